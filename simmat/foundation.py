@@ -1,0 +1,258 @@
+"""The contract of a foundation model: a backbone, a prompt decoder, and a spec that is data.
+
+Specs are read without torch; the modules behind them are built on demand. Tensors: B images, K
+prompts over all images of a batch, S the square input size in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from simmat.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """What a backbone says of a batch of images, computed once however many prompts follow.
+
+    Attributes:
+        levels: L tensors (B, D_l, S / stride_l, S / stride_l), finest first.
+        strides: L strides in input pixels.
+    """
+
+    levels: tuple[Tensor, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """K prompts over the images of a batch, all of one kind (N points each, box or none).
+
+    Attributes:
+        image_index: (K,) int64; prompt k asks about image `image_index[k]`.
+        point_coords: (K, N, 2) float32 xy in pixels of the S×S input; pixel (0, 0)'s centre is (0, 0). N may be 0.
+        point_labels: (K, N) int64; 1 on the object, 0 not on it, -1 no point.
+        boxes: (K, 4) float32 XYXY in the same pixels, or None.
+        mask_input: (K, 1, h, w) logits of an earlier decoding at the decoder's own mask size, or None.
+    """
+
+    image_index: Tensor
+    point_coords: Tensor
+    point_labels: Tensor
+    boxes: Tensor | None = None
+    mask_input: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """What a decoder answers to K prompts.
+
+    Attributes:
+        logits: (K, M, h, w) mask logits over the whole S×S input, > 0 is object. Mask 0 is the single
+            answer; 1 to M-1, where there are any, are the alternatives for an ambiguous prompt.
+        iou: (K, M) predicted IoU of each mask.
+    """
+
+    logits: Tensor
+    iou: Tensor
+
+
+class Backbone(Protocol):
+    """The image side of a foundation model; an nn.Module."""
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Run the pretrained first layer: (B, 3, S, S), normalised as the spec says -> its features.
+
+        A patch embedding or conv stem, before position embedding and normalization layers.
+        """
+
+    def encode(self, features: Tensor) -> ImageEmbedding:
+        """Run the rest of the backbone on the first layer's features."""
+
+
+class PromptDecoder(Protocol):
+    """The prompt side of a foundation model; an nn.Module."""
+
+    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
+        """Answer every prompt of the batch."""
+
+
+@runtime_checkable
+class FoundationModel(Protocol):
+    """A backbone and a prompt decoder in one nn.Module."""
+
+    backbone: Backbone
+    decoder: PromptDecoder
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TuningTargets:
+    """Where tuners find a model's layers. Regular expressions, matched whole, over module names.
+
+    Names start with "backbone." or "decoder.". Empty where the model has no such layer; a tuner that
+    needs one then refuses the model by name.
+
+    Attributes:
+        lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, out of how many:
+            r"backbone[.]blocks[.][0-9]+[.]qkv": ((0, 2), 3) for q and v of a fused qkv, ((0,), 1) for all.
+        blocks: transformer or residual blocks, for adapters.
+        attention: attention modules, for prompt and prefix tuning.
+        embed: what the `linear` tuner moves: the first layer and position embeddings (parameter names).
+        never: parameter names no tuner moves (SAM's prompt encoder).
+    """
+
+    lora: Mapping[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
+    attention: tuple[str, ...] = ()
+    embed: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A weight file: where it comes from and how one knows it is the right one.
+
+    Attributes:
+        filename: its name in the cache.
+        sha256: hex digest of the file.
+        size_bytes: size, for progress and disk checks; 0 where unknown.
+        url: where to download it; empty where `path` is given.
+        path: where it lies in an installed package; None where it is downloaded.
+        licence: SPDX id or the source's own words.
+    """
+
+    filename: str
+    sha256: str
+    size_bytes: int = 0
+    url: str = ""
+    path: Path | None = None
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundationSpec:
+    """A foundation model as data.
+
+    Attributes:
+        name: what `--foundation` takes.
+        description: one line for `simmat foundations list`.
+        build: "package.module:function"; called as `function(spec, image_size=, weights=, seed=)`,
+            see `build_foundation`.
+        image_size: native square input size S in pixels.
+        size_multiple: S must be a multiple of this.
+        pixel_mean: mean of R, G, B on the 0..255 scale.
+        pixel_std: standard deviation of R, G, B on the same scale.
+        targets: where tuners find its layers.
+        weights: its weight file; None for a model that is random from a seed.
+        promptable: whether its decoder was trained; False has no zero-shot score.
+        licence: of code and weights.
+        options: further plain values for the builder.
+    """
+
+    name: str
+    description: str
+    build: str
+    image_size: int
+    size_multiple: int
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    targets: TuningTargets = TuningTargets()
+    weights: WeightFile | None = None
+    promptable: bool = True
+    licence: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def check_image_size(self, size: int) -> None:
+        """Raise SpecError where the model cannot take S×S input."""
+        if size < self.size_multiple or size % self.size_multiple:
+            below = max(size // self.size_multiple, 1) * self.size_multiple
+            raise SpecError(
+                f"foundation model {self.name!r} takes square inputs whose side is a multiple of {self.size_multiple}, "
+                f"got --image-size {size}; use {below} or {below + self.size_multiple} (native: {self.image_size})"
+            )
+
+
+def resolve(reference: str) -> Any:
+    """Import "package.module:attribute"; a reference that leads nowhere raises SpecError."""
+    module_name, _, attribute = reference.partition(":")
+    try:
+        return getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"cannot import {reference!r}: {error}") from error
+
+
+def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
+    """Build a model from its spec.
+
+    Args:
+        spec: the model.
+        image_size: S; must fit `spec.size_multiple`.
+        weights: the weight file to load (already found and checked), or None for random weights.
+        seed: of the random weights; the same seed gives the same bits, and torch's own state is left alone.
+
+    Raises:
+        SpecError: the size does not fit, or the builder cannot be imported.
+        WeightsError: the file is damaged or of another model.
+    """
+    spec.check_image_size(image_size)
+    model: FoundationModel = resolve(spec.build)(spec, image_size=image_size, weights=weights, seed=seed)
+    return model
+
+
+Output = Literal["image", "features"]
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLayerSpec:
+    """A transfer layer (MAT) as data.
+
+    Attributes:
+        name: what `--mat` takes.
+        description: one line.
+        build: "package.module:function"; called as
+            `function(channels=, zero_shot=, backbone=, generator=, **options) -> nn.Module` where `channels` is
+            a tuple of C Channel, `zero_shot` a (3, C) float32 tensor (see simmat.normalize.zero_shot_map),
+            `backbone` the model's Backbone (to copy its first layer from), `generator` a torch.Generator
+            for every random weight.
+        output: "image": the module maps (B, C, S, S) -> (B, 3, S, S), which goes to `backbone.embed`;
+            "features": it gives what `backbone.embed` would.
+        options: allowed option names and their defaults.
+    """
+
+    name: str
+    description: str
+    build: str
+    output: Output = "image"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TunerSpec:
+    """A way to tune a foundation model, as data.
+
+    Attributes:
+        name: what `--tune` takes.
+        description: one line.
+        apply: "package.module:function"; called as `function(model, targets=, generator=, **options) -> None`.
+            It gets a model whose parameters are all frozen, swaps or adds modules, and sets `requires_grad` on
+            what shall move. At step 0 the model must answer as before unless the method's definition forbids it.
+        options: allowed option names and their defaults.
+        learning_rate: a good peak learning rate for AdamW, used where the user gives none.
+    """
+
+    name: str
+    description: str
+    apply: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float = 3e-4

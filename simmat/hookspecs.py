@@ -1,0 +1,40 @@
+"""The doors for plugins: four hooks that return values.
+
+A plugin is a module named by an entry point of group "simmat"; it decorates functions of these
+names with `hookimpl`. It must not import torch at import time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.modality import ModalityAdapter
+
+PROJECT = "simmat"
+"""Name of the pluggy project and of the entry-point group."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def simmat_modalities() -> Iterable[ModalityAdapter]:  # type: ignore[empty-body]
+    """Return the sensors a plugin brings, as ready instances."""
+
+
+@hookspec
+def simmat_foundation_models() -> Iterable[FoundationSpec]:  # type: ignore[empty-body]
+    """Return the foundation models a plugin brings."""
+
+
+@hookspec
+def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:  # type: ignore[empty-body]
+    """Return the transfer layers a plugin brings."""
+
+
+@hookspec
+def simmat_tuners() -> Iterable[TunerSpec]:  # type: ignore[empty-body]
+    """Return the tuners a plugin brings."""

@@ -1,0 +1,295 @@
+"""The contract of a sensor: what a modality plugin gives.
+
+A plugin subclasses `ModalityAdapter`, declares its sources and channels, and writes `load`. The
+core does the rest: nodata, augmentation, statistics, normalization, resizing. Nothing here
+imports torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from simmat.errors import ConfigError, DataError, nearest
+from simmat.types import Channel, SensorImage
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+Axis = Literal["horizontal", "vertical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One of the files a sample is made of.
+
+    Attributes:
+        name: the column of `manifest.csv`, the folder `images/NAME`, the NAME of `--source NAME=FILE`.
+        extensions: lower-case file endings it may have, with the dot; the first is the one `save` writes.
+    """
+
+    name: str
+    extensions: tuple[str, ...]
+
+
+class ModalityAdapter(ABC):
+    """A sensor: its channels, its files, and how its values behave.
+
+    Attributes:
+        name: what `--modality` takes; lower case, digits and hyphens, no "+".
+        description: one line for `simmat modalities list`.
+        sources: the files of one sample; the first is the reference grid, which is the original image.
+        channels: the channels `load` returns; empty where only the file can say how many. Where a
+            file can refine a unit (kelvin or counts), the loaded image's own channels are what counts.
+    """
+
+    name: str
+    description: str
+    sources: tuple[Source, ...]
+    channels: tuple[Channel, ...] = ()
+
+    api_version: ClassVar[int] = 1
+
+    @abstractmethod
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read one sample.
+
+        Args:
+            files: source name -> file, one for each of `sources`.
+
+        Returns:
+            (C, H, W) in physical units, at the size of the reference source's file.
+
+        Raises:
+            DataError: a file is missing, damaged, or not what this sensor writes; it names the path.
+        """
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Map physical values pointwise to those the network gets (log, dB, sin/cos); default: none.
+
+        It runs after augmentation and before normalization. It may change the channels; statistics
+        are taken of what it returns. Invalid pixels must stay invalid.
+        """
+        return image
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        """Mirror an image; override where mirroring changes values, as for angles.
+
+        Args:
+            image: (C, H, W).
+            axis: "horizontal" swaps left and right, "vertical" swaps top and bottom.
+        """
+        step: tuple[slice, ...] = (slice(None), slice(None), slice(None, None, -1))
+        if axis == "vertical":
+            step = (slice(None), slice(None, None, -1))
+        return replace(
+            image, data=np.ascontiguousarray(image.data[step]), valid=np.ascontiguousarray(image.valid[step])
+        )
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        """Turn an image counter-clockwise by 90° times `quarter_turns`; override for angles."""
+        data = np.ascontiguousarray(np.rot90(image.data, quarter_turns, axes=(1, 2)))
+        valid = np.ascontiguousarray(np.rot90(image.valid, quarter_turns, axes=(1, 2)))
+        return replace(image, data=data, valid=valid)
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return what this sensor would see of a synthetic scene, on the scene's pixel grid.
+
+        Raises:
+            ConfigError: this sensor cannot be simulated.
+        """
+        raise ConfigError(f"modality {self.name!r} cannot be simulated: its plugin defines no simulate()")
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write an image so that `load` reads it back, to the precision of the file format.
+
+        Raises:
+            ConfigError: this sensor's files cannot be written.
+        """
+        raise ConfigError(f"modality {self.name!r} cannot write files: its plugin defines no save()")
+
+    def source_names(self) -> tuple[str, ...]:
+        """The names of `sources`, reference first."""
+        return tuple(source.name for source in self.sources)
+
+
+class SelectedChannels(ModalityAdapter):
+    """An adapter of which only some channels reach the network, in the order asked for (`--channels`).
+
+    Loading and augmentation see all planes, so that what depends on several of them stays right;
+    the picks are taken of what `transform` gives.
+    """
+
+    def __init__(self, base: ModalityAdapter, picks: Sequence[str | int]) -> None:
+        if not picks:
+            raise ConfigError("--channels needs at least one channel index or name")
+        self.base = base
+        self.picks = tuple(picks)
+        self.name = base.name
+        self.description = base.description
+        self.sources = base.sources
+        self.channels = base.channels
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """As the base adapter: all planes."""
+        return self.base.load(files)
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Transform as the base adapter, then keep the picked channels."""
+        full = self.base.transform(image)
+        return full.select(pick_channels(full.channels, self.picks, origin=image.origin))
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        """As the base adapter."""
+        return self.base.flip(image, axis)
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        """As the base adapter."""
+        return self.base.rotate(image, quarter_turns)
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """As the base adapter: all planes."""
+        return self.base.simulate(scene, rng)
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """As the base adapter: all planes."""
+        self.base.save(image, files)
+
+
+def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, origin: str = "") -> list[int]:
+    """Turn channel names and 0-based indices into indices.
+
+    Raises:
+        ConfigError: an unknown name (the nearest is named), an index out of range, or one twice.
+    """
+    names = [channel.name for channel in channels]
+    where = f"{origin}: " if origin else ""
+    found: list[int] = []
+    for pick in picks:
+        text = str(pick).strip()
+        if text in names:
+            found.append(names.index(text))
+        elif text.lstrip("-").isdigit():
+            index = int(text)
+            if not 0 <= index < len(names):
+                raise ConfigError(f"{where}no channel {index}; there are {len(names)}: 0 to {len(names) - 1} ({names})")
+            found.append(index)
+        else:
+            guess = nearest(text, names)
+            raise ConfigError(
+                f"{where}no channel {text!r}" + (f"; did you mean {guess!r}?" if guess else ".") + f" Channels: {names}"
+            )
+    if len(set(found)) != len(found):
+        raise ConfigError(f"{where}a channel is picked twice in {list(picks)}")
+    return found
+
+
+class ComposedModality(ModalityAdapter):
+    """Several adapters as one sensor: `rgb+thermal`. Channels and sources are joined in order.
+
+    The first adapter's reference source is the reference grid; a part of another size is refused.
+    Where two parts share a channel or source name, the later one becomes `MODALITY.NAME`.
+    """
+
+    def __init__(self, parts: Sequence[ModalityAdapter]) -> None:
+        names = [part.name for part in parts]
+        if len(parts) < 2 or len(set(names)) != len(names):
+            raise ConfigError(f"a composition needs two or more different modalities, got {'+'.join(names)!r}")
+        if sum(not part.channels for part in parts) > 1:
+            raise ConfigError(f"of the parts of {'+'.join(names)!r} only one may leave its channel count to the file")
+        self.parts = tuple(parts)
+        self.name = "+".join(names)
+        self.description = ", ".join(part.description for part in parts)
+        own = [[source.name for source in part.sources] for part in parts]
+        self._sources = [dict(zip(own[i], new, strict=True)) for i, new in enumerate(_unique(names, own))]
+        self.sources = tuple(
+            replace(source, name=self._sources[index][source.name])
+            for index, part in enumerate(parts)
+            for source in part.sources
+        )
+        if all(part.channels for part in parts):
+            self.channels = self._joined([part.channels for part in parts])
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read every part and stack the planes; parts of different sizes raise DataError."""
+        return self._stack([part.load(self._files_of(index, files)) for index, part in enumerate(self.parts)])
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Every part transforms its own planes."""
+        return self._stack([part.transform(piece) for part, piece in self._pieces(image)])
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        """Every part mirrors its own planes."""
+        return self._stack([part.flip(piece, axis) for part, piece in self._pieces(image)])
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        """Every part turns its own planes."""
+        return self._stack([part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)])
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Every part looks at the same scene."""
+        return self._stack([part.simulate(scene, rng) for part in self.parts])
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Every part writes its own planes."""
+        for index, (part, piece) in enumerate(self._pieces(image)):
+            part.save(piece, self._files_of(index, files))
+
+    def _files_of(self, index: int, files: Mapping[str, Path]) -> dict[str, Path]:
+        return {own: files[joined] for own, joined in self._sources[index].items()}
+
+    def _joined(self, groups: Sequence[Sequence[Channel]]) -> tuple[Channel, ...]:
+        names = _unique([part.name for part in self.parts], [[c.name for c in group] for group in groups])
+        return tuple(
+            replace(channel, name=name)
+            for group, new in zip(groups, names, strict=True)
+            for channel, name in zip(group, new, strict=True)
+        )
+
+    def _stack(self, images: Sequence[SensorImage]) -> SensorImage:
+        first = images[0]
+        for part, image in zip(self.parts, images, strict=True):
+            if image.size_hw != first.size_hw:
+                raise DataError(
+                    f"{image.origin}: {part.name} is {_size(image)}, {self.parts[0].name} is {_size(first)} "
+                    f"({first.origin}); all sources of a sample must share one pixel grid"
+                )
+        return SensorImage(
+            np.concatenate([image.data for image in images]),
+            np.concatenate([image.valid for image in images]),
+            self._joined([image.channels for image in images]),
+            first.origin,
+            first.georeference,
+        )
+
+    def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
+        """Split a loaded image into its parts, with each part's own channel names."""
+        known = sum(len(part.channels) for part in self.parts)
+        counts = [len(part.channels) or len(image.channels) - known for part in self.parts]
+        pieces, start = [], 0
+        for part, count in zip(self.parts, counts, strict=True):
+            piece = image.select(range(start, start + count))
+            own = tuple(replace(c, name=c.name.removeprefix(f"{part.name}.")) for c in piece.channels)
+            pieces.append((part, replace(piece, channels=own)))
+            start += count
+        return pieces
+
+
+def _unique(owners: Sequence[str], groups: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Prefix a name with its owner where an earlier group has it already."""
+    seen: set[str] = set()
+    result = []
+    for owner, group in zip(owners, groups, strict=True):
+        result.append([f"{owner}.{name}" if name in seen else name for name in group])
+        seen.update(group)
+    return result
+
+
+def _size(image: SensorImage) -> str:
+    height, width = image.size_hw
+    return f"{width}x{height}"

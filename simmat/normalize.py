@@ -1,0 +1,137 @@
+"""From physical values to what a network sees: statistics, z-score, the zero-shot map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import SpecError
+from simmat.types import RGB_QUANTITY, Channel, FloatArray, SensorImage
+
+CLIP = 5.0
+"""Normalised values of channels other than RGB are clipped to ±CLIP standard deviations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Statistics of a training split over its valid pixels, after the adapter's transform.
+
+    Attributes:
+        mean: (C,) in each channel's unit.
+        std: (C,) in the same units, > 0.
+        correlation: (C, C) of the channels, over pixels where both are valid.
+        pixels: valid pixels per channel that were counted, (C,).
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    correlation: tuple[tuple[float, ...], ...]
+    pixels: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain json values."""
+        return {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "correlation": [list(row) for row in self.correlation],
+            "pixels": list(self.pixels),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Statistics:
+        """Rebuild from `to_dict`."""
+        return cls(
+            tuple(values["mean"]),
+            tuple(values["std"]),
+            tuple(tuple(row) for row in values["correlation"]),
+            tuple(values["pixels"]),
+        )
+
+
+def rgb_indices(channels: Sequence[Channel]) -> tuple[int, int, int] | None:
+    """Return where red, green and blue stand among channels declared RGB, or None where there is no such three."""
+    found = {
+        channel.name.rpartition(".")[2]: i for i, channel in enumerate(channels) if channel.quantity == RGB_QUANTITY
+    }
+    if not {"red", "green", "blue"} <= set(found):
+        return None
+    return found["red"], found["green"], found["blue"]
+
+
+def fit_channels(
+    channels: Sequence[Channel],
+    statistics: Statistics,
+    *,
+    pixel_mean: Sequence[float],
+    pixel_std: Sequence[float],
+) -> tuple[Channel, ...]:
+    """Give every channel its mean and std: the foundation model's own for RGB, else those of the training split.
+
+    Args:
+        channels: C channels as they reach the network.
+        statistics: of C channels.
+        pixel_mean: the foundation model's R, G, B mean, 0..255.
+        pixel_std: the same for std.
+    """
+    if len(statistics.mean) != len(channels):
+        raise SpecError(f"statistics of {len(statistics.mean)} channels do not fit {len(channels)} channels")
+    fitted = [c.with_statistics(m, s) for c, m, s in zip(channels, statistics.mean, statistics.std, strict=True)]
+    if rgb := rgb_indices(channels):
+        for colour, index in enumerate(rgb):
+            fitted[index] = channels[index].with_statistics(pixel_mean[colour], pixel_std[colour])
+    return tuple(fitted)
+
+
+def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
+    """Scale each channel to zero mean and unit variance by its channel's statistics, and clip.
+
+    Args:
+        image: (C, H, W) after the adapter's transform, in each channel's own unit.
+        channels: C channels with mean and std, see `fit_channels`.
+
+    Returns:
+        (C, H, W) float32, unitless; invalid pixels are exactly 0.
+
+    Raises:
+        SpecError: the image's channels are not these, or a channel has no statistics.
+    """
+    if len(channels) != len(image.channels) or not all(
+        a.same_quantity(b) for a, b in zip(channels, image.channels, strict=True)
+    ):
+        raise SpecError(f"{image.origin}: channels are {describe(image.channels)}, but {describe(channels)} are needed")
+    lacking = [channel.name for channel in channels if channel.mean is None or channel.std is None]
+    if lacking:
+        raise SpecError(f"channels without mean and std cannot be normalized: {lacking}")
+    mean = np.asarray([channel.mean for channel in channels], dtype=np.float32)[:, None, None]
+    std = np.asarray([channel.std for channel in channels], dtype=np.float32)[:, None, None]
+    limit = np.asarray(
+        [np.inf if channel.quantity == RGB_QUANTITY else CLIP for channel in channels], dtype=np.float32
+    )[:, None, None]
+    scaled = np.clip((image.data - mean) / std, -limit, limit)
+    return np.where(image.valid, scaled, np.float32(0)).astype(np.float32)
+
+
+def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.NDArray[np.float32]:
+    """Return the (3, C) linear map by which a sensor of C channels is shown to an RGB model without training.
+
+    RGB channels go to themselves; one channel is repeated; otherwise each of the three planes is the mean
+    of the normalised channels, scaled to unit variance by their correlation.
+    """
+    count = len(channels)
+    if rgb := rgb_indices(channels):
+        weights = np.zeros((3, count), dtype=np.float32)
+        weights[np.arange(3), list(rgb)] = 1
+        return weights
+    row = np.full(count, 1 / count)
+    variance = float(row @ np.asarray(statistics.correlation, dtype=np.float64) @ row)
+    row = row / np.sqrt(max(variance, 1e-4))
+    return np.repeat(row[None], 3, axis=0).astype(np.float32)
+
+
+def describe(channels: Sequence[Channel]) -> str:
+    """Name channels with their units: "thermal [K], red [count]"."""
+    return ", ".join(f"{channel.name} [{channel.unit}]" for channel in channels)

@@ -1,0 +1,240 @@
+"""The values that travel through SimMAT: channels, sensor images, prompts. numpy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError, SpecError
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+RGB_QUANTITY = "srgb"
+"""Quantity of display-referred RGB counts 0..255; such channels keep a foundation model's own statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One plane of a sensor image and what its numbers mean.
+
+    Attributes:
+        name: unique within an image, lower case ("thermal", "nir", "red").
+        quantity: what is measured ("brightness_temperature", "depth", "counts", "reflectance", "srgb").
+        unit: unit of the values ("K", "m", "count", "1", "dB").
+        wavelength_um: centre wavelength in micrometres, where the channel has one.
+        valid_range: smallest and largest value that can be real, in `unit`; None where unbounded.
+        mean: mean in `unit`, from the training split or the plugin's default; None where unknown.
+        std: standard deviation in `unit`, > 0; None where unknown.
+    """
+
+    name: str
+    quantity: str
+    unit: str
+    wavelength_um: float | None = None
+    valid_range: tuple[float, float] | None = None
+    mean: float | None = None
+    std: float | None = None
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise SpecError(f"channel {self.name!r}: " + "; ".join(problems))
+
+    def _problems(self) -> Sequence[str]:
+        found = []
+        for label in ("name", "quantity", "unit"):
+            text = getattr(self, label)
+            if not isinstance(text, str) or not text.strip():
+                found.append(f"{label} must be a non-empty text, got {text!r}")
+        if self.std is not None and not self.std > 0:
+            found.append(f"std must be greater than 0, got {self.std}")
+        if self.mean is not None and not math.isfinite(self.mean):
+            found.append(f"mean must be finite, got {self.mean}")
+        if self.wavelength_um is not None and not self.wavelength_um > 0:
+            found.append(f"wavelength_um must be greater than 0, got {self.wavelength_um}")
+        if self.valid_range is not None and not self.valid_range[0] < self.valid_range[1]:
+            found.append(f"valid_range must be (low, high) with low < high, got {self.valid_range}")
+        return found
+
+    def with_statistics(self, mean: float, std: float) -> Channel:
+        """Return the same channel with the mean and std of a training split, in its unit."""
+        return replace(self, mean=float(mean), std=float(std))
+
+    def same_quantity(self, other: Channel) -> bool:
+        """True where both hold the same thing in the same unit (statistics may differ)."""
+        return (self.name, self.quantity, self.unit) == (other.name, other.quantity, other.unit)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the channel as plain json values."""
+        return {
+            "name": self.name,
+            "quantity": self.quantity,
+            "unit": self.unit,
+            "wavelength_um": self.wavelength_um,
+            "valid_range": list(self.valid_range) if self.valid_range is not None else None,
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Channel:
+        """Rebuild a channel from `to_dict`; unknown or missing keys raise SpecError."""
+        known = {"name", "quantity", "unit", "wavelength_um", "valid_range", "mean", "std"}
+        if unknown := sorted(set(values) - known):
+            raise SpecError(f"channel has unknown keys {unknown}; allowed: {sorted(known)}")
+        if missing := sorted({"name", "quantity", "unit"} - set(values)):
+            raise SpecError(f"channel lacks {missing}")
+        given = dict(values)
+        if given.get("valid_range") is not None:
+            low, high = given["valid_range"]
+            given["valid_range"] = (float(low), float(high))
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class Georeference:
+    """Where the pixels of an image lie on the earth.
+
+    Attributes:
+        crs: coordinate reference system as WKT or "EPSG:n".
+        transform: affine (a, b, c, d, e, f): x = a·col + b·row + c, y = d·col + e·row + f.
+    """
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SensorImage:
+    """What a sensor saw, in physical units.
+
+    Attributes:
+        data: (C, H, W) float32, C-contiguous, each channel in its own unit.
+        valid: (C, H, W) bool; False where there is no measurement. Values there mean nothing.
+        channels: C channels, in the order of the planes.
+        origin: where it came from, for messages (a path, "simulated").
+        georeference: position on the earth, where the file says it.
+    """
+
+    data: FloatArray
+    valid: BoolArray
+    channels: tuple[Channel, ...]
+    origin: str = ""
+    georeference: Georeference | None = None
+
+    def __post_init__(self) -> None:
+        where = self.origin or "sensor image"
+        if self.data.ndim != 3 or self.data.dtype != np.float32:
+            raise DataError(
+                f"{where}: data must be float32 of shape (C, H, W), got {self.data.dtype} of {self.data.shape}"
+            )
+        if self.valid.shape != self.data.shape or self.valid.dtype != np.bool_:
+            raise DataError(
+                f"{where}: valid must be bool of shape {self.data.shape}, got {self.valid.dtype} of {self.valid.shape}"
+            )
+        if len(self.channels) != self.data.shape[0]:
+            raise DataError(f"{where}: {len(self.channels)} channels described, {self.data.shape[0]} planes given")
+        names = [channel.name for channel in self.channels]
+        if len(set(names)) != len(names):
+            raise SpecError(f"{where}: channel names must be unique, got {names}")
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return int(self.data.shape[1]), int(self.data.shape[2])
+
+    @classmethod
+    def from_planes(
+        cls,
+        data: npt.ArrayLike,
+        channels: Sequence[Channel],
+        *,
+        valid: BoolArray | None = None,
+        origin: str = "",
+        georeference: Georeference | None = None,
+    ) -> SensorImage:
+        """Make an image from planes of any real dtype; what is not finite becomes invalid.
+
+        Args:
+            data: (C, H, W) or, for one channel, (H, W).
+            channels: C channels.
+            valid: (C, H, W) bool, further limits what is valid; values outside a channel's
+                `valid_range` are invalid too.
+            origin: where it came from.
+            georeference: position on the earth.
+
+        Raises:
+            DataError: planes and channels do not match, or the values are not real numbers.
+        """
+        values = np.asarray(data)
+        if values.dtype.kind not in "buif":
+            raise DataError(f"{origin or 'sensor image'}: values must be real numbers, got dtype {values.dtype}")
+        if values.ndim == 2:
+            values = values[None]  # (1, H, W)
+        planes = np.ascontiguousarray(values, dtype=np.float32)
+        good = np.isfinite(planes)
+        if valid is not None:
+            good &= valid
+        if planes.ndim == 3 and len(channels) == planes.shape[0]:
+            for index, channel in enumerate(channels):
+                if channel.valid_range is not None:
+                    low, high = channel.valid_range
+                    good[index] &= (planes[index] >= low) & (planes[index] <= high)
+        planes = np.where(good, planes, np.float32(0)) if not good.all() else planes
+        return cls(planes, good, tuple(channels), origin, georeference)
+
+    def select(self, indices: Sequence[int]) -> SensorImage:
+        """Return the image with the planes at `indices`, in that order."""
+        picked = list(indices)
+        return SensorImage(
+            np.ascontiguousarray(self.data[picked]),
+            np.ascontiguousarray(self.valid[picked]),
+            tuple(self.channels[i] for i in picked),
+            self.origin,
+            self.georeference,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a person points at in one image.
+
+    Attributes:
+        point_coords: (N, 2) float32 xy in pixels of the original image (column, row); pixel
+            (0, 0) is the top-left one and its centre is what (0, 0) means.
+        point_labels: (N,) int64, 1 = on the object, 0 = not on it.
+        box: (4,) float32 XYXY in the same pixels, or None.
+        mask_input: (h, w) float32 logits of an earlier answer at the decoder's mask size, or None.
+    """
+
+    point_coords: FloatArray
+    point_labels: npt.NDArray[np.int64]
+    box: FloatArray | None = None
+    mask_input: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.point_coords.ndim != 2 or self.point_coords.shape[1:] != (2,):
+            raise DataError(f"point_coords must be (N, 2) xy, got shape {self.point_coords.shape}")
+        if self.point_labels.shape != (len(self.point_coords),):
+            raise DataError(
+                f"point_labels must be ({len(self.point_coords)},), one for each point, got {self.point_labels.shape}"
+            )
+        if not np.isin(self.point_labels, (0, 1)).all():
+            raise DataError(f"point_labels must be 0 or 1, got {sorted(set(self.point_labels.tolist()))}")
+        if self.box is not None and (self.box.shape != (4,) or not (self.box[:2] < self.box[2:]).all()):
+            raise DataError(f"box must be X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1, got {self.box.tolist()}")
+        if len(self.point_coords) == 0 and self.box is None and self.mask_input is None:
+            raise DataError("a prompt needs at least one point, a box or a mask")
+
+    @classmethod
+    def points(cls, positive: Sequence[tuple[float, float]], negative: Sequence[tuple[float, float]] = ()) -> Prompt:
+        """Make a prompt from xy points on the object and points not on it."""
+        coords = np.asarray([*positive, *negative], dtype=np.float32).reshape(-1, 2)
+        labels = np.asarray([1] * len(positive) + [0] * len(negative), dtype=np.int64)
+        return cls(coords, labels)
