@@ -1,0 +1,214 @@
+"""Files that are whole or not there: written beside, made durable, renamed into place.
+
+A crash at any moment leaves the old file or the new one, never half of one. What the operating
+system refuses becomes an OutputError that says what, where and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from simmat.errors import OutputError
+
+TEMPORARY_MARK = ".simmat-tmp"
+"""Stands in every temporary file's name, so that what a killed process left can be told and removed."""
+
+_CAUSES = {
+    errno.ENOSPC: ("the disk is full", "free some space or choose another folder"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or choose another folder"),
+    errno.EFBIG: ("the file is larger than allowed here", "choose another folder or raise the file size limit"),
+    errno.EACCES: ("no permission", "choose a folder you may write to"),
+    errno.EPERM: ("no permission", "choose a folder you may write to"),
+    errno.EROFS: ("the file system is read-only", "choose a folder you may write to"),
+    errno.EISDIR: ("a folder of that name is in the way", "move it or choose another name"),
+    errno.ENOTEMPTY: ("a folder of that name is in the way", "move it or choose another name"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "move it or choose another path"),
+    errno.EEXIST: ("a file of that name is in the way", "move it or choose another path"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+    errno.ELOOP: ("the path is a loop of links", "choose another path"),
+}
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """Say in words why `path` cannot be written, and what to do."""
+    cause, remedy = _CAUSES.get(error.errno or 0, (error.strerror or str(error), "check the path and try again"))
+    return OutputError(f"cannot write {path}: {cause}; {remedy}")
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what was written there becomes `path` when the block ends well.
+
+    The temporary name keeps the ending (".png"), so that libraries that go by it write the right
+    format. Missing parent folders are made. On any failure the temporary file is removed and
+    `path` stays as it was.
+
+    Raises:
+        OutputError: the file cannot be written there.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}")
+    with _output_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def atomic_write_bytes(path: Path | str, data: bytes) -> None:
+    """Write bytes as the whole of `path`; see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def atomic_write_text(path: Path | str, text: str) -> None:
+    """Write text as the whole of `path`, UTF-8, lines ending in a line feed; see `atomic_path`."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def atomic_write_json(path: Path | str, value: Any) -> None:
+    """Write a json value, indented, keys in the order given; NaN and infinity raise ValueError (they are no json)."""
+    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Give an empty folder beside `path`; what it holds becomes the folder `path` when the block ends well.
+
+    A folder already at `path` is replaced as a whole. No file system swaps two folders in one step
+    everywhere, so between two renames `path` is missing for a moment; `recover_folder` finishes a
+    swap that was cut there. Two processes must not write the same folder at once.
+
+    Raises:
+        OutputError: the folder cannot be written there, or `path` is a file.
+    """
+    target = Path(path)
+    new, old = _beside(target)
+    with _output_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(target)
+        if target.exists() and not target.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        _remove_folder(new)
+        _remove_folder(old)
+        new.mkdir()
+        try:
+            yield new
+            _sync_tree(new)
+            _swap(new, target, old)
+        except BaseException:
+            recover_folder(target)
+            with suppress(OSError):
+                _remove_folder(new)
+            raise
+        _sync(target.parent)
+        _remove_folder(old)
+
+
+def recover_folder(path: Path | str) -> Path:
+    """Finish a swap of `atomic_folder` that a crash cut between its two renames; call it before reading.
+
+    Where nothing was cut, nothing is written, so this is safe on read-only media and beside a writer.
+
+    Returns:
+        `path`, for use in an expression.
+    """
+    target = Path(path)
+    new, old = _beside(target)
+    if not target.exists() and old.is_dir():
+        # The old folder only moves away once the new one is complete and durable.
+        with _output_errors(target), suppress(FileNotFoundError):
+            os.rename(new if new.is_dir() else old, target)
+    return target
+
+
+def remove_temporary(folder: Path | str) -> None:
+    """Remove the temporary files that a killed process left in `folder`; nobody else may be writing there."""
+    with _output_errors(Path(folder)):
+        for left in Path(folder).glob(f".*{TEMPORARY_MARK}*"):
+            left.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path | str) -> None:
+    """Make `folder` where it is missing and try to write into it, before hours of work depend on it.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    target = Path(folder)
+    probe = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
+    with _output_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0")
+        probe.unlink()
+
+
+@contextmanager
+def _output_errors(target: Path) -> Iterator[None]:
+    """Turn what the system refuses about `target` or its neighbours into an OutputError; let the rest pass."""
+    try:
+        yield
+    except OSError as error:
+        about = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        ours = about is None or about in (target, *target.parents) or target.parent in about.parents
+        if error.errno not in _CAUSES or not ours:
+            raise
+        raise output_error(error, target) from error
+
+
+def _beside(target: Path) -> tuple[Path, Path]:
+    return target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    if target.exists():
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except FileNotFoundError:
+        # A reader's recover_folder came between the two renames and has finished the swap.
+        if not target.is_dir():
+            raise
+
+
+def _remove_folder(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def _sync(path: Path) -> None:
+    """Make a file or folder durable; systems that cannot sync a folder need no sync of it."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _sync_tree(folder: Path) -> None:
+    for inner in sorted(folder.rglob("*"), reverse=True):
+        _sync(inner)
+    _sync(folder)
