@@ -1,0 +1,173 @@
+"""Names and what answers to them: sensors, foundation models, transfer layers, tuners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_name
+from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.modality import ComposedModality, ModalityAdapter
+
+Kind = Literal["modality", "foundation model", "transfer layer", "tuner"]
+
+SLOW_SECONDS = 0.5
+"""A plugin that takes longer than this to load is called slow, with its time."""
+
+KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
+    "modality": {
+        name: f"simmat-plugin-{name}"
+        for name in ("thermal", "depth", "hha", "polarization", "nir", "multispectral", "sar")
+    },
+    "foundation model": {
+        "lite": "simmat-plugin-lite",
+        "timm": "simmat-plugin-timm",
+        "hf": "simmat-plugin-transformers",
+    },
+    "transfer layer": {},
+    "tuner": {},
+}
+"""Which package brings a name that is not installed; for `timm/NAME` what stands before the slash counts."""
+
+
+@dataclass(frozen=True)
+class PluginReport:
+    """What became of one plugin.
+
+    Attributes:
+        name: its entry-point name.
+        distribution: the package it comes from; "simmat" for the built-in ones.
+        version: that package's version.
+        gives: kind -> the names it brought; empty where it failed.
+        seconds: time to import and register it.
+        error: why it failed, in one or more lines; empty where it did not.
+        off: True where SIMMAT_PLUGINS leaves it out.
+        imports_torch: True where importing it imported torch, which no plugin may.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    gives: Mapping[Kind, tuple[str, ...]] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+    off: bool = False
+    imports_torch: bool = False
+
+    @property
+    def slow(self) -> bool:
+        """True where it takes longer to load than a command should wait."""
+        return self.seconds > SLOW_SECONDS
+
+    @property
+    def owner(self) -> str:
+        """The package and version, as messages name it."""
+        return f"{self.distribution} {self.version}".strip()
+
+
+Item = ModalityAdapter | FoundationSpec | TransferLayerSpec | TunerSpec
+
+
+class Registry:
+    """Everything installed, by name. It is built by `simmat.plugins.load_plugins` and passed along.
+
+    Attributes:
+        reports: what became of every plugin, built-in ones first.
+    """
+
+    def __init__(self, reports: Sequence[PluginReport], items: Iterable[tuple[Kind, Item, str]]) -> None:
+        """Take (kind, item, owner) of every plugin; a name with two owners is kept and refused when asked for."""
+        self.reports = tuple(reports)
+        self._claims: dict[Kind, dict[str, list[tuple[Item, str]]]] = {kind: {} for kind in KNOWN_PLUGINS}
+        for kind, item, owner in items:
+            self._claims[kind].setdefault(item.name, []).append((item, owner))
+
+    @property
+    def modality_names(self) -> tuple[str, ...]:
+        """Names of the sensors that can be asked for, sorted."""
+        return self._names("modality")
+
+    @property
+    def foundation_names(self) -> tuple[str, ...]:
+        """Names of the foundation models that can be asked for, sorted."""
+        return self._names("foundation model")
+
+    @property
+    def transfer_layer_names(self) -> tuple[str, ...]:
+        """Names of the transfer layers that can be asked for, sorted."""
+        return self._names("transfer layer")
+
+    @property
+    def tuner_names(self) -> tuple[str, ...]:
+        """Names of the tuners that can be asked for, sorted."""
+        return self._names("tuner")
+
+    def modality(self, name: str) -> ModalityAdapter:
+        """Return the adapter called `name`, or the composition of the adapters joined by "+".
+
+        Raises:
+            UnknownNameError: nothing installed answers to a part.
+            PluginError: two packages claim a part.
+            ConfigError: the composition is empty or repeats a part.
+        """
+        parts = [part.strip() for part in name.split("+")]
+        if not all(parts):
+            raise ConfigError(f"modality {name!r} has an empty part; write for example rgb+thermal")
+        adapters = [self._get("modality", part) for part in parts]
+        return adapters[0] if len(adapters) == 1 else ComposedModality(adapters)
+
+    def foundation(self, name: str) -> FoundationSpec:
+        """Return the foundation model called `name`; raises as `modality`."""
+        spec: FoundationSpec = self._get("foundation model", name)
+        return spec
+
+    def transfer_layer(self, name: str) -> TransferLayerSpec:
+        """Return the transfer layer called `name`; raises as `modality`."""
+        spec: TransferLayerSpec = self._get("transfer layer", name)
+        return spec
+
+    def tuner(self, name: str) -> TunerSpec:
+        """Return the tuner called `name`; raises as `modality`."""
+        spec: TunerSpec = self._get("tuner", name)
+        return spec
+
+    def conflicts(self) -> dict[tuple[Kind, str], tuple[str, ...]]:
+        """Return every (kind, name) that more than one package claims, with the packages."""
+        return {
+            (kind, name): tuple(owner for _, owner in claims)
+            for kind, by_name in self._claims.items()
+            for name, claims in sorted(by_name.items())
+            if len(claims) > 1
+        }
+
+    def owner(self, kind: Kind, name: str) -> str:
+        """Return the package and version that brings `name`; raises as `modality`."""
+        self._get(kind, name)
+        return self._claims[kind][name][0][1]
+
+    def _names(self, kind: Kind) -> tuple[str, ...]:
+        return tuple(sorted(name for name, claims in self._claims[kind].items() if len(claims) == 1))
+
+    def _get(self, kind: Kind, name: str) -> Any:
+        claims = self._claims[kind].get(name, [])
+        if not claims:
+            raise self._unknown(kind, name)
+        if len(claims) > 1:
+            owners = " and ".join(owner for _, owner in claims)
+            raise PluginError(
+                f"{kind} {name!r} is claimed by {owners}; uninstall one of them, "
+                "or name the plugins to start in SIMMAT_PLUGINS"
+            )
+        return claims[0][0]
+
+    def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
+        known, family = KNOWN_PLUGINS[kind], name.partition("/")[0]
+        hints = [f"A plugin brings it: pip install {known[family]}"] if family in known else []
+        if not hints and kind == "modality":
+            hints.append("Others: pip install simmat-plugin-<name>")
+        if failed := [report.name for report in self.reports if report.error]:
+            hints.append(f"Failed to load: {', '.join(failed)}; see simmat plugins list")
+        if off := [report.name for report in self.reports if report.off]:
+            hints.append(f"Left out by SIMMAT_PLUGINS: {', '.join(off)}")
+        return unknown_name(kind, name, self._names(kind), hint=". ".join(hints))
