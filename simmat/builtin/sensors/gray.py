@@ -1,0 +1,77 @@
+"""`gray`: one plane of counts, whatever the camera."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError
+from simmat.imageio import ImageFile, read_image, write_image
+from simmat.modality import ModalityAdapter, Source
+from simmat.types import BoolArray, Channel, SensorImage
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+
+
+class Gray(ModalityAdapter):
+    """One plane of numbers as they lie in the file: 1, 8, 16 or 32-bit integers or floats."""
+
+    name = "gray"
+    description = "one plane of counts (PNG, JPEG, TIFF, npy; 8 to 32 bits, float)"
+    sources = (Source("gray", ENDINGS),)
+    channels = (Channel("gray", "counts", "count"),)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
+        image = read_image(files["gray"])
+        check_one_plane(image, self.name)
+        return SensorImage.from_planes(image.planes, self.channels, valid=valid_of(image), origin=str(image.path))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return the (1, H, W) picture a monochrome camera takes of the scene, whole counts 0 to 255."""
+        from simmat.builtin.sensors.camera import gray_counts
+
+        return SensorImage.from_planes(gray_counts(scene, rng), self.channels, origin="simulated")
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write whole counts of 0 to 255 as 8 bits, of 0 to 65535 as 16 bits, all else as float32 (TIFF or npy)."""
+        write_image(files["gray"], narrowest(image))
+
+
+def check_one_plane(image: ImageFile, modality: str) -> None:
+    """Raise DataError where a file holds several planes; equal ones are named, for they are grey in disguise."""
+    planes = image.planes
+    if len(planes) == 1:
+        return
+    if len(planes) == 3 and (planes == planes[:1]).all():
+        advice = "all three are equal, so take the first: --modality raster --channels 0"
+    elif image.colour == "rgb" and len(planes) == 3:
+        advice = "it is a colour picture: use --modality rgb, or --modality raster --channels 0 for its first plane"
+    else:
+        advice = "use --modality raster, and --channels to pick planes"
+    raise DataError(
+        f"{image.path}: modality {modality!r} needs one plane, got {len(planes)} of {planes.dtype}; {advice}"
+    )
+
+
+def valid_of(image: ImageFile) -> BoolArray | None:
+    """Return the (P, H, W) valid pixels by the nodata value that the file itself states; None where it states none."""
+    return None if image.nodata is None else np.asarray(image.planes != image.nodata)
+
+
+def narrowest(image: SensorImage) -> npt.NDArray[Any]:
+    """Return the planes in the smallest type that holds them exactly; invalid pixels of float planes become NaN."""
+    data = image.data
+    if image.valid.all() and (data == np.rint(data)).all() and data.min() >= 0:
+        if data.max() <= 255:
+            return data.astype(np.uint8)
+        if data.max() <= 65535:
+            return data.astype(np.uint16)
+    return np.where(image.valid, data, np.float32(np.nan))

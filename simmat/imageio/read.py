@@ -1,0 +1,145 @@
+"""Planes as they lie in an image file: PNG, JPEG, TIFF and npy, in the file's own numbers.
+
+Nothing is scaled, narrowed to 8 bits, broadcast, turned by EXIF or guessed from sizes. What cannot be
+read without a guess is refused, with the path and what to do. Pillow and tifffile are loaded on use.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simmat.errors import DataError
+from simmat.imageio.values import MAX_PIXELS, Colour, ImageFile, check_size, checked
+
+_FORMATS = {"png": (".png",), "jpeg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff"), "npy": (".npy",)}
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+    (b"\x93NUMPY", "npy"),
+)
+_OTHERS = ((b"PK\x03\x04", "a zip or npz archive"), (b"GIF8", "a GIF"), (b"BM", "a BMP"), (b"\x89HDF", "an HDF5 file"))
+
+
+def read_image(path: Path | str, *, palette_indices: bool = False) -> ImageFile:
+    """Read the planes of an image file.
+
+    Args:
+        path: a PNG, JPEG, TIFF or npy file; its ending must agree with its content.
+        palette_indices: give the indices of a palette image (label masks) instead of refusing it.
+
+    Raises:
+        DataError: the file is missing, damaged, of another format, or cannot be read without a guess.
+    """
+    file = Path(path)
+    kind = _format_of(file)
+    try:
+        if kind == "npy":
+            found = _read_npy(file)
+        elif kind == "tiff":
+            from simmat.imageio.tiff import read_tiff
+
+            found = read_tiff(file, palette_indices)
+        else:
+            found = _read_pillow(file, kind, palette_indices)
+    except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error) as error:
+        raise DataError(f"{file}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
+    return checked(found)
+
+
+def _format_of(path: Path) -> str:
+    """Tell the format by content and hold the ending against it."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
+    if not head:
+        raise DataError(f"{path}: the file is empty")
+    kind = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
+    claimed = next((name for name, endings in _FORMATS.items() if path.suffix.lower() in endings), None)
+    if kind is None:
+        other = next((f"it is {name}" for magic, name in _OTHERS if head.startswith(magic)), "its content is not known")
+        raise DataError(f"{path}: not a PNG, JPEG, TIFF or npy file ({other}); convert it to one of these")
+    if claimed is not None and claimed != kind:
+        raise DataError(
+            f"{path}: named {path.suffix} but its content is {kind.upper()}; rename it to "
+            f"{path.stem}{_FORMATS[kind][0]}"
+        )
+    return kind
+
+
+def _read_npy(path: Path) -> ImageFile:
+    """Read an array (H, W) or (P, H, W); the axes of three are told by this rule, not from sizes."""
+    header = np.load(path, mmap_mode="r", allow_pickle=False)  # maps the file: a cut one raises before memory is taken
+    if header.ndim not in (2, 3):
+        raise DataError(f"{path}: an array must be (H, W) or (P, H, W), got shape {header.shape}")
+    if header.ndim == 3 and header.shape[0] > 64 and header.shape[2] <= 16:
+        raise DataError(
+            f"{path}: an array of three axes is read as (planes, height, width), but shape {header.shape} looks like "
+            "(height, width, planes); save it as np.save(path, array.transpose(2, 0, 1))"
+        )
+    check_size(path, *header.shape[-2:])
+    planes = np.array(header)
+    if planes.ndim == 2:
+        return ImageFile(planes[None], "npy", "gray", path)
+    return ImageFile(planes, "npy", "gray" if len(planes) == 1 else "planes", path)
+
+
+def _read_pillow(path: Path, kind: str, palette_indices: bool) -> ImageFile:
+    """Read a PNG or JPEG by Pillow, where Pillow gives the stored numbers."""
+    from PIL import Image
+
+    depth = _png_depth(path) if kind == "png" else 8
+    try:
+        opened = Image.open(path, formats=(kind.upper(),))
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: claims more than {MAX_PIXELS} pixels; damaged, or cut it into tiles") from None
+    with opened as image:
+        check_size(path, image.height, image.width)
+        mode = image.mode
+        _refuse_mode(path, image, depth, palette_indices)
+        image.load()
+        values = np.asarray(image)
+        description = str(image.info.get("Description", ""))
+    if depth in (2, 4) and mode == "L":  # Pillow spreads 2- and 4-bit grey over 0..255; take the stored numbers back
+        values = values // np.uint8(255 // (2**depth - 1))
+    if depth == 16 and values.dtype.itemsize == 4:  # older Pillow holds 16-bit grey in 32 bits
+        values = values.astype(np.uint16)
+    planes = np.ascontiguousarray(values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0))  # (P, H, W)
+    colours: dict[str, Colour] = {"P": "palette", "RGB": "rgb", "RGBA": "rgb", "LA": "planes"}
+    return ImageFile(planes, kind, colours.get(mode, "gray"), path, description)
+
+
+def _png_depth(path: Path) -> int:
+    """Return the bits per sample from the IHDR chunk, which Pillow does not tell."""
+    with path.open("rb") as stream:
+        head = stream.read(26)
+    if len(head) < 26 or head[12:16] != b"IHDR":
+        raise DataError(f"{path}: damaged, a PNG must begin with its header chunk")
+    return head[24]
+
+
+def _refuse_mode(path: Path, image: Any, depth: int, palette_indices: bool) -> None:
+    """Refuse what Pillow would change on the way, or what holds no measurement."""
+    mode = image.mode
+    if mode == "P" and not palette_indices:
+        raise DataError(
+            f"{path}: a palette image; its numbers are indices, not intensities. Convert it: "
+            "Image.open(path).convert('RGB') or, where the palette is grey, .convert('L')"
+        )
+    if depth == 16 and mode not in ("I;16", "I;16B", "I"):
+        raise DataError(f"{path}: a 16-bit PNG of several planes would be cut to 8 bits; store it as TIFF")
+    if mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B", "I"):
+        raise DataError(f"{path}: Pillow mode {mode} is not supported; store it as grey, RGB or TIFF")
+    if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"{path}: an animated PNG of {image.n_frames} frames; store one file a frame")

@@ -1,0 +1,125 @@
+"""TIFF: which axes are planes is told by the tags, never by the sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError
+from simmat.imageio.values import Colour, ImageFile, check_size
+
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
+_CODEC_HINT = "pip install imagecodecs (or store the file uncompressed or with deflate)"
+
+
+def read_tiff(path: Path, palette_indices: bool = False) -> ImageFile:
+    """Read a TIFF: one page of one or more samples, or pages of one sample that all agree.
+
+    Pages that the file itself marks as reduced copies (overviews) are passed over.
+
+    Raises:
+        DataError: no readable page, pages that differ, a codec that is not installed, or numbers that
+            are no plain intensities (palette, white-is-zero, YCbCr, CMYK).
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = _main_pages(path, list(tiff.pages), palette_indices)
+            for page in pages:
+                _check_whole(path, page)
+            if len(pages) == 1 and tiff.series[0].size != int(np.prod(pages[0].shape)):
+                raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one file an image")
+            planes = np.concatenate([_planes_of(path, page) for page in pages])  # (P, H, W)
+            return ImageFile(
+                planes, "tiff", _colour(pages), path, str(pages[0].description or ""), _nodata(path, pages[0])
+            )
+    except tifffile.TiffFileError as error:
+        raise DataError(f"{path}: damaged or cut short, it cannot be read as TIFF ({error})") from error
+
+
+def _main_pages(path: Path, pages: list[Any], palette_indices: bool) -> list[Any]:
+    """Return the pages that hold the image, after checking that they agree."""
+    full = []
+    for page in pages:
+        page = page.aspage()
+        if page.subfiletype & _MASK:
+            raise DataError(f"{path}: holds a transparency mask page; write its pixels as nodata and drop the page")
+        if not page.subfiletype & _REDUCED:
+            full.append(page)
+    if not full:
+        raise DataError(f"{path}: holds no full-size page")
+    for page in full:
+        check_size(path, page.imagelength, page.imagewidth)
+        _check_meaning(path, page, palette_indices)
+    kinds = {(page.shape, str(page.dtype), int(page.photometric)) for page in full}
+    if len(kinds) > 1:
+        listed = ", ".join(sorted(f"{shape} {dtype}" for shape, dtype, _ in kinds))
+        raise DataError(f"{path}: its {len(full)} pages differ ({listed}); pages of one image must agree")
+    if len(full) > 1 and full[0].samplesperpixel > 1:
+        raise DataError(
+            f"{path}: {len(full)} pages of {full[0].samplesperpixel} samples each are several images; store one a file"
+        )
+    return full
+
+
+def _check_meaning(path: Path, page: Any, palette_indices: bool) -> None:
+    """Refuse pages whose numbers are no plain intensities."""
+    name = page.photometric.name
+    if name == "PALETTE" and palette_indices:
+        return
+    if name not in ("MINISBLACK", "RGB"):
+        raise DataError(
+            f"{path}: TIFF photometric {name} is not supported; store the planes as MINISBLACK or RGB"
+            + (" (the numbers of a palette are indices, not intensities)" if name == "PALETTE" else "")
+        )
+    if page.imagedepth != 1:
+        raise DataError(f"{path}: a volume of depth {page.imagedepth}, not an image; store one slice a file")
+
+
+def _check_whole(path: Path, page: Any) -> None:
+    """Refuse a file that ends before its pixels do; tifffile would fill some of them with zeros."""
+    size = path.stat().st_size
+    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if not ends or max(ends) > size or 0 in page.databytecounts:
+        raise DataError(f"{path}: damaged or cut short, pixels are missing from its {size} bytes")
+
+
+def _planes_of(path: Path, page: Any) -> npt.NDArray[Any]:
+    """Return (P, H, W) of one page; PlanarConfiguration says where the samples lie."""
+    try:
+        values = page.asarray()
+    except (ValueError, KeyError, ImportError) as error:
+        if "imagecodecs" in str(error) or isinstance(error, ImportError):
+            raise DataError(f"{path}: TIFF compression {page.compression.name} needs a codec: {_CODEC_HINT}") from error
+        raise
+    if page.axes == "YX":
+        return np.asarray(values)[None]
+    if page.axes == "YXS":
+        return np.ascontiguousarray(np.moveaxis(values, 2, 0))
+    if page.axes == "SYX":
+        return np.asarray(values)
+    raise DataError(f"{path}: TIFF axes {page.axes} are not supported; store (height, width, planes) or one plane")
+
+
+def _colour(pages: list[Any]) -> Colour:
+    name = pages[0].photometric.name
+    if name == "PALETTE":
+        return "palette"
+    if name == "RGB":
+        return "rgb"
+    return "gray" if len(pages) == 1 and pages[0].samplesperpixel == 1 else "planes"
+
+
+def _nodata(path: Path, page: Any) -> float | None:
+    """Return the value of the GDAL_NODATA tag (42113), which GIS programs write."""
+    tag = page.tags.get(42113)
+    if tag is None:
+        return None
+    try:
+        return float(str(tag.value).strip().strip("\0"))
+    except ValueError:
+        raise DataError(f"{path}: its GDAL_NODATA tag is no number: {tag.value!r}") from None

@@ -1,0 +1,64 @@
+"""What an image file holds, and the bounds that every format keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from simmat.errors import DataError
+
+Colour = Literal["gray", "rgb", "planes", "palette"]
+
+MAX_PIXELS = 178_956_970
+"""Largest height x width that is opened; a larger claim is taken for a damaged file or a decompression bomb."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """What one file holds.
+
+    Attributes:
+        planes: (P, H, W) in the file's own dtype (bool, integers to 32 bits, floats), native byte order.
+        format: "png", "jpeg", "tiff" or "npy".
+        colour: "gray" (one plane), "rgb" (the file says red, green, blue; a 4th plane is alpha),
+            "planes" (no meaning stated), "palette" (one plane of palette indices, only where asked for).
+        path: where it was read.
+        description: TIFF ImageDescription or PNG text "Description"; empty where there is none.
+        nodata: the value that the file itself says means "no measurement" (GDAL_NODATA tag), or None.
+    """
+
+    planes: npt.NDArray[Any]
+    format: str
+    colour: Colour
+    path: Path
+    description: str = ""
+    nodata: float | None = None
+
+
+def checked(found: ImageFile) -> ImageFile:
+    """Refuse what no float32 image can hold; put the bytes in native order."""
+    planes, path = found.planes, found.path
+    kind, bits = planes.dtype.kind, planes.dtype.itemsize * 8
+    if kind not in "buif" or (kind in "iu" and bits > 32) or bits > 64:
+        raise DataError(
+            f"{path}: values of type {planes.dtype} are not supported; store them as float32 or integers of at most "
+            "32 bits"
+        )
+    if planes.ndim != 3 or 0 in planes.shape:
+        raise DataError(f"{path}: holds no pixels, its shape is {planes.shape}")
+    if planes.dtype.byteorder not in "=|":
+        found = replace(found, planes=planes.astype(planes.dtype.newbyteorder("=")))
+    return found
+
+
+def check_size(path: Path, height: int, width: int) -> None:
+    """Refuse an empty image, and one too large to be meant, before its pixels are unpacked."""
+    if height < 1 or width < 1:
+        raise DataError(f"{path}: holds no pixels, its size is {width}x{height}")
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"{path}: claims {width}x{height} pixels, more than {MAX_PIXELS}; the file is damaged, or cut it into tiles"
+        )
