@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
@@ -37,6 +38,11 @@ class ImageFile:
     description: str = ""
     nodata: float | None = None
 
+    @property
+    def valid(self) -> npt.NDArray[np.bool_] | None:
+        """(P, H, W) pixels that the file's own nodata value does not take out; None where it states none."""
+        return None if self.nodata is None else np.asarray(self.planes != self.nodata)
+
 
 def checked(found: ImageFile) -> ImageFile:
     """Refuse what no float32 image can hold; put the bytes in native order."""
@@ -62,3 +68,19 @@ def check_size(path: Path, height: int, width: int) -> None:
         raise DataError(
             f"{path}: claims {width}x{height} pixels, more than {MAX_PIXELS}; the file is damaged, or cut it into tiles"
         )
+
+
+def require_one_plane(image: ImageFile, modality: str) -> None:
+    """Raise DataError where a file holds several planes; equal ones are named, for they are grey in disguise."""
+    planes = image.planes
+    if len(planes) == 1:
+        return
+    if len(planes) == 3 and (planes == planes[:1]).all():
+        advice = "all three are equal, so take the first: --modality raster --channels 0"
+    elif image.colour == "rgb" and len(planes) == 3:
+        advice = "it is a colour picture: use --modality rgb, or --modality raster --channels 0 for its first plane"
+    else:
+        advice = "use --modality raster, and --channels to pick planes"
+    raise DataError(
+        f"{image.path}: modality {modality!r} needs one plane, got {len(planes)} of {planes.dtype}; {advice}"
+    )

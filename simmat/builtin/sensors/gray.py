@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, write_image
+from simmat.imageio import read_image, require_one_plane, write_image
 from simmat.modality import ModalityAdapter, Source
-from simmat.types import BoolArray, Channel, SensorImage
+from simmat.types import Channel, SensorImage
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
@@ -31,8 +30,8 @@ class Gray(ModalityAdapter):
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
         image = read_image(files["gray"])
-        check_one_plane(image, self.name)
-        return SensorImage.from_planes(image.planes, self.channels, valid=valid_of(image), origin=str(image.path))
+        require_one_plane(image, self.name)
+        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) picture a monochrome camera takes of the scene, whole counts 0 to 255."""
@@ -43,27 +42,6 @@ class Gray(ModalityAdapter):
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
         """Write whole counts of 0 to 255 as 8 bits, of 0 to 65535 as 16 bits, all else as float32 (TIFF or npy)."""
         write_image(files["gray"], narrowest(image))
-
-
-def check_one_plane(image: ImageFile, modality: str) -> None:
-    """Raise DataError where a file holds several planes; equal ones are named, for they are grey in disguise."""
-    planes = image.planes
-    if len(planes) == 1:
-        return
-    if len(planes) == 3 and (planes == planes[:1]).all():
-        advice = "all three are equal, so take the first: --modality raster --channels 0"
-    elif image.colour == "rgb" and len(planes) == 3:
-        advice = "it is a colour picture: use --modality rgb, or --modality raster --channels 0 for its first plane"
-    else:
-        advice = "use --modality raster, and --channels to pick planes"
-    raise DataError(
-        f"{image.path}: modality {modality!r} needs one plane, got {len(planes)} of {planes.dtype}; {advice}"
-    )
-
-
-def valid_of(image: ImageFile) -> BoolArray | None:
-    """Return the (P, H, W) valid pixels by the nodata value that the file itself states; None where it states none."""
-    return None if image.nodata is None else np.asarray(image.planes != image.nodata)
 
 
 def narrowest(image: SensorImage) -> npt.NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from simmat.builtin.sensors.gray import narrowest, valid_of
+from simmat.builtin.sensors.gray import narrowest
 from simmat.imageio import read_image, write_image
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import Channel, SensorImage
@@ -22,7 +22,7 @@ class Raster(ModalityAdapter):
         """Read (C, H, W) counts; an npy array of three axes is (planes, height, width) by rule."""
         image = read_image(files["raster"])
         return SensorImage.from_planes(
-            image.planes, band_channels(len(image.planes)), valid=valid_of(image), origin=str(image.path)
+            image.planes, band_channels(len(image.planes)), valid=image.valid, origin=str(image.path)
         )
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:

@@ -1,0 +1,15 @@
+"""Thermal cameras for SimMAT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simmat.hookspecs import hookimpl
+from simmat.modality import ModalityAdapter
+from simmat_plugin_thermal.adapter import MODALITIES
+
+
+@hookimpl
+def simmat_modalities() -> Iterable[ModalityAdapter]:
+    """Return `thermal` and its variants for files whose unit the user states."""
+    return MODALITIES

@@ -1,0 +1,123 @@
+"""`thermal`: one plane of a long-wave infrared camera."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simmat.errors import DataError
+from simmat.imageio import ImageFile, read_image, require_one_plane, write_image
+from simmat.modality import ModalityAdapter, Source
+from simmat.types import BoolArray, Channel, FloatArray, SensorImage
+from simmat_plugin_thermal.flir import read_flir
+from simmat_plugin_thermal.units import CELSIUS, CENTI_KELVIN, KELVIN, Unit, describe, is_flir_jpeg, stated_unit
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+TEMPERATURE = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
+COUNTS = Channel("thermal", "counts", "count", wavelength_um=10.0)
+_ENDINGS = (".tif", ".tiff", ".png", ".npy", ".jpg", ".jpeg")
+
+
+class Thermal(ModalityAdapter):
+    """Kelvin where the file says so (radiometric FLIR JPEG, TIFF or PNG with a stated unit), else counts.
+
+    The channel of the loaded image tells which: `thermal [K]` or `thermal [count]`.
+    """
+
+    name = "thermal"
+    description = "thermal camera: kelvin where the file says so, else counts (TIFF, PNG, npy, JPEG, FLIR JPEG)"
+    sources = (Source("thermal", _ENDINGS),)
+    channels = (TEMPERATURE,)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (1, H, W) in kelvin, or in counts where the file does not say what its numbers are.
+
+        A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
+        """
+        path = Path(files["thermal"])
+        if path.suffix.lower() in (".jpg", ".jpeg") and path.is_file() and is_flir_jpeg(path):
+            return kelvin_image(read_flir(path)[None], None, path)
+        image = read_image(path)
+        require_one_plane(image, self.name)
+        unit = self.unit_of(image)
+        if unit is None:
+            return SensorImage.from_planes(image.planes, (COUNTS,), valid=image.valid, origin=str(path))
+        return kelvin_image(to_kelvin(image, unit), image.valid, path)
+
+    def unit_of(self, image: ImageFile) -> Unit | None:
+        """Return the unit of a file's numbers; None for counts."""
+        return stated_unit(image)
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return the (1, H, W) kelvin that an uncooled 8-14 um camera reads of the scene."""
+        from simmat_plugin_thermal.camera import brightness_temperature_k
+
+        return SensorImage.from_planes(brightness_temperature_k(scene, rng), (TEMPERATURE,), origin="simulated")
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write kelvin as a TIFF that states its unit: 16-bit cK to 655.35 K, float32 K above; counts as they are.
+
+        Invalid pixels become 0 in cK and NaN in floats, and are read back as invalid.
+
+        Raises:
+            ConfigError: kelvin would go to a format that cannot say its unit.
+        """
+        path = Path(files["thermal"])
+        if image.channels[0].unit != TEMPERATURE.unit:
+            write_image(path, np.where(image.valid, image.data, np.float32(np.nan)))
+            return
+        if float(image.data.max()) <= 655.35:
+            stored = np.where(image.valid, np.rint(image.data * 100), 0).astype(np.uint16)
+            write_image(path, stored, description=describe(CENTI_KELVIN))
+        else:
+            write_image(path, np.where(image.valid, image.data, np.float32(np.nan)), description=describe(KELVIN))
+
+
+class StatedThermal(Thermal):
+    """Thermal files that do not say their unit, whose unit the user knows."""
+
+    def __init__(self, name: str, unit: Unit, words: str) -> None:
+        self.name = name
+        self.unit = unit
+        self.description = f"thermal camera whose files hold {words} without saying so (TIFF, PNG, npy)"
+
+    def unit_of(self, image: ImageFile) -> Unit:
+        """Return the stated unit; a file that says another one raises DataError."""
+        said = stated_unit(image)
+        if said is not None and said != self.unit:
+            raise DataError(
+                f"{image.path}: says its unit is {said.name}, but modality {self.name!r} means {self.unit.name}; "
+                "use --modality thermal"
+            )
+        return self.unit
+
+
+def to_kelvin(image: ImageFile, unit: Unit) -> FloatArray:
+    """Return (P, H, W) float32 kelvin; the sum is taken in float64, for centi-kelvin need all their digits."""
+    return (image.planes.astype(np.float64) * unit.scale + unit.offset).astype(np.float32)
+
+
+def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path) -> SensorImage:
+    """Wrap (1, H, W) kelvin; numbers of which none can be a temperature raise DataError."""
+    image = SensorImage.from_planes(kelvin, (TEMPERATURE,), valid=valid, origin=str(path))
+    if not image.valid.any():
+        finite = kelvin[np.isfinite(kelvin)]
+        span = f"{finite.min():.6g} to {finite.max():.6g}" if finite.size else "no finite number"
+        raise DataError(
+            f"{path}: no pixel lies within 150 to 2500 K, got {span} K; is its unit another one? "
+            "thermal-k, thermal-ck and thermal-c read kelvin, centi-kelvin and degrees Celsius, thermal reads counts"
+        )
+    return image
+
+
+MODALITIES: tuple[ModalityAdapter, ...] = (
+    Thermal(),
+    StatedThermal("thermal-k", KELVIN, "kelvin"),
+    StatedThermal("thermal-ck", CENTI_KELVIN, "centi-kelvin (1/100 K)"),
+    StatedThermal("thermal-c", CELSIUS, "degrees Celsius"),
+)
