@@ -1,0 +1,242 @@
+"""What a training run is told: one frozen object, from a TOML file, the command line, or Python."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from simmat.errors import ConfigError, all_problems, nearest
+
+DEFAULT_STEPS = 500
+DEFAULT_FOUNDATION = "lite"
+
+_PATHS = ("data", "out", "checkpoint")
+_EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"))
+
+RegionRule = Literal["instances", "classes", "components"]
+ZeroMeans = Literal["none", "background", "unlabelled"]
+
+
+def parse_channels(text: str) -> tuple[str | int, ...]:
+    """Read a list of channels: names and 0-based indices by comma, ranges with both ends in: "0-6,8,nir".
+
+    Raises:
+        ValueError: an empty item, a range that runs backwards, or a channel twice.
+    """
+    picks: list[str | int] = []
+    for item in (part.strip() for part in text.split(",")):
+        if not item:
+            raise ValueError("has an empty item; write names or indices by comma, such as 0-6,8 or red,nir")
+        if span := re.fullmatch(r"(\d+)-(\d+)", item):
+            first, last = int(span[1]), int(span[2])
+            if first > last:
+                raise ValueError(f"range {item!r} runs backwards; write {last}-{first}")
+            if last - first > 9999:
+                raise ValueError(f"range {item!r} has {last - first + 1} channels, at most 10000 are allowed")
+            picks += range(first, last + 1)
+        else:
+            picks.append(int(item) if item.isdecimal() else item)
+    if twice := sorted({str(pick) for pick in picks if picks.count(pick) > 1}):
+        raise ValueError(f"names {', '.join(twice)} more than once")
+    return tuple(picks)
+
+
+def _channels(value: Any) -> Any:
+    """Accept "0-6,8", a list of names and indices, or None."""
+    if isinstance(value, str):
+        return parse_channels(value)
+    if isinstance(value, list | tuple):
+        if not value or not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
+            raise ValueError("must be a list of channel names and indices")
+        return parse_channels(",".join(str(item) for item in value))
+    return value
+
+
+def _absolute(path: Path) -> Path:
+    if "\0" in str(path) or any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise ValueError("must be a path that can be written as UTF-8 text")
+    return path.expanduser().absolute()
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
+    return value
+
+
+def _options(value: dict[str, Any]) -> dict[str, Any]:
+    for key, option in value.items():
+        if not isinstance(option, bool | int | float | str | list):
+            raise ValueError(f"option {key!r} must be a number, a text, true, false or a list")
+    return value
+
+
+AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
+Channels = Annotated[tuple[str | int, ...], Field(strict=False), BeforeValidator(_channels)]
+Options = Annotated[dict[str, Any], AfterValidator(_options)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides a training run. The same fields stand in a config file.
+
+    Paths are made absolute. Exactly one of `steps` and `epochs` is set; neither given means 500 steps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    modality: Name = Field(description="Sensor, such as thermal or rgb+thermal.")
+    data: AbsolutePath = Field(description="Folder of the data set, or its COCO json.")
+    out: AbsolutePath = Field(description="Folder of the run; made where missing.")
+    foundation: Name = Field(DEFAULT_FOUNDATION, description="Foundation model.")
+    mat: Name = Field("mat-residual", description="Transfer layer between the sensor and the foundation model.")
+    tune: Name = Field("lora", description="How the foundation model is tuned.")
+    mat_options: Options = Field({}, description="Options of the transfer layer.")
+    tune_options: Options = Field({}, description="Options of the tuner.")
+
+    checkpoint: AbsolutePath | None = Field(None, description="Weight file of the foundation model.")
+    from_scratch: bool = Field(False, description="Random foundation weights instead of pretrained ones.")
+
+    channels: Channels | None = Field(None, description="Channels to use, by name or 0-based index; all by default.")
+    regions: RegionRule | None = Field(None, description="What a region is; by default as the data card says.")
+    min_region: int | None = Field(None, ge=1, description="Smallest region that counts, in pixels.")
+    nodata: float | None = Field(None, description="Sensor value that means no measurement.")
+    ignore: int | None = Field(None, ge=0, description="Mask value without ground truth, left out of loss and score.")
+    zero_means: ZeroMeans | None = Field(None, description="What mask value 0 means.")
+    val_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Part of the training split used for validation where the data set has none."
+    )
+
+    steps: int | None = Field(None, ge=1, description=f"Optimiser steps; {DEFAULT_STEPS} where no epochs are given.")
+    epochs: int | None = Field(None, ge=1, description="Passes over the training split, instead of steps.")
+    image_size: int | None = Field(None, ge=1, description="Square input size in pixels; native by default.")
+    aspect: Literal["keep", "squash"] = Field("keep", description="Pad to a square, or squash into one.")
+    batch_size: int = Field(4, ge=1, description="Images a step, over all processes.")
+    prompts_per_image: int = Field(4, ge=1, description="Regions asked about in each image.")
+    augment: bool = Field(True, description="Random flips, turns and scales of training images.")
+    workers: int = Field(0, ge=0, description="Processes that load data; 0 loads in the main one.")
+
+    loss: Literal["focal", "bce"] = Field("focal", description="Mask loss beside dice.")
+    lr: float | None = Field(None, gt=0, description="Peak learning rate; the tuner's own by default.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's, on weights that are matrices.")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after warm-up.")
+    warmup_steps: int | None = Field(None, ge=0, description="Linear warm-up; by default 5 % of steps, at most 100.")
+    grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 does not clip.")
+    grad_accumulation: int = Field(1, ge=1, description="Parts a batch is computed in, to save memory.")
+    val_every: int | None = Field(None, ge=1, description="Steps between validations; by default a tenth of the run.")
+
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Number format of the forward pass.")
+    device: Annotated[str, AfterValidator(_device)] = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Decides every random choice of the run.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_length(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("steps") is None and values.get("epochs") is None:
+            return {**values, "steps": DEFAULT_STEPS}
+        return values
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> TrainConfig:
+        if problems := _across_fields(dict(self)):
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _across_fields(values: Mapping[str, Any]) -> list[str]:
+    """Say which fields do not go together; values of a wrong type are another check's business."""
+    problems = [
+        f"{first} = {values[first]} and {second} = {values[second]} exclude each other; give one"
+        for first, second in _EXCLUDE_EACH_OTHER
+        if values.get(first) and values.get(second)
+    ]
+    batch, parts = values.get("batch_size", 1), values.get("grad_accumulation", 1)
+    if isinstance(batch, int) and isinstance(parts, int) and parts > 0 and batch % parts:
+        problems.append(f"batch_size = {batch} must be a multiple of grad_accumulation = {parts}")
+    return problems
+
+
+def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """Put a run's settings together: the command line wins over the file, the file over the defaults.
+
+    Args:
+        path: a TOML file with the fields of `TrainConfig`, or None. Relative paths in it are relative to its folder.
+        overrides: fields given on the command line; a None is not given.
+
+    Raises:
+        ConfigError: the file cannot be read, or fields are unknown, missing or out of range; all in one message.
+    """
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    in_file = _read_toml(Path(path)) if path is not None else {}
+    for pair in _EXCLUDE_EACH_OTHER:
+        if any(given.get(key) for key in pair):
+            in_file = {key: value for key, value in in_file.items() if key not in pair}
+    merged = {**in_file, **given}
+    try:
+        return TrainConfig.model_validate(merged)
+    except ValidationError as error:
+        problems = [_in_words(detail, given, path) for detail in error.errors() if detail["loc"]]
+        problems += _across_fields(merged)
+    if len(problems) == 1:
+        raise ConfigError(problems[0])
+    raise ConfigError(all_problems(f"{len(problems)} settings are wrong:", problems))
+
+
+def dump_toml(config: TrainConfig) -> str:
+    """Write a config as TOML that `load_config` reads back to an equal one; what is unset is left out."""
+    values = {key: value for key, value in config.model_dump().items() if value is not None}
+    tables = {key: values.pop(key) for key in ("mat_options", "tune_options")}
+    plain = {key: _plain(value) for key, value in values.items()}
+    return tomli_w.dumps({**plain, **{key: table for key, table in tables.items() if table}})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no config file {path}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read config file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for key in _PATHS:
+        if isinstance(value := values.get(key), str):
+            values[key] = str(path.absolute().parent / Path(value).expanduser())
+    return values
+
+
+def _in_words(detail: Mapping[str, Any], given: Iterable[str], path: Path | str | None) -> str:
+    """Say one pydantic error as: where, what is allowed, what was got."""
+    message, kind = str(detail["msg"]), detail["type"]
+    key = str(detail["loc"][0])
+    where = option_name(key) if key in given or path is None else f"{key} in {path}"
+    if kind == "extra_forbidden":
+        guess = nearest(key.replace("-", "_"), TrainConfig.model_fields)
+        return f"no setting {key!r}" + (f" in {path}" if path and key not in given else "") + (
+            f"; did you mean {guess!r}?" if guess else f". Settings: {', '.join(TrainConfig.model_fields)}"
+        )
+    if kind == "missing":
+        return f"{key} is missing; give {option_name(key)}" + (f" or set it in {path}" if path else "")
+    if kind == "path_type":
+        message = "must be a path in quotes"
+    message = message.removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    return f"{where} {message}, got {detail['input']!r}"
+
+
+def option_name(key: str) -> str:
+    """Return the command line's name of a field: image_size -> --image-size."""
+    return "--" + key.replace("_", "-")
