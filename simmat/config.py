@@ -119,6 +119,8 @@ class TrainConfig(BaseModel):
     aspect: Literal["keep", "squash"] = Field("keep", description="Pad to a square, or squash into one.")
     batch_size: int = Field(4, ge=1, description="Images a step, over all processes.")
     prompts_per_image: int = Field(4, ge=1, description="Regions asked about in each image.")
+    box_fraction: float = Field(0.2, ge=0, le=1, description="Part of the steps that ask with boxes, not clicks.")
+    corrections: int = Field(1, ge=0, le=4, description="Clicks on an error that follow the first answer of a step.")
     augment: bool = Field(True, description="Random flips, turns and scales of training images.")
     workers: int = Field(0, ge=0, description="Processes that load data; 0 loads in the main one.")
 
@@ -134,6 +136,10 @@ class TrainConfig(BaseModel):
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Number format of the forward pass.")
     device: Annotated[str, AfterValidator(_device)] = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     seed: int = Field(0, ge=0, lt=2**63, description="Decides every random choice of the run.")
+
+    def card_overrides(self) -> dict[str, Any]:
+        """Return what the config says in place of the data card; None where it says nothing."""
+        return {name: getattr(self, name) for name in ("regions", "min_region", "nodata", "ignore", "zero_means")}
 
     @model_validator(mode="before")
     @classmethod

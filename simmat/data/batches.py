@@ -1,0 +1,172 @@
+"""Training batches: which sample stands where in the run, how it is augmented, and what is asked about it.
+
+Everything random is drawn from (seed, position in the run) alone. So a resumed run, and a run on
+several processes, sees exactly the samples, augmentations and prompts of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+
+from simmat.data.augment import Augmentation
+from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
+from simmat.data.dataset import Dataset, Sample
+from simmat.data.pipeline import Pipeline
+from simmat.data.regions import Label
+from simmat.errors import DataError
+from simmat.geometry import Frame
+from simmat.nn.resize import resize_planes
+
+
+class Batch(NamedTuple):
+    """B images with P prompts each; all pixels are those of the S×S input.
+
+    Attributes:
+        planes: (B, C, S, S) float32.
+        content: (B, S, S) bool, False in the padding.
+        targets: (B, P, S, S) bool, the region each prompt means.
+        ignore: (B, S, S) bool, pixels that neither loss nor IoU may look at; padding is among them.
+        clicks: (B, P, 2) float32 xy, a pixel of the region.
+        boxes: (B, P, 4) float32 XYXY, jittered.
+        draws: (B, P, R) float32 in [0, 1), for whatever else is random about a prompt.
+        step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
+    """
+
+    planes: Tensor
+    content: Tensor
+    targets: Tensor
+    ignore: Tensor
+    clicks: Tensor
+    boxes: Tensor
+    draws: Tensor
+    step_draw: Tensor
+
+
+DRAWS = 4
+"""R: random numbers that travel with every prompt; one for each round of corrections."""
+
+
+@dataclass(frozen=True)
+class TrainingItems(TorchDataset[Batch]):
+    """The endless stream of training items; item i is what stands at position i of the run.
+
+    Attributes:
+        dataset: where samples are read.
+        samples: the training samples; those without a region are left out by `trainable_samples`.
+        pipeline: image -> network input.
+        augmentation: applied in physical units.
+        prompts: P, prompts an image; regions are drawn again where an image has fewer.
+        batch_size: images of one optimiser step, over all processes.
+        seed: of the whole run.
+    """
+
+    dataset: Dataset
+    samples: tuple[Sample, ...]
+    pipeline: Pipeline
+    augmentation: Augmentation
+    prompts: int
+    batch_size: int
+    seed: int
+
+    def __getitem__(self, position: int) -> Batch:
+        """Return one item without its batch dimension."""
+        rng = np.random.default_rng([self.seed, 1, position])
+        sample = self.samples[sample_at(position, len(self.samples), self.seed)]
+        image = self.dataset.image(sample)
+        label = self.dataset.label(sample, image)
+        image, label = self.augmentation(image, label, self.pipeline.adapter, rng)
+        prepared = self.pipeline(image)
+        ignore = ~prepared.content | (_resized(label.ignore[None], prepared.frame)[0] > 0.5)
+        targets = self._targets(label, prepared.frame, rng)
+        points = np.stack([_click(target, rng) for target in targets])
+        size_hw = (self.pipeline.size, self.pipeline.size)
+        boxes = np.stack([jitter_box(tight_box(target), size_hw, rng) for target in targets])
+        return Batch(
+            planes=prepared.planes,
+            content=prepared.content,
+            targets=torch.from_numpy(targets),
+            ignore=ignore,
+            clicks=torch.from_numpy(points.astype(np.float32)),
+            boxes=torch.from_numpy(boxes.astype(np.float32)),
+            draws=torch.from_numpy(rng.random((self.prompts, DRAWS), dtype=np.float32)),
+            step_draw=torch.tensor(np.random.default_rng([self.seed, 2, position // self.batch_size]).random(), dtype=torch.float32),
+        )
+
+    def _targets(self, label: Label, frame: Frame, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+        """Draw P regions, each once before any comes again, and bring them to the input: (P, S, S)."""
+        count = len(label.regions)
+        order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
+        picked = {int(index): None for index in order}
+        masks = np.stack([label.regions[index].mask(label.size_hw) for index in picked])
+        resized = _resized(masks, frame).numpy()  # (distinct, S, S) in 0..1
+        # A region thinner than an input pixel keeps its strongest pixels, so that every prompt has a target.
+        bar = np.minimum(0.5, resized.max(axis=(1, 2)) * 0.999)
+        binary = dict(zip(picked, resized > bar[:, None, None], strict=True))
+        return np.stack([binary[int(index)] for index in order])
+
+
+def _resized(masks: npt.NDArray[np.bool_], frame: Frame) -> Tensor:
+    """Bring (N, H, W) masks to the input as coverage in 0..1: (N, S, S)."""
+    planes = torch.from_numpy(masks.astype(np.float32))
+    return resize_planes(planes, torch.ones_like(planes, dtype=torch.bool), frame)
+
+
+def _click(target: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:
+    """Half of the clicks lie where a person aims, at the region's centre, half anywhere on it."""
+    return center_click(target) if rng.random() < 0.5 else random_click(target, rng)
+
+
+def sample_at(position: int, count: int, seed: int) -> int:
+    """Return which of `count` samples stands at a position: every epoch is a new permutation."""
+    epoch, place = divmod(position, count)
+    return int(np.random.default_rng([seed, 0, epoch]).permutation(count)[place])
+
+
+def trainable_samples(dataset: Dataset, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Keep the samples that have a region to ask about.
+
+    Raises:
+        DataError: none has.
+    """
+    kept = tuple(sample for sample in samples if dataset.label(sample).regions)
+    if not kept:
+        raise DataError(
+            f"{dataset.root}: no training sample has a region of at least {dataset.card.min_region} px; "
+            "check the masks, --regions and --min-region"
+        )
+    return kept
+
+
+class StepSampler(Sampler[list[int]]):
+    """The positions of each micro-batch of a run, from `start` on: number t takes t·B to t·B + B - 1.
+
+    Attributes:
+        batch_size: B, images of a micro-batch over all processes; accelerate splits it among them.
+        drop_last: read by accelerate; every batch is full.
+    """
+
+    def __init__(self, start: int, stop: int, batch_size: int) -> None:
+        self.start, self.stop = start, stop
+        self.batch_size = batch_size
+        self.drop_last = True
+
+    def __len__(self) -> int:
+        return max(self.stop - self.start, 0)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+
+
+def collate(items: Sequence[Batch]) -> Batch:
+    """Stack items along a new first dimension."""
+    return Batch(*(torch.stack(parts) for parts in zip(*items, strict=True)))

@@ -1,0 +1,88 @@
+"""The way of one image from physical units to the square input of a network; the same for every job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simmat.foundation import PromptBatch
+from simmat.geometry import Aspect, Frame
+from simmat.modality import ModalityAdapter
+from simmat.nn.resize import content_mask, resize_planes
+from simmat.normalize import normalize
+from simmat.types import Channel, Prompt, SensorImage
+
+
+class PreparedImage(NamedTuple):
+    """An image ready for a network.
+
+    Attributes:
+        planes: (C, S, S) float32, normalised; invalid and padded pixels are exactly 0.
+        content: (S, S) bool, False where there is only padding.
+        frame: how the original image lies in the input.
+    """
+
+    planes: Tensor
+    content: Tensor
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """transform, normalize, resize and pad: what stands between a loaded image and the network.
+
+    Attributes:
+        adapter: the sensor.
+        channels: C fitted channels (with mean and std).
+        size: S.
+        aspect: how a rectangle becomes a square, see `Frame`.
+    """
+
+    adapter: ModalityAdapter
+    channels: tuple[Channel, ...]
+    size: int
+    aspect: Aspect = "keep"
+
+    def __call__(self, image: SensorImage) -> PreparedImage:
+        """Prepare one image in physical units, as `adapter.load` or augmentation gives it.
+
+        Raises:
+            SpecError: its channels are not those the pipeline was fitted to.
+        """
+        seen = self.adapter.transform(image)
+        frame = Frame(seen.size_hw, self.size, self.aspect)
+        planes = torch.from_numpy(normalize(seen, self.channels))
+        return PreparedImage(resize_planes(planes, torch.from_numpy(seen.valid), frame), content_mask(frame), frame)
+
+
+def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device, *, image_index: int = 0) -> PromptBatch:
+    """Bring prompts of one image, all with as many points and all with or without box and mask, to the input's pixels.
+
+    Args:
+        prompts: K prompts in pixels of the original image.
+        frame: how the image lies in the input.
+        device: of the tensors.
+        image_index: which image of the batch they ask about.
+    """
+    coords = np.stack([frame.to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)
+    labels = np.stack([prompt.point_labels for prompt in prompts])  # (K, N)
+    boxes = None
+    if prompts[0].box is not None:
+        corners = np.stack([prompt.box for prompt in prompts if prompt.box is not None])
+        boxes = torch.from_numpy(frame.to_input(corners.reshape(-1, 2, 2)).reshape(-1, 4)).to(device)
+    masks = None
+    if prompts[0].mask_input is not None:
+        masks = torch.from_numpy(np.stack([p.mask_input for p in prompts if p.mask_input is not None])[:, None])
+        masks = masks.to(device)
+    return PromptBatch(
+        image_index=torch.full((len(prompts),), image_index, dtype=torch.int64, device=device),
+        point_coords=torch.from_numpy(coords).to(device),
+        point_labels=torch.from_numpy(labels).to(device),
+        boxes=boxes,
+        mask_input=masks,
+    )

@@ -1,0 +1,163 @@
+"""A transfer layer, a foundation model and a tuner put together into one network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from simmat.errors import ConfigError, nearest
+from simmat.foundation import (
+    FoundationModel,
+    FoundationSpec,
+    ImageEmbedding,
+    MaskPrediction,
+    Output,
+    PromptBatch,
+    TransferLayerSpec,
+    TunerSpec,
+    build_foundation,
+    resolve,
+)
+from simmat.types import Channel
+
+
+class SimMAT(nn.Module):
+    """Sensor planes in, mask logits out: MAT -> first layer -> backbone -> prompt decoder.
+
+    Attributes:
+        mat: the transfer layer.
+        foundation: the foundation model, with the tuner's modules in it.
+        output: what the transfer layer gives, see `TransferLayerSpec.output`.
+    """
+
+    def __init__(self, mat: nn.Module, foundation: FoundationModel, output: Output) -> None:
+        super().__init__()
+        self.mat = mat
+        self.foundation = cast(nn.Module, foundation)
+        self.output = output
+
+    def encode(self, planes: Tensor, content: Tensor) -> ImageEmbedding:
+        """Encode a batch of images once.
+
+        Args:
+            planes: (B, C, S, S) float, normalised, invalid and padded pixels 0.
+            content: (B, S, S) bool, False where there is only padding.
+        """
+        foundation = cast(FoundationModel, self.foundation)
+        features = self.mat(planes)
+        if self.output == "image":
+            # A convolution's bias makes padding non-zero; the foundation model knows padding as zero.
+            features = foundation.backbone.embed(features * content[:, None])
+        return foundation.backbone.encode(features)
+
+    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
+        """Answer K prompts over the images of an embedding."""
+        return cast(FoundationModel, self.foundation).decoder.decode(embedding, prompts)
+
+    def forward(self, planes: Tensor, content: Tensor, prompts: PromptBatch) -> MaskPrediction:
+        """Encode and decode in one go."""
+        return self.decode(self.encode(planes, content), prompts)
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """All that decides a network, as plain values: the same plan gives the same network, bit for bit.
+
+    Attributes:
+        foundation: the foundation model.
+        transfer: the transfer layer.
+        tuner: the tuner.
+        channels: C fitted channels (with mean and std), as they reach the transfer layer.
+        zero_shot: (3, C) float32, see `simmat.normalize.zero_shot_map`.
+        image_size: S.
+        weights: the foundation model's weight file; None leaves it random from `seed`.
+        seed: of every random weight.
+        mat_options: options of the transfer layer; those not given take the spec's defaults.
+        tune_options: options of the tuner.
+    """
+
+    foundation: FoundationSpec
+    transfer: TransferLayerSpec
+    tuner: TunerSpec
+    channels: tuple[Channel, ...]
+    zero_shot: npt.NDArray[np.float32]
+    image_size: int
+    weights: Path | None
+    seed: int
+    mat_options: Mapping[str, Any] = field(default_factory=dict)
+    tune_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def assemble(plan: ModelPlan) -> SimMAT:
+    """Build the network of a plan.
+
+    Only what the tuner moves, and the transfer layer, require gradients.
+
+    Raises:
+        ConfigError: an unknown option, or a model the tuner cannot work on.
+        SpecError: the input size does not fit.
+        WeightsError: the weight file is damaged or of another model.
+    """
+    mat_options = merge_options("transfer layer", plan.transfer.name, plan.transfer.options, plan.mat_options)
+    tune_options = merge_options("tuner", plan.tuner.name, plan.tuner.options, plan.tune_options)
+    foundation = build_foundation(plan.foundation, image_size=plan.image_size, weights=plan.weights, seed=plan.seed)
+    network = cast(nn.Module, foundation)
+    network.requires_grad_(False)
+    mat = resolve(plan.transfer.build)(
+        channels=plan.channels,
+        zero_shot=torch.from_numpy(plan.zero_shot.copy()),
+        backbone=foundation.backbone,
+        generator=torch.Generator().manual_seed(plan.seed),
+        **mat_options,
+    )
+    resolve(plan.tuner.apply)(
+        foundation,
+        targets=plan.foundation.targets,
+        generator=torch.Generator().manual_seed(plan.seed + 1),
+        **tune_options,
+    )
+    return SimMAT(mat, foundation, plan.transfer.output)
+
+
+def merge_options(kind: str, owner: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in default options; an option the owner does not have is refused with the nearest name.
+
+    Values given as text (from a command line) are read as the type of the default.
+    """
+    for name in given:
+        if name not in defaults:
+            guess = nearest(name, defaults)
+            allowed = ", ".join(f"{key}={value}" for key, value in defaults.items()) or "none"
+            raise ConfigError(
+                f"{kind} {owner!r} has no option {name!r}"
+                + (f"; did you mean {guess!r}?" if guess else ".")
+                + f" Its options and defaults: {allowed}"
+            )
+    return {name: _typed(owner, name, given.get(name, value), value) for name, value in defaults.items()}
+
+
+def _typed(owner: str, name: str, value: Any, default: Any) -> Any:
+    kind = type(default)
+    if default is None or isinstance(value, kind):
+        return value
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[str(value).lower()]
+        if kind is int and float(value) != int(float(value)):
+            raise ValueError
+        return kind(value)
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"option {name!r} of {owner!r} takes {kind.__name__}, got {value!r}") from None
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Return (trainable, total) parameters; one shared by two modules counts once."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)

@@ -1,0 +1,106 @@
+"""From files and prompts to a mask of the original image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from simmat.bundle import Bundle
+from simmat.data.pipeline import Pipeline, prompt_batch
+from simmat.errors import ConfigError
+from simmat.model import SimMAT
+from simmat.nn.resize import restore_logits
+from simmat.types import BoolArray, FloatArray, Georeference, Prompt, SensorImage
+
+Choice = Literal["single", "best"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A mask of one image.
+
+    Attributes:
+        mask: (H, W) bool at the original size.
+        logits: (H, W) float32; the mask is where they are above 0.
+        score: predicted IoU of the mask.
+        image: what was loaded.
+        georeference: of the original image, where the file says it.
+    """
+
+    mask: BoolArray
+    logits: FloatArray
+    score: float
+    image: SensorImage
+    georeference: Georeference | None
+
+
+def predict(bundle: Bundle, files: Mapping[str, Path], prompt: Prompt, *, choice: Choice = "single") -> Prediction:
+    """Segment what a prompt means in one image.
+
+    Args:
+        bundle: a loaded bundle.
+        files: source name -> file.
+        prompt: points and box in pixels of the original image.
+        choice: "single" takes the model's single answer; "best" the alternative with the highest
+            predicted IoU, which suits one ambiguous click.
+
+    Raises:
+        DataError: a file cannot be read.
+        BundleError: it holds other channels than the bundle was trained on.
+        ConfigError: a point or the box lies outside of the image.
+    """
+    image = bundle.adapter.load(files)
+    bundle.check_image(image)
+    return segment(bundle.model, bundle.pipeline, bundle.spec.card.apply_nodata(image), prompt, choice=choice)
+
+
+@torch.inference_mode()
+def segment(
+    model: SimMAT, pipeline: Pipeline, image: SensorImage, prompt: Prompt, *, choice: Choice = "single"
+) -> Prediction:
+    """Segment what a prompt means in an image already loaded, its missing values already marked.
+
+    Args:
+        model: the network; it is put into eval mode and left so.
+        pipeline: image -> network input.
+        image: (C, H, W) in physical units.
+        prompt: points and box in pixels of the image.
+        choice: which answer is taken, see `predict`.
+    """
+    _check_inside(prompt, image)
+    model.eval()
+    device = next(model.parameters()).device
+    prepared = pipeline(image)
+    embedding = model.encode(prepared.planes[None].to(device), prepared.content[None].to(device))
+    answer = model.decode(embedding, prompt_batch([prompt], prepared.frame, device))
+    picked = _pick(answer.iou[0].tolist(), choice)
+    logits = restore_logits(answer.logits[:, picked : picked + 1].float(), prepared.frame)[0, 0].cpu().numpy()
+    return Prediction(logits > 0, logits, float(answer.iou[0, picked]), image, image.georeference)
+
+
+def _pick(predicted: Sequence[float], choice: Choice) -> int:
+    if choice == "single" or len(predicted) == 1:
+        return 0
+    return 1 + int(np.argmax(predicted[1:]))
+
+
+def _check_inside(prompt: Prompt, image: SensorImage) -> None:
+    height, width = image.size_hw
+    problems = []
+    for x, y in prompt.point_coords.tolist():
+        if not (0 <= x < width and 0 <= y < height):
+            problems.append(f"point {x:g},{y:g}")
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box.tolist()
+        if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
+            problems.append(f"box {x0:g},{y0:g},{x1:g},{y1:g}")
+    if problems:
+        raise ConfigError(
+            f"{image.origin}: {' and '.join(problems)} outside of the image, which is {width} wide and {height} high; "
+            "give X (column) from 0 to width - 1 and Y (row) from 0 to height - 1"
+        )

@@ -1,0 +1,8 @@
+"""The training job: `train` a config, `resume` a run, watch both."""
+
+from __future__ import annotations
+
+from simmat.training.loop import Interrupted, resume, train
+from simmat.training.watch import RunPlan, Watcher
+
+__all__ = ["Interrupted", "RunPlan", "Watcher", "resume", "train"]

@@ -1,0 +1,310 @@
+"""The training loop, on accelerate's launcher, device placement, precision and accumulation."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, gather_object
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from simmat.bundle import BundleSpec, load_tensors, trained_tensors, write_bundle
+from simmat.config import TrainConfig, dump_toml, load_config
+from simmat.data.batches import Batch, StepSampler, collate
+from simmat.errors import ConfigError, SimMATError
+from simmat.evaluation import Scores, evaluate
+from simmat.files import atomic_write_text, recover_folder
+from simmat.model import SimMAT, assemble, count_parameters
+from simmat.nn.losses import LOSSES
+from simmat.nn.tuners import set_train_mode
+from simmat.plugins import Registry
+from simmat.training.memory import estimate_bytes
+from simmat.training.pictures import draw_run
+from simmat.training.run_folder import RunFolder
+from simmat.training.schedule import build_optimizer, learning_rate
+from simmat.training.setup import Setup, prepare
+from simmat.training.state import RunState, load_optimizer_tensors, load_state, optimizer_tensors, save_state
+from simmat.training.step import Asking, TrainingStep
+from simmat.training.watch import RunPlan, Watcher
+
+
+class Interrupted(SimMATError):
+    """The run was asked to stop; its state is saved."""
+
+
+def train(config: TrainConfig, registry: Registry, watcher: Watcher | None = None) -> Path:
+    """Run a training from its first step.
+
+    Args:
+        config: what to train, on what.
+        registry: where names are looked up.
+        watcher: told of progress.
+
+    Returns:
+        The folder of the best bundle by validation.
+
+    Raises:
+        SimMATError: whatever is wrong with names, data, weights or the output folder.
+        Interrupted: a signal came; the state is saved.
+    """
+    return _Run(config, registry, watcher or Watcher(), resume=False).go()
+
+
+def resume(root: Path, registry: Registry, watcher: Watcher | None = None) -> Path:
+    """Go on with a run from its last state; the result is that of a run never interrupted, bit for bit.
+
+    Args:
+        root: the run's folder.
+        registry: where names are looked up.
+        watcher: told of progress.
+
+    Raises:
+        ConfigError: there is no run, or its data has changed.
+        DataError: its state is missing or damaged.
+        Interrupted: a signal came; the state is saved.
+    """
+    folder = RunFolder(root)
+    if not folder.config.is_file():
+        raise ConfigError(f"--resume {root}: no run there (no config.toml); give the folder that --out named")
+    config = load_config(folder.config, {"out": root})
+    return _Run(config, registry, watcher or Watcher(), resume=True).go()
+
+
+class _Run:
+    """One process's part in a run."""
+
+    def __init__(self, config: TrainConfig, registry: Registry, watcher: Watcher, *, resume: bool) -> None:
+        self.config = config
+        self.folder = RunFolder(config.out)
+        self.accelerator = _accelerator(config)
+        self.watcher = watcher if self.accelerator.is_main_process else Watcher()
+        state = load_state(self.folder.state) if resume else None
+        if not resume and self.accelerator.is_main_process:
+            self.folder.create()
+        known = BundleSpec.from_dict(state.notes["spec"]) if state else None
+        self.setup = prepare(config, registry, self.watcher, known=known)
+        if state and state.notes["fingerprint"] != self.setup.fingerprint():
+            raise ConfigError(
+                f"the data in {config.data} is not what the run in {config.out} began with; "
+                "restore it, or start a new run"
+            )
+        self.model = assemble(self.setup.plan)
+        self.done = state.step if state else 0
+        self.best: dict[str, Any] = dict(state.notes["best"]) if state else {"miou": -1.0, "step": -1}
+        self.stop = False
+        self._prepare(state)
+
+    def _prepare(self, state: RunState | None) -> None:
+        config = self.config
+        step = TrainingStep(
+            self.model,
+            LOSSES[config.loss],
+            Asking(box_fraction=config.box_fraction, corrections=config.corrections),
+        )
+        if state:
+            load_tensors(self.model, state.model, str(self.folder.state))
+        optimizer = build_optimizer(step, lr=self._peak(), weight_decay=config.weight_decay)
+        if state:
+            load_optimizer_tensors(optimizer, step, state.optimizer)
+        parts = config.grad_accumulation
+        loader = DataLoader(
+            self.setup.items(),
+            batch_sampler=StepSampler(self.done * parts, self.setup.steps * parts, config.batch_size // parts),
+            collate_fn=collate,
+            num_workers=config.workers,
+            persistent_workers=False,
+        )
+        self.step, self.optimizer, self.loader = self.accelerator.prepare(step, optimizer, loader)
+
+    def _peak(self) -> float:
+        return self.config.lr if self.config.lr is not None else self.setup.plan.tuner.learning_rate
+
+    def go(self) -> Path:
+        main = self.accelerator.is_main_process
+        if main:
+            if self.done:
+                recover_folder(self.folder.bundle)
+                self.folder.reopen(self.done)
+            else:
+                atomic_write_text(self.folder.config, dump_toml(self.config))
+        self.watcher.started(self._plan())
+        with _signals(self):
+            if self.done == 0:
+                self._validate()
+                self._save()
+            batches = iter(self.loader)
+            while self.done < self.setup.steps:
+                self._one_step(batches)
+                last = self.done == self.setup.steps
+                stop = self._agreed_stop()
+                if last or stop or self.done % self.setup.val_every == 0:
+                    if last or self.done % self.setup.val_every == 0:
+                        self._validate()
+                    self._save()
+                if stop and not last:
+                    raise Interrupted(
+                        f"stopped after step {self.done} of {self.setup.steps}; the state is saved. "
+                        f"Go on with `simmat train --resume {self.config.out}`"
+                    )
+        self.accelerator.wait_for_everyone()
+        return self.folder.bundle
+
+    def _one_step(self, batches: Iterator[Batch]) -> None:
+        config = self.config
+        rate = learning_rate(
+            self.done, peak=self._peak(), steps=self.setup.steps, warmup=self.setup.warmup, schedule=config.schedule
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        set_train_mode(self.model)
+        # Dropout draws from torch's global generator: seeded by step and process, it needs no saved state.
+        torch.manual_seed(_seed(config.seed, self.done, self.accelerator.process_index))
+        totals: dict[str, float] = {}
+        for _ in range(config.grad_accumulation):
+            with self.accelerator.accumulate(self.step):
+                losses = self.step(next(batches))
+                self.accelerator.backward(losses["loss"])
+                if self.accelerator.sync_gradients and config.grad_clip:
+                    self.accelerator.clip_grad_norm_(self.step.parameters(), config.grad_clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            for name, value in self._shared(losses).items():
+                totals[name] = totals.get(name, 0.0) + value / config.grad_accumulation
+        self.done += 1
+        if not np.isfinite(totals["loss"]):
+            raise ConfigError(
+                f"the loss became {totals['loss']} at step {self.done}; lower --lr (now {self._peak():g})"
+                + ("" if config.precision == "fp32" else f" or use --precision fp32 (now {config.precision})")
+            )
+        self._log({"kind": "train", "step": self.done, "lr": rate, **totals})
+        self.watcher.stepped(self.done, totals)
+
+    def _shared(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        names = sorted(losses)
+        values = torch.stack([losses[name].detach().float() for name in names])
+        return dict(zip(names, cast(Tensor, self.accelerator.reduce(values, "mean")).tolist(), strict=True))
+
+    def _agreed_stop(self) -> bool:
+        if self.accelerator.num_processes == 1:
+            return self.stop
+        flag = torch.tensor(float(self.stop), device=self.accelerator.device)
+        return bool(cast(Tensor, self.accelerator.reduce(flag, "sum")) > 0)
+
+    def _validate(self) -> None:
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        self.watcher.preparing("validation", len(self.setup.val[rank::count]))
+        own = evaluate(
+            self.model,
+            self.setup.pipeline,
+            self.setup.dataset,
+            self.setup.val[rank::count],
+            progress=self.watcher.advanced,
+            allow_empty=count > 1,
+        )
+        scores = _merged(gather_object([own]) if count > 1 else [own], self.setup)
+        summary = scores.summary()
+        better = summary["miou_object"] > self.best["miou"]
+        self._log({"kind": "val", "step": self.done, **{k: v for k, v in summary.items() if k != "iou_by_class"}})
+        if better:
+            self.best = {"miou": summary["miou_object"], "step": self.done}
+            if self.accelerator.is_main_process:
+                spec = replace(self.setup.spec, metrics={"val": summary, "step": self.done})
+                write_bundle(self.folder.bundle, spec, trained_tensors(self.model))
+        if self.accelerator.is_main_process:
+            draw_run(self.folder, self.model, self.setup, scores, sheet=better)
+        self.watcher.validated(self.done, summary, best=better)
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            notes = {"spec": self.setup.spec.to_dict(), "fingerprint": self.setup.fingerprint(), "best": self.best}
+            optimizer = optimizer_tensors(self.optimizer.optimizer, self.accelerator.unwrap_model(self.step))
+            save_state(self.folder.state, RunState(self.done, trained_tensors(self.model), optimizer, notes))
+        self.accelerator.wait_for_everyone()
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            self.folder.log(record)
+
+    def _plan(self) -> RunPlan:
+        config, processes = self.config, self.accelerator.num_processes
+        trainable, total = count_parameters(self.model)
+        memory = estimate_bytes(
+            self.model,
+            channels=len(self.setup.pipeline.channels),
+            size=self.setup.pipeline.size,
+            images=config.batch_size // config.grad_accumulation // processes,
+            prompts=config.prompts_per_image,
+            half=config.precision != "fp32",
+        )
+        return RunPlan(
+            first_step=self.done,
+            steps=self.setup.steps,
+            train_samples=len(self.setup.train),
+            val_samples=len(self.setup.val),
+            trainable=trainable,
+            total=total,
+            memory_bytes=memory,
+            device=str(self.accelerator.device),
+            processes=processes,
+            notes=tuple(note for note in (self.setup.dataset.split_note,) if note),
+        )
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    # accelerate keeps its state for the whole process; a second run in it may want other settings.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+        gradient_accumulation_steps=config.grad_accumulation,
+        cpu=config.device == "cpu",
+        dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
+        rng_types=[],
+    )
+    share = config.batch_size // config.grad_accumulation
+    if config.batch_size % config.grad_accumulation or share % accelerator.num_processes:
+        raise ConfigError(
+            f"--batch-size {config.batch_size} must be a multiple of --grad-accumulation "
+            f"{config.grad_accumulation} x {accelerator.num_processes} processes, so that each gets as many images"
+        )
+    return accelerator
+
+
+def _merged(parts: list[Scores], setup: Setup) -> Scores:
+    """Join the processes' scores in the order of the data set; no sample was given to two of them."""
+    order = {sample.id: index for index, sample in enumerate(setup.val)}
+    objects = sorted((o for part in parts for o in part.objects), key=lambda o: (order[o.sample], o.region))
+    return Scores(tuple(objects), tuple(name for part in parts for name in part.without_region))
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+@contextmanager
+def _signals(run: _Run) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the run after the step under way; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        if run.stop:
+            signal.default_int_handler(number, None)
+        run.stop = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,52 @@
+"""The pictures of a run: its curves, and a contact sheet of validation samples."""
+
+from __future__ import annotations
+
+from simmat.data.clicks import center_click
+from simmat.evaluation import ObjectScore, Scores
+from simmat.files import atomic_path
+from simmat.model import SimMAT
+from simmat.prediction import segment
+from simmat.report.contact_sheet import SheetRow, contact_sheet
+from simmat.report.curves import plot_curves
+from simmat.training.run_folder import RunFolder
+from simmat.training.setup import Setup
+from simmat.types import Prompt
+
+ROWS = 6
+"""Validation samples on the contact sheet."""
+
+
+def draw_run(folder: RunFolder, model: SimMAT, setup: Setup, scores: Scores, *, sheet: bool) -> None:
+    """Draw the curves and, where asked, the contact sheet of a validation.
+
+    Args:
+        folder: where they go.
+        model: the network that was just validated.
+        setup: its data and pipeline.
+        scores: of that validation.
+        sheet: whether the contact sheet is drawn.
+    """
+    plot_curves(folder.records(), folder.curves)
+    if sheet:
+        rows = [_row(model, setup, score) for score in _shown(scores)]
+        with atomic_path(folder.samples) as path:
+            contact_sheet(rows, title=f"{setup.config.modality}: validation samples").save(path)
+
+
+def _shown(scores: Scores) -> list[ObjectScore]:
+    """Take one object of each of some samples, spread from the worst to the best."""
+    first = {score.sample: score for score in reversed(scores.objects)}
+    ranked = sorted(first.values(), key=lambda score: score.iou)
+    count = min(ROWS, len(ranked))
+    return [ranked[round(i * (len(ranked) - 1) / max(count - 1, 1))] for i in range(count)]
+
+
+def _row(model: SimMAT, setup: Setup, score: ObjectScore) -> SheetRow:
+    sample = next(sample for sample in setup.val if sample.id == score.sample)
+    image = setup.dataset.image(sample)
+    label = setup.dataset.label(sample, image)
+    truth = label.regions[score.region].mask(label.size_hw)
+    prompt = Prompt.points([center_click(truth)])
+    prediction = segment(model, setup.pipeline, image, prompt)
+    return SheetRow(sample.id, image, truth, prompt, prediction.mask, score.iou)

@@ -1,0 +1,88 @@
+"""The folder of a run: what lies where, and the log that a resumed run continues."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simmat.errors import ConfigError
+from simmat.files import atomic_write_text, check_writable, remove_temporary
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths of a run.
+
+    Attributes:
+        root: the folder given as `--out`.
+    """
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config, TOML."""
+        return self.root / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """One json object a line: {"kind": "train" or "val", "step": …}."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def state(self) -> Path:
+        """The last state, to resume from."""
+        return self.root / "last.safetensors"
+
+    @property
+    def bundle(self) -> Path:
+        """The best bundle by validation."""
+        return self.root / "bundle"
+
+    @property
+    def curves(self) -> Path:
+        """Loss and validation mIoU against steps."""
+        return self.root / "curves.png"
+
+    @property
+    def samples(self) -> Path:
+        """A contact sheet of validation samples."""
+        return self.root / "samples.png"
+
+    def create(self) -> None:
+        """Make the folder for a new run.
+
+        Raises:
+            ConfigError: there is something in it already.
+            OutputError: it cannot be written to.
+        """
+        if self.root.is_dir() and any(self.root.iterdir()):
+            hint = f"resume it with `simmat train --resume {self.root}`" if self.config.exists() else "choose another"
+            raise ConfigError(f"--out {self.root} is not empty; {hint} or remove it first")
+        check_writable(self.root)
+
+    def reopen(self, step: int) -> None:
+        """Prepare for going on after `step` steps: drop the log's records that will be made again, and scraps."""
+        check_writable(self.root)
+        remove_temporary(self.root)
+        kept = [record for record in self.records() if record["step"] <= step]
+        atomic_write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one record."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what was logged; a last line cut by a crash is left out."""
+        if not self.metrics.exists():
+            return []
+        found = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+        return found

@@ -1,0 +1,172 @@
+"""From a config to everything a run needs: data set, statistics, network plan, pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from simmat.bundle import BundleSpec, adapter_for, plan_of
+from simmat.config import TrainConfig
+from simmat.data.augment import Augmentation
+from simmat.data.batches import TrainingItems, trainable_samples
+from simmat.data.dataset import Dataset, Sample, open_dataset
+from simmat.data.pipeline import Pipeline
+from simmat.data.statistics import channel_statistics
+from simmat.errors import ConfigError, DataError
+from simmat.foundation import FoundationSpec
+from simmat.model import ModelPlan, merge_options
+from simmat.normalize import fit_channels, zero_shot_map
+from simmat.plugins import Registry
+from simmat.training.watch import Watcher
+from simmat.weights import find_weights, sha256_of
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run stands on.
+
+    Attributes:
+        config: the resolved config.
+        dataset: the opened data set.
+        train: samples trained on, each with a region.
+        val: samples validated on.
+        spec: what the run's bundles say of themselves, without metrics.
+        plan: the network.
+        pipeline: image -> network input.
+        steps: optimiser steps in all.
+    """
+
+    config: TrainConfig
+    dataset: Dataset
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    spec: BundleSpec
+    plan: ModelPlan
+    pipeline: Pipeline
+    steps: int
+
+    @property
+    def val_every(self) -> int:
+        """Steps between validations: as the config says, else a tenth of the run."""
+        return self.config.val_every or max(self.steps // 10, 1)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of linear warm-up: as the config says, else 5 % of the run, at most 100."""
+        given = self.config.warmup_steps
+        return given if given is not None else min(self.steps // 20, 100)
+
+    def items(self) -> TrainingItems:
+        """Return the run's stream of training items."""
+        return TrainingItems(
+            dataset=self.dataset,
+            samples=self.train,
+            pipeline=self.pipeline,
+            augmentation=Augmentation() if self.config.augment else Augmentation.none(),
+            prompts=self.config.prompts_per_image,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+        )
+
+    def fingerprint(self) -> str:
+        """Return a digest of the data a resumed run must find again: ids, splits, file sizes and the card."""
+        digest = hashlib.sha256(self.dataset.card.model_dump_json().encode())
+        for sample in self.dataset.samples:
+            files = sorted((name, path.stat().st_size) for name, path in sample.files.items())
+            digest.update(repr((sample.id, sample.split, files)).encode())
+        return digest.hexdigest()
+
+
+def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known: BundleSpec | None = None) -> Setup:
+    """Open the data, take its statistics and plan the network.
+
+    Args:
+        config: the run's config.
+        registry: where names are looked up.
+        watcher: told of progress.
+        known: what a resumed run found out the first time; None takes the statistics now.
+
+    Raises:
+        SimMATError: whatever is wrong with the names, the data or the weights.
+    """
+    foundation = registry.foundation(config.foundation)
+    registry.transfer_layer(config.mat), registry.tuner(config.tune)
+    size = config.image_size or foundation.image_size
+    foundation.check_image_size(size)
+    weights = _weights(config, foundation)
+    adapter = adapter_for(registry, config.modality, config.channels)
+    dataset = open_dataset(config.data, adapter, config.card_overrides())
+    train, val = _samples(dataset)
+    if known is None:
+        known = _describe(config, registry, foundation, dataset, train, size, weights, watcher)
+    plan = plan_of(known, registry, weights)
+    pipeline = Pipeline(adapter, known.channels, size, config.aspect)
+    return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)))
+
+
+def _weights(config: TrainConfig, foundation: FoundationSpec) -> Path | None:
+    if not config.from_scratch:
+        return find_weights(foundation, config.checkpoint)
+    if config.checkpoint is not None:
+        raise ConfigError("--from-scratch starts from random weights and takes no --checkpoint; leave one out")
+    if config.tune != "full":
+        raise ConfigError(
+            f"--from-scratch trains every weight, but --tune is {config.tune!r}; use --tune full, "
+            "or leave --from-scratch out"
+        )
+    return None
+
+
+def _samples(dataset: Dataset) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    train, val = trainable_samples(dataset, dataset.split("train")), tuple(dataset.split("val"))
+    if not val:
+        raise DataError(
+            f"{dataset.root} has no validation samples, so no bundle could be chosen; "
+            "say split=val for some in manifest.csv"
+        )
+    return train, val
+
+
+def _describe(
+    config: TrainConfig,
+    registry: Registry,
+    foundation: FoundationSpec,
+    dataset: Dataset,
+    train: Sequence[Sample],
+    size: int,
+    weights: Path | None,
+    watcher: Watcher,
+) -> BundleSpec:
+    watcher.preparing("statistics", len(train))
+    statistics = channel_statistics(dataset, train, progress=watcher.advanced)
+    channels = fit_channels(
+        dataset.channels(), statistics, pixel_mean=foundation.pixel_mean, pixel_std=foundation.pixel_std
+    )
+    transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
+    return BundleSpec(
+        modality=config.modality,
+        picks=config.channels,
+        sensor_channels=dataset.sensor_channels(),
+        channels=channels,
+        statistics=statistics,
+        zero_shot=tuple(tuple(float(v) for v in row) for row in zero_shot_map(channels, statistics)),
+        foundation=config.foundation,
+        foundation_sha256=sha256_of(weights) if weights is not None else None,
+        seed=config.seed,
+        image_size=size,
+        aspect=config.aspect,
+        mat=config.mat,
+        mat_options=merge_options("transfer layer", transfer.name, transfer.options, config.mat_options),
+        tune=config.tune,
+        tune_options=merge_options("tuner", tuner.name, tuner.options, config.tune_options),
+        card=dataset.card,
+    )
+
+
+def _steps(config: TrainConfig, samples: int) -> int:
+    if config.epochs is not None:
+        return max(math.ceil(config.epochs * samples / config.batch_size), 1)
+    return config.steps or 1

@@ -1,0 +1,97 @@
+"""The state of a run: one safetensors file, so that it is there as a whole or not at all.
+
+It holds what the run has moved (transfer layer, tuned weights), the optimiser's moments, and as
+metadata one json with everything else. Random states need no place in it: every random number of
+a run is drawn from (seed, position), see `simmat.data.batches`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from simmat.errors import DataError
+from simmat.files import atomic_write_bytes
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        step: optimiser steps done.
+        model: tensors of the network, see `simmat.bundle.trained_tensors`.
+        optimizer: "PARAMETER/key" -> tensor.
+        notes: json values: best score, bundle spec, fingerprint of config and data.
+    """
+
+    step: int
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    notes: Mapping[str, Any]
+
+
+def save_state(path: Path, state: RunState) -> None:
+    """Write a state; until the last byte is there the old file stays.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in state.model.items()}
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
+    notes = json.dumps({"format": FORMAT, "step": state.step, **state.notes}, sort_keys=True)
+    atomic_write_bytes(path, save(tensors, metadata={"simmat": notes}))
+
+
+def load_state(path: Path) -> RunState:
+    """Read a state.
+
+    Raises:
+        DataError: it is missing, damaged, or of another format.
+    """
+    if not path.is_file():
+        raise DataError(f"no state to resume at {path}; the run saved none yet: start it again without --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = json.loads((file.metadata() or {})["simmat"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if notes.pop("format") != FORMAT:
+            raise DataError(f"{path} was written by another version of simmat; resume it with that version")
+        step = int(notes.pop("step"))
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error}); the best bundle beside it is still usable") from error
+    return RunState(step, _below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """Return the optimiser's moments by parameter name, on the CPU."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {
+        f"{names[id(parameter)]}/{key}": torch.as_tensor(value).detach().cpu().clone()
+        for parameter, moments in optimizer.state.items()
+        for key, value in moments.items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    parameters = dict(module.named_parameters())
+    for path, value in tensors.items():
+        name, _, key = path.rpartition("/")
+        parameter = parameters[name]
+        # AdamW keeps its step count on the CPU, its moments beside the parameter.
+        optimizer.state[parameter][key] = value.clone() if key == "step" else value.clone().to(parameter.device)

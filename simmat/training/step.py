@@ -1,0 +1,107 @@
+"""What one training step computes: encode once, ask, correct, and score the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simmat.data.batches import Batch
+from simmat.foundation import MaskPrediction, PromptBatch
+from simmat.model import SimMAT
+from simmat.nn.losses import LossWeights, mask_loss
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How training asks.
+
+    Attributes:
+        box_fraction: part of the steps that ask with boxes instead of clicks.
+        corrections: rounds in which a click on an error follows, with the answer before it as mask input.
+    """
+
+    box_fraction: float = 0.2
+    corrections: int = 1
+
+
+class TrainingStep(nn.Module):
+    """The network with its losses, so that DistributedDataParallel wraps both in one forward.
+
+    Attributes:
+        model: the network.
+    """
+
+    def __init__(self, model: SimMAT, weights: LossWeights, asking: Asking) -> None:
+        super().__init__()
+        self.model = model
+        self.weights = weights
+        self.asking = asking
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the means over all prompts and rounds: "loss" to step on, and its parts, see `MaskLoss`.
+
+        A step asks with clicks or with boxes, which all its items agree on.
+        """
+        embedding = self.model.encode(batch.planes, batch.content)
+        targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
+        ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
+        prompts = first_prompts(batch, boxes=bool(batch.step_draw[0] < self.asking.box_fraction))
+        answer = self.model.decode(embedding, prompts)
+        losses = [mask_loss(answer, targets, ignore, self.weights)]
+        for number in range(self.asking.corrections):
+            prompts = corrected_prompts(prompts, answer, targets, ignore, batch.draws.flatten(0, 1)[:, number])
+            answer = self.model.decode(embedding, prompts)
+            losses.append(mask_loss(answer, targets, ignore, self.weights))
+        means = {name: torch.stack([part.means[name] for part in losses]).mean() for name in losses[0].means}
+        return means | {"loss": torch.stack([part.per_prompt.mean() for part in losses]).mean()}
+
+
+def first_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:
+    """Ask about every target with its click, or with its box: K = B·P prompts."""
+    images, prompts = batch.clicks.shape[:2]
+    count = images * prompts
+    points = 0 if boxes else 1
+    return PromptBatch(
+        image_index=torch.arange(images, device=batch.clicks.device).repeat_interleave(prompts),
+        point_coords=batch.clicks.reshape(count, 1, 2)[:, :points],
+        point_labels=torch.ones(count, points, dtype=torch.int64, device=batch.clicks.device),
+        boxes=batch.boxes.reshape(count, 4) if boxes else None,
+    )
+
+
+@torch.no_grad()
+def corrected_prompts(
+    prompts: PromptBatch, answer: MaskPrediction, targets: Tensor, ignore: Tensor, draws: Tensor
+) -> PromptBatch:
+    """Add a click on a random wrong pixel of each answer, and the answer as mask input, as SAM is trained.
+
+    Args:
+        prompts: K prompts that were asked.
+        answer: what came back; its mask 0 counts.
+        targets: (K, S, S) bool.
+        ignore: (K, S, S) bool; no click falls there.
+        draws: (K,) in [0, 1), which of the wrong pixels is clicked.
+
+    Returns:
+        K prompts with one point more; a faultless answer gets a point that counts as none (label -1).
+    """
+    low = answer.logits[:, :1].detach().float()  # (K, 1, h, w)
+    size = targets.shape[-1]
+    mask = F.interpolate(low, (size, size), mode="bilinear", align_corners=False)[:, 0] > 0
+    wrong = ((mask != targets) & ~ignore).flatten(1)  # (K, S·S)
+    total = wrong.sum(1)
+    nth = (draws.to(total.device) * total).long().clamp(max=(total - 1).clamp(min=0))
+    index = (wrong.int().cumsum(1) <= nth[:, None]).sum(1).clamp(max=size * size - 1)
+    xy = torch.stack([index % size, index // size], dim=-1).float()
+    on_object = targets.flatten(1).gather(1, index[:, None]).long()  # (K, 1)
+    labels = torch.where(total[:, None] > 0, on_object, -1)
+    return PromptBatch(
+        image_index=prompts.image_index,
+        point_coords=torch.cat([prompts.point_coords, xy[:, None]], dim=1),
+        point_labels=torch.cat([prompts.point_labels, labels], dim=1),
+        boxes=prompts.boxes,
+        mask_input=low,
+    )
