@@ -1,0 +1,147 @@
+"""A contact sheet: one row a sample, with sensor image, truth, click and prediction side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from simmat.errors import DataError
+from simmat.report.display import describe_display, display_rgb
+from simmat.report.overlay import Colour, draw_overlay, font
+from simmat.types import BoolArray, Prompt, SensorImage
+
+COLUMNS = ("sensor image", "truth", "click", "prediction")
+
+GROUND: Colour = (22, 24, 29)
+CELL_GROUND: Colour = (34, 37, 44)
+TEXT: Colour = (236, 238, 242)
+FAINT: Colour = (160, 166, 178)
+
+GAP = 10
+MARGIN = 18
+LINE = 24
+
+
+@dataclass(frozen=True, slots=True)
+class SheetRow:
+    """One sample of a contact sheet; all masks at the image's own size.
+
+    Attributes:
+        sample_id: written above the row.
+        image: (C, H, W) in physical units.
+        truth: (H, W) bool, the region that was asked for.
+        prompt: what was asked with, in pixels of the image.
+        prediction: (H, W) bool, or None where there is none yet.
+        iou: written beside the prediction, or None.
+        zero_shot_iou: of the untuned foundation model for the same prompt, or None.
+    """
+
+    sample_id: str
+    image: SensorImage
+    truth: BoolArray
+    prompt: Prompt
+    prediction: BoolArray | None = None
+    iou: float | None = None
+    zero_shot_iou: float | None = None
+
+
+def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", cell_px: int = 240) -> Image.Image:
+    """Draw the rows below each other, every picture fitted into a cell of the same size.
+
+    Args:
+        rows: at least one.
+        title: written on top.
+        cell_px: width of a cell in pixels; its height follows the widest image of the rows.
+
+    Raises:
+        DataError: no rows, or a mask that does not fit its image.
+    """
+    if not rows:
+        raise DataError("a contact sheet needs at least one row")
+    cell = (cell_px, _cell_height(rows, cell_px))
+    head = MARGIN + (LINE + 8 if title else 0) + LINE
+    step = LINE + cell[1] + GAP
+    width = 2 * MARGIN + len(COLUMNS) * cell_px + (len(COLUMNS) - 1) * GAP
+    sheet = Image.new("RGB", (width, head + step * len(rows) + MARGIN - GAP), GROUND)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        _write(draw, (MARGIN, MARGIN), title, font(17, bold=True), TEXT, width - 2 * MARGIN)
+    for index, name in enumerate(COLUMNS):
+        draw.text((_left(index, cell_px), head - LINE), name, font=font(13, bold=True), fill=FAINT)
+    for index, row in enumerate(rows):
+        _draw_row(sheet, draw, row, head + index * step, cell)
+    return sheet
+
+
+def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell: tuple[int, int]) -> None:
+    picture = display_rgb(row.image)
+    inner = _fitted(row.image.size_hw, cell)
+    cells = (
+        draw_overlay(picture, size_wh=inner),
+        draw_overlay(picture, row.truth, size_wh=inner),
+        draw_overlay(picture, None, row.prompt, size_wh=inner),
+        None if row.prediction is None else draw_overlay(picture, row.prediction, size_wh=inner),
+    )
+    small = font(13)
+    room = 2 * cell[0] + GAP - 8
+    label = _cut(f"{row.sample_id}", small, room)
+    draw.text((MARGIN, top + 4), label, font=small, fill=TEXT)
+    rest = room - int(small.getlength(label + "   "))
+    note = _cut(describe_display(row.image.channels), small, rest) if rest > 60 else ""
+    draw.text((MARGIN + small.getlength(label + "   "), top + 4), note, font=small, fill=FAINT)
+    _write_scores(draw, row, top + 4, cell[0])
+    for index, drawn in enumerate(cells):
+        left, upper = _left(index, cell[0]), top + LINE
+        draw.rectangle((left, upper, left + cell[0] - 1, upper + cell[1] - 1), fill=CELL_GROUND)
+        if drawn is not None:
+            sheet.paste(drawn, (left + (cell[0] - inner[0]) // 2, upper + (cell[1] - inner[1]) // 2))
+        else:
+            draw.text(
+                (left + cell[0] // 2, upper + cell[1] // 2), "no prediction", font=small, fill=FAINT, anchor="mm"
+            )
+
+
+def _write_scores(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell_px: int) -> None:
+    if row.iou is None:
+        return
+    left = _left(3, cell_px)
+    text = f"IoU {row.iou:.3f}"
+    draw.text((left, top), text, font=font(13, bold=True), fill=TEXT)
+    if row.zero_shot_iou is not None:
+        offset = font(13, bold=True).getlength(text + "  ")
+        draw.text((left + offset, top), f"zero-shot {row.zero_shot_iou:.3f}", font=font(13), fill=FAINT)
+
+
+def _cell_height(rows: Sequence[SheetRow], cell_px: int) -> int:
+    """Return the height that the tallest picture takes at full cell width, at most that of a square."""
+    ratios = [row.image.size_hw[0] / row.image.size_hw[1] for row in rows]
+    return max(round(cell_px * min(max(ratios), 1.0)), cell_px // 3)
+
+
+def _fitted(size_hw: tuple[int, int], cell: tuple[int, int]) -> tuple[int, int]:
+    """Return the (width, height) of an image scaled to lie within a cell."""
+    scale = min(cell[0] / size_hw[1], cell[1] / size_hw[0])
+    return max(round(size_hw[1] * scale), 1), max(round(size_hw[0] * scale), 1)
+
+
+def _left(column: int, cell_px: int) -> int:
+    return MARGIN + column * (cell_px + GAP)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, face: ImageFont.FreeTypeFont, fill: Colour, room: int
+) -> None:
+    draw.text(at, _cut(text, face, room), font=face, fill=fill)
+
+
+def _cut(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
+    """Shorten a text in the middle until it is at most `room` pixels wide."""
+    if face.getlength(text) <= room:
+        return text
+    for keep in range(len(text) - 1, 1, -1):
+        short = text[: (keep + 1) // 2] + "…" + text[-(keep // 2) :]
+        if face.getlength(short) <= room:
+            return short
+    return "…"

@@ -1,0 +1,173 @@
+"""Curves of a training run: loss and validation mIoU against step."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from simmat.errors import DataError
+from simmat.files import atomic_path
+
+Record = Mapping[str, Any]
+Points = list[tuple[float, float]]
+
+SIZE_INCH = (5.4, 4.6)
+DPI = 160
+SMOOTHED_FROM = 40
+"""With this many losses or more, a running mean is drawn over the single ones."""
+
+LIGHT = {"ground": "#ffffff", "text": "#24292f", "faint": "#6b7280", "line": "#0072b2", "best": "#d55e00"}
+DARK = {"ground": "#16181d", "text": "#e6e8ec", "faint": "#9aa1ad", "line": "#56b4e9", "best": "#e69f00"}
+
+
+def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark: bool = False) -> Path:
+    """Draw the loss of every logged step and the mIoU of every validation, one above the other.
+
+    Args:
+        metrics: records, or the path of a `metrics.jsonl`:
+            `{"kind": "train", "step": 50, "loss": 0.8, ...}` and
+            `{"kind": "val", "step": 50, "miou": 0.4, "zero_shot_miou": 0.2, ...}` (the last key where known).
+            Of two records of one kind and step, as after a resumed run, the later one counts.
+        out: a file ending in .png or .svg; written whole or not at all.
+        dark: light text on a dark ground.
+
+    Returns:
+        `out` as a path.
+
+    Raises:
+        DataError: a line of the file is no record, or the ending is another.
+        OutputError: the file cannot be written.
+    """
+    out = Path(out)
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise DataError(f"cannot draw curves as {out.name!r}; end the name in .png or .svg")
+    records = read_metrics(metrics) if isinstance(metrics, (str, Path)) else metrics
+    figure = _figure(records, DARK if dark else LIGHT)
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
+    return out
+
+
+def read_metrics(path: Path | str) -> list[Record]:
+    """Read a `metrics.jsonl`; a last line without its line end, still being written, is left out.
+
+    Raises:
+        DataError: there is no such file, or a line is no json object with a step.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read metrics {path}: {error}") from error
+    records: list[Record] = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: not json ({error.msg}); it reads {line[:60]!r}") from error
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            raise DataError(f"{path}, line {number}: a record is an object with a whole-number step, got {line[:60]!r}")
+        records.append(record)
+    return records
+
+
+def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
+    figure = Figure(figsize=SIZE_INCH, facecolor=colours["ground"], layout="constrained")
+    FigureCanvasAgg(figure)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
+    _draw_loss(top, _series(records, "train", "loss"), colours)
+    _draw_miou(bottom, _series(records, "val", "miou"), _series(records, "val", "zero_shot_miou"), colours)
+    bottom.set_xlabel("step", color=colours["faint"])
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    bottom.set_xlim(left=0)
+    for axes in (top, bottom):
+        _style(axes, colours)
+    figure.align_ylabels()
+    return figure
+
+
+def _series(records: Sequence[Record], kind: str, key: str) -> Points:
+    """Return the finite (step, value) of records of one kind, in step order."""
+    found = {
+        float(record["step"]): float(record[key])
+        for record in records
+        if record.get("kind") == kind and record.get(key) is not None and math.isfinite(float(record[key]))
+    }
+    return sorted(found.items())
+
+
+def _draw_loss(axes: Axes, points: Points, colours: Mapping[str, str]) -> None:
+    axes.set_title("training loss", loc="left", fontsize=10, color=colours["text"])
+    if not points:
+        return _say(axes, "no training step logged yet", colours)
+    steps, losses = zip(*points, strict=True)
+    smooth = len(points) >= SMOOTHED_FROM
+    marker = "o" if len(points) == 1 else None
+    axes.plot(
+        steps, losses, color=colours["line"], lw=0.8 if smooth else 1.6, alpha=0.35 if smooth else 1, marker=marker
+    )
+    if smooth:
+        axes.plot(steps, _running_mean(losses, len(losses) // 20), color=colours["line"], lw=1.8)
+    axes.set_ylim(bottom=0 if min(losses) >= 0 else None)
+
+
+def _draw_miou(axes: Axes, points: Points, zero_shot: Points, colours: Mapping[str, str]) -> None:
+    axes.set_title("validation mIoU", loc="left", fontsize=10, color=colours["text"])
+    if not points:
+        return _say(axes, "no validation yet", colours)
+    steps, values = zip(*points, strict=True)
+    axes.plot(steps, values, color=colours["line"], lw=1.6, marker="o", ms=3.5)
+    best_step, best = max(points, key=lambda point: (point[1], -point[0]))
+    axes.plot([best_step], [best], marker="o", ms=7, mfc="none", mec=colours["best"], mew=1.6)
+    label = f"best {best:.3f} at step {best_step:.0f}"
+    labels = [(label, colours["best"])]
+    if zero_shot:
+        level = zero_shot[-1][1]
+        axes.axhline(level, color=colours["faint"], lw=1.2, ls=(0, (5, 3)))
+        labels.append((f"zero-shot {level:.3f}", colours["faint"]))
+    axes.set_ylim(0, 1)
+    _label_above(axes, labels)
+
+
+def _label_above(axes: Axes, labels: Sequence[tuple[str, str]]) -> None:
+    """Write the labels right-aligned in the title's line, where no curve can pass beneath them."""
+    left: Artist | None = None
+    for text, colour in reversed(labels):
+        if left is None:
+            place = {"xy": (1, 1.03), "xycoords": "axes fraction", "xytext": (0, 0)}
+        else:
+            place = {"xy": (0, 0), "xycoords": left, "xytext": (-12, 0)}
+        left = axes.annotate(text, **place, textcoords="offset points", ha="right", va="bottom", fontsize=9, color=colour)
+
+
+def _say(axes: Axes, text: str, colours: Mapping[str, str]) -> None:
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=colours["faint"])
+
+
+def _running_mean(values: Sequence[float], half: int) -> list[float]:
+    """Mean over `half` neighbours to each side, fewer at the ends, so it neither lags nor shortens."""
+    half = max(half, 1)
+    windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
+    return [math.fsum(window) / len(window) for window in windows]
+
+
+def _style(axes: Axes, colours: Mapping[str, str]) -> None:
+    axes.set_facecolor(colours["ground"])
+    axes.tick_params(colors=colours["faint"], labelsize=9, length=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(colours["faint"])
+    axes.grid(axis="y", color=colours["faint"], alpha=0.18, lw=0.8)
+    axes.set_axisbelow(True)

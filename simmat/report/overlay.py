@@ -1,0 +1,202 @@
+"""Masks and prompts drawn over a picture, readable at any size.
+
+Marks are drawn at the size of the finished picture, after the image and its masks are scaled to it,
+so contours stay crisp and clicks are never a speck on a large image or a blot on a small one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from simmat.errors import DataError
+from simmat.report.display import PictureArray
+from simmat.types import BoolArray, Prompt
+
+Colour = tuple[int, int, int]
+
+MASK: Colour = (0, 200, 255)
+POSITIVE: Colour = (0, 158, 60)
+NEGATIVE: Colour = (214, 39, 40)
+BOX: Colour = (255, 214, 10)
+WHITE: Colour = (255, 255, 255)
+HALO: Colour = (12, 14, 18)
+
+# Okabe and Ito (2008), told apart under every common colour blindness; drawn over grey.
+HIT: Colour = (86, 180, 233)
+MISS: Colour = (230, 159, 0)
+FALSE_ALARM: Colour = (204, 94, 167)
+
+FILL_ALPHA = 0.38
+SMALLEST_SIDE = 512
+"""A picture whose longer side is shorter than this is enlarged by a whole factor."""
+
+
+def draw_overlay(
+    picture: PictureArray,
+    mask: BoolArray | None = None,
+    prompt: Prompt | None = None,
+    *,
+    size_wh: tuple[int, int] | None = None,
+    colour: Colour = MASK,
+) -> Image.Image:
+    """Draw a mask as translucent fill and contour, and a prompt's points and box, over a picture.
+
+    Args:
+        picture: (H, W, 3) uint8, see `display_rgb`.
+        mask: (H, W) bool, or None.
+        prompt: in pixels of the picture; green discs with a plus are on the object, red ones with a minus are not.
+        size_wh: (width, height) of the result; None keeps the picture's size, or a whole multiple where it is small.
+        colour: of fill and contour.
+
+    Raises:
+        DataError: mask and picture differ in size.
+    """
+    canvas = _scaled(picture, size_wh)
+    if mask is not None:
+        shown = _scaled_mask(mask, picture, canvas.size)
+        canvas = _tint(canvas, shown, colour)
+        canvas = _contour(canvas, shown, colour)
+    if prompt is not None:
+        scale_xy = (canvas.width / picture.shape[1], canvas.height / picture.shape[0])
+        _draw_prompt(canvas, prompt, scale_xy)
+    return canvas
+
+
+def draw_comparison(
+    picture: PictureArray,
+    truth: BoolArray,
+    prediction: BoolArray,
+    prompt: Prompt | None = None,
+    *,
+    ignore: BoolArray | None = None,
+    size_wh: tuple[int, int] | None = None,
+) -> Image.Image:
+    """Draw where a prediction hits, misses and raises a false alarm, over the picture in grey.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        truth: (H, W) bool.
+        prediction: (H, W) bool.
+        prompt: drawn on top, in pixels of the picture.
+        ignore: (H, W) bool, True where nothing is scored; left uncoloured.
+        size_wh: (width, height) of the result, as for `draw_overlay`.
+
+    Raises:
+        DataError: a mask and the picture differ in size.
+    """
+    canvas = _scaled(picture, size_wh).convert("L").convert("RGB")
+    true = _scaled_mask(truth, picture, canvas.size)
+    found = _scaled_mask(prediction, picture, canvas.size)
+    scored = np.ones_like(true)
+    if ignore is not None:
+        scored = ~_scaled_mask(ignore, picture, canvas.size)
+    for region, colour in ((true & found, HIT), (true & ~found, MISS), (found & ~true, FALSE_ALARM)):
+        canvas = _tint(canvas, region & scored, colour, alpha=0.6)
+    canvas = _contour(canvas, true, WHITE)
+    if prompt is not None:
+        _draw_prompt(canvas, prompt, (canvas.width / picture.shape[1], canvas.height / picture.shape[0]))
+    return canvas
+
+
+def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which comes with matplotlib, so pictures look alike on every machine."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size_px)
+
+
+def _scaled(picture: PictureArray, size_wh: tuple[int, int] | None) -> Image.Image:
+    image = Image.fromarray(picture)
+    if size_wh is None:
+        factor = max(-(-SMALLEST_SIDE // max(image.size)), 1)
+        size_wh = (image.width * factor, image.height * factor)
+    if size_wh == image.size:
+        return image
+    enlarges = size_wh[0] >= image.width
+    return image.resize(size_wh, Image.Resampling.BICUBIC if enlarges else Image.Resampling.BOX)
+
+
+def _scaled_mask(mask: BoolArray, picture: PictureArray, size_wh: tuple[int, int]) -> BoolArray:
+    if mask.shape != picture.shape[:2]:
+        raise DataError(
+            f"cannot draw a mask of {mask.shape[1]}x{mask.shape[0]} over a picture of "
+            f"{picture.shape[1]}x{picture.shape[0]}; give the mask at the original size"
+        )
+    if size_wh == (mask.shape[1], mask.shape[0]):
+        return np.asarray(mask, dtype=np.bool_)
+    share = np.asarray(
+        Image.fromarray(mask.astype(np.float32)).resize(size_wh, Image.Resampling.BOX)
+    )  # (height, width), the covered share of each pixel
+    most = float(share.max())
+    return np.asarray(share >= 0.5 if most >= 0.5 else share > 0, dtype=np.bool_)
+
+
+def _tint(canvas: Image.Image, where: BoolArray, colour: Colour, *, alpha: float = FILL_ALPHA) -> Image.Image:
+    pixels = np.asarray(canvas, dtype=np.float32)
+    mixed = pixels * (1 - alpha) + np.asarray(colour, dtype=np.float32) * alpha
+    return Image.fromarray(np.rint(np.where(where[..., None], mixed, pixels)).astype(np.uint8))
+
+
+def _contour(canvas: Image.Image, mask: BoolArray, colour: Colour) -> Image.Image:
+    """Draw the inner edge in a light tint and a dark line outside it, so it shows on any ground."""
+    width = line_width(canvas.size)
+    ring = mask & ~ndimage.binary_erosion(mask, iterations=width, border_value=1)
+    halo = ndimage.binary_dilation(mask, iterations=max(width // 2, 1)) & ~mask
+    pixels = np.array(canvas)
+    pixels[halo] = (pixels[halo] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)
+    pixels[ring] = np.asarray(colour) * 0.5 + np.asarray(WHITE) * 0.5
+    return Image.fromarray(pixels)
+
+
+def line_width(size_wh: tuple[int, int]) -> int:
+    """Return the width of a line in pixels: 1 on a thumbnail, 2 from 400 to 1500, then in proportion."""
+    longest = max(size_wh)
+    return 1 if longest < 400 else max(2, round(longest / 600))
+
+
+def _draw_prompt(canvas: Image.Image, prompt: Prompt, scale_xy: tuple[float, float]) -> None:
+    draw = ImageDraw.Draw(canvas)
+    width = line_width(canvas.size)
+    scale = np.asarray(scale_xy)
+    if prompt.box is not None:
+        corners = [float(v) for v in (prompt.box.reshape(2, 2) * scale).ravel()]
+        _halo_box(draw, corners, width)
+    radius = max(5.0, max(canvas.size) / 90)
+    for centre, label in zip((prompt.point_coords + 0.5) * scale - 0.5, prompt.point_labels, strict=True):
+        _disc(canvas, (float(centre[0]), float(centre[1])), radius, positive=bool(label))
+
+
+def _halo_box(draw: ImageDraw.ImageDraw, corners: list[float], width: int) -> None:
+    x0, y0, x1, y1 = corners
+    draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=HALO, width=width + 2)
+    draw.rectangle((x0, y0, x1, y1), outline=BOX, width=width)
+
+
+def _disc(canvas: Image.Image, centre_xy: tuple[float, float], radius: float, *, positive: bool) -> None:
+    """Paste an antialiased disc with a white ring and a plus or minus, so colour alone decides nothing."""
+    fine = 4
+    half = int(np.ceil(radius * 1.7))
+    size = 2 * half + 1
+    stamp = Image.new("RGBA", (size * fine, size * fine), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(stamp)
+    shift = np.asarray(centre_xy) - np.round(centre_xy)
+    cx, cy = (float(v) for v in (half + 0.5 + shift) * fine)
+
+    def circle(r: float, fill: tuple[int, int, int, int]) -> None:
+        r *= fine
+        draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=fill)
+
+    circle(radius * 1.5, (*HALO, 150))
+    circle(radius * 1.32, (*WHITE, 255))
+    circle(radius, (*(POSITIVE if positive else NEGATIVE), 255))
+    bar, arm = radius * 0.16 * fine, radius * 0.58 * fine
+    draw.rectangle((cx - arm, cy - bar, cx + arm, cy + bar), fill=(*WHITE, 255))
+    if positive:
+        draw.rectangle((cx - bar, cy - arm, cx + bar, cy + arm), fill=(*WHITE, 255))
+    small = stamp.resize((size, size), Image.Resampling.LANCZOS)
+    corner = (round(centre_xy[0]) - half, round(centre_xy[1]) - half)
+    canvas.paste(small, corner, small)
