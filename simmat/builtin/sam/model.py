@@ -1,0 +1,212 @@
+"""SAM as backbone and prompt decoder, from the `segment-anything` package's own classes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from segment_anything.modeling import (  # type: ignore[import-untyped]
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    TwoWayTransformer,
+)
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from simmat.builtin.sam.attention import FusedAttention
+from simmat.builtin.sam.checkpoint import check_variant, fit_state, random_state, read_checkpoint
+from simmat.errors import DataError
+from simmat.foundation import FoundationSpec, ImageEmbedding, MaskPrediction, PromptBatch
+
+PATCH = 16
+"""Side of SAM's patches in pixels."""
+
+
+class SamBackbone(nn.Module):
+    """SAM's image encoder in two steps.
+
+    Attributes:
+        image_encoder: the package's ViT.
+        checkpoint_blocks: recompute the blocks on the way back instead of keeping their inner values; saves memory.
+    """
+
+    def __init__(self, image_encoder: ImageEncoderViT) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.checkpoint_blocks = False
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Embed patches: (B, 3, S, S) -> (B, D, S/16, S/16)."""
+        patches: Tensor = self.image_encoder.patch_embed(image)  # (B, S/16, S/16, D)
+        return patches.permute(0, 3, 1, 2)
+
+    def encode(self, features: Tensor) -> ImageEmbedding:
+        """Add positions and run blocks and neck: (B, D, S/16, S/16) -> one level (B, 256, S/16, S/16)."""
+        x = features.permute(0, 2, 3, 1) + self.image_encoder.pos_embed  # (B, S/16, S/16, D)
+        for block in self.image_encoder.blocks:
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        level = self.image_encoder.neck(x.permute(0, 3, 1, 2))
+        return ImageEmbedding((level,), (PATCH,))
+
+
+class SamDecoder(nn.Module):
+    """SAM's prompt encoder and mask decoder, for prompts over several images."""
+
+    def __init__(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+        super().__init__()
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+
+    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
+        """Answer K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
+
+        The package's decoder takes one image with its prompts, so the images are gone through one by one.
+        """
+        (level,) = embedding.levels
+        sparse, dense = self._embed_prompts(prompts)
+        positions = self._dense_positions(level)
+        rows, logits, iou = [], [], []
+        for image in sorted(set(prompts.image_index.tolist())):
+            asked = (prompts.image_index == image).nonzero()[:, 0]
+            masks, scores = self.mask_decoder.predict_masks(
+                image_embeddings=level[image : image + 1],
+                image_pe=positions,
+                sparse_prompt_embeddings=sparse[asked],
+                dense_prompt_embeddings=dense[asked],
+            )
+            rows.append(asked)
+            logits.append(masks)
+            iou.append(scores)
+        back = torch.cat(rows).argsort()
+        return MaskPrediction(torch.cat(logits)[back].float(), torch.cat(iou)[back].float())
+
+    def _embed_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """Return sparse (K, tokens, D) and dense (K, D, S/16, S/16) embeddings.
+
+        Like `SamPredictor`, the package adds a padding point where there are points but no box.
+        """
+        has_points = prompts.point_coords.shape[1] > 0
+        if not has_points and prompts.boxes is None and prompts.mask_input is None:
+            raise DataError("a prompt needs at least one point, a box or a mask")
+        # Positions are sines of coordinates times 2π: half precision would move a point by pixels.
+        with torch.autocast(prompts.point_coords.device.type, enabled=False):
+            sparse, dense = self.prompt_encoder(
+                points=(prompts.point_coords.float(), prompts.point_labels) if has_points else None,
+                boxes=prompts.boxes.float() if prompts.boxes is not None else None,
+                masks=self._checked_masks(prompts.mask_input),
+            )
+        return sparse, dense
+
+    def _checked_masks(self, masks: Tensor | None) -> Tensor | None:
+        size = self.prompt_encoder.mask_input_size
+        if masks is not None and tuple(masks.shape[1:]) != (1, *size):
+            raise DataError(f"mask_input must be (K, 1, {size[0]}, {size[1]}) logits, got {tuple(masks.shape)}")
+        return masks.float() if masks is not None else None
+
+    def _dense_positions(self, level: Tensor) -> Tensor:
+        with torch.autocast(level.device.type, enabled=False):
+            positions: Tensor = self.prompt_encoder.get_dense_pe()
+        return positions
+
+
+class SamModel(nn.Module):
+    """SAM, as `simmat.foundation.FoundationModel` says.
+
+    Attributes:
+        name: of its spec.
+        image_size: S.
+    """
+
+    def __init__(self, spec: FoundationSpec, image_size: int) -> None:
+        super().__init__()
+        self.name = spec.name
+        self.image_size = image_size
+        self.backbone = SamBackbone(_image_encoder(spec, image_size))
+        self.decoder = SamDecoder(_prompt_encoder(spec, image_size), _mask_decoder(spec))
+
+    def gradient_checkpointing(self, on: bool = True) -> None:
+        """Trade time for memory in training: recompute encoder blocks on the way back."""
+        self.backbone.checkpoint_blocks = on
+
+
+def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> SamModel:
+    """Build a SAM for S×S input; see `simmat.foundation.build_foundation`.
+
+    At any S but the native one, position embeddings are interpolated, those of a file and random ones alike.
+
+    Raises:
+        WeightsError: the file is damaged, or of another model.
+    """
+    with torch.device("meta"):
+        model = SamModel(spec, image_size)
+    parts = sam_parts(model)
+    if weights is None:
+        with torch.device("meta"):
+            native = sam_parts(SamModel(spec, spec.image_size))
+        state, where = random_state(native, seed), f"{spec.name} of seed {seed}"
+    else:
+        state, where = read_checkpoint(weights), str(weights)
+        check_variant(state, spec, weights)
+    parts.load_state_dict(fit_state(state, parts, where), assign=True)
+    for block in model.backbone.image_encoder.blocks:
+        block.attn = FusedAttention(block.attn)
+    return model.eval()
+
+
+def sam_parts(model: SamModel) -> nn.ModuleDict:
+    """Return the model's three parts under segment-anything's own names, as its checkpoints have them."""
+    return nn.ModuleDict(
+        {
+            "image_encoder": model.backbone.image_encoder,
+            "prompt_encoder": model.decoder.prompt_encoder,
+            "mask_decoder": model.decoder.mask_decoder,
+        }
+    )
+
+
+def _image_encoder(spec: FoundationSpec, image_size: int) -> ImageEncoderViT:
+    options = spec.options
+    return ImageEncoderViT(
+        img_size=image_size,
+        patch_size=PATCH,
+        embed_dim=options["dim"],
+        depth=options["depth"],
+        num_heads=options["heads"],
+        mlp_ratio=options["mlp_ratio"],
+        out_chans=options["prompt_dim"],
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=options["window"],
+        global_attn_indexes=options["global_blocks"],
+    )
+
+
+def _prompt_encoder(spec: FoundationSpec, image_size: int) -> PromptEncoder:
+    grid = image_size // PATCH
+    return PromptEncoder(
+        embed_dim=spec.options["prompt_dim"],
+        image_embedding_size=(grid, grid),
+        input_image_size=(image_size, image_size),
+        mask_in_chans=spec.options["mask_channels"],
+    )
+
+
+def _mask_decoder(spec: FoundationSpec) -> MaskDecoder:
+    options = spec.options
+    return MaskDecoder(
+        num_multimask_outputs=3,
+        transformer=TwoWayTransformer(
+            depth=2,
+            embedding_dim=options["prompt_dim"],
+            mlp_dim=options["decoder_mlp"],
+            num_heads=options["decoder_heads"],
+        ),
+        transformer_dim=options["prompt_dim"],
+        iou_head_depth=3,
+        iou_head_hidden_dim=options["iou_hidden"],
+    )

@@ -1,0 +1,39 @@
+"""Layers whose weights come from a generator, never from torch's global random state."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def conv2d(inputs: int, outputs: int, kernel: int, generator: torch.Generator) -> nn.Conv2d:
+    """Make a convolution that keeps height and width, with torch's own default distribution of weights.
+
+    Args:
+        inputs: input channels.
+        outputs: output channels.
+        kernel: odd side of the kernel in pixels.
+        generator: source of the weights.
+    """
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, device="meta").to_empty(device="cpu")
+    uniform_(conv.weight, inputs * kernel * kernel, generator)
+    uniform_(conv.bias, inputs * kernel * kernel, generator)
+    return conv
+
+
+def zero_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    """Make a convolution that keeps height and width and answers 0 until it is trained."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, device="meta").to_empty(device="cpu")
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv
+
+
+def uniform_(tensor: Tensor | None, fan_in: int, generator: torch.Generator) -> None:
+    """Fill with U(-1/√fan_in, 1/√fan_in), what torch gives Linear and Conv layers; None is let through."""
+    if tensor is not None:
+        bound = 1 / math.sqrt(max(fan_in, 1))
+        with torch.no_grad():
+            tensor.uniform_(-bound, bound, generator=generator)

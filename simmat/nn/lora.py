@@ -1,0 +1,178 @@
+"""LoRA: a frozen linear layer plus a trained product of two thin matrices.
+
+Hu et al. 2021, arXiv 2106.09685: y = W x + b + (alpha / rank) · B A x, where B starts at zero. A layer may be
+several projections in one (a fused qkv): then each chosen slice of the output has its own A and B. The layers here
+are the layers they replace and hold the very same parameters under the same names, so checkpoints and state
+keys stay as they were; `lora_a` and `lora_b` come in addition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simmat.nn.initial import uniform_
+
+
+class LoRALinear(nn.Linear):
+    """A linear layer with LoRA on some equal slices of its output.
+
+    Attributes:
+        lora_a: (G·rank, in), G the number of slices that are tuned.
+        lora_b: (G, out / parts, rank), zero at the start.
+        slices: which slices, out of `parts`.
+        parts: how many projections the layer is.
+        scale: alpha / rank.
+    """
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        *,
+        slices: Sequence[int],
+        parts: int,
+        rank: int,
+        alpha: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        self.slices, self.parts, self.scale = tuple(slices), parts, alpha / rank
+        self.lora_a, self.lora_b = _factors(base.weight, base.in_features, slices, parts, rank, generator)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        out = super().forward(input)
+        inner = F.linear(input, self.lora_a)  # (..., G·rank)
+        deltas = [
+            F.linear(part, b) * self.scale
+            for part, b in zip(inner.chunk(len(self.slices), -1), self.lora_b, strict=True)
+        ]
+        return _add_to_slices(out, deltas, self.slices, self.parts, dim=-1)
+
+    def merge(self) -> nn.Linear:
+        """Return a plain layer with the same answers: weight W + scale · B A, the same bias."""
+        plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
+        plain.weight = nn.Parameter(_merged(self.weight, self), requires_grad=self.weight.requires_grad)
+        plain.bias = self.bias
+        return plain
+
+
+class LoRAConv2d(nn.Conv2d):
+    """A 1x1 convolution with LoRA on some equal slices of its output channels; attributes as in `LoRALinear`."""
+
+    def __init__(
+        self,
+        base: nn.Conv2d,
+        *,
+        slices: Sequence[int],
+        parts: int,
+        rank: int,
+        alpha: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(
+            base.in_channels,
+            base.out_channels,
+            base.kernel_size,  # type: ignore[arg-type]
+            stride=base.stride,  # type: ignore[arg-type]
+            bias=base.bias is not None,
+            device="meta",
+        )
+        self.weight, self.bias = base.weight, base.bias
+        self.slices, self.parts, self.scale = tuple(slices), parts, alpha / rank
+        self.lora_a, self.lora_b = _factors(base.weight, base.in_channels, slices, parts, rank, generator)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
+        out = super().forward(input)
+        inner = F.conv2d(input, self.lora_a[..., None, None], stride=self.stride)  # (B, G·rank, h, w)
+        deltas = [
+            F.conv2d(part, b[..., None, None]) * self.scale
+            for part, b in zip(inner.chunk(len(self.slices), 1), self.lora_b, strict=True)
+        ]
+        return _add_to_slices(out, deltas, self.slices, self.parts, dim=1)
+
+    def merge(self) -> nn.Conv2d:
+        """Return a plain layer with the same answers: weight W + scale · B A, the same bias."""
+        plain = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,  # type: ignore[arg-type]
+            stride=self.stride,  # type: ignore[arg-type]
+            bias=self.bias is not None,
+            device="meta",
+        )
+        plain.weight = nn.Parameter(_merged(self.weight, self), requires_grad=self.weight.requires_grad)
+        plain.bias = self.bias
+        return plain
+
+
+def takes_lora(layer: nn.Module) -> bool:
+    """True for a plain linear layer or a plain 1x1 convolution; a subclass may compute something else."""
+    if type(layer) is nn.Linear:
+        return True
+    return (
+        type(layer) is nn.Conv2d
+        and layer.kernel_size == (1, 1)
+        and layer.groups == 1
+        and layer.padding in ((0, 0), "valid", "same")
+    )
+
+
+def with_lora(
+    layer: nn.Module,
+    *,
+    slices: Sequence[int],
+    parts: int,
+    rank: int,
+    alpha: float,
+    generator: torch.Generator,
+) -> LoRALinear | LoRAConv2d:
+    """Return the layer with LoRA; see `takes_lora` for what is possible."""
+    if isinstance(layer, nn.Linear):
+        return LoRALinear(layer, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
+    if isinstance(layer, nn.Conv2d):
+        return LoRAConv2d(layer, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
+    raise TypeError(f"LoRA works on linear layers and 1x1 convolutions, got {type(layer).__name__}")
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Fold every LoRA layer of a model into a plain one, in place."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoRALinear | LoRAConv2d):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module.merge())
+
+
+def _factors(
+    weight: Tensor, fan_in: int, slices: Sequence[int], parts: int, rank: int, generator: torch.Generator
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """Make A from the generator and B of zeros, on the device and of the dtype of the weight."""
+    a = torch.empty(len(slices) * rank, fan_in)
+    uniform_(a, fan_in, generator)
+    b = torch.zeros(len(slices), weight.shape[0] // parts, rank)
+    return nn.Parameter(a.to(weight)), nn.Parameter(b.to(weight))
+
+
+def _add_to_slices(out: Tensor, deltas: Sequence[Tensor], slices: Sequence[int], parts: int, dim: int) -> Tensor:
+    """Add each delta to its slice of `out`; the other slices stay as they are."""
+    if parts == 1:
+        return out + deltas[0]
+    pieces = list(out.chunk(parts, dim))
+    for index, delta in zip(slices, deltas, strict=True):
+        pieces[index] = pieces[index] + delta
+    return torch.cat(pieces, dim)
+
+
+@torch.no_grad()
+def _merged(weight: Tensor, layer: LoRALinear | LoRAConv2d) -> Tensor:
+    """Return W + scale · B A in the shape of W."""
+    flat = weight.reshape(weight.shape[0], -1).clone()  # (out, in)
+    height = flat.shape[0] // layer.parts
+    for index, a, b in zip(layer.slices, layer.lora_a.chunk(len(layer.slices)), layer.lora_b, strict=True):
+        flat[index * height : (index + 1) * height] += layer.scale * (b @ a)
+    return flat.reshape(weight.shape)

@@ -1,0 +1,171 @@
+"""Losses of mask logits and of the IoU a decoder predicts for them.
+
+Every prompt has one true region and M predicted masks. Mask 0, the single answer, is always trained. Masks 1 to
+M - 1 are guesses at what an ambiguous prompt means: the best of them gets nearly all the weight and the others
+share a little, the relaxed winner-takes-all of Rupprecht et al. 2017 (Learning in an Uncertain World, arXiv
+1612.00197), so that no mask token is ever without gradient. The predicted IoU of every mask is trained on the
+true one (SAM, arXiv 2304.02643; SAM 2, arXiv 2408.00714).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from simmat.foundation import MaskPrediction
+from simmat.nn.resize import upsample_logits
+
+MaskLossKind = Literal["focal", "bce"]
+IoULossKind = Literal["l1", "mse"]
+
+FOCAL_ALPHA = 0.25
+"""Weight of object pixels in the focal loss, and 1 - alpha of the others (RetinaNet, arXiv 1708.02002; SAM)."""
+FOCAL_GAMMA = 2.0
+"""Exponent of the focal loss, of the same source."""
+LOSER_SHARE = 0.05
+"""Epsilon of the relaxed winner-takes-all: what the masks that were not best share."""
+_MOST_ELEMENTS = 2**23
+"""Prompts go through in groups of at most this many upsampled logits; more are recomputed on the way back."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """What is summed, with which weights.
+
+    Attributes:
+        kind: the loss of a pixel, "focal" or "bce".
+        mask: its weight.
+        dice: weight of the dice loss of a mask.
+        iou: weight of the error of the predicted IoU.
+        iou_kind: "l1" or "mse".
+    """
+
+    kind: MaskLossKind = "focal"
+    mask: float = 20.0
+    dice: float = 1.0
+    iou: float = 1.0
+    iou_kind: IoULossKind = "l1"
+
+
+SAM2_LOSS = LossWeights()
+"""Focal 20, dice 1, IoU 1: SAM 2."""
+PAPER_LOSS = LossWeights(kind="bce", mask=1.0)
+"""Dice and binary cross-entropy (SimMAT, arXiv 2409.08083), plus the IoU term, without which that head is dead."""
+LOSSES: dict[str, LossWeights] = {"focal": SAM2_LOSS, "bce": PAPER_LOSS}
+"""The two named sets of weights."""
+
+
+class MaskLoss(NamedTuple):
+    """Losses of K prompts.
+
+    Attributes:
+        per_prompt: (K,) the weighted sum for each prompt, with gradient; 0 for a prompt without a scored pixel.
+        means: detached scalar tensors over the prompts with scored pixels: "loss", "mask" (focal or bce), "dice" and
+            "true_iou" of mask 0, and "iou" (error of the predicted IoU over all masks).
+    """
+
+    per_prompt: Tensor
+    means: dict[str, Tensor]
+
+
+def mask_loss(
+    prediction: MaskPrediction, targets: Tensor, ignore: Tensor | None = None, weights: LossWeights = SAM2_LOSS
+) -> MaskLoss:
+    """Compare what a decoder answered with the truth, on the grid of the truth.
+
+    Args:
+        prediction: logits (K, M, h, w), brought to H×W bilinearly, and iou (K, M).
+        targets: (K, H, W) bool or 0/1, True on the region the prompt means.
+        ignore: (K, H, W) bool, pixels that neither loss nor true IoU look at (padding, no ground truth); or None.
+        weights: what is summed.
+    """
+    scored = torch.ones_like(targets, dtype=torch.bool) if ignore is None else ~ignore
+    count, masks = prediction.logits.shape[:2]
+    together = max(_MOST_ELEMENTS // (masks * targets.shape[-2] * targets.shape[-1]), 1)
+    parts = []
+    for start in range(0, max(count, 1), together):
+        group = slice(start, start + together)
+        inputs = (prediction.logits[group], targets[group], scored[group], weights.kind)
+        if count > together and torch.is_grad_enabled():
+            parts.append(checkpoint(_compare, *inputs, use_reentrant=False))
+        else:
+            parts.append(_compare(*inputs))
+    pixel, dice, true_iou = (torch.cat(column) for column in zip(*parts, strict=True))  # (K, M) each
+    mask_errors = weights.mask * pixel + weights.dice * dice
+    iou_error = _iou_error(prediction.iou.float(), true_iou, weights.iou_kind).mean(1)
+    has_pixels = scored.flatten(1).any(1)
+    per_prompt = torch.where(has_pixels, _single_and_guesses(mask_errors) + weights.iou * iou_error, 0.0)
+    columns = {
+        "loss": per_prompt,
+        "mask": pixel[:, 0],
+        "dice": dice[:, 0],
+        "iou": iou_error,
+        "true_iou": true_iou[:, 0],
+    }
+    return MaskLoss(per_prompt, {name: _mean(column.detach(), has_pixels) for name, column in columns.items()})
+
+
+def _compare(logits: Tensor, targets: Tensor, scored: Tensor, kind: MaskLossKind) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the pixel loss, dice loss and true IoU of every mask, (K, M) each, in float32."""
+    with torch.autocast(logits.device.type, enabled=False):
+        upsampled = upsample_logits(logits.float(), (targets.shape[-2], targets.shape[-1]))  # (K, M, H, W)
+        shown = upsampled.flatten(2)  # (K, M, H·W)
+        weight = scored.flatten(1)[:, None].to(shown.dtype)  # (K, 1, H·W)
+        truth = targets.flatten(1)[:, None].to(shown.dtype) * weight
+        return (
+            _pixel_loss(shown, truth, weight, kind),
+            _dice_loss(shown, truth, weight),
+            _true_iou(shown, truth, weight),
+        )
+
+
+def _pixel_loss(logits: Tensor, truth: Tensor, weight: Tensor, kind: MaskLossKind) -> Tensor:
+    """Return the mean focal loss or cross-entropy over the scored pixels."""
+    truth = truth.expand_as(logits)
+    loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    if kind == "focal":
+        wrong = torch.where(truth > 0, -logits, logits).sigmoid()  # 1 - the chance given to the truth
+        loss = loss * wrong**FOCAL_GAMMA * torch.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+    return (loss * weight).sum(-1) / weight.sum(-1).clamp(min=1)
+
+
+def _dice_loss(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Return 1 - (2 |P∩T| + 1) / (|P| + |T| + 1), with soft P (Milletari et al. 2016, arXiv 1606.04797)."""
+    chance = logits.sigmoid() * weight
+    shared = (chance * truth).sum(-1)
+    return 1 - (2 * shared + 1) / (chance.sum(-1) + truth.sum(-1) + 1)
+
+
+@torch.no_grad()
+def _true_iou(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Return the IoU of logit > 0 with the truth over the scored pixels; 1 where both are empty."""
+    inside = (logits > 0).to(weight.dtype) * weight
+    shared = (inside * truth).sum(-1)
+    union = inside.sum(-1) + truth.sum(-1) - shared
+    return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
+
+
+def _iou_error(predicted: Tensor, true: Tensor, kind: IoULossKind) -> Tensor:
+    return (predicted - true).abs() if kind == "l1" else (predicted - true) ** 2
+
+
+def _single_and_guesses(errors: Tensor) -> Tensor:
+    """Return (K,): the error of mask 0, averaged with the relaxed winner-takes-all of the others."""
+    single, guesses = errors[:, 0], errors[:, 1:]
+    count = guesses.shape[1]
+    if count == 0:
+        return single
+    share = torch.full_like(guesses, LOSER_SHARE / max(count - 1, 1))
+    best = guesses.detach().argmin(1, keepdim=True)
+    share = share.scatter(1, best, 1 - LOSER_SHARE if count > 1 else 1.0)
+    return (single + (guesses * share).sum(1)) / 2
+
+
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """Return the mean of the chosen values, 0 where none is."""
+    return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)

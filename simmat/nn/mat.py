@@ -1,0 +1,113 @@
+"""Transfer layers (MATs): from the C planes of a sensor to the three an RGB model was trained on.
+
+Each builder is called as `TransferLayerSpec.build` says and returns a module (B, C, S, S) -> (B, 3, S, S).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simmat.errors import ConfigError
+from simmat.nn.initial import conv2d, zero_conv2d
+from simmat.normalize import describe
+from simmat.types import Channel
+
+
+class ZeroShotMap(nn.Module):
+    """A fixed linear map of the channels of every pixel: (B, C, S, S) -> (B, 3, S, S).
+
+    Args:
+        weights: (3, C), see `simmat.normalize.zero_shot_map`.
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights.clone())
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Map (B, C, S, S) to (B, 3, S, S)."""
+        return F.conv2d(planes, self.weights[:, :, None, None])
+
+
+class ResidualMAT(nn.Module):
+    """The zero-shot map plus a stack of convolutions whose last layer starts at zero.
+
+    So step 0 is exactly the zero-shot model, for every C. The map stays fixed: what training learns is
+    all in the stack.
+
+    Args:
+        zero_shot: (3, C).
+        stack: (B, C, S, S) -> (B, 3, S, S), answers 0 at the start.
+    """
+
+    def __init__(self, zero_shot: Tensor, stack: nn.Module) -> None:
+        super().__init__()
+        self.zero_shot = ZeroShotMap(zero_shot)
+        self.stack = stack
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Map (B, C, S, S) to (B, 3, S, S)."""
+        shown: Tensor = self.zero_shot(planes)
+        learned: Tensor = self.stack(planes)
+        return shown + learned
+
+
+def build_mat(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator, width: int
+) -> nn.Module:
+    """Build the paper's layer (arXiv 2409.08083): conv3x3 C -> width, ReLU, conv3x3 width -> 3."""
+    _check_width(width)
+    return nn.Sequential(conv2d(len(channels), width, 3, generator), nn.ReLU(), conv2d(width, 3, 3, generator))
+
+
+def build_mat_residual(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator, width: int
+) -> nn.Module:
+    """Build the zero-shot map plus the paper's layer as a residual that starts at zero."""
+    _check_width(width)
+    stack = nn.Sequential(conv2d(len(channels), width, 3, generator), nn.ReLU(), zero_conv2d(width, 3, 3))
+    return ResidualMAT(zero_shot, stack)
+
+
+def build_linear(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+) -> nn.Module:
+    """Build a 1x1 convolution C -> 3 with bias that starts as the zero-shot map."""
+    conv = zero_conv2d(len(channels), 3, 1)
+    with torch.no_grad():
+        conv.weight.copy_(zero_shot[:, :, None, None])
+    return conv
+
+
+def build_zeroshot(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+) -> nn.Module:
+    """Build the fixed zero-shot map; it has no parameters."""
+    return ZeroShotMap(zero_shot)
+
+
+def build_identity(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+) -> nn.Module:
+    """Build the layer that hands three planes on as they are.
+
+    Raises:
+        ConfigError: there are not three channels.
+    """
+    if len(channels) != 3:
+        raise ConfigError(
+            f"transfer layer 'identity' takes exactly 3 channels, got {len(channels)} ({describe(channels)}); "
+            "use 'zeroshot' for a fixed map of any number of channels, or 'mat-residual' to train one"
+        )
+    return nn.Identity()
+
+
+def _check_width(width: int) -> None:
+    if width < 1:
+        raise ConfigError(f"option 'width' of a transfer layer must be at least 1, got {width}")

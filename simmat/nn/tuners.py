@@ -1,0 +1,170 @@
+"""Tuners: which weights of a foundation model move, and how.
+
+Each `apply_…` is called as `TunerSpec.apply` says: it gets a model whose parameters are all frozen, swaps or
+unfreezes named modules of that one model, and never copies it. The transfer layer trains under every tuner.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from simmat.errors import ConfigError
+from simmat.foundation import TuningTargets
+from simmat.nn.lora import takes_lora, with_lora
+
+SIDES = ("all", "backbone", "decoder")
+"""Where the `lora` tuner works."""
+
+
+def apply_frozen(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
+    """Move nothing: only the transfer layer trains."""
+
+
+def apply_full(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
+    """Move every parameter but those the model never moves."""
+    _unfreeze(model, targets, "full", prefix="")
+
+
+def apply_decoder(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
+    """Move the whole decoder but what the model never moves.
+
+    Raises:
+        ConfigError: the model's decoder has no such parameter.
+    """
+    _unfreeze(model, targets, "decoder", prefix="decoder.")
+
+
+def apply_lora(
+    model: nn.Module,
+    *,
+    targets: TuningTargets,
+    generator: torch.Generator,
+    rank: int,
+    alpha: float,
+    where: str,
+) -> None:
+    """Add LoRA to the layers the model names, in backbone and decoder; see `simmat.nn.lora`.
+
+    Args:
+        model: the foundation model.
+        targets: its `lora` layers.
+        generator: of the A matrices.
+        rank: columns of A, at least 1.
+        alpha: the product is scaled by alpha / rank.
+        where: "all", or only the "backbone" or the "decoder".
+
+    Raises:
+        ConfigError: an option is out of range, or the model has no layer LoRA can work on.
+    """
+    problems = []
+    if rank < 1:
+        problems.append(f"rank must be at least 1, got {rank}")
+    if not alpha > 0:
+        problems.append(f"alpha must be greater than 0, got {alpha}")
+    if where not in SIDES:
+        problems.append(f"where must be one of {', '.join(SIDES)}, got {where!r}")
+    if problems:
+        raise ConfigError("tuner 'lora': " + "; ".join(problems))
+    layers = list(_lora_layers(model, targets, where))
+    if not layers:
+        side = "no layer" if where == "all" else f"no layer of its {where}"
+        raise ConfigError(
+            f"foundation model {model_name(model)!r} names {side} for LoRA; use another --tune (frozen, decoder, full)"
+        )
+    for name, layer, slices, parts in layers:
+        parent, _, leaf = name.rpartition(".")
+        tuned = with_lora(layer, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
+        setattr(model.get_submodule(parent), leaf, tuned)
+
+
+def model_name(model: nn.Module) -> str:
+    """Return what a foundation model calls itself: its `name`, else its class."""
+    return str(getattr(model, "name", type(model).__name__))
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return what training changes, by name: parameters that require gradients and the statistics of trained BatchNorm.
+
+    The tensors are the model's own, detached; copy them to keep them.
+    """
+    state = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    trains = _training_modules(model)
+    for prefix, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and prefix in trains and module.track_running_stats:
+            for name, buffer in module.named_buffers(recurse=False):
+                state[f"{prefix}.{name}" if prefix else name] = buffer.detach()
+    return state
+
+
+def set_train_mode(model: nn.Module) -> None:
+    """Put what trains into training mode and what is frozen into evaluation mode.
+
+    A module with parameters of its own trains where one of them requires gradients. One without trains where
+    a module below it does. One with no parameters at or below it (dropout, stochastic depth) does as its parent.
+    So BatchNorm of frozen layers keeps its statistics. What a model's own `train` keeps in evaluation mode stays there.
+    """
+    model.train()
+    trains = _training_modules(model)
+    for name, module in model.named_modules():
+        if name not in trains:
+            module.training = False
+
+
+def _training_modules(model: nn.Module) -> set[str]:
+    """Return the names of the modules that train, by the rule of `set_train_mode`."""
+    trains: set[str] = set()
+    for name, module in model.named_modules():  # a parent comes before its children
+        own = list(module.parameters(recurse=False))
+        below = own or list(module.parameters())
+        if any(p.requires_grad for p in below) or (not below and name and name.rpartition(".")[0] in trains):
+            trains.add(name)
+    return trains
+
+
+def _unfreeze(model: nn.Module, targets: TuningTargets, tuner: str, prefix: str) -> None:
+    moved = 0
+    for name, parameter in model.named_parameters():
+        if name.startswith(prefix) and not _matches(targets.never, name):
+            parameter.requires_grad_(True)
+            moved += 1
+    if not moved:
+        raise ConfigError(
+            f"foundation model {model_name(model)!r} has no parameter for tuner {tuner!r} to move; use --tune frozen"
+        )
+
+
+def _lora_layers(
+    model: nn.Module, targets: TuningTargets, where: str
+) -> Iterator[tuple[str, nn.Module, Sequence[int], int]]:
+    """Yield name, layer, slices and parts of every layer that `targets.lora` names on the given side."""
+    for name, module in list(model.named_modules()):
+        if where != "all" and not name.startswith(f"{where}."):
+            continue
+        for pattern, (slices, parts) in targets.lora.items():
+            if re.fullmatch(pattern, name):
+                _check_lora_layer(model, name, module, slices, parts)
+                yield name, module, slices, parts
+                break
+
+
+def _check_lora_layer(model: nn.Module, name: str, layer: nn.Module, slices: Sequence[int], parts: int) -> None:
+    if not takes_lora(layer):
+        raise ConfigError(
+            f"foundation model {model_name(model)!r} names {name!r} for LoRA, which is a {type(layer).__name__}; "
+            "LoRA takes plain Linear layers and 1x1 Conv2d without groups or padding"
+        )
+    out = int(getattr(layer, "weight").shape[0])  # noqa: B009 - typed as Tensor | Module otherwise
+    if out % parts or not slices or not set(slices) <= set(range(parts)):
+        raise ConfigError(
+            f"foundation model {model_name(model)!r} names slices {tuple(slices)} of {parts} of {name!r} for LoRA, "
+            f"which has {out} outputs; the outputs must split into {parts} equal slices 0..{parts - 1}"
+        )
+
+
+def _matches(patterns: Iterable[str], name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
