@@ -17,6 +17,7 @@ DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
 
 _PATHS = ("data", "out", "checkpoint")
+_TABLES = ("mat_options", "tune_options")
 _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"))
 
 RegionRule = Literal["instances", "classes", "components"]
@@ -143,10 +144,15 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_length(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("steps") is None and values.get("epochs") is None:
-            return {**values, "steps": DEFAULT_STEPS}
-        return values
+    def _dependent_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        if filled.get("steps") is None and filled.get("epochs") is None:
+            filled["steps"] = DEFAULT_STEPS
+        if filled.get("from_scratch") is True:
+            filled.setdefault("tune", "full")
+        return filled
 
     @model_validator(mode="after")
     def _fields_fit(self) -> TrainConfig:
@@ -183,6 +189,9 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
     for pair in _EXCLUDE_EACH_OTHER:
         if any(given.get(key) for key in pair):
             in_file = {key: value for key, value in in_file.items() if key not in pair}
+    for table in _TABLES:
+        if isinstance(in_file.get(table), dict) and isinstance(given.get(table), Mapping):
+            given[table] = {**in_file[table], **given[table]}
     merged = {**in_file, **given}
     try:
         return TrainConfig.model_validate(merged)
@@ -197,7 +206,7 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
 def dump_toml(config: TrainConfig) -> str:
     """Write a config as TOML that `load_config` reads back to an equal one; what is unset is left out."""
     values = {key: value for key, value in config.model_dump().items() if value is not None}
-    tables = {key: values.pop(key) for key in ("mat_options", "tune_options")}
+    tables = {key: values.pop(key) for key in _TABLES}
     plain = {key: _plain(value) for key, value in values.items()}
     return tomli_w.dumps({**plain, **{key: table for key, table in tables.items() if table}})
 

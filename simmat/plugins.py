@@ -20,7 +20,7 @@ from typing import Any
 
 import pluggy
 
-from simmat import __version__, builtin, hookspecs
+from simmat import __version__, hookspecs
 from simmat.errors import ConfigError, PluginError, all_problems, nearest
 from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.hookspecs import PROJECT
@@ -59,6 +59,11 @@ class _Candidate:
     entry_point: importlib.metadata.EntryPoint
 
 
+_BUILTIN = _Candidate(
+    "builtin", PROJECT, __version__, importlib.metadata.EntryPoint("builtin", "simmat.builtin", PROJECT)
+)
+
+
 def load_plugins(
     entry_points: Iterable[importlib.metadata.EntryPoint] | None = None, env: Mapping[str, str] | None = None
 ) -> Registry:
@@ -84,8 +89,8 @@ def load_plugins(
 
     reports: list[PluginReport] = []
     items: list[tuple[Kind, Item, str]] = []
-    for candidate in [*_builtin_candidates(), *found]:
-        if candidate in found and wanted is not None and not _names_of(candidate) & wanted:
+    for candidate in [_BUILTIN, *found]:
+        if candidate is not _BUILTIN and wanted is not None and not _names_of(candidate) & wanted:
             reports.append(PluginReport(candidate.name, candidate.distribution, candidate.version, off=True))
             continue
         report, given = _load(candidate)
@@ -129,13 +134,6 @@ def _candidate(entry_point: importlib.metadata.EntryPoint) -> _Candidate:
     distribution = entry_point.dist
     name, version = (distribution.name, distribution.version) if distribution is not None else ("", "")
     return _Candidate(entry_point.name, name or "unknown package", version or "", entry_point)
-
-
-def _builtin_candidates() -> list[_Candidate]:
-    return [
-        _Candidate(f"builtin-{name}", PROJECT, __version__, importlib.metadata.EntryPoint(name, module, PROJECT))
-        for name, module in builtin.PARTS.items()
-    ]
 
 
 def _load(candidate: _Candidate) -> tuple[PluginReport, list[tuple[Kind, Item]]]:

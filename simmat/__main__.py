@@ -1,0 +1,5 @@
+"""`python -m simmat`, and `accelerate launch -m simmat`."""
+
+from simmat.cli import main
+
+main()

@@ -1,0 +1,135 @@
+"""The command line: parse, call one function, print.
+
+Nothing heavy is imported here, and a command's module only when that command runs, so that
+`simmat --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from simmat import __version__
+from simmat.errors import SimMATError, nearest
+
+DEBUG_VARIABLE = "SIMMAT_DEBUG"
+
+COMMANDS = {
+    "train": ("simmat.cli.train", "Train a transfer layer and tune a foundation model on a data set."),
+    "eval": ("simmat.cli.eval", "Score a bundle on a data set, beside the zero-shot model."),
+    "predict": ("simmat.cli.predict", "Turn clicks and boxes on sensor files into masks."),
+    "data": ("simmat.cli.data", "Check a data set before training on it."),
+    "modalities": ("simmat.cli.modalities", "List the sensors that can be used, and show one."),
+    "foundations": ("simmat.cli.foundations", "List foundation models, and fetch their weights."),
+    "plugins": ("simmat.cli.plugins", "List plugins: what each gives, what failed and why."),
+    "bundle": ("simmat.cli.bundle", "Show what a bundle holds."),
+}
+"""Command -> the module whose `command` it is, and its line in the help."""
+
+
+class Group(click.Group):
+    """A group of commands that answers a misspelt one with the nearest."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is a usage error that names the nearest."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            names = self.list_commands(ctx)
+            guess = nearest(name, names)
+            did_you_mean = f"; did you mean {guess!r}?" if guess else "."
+            raise click.UsageError(f"no command {name!r}{did_you_mean} Commands: {', '.join(names)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(Group):
+    """The top group: it knows the names and one line of each command, and imports one when it is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table: the way a user goes."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command and return its `command`."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)  # our own table, not a user's input
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table into the help without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="simmat")
+def group() -> None:
+    """Bring any image sensor to a vision foundation model."""
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and leave with its code: 0 done, 1 our bug, 2 a mistake one can mend, 130 interrupted."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; whatever goes wrong becomes one message on standard error."""
+    try:
+        code = group.main(args=None if args is None else list(args), prog_name="simmat", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        return _reader_left()
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            traceback.print_exc()
+        message, code = _explain(error)
+        click.echo(f"error: {message}", err=True)
+        return code
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Return what to tell the user of an error, and the exit code."""
+    if isinstance(error, SimMATError):
+        return str(error), 2
+    if isinstance(error, click.ClickException):
+        return _usage(error), 2
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        from simmat.files import output_error
+
+        return str(output_error(error, Path(os.fsdecode(error.filename or "the output")))), 2
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: use a smaller --image-size, --batch-size or --prompts-per-image ({error})", 2
+    return (
+        f"this is a fault in SimMAT, not yours: {type(error).__name__}: {error}\n"
+        f"Set {DEBUG_VARIABLE}=1 and run it again to see where it happened.",
+        1,
+    )
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message()
+    message = message[:1].lower() + message[1:]
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message}\nSee {context.command_path} --help" if context is not None else message
+
+
+def _reader_left() -> int:
+    """Close quietly where the reader of our output has gone, as `| head` does."""
+    # Python flushes standard output once more at exit; there is nobody to read that either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + 13

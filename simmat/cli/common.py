@@ -1,0 +1,42 @@
+"""What several commands need: the registry with its warnings, tables, json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from simmat.plugins import Registry, load_plugins
+
+
+def load_registry() -> Registry:
+    """Load the plugins; what failed or is slow is named on standard error, so that nobody searches in vain."""
+    registry = load_plugins()
+    if failed := [report.name for report in registry.reports if report.error]:
+        click.echo(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
+    for report in registry.reports:
+        if report.slow:
+            click.echo(f"warning: plugin {report.name!r} took {report.seconds:.1f} s to load", err=True)
+    return registry
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented json."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under a head; the last column is wrapped to the terminal's width."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head) - 1)]
+    indent = sum(widths) + 2 * len(widths)
+    room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)
+    for row in [head, *rows]:
+        lines = [line for part in row[-1].splitlines() for line in textwrap.wrap(part, room)] or [""]
+        start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
+        click.echo((start + lines[0]).rstrip())
+        for line in lines[1:]:
+            click.echo(" " * indent + line)
