@@ -1,0 +1,235 @@
+"""Augmentation in physical units, for any number of channels; the label follows exactly.
+
+Nothing is resampled here: a scaled crop is a window of the original pixels, which the pipeline
+brings to the network's input anyway. A window that reaches beyond the image is invalid there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from simmat.data.regions import Label, Region, region_from_mask
+from simmat.errors import ConfigError, all_problems
+from simmat.modality import Axis, ModalityAdapter
+from simmat.types import FloatArray, SensorImage
+
+ANGLE_UNITS = ("rad", "deg")
+"""Channels in these units keep their values: an angle has no gain."""
+
+Window = tuple[int, int, int, int]
+"""(y0, x0, y1, x1) in pixels of the image; may reach beyond it."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image by chance.
+
+    Attributes:
+        flip: mirror left-right half of the time, and top-bottom half of the time where `rotate` is on too.
+        rotate: turn by a random number of quarter turns; for images without an up.
+        scale: smallest and largest magnification. Above 1 a window is cut out, below 1 the image lies
+            somewhere in a larger, otherwise invalid one.
+        gain: most by which a channel's contrast about its mean changes, as a fraction.
+        offset: most by which a channel shifts, in its standard deviations within the image.
+        noise: largest standard deviation of added Gaussian noise, in the same.
+        keep: a region that a window cuts stays a region if this part of it is left.
+    """
+
+    flip: bool = True
+    rotate: bool = False
+    scale: tuple[float, float] = (0.8, 1.5)
+    gain: float = 0.2
+    offset: float = 0.2
+    noise: float = 0.03
+    keep: float = 0.25
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0 < self.scale[0] <= self.scale[1]:
+            problems.append(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
+        for name in ("gain", "offset", "noise", "keep"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} must lie in 0 to 1, got {getattr(self, name)}")
+        if problems:
+            raise ConfigError(all_problems("the augmentation is wrong:", problems))
+
+    @classmethod
+    def none(cls) -> Augmentation:
+        """Return the augmentation that changes nothing."""
+        return cls(flip=False, rotate=False, scale=(1, 1), gain=0, offset=0, noise=0)
+
+    def __call__(
+        self, image: SensorImage, label: Label, adapter: ModalityAdapter, rng: np.random.Generator
+    ) -> tuple[SensorImage, Label]:
+        """Return a changed image with its label; the same `rng` state gives the same result.
+
+        Args:
+            image: (C, H, W) as loaded, before the adapter's transform.
+            label: of that image.
+            adapter: knows what a flip or a turn does to its values.
+            rng: where chance comes from.
+
+        Returns:
+            An image of another size where the window or the turn says so, and its label. If the label
+            had a region it still has one.
+        """
+        before = image
+        for axis in self._axes(rng):
+            image, label = adapter.flip(image, axis), _flip_label(label, axis)
+        if self.rotate and (turns := int(rng.integers(4))):
+            image, label = adapter.rotate(image, turns), _rotate_label(label, turns)
+        if self.scale != (1, 1):
+            low, high = np.log(self.scale)
+            window = choose_window(label, float(np.exp(rng.uniform(low, high))), rng)
+            image, label = cut_image(image, window), cut_label(label, window, self.keep)
+        image = self._jitter(image, rng)
+        return (image if image is before else replace(image, georeference=None)), label
+
+    def _axes(self, rng: np.random.Generator) -> list[Axis]:
+        axes: list[Axis] = ["horizontal", "vertical"] if self.rotate else ["horizontal"]
+        return [axis for axis in axes if rng.random() < 0.5] if self.flip else []
+
+    def _jitter(self, image: SensorImage, rng: np.random.Generator) -> SensorImage:
+        """Change each channel's contrast and level and add noise, within what the channel can hold."""
+        if not (self.gain or self.offset or self.noise):
+            return image
+        data = image.data.copy()
+        for index, channel in enumerate(image.channels):
+            gain, offset, level = rng.uniform(-1, 1, size=3) * (self.gain, self.offset, self.noise)
+            noise = rng.standard_normal(image.size_hw, dtype=np.float32) if self.noise else np.float32(0)
+            measured = image.data[index][image.valid[index]]
+            if channel.unit in ANGLE_UNITS or not measured.size:
+                continue
+            mean, std = float(measured.mean(dtype=np.float64)), float(measured.std(dtype=np.float64))
+            changed = data[index] + (data[index] - mean) * gain + std * (offset + abs(level) * noise)
+            low, high = _limits(measured, channel.valid_range)
+            data[index] = np.where(image.valid[index], np.clip(changed, low, high), data[index])
+        return replace(image, data=data)
+
+
+def choose_window(label: Label, magnification: float, rng: np.random.Generator) -> Window:
+    """Choose a window of 1/`magnification` of the image that shows a randomly chosen region.
+
+    A region that fits is shown whole; of a larger one, one of its pixels is.
+    """
+    height, width = label.size_hw
+    size = (max(round(height / magnification), 1), max(round(width / magnification), 1))
+    must = _anchor(label, size, rng)
+    y0, x0 = (
+        _place(extent, length, (must[axis], must[axis + 2]), rng)
+        for axis, (extent, length) in enumerate(zip(label.size_hw, size, strict=True))
+    )
+    return y0, x0, y0 + size[0], x0 + size[1]
+
+
+def cut_image(image: SensorImage, window: Window) -> SensorImage:
+    """Cut a window out of an image; what lies beyond the image is 0 and invalid."""
+    (top, left), inside, (height, width) = _overlap(image.size_hw, window)
+    data = np.zeros((len(image.channels), height, width), dtype=np.float32)
+    valid = np.zeros(data.shape, dtype=np.bool_)
+    part = image.data[(slice(None), *inside)]
+    target = (slice(None), slice(top, top + part.shape[1]), slice(left, left + part.shape[2]))
+    data[target] = part
+    valid[target] = image.valid[(slice(None), *inside)]
+    return replace(image, data=data, valid=valid)
+
+
+def cut_label(label: Label, window: Window, keep: float) -> Label:
+    """Cut a window out of a label; what lies beyond the image is ignored.
+
+    Args:
+        label: of the whole image.
+        window: where to cut.
+        keep: a region stays if at least this part of it is inside; if none does, the largest piece stays.
+    """
+    (top, left), inside, size = _overlap(label.size_hw, window)
+    ignore = np.ones(size, dtype=np.bool_)
+    part = label.ignore[inside]
+    ignore[top : top + part.shape[0], left : left + part.shape[1]] = part
+    pieces = [(region, piece) for region in label.regions if (piece := _cut_region(region, window)) is not None]
+    kept = [piece for region, piece in pieces if piece.area >= keep * region.area]
+    if pieces and not kept:
+        kept = [max((piece for _, piece in pieces), key=lambda piece: piece.area)]
+    return Label(size, tuple(kept), ignore, label.dropped + len(label.regions) - len(kept))
+
+
+def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
+    """What the window has to show: the box of a region, a pixel of it, or nothing in particular."""
+    if not label.regions:
+        return (0, 0, 0, 0)
+    region = label.regions[int(rng.integers(len(label.regions)))]
+    y0, x0, y1, x1 = region.box
+    pixels = np.flatnonzero(region.crop)
+    row, column = divmod(int(pixels[rng.integers(len(pixels))]), x1 - x0)
+    if y1 - y0 <= size[0] and x1 - x0 <= size[1]:
+        return region.box
+    return (y0 + row, x0 + column, y0 + row + 1, x0 + column + 1)
+
+
+def _place(extent: int, length: int, must: tuple[int, int], rng: np.random.Generator) -> int:
+    """Place a window of `length` along an axis of `extent`, so that it holds `must` (start, stop)."""
+    low, high = sorted((0, extent - length))
+    if must[1] > must[0]:
+        low, high = max(low, must[1] - length), min(high, must[0])
+    return int(rng.integers(low, high + 1))
+
+
+def _overlap(size_hw: tuple[int, int], window: Window) -> tuple[tuple[int, int], tuple[slice, slice], tuple[int, int]]:
+    """Return where the image starts within the window, the part of the image inside it, and the window's size."""
+    y0, x0, y1, x1 = window
+    inside = (slice(max(y0, 0), min(y1, size_hw[0])), slice(max(x0, 0), min(x1, size_hw[1])))
+    return (max(-y0, 0), max(-x0, 0)), inside, (y1 - y0, x1 - x0)
+
+
+def _cut_region(region: Region, window: Window) -> Region | None:
+    y0, x0 = max(window[0], region.box[0]), max(window[1], region.box[1])
+    y1, x1 = min(window[2], region.box[2]), min(window[3], region.box[3])
+    if y0 >= y1 or x0 >= x1:
+        return None
+    top, left = region.box[:2]
+    piece = region.crop[y0 - top : y1 - top, x0 - left : x1 - left]
+    return region_from_mask(piece, region.class_id, (y0 - window[0], x0 - window[1]))
+
+
+def _flip_label(label: Label, axis: Axis) -> Label:
+    step = np.s_[:, ::-1] if axis == "horizontal" else np.s_[::-1, :]
+    height, width = label.size_hw
+    regions = []
+    for region in label.regions:
+        y0, x0, y1, x1 = region.box
+        box = (y0, width - x1, y1, width - x0) if axis == "horizontal" else (height - y1, x0, height - y0, x1)
+        regions.append(Region(region.class_id, box, np.ascontiguousarray(region.crop[step])))
+    return replace(label, regions=tuple(regions), ignore=np.ascontiguousarray(label.ignore[step]))
+
+
+def _rotate_label(label: Label, quarter_turns: int) -> Label:
+    for _ in range(quarter_turns):
+        label = _turn_once(label)
+    return label
+
+
+def _turn_once(label: Label) -> Label:
+    """Turn counter-clockwise by 90°: the pixel at (y, x) goes to (width - 1 - x, y)."""
+    height, width = label.size_hw
+    regions = [
+        Region(
+            region.class_id,
+            (width - region.box[3], region.box[0], width - region.box[1], region.box[2]),
+            np.ascontiguousarray(np.rot90(region.crop)),
+        )
+        for region in label.regions
+    ]
+    return Label((width, height), tuple(regions), np.ascontiguousarray(np.rot90(label.ignore)), label.dropped)
+
+
+def _limits(measured: FloatArray, valid_range: Sequence[float] | None) -> tuple[float, float]:
+    """What a channel can hold: its declared range, and nothing below its smallest value if all are positive or 0.
+
+    A logarithm or a reciprocal may follow, so a physical value that is never negative must not become so.
+    """
+    low, high = valid_range if valid_range is not None else (-np.inf, np.inf)
+    least = float(measured.min())
+    return (max(low, least) if least >= 0 else low), high

@@ -1,0 +1,173 @@
+"""The data card: what a region is, what a missing value is, and where the data come from."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from simmat.data.samples import ZeroMeans
+from simmat.errors import ConfigError, all_problems, nearest
+from simmat.files import atomic_write_text
+from simmat.types import SensorImage
+
+CARD_FILE = "card.toml"
+FORMAT = 1
+
+Regions = Literal["instances", "classes", "components"]
+
+NO_REGIONS = """{where}: nothing says what a region is. Say one of
+  --regions instances   every label value but 0 is one object, whatever its shape
+  --regions classes     every label value but 0 is a class, and all its pixels are one region
+  --regions components  every label value but 0 is a class, and each connected piece of it is a region
+or write it into {card}:  regions = "instances\""""
+
+
+class DataCard(BaseModel):
+    """What the labels and values of a data set mean; `card.toml` in its folder.
+
+    Attributes:
+        format: of this card; 1.
+        regions: what a region is, see `simmat.data.regions`.
+        min_region: smallest region in pixels of the original image; smaller ones are dropped and counted.
+        nodata: value of the loaded image, in its unit, that means no measurement; for every channel.
+            What is not finite is always missing.
+        ignore: label value without ground truth; neither loss nor score looks there.
+        zero_means: of label value 0. "background" is no object; "none" is a region like any other;
+            "unlabelled" is no region, but unmarked objects may be there.
+        class_names: label value -> name.
+        intrinsics: of the camera in pixels ("fx", "fy", "cx", "cy"), where known.
+        notes: for people.
+        licence: of the data.
+        source: where the data come from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = FORMAT
+    regions: Regions
+    min_region: int = Field(default=1, ge=1)
+    nodata: float | None = None
+    ignore: int | None = None
+    zero_means: ZeroMeans = "background"
+    class_names: dict[int, str] = Field(default_factory=dict)
+    intrinsics: dict[str, float] | None = None
+    notes: str = ""
+    licence: str = ""
+    source: str = ""
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: int) -> int:
+        if value != FORMAT:
+            raise ValueError(f"format {value} is not known, this SimMAT reads format {FORMAT}; update SimMAT")
+        return value
+
+    @field_validator("nodata")
+    @classmethod
+    def _finite(cls, value: float | None) -> float | None:
+        if value is not None and not math.isfinite(value):
+            raise ValueError("NaN and infinity always mean a missing value and need not be said; leave nodata out")
+        return value
+
+    def apply_nodata(self, image: SensorImage) -> SensorImage:
+        """Return the image with all pixels that hold `nodata` marked invalid, channel by channel."""
+        if self.nodata is None:
+            return image
+        with np.errstate(over="ignore"):
+            missing = image.data == np.float32(self.nodata)
+        return replace(image, valid=image.valid & ~missing) if missing.any() else image
+
+
+def load_card(root: Path, overrides: Mapping[str, object], *, implied_regions: Regions | None = None) -> DataCard:
+    """Read `root/card.toml`, if there is one, and let `overrides` have the last word.
+
+    Args:
+        root: folder of the data set.
+        overrides: card fields from the command line; None means not said.
+        implied_regions: the rule the label format itself defines (COCO), where nobody says another.
+
+    Raises:
+        ConfigError: unknown keys, wrong values, or nothing says what a region is; all at once.
+    """
+    path = root / CARD_FILE
+    said = _read_toml(path) if path.is_file() else {}
+    return make_card(merge(said, overrides), where=str(root), implied_regions=implied_regions)
+
+
+def merge(card: DataCard | Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of a card with those of `overrides` that are not None in their place."""
+    values = card.model_dump() if isinstance(card, DataCard) else dict(card)
+    return values | {key: value for key, value in overrides.items() if value is not None}
+
+
+def make_card(values: Mapping[str, object], *, where: str, implied_regions: Regions | None = None) -> DataCard:
+    """Make a card from plain values, see `load_card`.
+
+    Args:
+        values: field -> value.
+        where: the data set's folder, for messages.
+        implied_regions: see `load_card`.
+    """
+    known = set(DataCard.model_fields)
+    problems = []
+    for key in sorted(set(values) - known):
+        guess = nearest(key, known)
+        problems.append(f"no field {key!r}" + (f"; did you mean {guess!r}?" if guess else f"; fields: {sorted(known)}"))
+    given = {key: value for key, value in values.items() if key in known}
+    if implied_regions is not None:
+        given.setdefault("regions", implied_regions)
+    if "regions" not in given and not problems:
+        raise ConfigError(NO_REGIONS.format(where=where, card=Path(where) / CARD_FILE))
+    try:
+        card = DataCard.model_validate(given)
+    except ValidationError as error:
+        for entry in error.errors():
+            field = ".".join(str(part) for part in entry["loc"])
+            problems.append(f"{field} = {entry.get('input')!r}: {entry['msg'].removeprefix('Value error, ')}")
+        raise ConfigError(all_problems(f"{where}: the data card is wrong:", problems)) from None
+    if problems:
+        raise ConfigError(all_problems(f"{where}: the data card is wrong:", problems))
+    return card
+
+
+def write_card(root: Path, card: DataCard) -> Path:
+    """Write `root/card.toml` and return its path; fields at their default are left out."""
+    values = card.model_dump(exclude_defaults=True)
+    lines = [f"format = {card.format}"]
+    tables = []
+    for key, value in values.items():
+        if value is None or key == "format":
+            continue
+        if isinstance(value, dict):
+            tables += ["", f"[{key}]", *(f"{_text(str(name))} = {_toml(item)}" for name, item in value.items())]
+        else:
+            lines.append(f"{key} = {_toml(value)}")
+    path = root / CARD_FILE
+    atomic_write_text(path, "\n".join([*lines, *tables]) + "\n")
+    return path
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _toml(value: object) -> str:
+    return _text(value) if isinstance(value, str) else repr(value)
+
+
+def _text(value: str) -> str:
+    """A TOML basic string; JSON's is the same but for DEL, which TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

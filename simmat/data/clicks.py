@@ -1,0 +1,119 @@
+"""Where a person would click, and what box they would draw."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from simmat.data.regions import EIGHT, Region, region_from_mask
+from simmat.errors import ConfigError, DataError
+from simmat.types import BoolArray, FloatArray
+
+
+def center_click(mask: BoolArray) -> tuple[float, float]:
+    """Return the pixel of a region that is farthest from everything outside of it.
+
+    It is the maximum of the Euclidean distance transform with one background pixel padded around the
+    image, so the image's border counts as outside; among equals the first in raster order.
+
+    Args:
+        mask: (H, W) bool, not empty.
+
+    Returns:
+        (x, y), the centre of that pixel.
+    """
+    return _center(_region(mask))
+
+
+def random_click(mask: BoolArray, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the centre (x, y) of a pixel of a (H, W) mask, all equally likely."""
+    region = _region(mask)
+    inside = np.flatnonzero(region.crop)
+    row, column = divmod(int(inside[rng.integers(len(inside))]), region.crop.shape[1])
+    return float(column + region.box[1]), float(row + region.box[0])
+
+
+def corrective_click(
+    truth: BoolArray, prediction: BoolArray, ignore: BoolArray | None = None
+) -> tuple[tuple[float, float], int] | None:
+    """Return the next click of a person who mends a prediction: the centre of its largest error.
+
+    Errors are the 8-connected components of what is missing and of what is too much; the largest in
+    pixels is clicked at its centre (see `center_click`). What is missing wins against as much too
+    much; among equals of one kind the first in raster order wins.
+
+    Args:
+        truth: (H, W) bool.
+        prediction: (H, W) bool.
+        ignore: (H, W) bool, pixels that are neither right nor wrong.
+
+    Returns:
+        ((x, y), label), label 1 where truth is missing and 0 where there is too much; None where
+        nothing is wrong.
+    """
+    scored = np.ones(truth.shape, dtype=np.bool_) if ignore is None else ~ignore
+    missing = _largest_component(truth & ~prediction & scored)
+    extra = _largest_component(prediction & ~truth & scored)
+    if missing is not None and (extra is None or missing.area >= extra.area):
+        return _center(missing), 1
+    return None if extra is None else (_center(extra), 0)
+
+
+def tight_box(mask: BoolArray) -> FloatArray:
+    """Return the (4,) float32 XYXY box of a (H, W) mask; x1 is its last column + 1, y1 its last row + 1."""
+    y0, x0, y1, x1 = _region(mask).box
+    return np.asarray([x0, y0, x1, y1], dtype=np.float32)
+
+
+def jitter_box(
+    box: FloatArray,
+    size_hw: tuple[int, int],
+    rng: np.random.Generator,
+    fraction: float = 0.1,
+    most_px: float = 20,
+) -> FloatArray:
+    """Move each side of a box a little, as a person draws it (Kirillov et al. 2023, appendix A).
+
+    Args:
+        box: (4,) XYXY in pixels, inside of the image, not empty.
+        size_hw: of the image; the result stays inside.
+        rng: where chance comes from.
+        fraction: most a side moves, as a part of the box's width or height; below 0.5, so the box stays one.
+        most_px: most a side moves, in pixels.
+
+    Returns:
+        (4,) float32 XYXY.
+    """
+    if not 0 <= fraction < 0.5:
+        raise ConfigError(f"box jitter must be at least 0 and below 0.5 of the box, got {fraction}")
+    x0, y0, x1, y1 = (float(value) for value in box)
+    reach = np.minimum(np.asarray([x1 - x0, y1 - y0]) * fraction, most_px)
+    moved = np.asarray([x0, y0, x1, y1]) + rng.uniform(-1, 1, size=4) * np.tile(reach, 2)
+    height, width = size_hw
+    inside: FloatArray = np.clip(moved, 0, np.asarray([width, height, width, height])).astype(np.float32)
+    return inside
+
+
+def _center(region: Region) -> tuple[float, float]:
+    # Nothing outside of the box can be nearer than the pixels just around it, so the crop is enough.
+    distance = ndimage.distance_transform_edt(np.pad(region.crop, 1))[1:-1, 1:-1]
+    row, column = divmod(int(np.argmax(distance)), distance.shape[1])
+    return float(column + region.box[1]), float(row + region.box[0])
+
+
+def _region(mask: BoolArray) -> Region:
+    region = region_from_mask(mask, None)
+    if region is None:
+        raise DataError("a click or a box needs a region with at least one pixel, got an empty mask")
+    return region
+
+
+def _largest_component(mask: BoolArray) -> Region | None:
+    """The largest 8-connected component, the first in raster order among equals; None where the mask is empty."""
+    around = region_from_mask(mask, None)
+    if around is None:
+        return None
+    numbered, _ = ndimage.label(around.crop, structure=EIGHT)
+    sizes = np.bincount(numbered.ravel())
+    largest = int(np.argmax(sizes[1:])) + 1
+    return region_from_mask(numbered == largest, None, around.box[:2])

@@ -1,0 +1,276 @@
+"""Labels from COCO json: polygons and run lengths instead of mask files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from simmat.data.card import DataCard
+from simmat.data.folders import IMAGES, files_by_stem
+from simmat.data.manifest import find_file
+from simmat.data.regions import Label, Region, components, make_label, region_from_mask
+from simmat.data.samples import Listing, Sample, decide_splits
+from simmat.errors import DataError, all_problems
+from simmat.modality import Source
+from simmat.types import BoolArray
+
+ANNOTATIONS = "annotations"
+_SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """The annotations of one image.
+
+    Attributes:
+        size_hw: (H, W) as the json says.
+        annotations: as they stand in the json, in its order.
+    """
+
+    size_hw: tuple[int, int]
+    annotations: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class CocoLabels:
+    """All annotations of a data set.
+
+    Attributes:
+        images: sample id -> annotations.
+        class_names: category id -> name.
+    """
+
+    images: Mapping[str, CocoImage]
+    class_names: Mapping[int, str]
+
+    def label(self, sample_id: str, card: DataCard) -> Label:
+        """Return the regions of one sample by the card's rule; crowds become `ignore`.
+
+        "instances" makes each annotation a region of its category; "classes" joins those of one
+        category; "components" joins them and takes the connected pieces.
+
+        Raises:
+            DataError: an annotation cannot be drawn.
+        """
+        image = self.images[sample_id]
+        ignore = np.zeros(image.size_hw, dtype=np.bool_)
+        drawn: list[tuple[int, BoolArray]] = []
+        for annotation in image.annotations:
+            mask = _draw(annotation, image.size_hw)
+            if annotation.get("iscrowd"):
+                ignore |= mask
+            else:
+                drawn.append((int(annotation["category_id"]), mask))
+        regions: list[Region] = []
+        empty = 0
+        for category, mask in drawn if card.regions == "instances" else _joined(drawn):
+            visible = mask & ~ignore
+            found = components(visible, category) if card.regions == "components" else []
+            if card.regions != "components" and (region := region_from_mask(visible, category)):
+                found = [region]
+            empty += not found
+            regions += found
+        label = make_label(image.size_hw, regions, ignore, card.min_region)
+        return Label(label.size_hw, label.regions, label.ignore, label.dropped + empty)
+
+
+def annotation_files(root: Path) -> dict[str, Path]:
+    """Return the COCO files of a data set: split -> file; the split is "" where one file holds all."""
+    single = root / f"{ANNOTATIONS}.json"
+    found = {"": single} if single.is_file() else {}
+    folder = root / ANNOTATIONS
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        if match := _SPLIT_FILE.fullmatch(path.name):
+            if match[1] in found:
+                raise DataError(f"{folder}: two files for split {match[1]!r}: {found[match[1]].name} and {path.name}")
+            found[match[1]] = path
+    if "" in found and len(found) > 1:
+        raise DataError(f"{root}: annotations.json and annotations/*.json are both there; keep one of them")
+    return found
+
+
+def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) -> tuple[Listing, CocoLabels]:
+    """Read COCO files into samples and labels.
+
+    Images are looked for at `images/FILE_NAME`, `images/SPLIT/FILE_NAME` and `FILE_NAME`; those of
+    several sources at `images/SOURCE/FILE_NAME`, where the ending may be another one.
+
+    Args:
+        root: folder of the data set.
+        sources: of the modality, reference first.
+        files: see `annotation_files`.
+
+    Raises:
+        DataError: all that is wrong, at once.
+    """
+    reader = _Reader(root, tuple(sources))
+    for split, path in files.items():
+        reader.read(split, path)
+    problems = [*reader.problems, *_duplicates(reader.samples)]
+    if problems:
+        raise DataError(all_problems(f"{root}: {len(problems)} problems in its COCO annotations:", problems))
+    if not reader.samples:
+        raise DataError(f"{root}: {', '.join(path.name for path in files.values())} names no image")
+    listing = decide_splits(root, reader.samples, ", ".join(path.name for path in files.values()))
+    return listing, CocoLabels(reader.images, reader.names)
+
+
+@dataclass
+class _Reader:
+    """Reads one json after the other; notes what is wrong."""
+
+    root: Path
+    sources: tuple[Source, ...]
+    problems: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    images: dict[str, CocoImage] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def read(self, split: str, path: Path) -> None:
+        content = _load_json(path)
+        where = path.name
+        for entry in _entries(content, path, "categories", ("id", "name")):
+            number, name = int(entry["id"]), str(entry["name"])
+            if self.names.setdefault(number, name) != name:
+                self.problems.append(f"{where}: category {number} is {name!r}, elsewhere {self.names[number]!r}")
+        by_image: dict[Any, list[Mapping[str, Any]]] = {}
+        entries = _entries(content, path, "images", ("id", "file_name", "height", "width"))
+        for entry in entries:
+            if entry["id"] in by_image:
+                self.problems.append(f"{where}: image id {entry['id']} stands twice")
+            by_image[entry["id"]] = []
+        for annotation in _entries(content, path, "annotations", ("id", "image_id", "category_id")):
+            if problem := self._problem_of(annotation, by_image):
+                self.problems.append(f"{where}: annotation {annotation['id']}: {problem}")
+            else:
+                by_image[annotation["image_id"]].append(annotation)
+        for entry in entries:
+            self._add(split, where, entry, by_image[entry["id"]])
+
+    def _problem_of(self, annotation: Mapping[str, Any], by_image: Mapping[Any, object]) -> str | None:
+        if annotation["image_id"] not in by_image:
+            return f"no image has the id {annotation['image_id']!r}"
+        if annotation["category_id"] not in self.names:
+            return f"no category has the id {annotation['category_id']!r}; ids: {sorted(self.names)}"
+        if not annotation.get("segmentation"):
+            return "it has no segmentation; a box alone is no mask. Draw it, or take the annotation out"
+        return _segmentation_problem(annotation["segmentation"])
+
+    def _add(self, split: str, where: str, entry: Mapping[str, Any], found: list[Mapping[str, Any]]) -> None:
+        name = str(entry["file_name"])
+        files: dict[str, Path] = {}
+        for index, source in enumerate(self.sources):
+            path = self._file(split, name, source, exact=index == 0)
+            if isinstance(path, str):
+                self.problems.append(f"{where}: image {entry['id']}: {path}")
+            else:
+                files[source.name] = path
+        stem = name.rpartition(".")[0] or name
+        self.samples.append(Sample(id=stem, split=split, files=files, mask=None))
+        size = (int(entry["height"]), int(entry["width"]))
+        if min(size) < 1:
+            self.problems.append(f"{where}: image {entry['id']} is {size[1]}x{size[0]}")
+        self.images[stem] = CocoImage(size, tuple(found))
+
+    def _file(self, split: str, name: str, source: Source, *, exact: bool) -> Path | str:
+        """Find one file, or say in words what is wrong."""
+        own = f"{IMAGES}/{source.name}"
+        folders = [own] if len(self.sources) > 1 else [IMAGES, own, "."]
+        folders = [place for folder in folders for place in (folder, f"{folder}/{split}" if split else folder)]
+        for folder in folders:
+            place = self.root / folder
+            if not place.is_dir():
+                continue
+            if exact and isinstance(found := find_file(place, name), Path):
+                if not name.lower().endswith(source.extensions):
+                    return f"{name!r} is not a file of source {source.name!r} ({', '.join(source.extensions)})"
+                return found
+            if not exact:
+                stems, _ = files_by_stem(place, source.extensions)
+                if paths := stems.get(name.rpartition(".")[0]):
+                    return paths[0]
+        return f"{name!r} is in none of {', '.join(dict.fromkeys(folders))}"
+
+
+def _load_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid json: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: COCO json is an object with images, annotations and categories")
+    return content
+
+
+def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Sequence[str]) -> list[Mapping[str, Any]]:
+    entries = content.get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"{path}: COCO json needs a list {key!r}; it has {sorted(content)}")
+    for index, entry in enumerate(entries):
+        if lacking := [name for name in needed if name not in entry]:
+            raise DataError(f"{path}: {key}[{index}] lacks {', '.join(lacking)}")
+    return entries
+
+
+def _duplicates(samples: Sequence[Sample]) -> list[str]:
+    counts = Counter(sample.id for sample in samples)
+    return [f"image {name!r} stands twice" for name, count in counts.items() if count > 1]
+
+
+def _segmentation_problem(segmentation: Any) -> str | None:
+    """Say what is wrong with the form of a segmentation, or None."""
+    if isinstance(segmentation, dict):
+        if not isinstance(segmentation.get("counts"), str | list) or not isinstance(segmentation.get("size"), list):
+            return "its run lengths need 'counts' and 'size'"
+        return None
+    if not isinstance(segmentation, list):
+        return f"its segmentation is a {type(segmentation).__name__}, not polygons or run lengths"
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            return "a polygon needs x,y of at least 3 corners"
+        if not all(isinstance(value, int | float) for value in polygon):
+            return "a polygon holds something that is no number"
+    return None
+
+
+def _draw(annotation: Mapping[str, Any], size_hw: tuple[int, int]) -> BoolArray:
+    """Return one annotation as (H, W) bool."""
+    segmentation = annotation["segmentation"]
+    height, width = size_hw
+    try:
+        if isinstance(segmentation, list):
+            runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        else:
+            runs = _runs(segmentation, size_hw)
+        return np.asarray(coco_mask.decode(runs), dtype=np.bool_)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"annotation {annotation['id']}: its segmentation cannot be drawn: {error}") from None
+
+
+def _runs(segmentation: Mapping[str, Any], size_hw: tuple[int, int]) -> Any:
+    if tuple(segmentation["size"]) != size_hw:
+        raise ValueError(f"run lengths of size {segmentation['size']}, the image is {list(size_hw)} (height, width)")
+    counts = segmentation["counts"]
+    if isinstance(counts, str):
+        return {"size": list(size_hw), "counts": counts.encode()}
+    if sum(counts) != size_hw[0] * size_hw[1] or min(counts) < 0:
+        raise ValueError(f"run lengths add up to {sum(counts)}, the image has {size_hw[0] * size_hw[1]} pixels")
+    return coco_mask.frPyObjects(dict(segmentation), *size_hw)
+
+
+def _joined(drawn: Sequence[tuple[int, BoolArray]]) -> list[tuple[int, BoolArray]]:
+    """Join the masks of one category, categories in rising order."""
+    joined: dict[int, BoolArray] = {}
+    for category, mask in drawn:
+        joined[category] = joined[category] | mask if category in joined else mask
+    return sorted(joined.items())

@@ -1,0 +1,173 @@
+"""A data set on disk: its samples, and one sample's image and label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from simmat.data.card import DataCard, load_card
+from simmat.data.coco import CocoLabels, annotation_files, read_coco
+from simmat.data.folders import MASKS, scan_folders
+from simmat.data.manifest import MANIFEST_FILE, read_manifest
+from simmat.data.masks import read_mask
+from simmat.data.regions import Label, label_from_mask
+from simmat.data.samples import SPLITS, Listing, Sample
+from simmat.errors import ConfigError, DataError
+from simmat.modality import ModalityAdapter
+from simmat.normalize import describe
+from simmat.types import Channel, SensorImage
+
+__all__ = ["Dataset", "Sample", "open_dataset"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples of one sensor with their ground truth; nothing is read before it is asked for.
+
+    Attributes:
+        root: the folder.
+        adapter: the sensor.
+        card: what a region and a missing value are.
+        samples: all of them, each with a split.
+        split_note: one sentence on where the splits come from, to be shown to the user.
+        coco: the labels where a COCO file holds them, else None.
+    """
+
+    root: Path
+    adapter: ModalityAdapter
+    card: DataCard
+    samples: tuple[Sample, ...]
+    split_note: str
+    coco: CocoLabels | None = field(default=None, repr=False)
+
+    def split(self, name: str) -> tuple[Sample, ...]:
+        """Return the samples of "train", "val" or "test".
+
+        Raises:
+            ConfigError: no such split name.
+            DataError: the split is empty.
+        """
+        if name not in SPLITS:
+            raise ConfigError(f"no split {name!r}; splits are {', '.join(SPLITS)}")
+        found = tuple(sample for sample in self.samples if sample.split == name)
+        if not found:
+            have = [split for split in SPLITS if any(sample.split == split for sample in self.samples)]
+            raise DataError(f"{self.root}: the {name} split is empty; it has {', '.join(have)}")
+        return found
+
+    def image(self, sample: Sample) -> SensorImage:
+        """Read one image in physical units, with the card's `nodata` marked invalid.
+
+        Raises:
+            DataError: a file cannot be read, or its channels are not those of the data set's first image.
+        """
+        image = self.card.apply_nodata(self.adapter.load(sample.files))
+        expected = self.loaded_channels
+        if not _same(image.channels, expected):
+            first = self._first.reference.name
+            raise DataError(
+                f"{sample.reference}: its channels are {describe(image.channels)}; those of {first} are "
+                f"{describe(expected)}. All images of a data set must have the same"
+            )
+        return image
+
+    def label(self, sample: Sample, image: SensorImage | None = None) -> Label:
+        """Read the ground truth of one sample.
+
+        Args:
+            sample: of this data set.
+            image: what `image` gave for it. With it, pixels without a measurement in any channel that
+                reaches the network are ignored, and the sizes are compared.
+
+        Raises:
+            DataError: the mask cannot be read, or is not of the image's size.
+        """
+        label = self._read_label(sample)
+        if image is None:
+            return label
+        if label.size_hw != image.size_hw:
+            where = sample.mask or f"COCO annotations of {sample.id}"
+            raise DataError(
+                f"{where}: the mask is {_size(label.size_hw)}, the image {sample.reference} is "
+                f"{_size(image.size_hw)} (width x height); they must be equal"
+            )
+        blind = ~self.adapter.transform(image).valid.any(axis=0)
+        return replace(label, ignore=label.ignore | blind) if blind.any() else label
+
+    def channels(self) -> tuple[Channel, ...]:
+        """The C channels that reach the network: those of the first training image, transformed."""
+        return self._reference[1]
+
+    @property
+    def loaded_channels(self) -> tuple[Channel, ...]:
+        """The channels every image has when loaded, before the adapter's transform."""
+        return self._reference[0]
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Class -> name, from the card or the COCO categories; the card's win."""
+        return {**(self.coco.class_names if self.coco else {}), **self.card.class_names}
+
+    @property
+    def _first(self) -> Sample:
+        return next((sample for sample in self.samples if sample.split == "train"), self.samples[0])
+
+    @cached_property
+    def _reference(self) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
+        image = self.adapter.load(self._first.files)
+        return image.channels, self.adapter.transform(image).channels
+
+    def _read_label(self, sample: Sample) -> Label:
+        if sample.mask is not None:
+            mask = read_mask(sample.mask)
+            return label_from_mask(mask, self.card, zero_means=sample.zero_means, origin=str(sample.mask))
+        if self.coco is None:
+            raise DataError(f"{self.root}: sample {sample.id!r} has no mask")
+        try:
+            return self.coco.label(sample.id, self.card)
+        except DataError as error:
+            raise DataError(f"{self.root}: image {sample.id!r}: {error}") from None
+
+
+def open_dataset(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[str, object] | None = None) -> Dataset:
+    """Open a folder as a data set: `manifest.csv`, COCO json, or `images/` and `masks/` alone.
+
+    Args:
+        root: the folder.
+        adapter: the sensor; its sources are the files of a sample.
+        overrides: fields of the data card from the command line, None where not said.
+
+    Raises:
+        DataError: the folder is no data set, with all that is wrong with it.
+        ConfigError: the card is wrong, or nothing says what a region is.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}; a data set is a folder with images/ and masks/")
+    annotations = annotation_files(folder)
+    if annotations and (folder / MASKS).is_dir():
+        raise DataError(f"{folder}: both masks/ and COCO annotations are there; keep the one that is right")
+    card = load_card(folder, overrides or {}, implied_regions="instances" if annotations else None)
+    if annotations and card.zero_means == "none":
+        raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
+    listing, coco = _list(folder, adapter, annotations)
+    return Dataset(folder, adapter, card, listing.samples, listing.split_note, coco)
+
+
+def _list(folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path]) -> tuple[Listing, CocoLabels | None]:
+    if annotations:
+        return read_coco(folder, adapter.sources, annotations)
+    if (folder / MANIFEST_FILE).is_file():
+        return read_manifest(folder, adapter.sources), None
+    return scan_folders(folder, adapter.sources), None
+
+
+def _same(one: tuple[Channel, ...], other: tuple[Channel, ...]) -> bool:
+    return len(one) == len(other) and all(a.same_quantity(b) for a, b in zip(one, other, strict=True))
+
+
+def _size(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"

@@ -1,0 +1,175 @@
+"""Samples from folders alone: `images/` and `masks/` hold files of the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from simmat.data.masks import JPEG_EXTENSIONS, MASK_EXTENSIONS
+from simmat.data.samples import SPLITS, Listing, Sample, decide_splits
+from simmat.errors import DataError, all_problems
+from simmat.modality import Source
+
+IMAGES = "images"
+MASKS = "masks"
+
+OTHER_SPLIT_NAMES = {
+    "training": "train",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "testing": "test",
+    "eval": "test",
+}
+"""Folder names that surely mean a split; taken for part of an id they would mix the splits."""
+
+
+def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
+    """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM.
+
+    With several sources a sample is `images/SOURCE/STEM.*` for each of them (so it may be with one).
+    `images/train/`, `images/val/` and `images/test/`, with the same folders in `masks/` or none, say
+    the split. Further folders are part of the id. Hidden files are passed over; endings count without
+    regard to case.
+
+    Args:
+        root: folder of the data set.
+        sources: of the modality, reference first.
+
+    Raises:
+        DataError: all that is wrong, at once.
+    """
+    missing = [f"no folder {name}/" for name in (IMAGES, MASKS) if not (root / name).is_dir()]
+    if missing:
+        raise DataError(
+            all_problems(
+                f"{root}: not a data set: put images into images/ and masks of the same names into masks/, "
+                "or write a manifest.csv (id,split,image,mask), or a COCO annotations.json:",
+                missing,
+            )
+        )
+    scan = _Scan(root, tuple(sources))
+    samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
+    problems = [*scan.problems, *scan.unused_masks()]
+    if problems:
+        raise DataError(all_problems(f"{root}: {len(problems)} problems:", problems))
+    return decide_splits(root, sorted(samples, key=lambda sample: sample.id), "the folders of images/")
+
+
+def files_by_stem(folder: Path, extensions: Iterable[str]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Return the visible files below a folder: those with one of the endings by relative path without it, and the rest.
+
+    Keys have "/" between folders.
+    """
+    endings = sorted(extensions, key=len, reverse=True)
+    found: dict[str, list[Path]] = {}
+    others: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if any(part.startswith(".") for part in relative.parts) or not path.is_file():
+            continue
+        ending = next((ending for ending in endings if path.name.lower().endswith(ending)), None)
+        if ending is None:
+            others.append(path)
+        else:
+            found.setdefault(relative.as_posix()[: -len(ending)], []).append(path)
+    return found, others
+
+
+@dataclass
+class _Scan:
+    """One walk through a data set's folders; notes what is wrong."""
+
+    root: Path
+    sources: tuple[Source, ...]
+    problems: list[str] = field(default_factory=list)
+    masks: dict[str, list[Path]] = field(init=False)
+    used: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.masks, others = files_by_stem(self.root / MASKS, (*MASK_EXTENSIONS, *JPEG_EXTENSIONS))
+        self.problems += [
+            f"{self._name(path)}: no mask format; allowed: {', '.join(MASK_EXTENSIONS)}" for path in others
+        ]
+        for paths in self.masks.values():
+            if len(paths) > 1:
+                self.problems.append(f"two masks of one name: {', '.join(map(self._name, paths))}")
+
+    def splits(self) -> list[tuple[str, Path]]:
+        """Return the folders to search with their split; the split is "" where folders do not say it."""
+        images = self.root / IMAGES
+        names = {path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        self.problems += [
+            f"images/{name}/: splits are called {', '.join(SPLITS)}; rename it to {OTHER_SPLIT_NAMES[name.lower()]!r}"
+            for name in sorted(names)
+            if name.lower() in OTHER_SPLIT_NAMES
+        ]
+        named = [split for split in SPLITS if split in names]
+        if not named:
+            return [("", images)]
+        beside = sorted(names - set(named) - set(OTHER_SPLIT_NAMES))
+        loose = sorted(path.name for path in images.iterdir() if path.is_file() and not path.name.startswith("."))
+        if beside or loose:
+            self.problems.append(
+                f"images/ holds {', '.join((beside + loose)[:3])} beside {', '.join(f'{n}/' for n in named)}; "
+                "move everything into the folders of the splits"
+            )
+        return [(split, images / split) for split in named]
+
+    def samples(self, split: str, folder: Path) -> list[Sample]:
+        """Return the samples of one split's folder."""
+        by_source = {source.name: self._images(folder, source) for source in self.sources}
+        stems = sorted(set().union(*by_source.values()))
+        if not stems:
+            endings = ", ".join(self.sources[0].extensions)
+            self.problems.append(f"{self._name(folder)}/ holds no image ({endings})")
+        return [self._sample(split, stem, by_source) for stem in stems]
+
+    def unused_masks(self) -> list[str]:
+        """Name the masks that no image asked for."""
+        return [
+            f"{self._name(paths[0])}: a mask without an image"
+            for stem, paths in sorted(self.masks.items())
+            if stem not in self.used
+        ]
+
+    def _images(self, folder: Path, source: Source) -> dict[str, Path]:
+        own = folder / source.name
+        if len(self.sources) > 1 and not own.is_dir():
+            self.problems.append(f"no folder {self._name(own)}/ for source {source.name!r}")
+            return {}
+        found, others = files_by_stem(own if own.is_dir() else folder, source.extensions)
+        for path in others:
+            self.problems.append(
+                f"{self._name(path)}: not a file of source {source.name!r} ({', '.join(source.extensions)})"
+            )
+        for paths in found.values():
+            if len(paths) > 1:
+                self.problems.append(f"two images of one name: {', '.join(map(self._name, paths))}")
+        return {stem: paths[0] for stem, paths in found.items()}
+
+    def _sample(self, split: str, stem: str, by_source: dict[str, dict[str, Path]]) -> Sample:
+        name = f"{split}/{stem}" if split else stem
+        lacking = [source for source, found in by_source.items() if stem not in found]
+        if lacking:
+            self.problems.append(f"sample {name!r} has no file of {', '.join(map(repr, lacking))}")
+        return Sample(
+            id=name,
+            split=split,
+            files={source: found[stem] for source, found in by_source.items() if stem in found},
+            mask=self._mask(name, stem),
+        )
+
+    def _mask(self, name: str, stem: str) -> Path:
+        key = name if name in self.masks else stem
+        if key not in self.masks:
+            self.problems.append(f"image {name!r} has no mask: masks/{name}.png")
+            return self.root / "missing"
+        if key in self.used:
+            self.problems.append(f"masks/{key}: the mask of two images; put masks into masks/train/ and so on")
+        self.used.add(key)
+        return self.masks[key][0]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()

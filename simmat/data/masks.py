@@ -1,0 +1,104 @@
+"""Label images: one integer a pixel, read without any conversion of values."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image
+
+from simmat.errors import DataError
+
+MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
+"""File endings a label image may have."""
+
+JPEG_EXTENSIONS = (".jpg", ".jpeg")
+
+LabelArray = npt.NDArray[np.int64]
+
+_COLOUR = (
+    "colours are not label numbers. Save one plane of integers: 0 for background, then 1, 2, 3 … "
+    "for each object or class (8 or 16 bit PNG)"
+)
+_JPEG = "JPEG changes label values; save the mask as PNG from the original"
+
+
+def read_mask(path: Path) -> LabelArray:
+    """Read a label image.
+
+    Args:
+        path: 1-, 8-, 16- or 32-bit PNG, TIFF or BMP of one plane, a palette image (its indices are the
+            labels), or an (H, W) .npy of integers, booleans or whole floats.
+
+    Returns:
+        (H, W) int64; 1-bit images give 0 and 1.
+
+    Raises:
+        DataError: missing or damaged file, colours, fractions, JPEG, more than one page; it names the path.
+    """
+    suffix = path.suffix.lower()
+    if suffix in JPEG_EXTENSIONS:
+        raise DataError(f"{path}: {_JPEG}")
+    if suffix not in MASK_EXTENSIONS:
+        raise DataError(f"{path}: {suffix or 'no ending'} is no mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such mask file")
+    values = _read_npy(path) if suffix == ".npy" else _read_picture(path)
+    return _whole_numbers(path, values)
+
+
+def _read_npy(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as .npy: {error}") from None
+    if not isinstance(values, np.ndarray):
+        raise DataError(f"{path}: an archive of arrays, not one array")
+    return values
+
+
+def _read_picture(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                if picture.format in ("JPEG", "MPO"):
+                    raise DataError(f"{path}: a JPEG under another name; {_JPEG}")
+                if getattr(picture, "n_frames", 1) > 1:
+                    raise DataError(f"{path}: {getattr(picture, 'n_frames', 1)} pages; a mask has one")
+                if len(picture.getbands()) > 1:
+                    raise DataError(f"{path}: the mask has planes {'+'.join(picture.getbands())}; {_COLOUR}")
+                return np.asarray(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            return _read_tiff(path)
+        raise DataError(f"{path}: cannot be read as a mask: {error}") from None
+
+
+def _read_tiff(path: Path) -> npt.NDArray[np.generic]:
+    """Read what Pillow does not know, such as 64-bit integers."""
+    try:
+        return np.asarray(tifffile.imread(path))
+    except Exception as error:  # tifffile raises whatever a damaged tag leads to
+        raise DataError(f"{path}: cannot be read as a mask: {error}") from None
+
+
+def _whole_numbers(path: Path, values: npt.NDArray[np.generic]) -> LabelArray:
+    if values.ndim != 2:
+        hint = f"; {_COLOUR}" if values.ndim == 3 else ""
+        raise DataError(f"{path}: a mask is (H, W), got an array of shape {values.shape}{hint}")
+    if values.size == 0:
+        raise DataError(f"{path}: the mask has no pixel, its shape is {values.shape}")
+    if values.dtype.kind == "f":
+        numbers = values.astype(np.float64)
+        if not np.isfinite(numbers).all() or (numbers != np.round(numbers)).any():
+            raise DataError(
+                f"{path}: the mask holds fractions or NaN ({values.dtype}, {np.nanmin(numbers):g} to "
+                f"{np.nanmax(numbers):g}), labels are whole numbers; threshold or round it yourself first"
+            )
+    elif values.dtype.kind not in "bui":
+        raise DataError(f"{path}: a mask holds integers, got dtype {values.dtype}")
+    return values.astype(np.int64)

@@ -1,0 +1,166 @@
+"""Regions: the objects a label image holds, by the rule the data card states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from simmat.data.card import DataCard
+from simmat.data.masks import LabelArray
+from simmat.data.samples import ZeroMeans
+from simmat.errors import DataError
+from simmat.types import BoolArray
+
+Box = tuple[int, int, int, int]
+"""(y0, x0, y1, x1) in pixels, y1 and x1 exclusive."""
+
+EIGHT = np.ones((3, 3), dtype=np.bool_)
+"""Neighbourhood of connected components: pixels that touch at a corner are connected."""
+
+_DENSE_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Region:
+    """One object of an image.
+
+    Attributes:
+        class_id: label value or COCO category; None where the label says instances only.
+        box: (y0, x0, y1, x1) in pixels of the image, y1 and x1 exclusive; not empty.
+        crop: (y1 - y0, x1 - x0) bool, the region within its box.
+    """
+
+    class_id: int | None
+    box: Box
+    crop: BoolArray
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(np.count_nonzero(self.crop))
+
+    def mask(self, size_hw: tuple[int, int]) -> BoolArray:
+        """Return the region as (H, W) bool."""
+        full = np.zeros(size_hw, dtype=np.bool_)
+        y0, x0, y1, x1 = self.box
+        full[y0:y1, x0:x1] = self.crop
+        return full
+
+
+@dataclass(frozen=True)
+class Label:
+    """The ground truth of one image.
+
+    Attributes:
+        size_hw: (H, W) in pixels.
+        regions: sorted by label value, then by first pixel in raster order; they overlap only where the
+            data set's own annotations do.
+        ignore: (H, W) bool, True where there is no ground truth or no measurement.
+        dropped: regions left out because they are smaller than the card's `min_region`.
+    """
+
+    size_hw: tuple[int, int]
+    regions: tuple[Region, ...]
+    ignore: BoolArray
+    dropped: int = 0
+
+
+def label_from_mask(
+    mask: LabelArray, card: DataCard, *, zero_means: ZeroMeans | None = None, origin: str = ""
+) -> Label:
+    """Find the regions of a label image by the card's rule.
+
+    "instances": all pixels of one value are a region, its class unknown. "classes": the same, and the
+    value is the class. "components": each 8-connected component of a value is a region of that class.
+    Value 0 makes regions only where zero means "none"; the ignored value never does.
+
+    Args:
+        mask: (H, W) whole numbers.
+        card: the rule.
+        zero_means: overrides the card's for this image.
+        origin: where the mask came from, for messages.
+
+    Raises:
+        DataError: negative values that the card does not ignore.
+    """
+    ignore = mask == card.ignore if card.ignore is not None else np.zeros(mask.shape, dtype=np.bool_)
+    zero = zero_means or card.zero_means
+    found = [
+        region
+        for value, box, crop in _values(mask, origin, card.ignore)
+        if value != 0 or zero == "none"
+        for region in _regions_of(value, box, crop, card)
+    ]
+    return make_label((int(mask.shape[0]), int(mask.shape[1])), found, ignore, card.min_region)
+
+
+def make_label(size_hw: tuple[int, int], regions: Sequence[Region], ignore: BoolArray, min_region: int) -> Label:
+    """Make a label of the regions of at least `min_region` pixels; the others are counted."""
+    kept = tuple(region for region in regions if region.area >= min_region)
+    return Label(size_hw, kept, ignore, len(regions) - len(kept))
+
+
+def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> Region | None:
+    """Return the True pixels of a mask as a region, or None where there is none.
+
+    Args:
+        mask: (h, w) bool.
+        class_id: of the region.
+        offset_yx: where the mask's first pixel lies in the image.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    dy, dx = offset_yx
+    return Region(class_id, (y0 + dy, x0 + dx, y1 + dy, x1 + dx), np.ascontiguousarray(mask[y0:y1, x0:x1]))
+
+
+def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> list[Region]:
+    """Return the 8-connected components of a mask as regions, by first pixel in raster order."""
+    numbered, _ = ndimage.label(mask, structure=EIGHT)
+    regions = []
+    for number, place in enumerate(ndimage.find_objects(numbered), start=1):
+        corner = (place[0].start + offset_yx[0], place[1].start + offset_yx[1])
+        region = region_from_mask(numbered[place] == number, class_id, corner)
+        if region is not None:
+            regions.append(region)
+    return regions
+
+
+def _regions_of(value: int, box: Box, crop: BoolArray, card: DataCard) -> list[Region]:
+    if card.regions == "components":
+        return components(crop, value, box[:2])
+    return [Region(value if card.regions == "classes" else None, box, crop)]
+
+
+def _values(mask: LabelArray, origin: str, ignored: int | None) -> Iterator[tuple[int, Box, BoolArray]]:
+    """Yield each label value but the ignored one with its box and its pixels in the box, in rising order."""
+    values, numbered = _number_values(mask)
+    negative = [value for value in values.tolist() if value < 0 and value != ignored]
+    if negative:
+        raise DataError(
+            f"{origin or 'mask'}: label values {negative[:5]} are negative; labels count from 0. If one means "
+            f"'no ground truth here', say so: --ignore {negative[0]} or ignore = {negative[0]} in card.toml"
+        )
+    for number, place in enumerate(ndimage.find_objects(numbered), start=1):
+        value = int(values[number - 1])
+        if value != ignored:
+            rows, columns = place
+            yield value, (rows.start, columns.start, rows.stop, columns.stop), numbered[place] == number
+
+
+def _number_values(mask: LabelArray) -> tuple[LabelArray, npt.NDArray[np.int32]]:
+    """Return the V label values in rising order and the mask with them numbered 1 to V: (V,), (H, W)."""
+    low, high = int(mask.min()), int(mask.max())
+    if low >= 0 and high < _DENSE_LIMIT:  # counting is several times faster than sorting
+        values = np.flatnonzero(np.bincount(mask.ravel()))
+        table = np.zeros(high + 1, dtype=np.int32)
+        table[values] = np.arange(1, len(values) + 1)
+        return values.astype(np.int64), table[mask]
+    unique, inverse = np.unique(mask, return_inverse=True)
+    return unique.astype(np.int64), (inverse.reshape(mask.shape) + 1).astype(np.int32)

@@ -1,0 +1,121 @@
+"""One sample of a data set, and the rule by which samples fall into splits where nobody said so."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from simmat.errors import DataError
+
+SPLITS = ("train", "val", "test")
+"""The names a split can have."""
+
+SHARE = 0.15
+"""Part of the images that goes to val and to test where the data set names no split."""
+
+ZeroMeans = Literal["background", "none", "unlabelled"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its ground truth, as paths.
+
+    Attributes:
+        id: unique within the data set.
+        split: "train", "val" or "test"; "" while nobody decided.
+        files: source name -> file, in the order of the adapter's sources, the reference first.
+        mask: label image, or None where the labels are in a COCO file.
+        extra: what else `manifest.csv` says about it, column -> text.
+        zero_means: what label value 0 means in this sample, where its row overrides the data card.
+    """
+
+    id: str
+    split: str
+    files: Mapping[str, Path]
+    mask: Path | None
+    extra: Mapping[str, str] = field(default_factory=dict)
+    zero_means: ZeroMeans | None = None
+
+    @property
+    def reference(self) -> Path:
+        """The file of the reference source, whose pixel grid is the original image."""
+        return next(iter(self.files.values()))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The samples of a folder.
+
+    Attributes:
+        samples: in the order of the manifest, or sorted by id; each has a split.
+        split_note: one sentence on where the splits come from, to be shown to the user.
+    """
+
+    samples: tuple[Sample, ...]
+    split_note: str
+
+
+def decide_splits(root: Path, samples: Sequence[Sample], said_by: str) -> Listing:
+    """Put samples without a split into one, by the hash of their ids.
+
+    Without any split, 15 % of the images go to val, 15 % to test and the rest to train. With a train
+    split and no val, 15 % of train become val. Samples that share a reference file stay together. The
+    rule is the order of sha256(id), so it needs no seed and does not depend on the order of the files.
+
+    Args:
+        root: folder of the data set, for messages.
+        samples: all with a split or all without.
+        said_by: what names the splits ("manifest.csv", "the folders of images/").
+
+    Raises:
+        DataError: too few images to cut.
+    """
+    groups = _groups(samples)
+    if not any(sample.split for sample in samples):
+        share = max(round(SHARE * len(groups)), 1)
+        if len(groups) < 3:
+            raise DataError(
+                f"{root}: {len(groups)} images cannot be cut into train, val and test; "
+                "at least 3 are needed, or a split column in manifest.csv"
+            )
+        chosen = dict.fromkeys(groups, "train")
+        chosen |= dict.fromkeys(groups[:share], "val") | dict.fromkeys(groups[share : 2 * share], "test")
+        return Listing(
+            _with_splits(samples, chosen),
+            f"No split is named in {root}: by the hash of the ids, {len(groups) - 2 * share} images are train, "
+            f"{share} val and {share} test.",
+        )
+    named = {sample.split for sample in samples}
+    if "train" in named and "val" not in named:
+        training = _groups([sample for sample in samples if sample.split == "train"])
+        share = max(round(SHARE * len(training)), 1)
+        if len(training) < 2:
+            raise DataError(f"{root}: {said_by} names one train image and no val; at least 2 train images are needed")
+        chosen = dict.fromkeys(training[:share], "val")
+        return Listing(
+            _with_splits(samples, chosen),
+            f"{said_by} of {root} names no val split: by the hash of the ids, {share} of the {len(training)} train "
+            "images are val.",
+        )
+    return Listing(tuple(samples), f"The splits are those of {said_by} in {root}.")
+
+
+def _groups(samples: Sequence[Sample]) -> list[Path]:
+    """The reference files, in the order of the hash of their first id."""
+    first: dict[Path, str] = {}
+    for sample in samples:
+        first[sample.reference] = min(sample.id, first.get(sample.reference, sample.id))
+    return sorted(first, key=lambda path: (hashlib.sha256(first[path].encode()).hexdigest(), first[path]))
+
+
+def _with_splits(samples: Sequence[Sample], chosen: Mapping[Path, str]) -> tuple[Sample, ...]:
+    """Change the split of samples whose reference file is chosen, where it is open or train."""
+    return tuple(
+        replace(sample, split=chosen[sample.reference])
+        if sample.split in ("", "train") and sample.reference in chosen
+        else sample
+        for sample in samples
+    )
