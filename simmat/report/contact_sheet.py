@@ -98,9 +98,7 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top:
         if drawn is not None:
             sheet.paste(drawn, (left + (cell[0] - inner[0]) // 2, upper + (cell[1] - inner[1]) // 2))
         else:
-            draw.text(
-                (left + cell[0] // 2, upper + cell[1] // 2), "no prediction", font=small, fill=FAINT, anchor="mm"
-            )
+            draw.text((left + cell[0] // 2, upper + cell[1] // 2), "no prediction", font=small, fill=FAINT, anchor="mm")
 
 
 def _write_scores(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell_px: int) -> None:

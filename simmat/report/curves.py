@@ -89,7 +89,7 @@ def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
     _draw_loss(top, _series(records, "train", "loss"), colours)
     _draw_miou(bottom, _series(records, "val", "miou"), _series(records, "val", "zero_shot_miou"), colours)
     bottom.set_xlabel("step", color=colours["faint"])
-    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
     bottom.set_xlim(left=0)
     for axes in (top, bottom):
         _style(axes, colours)
@@ -127,9 +127,9 @@ def _draw_miou(axes: Axes, points: Points, zero_shot: Points, colours: Mapping[s
     if not points:
         return _say(axes, "no validation yet", colours)
     steps, values = zip(*points, strict=True)
-    axes.plot(steps, values, color=colours["line"], lw=1.6, marker="o", ms=3.5)
+    axes.plot(steps, values, color=colours["line"], lw=1.6, marker="o", ms=3.5, clip_on=False, zorder=3)
     best_step, best = max(points, key=lambda point: (point[1], -point[0]))
-    axes.plot([best_step], [best], marker="o", ms=7, mfc="none", mec=colours["best"], mew=1.6)
+    axes.plot([best_step], [best], marker="o", ms=7, mfc="none", mec=colours["best"], mew=1.6, clip_on=False, zorder=4)
     label = f"best {best:.3f} at step {best_step:.0f}"
     labels = [(label, colours["best"])]
     if zero_shot:
@@ -142,13 +142,21 @@ def _draw_miou(axes: Axes, points: Points, zero_shot: Points, colours: Mapping[s
 
 def _label_above(axes: Axes, labels: Sequence[tuple[str, str]]) -> None:
     """Write the labels right-aligned in the title's line, where no curve can pass beneath them."""
-    left: Artist | None = None
+    left: Artist | str = "axes fraction"
+    corner, shift = (1.0, 1.03), (0, 0)
     for text, colour in reversed(labels):
-        if left is None:
-            place = {"xy": (1, 1.03), "xycoords": "axes fraction", "xytext": (0, 0)}
-        else:
-            place = {"xy": (0, 0), "xycoords": left, "xytext": (-12, 0)}
-        left = axes.annotate(text, **place, textcoords="offset points", ha="right", va="bottom", fontsize=9, color=colour)
+        left = axes.annotate(
+            text,
+            corner,
+            shift,
+            xycoords=left,
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=9,
+            color=colour,
+        )
+        corner, shift = (0.0, 0.0), (-12, 0)
 
 
 def _say(axes: Axes, text: str, colours: Mapping[str, str]) -> None:

@@ -54,7 +54,7 @@ def display_rgb(image: SensorImage) -> PictureArray:
     else:
         planes = [np.rint(stretch(plane, good) * 255) for plane, good in zip(data, valid, strict=True)]
         picture = np.stack(planes * 3 if len(planes) == 1 else planes).astype(np.uint8)
-    return hatch(np.ascontiguousarray(picture.transpose(1, 2, 0)), ~valid.all(axis=0))  # (3, H, W) -> (H, W, 3)
+    return hatch(np.ascontiguousarray(picture.transpose(1, 2, 0)), np.any(~valid, axis=0))  # (3, H, W) -> (H, W, 3)
 
 
 def display_channels(channels: Sequence[Channel]) -> tuple[int, ...]:
