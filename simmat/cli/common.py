@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 
 from simmat.plugins import Registry, load_plugins
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def json_option(command: Command) -> Command:
+    """Decorate a command with --json; its parameter is `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print json.")(command)
 
 
 def load_registry() -> Registry:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import load_registry, print_json, print_table
+from simmat.cli.common import json_option, load_registry, print_json, print_table
 from simmat.cli.modalities import print_conflicts
 from simmat.foundation import FoundationSpec
 from simmat.plugins import Registry
@@ -20,7 +20,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print json.")
+@json_option
 def list_foundations(as_json: bool) -> None:
     """List the foundation models that can be tuned, and where their weights are."""
     registry = load_registry()

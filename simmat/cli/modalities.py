@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import load_registry, print_json, print_table
+from simmat.cli.common import json_option, load_registry, print_json, print_table
 from simmat.modality import ModalityAdapter
 from simmat.plugins import Registry
 from simmat.types import Channel
@@ -19,7 +19,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print json.")
+@json_option
 def list_modalities(as_json: bool) -> None:
     """List the installed sensors; join several by "+", as in rgb+thermal."""
     registry = load_registry()
@@ -39,7 +39,7 @@ def list_modalities(as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print json.")
+@json_option
 def show(name: str, as_json: bool) -> None:
     """Show the channels and files of sensor NAME (or of a composition such as rgb+thermal)."""
     registry = load_registry()

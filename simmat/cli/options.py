@@ -14,13 +14,19 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from annotated_types import Ge, Gt, Le, Lt
 
+from simmat.cli.common import json_option
 from simmat.config import TrainConfig, option_name, parse_channels
 
+__all__ = [
+    "checkpoint_option",
+    "config_options",
+    "data_options",
+    "device_option",
+    "json_option",
+    "sensor_options",
+]
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-DATA_FIELDS = ("modality", "data", "channels", "regions", "min_region", "nodata", "ignore", "zero_means")
-"""What says how a data set is to be read."""
-
 
 class ChannelList(click.ParamType):
     """Channels by name or index: "0-6,8" or "red,nir"."""
@@ -49,17 +55,18 @@ class KeyValue(click.ParamType):
         key, equals, text = value.partition("=")
         if not equals or not key.strip():
             self.fail(f"{value!r} must be KEY=VALUE, such as rank=8", param, ctx)
+        name = key.strip().replace("-", "_")
         try:
-            return key.strip(), tomllib.loads(f"value = {text}")["value"]
+            return name, tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
-            return key.strip(), text
+            return name, text
 
 
 def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Decorate a command with the options of these `TrainConfig` fields, in this order.
+    """Decorate a command with the options of these `TrainConfig` fields, in this order; no field means all.
 
     An option that is not given is None, so that a config file and the defaults can fill it; the
-    command's parameter has the field's name.
+    command's parameter has the field's name. Tables take KEY=VALUE, repeated.
 
     Args:
         fields: names of fields.
@@ -67,16 +74,31 @@ def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Co
     """
 
     def decorate(command: Command) -> Command:
-        for field in reversed(fields):
+        for field in reversed(fields or tuple(TrainConfig.model_fields)):
             command = _option(field, required=field in required)(command)
         return command
 
     return decorate
 
 
+def sensor_options(command: Command) -> Command:
+    """Add --modality, which is required, and --channels."""
+    return config_options("modality", "channels", required=("modality",))(command)
+
+
 def data_options(command: Command) -> Command:
-    """Decorate a command with the options that say how a data set is to be read; --modality and --data are required."""
-    return config_options(*DATA_FIELDS, required=("modality", "data"))(command)
+    """Add what says how masks and missing values are to be read; what is not given is as the data card says."""
+    return config_options("regions", "min_region", "nodata", "ignore", "zero_means")(command)
+
+
+def checkpoint_option(command: Command) -> Command:
+    """Add --checkpoint."""
+    return config_options("checkpoint")(command)
+
+
+def device_option(command: Command) -> Command:
+    """Add --device; not given is None, which means auto."""
+    return config_options("device")(command)
 
 
 def _option(field: str, *, required: bool) -> Callable[[Command], Command]:

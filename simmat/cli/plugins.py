@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import print_json, print_table
+from simmat.cli.common import json_option, print_json, print_table
 from simmat.plugins import PluginReport, Registry, load_plugins
 
 _PLURAL = {
@@ -24,7 +24,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print json.")
+@json_option
 def list_plugins(as_json: bool) -> None:
     """List every plugin with its package, version, what it gives, and what failed and why."""
     registry = load_plugins()
