@@ -73,7 +73,8 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
     path = (cache_folder() if cache is None else cache) / file.filename
     if not path.is_file():
         raise WeightsError(
-            f"the weights of {spec.name!r} are not here ({path} is missing); run `simmat foundations fetch {spec.name}`, "
+            f"the weights of {spec.name!r} are not here ({path} is missing); "
+            f"run `simmat foundations fetch {spec.name}`, "
             "give a file with --checkpoint PATH, or start from random weights with --from-scratch"
         )
     _check_size(path, file, f"run `simmat foundations fetch {spec.name}` to load it anew")
@@ -125,7 +126,8 @@ def sha256_of(path: Path) -> str:
 def _given(spec: FoundationSpec, checkpoint: Path) -> Path:
     if spec.weights is None:
         raise WeightsError(
-            f"foundation model {spec.name!r} is random from its seed and takes no weight file, got --checkpoint {checkpoint}"
+            f"foundation model {spec.name!r} is random from its seed and takes no weight file, "
+            f"got --checkpoint {checkpoint}"
         )
     if not checkpoint.is_file():
         kind = "is a folder" if checkpoint.is_dir() else "does not exist"
