@@ -28,40 +28,6 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-class ChannelList(click.ParamType):
-    """Channels by name or index: "0-6,8" or "red,nir"."""
-
-    name = "LIST"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read the list; see `simmat.config.parse_channels`."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return parse_channels(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class KeyValue(click.ParamType):
-    """An option of a part: "rank=8"; the value is read as TOML, and as text where it is none."""
-
-    name = "KEY=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Split at the first "="."""
-        if not isinstance(value, str):
-            return value
-        key, equals, text = value.partition("=")
-        if not equals or not key.strip():
-            self.fail(f"{value!r} must be KEY=VALUE, such as rank=8", param, ctx)
-        name = key.strip().replace("-", "_")
-        try:
-            return name, tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            return name, text
-
-
 def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Command], Command]:
     """Decorate a command with the options of these `TrainConfig` fields, in this order; no field means all.
 
@@ -102,19 +68,18 @@ def device_option(command: Command) -> Command:
 
 
 def _option(field: str, *, required: bool) -> Callable[[Command], Command]:
-    info = TrainConfig.model_fields[field]
+    info, flag = TrainConfig.model_fields[field], option_name(field)
     settings: dict[str, Any] = {"default": None, "required": required, "help": _help(field)}
-    if field == "channels":
-        return click.option(option_name(field), field, type=ChannelList(), **settings)
     core = _core(info.annotation)
+    if field == "channels":
+        return click.option(flag, field, metavar="LIST", callback=_as_channels, **settings)
     if get_origin(core) is dict:
-        singular = option_name(field).removesuffix("s")
-        return click.option(singular, field, type=KeyValue(), multiple=True, callback=_as_table, **settings)
+        settings |= {"metavar": "KEY=VALUE", "multiple": True, "callback": _as_table}
+        return click.option(flag.removesuffix("s"), field, **settings)
     if core is bool:
-        name = option_name(field)
-        both = f"{name}/--no-{name.removeprefix('--')}" if info.default else name
+        both = f"{flag}/--no-{flag.removeprefix('--')}" if info.default else flag
         return click.option(both, field, is_flag=True, **settings)
-    return click.option(option_name(field), field, type=_click_type(core, info.metadata), **settings)
+    return click.option(flag, field, **_kind(core, info.metadata), **settings)
 
 
 def _help(field: str) -> str:
@@ -133,28 +98,47 @@ def _core(annotation: Any) -> Any:
     return annotation
 
 
-def _click_type(core: Any, metadata: list[Any]) -> click.ParamType:
+def _kind(core: Any, metadata: list[Any]) -> dict[str, Any]:
+    """Return click's type and metavar for a field of this type and these bounds."""
     if get_origin(core) is Literal:
-        return click.Choice(list(get_args(core)))
+        return {"type": click.Choice(list(get_args(core)))}
     if core is Path:
-        return click.Path(path_type=Path)
+        return {"type": click.Path(path_type=Path)}
     if core not in (int, float):
-        return click.STRING
+        return {"type": click.STRING}
     low = next((m for m in metadata if isinstance(m, Ge | Gt)), None)
     high = next((m for m in metadata if isinstance(m, Le | Lt)), None)
-    bounds = {
+    bounds: dict[str, Any] = {
         "min": low.ge if isinstance(low, Ge) else low.gt if isinstance(low, Gt) else None,
         "min_open": isinstance(low, Gt),
         "max": high.le if isinstance(high, Le) else high.lt if isinstance(high, Lt) else None,
         "max_open": isinstance(high, Lt),
     }
-    range_type: Any = click.IntRange if core is int else click.FloatRange
-    made: click.ParamType = range_type(**bounds)
-    return made
+    metavar = "INT" if core is int else "NUMBER"
+    if low is None and high is None:
+        return {"type": core, "metavar": metavar}
+    return {"type": (click.IntRange if core is int else click.FloatRange)(**bounds), "metavar": metavar}
 
 
-def _as_table(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any] | None:
-    keys = [key for key, _ in pairs]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise click.BadParameter(f"{', '.join(twice)} is given more than once", ctx, param)
-    return dict(pairs) or None
+def _as_channels(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str | int, ...] | None:
+    try:
+        return None if text is None else parse_channels(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+def _as_table(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Any] | None:
+    """Read KEY=VALUE items; a value is read as TOML, and as text where it is none. No item gives None."""
+    table: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        name = key.strip().replace("-", "_")
+        if not equals or not name:
+            raise click.BadParameter(f"{item!r} must be KEY=VALUE, such as rank=8", ctx, param)
+        if name in table:
+            raise click.BadParameter(f"{name} is given more than once", ctx, param)
+        try:
+            table[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[name] = text
+    return table or None
