@@ -26,7 +26,7 @@ SMOOTHED_FROM = 40
 """With this many losses or more, a running mean is drawn over the single ones."""
 
 LIGHT = {"ground": "#ffffff", "text": "#24292f", "faint": "#6b7280", "line": "#0072b2", "best": "#d55e00"}
-DARK = {"ground": "#16181d", "text": "#e6e8ec", "faint": "#9aa1ad", "line": "#56b4e9", "best": "#e69f00"}
+DARK = {"ground": "#101216", "text": "#e6e8ec", "faint": "#9aa1ad", "line": "#56b4e9", "best": "#e69f00"}
 
 
 def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark: bool = False) -> Path:
@@ -35,7 +35,7 @@ def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark
     Args:
         metrics: records, or the path of a `metrics.jsonl`:
             `{"kind": "train", "step": 50, "loss": 0.8, ...}` and
-            `{"kind": "val", "step": 50, "miou": 0.4, "zero_shot_miou": 0.2, ...}` (the last key where known).
+                `{"kind": "val", "step": 50, "miou_object": 0.4, "zero_shot_miou": 0.2, ...}` (the last key where known).
             Of two records of one kind and step, as after a resumed run, the later one counts.
         out: a file ending in .png or .svg; written whole or not at all.
         dark: light text on a dark ground.
@@ -87,7 +87,7 @@ def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
     FigureCanvasAgg(figure)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
     _draw_loss(top, _series(records, "train", "loss"), colours)
-    _draw_miou(bottom, _series(records, "val", "miou"), _series(records, "val", "zero_shot_miou"), colours)
+    _draw_miou(bottom, _series(records, "val", "miou_object"), _series(records, "val", "zero_shot_miou"), colours)
     bottom.set_xlabel("step", color=colours["faint"])
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
     bottom.set_xlim(left=0)
