@@ -1,1 +1,1 @@
-"""..."""
+"""Data sets: samples on disk, what a region is, prompts, augmentation, statistics, checks."""

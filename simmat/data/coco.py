@@ -23,6 +23,7 @@ from simmat.modality import Source
 from simmat.types import BoolArray
 
 ANNOTATIONS = "annotations"
+_Types = type | tuple[type, ...]
 _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
 
 
@@ -68,7 +69,7 @@ class CocoLabels:
             if annotation.get("iscrowd"):
                 ignore |= mask
             else:
-                drawn.append((int(annotation["category_id"]), mask))
+                drawn.append((annotation["category_id"], mask))
         regions: list[Region] = []
         empty = 0
         for category, mask in drawn if card.regions == "instances" else _joined(drawn):
@@ -133,21 +134,24 @@ class _Reader:
     samples: list[Sample] = field(default_factory=list)
     images: dict[str, CocoImage] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
+    stems: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
 
     def read(self, split: str, path: Path) -> None:
         content = _load_json(path)
         where = path.name
-        for entry in _entries(content, path, "categories", ("id", "name")):
-            number, name = int(entry["id"]), str(entry["name"])
+        for entry in _entries(content, path, "categories", {"id": int, "name": str}):
+            number, name = entry["id"], entry["name"]
             if self.names.setdefault(number, name) != name:
                 self.problems.append(f"{where}: category {number} is {name!r}, elsewhere {self.names[number]!r}")
-        by_image: dict[Any, list[Mapping[str, Any]]] = {}
-        entries = _entries(content, path, "images", ("id", "file_name", "height", "width"))
+        by_image: dict[int | str, list[Mapping[str, Any]]] = {}
+        shape = {"id": (int, str), "file_name": str, "height": int, "width": int}
+        entries = _entries(content, path, "images", shape)
         for entry in entries:
             if entry["id"] in by_image:
                 self.problems.append(f"{where}: image id {entry['id']} stands twice")
             by_image[entry["id"]] = []
-        for annotation in _entries(content, path, "annotations", ("id", "image_id", "category_id")):
+        shape = {"id": (int, str), "image_id": (int, str), "category_id": int}
+        for annotation in _entries(content, path, "annotations", shape):
             if problem := self._problem_of(annotation, by_image):
                 self.problems.append(f"{where}: annotation {annotation['id']}: {problem}")
             else:
@@ -155,7 +159,7 @@ class _Reader:
         for entry in entries:
             self._add(split, where, entry, by_image[entry["id"]])
 
-    def _problem_of(self, annotation: Mapping[str, Any], by_image: Mapping[Any, object]) -> str | None:
+    def _problem_of(self, annotation: Mapping[str, Any], by_image: Mapping[int | str, object]) -> str | None:
         if annotation["image_id"] not in by_image:
             return f"no image has the id {annotation['image_id']!r}"
         if annotation["category_id"] not in self.names:
@@ -165,7 +169,7 @@ class _Reader:
         return _segmentation_problem(annotation["segmentation"])
 
     def _add(self, split: str, where: str, entry: Mapping[str, Any], found: list[Mapping[str, Any]]) -> None:
-        name = str(entry["file_name"])
+        name = entry["file_name"]
         files: dict[str, Path] = {}
         for index, source in enumerate(self.sources):
             path = self._file(split, name, source, exact=index == 0)
@@ -175,7 +179,7 @@ class _Reader:
                 files[source.name] = path
         stem = name.rpartition(".")[0] or name
         self.samples.append(Sample(id=stem, split=split, files=files, mask=None))
-        size = (int(entry["height"]), int(entry["width"]))
+        size = (entry["height"], entry["width"])
         if min(size) < 1:
             self.problems.append(f"{where}: image {entry['id']} is {size[1]}x{size[0]}")
         self.images[stem] = CocoImage(size, tuple(found))
@@ -194,8 +198,9 @@ class _Reader:
                     return f"{name!r} is not a file of source {source.name!r} ({', '.join(source.extensions)})"
                 return found
             if not exact:
-                stems, _ = files_by_stem(place, source.extensions)
-                if paths := stems.get(name.rpartition(".")[0]):
+                if place not in self.stems:
+                    self.stems[place] = files_by_stem(place, source.extensions)[0]
+                if paths := self.stems[place].get(name.rpartition(".")[0]):
                     return paths[0]
         return f"{name!r} is in none of {', '.join(dict.fromkeys(folders))}"
 
@@ -212,13 +217,17 @@ def _load_json(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Sequence[str]) -> list[Mapping[str, Any]]:
+def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[str, _Types]) -> list[Mapping[str, Any]]:
+    """Return the list under `key` after a look at the keys every entry of it needs."""
     entries = content.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{path}: COCO json needs a list {key!r}; it has {sorted(content)}")
     for index, entry in enumerate(entries):
         if lacking := [name for name in needed if name not in entry]:
             raise DataError(f"{path}: {key}[{index}] lacks {', '.join(lacking)}")
+        for name, kind in needed.items():
+            if not isinstance(entry[name], kind):
+                raise DataError(f"{path}: {key}[{index}] has {name} = {entry[name]!r}, which is of the wrong type")
     return entries
 
 

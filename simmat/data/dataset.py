@@ -66,7 +66,7 @@ class Dataset:
         image = self.card.apply_nodata(self.adapter.load(sample.files))
         expected = self.loaded_channels
         if not _same(image.channels, expected):
-            first = self._first.reference.name
+            first = self.first.reference.name
             raise DataError(
                 f"{sample.reference}: its channels are {describe(image.channels)}; those of {first} are "
                 f"{describe(expected)}. All images of a data set must have the same"
@@ -111,12 +111,13 @@ class Dataset:
         return {**(self.coco.class_names if self.coco else {}), **self.card.class_names}
 
     @property
-    def _first(self) -> Sample:
+    def first(self) -> Sample:
+        """The sample whose channels all others must have: the first of training, or of all."""
         return next((sample for sample in self.samples if sample.split == "train"), self.samples[0])
 
     @cached_property
     def _reference(self) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
-        image = self.adapter.load(self._first.files)
+        image = self.adapter.load(self.first.files)
         return image.channels, self.adapter.transform(image).channels
 
     def _read_label(self, sample: Sample) -> Label:

@@ -1,0 +1,233 @@
+"""Reading a whole data set once, to say what is in it and what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.dataset import Dataset
+from simmat.data.regions import Label
+from simmat.data.report import ChannelReport, DataReport, SplitReport
+from simmat.data.samples import SPLITS, Sample
+from simmat.errors import DataError, SimMATError, all_problems
+from simmat.types import Channel, SensorImage
+
+FILL_VALUES = (-9999.0, -99999.0, -32768.0)
+"""Values that files often hold where nothing was measured."""
+
+
+def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = None) -> DataReport:
+    """Read every image and label once.
+
+    Args:
+        dataset: what to read.
+        progress: called with 1 after every sample.
+
+    Returns:
+        What is in each split; `problems` are what training or scoring would stumble over, `notes` what
+        a person should look at.
+    """
+    samples = dataset.samples
+    dataset, problems = _with_readable_first(dataset)
+    tallies = {name: _Tally(dataset, name, dataset.channels()) for name in SPLITS}
+    for sample in dataset.samples:
+        try:
+            tallies[sample.split].add(sample)
+        except SimMATError as error:
+            problems.append(str(error))
+        if progress is not None:
+            progress(1)
+    used = [tally for tally in tallies.values() if tally.samples]
+    problems += [problem for tally in used for problem in tally.problems()]
+    problems += _shared_images(samples)
+    return DataReport(
+        root=str(dataset.root),
+        regions=dataset.card.regions,
+        split_note=dataset.split_note,
+        splits=tuple(tally.report() for tally in used),
+        problems=tuple(problems),
+        notes=tuple(_notes(dataset, used)),
+    )
+
+
+def _with_readable_first(dataset: Dataset) -> tuple[Dataset, list[str]]:
+    """Leave out the samples that the others are compared with and that cannot be read, so that the rest is checked."""
+    problems: list[str] = []
+    while True:
+        try:
+            dataset.channels()
+            return dataset, problems
+        except SimMATError as error:
+            problems.append(str(error))
+            rest = tuple(sample for sample in dataset.samples if sample is not dataset.first)
+            if not rest:
+                raise DataError(all_problems(f"{dataset.root}: no image can be read:", problems)) from None
+            dataset = replace(dataset, samples=rest)
+
+
+@dataclass
+class _Tally:
+    """What was counted in one split."""
+
+    dataset: Dataset
+    name: str
+    channels: tuple[Channel, ...]
+    samples: int = 0
+    read: int = 0
+    without_region: list[str] = field(default_factory=list)
+    areas: list[int] = field(default_factory=list)
+    classes: Counter[int] = field(default_factory=Counter)
+    dropped: int = 0
+    hidden: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    pixels: int = 0
+    ignored: int = 0
+
+    def __post_init__(self) -> None:
+        count = len(self.channels)
+        self.low, self.high = np.full(count, np.inf), np.full(count, -np.inf)
+        self.total, self.valid, self.zeros, self.fills = (np.zeros(count) for _ in range(4))
+
+    def add(self, sample: Sample) -> None:
+        """Read and count one sample."""
+        self.samples += 1
+        image = self.dataset.image(sample)
+        label = self.dataset.label(sample, image)
+        self.read += 1
+        self.sizes[label.size_hw] += 1
+        self._add_label(sample, label)
+        self._add_image(self.dataset.adapter.transform(image))
+
+    def _add_label(self, sample: Sample, label: Label) -> None:
+        if not label.regions:
+            self.without_region.append(sample.id)
+        self.areas += [region.area for region in label.regions]
+        self.classes.update(region.class_id for region in label.regions if region.class_id is not None)
+        self.dropped += label.dropped
+        self.pixels += label.ignore.size
+        self.ignored += int(np.count_nonzero(label.ignore))
+        for region in label.regions if label.ignore.any() else ():
+            y0, x0, y1, x1 = region.box
+            self.hidden += not (region.crop & ~label.ignore[y0:y1, x0:x1]).any()
+
+    def _add_image(self, image: SensorImage) -> None:
+        axes = (1, 2)
+        self.low = np.minimum(self.low, np.min(image.data, axis=axes, initial=np.inf, where=image.valid))
+        self.high = np.maximum(self.high, np.max(image.data, axis=axes, initial=-np.inf, where=image.valid))
+        self.total += np.sum(image.data, axis=axes, dtype=np.float64, where=image.valid)
+        self.valid += image.valid.sum(axis=axes)
+        self.zeros += ((image.data == 0) & image.valid).sum(axis=axes)
+        self.fills += (np.isin(image.data, FILL_VALUES) & image.valid).sum(axis=axes)
+
+    def problems(self) -> Iterator[str]:
+        """Say what would stop training or scoring on this split."""
+        if self.read and not self.areas:
+            card = self.dataset.card
+            yield (
+                f"{self.name}: no sample has a region of at least {card.min_region} px; "
+                "check the masks, --regions and --min-region"
+            )
+        for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
+            if self.read and least > most:
+                yield f"{self.name}: channel {channel.name!r} has no valid pixel; check --nodata"
+            elif least == most:
+                yield f"{self.name}: channel {channel.name!r} is {least:g} {channel.unit} everywhere"
+
+    def report(self) -> SplitReport:
+        """Sum up."""
+        mean = self.total / np.maximum(self.valid, 1)
+        return SplitReport(
+            name=self.name,
+            samples=self.samples,
+            without_region=tuple(self.without_region),
+            regions=len(self.areas),
+            dropped=self.dropped,
+            area_px=_spread(self.areas),
+            classes=dict(sorted(self.classes.items())),
+            sizes_hw=dict(self.sizes.most_common()),
+            ignored=self.ignored / max(self.pixels, 1),
+            channels=tuple(
+                ChannelReport(
+                    name=channel.name,
+                    unit=channel.unit,
+                    low=_finite(self.low[index]),
+                    mean=_finite(mean[index]) if self.valid[index] else None,
+                    high=_finite(self.high[index]),
+                    invalid=1 - float(self.valid[index]) / max(self.pixels, 1),
+                )
+                for index, channel in enumerate(self.channels)
+            ),
+        )
+
+
+def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
+    for tally in tallies:
+        if tally.dropped > len(tally.areas):
+            yield (
+                f"{tally.name}: {tally.dropped} regions are smaller than {dataset.card.min_region} px and dropped, "
+                f"{len(tally.areas)} stay"
+            )
+        if tally.hidden:
+            yield f"{tally.name}: {tally.hidden} regions lie wholly where nothing can be scored (ignored or invalid)"
+        unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
+        if unnamed:
+            yield f"{tally.name}: classes without a name in the card: {unnamed}"
+        if dataset.card.nodata is None:
+            yield from _missing_value_hints(tally)
+
+
+def _missing_value_hints(tally: _Tally) -> Iterator[str]:
+    """Point at values that look like "no measurement"; whether they are, a person has to say."""
+    for channel, zeros, fills, valid in zip(tally.channels, tally.zeros, tally.fills, tally.valid, strict=True):
+        if valid and fills / valid > 1e-3:
+            yield (
+                f"{tally.name}: {fills / valid:.1%} of channel {channel.name!r} is a usual fill value such as "
+                "-9999; if it means no measurement, say --nodata"
+            )
+        elif valid and zeros / valid > 0.01 and channel.unit != "count":
+            yield (
+                f"{tally.name}: {zeros / valid:.1%} of channel {channel.name!r} is exactly 0 {channel.unit}; "
+                "if that means no measurement, say --nodata 0"
+            )
+
+
+def _shared_images(samples: Sequence[Sample]) -> Iterator[str]:
+    """Name images that stand in two splits, by path or by content: their scores would be of training images."""
+    first: dict[str, Sample] = {}
+    digests: dict[Path, str] = {}
+    for sample in samples:
+        path = sample.reference
+        if path not in digests:
+            digests[path] = _digest(path)
+        other = first.setdefault(digests[path], sample)
+        if other.split != sample.split:
+            yield (
+                f"the same image is in {other.split} ({other.id!r}, {other.reference.name}) and in {sample.split} "
+                f"({sample.id!r}, {path.name})"
+            )
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _spread(areas: Sequence[int]) -> tuple[int, int, int] | None:
+    """Smallest, median and largest."""
+    if not areas:
+        return None
+    ordered: npt.NDArray[np.int64] = np.sort(np.asarray(areas, dtype=np.int64))
+    return int(ordered[0]), int(ordered[len(ordered) // 2]), int(ordered[-1])
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
