@@ -1,0 +1,167 @@
+"""Losses of masks and of predicted IoU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from simmat.foundation import MaskPrediction
+from simmat.nn.losses import LOSER_SHARE, PAPER_LOSS, SAM2_LOSS, LossWeights, mask_loss
+
+
+def answer(count: int = 3, masks: int = 4, side: int = 8, seed: int = 0) -> MaskPrediction:
+    """Return random logits and IoU that take gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(count, masks, side, side, generator=generator)
+    iou = torch.rand(count, masks, generator=generator)
+    return MaskPrediction(logits.requires_grad_(True), iou.requires_grad_(True))
+
+
+def truth(count: int = 3, side: int = 16, seed: int = 1) -> torch.Tensor:
+    """Return random regions."""
+    return torch.rand(count, side, side, generator=torch.Generator().manual_seed(seed)) > 0.6
+
+
+def by_hand(prediction: MaskPrediction, targets: torch.Tensor, weights: LossWeights) -> torch.Tensor:
+    """Return per-prompt losses, written out mask by mask from the formulas."""
+    out = []
+    for k in range(len(targets)):
+        errors, iou_errors = [], []
+        for m in range(prediction.logits.shape[1]):
+            logit = F.interpolate(prediction.logits[k, m][None, None], targets.shape[-2:], mode="bilinear")[0, 0]
+            p, t = logit.sigmoid(), targets[k].float()
+            of_truth = torch.where(targets[k], p, 1 - p)
+            pixel = -of_truth.log()
+            if weights.kind == "focal":
+                pixel = pixel * (1 - of_truth) ** 2 * torch.where(targets[k], 0.25, 0.75)
+            dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
+            errors.append(weights.mask * pixel.mean() + weights.dice * dice)
+            inside = logit > 0
+            true = (inside & targets[k]).sum() / (inside | targets[k]).sum()
+            gap = (prediction.iou[k, m] - true).abs()
+            iou_errors.append(gap if weights.iou_kind == "l1" else gap**2)
+        loss = errors[0]
+        if len(errors) > 1:
+            best = min(range(1, len(errors)), key=lambda m: errors[m].item())
+            others = [e for m, e in enumerate(errors) if m not in (0, best)]
+            guesses = (1 - LOSER_SHARE) * errors[best] + LOSER_SHARE * torch.stack(others).mean()
+            loss = (errors[0] + guesses) / 2
+        out.append(loss + weights.iou * torch.stack(iou_errors).mean())
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("weights", [SAM2_LOSS, PAPER_LOSS, LossWeights(iou_kind="mse", iou=3.0)])
+@pytest.mark.parametrize("masks", [1, 4])
+def test_it_is_the_formula(weights: LossWeights, masks: int) -> None:
+    """Focal or cross-entropy, dice, IoU error, relaxed winner-takes-all: nothing more."""
+    prediction, targets = answer(masks=masks), truth()
+    torch.testing.assert_close(
+        mask_loss(prediction, targets, None, weights).per_prompt, by_hand(prediction, targets, weights)
+    )
+
+
+def test_ignored_pixels_neither_score_nor_pull() -> None:
+    """Where there is no ground truth, a mask may say what it wants."""
+    prediction, targets = answer(side=16), truth()
+    ignore = torch.zeros_like(targets)
+    ignore[:, 4:9, 2:12] = True
+    loss = mask_loss(prediction, targets, ignore)
+    loss.per_prompt.sum().backward()
+    changed = MaskPrediction(torch.where(ignore[:, None], -50.0, prediction.logits.detach()), prediction.iou.detach())
+    flipped = torch.where(ignore, ~targets, targets)
+    torch.testing.assert_close(mask_loss(changed, flipped, ignore).per_prompt, loss.per_prompt.detach())
+    gradient = prediction.logits.grad
+    assert gradient is not None
+    assert (gradient[ignore[:, None].expand_as(gradient)] == 0).all()
+    assert (gradient[~ignore[:, None].expand_as(gradient)] != 0).any()
+
+
+def test_the_size_of_the_ignored_part_does_not_dilute_the_loss() -> None:
+    """A narrow picture in a square input is mostly padding; its loss must not be smaller for that."""
+    prediction, targets = answer(side=16), truth()
+    wide = MaskPrediction(F.pad(prediction.logits, (0, 0, 0, 48)), prediction.iou)
+    padded = F.pad(targets, (0, 0, 0, 48))
+    ignore = torch.zeros_like(padded)
+    ignore[:, 16:] = True
+    torch.testing.assert_close(mask_loss(wide, padded, ignore).per_prompt, mask_loss(prediction, targets).per_prompt)
+
+
+def test_every_mask_and_every_score_gets_a_gradient() -> None:
+    """A mask token without gradient stays random, and stops distributed training."""
+    prediction = answer()
+    mask_loss(prediction, truth()).per_prompt.sum().backward()
+    for tensor in prediction.logits, prediction.iou:
+        assert tensor.grad is not None
+        assert (tensor.grad.flatten(2).abs().sum(-1) if tensor.ndim == 4 else tensor.grad.abs()).gt(0).all()
+
+
+def test_the_true_iou_sends_no_gradient_into_the_mask() -> None:
+    """The score learns from the mask, never the mask from the score."""
+    prediction = answer()
+    only_score = LossWeights(mask=0.0, dice=0.0)
+    mask_loss(prediction, truth(), None, only_score).per_prompt.sum().backward()
+    assert prediction.logits.grad is None or (prediction.logits.grad == 0).all()
+
+
+def test_a_prompt_without_a_scored_pixel_counts_for_nothing() -> None:
+    """An image may be all ignore; it must not turn the loss into NaN or pull the mean."""
+    prediction, targets = answer(), truth()
+    ignore = torch.zeros_like(targets)
+    ignore[1] = True
+    loss = mask_loss(prediction, targets, ignore)
+    assert loss.per_prompt[1] == 0
+    loss.per_prompt.sum().backward()
+    assert prediction.logits.grad is not None
+    assert torch.isfinite(prediction.logits.grad).all()
+    kept = torch.tensor([0, 2])
+    alone = mask_loss(MaskPrediction(prediction.logits[kept], prediction.iou[kept]), targets[kept])
+    for name, value in alone.means.items():
+        torch.testing.assert_close(loss.means[name], value)
+    everything = mask_loss(prediction, targets, torch.ones_like(targets))
+    assert all(torch.isfinite(value) for value in everything.means.values())
+
+
+def test_the_means_tell_the_single_mask() -> None:
+    """The progress bar shows what a user of the single answer gets."""
+    targets = truth()
+    sure = torch.where(targets, 20.0, -20.0)
+    logits = torch.stack([sure, -sure, -sure, -sure], 1)
+    means = mask_loss(MaskPrediction(logits, torch.ones(3, 4)), targets).means
+    assert set(means) == {"loss", "mask", "dice", "iou", "true_iou"}
+    assert means["true_iou"] == 1
+    assert means["mask"] < 1e-6
+    assert means["dice"] < 1e-2
+    assert not any(value.requires_grad for value in means.values())
+
+
+def test_an_empty_answer_to_an_empty_region_is_right() -> None:
+    """Where ignore covers the whole region, silence is the right answer."""
+    loss = mask_loss(MaskPrediction(torch.full((1, 1, 8, 8), -9.0), torch.ones(1, 1)), torch.zeros(1, 8, 8) > 0)
+    assert loss.means["true_iou"] == 1
+    assert loss.means["iou"] == 0
+
+
+def test_groups_give_the_loss_and_gradient_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups with recomputation only bound memory: 24 prompts of 4 masks at 1024² would take gigabytes."""
+    gradients, losses = [], []
+    for most in (2**23, 4 * 16 * 16 * 2):
+        monkeypatch.setattr("simmat.nn.losses._MOST_ELEMENTS", most)
+        prediction = answer(count=5)
+        loss = mask_loss(prediction, truth(5))
+        loss.per_prompt.mean().backward()
+        losses.append(loss.per_prompt)
+        gradients.append(prediction.logits.grad)
+    assert torch.equal(*losses)
+    torch.testing.assert_close(*gradients)
+
+
+def test_half_precision_logits_are_compared_in_full() -> None:
+    """Sums over a million pixels overflow in 16 bits."""
+    prediction = answer()
+    half = MaskPrediction(prediction.logits.detach().bfloat16(), prediction.iou.detach().bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = mask_loss(half, truth())
+    assert loss.per_prompt.dtype == torch.float32
+    full = mask_loss(MaskPrediction(half.logits.float(), half.iou.float()), truth())
+    torch.testing.assert_close(loss.per_prompt, full.per_prompt)

@@ -1,0 +1,120 @@
+"""Transfer layers: their sizes, their start, where their randomness comes from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from simmat.builtin.transfer import TRANSFER_LAYERS
+from simmat.errors import ConfigError
+from simmat.foundation import resolve
+from simmat.types import Channel
+
+SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}
+
+
+def build(name: str, count: int, seed: int = 0, **options: object) -> nn.Module:
+    """Build a transfer layer of `count` channels by its spec."""
+    spec = SPECS[name]
+    layer: nn.Module = resolve(spec.build)(
+        channels=tuple(Channel(f"c{i}", "counts", "count") for i in range(count)),
+        zero_shot=zero_shot(count),
+        backbone=None,
+        generator=torch.Generator().manual_seed(seed),
+        **{**spec.options, **options},
+    )
+    return layer
+
+
+def zero_shot(count: int) -> torch.Tensor:
+    """Return some (3, C) map."""
+    return torch.randn(3, count, generator=torch.Generator().manual_seed(count))
+
+
+def planes(count: int) -> torch.Tensor:
+    """Return (2, C, 16, 16) input."""
+    return torch.randn(2, count, 16, 16, generator=torch.Generator().manual_seed(99))
+
+
+@pytest.mark.parametrize(("count", "parameters"), [(1, 2371), (3, 3523), (4, 4099), (6, 5251), (9, 6979)])
+def test_mat_has_the_papers_size(count: int, parameters: int) -> None:
+    """These are the counts of the paper's layer for 1, 3, 4, 6 and 9 channels."""
+    assert sum(p.numel() for p in build("mat", count).parameters()) == parameters
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 13])
+@pytest.mark.parametrize("name", ["mat-residual", "zeroshot"])
+def test_step_zero_is_exactly_the_zero_shot_model(name: str, count: int) -> None:
+    """A residual that is not zero at the start throws away what the foundation model knows."""
+    expected = torch.nn.functional.conv2d(planes(count), zero_shot(count)[:, :, None, None])
+    assert torch.equal(build(name, count)(planes(count)), expected)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_linear_starts_as_the_zero_shot_map(count: int) -> None:
+    """The cheapest layer should start no worse than no layer."""
+    expected = torch.einsum("oc,bchw->bohw", zero_shot(count), planes(count))
+    torch.testing.assert_close(build("linear", count)(planes(count)), expected)
+
+
+def test_the_residual_leaves_zero_after_one_step() -> None:
+    """A last layer at zero must not be stuck there."""
+    layer = build("mat-residual", 2)
+    optimiser = torch.optim.SGD(layer.parameters(), 0.1)
+    before = layer(planes(2)).detach()
+    for _ in range(2):
+        optimiser.zero_grad()
+        (layer(planes(2)) - 1).square().mean().backward()
+        optimiser.step()
+    assert not torch.allclose(layer(planes(2)), before, atol=1e-3)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
+
+
+def test_the_zero_shot_map_of_the_residual_stays_fixed() -> None:
+    """It is a buffer: saved with the layer, moved by nothing."""
+    layer = build("mat-residual", 2)
+    assert "zero_shot.weights" in layer.state_dict()
+    assert "zero_shot.weights" not in dict(layer.named_parameters())
+
+
+def test_identity_hands_three_planes_on() -> None:
+    """It is the baseline for colour pictures."""
+    x = planes(3)
+    assert build("identity", 3)(x) is x
+
+
+def test_identity_refuses_other_counts_by_number_and_name() -> None:
+    """One plane repeated without a word is what we do not do."""
+    with pytest.raises(ConfigError, match=r"exactly 3 channels, got 1 \(c0 \[count\]\).*zeroshot"):
+        build("identity", 1)
+
+
+@pytest.mark.parametrize("name", ["mat", "mat-residual"])
+def test_a_width_below_one_is_refused(name: str) -> None:
+    """It would end in a message of torch about tensors of no elements."""
+    with pytest.raises(ConfigError, match="width"):
+        build(name, 1, width=0)
+
+
+@pytest.mark.parametrize("name", sorted(set(SPECS) - {"identity"}))
+def test_weights_come_from_the_generator_alone(name: str) -> None:
+    """The same seed gives the same layer, whatever else was drawn, and draws nothing from others."""
+    before = torch.random.get_rng_state()
+    one = build(name, 4, seed=7).state_dict()
+    torch.manual_seed(123)
+    two = build(name, 4, seed=7).state_dict()
+    torch.random.set_rng_state(before)
+    build(name, 4)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    if name.startswith("mat"):
+        other = build(name, 4, seed=8).state_dict()
+        assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_mat_is_initialised_like_torchs_own_convolutions() -> None:
+    """The paper's layer has torch's default weights; U(±1/√fan_in) has a known spread."""
+    conv = build("mat", 16, width=256)[0]
+    assert conv.weight.abs().max() <= 1 / 12
+    assert float(conv.weight.std()) == pytest.approx(1 / 12 / 3**0.5, rel=0.02)

@@ -1,0 +1,120 @@
+"""The way of planes into the square input and of logits back out of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from segment_anything.modeling import Sam
+from torch import nn
+
+from simmat.geometry import Frame
+from simmat.nn.resize import content_mask, resize_planes, restore_logits, upsample_logits
+
+
+def smooth(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return random planes."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def all_valid(planes: torch.Tensor) -> torch.Tensor:
+    """Return a validity of nothing missing."""
+    return torch.ones_like(planes, dtype=torch.bool)
+
+
+def test_an_image_of_the_right_size_passes_bit_for_bit() -> None:
+    """Resampling without need would blur, and break parity with SAM."""
+    planes = smooth(4, 32, 32)
+    assert torch.equal(resize_planes(planes, all_valid(planes), Frame((32, 32), 32)), planes)
+
+
+def test_the_content_lies_top_left_and_the_rest_is_zero() -> None:
+    """Prompts and the way back count on this geometry."""
+    planes = smooth(2, 20, 32) + 9
+    frame = Frame((20, 32), 32)
+    out = resize_planes(planes, all_valid(planes), frame)
+    mask = content_mask(frame)
+    assert out.shape == (2, 32, 32)
+    assert torch.equal(out[:, :20], planes)
+    assert (out[:, ~mask] == 0).all()
+    assert mask[:20].all()
+    assert not mask[20:].any()
+
+
+def test_squash_fills_the_whole_input() -> None:
+    """The paper's protocol has no padding."""
+    frame = Frame((20, 60), 32, "squash")
+    out = resize_planes(torch.full((1, 20, 60), 3.0), torch.ones(1, 20, 60, dtype=torch.bool), frame)
+    assert content_mask(frame).all()
+    torch.testing.assert_close(out, torch.full((1, 32, 32), 3.0))
+
+
+@pytest.mark.parametrize("size_hw", [(100, 73), (20, 11)], ids=str)
+def test_it_is_the_antialiased_bilinear_filter_of_pil(size_hw: tuple[int, int]) -> None:
+    """SAM was trained on PIL's filter; PIL in float, channel by channel, is the oracle."""
+    planes = smooth(2, *size_hw)
+    frame = Frame(size_hw, 32)
+    height, width = frame.scaled_hw
+    expected = [
+        np.asarray(Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.BILINEAR))
+        for plane in planes
+    ]
+    out = resize_planes(planes, all_valid(planes), frame)[:, :height, :width]
+    np.testing.assert_allclose(out.numpy(), np.stack(expected), atol=1e-5)
+
+
+def test_invalid_pixels_bleed_into_nothing() -> None:
+    """A hot dead pixel, or a NaN, must not change its neighbours when an image shrinks."""
+    planes = torch.full((2, 64, 64), 5.0)
+    valid = all_valid(planes)
+    valid[0, 10:13, 20:23] = False
+    planes[0, 10:13, 20:23] = float("nan")
+    out = resize_planes(planes, valid, Frame((64, 64), 32))
+    seen = out[out != 0]
+    torch.testing.assert_close(seen, torch.full_like(seen, 5.0))
+    assert torch.isfinite(out).all()
+    assert (out[1] == 5).all()
+
+
+def test_what_is_mostly_invalid_becomes_exactly_zero() -> None:
+    """Zero is what the network is told about missing values."""
+    planes = torch.full((1, 64, 64), 5.0)
+    valid = all_valid(planes)
+    valid[:, :, 32:] = False
+    out = resize_planes(planes, valid, Frame((64, 64), 16))
+    assert (out[..., 8:] == 0).all()
+    torch.testing.assert_close(out[..., :8], torch.full((1, 16, 8), 5.0))
+
+
+def test_invalid_pixels_are_zero_without_resizing_too() -> None:
+    """The promise holds on every path."""
+    planes = torch.full((1, 8, 8), float("inf"))
+    valid = torch.zeros(1, 8, 8, dtype=torch.bool)
+    assert (resize_planes(planes, valid, Frame((8, 8), 8)) == 0).all()
+
+
+@pytest.mark.parametrize("size_hw", [(45, 70), (64, 64), (13, 9), (200, 150)], ids=str)
+def test_logits_come_back_as_sam_brings_them(size_hw: tuple[int, int]) -> None:
+    """The package's own postprocess_masks is the oracle."""
+    frame = Frame(size_hw, 64)
+    encoder = nn.Identity()
+    encoder.img_size = 64  # all that postprocess_masks asks of an encoder
+    sam = Sam(encoder, nn.Identity(), nn.Identity())
+    logits = smooth(3, 4, 16, 16)
+    expected = sam.postprocess_masks(logits, frame.scaled_hw, size_hw)
+    assert torch.equal(restore_logits(logits, frame), expected)
+
+
+def test_many_prompts_come_back_in_groups_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups only bound memory."""
+    logits, frame = smooth(5, 2, 16, 16), Frame((45, 70), 64)
+    at_once = restore_logits(logits, frame)
+    monkeypatch.setattr("simmat.nn.resize._MOST_ELEMENTS", 64 * 70 * 2 * 2)
+    assert torch.equal(restore_logits(logits, frame), at_once)
+
+
+def test_logits_of_the_right_size_are_left_alone() -> None:
+    """Interpolating a grid onto itself costs time for nothing."""
+    logits = smooth(1, 1, 8, 8)
+    assert upsample_logits(logits, (8, 8)) is logits
