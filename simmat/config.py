@@ -93,7 +93,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     modality: Name = Field(description="Sensor, such as thermal or rgb+thermal.")
-    data: AbsolutePath = Field(description="Folder of the data set, or its COCO json.")
+    data: AbsolutePath = Field(description="Folder of the data set.")
     out: AbsolutePath = Field(description="Folder of the run; made where missing.")
     foundation: Name = Field(DEFAULT_FOUNDATION, description="Foundation model.")
     mat: Name = Field("mat-residual", description="Transfer layer between the sensor and the foundation model.")
@@ -241,8 +241,10 @@ def _in_words(detail: Mapping[str, Any], given: Iterable[str], path: Path | str 
     where = option_name(key) if key in given or path is None else f"{key} in {path}"
     if kind == "extra_forbidden":
         guess = nearest(key.replace("-", "_"), TrainConfig.model_fields)
-        return f"no setting {key!r}" + (f" in {path}" if path and key not in given else "") + (
-            f"; did you mean {guess!r}?" if guess else f". Settings: {', '.join(TrainConfig.model_fields)}"
+        return (
+            f"no setting {key!r}"
+            + (f" in {path}" if path and key not in given else "")
+            + (f"; did you mean {guess!r}?" if guess else f". Settings: {', '.join(TrainConfig.model_fields)}")
         )
     if kind == "missing":
         return f"{key} is missing; give {option_name(key)}" + (f" or set it in {path}" if path else "")

@@ -28,6 +28,7 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
 def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Command], Command]:
     """Decorate a command with the options of these `TrainConfig` fields, in this order; no field means all.
 

@@ -1,0 +1,65 @@
+"""`simmat bundle`: what training gave and people share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simmat.cli import Group
+from simmat.cli.common import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from simmat.bundle import BundleSpec
+
+
+@click.group(cls=Group)
+def command() -> None:
+    """Show what a bundle holds."""
+
+
+@command.command("show")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@json_option
+def show(bundle: Path, as_json: bool) -> None:
+    """Show what BUNDLE was trained for, on and with, and how well it scored."""
+    from simmat.bundle import read_bundle_spec
+
+    spec = read_bundle_spec(bundle)
+    if as_json:
+        print_json(spec.to_dict())
+        return
+    print_table(("", str(bundle)), _rows(spec))
+    click.echo()
+    print_table(
+        ("CHANNEL", "QUANTITY", "UNIT", "MEAN", "STD"),
+        [(c.name, c.quantity, c.unit, _number(c.mean), _number(c.std)) for c in spec.channels],
+    )
+
+
+def _rows(spec: BundleSpec) -> list[tuple[str, str]]:
+    card = spec.card
+    source = f"weights sha256 {spec.foundation_sha256}" if spec.foundation_sha256 else f"random from seed {spec.seed}"
+    rows = [
+        ("modality", spec.modality + (f", channels {_list(spec.picks)}" if spec.picks is not None else "")),
+        ("foundation", f"{spec.foundation}, {source}"),
+        ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
+        ("transfer layer", _with_options(spec.mat, dict(spec.mat_options))),
+        ("tuning", _with_options(spec.tune, dict(spec.tune_options))),
+        ("regions", f"{card.regions}, smallest {card.min_region} px, label value 0: {card.zero_means}"),
+        ("no data", "none declared" if card.nodata is None else f"{card.nodata:g}"),
+    ]
+    return rows + [(f"metric: {name}", str(value)) for name, value in spec.metrics.items()]
+
+
+def _with_options(name: str, options: dict[str, Any]) -> str:
+    return name + (f" ({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else "")
+
+
+def _list(values: tuple[str | int, ...]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"

@@ -1,0 +1,60 @@
+"""`simmat data`: look at a data set before hours of training depend on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simmat.cli import Group
+from simmat.cli.common import load_registry, print_json
+from simmat.cli.options import data_options, json_option, sensor_options
+
+
+@click.group(cls=Group)
+def command() -> None:
+    """Check a data set before training on it."""
+
+
+@command.command("check")
+@click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
+@sensor_options
+@data_options
+@click.option("--write-card", is_flag=True, help="Write what these options say into the data set's card.toml.")
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    data: Path,
+    modality: str,
+    channels: tuple[str | int, ...] | None,
+    write_card: bool,
+    as_json: bool,
+    **card: Any,
+) -> None:
+    """Read every file of the data set in DIR, and say what is in it and what is wrong.
+
+    The exit code is 2 where something would stop training or scoring.
+    """
+    from tqdm import tqdm
+
+    from simmat.data.card import write_card as write
+    from simmat.data.checks import check_dataset
+    from simmat.data.dataset import open_dataset
+    from simmat.modality import SelectedChannels
+
+    adapter = load_registry().modality(modality)
+    if channels is not None:
+        adapter = SelectedChannels(adapter, channels)
+    dataset = open_dataset(data, adapter, card)
+    with tqdm(total=len(dataset.samples), desc="reading", unit=" samples", leave=False, disable=None) as bar:
+        report = check_dataset(dataset, lambda count: bar.update(count))
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        click.echo(report.text())
+    if write_card:
+        click.echo(f"wrote {write(dataset.root, dataset.card)}", err=True)
+    if report.problems:
+        ctx.exit(2)
