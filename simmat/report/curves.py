@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,8 +35,8 @@ def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark
 
     Args:
         metrics: records, or the path of a `metrics.jsonl`:
-            `{"kind": "train", "step": 50, "loss": 0.8, ...}` and
-                `{"kind": "val", "step": 50, "miou_object": 0.4, "zero_shot_miou": 0.2, ...}` (the last key where known).
+            `{"kind": "train", "step": 50, "loss": 0.8}` and `{"kind": "val", "step": 50, "miou_object": 0.4}`,
+            the latter with `"zero_shot_miou"` where it is known; other keys are left alone.
             Of two records of one kind and step, as after a resumed run, the later one counts.
         out: a file ending in .png or .svg; written whole or not at all.
         dark: light text on a dark ground.
@@ -54,7 +55,8 @@ def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark
     records = read_metrics(metrics) if isinstance(metrics, (str, Path)) else metrics
     figure = _figure(records, DARK if dark else LIGHT)
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with atomic_path(out) as temporary:
+    # Without a salt, ids in an SVG are random.
+    with atomic_path(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "simmat"}):
         figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
     return out
 

@@ -64,15 +64,12 @@ def display_channels(channels: Sequence[Channel]) -> tuple[int, ...]:
     count = len(channels)
     if count == 1:
         return (0,)
-    wavelengths = [channel.wavelength_um for channel in channels]
-    known = [length for length in wavelengths if length is not None]
+    known = [(channel.wavelength_um, index) for index, channel in enumerate(channels) if channel.wavelength_um]
     order = list(range(count))
     if len(known) == count:
-        order = [index for _, index in sorted(zip(known, order, strict=True), key=lambda pair: (-pair[0], pair[1]))]
-        order = [order[0], order[count // 2], order[-1]]
-    if count == 2:
-        return order[0], order[1], order[1]
-    return order[0], order[1], order[2]
+        order = [index for _, index in sorted(known, key=lambda pair: (-pair[0], pair[1]))]
+        order = [order[0], order[(count - 1) // 2], order[-1]] if count > 2 else order
+    return order[0], order[1], order[-1 if count == 2 else 2]
 
 
 def describe_display(channels: Sequence[Channel]) -> str:

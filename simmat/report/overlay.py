@@ -163,15 +163,18 @@ def _draw_prompt(canvas: Image.Image, prompt: Prompt, scale_xy: tuple[float, flo
     width = line_width(canvas.size)
     scale = np.asarray(scale_xy)
     if prompt.box is not None:
-        corners = [float(v) for v in (prompt.box.reshape(2, 2) * scale).ravel()]
-        _halo_box(draw, corners, width)
+        x0, y0, x1, y1 = (float(v) for v in (prompt.box.reshape(2, 2) * scale).ravel())
+        # x1 and y1 are the far edges of the last pixels; a side on the image's border stays visible.
+        right, bottom = min(x1, canvas.width) - 1, min(y1, canvas.height) - 1
+        _halo_box(draw, (max(x0, 0), max(y0, 0), right, bottom), width)
     radius = max(5.0, max(canvas.size) / 90)
     for centre, label in zip((prompt.point_coords + 0.5) * scale - 0.5, prompt.point_labels, strict=True):
         _disc(canvas, (float(centre[0]), float(centre[1])), radius, positive=bool(label))
 
 
-def _halo_box(draw: ImageDraw.ImageDraw, corners: list[float], width: int) -> None:
+def _halo_box(draw: ImageDraw.ImageDraw, corners: tuple[float, float, float, float], width: int) -> None:
     x0, y0, x1, y1 = corners
+    x1, y1 = max(x1, x0), max(y1, y0)
     draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=HALO, width=width + 2)
     draw.rectangle((x0, y0, x1, y1), outline=BOX, width=width)
 

@@ -161,7 +161,7 @@ def _best(row: ScoreRow, best: float | None) -> str:
 
 
 def _score(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+    return "&ndash;" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def _table(head: Sequence[str], body: Iterable[str], *, numbers_from: int) -> str:
@@ -236,7 +236,7 @@ def _channels(channels: Sequence[Channel]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.5g}"
+    return "&ndash;" if value is None else f"{value:.5g}"
 
 
 def data_uri(picture: Picture) -> str:
