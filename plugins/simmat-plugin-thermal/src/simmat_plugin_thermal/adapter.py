@@ -82,6 +82,7 @@ class StatedThermal(Thermal):
     """Thermal files that do not say their unit, whose unit the user knows."""
 
     def __init__(self, name: str, unit: Unit, words: str) -> None:
+        """Make the variant `name` for files in `unit`, which the description calls `words`."""
         self.name = name
         self.unit = unit
         self.description = f"thermal camera whose files hold {words} without saying so (TIFF, PNG, npy)"

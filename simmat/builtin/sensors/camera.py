@@ -1,0 +1,113 @@
+"""What a visible-light camera sees of a synthetic scene.
+
+Lambert and Blinn-Phong shading under a sun and a sky, glass that mirrors by Fresnel (Schlick's approximation),
+automatic exposure, lens blur, shot and read noise, the sRGB curve (IEC 61966-2-1), 8 bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+
+from simmat.scene import Scene, Surface
+
+Array = npt.NDArray[np.float64]
+
+LENS_BLUR_PX = 0.55
+_FULL_WELL = 6000.0  # electrons at white, base gain
+_READ_NOISE = 6.0  # electrons
+_MOST_GAIN = 12.0
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709
+
+
+def rgb_counts(scene: Scene, rng: np.random.Generator) -> Array:
+    """Return (3, H, W) whole sRGB counts 0 to 255 of a colour camera."""
+    exposed, gain = _exposed(scene, radiance(scene))
+    return _develop(exposed, gain, rng)
+
+
+def gray_counts(scene: Scene, rng: np.random.Generator) -> Array:
+    """Return (1, H, W) whole counts 0 to 255 of a monochrome camera, which sees Rec. 709 luminance."""
+    luminance = np.einsum("c,chw->hw", _LUMINANCE, radiance(scene))[None]  # (1, H, W)
+    exposed, gain = _exposed(scene, luminance)
+    return _develop(exposed, gain, rng)
+
+
+def radiance(scene: Scene) -> Array:
+    """Return (3, H, W) linear radiance; 1 is a white surface under an irradiance of 1."""
+    front = _shade(scene, scene.surface)
+    clear = scene.of_material("transmits_visible").astype(np.float64)
+    if not clear.any():
+        return front
+    back = _shade(scene, scene.behind)
+    mirrored = _fresnel(scene)[None] * np.asarray(scene.light.ambient_rgb)[:, None, None] * 1.5  # (3, H, W)
+    return np.where(clear > 0, front + clear * (1 - _fresnel(scene)) * back + mirrored, front)
+
+
+def _shade(scene: Scene, surface: Surface) -> Array:
+    """Return (3, H, W) radiance of one layer of surfaces."""
+    light = scene.light
+    sun, view = np.asarray(light.sun_direction), scene.toward_camera().astype(np.float64)
+    normal = surface.normal.astype(np.float64)
+    facing = np.einsum("c,chw->hw", sun, normal).clip(0, 1) * surface.sunlit
+    sun_rgb, ambient = (np.asarray(values)[:, None, None] for values in (light.sun_rgb, light.ambient_rgb))
+    albedo = scene.of_material("albedo_rgb", surface).astype(np.float64) * surface.texture
+    diffuse = albedo * (sun_rgb * facing + ambient * surface.sky_view)
+    half = sun[:, None, None] + view
+    half /= np.maximum(np.linalg.norm(half, axis=0), 1e-9)
+    rough = scene.of_material("roughness", surface).astype(np.float64)
+    power = 2 / np.maximum(rough, 0.03) ** 2
+    glint = np.einsum("chw,chw->hw", half, normal).clip(0, 1) ** power * surface.sunlit * (1 - rough) ** 2
+    mirror = (1 - rough) ** 2 * _fresnel(scene, surface)  # what a glossy surface shows of sky and surroundings
+    up = np.asarray(light.up)
+    mirrored_up = 2 * np.einsum("chw,chw->hw", normal, view) * np.einsum("c,chw->hw", up, normal) - np.einsum(
+        "c,chw->hw", up, view
+    )
+    around = ambient * np.where(mirrored_up > 0, 1.3 + 0.9 * mirrored_up, 0.5)
+    shaded = diffuse + 0.35 * glint * sun_rgb + mirror * around
+    is_sky = ~np.isfinite(surface.depth_m)
+    return np.where(is_sky, _sky(scene), shaded)
+
+
+def _sky(scene: Scene) -> Array:
+    """Return (3, H, W) radiance of the sky: paler toward the horizon; grey where the sun is behind clouds."""
+    light = scene.light
+    up = np.einsum("c,chw->hw", np.asarray(light.up), -scene.toward_camera().astype(np.float64)).clip(0, 1)
+    clear = max(light.sun_rgb) > 0.3
+    blue = np.array([0.45, 0.68, 1.0] if clear else [0.9, 0.95, 1.0])[:, None, None]
+    pale = np.array([0.95, 0.98, 1.0])[:, None, None]
+    mix = (up * 2.2).clip(0, 1)
+    level = 2.2 * float(np.mean(light.ambient_rgb))
+    # Clouds are warm in the long-wave sky; the same field makes them white here.
+    warmth = scene.surface.temperature_k - np.where(np.isfinite(scene.surface.depth_m), np.inf, 0)
+    cloud = ((warmth - light.sky_k) / max(light.air_k - light.sky_k, 1.0)).clip(0, 1) ** 2
+    return np.asarray(level * ((1 - cloud) * (mix * blue + (1 - mix) * pale) + cloud * pale))
+
+
+def _fresnel(scene: Scene, surface: Surface | None = None) -> Array:
+    """Return (H, W) reflectance by Schlick's approximation, with n and k at normal view."""
+    layer = surface or scene.surface
+    n = scene.of_material("refractive_index", layer).astype(np.float64)
+    k = scene.of_material("extinction", layer).astype(np.float64)
+    straight = ((n - 1) ** 2 + k**2) / ((n + 1) ** 2 + k**2)
+    cosine = np.einsum("chw,chw->hw", layer.normal, scene.toward_camera()).clip(0, 1)
+    return np.asarray(straight + (1 - straight) * (1 - cosine) ** 5)
+
+
+def _exposed(scene: Scene, linear: Array) -> tuple[Array, float]:
+    """Scale (C, H, W) so that the bright parts below the sky are near white, as metering does; return the gain too."""
+    metered = linear[:, np.isfinite(scene.surface.depth_m)]
+    gain = min(0.7 / max(float(np.percentile(metered, 97)), 1e-4), _MOST_GAIN)
+    return linear * gain, gain
+
+
+def _develop(linear: Array, gain: float, rng: np.random.Generator) -> Array:
+    """Blur, add noise, apply the sRGB curve and count: (C, H, W) of whole numbers 0 to 255."""
+    blurred = gaussian_filter(linear.clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))
+    amplified = max(gain, 1.0)  # electrons at white fall with the gain
+    electrons = blurred * _FULL_WELL / amplified
+    noisy = electrons + rng.normal(size=linear.shape) * np.sqrt(electrons + _READ_NOISE**2)
+    values = (noisy * amplified / _FULL_WELL).clip(0, 1)
+    curved = np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
+    return np.asarray(np.rint(curved * 255))

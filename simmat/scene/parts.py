@@ -1,0 +1,141 @@
+"""A part of an object: its shape, its material, its look and its warmth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.scene.materials import MATERIALS, Material
+from simmat.scene.shapes import Shape
+
+Array = npt.NDArray[np.float64]
+Pattern = Literal["noise", "stripes", "planks", "tiles"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """The temperature of a part, as a function of the place on it.
+
+    Attributes:
+        start_k: at local y = -1 (a capsule's start, the bottom of an upright shape).
+        end_k: at local y = +1.
+        axis: the local axis along which it goes from start to end.
+        edge_drop_k: how much cooler it is where the surface turns away from the camera: thin limbs, thin fur.
+        mottle_k: height of random patches.
+        solar_gain_k: warming of a surface that faces full sun, for an albedo of 0.
+    """
+
+    start_k: float
+    end_k: float
+    axis: int = 1
+    edge_drop_k: float = 0.0
+    mottle_k: float = 0.15
+    solar_gain_k: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a part's reflectance varies and its surface bends.
+
+    Attributes:
+        scale_m: size of a texture cell in metres.
+        contrast: height of the texture relative to the mean reflectance.
+        bump: slope of random bumps; 0 is smooth.
+        pattern: "noise" alone, or with stripes (cloth), planks (wood), tiles (bricks, paving).
+    """
+
+    scale_m: float = 0.05
+    contrast: float = 0.15
+    bump: float = 0.0
+    pattern: Pattern = "noise"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One solid of an object."""
+
+    shape: Shape
+    material: Material
+    heat: Heat
+    look: Look = Look()
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """An object, or a piece of the background where `class_name` is "background"."""
+
+    class_name: str
+    parts: tuple[Part, ...]
+
+    def placed(self, x_m: float, z_m: float, yaw: float, y_m: float = 0.0) -> Thing:
+        """Return the object turned by `yaw` about the vertical and set down at (x, y, z), world frame."""
+        cosine, sine = np.cos(yaw), np.sin(yaw)
+        rotation = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+        offset = np.array([x_m, y_m, z_m])
+        return Thing(
+            self.class_name, tuple(replace(part, shape=part.shape.moved(rotation, offset)) for part in self.parts)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Climate:
+    """What decides temperatures.
+
+    Attributes:
+        air_k: air temperature.
+        sun: 0 night or overcast, 1 full sun.
+        indoor: True in a room.
+    """
+
+    air_k: float
+    sun: float
+    indoor: bool = False
+
+
+@dataclass(slots=True)
+class Builder:
+    """Collects the parts of one object, with its climate at hand."""
+
+    climate: Climate
+    parts: list[Part] = field(default_factory=list)
+
+    def add(
+        self,
+        shape: Shape,
+        material: str | Material,
+        temperature_k: float | tuple[float, float],
+        *,
+        look: Look | None = None,
+        axis: int = 1,
+        edge_drop_k: float = 0.0,
+        mottle_k: float = 0.15,
+        solar_gain_k: float = 6.0,
+    ) -> None:
+        """Add one part; one temperature is that of the whole part, two are those of its start and end."""
+        start, end = temperature_k if isinstance(temperature_k, tuple) else (temperature_k, temperature_k)
+        gain = solar_gain_k * self.climate.sun
+        heat = Heat(start, end, axis, edge_drop_k, mottle_k, gain)
+        known = MATERIALS[material] if isinstance(material, str) else material
+        self.parts.append(Part(shape, known, heat, look or Look()))
+
+    def thing(self, class_name: str) -> Thing:
+        """Return what was collected as one object."""
+        return Thing(class_name, tuple(self.parts))
+
+
+def colour(rng: np.random.Generator, base: npt.ArrayLike, spread: float = 0.25) -> tuple[float, float, float]:
+    """Vary a linear colour in brightness by ±`spread` and in hue by a third of it; stays within 0.01 to 0.9."""
+    factor = (1 + rng.uniform(-spread, spread)) * (1 + rng.uniform(-spread, spread, 3) / 3)
+    red, green, blue = np.clip(np.asarray(base) * factor, 0.01, 0.9)
+    return float(red), float(green), float(blue)
+
+
+def bright_colour(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Draw a colour as clothes and paint have it: any hue, mostly muted, some white or black."""
+    value = rng.choice([0.04, 0.12, 0.3, 0.55], p=[0.25, 0.3, 0.3, 0.15])
+    saturation = rng.uniform(0, 0.8)
+    hue = rng.dirichlet([0.8, 0.8, 0.8]) * 3
+    return colour(rng, value * ((1 - saturation) + saturation * hue), 0.1)

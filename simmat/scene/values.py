@@ -1,0 +1,135 @@
+"""What a scene is: maps on one pixel grid, a table of materials, and the light.
+
+Frames: maps and directions are in the camera's frame, x right, y down, z away from the camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.scene.materials import Material
+from simmat.types import FloatArray
+
+IntArray = npt.NDArray[np.int32]
+
+CLASSES = (
+    "background",
+    "person",
+    "animal",
+    "vehicle",
+    "plant",
+    "stone",
+    "box",
+    "cup",
+    "bottle",
+    "kettle",
+    "fruit",
+    "glass",
+)
+"""Class names; `Scene.class_id` holds indices into them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """The surfaces that the rays of all pixels meet.
+
+    Attributes:
+        material: (H, W) int32 index into `Scene.materials`.
+        depth_m: (H, W) distance along the optical axis in metres; infinite in the sky.
+        normal: (3, H, W) unit vectors of the surface, turned toward the camera.
+        temperature_k: (H, W) kinetic temperature; in the sky its radiometric (apparent) temperature.
+        texture: (H, W) factor on the material's reflectance, about 1.
+        sunlit: (H, W) 0 to 1, how much of the sun (or lamp) the point sees.
+        sky_view: (H, W) 0 to 1, how much of the sky (or room) the point sees.
+    """
+
+    material: IntArray
+    depth_m: FloatArray
+    normal: FloatArray
+    temperature_k: FloatArray
+    texture: FloatArray
+    sunlit: FloatArray
+    sky_view: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """What shines on the scene.
+
+    Attributes:
+        sun_direction: (3,) unit vector toward the sun or lamp, camera frame.
+        sun_rgb: (3,) linear irradiance of it on a surface that faces it; 0 at night.
+        ambient_rgb: (3,) linear irradiance from the whole sky or room.
+        up: (3,) unit vector against gravity, camera frame.
+        air_k: air temperature in kelvin.
+        sky_k: apparent long-wave temperature of the zenith (of the walls, indoors).
+        indoor: True in a room.
+    """
+
+    sun_direction: tuple[float, float, float]
+    sun_rgb: tuple[float, float, float]
+    ambient_rgb: tuple[float, float, float]
+    up: tuple[float, float, float]
+    air_k: float
+    sky_k: float
+    indoor: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One view of a synthetic world.
+
+    Attributes:
+        instance: (H, W) int32, 0 background, 1 to N the objects; exact, at pixel centres.
+        class_id: (H, W) int32 index into `CLASSES`.
+        surface: what each pixel meets first; glass counts as a surface.
+        behind: what each pixel meets where glass is looked through; elsewhere as `surface`.
+        reflected_k: (H, W) apparent temperature of what the mirrored ray of each pixel meets.
+        materials: the table that `Surface.material` points into.
+        light: sun, sky and air.
+        focal_px: focal length in pixels; the principal point is the centre of the image.
+    """
+
+    instance: IntArray
+    class_id: IntArray
+    surface: Surface
+    behind: Surface
+    reflected_k: FloatArray
+    materials: tuple[Material, ...]
+    light: Light
+    focal_px: float
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return int(self.instance.shape[0]), int(self.instance.shape[1])
+
+    def toward_camera(self) -> FloatArray:
+        """(3, H, W) unit vectors from each pixel's surface to the camera, camera frame."""
+        return -pixel_rays(self.size_hw, self.focal_px).astype(np.float32)
+
+    def of_material(self, name: str, surface: Surface | None = None) -> FloatArray:
+        """Look a material's property up for every pixel.
+
+        Args:
+            name: a field of `Material` ("emissivity_lwir", "albedo_rgb").
+            surface: default: what each pixel meets first.
+
+        Returns:
+            (H, W) float32, or (3, H, W) for a colour.
+        """
+        table = np.asarray([getattr(material, name) for material in self.materials], dtype=np.float32)
+        values = table[(surface or self.surface).material]  # (H, W) or (H, W, 3)
+        return values if values.ndim == 2 else np.ascontiguousarray(np.moveaxis(values, 2, 0))
+
+
+def pixel_rays(size_hw: tuple[int, int], focal_px: float) -> npt.NDArray[np.float64]:
+    """Return (3, H, W) unit vectors from the camera through every pixel's centre, camera frame."""
+    height, width = size_hw
+    x = np.arange(width) - (width - 1) / 2
+    y = np.arange(height) - (height - 1) / 2
+    rays = np.stack([*np.meshgrid(x / focal_px, y / focal_px), np.ones((height, width))])  # (3, H, W)
+    return np.asarray(rays / np.linalg.norm(rays, axis=0))

@@ -1,0 +1,203 @@
+"""Where objects stand: a place outdoors by day or night, or a table in a room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.scene.living import animal, bush, person, potted_plant, tree
+from simmat.scene.made import bottle, crate, cup, fruit, glass_pane, kettle, stone, vehicle
+from simmat.scene.materials import MATERIALS
+from simmat.scene.parts import Builder, Climate, Look, Thing, colour
+from simmat.scene.shapes import box, plane
+from simmat.scene.values import Light
+
+Array = npt.NDArray[np.float64]
+Make = Callable[[np.random.Generator, Climate], Thing]
+
+OUTDOOR: tuple[tuple[Make, float], ...] = (
+    (person, 0.38),
+    (animal, 0.2),
+    (vehicle, 0.14),
+    (bush, 0.09),
+    (stone, 0.08),
+    (crate, 0.06),
+    (glass_pane, 0.05),
+)
+"""What stands outdoors, and how often."""
+
+TABLE: tuple[tuple[Make, float], ...] = (
+    (cup, 0.34),
+    (bottle, 0.17),
+    (potted_plant, 0.15),
+    (fruit, 0.14),
+    (kettle, 0.08),
+    (lambda rng, climate: stone(rng, climate, rng.uniform(0.03, 0.05)), 0.06),
+    (lambda rng, climate: crate(rng, climate, rng.uniform(0.03, 0.05)), 0.06),
+)
+"""What stands on a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Objects, background and light, before a camera looks at them; world frame x right, y up, z forward.
+
+    Attributes:
+        things: the objects; their order gives the instance ids.
+        background: ground, walls, trees.
+        light: as `Light`, with directions still in the world frame.
+        position: (3,) of the camera in metres.
+        axes: (3, 3) the camera's x, y, z axes as rows, world frame.
+        half_width: tangent of half the horizontal field of view.
+    """
+
+    things: tuple[Thing, ...]
+    background: tuple[Thing, ...]
+    light: Light
+    position: Array
+    axes: Array
+    half_width: float
+
+
+def outdoors(rng: np.random.Generator) -> World:
+    """A place under the sky with 3 to 7 candidates for objects, people more often than anything else."""
+    night, overcast = rng.random() < 0.15, rng.random() < 0.3
+    sun = 0.0 if night else (0.12 if overcast else rng.uniform(0.6, 1))
+    climate = Climate(rng.uniform(274, 299), sun)
+    light = _daylight(rng, climate, night, overcast)
+    axes = _camera_axes(np.deg2rad(rng.uniform(5, 13)), np.deg2rad(rng.uniform(-2, 2)))
+    half_width = np.tan(np.deg2rad(rng.uniform(20, 27)))
+    things = _place(rng, climate, OUTDOOR, int(rng.integers(3, 8)), (5.0, 13.0), half_width)
+    position = np.array([0, rng.uniform(1.5, 2.4), 0])
+    return World(things, _surroundings(rng, climate), light, position, axes, half_width)
+
+
+def tabletop(rng: np.random.Generator) -> World:
+    """A table in a room with 3 to 7 candidates for objects, lit by a lamp or a window from the side."""
+    climate = Climate(rng.uniform(291, 298), 0.15, indoor=True)
+    warm = rng.uniform(0.75, 1)
+    side = rng.choice([-1, 1]) * rng.uniform(0.3, 0.9)
+    direction = _unit([side, rng.uniform(0.6, 1.0), rng.uniform(-0.6, 0.1)])
+    power, fill = rng.uniform(0.5, 0.9), rng.uniform(0.25, 0.45)
+    air = climate.air_k
+    light = Light(
+        direction, (power, power * warm, power * warm**2), (fill, fill, fill * 0.98), (0, 1, 0), air, air, True
+    )
+    wood = MATERIALS["wood" if rng.random() < 0.6 else "plastic"]
+    top = wood.coloured(colour(rng, wood.albedo_rgb if rng.random() < 0.6 else (0.5, 0.5, 0.48), 0.3))
+    back = Builder(climate)
+    back.add(plane([0, 0, 0], [0, 1, 0]), top, air - 0.3, look=Look(0.05, 0.3, 0.02, "planks"), mottle_k=0.12)
+    wall = MATERIALS["plaster"].coloured(colour(rng, (0.55, 0.53, 0.5), 0.4))
+    distance = rng.uniform(1.1, 1.8)
+    back.add(
+        plane([0, 0, distance], [0, 0, -1]), wall, air - rng.uniform(0.5, 2.0), look=Look(0.3, 0.05), mottle_k=0.25
+    )
+    axes = _camera_axes(np.deg2rad(rng.uniform(15, 24)), np.deg2rad(rng.uniform(-2, 2)))
+    half_width = np.tan(np.deg2rad(rng.uniform(18, 23)))
+    things = _place(rng, climate, TABLE, int(rng.integers(3, 8)), (0.55, 0.95), half_width)
+    position = np.array([0, rng.uniform(0.28, 0.42), 0])
+    return World(things, (back.thing("background"),), light, position, axes, half_width)
+
+
+def _daylight(rng: np.random.Generator, climate: Climate, night: bool, overcast: bool) -> Light:
+    elevation, azimuth = np.deg2rad(rng.uniform(20, 60)), rng.uniform(0.6, 2 * np.pi - 0.6)  # never into the lens
+    direction = _unit([np.sin(azimuth), np.tan(elevation), np.cos(azimuth)])
+    yellow = 1 - 0.3 * (1 - np.sin(elevation))
+    power = 0.0 if night else (0.12 if overcast else 0.95)
+    fill = 0.012 if night else (0.45 if overcast else 0.28)
+    blue = 1.0 if overcast else 1.2
+    clear_k = climate.air_k - rng.uniform(35, 55)
+    return Light(
+        direction,
+        (power, power * yellow, power * yellow**2),
+        (fill * 0.92, fill, fill * blue),
+        (0, 1, 0),
+        climate.air_k,
+        climate.air_k - rng.uniform(4, 12) if overcast else clear_k,
+        False,
+    )
+
+
+def _surroundings(rng: np.random.Generator, climate: Climate) -> tuple[Thing, ...]:
+    """The ground, and behind it trees, a building, or nothing but the sky."""
+    air = climate.air_k
+    kind = str(rng.choice(["grass", "soil", "asphalt", "concrete", "sand"], p=[0.35, 0.15, 0.25, 0.15, 0.1]))
+    gain = {"grass": 8, "soil": 14, "asphalt": 18, "concrete": 14, "sand": 16}[kind]
+    ground = MATERIALS[kind].coloured(colour(rng, MATERIALS[kind].albedo_rgb, 0.25))
+    rough = kind in ("grass", "soil", "sand")
+    look = Look(0.12 if rough else 0.06, 0.45 if kind == "grass" else 0.25, 0.6 if rough else 0.1)
+    if kind == "concrete":
+        look = Look(0.6, 0.12, 0.05, "tiles")
+    back = Builder(climate)
+    ground_k = air - (1.5 if climate.sun < 0.2 else 0.0) - (1.5 if kind == "grass" else 0)
+    mottle = 1.0 if rough else 0.4
+    back.add(plane([0, 0, 0], [0, 1, 0]), ground, ground_k, look=look, mottle_k=mottle, solar_gain_k=gain)
+    pieces = [back.thing("background")]
+    choice = rng.random()
+    if choice < 0.35:
+        pieces.append(_building(rng, climate))
+    elif choice < 0.8:
+        spots = rng.uniform([-14, 18], [14, 34], size=(int(rng.integers(4, 9)), 2))
+        pieces += [tree(rng, climate).placed(x, z, rng.uniform(0, 6)) for x, z in spots]
+    return tuple(pieces)
+
+
+def _building(rng: np.random.Generator, climate: Climate) -> Thing:
+    """A long facade with windows; heated, so that the wall is a little warmer than the air."""
+    build, z = Builder(climate), rng.uniform(16, 26)
+    brick = MATERIALS["brick"].coloured(colour(rng, MATERIALS["brick"].albedo_rgb, 0.3))
+    wall_k = climate.air_k + rng.uniform(0.5, 2)
+    build.add(box([0, 4, z + 3], [40, 4, 3]), brick, wall_k, look=Look(0.35, 0.3, 0.1, "tiles"), solar_gain_k=10)
+    step, left = rng.uniform(2.6, 4), rng.uniform(-1, 1)
+    for column in range(-4, 5):
+        for y in (1.7, 4.8):
+            centre = [left + column * step, y, z]
+            build.add(box(centre, [0.55, 0.75, 0.04]), "window", climate.air_k + rng.uniform(0, 3), look=Look(1, 0))
+    return build.thing("background")
+
+
+def _place(
+    rng: np.random.Generator,
+    climate: Climate,
+    menu: Sequence[tuple[Make, float]],
+    count: int,
+    depth_m: tuple[float, float],
+    half_width: float,
+) -> tuple[Thing, ...]:
+    """Make up to `count` objects and set them down so that none stands in another."""
+    shares = np.array([share for _, share in menu])
+    placed: list[Thing] = []
+    taken: list[tuple[float, float, float]] = []
+    for _ in range(count):
+        thing = menu[int(rng.choice(len(menu), p=shares / shares.sum()))][0](rng, climate)
+        reach = (
+            max(float(np.hypot(p.shape.centre[0], p.shape.centre[2])) + p.shape.radius_m for p in thing.parts) * 0.85
+        )
+        for _ in range(20):
+            near = depth_m[0] + 1.5 * (reach if reach > 1 else 0)
+            z = rng.uniform(near, max(depth_m[1], near + 3 * reach))
+            x = rng.uniform(-0.85, 0.85) * half_width * z
+            if all(np.hypot(x - ox, z - oz) > reach + other for ox, oz, other in taken):
+                yaw = rng.uniform(-0.6, 0.6) if thing.class_name == "glass" else rng.uniform(0, 2 * np.pi)
+                placed.append(thing.placed(x, z, yaw))
+                taken.append((x, z, reach))
+                break
+    return tuple(placed)
+
+
+def _camera_axes(pitch_down: float, roll: float) -> Array:
+    """Return the camera's x, y, z axes as rows, world frame."""
+    right = np.array([1.0, 0, 0])
+    down = np.array([0, -np.cos(pitch_down), -np.sin(pitch_down)])
+    forward = np.array([0, -np.sin(pitch_down), np.cos(pitch_down)])
+    turned_right = np.cos(roll) * right + np.sin(roll) * down
+    turned_down = np.cos(roll) * down - np.sin(roll) * right
+    return np.stack([turned_right, turned_down, forward])
+
+
+def _unit(vector: npt.ArrayLike) -> tuple[float, float, float]:
+    x, y, z = np.asarray(vector, dtype=float) / np.linalg.norm(vector)
+    return float(x), float(y), float(z)
