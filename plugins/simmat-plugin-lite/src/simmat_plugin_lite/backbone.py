@@ -1,0 +1,93 @@
+"""The image side of `lite`: EfficientNet-Lite0 and a neck that joins its strides."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simmat.foundation import ImageEmbedding
+from simmat_plugin_lite.blocks import AttentionBlock, ConvBlock, LayerNorm2d
+
+STRIDES = (2, 4, 8, 16)
+WIDTHS = (16, 48, 96, 160)
+_ENCODER_WIDTHS = {2: 16, 4: 24, 8: 40, 16: 112, 32: 320}
+_STAGE_STRIDE = {0: 2, 1: 4, 2: 8, 4: 16, 6: 32}
+
+
+class Neck(nn.Module):
+    """Top-down fusion of the encoder's five strides into four levels.
+
+    Stride 32 and 16 meet first, two attention blocks let every place see the whole image, and the
+    result flows down to strides 8, 4 and 2.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        wide = {32: WIDTHS[3], 16: WIDTHS[3], 8: WIDTHS[2], 4: WIDTHS[1], 2: WIDTHS[0]}
+        self.lateral = nn.ModuleDict({str(s): nn.Conv2d(_ENCODER_WIDTHS[s], wide[s], 1) for s in wide})
+        self.down = nn.ModuleDict({str(s): nn.Conv2d(wide[2 * s], wide[s], 1) for s in (16, 8, 4, 2)})
+        self.context = nn.Sequential(AttentionBlock(wide[16]), AttentionBlock(wide[16]))
+        self.refine = nn.ModuleDict(
+            {
+                "8": nn.Sequential(ConvBlock(wide[8]), ConvBlock(wide[8], dilation=2)),
+                "4": ConvBlock(wide[4]),
+                "2": ConvBlock(wide[2]),
+            }
+        )
+        self.norm = nn.ModuleDict({str(s): LayerNorm2d(wide[s]) for s in STRIDES})
+
+    def forward(self, maps: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        """Fuse (B, D_s, S/s, S/s) maps by stride into levels of `STRIDES` and `WIDTHS`."""
+        x = self.lateral["32"](maps[32])
+        levels: list[Tensor] = []
+        for stride in (16, 8, 4, 2):
+            key = str(stride)
+            coarse = F.interpolate(self.down[key](x), scale_factor=2.0, mode="bilinear")
+            x = self.lateral[key](maps[stride]) + coarse
+            x = self.context(x) if stride == 16 else self.refine[key](x)
+            levels.insert(0, self.norm[key](x))
+        return tuple(levels)
+
+
+class LiteBackbone(nn.Module):
+    """EfficientNet-Lite0 without its classifier, and the neck.
+
+    Args:
+        freeze_statistics: keep BatchNorm's running statistics as loaded, in training too. Right for
+            pretrained weights and small batches; wrong for random weights, whose statistics must
+            be learned.
+    """
+
+    def __init__(self, freeze_statistics: bool) -> None:
+        super().__init__()
+        encoder = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        self.conv_stem = encoder.conv_stem
+        self.bn1 = encoder.bn1
+        self.blocks = encoder.blocks
+        self.neck = Neck()
+        self.freeze_statistics = freeze_statistics
+
+    def train(self, mode: bool = True) -> LiteBackbone:
+        """Set training mode; with frozen statistics BatchNorm stays in evaluation mode."""
+        super().train(mode)
+        if mode and self.freeze_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def embed(self, image: Tensor) -> Tensor:
+        """First convolution: (B, 3, S, S) normalised image -> (B, 32, S/2, S/2)."""
+        return self.conv_stem(image.contiguous(memory_format=torch.channels_last))
+
+    def encode(self, features: Tensor) -> ImageEmbedding:
+        """Features of `embed` -> four levels (B, D, S/s, S/s), s in `STRIDES`."""
+        x = self.bn1(features.contiguous(memory_format=torch.channels_last))
+        maps: dict[int, Tensor] = {}
+        for index, stage in enumerate(self.blocks):
+            x = stage(x)
+            if index in _STAGE_STRIDE:
+                maps[_STAGE_STRIDE[index]] = x
+        return ImageEmbedding(levels=self.neck(maps), strides=STRIDES)

@@ -1,0 +1,124 @@
+"""Small layers that the neck and the decoder are made of.
+
+All maps are (N, C, H, W). Normalisation is over channels at each place, so neither padding nor the
+other samples of a batch change what a place sees.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LayerNorm2d(nn.Module):
+    """Layer normalisation over the channels of each place of an (N, C, H, W) map."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1)  # (N, H, W, C): no copy where x is channels_last
+        rows = F.layer_norm(rows, (x.shape[1],), self.weight, self.bias, self.eps)
+        return rows.permute(0, 3, 1, 2).to(x.dtype)
+
+
+class ConvBlock(nn.Module):
+    """Residual block: norm, dilated 3x3 convolution, ReLU, 1x1 convolution."""
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(channels)
+        self.spatial = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mix(F.relu(self.spatial(self.norm(x))))
+
+
+class AttentionBlock(nn.Module):
+    """Residual self-attention over all places, then an MLP; position comes from a depthwise conv."""
+
+    def __init__(self, channels: int, heads: int = 4, expansion: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.position = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.fc1 = nn.Linear(channels, expansion * channels)
+        self.fc2 = nn.Linear(expansion * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        x = x + self.position(x)
+        tokens = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
+        qkv = self.qkv(self.norm1(tokens)).reshape(n, h * w, 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (N, heads, H*W, C/heads)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
+        tokens = tokens + self.proj(mixed)
+        tokens = tokens + self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
+        return tokens.reshape(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def gather_images(level: Tensor, image_index: Tensor) -> Tensor:
+    """Pick one image's map for each prompt, keeping channels_last.
+
+    Args:
+        level: (B, D, h, w).
+        image_index: (K,) long, values in 0..B-1.
+
+    Returns:
+        (K, D, h, w).
+    """
+    return level.permute(0, 2, 3, 1).index_select(0, image_index).permute(0, 3, 1, 2)
+
+
+def sample_points(level: Tensor, image_index: Tensor, coords_xy: Tensor, stride: int) -> Tensor:
+    """Read a level bilinearly at points of the model input.
+
+    Args:
+        level: (B, D, h, w).
+        image_index: (K,) long.
+        coords_xy: (K, N, 2) pixel indices of the input; a pixel's centre is +0.5.
+        stride: input pixels per place of the level.
+
+    Returns:
+        (K, N, D).
+    """
+    _, d, h, w = level.shape
+    u = ((coords_xy[..., 0].float() + 0.5) / stride - 0.5).clamp(0, w - 1)
+    v = ((coords_xy[..., 1].float() + 0.5) / stride - 0.5).clamp(0, h - 1)
+    x0, y0 = u.floor().long(), v.floor().long()
+    x1, y1 = (x0 + 1).clamp(max=w - 1), (y0 + 1).clamp(max=h - 1)
+    fx, fy = (u - x0)[..., None].to(level.dtype), (v - y0)[..., None].to(level.dtype)
+    flat = level.permute(0, 2, 3, 1).reshape(-1, d)
+    row = image_index[:, None] * h
+
+    def at(y: Tensor, x: Tensor) -> Tensor:
+        index = (row + y) * w + x  # (K, N)
+        return flat.index_select(0, index.reshape(-1)).reshape(*index.shape, d)
+
+    top = at(y0, x0) * (1 - fx) + at(y0, x1) * fx
+    bottom = at(y1, x0) * (1 - fx) + at(y1, x1) * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def pool_region(maps: Tensor, weight: Tensor) -> Tensor:
+    """Mean of maps under a weight.
+
+    Args:
+        maps: (K, D, h, w).
+        weight: (K, M, h, w), not negative.
+
+    Returns:
+        (K, M, D); zero where a weight is zero everywhere.
+    """
+    flat = maps.flatten(2).transpose(1, 2)  # (K, h*w, D)
+    w = weight.flatten(2).to(flat.dtype)
+    total = w.float().sum(-1, keepdim=True).clamp(min=1e-4)
+    return (w @ flat).float().div(total).to(flat.dtype)

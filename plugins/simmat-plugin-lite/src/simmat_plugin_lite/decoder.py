@@ -1,0 +1,201 @@
+"""The prompt side of `lite`: a dense decoder that asks 'what here looks like the clicked place'.
+
+For each prompt, the features under its clicks, its box and its previous mask are compared with every
+place in several heads and at three strides. Those similarities, maps of the prompt itself and the
+image's features go through residual dilated convolutions at stride 8; a coarse mask found half-way
+is pooled into an object and a background prototype, compared again, and the result is brought up to
+stride 2 with skips from the fine levels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat_plugin_lite.backbone import STRIDES, WIDTHS
+from simmat_plugin_lite.blocks import (
+    ConvBlock,
+    LayerNorm2d,
+    gather_images,
+    pool_region,
+    sample_points,
+)
+from simmat_plugin_lite.prompt_maps import MAP_CHANNELS, PromptState, prompt_maps, region_weight
+
+MASKS = 4  # index 0: the single mask; 1..3: three guesses at what an ambiguous prompt means
+
+
+class Similarity(nn.Module):
+    """Cosine similarity of query vectors with every place of a level, in several heads."""
+
+    def __init__(self, channels: int, heads: int, width: int = 16) -> None:
+        super().__init__()
+        self.heads, self.width = heads, width
+        self.key = nn.Conv2d(channels, heads * width, 1)
+        self.query = nn.Linear(channels, heads * width)
+
+    def forward(self, level: Tensor, image_index: Tensor, queries: Tensor) -> Tensor:
+        """(B, D, h, w) level and (K, N, D) queries -> (K, N, heads, h, w), in -1..1."""
+        b, _, h, w = level.shape
+        k, n, _ = queries.shape
+        keys = self.key(level).reshape(b, self.heads, self.width, h * w)
+        keys = F.normalize(keys, dim=2).index_select(0, image_index)
+        asked = self.query(queries).reshape(k, n, self.heads, self.width).transpose(1, 2)
+        asked = F.normalize(asked, dim=-1)  # (K, heads, N, width)
+        return (asked @ keys).transpose(1, 2).reshape(k, n, self.heads, h, w)
+
+
+def nearest_of(similarity: Tensor, chosen: Tensor) -> Tensor:
+    """Largest similarity over the chosen queries: (K, N, heads, h, w), (K, N) -> (K, heads, h, w).
+
+    -1, 'like none of them', where nothing is chosen.
+    """
+    return similarity.masked_fill(~chosen[..., None, None, None], -1.0).amax(1)
+
+
+class PromptSimilarity(nn.Module):
+    """Similarity of one level with positive clicks, negative clicks and the believed region."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.click = Similarity(channels, heads)
+        self.region = Similarity(channels, heads)
+        self.out_channels = 3 * heads
+
+    def forward(self, level: Tensor, stride: int, state: PromptState, region: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare.
+
+        Args:
+            level: (B, D, h, w).
+            stride: of the level.
+            state: K prompts.
+            region: (K, 1, h, w) weight of the believed region at this level.
+
+        Returns:
+            (K, 3 * heads, h, w) similarities and (K, 2 * D) mean click and region features.
+        """
+        clicked = sample_points(level, state.image_index, state.coords_xy, stride)
+        inside = pool_region(gather_images(level, state.image_index), region)  # (K, 1, D)
+        to_click = self.click(level, state.image_index, clicked)
+        maps = [
+            nearest_of(to_click, state.positive),
+            nearest_of(to_click, state.negative),
+            self.region(level, state.image_index, inside)[:, 0],
+        ]
+        share = state.positive.to(clicked.dtype)[..., None]
+        mean_click = (clicked * share).sum(1) / share.sum(1).clamp(min=1.0)
+        return torch.cat(maps, 1), torch.cat([mean_click, inside[:, 0]], 1)
+
+
+class LiteDecoder(nn.Module):
+    """Masks at stride 2 and their expected IoU from levels of `backbone.STRIDES`.
+
+    Args:
+        width: channels at stride 8.
+        fine: channels at stride 4.
+        finest: channels at stride 2.
+    """
+
+    def __init__(self, width: int = 80, fine: int = 32, finest: int = 16) -> None:
+        super().__init__()
+        d2, d4, d8, d16 = WIDTHS
+        self.sim16 = PromptSimilarity(d16, heads=8)
+        self.sim8 = PromptSimilarity(d8, heads=8)
+        self.sim4 = PromptSimilarity(d4, heads=4)
+        asked = self.sim16.out_channels + self.sim8.out_channels + MAP_CHANNELS
+        self.feature8 = nn.Conv2d(d8, width, 1)
+        self.prompt8 = nn.Conv2d(asked, width, 3, padding=1)
+        self.film = nn.Sequential(nn.Linear(2 * (d8 + d16) + d16, 128), nn.ReLU(), nn.Linear(128, 2 * width))
+        self.search = nn.Sequential(*(ConvBlock(width, d) for d in (1, 2, 4)))
+        self.coarse = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 1, 1))
+        self.again = Similarity(d8, heads=8)
+        self.join = nn.Conv2d(2 * 8 + 1, width, 1)
+        self.settle = nn.Sequential(*(ConvBlock(width, d) for d in (1, 4, 1)))
+        self.up4 = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 4 * fine, 1), nn.PixelShuffle(2))
+        self.feature4 = nn.Conv2d(d4, fine, 1)
+        self.prompt4 = nn.Conv2d(self.sim4.out_channels + MAP_CHANNELS, fine, 3, padding=1)
+        self.sharpen = nn.Sequential(ConvBlock(fine), ConvBlock(fine))
+        self.mask4 = nn.Sequential(LayerNorm2d(fine), nn.Conv2d(fine, MASKS, 1))
+        self.up2 = nn.Sequential(LayerNorm2d(fine), nn.Conv2d(fine, 4 * finest, 1), nn.PixelShuffle(2))
+        self.feature2 = nn.Conv2d(d2, finest, 1)
+        self.edge = nn.Conv2d(finest, finest, 3, padding=1)
+        self.mask2 = nn.Conv2d(finest, MASKS, 1)
+        self.iou = nn.Sequential(nn.Linear(2 * width + MASKS + 1, 128), nn.ReLU(), nn.Linear(128, 1))
+        nn.init.zeros_(self.mask2.weight)
+        nn.init.zeros_(self.mask2.bias)
+
+    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
+        """Predict four masks for each prompt.
+
+        Args:
+            embedding: levels (B, D, S/s, S/s) of the backbone.
+            prompts: K prompts about any of the B images.
+
+        Returns:
+            logits (K, 4, S/2, S/2) over the whole frame and iou (K, 4) in 0..1.
+        """
+        prediction, _ = self.decode_with_coarse(embedding, prompts)
+        return prediction
+
+    def decode_with_coarse(self, embedding: ImageEmbedding, prompts: PromptBatch) -> tuple[MaskPrediction, Tensor]:
+        """As `decode`, with the half-way mask (K, 1, S/8, S/8), which pretraining supervises too."""
+        if tuple(embedding.strides) != STRIDES:
+            raise ValueError(
+                f"decoder of lite got levels of strides {tuple(embedding.strides)}; it reads "
+                f"{STRIDES}: give it what lite's own backbone encoded"
+            )
+        state = PromptState.from_batch(prompts)
+        x, coarse = self._stride8(embedding, state)
+        fine = self._stride4(embedding, state, x)
+        logits = self._stride2(embedding, state, fine)
+        return MaskPrediction(logits=logits.float(), iou=self._expected_iou(x, logits)), coarse
+
+    def _stride8(self, embedding: ImageEmbedding, state: PromptState) -> tuple[Tensor, Tensor]:
+        p8, p16 = embedding.levels[2], embedding.levels[3]
+        h, w = p8.shape[-2:]
+        index = state.image_index
+        region16 = region_weight(state, h // 2, w // 2, 16)
+        region8 = region_weight(state, h, w, 8)
+        like16, query16 = self.sim16(p16, 16, state, region16)
+        like8, query8 = self.sim8(p8, 8, state, region8)
+        like16 = F.interpolate(like16, (h, w), mode="bilinear", align_corners=False)
+        maps = prompt_maps(state, h, w, 8).to(like8.dtype)
+        whole = p16.mean((2, 3)).index_select(0, index)
+        scale, shift = self.film(torch.cat([query8, query16, whole], 1))[..., None, None].chunk(2, 1)
+        x = gather_images(self.feature8(p8), index) * (1 + scale) + shift
+        asked = torch.cat([like16.to(like8.dtype), like8, maps], 1)
+        x = x + self.prompt8(asked.contiguous(memory_format=torch.channels_last))
+        x = self.search(x)
+        coarse = self.coarse(x)  # (K, 1, h, w)
+        found = coarse.float().sigmoid()
+        sides = pool_region(gather_images(p8, index), torch.cat([found, 1 - found], 1))
+        like = self.again(p8, index, sides).flatten(1, 2)  # (K, 2 * heads, h, w)
+        x = x + self.join(torch.cat([like, (2 * found - 1).to(like.dtype)], 1))
+        return self.settle(x), coarse.float()
+
+    def _stride4(self, embedding: ImageEmbedding, state: PromptState, x: Tensor) -> Tensor:
+        p4 = embedding.levels[1]
+        h, w = p4.shape[-2:]
+        like4, _ = self.sim4(p4, 4, state, region_weight(state, h, w, 4))
+        maps = prompt_maps(state, h, w, 4).to(like4.dtype)
+        asked = torch.cat([like4, maps], 1).contiguous(memory_format=torch.channels_last)
+        skip = gather_images(self.feature4(p4), state.image_index)
+        return self.sharpen(self.up4(x) + skip + self.prompt4(asked))
+
+    def _stride2(self, embedding: ImageEmbedding, state: PromptState, fine: Tensor) -> Tensor:
+        p2 = embedding.levels[0]
+        base = F.interpolate(self.mask4(fine), p2.shape[-2:], mode="bilinear", align_corners=False)
+        skip = gather_images(self.feature2(p2), state.image_index)
+        edge = F.relu(self.edge(F.relu(self.up2(fine) + skip)))
+        return base + self.mask2(edge)
+
+    def _expected_iou(self, x: Tensor, logits: Tensor) -> Tensor:
+        """(K, 4) in 0..1 from the stride-8 features under each mask, and over the frame."""
+        chance = F.adaptive_avg_pool2d(logits.detach().float().sigmoid(), x.shape[-2:])
+        under = pool_region(x, chance)  # (K, 4, width)
+        frame = x.mean((2, 3))[:, None].expand_as(under)
+        sure = (2 * chance - 1).abs().mean((2, 3))[..., None].to(under.dtype)
+        which = torch.eye(MASKS, device=x.device, dtype=under.dtype).expand(len(x), -1, -1)
+        return self.iou(torch.cat([under, frame, sure, which], -1))[..., 0].float().sigmoid()

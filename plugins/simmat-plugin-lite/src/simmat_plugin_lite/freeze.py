@@ -1,0 +1,80 @@
+"""Turn a pretraining run into the packaged weights: `python -m simmat_plugin_lite.freeze --run RUN`.
+
+The running mean of the weights, as fp16; BatchNorm's statistics stay float32, which costs little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from simmat_plugin_lite.run_state import write_json, write_tensors
+from simmat_plugin_lite.spec import FACTS_FILE, WEIGHTS_FILE, WEIGHTS_FOLDER
+
+_LARGEST_BYTES = 10_000_000
+
+
+def packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The running mean of a run's tensors, in the dtypes of the packaged file.
+
+    Raises:
+        ValueError: a weight does not fit fp16.
+    """
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if not name.startswith("mean."):
+            continue
+        short = name.removeprefix("mean.")
+        exact = not tensor.is_floating_point() or "running_" in short
+        result[short] = tensor if exact else tensor.to(torch.float16)
+        if not torch.isfinite(result[short].float()).all():
+            raise ValueError(
+                f"{short} does not fit fp16 (largest {float(tensor.abs().max()):g}); keep it float32 in `packed`"
+            )
+    return result
+
+
+def freeze(run: Path, folder: Path) -> dict[str, object]:
+    """Write the weights of a run and their json into a folder.
+
+    Returns:
+        the facts: sha256, size_bytes, steps and what the log last said of the validation split.
+    """
+    state = json.loads((run / "state.json").read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / WEIGHTS_FILE
+    write_tensors(path, packed(load_file(run / state["file"])), {"model": "lite", "steps": str(state["step"])})
+    size = path.stat().st_size
+    if size > _LARGEST_BYTES:
+        raise ValueError(
+            f"{path} has {size} bytes, at most {_LARGEST_BYTES} go into the package; make the model smaller"
+        )
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    checks = [line for line in lines if line["kind"] == "val" and line["step"] <= state["step"]]
+    facts: dict[str, object] = {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "size_bytes": size,
+        "steps": state["step"],
+        "validation": checks[-1] if checks else None,
+    }
+    write_json(folder / FACTS_FILE, facts)
+    return facts
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m simmat_plugin_lite.freeze", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a pretraining run")
+    parser.add_argument("--to", type=Path, default=WEIGHTS_FOLDER, help="folder of the weights")
+    options = parser.parse_args()
+    print(json.dumps(freeze(options.run, options.to), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Pretrain `lite` on rgb-regions: `python -m simmat_plugin_lite.pretrain --data DIR --out RUN`.
+
+The same command goes on where a run stopped. What a step sees depends on seed and step alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from simmat_plugin_lite.batches import Batch, BatchPlan, RegionBatches
+from simmat_plugin_lite.imagenet import load_imagenet
+from simmat_plugin_lite.lesson import Lesson, normalise
+from simmat_plugin_lite.losses import pretraining_loss
+from simmat_plugin_lite.model import LiteModel
+from simmat_plugin_lite.regions import read_photos
+from simmat_plugin_lite.run_state import RunningMean, load_run, save_run, write_json
+from simmat_plugin_lite.spec import PIXEL_MEAN, PIXEL_STD
+from simmat_plugin_lite.validation import quiz_of, validate
+
+ROUNDS = (0.6, 0.2, 0.12, 0.08)
+"""How often the answer that counts comes after 0, 1, 2, 3 corrections."""
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m simmat_plugin_lite.pretrain", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the rgb-regions folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an old one is continued")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch-size", type=int, default=8, help="images a step")
+    parser.add_argument("--prompts", type=int, default=4, help="prompts an image")
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of neck and decoder")
+    parser.add_argument("--encoder-lr", type=float, default=2e-4)
+    parser.add_argument("--warmup", type=int, default=100)
+    parser.add_argument("--weight-decay", type=float, default=0.02)
+    parser.add_argument("--ema", type=float, default=0.998)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
+    parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--validate-every", type=int, default=250)
+    parser.add_argument("--stop-at", type=int, default=None, help="end this session at a step; the schedule stays")
+    return parser
+
+
+def optimizer_of(model: LiteModel, options: argparse.Namespace) -> torch.optim.Optimizer:
+    """AdamW; the encoder at its own rate, no decay on norms and biases."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        encoder = name.startswith("backbone.") and not name.startswith("backbone.neck.")
+        groups.setdefault((encoder, parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "peak": options.encoder_lr if encoder else options.lr,
+                "weight_decay": options.weight_decay if matrix else 0.0,
+            }
+            for (encoder, matrix), parameters in groups.items()
+        ],
+        lr=options.lr,
+        betas=(0.9, 0.98),
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, step: int, options: argparse.Namespace) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth. Returns the share of the peak."""
+    warm = min(1.0, (step + 1) / max(options.warmup, 1))
+    done = min(1.0, max(0, step - options.warmup) / max(options.steps - options.warmup, 1))
+    share = warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * share
+    return share
+
+
+class Log:
+    """Lines of json; those after the step a run is resumed from are dropped."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path = path
+        kept = [line for line in self.read(path) if line["step"] <= first_step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    @staticmethod
+    def read(path: Path) -> list[dict[str, Any]]:
+        """Every line of a log; none where it is not there."""
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def add(self, **line: Any) -> None:
+        """Append one line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+
+
+class Pretraining:
+    """A run: model, running mean, optimizer, data, and where it stands."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.accelerator = Accelerator(mixed_precision=options.precision, cpu=options.device == "cpu")
+        options.out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(options.seed)
+        model = LiteModel()
+        load_imagenet(model.backbone)
+        self.optimizer = optimizer_of(model, options)
+        self.mean = RunningMean(model, options.ema)
+        self.step = 0
+        if (options.out / "state.json").exists():
+            self.step = int(load_run(options.out, model, self.mean, self.optimizer)["step"])
+        self.model = model.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.mean.tensors = {n: t.to(self.accelerator.device) for n, t in self.mean.tensors.items()}
+        self.lesson, self.optimizer = self.accelerator.prepare(Lesson(self.model), self.optimizer)
+        self.log = Log(options.out / "log.jsonl", self.step)
+        size = options.image_size
+        photos = read_photos(options.data, "val")
+        self.quizzes = [quiz for photo in photos if (quiz := quiz_of(photo, size)) is not None]
+        write_json(options.out / "options.json", {k: str(v) for k, v in vars(options).items()})
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches from the step the run stands at; each process of several draws its own."""
+        options = self.options
+        plan = BatchPlan(images=options.batch_size, prompts=options.prompts, size=options.image_size)
+        seed = options.seed * 1000 + self.accelerator.process_index
+        data = RegionBatches(read_photos(options.data, "train"), plan, seed, self.step)
+        return iter(
+            DataLoader(
+                data, batch_size=None, num_workers=options.workers, prefetch_factor=4 if options.workers else None
+            )
+        )
+
+    def learn(self, batch: Batch) -> dict[str, float]:
+        """One optimizer step."""
+        device = self.accelerator.device
+        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        rng = np.random.default_rng((self.options.seed, self.step, 1))
+        rounds = int(rng.choice(len(ROUNDS), p=ROUNDS))
+        content = batch["content"]
+        image = normalise(batch["image"], content, PIXEL_MEAN, PIXEL_STD)
+        asked = content.index_select(0, batch["image_index"])
+        self.lesson.train()
+        with self.accelerator.autocast():
+            prediction, coarse = self.lesson(image, batch, asked, rounds, rng)
+        loss, parts = pretraining_loss(prediction, coarse, batch["region"], asked)
+        if not math.isfinite(loss.item()):
+            raise RuntimeError(
+                f"loss is {loss.item()} at step {self.step}; lower --lr and continue from the last state"
+            )
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.lesson.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"loss": float(loss.detach()), **parts, "rounds": rounds, "grad_norm": float(norm)}
+
+    def check(self) -> None:
+        """Score the running mean on the validation split."""
+        fast = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(self.mean.tensors)
+        on = self.accelerator.autocast() if self.options.precision == "bf16" else nullcontext()
+        with on:
+            scores = validate(self.model, self.quizzes, PIXEL_MEAN, PIXEL_STD, self.accelerator.device)
+        self.model.load_state_dict(fast)
+        self.log.add(step=self.step, kind="val", **scores)
+
+    def run(self) -> None:
+        """Train until the last step, saving and checking on the way."""
+        options = self.options
+        last = min(options.steps, options.stop_at or options.steps)
+        recent: list[dict[str, float]] = []
+        started = time.time()
+        batches = self.batches() if self.step < last else iter(())
+        for batch in batches:
+            share = set_rates(self.optimizer, self.step, options)
+            recent.append(self.learn(batch))
+            self.step += 1
+            self.mean.update(self.model, self.step)
+            if self.step % 10 == 0:
+                means = {key: round(sum(r[key] for r in recent) / len(recent), 4) for key in recent[0]}
+                seconds = round((time.time() - started) / len(recent), 3)
+                if self.accelerator.is_main_process:
+                    self.log.add(step=self.step, kind="train", **means, lr_share=round(share, 4), s_per_step=seconds)
+                recent, started = [], time.time()
+            main = self.accelerator.is_main_process
+            if main and (self.step % options.save_every == 0 or self.step == last):
+                save_run(options.out, self.step, self.model, self.mean, self.optimizer, {"seed": options.seed})
+            if main and (self.step % options.validate_every == 0 or self.step == last):
+                self.check()
+            if self.step >= last:
+                break
+
+
+if __name__ == "__main__":
+    Pretraining(arguments().parse_args()).run()

@@ -1,0 +1,123 @@
+"""What a prompt says about every place: clicks, box and previous mask as maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simmat.foundation import PromptBatch
+
+CLICK_SIGMAS_PX = (3.0, 10.0, 40.0)
+MAP_CHANNELS = 2 * len(CLICK_SIGMAS_PX) + 2 + 5 + 2
+_FAR_PX = 1e4
+
+
+@dataclass(frozen=True)
+class PromptState:
+    """Prompts with every part present: absent ones are marked, never None.
+
+    coords_xy (K, N, 2) float input pixels, N >= 1; positive and negative (K, N) bool;
+    boxes (K, 4) float; has_box (K,) bool; mask (K, 1, h, w) probability or None.
+    """
+
+    image_index: Tensor
+    coords_xy: Tensor
+    positive: Tensor
+    negative: Tensor
+    boxes: Tensor
+    has_box: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def from_batch(cls, prompts: PromptBatch) -> PromptState:
+        """Fill in what is absent; a box without area or with NaN counts as absent."""
+        coords, labels = prompts.point_coords.float(), prompts.point_labels
+        count, device = coords.shape[0], coords.device
+        if coords.shape[1] == 0:
+            coords = coords.new_zeros((count, 1, 2))
+            labels = labels.new_full((count, 1), -1)
+        if prompts.boxes is None:
+            boxes = torch.zeros((count, 4), device=device)
+        else:
+            boxes = torch.nan_to_num(prompts.boxes.float())
+        has_box = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        mask = None if prompts.mask_input is None else prompts.mask_input.float().sigmoid()
+        return cls(prompts.image_index, coords, labels == 1, labels == 0, boxes, has_box, mask)
+
+
+def place_centres(height: int, width: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centres of a level's places in input pixel indices: y (h, 1) and x (1, w)."""
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride - 0.5
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride - 0.5
+    return y[:, None], x[None, :]
+
+
+def _click_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
+    """Gaussians around the nearest click of each sign, and the way to the nearest positive one."""
+    dx = x - state.coords_xy[..., 0, None, None]  # (K, N, 1, w)
+    dy = y - state.coords_xy[..., 1, None, None]  # (K, N, h, 1)
+    square = dx**2 + dy**2  # (K, N, h, w)
+    maps: list[Tensor] = []
+    for chosen in (state.positive, state.negative):
+        nearest = square.masked_fill(~chosen[..., None, None], _FAR_PX**2).amin(1)
+        maps += [torch.exp(-nearest / (2 * sigma**2)) for sigma in CLICK_SIGMAS_PX]
+    some = state.positive.any(1)[:, None, None]
+    hidden = square.masked_fill(~state.positive[..., None, None], _FAR_PX**2)
+    index = hidden.argmin(1, keepdim=True)  # (K, 1, h, w)
+    for offset in (dx, dy):
+        nearest = offset.expand_as(square).gather(1, index)[:, 0]
+        maps.append(nearest / (nearest.abs() + 32.0) * some)
+    return maps
+
+
+def _box_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
+    """Inside or not, and how far inside of each side; zero without a box."""
+    x0, y0, x1, y1 = (state.boxes[:, i, None, None] for i in range(4))
+    shape = (state.boxes.shape[0], y.shape[0], x.shape[1])
+    sides = [d.expand(shape) for d in (x - x0, y - y0, x1 - x, y1 - y)]
+    has = state.has_box[:, None, None].float()
+    inside = torch.stack(sides).amin(0).div(2.0).sigmoid()
+    return [inside * has, *(torch.tanh(d / 16.0) * has for d in sides)]
+
+
+def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """Bring a (K, 1, h, w) probability to (K, 1, height, width): mean down, bilinear up."""
+    if mask.shape[-2] >= height and mask.shape[-1] >= width:
+        return F.adaptive_avg_pool2d(mask, (height, width))
+    return F.interpolate(mask, (height, width), mode="bilinear", align_corners=False)
+
+
+def prompt_maps(state: PromptState, height: int, width: int, stride: int) -> Tensor:
+    """Maps (K, MAP_CHANNELS, height, width) of a level with this stride."""
+    y, x = place_centres(height, width, stride, state.coords_xy.device)
+    maps = _click_maps(state, y, x) + _box_maps(state, y, x)
+    if state.mask is None:
+        none = torch.zeros_like(maps[0])
+        maps += [none, none]
+    else:
+        previous = resize_mask(state.mask, height, width)[:, 0]
+        maps += [2 * previous - 1, torch.ones_like(previous)]
+    return torch.stack(maps, 1)
+
+
+def region_weight(state: PromptState, height: int, width: int, stride: int) -> Tensor:
+    """Where the object is believed to be: previous mask, else box, else around positive clicks.
+
+    Returns:
+        (K, 1, height, width), not negative.
+    """
+    if state.mask is not None:
+        return resize_mask(state.mask, height, width)
+    y, x = place_centres(height, width, stride, state.coords_xy.device)
+    x0, y0, x1, y1 = (state.boxes[:, i, None, None] for i in range(4))
+    half_w, half_h = ((x1 - x0) / 2).clamp(min=1.0), ((y1 - y0) / 2).clamp(min=1.0)
+    round_ = ((x - (x0 + x1) / 2) / half_w) ** 2 + ((y - (y0 + y1) / 2) / half_h) ** 2
+    in_box = torch.exp(-2.0 * round_)
+    square = (x - state.coords_xy[..., 0, None, None]) ** 2
+    square = square + (y - state.coords_xy[..., 1, None, None]) ** 2
+    nearest = square.masked_fill(~state.positive[..., None, None], _FAR_PX**2).amin(1)
+    near_click = torch.exp(-nearest / (2 * 12.0**2))
+    return torch.where(state.has_box[:, None, None], in_box, near_click)[:, None]

@@ -1,0 +1,263 @@
+"""RGB scores of `lite`: `python -m simmat_plugin_lite.score --data DIR/rgb-regions --out scores.json`.
+
+Masks are compared at the original resolution. The first click is at the region's deepest place, each
+later one at the centre of the largest error; the mask before is fed back. NoC@85 is the number of clicks
+to an IoU of 0.85, 20 where that is never reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simmat.data.clicks import center_click, corrective_click, tight_box
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch, build_foundation
+from simmat.geometry import Frame
+from simmat.nn.resize import resize_planes, restore_logits
+from simmat_plugin_lite.model import LiteModel
+from simmat_plugin_lite.regions import Photo, read_photos, region_values
+from simmat_plugin_lite.run_state import write_json
+from simmat_plugin_lite.spec import LITE, PIXEL_MEAN, PIXEL_STD
+
+CLICKS = (1, 3, 5, 8)
+MOST_CLICKS = 20
+GOOD_IOU = 0.85
+TOGETHER = 16
+"""Regions asked about together; bounds memory, changes no figure."""
+SMALLEST_PX = (100, 400)
+"""Smallest region in pixels of the original, one table row each."""
+
+
+@dataclass(frozen=True)
+class RegionScore:
+    """How well one region was found.
+
+    Attributes:
+        source: of the photograph.
+        area: pixels.
+        clicks: IoU of the single mask after 1, 2, … clicks.
+        best: IoU after one click of the alternative with the highest predicted IoU.
+        oracle: IoU after one click of the best of all masks.
+        box: IoU from the tight box.
+        noc85: clicks to IoU 0.85; None where that was not asked.
+    """
+
+    source: str
+    area: int
+    clicks: tuple[float, ...]
+    best: float
+    oracle: float
+    box: float
+    noc85: int | None
+
+
+class Asker:
+    """A photograph, encoded once, that answers prompts with masks of the original size."""
+
+    def __init__(self, model: LiteModel, image: np.ndarray, size: int, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.frame = Frame(image.shape[:2], size)
+        planes = (image.astype(np.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
+        tensor = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1)))
+        square = resize_planes(tensor, torch.ones_like(tensor, dtype=torch.bool), self.frame)
+        self.embedding: ImageEmbedding = model.backbone.encode(model.backbone.embed(square[None].to(device)))
+
+    def ask(
+        self, points: np.ndarray, labels: np.ndarray, boxes: np.ndarray | None, mask: Tensor | None
+    ) -> tuple[MaskPrediction, Tensor]:
+        """Ask K prompts: (K, N, 2) xy, (K, N) and (K, 4) in pixels of the original.
+
+        Returns:
+            the answer, and its masks (K, M, H, W) bool.
+        """
+        to = self.device
+        corners = None if boxes is None else self.frame.to_input(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        prompts = PromptBatch(
+            image_index=torch.zeros(len(points), dtype=torch.long, device=to),
+            point_coords=torch.from_numpy(self.frame.to_input(points)).to(to),
+            point_labels=torch.from_numpy(labels).to(to),
+            boxes=None if corners is None else torch.from_numpy(corners).to(to),
+            mask_input=mask,
+        )
+        answer = self.model.decoder.decode(self.embedding, prompts)
+        return answer, restore_logits(answer.logits.float(), self.frame) > 0
+
+
+def iou_of(masks: Tensor, truth: np.ndarray) -> np.ndarray:
+    """IoU of (K, M, H, W) masks with (K, H, W) truth: (K, M)."""
+    right = torch.from_numpy(truth).to(masks.device)[:, None]
+    return ((masks & right).sum((2, 3)) / (masks | right).sum((2, 3)).clamp(min=1)).cpu().numpy()
+
+
+def score_regions(asker: Asker, truth: np.ndarray, source: str, rounds: int) -> Iterator[RegionScore]:
+    """Score (K, H, W) regions of one photograph with up to `rounds` clicks."""
+    points = np.array([[center_click(region)] for region in truth], np.float32)
+    labels = np.ones((len(truth), 1), np.int64)
+    _, boxed = asker.ask(
+        np.zeros((len(truth), 0, 2), np.float32), labels[:, :0], np.stack([tight_box(r) for r in truth]), None
+    )
+    box = iou_of(boxed[:, :1], truth)[:, 0]
+    history: list[np.ndarray] = []
+    mask: Tensor | None = None
+    for number in range(rounds):
+        answer, masks = asker.ask(points, labels, None, mask)
+        ious = iou_of(masks if number == 0 else masks[:, :1], truth)
+        if number == 0:
+            picked = 1 + answer.iou[:, 1:].argmax(1).cpu().numpy()
+            best, oracle = ious[np.arange(len(truth)), picked], ious.max(1)
+        history.append(ious[:, 0])
+        if number + 1 >= max(CLICKS) and np.all(np.max(history, 0) >= GOOD_IOU):
+            break
+        points, labels = corrected(points, labels, masks[:, 0].cpu().numpy(), truth)
+        mask = answer.logits[:, :1]
+    for k in range(len(truth)):
+        reached = [n for n, ious in enumerate(history, start=1) if ious[k] >= GOOD_IOU]
+        yield RegionScore(
+            source=source,
+            area=int(truth[k].sum()),
+            clicks=tuple(float(ious[k]) for ious in history[: max(CLICKS)]),
+            best=float(best[k]),
+            oracle=float(oracle[k]),
+            box=float(box[k]),
+            noc85=(reached[0] if reached else MOST_CLICKS) if rounds == MOST_CLICKS else None,
+        )
+
+
+def corrected(
+    points: np.ndarray, labels: np.ndarray, masks: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add one click a region at its largest error; none (label -1) where nothing is wrong."""
+    xy = np.zeros((len(truth), 1, 2), np.float32)
+    label = np.full((len(truth), 1), -1, np.int64)
+    for k in range(len(truth)):
+        click = corrective_click(truth[k], masks[k])
+        if click is not None:
+            xy[k, 0], label[k, 0] = click
+    return np.concatenate([points, xy], 1), np.concatenate([labels, label], 1)
+
+
+def score_photo(model: LiteModel, photo: Photo, size: int, device: torch.device, rounds: int) -> Iterator[RegionScore]:
+    """Score every region of every segmentation of a photograph."""
+    asker = Asker(model, photo.image, size, device)
+    for mask in photo.masks:
+        values, _ = region_values(mask, min(SMALLEST_PX), photo.zero_is_region)
+        for start in range(0, len(values), TOGETHER):
+            truth = np.stack([mask == value for value in values[start : start + TOGETHER]])
+            yield from score_regions(asker, truth, photo.source, rounds)
+
+
+def table(scores: Sequence[RegionScore]) -> list[dict[str, object]]:
+    """One row a source and smallest area: means over regions."""
+    rows: list[dict[str, object]] = []
+    for source in sorted({score.source for score in scores}):
+        for smallest in SMALLEST_PX:
+            part = [score for score in scores if score.source == source and score.area >= smallest]
+            if not part:
+                continue
+            asked = [score.noc85 for score in part if score.noc85 is not None]
+            rows.append(
+                {"source": source, "smallest_px": smallest, "regions": len(part)}
+                | {f"miou_{n}": round(fmean(score.clicks[n - 1] for score in part), 4) for n in CLICKS}
+                | {
+                    "miou_1_best_predicted": round(fmean(score.best for score in part), 4),
+                    "miou_1_oracle": round(fmean(score.oracle for score in part), 4),
+                    "miou_box": round(fmean(score.box for score in part), 4),
+                    "noc85": round(fmean(asked), 2) if asked else None,
+                }
+            )
+    return rows
+
+
+@torch.inference_mode()
+def latency(model: LiteModel, size: int, device: torch.device, repeats: int = 30) -> dict[str, float]:
+    """Median milliseconds to encode one image, and to decode one click on it."""
+    image = torch.zeros(1, 3, size, size, device=device)
+    prompts = PromptBatch(
+        torch.zeros(1, dtype=torch.long, device=device),
+        torch.full((1, 1, 2), size / 2, device=device),
+        torch.ones(1, 1, dtype=torch.long, device=device),
+    )
+    times: dict[str, list[float]] = {"encode_ms": [], "decode_ms": []}
+    for _ in range(repeats):
+        begin = _now(device)
+        embedding = model.backbone.encode(model.backbone.embed(image))
+        middle = _now(device)
+        model.decoder.decode(embedding, prompts)
+        times["encode_ms"].append(1000 * (middle - begin))
+        times["decode_ms"].append(1000 * (_now(device) - middle))
+    return {name: round(median(values), 2) for name, values in times.items()}
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def precision_context(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Autocast to bfloat16, or not."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.inference_mode()
+def score(model: LiteModel, photos: Sequence[Photo], options: argparse.Namespace) -> list[RegionScore]:
+    """Score photographs one by one; NoC goes on to 20 clicks for the sources it is asked for."""
+    device = torch.device(options.device)
+    scores: list[RegionScore] = []
+    for number, photo in enumerate(photos, start=1):
+        rounds = MOST_CLICKS if photo.source in options.noc else max(CLICKS)
+        with precision_context(device, options.precision):
+            scores += score_photo(model, photo, options.image_size, device, rounds)
+        if number % 20 == 0:
+            print(f"{number} of {len(photos)} photographs, {len(scores)} regions", flush=True)
+    return scores
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m simmat_plugin_lite.score", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the rgb-regions folder")
+    parser.add_argument("--split", choices=("val", "test"), default="test")
+    parser.add_argument("--sources", nargs="*", default=None, help="score only these")
+    parser.add_argument("--noc", nargs="*", default=["davis", "bsds"], help="sources to count clicks up to 20 for")
+    parser.add_argument("--weights", type=Path, default=None, help="another weight file than the packaged one")
+    parser.add_argument("--image-size", type=int, default=LITE.image_size)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
+    parser.add_argument("--out", type=Path, default=None, help="json to write")
+    return parser
+
+
+def main() -> None:
+    """Run from the command line."""
+    options = arguments().parse_args()
+    weights = options.weights or (LITE.weights.path if LITE.weights else None)
+    if weights is None:
+        raise SystemExit("no packaged weights and no --weights FILE; give one (see simmat_plugin_lite.freeze)")
+    model = build_foundation(LITE, image_size=options.image_size, weights=weights, seed=0)
+    device = torch.device(options.device)
+    model = model.to(device)  # type: ignore[attr-defined]
+    photos = [p for p in read_photos(options.data, options.split) if not options.sources or p.source in options.sources]
+    started = time.time()
+    rows = table(score(model, photos, options))
+    with precision_context(device, options.precision):
+        speed = latency(model, options.image_size, device)
+    result = {"split": options.split, "rows": rows, "latency": speed, "minutes": round((time.time() - started) / 60, 1)}
+    for row in rows:
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    print(f"latency {speed}, {result['minutes']} minutes")
+    if options.out is not None:
+        write_json(options.out, result)
+
+
+if __name__ == "__main__":
+    main()

