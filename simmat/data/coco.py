@@ -144,7 +144,7 @@ class _Reader:
             if self.names.setdefault(number, name) != name:
                 self.problems.append(f"{where}: category {number} is {name!r}, elsewhere {self.names[number]!r}")
         by_image: dict[int | str, list[Mapping[str, Any]]] = {}
-        shape = {"id": (int, str), "file_name": str, "height": int, "width": int}
+        shape: dict[str, _Types] = {"id": (int, str), "file_name": str, "height": int, "width": int}
         entries = _entries(content, path, "images", shape)
         for entry in entries:
             if entry["id"] in by_image:

@@ -1,0 +1,86 @@
+"""The data card: what is said about a data set, and that nothing is guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simmat.data.card import DataCard, load_card, make_card, write_card
+from simmat.errors import ConfigError
+from simmat.types import Channel, SensorImage
+
+
+def test_unsaid_region_rule_is_an_error_that_teaches_the_three_rules(tmp_path: Path) -> None:
+    """A guessed rule would train on the wrong objects without a word."""
+    with pytest.raises(ConfigError, match="--regions") as caught:
+        load_card(tmp_path, {"regions": None})
+    for rule in ("instances", "classes", "components", "card.toml"):
+        assert rule in str(caught.value)
+
+
+def test_command_line_overrides_the_file_and_none_means_unsaid(tmp_path: Path) -> None:
+    """The card in the folder serves by default, a flag has the last word."""
+    (tmp_path / "card.toml").write_text('regions = "classes"\nmin_region = 9\n')
+    card = load_card(tmp_path, {"regions": "components", "min_region": None})
+    assert (card.regions, card.min_region) == ("components", 9)
+
+
+def test_written_card_reads_back_equal(tmp_path: Path) -> None:
+    """A card that loses a field changes what is trained."""
+    card = DataCard(
+        regions="components",
+        min_region=30,
+        nodata=-9999.5,
+        ignore=255,
+        zero_means="unlabelled",
+        class_names={1: "boat", 12: 'a "big" plane\n'},
+        intrinsics={"fx": 525.0},
+        notes="täst \\ \x7f",
+    )
+    write_card(tmp_path, card)
+    assert load_card(tmp_path, {}) == card
+
+
+def test_card_survives_json(tmp_path: Path) -> None:
+    """Bundles carry the card as json, where class numbers become text."""
+    card = DataCard(regions="classes", class_names={3: "x"}, nodata=0)
+    assert DataCard.model_validate(card.model_dump(mode="json")) == card
+
+
+def test_all_wrong_fields_are_told_at_once_with_the_nearest_name(tmp_path: Path) -> None:
+    """A user mends a file once, not once a field."""
+    with pytest.raises(ConfigError) as caught:
+        make_card({"regions": "instance", "min_regoin": 3, "nodata": float("nan")}, where="here")
+    message = str(caught.value)
+    assert "'min_region'" in message
+    assert "'instances', 'classes' or 'components'" in message
+    assert "leave nodata out" in message
+
+
+@pytest.mark.parametrize("text", ["regions = classes", "\xff"])
+def test_broken_toml_names_the_file(tmp_path: Path, text: str) -> None:
+    """A parser's error without a path helps nobody."""
+    (tmp_path / "card.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"card\.toml"):
+        load_card(tmp_path, {})
+
+
+def test_newer_card_format_is_refused() -> None:
+    """A field this version does not know could change the meaning of all others."""
+    with pytest.raises(ConfigError, match="update SimMAT"):
+        make_card({"regions": "classes", "format": 2}, where="here")
+
+
+def test_nodata_makes_pixels_invalid_channel_by_channel() -> None:
+    """A missing value in one channel says nothing about the others."""
+    image = SensorImage.from_planes([[[0, 1.5]], [[2, 0]]], [Channel("a", "depth", "m"), Channel("b", "depth", "m")])
+    valid = DataCard(regions="classes", nodata=0).apply_nodata(image).valid
+    assert valid.tolist() == [[[False, True]], [[True, False]]]
+
+
+def test_nodata_that_float32_cannot_hold_exactly_still_matches() -> None:
+    """-3.4028235e38 and 0.1 are usual; the image holds their float32 neighbour."""
+    image = SensorImage.from_planes(np.asarray([[0.1, 1]]), [Channel("a", "depth", "m")])
+    assert DataCard(regions="classes", nodata=0.1).apply_nodata(image).valid.tolist() == [[[False, True]]]

@@ -1,0 +1,128 @@
+"""The check of a whole data set: everything wrong in one go, and hints a person can act on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sets import folder_of, one_square, open_planes, save_image, save_mask
+
+from simmat.data.checks import check_dataset
+from simmat.errors import DataError
+
+
+def split_folder(root: Path, **counts: int) -> Path:
+    """A sound set with so many samples a split."""
+    rng = np.random.default_rng(1)
+    for split, count in counts.items():
+        for index in range(count):
+            save_image(root / f"images/{split}/{index}.npy", rng.normal(300, 5, (2, 8, 8)))
+            save_mask(root / f"masks/{split}/{index}.png", one_square())
+    return root
+
+
+def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
+    """The figures a person compares with what they know of their data."""
+    root = split_folder(tmp_path, train=3, val=1)
+    values = np.full((2, 8, 8), 290.0)
+    values[0, 0, 0], values[1, :4] = 310, np.nan
+    values[1, 4] = 280
+    save_image(root / "images/val/0.npy", values)
+    save_mask(root / "masks/train/2.png", np.zeros((8, 8)))
+    report = check_dataset(open_planes(root, regions="classes"))
+    assert report.problems == ()
+    train, val = report.splits
+    assert (train.samples, train.regions, train.without_region) == (3, 2, ("train/2",))
+    assert (train.area_px, train.classes, train.sizes_hw) == ((9, 9, 9), {1: 2}, {(8, 8): 3})
+    second = val.channels[1]
+    assert (second.name, second.unit, second.low, second.high, second.invalid) == ("p1", "K", 280, 290, 0.5)
+    assert second.mean == pytest.approx(287.5)
+    for words in ("train: 3 samples, 2 regions", "8x8 (3)", "p1 [K]: 280 to 290, mean 287.5, 50.0% invalid"):
+        assert words in report.text()
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_every_bad_sample_is_told_even_the_first(tmp_path: Path) -> None:
+    """Stopping at the first would make a hundred runs of a hundred errors."""
+    root = split_folder(tmp_path, train=6)
+    np.save(root / "images/train/0.npy", np.zeros((1, 2, 2), dtype=np.complex64))
+    save_image(root / "images/train/1.npy", np.zeros((3, 8, 8)))
+    save_mask(root / "masks/train/2.png", np.ones((3, 3)))
+    (root / "masks/train/3.png").write_bytes(b"")
+    (root / "manifest.csv").write_text(
+        "id,split,image,mask\n" + "".join(f"{i},train,images/train/{i}.npy,masks/train/{i}.png\n" for i in (0, 4, 1, 2, 3, 5))
+    )
+    dataset = open_planes(root)
+    bad = {"0.npy", "1.npy", "2.png", "3.png"}
+    problems = check_dataset(replace(dataset, samples=tuple(replace(s, split="train") for s in dataset.samples))).problems
+    assert {Path(problem.split(":")[0]).name for problem in problems} == bad
+
+
+def test_a_split_without_any_region_is_a_problem(tmp_path: Path) -> None:
+    """It cannot be scored; the cause is usually the rule or the size."""
+    problems = check_dataset(open_planes(split_folder(tmp_path, train=2, val=1), min_region=50)).problems
+    assert [problem.split(":")[0] for problem in problems] == ["train", "val"]
+    assert "--min-region" in problems[0]
+
+
+def test_the_same_picture_in_two_splits_is_a_problem(tmp_path: Path) -> None:
+    """Its score would be one of training; copies under another name count."""
+    root = split_folder(tmp_path, train=2, test=2)
+    (root / "images/test/1.npy").write_bytes((root / "images/train/0.npy").read_bytes())
+    problems = check_dataset(open_planes(root)).problems
+    assert len(problems) == 1
+    assert "'train/0'" in problems[0]
+    assert "'test/1'" in problems[0]
+
+
+def test_constant_and_empty_channels_are_problems(tmp_path: Path) -> None:
+    """Training would stop at them after the wait for statistics."""
+    root = split_folder(tmp_path, train=2)
+    for index in range(2):
+        save_image(root / f"images/train/{index}.npy", np.stack([np.full((8, 8), 5), np.full((8, 8), np.nan)]) + 0)
+    problems = "\n".join(check_dataset(open_planes(root)).problems)
+    assert "'p0' is 5 K everywhere" in problems
+    assert "'p1' has no valid pixel" in problems
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "--nodata 0"), (-9999, "say --nodata")])
+def test_values_that_look_like_missing_are_pointed_out_until_said(tmp_path: Path, value: float, words: str) -> None:
+    """A hint, not a decision."""
+    root = split_folder(tmp_path, train=1, val=1)
+    values = np.random.default_rng(0).normal(300, 5, (2, 8, 8))
+    values[0, :3] = value
+    save_image(root / "images/train/0.npy", values)
+    (note,) = check_dataset(open_planes(root)).notes
+    assert words in note
+    assert "'p0'" in note
+    assert check_dataset(open_planes(root, nodata=value)).notes == ()
+
+
+def test_mostly_dropped_hidden_and_unnamed_regions_are_noted(tmp_path: Path) -> None:
+    """Each is a likely mistake in the card."""
+    root = split_folder(tmp_path, train=1)
+    mask = one_square(value=3)
+    mask[7, ::2] = 1
+    save_mask(root / "masks/train/0.png", mask)
+    values = np.random.default_rng(0).normal(300, 5, (2, 8, 8))
+    values[:, 2:5, 2:5] = np.nan
+    save_image(root / "images/train/0.npy", values)
+    save_image(root / "images/val/0.npy", values + 1)
+    save_mask(root / "masks/val/0.png", mask)
+    dataset = open_planes(root, regions="components", min_region=2, class_names={1: "speck"})
+    notes = "\n".join(check_dataset(dataset).notes)
+    assert "4 regions are smaller than 2 px and dropped, 1 stay" in notes
+    assert "1 regions lie wholly where nothing can be scored" in notes
+    assert "classes without a name in the card: [3]" in notes
+
+
+def test_no_readable_image_at_all_is_an_error(tmp_path: Path) -> None:
+    """There is nothing to report on, usually because the modality is another one."""
+    dataset = open_planes(folder_of(tmp_path, 3), nodata=1)
+    for sample in dataset.samples:
+        np.save(sample.reference, np.zeros((2, 2), dtype=np.complex64))
+    with pytest.raises(DataError, match="no image can be read"):
+        check_dataset(dataset)

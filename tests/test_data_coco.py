@@ -1,0 +1,244 @@
+"""COCO json in place of masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_sets import Pair, Planes, save_image
+from pycocotools import mask as coco_mask
+
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.errors import ConfigError, DataError
+
+SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]
+"""Columns 2 to 4, rows 1 to 3."""
+
+
+def pixels(*squares: tuple[int, int, int, int]) -> np.ndarray:
+    """A 6 by 8 mask with rectangles (y0, x0, y1, x1)."""
+    mask = np.zeros((6, 8), dtype=np.uint8)
+    for y0, x0, y1, x1 in squares:
+        mask[y0:y1, x0:x1] = 1
+    return mask
+
+
+def compressed(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's run lengths as text."""
+    runs = coco_mask.encode(np.asfortranarray(mask))
+    return {"size": list(runs["size"]), "counts": runs["counts"].decode()}
+
+
+def plain(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's run lengths as numbers: column by column, zeros first."""
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *edges, len(flat)]).tolist()
+    return {"size": list(mask.shape), "counts": ([0] if flat[0] else []) + runs}
+
+
+def write(
+    root: Path, annotations: list[dict[str, Any]], *, file: str = "annotations.json", images: str = "abc"
+) -> Path:
+    """Write images a, b, c (ids 1, 2, 3) and a json; annotations are completed where keys are missing."""
+    for name in images:
+        save_image(root / f"images/{name}.npy", np.full((1, 6, 8), 300.0))
+    content = {
+        "images": [{"id": i, "file_name": f"{n}.npy", "height": 6, "width": 8} for i, n in enumerate(images, 1)],
+        "annotations": [{"id": i, "image_id": 1, "category_id": 4} | entry for i, entry in enumerate(annotations)],
+        "categories": [{"id": 4, "name": "boat"}, {"id": 9, "name": "plane"}],
+    }
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(json.dumps(content))
+    return root
+
+
+def opened(root: Path, **card: Any) -> Dataset:
+    """Open with the test sensor."""
+    return open_dataset(root, Planes(), card)
+
+
+def of(dataset: Dataset, name: str = "a") -> Any:
+    """The label of one sample, compared with its image."""
+    sample = next(sample for sample in dataset.samples if sample.id == name)
+    return dataset.label(sample, dataset.image(sample))
+
+
+@pytest.mark.parametrize("segmentation", [[SQUARE], compressed(pixels((1, 2, 4, 5))), plain(pixels((1, 2, 4, 5)))])
+def test_polygons_and_both_run_lengths_give_the_same_region(tmp_path: Path, segmentation: object) -> None:
+    """Tools write any of the three."""
+    label = of(opened(write(tmp_path, [{"segmentation": segmentation}])))
+    assert len(label.regions) == 1
+    assert np.array_equal(label.regions[0].mask((6, 8)), pixels((1, 2, 4, 5)).astype(bool))
+    assert label.regions[0].class_id == 4
+
+
+def test_an_object_of_several_polygons_is_one_region(tmp_path: Path) -> None:
+    """A car behind a pole is one car."""
+    label = of(opened(write(tmp_path, [{"segmentation": [SQUARE, [6, 0, 8, 0, 8, 2, 6, 2]]}])))
+    assert [region.area for region in label.regions] == [13]
+
+
+def test_crowds_are_ignored_and_cover_what_lies_below(tmp_path: Path) -> None:
+    """A crowd is a place where nobody drew the single objects."""
+    crowd = {"segmentation": compressed(pixels((0, 0, 6, 4))), "iscrowd": 1}
+    label = of(opened(write(tmp_path, [{"segmentation": [SQUARE]}, crowd])))
+    assert np.array_equal(label.ignore, pixels((0, 0, 6, 4)).astype(bool))
+    assert [region.area for region in label.regions] == [3]
+
+
+def test_objects_may_overlap(tmp_path: Path) -> None:
+    """Unlike a label image, COCO can say that a person sits on a horse."""
+    label = of(opened(write(tmp_path, [{"segmentation": [SQUARE]}, {"segmentation": [SQUARE], "category_id": 9}])))
+    assert [(region.class_id, region.area) for region in label.regions] == [(4, 9), (9, 9)]
+
+
+@pytest.mark.parametrize(("rule", "areas"), [("instances", [9, 3]), ("classes", [12]), ("components", [9, 3])])
+def test_the_region_rule_can_join_annotations(tmp_path: Path, rule: str, areas: list[int]) -> None:
+    """Semantic sets come as COCO too; each annotation is an instance only where nobody says otherwise."""
+    root = write(tmp_path, [{"segmentation": [SQUARE]}, {"segmentation": compressed(pixels((5, 0, 6, 3)))}])
+    assert [region.area for region in of(opened(root, regions=rule)).regions] == areas
+
+
+def test_annotations_are_instances_by_their_format(tmp_path: Path) -> None:
+    """The json itself says what an object is; small ones are dropped and counted as elsewhere."""
+    dataset = opened(write(tmp_path, [{"segmentation": [SQUARE]}]), min_region=10)
+    assert dataset.card.regions == "instances"
+    assert (of(dataset).regions, of(dataset).dropped) == ((), 1)
+
+
+def test_class_names_come_from_the_categories(tmp_path: Path) -> None:
+    """Reports name classes without another file."""
+    assert opened(write(tmp_path, [])).class_names == {4: "boat", 9: "plane"}
+
+
+def test_several_files_are_the_splits(tmp_path: Path) -> None:
+    """The layout of COCO itself, instances_val2017.json; other tasks' files beside are not ours."""
+    write(tmp_path, [], file="annotations/instances_train2017.json", images="ab")
+    write(tmp_path, [], file="annotations/val.json", images="c")
+    (tmp_path / "annotations/captions_train2017.json").write_text("{}")
+    assert {s.id: s.split for s in opened(tmp_path).samples} == {"a": "train", "b": "train", "c": "val"}
+
+
+def test_images_may_lie_in_folders_of_the_splits_or_beside_the_json(tmp_path: Path) -> None:
+    """Exports differ; the json's own paths count."""
+    write(tmp_path, [], file="annotations/train.json", images="ab")
+    write(tmp_path, [], file="annotations/val.json", images="c")
+    (tmp_path / "images/train").mkdir()
+    (tmp_path / "images/a.npy").rename(tmp_path / "images/train/a.npy")
+    (tmp_path / "images/b.npy").rename(tmp_path / "b.npy")
+    assert [sample.reference.relative_to(tmp_path).as_posix() for sample in opened(tmp_path).samples] == [
+        "images/train/a.npy",
+        "b.npy",
+        "images/c.npy",
+    ]
+
+
+def test_other_sources_are_found_by_name(tmp_path: Path) -> None:
+    """The json knows one file an image, a composed sensor needs more."""
+    write(tmp_path, [])
+    for source in ("left", "right"):
+        for name in "abc":
+            save_image(tmp_path / f"images/{source}/{name}.npy", np.ones((6, 8)))
+    sample = open_dataset(tmp_path, Pair()).samples[0]
+    assert sample.files["right"] == tmp_path / "images/right/a.npy"
+
+
+def test_all_bad_annotations_are_told_at_once(tmp_path: Path) -> None:
+    """A converter's mistake repeats."""
+    write(
+        tmp_path,
+        [
+            {"segmentation": [SQUARE], "image_id": 77},
+            {"segmentation": [SQUARE], "category_id": 5},
+            {"segmentation": []},
+            {"segmentation": [[1, 2, 3, 4]]},
+            {"segmentation": [[1, 2, 3, 4, "x", 6]]},
+            {"segmentation": "poly"},
+            {"segmentation": {"counts": [48]}},
+        ],
+    )
+    (tmp_path / "images/c.npy").unlink()
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path)
+    for words in (
+        "annotation 0: no image has the id 77",
+        "annotation 1: no category has the id 5",
+        "annotation 2: it has no segmentation",
+        "annotation 3: a polygon needs x,y of at least 3 corners",
+        "annotation 4: a polygon holds something that is no number",
+        "annotation 5: its segmentation is a str",
+        "annotation 6: its run lengths need 'counts' and 'size'",
+        "image 3: 'c.npy' is in none of images",
+    ):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        ({"size": [8, 6], "counts": [48]}, "the image is [6, 8]"),
+        ({"size": [6, 8], "counts": [40]}, "add up to 40"),
+        ({"size": [6, 8], "counts": "zzzzzz"}, "cannot be drawn"),
+    ],
+)
+def test_run_lengths_of_another_size_name_image_and_annotation(
+    tmp_path: Path, segmentation: dict[str, Any], words: str
+) -> None:
+    """pycocotools would draw them askew or beyond its memory."""
+    dataset = opened(write(tmp_path, [{"segmentation": segmentation}]))
+    with pytest.raises(DataError, match="image 'a': annotation 0") as caught:
+        of(dataset)
+    assert words in str(caught.value)
+
+
+def test_json_size_must_be_the_images(tmp_path: Path) -> None:
+    """Annotations of a resized copy lie elsewhere."""
+    dataset = opened(write(tmp_path, [{"segmentation": [SQUARE]}]))
+    save_image(tmp_path / "images/a.npy", np.ones((1, 12, 16)))
+    with pytest.raises(DataError, match="8x6, the image"):
+        of(dataset)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not valid json"),
+        ("[]", "an object with images"),
+        ('{"images": []}', "needs a list 'categories'"),
+        ('{"categories": [{"id": 1}], "images": [], "annotations": []}', "categories[0] lacks name"),
+        ('{"categories": [{"id": "1", "name": "x"}], "images": [], "annotations": []}', "id = '1'"),
+        ('{"categories": [], "images": [], "annotations": []}', "names no image"),
+    ],
+)
+def test_json_of_another_form_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
+    """Not a KeyError."""
+    (tmp_path / "annotations.json").write_text(text)
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path)
+    assert words in str(caught.value)
+
+
+def test_double_images_are_refused(tmp_path: Path) -> None:
+    """One image in train and in val would score what was trained on."""
+    write(tmp_path, [], file="annotations/train.json", images="ab")
+    write(tmp_path, [], file="annotations/val.json", images="b")
+    with pytest.raises(DataError, match="image 'b' stands twice"):
+        opened(tmp_path)
+
+
+def test_masks_beside_annotations_are_refused(tmp_path: Path) -> None:
+    """Which of two truths holds is not for us to say."""
+    write(tmp_path, [])
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(DataError, match="keep the one"):
+        opened(tmp_path)
+
+
+def test_zero_cannot_be_a_region_without_label_values(tmp_path: Path) -> None:
+    """A setting without effect would be believed to have one."""
+    with pytest.raises(ConfigError, match="label value 0"):
+        opened(write(tmp_path, []), zero_means="none")

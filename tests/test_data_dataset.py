@@ -1,0 +1,138 @@
+"""A data set: its images, its labels, and the checks between them."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
+
+from simmat.data.dataset import open_dataset
+from simmat.errors import ConfigError, DataError
+from simmat.modality import SelectedChannels
+from simmat.types import SensorImage
+
+
+class Celsius(Planes):
+    """A sensor whose transform changes channels and validity."""
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """To °C; below 0 °C is invalid."""
+        channels = tuple(replace(channel, unit="degC") for channel in image.channels)
+        return replace(image, data=image.data - np.float32(273.15), valid=image.data > 273.15, channels=channels)
+
+
+def test_folder_opens_and_gives_images_and_labels(tmp_path: Path) -> None:
+    """The way every job begins."""
+    dataset = open_planes(folder_of(tmp_path, 4))
+    sample = dataset.split("train")[0]
+    image = dataset.image(sample)
+    label = dataset.label(sample, image)
+    assert image.data.shape == (2, 8, 8)
+    assert np.array_equal(label.regions[0].mask(label.size_hw), one_square() > 0)
+    assert not label.ignore.any()
+
+
+def test_manifest_wins_over_the_folders(tmp_path: Path) -> None:
+    """Who writes a table chooses what is in the set."""
+    folder_of(tmp_path, 4)
+    (tmp_path / "manifest.csv").write_text("id,split,image,mask\nx,test,images/s1.npy,masks/s1.png\n")
+    assert [sample.id for sample in open_planes(tmp_path).samples] == ["x"]
+
+
+def test_missing_folder_and_file_are_told_apart(tmp_path: Path) -> None:
+    """A typing mistake in --data is the most frequent error of all."""
+    with pytest.raises(DataError, match="no such folder"):
+        open_planes(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="is a file"):
+        open_planes(tmp_path / "file")
+
+
+def test_empty_and_unknown_splits_are_refused(tmp_path: Path) -> None:
+    """An average over nothing is no score."""
+    folder_of(tmp_path, 3)
+    (tmp_path / "manifest.csv").write_text("id,split,image,mask\nx,test,images/s1.npy,masks/s1.png\n")
+    dataset = open_planes(tmp_path)
+    with pytest.raises(DataError, match="the val split is empty; it has test"):
+        dataset.split("val")
+    with pytest.raises(ConfigError, match="splits are train, val, test"):
+        dataset.split("dev")
+
+
+def test_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    """Resizing it would move the truth."""
+    save_mask(folder_of(tmp_path, 3) / "masks/s0.png", np.ones((4, 6)))
+    dataset = open_planes(tmp_path)
+    with pytest.raises(DataError, match="the mask is 6x4, the image .*s0.npy is 8x8"):
+        dataset.label(dataset.samples[0], dataset.image(dataset.samples[0]))
+
+
+def test_image_with_other_channels_is_refused_by_name(tmp_path: Path) -> None:
+    """A band more would shift all weights by one."""
+    save_image(folder_of(tmp_path, 5) / "images/s1.npy", np.zeros((3, 8, 8)))
+    dataset = open_planes(tmp_path)
+    bad = next(sample for sample in dataset.samples if sample.id == "s1")
+    with pytest.raises(DataError, match=r"s1\.npy: its channels are p0 \[K\], p1 \[K\], p2 \[K\]; those of"):
+        dataset.image(bad)
+
+
+def test_pixels_without_any_measurement_are_ignored_and_others_not(tmp_path: Path) -> None:
+    """A model cannot know what no channel saw; what one channel saw counts."""
+    values = np.full((2, 8, 8), 300.0)
+    values[:, 0, 0] = np.nan
+    values[0, 7, 7] = -1
+    values[:, 5, 5] = -1
+    save_image(folder_of(tmp_path, 3) / "images/s0.npy", values)
+    dataset = open_planes(tmp_path, nodata=-1)
+    label = dataset.label(dataset.samples[0], dataset.image(dataset.samples[0]))
+    assert np.argwhere(label.ignore).tolist() == [[0, 0], [5, 5]]
+
+
+def test_only_channels_that_reach_the_network_count_for_ignore(tmp_path: Path) -> None:
+    """With --channels 0 the second plane cannot help."""
+    values = np.full((2, 8, 8), 300.0)
+    values[0, 3, 3] = np.nan
+    save_image(folder_of(tmp_path, 3) / "images/s0.npy", values)
+    dataset = open_dataset(tmp_path, SelectedChannels(Planes(), ["p0"]), {"regions": "instances"})
+    label = dataset.label(dataset.samples[0], dataset.image(dataset.samples[0]))
+    assert np.argwhere(label.ignore).tolist() == [[3, 3]]
+
+
+def test_channels_are_those_after_the_transform(tmp_path: Path) -> None:
+    """Statistics and bundle describe what the network gets."""
+    dataset = open_dataset(folder_of(tmp_path, 3), Celsius(), {"regions": "instances"})
+    assert {channel.unit for channel in dataset.channels()} == {"degC"}
+    assert {channel.unit for channel in dataset.loaded_channels} == {"K"}
+
+
+def test_card_of_the_folder_and_overrides_reach_the_labels(tmp_path: Path) -> None:
+    """The rule is used, not only stored."""
+    (folder_of(tmp_path, 3) / "card.toml").write_text('regions = "classes"\n')
+    dataset = open_dataset(tmp_path, Planes(), {"regions": None})
+    assert dataset.label(dataset.samples[0]).regions[0].class_id == 1
+    dataset = open_dataset(tmp_path, Planes(), {"min_region": 10})
+    assert dataset.label(dataset.samples[0]).dropped == 1
+
+
+def test_row_override_of_zero_reaches_the_label(tmp_path: Path) -> None:
+    """The manifest's zero_means column is used, not only kept."""
+    folder_of(tmp_path, 3)
+    text = "id,split,image,mask,zero_means\nx,test,images/s1.npy,masks/s1.png,none\n"
+    (tmp_path / "manifest.csv").write_text(text)
+    dataset = open_planes(tmp_path)
+    assert len(dataset.label(dataset.samples[0]).regions) == 2
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_data_set_travels_to_worker_processes(tmp_path: Path, used: bool) -> None:
+    """Loader workers get it by pickle, before or after its first use."""
+    dataset = open_planes(folder_of(tmp_path, 3))
+    if used:
+        dataset.channels()
+    copy: Any = pickle.loads(pickle.dumps(dataset))
+    assert np.array_equal(copy.image(copy.samples[0]).data, dataset.image(dataset.samples[0]).data)

@@ -1,0 +1,123 @@
+"""Folders alone: images and masks of the same names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from data_sets import Pair, Planes, folder_of, one_square, save_image, save_mask
+
+from simmat.data.folders import scan_folders
+from simmat.errors import DataError
+
+
+def put(root: Path, *names: str) -> Path:
+    """Write an image or a mask at each path."""
+    for name in names:
+        (save_mask if name.lower().endswith(("png", "jpg")) else save_image)(root / name, one_square())
+    return root
+
+
+def complaint(root: Path) -> str:
+    """What scanning says."""
+    with pytest.raises(DataError) as caught:
+        scan_folders(root, Planes.sources)
+    return str(caught.value)
+
+
+def test_images_and_masks_of_one_name_are_a_sample(tmp_path: Path) -> None:
+    """The simplest data set needs no table."""
+    listing = scan_folders(folder_of(tmp_path, 5), Planes.sources)
+    assert [sample.id for sample in listing.samples] == ["s0", "s1", "s2", "s3", "s4"]
+    assert {sample.mask.stem == sample.id for sample in listing.samples if sample.mask} == {True}
+    assert {sample.split for sample in listing.samples} == {"train", "val", "test"}
+
+
+def test_endings_in_capitals_hidden_files_and_folders_do_not_disturb(tmp_path: Path) -> None:
+    """Cameras write .NPY or .TIF, systems write .DS_Store."""
+    put(tmp_path, *(f"images/{n}.npy" for n in "ab c"), *(f"masks/{n}.PNG" for n in "ab c"))
+    (tmp_path / "images/a.npy").rename(tmp_path / "images/a.NPY")
+    (tmp_path / "images/.DS_Store").write_text("")
+    assert [sample.id for sample in scan_folders(tmp_path, Planes.sources).samples] == [" ", "a", "b", "c"]
+
+
+def test_folders_named_after_splits_say_the_split(tmp_path: Path) -> None:
+    """The usual layout of published sets; equal names in two splits are two samples."""
+    splits = ("train", "val", "test")
+    put(tmp_path, *(f"images/{s}/0.npy" for s in splits), *(f"masks/{s}/0.png" for s in splits))
+    found = scan_folders(tmp_path, Planes.sources).samples
+    assert [(sample.id, sample.split) for sample in found] == [(f"{s}/0", s) for s in sorted(splits)]
+    assert found[0].mask == tmp_path / "masks/test/0.png"
+
+
+def test_masks_may_lie_in_one_folder_for_all_splits(tmp_path: Path) -> None:
+    """Where names are unique there is no need of more folders."""
+    put(tmp_path, "images/train/a.npy", "images/train/b.npy", "images/test/c.npy", *(f"masks/{n}.png" for n in "abc"))
+    found = scan_folders(tmp_path, Planes.sources).samples
+    assert {sample.id: sample.mask.name for sample in found if sample.mask} == {
+        "train/a": "a.png",
+        "train/b": "b.png",
+        "test/c": "c.png",
+    }
+
+
+def test_one_mask_does_not_serve_two_images(tmp_path: Path) -> None:
+    """train/0 and test/0 are different scenes."""
+    put(tmp_path, "images/train/0.npy", "images/test/0.npy", "masks/0.png")
+    assert "the mask of two images" in complaint(tmp_path)
+
+
+def test_several_sources_lie_in_folders_of_their_names(tmp_path: Path) -> None:
+    """A sample is one file of each."""
+    put(
+        tmp_path, *(f"images/{s}/{n}.npy" for s in ("left", "right") for n in "abc"), *(f"masks/{n}.png" for n in "abc")
+    )
+    found = scan_folders(tmp_path, Pair.sources).samples[0]
+    assert found.files == {"left": tmp_path / "images/left/a.npy", "right": tmp_path / "images/right/a.npy"}
+
+
+def test_a_sample_that_lacks_a_source_is_named(tmp_path: Path) -> None:
+    """Dropping it silently would change the data set."""
+    put(tmp_path, "images/left/a.npy", "images/left/b.npy", "images/right/a.npy", "masks/a.png", "masks/b.png")
+    with pytest.raises(DataError, match="sample 'b' has no file of 'right'"):
+        scan_folders(tmp_path, Pair.sources)
+
+
+def test_all_mismatches_are_told_at_once(tmp_path: Path) -> None:
+    """One run, one list."""
+    put(tmp_path, "images/a.npy", "images/b.bmp.npy", "images/c.npy", "masks/c.png", "masks/c.tif.png", "masks/x.png")
+    put(tmp_path, "masks/c.jpg")
+    (tmp_path / "masks/note.txt").write_text("")
+    (tmp_path / "images/d.bmp").write_text("")
+    message = complaint(tmp_path)
+    for words in (
+        "image 'a' has no mask: masks/a.png",
+        "masks/x.png: a mask without an image",
+        "two masks of one name: masks/c.jpg, masks/c.png",
+        "masks/note.txt: no mask format",
+        "images/d.bmp: not a file of source 'planes' (.npy)",
+    ):
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("images/validation/a.npy", "masks/a.png"), "rename it to 'val'"),
+        (("images/train/a.npy", "images/b.npy", "masks/a.png"), "move everything into the folders of the splits"),
+        (("images/train/a.npy", "images/trian/b.npy", "masks/a.png"), "images/ holds trian beside train/"),
+        (("images/.hidden.npy", "masks/a.png"), "images/ holds no image (.npy)"),
+        (("images/a.npy",), "no folder masks/"),
+        ((), "no folder images/"),
+    ],
+)
+def test_layouts_that_could_be_misread_are_refused(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    """A split folder taken for part of a name would mix train and test."""
+    assert words in complaint(put(tmp_path, *names))
+
+
+def test_a_split_folder_without_images_is_told(tmp_path: Path) -> None:
+    """It is a copy that failed, not a wish for no validation."""
+    put(tmp_path, "images/train/a.npy", "images/train/b.npy", "masks/a.png", "masks/b.png")
+    (tmp_path / "images/val").mkdir()
+    assert "images/val/ holds no image" in complaint(tmp_path)

@@ -1,0 +1,148 @@
+"""manifest.csv: read as spreadsheets write it, and all its mistakes told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from data_sets import Pair, Planes, one_square, save_image, save_mask
+
+from simmat.data.manifest import read_manifest
+from simmat.errors import DataError
+
+
+def write(root: Path, text: str | bytes, *, files: str = "abc") -> Path:
+    """Write a manifest beside images and masks a, b, c."""
+    (root / "manifest.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    for name in files:
+        save_image(root / f"images/{name}.npy", [one_square()])
+        save_mask(root / f"masks/{name}.png", one_square())
+    return root
+
+
+def rows(*splits: str) -> str:
+    """A sound manifest of a, b, c with these splits."""
+    lines = [f"{n},{split},images/{n}.npy,masks/{n}.png" for n, split in zip("abc", splits, strict=False)]
+    return "\n".join(["id,split,image,mask", *lines]) + "\n"
+
+
+def complaint(root: Path) -> str:
+    """What reading the manifest says."""
+    with pytest.raises(DataError) as caught:
+        read_manifest(root, Planes.sources)
+    return str(caught.value)
+
+
+def test_rows_become_samples_in_order(tmp_path: Path) -> None:
+    """Order and splits are the user's."""
+    found = read_manifest(write(tmp_path, rows("train", "val", "test")), Planes.sources).samples
+    assert [(sample.id, sample.split) for sample in found] == [("a", "train"), ("b", "val"), ("c", "test")]
+    assert found[0].files == {"planes": tmp_path / "images/a.npy"}
+    assert found[0].mask == tmp_path / "masks/a.png"
+
+
+def test_spreadsheet_csv_is_read(tmp_path: Path) -> None:
+    """Excel writes a byte order mark, CRLF, quotes and a blank last line."""
+    text = "\ufeff" + rows("train", "val", "test").replace("b,val", '"b",val').replace("\n", "\r\n") + "\r\n"
+    assert len(read_manifest(write(tmp_path, text), Planes.sources).samples) == 3
+
+
+def test_paths_with_spaces_commas_and_unicode_work(tmp_path: Path) -> None:
+    """File names are the user's."""
+    write(tmp_path, 'id,split,image,mask\nä,test,"images/ä, 1.npy",masks/ä 1.png\n', files="")
+    save_image(tmp_path / "images/ä, 1.npy", [one_square()])
+    save_mask(tmp_path / "masks/ä 1.png", one_square())
+    assert read_manifest(tmp_path, Planes.sources).samples[0].reference.name == "ä, 1.npy"
+
+
+def test_other_columns_are_kept(tmp_path: Path) -> None:
+    """Benchmarks group by what the core knows nothing of."""
+    write(tmp_path, "id,split,day,image,mask\na,test,monday,images/a.npy,masks/a.png\n")
+    assert read_manifest(tmp_path, Planes.sources).samples[0].extra == {"day": "monday"}
+
+
+def test_zero_means_column_overrides_row_by_row(tmp_path: Path) -> None:
+    """Sources joined in one set number their background differently; an empty cell is the card's."""
+    text = "id,split,image,mask,zero_means\na,test,images/a.npy,masks/a.png,none\nb,test,images/b.npy,masks/b.png,\n"
+    found = read_manifest(write(tmp_path, text), Planes.sources).samples
+    assert [sample.zero_means for sample in found] == ["none", None]
+
+
+def test_several_sources_have_a_column_each(tmp_path: Path) -> None:
+    """rgb+thermal is two files a row."""
+    write(tmp_path, "id,split,left,right,mask\na,test,images/a.npy,images/b.npy,masks/a.png\n")
+    files = read_manifest(tmp_path, Pair.sources).samples[0].files
+    assert [path.name for path in files.values()] == ["a.npy", "b.npy"]
+
+
+def test_one_source_may_use_its_own_column_among_others(tmp_path: Path) -> None:
+    """A set made for rgb+thermal serves thermal alone as it is."""
+    write(tmp_path, "id,split,other,planes,mask\na,test,images/b.npy,images/a.npy,masks/a.png\n")
+    assert read_manifest(tmp_path, Planes.sources).samples[0].reference.name == "a.npy"
+
+
+def test_all_bad_rows_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+    """A thousand rows are mended in one go."""
+    text = (
+        "id,split,image,mask,zero_means\n"
+        "a,trian,images/a.npy,masks/a.png,\n"
+        "\n"
+        "a,val,images/gone.npy,masks/a.png,nothing\n"
+        ",val,../a.npy,/etc/passwd,\n"
+        "d,val,images\\a.npy,images,\n"
+        "e,val,images/x/../../../a.npy,,\n"
+    )
+    message = complaint(write(tmp_path, text))
+    for words in (
+        "line 2: no split 'trian'; did you mean 'train'?",
+        "line 4: image 'images/gone.npy': no such file",
+        "line 4: no zero_means 'nothing'",
+        "line 5: id is empty",
+        "line 5: image '../a.npy' leaves the data folder",
+        "line 5: mask '/etc/passwd' leaves the data folder",
+        "line 6: image 'images\\\\a.npy': no such file; write / between folders",
+        "line 6: mask 'images' is a folder",
+    ):
+        assert words in message
+    assert "problems" in message
+
+
+def test_a_path_out_of_the_folder_by_detour_is_refused(tmp_path: Path) -> None:
+    """A shared data set must not reach into the user's other files."""
+    (tmp_path / "set").mkdir()
+    save_image(tmp_path / "out.npy", [one_square()])
+    write(tmp_path / "set", "id,split,image,mask\na,test,images/../../out.npy,masks/a.png\n")
+    assert "leaves the data folder" in complaint(tmp_path / "set")
+
+
+def test_double_ids_are_refused(tmp_path: Path) -> None:
+    """Results are filed by id."""
+    assert "id 'a' stands in more than one row" in complaint(
+        write(tmp_path, rows("train", "val", "test").replace("b,val", "a,val"))
+    )
+
+
+def test_half_filled_split_column_is_refused(tmp_path: Path) -> None:
+    """Deciding for the empty rows could put a neighbour of a test image into train."""
+    assert "1 rows have no split" in complaint(write(tmp_path, rows("train", "val", "")))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id,split,Image,mask\n", "no column 'image'; did you mean it by 'Image'?"),
+        ("id,split,image\n", "no column 'mask'"),
+        ("id,image,mask,mask\n", "column 'mask' stands twice"),
+        ("id;split;image;mask\n", "part them by commas"),
+        ("id,image,mask\na,images/a.npy\n", "line 2: 2 cells, the header has 3"),
+        ("id,image,mask\n", "no rows below the header"),
+        ("", "the file is empty"),
+        (b"id,image,mask\n\xff\xfe", "not UTF-8"),
+        ('id,image,mask\n"a,b', "not valid CSV"),
+    ],
+)
+def test_a_table_of_another_form_says_what_is_wrong(tmp_path: Path, text: str | bytes, words: str) -> None:
+    """Each has its own remedy."""
+    message = complaint(write(tmp_path, text))
+    assert words in message
+    assert "manifest.csv" in message

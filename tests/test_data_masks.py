@@ -1,0 +1,120 @@
+"""Label images are read as they lie in the file, or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from simmat.data.masks import read_mask
+from simmat.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "values"),
+    [
+        ("m.png", np.uint8, [[0, 255]]),
+        ("m.PNG", np.uint16, [[0, 65535]]),
+        ("m.tif", np.uint16, [[7, 300]]),
+        ("m.tiff", np.int32, [[-1, 70000]]),
+        ("m.bmp", np.uint8, [[0, 3]]),
+    ],
+)
+def test_integers_of_any_width_keep_their_values(
+    tmp_path: Path, name: str, dtype: type[np.generic], values: list[list[int]]
+) -> None:
+    """An instance id cut to 8 bits merges objects."""
+    Image.fromarray(np.asarray(values, dtype=dtype)).save(tmp_path / name)
+    assert read_mask(tmp_path / name).tolist() == values
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint32, np.float32])
+def test_tiff_of_other_types_is_read_too(tmp_path: Path, dtype: type[np.generic]) -> None:
+    """Labelling tools write them; Pillow knows only some."""
+    tifffile.imwrite(tmp_path / "m.tif", np.asarray([[0, 123456]], dtype=dtype))
+    assert read_mask(tmp_path / "m.tif").tolist() == [[0, 123456]]
+
+
+def test_palette_image_gives_its_indices(tmp_path: Path) -> None:
+    """In VOC-like masks the colour is for people, the index is the label."""
+    picture = Image.fromarray(np.asarray([[0, 2]], dtype=np.uint8), mode="P")
+    picture.putpalette([9, 9, 9, 8, 8, 8, 200, 0, 0])
+    picture.save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[0, 2]]
+
+
+def test_one_bit_image_gives_zero_and_one(tmp_path: Path) -> None:
+    """True must not become 255 in one format and 1 in another."""
+    Image.fromarray(np.asarray([[0, 255]], dtype=np.uint8)).convert("1").save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("values", [np.asarray([[True, False]]), np.asarray([[1.0, 0.0]]), np.asarray([[1, 0]])])
+def test_npy_of_booleans_integers_or_whole_floats_is_read(tmp_path: Path, values: np.ndarray) -> None:
+    """Whole numbers are labels whatever their type."""
+    np.save(tmp_path / "m.npy", values)
+    assert read_mask(tmp_path / "m.npy").tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_colour_masks_are_refused_with_what_to_do(tmp_path: Path, mode: str) -> None:
+    """A colour is no label number, and taking one plane would be a guess."""
+    Image.new(mode, (2, 2)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match="one plane of integers"):
+        read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("name", ["m.jpg", "m.png"])
+def test_jpeg_is_refused_by_name_and_by_content(tmp_path: Path, name: str) -> None:
+    """Compression smears label 2 into 1 and 3 at every border."""
+    Image.new("L", (8, 8)).save(tmp_path / name, format="JPEG")
+    with pytest.raises(DataError, match="JPEG changes label values"):
+        read_mask(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_fractions_are_refused(tmp_path: Path, value: float) -> None:
+    """A probability map is not a label image; the threshold is the user's to choose."""
+    np.save(tmp_path / "m.npy", np.asarray([[value, 1]]))
+    with pytest.raises(DataError, match="fractions or NaN"):
+        read_mask(tmp_path / "m.npy")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [(np.zeros((2, 2, 3)), "one plane"), (np.zeros((0, 4)), "no pixel"), (np.array([["a"]]), "dtype")],
+)
+def test_arrays_that_are_no_label_image_are_refused(tmp_path: Path, values: np.ndarray, words: str) -> None:
+    """Each says what a mask is instead."""
+    np.save(tmp_path / "m.npy", values)
+    with pytest.raises(DataError, match=words):
+        read_mask(tmp_path / "m.npy")
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.tif", "m.npy", "m.gif", "none.png"])
+def test_damaged_missing_or_foreign_files_are_named(tmp_path: Path, name: str) -> None:
+    """The user has thousands of files and one is bad."""
+    if not name.startswith("none"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match=name):
+        read_mask(tmp_path / name)
+
+
+def test_cut_off_png_is_an_error_not_a_half_mask(tmp_path: Path) -> None:
+    """A download that stopped must not give a mask with a black lower half."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (64, 64), dtype=np.uint8)).save(tmp_path / "m.png")
+    content = (tmp_path / "m.png").read_bytes()
+    (tmp_path / "m.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"m\.png"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_pickled_npy_is_not_loaded(tmp_path: Path) -> None:
+    """A pickle runs what it likes."""
+    np.save(tmp_path / "m.npy", np.asarray([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"m\.npy"):
+        read_mask(tmp_path / "m.npy")

@@ -1,0 +1,68 @@
+"""The split rule for data sets that name none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from simmat.data.samples import Sample, decide_splits
+from simmat.errors import DataError
+
+
+def samples(count: int, split: str = "") -> list[Sample]:
+    """Samples s0, s1 … of one file each."""
+    return [Sample(f"s{index}", split, {"x": Path(f"s{index}.npy")}, Path("m.png")) for index in range(count)]
+
+
+def counts(found: tuple[Sample, ...]) -> dict[str, int]:
+    """Samples in each split."""
+    return {name: sum(sample.split == name for sample in found) for name in ("train", "val", "test")}
+
+
+def test_unsaid_splits_are_70_15_15_and_said_so() -> None:
+    """The user has to be able to read what was decided for them."""
+    listing = decide_splits(Path("D"), samples(40), "manifest.csv")
+    assert counts(listing.samples) == {"train": 28, "val": 6, "test": 6}
+    assert "28 images are train, 6 val and 6 test" in listing.split_note
+
+
+def test_splits_follow_the_hash_of_the_id_and_not_the_order() -> None:
+    """A new listing order of the file system must not move images between splits; the picks are pinned for good."""
+    forward = decide_splits(Path("D"), samples(20), "x").samples
+    backward = decide_splits(Path("D"), samples(20)[::-1], "x").samples
+    assert {sample.id: sample.split for sample in forward} == {sample.id: sample.split for sample in backward}
+    assert sorted(sample.id for sample in forward if sample.split == "val") == ["s13", "s7", "s8"]
+
+
+def test_train_without_val_gives_some_of_it_and_leaves_test_alone() -> None:
+    """Choosing the best step on test would be the benchmark's old mistake."""
+    given = samples(20, "train") + [replace(sample, id=f"t{sample.id}", split="test") for sample in samples(5)]
+    given = [*given[:20], *(replace(sample, files={"x": Path(sample.id)}) for sample in given[20:])]
+    listing = decide_splits(Path("D"), given, "manifest.csv")
+    assert counts(listing.samples) == {"train": 17, "val": 3, "test": 5}
+    assert "names no val split" in listing.split_note
+
+
+def test_several_labels_of_one_image_stay_together() -> None:
+    """An image in train and test at once makes the score a lie."""
+    doubled = [replace(sample, id=f"{sample.id}-{copy}") for sample in samples(12) for copy in range(3)]
+    found = decide_splits(Path("D"), doubled, "x").samples
+    by_file: dict[Path, set[str]] = {}
+    for sample in found:
+        by_file.setdefault(sample.reference, set()).add(sample.split)
+    assert all(len(splits) == 1 for splits in by_file.values())
+
+
+def test_said_splits_stay_as_they_are() -> None:
+    """Who names splits means them; a test set alone is enough to score on."""
+    given = samples(3, "test")
+    assert decide_splits(Path("D"), given, "manifest.csv").samples == tuple(given)
+
+
+@pytest.mark.parametrize(("count", "split"), [(2, ""), (1, "train")])
+def test_too_few_images_to_cut_are_refused(count: int, split: str) -> None:
+    """An empty split would only show up later, as a stranger error."""
+    with pytest.raises(DataError, match="at least"):
+        decide_splits(Path("D"), samples(count, split), "x")
