@@ -26,6 +26,7 @@ def command() -> None:
 @click.pass_context
 def check(
     ctx: click.Context,
+    /,
     data: Path,
     modality: str,
     channels: tuple[str | int, ...] | None,
@@ -49,7 +50,11 @@ def check(
         adapter = SelectedChannels(adapter, channels)
     dataset = open_dataset(data, adapter, card)
     with tqdm(total=len(dataset.samples), desc="reading", unit=" samples", leave=False, disable=None) as bar:
-        report = check_dataset(dataset, lambda count: bar.update(count))
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        report = check_dataset(dataset, advance)
     if as_json:
         print_json(report.to_dict())
     else:
