@@ -229,7 +229,9 @@ def _read_document(path: Path) -> dict[str, Any]:
             )
         BundleSpec.from_dict(document)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{file} is damaged ({type(error).__name__}: {error}); copy or train the bundle again") from error
+        raise BundleError(
+            f"{file} is damaged ({type(error).__name__}: {error}); copy or train the bundle again"
+        ) from error
     return dict(document)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -11,13 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simmat.bundle import Bundle, zero_shot_plan
+from simmat.data.card import CARD_FILE, merge
 from simmat.data.clicks import center_click
-from simmat.data.dataset import Dataset, Sample
+from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline, prompt_batch
 from simmat.data.regions import Region
 from simmat.errors import DataError
-from simmat.model import SimMAT
+from simmat.model import SimMAT, assemble
 from simmat.nn.resize import restore_logits
+from simmat.plugins import Registry
 from simmat.types import Prompt, SensorImage
 
 PROMPTS_AT_ONCE = 16
@@ -84,6 +88,69 @@ def _means(objects: Iterable[ObjectScore], key: Callable[[ObjectScore], Any]) ->
     for score in objects:
         groups.setdefault(key(score), []).append(score.iou)
     return {name: fmean(values) for name, values in groups.items()}
+
+
+def evaluate_bundle(
+    bundle: Bundle,
+    data: Path,
+    split: str = "test",
+    *,
+    overrides: Mapping[str, object] | None = None,
+    zero_shot: bool = False,
+    registry: Registry | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Scores, Scores | None]:
+    """Score a bundle on a split of a data set, and the untuned foundation model on the same clicks.
+
+    What a region and a missing value are is said by `overrides`, else by the data set's card, else
+    as it was in training.
+
+    Args:
+        bundle: a loaded bundle.
+        data: folder of the data set.
+        split: "train", "val" or "test".
+        overrides: fields of the data card; None means not said.
+        zero_shot: whether the foundation model is scored too; it needs `registry`.
+        registry: where the zero-shot map and the frozen tuner are found.
+        progress: called with (done, total) samples.
+
+    Returns:
+        The bundle's scores, and those of the zero-shot model: None where it was not asked for, or where
+        the foundation model's decoder was never trained (see `has_zero_shot`).
+    """
+    dataset = open_dataset(data, bundle.adapter, _card_fields(bundle, data, overrides or {}))
+    samples = dataset.split(split)
+    models = [bundle.model]
+    if zero_shot and registry is not None and has_zero_shot(bundle):
+        device = next(bundle.model.parameters()).device
+        models.append(assemble(zero_shot_plan(bundle.plan, registry)).to(device))
+    total, done = len(models) * len(samples), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    scores = [
+        evaluate(model, bundle.pipeline, dataset, samples, check=bundle.check_image, progress=advance)
+        for model in models
+    ]
+    return scores[0], scores[1] if len(scores) > 1 else None
+
+
+def has_zero_shot(bundle: Bundle) -> bool:
+    """Return whether the bundle's foundation model can answer untuned: its decoder was trained, and not thrown away."""
+    return bundle.plan.foundation.promptable and bundle.plan.weights is not None
+
+
+def _card_fields(bundle: Bundle, data: Path, overrides: Mapping[str, object]) -> dict[str, object]:
+    if (data / CARD_FILE).is_file():
+        return dict(overrides)
+    trained = bundle.spec.card.model_dump(
+        include=set(overrides) | {"regions", "min_region", "nodata", "ignore", "zero_means"}
+    )
+    return merge(trained, overrides)
 
 
 def evaluate(

@@ -98,7 +98,9 @@ class TrainingItems(TorchDataset[Batch]):
             clicks=torch.from_numpy(points.astype(np.float32)),
             boxes=torch.from_numpy(boxes.astype(np.float32)),
             draws=torch.from_numpy(rng.random((self.prompts, DRAWS), dtype=np.float32)),
-            step_draw=torch.tensor(np.random.default_rng([self.seed, 2, position // self.batch_size]).random(), dtype=torch.float32),
+            step_draw=torch.tensor(
+                np.random.default_rng([self.seed, 2, position // self.batch_size]).random(), dtype=torch.float32
+            ),
         )
 
     def _targets(self, label: Label, frame: Frame, rng: np.random.Generator) -> npt.NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Scores, evaluate
 from simmat.files import atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
+from simmat.nn.device import pick_device
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins import Registry
@@ -263,6 +265,8 @@ class _Run:
 def _accelerator(config: TrainConfig) -> Accelerator:
     # accelerate keeps its state for the whole process; a second run in it may want other settings.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    if config.device not in ("auto", "cpu"):
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(pick_device(config.device))
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
         gradient_accumulation_steps=config.grad_accumulation,

@@ -15,7 +15,7 @@ from simmat.data.batches import TrainingItems, trainable_samples
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
-from simmat.errors import ConfigError, DataError
+from simmat.errors import DataError
 from simmat.foundation import FoundationSpec
 from simmat.model import ModelPlan, merge_options
 from simmat.normalize import fit_channels, zero_shot_map
@@ -96,7 +96,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     registry.transfer_layer(config.mat), registry.tuner(config.tune)
     size = config.image_size or foundation.image_size
     foundation.check_image_size(size)
-    weights = _weights(config, foundation)
+    weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = adapter_for(registry, config.modality, config.channels)
     dataset = open_dataset(config.data, adapter, config.card_overrides())
     train, val = _samples(dataset)
@@ -105,19 +105,6 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(adapter, known.channels, size, config.aspect)
     return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)))
-
-
-def _weights(config: TrainConfig, foundation: FoundationSpec) -> Path | None:
-    if not config.from_scratch:
-        return find_weights(foundation, config.checkpoint)
-    if config.checkpoint is not None:
-        raise ConfigError("--from-scratch starts from random weights and takes no --checkpoint; leave one out")
-    if config.tune != "full":
-        raise ConfigError(
-            f"--from-scratch trains every weight, but --tune is {config.tune!r}; use --tune full, "
-            "or leave --from-scratch out"
-        )
-    return None
 
 
 def _samples(dataset: Dataset) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
@@ -149,7 +136,7 @@ def _describe(
     return BundleSpec(
         modality=config.modality,
         picks=config.channels,
-        sensor_channels=dataset.sensor_channels(),
+        sensor_channels=dataset.loaded_channels,
         channels=channels,
         statistics=statistics,
         zero_shot=tuple(tuple(float(v) for v in row) for row in zero_shot_map(channels, statistics)),

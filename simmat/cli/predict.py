@@ -1,0 +1,159 @@
+"""`simmat predict`: from clicks and boxes on sensor files to masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from simmat.cli.common import load_registry
+from simmat.cli.options import checkpoint_option, device_option
+from simmat.errors import ConfigError
+from simmat.types import Prompt
+
+if TYPE_CHECKING:
+    from simmat.bundle import Bundle
+    from simmat.prediction import Prediction
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--source", multiple=True, metavar="NAME=FILE", help="File of a source, where a sample has several.")
+@click.option("--point", multiple=True, metavar="X,Y", help="Pixel on the object; repeatable.")
+@click.option("--negative", multiple=True, metavar="X,Y", help="Pixel not on the object; repeatable.")
+@click.option("--box", metavar="X0,Y0,X1,Y1", help="Box around the object, in pixels.")
+@click.option(
+    "--mask",
+    "choice",
+    type=click.Choice(["single", "best"]),
+    default="single",
+    show_default=True,
+    help="The single answer, or the alternative with the best predicted score.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for masks and pictures.")
+@checkpoint_option
+@device_option
+def command(
+    bundle: Path,
+    files: tuple[Path, ...],
+    source: tuple[str, ...],
+    point: tuple[str, ...],
+    negative: tuple[str, ...],
+    box: str | None,
+    choice: str,
+    out: Path,
+    checkpoint: Path | None,
+    device: str | None,
+) -> None:
+    """Segment what the prompt means in each of FILES with BUNDLE.
+
+    For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and
+    NAME.json (score, prompt, size). Pixels count from the top-left corner: X is the column, Y the row.
+    """
+    prompt = _prompt(point, negative, box)
+
+    from simmat.bundle import load_bundle
+    from simmat.nn.device import pick_device
+    from simmat.files import check_writable
+    from simmat.prediction import predict
+
+    check_writable(out)
+    loaded = load_bundle(bundle, load_registry(), checkpoint=checkpoint, device=pick_device(device))
+    samples = _samples(loaded, files, source)
+    # All files are segmented before the first is written, so that a bad one leaves no half of the work.
+    done = [(name, predict(loaded, sources, prompt, choice=choice)) for name, sources in samples.items()]  # type: ignore[arg-type]
+    for name, prediction in done:
+        _write(out, name, prediction, prompt, samples[name], bundle)
+        pixels = int(prediction.mask.sum())
+        click.echo(f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px")
+
+
+def _prompt(point: Sequence[str], negative: Sequence[str], box: str | None) -> Prompt:
+    positive = [_numbers("--point", text, "X,Y") for text in point]
+    others = [_numbers("--negative", text, "X,Y") for text in negative]
+    if not positive and box is None:
+        raise ConfigError("nothing says what to segment; give --point X,Y or --box X0,Y0,X1,Y1")
+    corners = np.asarray(_numbers("--box", box, "X0,Y0,X1,Y1"), dtype=np.float32) if box is not None else None
+    coords = np.asarray([*positive, *others], dtype=np.float32).reshape(-1, 2)
+    labels = np.asarray([1] * len(positive) + [0] * len(others), dtype=np.int64)
+    return Prompt(coords, labels, corners)
+
+
+def _numbers(option: str, text: str, form: str) -> list[float]:
+    parts = text.replace(" ", "").split(",")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) != form.count(",") + 1 or not np.isfinite(values).all():
+        raise ConfigError(f"{option} takes {form} in pixels, got {text!r}")
+    return values
+
+
+def _samples(bundle: Bundle, files: Sequence[Path], source: Sequence[str]) -> dict[str, Mapping[str, Path]]:
+    """Name every sample and say which files it is made of."""
+    names = bundle.adapter.source_names()
+    if source:
+        given = _by_source(source, names, files)
+        return {given[names[0]].stem: given}
+    if not files:
+        raise ConfigError("no file to segment; give one or more FILES" + _how(names))
+    if len(names) > 1:
+        raise ConfigError(f"modality {bundle.spec.modality!r} needs {len(names)} files a sample" + _how(names))
+    stems = [file.stem for file in files]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise ConfigError(f"several files would be written as {twice}; segment them in separate calls")
+    return {file.stem: {names[0]: file} for file in files}
+
+
+def _by_source(source: Sequence[str], names: Sequence[str], files: Sequence[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for item in source:
+        name, equals, file = item.partition("=")
+        if not equals or name not in names or name in found:
+            raise ConfigError(f"--source takes NAME=FILE once for each of {', '.join(names)}, got {item!r}")
+        found[name] = Path(file)
+    missing = [name for name in names if name not in found]
+    if missing or files:
+        raise ConfigError(
+            (f"--source is missing for {', '.join(missing)}" if missing else "give either FILES or --source, not both")
+            + _how(names)
+        )
+    return found
+
+
+def _how(names: Sequence[str]) -> str:
+    return ": " + " ".join(f"--source {name}=FILE" for name in names) if len(names) > 1 else ""
+
+
+def _write(
+    out: Path, name: str, prediction: Prediction, prompt: Prompt, files: Mapping[str, Path], bundle: Path
+) -> None:
+    from PIL import Image
+
+    from simmat.files import atomic_path, atomic_write_json
+    from simmat.report.display import display_rgb
+    from simmat.report.overlay import draw_overlay
+
+    with atomic_path(out / f"{name}_mask.png") as path:
+        Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(path)
+    with atomic_path(out / f"{name}_overlay.png") as path:
+        draw_overlay(display_rgb(prediction.image), prediction.mask, prompt).save(path)
+    height, width = prediction.image.size_hw
+    atomic_write_json(
+        out / f"{name}.json",
+        {
+            "files": {source: str(file) for source, file in files.items()},
+            "bundle": str(bundle),
+            "size_hw": [height, width],
+            "score": prediction.score,
+            "mask_pixels": int(prediction.mask.sum()),
+            "point_coords_xy": prompt.point_coords.tolist(),
+            "point_labels": prompt.point_labels.tolist(),
+            "box_xyxy": prompt.box.tolist() if prompt.box is not None else None,
+        },
+    )
