@@ -96,9 +96,13 @@ def _fresnel(scene: Scene, surface: Surface | None = None) -> Array:
 
 
 def _exposed(scene: Scene, linear: Array) -> tuple[Array, float]:
-    """Scale (C, H, W) so that the bright parts below the sky are near white, as metering does; return the gain too."""
+    """Scale (C, H, W) by automatic exposure; return the gain too.
+
+    The bright parts below the sky come near white, but not where that would burn out a surface of reflectance 0.5.
+    """
     metered = linear[:, np.isfinite(scene.surface.depth_m)]
-    gain = min(0.7 / max(float(np.percentile(metered, 97)), 1e-4), _MOST_GAIN)
+    incident = max(scene.light.sun_rgb) + max(scene.light.ambient_rgb)
+    gain = min(0.7 / max(float(np.percentile(metered, 97)), 1e-4), 1 / (0.5 * incident), _MOST_GAIN)
     return linear * gain, gain
 
 

@@ -1,0 +1,235 @@
+"""Reading planes: the file's own numbers, or a refusal that says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from simmat.errors import ConfigError, DataError
+from simmat.imageio import read_image, write_image
+
+RNG = np.random.default_rng(0)
+GREY16 = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
+RGB8 = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+
+
+def test_sixteen_bit_grey_png_keeps_all_its_bits(tmp_path: Path) -> None:
+    """Thermal and depth cameras write 16 bits; cut to 8 they are another image."""
+    Image.fromarray(GREY16).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.planes.dtype == np.uint16
+    np.testing.assert_array_equal(image.planes[0], GREY16)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_png_of_few_bits_gives_the_stored_numbers(tmp_path: Path, bits: int) -> None:
+    """Pillow spreads 2 and 4 bits over 0..255, which would turn label 3 into 51 or 255."""
+    values = np.arange(2**bits, dtype=np.uint8)[None].repeat(2, axis=0)
+    (tmp_path / "a.png").write_bytes(_png(values, bits))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").planes[0].astype(np.uint8), values)
+
+
+def test_sixteen_bit_colour_png_is_refused(tmp_path: Path) -> None:
+    """Pillow cuts it to 8 bits without a word."""
+    values = np.zeros((2, 6), dtype=np.uint8)  # two rows of one pixel of 3 x 16 bits
+    (tmp_path / "a.png").write_bytes(_png(values, 16, colour=2, width=1))
+    with pytest.raises(DataError, match="would be cut to 8 bits; store it as TIFF"):
+        read_image(tmp_path / "a.png")
+
+
+def test_palette_is_refused_as_an_image_and_read_as_indices_on_request(tmp_path: Path) -> None:
+    """A palette's numbers are names of colours; only a label mask may mean them."""
+    picture = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8), mode=None).convert("P")
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="palette image"):
+        read_image(tmp_path / "a.png")
+    indices = read_image(tmp_path / "a.png", palette_indices=True)
+    assert indices.colour == "palette"
+    np.testing.assert_array_equal(indices.planes[0], [[0, 1], [2, 1]])
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_planes_of_a_tiff_are_told_by_its_tags(tmp_path: Path, planar: str) -> None:
+    """Three rows and three planes look alike by size; the PlanarConfiguration tag knows."""
+    values = RNG.integers(-5, 900, (3, 3, 3)).astype(np.int16)  # (P, H, W)
+    stored = values if planar == "separate" else np.moveaxis(values, 0, 2)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=planar)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").planes, values)
+
+
+def test_pages_of_a_tiff_are_planes_where_they_agree(tmp_path: Path) -> None:
+    """Many scientific cameras write one page a band; pages of several sizes are several images."""
+    pages = RNG.random((4, 5, 6)).astype(np.float32)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page in pages:
+            writer.write(page, metadata=None)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").planes, pages)
+    with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
+        writer.write(pages[0], metadata=None)
+        writer.write(pages[0, :3], metadata=None)
+    with pytest.raises(DataError, match="2 pages differ"):
+        read_image(tmp_path / "b.tif")
+
+
+def test_overviews_of_a_tiff_are_passed_over(tmp_path: Path) -> None:
+    """Cloud-optimised GeoTIFF holds reduced copies, marked as such."""
+    full = RNG.integers(0, 9, (32, 32)).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(full, metadata=None)
+        writer.write(full[::2, ::2], metadata=None, subfiletype=1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").planes, full[None])
+
+
+def test_nodata_that_the_file_states_is_not_valid(tmp_path: Path) -> None:
+    """GIS programs write it as a tag; nobody should have to say it again."""
+    values = np.array([[1, -9999], [3, 4]], dtype=np.int16)
+    tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, extratags=[(42113, "s", 0, "-9999", True)])
+    image = read_image(tmp_path / "a.tif")
+    assert image.valid is not None
+    np.testing.assert_array_equal(image.valid[0], [[True, False], [True, True]])
+
+
+def test_missing_codec_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LZW TIFF needs imagecodecs, which is not always there."""
+    Image.fromarray(RGB8[..., 0]).save(tmp_path / "a.tif", compression="tiff_lzw")
+
+    def without_codec(self: object, **_: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", without_codec)
+    with pytest.raises(DataError, match=r"compression LZW needs a codec: pip install imagecodecs"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.npy", "deflate.tif"])
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.6, 0.97])
+def test_a_file_cut_short_is_an_error_that_names_it(tmp_path: Path, name: str, keep: float) -> None:
+    """Half a picture read as a whole one would be trained on, with zeros where the rest was."""
+    values = RNG.integers(0, 256, (64, 80)).astype(np.uint8)
+    path = tmp_path / name
+    if name.endswith(".npy"):
+        np.save(path, values)
+    elif name.endswith(".tif"):
+        tifffile.imwrite(path, values, metadata=None, compression="zlib" if name.startswith("d") else None)
+    else:
+        Image.fromarray(values).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * keep)])
+    with pytest.raises(DataError, match=name):
+        read_image(path)
+
+
+def test_an_array_in_height_width_planes_order_is_refused(tmp_path: Path) -> None:
+    """Read by the rule (planes, height, width) it would be 100 planes of 80 x 3 pixels."""
+    np.save(tmp_path / "a.npy", np.zeros((100, 80, 3), dtype=np.float32))
+    with pytest.raises(DataError, match=r"array\.transpose\(2, 0, 1\)"):
+        read_image(tmp_path / "a.npy")
+
+
+def test_an_array_that_needs_pickle_is_refused(tmp_path: Path) -> None:
+    """A pickle runs code when it is read."""
+    np.save(tmp_path / "a.npy", np.array([[1, "x"]], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"a\.npy"):
+        read_image(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "complex64", "U3"])
+def test_numbers_that_float32_cannot_hold_are_refused(tmp_path: Path, dtype: str) -> None:
+    """Time stamps and ids in 64 bits would lose digits without a word."""
+    np.save(tmp_path / "a.npy", np.zeros((4, 4), dtype=dtype))
+    with pytest.raises(DataError, match="not supported; store them as float32"):
+        read_image(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 3, 4, 5), ()])
+def test_arrays_that_are_no_image_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """They come from saving the wrong variable."""
+    np.save(tmp_path / "a.npy", np.zeros(shape, dtype=np.float32))
+    with pytest.raises(DataError, match=r"a\.npy"):
+        read_image(tmp_path / "a.npy")
+
+
+def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path) -> None:
+    """Data sets hold JPEGs named .png; the lossy format should not pass unseen."""
+    Image.fromarray(RGB8).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").rename(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"content is JPEG; rename it to a\.jpg"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "empty"), (b"hello world", "not a PNG"), (b"PK\x03\x04abc", "npz archive")]
+)
+def test_what_is_no_image_is_told_apart(tmp_path: Path, content: bytes, words: str) -> None:
+    """An empty download, a text file and an archive need different cures."""
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_missing_file_and_a_folder_are_data_errors(tmp_path: Path) -> None:
+    """The user sees one line with the path, not a traceback."""
+    with pytest.raises(DataError, match="no such file"):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="cannot be opened"):
+        read_image(tmp_path)
+
+
+def test_a_claim_of_too_many_pixels_is_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    """A bomb of some kilobytes must not take the machine's memory."""
+    (tmp_path / "a.png").write_bytes(_png(np.zeros((1, 1), dtype=np.uint8), 8, width=40000, height=40000))
+    with pytest.raises(DataError, match="more than 178956970"):
+        read_image(tmp_path / "a.png")
+
+
+def test_exif_orientation_does_not_turn_the_pixels(tmp_path: Path) -> None:
+    """Masks are drawn on the stored pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by 90 degrees to show"
+    Image.fromarray(RGB8).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").planes.shape == (3, 5, 7)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy"])
+@pytest.mark.parametrize(("planes", "dtype"), [(1, np.uint8), (1, np.uint16), (3, np.uint8)])
+def test_what_is_written_is_read_back_exactly(tmp_path: Path, name: str, planes: int, dtype: type) -> None:
+    """Simulated data sets and tests stand on it."""
+    values = RNG.integers(0, 250, (planes, 6, 9)).astype(dtype)
+    write_image(tmp_path / name, values)
+    back = read_image(tmp_path / name).planes
+    assert back.dtype == dtype
+    np.testing.assert_array_equal(back, values)
+
+
+def test_what_a_png_cannot_hold_is_not_written(tmp_path: Path) -> None:
+    """Pillow would cut or refuse in words nobody understands."""
+    with pytest.raises(ConfigError, match=r"use \.tif"):
+        write_image(tmp_path / "a.png", np.zeros((1, 4, 4), dtype=np.float32))
+    with pytest.raises(ConfigError, match=r"to \.png, \.tif or \.npy"):
+        write_image(tmp_path / "a.jpg", np.zeros((1, 4, 4), dtype=np.uint8))
+
+
+def _png(rows: np.ndarray, bits: int, *, colour: int = 0, width: int | None = None, height: int | None = None) -> bytes:
+    """Build a PNG of raw rows by hand, in depths that Pillow does not write."""
+    import struct
+    import zlib
+
+    packed = rows if bits in (8, 16) else np.packbits(_bits_of(rows, bits), axis=1)
+    raw = b"".join(b"\0" + row.tobytes() for row in packed)
+    size = (width or rows.shape[1], height or rows.shape[0])
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(raw)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def _bits_of(rows: np.ndarray, bits: int) -> np.ndarray:
+    return np.unpackbits(rows[..., None], axis=2)[..., -bits:].reshape(len(rows), -1)

@@ -1,0 +1,152 @@
+"""`simulate_dataset`: a data set like any other, the same from the same seed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simmat.builtin.sensors import Gray, Raster, Rgb
+from simmat.data.dataset import open_dataset
+from simmat.data.simulate import simulate_dataset, split_of
+from simmat.errors import ConfigError, OutputError
+from simmat.imageio import read_image
+from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.scene import generate_scene
+from simmat.scene.noise import Noise
+from simmat.scene.render import Stage, render
+from simmat.scene.worlds import World, outdoors
+
+SIZE_HW = (32, 48)
+
+
+def made(out: Path, count: int = 3, *, seed: int = 0, adapter: ModalityAdapter | None = None) -> Path:
+    """Simulate a tiny data set."""
+    return simulate_dataset(adapter or Gray(), out, count, seed, size_hw=SIZE_HW)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return relative path -> digest of every file."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    """A published figure must be reproducible from the command alone."""
+    first = digests(made(tmp_path / "a"))
+    assert first == digests(made(tmp_path / "b"))
+    assert first != digests(made(tmp_path / "c", seed=1))
+
+
+def test_a_sample_does_not_depend_on_the_count(tmp_path: Path) -> None:
+    """A larger set must hold the smaller one, or learning curves compare different data."""
+    few, more = digests(made(tmp_path / "a", 3)), digests(made(tmp_path / "b", 5))
+    assert {name: more[name] for name in few if name != "manifest.csv"} == {
+        name: digest for name, digest in few.items() if name != "manifest.csv"
+    }
+
+
+def test_two_sensors_see_the_same_scenes(tmp_path: Path) -> None:
+    """Comparing sensors on different scenes compares the scenes."""
+    gray, rgb = made(tmp_path / "gray"), made(tmp_path / "rgb", adapter=Rgb())
+    for mask in (gray / "masks").iterdir():
+        assert mask.read_bytes() == (rgb / "masks" / mask.name).read_bytes()
+
+
+def test_the_result_is_a_data_set_with_all_splits(tmp_path: Path) -> None:
+    """It must train at once, with no option said twice."""
+    dataset = open_dataset(made(tmp_path / "a"), Gray(), {})
+    for split in ("train", "val", "test"):
+        sample = dataset.split(split)[0]
+        image = dataset.image(sample)
+        assert image.size_hw == SIZE_HW
+        assert len(dataset.label(sample, image).regions) >= 1
+
+
+def test_a_composition_writes_one_folder_a_source(tmp_path: Path) -> None:
+    """`rgb+gray` is read back by the same convention."""
+    adapter = ComposedModality([Rgb(), Gray()])
+    out = made(tmp_path / "a", adapter=adapter)
+    assert {path.name for path in (out / "images").iterdir()} == {"rgb", "gray"}
+    dataset = open_dataset(out, adapter, {})
+    assert dataset.image(dataset.samples[0]).data.shape == (4, *SIZE_HW)
+
+
+def test_masks_hold_the_exact_instances_in_sixteen_bits(tmp_path: Path) -> None:
+    """Image and mask come from the same rays."""
+    out = made(tmp_path / "a")
+    scene = generate_scene(np.random.default_rng([0, 0, 0]), SIZE_HW)
+    mask = read_image(out / "masks" / "s00000.png").planes
+    assert mask.dtype == np.uint16
+    np.testing.assert_array_equal(mask[0], scene.instance)
+    with (out / "manifest.csv").open() as stream:
+        row = next(csv.DictReader(stream))
+    assert len(row["objects"].split()) == scene.instance.max()
+
+
+def test_splits_are_seventy_fifteen_fifteen() -> None:
+    """And the first three samples give each split one."""
+    assert Counter(split_of(index) for index in range(40)) == {"train": 28, "val": 6, "test": 6}
+    assert {split_of(index) for index in range(3)} == {"train", "val", "test"}
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    """It may be the only copy of somebody's data."""
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is not empty"):
+        made(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_nothing_half_written_stays(tmp_path: Path) -> None:
+    """A set with half its samples looks whole to every later command."""
+
+    class Breaks(Gray):
+        def save(self, image: object, files: object) -> None:
+            raise ConfigError("broken")
+
+    with pytest.raises(ConfigError, match="broken"):
+        made(tmp_path / "a", adapter=Breaks())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("count", "seed", "words"), [(2, 0, "--count must be at least 3"), (3, -1, "--seed")])
+def test_numbers_out_of_range_are_refused(tmp_path: Path, count: int, seed: int, words: str) -> None:
+    """Before the first scene is drawn."""
+    with pytest.raises(ConfigError, match=words):
+        made(tmp_path / "a", count, seed=seed)
+
+
+def test_a_sensor_that_cannot_be_simulated_says_so(tmp_path: Path) -> None:
+    """`raster` has no physics to simulate."""
+    with pytest.raises(ConfigError, match="'raster' cannot be simulated"):
+        made(tmp_path / "a", adapter=Raster())
+
+
+def test_visible_cameras_look_different_by_day_and_night() -> None:
+    """Automatic exposure has an end: a night picture is dark and noisy, which is what thermal is for."""
+    pictures = {}
+    for night in (False, True):
+        world = first_world(partial(is_night, night))
+        scene = render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+        pictures[night] = Rgb().simulate(scene, np.random.default_rng(0)).data
+    assert pictures[True].mean() < 0.6 * pictures[False].mean()
+    for picture in pictures.values():
+        assert picture.min() >= 0
+        assert picture.max() <= 255
+
+
+def first_world(wanted: Callable[[World], bool]) -> World:
+    """Return the first outdoor world of a kind; nothing is rendered to find it."""
+    return next(world for seed in range(100) if wanted(world := outdoors(np.random.default_rng(seed))))
+
+
+def is_night(night: bool, world: World) -> bool:
+    """Tell whether it is night, or is not."""
+    return (max(world.light.sun_rgb) == 0) is night
