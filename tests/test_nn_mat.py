@@ -117,4 +117,4 @@ def test_mat_is_initialised_like_torchs_own_convolutions() -> None:
     """The paper's layer has torch's default weights; U(±1/√fan_in) has a known spread."""
     conv = build("mat", 16, width=256)[0]
     assert conv.weight.abs().max() <= 1 / 12
-    assert float(conv.weight.std()) == pytest.approx(1 / 12 / 3**0.5, rel=0.02)
+    assert conv.weight.std().item() == pytest.approx(1 / 12 / 3**0.5, rel=0.02)

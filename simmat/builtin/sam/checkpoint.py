@@ -82,7 +82,7 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> Stat
                 ((missing, "missing"), (left, "too many")) if names]  # fmt: skip
     fitted: State = {}
     for name in sorted(set(wanted) & set(state)):
-        tensor = _fit(name, state[name], tuple(wanted[name].shape))
+        tensor = _fit(name, state[name], tuple(wanted[name].shape), model)
         if tuple(tensor.shape) != tuple(wanted[name].shape):
             problems.append(f"{name} has shape {tuple(tensor.shape)}, needs {tuple(wanted[name].shape)}")
         elif not tensor.is_floating_point():
@@ -123,14 +123,16 @@ def _random_tensor(module: nn.Module, name: str, like: Tensor, generator: torch.
     return values
 
 
-def _fit(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _fit(name: str, tensor: Tensor, shape: tuple[int, ...], model: nn.Module) -> Tensor:
+    """Interpolate what depends on the input size; what is wrong in another way is handed back as it is."""
     if tuple(tensor.shape) == shape or not tensor.is_floating_point():
         return tensor
     if name == _POSITION and tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]:  # (1, n, n, D)
         grid = tensor.float().permute(0, 3, 1, 2)
         resized = F.interpolate(grid, shape[1:3], mode="bicubic", align_corners=False, antialias=True)
         return resized.permute(0, 2, 3, 1)
-    if re.search(r"[.]rel_pos_[hw]$", name) and tensor.ndim == 2:  # (2n - 1, d)
+    table = re.fullmatch(r"(image_encoder[.]blocks[.][0-9]+)[.]attn[.]rel_pos_[hw]", name)
+    if table and tensor.ndim == 2 and model.get_submodule(table[1]).window_size == 0:  # (2n - 1, d)
         return F.interpolate(tensor.float().T[None], shape[0], mode="linear")[0].T
     return tensor
 
@@ -169,8 +171,7 @@ def _read_torch(path: Path) -> object:
         # Only torch's zip format can be mapped into memory.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        detail = str(error)
-        if "GLOBAL" in detail or "nsupported" in detail:
+        if re.search(r"[Uu]nsupported (global|class)", str(error)):
             raise WeightsError(
                 f"{path} holds python objects other than tensors, which SimMAT does not load because they could run "
                 "code; save the state dict alone, best as .safetensors"

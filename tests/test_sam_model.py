@@ -1,0 +1,307 @@
+"""SAM as a foundation model: its shapes, its determinism, its gradients under every tuner and transfer layer."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from segment_anything import sam_model_registry
+from segment_anything.modeling.image_encoder import Attention
+from torch import nn
+
+from simmat.builtin.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY
+from simmat.builtin.sam.attention import FusedAttention
+from simmat.builtin.sam.model import SamModel, build_sam, sam_parts
+from simmat.builtin.transfer import TRANSFER_LAYERS
+from simmat.builtin.tuners import TUNERS
+from simmat.errors import DataError, SpecError
+from simmat.foundation import (
+    FoundationSpec,
+    MaskPrediction,
+    PromptBatch,
+    TransferLayerSpec,
+    TunerSpec,
+    build_foundation,
+)
+from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.nn.losses import mask_loss
+from simmat.nn.tuners import apply_lora, set_train_mode, trainable_state
+from simmat.types import Channel
+
+SIZE = 64
+
+
+def tiny(size: int = SIZE, seed: int = 0) -> SamModel:
+    """Build the tiny model."""
+    return build_sam(SAM_VIT_TINY, image_size=size, weights=None, seed=seed)
+
+
+def images(count: int, size: int = SIZE) -> torch.Tensor:
+    """Return (B, 3, S, S) normalised input."""
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(5))
+
+
+def clicks(image_index: list[int], points: int = 2) -> PromptBatch:
+    """Return a prompt of some points for every index."""
+    generator = torch.Generator().manual_seed(6)
+    return PromptBatch(
+        image_index=torch.tensor(image_index),
+        point_coords=torch.rand(len(image_index), points, 2, generator=generator) * SIZE,
+        point_labels=torch.randint(0, 2, (len(image_index), points), generator=generator),
+    )
+
+
+def answer(model: SamModel, image: torch.Tensor, prompts: PromptBatch) -> MaskPrediction:
+    """Run the whole model."""
+    return model.decoder.decode(model.backbone.encode(model.backbone.embed(image)), prompts)
+
+
+def some(prompts: PromptBatch, rows: list[int], image_index: list[int]) -> PromptBatch:
+    """Pick prompts and say which images they ask about."""
+    return PromptBatch(torch.tensor(image_index), prompts.point_coords[rows], prompts.point_labels[rows])
+
+
+def test_specs_and_their_lists_load_no_torch() -> None:
+    """`simmat foundations list` must answer at once."""
+    names = "simmat.builtin.sam, simmat.builtin.transfer, simmat.builtin.tuners, simmat.weights"
+    code = f"import sys, {names}; sys.exit('torch' in sys.modules or 'segment_anything' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "registered", "keys"), [(SAM_VIT_B, "vit_b", 314), (SAM_VIT_L, "vit_l", 482), (SAM_VIT_H, "vit_h", 594)]
+)
+def test_the_released_models_have_the_packages_keys_and_shapes(
+    spec: FoundationSpec, registered: str, keys: int
+) -> None:
+    """Else no released checkpoint fits; on the meta device this needs no weights."""
+    with torch.device("meta"):
+        ours = sam_parts(SamModel(spec, spec.image_size)).state_dict()
+        theirs = sam_model_registry[registered]().state_dict()
+    assert len(theirs) == keys
+    assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in theirs.items()}
+
+
+@pytest.mark.parametrize("spec", FOUNDATION_MODELS, ids=lambda spec: spec.name)
+def test_tuning_targets_name_real_layers(spec: FoundationSpec) -> None:
+    """A pattern that matches nothing tunes nothing, without a word."""
+    with torch.device("meta"):
+        model = SamModel(spec, spec.image_size).requires_grad_(False)
+    lora = next(tuner for tuner in TUNERS if tuner.name == "lora")
+    apply_lora(model, targets=spec.targets, generator=torch.Generator(), **lora.options)
+    tuned = {name.rpartition(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    encoder = {name for name in tuned if name.endswith(".attn.qkv")}
+    decoder = {name for name in tuned if name.endswith(("q_proj", "v_proj"))}
+    assert len(encoder) == spec.options["depth"]
+    assert len(decoder) == 2 * 7  # three attentions in each of two layers, and the last
+    assert tuned == encoder | decoder
+    names = [name for name, _ in model.named_parameters()]
+    for patterns, hits in ((spec.targets.embed, 3), (spec.targets.never, 16)):
+        assert sum(any(re.fullmatch(p, name) for p in patterns) for name in names) == hits
+
+
+def test_tiny_is_tiny_and_has_both_kinds_of_attention() -> None:
+    """Contracts run on it hundreds of times, and must meet window and global blocks."""
+    model = tiny(256)
+    assert 100_000 < sum(p.numel() for p in model.parameters()) < 300_000
+    assert {block.window_size > 0 for block in model.backbone.image_encoder.blocks} == {True, False}
+    assert not SAM_VIT_TINY.promptable
+
+
+def test_the_same_seed_gives_the_same_bits_and_disturbs_nobody() -> None:
+    """A bundle on random weights stores the seed alone."""
+    before = torch.random.get_rng_state()
+    one, two, other = tiny(seed=1).state_dict(), tiny(seed=1).state_dict(), tiny(seed=2).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not torch.equal(
+        one["decoder.mask_decoder.mask_tokens.weight"], other["decoder.mask_decoder.mask_tokens.weight"]
+    )
+    assert all(tensor.isfinite().all() and not tensor.is_meta for tensor in one.values())
+    assert not any(tensor.eq(0).all() for name, tensor in one.items() if name.endswith("weight"))
+
+
+@pytest.mark.parametrize("size", [16, 48, 64, 160])
+def test_any_multiple_of_the_patch_is_taken(size: int) -> None:
+    """512 px trains four times faster than 1024; odd numbers of patches meet padded windows."""
+    prediction = answer(tiny(size), images(1, size), clicks([0]))
+    assert prediction.logits.shape == (1, 4, size // 4, size // 4)
+    assert prediction.iou.shape == (1, 4)
+
+
+@pytest.mark.parametrize("size", [0, 8, 100, 1000])
+def test_a_size_that_does_not_fit_is_refused(size: int) -> None:
+    """The message names sizes that do."""
+    with pytest.raises(SpecError, match="multiple of 16"):
+        build_foundation(SAM_VIT_TINY, image_size=size, weights=None, seed=0)
+
+
+def test_a_batch_of_two_equals_two_singles() -> None:
+    """The package's decoder takes one image; ours must not mix up whose prompt is whose."""
+    model, prompts = tiny(), clicks([1, 0, 1, 0, 1])
+    with torch.inference_mode():
+        together = answer(model, images(2), prompts)
+        for image in (0, 1):
+            rows = [k for k, index in enumerate(prompts.image_index.tolist()) if index == image]
+            alone = answer(model, images(2)[image : image + 1], some(prompts, rows, [0] * len(rows)))
+            torch.testing.assert_close(together.logits[rows], alone.logits, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(together.iou[rows], alone.iou, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(together.logits[0], together.logits[1], atol=1e-3)
+
+
+def test_a_label_of_minus_one_is_no_point() -> None:
+    """Corrected prompts pad with it, so that all prompts of a batch have as many points."""
+    model, prompts = tiny(), clicks([0], points=1)
+    elsewhere = [torch.tensor([[[x, x]]]) for x in (0.0, 50.0)]
+    minus = torch.tensor([[-1]])
+    first, second = (
+        answer(
+            model,
+            images(1),
+            PromptBatch(
+                prompts.image_index,
+                torch.cat([prompts.point_coords, xy], 1),
+                torch.cat([prompts.point_labels, minus], 1),
+            ),
+        )
+        for xy in elsewhere
+    )
+    assert torch.equal(first.logits, second.logits)
+
+
+def test_a_prompt_of_nothing_is_refused() -> None:
+    """The package would answer for a batch of one."""
+    with pytest.raises(DataError, match="at least one point"):
+        answer(tiny(), images(1), clicks([0], points=0))
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    """The package would fail inside of a convolution, or take it without a word."""
+    prompts = clicks([0])
+    masked = PromptBatch(prompts.image_index, prompts.point_coords, prompts.point_labels, None, torch.zeros(1, 1, 8, 8))
+    with pytest.raises(DataError, match=r"\(K, 1, 16, 16\).*\(1, 1, 8, 8\)"):
+        answer(tiny(), images(1), masked)
+
+
+def test_half_precision_does_not_move_a_click() -> None:
+    """Coordinates times 2π in bfloat16 would be off by pixels."""
+    model, prompts = tiny(), clicks([0, 0, 0])
+    exact = model.decoder._embed_prompts(prompts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model.decoder._embed_prompts(prompts)
+        full = answer(model, images(1), prompts)
+    assert all(torch.equal(a, b) for a, b in zip(exact, half, strict=True))
+    assert full.logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("grid_hw", [(5, 5), (4, 7)])
+def test_fused_attention_answers_and_learns_as_the_packages(grid_hw: tuple[int, int]) -> None:
+    """It is a faster way to the same numbers, or it is wrong."""
+    theirs = Attention(16, num_heads=2, use_rel_pos=True, input_size=grid_hw)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.5, generator=generator)
+    ours = FusedAttention(theirs)
+    assert set(ours.state_dict()) == set(theirs.state_dict())
+    x = torch.randn(2, *grid_hw, 16, generator=generator)
+    pull = torch.randn(2, *grid_hw, 16, generator=generator)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
+    gradients = []
+    for module in (theirs, ours):
+        module.zero_grad()
+        (module(x) * pull).sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
+    assert set(gradients[0]) == set(gradients[1])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    """It trades time for memory, nothing else."""
+    gradients = []
+    for on in (False, True):
+        model = tiny()
+        model.gradient_checkpointing(on)
+        answer(model, images(1), clicks([0])).logits.square().sum().backward()
+        gradients.append(model.backbone.image_encoder.patch_embed.proj.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+CHANNELS = tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(3))
+
+
+def plan(transfer: TransferLayerSpec, tuner: TunerSpec) -> ModelPlan:
+    """Return a plan of a tiny SAM on three channels."""
+    return ModelPlan(
+        foundation=SAM_VIT_TINY,
+        transfer=transfer,
+        tuner=tuner,
+        channels=CHANNELS,
+        zero_shot=np.full((3, 3), 1 / 3, np.float32),
+        image_size=SIZE,
+        weights=None,
+        seed=0,
+    )
+
+
+def step(model: SimMAT, optimiser: torch.optim.Optimizer) -> None:
+    """Take a training step on two images and five prompts."""
+    optimiser.zero_grad()
+    content = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
+    targets = torch.rand(5, SIZE, SIZE, generator=torch.Generator().manual_seed(9)) > 0.5
+    mask_loss(model(images(2), content, clicks([0, 1, 1, 0, 0])), targets).per_prompt.mean().backward()
+    optimiser.step()
+
+
+@pytest.mark.parametrize("tuner", TUNERS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("transfer", TRANSFER_LAYERS, ids=lambda spec: spec.name)
+def test_after_two_steps_what_trains_has_moved_and_what_is_frozen_has_not(
+    transfer: TransferLayerSpec, tuner: TunerSpec
+) -> None:
+    """A trainable weight without gradient is dead, and a frozen one that moves is lost when the bundle is saved."""
+    model = assemble(plan(transfer, tuner))
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if not trainable:
+        assert {transfer.name, tuner.name} <= {"identity", "zeroshot", "frozen"}
+        return
+    set_train_mode(model)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimiser = torch.optim.SGD(trainable, 1.0)
+    for _ in range(2):
+        step(model, optimiser)
+    kept = trainable_state(model)
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        if parameter.requires_grad:
+            assert parameter.grad.abs().sum() > 0, name
+        assert parameter.requires_grad == (name in kept)
+    for name, tensor in model.state_dict().items():
+        assert name in kept or torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("tuner", TUNERS, ids=lambda spec: spec.name)
+def test_before_the_first_step_every_tuner_answers_as_the_frozen_model(tuner: TunerSpec) -> None:
+    """LoRA starts at zero: bit for bit the pretrained model."""
+    transfer = TRANSFER_LAYERS[-1]
+    frozen = next(spec for spec in TUNERS if spec.name == "frozen")
+    content = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
+    with torch.inference_mode():  # torch's attention takes another way where it must keep values for gradients
+        tuned, plain = (assemble(plan(transfer, spec))(images(2), content, clicks([0, 1])) for spec in (tuner, frozen))
+    assert torch.equal(tuned.logits, plain.logits)
+    assert torch.equal(tuned.iou, plain.iou)
+
+
+def test_no_module_is_copied_by_tuning() -> None:
+    """One model, whatever the tuner: its frozen tensors are those that were loaded."""
+    model = tiny().requires_grad_(False)
+    before = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    lora = next(tuner for tuner in TUNERS if tuner.name == "lora")
+    apply_lora(model, targets=SAM_VIT_TINY.targets, generator=torch.Generator(), **lora.options)
+    after = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
+    assert before.items() <= after.items()
+    assert isinstance(model, nn.Module)
