@@ -1,0 +1,337 @@
+"""Finding and fetching weight files: resume, digest, and words for everything that goes wrong on the way."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from simmat import weights
+from simmat.builtin.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_TINY
+from simmat.errors import WeightsError
+from simmat.foundation import WeightFile
+from simmat.weights import cache_folder, fetch, find_weights, sha256_of
+
+BODY = bytes(range(256)) * 1000
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+@dataclass
+class Behaviour:
+    """How the server answers, and what it was asked."""
+
+    cut_after: int | None = None
+    takes_range: bool = True
+    status: int = 200
+    says_length: bool = True
+    ranges: list[str | None] = field(default_factory=list)
+
+
+class Server(NamedTuple):
+    """A server on this machine and how it behaves."""
+
+    url: str
+    behaviour: Behaviour
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serve BODY as the behaviour says."""
+
+    behaviour: Behaviour
+
+    def do_GET(self) -> None:
+        """Answer one request, perhaps not to its end."""
+        asked = self.headers.get("Range")
+        self.behaviour.ranges.append(asked)
+        if self.behaviour.status != 200:
+            self.send_error(self.behaviour.status)
+            return
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.behaviour.takes_range else 0
+        if start >= len(BODY):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        if self.behaviour.says_length:
+            self.send_header("Content-Length", str(len(BODY) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+        self.end_headers()
+        stop = len(BODY) if self.behaviour.cut_after is None else start + self.behaviour.cut_after
+        self.wfile.write(BODY[start:stop])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Serve BODY on a free port of this machine."""
+    behaviour = Behaviour()
+    handler = type("BoundHandler", (Handler,), {"behaviour": behaviour})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield Server(f"http://127.0.0.1:{running.server_address[1]}/model.pth", behaviour)
+        running.shutdown()
+        thread.join()
+
+
+def file_at(url: str, **changes: object) -> WeightFile:
+    """Describe BODY at an address."""
+    return replace(WeightFile("model.pth", DIGEST, len(BODY), url), **changes)
+
+
+def test_a_file_is_fetched_whole_with_progress_to_the_end(server: Server, tmp_path: Path) -> None:
+    """The plain case, and what a progress bar is fed with."""
+    seen: list[tuple[int, int]] = []
+    path = fetch(file_at(server.url), tmp_path / "new" / "cache", lambda done, total: seen.append((done, total)))
+    assert path == tmp_path / "new" / "cache" / "model.pth"
+    assert path.read_bytes() == BODY
+    assert seen[0] == (0, len(BODY))
+    assert seen[-1] == (len(BODY), len(BODY))
+    assert not path.with_name("model.pth.part").exists()
+
+
+def test_a_file_that_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    """Gigabytes, and perhaps offline."""
+    (tmp_path / "model.pth").write_bytes(BODY)
+    fetch(file_at(server.url), tmp_path)
+    assert server.behaviour.ranges == []
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(server: Server, tmp_path: Path) -> None:
+    """`fetch` is what the message about a damaged file tells people to run."""
+    (tmp_path / "model.pth").write_bytes(BODY[:-1])
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+
+
+def test_a_cut_connection_is_resumed_from_where_it_broke(server: Server, tmp_path: Path) -> None:
+    """Two and a half gigabytes rarely come in one piece everywhere."""
+    server.behaviour.cut_after = 100_000
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+    assert server.behaviour.ranges == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_what_a_killed_download_left_is_used(server: Server, tmp_path: Path) -> None:
+    """Another process, another day."""
+    (tmp_path / "model.pth.part").write_bytes(BODY[:777])
+    seen: list[int] = []
+    fetch(file_at(server.url), tmp_path, lambda done, total: seen.append(done))
+    assert server.behaviour.ranges == ["bytes=777-"]
+    assert seen[0] == 777
+    assert (tmp_path / "model.pth").read_bytes() == BODY
+
+
+def test_a_complete_part_is_taken_as_it_is(server: Server, tmp_path: Path) -> None:
+    """Killed between the last byte and the rename: the server has nothing more to send (416)."""
+    (tmp_path / "model.pth.part").write_bytes(BODY)
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+
+
+def test_a_server_that_ignores_range_sends_all_anew(server: Server, tmp_path: Path) -> None:
+    """Its whole file must not be appended to the part."""
+    server.behaviour.takes_range = False
+    (tmp_path / "model.pth.part").write_bytes(b"x" * 777)
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+
+
+def test_a_server_that_tells_no_length_is_served_by_the_spec(server: Server, tmp_path: Path) -> None:
+    """The size of the spec tells a cut from an end."""
+    server.behaviour.says_length = False
+    server.behaviour.cut_after = 200_000
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+
+
+def test_a_connection_that_brings_nothing_ends_in_words(server: Server, tmp_path: Path) -> None:
+    """It must end, keep what it has, and say how to go on."""
+    (tmp_path / "model.pth.part").write_bytes(BODY[:500])
+    server.behaviour.cut_after = 0
+    with pytest.raises(WeightsError, match="500 bytes are kept") as caught:
+        fetch(file_at(server.url), tmp_path)
+    assert server.url in str(caught.value)
+    assert str(tmp_path / "model.pth") in str(caught.value)
+    assert len(server.behaviour.ranges) == 3
+    assert (tmp_path / "model.pth.part").read_bytes() == BODY[:500]
+
+
+def test_a_wrong_digest_is_refused_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    """A changed file never gets its name; and the next try starts clean."""
+    with pytest.raises(WeightsError, match=f"{DIGEST}, should be {'0' * 64}.*removed"):
+        fetch(file_at(server.url, sha256="0" * 64), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == []
+
+
+def test_a_rotten_part_does_not_spoil_the_next_try(server: Server, tmp_path: Path) -> None:
+    """Resuming after garbage fails once, with words, and then works."""
+    (tmp_path / "model.pth.part").write_bytes(b"x" * 777)
+    with pytest.raises(WeightsError, match="sha256"):
+        fetch(file_at(server.url), tmp_path)
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("status", [404, 403, 500])
+def test_an_answer_that_is_no_file_is_told_with_the_address(server: Server, tmp_path: Path, status: int) -> None:
+    """Addresses move; people then load the file by hand."""
+    server.behaviour.status = status
+    with pytest.raises(WeightsError, match=f"answers {status}") as caught:
+        fetch(file_at(server.url), tmp_path)
+    assert server.url in str(caught.value)
+    assert f"put it at {tmp_path / 'model.pth'}" in str(caught.value)
+    assert "--checkpoint PATH" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/model.pth", "http://no-such-host.invalid/model.pth"])
+def test_no_network_is_told_with_the_address(tmp_path: Path, url: str) -> None:
+    """A machine in a laboratory is often offline."""
+    with pytest.raises(WeightsError, match="cannot download") as caught:
+        fetch(file_at(url), tmp_path)
+    assert url in str(caught.value)
+    assert str(tmp_path / "model.pth") in str(caught.value)
+
+
+def test_a_small_disk_is_told_before_anything_is_loaded(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Better than after two gigabytes."""
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda _: Usage(10, 9, 1))
+    with pytest.raises(WeightsError, match=r"0 MB free, model\.pth needs 0 MB more.*SIMMAT_CACHE"):
+        fetch(file_at(server.url), tmp_path)
+    assert server.behaviour.ranges == []
+
+
+class Usage(NamedTuple):
+    """What shutil.disk_usage returns."""
+
+    total: int
+    used: int
+    free: int
+
+
+def test_a_disk_that_fills_up_is_told_in_words(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others write to the disk too."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(weights, "_copy", full)
+    with pytest.raises(WeightsError, match=r"cannot store .*model\.pth: No space left on device"):
+        fetch(file_at(server.url), tmp_path)
+
+
+def test_a_cache_that_cannot_be_made_is_told_in_words(server: Server, tmp_path: Path) -> None:
+    """A file in the way, no permission, a read-only home."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(WeightsError, match="cannot store"):
+        fetch(file_at(server.url), tmp_path / "file" / "cache")
+
+
+def test_two_at_once_load_the_file_once(server: Server, tmp_path: Path) -> None:
+    """Processes of one launch start together; their pieces must not mix."""
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: fetch(file_at(server.url), tmp_path), range(4)))
+    assert paths == [tmp_path / "model.pth"] * 4
+    assert paths[0].read_bytes() == BODY
+    assert server.behaviour.ranges == [None]
+
+
+def test_a_file_without_an_address_says_so(tmp_path: Path) -> None:
+    """A plugin may describe weights nobody may publish."""
+    with pytest.raises(WeightsError, match="no address is known"):
+        fetch(file_at(""), tmp_path)
+
+
+def test_a_packaged_file_needs_no_download(tmp_path: Path) -> None:
+    """Weights that come with a plugin are there, or the plugin is broken."""
+    path = tmp_path / "inside.pth"
+    with pytest.raises(WeightsError, match="install that package again"):
+        fetch(file_at("", path=path), tmp_path)
+    path.write_bytes(BODY)
+    assert fetch(file_at("", path=path), tmp_path) == path
+
+
+def test_weights_that_are_not_here_are_told_with_every_remedy(tmp_path: Path) -> None:
+    """The first thing a newcomer with SAM meets."""
+    with pytest.raises(WeightsError) as caught:
+        find_weights(SAM_VIT_B, None, tmp_path)
+    for part in ("'sam_vit_b'", str(tmp_path), "simmat foundations fetch sam_vit_b", "--checkpoint PATH"):
+        assert part in str(caught.value)
+
+
+def test_the_cached_file_is_found_and_a_cut_one_is_not_taken(tmp_path: Path) -> None:
+    """A file of the wrong size would fail later, deep inside of torch."""
+    spec = replace(SAM_VIT_B, weights=file_at("http://127.0.0.1:9/"))
+    path = tmp_path / "model.pth"
+    path.write_bytes(BODY)
+    assert find_weights(spec, None, tmp_path) == path
+    path.write_bytes(BODY[:-1])
+    with pytest.raises(WeightsError, match=r"damaged; run `simmat foundations fetch sam_vit_b`"):
+        find_weights(spec, None, tmp_path)
+
+
+def test_a_given_file_goes_before_the_cache(tmp_path: Path) -> None:
+    """A finetuned SAM has another size and digest; that is the user's choice."""
+    own = tmp_path / "own.pth"
+    own.write_bytes(b"anything")
+    assert find_weights(SAM_VIT_B, own, tmp_path) == own
+
+
+@pytest.mark.parametrize(("name", "says"), [("none.pth", "does not exist"), (".", "is a folder")])
+def test_a_given_file_that_is_none_is_refused(tmp_path: Path, name: str, says: str) -> None:
+    """A mistyped path must not fall back to the cache."""
+    with pytest.raises(WeightsError, match=says):
+        find_weights(SAM_VIT_B, tmp_path / name, tmp_path)
+
+
+def test_a_random_model_has_no_file_and_takes_none(tmp_path: Path) -> None:
+    """Its weights are its seed."""
+    assert find_weights(SAM_VIT_TINY, None, tmp_path) is None
+    with pytest.raises(WeightsError, match="'sam_vit_tiny' is random from its seed"):
+        find_weights(SAM_VIT_TINY, tmp_path / "x.pth", tmp_path)
+
+
+def test_a_missing_packaged_file_names_the_package_as_the_cure(tmp_path: Path) -> None:
+    """A broken installation."""
+    spec = replace(SAM_VIT_B, weights=file_at("", path=tmp_path / "inside.pth"))
+    with pytest.raises(WeightsError, match="install that package again"):
+        find_weights(spec)
+    (tmp_path / "inside.pth").write_bytes(BODY)
+    assert find_weights(spec) == tmp_path / "inside.pth"
+
+
+def test_the_cache_is_where_the_variable_or_the_platform_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Home folders are small on clusters."""
+    monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    with pytest.raises(WeightsError, match=str(tmp_path)):
+        find_weights(SAM_VIT_B)
+    monkeypatch.delenv("SIMMAT_CACHE")
+    monkeypatch.setattr(weights.sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "simmat"
+
+
+def test_the_digest_is_sha256(tmp_path: Path) -> None:
+    """Longer than one piece, and empty."""
+    for body in (b"", BODY * 5):
+        (tmp_path / "x").write_bytes(body)
+        assert sha256_of(tmp_path / "x") == hashlib.sha256(body).hexdigest()
+
+
+def test_the_released_files_are_described_in_full() -> None:
+    """A typo in a digest would make a good download a bad one: at least its form is right."""
+    files = [spec.weights for spec in FOUNDATION_MODELS if spec.weights is not None]
+    assert len(files) == 3
+    for file in files:
+        assert len(bytes.fromhex(file.sha256)) == 32
+        assert file.url == f"https://dl.fbaipublicfiles.com/segment_anything/{file.filename}"
+        assert file.size_bytes > 3e8
+        assert file.licence == "Apache-2.0"
