@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from simmat.errors import ConfigError, all_problems, nearest
 
@@ -17,7 +28,7 @@ DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
 
 _PATHS = ("data", "out", "checkpoint")
-_TABLES = ("mat_options", "tune_options")
+_TABLES = {"mat_options": "mat", "tune_options": "tune"}
 _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"))
 
 RegionRule = Literal["instances", "classes", "components"]
@@ -84,10 +95,21 @@ Options = Annotated[dict[str, Any], AfterValidator(_options)]
 Name = Annotated[str, Field(min_length=1)]
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """Where settings come from, for messages: the file, and the fields that the command line gave."""
+
+    path: Path | str | None = None
+    given: frozenset[str] = frozenset()
+
+
 class TrainConfig(BaseModel):
     """Everything that decides a training run. The same fields stand in a config file.
 
     Paths are made absolute. Exactly one of `steps` and `epochs` is set; neither given means 500 steps.
+
+    Raises:
+        ConfigError: fields are unknown, missing, out of range or exclude each other; all in one message.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -154,11 +176,22 @@ class TrainConfig(BaseModel):
             filled.setdefault("tune", "full")
         return filled
 
-    @model_validator(mode="after")
-    def _fields_fit(self) -> TrainConfig:
-        if problems := _across_fields(dict(self)):
-            raise ValueError("; ".join(problems))
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_problems_at_once(
+        cls, values: Any, handler: ModelWrapValidatorHandler[TrainConfig], info: ValidationInfo
+    ) -> TrainConfig:
+        origin = info.context if isinstance(info.context, _Origin) else _Origin()
+        config, problems = None, []
+        try:
+            config = handler(values)
+        except ValidationError as error:
+            problems += [_in_words(detail, origin) for detail in error.errors()]
+        if isinstance(values, Mapping):
+            problems += _across_fields(values)
+        if config is None or problems:
+            raise ConfigError(_one_message(problems))
+        return config
 
 
 def _across_fields(values: Mapping[str, Any]) -> list[str]:
@@ -189,18 +222,13 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
     for pair in _EXCLUDE_EACH_OTHER:
         if any(given.get(key) for key in pair):
             in_file = {key: value for key, value in in_file.items() if key not in pair}
-    for table in _TABLES:
+    for table, part in _TABLES.items():
+        if part in given and given[part] != in_file.get(part):
+            in_file.pop(table, None)  # the options in the file are those of another part
         if isinstance(in_file.get(table), dict) and isinstance(given.get(table), Mapping):
             given[table] = {**in_file[table], **given[table]}
     merged = {**in_file, **given}
-    try:
-        return TrainConfig.model_validate(merged)
-    except ValidationError as error:
-        problems = [_in_words(detail, given, path) for detail in error.errors() if detail["loc"]]
-        problems += _across_fields(merged)
-    if len(problems) == 1:
-        raise ConfigError(problems[0])
-    raise ConfigError(all_problems(f"{len(problems)} settings are wrong:", problems))
+    return TrainConfig.model_validate(merged, context=_Origin(path, frozenset(given)))
 
 
 def dump_toml(config: TrainConfig) -> str:
@@ -234,24 +262,28 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _in_words(detail: Mapping[str, Any], given: Iterable[str], path: Path | str | None) -> str:
+def _in_words(detail: Mapping[str, Any], origin: _Origin) -> str:
     """Say one pydantic error as: where, what is allowed, what was got."""
     message, kind = str(detail["msg"]), detail["type"]
+    if not detail["loc"]:
+        return f"settings must be a table, got {detail['input']!r}"
     key = str(detail["loc"][0])
-    where = option_name(key) if key in given or path is None else f"{key} in {path}"
+    in_file = f" in {origin.path}" if origin.path is not None and key not in origin.given else ""
+    where = f"{key}{in_file}" if in_file else option_name(key)
     if kind == "extra_forbidden":
         guess = nearest(key.replace("-", "_"), TrainConfig.model_fields)
-        return (
-            f"no setting {key!r}"
-            + (f" in {path}" if path and key not in given else "")
-            + (f"; did you mean {guess!r}?" if guess else f". Settings: {', '.join(TrainConfig.model_fields)}")
-        )
+        rest = f"; did you mean {guess!r}?" if guess else f". Settings: {', '.join(TrainConfig.model_fields)}"
+        return f"no setting {key!r}{in_file}{rest}"
     if kind == "missing":
-        return f"{key} is missing; give {option_name(key)}" + (f" or set it in {path}" if path else "")
+        return f"{key} is missing; give {option_name(key)}" + (f" or set it in {origin.path}" if origin.path else "")
     if kind == "path_type":
         message = "must be a path in quotes"
     message = message.removeprefix("Value error, ").replace("Input should be", "must be", 1)
     return f"{where} {message}, got {detail['input']!r}"
+
+
+def _one_message(problems: Sequence[str]) -> str:
+    return problems[0] if len(problems) == 1 else all_problems(f"{len(problems)} settings are wrong:", problems)
 
 
 def option_name(key: str) -> str:
