@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sets import folder_of, one_square, open_planes, save_image, save_mask
+from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 
 from simmat.data.checks import check_dataset
+from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
+from simmat.types import SensorImage
+
+
+class Counts(Planes):
+    """The test sensor, without a unit of its own."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """In counts."""
+        image = super().load(files)
+        return replace(image, channels=tuple(replace(channel, unit="count") for channel in image.channels))
 
 
 def split_folder(root: Path, **counts: int) -> Path:
@@ -99,6 +111,20 @@ def test_values_that_look_like_missing_are_pointed_out_until_said(tmp_path: Path
     assert words in note
     assert "'p0'" in note
     assert check_dataset(open_planes(root, nodata=value)).notes == ()
+
+
+@pytest.mark.parametrize(("step", "hinted"), [(0.01, True), (1, False)])
+def test_zeros_of_counts_are_pointed_out_only_where_they_are_no_whole_counts(
+    tmp_path: Path, step: float, hinted: bool
+) -> None:
+    """A raster of metres calls them counts; a black pixel of a camera is a measurement."""
+    root = split_folder(tmp_path, train=1, val=1)
+    for split in ("train", "val"):
+        values = np.random.default_rng(len(split)).integers(50, 99, (2, 8, 8)) * step
+        values[:, :3] = 0
+        save_image(root / f"images/{split}/0.npy", values)
+    counts = open_dataset(root, Counts(), {"regions": "instances"})
+    assert bool(check_dataset(counts).notes) is hinted
 
 
 def test_mostly_dropped_hidden_and_unnamed_regions_are_noted(tmp_path: Path) -> None:

@@ -121,3 +121,21 @@ def test_a_split_folder_without_images_is_told(tmp_path: Path) -> None:
     put(tmp_path, "images/train/a.npy", "images/train/b.npy", "masks/a.png", "masks/b.png")
     (tmp_path / "images/val").mkdir()
     assert "images/val/ holds no image" in complaint(tmp_path)
+
+
+def test_files_beside_an_image_of_the_same_name_are_passed_over(tmp_path: Path) -> None:
+    """Map tools write a.tif.aux.xml, labellers a.json; thumbnails are the system's."""
+    folder_of(tmp_path, 3)
+    for name in ("images/s0.npy.aux.xml", "images/s1.json", "masks/s0.txt", "images/Thumbs.db"):
+        (tmp_path / name).write_text("")
+    assert len(scan_folders(tmp_path, Planes.sources).samples) == 3
+
+
+def test_folders_within_are_part_of_the_id_also_behind_links(tmp_path: Path) -> None:
+    """Large sets lie elsewhere and are linked; a link in a circle must not hang the scan."""
+    put(tmp_path, *(f"store/i/{n}.npy" for n in "abc"), *(f"store/m/{n}.png" for n in "abc"))
+    for kind, target in (("images", "i"), ("masks", "m")):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "site").symlink_to(tmp_path / "store" / target, target_is_directory=True)
+        (tmp_path / "store" / target / "round").symlink_to(tmp_path / kind, target_is_directory=True)
+    assert [sample.id for sample in scan_folders(tmp_path, Planes.sources).samples] == ["site/a", "site/b", "site/c"]

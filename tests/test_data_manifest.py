@@ -86,6 +86,7 @@ def test_all_bad_rows_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     text = (
         "id,split,image,mask,zero_means\n"
         "a,trian,images/a.npy,masks/a.png,\n"
+        "g,validation,images/a.npy,masks/a.png,\n"
         "\n"
         "a,val,images/gone.npy,masks/a.png,nothing\n"
         ",val,../a.npy,/etc/passwd,\n"
@@ -95,13 +96,14 @@ def test_all_bad_rows_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     message = complaint(write(tmp_path, text))
     for words in (
         "line 2: no split 'trian'; did you mean 'train'?",
-        "line 4: image 'images/gone.npy': no such file",
-        "line 4: no zero_means 'nothing'",
-        "line 5: id is empty",
-        "line 5: image '../a.npy' leaves the data folder",
-        "line 5: mask '/etc/passwd' leaves the data folder",
-        "line 6: image 'images\\\\a.npy': no such file; write / between folders",
-        "line 6: mask 'images' is a folder",
+        "line 3: no split 'validation'; did you mean 'val'?",
+        "line 5: image 'images/gone.npy': no such file",
+        "line 5: no zero_means 'nothing'",
+        "line 6: id is empty",
+        "line 6: image '../a.npy' leaves the data folder",
+        "line 6: mask '/etc/passwd' leaves the data folder",
+        "line 7: image 'images\\\\a.npy': no such file; write / between folders",
+        "line 7: mask 'images' is a folder",
     ):
         assert words in message
     assert "problems" in message

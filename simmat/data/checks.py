@@ -93,6 +93,7 @@ class _Tally:
         count = len(self.channels)
         self.low, self.high = np.full(count, np.inf), np.full(count, -np.inf)
         self.total, self.valid, self.zeros, self.fills = (np.zeros(count) for _ in range(4))
+        self.whole = np.ones(count, dtype=np.bool_)
 
     def add(self, sample: Sample) -> None:
         """Read and count one sample."""
@@ -123,6 +124,7 @@ class _Tally:
         self.total += np.sum(image.data, axis=axes, dtype=np.float64, where=image.valid)
         self.valid += image.valid.sum(axis=axes)
         self.zeros += ((image.data == 0) & image.valid).sum(axis=axes)
+        self.whole &= ((image.data == np.rint(image.data)) | ~image.valid).all(axis=axes)
         self.fills += (np.isin(image.data, FILL_VALUES) & image.valid).sum(axis=axes)
 
     def problems(self) -> Iterator[str]:
@@ -184,13 +186,15 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
 
 def _missing_value_hints(tally: _Tally) -> Iterator[str]:
     """Point at values that look like "no measurement"; whether they are, a person has to say."""
-    for channel, zeros, fills, valid in zip(tally.channels, tally.zeros, tally.fills, tally.valid, strict=True):
+    columns = zip(tally.channels, tally.zeros, tally.fills, tally.valid, tally.whole, strict=True)
+    for channel, zeros, fills, valid, whole in columns:
+        counted = channel.unit == "count" and whole  # a count of 0 is a value like any other
         if valid and fills / valid > 1e-3:
             yield (
                 f"{tally.name}: {fills / valid:.1%} of channel {channel.name!r} is a usual fill value such as "
                 "-9999; if it means no measurement, say --nodata"
             )
-        elif valid and zeros / valid > 0.01 and channel.unit != "count":
+        elif valid and zeros / valid > 0.01 and not counted:
             yield (
                 f"{tally.name}: {zeros / valid:.1%} of channel {channel.name!r} is exactly 0 {channel.unit}; "
                 "if that means no measurement, say --nodata 0"

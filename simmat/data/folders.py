@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from simmat.data.masks import JPEG_EXTENSIONS, MASK_EXTENSIONS
-from simmat.data.samples import SPLITS, Listing, Sample, decide_splits
+from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, decide_splits
 from simmat.errors import DataError, all_problems
 from simmat.modality import Source
 
 IMAGES = "images"
 MASKS = "masks"
 
-OTHER_SPLIT_NAMES = {
-    "training": "train",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "testing": "test",
-    "eval": "test",
-}
-"""Folder names that surely mean a split; taken for part of an id they would mix the splits."""
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
 def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
@@ -58,23 +51,50 @@ def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
 
 
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Return the visible files below a folder: those with one of the endings by relative path without it, and the rest.
+    """Find the files below a folder, by their path relative to it without ending, "/" between folders.
 
-    Keys have "/" between folders.
+    Hidden files, links that lead back up, and what stands beside a file of the same name ("a.tif.aux.xml"
+    beside "a.tif") are passed over.
+
+    Returns:
+        The files with one of the endings, several where they differ by it only; and all other files.
     """
     endings = sorted(extensions, key=len, reverse=True)
     found: dict[str, list[Path]] = {}
-    others: list[Path] = []
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts) or not path.is_file():
-            continue
-        ending = next((ending for ending in endings if path.name.lower().endswith(ending)), None)
+    others: dict[str, Path] = {}
+    for path in _visible_files(folder):
+        name = path.relative_to(folder).as_posix()
+        ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
         if ending is None:
-            others.append(path)
+            others[name] = path
         else:
-            found.setdefault(relative.as_posix()[: -len(ending)], []).append(path)
-    return found, others
+            found.setdefault(name[: -len(ending)], []).append(path)
+    return found, [path for name, path in others.items() if not _stands_beside(name, found)]
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Yield files in sorted order, following links to folders but never in a circle."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(place)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        if real not in seen:
+            yield from (
+                Path(place, name)
+                for name in sorted(files)
+                if not name.startswith(".") and name.lower() not in SYSTEM_FILES
+            )
+        seen.add(real)
+
+
+def _stands_beside(name: str, found: Mapping[str, object]) -> bool:
+    folder, slash, file = name.rpartition("/")
+    parts = file.split(".")
+    return any(folder + slash + ".".join(parts[:count]) in found for count in range(1, len(parts)))
 
 
 @dataclass
@@ -103,7 +123,7 @@ class _Scan:
         self.problems += [
             f"images/{name}/: splits are called {', '.join(SPLITS)}; rename it to {OTHER_SPLIT_NAMES[name.lower()]!r}"
             for name in sorted(names)
-            if name.lower() in OTHER_SPLIT_NAMES
+            if name.lower() in OTHER_SPLIT_NAMES  # taken for part of an id, it would mix the splits
         ]
         named = [split for split in SPLITS if split in names]
         if not named:

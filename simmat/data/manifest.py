@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
-from simmat.data.samples import SPLITS, Listing, Sample, ZeroMeans, decide_splits
+from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, ZeroMeans, decide_splits
 from simmat.errors import DataError, all_problems, nearest
 from simmat.modality import Source
 
@@ -108,7 +108,9 @@ class _Reader:
     def _one_of(self, where: str, column: str, row: dict[str, str], allowed: Sequence[str]) -> str:
         text = row[column]
         if text and text not in allowed:
-            guess = nearest(text.strip().lower(), allowed)
+            plain = text.strip().lower()
+            guess = OTHER_SPLIT_NAMES.get(plain) if column == "split" else None
+            guess = guess or nearest(plain, allowed)
             hint = f"did you mean {guess!r}? " if guess else ""
             self.problems.append(f"{where}: no {column} {text!r}; {hint}allowed: {', '.join(allowed)}")
         return text

@@ -30,7 +30,7 @@ def read_mask(path: Path) -> LabelArray:
     """Read a label image.
 
     Args:
-        path: 1-, 8-, 16- or 32-bit PNG, TIFF or BMP of one plane, a palette image (its indices are the
+        path: 1- to 32-bit PNG, TIFF or BMP of one plane, a palette image (its indices are the
             labels), or an (H, W) .npy of integers, booleans or whole floats.
 
     Returns:
@@ -71,11 +71,20 @@ def _read_picture(path: Path) -> npt.NDArray[np.generic]:
                     raise DataError(f"{path}: {getattr(picture, 'n_frames', 1)} pages; a mask has one")
                 if len(picture.getbands()) > 1:
                     raise DataError(f"{path}: the mask has planes {'+'.join(picture.getbands())}; {_COLOUR}")
-                return np.asarray(picture)
+                step = _stretch(picture)  # known only until the pixels are read
+                return np.asarray(picture) // step if step > 1 else np.asarray(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if path.suffix.lower() in (".tif", ".tiff"):
             return _read_tiff(path)
         raise DataError(f"{path}: cannot be read as a mask: {error}") from None
+
+
+def _stretch(picture: Image.Image) -> int:
+    """The factor by which Pillow stretches packed grey of 2 or 4 bits to 0..255; labels must not be stretched."""
+    tile = getattr(picture, "tile", None)
+    arguments = tile[0][3] if tile else ""
+    rawmode = arguments[0] if isinstance(arguments, tuple) else arguments
+    return {"L;2": 85, "L;4": 17}.get(str(rawmode), 1)
 
 
 def _read_tiff(path: Path) -> npt.NDArray[np.generic]:

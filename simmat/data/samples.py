@@ -13,6 +13,16 @@ from simmat.errors import DataError
 SPLITS = ("train", "val", "test")
 """The names a split can have."""
 
+OTHER_SPLIT_NAMES = {
+    "training": "train",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "testing": "test",
+    "eval": "test",
+}
+"""What others call the splits, for hints."""
+
 SHARE = 0.15
 """Part of the images that goes to val and to test where the data set names no split."""
 
