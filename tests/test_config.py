@@ -1,0 +1,179 @@
+"""Settings of a training run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from simmat.config import DEFAULT_STEPS, TrainConfig, dump_toml, load_config, parse_channels
+from simmat.errors import ConfigError
+
+NEEDED = {"modality": "thermal", "data": Path("/data"), "out": Path("/run")}
+
+
+def toml(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def message(path: Path | None, overrides: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    """A user tries a variant by one option, without editing the file."""
+    path = toml(tmp_path, "batch_size = 2\nseed = 7\n")
+    config = load_config(path, {**NEEDED, "seed": 9, "lr": None})
+    assert (config.batch_size, config.seed, config.prompts_per_image, config.lr) == (2, 9, 4, None)
+
+
+def test_steps_are_the_default_only_where_no_epochs_are_given() -> None:
+    """Both at once would leave the length of the run unsaid."""
+    assert (load_config(None, NEEDED).steps, load_config(None, NEEDED).epochs) == (DEFAULT_STEPS, None)
+    epochs = load_config(None, {**NEEDED, "epochs": 3})
+    assert (epochs.steps, epochs.epochs) == (None, 3)
+
+
+def test_epochs_on_the_command_line_replace_steps_in_the_file(tmp_path: Path) -> None:
+    """The command line wins, also over the field it excludes."""
+    path = toml(tmp_path, "steps = 100\n")
+    config = load_config(path, {**NEEDED, "epochs": 3})
+    assert (config.steps, config.epochs) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"steps": 3, "epochs": 3}, "steps = 3 and epochs = 3 exclude each other"),
+        ({"checkpoint": Path("/w.pth"), "from_scratch": True}, "exclude each other"),
+        ({"batch_size": 3, "grad_accumulation": 2}, "batch_size = 3 must be a multiple of grad_accumulation = 2"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(extra: dict[str, Any], said: str) -> None:
+    """Choosing one of the two silently would surprise every second user."""
+    assert said in message(None, {**NEEDED, **extra})
+    with pytest.raises(ConfigError, match=r"must be|exclude"):
+        TrainConfig(**{**NEEDED, **extra})
+
+
+def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
+    """Mending one line a run is a waste of a user's morning."""
+    wrong = 'batchsize = 3\nlr = -1\ndevice = "gpu"\nregions = "things"\nsteps = 1\nepochs = 1\n'
+    path = toml(tmp_path, f'modality = "rgb"\n{wrong}')
+    said = message(path, {"workers": -1})
+    for part in (
+        "settings are wrong",
+        "data is missing; give --data",
+        "out is missing; give --out",
+        f"no setting 'batchsize' in {path}; did you mean 'batch_size'?",
+        f"lr in {path} must be greater than 0, got -1",
+        "must be auto, cpu, cuda, cuda:N or mps, got 'gpu'",
+        "'instances', 'classes' or 'components', got 'things'",
+        "--workers must be greater than or equal to 0, got -1",
+        "steps = 1 and epochs = 1 exclude each other",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 0),
+        ("batch_size", "4"),
+        ("batch_size", True),
+        ("image_size", -256),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("nodata", float("inf")),
+        ("val_fraction", 1.0),
+        ("min_region", 0),
+        ("seed", -1),
+        ("device", "cuda:"),
+        ("precision", "fp64"),
+        ("modality", ""),
+        ("channels", ()),
+        ("mat_options", {"a": None}),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
+    """A wrong number found in the middle of a run has cost the run."""
+    assert message(None, {**NEEDED, field: value}).startswith(f"--{field.replace('_', '-')} ")
+
+
+def test_a_config_cannot_be_changed() -> None:
+    """What is written into the run is what was run."""
+    with pytest.raises(ValidationError, match="frozen"):
+        load_config(None, NEEDED).seed = 3  # type: ignore[misc]
+
+
+def test_relative_paths_of_a_file_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A config file lies beside its data and is run from anywhere; what is typed is relative to where one is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    path = toml(tmp_path / "sub", 'modality = "rgb"\ndata = "set"\ncheckpoint = "/w.pth"\n')
+    config = load_config(path, {"out": Path("run")})
+    assert config.data == tmp_path / "sub" / "set"
+    assert config.checkpoint == Path("/w.pth")
+    assert config.out == tmp_path / "run"
+
+
+def test_bad_toml_is_named_with_line_and_column(tmp_path: Path) -> None:
+    """The user must find the place without guessing."""
+    path = toml(tmp_path, 'modality = "rgb"\nlr = = 3\n')
+    said = message(path, {})
+    assert str(path) in said
+    assert "line 2, column 6" in said
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A missing file, a folder and bytes that are no text are three mistakes a user makes."""
+    assert message(tmp_path / "none.toml", {}) == f"no config file {tmp_path / 'none.toml'}"
+    assert "directory" in message(tmp_path, {})
+    (tmp_path / "bin.toml").write_bytes(b"a = \xff")
+    assert "not UTF-8 text at byte 4" in message(tmp_path / "bin.toml", {})
+
+
+def test_a_written_config_reads_back_equal(tmp_path: Path) -> None:
+    """A resumed run and a repeated run stand on the file in the run's folder."""
+    config = load_config(
+        None,
+        {
+            **NEEDED,
+            "data": Path('odd "name" µ\\n'),
+            "epochs": 2,
+            "channels": "0-2,nir",
+            "nodata": -9999.0,
+            "lr": 3e-5,
+            "augment": False,
+            "mat_options": {"width": 8, "names": ["a", "b"], "on": True, "scale": 0.5},
+        },
+    )
+    assert load_config(toml(tmp_path, dump_toml(config))) == config
+
+
+def test_options_of_a_part_are_merged_unless_the_part_is_another(tmp_path: Path) -> None:
+    """`--mat-option` changes one option; another `--mat` has other options."""
+    path = toml(tmp_path, 'mat = "mat"\n[mat_options]\nwidth = 8\ndepth = 2\n')
+    merged = load_config(path, {**NEEDED, "mat_options": {"depth": 3}})
+    assert merged.mat_options == {"width": 8, "depth": 3}
+    assert load_config(path, {**NEEDED, "mat": "linear"}).mat_options == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "picks"),
+    [("0-3", (0, 1, 2, 3)), ("2,0", (2, 0)), ("0-1, 8 ,nir", (0, 1, 8, "nir")), ("near-ir", ("near-ir",))],
+)
+def test_channels_are_names_indices_and_ranges(text: str, picks: tuple[str | int, ...]) -> None:
+    """`--channels 0-6,8` is what a user of twelve bands types."""
+    assert parse_channels(text) == picks
+
+
+@pytest.mark.parametrize("text", ["", "1,,2", "3-1", "1,1", "0-2,1", "0-99999999"])
+def test_a_wrong_channel_list_is_refused(text: str) -> None:
+    """A range that is empty or huge is a slip of the keyboard."""
+    with pytest.raises(ValueError, match=r"empty item|backwards|more than once|at most"):
+        parse_channels(text)

@@ -1,0 +1,236 @@
+"""Files and folders that are whole or not there."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from simmat import files
+from simmat.errors import OutputError
+from simmat.files import (
+    atomic_folder,
+    atomic_path,
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    check_writable,
+    recover_folder,
+    remove_temporary,
+)
+
+
+class Crash(BaseException):
+    """Stands for a killed process: nothing handles it."""
+
+
+def half_written(path: Path) -> None:
+    path.write_text("half")
+    raise Crash
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_written_bytes_replace_the_old_and_leave_nothing_beside(tmp_path: Path) -> None:
+    """A folder full of temporary files is what users would find after every run."""
+    target = tmp_path / "deep" / "state.bin"
+    atomic_write_bytes(target, b"old")
+    atomic_write_bytes(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert names(target.parent) == ["state.bin"]
+
+
+def test_a_failure_while_writing_keeps_the_old_file(tmp_path: Path) -> None:
+    """The last good state must survive a crash in the middle of the next."""
+    target = tmp_path / "state.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(Crash), atomic_path(target) as temporary:
+        half_written(temporary)
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["state.bin"]
+
+
+def test_the_temporary_name_keeps_the_ending_and_the_folder(tmp_path: Path) -> None:
+    """Image libraries choose the format by the ending, and only within one file system a rename is atomic."""
+    with atomic_path(tmp_path / "mask.png") as temporary:
+        assert temporary.suffix == ".png"
+        assert temporary.parent == tmp_path
+        temporary.write_bytes(b"x")
+
+
+def test_written_text_is_utf8_with_line_feeds(tmp_path: Path) -> None:
+    """The same run writes the same bytes on every system."""
+    atomic_write_text(tmp_path / "a.txt", "µm\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc2\xb5m\n"
+
+
+def test_json_refuses_what_is_no_json(tmp_path: Path) -> None:
+    """Python would write NaN, which no other reader of json takes."""
+    with pytest.raises(ValueError, match="JSON compliant"):
+        atomic_write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EACCES, "no permission; choose a folder you may write to"),
+        (errno.EROFS, "read-only; choose a folder you may write to"),
+    ],
+)
+def test_what_the_system_refuses_says_where_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    """A full disk after hours of training must not look like a fault of the program."""
+
+    def refuse(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    with pytest.raises(OutputError, match=words) as caught:
+        atomic_write_bytes(tmp_path / "state.bin", b"x")
+    assert str(tmp_path / "state.bin") in str(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_in_the_way_of_a_file_is_named(tmp_path: Path) -> None:
+    """`--out` of one run may be the file of another."""
+    (tmp_path / "state.bin").mkdir()
+    with pytest.raises(OutputError, match=r"state\.bin: a folder of that name is in the way"):
+        atomic_write_bytes(tmp_path / "state.bin", b"x")
+
+
+def test_a_file_in_the_way_of_a_parent_folder_is_named(tmp_path: Path) -> None:
+    """A typed path often ends one part too late."""
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(OutputError, match="a file"):
+        atomic_write_bytes(tmp_path / "run" / "state.bin", b"x")
+
+
+def test_an_error_about_an_input_is_not_called_an_output_error(tmp_path: Path) -> None:
+    """What is read while a file is written may fail as well, and the message must name that file."""
+    elsewhere = tmp_path / "in" / "missing"
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out" / "a.bin"):
+        elsewhere.read_bytes()
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    """A bundle of new weights and an old description would be worse than none."""
+    target = tmp_path / "bundle"
+    for generation, name in (("one", "old.txt"), ("two", "new.txt")):
+        with atomic_folder(target) as folder:
+            (folder / name).write_text(generation)
+    assert names(target) == ["new.txt"]
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    """The best bundle so far must survive a crash while the next is written."""
+    target = tmp_path / "bundle"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(Crash), atomic_folder(target) as folder:
+        half_written(folder / "a")
+    assert (target / "a").read_text() == "old"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_swap_cut_between_its_two_renames_is_finished_by_the_next_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process can be killed exactly there; the folder must not be gone."""
+    target = tmp_path / "bundle"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("old")
+    real_rename, calls = os.rename, []
+
+    def killed_at_the_second(source: Path, destination: Path) -> None:
+        calls.append(source)
+        if len(calls) >= 2:
+            raise Crash
+        real_rename(source, destination)
+
+    monkeypatch.setattr(files.os, "rename", killed_at_the_second)
+    # The handlers of a killed process do not run either: every rename after the cut fails too.
+    monkeypatch.setattr(files, "_remove_folder", lambda folder: None)
+    with pytest.raises(Crash), atomic_folder(target) as folder:
+        (folder / "a").write_text("new")
+    monkeypatch.undo()
+    assert not target.exists()
+    assert (recover_folder(target) / "a").read_text() == "new"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("third")
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_reader_may_finish_the_swap_of_a_writer_that_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`simmat eval` beside a training run may look at the bundle in just that moment."""
+    target = tmp_path / "bundle"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("old")
+    real_rename = os.rename
+
+    def rename(source: Path, destination: Path) -> None:
+        real_rename(source, destination)
+        if Path(destination).name == ".bundle.old":
+            monkeypatch.setattr(files.os, "rename", real_rename)
+            recover_folder(target)
+
+    monkeypatch.setattr(files.os, "rename", rename)
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("new")
+    assert (target / "a").read_text() == "new"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_reading_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
+    """Recovery by a reader must not remove the folder that a writer is filling."""
+    target = tmp_path / "bundle"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("new")
+        recover_folder(target)
+        assert (folder / "a").exists()
+    assert (target / "a").read_text() == "new"
+
+
+def test_a_file_in_the_way_of_a_folder_is_kept_and_named(tmp_path: Path) -> None:
+    """Replacing a user's file by our folder would destroy it."""
+    (tmp_path / "bundle").write_text("mine")
+    with pytest.raises(OutputError, match="a file of that name is in the way"), atomic_folder(tmp_path / "bundle"):
+        pass
+    assert (tmp_path / "bundle").read_text() == "mine"
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    """A killed run leaves one temporary file of the size of its weights each time."""
+    (tmp_path / "keep.bin").write_text("x")
+    with atomic_path(tmp_path / "a.bin") as temporary:
+        temporary.write_text("x")
+        (tmp_path / f"{temporary.stem}2{temporary.suffix}").write_text("left")
+    remove_temporary(tmp_path)
+    assert names(tmp_path) == ["a.bin", "keep.bin"]
+
+
+def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
+    """The check runs before training and must not litter the run's folder."""
+    check_writable(tmp_path / "deep" / "run")
+    assert names(tmp_path / "deep" / "run") == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_refused_before_the_work(tmp_path: Path) -> None:
+    """Finding out after an hour costs the hour."""
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(OutputError, match="no permission"):
+        check_writable(tmp_path / "run")
+
+
+def test_a_folder_under_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    """As above, for who is root."""
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(OutputError, match="a file"):
+        check_writable(tmp_path / "run")
