@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 TEMPERATURE = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
 COUNTS = Channel("thermal", "counts", "count", wavelength_um=10.0)
-_ENDINGS = (".tif", ".tiff", ".png", ".npy", ".jpg", ".jpeg")
+_LOSSLESS = (".tif", ".tiff", ".png", ".npy")
+_JPEG = (".jpg", ".jpeg")
 
 
 class Thermal(ModalityAdapter):
@@ -31,7 +32,7 @@ class Thermal(ModalityAdapter):
 
     name = "thermal"
     description = "thermal camera: kelvin where the file says so, else counts (TIFF, PNG, npy, JPEG, FLIR JPEG)"
-    sources = (Source("thermal", _ENDINGS),)
+    sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
     channels = (TEMPERATURE,)
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
@@ -40,7 +41,7 @@ class Thermal(ModalityAdapter):
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
         """
         path = Path(files["thermal"])
-        if path.suffix.lower() in (".jpg", ".jpeg") and path.is_file() and is_flir_jpeg(path):
+        if path.suffix.lower() in _JPEG and path.is_file() and is_flir_jpeg(path):
             return kelvin_image(read_flir(path)[None], None, path)
         image = read_image(path)
         require_one_plane(image, self.name)
@@ -81,11 +82,23 @@ class Thermal(ModalityAdapter):
 class StatedThermal(Thermal):
     """Thermal files that do not say their unit, whose unit the user knows."""
 
+    sources = (Source("thermal", _LOSSLESS),)
+
     def __init__(self, name: str, unit: Unit, words: str) -> None:
         """Make the variant `name` for files in `unit`, which the description calls `words`."""
         self.name = name
         self.unit = unit
         self.description = f"thermal camera whose files hold {words} without saying so (TIFF, PNG, npy)"
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (1, H, W) in kelvin; a JPEG raises DataError, for its 8 bits hold no temperatures."""
+        path = Path(files["thermal"])
+        if path.suffix.lower() in _JPEG:
+            raise DataError(
+                f"{path}: a JPEG cannot hold {self.unit.name} in its pixels; use --modality thermal, which reads "
+                "FLIR's radiometric records in kelvin and other JPEG as counts"
+            )
+        return super().load(files)
 
     def unit_of(self, image: ImageFile) -> Unit:
         """Return the stated unit; a file that says another one raises DataError."""

@@ -1,0 +1,187 @@
+"""Kelvin where the file says so, counts where it does not, and never a guess."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, PngImagePlugin
+
+from simmat.errors import DataError
+from simmat.modality import ModalityAdapter
+from simmat.types import SensorImage
+from simmat_plugin_thermal import MODALITIES
+from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, Thermal
+
+ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+Write = Callable[[Path, np.ndarray], None]
+KELVIN = np.array([[280.0, 300.25], [310.5, 350.75]])
+
+
+def load(path: Path, modality: str = "thermal") -> SensorImage:
+    """Read one file as a modality."""
+    return ADAPTERS[modality].load({"thermal": path})
+
+
+@pytest.mark.parametrize(
+    ("unit", "stored"),
+    [
+        ("cK", np.rint(KELVIN * 100).astype(np.uint16)),
+        ("K", KELVIN.astype(np.float32)),
+        ("mK", np.rint(KELVIN * 1000).astype(np.uint32)),
+        ("degC", (KELVIN - 273.15).astype(np.float32)),
+    ],
+)
+def test_a_tiff_that_states_its_unit_is_read_in_kelvin(tmp_path: Path, unit: str, stored: np.ndarray) -> None:
+    """The file's own word is the only evidence there is."""
+    tifffile.imwrite(tmp_path / "a.tif", stored, description=f'{{"unit": "{unit}"}}', metadata=None)
+    image = load(tmp_path / "a.tif")
+    assert image.channels == (TEMPERATURE,)
+    np.testing.assert_allclose(image.data[0], KELVIN, atol=1e-3)
+
+
+def test_a_png_that_states_its_unit_is_read_in_kelvin(tmp_path: Path) -> None:
+    """PNG has a text field for it."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Description", '{"unit": "cK"}')
+    Image.fromarray(np.rint(KELVIN * 100).astype(np.uint16)).save(tmp_path / "a.png", pnginfo=text)
+    np.testing.assert_allclose(load(tmp_path / "a.png").data[0], KELVIN, atol=1e-3)
+
+
+@pytest.mark.parametrize("description", ["", "30.5 degC at noon", '{"camera": "x"}', '{"unit": "count"}', "[1]"])
+def test_numbers_without_a_stated_unit_are_counts(tmp_path: Path, description: str) -> None:
+    """30025 may be 300.25 K or plain sensor counts; the file must say."""
+    stored = np.rint(KELVIN * 100).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stored, description=description, metadata=None)
+    image = load(tmp_path / "a.tif")
+    assert image.channels == (COUNTS,)
+    np.testing.assert_array_equal(image.data[0], stored)
+
+
+def test_floats_in_an_array_file_are_counts_too(tmp_path: Path) -> None:
+    """An npy cannot say its unit: 30.5 may be a temperature in °C or a normalised value."""
+    np.save(tmp_path / "a.npy", KELVIN.astype(np.float32))
+    assert load(tmp_path / "a.npy").channels == (COUNTS,)
+
+
+@pytest.mark.parametrize(
+    ("modality", "stored"),
+    [
+        ("thermal-k", KELVIN.astype(np.float32)),
+        ("thermal-ck", np.rint(KELVIN * 100).astype(np.uint16)),
+        ("thermal-c", (KELVIN - 273.15).astype(np.float32)),
+    ],
+)
+def test_the_user_can_state_the_unit(tmp_path: Path, modality: str, stored: np.ndarray) -> None:
+    """Most 16-bit cameras write kelvin by a scale that only their manual names."""
+    np.save(tmp_path / "a.npy", stored)
+    image = load(tmp_path / "a.npy", modality)
+    assert image.channels == (TEMPERATURE,)
+    np.testing.assert_allclose(image.data[0], KELVIN, atol=1e-3)
+
+
+def test_a_file_that_states_another_unit_than_the_user_is_refused(tmp_path: Path) -> None:
+    """One of the two is wrong, and only the user can tell which."""
+    tifffile.imwrite(tmp_path / "a.tif", KELVIN.astype(np.float32), description='{"unit": "K"}', metadata=None)
+    with pytest.raises(DataError, match="says its unit is K, but modality 'thermal-c' means degC"):
+        load(tmp_path / "a.tif", "thermal-c")
+
+
+def test_an_unknown_unit_is_refused_by_name(tmp_path: Path) -> None:
+    """Fahrenheit read as counts would pass unseen."""
+    tifffile.imwrite(tmp_path / "a.tif", KELVIN.astype(np.float32), description='{"unit": "degF"}', metadata=None)
+    with pytest.raises(DataError, match="'degF'; known: K, cK, mK, degC"):
+        load(tmp_path / "a.tif")
+
+
+def test_numbers_that_are_no_temperatures_are_refused(tmp_path: Path) -> None:
+    """Centi-kelvin read as kelvin would be 30000 K everywhere, and then all invalid."""
+    np.save(tmp_path / "a.npy", np.rint(KELVIN * 100).astype(np.float32))
+    with pytest.raises(DataError, match="no pixel lies within 150 to 2500 K, got 28000 to 35075 K"):
+        load(tmp_path / "a.npy", "thermal-k")
+
+
+def test_pixels_that_are_no_temperatures_are_invalid(tmp_path: Path) -> None:
+    """Dead pixels read 0 or NaN; they must not enter the statistics."""
+    np.save(tmp_path / "a.npy", np.array([[300.0, 0.0], [np.nan, 5000.0]], dtype=np.float32))
+    np.testing.assert_array_equal(load(tmp_path / "a.npy", "thermal-k").valid[0], [[True, False], [False, False]])
+
+
+def test_a_colour_picture_is_refused(tmp_path: Path) -> None:
+    """A false-colour rendering holds no temperature; its palette cannot be undone."""
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="modality 'thermal' needs one plane"):
+        load(tmp_path / "a.png")
+
+
+def test_a_radiometric_jpeg_gives_the_temperatures_of_its_records(
+    tmp_path: Path, write_flir_jpeg: Write, kelvin_of: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Its picture is 8 bits of automatic gain; the records hold the measurement, at its own size."""
+    pytest.importorskip("flyr", reason="comes with the extra 'flir'")
+    raw = np.linspace(13000, 20000, 12 * 16).reshape(12, 16).astype(np.uint16)
+    write_flir_jpeg(tmp_path / "a.jpg", raw)
+    image = load(tmp_path / "a.jpg")
+    assert image.channels == (TEMPERATURE,)
+    np.testing.assert_allclose(image.data[0], kelvin_of(raw), rtol=1e-5)
+    assert 250 < image.data.min() < image.data.max() < 400
+
+
+def test_a_radiometric_jpeg_without_its_library_names_the_extra(
+    tmp_path: Path, write_flir_jpeg: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read the picture's counts instead, without a word, would hide that temperatures were there."""
+    monkeypatch.setitem(sys.modules, "flyr", None)
+    write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 5), 15000, dtype=np.uint16))
+    with pytest.raises(DataError, match=r"pip install 'simmat-plugin-thermal\[flir\]'"):
+        load(tmp_path / "a.jpg")
+
+
+def test_damaged_flir_records_are_a_data_error(tmp_path: Path, write_flir_jpeg: Write) -> None:
+    """One bad file of a thousand must be named, not end in a traceback."""
+    pytest.importorskip("flyr", reason="comes with the extra 'flir'")
+    write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 5), 15000, dtype=np.uint16))
+    whole = (tmp_path / "a.jpg").read_bytes()
+    place = whole.index(b"FFF\0")
+    (tmp_path / "a.jpg").write_bytes(whole[:place] + bytes(1200) + whole[place + 1200 :])
+    with pytest.raises(DataError, match=r"a\.jpg: flyr cannot read"):
+        load(tmp_path / "a.jpg")
+
+
+def test_a_plain_grey_jpeg_is_counts(tmp_path: Path) -> None:
+    """Without FLIR's records it is a picture like any other."""
+    Image.fromarray(np.full((8, 8), 77, dtype=np.uint8)).save(tmp_path / "a.jpg")
+    assert load(tmp_path / "a.jpg").channels == (COUNTS,)
+
+
+def test_a_unit_stated_for_a_jpeg_is_refused(tmp_path: Path, write_flir_jpeg: Write) -> None:
+    """A JPEG's records are in kelvin already; `thermal-c` on it would be a mistake."""
+    write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 5), 15000, dtype=np.uint16))
+    with pytest.raises(DataError, match="use --modality thermal"):
+        load(tmp_path / "a.jpg", "thermal-c")
+
+
+@pytest.mark.parametrize("top_k", [340.0, 900.0])
+def test_kelvin_are_saved_with_their_unit(tmp_path: Path, top_k: float) -> None:
+    """Simulated sets are read back in kelvin, to 0.01 K, also where 16 bits of cK do not reach."""
+    values = np.linspace(220, top_k, 20).reshape(1, 4, 5)
+    valid = np.ones((1, 4, 5), dtype=bool)
+    valid[0, 1, 2] = False
+    image = SensorImage.from_planes(values, (TEMPERATURE,), valid=valid)
+    Thermal().save(image, {"thermal": tmp_path / "a.tif"})
+    back = load(tmp_path / "a.tif")
+    assert back.channels == (TEMPERATURE,)
+    np.testing.assert_allclose(back.data, image.data, atol=0.0051)
+    np.testing.assert_array_equal(back.valid, valid)
+
+
+def test_counts_are_saved_as_counts(tmp_path: Path) -> None:
+    """They must not come back as temperatures."""
+    image = SensorImage.from_planes(np.arange(6.0).reshape(1, 2, 3) * 50, (COUNTS,))
+    Thermal().save(image, {"thermal": tmp_path / "a.tif"})
+    assert load(tmp_path / "a.tif").channels == (COUNTS,)
+    np.testing.assert_array_equal(load(tmp_path / "a.tif").data, image.data)
