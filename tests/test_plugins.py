@@ -1,0 +1,321 @@
+"""Plugins: each on its own, and what they bring by name."""
+
+import importlib.metadata
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from simmat.errors import ConfigError, PluginError, UnknownNameError
+from simmat.modality import ComposedModality
+from simmat.plugins import PluginReport, Registry, load_plugins
+
+GOOD = """
+    from simmat.hookspecs import hookimpl
+    from simmat.modality import ModalityAdapter, Source
+    from simmat.types import Channel, SensorImage
+
+
+    class Adapter(ModalityAdapter):
+        name = "NAME"
+        description = "a sensor"
+        sources = (Source("NAME", (".png",)),)
+        channels = (Channel("NAME", "counts", "count"),)
+
+        def load(self, files):
+            raise NotImplementedError
+
+
+    @hookimpl
+    def simmat_modalities():
+        return [Adapter()]
+"""
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Install a package with one plugin: really on the path, with its metadata, as pip would lay it."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def _install(package: str, source: str, *, entry: str | None = None, version: str = "1.2") -> Path:
+        module = package.replace("-", "_")
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        info = tmp_path / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[simmat]\n{entry or module} = {module}\n")
+        return tmp_path
+
+    yield _install
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def load(folder: Path, **env: str) -> Registry:
+    """Load what is installed in `folder` alone, whatever else is on this machine."""
+    found = [
+        entry
+        for distribution in importlib.metadata.distributions(path=[str(folder)])
+        for entry in distribution.entry_points.select(group="simmat")
+    ]
+    return load_plugins(found, env)
+
+
+def report(registry: Registry, name: str) -> PluginReport:
+    (found,) = [report for report in registry.reports if report.name == name]
+    return found
+
+
+def good(name: str) -> str:
+    return GOOD.replace("NAME", name)
+
+
+def test_built_in_parts_come_through_the_hooks_without_a_fault() -> None:
+    """The doors for others are the ones we use; a broken part of ours must not hide behind the isolation."""
+    registry = load_plugins([], {})
+    (builtin,) = registry.reports
+    assert builtin.error == ""
+    assert set(builtin.gives) == {"modality", "foundation model", "transfer layer", "tuner"}
+    assert registry.modality("rgb").name == "rgb"
+    assert registry.foundation("sam_vit_tiny").name == "sam_vit_tiny"
+    assert registry.transfer_layer("mat-residual").name == "mat-residual"
+    assert registry.tuner("lora").name == "lora"
+
+
+def test_an_installed_plugin_is_found_with_its_package_and_version(install: Install) -> None:
+    """`simmat plugins list` must say what to upgrade."""
+    registry = load(install("simmat-plugin-x", good("x")))
+    x = report(registry, "simmat_plugin_x")
+    assert (x.distribution, x.version, x.error) == ("simmat-plugin-x", "1.2", "")
+    assert x.gives == {"modality": ("x",)}
+    assert registry.owner("modality", "x") == "simmat-plugin-x 1.2"
+    assert registry.modality("x").name == "x"
+
+
+def test_entry_points_of_the_machine_are_read_where_none_are_given(install: Install) -> None:
+    """The default is what is installed."""
+    install("simmat-plugin-x", good("x"))
+    assert "x" in load_plugins(env={}).modality_names
+
+
+BROKEN = {
+    "raises at import": ("raise RuntimeError('no licence file')", "RuntimeError: no licence file"),
+    "is no Python": ("def :", "SyntaxError"),
+    "imports what is missing": ("import no_such_library", "No module named 'no_such_library'"),
+    "ends the process at import": ("raise SystemExit(3)", "SystemExit: 3"),
+    "raises at the hook": (
+        good("bad").replace("return [Adapter()]", "raise ValueError('no camera')"),
+        "ValueError: no camera",
+    ),
+    "raises while it gives": (
+        good("bad").replace("return [Adapter()]", "yield Adapter(); raise ValueError('half way')"),
+        "ValueError: half way",
+    ),
+    "returns None": (good("bad").replace("return [Adapter()]", "Adapter()"), "simmat_modalities returned None"),
+    "returns one item": (good("bad").replace("[Adapter()]", "Adapter()"), "must return a list of items, got Adapter"),
+    "returns a text": (good("bad").replace("[Adapter()]", "'bad'"), "must return a list of items, got str 'bad'"),
+    "returns rubbish in the list": (
+        good("bad").replace("[Adapter()]", "[Adapter(), 7]"),
+        "every item must be a ModalityAdapter, got int 7",
+    ),
+    "returns the class": (
+        good("bad").replace("[Adapter()]", "[Adapter]"),
+        "got the class Adapter, an instance is needed: Adapter()",
+    ),
+    "returns what cannot be shown": (
+        good("bad").replace("[Adapter()]", "[type('X', (), {'__repr__': lambda self: 1 / 0})()]"),
+        "got X a value that cannot be shown",
+    ),
+    "gives a name twice": (good("bad").replace("[Adapter()]", "[Adapter(), Adapter()]"), "'bad' is given twice"),
+    "has a name nobody can type": (good("bad").replace('name = "bad"', 'name = "Bad + One"'), "lower case letters"),
+    "has no name": (good("bad").replace('name = "bad"', ""), "got None"),
+    "has no description": (good("bad").replace('description = "a sensor"', ""), "has no description"),
+    "has no sources": (good("bad").replace("sources = (", "sources = () and ("), "sources must be a tuple of at least"),
+    "has channels of another type": (
+        good("bad").replace("channels = (Channel(", "channels = ('x',) or (Channel("),
+        "channels must be a tuple of Channel",
+    ),
+    "misspells a hook": (
+        good("bad").replace("def simmat_modalities", "def simmat_modalites"),
+        "simmat_modalites is no hook of SimMAT; did you mean simmat_modalities?",
+    ),
+    "forgets the mark": (
+        good("bad").replace("@hookimpl", ""),
+        "simmat_modalities is not marked as a hook; put @simmat.hookspecs.hookimpl above it",
+    ),
+    "wants arguments": (good("bad").replace("simmat_modalities()", "simmat_modalities(host)"), "host"),
+    "has no hook": ("x = 1", "has no hook; define one of simmat_modalities"),
+    "speaks a newer API": (
+        good("bad").replace("description", "api_version = 99\n        description"),
+        "written for plugin API 99, SimMAT",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "said"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_plugin_says_why_and_stops_nobody(install: Install, source: str, said: str) -> None:
+    """One bad package on a machine must not take all sensors away."""
+    install("simmat-plugin-bad", source)
+    registry = load(install("simmat-plugin-x", good("x")))
+    assert said in report(registry, "simmat_plugin_bad").error
+    assert report(registry, "simmat_plugin_bad").gives == {}
+    assert registry.modality("x").name == "x"
+    assert "rgb" in registry.modality_names
+    assert "bad" not in registry.modality_names
+
+
+def test_all_problems_of_a_plugin_are_said_at_once(install: Install) -> None:
+    """An author mends them in one go."""
+    source = good("bad").replace("[Adapter()]", "[7, 'x']") + "\n    @hookimpl\n    def simmat_tuners(): return 3\n"
+    error = report(load(install("simmat-plugin-bad", source)), "simmat_plugin_bad").error
+    for part in ("3 problems", "got int 7", "got str 'x'", "simmat_tuners must return a list of items, got int 3"):
+        assert part in error
+
+
+def test_two_packages_with_one_entry_point_name_are_both_loaded(install: Install) -> None:
+    """pluggy's own loader drops the second without a word."""
+    install("simmat-plugin-x", good("x"), entry="same")
+    registry = load(install("simmat-plugin-y", good("y"), entry="same"))
+    assert {r.distribution for r in registry.reports if r.name == "same"} == {"simmat-plugin-x", "simmat-plugin-y"}
+    assert {"x", "y"} <= set(registry.modality_names)
+
+
+def test_a_name_two_packages_claim_is_refused_when_asked_for_naming_both(install: Install) -> None:
+    """Which of two sensors reads the files must not depend on the order of folders."""
+    install("simmat-plugin-x", good("same"))
+    install("simmat-plugin-y", good("same"))
+    registry = load(install("simmat-plugin-z", good("z")))
+    with pytest.raises(PluginError, match=r"'same' is claimed by simmat-plugin-x 1\.2 and simmat-plugin-y 1\.2"):
+        registry.modality("same")
+    assert registry.conflicts() == {("modality", "same"): ("simmat-plugin-x 1.2", "simmat-plugin-y 1.2")}
+    assert "same" not in registry.modality_names
+    assert registry.modality("z").name == "z"
+
+
+def test_a_plugin_cannot_take_a_built_in_name(install: Install) -> None:
+    """`rgb` must mean the same on every machine, or say why it does not."""
+    registry = load(install("simmat-plugin-x", good("rgb")))
+    with pytest.raises(PluginError, match=r"claimed by simmat .* and simmat-plugin-x"):
+        registry.modality("rgb")
+
+
+def test_an_empty_list_starts_bare(install: Install) -> None:
+    """The way out when a plugin makes trouble."""
+    install("simmat-plugin-bad", "raise RuntimeError")
+    registry = load(install("simmat-plugin-x", good("x")), SIMMAT_PLUGINS="")
+    assert "simmat_plugin_bad" not in sys.modules
+    assert [r.name for r in registry.reports if r.off] == ["simmat_plugin_bad", "simmat_plugin_x"]
+    assert "rgb" in registry.modality_names
+    with pytest.raises(UnknownNameError, match="Left out by SIMMAT_PLUGINS: simmat_plugin_bad, simmat_plugin_x"):
+        registry.modality("x")
+
+
+@pytest.mark.parametrize("wanted", ["one", "simmat-plugin-x", " one , "])
+def test_a_list_starts_only_those_by_plugin_or_package_name(install: Install, wanted: str) -> None:
+    """A user knows one of the two names."""
+    install("simmat-plugin-x", good("x"), entry="one")
+    registry = load(install("simmat-plugin-y", good("y"), entry="two"), SIMMAT_PLUGINS=wanted)
+    assert "x" in registry.modality_names
+    assert "y" not in registry.modality_names
+
+
+def test_a_plugin_asked_for_and_not_installed_is_said(install: Install) -> None:
+    """A slip in SIMMAT_PLUGINS would otherwise look like a plugin that gives nothing."""
+    registry = load(install("simmat-plugin-x", good("x"), entry="one"), SIMMAT_PLUGINS="on")
+    assert report(registry, "on").error == "SIMMAT_PLUGINS asks for it, but it is not installed; installed: one"
+
+
+def test_strict_mode_raises_the_first_failure(install: Install) -> None:
+    """In CI a plugin that fails must fail the build."""
+    folder = install("simmat-plugin-bad", "raise RuntimeError('no licence file')")
+    with pytest.raises(PluginError, match=r"'simmat_plugin_bad' of simmat-plugin-bad 1\.2 failed: .*no licence file"):
+        load(folder, SIMMAT_STRICT_PLUGINS="1")
+    assert report(load(folder, SIMMAT_STRICT_PLUGINS="0"), "simmat_plugin_bad").error
+    with pytest.raises(ConfigError, match="SIMMAT_STRICT_PLUGINS must be 1 or 0, got 'perhaps'"):
+        load(folder, SIMMAT_STRICT_PLUGINS="perhaps")
+
+
+def test_ctrl_c_during_loading_is_not_swallowed(install: Install) -> None:
+    """A user who interrupts means the program, not the plugin."""
+    folder = install("simmat-plugin-bad", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load(folder)
+
+
+def test_a_slow_plugin_is_named_with_its_time(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command waits for it; the user should know whom to ask."""
+    monkeypatch.setattr("simmat.registry.SLOW_SECONDS", 0.05)
+    registry = load(install("simmat-plugin-x", "import time; time.sleep(0.1)\n" + textwrap.dedent(good("x"))))
+    x = report(registry, "simmat_plugin_x")
+    assert x.slow
+    assert 0.1 <= x.seconds < 5
+    assert x.error == ""
+
+
+def test_a_plugin_that_imports_torch_is_named(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds on a slow disk, and every command pays."""
+    monkeypatch.setitem(sys.modules, "torch", None)  # so that the real one, or its absence, comes back afterwards
+    del sys.modules["torch"]
+    heavy = "import sys; sys.modules['torch'] = sys\n"
+    install("simmat-plugin-a", good("a"))
+    registry = load(install("simmat-plugin-x", heavy + textwrap.dedent(good("x"))))
+    assert report(registry, "simmat_plugin_x").imports_torch
+    assert not report(registry, "simmat_plugin_a").imports_torch
+
+
+def test_what_a_plugin_prints_does_not_reach_standard_output(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would make `--json` unreadable."""
+    load(install("simmat-plugin-x", "print('hello')\n" + textwrap.dedent(good("x"))))
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "hello\n")
+
+
+def test_names_joined_by_plus_are_composed(install: Install) -> None:
+    """`rgb+thermal` needs no plugin of its own."""
+    registry = load(install("simmat-plugin-x", good("x")))
+    composed = registry.modality("rgb+x")
+    assert isinstance(composed, ComposedModality)
+    assert [channel.name for channel in composed.channels] == ["red", "green", "blue", "x"]
+    with pytest.raises(ConfigError, match="empty part"):
+        registry.modality("rgb+")
+    with pytest.raises(UnknownNameError, match="no modality 'y'"):
+        registry.modality("rgb+y")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rgbb", "did you mean 'rgb'?"),
+        ("thermal", "pip install simmat-plugin-thermal"),
+        ("polarization", "pip install simmat-plugin-polarization"),
+        ("sonar", "pip install simmat-plugin-<name>"),
+    ],
+)
+def test_an_unknown_sensor_names_the_nearest_or_the_package(name: str, said: str) -> None:
+    """The next step must stand in the message."""
+    with pytest.raises(UnknownNameError) as caught:
+        load_plugins([], {}).modality(name)
+    assert said in str(caught.value)
+
+
+def test_an_unknown_model_names_the_package_that_brings_it() -> None:
+    """The default foundation model is a plugin; whoever has only the core must be told which."""
+    with pytest.raises(UnknownNameError, match="pip install simmat-plugin-lite"):
+        load_plugins([], {}).foundation("lite")
+    with pytest.raises(UnknownNameError, match="pip install simmat-plugin-timm"):
+        load_plugins([], {}).foundation("timm/vit_base_patch16_224")
+
+
+def test_an_unknown_name_mentions_plugins_that_failed(install: Install) -> None:
+    """The sensor is missing because its plugin broke, and the user must not install it a second time."""
+    registry = load(install("simmat-plugin-bad", "raise RuntimeError"))
+    with pytest.raises(UnknownNameError, match="Failed to load: simmat_plugin_bad; see simmat plugins list"):
+        registry.modality("bad")
