@@ -90,7 +90,8 @@ class _Run:
         self.folder = RunFolder(config.out)
         self.accelerator = _accelerator(config)
         self.watcher = watcher if self.accelerator.is_main_process else Watcher()
-        state = load_state(self.folder.state) if resume else None
+        # A run killed before its first save has a config and nothing to lose: it begins again.
+        state = load_state(self.folder.state) if resume and self.folder.state.exists() else None
         if not resume and self.accelerator.is_main_process:
             self.folder.create()
         known = BundleSpec.from_dict(state.notes["spec"]) if state else None
@@ -102,7 +103,7 @@ class _Run:
             )
         self.model = assemble(self.setup.plan)
         self.done = state.step if state else 0
-        self.best: dict[str, Any] = dict(state.notes["best"]) if state else {"miou": -1.0, "step": -1}
+        self.best: dict[str, Any] = dict(state.notes["best"]) if state else {}
         self.stop = False
         self._prepare(state)
 
@@ -132,16 +133,13 @@ class _Run:
         return self.config.lr if self.config.lr is not None else self.setup.plan.tuner.learning_rate
 
     def go(self) -> Path:
-        main = self.accelerator.is_main_process
-        if main:
-            if self.done:
-                recover_folder(self.folder.bundle)
-                self.folder.reopen(self.done)
-            else:
-                atomic_write_text(self.folder.config, dump_toml(self.config))
+        if self.accelerator.is_main_process:
+            recover_folder(self.folder.bundle)
+            self.folder.reopen(self.done if self.best else -1)
+            atomic_write_text(self.folder.config, dump_toml(self.config))
         self.watcher.started(self._plan())
         with _signals(self):
-            if self.done == 0:
+            if not self.best:
                 self._validate()
                 self._save()
             batches = iter(self.loader)
@@ -215,7 +213,7 @@ class _Run:
         )
         scores = _merged(gather_object([own]) if count > 1 else [own], self.setup)
         summary = scores.summary()
-        better = summary["miou_object"] > self.best["miou"]
+        better = not self.best or summary["miou_object"] > self.best["miou"]
         self._log({"kind": "val", "step": self.done, **{k: v for k, v in summary.items() if k != "iou_by_class"}})
         if better:
             self.best = {"miou": summary["miou_object"], "step": self.done}

@@ -64,7 +64,7 @@ class RunFolder:
         check_writable(self.root)
 
     def reopen(self, step: int) -> None:
-        """Prepare for going on after `step` steps: drop the log's records that will be made again, and scraps."""
+        """Prepare for going on after `step` steps (-1: from nothing): drop scraps, and records to be made again."""
         check_writable(self.root)
         remove_temporary(self.root)
         kept = [record for record in self.records() if record["step"] <= step]

@@ -1,0 +1,117 @@
+"""A run that was killed and resumed gives the bits of one that was not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runs import config, files_of, gray_set, registry, run_and_die
+
+from simmat import training
+from simmat.errors import ConfigError, DataError
+
+CHANGES = {"lr": 1e-4, "tune": "full", "loss": "bce", "seed": 1}
+POINTS = [
+    ("between steps", 1),
+    ("between steps", 4),
+    ("half the state written", 2),
+    ("state written, not renamed", 3),
+    ("half the bundle written", 2),
+    ("bundle half swapped", 1),
+    ("bundle half swapped", 2),
+    ("bundle written, state not", 2),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gray_set(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert _in_process(data, out, "nowhere", 1) == 0
+    return out
+
+
+def _in_process(data: Path, out: Path, where: str, number: int) -> int | None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["simmat.training"])
+    process = context.Process(target=run_and_die, args=(str(data), str(out), where, number, CHANGES))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_the_best_bundle_changes_during_the_run(whole: Path) -> None:
+    """The kill points at the second bundle only mean something where there is a second bundle."""
+    best = [float("-inf")]
+    for record in training.loop.RunFolder(whole).records():
+        if record["kind"] == "val" and record["miou_object"] > best[-1]:
+            best.append(record["miou_object"])
+    assert len(best) > 2
+
+
+@pytest.mark.parametrize(("where", "number"), POINTS)
+def test_a_killed_run_ends_in_the_same_bits(data: Path, whole: Path, tmp_path: Path, where: str, number: int) -> None:
+    """A power cut costs time, never the result."""
+    out = tmp_path / "run"
+    assert _in_process(data, out, where, number) == -signal.SIGKILL
+    assert _in_process(data, out, "nowhere", 1) == 0
+    assert files_of(out / "bundle") == files_of(whole / "bundle")
+    assert (out / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
+    assert (out / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert not [name for name in os.listdir(out) if name.startswith(".")]
+
+
+def test_sigterm_saves_and_says_how_to_go_on(data: Path, whole: Path, tmp_path: Path) -> None:
+    """A job scheduler that ends a run early must not cost more than the step under way."""
+    out = tmp_path / "run"
+    script = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from runs import *; from simmat import training\n"
+        f"training.train(config(Path({str(data)!r}), Path({str(out)!r}), **{CHANGES!r}), registry())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, env=environment)
+    log = out / "metrics.jsonl"
+    while process.poll() is None and not (log.exists() and '"step": 1' in log.read_text()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate()
+    assert "simmat train --resume" in message
+    assert _in_process(data, out, "nowhere", 1) == 0
+    assert files_of(out / "bundle") == files_of(whole / "bundle")
+
+
+def test_changed_data_is_refused(data: Path, tmp_path: Path) -> None:
+    """Going on with other data would give a bundle of neither."""
+    copy = gray_set(tmp_path / "set")
+    out = tmp_path / "run"
+    training.train(config(copy, out, steps=1), registry())
+    (copy / "card.toml").write_text('format = 1\nregions = "components"\n')
+    with pytest.raises(ConfigError, match="not what the run"):
+        training.resume(out, registry())
+
+
+def test_a_damaged_state_is_refused_by_name(data: Path, tmp_path: Path) -> None:
+    """A cut copy of a run must not end in a traceback."""
+    out = tmp_path / "run"
+    training.train(config(data, out, steps=1), registry())
+    state = out / "last.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"last\.safetensors is damaged"):
+        training.resume(out, registry())
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    """A typing mistake in --resume names what is missing."""
+    with pytest.raises(ConfigError, match=r"no config\.toml"):
+        training.resume(tmp_path, registry())
