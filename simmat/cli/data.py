@@ -9,12 +9,16 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import load_registry, print_json
+from simmat.cli.data_simulate import command as simulate
 from simmat.cli.options import data_options, json_option, sensor_options
 
 
 @click.group(cls=Group)
 def command() -> None:
-    """Check a data set before training on it."""
+    """Check a data set before training on it, or simulate one."""
+
+
+command.add_command(simulate)
 
 
 @command.command("check")
