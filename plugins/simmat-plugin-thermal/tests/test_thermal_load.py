@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
+from simmat_plugin_thermal import MODALITIES
+from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, Thermal
 
 from simmat.errors import DataError
 from simmat.modality import ModalityAdapter
 from simmat.types import SensorImage
-from simmat_plugin_thermal import MODALITIES
-from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, Thermal
 
 ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
 Write = Callable[[Path, np.ndarray], None]

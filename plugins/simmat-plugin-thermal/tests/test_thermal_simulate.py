@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simmat_plugin_thermal.adapter import TEMPERATURE, Thermal
+from simmat_plugin_thermal.camera import NOISE_K, apparent_temperature, band_radiance, to_brightness_temperature
 
 from simmat.scene import CLASSES, Scene, generate_scene
 from simmat.scene.noise import Noise
 from simmat.scene.render import Stage, render
 from simmat.scene.worlds import outdoors
-from simmat_plugin_thermal.adapter import TEMPERATURE, Thermal
-from simmat_plugin_thermal.camera import NOISE_K, apparent_temperature, band_radiance, to_brightness_temperature
 
 SIZE_HW = (48, 64)
 
