@@ -1,0 +1,66 @@
+"""Two processes under accelerate's launcher do the work of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from runs import gray_set
+from safetensors.torch import load_file
+
+TRAIN = [
+    "train", "--modality", "gray", "--foundation", "sam_vit_tiny", "--mat", "mat", "--tune", "full", "--image-size", "64",
+    "--steps", "3", "--val-every", "3", "--batch-size", "4", "--prompts-per-image", "2", "--lr", "1e-3", "--device", "cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("distributed")
+    data = gray_set(root / "set", train=6, val=3)
+    one, two = root / "one", root / "two"
+    _run([sys.executable, "-m", "simmat", *TRAIN, "--data", str(data), "--out", str(one)])
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "simmat"]
+    _run([sys.executable, *launch, *TRAIN, "--data", str(data), "--out", str(two)])
+    return one, two
+
+
+def _run(command: list[str]) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SIMMAT_PLUGINS": "", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_give_the_weights_of_one(runs: tuple[Path, Path]) -> None:
+    """The same global batch must mean the same training, on however many devices."""
+    one, two = (load_file(run / "last.safetensors") for run in runs)
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_two_processes_score_every_sample_once(runs: tuple[Path, Path]) -> None:
+    """A sharded validation that pads its last batch would count samples twice."""
+    one, two = (_validations(run) for run in runs)
+    assert [record["objects"] for record in two] == [record["objects"] for record in one] == [6, 6]
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["images"] == 3
+        assert ours["miou_object"] == pytest.approx(theirs["miou_object"], abs=2e-3)
+
+
+def test_two_processes_log_every_step_once(runs: tuple[Path, Path]) -> None:
+    """Both processes writing to one log would garble it."""
+    for run in runs:
+        steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if "train" in line]
+        assert steps == [1, 2, 3]
+
+
+def _validations(run: Path) -> list[dict[str, float]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == "val"]
