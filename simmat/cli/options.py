@@ -70,7 +70,8 @@ def device_option(command: Command) -> Command:
 
 def _option(field: str, *, required: bool) -> Callable[[Command], Command]:
     info, flag = TrainConfig.model_fields[field], option_name(field)
-    settings: dict[str, Any] = {"default": None, "required": required, "help": _help(field)}
+    # A default of None, where one is given, would satisfy click that a required option is there.
+    settings: dict[str, Any] = {"help": _help(field)} | ({"required": True} if required else {"default": None})
     core = _core(info.annotation)
     if field == "channels":
         return click.option(flag, field, metavar="LIST", callback=_as_channels, **settings)

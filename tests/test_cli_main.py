@@ -1,0 +1,177 @@
+"""The command line itself: quick, and with one clear message for whatever goes wrong."""
+
+import errno
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import click
+import pytest
+
+import simmat
+from simmat.cli import COMMANDS, run
+from simmat.errors import DataError
+
+REPORT_TORCH = """
+import sys
+sys.argv = ["simmat", *ARGS]
+from simmat.cli import run
+code = run()
+print("torch" in sys.modules, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def simmat_process(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a fresh interpreter; the last line of standard error says whether torch was imported."""
+    code = REPORT_TORCH.replace("ARGS", repr(list(args)))
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+Failing = Callable[[BaseException], int]
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
+    """A command `data` that raises what it is given."""
+
+    def _failing(error: BaseException) -> int:
+        @click.command()
+        def command() -> None:
+            raise error
+
+        monkeypatch.setattr("simmat.cli.import_module", lambda name: type("Module", (), {"command": command}))
+        return run(["data"])
+
+    return _failing
+
+
+@pytest.mark.parametrize("args", ["--help", "--version", "modalities list", "foundations list", "train --help"])
+def test_commands_that_only_tell_import_no_torch(args: str) -> None:
+    """torch takes seconds to import; help and lists must answer at once."""
+    done = simmat_process(*args.split())
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "False"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("args", "seconds"), [(["--help"], 0.3), (["modalities", "list"], 0.5)])
+def test_lists_and_help_answer_at_once(args: list[str], seconds: float) -> None:
+    """Best of five, so that a busy machine does not count."""
+    best = min(_seconds([sys.executable, "-m", "simmat", *args]) for _ in range(5))
+    assert best < seconds
+
+
+def _seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, capture_output=True, check=True, timeout=60)
+    return time.perf_counter() - start
+
+
+def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table is what a newcomer reads first."""
+    assert run(["--help"]) == 0
+    said = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"\n  {name} " in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_of_the_table_is_there(name: str) -> None:
+    """The table is written by hand; a typing error in it would show only when the command is run."""
+    command = importlib.import_module(COMMANDS[name][0]).command
+    assert isinstance(command, click.Command)
+    assert command.help
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bug reports start with it."""
+    assert run(["--version"]) == 0
+    assert simmat.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["trian"], "error: no command 'trian'; did you mean 'train'? Commands: train, eval,"),
+        (["modalities", "lst"], "error: no command 'lst'; did you mean 'list'? Commands: list, show"),
+        (["modalities", "list", "--jsn"], "error: no such option '--jsn'. Did you mean '--json'?"),
+        (["modalities", "show"], "error: missing argument 'NAME'."),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_answered_with_the_nearest(
+    args: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says what was meant and the next where to read on."""
+    assert run(args) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(said)
+    assert captured.err.rstrip().endswith("--help")
+
+
+def test_an_error_of_ours_is_one_message_without_a_traceback(
+    failing: Failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The user reads what to do, not where our code stood."""
+    assert failing(DataError("a.png: is no picture")) == 2
+    assert capsys.readouterr().err == "error: a.png: is no picture\n"
+
+
+def test_a_fault_of_ours_says_so_and_how_to_see_it(
+    failing: Failing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user should not search for a mistake of theirs, and a report needs the traceback."""
+    assert failing(ZeroDivisionError("x")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: this is a fault in SimMAT, not yours: ZeroDivisionError: x\n")
+    assert "SIMMAT_DEBUG=1" in said
+    assert "Traceback" not in said
+    monkeypatch.setenv("SIMMAT_DEBUG", "1")
+    assert failing(ZeroDivisionError("x")) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt_ends_with_130(error: BaseException, failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+    """What shells expect of a program that was interrupted."""
+    assert failing(error) == 130
+    assert capsys.readouterr().err.strip() == "interrupted"
+
+
+def test_a_full_disk_is_no_fault_of_ours(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+    """Libraries write too, and do not raise our errors."""
+    assert failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/plot.png")) == 2
+    assert capsys.readouterr().err.startswith("error: cannot write /run/plot.png: the disk is full; free some space")
+
+
+def test_lack_of_memory_says_what_to_make_smaller(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+    """The most frequent failure of all on a graphics card."""
+    assert failing(type("OutOfMemoryError", (RuntimeError,), {})("CUDA")) == 2
+    assert "--batch-size" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_ends_it_quietly() -> None:
+    """`simmat modalities list | head -1` is no error."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simmat", "modalities", "list", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+    assert "Traceback" not in said
+    assert "error" not in said.lower()
+
+
+def test_lists_are_readable_by_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts and notebooks ask for names."""
+    for args in (["modalities", "list"], ["foundations", "list"], ["plugins", "list"]):
+        assert run([*args, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)

@@ -1,0 +1,92 @@
+"""Options made from the fields of the training config."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from simmat.cli.options import config_options, data_options, sensor_options
+from simmat.config import TrainConfig, load_config
+
+
+def parse(decorator: Any, *args: str) -> dict[str, Any]:
+    """Return what a command with these options is called with; a usage error is raised."""
+    seen: dict[str, Any] = {}
+
+    @click.command()
+    @decorator
+    def command(**options: Any) -> None:
+        seen.update(options)
+
+    command.main(list(args), standalone_mode=False)
+    return seen
+
+
+def test_every_field_has_an_option_that_the_config_takes() -> None:
+    """A field that only a file can set would be found by nobody."""
+    line = (
+        "--modality rgb --data d --out o --channels 0-2 --steps 3 --lr 0.1 --nodata -1 --no-augment "
+        "--mat-option width=8 --mat-option kind=fast --tune-option rank=4 --precision bf16"
+    )
+    given = parse(config_options(), *line.split())
+    assert set(given) == set(TrainConfig.model_fields)
+    config = load_config(None, given)
+    assert (config.channels, config.steps, config.lr, config.nodata, config.augment) == ((0, 1, 2), 3, 0.1, -1.0, False)
+    assert config.mat_options == {"width": 8, "kind": "fast"}
+    assert config.tune_options == {"rank": 4}
+
+
+def test_what_is_not_given_is_none() -> None:
+    """Only so can a config file fill it."""
+    assert set(parse(config_options()).values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("--channels 3-1", "backwards"),
+        ("--min-region 0", "x>=1"),
+        ("--regions thing", "'instances', 'classes', 'components'"),
+        ("--nodata none", "not a valid float"),
+        ("--mat-option width", "must be KEY=VALUE"),
+        ("--mat-option a=1 --mat-option a=2", "a is given more than once"),
+    ],
+)
+def test_a_wrong_value_names_the_option_and_what_is_allowed(args: str, said: str) -> None:
+    """The same words from every command that has the option."""
+    with pytest.raises(click.UsageError) as caught:
+        parse(config_options(), *args.split())
+    assert said in caught.value.format_message()
+    assert args.split()[0] in caught.value.format_message()
+
+
+def test_help_tells_defaults_and_bounds() -> None:
+    """Nobody reads the source to learn what 4 means."""
+
+    @click.command()
+    @config_options("batch_size", "val_fraction", "aspect", "lr")
+    def command(**options: Any) -> None:
+        pass
+
+    said = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
+    for part in ("--batch-size INT", "[default: 4] [x>=1]", "[0<x<1]", "--aspect [keep|squash]", "--lr NUMBER"):
+        assert part in said
+
+
+def test_commands_without_a_config_file_require_the_sensor() -> None:
+    """There is no default sensor: guessing one would misread the files."""
+    with pytest.raises(click.MissingParameter, match="--modality"):
+        parse(sensor_options)
+    assert parse(sensor_options, "--modality", "rgb") == {"modality": "rgb", "channels": None}
+
+
+def test_paths_are_paths() -> None:
+    """Code below works on paths."""
+    assert parse(config_options("checkpoint"), "--checkpoint", "w.pth") == {"checkpoint": Path("w.pth")}
+
+
+def test_data_options_are_those_of_the_data_card() -> None:
+    """Check, train and eval must read the same labels alike."""
+    assert set(parse(data_options)) == {"regions", "min_region", "nodata", "ignore", "zero_means"}
