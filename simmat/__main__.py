@@ -1,5 +1,6 @@
-"""`python -m simmat`, and `accelerate launch -m simmat`."""
+"""`python -m simmat`, and what `accelerate launch -m simmat` starts in every process."""
 
 from simmat.cli import main
 
-main()
+if __name__ == "__main__":  # a data-loading process that is spawned imports this file again
+    main()

@@ -1,0 +1,184 @@
+"""Bundles: used from elsewhere, and refused where they do not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import config, files_of, gray_set, registry
+
+from simmat import training
+from simmat.bundle import load_bundle, read_bundle_spec
+from simmat.data.batches import sample_at
+from simmat.errors import BundleError, ConfigError, DataError
+from simmat.evaluation import evaluate_bundle
+from simmat.prediction import predict
+from simmat.types import Prompt
+
+REGISTRY = registry()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gray_set(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return training.train(config(data, tmp_path_factory.mktemp("run") / "run", steps=2, val_every=1), REGISTRY)
+
+
+@pytest.fixture
+def bundle(trained: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "moved bündle"
+    copy.mkdir()
+    for name, content in files_of(trained).items():
+        (copy / name).write_bytes(content)
+    return copy
+
+
+def test_a_bundle_needs_nothing_but_itself(bundle: Path, data: Path, trained: Path) -> None:
+    """People send each other bundles, not run folders."""
+    picture = data / "images/s0.png"
+    script = (
+        "import sys; from pathlib import Path; from runs import registry; from simmat.bundle import load_bundle\n"
+        "from simmat.prediction import predict; from simmat.types import Prompt\n"
+        "import torch; torch.set_num_threads(1)\n"
+        f"b = load_bundle(Path({str(bundle)!r}), registry())\n"
+        f"print(repr(predict(b, {{'gray': Path({str(picture)!r})}}, Prompt.points([(14, 20)])).score))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=bundle.parent, capture_output=True, text=True, env=environment)
+    here = predict(load_bundle(trained, REGISTRY), {"gray": picture}, Prompt.points([(14, 20)]))
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(here.score, abs=1e-6)
+
+
+def test_the_loaded_network_is_the_one_that_was_validated(trained: Path, data: Path) -> None:
+    """Scores in a bundle must be those of the weights in it."""
+    bundle = load_bundle(trained, REGISTRY)
+    scores, zero = evaluate_bundle(bundle, data, "val", zero_shot=True, registry=REGISTRY)
+    assert scores.summary()["miou_object"] == pytest.approx(bundle.spec.metrics["val"]["miou_object"], abs=1e-6)
+    assert zero is None
+
+
+def test_a_bundle_holds_no_pickle_and_no_clock(trained: Path, data: Path, tmp_path: Path) -> None:
+    """Equal runs give equal files, and a bundle from a stranger runs no code."""
+    again = training.train(config(data, tmp_path / "again", steps=2, val_every=1), REGISTRY)
+    assert files_of(again) == files_of(trained)
+    assert sorted(files_of(trained)) == ["bundle.json", "weights.safetensors"]
+
+
+def test_other_channels_are_refused_by_name(bundle: Path, tmp_path: Path) -> None:
+    """Kelvin in a network trained on counts would give a mask that looks like one."""
+    document = json.loads((bundle / "bundle.json").read_text())
+    document["sensor_channels"][0]["unit"] = "K"
+    (bundle / "bundle.json").write_text(json.dumps(document))
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(BundleError, match=r"gray \[count\].*gray \[K\]"):
+        predict(load_bundle(bundle, REGISTRY), {"gray": tmp_path / "x.png"}, Prompt.points([(1, 1)]))
+
+
+def test_a_newer_format_is_refused(bundle: Path) -> None:
+    """Guessing at a newer format could misread it silently."""
+    document = json.loads((bundle / "bundle.json").read_text()) | {"format": 99}
+    (bundle / "bundle.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError, match="bundle format 99"):
+        load_bundle(bundle, REGISTRY)
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
+def test_damage_is_named(bundle: Path, name: str, damage: str) -> None:
+    """A cut download says so instead of failing somewhere inside."""
+    file = bundle / name
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[: len(content) // 2] if damage == "cut" else content[:-9] + b"x" + content[-8:])
+    if name == "bundle.json" and damage == "changed":
+        file.write_text("[]")
+    with pytest.raises(BundleError, match=r"damaged|missing|no bundle"):
+        load_bundle(bundle, REGISTRY)
+
+
+def test_other_tensors_are_refused(bundle: Path) -> None:
+    """A bundle whose json says another transfer layer than its weights hold is nobody's."""
+    document = json.loads((bundle / "bundle.json").read_text())
+    document["mat"] = {"name": "linear", "options": {}}
+    (bundle / "bundle.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError, match="does not fit the network"):
+        load_bundle(bundle, REGISTRY)
+
+
+def test_other_foundation_weights_are_refused(bundle: Path, tmp_path: Path) -> None:
+    """The tuned part alone means nothing on other weights."""
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"x")
+    with pytest.raises(ConfigError, match="takes no --checkpoint"):
+        load_bundle(bundle, REGISTRY, checkpoint=weights)
+
+
+def test_a_run_folder_is_told_from_a_bundle(trained: Path) -> None:
+    """The likely mistake is to give the run's folder."""
+    with pytest.raises(BundleError, match="is a run folder"):
+        read_bundle_spec(trained.parent)
+
+
+def test_a_point_outside_of_the_image_is_refused(trained: Path, data: Path) -> None:
+    """X and Y swapped is the usual mistake, and gives a mask of nothing."""
+    bundle = load_bundle(trained, REGISTRY)
+    with pytest.raises(ConfigError, match="56 wide and 40 high"):
+        predict(bundle, {"gray": data / "images/s0.png"}, Prompt.points([(10, 50)]))
+
+
+def test_a_prediction_has_the_original_size(trained: Path, data: Path) -> None:
+    """A mask of another size would have to be resized by guess."""
+    bundle = load_bundle(trained, REGISTRY)
+    box = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.asarray([2, 3, 30, 35], np.float32))
+    for prompt in (Prompt.points([(14, 20)], [(40, 10)]), box):
+        for choice in ("single", "best"):
+            found = predict(bundle, {"gray": data / "images/s0.png"}, prompt, choice=choice)  # type: ignore[arg-type]
+            assert found.mask.shape == (40, 56)
+            assert np.array_equal(found.mask, found.logits > 0)
+
+
+def test_every_epoch_shows_every_sample_once() -> None:
+    """A sampler that repeats samples would train on less than it says."""
+    order = [sample_at(position, 7, seed=5) for position in range(21)]
+    assert all(sorted(order[start : start + 7]) == list(range(7)) for start in (0, 7, 14))
+    assert order[:7] != order[7:14]
+
+
+def test_a_split_without_regions_has_no_score(trained: Path, tmp_path: Path) -> None:
+    """A mean over nothing is no score."""
+    empty = gray_set(tmp_path / "set")
+    for mask in (empty / "masks").iterdir():
+        Image.fromarray(np.zeros((40, 56), np.uint8)).save(mask)
+    with pytest.raises(DataError, match="nothing to score"):
+        evaluate_bundle(load_bundle(trained, REGISTRY), empty, "test")
+
+
+def test_evaluation_equals_the_definition(trained: Path, data: Path) -> None:
+    """The published figure is the mean binary IoU at the original resolution, click at the distance maximum."""
+    from simmat.data.clicks import center_click
+
+    bundle = load_bundle(trained, REGISTRY)
+    scores, _ = evaluate_bundle(bundle, data, "test")
+    ious = []
+    for name in ("s7", "s8"):
+        mask = np.asarray(Image.open(data / f"masks/{name}.png"))
+        for value in (1, 2):
+            truth = mask == value
+            found = predict(bundle, {"gray": data / f"images/{name}.png"}, Prompt.points([center_click(truth)])).mask
+            ious.append((found & truth).sum() / (found | truth).sum())
+    assert scores.summary()["miou_object"] == pytest.approx(float(np.mean(ious)), abs=1e-4)
+    assert torch.is_inference_mode_enabled() is False

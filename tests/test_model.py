@@ -1,0 +1,145 @@
+"""The network put together: what it gives at step 0, and what moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runs import registry
+
+from simmat.errors import ConfigError
+from simmat.foundation import PromptBatch
+from simmat.model import ModelPlan, assemble, count_parameters, merge_options
+from simmat.training.memory import estimate_bytes
+from simmat.types import Channel
+
+REGISTRY = registry()
+
+
+def plan(channels: int = 2, mat: str = "mat-residual", tune: str = "lora", **changes: Any) -> ModelPlan:
+    planes = tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(channels))
+    zero_shot = np.full((3, channels), 1 / channels, dtype=np.float32)
+    base = ModelPlan(
+        foundation=REGISTRY.foundation("sam_vit_tiny"),
+        transfer=REGISTRY.transfer_layer(mat),
+        tuner=REGISTRY.tuner(tune),
+        channels=planes,
+        zero_shot=zero_shot,
+        image_size=64,
+        weights=None,
+        seed=3,
+    )
+    return replace(base, **changes)
+
+
+def ask(count: int = 2) -> PromptBatch:
+    return PromptBatch(
+        image_index=torch.arange(count),
+        point_coords=torch.full((count, 1, 2), 20.0),
+        point_labels=torch.ones(count, 1, dtype=torch.int64),
+    )
+
+
+def inputs(channels: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    planes = torch.randn(2, channels, 64, 64, generator=generator)
+    content = torch.ones(2, 64, 64, dtype=torch.bool)
+    content[:, 48:] = False
+    return planes * content[:, None], content
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 7])
+def test_step_0_of_mat_residual_with_lora_is_the_zero_shot_model(channels: int) -> None:
+    """Training starts from what the foundation model can do, whatever the sensor."""
+    planes, content = inputs(channels)
+    with torch.no_grad():
+        ours = assemble(plan(channels)).eval()(planes, content, ask())
+        zero = assemble(plan(channels, "zeroshot", "frozen")).eval()(planes, content, ask())
+    assert torch.equal(ours.logits, zero.logits)
+
+
+def test_a_plan_gives_the_same_bits_twice_and_leaves_torchs_generator_alone() -> None:
+    """A bundle rebuilds its frozen part from the plan; a global seed would reach into a user's program."""
+    before = torch.random.get_rng_state()
+    one, two = assemble(plan()).state_dict(), assemble(plan()).state_dict()
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_padding_reaches_the_foundation_model_as_zero() -> None:
+    """A transfer layer's bias must not paint the padding; the foundation model was trained with zeros there."""
+    planes, content = inputs()
+    model = assemble(plan(mat="mat")).eval()
+    seen = []
+    model.foundation.backbone.register_forward_pre_hook(lambda *_: None)
+    embed = model.foundation.backbone.embed
+    model.foundation.backbone.embed = lambda image: seen.append(image) or embed(image)  # type: ignore[method-assign, assignment]
+    with torch.no_grad():
+        model.encode(planes, content)
+    assert (seen[0][:, :, 48:] == 0).all()
+    assert (seen[0][:, :, :48] != 0).any()
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    """A typing mistake in an option must not be ignored."""
+    with pytest.raises(ConfigError, match="did you mean 'rank'"):
+        assemble(plan(tune_options={"rnak": 4}))
+
+
+@pytest.mark.parametrize(("given", "kept"), [("8", 8), (8.0, 8), (8, 8)])
+def test_options_take_the_type_of_their_default(given: object, kept: int) -> None:
+    """Values from a command line are text."""
+    assert merge_options("tuner", "lora", {"rank": 16}, {"rank": given}) == {"rank": kept}
+
+
+@pytest.mark.parametrize("wrong", ["eight", "8.5", 8.5])
+def test_an_option_of_the_wrong_type_is_refused(wrong: object) -> None:
+    """Half a rank is nothing."""
+    with pytest.raises(ConfigError, match="takes int"):
+        merge_options("tuner", "lora", {"rank": 16}, {"rank": wrong})
+
+
+def test_the_memory_estimate_grows_with_what_costs_memory() -> None:
+    """A user chooses batch and image size by it."""
+    model = assemble(plan(tune="full"))
+    settings: dict[str, Any] = {"channels": 2, "size": 64, "images": 1, "prompts": 2, "half": False}
+    base = estimate_bytes(model, **settings)
+    trainable, total = count_parameters(model)
+    assert base > 4 * (total + 3 * trainable)
+    assert estimate_bytes(model, **settings | {"images": 4}) > base
+    assert estimate_bytes(assemble(plan(tune="full", image_size=128)), **settings | {"size": 128}) > base
+    assert estimate_bytes(model, **settings | {"half": True}) < base
+
+
+def test_the_memory_estimate_counts_no_less_than_autograd_keeps() -> None:
+    """An estimate that forgets the backbone's activations would be worthless."""
+    model = assemble(plan(tune="full")).train()
+    kept: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    planes, content = inputs()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        answer = model.encode(planes, content)
+    trainable, total = count_parameters(model)
+    estimate = estimate_bytes(model, channels=2, size=64, images=2, prompts=0, half=False) - 4 * (total + 3 * trainable)
+    assert sum(kept.values()) * 0.8 < estimate < sum(kept.values()) * 1.5
+    assert answer.levels
+
+
+def test_weights_are_found_nowhere_else(tmp_path: Path) -> None:
+    """A plan without weights is random from its seed, and another seed gives another network."""
+    one, two = assemble(plan()), assemble(plan(seed=4))
+    name = "foundation.backbone.pos_embed"
+    tensors = (dict(one.state_dict()), dict(two.state_dict()))
+    keys = [key for key in tensors[0] if tensors[0][key].is_floating_point() and tensors[0][key].std() > 0]
+    assert any(not torch.equal(tensors[0][key], tensors[1][key]) for key in keys), name
