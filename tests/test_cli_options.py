@@ -77,7 +77,7 @@ def test_help_tells_defaults_and_bounds() -> None:
 
 def test_commands_without_a_config_file_require_the_sensor() -> None:
     """There is no default sensor: guessing one would misread the files."""
-    with pytest.raises(click.MissingParameter, match="--modality"):
+    with pytest.raises(click.MissingParameter, match="modality"):
         parse(sensor_options)
     assert parse(sensor_options, "--modality", "rgb") == {"modality": "rgb", "channels": None}
 

@@ -1,4 +1,4 @@
-"""`simmat data`: look at a data set before hours of training depend on it."""
+"""`simmat data`: make a data set, or look at one before hours of training depend on it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import load_registry, print_json
+from simmat.cli.data_simulate import command as simulate
 from simmat.cli.data_simulate import command as simulate
 from simmat.cli.options import data_options, json_option, sensor_options
 

@@ -1,0 +1,66 @@
+"""`simmat data`: a data set is looked at before training."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from data_sets import folder_of, save_mask
+
+from simmat.cli import run
+
+RASTER = ["--modality", "raster"]
+
+
+@pytest.fixture(autouse=True)
+def _built_in_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+
+
+def test_a_sound_data_set_is_described_and_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The figures are what one compares with what one knows of the sensor."""
+    root = folder_of(tmp_path / "set", 4)
+    assert run(["data", "check", str(root), *RASTER, "--regions", "instances"]) == 0
+    said = capsys.readouterr().out
+    assert "regions: instances" in said
+    assert "8x8" in said
+    assert "Problems" not in said
+
+
+def test_a_data_set_with_a_problem_ends_with_2_and_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that trains afterwards must stop here."""
+    root = folder_of(tmp_path / "set", 4)
+    save_mask(root / "masks" / "s2.png", [[0] * 5] * 5)
+    assert run(["data", "check", str(root), *RASTER, "--regions", "instances"]) == 2
+    captured = capsys.readouterr()
+    assert "Problems (1)" in captured.out
+    assert "s2" in captured.out
+    assert captured.err == ""
+
+
+def test_the_options_say_how_the_files_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is checked is what will be trained on: the picked planes, without the small regions."""
+    root = folder_of(tmp_path / "set", 4, channels=3)
+    options = ["--regions", "instances", "--channels", "2,0", "--min-region", "10", "--json"]
+    assert run(["data", "check", str(root), *RASTER, *options]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert [channel["name"] for channel in report["splits"][0]["channels"]] == ["band2", "band0"]
+    assert all(split["regions"] == 0 for split in report["splits"])
+
+
+def test_the_card_is_written_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said once, the meaning of the masks stays with the data."""
+    root = folder_of(tmp_path / "set", 4)
+    command = ["data", "check", str(root), *RASTER]
+    assert run(command) == 2
+    assert "nothing says what a region is" in capsys.readouterr().err
+    assert run([*command, "--regions", "components", "--nodata", "0", "--write-card"]) == 0
+    card = tomllib.loads((root / "card.toml").read_text())
+    assert (card["regions"], card["nodata"]) == ("components", 0)
+    assert run(command) == 0
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The most frequent slip of all."""
+    assert run(["data", "check", str(tmp_path / "none"), *RASTER]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}: no such folder")
