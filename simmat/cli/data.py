@@ -10,7 +10,6 @@ import click
 from simmat.cli import Group
 from simmat.cli.common import load_registry, print_json
 from simmat.cli.data_simulate import command as simulate
-from simmat.cli.data_simulate import command as simulate
 from simmat.cli.options import data_options, json_option, sensor_options
 
 
