@@ -132,9 +132,6 @@ class TrainConfig(BaseModel):
     nodata: float | None = Field(None, description="Sensor value that means no measurement.")
     ignore: int | None = Field(None, ge=0, description="Mask value without ground truth, left out of loss and score.")
     zero_means: ZeroMeans | None = Field(None, description="What mask value 0 means.")
-    val_fraction: float = Field(
-        0.2, gt=0, lt=1, description="Part of the training split used for validation where the data set has none."
-    )
 
     steps: int | None = Field(None, ge=1, description=f"Optimiser steps; {DEFAULT_STEPS} where no epochs are given.")
     epochs: int | None = Field(None, ge=1, description="Passes over the training split, instead of steps.")

@@ -66,12 +66,12 @@ def test_help_tells_defaults_and_bounds() -> None:
     """Nobody reads the source to learn what 4 means."""
 
     @click.command()
-    @config_options("batch_size", "val_fraction", "aspect", "lr")
+    @config_options("batch_size", "box_fraction", "aspect", "lr")
     def command(**options: Any) -> None:
         pass
 
     said = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
-    for part in ("--batch-size INT", "[default: 4] [x>=1]", "[0<x<1]", "--aspect [keep|squash]", "--lr NUMBER"):
+    for part in ("--batch-size INT", "[default: 4] [x>=1]", "[0<=x<=1]", "--aspect [keep|squash]", "--lr NUMBER"):
         assert part in said
 
 
