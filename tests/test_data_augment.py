@@ -133,6 +133,13 @@ def test_a_window_holds_the_whole_of_a_region_that_fits() -> None:
         assert 0 <= window[1] < window[3] <= 31
 
 
+def test_without_a_region_the_window_may_lie_anywhere() -> None:
+    """Images without objects must not always be seen in one corner."""
+    empty = label_of((8, 8))
+    windows = {choose_window(empty, 2, np.random.default_rng(seed)) for seed in range(200)}
+    assert {window[0] for window in windows} == {window[1] for window in windows} == set(range(5))
+
+
 def test_slivers_of_cut_regions_are_no_objects() -> None:
     """Three pixels of a car at the border are no car to click on."""
     large, whole = region_at(0, 0, np.ones((4, 8))), region_at(6, 6, np.ones((2, 2)))

@@ -59,6 +59,13 @@ def test_all_wrong_fields_are_told_at_once_with_the_nearest_name(tmp_path: Path)
     assert "leave nodata out" in message
 
 
+def test_misspelt_region_rule_is_told_as_that() -> None:
+    """Not as one unknown field and one missing."""
+    with pytest.raises(ConfigError, match="did you mean 'regions'") as caught:
+        make_card({"region": "classes"}, where="here")
+    assert "required" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["regions = classes", "\xff"])
 def test_broken_toml_names_the_file(tmp_path: Path, text: str) -> None:
     """A parser's error without a path helps nobody."""

@@ -159,6 +159,8 @@ def test_all_bad_annotations_are_told_at_once(tmp_path: Path) -> None:
             {"segmentation": [[1, 2, 3, 4, "x", 6]]},
             {"segmentation": "poly"},
             {"segmentation": {"counts": [48]}},
+            {"segmentation": {"size": [8, 6], "counts": [48]}},
+            {"segmentation": {"size": [6, 8], "counts": [0, 40]}},
         ],
     )
     (tmp_path / "images/c.npy").unlink()
@@ -172,6 +174,8 @@ def test_all_bad_annotations_are_told_at_once(tmp_path: Path) -> None:
         "annotation 4: a polygon holds something that is no number",
         "annotation 5: its segmentation is a str",
         "annotation 6: its run lengths need 'counts' and 'size'",
+        "annotation 7: its run lengths are of size [8, 6], the image is [6, 8]",
+        "annotation 8: its run lengths add up to 40, the image has 48 pixels",
         "image 3: 'c.npy' is in none of images",
     ):
         assert words in str(caught.value)
@@ -180,19 +184,32 @@ def test_all_bad_annotations_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "words"),
     [
-        ({"size": [8, 6], "counts": [48]}, "the image is [6, 8]"),
-        ({"size": [6, 8], "counts": [40]}, "add up to 40"),
-        ({"size": [6, 8], "counts": "zzzzzz"}, "cannot be drawn"),
+        ([[float("nan"), 0, 1, 0, 1, 1]], "no number"),
+        ([[1e9, 0, -1e9, 5, 3, 3]], "far out of an image"),
+        ({"size": [6, 8], "counts": [50, -2]}, "no whole number"),
+        ({"size": [6, 8], "counts": "\u2603"}, "no COCO text"),
     ],
 )
-def test_run_lengths_of_another_size_name_image_and_annotation(
+def test_what_would_crash_the_drawing_library_is_refused_before(
     tmp_path: Path, segmentation: dict[str, Any], words: str
 ) -> None:
-    """pycocotools would draw them askew or beyond its memory."""
-    dataset = opened(write(tmp_path, [{"segmentation": segmentation}]))
-    with pytest.raises(DataError, match="image 'a': annotation 0") as caught:
-        of(dataset)
+    """pycocotools draws in C and trusts its input; one bad corner ends the process without a message."""
+    with pytest.raises(DataError, match="annotation 0") as caught:
+        opened(write(tmp_path, [{"segmentation": segmentation}]))
     assert words in str(caught.value)
+
+
+def test_damaged_run_length_text_names_image_and_annotation(tmp_path: Path) -> None:
+    """Only decoding shows it."""
+    dataset = opened(write(tmp_path, [{"segmentation": {"size": [6, 8], "counts": "zzzzzz"}}]))
+    with pytest.raises(DataError, match="image 'a': annotation 0: its segmentation cannot be drawn"):
+        of(dataset)
+
+
+def test_run_lengths_may_begin_with_the_object(tmp_path: Path) -> None:
+    """A mask that starts at the first pixel has a first run of 0."""
+    label = of(opened(write(tmp_path, [{"segmentation": plain(pixels((0, 0, 2, 2)))}])))
+    assert [region.box for region in label.regions] == [(0, 0, 2, 2)]
 
 
 def test_json_size_must_be_the_images(tmp_path: Path) -> None:

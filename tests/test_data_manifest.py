@@ -92,6 +92,7 @@ def test_all_bad_rows_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
         ",val,../a.npy,/etc/passwd,\n"
         "d,val,images\\a.npy,images,\n"
         "e,val,images/x/../../../a.npy,,\n"
+        f"f,val,{'x' * 5000},,\n"
     )
     message = complaint(write(tmp_path, text))
     for words in (
@@ -104,9 +105,14 @@ def test_all_bad_rows_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
         "line 6: mask '/etc/passwd' leaves the data folder",
         "line 7: image 'images\\\\a.npy': no such file; write / between folders",
         "line 7: mask 'images' is a folder",
+        "more",
     ):
         assert words in message
-    assert "problems" in message
+
+
+def test_a_name_the_system_refuses_is_a_bad_row_like_others(tmp_path: Path) -> None:
+    """A cell of thousands of letters is a broken table, not a crash."""
+    assert "line 2: image 'xxx" in complaint(write(tmp_path, f"id,image,mask\na,{'x' * 5000},masks/a.png\n"))
 
 
 def test_a_path_out_of_the_folder_by_detour_is_refused(tmp_path: Path) -> None:

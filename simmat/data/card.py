@@ -130,6 +130,8 @@ def make_card(values: Mapping[str, object], *, where: str, implied_regions: Regi
         card = DataCard.model_validate(given)
     except ValidationError as error:
         for entry in error.errors():
+            if entry["type"] == "missing" and problems:  # a misspelt field is told already
+                continue
             field = ".".join(str(part) for part in entry["loc"])
             problems.append(f"{field} = {entry.get('input')!r}: {entry['msg'].removeprefix('Value error, ')}")
         raise ConfigError(all_problems(f"{where}: the data card is wrong:", problems)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -117,7 +118,7 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
         reader.read(split, path)
     problems = [*reader.problems, *_duplicates(reader.samples)]
     if problems:
-        raise DataError(all_problems(f"{root}: {len(problems)} problems in its COCO annotations:", problems))
+        raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
     if not reader.samples:
         raise DataError(f"{root}: {', '.join(path.name for path in files.values())} names no image")
     listing = decide_splits(root, reader.samples, ", ".join(path.name for path in files.values()))
@@ -144,29 +145,31 @@ class _Reader:
             if self.names.setdefault(number, name) != name:
                 self.problems.append(f"{where}: category {number} is {name!r}, elsewhere {self.names[number]!r}")
         by_image: dict[int | str, list[Mapping[str, Any]]] = {}
+        sizes: dict[int | str, tuple[int, int]] = {}
         shape: dict[str, _Types] = {"id": (int, str), "file_name": str, "height": int, "width": int}
         entries = _entries(content, path, "images", shape)
         for entry in entries:
             if entry["id"] in by_image:
                 self.problems.append(f"{where}: image id {entry['id']} stands twice")
             by_image[entry["id"]] = []
+            sizes[entry["id"]] = (entry["height"], entry["width"])
         shape = {"id": (int, str), "image_id": (int, str), "category_id": int}
         for annotation in _entries(content, path, "annotations", shape):
-            if problem := self._problem_of(annotation, by_image):
+            if problem := self._problem_of(annotation, sizes):
                 self.problems.append(f"{where}: annotation {annotation['id']}: {problem}")
             else:
                 by_image[annotation["image_id"]].append(annotation)
         for entry in entries:
             self._add(split, where, entry, by_image[entry["id"]])
 
-    def _problem_of(self, annotation: Mapping[str, Any], by_image: Mapping[int | str, object]) -> str | None:
-        if annotation["image_id"] not in by_image:
+    def _problem_of(self, annotation: Mapping[str, Any], sizes: Mapping[int | str, tuple[int, int]]) -> str | None:
+        if annotation["image_id"] not in sizes:
             return f"no image has the id {annotation['image_id']!r}"
         if annotation["category_id"] not in self.names:
             return f"no category has the id {annotation['category_id']!r}; ids: {sorted(self.names)}"
         if not annotation.get("segmentation"):
             return "it has no segmentation; a box alone is no mask. Draw it, or take the annotation out"
-        return _segmentation_problem(annotation["segmentation"])
+        return _segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
 
     def _add(self, split: str, where: str, entry: Mapping[str, Any], found: list[Mapping[str, Any]]) -> None:
         name = entry["file_name"]
@@ -236,45 +239,50 @@ def _duplicates(samples: Sequence[Sample]) -> list[str]:
     return [f"image {name!r} stands twice" for name, count in counts.items() if count > 1]
 
 
-def _segmentation_problem(segmentation: Any) -> str | None:
-    """Say what is wrong with the form of a segmentation, or None."""
+def _segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | None:
+    """Say what is wrong with a segmentation, or None; pycocotools itself does not survive all of it."""
     if isinstance(segmentation, dict):
-        if not isinstance(segmentation.get("counts"), str | list) or not isinstance(segmentation.get("size"), list):
-            return "its run lengths need 'counts' and 'size'"
-        return None
+        return _runs_problem(segmentation, size_hw)
     if not isinstance(segmentation, list):
         return f"its segmentation is a {type(segmentation).__name__}, not polygons or run lengths"
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return "a polygon needs x,y of at least 3 corners"
-        if not all(isinstance(value, int | float) for value in polygon):
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in polygon):
             return "a polygon holds something that is no number"
+        if min(polygon) < -max(size_hw) or max(polygon) > 2 * max(size_hw):
+            return f"a polygon reaches from {min(polygon):g} to {max(polygon):g}, far out of an image of {size_hw} px"
+    return None
+
+
+def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | None:
+    counts = runs.get("counts")
+    if not isinstance(counts, str | list) or "size" not in runs:
+        return "its run lengths need 'counts' and 'size'"
+    if runs["size"] != list(size_hw):
+        return f"its run lengths are of size {runs['size']}, the image is {list(size_hw)} (height, width)"
+    if isinstance(counts, str):
+        return None if counts.isascii() else "its run lengths are no COCO text"
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        return "its run lengths hold something that is no whole number"
+    if sum(counts) != size_hw[0] * size_hw[1]:
+        return f"its run lengths add up to {sum(counts)}, the image has {size_hw[0] * size_hw[1]} pixels"
     return None
 
 
 def _draw(annotation: Mapping[str, Any], size_hw: tuple[int, int]) -> BoolArray:
     """Return one annotation as (H, W) bool."""
     segmentation = annotation["segmentation"]
-    height, width = size_hw
     try:
         if isinstance(segmentation, list):
-            runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+            runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))
+        elif isinstance(segmentation["counts"], str):
+            runs = {"size": list(size_hw), "counts": segmentation["counts"].encode()}
         else:
-            runs = _runs(segmentation, size_hw)
+            runs = coco_mask.frPyObjects(dict(segmentation), *size_hw)
         return np.asarray(coco_mask.decode(runs), dtype=np.bool_)
     except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"annotation {annotation['id']}: its segmentation cannot be drawn: {error}") from None
-
-
-def _runs(segmentation: Mapping[str, Any], size_hw: tuple[int, int]) -> Any:
-    if tuple(segmentation["size"]) != size_hw:
-        raise ValueError(f"run lengths of size {segmentation['size']}, the image is {list(size_hw)} (height, width)")
-    counts = segmentation["counts"]
-    if isinstance(counts, str):
-        return {"size": list(size_hw), "counts": counts.encode()}
-    if sum(counts) != size_hw[0] * size_hw[1] or min(counts) < 0:
-        raise ValueError(f"run lengths add up to {sum(counts)}, the image has {size_hw[0] * size_hw[1]} pixels")
-    return coco_mask.frPyObjects(dict(segmentation), *size_hw)
 
 
 def _joined(drawn: Sequence[tuple[int, BoolArray]]) -> list[tuple[int, BoolArray]]:

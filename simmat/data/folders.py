@@ -46,7 +46,7 @@ def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
     samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
     problems = [*scan.problems, *scan.unused_masks()]
     if problems:
-        raise DataError(all_problems(f"{root}: {len(problems)} problems:", problems))
+        raise DataError(all_problems(f"{root}: images and masks do not fit together:", problems))
     return decide_splits(root, sorted(samples, key=lambda sample: sample.id), "the folders of images/")
 
 

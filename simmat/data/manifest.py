@@ -39,7 +39,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
     samples = [reader.sample(line, dict(zip(header, row, strict=True))) for line, row in rows]
     problems = [*reader.problems, *_across(samples)]
     if problems:
-        raise DataError(all_problems(f"{path}: {len(problems)} problems:", problems))
+        raise DataError(all_problems(f"{path}: rows that cannot be used:", problems))
     if not samples:
         raise DataError(f"{path}: no rows below the header")
     return decide_splits(root, samples, MANIFEST_FILE)
@@ -53,11 +53,14 @@ def find_file(root: Path, text: str) -> Path | str:
     if posixpath.isabs(text) or clean.split("/")[0] == "..":
         return f"{text!r} leaves the data folder; paths are relative to it"
     path = root / clean
-    if path.is_file():
-        return path
-    if "\\" in text:
-        return f"{text!r}: no such file; write / between folders, not \\"
-    return f"{text!r}: no such file" if not path.is_dir() else f"{text!r} is a folder, not a file"
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            return f"{text!r} is a folder, not a file"
+    except OSError as error:
+        return f"{text[:60]!r}…: {error.strerror}"
+    return f"{text!r}: no such file" + ("; write / between folders, not \\" if "\\" in text else "")
 
 
 @dataclass(frozen=True)
