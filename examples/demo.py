@@ -1,0 +1,241 @@
+"""The whole way on a small set of thermal scenes: simulate, train, evaluate, predict, and a page to look at.
+
+    python examples/demo.py --out demo-out
+
+Every step is the command a user would type, run as such. The first one that fails ends the demo with its exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from simmat.data.clicks import center_click
+from simmat.data.dataset import Dataset, Sample, open_dataset
+from simmat.plugins import load_plugins
+from simmat.report.curves import plot_curves
+from simmat.report.display import PictureArray, display_rgb
+from simmat.report.overlay import draw_comparison
+from simmat.report.page import Figure, PageContent, ScoreRow, Step, write_page
+from simmat.types import BoolArray, Channel, Prompt
+
+MARK = ".simmat-demo"
+"""This file says that a folder was made by the demo and may be made anew."""
+
+SCENES = 48
+PREDICTED = 6
+"""Test images that are asked for their largest object."""
+
+TRAINING = {
+    "lite": ("--tune", "lora", "--steps", "200", "--batch-size", "2"),
+    "sam_vit_tiny": ("--tune", "full", "--steps", "400", "--batch-size", "2", "--lr", "1e-3"),
+}
+"""Foundation model -> how it is tuned within about two minutes on two cores; the first one installed is taken."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A test image, the object asked for, and the answer.
+
+    Attributes:
+        sample: the test image.
+        truth: (H, W) bool, the object.
+        ignore: (H, W) bool, where nothing is scored.
+        picture: (H, W, 3) uint8, the sensor image as shown.
+        click_xy: where the object was clicked.
+        mask: (H, W) bool, the answer.
+    """
+
+    sample: Sample
+    truth: BoolArray
+    ignore: BoolArray
+    picture: PictureArray
+    click_xy: tuple[float, float]
+    mask: BoolArray
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union of truth and answer."""
+        scored = ~self.ignore
+        union = int(((self.truth | self.mask) & scored).sum())
+        return int((self.truth & self.mask & scored).sum()) / max(union, 1)
+
+
+@dataclass
+class Terminal:
+    """Runs commands and remembers them."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    def run(self, purpose: str, *arguments: str | Path, capture: bool = False) -> str:
+        """Run `simmat ARGUMENTS`, shown as one types it, and return what it printed where `capture` is set."""
+        words = [str(argument) for argument in arguments]
+        command = shlex.join(["simmat", *words])
+        print(f"\n{purpose}\n$ {command}", flush=True)
+        began = time.monotonic()
+        output = subprocess.PIPE if capture else None
+        done = subprocess.run([sys.executable, "-m", "simmat", *words], stdout=output, text=True, check=False)
+        if done.returncode:
+            print(f"error: the demo stops here, because the command above failed: {command}", file=sys.stderr)
+            sys.exit(done.returncode)
+        if capture:
+            print(done.stdout, end="", flush=True)
+        self.steps.append(Step(command, purpose, time.monotonic() - began))
+        return done.stdout or ""
+
+
+def main() -> None:
+    """Run the demo."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for everything it makes")
+    parser.add_argument("--steps", type=int, help="training steps; fewer are faster and worse")
+    options = parser.parse_args()
+    began = time.monotonic()
+    out: Path = options.out
+    prepare(out)
+    data, run, predictions = out / "data", out / "run", out / "predict"
+    terminal = Terminal()
+    terminal.run(
+        "Make a small set of thermal scenes", "data", "simulate", "--modality", "thermal", "--out", data,
+        "--count", str(SCENES), "--seed", "0",
+    )  # fmt: skip
+    foundation = pick_foundation()
+    steps = ("--steps", str(options.steps)) if options.steps else ()
+    terminal.run(
+        "Train on them", "train", "--modality", "thermal", "--data", data, "--foundation", foundation,
+        "--mat", "mat-residual", *TRAINING[foundation], *steps, "--out", run,
+    )  # fmt: skip
+    report = json.loads(
+        terminal.run(
+            "Score it on scenes it has not seen",
+            "eval",
+            run / "bundle",
+            "--data",
+            data,
+            "--split",
+            "test",
+            "--json",
+            capture=True,
+        )
+    )
+    dataset = open_dataset(data, load_plugins().modality("thermal"))
+    shown = [predict(terminal, dataset, sample, run / "bundle", predictions) for sample in pick_samples(dataset)]
+    page = show(out / "index.html", run, report, shown, terminal.steps)
+    print(f"\nDone in {time.monotonic() - began:.0f} s. Open this page in a browser:\n  {page.resolve().as_uri()}")
+
+
+def prepare(out: Path) -> None:
+    """Make the folder anew where an earlier demo made it; leave every other folder alone."""
+    if (out / MARK).is_file():
+        shutil.rmtree(out)
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        print(f"error: {out} is in the way and was not made by this demo; choose another --out", file=sys.stderr)
+        sys.exit(2)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
+
+
+def pick_foundation() -> str:
+    """Return the first foundation model of `TRAINING` that is installed."""
+    installed = load_plugins().foundation_names
+    return next(name for name in TRAINING if name in installed)
+
+
+def pick_samples(dataset: Dataset) -> list[Sample]:
+    """Return the first test images that hold an object."""
+    return [sample for sample in dataset.split("test") if dataset.label(sample).regions][:PREDICTED]
+
+
+def predict(terminal: Terminal, dataset: Dataset, sample: Sample, bundle: Path, out: Path) -> Shown:
+    """Click the largest object of a test image, and ask the bundle for it."""
+    image = dataset.image(sample)
+    label = dataset.label(sample, image)
+    truth = max(label.regions, key=lambda region: region.area).mask(label.size_hw)
+    x, y = center_click(truth)
+    file = sample.reference
+    terminal.run(f"Click an object of {sample.id}", "predict", bundle, file, "--point", f"{x:g},{y:g}", "--out", out)
+    with Image.open(out / f"{file.stem}_mask.png") as opened:
+        mask = np.asarray(opened) > 0
+    return Shown(sample, truth, label.ignore, display_rgb(image), (x, y), mask)
+
+
+def show(out: Path, run: Path, report: dict[str, Any], shown: list[Shown], steps: list[Step]) -> Path:
+    """Write the page."""
+    bundle = json.loads((run / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        light, dark = (
+            plot_curves(run / "metrics.jsonl", Path(folder, f"{name}.png"), dark=name == "dark")
+            for name in ("light", "dark")
+        )
+        content = PageContent(
+            title="SimMAT demo: masks in thermal images from one click",
+            summary=summary(report),
+            scores=scores(report),
+            scores_note=scores_note(report),
+            curves=Figure(light, "Training loss and validation mIoU against training steps", dark=dark),
+            sheet=Figure(
+                run / "samples.png",
+                "Validation samples, worst to best: sensor image, truth, click and prediction side by side",
+                "From the worst to the best, at the step that was kept.",
+            ),
+            predictions=[figure(one) for one in shown],
+            compared=True,
+            steps=steps,
+            channels=[Channel.from_dict(channel) for channel in bundle["channels"]],
+        )
+        return write_page(out, content)
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Say what the page shows."""
+    return (
+        f"The foundation model {report['foundation']} learned to see with a thermal camera from {SCENES} simulated "
+        "scenes. For an object in a scene it has not seen, it gets one click and answers with a mask."
+    )
+
+
+def scores(report: dict[str, Any]) -> list[ScoreRow]:
+    """Return the table of scores, the untuned model first."""
+    rows = []
+    for name, key in (("zero-shot", "zero_shot"), ("tuned", "tuned")):
+        found = report[key]
+        values = found if isinstance(found, dict) else {}
+        rows.append(ScoreRow(name, *(values.get(f"miou_{mean}") for mean in ("object", "image", "class"))))
+    return rows
+
+
+def scores_note(report: dict[str, Any]) -> str:
+    """Say what was scored, and why a figure is missing where one is."""
+    tuned = report["tuned"]
+    note = f"{tuned['objects']} objects in {tuned['images']} test images, one click each at the object's centre."
+    if tuned["miou_class"] is None:
+        note += " The objects of this set have no classes."
+    if report["zero_shot"] is None:
+        note += f" {report['foundation']} has no zero-shot score: it was not pretrained."
+    return note
+
+
+def figure(one: Shown) -> Figure:
+    """Draw a test image with hit, miss and false alarm."""
+    drawn = draw_comparison(one.picture, one.truth, one.mask, Prompt.points([one.click_xy]), ignore=one.ignore)
+    text = f"{one.sample.id}: IoU {one.iou:.3f}"
+    return Figure(drawn, f"Prediction on test image {text}", text)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
