@@ -163,7 +163,7 @@ def test_lora_of_a_convolution_is_that_of_a_linear_layer_at_every_pixel() -> Non
 
 def test_merged_lora_is_a_plain_model_with_the_same_answers() -> None:
     """What is folded can be exported to those who know nothing of LoRA."""
-    model = tune(toy(), "lora")
+    model = tune(toy(), "lora", alpha=8.0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("lora_b"):
