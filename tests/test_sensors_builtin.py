@@ -67,6 +67,15 @@ def test_gray_marks_what_is_not_a_number_invalid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.valid[0], [[True, False], [True, False]])
 
 
+@pytest.mark.parametrize("adapter", [Gray(), Raster()], ids=["gray", "raster"])
+def test_nodata_that_the_file_states_is_invalid(tmp_path: Path, adapter: ModalityAdapter) -> None:
+    """A GeoTIFF says it itself; nobody should have to repeat it with --nodata."""
+    values = np.array([[1, -9999]], dtype=np.int16)
+    tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, extratags=[(42113, "s", 0, "-9999", True)])
+    image = adapter.load({adapter.name: tmp_path / "a.tif"})
+    np.testing.assert_array_equal(image.valid[0], [[True, False]])
+
+
 def test_gray_tells_grey_in_three_equal_planes_from_colour(tmp_path: Path) -> None:
     """Both are refused, but what helps differs."""
     Image.fromarray(np.repeat(COLOUR[..., :1], 3, axis=2)).save(tmp_path / "equal.png")

@@ -187,6 +187,17 @@ def test_a_claim_of_too_many_pixels_is_refused_before_they_are_unpacked(tmp_path
         read_image(tmp_path / "a.png")
 
 
+def test_an_array_too_large_to_be_an_image_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """The header says how many pixels follow; here they are a hole in the file."""
+    np.save(tmp_path / "a.npy", np.zeros((1, 1), dtype=np.uint8))
+    header = (tmp_path / "a.npy").read_bytes().replace(b"(1, 1), }    ", b"(15000, 15000), }")[:128]
+    with (tmp_path / "a.npy").open("wb") as stream:
+        stream.write(header)
+        stream.truncate(128 + 15000 * 15000)
+    with pytest.raises(DataError, match="claims 15000x15000 pixels"):
+        read_image(tmp_path / "a.npy")
+
+
 def test_exif_orientation_does_not_turn_the_pixels(tmp_path: Path) -> None:
     """Masks are drawn on the stored pixels."""
     exif = Image.Exif()
