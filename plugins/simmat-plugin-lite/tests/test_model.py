@@ -157,7 +157,8 @@ def test_a_damaged_weight_file_is_refused(tmp_path: Path) -> None:
 def test_pretrained_statistics_stay_in_training_and_random_ones_learn(frozen: bool) -> None:
     """Six images a batch are too few to estimate what ImageNet's millions did; random weights have nothing to keep."""
     norms = [m for m in LiteModel(freeze_statistics=frozen).train().modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms and all(norm.training != frozen for norm in norms)
+    assert norms
+    assert all(norm.training != frozen for norm in norms)
 
 
 def test_tuning_targets_name_layers_that_exist_and_fit(model: LiteModel) -> None:
@@ -165,7 +166,8 @@ def test_tuning_targets_name_layers_that_exist_and_fit(model: LiteModel) -> None
     modules = dict(model.named_modules())
     for pattern in LITE.targets.lora:
         found = [module for name, module in modules.items() if re.fullmatch(pattern, name)]
-        assert found and all(takes_lora(module) for module in found), pattern
+        assert found, pattern
+        assert all(takes_lora(module) for module in found), pattern
     for pattern in LITE.targets.blocks:
         assert any(re.fullmatch(pattern, name) for name in modules), pattern
     names = [name for name, _ in model.named_parameters()]

@@ -42,7 +42,8 @@ def test_first_clicks_lie_on_their_regions(regions_folder: Path) -> None:
 def test_test_split_is_not_among_what_is_trained_on(regions_folder: Path) -> None:
     """Scores on it would mean nothing."""
     ids = {id_ for photo in read_photos(regions_folder, "train") for id_ in photo.ids}
-    assert ids and not any("test" in id_ for id_ in ids)
+    assert ids
+    assert not any("test" in id_ for id_ in ids)
 
 
 def test_an_unknown_split_is_named_with_those_there_are(regions_folder: Path) -> None:
@@ -73,9 +74,11 @@ def test_a_correction_goes_to_the_deeper_error() -> None:
     everywhere = np.ones_like(truth)
     rng = np.random.default_rng(0)
     x, y, label = correction(np.zeros_like(truth), truth, everywhere, rng, 1.0) or (0, 0, -1)
-    assert truth[y, x] and label == 1
+    assert truth[y, x]
+    assert label == 1
     x, y, label = correction(everywhere, truth, everywhere, rng, 1.0) or (0, 0, -1)
-    assert not truth[y, x] and label == 0
+    assert not truth[y, x]
+    assert label == 0
     assert correction(truth, truth, everywhere, rng, 1.0) is None
 
 

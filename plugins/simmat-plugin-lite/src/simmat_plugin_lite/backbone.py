@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -62,10 +64,10 @@ class LiteBackbone(nn.Module):
 
     def __init__(self, freeze_statistics: bool) -> None:
         super().__init__()
-        encoder = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        self.conv_stem = encoder.conv_stem
-        self.bn1 = encoder.bn1
-        self.blocks = encoder.blocks
+        encoder: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        self.conv_stem: nn.Module = encoder.conv_stem
+        self.bn1: nn.Module = encoder.bn1
+        self.blocks: nn.Sequential = encoder.blocks
         self.neck = Neck()
         self.freeze_statistics = freeze_statistics
 
@@ -80,7 +82,8 @@ class LiteBackbone(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """First convolution: (B, 3, S, S) normalised image -> (B, 32, S/2, S/2)."""
-        return self.conv_stem(image.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.conv_stem(image.contiguous(memory_format=torch.channels_last))
+        return features
 
     def encode(self, features: Tensor) -> ImageEmbedding:
         """Features of `embed` -> four levels (B, D, S/s, S/s), s in `STRIDES`."""

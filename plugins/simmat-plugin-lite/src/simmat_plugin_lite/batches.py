@@ -17,6 +17,9 @@ from simmat_plugin_lite.photometry import recolour
 from simmat_plugin_lite.regions import Photo
 from simmat_plugin_lite.views import View, mosaic, paste, view_of
 
+MULTIPLE = 32
+"""Frames are a multiple of this, as the encoder's last stride demands."""
+
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -26,6 +29,7 @@ class BatchPlan:
         images: B, images of a batch.
         prompts: prompts an image.
         size: S, the frame.
+        small: how often a batch has frames of three quarters of S: cheaper, and it keeps the model open to other sizes.
         shares: how often each source is drawn, relative.
         zoom, mosaic, paste: how often a view is cut, made of four, gets an object of another photograph.
         box: how often the first prompt is a box.
@@ -36,6 +40,7 @@ class BatchPlan:
     images: int = 8
     prompts: int = 4
     size: int = 256
+    small: float = 0.6
     shares: Mapping[str, float] = field(
         default_factory=lambda: {"coco": 0.36, "bsds": 0.26, "ccp": 0.14, "horses": 0.13, "cats": 0.11}
     )
@@ -79,12 +84,15 @@ class RegionBatches(IterableDataset[Batch]):
         """Draw the batch of a step.
 
         Returns:
-            image (B, S, S, 3) uint8; content (B, S, S) bool; image_index (K,) int64; region (K, S, S) bool;
+            image (B, S, S, 3) uint8, S as drawn; content (B, S, S) bool; image_index (K,) int64; region (K, S, S) bool;
             point_coords (K, 1, 2) float32 xy; point_labels (K, 1) int64, -1 where the prompt is a box;
             boxes (K, 4) float32 XYXY, zeros where it is a click.
         """
         rng = np.random.default_rng((self.seed, step))
-        views = [self._view(rng) for _ in range(self.plan.images)]
+        size = self.plan.size
+        if rng.random() < self.plan.small:
+            size = max(round(0.75 * size / MULTIPLE), 1) * MULTIPLE
+        views = [self._view(rng, size) for _ in range(self.plan.images)]
         images = np.stack([recolour(v.image, v.content, rng) for v in views])
         prompts = [
             (index, *self._prompt(view, rng)) for index, view in enumerate(views) for _ in range(self.plan.prompts)
@@ -106,14 +114,14 @@ class RegionBatches(IterableDataset[Batch]):
             if source not in without or set(self.sources) <= set(without):
                 return self.by_source[source][int(rng.integers(len(self.by_source[source])))]
 
-    def _view(self, rng: np.random.Generator) -> View:
+    def _view(self, rng: np.random.Generator, size: int) -> View:
         plan = self.plan
         while True:
             if rng.random() < plan.mosaic:
-                four = [view_of(self._photo(rng), plan.size // 2, rng, 24, 0.3) for _ in range(4)]
-                view = mosaic(four, plan.size)
+                four = [view_of(self._photo(rng), size // 2, rng, 24, 0.3) for _ in range(4)]
+                view = mosaic(four, size)
             else:
-                view = view_of(self._photo(rng), plan.size, rng, plan.smallest_px, plan.zoom)
+                view = view_of(self._photo(rng), size, rng, plan.smallest_px, plan.zoom)
             if rng.random() < plan.paste:
                 view = paste(view, self._photo(rng, "bsds"), rng)
             if view.regions and view.content.any():

@@ -21,6 +21,7 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
         rows = x.permute(0, 2, 3, 1)  # (N, H, W, C): no copy where x is channels_last
         rows = F.layer_norm(rows, (x.shape[1],), self.weight, self.bias, self.eps)
         return rows.permute(0, 3, 1, 2).to(x.dtype)
@@ -36,7 +37,9 @@ class ConvBlock(nn.Module):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.mix(F.relu(self.spatial(self.norm(x))))
+        """(N, C, H, W) -> the same shape."""
+        change: Tensor = self.mix(F.relu(self.spatial(self.norm(x))))
+        return x + change
 
 
 class AttentionBlock(nn.Module):
@@ -54,6 +57,7 @@ class AttentionBlock(nn.Module):
         self.fc2 = nn.Linear(expansion * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
         n, c, h, w = x.shape
         x = x + self.position(x)
         tokens = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
@@ -61,8 +65,9 @@ class AttentionBlock(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (N, heads, H*W, C/heads)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
         tokens = tokens + self.proj(mixed)
-        tokens = tokens + self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
-        return tokens.reshape(n, h, w, c).permute(0, 3, 1, 2)
+        change: Tensor = self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
+        grid: Tensor = (tokens + change).reshape(n, h, w, c)
+        return grid.permute(0, 3, 1, 2)
 
 
 def gather_images(level: Tensor, image_index: Tensor) -> Tensor:

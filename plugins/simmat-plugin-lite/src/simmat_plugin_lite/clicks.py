@@ -10,12 +10,15 @@ from simmat.data.clicks import tight_box
 
 def depth_inside(region: np.ndarray) -> np.ndarray:
     """Distance of each pixel to the nearest one outside, one pixel of outside padded around."""
-    return distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    depth: np.ndarray = distance_transform_edt(np.pad(region, 1))
+    return depth[1:-1, 1:-1]
 
 
 def click_inside(region: np.ndarray, rng: np.random.Generator, central: float) -> tuple[int, int]:
-    """A pixel (x, y) of a region that is not empty: its deepest one with probability `central`,
-    else a random one, deeper ones with a slight preference."""
+    """Return a pixel (x, y) of a region that is not empty.
+
+    Near its deepest place with probability `central`, else a random one, with a slight preference for depth.
+    """
     depth = depth_inside(region)
     if rng.random() < central:
         near = np.flatnonzero(depth >= depth.max() * rng.uniform(0.85, 1.0))
@@ -42,8 +45,10 @@ def box_around(region: np.ndarray, rng: np.random.Generator, jitter: float) -> n
 def correction(
     predicted: np.ndarray, region: np.ndarray, content: np.ndarray, rng: np.random.Generator, central: float
 ) -> tuple[int, int, int] | None:
-    """Where a user would click next: (x, y, label) in the deeper of the missed and the wrongly added
-    area; None where the mask is right."""
+    """Say where a user would click next: (x, y, label) in the deeper of the missed and the wrongly added area.
+
+    None where the mask is right.
+    """
     missed = region & ~predicted & content
     added = predicted & ~region & content
     deep_missed = depth_inside(missed).max() if missed.any() else 0.0

@@ -123,8 +123,8 @@ class LiteDecoder(nn.Module):
         self.edge = nn.Conv2d(finest, finest, 3, padding=1)
         self.mask2 = nn.Conv2d(finest, MASKS, 1)
         self.iou = nn.Sequential(nn.Linear(2 * width + MASKS + 1, 128), nn.ReLU(), nn.Linear(128, 1))
-        nn.init.zeros_(self.mask2.weight)
-        nn.init.zeros_(self.mask2.bias)
+        for parameter in self.mask2.parameters():
+            nn.init.zeros_(parameter)
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict four masks for each prompt.
@@ -182,20 +182,23 @@ class LiteDecoder(nn.Module):
         maps = prompt_maps(state, h, w, 4).to(like4.dtype)
         asked = torch.cat([like4, maps], 1).contiguous(memory_format=torch.channels_last)
         skip = gather_images(self.feature4(p4), state.image_index)
-        return self.sharpen(self.up4(x) + skip + self.prompt4(asked))
+        fine: Tensor = self.sharpen(self.up4(x) + skip + self.prompt4(asked))
+        return fine
 
     def _stride2(self, embedding: ImageEmbedding, state: PromptState, fine: Tensor) -> Tensor:
         p2 = embedding.levels[0]
         base = F.interpolate(self.mask4(fine), p2.shape[-2:], mode="bilinear", align_corners=False)
         skip = gather_images(self.feature2(p2), state.image_index)
         edge = F.relu(self.edge(F.relu(self.up2(fine) + skip)))
-        return base + self.mask2(edge)
+        logits: Tensor = base + self.mask2(edge)
+        return logits
 
     def _expected_iou(self, x: Tensor, logits: Tensor) -> Tensor:
         """(K, 4) in 0..1 from the stride-8 features under each mask, and over the frame."""
-        chance = F.adaptive_avg_pool2d(logits.detach().float().sigmoid(), x.shape[-2:])
+        chance = F.adaptive_avg_pool2d(logits.detach().float().sigmoid(), (x.shape[-2], x.shape[-1]))
         under = pool_region(x, chance)  # (K, 4, width)
         frame = x.mean((2, 3))[:, None].expand_as(under)
         sure = (2 * chance - 1).abs().mean((2, 3))[..., None].to(under.dtype)
         which = torch.eye(MASKS, device=x.device, dtype=under.dtype).expand(len(x), -1, -1)
-        return self.iou(torch.cat([under, frame, sure, which], -1))[..., 0].float().sigmoid()
+        expected: Tensor = self.iou(torch.cat([under, frame, sure, which], -1))[..., 0]
+        return expected.float().sigmoid()

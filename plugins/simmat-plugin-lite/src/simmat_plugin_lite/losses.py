@@ -11,6 +11,9 @@ from simmat.foundation import MaskPrediction
 OUTSIDE = 0.1
 """Weight of the frame's padding in the mask losses: nothing is there, and it is cheap to learn."""
 
+LOSERS = 0.05
+"""What the alternatives that were not best share, so that none dies (Rupprecht et al. 2017, arXiv 1612.00197)."""
+
 _LARGEST_BOOST = 6.0
 
 
@@ -76,7 +79,7 @@ def pretraining_loss(
     each = mask_loss(prediction.logits, target, weight)  # (K, 4)
     single = each[:, 0].mean()
     several = each[:, 1:]
-    winner = (0.85 * several.amin(1) + 0.15 * several.mean(1)).mean()
+    winner = ((1 - LOSERS) * several.amin(1) + LOSERS * several.mean(1)).mean()
     small = to_size(region, *coarse.shape[-2:])
     small_inside = to_size(content, *coarse.shape[-2:])
     halfway = mask_loss(coarse, small, small_inside + OUTSIDE * (1 - small_inside)).mean()

@@ -33,10 +33,10 @@ def _mix(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Swap or mix the channels, some of them inverted."""
     if rng.random() < 0.5:
         x = x[..., rng.permutation(3)]
-        return np.where(rng.random(3) < 0.4, 1 - x, x).astype(np.float32)
+        return np.asarray(np.where(rng.random(3) < 0.4, 1 - x, x), np.float32)
     matrix = rng.normal(0, 0.6, (3, 3)).astype(np.float32)
     x = (x - 0.5) @ matrix
-    return x / max(float(x.std()) * 4, 1e-3) + 0.5
+    return np.asarray(x / max(float(x.std()) * 4, 1e-3) + 0.5)
 
 
 def _curve(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -44,17 +44,22 @@ def _curve(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     knots = rng.random(5)
     if rng.random() < 0.7:
         knots = np.sort(knots)
-    return np.interp(x, np.linspace(0, 1, 5), knots).astype(np.float32)
+    return np.asarray(np.interp(x, np.linspace(0, 1, 5), knots), np.float32)
+
+
+def _blurred(x: np.ndarray, sigma_px: float) -> np.ndarray:
+    """Blur (H, W, C) along height and width."""
+    return np.asarray(gaussian_filter(x, (sigma_px, sigma_px, 0)))
 
 
 def _coarse(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Lower resolution: blurred, or sampled down and up."""
     if rng.random() < 0.6:
-        return gaussian_filter(x, (*(rng.uniform(0.4, 1.8),) * 2, 0))
+        return _blurred(x, rng.uniform(0.4, 1.8))
     h, w, _ = x.shape
     step = int(rng.integers(2, 4))
     small = x[::step, ::step]
-    return zoom(small, (h / small.shape[0], w / small.shape[1], 1), order=1)
+    return np.asarray(zoom(small, (h / small.shape[0], w / small.shape[1], 1), order=1))
 
 
 def _noise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -62,8 +67,8 @@ def _noise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     shape = x.shape if rng.random() < 0.5 else (*x.shape[:2], 1)
     grain = rng.standard_normal(shape, dtype=np.float32) * np.float32(rng.uniform(0.01, 0.12))
     if rng.random() < 0.3:
-        grain = gaussian_filter(grain, (0.7, 0.7, 0)) * 2
-    return x + grain if rng.random() < 0.6 else x * (1 + 2 * grain)
+        grain = _blurred(grain, 0.7) * 2
+    return np.asarray(x + grain if rng.random() < 0.6 else x * (1 + 2 * grain))
 
 
 _STEPS = (
@@ -81,7 +86,8 @@ def recolour(image: np.ndarray, content: np.ndarray, rng: np.random.Generator) -
 
     Args:
         image: (S, S, 3) uint8.
-        content: (S, S) bool, a rectangle from the top left or the whole frame's bounding box.
+        content: (S, S) bool, False in the padding.
+        rng: where chance comes from.
 
     Returns:
         (S, S, 3) uint8; outside the content as it was.

@@ -84,7 +84,7 @@ def set_rates(optimizer: torch.optim.Optimizer, step: int, options: argparse.Nam
     share = warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share
-    return share
+    return float(share)
 
 
 class Log:
@@ -122,7 +122,7 @@ class Pretraining:
         self.step = 0
         if (options.out / "state.json").exists():
             self.step = int(load_run(options.out, model, self.mean, self.optimizer)["step"])
-        self.model = model.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean.tensors = {n: t.to(self.accelerator.device) for n, t in self.mean.tensors.items()}
         self.lesson, self.optimizer = self.accelerator.prepare(Lesson(self.model), self.optimizer)
         self.log = Log(options.out / "log.jsonl", self.step)

@@ -91,7 +91,7 @@ def load_run(folder: Path, model: nn.Module, mean: RunningMean, optimizer: torch
             f"start a new --out folder"
         )
     tensors = load_file(folder / facts["file"])
-    pick = {kind: {} for kind in ("model", "mean", "optimizer")}
+    pick: dict[str, dict[str, Tensor]] = {kind: {} for kind in ("model", "mean", "optimizer")}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         pick[kind][rest] = tensor

@@ -66,7 +66,7 @@ class Asker:
     def __init__(self, model: LiteModel, image: np.ndarray, size: int, device: torch.device) -> None:
         self.model, self.device = model, device
         self.frame = Frame(image.shape[:2], size)
-        planes = (image.astype(np.float32) - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_STD)
+        planes = (image.astype(np.float32) - np.asarray(PIXEL_MEAN, np.float32)) / np.asarray(PIXEL_STD, np.float32)
         tensor = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1)))
         square = resize_planes(tensor, torch.ones_like(tensor, dtype=torch.bool), self.frame)
         self.embedding: ImageEmbedding = model.backbone.encode(model.backbone.embed(square[None].to(device)))
