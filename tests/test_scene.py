@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from simmat.errors import ConfigError
 from simmat.scene import CLASSES, Scene, Surface, generate_scene
+from simmat.scene.generate import only_visible
+from simmat.scene.living import person
+from simmat.scene.made import stone
 from simmat.scene.noise import Noise
+from simmat.scene.parts import Climate, Thing
 from simmat.scene.render import Stage, render
 from simmat.scene.shapes import Shape, box, capsule, cylinder, ellipsoid, plane
-from simmat.scene.worlds import outdoors
+from simmat.scene.worlds import World, outdoors
 
 SIZE_HW = (48, 64)
 
@@ -111,6 +115,31 @@ def test_shadows_are_dark_only_by_day(scenes: list[Scene]) -> None:
             assert scene.surface.sunlit.max() == 0
         else:
             assert set(np.unique(scene.surface.sunlit)) == {0.0, 1.0}
+
+
+def test_a_shadow_falls_away_from_the_sun() -> None:
+    """Shadows tie objects to the ground in the visible, and cool it in the infrared."""
+    lone = world_with(stone(np.random.default_rng(0), Climate(290, 1), 0.5).placed(0, 6, 0))
+    light = replace(lone.light, sun_direction=(0.8, 0.6, 0.0), sun_rgb=(1.0, 1.0, 1.0))
+    world = replace(lone, background=(lone.background[0],), light=light)
+    scene = render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+    dark = (scene.instance == 0) & np.isfinite(scene.surface.depth_m) & (scene.surface.sunlit == 0)
+    columns = np.flatnonzero(dark.any(axis=0))
+    assert len(columns) > 0
+    assert columns.mean() < np.flatnonzero((scene.instance == 1).any(axis=0)).mean()
+
+
+def test_objects_of_which_too_little_shows_are_taken_away() -> None:
+    """A mask of two pixels is no object to click on."""
+    rng, climate = np.random.default_rng(0), Climate(290, 1)
+    near, far = person(rng, climate).placed(0, 5, 0), stone(rng, climate, 0.2).placed(-8, 60, 0)
+    seen = only_visible(world_with(near, far), SIZE_HW)
+    assert seen.things == (near,)
+
+
+def world_with(*things: Thing) -> World:
+    """Return an outdoor world with these objects instead of its own."""
+    return replace(outdoors(np.random.default_rng(0)), things=things)
 
 
 def test_too_small_a_scene_is_refused() -> None:

@@ -52,6 +52,12 @@ def test_a_sample_does_not_depend_on_the_count(tmp_path: Path) -> None:
     }
 
 
+def test_every_sample_is_another_scene(tmp_path: Path) -> None:
+    """A hundred copies of one scene are one sample."""
+    masks = [path.read_bytes() for path in (made(tmp_path / "a") / "masks").iterdir()]
+    assert len(set(masks)) == 3
+
+
 def test_two_sensors_see_the_same_scenes(tmp_path: Path) -> None:
     """Comparing sensors on different scenes compares the scenes."""
     gray, rgb = made(tmp_path / "gray"), made(tmp_path / "rgb", adapter=Rgb())

@@ -37,13 +37,13 @@ def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 25
     for _ in range(_TRIES):
         world = tabletop(rng) if rng.random() < _TABLE_SHARE else outdoors(rng)
         noise = Noise(rng)
-        seen = _only_visible(world, size_hw)
+        seen = only_visible(world, size_hw)
         if len(seen.things) >= 2:
             return render(seen, Stage.of(seen), size_hw, noise)
     raise ConfigError(f"no scene with two visible objects in {_TRIES} tries at {size_hw[1]}x{size_hw[0]} pixels")
 
 
-def _only_visible(world: World, size_hw: tuple[int, int]) -> World:
+def only_visible(world: World, size_hw: tuple[int, int]) -> World:
     """Take away objects of which too little shows; what they hid may show then, so look again after each."""
     rays = pixel_rays(size_hw, (size_hw[1] / 2) / world.half_width)[:, ::2, ::2].reshape(3, -1).T @ world.axes
     least = max(_SMALLEST_SHARE * len(rays), 2)
