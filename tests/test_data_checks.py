@@ -57,6 +57,55 @@ def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
     json.dumps(report.to_dict(), allow_nan=False)
 
 
+def test_report_reads_line_by_line(tmp_path: Path) -> None:
+    """What a person sees; a line appears only where there is something to say."""
+    root = split_folder(tmp_path, train=1)
+    mask = one_square(value=3)
+    mask[7, 7] = 4
+    save_mask(root / "masks/train/0.png", mask)
+    values = np.full((1, 8, 8), 300.0)
+    values[0, 0] = np.nan
+    values[0, 1, 0] = 299
+    save_image(root / "images/train/0.npy", values)
+    save_image(root / "images/val/0.npy", np.full((1, 8, 8), np.nan))
+    save_mask(root / "masks/val/0.png", np.zeros((8, 8)))
+    dataset = open_planes(root, regions="classes", min_region=2)
+    steps: list[int] = []
+    report = check_dataset(dataset, steps.append)
+    assert sum(steps) == 2
+    assert report.text().splitlines() == [
+        f"{root} (regions: classes)",
+        dataset.split_note,
+        "",
+        "train: 1 samples, 1 regions of 9 to 9 px (median 9)",
+        "  sizes (width x height): 8x8 (1)",
+        "  regions by class: 3: 1",
+        "  1 smaller regions dropped",
+        "  12.5% of the pixels are not scored",
+        "  p0 [K]: 299 to 300, mean 299.982, 12.5% invalid",
+        "",
+        "val: 1 samples, 0 regions",
+        "  sizes (width x height): 8x8 (1)",
+        "  1 samples without a region, first: val/0",
+        "  100.0% of the pixels are not scored",
+        "  p0 [K]: no valid pixel",
+        "",
+        "Problems (2):",
+        *(f"  - {problem}" for problem in report.problems),
+    ]
+
+
+def test_many_sizes_are_summed_up(tmp_path: Path) -> None:
+    """Photographs have hundreds."""
+    root = split_folder(tmp_path, train=6)
+    for index in range(6):
+        save_image(root / f"images/train/{index}.npy", np.random.default_rng(index).normal(size=(2, 8, 8 + index)))
+        save_mask(root / f"masks/train/{index}.png", np.ones((8, 8 + index)))
+    dataset = open_planes(root)
+    dataset = replace(dataset, samples=tuple(replace(sample, split="train") for sample in dataset.samples))
+    assert "and 2 more" in check_dataset(dataset).text()
+
+
 def test_every_bad_sample_is_told_even_the_first(tmp_path: Path) -> None:
     """Stopping at the first would make a hundred runs of a hundred errors."""
     root = split_folder(tmp_path, train=6)

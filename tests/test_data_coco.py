@@ -185,7 +185,8 @@ def test_all_bad_annotations_are_told_at_once(tmp_path: Path) -> None:
     ("segmentation", "words"),
     [
         ([[float("nan"), 0, 1, 0, 1, 1]], "no number"),
-        ([[1e9, 0, -1e9, 5, 3, 3]], "far out of an image"),
+        ([[1e9, 0, 0, 5, 3, 3]], "far out of an image"),
+        ([[0, -1e9, 0, 5, 3, 3]], "far out of an image"),
         ({"size": [6, 8], "counts": [50, -2]}, "no whole number"),
         ({"size": [6, 8], "counts": "\u2603"}, "no COCO text"),
     ],
@@ -197,6 +198,30 @@ def test_what_would_crash_the_drawing_library_is_refused_before(
     with pytest.raises(DataError, match="annotation 0") as caught:
         opened(write(tmp_path, [{"segmentation": segmentation}]))
     assert words in str(caught.value)
+
+
+def test_a_polygon_a_little_out_of_the_image_is_cut(tmp_path: Path) -> None:
+    """Annotators draw over the border, and tools write it so."""
+    label = of(opened(write(tmp_path, [{"segmentation": [[-2, 0, 10, 0, 10, 6, -2, 6]]}])))
+    assert [region.area for region in label.regions] == [48]
+
+
+def test_images_without_pixels_are_refused(tmp_path: Path) -> None:
+    """A width of 0 is a converter that never opened the file."""
+    write(tmp_path, [])
+    text = (tmp_path / "annotations.json").read_text().replace('"height": 6', '"height": 0', 1)
+    (tmp_path / "annotations.json").write_text(text)
+    with pytest.raises(DataError, match="image 1 is 8x0"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("others", [["annotations/train.json"], ["annotations/instances_val.json", "annotations/val.json"]])
+def test_two_files_for_the_same_are_refused(tmp_path: Path, others: list[str]) -> None:
+    """One of them is an old copy."""
+    for file in (["annotations.json"] if len(others) == 1 else []) + others:
+        write(tmp_path, [], file=file)
+    with pytest.raises(DataError, match="both there|two files for split"):
+        opened(tmp_path)
 
 
 def test_damaged_run_length_text_names_image_and_annotation(tmp_path: Path) -> None:

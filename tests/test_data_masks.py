@@ -61,6 +61,14 @@ def test_npy_of_booleans_integers_or_whole_floats_is_read(tmp_path: Path, values
     assert read_mask(tmp_path / "m.npy").tolist() == [[1, 0]]
 
 
+def test_several_pages_are_refused(tmp_path: Path) -> None:
+    """Which page is the mask is not for us to say."""
+    page = Image.new("L", (2, 2))
+    page.save(tmp_path / "m.tif", save_all=True, append_images=[page])
+    with pytest.raises(DataError, match="2 pages"):
+        read_mask(tmp_path / "m.tif")
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_colour_masks_are_refused_with_what_to_do(tmp_path: Path, mode: str) -> None:
     """A colour is no label number, and taking one plane would be a guess."""
@@ -135,3 +143,14 @@ def test_packed_grey_png_keeps_its_labels(tmp_path: Path, bits: int) -> None:
     content += chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b"")
     (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
     assert read_mask(tmp_path / "m.png").tolist() == [[*labels, 0, 0, 0, 0]]
+
+
+def test_packed_grey_tiff_keeps_its_labels(tmp_path: Path) -> None:
+    """The same in the other format: 4 bits a pixel, written by hand as no library here does."""
+    tags = [(256, 3, 4), (257, 3, 1), (258, 3, 4), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, 1)]
+    tags.append((279, 4, 2))
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    pixels = bytes([0x01, 0x2F])
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    (tmp_path / "m.tif").write_bytes(b"II*\0" + struct.pack("<I", 10) + pixels + directory)
+    assert read_mask(tmp_path / "m.tif").tolist() == [[0, 1, 2, 15]]

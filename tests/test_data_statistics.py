@@ -88,6 +88,21 @@ def test_channels_never_seen_together_have_no_correlation(tmp_path: Path) -> Non
     assert channel_statistics(dataset, dataset.samples).correlation == ((1.0, 0.0), (0.0, 1.0))
 
 
+def test_a_channel_missing_from_the_first_images_counts_from_its_first_pixel(tmp_path: Path) -> None:
+    """A band that was switched on later must not have its mean drawn to the empty start."""
+    root = folder_of(tmp_path, 3)
+    for index in range(3):
+        values = np.stack([np.arange(64.0).reshape(8, 8), np.full((8, 8), np.nan)])
+        if index:
+            values[1] = 500 + values[0] * index
+        save_image(root / f"images/s{index}.npy", values)
+    dataset = open_planes(root)
+    found = channel_statistics(dataset, sorted(dataset.samples, key=lambda sample: sample.id))
+    both = np.concatenate([500 + np.arange(64.0), 500 + 2 * np.arange(64.0)])
+    assert (found.mean[1], found.std[1]) == pytest.approx((both.mean(), both.std()), rel=1e-9)
+    assert found.correlation[0][1] == pytest.approx(np.corrcoef(np.tile(np.arange(64), 2), both)[0, 1], abs=1e-9)
+
+
 def test_one_image_of_several_samples_counts_once(tmp_path: Path) -> None:
     """Three people's masks of one photograph do not make it three photographs."""
     folder_of(tmp_path, 3)
