@@ -31,43 +31,49 @@ def made(out: Path, count: int = 3, *, seed: int = 0, adapter: ModalityAdapter |
     return simulate_dataset(adapter or Gray(), out, count, seed, size_hw=SIZE_HW)
 
 
+@pytest.fixture(scope="module")
+def gray_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data set that tests only read."""
+    return made(tmp_path_factory.mktemp("simulated") / "a")
+
+
 def digests(folder: Path) -> dict[str, str]:
     """Return relative path -> digest of every file."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, gray_set: Path) -> None:
     """A published figure must be reproducible from the command alone."""
-    first = digests(made(tmp_path / "a"))
+    first = digests(gray_set)
     assert first == digests(made(tmp_path / "b"))
     assert first != digests(made(tmp_path / "c", seed=1))
 
 
-def test_a_sample_does_not_depend_on_the_count(tmp_path: Path) -> None:
+def test_a_sample_does_not_depend_on_the_count(tmp_path: Path, gray_set: Path) -> None:
     """A larger set must hold the smaller one, or learning curves compare different data."""
-    few, more = digests(made(tmp_path / "a", 3)), digests(made(tmp_path / "b", 5))
+    few, more = digests(gray_set), digests(made(tmp_path / "b", 4))
     assert {name: more[name] for name in few if name != "manifest.csv"} == {
         name: digest for name, digest in few.items() if name != "manifest.csv"
     }
 
 
-def test_every_sample_is_another_scene(tmp_path: Path) -> None:
+def test_every_sample_is_another_scene(gray_set: Path) -> None:
     """A hundred copies of one scene are one sample."""
-    masks = [path.read_bytes() for path in (made(tmp_path / "a") / "masks").iterdir()]
+    masks = [path.read_bytes() for path in (gray_set / "masks").iterdir()]
     assert len(set(masks)) == 3
 
 
-def test_two_sensors_see_the_same_scenes(tmp_path: Path) -> None:
+def test_two_sensors_see_the_same_scenes(tmp_path: Path, gray_set: Path) -> None:
     """Comparing sensors on different scenes compares the scenes."""
-    gray, rgb = made(tmp_path / "gray"), made(tmp_path / "rgb", adapter=Rgb())
-    for mask in (gray / "masks").iterdir():
+    rgb = made(tmp_path / "rgb", adapter=Rgb())
+    for mask in (gray_set / "masks").iterdir():
         assert mask.read_bytes() == (rgb / "masks" / mask.name).read_bytes()
 
 
-def test_the_result_is_a_data_set_with_all_splits(tmp_path: Path) -> None:
+def test_the_result_is_a_data_set_with_all_splits(gray_set: Path) -> None:
     """It must train at once, with no option said twice."""
-    dataset = open_dataset(made(tmp_path / "a"), Gray(), {})
+    dataset = open_dataset(gray_set, Gray(), {})
     for split in ("train", "val", "test"):
         sample = dataset.split(split)[0]
         image = dataset.image(sample)
@@ -84,14 +90,13 @@ def test_a_composition_writes_one_folder_a_source(tmp_path: Path) -> None:
     assert dataset.image(dataset.samples[0]).data.shape == (4, *SIZE_HW)
 
 
-def test_masks_hold_the_exact_instances_in_sixteen_bits(tmp_path: Path) -> None:
+def test_masks_hold_the_exact_instances_in_sixteen_bits(gray_set: Path) -> None:
     """Image and mask come from the same rays."""
-    out = made(tmp_path / "a")
     scene = generate_scene(np.random.default_rng([0, 0, 0]), SIZE_HW)
-    mask = read_image(out / "masks" / "s00000.png").planes
+    mask = read_image(gray_set / "masks" / "s00000.png").planes
     assert mask.dtype == np.uint16
     np.testing.assert_array_equal(mask[0], scene.instance)
-    with (out / "manifest.csv").open() as stream:
+    with (gray_set / "manifest.csv").open() as stream:
         row = next(csv.DictReader(stream))
     assert len(row["objects"].split()) == scene.instance.max()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,69 +83,97 @@ def render(world: World, stage: Stage, size_hw: tuple[int, int], noise: Noise) -
     focal_px = (size_hw[1] / 2) / world.half_width
     rays = pixel_rays(size_hw, focal_px).reshape(3, -1).T @ world.axes  # (H*W, 3), world frame
     origin = world.position[None]
-    hits = cast(stage.parts, origin, rays)
-    camera = _Camera(world, stage, size_hw, rays, focal_px, noise)
-    surface, normals = camera.surface(*hits)
-    clear = (hits[1] >= 0) & np.isin(
-        hits[1], [i for i, p in enumerate(stage.parts) if p.material.transmits_visible > 0]
-    )
-    behind = surface
+    distance, index = cast(stage.parts, origin, rays)
+    eye = _Eye(world, stage, focal_px, noise)
+    front = eye.look(rays, distance, index)
+    transparent = [number for number, part in enumerate(stage.parts) if part.material.transmits_visible > 0]
+    clear = np.isin(index, transparent)
+    back = front
     if clear.any():
-        distance, index = hits[0].copy(), hits[1].copy()
-        distance[clear], index[clear] = cast(stage.parts, origin, rays[clear], glass=False)
-        behind, _ = camera.surface(distance, index)
-    owner = np.where(hits[1] >= 0, stage.owner[hits[1]], 0)
+        beyond = eye.look(rays[clear], *cast(stage.parts, origin, rays[clear], glass=False))
+        back = _Seen(*(_replaced(all_of, clear, some) for all_of, some in zip(front, beyond, strict=True)))
+    owner = np.where(index >= 0, stage.owner[index], 0)
     names = np.array([0] + [CLASSES.index(thing.class_name) for thing in world.things], dtype=np.int32)
     return Scene(
         instance=owner.reshape(size_hw).astype(np.int32),
         class_id=names[owner].reshape(size_hw),
-        surface=surface,
-        behind=behind,
-        reflected_k=camera.reflected(*hits, normals).reshape(size_hw).astype(np.float32),
+        surface=_surface(front, world.axes, size_hw),
+        behind=_surface(back, world.axes, size_hw),
+        reflected_k=eye.reflected(rays, distance, index, front.normals).reshape(size_hw).astype(np.float32),
         materials=stage.materials,
         light=_in_camera_frame(world.light, world.axes),
         focal_px=focal_px,
     )
 
 
+class _Seen(NamedTuple):
+    """What N rays meet: as `Surface`, but flat and with (N, 3) normals in the world frame."""
+
+    material: IntArray
+    depth_m: Array
+    normals: Array
+    temperature_k: Array
+    texture: Array
+    sunlit: Array
+    sky_view: Array
+
+
+def _replaced(values: npt.NDArray[Any], where: npt.NDArray[np.bool_], new: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    result = values.copy()
+    result[where] = new
+    return result
+
+
+def _surface(seen: _Seen, axes: Array, size_hw: tuple[int, int]) -> Surface:
+    """Lay flat values out as maps, normals in the camera's frame."""
+
+    def grid(values: Array) -> npt.NDArray[np.float32]:
+        return values.reshape(size_hw).astype(np.float32)
+
+    return Surface(
+        material=seen.material.reshape(size_hw).astype(np.int32),
+        depth_m=grid(seen.depth_m),
+        normal=(seen.normals @ axes.T).T.reshape(3, *size_hw).astype(np.float32),
+        temperature_k=grid(seen.temperature_k),
+        texture=grid(seen.texture),
+        sunlit=grid(seen.sunlit),
+        sky_view=grid(seen.sky_view),
+    )
+
+
 @dataclass(frozen=True, slots=True)
-class _Camera:
-    """What the shading of one view needs."""
+class _Eye:
+    """What looking along rays needs."""
 
     world: World
     stage: Stage
-    size_hw: tuple[int, int]
-    rays: Array
     focal_px: float
     noise: Noise
 
-    def surface(self, distance: Array, index: IntArray) -> tuple[Surface, Array]:
-        """Return the maps of what the rays meet, and its (N, 3) bumped normals in the world frame."""
-        count = len(distance)
+    def look(self, rays: Array, distance: Array, index: IntArray) -> _Seen:
+        """Return what (N, 3) rays from the camera meet at (N,) distances on (N,) parts."""
         hit = index >= 0
-        points = self.world.position + np.where(hit, distance, 0.0)[:, None] * self.rays
-        smooth, normals = -self.rays.copy(), -self.rays.copy()
-        texture = np.ones(count)
+        points = self.world.position + np.where(hit, distance, 0.0)[:, None] * rays
+        smooth, normals = -rays, -rays.copy()
+        texture = np.ones(len(rays))
         for number in np.unique(index[hit]):
             here = index == number
             part = self.stage.parts[number]
             smooth[here] = part.shape.normal(points[here])
             footprint = distance[here] / self.focal_px
             texture[here], normals[here] = _detail(part, points[here], smooth[here], footprint, self.noise)
-        facing = np.einsum("ij,ij->i", normals, -self.rays)
+        facing = np.einsum("ij,ij->i", normals, -rays)
         normals = np.where((facing < 0.02)[:, None], smooth, normals)  # a bump never turns a surface away
         sunlit = self._sunlit(points, smooth, hit)
-        sky_view = np.where(hit, self._sky_view(points, smooth), 1.0)
-        temperature = self.temperature(points, index, smooth, sunlit, self.rays)
-        z = np.where(hit, distance * (self.rays @ self.world.axes[2]), np.inf)
-        material = np.where(hit, self.stage.material[index], 0)
-
-        def grid(values: Array) -> npt.NDArray[np.float32]:
-            return values.reshape(self.size_hw).astype(np.float32)
-
-        in_camera = (normals @ self.world.axes.T).T.reshape(3, *self.size_hw).astype(np.float32)
-        maps = (grid(z), in_camera, grid(temperature), grid(texture), grid(sunlit), grid(sky_view))
-        return Surface(material.reshape(self.size_hw).astype(np.int32), *maps), normals
+        return _Seen(
+            material=np.where(hit, self.stage.material[index], 0),
+            depth_m=np.where(hit, distance * (rays @ self.world.axes[2]), np.inf),
+            normals=normals,
+            temperature_k=self.temperature(points, index, smooth, sunlit, rays),
+            texture=texture,
+            sunlit=sunlit,
+            sky_view=np.where(hit, self._sky_view(points, smooth), 1.0),
+        )
 
     def temperature(self, points: Array, index: IntArray, normals: Array, sunlit: Array, rays: Array) -> Array:
         """Return (N,) kelvin of what rays meet; the sky's apparent temperature where they meet nothing."""
@@ -163,14 +192,14 @@ class _Camera:
             result[here] = values + heat.solar_gain_k * dark * warmed[here]
         return result
 
-    def reflected(self, distance: Array, index: IntArray, normals: Array) -> Array:
+    def reflected(self, rays: Array, distance: Array, index: IntArray, normals: Array) -> Array:
         """Return (N,) apparent kelvin of what each pixel's mirrored ray meets; traced where the surface is a mirror."""
-        mirrored = self.rays - 2 * np.einsum("ij,ij->i", self.rays, normals)[:, None] * normals
+        mirrored = rays - 2 * np.einsum("ij,ij->i", rays, normals)[:, None] * normals
         result = sky_temperature(self.world.light, mirrored, None)
         result = np.where(mirrored[:, 1] < 0, self.world.light.air_k, result)
         shiny = np.isin(index, [i for i, p in enumerate(self.stage.parts) if p.material.emissivity_lwir < 0.9])
         if shiny.any():
-            starts = self.world.position + distance[shiny, None] * self.rays[shiny] + 1e-3 * normals[shiny]
+            starts = self.world.position + distance[shiny, None] * rays[shiny] + 1e-3 * normals[shiny]
             far, met = cast(self.stage.parts, starts, mirrored[shiny])
             places = starts + np.where(met >= 0, far, 0)[:, None] * mirrored[shiny]
             half = np.full(len(met), 0.3)
