@@ -27,7 +27,7 @@ def message(path: Path | None, overrides: dict[str, Any]) -> str:
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     """A user tries a variant by one option, without editing the file."""
     path = toml(tmp_path, "batch_size = 2\nseed = 7\n")
-    config = load_config(path, {**NEEDED, "seed": 9, "lr": None})
+    config = load_config(path, {**NEEDED, "seed": 9, "lr": None, "batch_size": None})
     assert (config.batch_size, config.seed, config.prompts_per_image, config.lr) == (2, 9, 4, None)
 
 

@@ -113,9 +113,9 @@ def test_a_file_in_the_way_of_a_parent_folder_is_named(tmp_path: Path) -> None:
 
 def test_an_error_about_an_input_is_not_called_an_output_error(tmp_path: Path) -> None:
     """What is read while a file is written may fail as well, and the message must name that file."""
-    elsewhere = tmp_path / "in" / "missing"
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out" / "a.bin"):
-        elsewhere.read_bytes()
+    (tmp_path / "photo").write_text("a file")
+    with pytest.raises(NotADirectoryError), atomic_path(tmp_path / "out" / "a.bin"):
+        (tmp_path / "photo" / "a.png").read_bytes()
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
