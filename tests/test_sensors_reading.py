@@ -102,7 +102,7 @@ def test_missing_codec_is_named_with_its_package(tmp_path: Path, monkeypatch: py
         raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", without_codec)
-    with pytest.raises(DataError, match=r"compression LZW needs a codec: pip install imagecodecs"):
+    with pytest.raises(DataError, match=r"compression LZW, 8 bits, needs a codec: pip install imagecodecs"):
         read_image(tmp_path / "a.tif")
 
 
@@ -122,6 +122,25 @@ def test_a_file_cut_short_is_an_error_that_names_it(tmp_path: Path, name: str, k
     path.write_bytes(whole[: int(len(whole) * keep)])
     with pytest.raises(DataError, match=name):
         read_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy"])
+def test_damage_anywhere_ends_in_an_error_that_names_the_file_or_in_pixels(tmp_path: Path, name: str) -> None:
+    """Libraries raise zlib.error, TokenError and more on flipped bytes; a user needs the name of the bad file."""
+    rng = np.random.default_rng(0)
+    write_image(tmp_path / name, RNG.integers(0, 50, (3, 40, 30)).astype(np.uint8))
+    whole = (tmp_path / name).read_bytes()
+    messages = []
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[rng.integers(8, min(len(whole), 600))] = rng.integers(0, 256)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            read_image(tmp_path / name)
+        except DataError as error:
+            messages.append(str(error))
+    assert len(messages) > 10
+    assert all(name in message for message in messages)
 
 
 def test_an_array_in_height_width_planes_order_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from simmat.builtin.sensors import Gray, Raster, Rgb
+from simmat.cli.data import command
 from simmat.data.dataset import open_dataset
 from simmat.data.simulate import simulate_dataset, split_of
 from simmat.errors import ConfigError, OutputError
@@ -161,3 +163,12 @@ def first_world(wanted: Callable[[World], bool]) -> World:
 def is_night(night: bool, world: World) -> bool:
     """Tell whether it is night, or is not."""
     return (max(world.light.sun_rgb) == 0) is night
+
+
+def test_the_command_writes_the_set_and_says_so(tmp_path: Path, gray_set: Path) -> None:
+    """The README's first command; width comes before height, as in every size a user reads."""
+    arguments = ["simulate", "--modality", "gray", "--out", str(tmp_path / "a"), "--count", "3", "--size", "48", "32"]
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 0, result.output
+    assert "wrote 3 samples of gray to" in result.output
+    assert digests(tmp_path / "a") == digests(gray_set)

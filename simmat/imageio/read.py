@@ -6,7 +6,6 @@ read without a guess is refused, with the path and what to do. Pillow and tifffi
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,9 @@ def read_image(path: Path | str, *, palette_indices: bool = False) -> ImageFile:
             found = read_tiff(file, palette_indices)
         else:
             found = _read_pillow(file, kind, palette_indices)
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error) as error:
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise whatever comes (zlib.error, TokenError, …)
         raise DataError(f"{file}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
     return checked(found)
 

@@ -26,19 +26,14 @@ def read_tiff(path: Path, palette_indices: bool = False) -> ImageFile:
     """
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            pages = _main_pages(path, list(tiff.pages), palette_indices)
-            for page in pages:
-                _check_whole(path, page)
-            if len(pages) == 1 and tiff.series[0].size != int(np.prod(pages[0].shape)):
-                raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one file an image")
-            planes = np.concatenate([_planes_of(path, page) for page in pages])  # (P, H, W)
-            return ImageFile(
-                planes, "tiff", _colour(pages), path, str(pages[0].description or ""), _nodata(path, pages[0])
-            )
-    except tifffile.TiffFileError as error:
-        raise DataError(f"{path}: damaged or cut short, it cannot be read as TIFF ({error})") from error
+    with tifffile.TiffFile(path) as tiff:
+        pages = _main_pages(path, list(tiff.pages), palette_indices)
+        for page in pages:
+            _check_whole(path, page)
+        if len(pages) == 1 and tiff.series[0].size != int(np.prod(pages[0].shape)):
+            raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one file an image")
+        planes = np.concatenate([_planes_of(path, page) for page in pages])  # (P, H, W)
+        return ImageFile(planes, "tiff", _colour(pages), path, str(pages[0].description or ""), _nodata(path, pages[0]))
 
 
 def _main_pages(path: Path, pages: list[Any], palette_indices: bool) -> list[Any]:
@@ -68,7 +63,7 @@ def _main_pages(path: Path, pages: list[Any], palette_indices: bool) -> list[Any
 
 def _check_meaning(path: Path, page: Any, palette_indices: bool) -> None:
     """Refuse pages whose numbers are no plain intensities."""
-    name = page.photometric.name
+    name = getattr(page.photometric, "name", str(page.photometric))  # a number where no standard knows it
     if name == "PALETTE" and palette_indices:
         return
     if name not in ("MINISBLACK", "RGB"):
@@ -92,9 +87,12 @@ def _planes_of(path: Path, page: Any) -> npt.NDArray[Any]:
     """Return (P, H, W) of one page; PlanarConfiguration says where the samples lie."""
     try:
         values = page.asarray()
-    except (ValueError, KeyError, ImportError) as error:
+    except (ValueError, KeyError, ImportError, NotImplementedError) as error:
         if "imagecodecs" in str(error) or isinstance(error, ImportError):
-            raise DataError(f"{path}: TIFF compression {page.compression.name} needs a codec: {_CODEC_HINT}") from error
+            scheme = getattr(page.compression, "name", page.compression)
+            raise DataError(
+                f"{path}: TIFF compression {scheme}, {page.bitspersample} bits, needs a codec: {_CODEC_HINT}"
+            ) from error
         raise
     if page.axes == "YX":
         return np.asarray(values)[None]

@@ -33,7 +33,7 @@ class Rgb(ModalityAdapter):
         image = read_image(files["rgb"])
         if image.colour != "rgb" or len(image.planes) != 3 or image.planes.dtype != np.uint8:
             raise DataError(f"{image.path}: modality 'rgb' needs three 8-bit planes red, green, blue; {_advice(image)}")
-        return SensorImage.from_planes(image.planes, self.channels, origin=str(image.path))
+        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (3, H, W) picture a colour camera takes of the scene, whole counts 0 to 255."""
