@@ -11,6 +11,8 @@ import numpy.typing as npt
 from simmat.errors import ConfigError
 from simmat.files import atomic_path
 
+_TIFF = (".tif", ".tiff")
+
 
 def write_image(path: Path | str, planes: npt.NDArray[Any], *, description: str = "") -> None:
     """Write planes to a PNG, TIFF or npy file, by the path's ending, without loss.
@@ -18,19 +20,21 @@ def write_image(path: Path | str, planes: npt.NDArray[Any], *, description: str 
     Args:
         path: PNG takes one or three planes of uint8, or one of uint16; TIFF and npy take any.
         planes: (P, H, W).
-        description: TIFF ImageDescription; other formats keep none.
+        description: TIFF ImageDescription; other formats keep none and refuse one.
 
     Raises:
-        ConfigError: the format cannot hold these planes.
+        ConfigError: the format cannot hold these planes or the description.
         OutputError: the file cannot be written.
     """
     file, ending = Path(path), Path(path).suffix.lower()
     if ending == ".png":
         _check_png(file, planes)
-    elif ending not in (".tif", ".tiff", ".npy"):
+    elif ending not in (*_TIFF, ".npy"):
         raise ConfigError(
             f"{file}: planes are written without loss to .png, .tif or .npy, not {ending or 'no ending'!r}"
         )
+    if description and ending not in _TIFF:
+        raise ConfigError(f"{file}: only a TIFF keeps the description {description!r}; use .tif")
     with atomic_path(file) as temporary:
         if ending == ".npy":
             np.save(temporary, planes[0] if len(planes) == 1 else planes, allow_pickle=False)

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 from simmat_plugin_thermal import MODALITIES
 from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, Thermal
 
-from simmat.errors import DataError
+from simmat.errors import ConfigError, DataError
 from simmat.modality import ModalityAdapter
 from simmat.types import SensorImage
 
@@ -177,6 +177,15 @@ def test_kelvin_are_saved_with_their_unit(tmp_path: Path, top_k: float) -> None:
     assert back.channels == (TEMPERATURE,)
     np.testing.assert_allclose(back.data, image.data, atol=0.0051)
     np.testing.assert_array_equal(back.valid, valid)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy"])
+def test_kelvin_are_not_saved_where_their_unit_would_be_lost(tmp_path: Path, name: str) -> None:
+    """They would come back as counts."""
+    image = SensorImage.from_planes(KELVIN, (TEMPERATURE,))
+    with pytest.raises(ConfigError, match=r"only a TIFF keeps the description .* use \.tif"):
+        Thermal().save(image, {"thermal": tmp_path / name})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_counts_are_saved_as_counts(tmp_path: Path) -> None:
