@@ -134,6 +134,21 @@ def test_a_window_holds_the_whole_of_a_region_that_fits() -> None:
         assert 0 <= window[1] < window[3] <= 31
 
 
+def test_a_window_smaller_than_the_region_shows_some_of_it() -> None:
+    """Most of the box of a ring is not the ring."""
+    ring = np.ones((20, 20), dtype=np.bool_)
+    ring[1:-1, 1:-1] = False
+    label = label_of((24, 31), region_at(2, 5, ring))
+    for seed in range(50):
+        assert cut_label(label, choose_window(label, 6, np.random.default_rng(seed)), 0).regions
+
+
+def test_a_region_that_fills_the_window_exactly_is_shown_whole() -> None:
+    """A window as large as the object has one place."""
+    label = label_of((24, 30), region_at(5, 7, np.ones((12, 15))))
+    assert {choose_window(label, 2, np.random.default_rng(seed)) for seed in range(20)} == {(5, 7, 17, 22)}
+
+
 def test_without_a_region_the_window_may_lie_anywhere() -> None:
     """Images without objects must not always be seen in one corner."""
     empty = label_of((8, 8))
@@ -150,11 +165,13 @@ def test_slivers_of_cut_regions_are_no_objects() -> None:
     assert [region.area for region in only.regions] == [4]
 
 
-def test_jitter_keeps_holes_and_physical_limits() -> None:
+@pytest.mark.parametrize("lowest", [0, 0.2])
+def test_jitter_keeps_holes_and_physical_limits(lowest: float) -> None:
     """A depth below zero or counts above 255 would be lost in the next transform."""
     rng = np.random.default_rng(0)
     values = np.stack([rng.uniform(0.3, 2, (9, 9)), rng.integers(0, 256, (9, 9))])
     valid = rng.random(values.shape) > 0.2
+    values[0, 0, 0], valid[0, 0, 0] = lowest, True
     described = [Channel("depth", "depth", "m"), Channel("counts", "counts", "count", valid_range=(0, 255))]
     image = SensorImage.from_planes(values, described, valid=valid)
     for seed in range(20):
@@ -179,6 +196,19 @@ def test_jitter_is_in_units_of_the_channels_own_spread(change: dict[str, float],
         reached.append(abs(data.std(dtype=np.float64) / std - 1) + abs(shift))
     assert max(reached) <= most + 0.02
     assert max(reached) > 0.8 * most
+
+
+def test_noise_is_independent_and_at_most_as_strong_as_said() -> None:
+    """A sensor's noise, not a shift."""
+    rng = np.random.default_rng(0)
+    image = SensorImage.from_planes(rng.normal(-50, 2, (1, 50, 50)), [Channel("p0", "level", "dB")])
+    strengths = []
+    for seed in range(40):
+        changed, _ = still(noise=0.5)(image, label_of((50, 50)), Planes(), np.random.default_rng(seed))
+        difference = changed.data - image.data
+        strengths.append(difference.std() / 2)
+        assert abs(difference.mean()) < 0.1
+    assert 0.4 < max(strengths) < 0.53
 
 
 def test_angles_have_no_gain() -> None:

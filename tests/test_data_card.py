@@ -43,6 +43,11 @@ def test_written_card_reads_back_equal(tmp_path: Path) -> None:
     assert load_card(tmp_path, {}) == card
 
 
+def test_written_card_says_only_what_was_said(tmp_path: Path) -> None:
+    """A file people read and edit; a default written down would be frozen."""
+    assert write_card(tmp_path, DataCard(regions="classes")).read_text() == 'format = 1\nregions = "classes"\n'
+
+
 def test_card_survives_json(tmp_path: Path) -> None:
     """Bundles carry the card as json, where class numbers become text."""
     card = DataCard(regions="classes", class_names={3: "x"}, nodata=0)

@@ -41,9 +41,9 @@ def test_first_in_raster_order_wins_among_equals() -> None:
 
 def test_random_clicks_are_on_the_region_and_reach_all_of_it() -> None:
     """A click beside the object teaches the opposite."""
-    mask = np.asarray([[0, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.bool_)
+    mask = np.asarray([[0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 0]], dtype=np.bool_)
     rng = np.random.default_rng(0)
-    assert {random_click(mask, rng) for _ in range(60)} == {(1, 1), (0, 2), (1, 2)}
+    assert {random_click(mask, rng) for _ in range(60)} == {(2, 1), (1, 2), (2, 2)}
 
 
 @pytest.mark.parametrize("click", [center_click, tight_box])
@@ -99,6 +99,20 @@ def test_jitter_stays_in_reach_inside_the_image_and_a_box() -> None:
     assert (moved[:, 2] <= 410).all()
     assert (moved[:, :2] < moved[:, 2:]).all()
     assert moved.dtype == np.float32
+
+
+def test_reach_is_of_the_boxs_own_size_wherever_it_lies() -> None:
+    """A small box far from the corner moves little."""
+    rng = np.random.default_rng(0)
+    box = np.asarray([300, 400, 310, 430], dtype=np.float32)
+    moved = np.stack([jitter_box(box, (900, 900), rng) for _ in range(200)])
+    assert (np.abs(moved - box).max(axis=0) <= [1.001, 3.001, 1.001, 3.001]).all()
+
+
+def test_no_jitter_is_allowed() -> None:
+    """A tight box is the other half of the protocol."""
+    box = np.asarray([1, 2, 4, 5], dtype=np.float32)
+    assert jitter_box(box, (9, 9), np.random.default_rng(0), fraction=0).tolist() == box.tolist()
 
 
 def test_jitter_of_half_a_box_is_refused() -> None:

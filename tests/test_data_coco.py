@@ -90,6 +90,13 @@ def test_crowds_are_ignored_and_cover_what_lies_below(tmp_path: Path) -> None:
     assert [region.area for region in label.regions] == [3]
 
 
+def test_objects_of_which_nothing_is_left_are_counted_as_dropped(tmp_path: Path) -> None:
+    """Under a crowd, or thinner than a pixel, they cannot be asked for."""
+    crowd = {"segmentation": compressed(pixels((0, 0, 6, 8))), "iscrowd": 1}
+    label = of(opened(write(tmp_path, [{"segmentation": [SQUARE]}, {"segmentation": [SQUARE]}, crowd])))
+    assert (label.regions, label.dropped) == ((), 2)
+
+
 def test_objects_may_overlap(tmp_path: Path) -> None:
     """Unlike a label image, COCO can say that a person sits on a horse."""
     label = of(opened(write(tmp_path, [{"segmentation": [SQUARE]}, {"segmentation": [SQUARE], "category_id": 9}])))

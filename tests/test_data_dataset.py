@@ -81,6 +81,14 @@ def test_image_with_other_channels_is_refused_by_name(tmp_path: Path) -> None:
         dataset.image(bad)
 
 
+def test_the_first_training_image_says_which_channels_are_right(tmp_path: Path) -> None:
+    """A bad test image must not make all of training look wrong."""
+    save_image(folder_of(tmp_path, 3) / "images/s0.npy", np.zeros((3, 8, 8)))
+    rows = [f"s{i},{split},images/s{i}.npy,masks/s{i}.png" for i, split in enumerate(("test", "train", "val"))]
+    (tmp_path / "manifest.csv").write_text("\n".join(["id,split,image,mask", *rows]))
+    assert len(open_planes(tmp_path).channels()) == 2
+
+
 def test_pixels_without_any_measurement_are_ignored_and_others_not(tmp_path: Path) -> None:
     """A model cannot know what no channel saw; what one channel saw counts."""
     values = np.full((2, 8, 8), 300.0)

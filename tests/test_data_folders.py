@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from data_sets import Pair, Planes, folder_of, one_square, save_image, save_mask
 
-from simmat.data.folders import scan_folders
+from simmat.data.folders import files_by_stem, scan_folders
 from simmat.errors import DataError
 
 
@@ -44,7 +44,7 @@ def test_endings_in_capitals_hidden_files_and_folders_do_not_disturb(tmp_path: P
 def test_folders_named_after_splits_say_the_split(tmp_path: Path) -> None:
     """The usual layout of published sets; equal names in two splits are two samples."""
     splits = ("train", "val", "test")
-    put(tmp_path, *(f"images/{s}/0.npy" for s in splits), *(f"masks/{s}/0.png" for s in splits))
+    put(tmp_path, "images/.cache/0.npy", *(f"images/{s}/0.npy" for s in splits), *(f"masks/{s}/0.png" for s in splits))
     found = scan_folders(tmp_path, Planes.sources).samples
     assert [(sample.id, sample.split) for sample in found] == [(f"{s}/0", s) for s in sorted(splits)]
     assert found[0].mask == tmp_path / "masks/test/0.png"
@@ -83,10 +83,18 @@ def test_a_sample_that_lacks_a_source_is_named(tmp_path: Path) -> None:
         scan_folders(tmp_path, Pair.sources)
 
 
+def test_a_source_without_its_folder_is_named(tmp_path: Path) -> None:
+    """Most often it is called otherwise."""
+    put(tmp_path, "images/left/a.npy", "images/rigth/a.npy", "masks/a.png")
+    with pytest.raises(DataError, match="no folder images/right/ for source 'right'"):
+        scan_folders(tmp_path, Pair.sources)
+
+
 def test_all_mismatches_are_told_at_once(tmp_path: Path) -> None:
     """One run, one list."""
     put(tmp_path, "images/a.npy", "images/b.bmp.npy", "images/c.npy", "masks/c.png", "masks/c.tif.png", "masks/x.png")
     put(tmp_path, "masks/c.jpg")
+    (tmp_path / "images/c.NPY").write_bytes(b"")
     (tmp_path / "masks/note.txt").write_text("")
     (tmp_path / "images/d.bmp").write_text("")
     message = complaint(tmp_path)
@@ -95,6 +103,7 @@ def test_all_mismatches_are_told_at_once(tmp_path: Path) -> None:
         "masks/x.png: a mask without an image",
         "two masks of one name: masks/c.jpg, masks/c.png",
         "masks/note.txt: no mask format",
+        "two images of one name: images/c.NPY, images/c.npy",
         "images/d.bmp: not a file of source 'planes' (.npy)",
     ):
         assert words in message
@@ -139,3 +148,9 @@ def test_folders_within_are_part_of_the_id_also_behind_links(tmp_path: Path) -> 
         (tmp_path / kind / "site").symlink_to(tmp_path / "store" / target, target_is_directory=True)
         (tmp_path / "store" / target / "round").symlink_to(tmp_path / kind, target_is_directory=True)
     assert [sample.id for sample in scan_folders(tmp_path, Planes.sources).samples] == ["site/a", "site/b", "site/c"]
+
+
+def test_the_longest_ending_counts(tmp_path: Path) -> None:
+    """x.ome.tiff is sample x, whatever the order in which a sensor lists its endings."""
+    put(tmp_path, "x.ome.npy")
+    assert list(files_by_stem(tmp_path, (".npy", ".ome.npy"))[0]) == ["x"]

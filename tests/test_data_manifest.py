@@ -130,6 +130,13 @@ def test_double_ids_are_refused(tmp_path: Path) -> None:
     )
 
 
+def test_empty_split_column_is_as_none(tmp_path: Path) -> None:
+    """A template's column that nobody filled in; the splits are decided and told."""
+    listing = read_manifest(write(tmp_path, rows("", "", "")), Planes.sources)
+    assert {sample.split for sample in listing.samples} == {"train", "val", "test"}
+    assert "No split is named" in listing.split_note
+
+
 def test_half_filled_split_column_is_refused(tmp_path: Path) -> None:
     """Deciding for the empty rows could put a neighbour of a test image into train."""
     assert "1 rows have no split" in complaint(write(tmp_path, rows("train", "val", "")))
