@@ -175,7 +175,10 @@ simmat.cli.main(["data"])
 )
 def test_a_reader_that_leaves_ends_it_quietly(command: list[str]) -> None:
     """`simmat modalities list | head -1` is no error."""
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
