@@ -151,6 +151,7 @@ class TrainConfig(BaseModel):
     warmup_steps: int | None = Field(None, ge=0, description="Linear warm-up; by default 5 % of steps, at most 100.")
     grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 does not clip.")
     grad_accumulation: int = Field(1, ge=1, description="Parts a batch is computed in, to save memory.")
+    gradient_checkpointing: bool = Field(False, description="Recompute the backbone on the way back, to save memory.")
     val_every: int | None = Field(None, ge=1, description="Steps between validations; by default a tenth of the run.")
 
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Number format of the forward pass.")

@@ -91,9 +91,11 @@ class FoundationModel(Protocol):
     backbone: Backbone
     decoder: PromptDecoder
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """As of nn.Module."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """As of nn.Module."""
 
 
 @dataclass(frozen=True, slots=True)

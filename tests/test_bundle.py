@@ -55,7 +55,8 @@ def test_a_bundle_needs_nothing_but_itself(bundle: Path, data: Path, trained: Pa
         f"print(repr(predict(b, {{'gray': Path({str(picture)!r})}}, Prompt.points([(14, 20)])).score))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run([sys.executable, "-c", script], cwd=bundle.parent, capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=bundle.parent, capture_output=True, text=True, env=environment, check=False)
     here = predict(load_bundle(trained, REGISTRY), {"gray": picture}, Prompt.points([(14, 20)]))
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(here.score, abs=1e-6)

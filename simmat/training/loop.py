@@ -102,6 +102,8 @@ class _Run:
                 "restore it, or start a new run"
             )
         self.model = assemble(self.setup.plan)
+        if config.gradient_checkpointing:
+            _checkpoint_gradients(self.model, config.foundation)
         self.done = state.step if state else 0
         self.best: dict[str, Any] = dict(state.notes["best"]) if state else {}
         self.stop = False
@@ -258,6 +260,16 @@ class _Run:
             processes=processes,
             notes=tuple(note for note in (self.setup.dataset.split_note,) if note),
         )
+
+
+def _checkpoint_gradients(model: SimMAT, name: str) -> None:
+    turn_on = getattr(model.foundation, "gradient_checkpointing", None)
+    if turn_on is None:
+        raise ConfigError(
+            f"foundation model {name!r} has no gradient checkpointing; leave --gradient-checkpointing out, "
+            "or save memory with --batch-size, --grad-accumulation or --image-size"
+        )
+    turn_on()
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
