@@ -26,8 +26,8 @@ from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError
 from simmat.files import atomic_folder, atomic_write_bytes, atomic_write_json, recover_folder
 from simmat.geometry import Aspect
-from simmat.model import ModelPlan, SimMAT, assemble
 from simmat.modality import ModalityAdapter, SelectedChannels
+from simmat.model import ModelPlan, SimMAT, assemble
 from simmat.nn.tuners import trainable_state
 from simmat.normalize import Statistics, describe
 from simmat.plugins import Registry
@@ -269,7 +269,7 @@ def load_bundle(
     """
     document = _read_document(path)
     spec = BundleSpec.from_dict(document)
-    adapter = adapter_for(registry, spec.modality, spec.picks)
+    adapter = adapter_for(registry, spec.modality, spec.picks).configured(spec.card.model_dump())
     plan = plan_of(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
     model = assemble(plan)
     _fill(model, path, document["weights_sha256"])

@@ -148,7 +148,7 @@ def _card_fields(bundle: Bundle, data: Path, overrides: Mapping[str, object]) ->
     if (data / CARD_FILE).is_file():
         return dict(overrides)
     trained = bundle.spec.card.model_dump(
-        include=set(overrides) | {"regions", "min_region", "nodata", "ignore", "zero_means"}
+        include=set(overrides) | {"regions", "min_region", "nodata", "ignore", "zero_means", "intrinsics"}
     )
     return merge(trained, overrides)
 

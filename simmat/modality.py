@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -68,6 +68,21 @@ class ModalityAdapter(ABC):
         Raises:
             DataError: a file is missing, damaged, or not what this sensor writes; it names the path.
         """
+
+    def configured(self, card: Mapping[str, Any]) -> ModalityAdapter:
+        """Return this sensor ready for one data set; override where `load` needs what the data card says.
+
+        It is called before anything is read: with the card of the data set in training and evaluation, with the
+        card that the bundle keeps in prediction.
+
+        Args:
+            card: the fields of `card.toml` as plain values, such as `card["intrinsics"]`: None, or a mapping with
+                the focal lengths "fx", "fy" and the principal point "cx", "cy" in pixels.
+
+        Returns:
+            Another adapter, for an installed one is shared; self where nothing depends on the card.
+        """
+        return self
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Map physical values pointwise to those the network gets (log, dB, sin/cos); default: none.
@@ -134,6 +149,10 @@ class SelectedChannels(ModalityAdapter):
         self.description = base.description
         self.sources = base.sources
         self.channels = base.channels
+
+    def configured(self, card: Mapping[str, Any]) -> SelectedChannels:
+        """As the base adapter, with the same picks."""
+        return SelectedChannels(self.base.configured(card), self.picks)
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """As the base adapter: all planes."""
@@ -214,6 +233,10 @@ class ComposedModality(ModalityAdapter):
         )
         if all(part.channels for part in parts):
             self.channels = self._joined([part.channels for part in parts])
+
+    def configured(self, card: Mapping[str, Any]) -> ComposedModality:
+        """Every part takes what it needs; all sources share one pixel grid, so the intrinsics are those of all."""
+        return ComposedModality([part.configured(card) for part in self.parts])
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Read every part and stack the planes; parts of different sizes raise DataError."""

@@ -17,8 +17,15 @@ SLOW_SECONDS = 0.5
 
 KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "modality": {
-        name: f"simmat-plugin-{name}"
-        for name in ("thermal", "depth", "hha", "polarization", "nir", "multispectral", "sar")
+        **{
+            name: f"simmat-plugin-{name}"
+            for name in ("thermal", "depth", "polarization", "nir", "multispectral", "sar")
+        },
+        **dict.fromkeys(("hha", "hha-level"), "simmat-plugin-depth"),
+        **dict.fromkeys(
+            ("polarization-mosaic", "polarization-aolp-dolp", "polarization-aolp-dolp-deg", "polarization-aims"),
+            "simmat-plugin-polarization",
+        ),
     },
     "foundation model": {
         "lite": "simmat-plugin-lite",

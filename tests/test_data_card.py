@@ -36,7 +36,7 @@ def test_written_card_reads_back_equal(tmp_path: Path) -> None:
         ignore=255,
         zero_means="unlabelled",
         class_names={1: "boat", 12: 'a "big" plane\n'},
-        intrinsics={"fx": 525.0},
+        intrinsics={"fx": 525.0, "fy": 524.5, "cx": 319.5, "cy": 239.5},
         notes="täst \\ \x7f",
     )
     write_card(tmp_path, card)
@@ -96,3 +96,17 @@ def test_nodata_that_float32_cannot_hold_exactly_still_matches() -> None:
     """-3.4028235e38 and 0.1 are usual; the image holds their float32 neighbour."""
     image = SensorImage.from_planes(np.asarray([[0.1, 1]]), [Channel("a", "depth", "m")])
     assert DataCard(regions="classes", nodata=0.1).apply_nodata(image).valid.tolist() == [[[False, True]]]
+
+
+@pytest.mark.parametrize(
+    ("intrinsics", "said"),
+    [
+        ({"fx": 525.0}, "needs fx, fy, cx and cy"),
+        ({"fx": 525.0, "fy": 0.0, "cx": 1.0, "cy": 1.0}, "greater than 0"),
+        ({"fx": 525.0, "fy": 525.0, "cx": float("nan"), "cy": 1.0}, "finite"),
+    ],
+)
+def test_half_a_camera_is_refused(intrinsics: dict[str, float], said: str) -> None:
+    """A sensor that needs the camera must not find out in the middle of training."""
+    with pytest.raises(ConfigError, match=said):
+        make_card({"regions": "classes", "intrinsics": intrinsics}, where="here")

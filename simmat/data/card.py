@@ -20,6 +20,7 @@ from simmat.types import SensorImage
 
 CARD_FILE = "card.toml"
 FORMAT = 1
+INTRINSICS = {"fx", "fy", "cx", "cy"}
 
 Regions = Literal["instances", "classes", "components"]
 
@@ -43,7 +44,8 @@ class DataCard(BaseModel):
         zero_means: of label value 0. "background" is no object; "none" is a region like any other;
             "unlabelled" is no region, but unmarked objects may be there.
         class_names: label value -> name.
-        intrinsics: of the camera in pixels ("fx", "fy", "cx", "cy"), where known.
+        intrinsics: of the camera, where known: focal lengths "fx", "fy" and principal point "cx", "cy", in pixels of
+            the original image; the centre of the top-left pixel is (0, 0).
         notes: for people.
         licence: of the data.
         source: where the data come from.
@@ -75,6 +77,17 @@ class DataCard(BaseModel):
     def _finite(cls, value: float | None) -> float | None:
         if value is not None and not math.isfinite(value):
             raise ValueError("NaN and infinity always mean a missing value and need not be said; leave nodata out")
+        return value
+
+    @field_validator("intrinsics")
+    @classmethod
+    def _whole(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value is None:
+            return None
+        if set(value) != INTRINSICS:
+            raise ValueError(f"needs fx, fy, cx and cy and nothing else, got {', '.join(sorted(value)) or 'none'}")
+        if not all(math.isfinite(number) for number in value.values()) or min(value["fx"], value["fy"]) <= 0:
+            raise ValueError("must be finite numbers in pixels, and fx and fy greater than 0")
         return value
 
     def apply_nodata(self, image: SensorImage) -> SensorImage:

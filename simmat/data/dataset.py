@@ -28,7 +28,7 @@ class Dataset:
 
     Attributes:
         root: the folder.
-        adapter: the sensor.
+        adapter: the sensor, configured by the card.
         card: what a region and a missing value are.
         samples: all of them, each with a split.
         split_note: one sentence on where the splits come from, to be shown to the user.
@@ -155,7 +155,7 @@ def open_dataset(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     listing, coco = _list(folder, adapter, annotations)
-    return Dataset(folder, adapter, card, listing.samples, listing.split_note, coco)
+    return Dataset(folder, adapter.configured(card.model_dump()), card, listing.samples, listing.split_note, coco)
 
 
 def _list(folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path]) -> tuple[Listing, CocoLabels | None]:

@@ -103,7 +103,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     if known is None:
         known = _describe(config, registry, foundation, dataset, train, size, weights, watcher)
     plan = plan_of(known, registry, weights)
-    pipeline = Pipeline(adapter, known.channels, size, config.aspect)
+    pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
     return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)))
 
 

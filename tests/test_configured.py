@@ -1,0 +1,115 @@
+"""A sensor that needs the data card: it has it wherever a file is read, and from nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_sets import Planes, folder_of
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.builtin.sensors import Gray
+from simmat.bundle import load_bundle
+from simmat.data.dataset import open_dataset
+from simmat.errors import DataError
+from simmat.evaluation import evaluate_bundle
+from simmat.modality import ComposedModality, ModalityAdapter, SelectedChannels
+from simmat.prediction import predict
+from simmat.registry import Registry
+from simmat.types import Prompt, SensorImage
+
+CAMERA = "\n[intrinsics]\nfx = 50.0\nfy = 50.0\ncx = 27.5\ncy = 19.5\n"
+
+
+class Focal(Gray):
+    """A grey sensor whose values are counts times the focal length."""
+
+    name = "focal"
+    fx: float | None = None
+
+    def configured(self, card: Mapping[str, Any]) -> ModalityAdapter:
+        """Take the focal length."""
+        other = Focal()
+        other.fx = card["intrinsics"] and card["intrinsics"]["fx"]
+        return other
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Refuse to read without it."""
+        if self.fx is None:
+            raise DataError("the card says no intrinsics")
+        image = super().load(files)
+        return replace(image, data=image.data * np.float32(self.fx))
+
+
+def with_focal() -> Registry:
+    """The built-in parts and the sensor above."""
+    base = registry()
+    kinds = (
+        ("modality", base.modality, base.modality_names),
+        ("foundation model", base.foundation, base.foundation_names),
+        ("transfer layer", base.transfer_layer, base.transfer_layer_names),
+        ("tuner", base.tuner, base.tuner_names),
+    )
+    items = [(kind, get(name), "simmat") for kind, get, names in kinds for name in names]
+    return Registry((), [*items, ("modality", Focal(), "test")])  # type: ignore[arg-type, list-item]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = gray_set(tmp_path_factory.mktemp("data") / "set")
+    (root / "card.toml").write_text('format = 1\nregions = "instances"\n' + CAMERA)
+    return root
+
+
+def test_the_card_reaches_the_sensor_in_training_scoring_and_prediction(data: Path, tmp_path: Path) -> None:
+    """Intrinsics that only training knew would make every prediction wrong or impossible."""
+    installed = with_focal()
+    trained = training.train(config(data, tmp_path / "run", modality="focal", steps=2, val_every=1), installed)
+    bundle = load_bundle(trained, installed)
+    assert evaluate_bundle(bundle, data)[0].objects
+    picture = data / "images/s0.png"
+    seen = predict(bundle, {"gray": picture}, Prompt.points([(14, 20)])).image
+    np.testing.assert_array_equal(seen.data, 50 * Gray().load({"gray": picture}).data)
+
+
+def test_a_data_set_without_a_card_is_scored_with_the_camera_of_the_bundle(data: Path, tmp_path: Path) -> None:
+    """As with the region rule: what nobody says is as it was in training."""
+    installed = with_focal()
+    trained = training.train(config(data, tmp_path / "run", modality="focal", steps=1), installed)
+    bare = gray_set(tmp_path / "bare")
+    (bare / "card.toml").unlink()
+    assert evaluate_bundle(load_bundle(trained, installed), bare)[0].objects
+
+
+def test_the_cameras_of_two_data_sets_do_not_mix(data: Path, tmp_path: Path) -> None:
+    """An installed sensor is shared; configuring it in place would change the other data set's values."""
+    sensor = Focal()
+    first = open_dataset(data, sensor, {})
+    second = open_dataset(gray_set(tmp_path / "other"), sensor, {})
+    first.image(first.samples[0])
+    with pytest.raises(DataError, match="no intrinsics"):
+        second.image(second.samples[0])
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [SelectedChannels(Focal(), [0]), ComposedModality([Focal(), Planes()])],
+    ids=["picked channels", "composed"],
+)
+def test_wrapped_sensors_are_configured_too(wrapped: ModalityAdapter) -> None:
+    """`rgb+hha` and `--channels` must work like the sensor alone."""
+    ready = wrapped.configured({"intrinsics": {"fx": 7.0, "fy": 7.0, "cx": 0.0, "cy": 0.0}})
+    inner = ready.base if isinstance(ready, SelectedChannels) else ready.parts[0]  # type: ignore[attr-defined]
+    assert inner.fx == 7.0
+    assert (ready.name, ready.source_names()) == (wrapped.name, wrapped.source_names())
+
+
+def test_a_sensor_that_needs_no_card_is_left_as_it_is(tmp_path: Path) -> None:
+    """Most sensors do not care."""
+    sensor = Planes()
+    assert open_dataset(folder_of(tmp_path, 3), sensor, {"regions": "instances"}).adapter is sensor
