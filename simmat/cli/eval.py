@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simmat.cli.common import load_registry, print_json, print_table
-from simmat.cli.options import data_options, checkpoint_option, device_option
+from simmat.cli.options import checkpoint_option, data_options, device_option
 
 if TYPE_CHECKING:
     from simmat.bundle import Bundle
@@ -45,8 +45,8 @@ def command(
     from tqdm import tqdm
 
     from simmat.bundle import load_bundle
-    from simmat.nn.device import pick_device
     from simmat.evaluation import evaluate_bundle
+    from simmat.nn.device import pick_device
 
     registry = load_registry()
     loaded = load_bundle(bundle, registry, checkpoint=checkpoint, device=pick_device(device))

@@ -57,8 +57,8 @@ def command(
     prompt = _prompt(point, negative, box)
 
     from simmat.bundle import load_bundle
-    from simmat.nn.device import pick_device
     from simmat.files import check_writable
+    from simmat.nn.device import pick_device
     from simmat.prediction import predict
 
     check_writable(out)
