@@ -73,7 +73,10 @@ def _channels(value: Any) -> Any:
 def _absolute(path: Path) -> Path:
     if "\0" in str(path) or any("\ud800" <= letter <= "\udfff" for letter in str(path)):
         raise ValueError("must be a path that can be written as UTF-8 text")
-    return path.expanduser().absolute()
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:  # ~name of a user that is not there
+        raise ValueError("must begin with a home folder that exists") from error
 
 
 def _device(value: str) -> str:
@@ -255,8 +258,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     for key in _PATHS:
-        if isinstance(value := values.get(key), str):
-            values[key] = str(path.absolute().parent / Path(value).expanduser())
+        if isinstance(value := values.get(key), str) and not value.startswith("~"):
+            values[key] = str(path.absolute().parent / value)
     return values
 
 

@@ -55,7 +55,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         OutputError: the file cannot be written there.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}")
+    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}")
     with _output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():

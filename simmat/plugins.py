@@ -14,7 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,8 +131,10 @@ def _not_installed(wanted: Iterable[str], found: Sequence[_Candidate]) -> list[P
 
 
 def _candidate(entry_point: importlib.metadata.EntryPoint) -> _Candidate:
-    distribution = entry_point.dist
-    name, version = (distribution.name, distribution.version) if distribution is not None else ("", "")
+    name = version = None
+    with suppress(Exception):  # a package whose metadata is damaged may still work, and must not stop the others
+        if entry_point.dist is not None:
+            name, version = entry_point.dist.name, entry_point.dist.version
     return _Candidate(entry_point.name, name or "unknown package", version or "", entry_point)
 
 

@@ -121,6 +121,14 @@ def test_relative_paths_of_a_file_are_relative_to_the_file(tmp_path: Path, monke
     assert config.out == tmp_path / "run"
 
 
+def test_a_home_folder_is_found_in_a_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """~ is the shell's, and no shell reads the file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = toml(tmp_path, 'data = "~/set"\nnodata = 0\n')
+    assert load_config(path, {"modality": "rgb", "out": Path("run")}).data == tmp_path / "set"
+    assert "--data must begin with a home folder that exists" in message(None, {**NEEDED, "data": Path("~no-one/x")})
+
+
 def test_bad_toml_is_named_with_line_and_column(tmp_path: Path) -> None:
     """The user must find the place without guessing."""
     path = toml(tmp_path, 'modality = "rgb"\nlr = = 3\n')

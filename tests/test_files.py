@@ -61,6 +61,13 @@ def test_the_temporary_name_keeps_the_ending_and_the_folder(tmp_path: Path) -> N
         temporary.write_bytes(b"x")
 
 
+def test_a_long_name_in_any_script_can_be_written(tmp_path: Path) -> None:
+    """The temporary name is longer than the name, and file systems count bytes."""
+    target = tmp_path / f"{'文' * 80}.png"
+    atomic_write_bytes(target, b"x")
+    assert target.read_bytes() == b"x"
+
+
 def test_written_text_is_utf8_with_line_feeds(tmp_path: Path) -> None:
     """The same run writes the same bytes on every system."""
     atomic_write_text(tmp_path / "a.txt", "µm\n")

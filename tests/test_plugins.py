@@ -170,6 +170,19 @@ def test_a_broken_plugin_says_why_and_stops_nobody(install: Install, source: str
     assert "bad" not in registry.modality_names
 
 
+def test_a_package_with_damaged_metadata_stops_nobody(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-removed packages lie on many machines."""
+    folder = install("simmat-plugin-x", good("x"))
+
+    def damaged(self: importlib.metadata.Distribution) -> str:
+        raise KeyError("Version")
+
+    monkeypatch.setattr(importlib.metadata.Distribution, "version", property(damaged))
+    registry = load(folder)
+    assert report(registry, "simmat_plugin_x").distribution == "unknown package"
+    assert registry.modality("x").name == "x"
+
+
 def test_all_problems_of_a_plugin_are_said_at_once(install: Install) -> None:
     """An author mends them in one go."""
     source = good("bad").replace("[Adapter()]", "[7, 'x']") + "\n    @hookimpl\n    def simmat_tuners(): return 3\n"
@@ -295,7 +308,8 @@ def test_names_joined_by_plus_are_composed(install: Install) -> None:
     [
         ("rgbb", "did you mean 'rgb'?"),
         ("thermal", "pip install simmat-plugin-thermal"),
-        ("polarization", "pip install simmat-plugin-polarization"),
+        ("polarization-mosaic", "pip install simmat-plugin-polarization"),
+        ("hha", "pip install simmat-plugin-depth"),
         ("sonar", "pip install simmat-plugin-<name>"),
     ],
 )
