@@ -13,6 +13,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 
 PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
 # Extras of plugins that their tests need.
+EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-thermal := [flir]
 STAMP := $(VENV)/.simmat-installed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,15 +18,11 @@ SLOW_SECONDS = 0.5
 
 KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "modality": {
+        "hha": "simmat-plugin-depth",
         **{
             name: f"simmat-plugin-{name}"
             for name in ("thermal", "depth", "polarization", "nir", "multispectral", "sar")
         },
-        **dict.fromkeys(("hha", "hha-level"), "simmat-plugin-depth"),
-        **dict.fromkeys(
-            ("polarization-mosaic", "polarization-aolp-dolp", "polarization-aolp-dolp-deg", "polarization-aims"),
-            "simmat-plugin-polarization",
-        ),
     },
     "foundation model": {
         "lite": "simmat-plugin-lite",
@@ -35,7 +32,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "transfer layer": {},
     "tuner": {},
 }
-"""Which package brings a name that is not installed; for `timm/NAME` what stands before the slash counts."""
+"""Which package brings a name that is not installed; of `timm/NAME` and `depth-mm` the part before the mark counts."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,7 @@ class Registry:
         return claims[0][0]
 
     def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
-        known, family = KNOWN_PLUGINS[kind], name.partition("/")[0]
+        known, family = KNOWN_PLUGINS[kind], re.split("[/-]", name)[0]
         hints = [f"A plugin brings it: pip install {known[family]}"] if family in known else []
         if not hints and kind == "modality":
             hints.append("Others: pip install simmat-plugin-<name>")
