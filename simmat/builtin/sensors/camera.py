@@ -1,7 +1,7 @@
 """What a visible-light camera sees of a synthetic scene.
 
-Lambert and Blinn-Phong shading under a sun and a sky, glass that mirrors by Fresnel (Schlick's approximation),
-automatic exposure, lens blur, shot and read noise, the sRGB curve (IEC 61966-2-1), 8 bits.
+The light that the scene reflects (`simmat.scene.shading`), automatic exposure, lens blur, shot and read noise, the
+sRGB curve (IEC 61966-2-1), 8 bits.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from simmat.scene import Scene, Surface
+from simmat.scene.shading import Bands, radiance
 
 Array = npt.NDArray[np.float64]
 
@@ -23,51 +24,25 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. 709
 
 def rgb_counts(scene: Scene, rng: np.random.Generator) -> Array:
     """Return (3, H, W) whole sRGB counts 0 to 255 of a colour camera."""
-    exposed, gain = _exposed(scene, radiance(scene))
+    exposed, gain = _exposed(scene, visible_radiance(scene))
     return _develop(exposed, gain, rng)
 
 
 def gray_counts(scene: Scene, rng: np.random.Generator) -> Array:
     """Return (1, H, W) whole counts 0 to 255 of a monochrome camera, which sees Rec. 709 luminance."""
-    luminance = np.einsum("c,chw->hw", _LUMINANCE, radiance(scene))[None]  # (1, H, W)
+    luminance = np.einsum("c,chw->hw", _LUMINANCE, visible_radiance(scene))[None]  # (1, H, W)
     exposed, gain = _exposed(scene, luminance)
     return _develop(exposed, gain, rng)
 
 
-def radiance(scene: Scene) -> Array:
-    """Return (3, H, W) linear radiance; 1 is a white surface under an irradiance of 1."""
-    front = _shade(scene, scene.surface)
-    clear = scene.of_material("transmits_visible").astype(np.float64)
-    if not clear.any():
-        return front
-    back = _shade(scene, scene.behind)
-    mirrored = _fresnel(scene)[None] * np.asarray(scene.light.ambient_rgb)[:, None, None] * 1.5  # (3, H, W)
-    return np.where(clear > 0, front + clear * (1 - _fresnel(scene)) * back + mirrored, front)
-
-
-def _shade(scene: Scene, surface: Surface) -> Array:
-    """Return (3, H, W) radiance of one layer of surfaces."""
+def visible_radiance(scene: Scene) -> Array:
+    """Return (3, H, W) linear radiance in red, green and blue; 1 is a white surface under an irradiance of 1."""
     light = scene.light
-    sun, view = np.asarray(light.sun_direction), scene.toward_camera().astype(np.float64)
-    normal = surface.normal.astype(np.float64)
-    facing = np.einsum("c,chw->hw", sun, normal).clip(0, 1) * surface.sunlit
-    sun_rgb, ambient = (np.asarray(values)[:, None, None] for values in (light.sun_rgb, light.ambient_rgb))
-    albedo = scene.of_material("albedo_rgb", surface).astype(np.float64) * surface.texture
-    diffuse = albedo * (sun_rgb * facing + ambient * surface.sky_view)
-    half = sun[:, None, None] + view
-    half /= np.maximum(np.linalg.norm(half, axis=0), 1e-9)
-    rough = scene.of_material("roughness", surface).astype(np.float64)
-    power = 2 / np.maximum(rough, 0.03) ** 2
-    glint = np.einsum("chw,chw->hw", half, normal).clip(0, 1) ** power * surface.sunlit * (1 - rough) ** 2
-    mirror = (1 - rough) ** 2 * _fresnel(scene, surface)  # what a glossy surface shows of sky and surroundings
-    up = np.asarray(light.up)
-    mirrored_up = 2 * np.einsum("chw,chw->hw", normal, view) * np.einsum("c,chw->hw", up, normal) - np.einsum(
-        "c,chw->hw", up, view
-    )
-    around = ambient * np.where(mirrored_up > 0, 1.3 + 0.9 * mirrored_up, 0.5)
-    shaded = diffuse + 0.35 * glint * sun_rgb + mirror * around
-    is_sky = ~np.isfinite(surface.depth_m)
-    return np.where(is_sky, _sky(scene), shaded)
+
+    def albedo(surface: Surface) -> Array:
+        return scene.of_material("albedo_rgb", surface).astype(np.float64)
+
+    return radiance(scene, Bands(albedo, np.asarray(light.sun_rgb), np.asarray(light.ambient_rgb), _sky(scene)))
 
 
 def _sky(scene: Scene) -> Array:
@@ -83,16 +58,6 @@ def _sky(scene: Scene) -> Array:
     warmth = scene.surface.temperature_k - np.where(np.isfinite(scene.surface.depth_m), np.inf, 0)
     cloud = ((warmth - light.sky_k) / max(light.air_k - light.sky_k, 1.0)).clip(0, 1) ** 2
     return np.asarray(level * ((1 - cloud) * (mix * blue + (1 - mix) * pale) + cloud * pale))
-
-
-def _fresnel(scene: Scene, surface: Surface | None = None) -> Array:
-    """Return (H, W) reflectance by Schlick's approximation, with n and k at normal view."""
-    layer = surface or scene.surface
-    n = scene.of_material("refractive_index", layer).astype(np.float64)
-    k = scene.of_material("extinction", layer).astype(np.float64)
-    straight = ((n - 1) ** 2 + k**2) / ((n + 1) ** 2 + k**2)
-    cosine = np.einsum("chw,chw->hw", layer.normal, scene.toward_camera()).clip(0, 1)
-    return np.asarray(straight + (1 - straight) * (1 - cosine) ** 5)
 
 
 def _exposed(scene: Scene, linear: Array) -> tuple[Array, float]:
