@@ -129,7 +129,9 @@ class TrainConfig(BaseModel):
     checkpoint: AbsolutePath | None = Field(None, description="Weight file of the foundation model.")
     from_scratch: bool = Field(False, description="Random foundation weights instead of pretrained ones.")
 
-    channels: Channels | None = Field(None, description="Channels to use, by name or 0-based index; all by default.")
+    channels: Channels | None = Field(
+        None, description="Channels to use, by name, index from 0, or wavelength (665nm); all by default."
+    )
     regions: RegionRule | None = Field(None, description="What a region is; by default as the data card says.")
     min_region: int | None = Field(None, ge=1, description="Smallest region that counts, in pixels.")
     nodata: float | None = Field(None, description="Sensor value that means no measurement.")

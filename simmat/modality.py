@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from simmat.errors import ConfigError, DataError, nearest
-from simmat.types import Channel, SensorImage
+from simmat.errors import ConfigError, DataError
+from simmat.picking import pick_channels
+from simmat.types import BoolArray, Channel, Georeference, SensorImage
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
 
 Axis = Literal["horizontal", "vertical"]
+
+_SAME_PLACE_PX = 0.01  # programs round the corners of one grid differently
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,24 @@ class ModalityAdapter(ABC):
         """
         raise ConfigError(f"modality {self.name!r} cannot write files: its plugin defines no save()")
 
+    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
+        """Write a predicted mask as a file that keeps its place on the earth; default: write nothing.
+
+        `simmat predict` asks for it where the loaded image has a georeference.
+
+        Args:
+            mask: (H, W) of the original image.
+            georeference: of the original image.
+            path: the file to write, without ending; the adapter adds that of its format.
+
+        Returns:
+            The file written, or None.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        return None
+
     def source_names(self) -> tuple[str, ...]:
         """The names of `sources`, reference first."""
         return tuple(source.name for source in self.sources)
@@ -179,33 +200,9 @@ class SelectedChannels(ModalityAdapter):
         """As the base adapter: all planes."""
         self.base.save(image, files)
 
-
-def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, origin: str = "") -> list[int]:
-    """Turn channel names and 0-based indices into indices.
-
-    Raises:
-        ConfigError: an unknown name (the nearest is named), an index out of range, or one twice.
-    """
-    names = [channel.name for channel in channels]
-    where = f"{origin}: " if origin else ""
-    found: list[int] = []
-    for pick in picks:
-        text = str(pick).strip()
-        if text in names:
-            found.append(names.index(text))
-        elif text.lstrip("-").isdigit():
-            index = int(text)
-            if not 0 <= index < len(names):
-                raise ConfigError(f"{where}no channel {index}; there are {len(names)}: 0 to {len(names) - 1} ({names})")
-            found.append(index)
-        else:
-            guess = nearest(text, names)
-            raise ConfigError(
-                f"{where}no channel {text!r}" + (f"; did you mean {guess!r}?" if guess else ".") + f" Channels: {names}"
-            )
-    if len(set(found)) != len(found):
-        raise ConfigError(f"{where}a channel is picked twice in {list(picks)}")
-    return found
+    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
+        """As the base adapter."""
+        return self.base.save_mask(mask, georeference, path)
 
 
 class ComposedModality(ModalityAdapter):
@@ -263,6 +260,11 @@ class ComposedModality(ModalityAdapter):
         for index, (part, piece) in enumerate(self._pieces(image)):
             part.save(piece, self._files_of(index, files))
 
+    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
+        """The first part that can write it does: all share one pixel grid."""
+        written = (part.save_mask(mask, georeference, path) for part in self.parts)
+        return next((file for file in written if file is not None), None)
+
     def _files_of(self, index: int, files: Mapping[str, Path]) -> dict[str, Path]:
         return {own: files[joined] for own, joined in self._sources[index].items()}
 
@@ -287,7 +289,7 @@ class ComposedModality(ModalityAdapter):
             np.concatenate([image.valid for image in images]),
             self._joined([image.channels for image in images]),
             first.origin,
-            first.georeference,
+            _common_georeference(images),
         )
 
     def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
@@ -301,6 +303,23 @@ class ComposedModality(ModalityAdapter):
             pieces.append((part, replace(piece, channels=own)))
             start += count
         return pieces
+
+
+def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
+    """Return the place on the earth that any of the images states; two that lie apart raise DataError."""
+    placed = [(image.origin, image.georeference) for image in images if image.georeference is not None]
+    if not placed:
+        return None
+    (origin, first), *others = placed
+    pixel = max(abs(value) for value in (*first.transform[:2], *first.transform[3:5]))
+    for other_origin, other in others:
+        apart = max(abs(a - b) for a, b in zip(first.transform, other.transform, strict=True))
+        if apart > _SAME_PLACE_PX * pixel:
+            raise DataError(
+                f"{other_origin}: its place on the earth {other.transform} is not that of {origin} {first.transform}; "
+                "all sources of a sample must share one pixel grid"
+            )
+    return first
 
 
 def _unique(owners: Sequence[str], groups: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -52,7 +52,8 @@ def command(
     """Segment what the prompt means in each of FILES with BUNDLE.
 
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and
-    NAME.json (score, prompt, size). Pixels count from the top-left corner: X is the column, Y the row.
+    NAME.json (score, prompt, size); where the file says its place on the earth and the sensor's plugin can write it,
+    NAME_mask.tif keeps it. Pixels count from the top-left corner: X is the column, Y the row.
     """
     prompt = _prompt(point, negative, box)
 
@@ -68,6 +69,8 @@ def command(
     done = [(name, predict(loaded, sources, prompt, choice=choice)) for name, sources in samples.items()]  # type: ignore[arg-type]
     for name, prediction in done:
         _write(out, name, prediction, prompt, samples[name], bundle)
+        if prediction.georeference is not None:
+            loaded.adapter.save_mask(prediction.mask, prediction.georeference, out / f"{name}_mask")
         pixels = int(prediction.mask.sum())
         click.echo(f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px")
 

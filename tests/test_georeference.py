@@ -1,0 +1,89 @@
+"""A place on the earth travels from the file through composition to the predicted mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import config, gray_set, registry
+
+from simmat.bundle import load_bundle
+from simmat.cli import predict as predict_command
+from simmat.cli import run
+from simmat.errors import DataError
+from simmat.modality import ComposedModality, ModalityAdapter, SelectedChannels, Source
+from simmat.training import train
+from simmat.types import BoolArray, Channel, Georeference, SensorImage
+
+PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 4500000.0))
+MOVED = Georeference("EPSG:32632", (10.0, 0.0, 500010.0, 0.0, -10.0, 4500000.0))
+
+
+class Placed(ModalityAdapter):
+    """A sensor whose images lie somewhere, and which writes masks as text."""
+
+    description = "test"
+
+    def __init__(self, name: str, place: Georeference | None, ending: str = ".txt") -> None:
+        self.name, self.place, self.ending = name, place, ending
+        self.sources = (Source(name, (".png",)),)
+        self.channels = (Channel(name, "counts", "count"),)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        return SensorImage.from_planes(np.ones((1, 2, 3)), self.channels, georeference=self.place)
+
+    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
+        if self.place is None:
+            return None
+        written = path.with_name(path.name + self.ending)
+        written.write_text(f"{int(mask.sum())} {georeference.crs}")
+        return written
+
+
+def both(first: Georeference | None, second: Georeference | None) -> tuple[ComposedModality, dict[str, Path]]:
+    """Return the composition of two sensors at these places, and files for it."""
+    return ComposedModality([Placed("a", first), Placed("b", second)]), {"a": Path("a"), "b": Path("b")}
+
+
+def test_a_composition_lies_where_any_of_its_parts_says() -> None:
+    """Colour pictures state no place; the satellite's grid is theirs too."""
+    sensor, files = both(None, PLACE)
+    assert sensor.load(files).georeference == PLACE
+
+
+def test_parts_that_lie_apart_are_refused() -> None:
+    """One pixel off on the ground is one pixel off in every mask."""
+    sensor, files = both(PLACE, MOVED)
+    with pytest.raises(DataError, match="must share one pixel grid"):
+        sensor.load(files)
+
+
+def test_a_mask_is_written_by_the_part_that_can(tmp_path: Path) -> None:
+    """Picked channels and compositions hide the sensor that knows the format."""
+    sensor, _ = both(None, PLACE)
+    written = SelectedChannels(sensor, ["b"]).save_mask(np.ones((2, 3), dtype=bool), PLACE, tmp_path / "x_mask")
+    assert written == tmp_path / "x_mask.txt"
+    assert written.read_text() == "6 EPSG:32632"
+
+
+def test_predict_asks_the_sensor_for_a_mask_that_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The core knows no GIS format; the sensor's plugin does."""
+    data = gray_set(tmp_path / "data")
+    train(config(data, tmp_path / "run", steps=1), registry())
+    sensor = type(load_bundle(tmp_path / "run" / "bundle", registry()).adapter)
+    plain = sensor.load
+
+    def placed(self: ModalityAdapter, files: Mapping[str, Path]) -> SensorImage:
+        image = plain(self, files)
+        return SensorImage(image.data, image.valid, image.channels, image.origin, PLACE)
+
+    monkeypatch.setattr(sensor, "load", placed)
+    monkeypatch.setattr(sensor, "save_mask", Placed("a", PLACE).save_mask)
+    monkeypatch.setattr(predict_command, "load_registry", registry)
+    words = ["predict", str(tmp_path / "run/bundle"), str(data / "images/s0.png"), "--point", "20,20"]
+    assert run([*words, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert (tmp_path / "out/s0_mask.txt").read_text().endswith("EPSG:32632")

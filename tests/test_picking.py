@@ -1,0 +1,43 @@
+"""`--channels` means bands by name, by index and by wavelength."""
+
+from __future__ import annotations
+
+import pytest
+
+from simmat.errors import ConfigError
+from simmat.picking import pick_channels
+from simmat.types import Channel
+
+CHANNELS = tuple(
+    Channel(name, "reflectance", "1", wavelength_um=centre)
+    for name, centre in (("blue", 0.49), ("red", 0.665), ("nir", 0.842), ("nir08", 0.865), ("quality", None))
+)
+
+
+def test_names_indices_and_wavelengths_can_be_mixed() -> None:
+    """People know a band by its name, a program by its place, a spectroscopist by its wavelength."""
+    assert pick_channels(CHANNELS, ["nir", 0, "665nm"]) == [2, 0, 1]
+
+
+@pytest.mark.parametrize(("text", "index"), [("0.86um", 3), ("0.86 µm", 3), ("845nm", 2), ("500nm", 0)])
+def test_a_wavelength_means_the_nearest_band(text: str, index: int) -> None:
+    """Cameras of one kind differ by some nanometres."""
+    assert pick_channels(CHANNELS, [text]) == [index]
+
+
+def test_a_wavelength_that_no_band_is_near_is_refused_with_those_there_are() -> None:
+    """A thermal band is not what a near-infrared one shows."""
+    with pytest.raises(ConfigError, match=r"no channel within 5 % of 1\.6 um; there are blue 0\.49 um, red 0\.665 um"):
+        pick_channels(CHANNELS, ["1.6um"])
+
+
+def test_a_wavelength_needs_bands_that_state_theirs() -> None:
+    """Nothing is guessed from the order of planes."""
+    with pytest.raises(ConfigError, match=r"no channel states its wavelength; pick by name or index: \['quality'\]"):
+        pick_channels(CHANNELS[4:], ["665nm"])
+
+
+def test_a_band_named_twice_in_different_ways_is_refused() -> None:
+    """It would count double."""
+    with pytest.raises(ConfigError, match="a channel is picked twice"):
+        pick_channels(CHANNELS, ["red", "665nm"])
