@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.scene import Scene, Surface
-from simmat.scene.shading import Bands, radiance
+from simmat.scene import Scene
+from simmat.scene.shading import radiance
+from simmat.scene.spectrum import optical_bands
 
 Array = npt.NDArray[np.float64]
 
@@ -37,27 +38,7 @@ def gray_counts(scene: Scene, rng: np.random.Generator) -> Array:
 
 def visible_radiance(scene: Scene) -> Array:
     """Return (3, H, W) linear radiance in red, green and blue; 1 is a white surface under an irradiance of 1."""
-    light = scene.light
-
-    def albedo(surface: Surface) -> Array:
-        return scene.of_material("albedo_rgb", surface).astype(np.float64)
-
-    return radiance(scene, Bands(albedo, np.asarray(light.sun_rgb), np.asarray(light.ambient_rgb), _sky(scene)))
-
-
-def _sky(scene: Scene) -> Array:
-    """Return (3, H, W) radiance of the sky: paler toward the horizon; grey where the sun is behind clouds."""
-    light = scene.light
-    up = np.einsum("c,chw->hw", np.asarray(light.up), -scene.toward_camera().astype(np.float64)).clip(0, 1)
-    clear = max(light.sun_rgb) > 0.3
-    blue = np.array([0.45, 0.68, 1.0] if clear else [0.9, 0.95, 1.0])[:, None, None]
-    pale = np.array([0.95, 0.98, 1.0])[:, None, None]
-    mix = (up * 2.2).clip(0, 1)
-    level = 2.2 * float(np.mean(light.ambient_rgb))
-    # Clouds are warm in the long-wave sky; the same field makes them white here.
-    warmth = scene.surface.temperature_k - np.where(np.isfinite(scene.surface.depth_m), np.inf, 0)
-    cloud = ((warmth - light.sky_k) / max(light.air_k - light.sky_k, 1.0)).clip(0, 1) ** 2
-    return np.asarray(level * ((1 - cloud) * (mix * blue + (1 - mix) * pale) + cloud * pale))
+    return radiance(scene, optical_bands(scene, ("red", "green", "blue")))
 
 
 def _exposed(scene: Scene, linear: Array) -> tuple[Array, float]:

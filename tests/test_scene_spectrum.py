@@ -1,0 +1,53 @@
+"""Infrared light in scenes: what is bright, what is dark, and how deep the shadows are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simmat.errors import ConfigError
+from simmat.scene import CLASSES, Scene
+from simmat.scene.noise import Noise
+from simmat.scene.render import Stage, render
+from simmat.scene.shading import radiance
+from simmat.scene.spectrum import BANDS, optical_bands
+from simmat.scene.worlds import outdoors
+
+SIZE_HW = (48, 64)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    worlds = (outdoors(np.random.default_rng(seed)) for seed in range(200))
+    world = next(
+        w for w in worlds if max(w.light.sun_rgb) > 0.5 and any(thing.class_name == "plant" for thing in w.things)
+    )
+    return render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+
+
+def test_leaves_are_bright_in_the_near_infrared_and_dark_in_red(scene: Scene) -> None:
+    """The red edge of chlorophyll is what every vegetation index lives on."""
+    plants = scene.class_id == CLASSES.index("plant")
+    red, nir = radiance(scene, optical_bands(scene, ("red", "nir")))
+    assert nir[plants].mean() > 4 * red[plants].mean()
+
+
+def test_the_clear_sky_darkens_toward_long_waves(scene: Scene) -> None:
+    """Rayleigh scattering: the blue sky is all but black at 2.2 um."""
+    sky = ~np.isfinite(scene.surface.depth_m)
+    levels = radiance(scene, optical_bands(scene, tuple(BANDS)))[:, sky].mean(axis=1)
+    assert sky.any()
+    assert (np.diff(levels) < 0).all()
+
+
+def test_shadows_are_deeper_in_the_infrared(scene: Scene) -> None:
+    """They are lit by the sky alone, which has little infrared."""
+    bands = optical_bands(scene, ("red", "nir", "swir1"))
+    share = bands.ambient / (bands.sun + bands.ambient)
+    assert share[0] > share[1] > share[2]
+
+
+def test_an_unknown_band_is_refused_with_those_there_are(scene: Scene) -> None:
+    """A misspelt band must not become another one."""
+    with pytest.raises(ConfigError, match=r"no optical band \['swir3'\]; they have \['blue'"):
+        optical_bands(scene, ("nir", "swir3"))
