@@ -21,7 +21,7 @@ from simmat.data.augment import Augmentation
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.pipeline import Pipeline
-from simmat.data.regions import Label
+from simmat.data.regions import Label, Region
 from simmat.errors import DataError
 from simmat.geometry import Frame
 from simmat.nn.resize import resize_planes
@@ -86,7 +86,10 @@ class TrainingItems(TorchDataset[Batch]):
         image, label = self.augmentation(image, label, self.pipeline.adapter, rng)
         prepared = self.pipeline(image)
         ignore = ~prepared.content | (_resized(label.ignore[None], prepared.frame)[0] > 0.5)
-        targets = self._targets(label, prepared.frame, rng)
+        if not (regions := visible_regions(label)):
+            # Augmentation hid them all: a shape is needed, but nothing of this image counts.
+            regions, ignore = label.regions, torch.ones_like(ignore)
+        targets = self._targets(regions, label.size_hw, prepared.frame, rng)
         points = np.stack([_click(target, rng) for target in targets])
         size_hw = (self.pipeline.size, self.pipeline.size)
         boxes = np.stack([jitter_box(tight_box(target), size_hw, rng) for target in targets])
@@ -103,17 +106,31 @@ class TrainingItems(TorchDataset[Batch]):
             ),
         )
 
-    def _targets(self, label: Label, frame: Frame, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    def _targets(
+        self, regions: Sequence[Region], size_hw: tuple[int, int], frame: Frame, rng: np.random.Generator
+    ) -> npt.NDArray[np.bool_]:
         """Draw P regions, each once before any comes again, and bring them to the input: (P, S, S)."""
-        count = len(label.regions)
+        count = len(regions)
         order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
         picked = {int(index): None for index in order}
-        masks = np.stack([label.regions[index].mask(label.size_hw) for index in picked])
+        masks = np.stack([regions[index].mask(size_hw) for index in picked])
         resized = _resized(masks, frame).numpy()  # (distinct, S, S) in 0..1
         # A region thinner than an input pixel keeps its strongest pixels, so that every prompt has a target.
         bar = np.minimum(0.5, resized.max(axis=(1, 2)) * 0.999)
         binary = dict(zip(picked, resized > bar[:, None, None], strict=True))
         return np.stack([binary[int(index)] for index in order])
+
+
+def visible_regions(label: Label) -> tuple[Region, ...]:
+    """Return the regions of which at least one pixel counts."""
+    if not label.ignore.any():
+        return label.regions
+    return tuple(region for region in label.regions if (region.crop & ~label.ignore[_window(region)]).any())
+
+
+def _window(region: Region) -> tuple[slice, slice]:
+    y0, x0, y1, x1 = region.box
+    return slice(y0, y1), slice(x0, x1)
 
 
 def _resized(masks: npt.NDArray[np.bool_], frame: Frame) -> Tensor:
@@ -139,7 +156,7 @@ def trainable_samples(dataset: Dataset, samples: Sequence[Sample]) -> tuple[Samp
     Raises:
         DataError: none has.
     """
-    kept = tuple(sample for sample in samples if dataset.label(sample).regions)
+    kept = tuple(sample for sample in samples if visible_regions(dataset.label(sample)))
     if not kept:
         raise DataError(
             f"{dataset.root}: no training sample has a region of at least {dataset.card.min_region} px; "

@@ -1,0 +1,96 @@
+"""Training items: what is asked, where, and that it depends on the position in the run alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import config, gray_set, registry
+
+from simmat.data.batches import TrainingItems, collate, visible_regions
+from simmat.data.regions import Label, region_from_mask
+from simmat.training.setup import prepare
+from simmat.training.watch import Watcher
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> TrainingItems:
+    root = tmp_path_factory.mktemp("batches")
+    settings = config(gray_set(root / "set"), root / "run", prompts_per_image=3)
+    return prepare(settings, registry(), Watcher()).items()
+
+
+def test_an_item_depends_on_its_position_alone(items: TrainingItems) -> None:
+    """A resumed run starts in the middle, and must see what it would have seen."""
+    first = [items[position] for position in (3, 4, 5)]
+    again = [items[position] for position in (5, 3, 4)]
+    for one, two in zip(first, [again[1], again[2], again[0]], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not torch.equal(items[3].planes, items[3 + len(items.samples)].planes)
+
+
+def test_every_prompt_points_at_its_region(items: TrainingItems) -> None:
+    """A click beside its target would teach the opposite."""
+    for position in range(6):
+        item = items[position]
+        for target, (x, y), box in zip(item.targets, item.clicks.tolist(), item.boxes, strict=True):
+            assert target[int(y), int(x)]
+            rows, columns = target.nonzero().T
+            assert box[0] <= columns.float().mean() <= box[2]
+            assert box[1] <= rows.float().mean() <= box[3]
+
+
+def test_all_regions_are_asked_before_one_comes_again(items: TrainingItems) -> None:
+    """Three prompts on two discs ask about both."""
+    whole = replace(items, augmentation=type(items.augmentation).none())
+    for position in range(5):
+        shapes = {tuple(target.flatten().nonzero()[:, 0].tolist()) for target in whole[position].targets}
+        assert len(shapes) == 2
+
+
+def test_padding_is_ignored(items: TrainingItems) -> None:
+    """There is no truth outside of the image."""
+    item = items[0]
+    assert item.ignore[~item.content].all()
+
+
+def test_all_items_of_a_step_agree_on_how_to_ask(items: TrainingItems) -> None:
+    """Two processes that ask differently in one step would not train as one."""
+    draws = [float(items[position].step_draw) for position in range(6)]
+    assert draws[0] == draws[1] != draws[2] == draws[3] != draws[4]
+
+
+def test_a_region_thinner_than_a_pixel_keeps_a_target(items: TrainingItems, tmp_path: Path) -> None:
+    """Small objects are what many sensors look for."""
+    data = gray_set(tmp_path / "set", size_hw=(400, 560))
+    for path in (data / "masks").iterdir():
+        mask = np.zeros((400, 560), dtype=np.uint8)
+        mask[100:103, 200] = 1
+        Image.fromarray(mask).save(path)
+    small = prepare(config(data, tmp_path / "run", augment=False), registry(), Watcher()).items()
+    assert all(target.any() for target in small[0].targets)
+
+
+def test_hidden_regions_are_not_asked_about() -> None:
+    """Nothing can be learnt from a region of which no pixel counts."""
+    left, right = np.zeros((2, 4, 8), dtype=bool)
+    left[1:3, :2] = True
+    right[1:3, 5:] = True
+    regions = tuple(region for mask in (left, right) if (region := region_from_mask(mask, None)) is not None)
+    ignore = np.zeros((4, 8), dtype=bool)
+    ignore[:, 4:] = True
+    assert visible_regions(Label((4, 8), regions, ignore)) == regions[:1]
+    assert visible_regions(Label((4, 8), regions, ~ignore)) == regions[1:]
+
+
+def test_batches_stack(items: TrainingItems) -> None:
+    """The shapes are those the docstring gives."""
+    batch = collate([items[0], items[1]])
+    assert batch.planes.shape == (2, 1, 64, 64)
+    assert batch.targets.shape == (2, 3, 64, 64)
+    assert batch.clicks.shape == (2, 3, 2)
+    assert batch.step_draw.shape == (2,)
