@@ -82,7 +82,7 @@ def _reflectance(scene: Scene, name: str, surface: Surface) -> Array:
     colour = BANDS[name].colour
     if colour is None:
         return scene.of_material(f"{name}_reflectance", surface).astype(np.float64)
-    return scene.of_material("albedo_rgb", surface)[colour].astype(np.float64)
+    return np.asarray(scene.of_material("albedo_rgb", surface)[colour], dtype=np.float64)
 
 
 def _is_clear(scene: Scene) -> bool:
