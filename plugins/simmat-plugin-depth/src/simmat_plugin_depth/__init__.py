@@ -1,0 +1,18 @@
+"""Depth cameras for SimMAT, and HHA, the geometry computed from depth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simmat.hookspecs import hookimpl
+from simmat.modality import ModalityAdapter
+from simmat_plugin_depth.depth import DEPTH_MODALITIES
+from simmat_plugin_depth.hha import HHA_MODALITIES
+
+__all__ = ["DEPTH_MODALITIES", "HHA_MODALITIES", "simmat_modalities"]
+
+
+@hookimpl
+def simmat_modalities() -> Iterable[ModalityAdapter]:
+    """Return `depth`, its variants for files whose unit the user states, and `hha`."""
+    return (*DEPTH_MODALITIES, *HHA_MODALITIES)

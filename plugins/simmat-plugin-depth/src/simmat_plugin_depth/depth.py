@@ -1,0 +1,138 @@
+"""`depth`: distance along the optical axis in metres, one plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simmat.errors import ConfigError, DataError
+from simmat.imageio import ImageFile, read_image, require_one_plane, write_image
+from simmat.modality import ModalityAdapter, Source
+from simmat.types import Channel, SensorImage
+from simmat_plugin_depth.exr import read_exr
+from simmat_plugin_depth.units import CENTIMETRE, KITTI, METRE, MILLIMETRE, TUM, Unit, stated_unit, unit_of
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+LEAST_M, MOST_M = 0.001, 300.0
+DEPTH = Channel("depth", "depth", "m", valid_range=(LEAST_M, MOST_M))
+ENDINGS = (".png", ".tif", ".tiff", ".npy", ".exr")
+_NO_RETURN = 65535  # what some cameras write beside 0
+
+
+class Depth(ModalityAdapter):
+    """Metres: as the file states, else 16-bit integers are millimetres and floats are metres.
+
+    Zero, negative, NaN and infinite numbers, 65535 in 16 bits, and what lies beyond 1 mm to 300 m are no returns.
+    """
+
+    name = "depth"
+    description = "depth camera in metres: 16-bit integers are mm, floats m (PNG, TIFF, npy, EXR)"
+    sources = (Source("depth", ENDINGS),)
+    channels = (DEPTH,)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (1, H, W) in metres; a file without a single return in range raises DataError."""
+        image = read_planes(Path(files["depth"]))
+        require_one_plane(image, self.name)
+        return metres_of(image, self.unit_of(image))
+
+    def unit_of(self, image: ImageFile) -> Unit:
+        """Return the unit of a file's numbers."""
+        return unit_of(image)
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return the (1, H, W) metres that a small active stereo camera measures of the scene."""
+        from simmat_plugin_depth.camera import measured_depth_m
+
+        return SensorImage.from_planes(measured_depth_m(scene, rng), self.channels, origin="simulated")
+
+    def written_unit(self, ending: str) -> Unit:
+        """Return the unit that `save` writes to a file of this ending, which is the one `load` takes it for."""
+        return MILLIMETRE if ending == ".png" else METRE
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write a PNG of 16-bit integers, or a TIFF or npy of float32; invalid pixels are 0, or NaN.
+
+        Raises:
+            ConfigError: a depth would not fit into 16 bits, or the file is an EXR.
+        """
+        path = Path(files["depth"])
+        ending = path.suffix.lower()
+        unit = self.written_unit(ending)
+        stored = np.where(image.valid, image.data.astype(np.float64) * unit.per_metre, np.nan)
+        if ending != ".png":
+            write_image(path, stored.astype(np.float32))
+            return
+        counts = np.nan_to_num(np.rint(stored))
+        if counts.max() >= _NO_RETURN:
+            raise ConfigError(
+                f"{path}: 16 bits of {unit.name} hold less than {_NO_RETURN / unit.per_metre:g} m, got "
+                f"{image.data.max():g} m; use .tif"
+            )
+        write_image(path, counts.astype(np.uint16))
+
+
+class StatedDepth(Depth):
+    """Depth files that do not say their unit, whose unit the user knows."""
+
+    def __init__(self, name: str, unit: Unit, words: str) -> None:
+        """Make the variant `name` for files in `unit`, which the description calls `words`."""
+        self.name = name
+        self.unit = unit
+        self.description = f"depth camera whose files hold {words} (PNG, TIFF, npy, EXR)"
+
+    def unit_of(self, image: ImageFile) -> Unit:
+        """Return the stated unit; a file that says another one raises DataError."""
+        said = stated_unit(image)
+        if said is not None and said != self.unit:
+            raise DataError(
+                f"{image.path}: says its unit is {said.name}, but modality {self.name!r} means {self.unit.name}; "
+                "use --modality depth"
+            )
+        return self.unit
+
+    def written_unit(self, ending: str) -> Unit:
+        """Return the stated unit, whatever the file."""
+        return self.unit
+
+
+def read_planes(path: Path) -> ImageFile:
+    """Read an image file of any format that depth comes in."""
+    return read_exr(path) if path.suffix.lower() == ".exr" else read_image(path)
+
+
+def metres_of(image: ImageFile, unit: Unit) -> SensorImage:
+    """Return (1, H, W) metres of a file of one plane.
+
+    Raises:
+        DataError: none of its numbers can be a depth.
+    """
+    stored = image.planes
+    returned = np.isfinite(stored) & (stored.dtype != np.uint16 or stored != _NO_RETURN)
+    if image.valid is not None:
+        returned &= image.valid
+    metres = stored.astype(np.float64) / unit.per_metre
+    found = SensorImage.from_planes(metres, (DEPTH,), valid=returned, origin=str(image.path))
+    if not found.valid.any():
+        finite = metres[np.isfinite(metres)]
+        span = f"{finite.min():.6g} to {finite.max():.6g} m" if finite.size else "no finite number"
+        raise DataError(
+            f"{image.path}: no pixel lies within {LEAST_M:g} to {MOST_M:g} m, got {span}, read in {unit.name}; is its "
+            "unit another one? depth-m, depth-cm, depth-mm, depth-tum and depth-kitti say which"
+        )
+    return found
+
+
+DEPTH_MODALITIES: tuple[ModalityAdapter, ...] = (
+    Depth(),
+    StatedDepth("depth-m", METRE, "metres"),
+    StatedDepth("depth-cm", CENTIMETRE, "centimetres"),
+    StatedDepth("depth-mm", MILLIMETRE, "millimetres"),
+    StatedDepth("depth-tum", TUM, "1/5000 m, as the TUM RGB-D data sets do"),
+    StatedDepth("depth-kitti", KITTI, "1/256 m, as the KITTI depth maps do"),
+)

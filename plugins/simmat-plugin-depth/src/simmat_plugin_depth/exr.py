@@ -1,0 +1,57 @@
+"""Depth in OpenEXR files, through the library OpenEXR that is installed with the extra `exr`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from simmat.errors import DataError
+from simmat.imageio import ImageFile
+from simmat.imageio.values import check_size
+
+_DEPTH_NAMES = ("z", "v", "depth")  # "Z", Blender's "ViewLayer.Depth.Z" and "Depth.V", "depth"
+
+
+def read_exr(path: Path) -> ImageFile:
+    """Read the one channel of an EXR file, or the one that is called depth: the last part of its name is Z, V or depth.
+
+    Returns:
+        (1, H, W) float16 or float32.
+
+    Raises:
+        DataError: OpenEXR is not installed, the file is missing or damaged, or no channel is told to be the depth.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        import OpenEXR
+    except ImportError:
+        raise DataError(
+            f"{path}: to read EXR: pip install 'simmat-plugin-depth[exr]', or store depth as TIFF or npy"
+        ) from None
+    try:
+        with OpenEXR.File(str(path), header_only=True) as opened:
+            low, high = (np.array(corner) for corner in opened.header()["dataWindow"])
+            whole = np.array_equal([low, high], opened.header()["displayWindow"])
+        check_size(path, *(int(length) for length in (high - low + 1)[::-1]))
+        with OpenEXR.File(str(path), separate_channels=True) as opened:
+            channels = {name: np.array(channel.pixels) for name, channel in opened.channels().items()}
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes the library raise whatever comes
+        raise DataError(f"{path}: damaged or cut short, it cannot be read as EXR ({error})") from error
+    if not whole:
+        raise DataError(f"{path}: an EXR that holds only a window of its picture; store the whole picture")
+    return ImageFile(_pick(path, channels)[None], "exr", "gray", path)
+
+
+def _pick(path: Path, channels: dict[str, np.ndarray]) -> np.ndarray:
+    named = [name for name in channels if name.rpartition(".")[2].lower() in _DEPTH_NAMES]
+    picked = list(channels) if len(channels) == 1 else named
+    if len(picked) != 1:
+        raise DataError(f"{path}: which channel is the depth? It holds {sorted(channels)}; store one, called Z")
+    values = channels[picked[0]]
+    if values.ndim != 2 or values.dtype.kind != "f":
+        raise DataError(f"{path}: channel {picked[0]} is {values.dtype} of shape {values.shape}, not one float plane")
+    return values

@@ -1,0 +1,122 @@
+"""`hha`: horizontal disparity, height above ground, angle with gravity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simmat.errors import DataError
+from simmat.imageio import ImageFile, write_image
+from simmat.modality import ModalityAdapter, Source
+from simmat.types import Channel, SensorImage
+from simmat_plugin_depth.depth import MOST_M, metres_of, read_planes
+from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, hha
+from simmat_plugin_depth.units import unit_of
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+PHYSICAL = (
+    Channel("disparity", "horizontal_disparity", "1/m", valid_range=(0.0, 1000.0)),
+    Channel("height", "height_above_ground", "m", valid_range=(-MOST_M, MOST_M)),
+    Channel("angle", "angle_with_gravity", "deg", valid_range=(0.0, 180.0)),
+)
+ENCODED = tuple(replace(channel, unit="count", valid_range=(0.0, 255.0)) for channel in PHYSICAL)
+ENDINGS = (".tif", ".tiff", ".png", ".npy", ".exr")
+
+
+class Hha(ModalityAdapter):
+    """HHA computed from one plane of depth and the card's intrinsics, or read where it was computed before.
+
+    The channels of the loaded image tell which: physical units, or counts of an 8-bit encoding.
+    """
+
+    sources = (Source("hha", ENDINGS),)
+    channels = PHYSICAL
+
+    def __init__(self, name: str, words: str, *, level: bool, camera: Intrinsics | None = None) -> None:
+        """Make the variant `name`.
+
+        Args:
+            name: of the modality.
+            words: how gravity is known, for the description.
+            level: whether up is taken to be against the camera's y axis, instead of estimated.
+            camera: intrinsics, where a data card has said them.
+        """
+        self.name = name
+        self.words = words
+        self.level = level
+        self.camera = camera
+        self.description = f"disparity, height, angle with gravity ({words}): from depth and intrinsics, or precomputed"
+
+    def configured(self, card: Mapping[str, Any]) -> Hha:
+        """Take the camera from the data card."""
+        said = card.get("intrinsics")
+        camera = Intrinsics.from_card(said) if said is not None else None
+        return Hha(self.name, self.words, level=self.level, camera=camera)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (3, H, W).
+
+        One plane is depth, in the units of `depth`, and needs the card's intrinsics. Three planes of floats are
+        disparity in 1/m, height in m and angle in degrees, as `save` writes them. Three planes of 8 bits are counts
+        of an encoding, in the file's order; where all three are 0 nothing was measured.
+        """
+        image = read_planes(Path(files["hha"]))
+        count, dtype = len(image.planes), image.planes.dtype
+        if count == 1:
+            return self._computed(metres_of(image, unit_of(image)), self._known_camera(image.path))
+        if count == 3 and dtype.kind == "f":
+            return SensorImage.from_planes(image.planes, PHYSICAL, valid=image.valid, origin=str(image.path))
+        if count == 3 and dtype == np.uint8:
+            return _encoded(image)
+        raise DataError(
+            f"{image.path}: modality {self.name!r} needs one plane of depth, three planes of 8 bits or three planes "
+            f"of floats, got {count} of {dtype}"
+        )
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return the (3, H, W) HHA of what a depth camera measures of the scene."""
+        from simmat_plugin_depth.depth import Depth
+
+        height, width = scene.size_hw
+        camera = Intrinsics(scene.focal_px, scene.focal_px, (width - 1) / 2, (height - 1) / 2)
+        return self._computed(Depth().simulate(scene, rng), camera)
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write a TIFF or npy of three float32 planes, or counts as 8 bits; invalid pixels are NaN, or 0."""
+        path = Path(files["hha"])
+        if image.channels[0].unit == "count":
+            write_image(path, np.where(image.valid, np.rint(image.data), 0).astype(np.uint8))
+        else:
+            write_image(path, np.where(image.valid, image.data, np.float32(np.nan)))
+
+    def _known_camera(self, path: Path) -> Intrinsics:
+        if self.camera is None:
+            raise DataError(
+                f"{path}: {self.name!r} is computed from depth with the camera's intrinsics, and the data card says "
+                "none; write into card.toml, in pixels:  [intrinsics] fx = …, fy = …, cx = …, cy = … (one a line)"
+            )
+        return self.camera
+
+    def _computed(self, depth: SensorImage, camera: Intrinsics) -> SensorImage:
+        up = np.asarray(LEVEL_UP) if self.level else None
+        planes, valid = hha(depth.data[0].astype(np.float64), depth.valid[0], camera, up)
+        return SensorImage.from_planes(planes, PHYSICAL, valid=valid, origin=depth.origin)
+
+
+def _encoded(image: ImageFile) -> SensorImage:
+    measured = np.broadcast_to(image.planes.any(axis=0), image.planes.shape)
+    if image.valid is not None:
+        measured = measured & image.valid
+    return SensorImage.from_planes(image.planes, ENCODED, valid=measured, origin=str(image.path))
+
+
+HHA_MODALITIES: tuple[ModalityAdapter, ...] = (
+    Hha("hha", "gravity estimated", level=False),
+    Hha("hha-level", "camera held level", level=True),
+)

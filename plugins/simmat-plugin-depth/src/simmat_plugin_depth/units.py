@@ -1,0 +1,71 @@
+"""Which unit a depth file is in: what the file or the user says, else what RGB-D data sets agree on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from simmat.errors import DataError
+from simmat.imageio import ImageFile
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """How stored numbers become metres: `metres = stored / per_metre`."""
+
+    name: str
+    per_metre: float
+
+
+METRE = Unit("m", 1.0)
+CENTIMETRE = Unit("cm", 100.0)
+MILLIMETRE = Unit("mm", 1000.0)
+TUM = Unit("1/5000 m", 5000.0)
+KITTI = Unit("1/256 m", 256.0)
+_BY_NAME = {unit.name: unit for unit in (METRE, CENTIMETRE, MILLIMETRE)}
+
+
+def unit_of(image: ImageFile) -> Unit:
+    """Return the unit of a file's numbers: the one it states, else metres for floats and mm for 16-bit integers.
+
+    Raises:
+        DataError: it states a unit that is not known, or its type has no unit by convention.
+    """
+    said = stated_unit(image)
+    if said is not None:
+        return said
+    dtype = image.planes.dtype
+    if dtype.kind == "f":
+        return METRE
+    if dtype in (np.uint16, np.int16):
+        return MILLIMETRE
+    raise DataError(
+        f"{image.path}: {dtype} numbers have no unit by convention (16-bit integers are millimetres, floats metres); "
+        "if you know it, use --modality depth-m, depth-cm or depth-mm; for a picture of depth without a unit, "
+        "--modality gray"
+    )
+
+
+def stated_unit(image: ImageFile) -> Unit | None:
+    """Return what a TIFF's ImageDescription or a PNG's text "Description" states, as json `{"unit": "mm"}`.
+
+    Returns:
+        None where the file states none.
+
+    Raises:
+        DataError: it states a unit that is not known.
+    """
+    try:
+        values = json.loads(image.description)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or "unit" not in values:
+        return None
+    unit = _BY_NAME.get(values["unit"]) if isinstance(values["unit"], str) else None
+    if unit is None:
+        raise DataError(
+            f"{image.path}: its description states unit {values['unit']!r}; known for depth: {', '.join(_BY_NAME)}"
+        )
+    return unit

@@ -1,0 +1,197 @@
+"""Metres, whatever the file is in; and no return is never a depth."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from simmat_plugin_depth import DEPTH_MODALITIES
+from simmat_plugin_depth.depth import DEPTH, Depth
+
+from simmat.builtin.sensors import Rgb
+from simmat.errors import ConfigError, DataError
+from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.types import SensorImage
+
+ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in DEPTH_MODALITIES}
+METRES = np.array([[0.5, 1.25], [2.5, 10.75]])
+
+
+def load(path: Path, modality: str = "depth") -> SensorImage:
+    """Read one file as a modality."""
+    return ADAPTERS[modality].load({"depth": path})
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy"])
+def test_sixteen_bit_integers_are_millimetres(tmp_path: Path, name: str) -> None:
+    """NYUv2, ScanNet, RealSense and Kinect tools all write so."""
+    stored = np.rint(METRES * 1000).astype(np.uint16)
+    if name == "a.npy":
+        np.save(tmp_path / name, stored)
+    elif name == "a.tif":
+        tifffile.imwrite(tmp_path / name, stored)
+    else:
+        Image.fromarray(stored).save(tmp_path / name)
+    image = load(tmp_path / name)
+    assert image.channels == (DEPTH,)
+    np.testing.assert_allclose(image.data[0], METRES, atol=1e-6)
+
+
+def test_floats_are_metres(tmp_path: Path) -> None:
+    """Renderers and stereo programs write so."""
+    np.save(tmp_path / "a.npy", METRES.astype(np.float32))
+    np.testing.assert_allclose(load(tmp_path / "a.npy").data[0], METRES)
+
+
+def test_what_the_file_states_wins_over_the_convention(tmp_path: Path) -> None:
+    """The file's own word is the best evidence."""
+    stored = np.rint(METRES * 100).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", stored, description='{"unit": "cm"}', metadata=None)
+    np.testing.assert_allclose(load(tmp_path / "a.tif").data[0], METRES)
+
+
+def test_a_unit_that_is_no_length_we_know_is_refused(tmp_path: Path) -> None:
+    """Feet read as metres would pass unseen."""
+    tifffile.imwrite(tmp_path / "a.tif", METRES.astype(np.float32), description='{"unit": "ft"}', metadata=None)
+    with pytest.raises(DataError, match="'ft'; known for depth: m, cm, mm"):
+        load(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("modality", "per_metre"),
+    [("depth-m", 1), ("depth-cm", 100), ("depth-mm", 1000), ("depth-tum", 5000), ("depth-kitti", 256)],
+)
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_the_user_can_state_the_unit(tmp_path: Path, modality: str, per_metre: int, dtype: type) -> None:
+    """TUM and KITTI write 16-bit PNG in units of their own; some write millimetres as floats."""
+    whole = np.array([[1.0, 2.0], [3.0, 11.0]])
+    np.save(tmp_path / "a.npy", (whole * per_metre).astype(dtype))
+    np.testing.assert_allclose(load(tmp_path / "a.npy", modality).data[0], whole)
+
+
+def test_a_file_that_states_another_unit_than_the_user_is_refused(tmp_path: Path) -> None:
+    """One of the two is wrong, and only the user can tell which."""
+    tifffile.imwrite(tmp_path / "a.tif", METRES.astype(np.float32), description='{"unit": "m"}', metadata=None)
+    with pytest.raises(DataError, match="says its unit is m, but modality 'depth-mm' means mm"):
+        load(tmp_path / "a.tif", "depth-mm")
+
+
+def test_eight_bits_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    """A picture of depth was scaled to 0 to 255; 200 is neither metres nor millimetres."""
+    Image.fromarray(np.full((2, 2), 200, dtype=np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"uint8 numbers have no unit by convention.*--modality gray"):
+        load(tmp_path / "a.png")
+
+
+def test_no_return_is_invalid(tmp_path: Path) -> None:
+    """Cameras write 0, negative numbers, NaN or infinity; a mean over them is no mean depth."""
+    np.save(tmp_path / "a.npy", np.array([[0, -1, np.nan], [np.inf, 1e10, 2]], dtype=np.float32))
+    image = load(tmp_path / "a.npy")
+    np.testing.assert_array_equal(image.valid[0], [[False, False, False], [False, False, True]])
+    np.save(tmp_path / "b.npy", np.array([[0, 65535], [65534, 1]], dtype=np.uint16))
+    np.testing.assert_array_equal(load(tmp_path / "b.npy").valid[0], [[False, False], [True, True]])
+
+
+def test_numbers_that_are_no_depth_are_refused(tmp_path: Path) -> None:
+    """Millimetres as floats would be read as kilometres."""
+    np.save(tmp_path / "a.npy", (METRES * 1000).astype(np.float32))
+    with pytest.raises(DataError, match=r"within 0.001 to 300 m, got 500 to 10750 m, .*depth-mm"):
+        load(tmp_path / "a.npy")
+
+
+def test_a_colour_picture_is_refused(tmp_path: Path) -> None:
+    """A colour map of depth cannot be undone."""
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="modality 'depth' needs one plane"):
+        load(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("modality", sorted(ADAPTERS))
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy"])
+def test_what_is_saved_is_read_back(tmp_path: Path, modality: str, name: str) -> None:
+    """Simulated sets are read as any other, to the step of 16 bits."""
+    values = np.array([[[1.0, 2.0, 3.0], [4.0, 5.0, 9.0]]])
+    valid = np.ones(values.shape, dtype=bool)
+    valid[0, 1, 1] = False
+    image = SensorImage.from_planes(values, (DEPTH,), valid=valid)
+    ADAPTERS[modality].save(image, {"depth": tmp_path / name})
+    back = load(tmp_path / name, modality)
+    np.testing.assert_allclose(back.data, image.data, atol=1e-6)
+    np.testing.assert_array_equal(back.valid, valid)
+
+
+def test_what_sixteen_bits_do_not_hold_is_not_saved(tmp_path: Path) -> None:
+    """It would wrap around to another depth."""
+    image = SensorImage.from_planes([[1.0, 65.535]], (DEPTH,))
+    with pytest.raises(ConfigError, match=r"less than 65.535 m, got 65.535 m; use \.tif"):
+        Depth().save(image, {"depth": tmp_path / "a.png"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_exr(path: Path, **channels: np.ndarray) -> None:
+    """Write an EXR of named channels; skip where the library is not installed."""
+    library = pytest.importorskip("OpenEXR", reason="comes with the extra 'exr'")
+    header = {"compression": library.ZIP_COMPRESSION, "type": library.scanlineimage}
+    with library.File(header, channels) as opened:
+        opened.write(str(path))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_an_exr_is_metres(tmp_path: Path, dtype: type) -> None:
+    """Renderers write depth so, as half or float; its other channels are not taken."""
+    write_exr(tmp_path / "a.exr", Z=METRES.astype(dtype), Y=np.zeros((2, 2), dtype))
+    np.testing.assert_allclose(load(tmp_path / "a.exr").data[0], METRES)
+
+
+def test_an_exr_of_colours_is_refused(tmp_path: Path) -> None:
+    """Nothing says which of them would be the depth."""
+    plane = METRES.astype(np.float32)
+    write_exr(tmp_path / "a.exr", R=plane, G=plane, B=plane)
+    with pytest.raises(DataError, match=r"which channel is the depth\? It holds \['B', 'G', 'R'\]"):
+        load(tmp_path / "a.exr")
+
+
+def test_a_damaged_exr_is_named(tmp_path: Path) -> None:
+    """One bad file of a thousand must be named, not end in a traceback."""
+    pytest.importorskip("OpenEXR", reason="comes with the extra 'exr'")
+    (tmp_path / "a.exr").write_bytes(b"\x76\x2f\x31\x01" + bytes(50))
+    with pytest.raises(DataError, match=r"a\.exr: damaged or cut short"):
+        load(tmp_path / "a.exr")
+    with pytest.raises(DataError, match=r"b\.exr: no such file"):
+        load(tmp_path / "b.exr")
+
+
+def test_an_exr_without_its_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user must be told what to install, or how to do without."""
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    (tmp_path / "a.exr").write_bytes(b"\x76\x2f\x31\x01")
+    with pytest.raises(DataError, match=r"pip install 'simmat-plugin-depth\[exr\]', or store depth as TIFF or npy"):
+        load(tmp_path / "a.exr")
+
+
+def test_depth_joins_colour(tmp_path: Path) -> None:
+    """`rgb+depth` has four channels, and each keeps its unit."""
+    Image.fromarray(np.zeros((2, 2, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.npy", METRES.astype(np.float32))
+    joined = ComposedModality([Rgb(), Depth()])
+    image = joined.load({"rgb": tmp_path / "a.png", "depth": tmp_path / "a.npy"})
+    assert [channel.unit for channel in image.channels] == ["count"] * 3 + ["m"]
+    assert image.channels == joined.channels
+
+
+def test_the_real_set_opens() -> None:
+    """Primesense and PhoXi, metres in npy, 0 where nothing came back."""
+    folder = Path("/work/shared/data/depth-bins")
+    if not folder.is_dir():
+        pytest.skip("the real data are not here")
+    from simmat.data.dataset import open_dataset
+
+    dataset = open_dataset(folder, Depth(), {"regions": "classes", "nodata": 0})
+    image = dataset.image(dataset.first)
+    assert 0.1 < image.data[image.valid].min() < image.data.max() < 5
+    assert not image.valid.all()
+    assert dataset.label(dataset.first, image).regions

@@ -1,0 +1,98 @@
+"""The simulated depth camera: noise that grows with the square of the distance, and the holes of the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from simmat_plugin_depth.camera import dropout_probability, measured_depth_m, noise_m, shadowed
+from simmat_plugin_depth.depth import DEPTH, Depth
+
+from simmat.scene import Scene, generate_scene
+
+SIZE_HW = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """Return a scene on a table."""
+    return next(
+        view for seed in range(9) if (view := generate_scene(np.random.default_rng(seed), SIZE_HW)).light.indoor
+    )
+
+
+def flat(scene: Scene, depth_m: float, **material: float) -> Scene:
+    """Return a wall at one distance, seen straight, of one material."""
+    surface = replace(
+        scene.surface,
+        depth_m=np.full(SIZE_HW, depth_m, dtype=np.float32),
+        normal=scene.toward_camera(),
+        material=np.zeros(SIZE_HW, dtype=np.int32),
+        texture=np.ones(SIZE_HW, dtype=np.float32),
+    )
+    plaster = replace(
+        scene.materials[1], **{"albedo_rgb": (0.6,) * 3, "roughness": 0.95, "extinction": 0.0, **material}
+    )
+    return replace(scene, surface=surface, behind=surface, materials=(plaster,))
+
+
+@pytest.mark.parametrize("depth_m", [1.0, 4.0])
+def test_noise_grows_with_the_square_of_the_distance(scene: Scene, depth_m: float) -> None:
+    """The disparity is what is measured, so an error of it weighs z² / (f b)."""
+    measured = measured_depth_m(flat(scene, depth_m), np.random.default_rng(0))[0]
+    error = measured[np.isfinite(measured)] - depth_m
+    assert error.std() == pytest.approx(float(noise_m(depth_m, scene)), rel=0.15)
+    assert float(noise_m(4.0, scene)) == pytest.approx(16 * float(noise_m(1.0, scene)))
+
+
+@pytest.mark.parametrize("depth_m", [0.1, 40.0, np.inf])
+def test_out_of_range_there_is_no_return(scene: Scene, depth_m: float) -> None:
+    """Sky and far hills must be holes."""
+    assert not np.isfinite(measured_depth_m(flat(scene, depth_m), np.random.default_rng(0))).any()
+
+
+@pytest.mark.parametrize(
+    ("material", "most"),
+    [
+        ({"extinction": 3.3, "roughness": 0.05}, 0.3),
+        ({"albedo_rgb": (0.01,) * 3}, 0.7),
+        ({"transmits_visible": 0.9}, 0.7),
+    ],
+    ids=["mirror", "black", "glass"],
+)
+def test_hard_surfaces_have_holes(scene: Scene, material: dict[str, float], most: float) -> None:
+    """A clean depth map of a mirror would teach what no camera shows."""
+    easy, hard = (measured_depth_m(flat(scene, 2.0, **m), np.random.default_rng(0)) for m in ({}, material))
+    assert np.isfinite(easy).mean() > 0.9
+    assert np.isfinite(hard).mean() < most
+
+
+def test_glancing_surfaces_have_holes(scene: Scene) -> None:
+    """Their pattern is stretched and dim."""
+    wall = flat(scene, 2.0)
+    grazing = np.zeros((3, *SIZE_HW), dtype=np.float32)
+    grazing[0] = 1
+    tilted = replace(wall, surface=replace(wall.surface, normal=grazing + np.float32(0.03) * wall.toward_camera()))
+    assert dropout_probability(tilted)[:, 46:50].min() > dropout_probability(wall).max() + 0.5
+
+
+def test_the_shadow_lies_left_of_a_near_object_as_wide_as_the_disparities_differ(scene: Scene) -> None:
+    """The second camera, to the right, does not see there."""
+    depth = np.full(SIZE_HW, 2.0)
+    depth[:, 50:60] = 1.0
+    hidden = shadowed(scene, depth)[30]
+    width = scene.focal_px * 0.095 * (1 / 1.0 - 1 / 2.0)
+    assert hidden[:50].sum() == pytest.approx(width, abs=1.5)
+    assert hidden[49]
+    assert not hidden[50:].any()
+
+
+def test_a_simulated_camera_keeps_to_the_scene(scene: Scene) -> None:
+    """Depth must lie on the same grid as the masks."""
+    image = Depth().simulate(scene, np.random.default_rng(0))
+    assert (image.channels, image.size_hw) == ((DEPTH,), SIZE_HW)
+    seen = image.valid[0] & (scene.of_material("transmits_visible") == 0)
+    error = np.abs(image.data[0] - scene.surface.depth_m)[seen]
+    assert 0.4 < image.valid.mean() < 1
+    assert np.median(error) < 0.01
