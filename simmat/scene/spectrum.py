@@ -28,8 +28,9 @@ class Band:
         colour: index into a material's and a light's red, green, blue; None in the infrared.
         diffuse: irradiance from a clear sky, as a share of that in red.
         zenith: radiance of the clear sky overhead, 1 in blue.
-        horizon: radiance of the hazy horizon and of clouds, 1 in blue.
-        overcast: radiance of a sky without sun overhead, 1 in blue.
+        horizon: radiance of the clear sky's hazy horizon, 1 in blue.
+        cloud: radiance of a cloud, 1 in blue.
+        overcast: radiance overhead of a sky without sun, 1 in blue.
     """
 
     wavelength_um: float
@@ -37,16 +38,17 @@ class Band:
     diffuse: float
     zenith: float
     horizon: float
+    cloud: float
     overcast: float
 
 
 BANDS = {
-    "blue": Band(0.46, 2, 1.0, 1.0, 1.0, 1.0),
-    "green": Band(0.54, 1, 1.0, 0.68, 0.98, 0.95),
-    "red": Band(0.62, 0, 1.0, 0.45, 0.95, 0.9),
-    "nir": Band(0.85, None, 0.45, 0.16, 0.7, 0.8),
-    "swir1": Band(1.6, None, 0.18, 0.03, 0.35, 0.6),
-    "swir2": Band(2.2, None, 0.12, 0.02, 0.25, 0.5),
+    "blue": Band(0.46, 2, 1.0, 1.0, 1.0, 1.0, 1.0),
+    "green": Band(0.54, 1, 1.0, 0.68, 0.98, 0.98, 0.95),
+    "red": Band(0.62, 0, 1.0, 0.45, 0.95, 0.95, 0.9),
+    "nir": Band(0.85, None, 0.45, 0.14, 0.45, 0.8, 0.75),
+    "swir1": Band(1.6, None, 0.18, 0.03, 0.2, 0.6, 0.55),
+    "swir2": Band(2.2, None, 0.12, 0.02, 0.12, 0.5, 0.45),
 }
 """Name -> band; in the infrared a material's reflectance is its field `NAME_reflectance`."""
 
@@ -95,10 +97,11 @@ def _sky(scene: Scene, bands: Sequence[Band]) -> Array:
     up = np.einsum("c,chw->hw", np.asarray(light.up), -scene.toward_camera().astype(np.float64)).clip(0, 1)
     clear = max(light.sun_rgb) > _OVERCAST_SUN
     zenith = np.array([band.zenith if clear else band.overcast for band in bands])[:, None, None]
-    pale = np.array([band.horizon for band in bands])[:, None, None]
+    white = np.array([band.cloud for band in bands])[:, None, None]
+    pale = np.array([band.horizon for band in bands])[:, None, None] if clear else white
     mix = (up * 2.2).clip(0, 1)
     level = 2.2 * float(np.mean(light.ambient_rgb))
     # Clouds are warm in the long-wave sky; the same field makes them white here.
     warmth = scene.surface.temperature_k - np.where(np.isfinite(scene.surface.depth_m), np.inf, 0)
     cloud = ((warmth - light.sky_k) / max(light.air_k - light.sky_k, 1.0)).clip(0, 1) ** 2
-    return np.asarray(level * ((1 - cloud) * (mix * zenith + (1 - mix) * pale) + cloud * pale))
+    return np.asarray(level * ((1 - cloud) * (mix * zenith + (1 - mix) * pale) + cloud * white))
