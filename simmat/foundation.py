@@ -65,7 +65,10 @@ class MaskPrediction:
 
 
 class Backbone(Protocol):
-    """The image side of a foundation model; an nn.Module."""
+    """The image side of a foundation model; an nn.Module.
+
+    Where `embed` is one convolution it should offer it as `first_layer`, see `HasFirstLayer`.
+    """
 
     def embed(self, image: Tensor) -> Tensor:
         """Run the pretrained first layer: (B, 3, S, S), normalised as the spec says -> its features.
@@ -75,6 +78,49 @@ class Backbone(Protocol):
 
     def encode(self, features: Tensor) -> ImageEmbedding:
         """Run the rest of the backbone on the first layer's features."""
+
+
+@runtime_checkable
+class HasFirstLayer(Protocol):
+    """A backbone whose first layer is one convolution: what transfer layers that replace or copy it ask for.
+
+    One without it is refused by those layers, by name.
+    """
+
+    @property
+    def first_layer(self) -> nn.Conv2d:
+        """The very module that `embed` runs, without groups: `embed(image)` equals `first_layer(image)`.
+
+        Behind a transfer layer of output "features" it is never run, and so never trained.
+        """
+
+
+class Memory(Protocol):
+    """Tokens that a tuner joins to the keys and values of an attention; an nn.Module.
+
+    Attributes:
+        kind: "prompt": tokens, to be projected as every token is; "prefix": keys and values of their own.
+    """
+
+    kind: Literal["prompt", "prefix"]
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """Return what joins the keys and what joins the values: (N, D) each; for a prompt both are the same."""
+
+
+@runtime_checkable
+class TunableAttention(Protocol):
+    """What prompt and prefix tuning ask of the modules that `TuningTargets.attention` names; each an nn.Module.
+
+    Attributes:
+        width: D of a token before its projections.
+        memory: what joins keys and values, given by a tuner; None, as built, changes nothing. A prompt is projected
+            by the attention's own layers; a prefix joins before or behind them, as the attention defines. What joins
+            has no position and asks no query. See `simmat.nn.memory.join_memory` for attention with a fused qkv.
+    """
+
+    width: int
+    memory: Memory | None
 
 
 class PromptDecoder(Protocol):
@@ -108,14 +154,19 @@ class TuningTargets:
     Attributes:
         lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, out of how many:
             r"backbone[.]blocks[.][0-9]+[.]qkv": ((0, 2), 3) for q and v of a fused qkv, ((0,), 1) for all.
-        blocks: transformer or residual blocks, for adapters.
-        attention: attention modules, for prompt and prefix tuning.
+        grid: layers among those of `lora` whose input keeps height and width, for Conv-LoRA: Linear on
+            (B, H, W, D), or 1x1 conv on (B, D, H, W).
+        adapters: module an adapter works beside, a residual MLP or block -> name, beside it, of the norm that its
+            input passes first, "" for none; the adapter sees what that norm sees. Its first Linear (on (…, D)) or
+            Conv2d (on (B, D, H, W)) tells D; it answers in the shape of its input.
+        attention: attention modules, for prompt and prefix tuning, see `TunableAttention`.
         embed: what the `linear` tuner moves: the first layer and position embeddings (parameter names).
         never: parameter names no tuner moves (SAM's prompt encoder).
     """
 
     lora: Mapping[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
-    blocks: tuple[str, ...] = ()
+    grid: tuple[str, ...] = ()
+    adapters: Mapping[str, str] = field(default_factory=dict)
     attention: tuple[str, ...] = ()
     embed: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
@@ -212,7 +263,7 @@ def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | N
     return model
 
 
-Output = Literal["image", "features"]
+Output = Literal["image", "features", "image+features"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +276,14 @@ class TransferLayerSpec:
         build: "package.module:function"; called as
             `function(channels=, zero_shot=, backbone=, generator=, **options) -> nn.Module` where `channels` is
             a tuple of C Channel, `zero_shot` a (3, C) float32 tensor (see simmat.normalize.zero_shot_map),
-            `backbone` the model's Backbone (to copy its first layer from), `generator` a torch.Generator
-            for every random weight.
-        output: "image": the module maps (B, C, S, S) -> (B, 3, S, S), which goes to `backbone.embed`;
-            "features": it gives what `backbone.embed` would.
+            `backbone` the model's Backbone (to copy its `first_layer` from), `generator` a torch.Generator
+            for every random weight. Planes are 0 where they are invalid or padding.
+        output: "image": the module maps (B, C, S, S) -> (B, 3, S, S), which goes to `backbone.embed` with its
+            padding set to 0;
+            "features": called with planes and content, (B, S, S) bool, False where there is only padding, it gives
+            what `backbone.embed` would; over padding that is the embedding of zeros;
+            "image+features": called with both, it gives an image as above and features that are added to its
+            embedding.
         options: allowed option names and their defaults.
     """
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from simmat.errors import ConfigError, nearest
 from simmat.foundation import (
+    Backbone,
     FoundationModel,
     FoundationSpec,
+    HasFirstLayer,
     ImageEmbedding,
     MaskPrediction,
     Output,
@@ -50,12 +52,17 @@ class SimMAT(nn.Module):
             planes: (B, C, S, S) float, normalised, invalid and padded pixels 0.
             content: (B, S, S) bool, False where there is only padding.
         """
-        foundation = cast(FoundationModel, self.foundation)
-        features = self.mat(planes)
-        if self.output == "image":
-            # A convolution's bias makes padding non-zero; the foundation model knows padding as zero.
-            features = foundation.backbone.embed(features * content[:, None])
-        return foundation.backbone.encode(features)
+        backbone = cast(FoundationModel, self.foundation).backbone
+        return backbone.encode(self._features(planes, content, backbone))
+
+    def _features(self, planes: Tensor, content: Tensor, backbone: Backbone) -> Tensor:
+        if self.output == "features":
+            replaced: Tensor = self.mat(planes, content)
+            return replaced
+        image, added = (self.mat(planes), None) if self.output == "image" else self.mat(planes, content)
+        # A convolution's bias makes padding non-zero; the foundation model knows padding as zero.
+        features = backbone.embed(image * content[:, None])
+        return features if added is None else features + added
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Answer K prompts over the images of an embedding."""
@@ -123,6 +130,8 @@ def assemble(plan: ModelPlan) -> SimMAT:
         generator=torch.Generator().manual_seed(plan.seed + 1),
         **tune_options,
     )
+    if plan.transfer.output == "features" and isinstance(foundation.backbone, HasFirstLayer):
+        foundation.backbone.first_layer.requires_grad_(False)  # replaced: it would train without a gradient
     return SimMAT(mat, foundation, plan.transfer.output)
 
 

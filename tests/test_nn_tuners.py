@@ -10,6 +10,7 @@ from simmat.builtin.tuners import TUNERS
 from simmat.errors import ConfigError
 from simmat.foundation import TuningTargets, resolve
 from simmat.nn.lora import LoRAConv2d, LoRALinear, merge_lora, with_lora
+from simmat.nn.memory import join_memory
 from simmat.nn.tuners import set_train_mode, trainable_state
 
 SPECS = {spec.name: spec for spec in TUNERS}
@@ -19,39 +20,64 @@ TARGETS = TuningTargets(
         r"backbone[.]point": ((0,), 1),
         r"decoder[.]query": ((0,), 1),
     },
+    grid=(r"backbone[.]point",),
+    adapters={r"backbone[.]mlp": "before"},
+    attention=(r"decoder[.]attend",),
+    embed=(r"backbone[.]point[.](weight|bias)",),
     never=(r"decoder[.]prompt[.].*",),
 )
 
 
+class Attend(nn.Module):
+    """An attention of two heads that takes a memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.memory = 12, None
+        self.qkv = nn.Linear(12, 36)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, 12) tokens of one sequence to (B, 12)."""
+        normed = nn.functional.layer_norm(x, (12,))
+        q, k, v = (part.reshape(1, len(x), 2, 6).transpose(1, 2) for part in self.qkv(normed).chunk(3, -1))
+        if self.memory is not None:
+            k, v = join_memory(k, v, self.memory, self.qkv)
+        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(x), 12)
+
+
 class Backbone(nn.Module):
-    """A fused qkv, a 1x1 convolution, a BatchNorm and a dropout."""
+    """A fused qkv, a 1x1 convolution, a BatchNorm, a residual MLP and a dropout."""
 
     def __init__(self) -> None:
         super().__init__()
         self.point = nn.Conv2d(4, 6, 1)
         self.norm = nn.BatchNorm2d(6)
         self.qkv = nn.Linear(6, 12)
+        self.before = nn.LayerNorm(12)
+        self.mlp = nn.Sequential(nn.Linear(12, 20), nn.GELU(), nn.Linear(20, 12))
         self.drop = nn.Dropout(0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, 4, H, W) to (B, 12)."""
-        out: torch.Tensor = self.drop(self.qkv(self.norm(self.point(x)).mean((2, 3))))
+        tokens = self.qkv(self.norm(self.point(x)).mean((2, 3)))
+        out: torch.Tensor = self.drop(tokens + self.mlp(self.before(tokens)))
         return out
 
 
 class Decoder(nn.Module):
-    """A query layer, a norm, and a prompt layer that never moves."""
+    """An attention, a query layer, a norm, and a prompt layer that never moves."""
 
     def __init__(self) -> None:
         super().__init__()
         self.prompt = nn.Linear(12, 12)
+        self.attend = Attend()
         self.query = nn.Linear(12, 3)
         self.norm = nn.BatchNorm1d(3)
         self.drop = nn.Dropout(0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, 12) to (B, 3)."""
-        out: torch.Tensor = self.norm(self.query(self.drop(self.prompt(x))))
+        out: torch.Tensor = self.norm(self.query(self.attend(self.drop(self.prompt(x)))))
         return out
 
 
@@ -98,7 +124,11 @@ def moving(model: nn.Module) -> set[str]:
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("name", sorted(SPECS))
+STARTS_AS_IT_WAS = sorted(set(SPECS) - {"prompt", "prefix"})
+"""What joins an attention takes a share of it from the first step on."""
+
+
+@pytest.mark.parametrize("name", STARTS_AS_IT_WAS)
 def test_nothing_changes_before_the_first_step(name: str) -> None:
     """A tuned model starts as the pretrained one, bit for bit."""
     assert torch.equal(tune(toy(), name)(X), toy()(X))
@@ -107,7 +137,7 @@ def test_nothing_changes_before_the_first_step(name: str) -> None:
 def test_each_tuner_moves_what_it_says() -> None:
     """The tuner is the experiment; a parameter too many is another experiment."""
     every = {name for name, _ in toy().named_parameters()}
-    prompt = {name for name in every if "prompt" in name}
+    prompt = {name for name in every if "decoder.prompt" in name}
     assert moving(tune(toy(), "frozen")) == set()
     assert moving(tune(toy(), "full")) == every - prompt
     assert moving(tune(toy(), "decoder")) == {name for name in every if name.startswith("decoder.")} - prompt
@@ -117,6 +147,12 @@ def test_each_tuner_moves_what_it_says() -> None:
         for factor in ("lora_a", "lora_b")
     }
     assert moving(tune(toy(), "lora")) == factors
+    assert moving(tune(toy(), "conv-lora")) == factors | {"backbone.point.lora_conv"}
+    assert moving(tune(toy(), "linear")) == {"backbone.point.weight", "backbone.point.bias"}
+    assert moving(tune(toy(), "prompt")) == {"decoder.attend.memory.tokens"}
+    assert moving(tune(toy(), "prefix")) == {f"decoder.attend.memory.{part}" for part in ("keys", "values")}
+    parts = ("down", "down_bias", "up", "up_bias")
+    assert moving(tune(toy(), "adapter")) == {f"backbone.mlp.adapter.{part}" for part in parts}
 
 
 @pytest.mark.parametrize("where", ["backbone", "decoder"])

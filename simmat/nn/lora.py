@@ -46,12 +46,16 @@ class LoRALinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         out = super().forward(input)
-        inner = F.linear(input, self.lora_a)  # (..., G·rank)
+        inner = self.squeeze(input)
         deltas = [
             F.linear(part, b) * self.scale
             for part, b in zip(inner.chunk(len(self.slices), -1), self.lora_b, strict=True)
         ]
         return _add_to_slices(out, deltas, self.slices, self.parts, dim=-1)
+
+    def squeeze(self, input: Tensor) -> Tensor:
+        """Map (..., in) to (..., G·rank): the product with A."""
+        return F.linear(input, self.lora_a)
 
     def merge(self) -> nn.Linear:
         """Return a plain layer with the same answers: weight W + scale · B A, the same bias."""
@@ -89,12 +93,16 @@ class LoRAConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, H / stride, W / stride)."""
         out = super().forward(input)
-        inner = F.conv2d(input, self.lora_a[..., None, None], stride=self.stride)  # (B, G·rank, h, w)
+        inner = self.squeeze(input)
         deltas = [
             F.conv2d(part, b[..., None, None]) * self.scale
             for part, b in zip(inner.chunk(len(self.slices), 1), self.lora_b, strict=True)
         ]
         return _add_to_slices(out, deltas, self.slices, self.parts, dim=1)
+
+    def squeeze(self, input: Tensor) -> Tensor:
+        """Map (B, in, H, W) to (B, G·rank, H / stride, W / stride): the product with A."""
+        return F.conv2d(input, self.lora_a[..., None, None], stride=self.stride)
 
     def merge(self) -> nn.Conv2d:
         """Return a plain layer with the same answers: weight W + scale · B A, the same bias."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from simmat.errors import ConfigError
 from simmat.foundation import TuningTargets
+from simmat.nn.conv_lora import with_conv_lora
 from simmat.nn.lora import takes_lora, with_lora
 
 SIDES = ("all", "backbone", "decoder")
@@ -61,25 +63,46 @@ def apply_lora(
     Raises:
         ConfigError: an option is out of range, or the model has no layer LoRA can work on.
     """
-    problems = []
-    if rank < 1:
-        problems.append(f"rank must be at least 1, got {rank}")
-    if not alpha > 0:
-        problems.append(f"alpha must be greater than 0, got {alpha}")
-    if where not in SIDES:
-        problems.append(f"where must be one of {', '.join(SIDES)}, got {where!r}")
-    if problems:
-        raise ConfigError("tuner 'lora': " + "; ".join(problems))
-    layers = list(_lora_layers(model, targets, where))
-    if not layers:
-        side = "no layer" if where == "all" else f"no layer of its {where}"
+    _check_lora_options("lora", rank, alpha, where)
+    layers = _named_layers(model, targets, where)
+    _replace(model, layers, (), rank=rank, alpha=alpha, generator=generator)
+
+
+def apply_conv_lora(
+    model: nn.Module,
+    *,
+    targets: TuningTargets,
+    generator: torch.Generator,
+    rank: int,
+    alpha: float,
+    where: str,
+) -> None:
+    """Add Conv-LoRA to those layers that see a grid, and plain LoRA to the others; see `simmat.nn.conv_lora`.
+
+    Arguments as in `apply_lora`.
+
+    Raises:
+        ConfigError: an option is out of range, or no layer of the model sees a grid.
+    """
+    _check_lora_options("conv-lora", rank, alpha, where)
+    layers = _named_layers(model, targets, where)
+    if not any(_matches(targets.grid, name) for name, *_ in layers):
+        side = "" if where == "all" else f" of its {where}"
         raise ConfigError(
-            f"foundation model {model_name(model)!r} names {side} for LoRA; use another --tune (frozen, decoder, full)"
+            f"foundation model {model_name(model)!r} names no layer{side} that sees a grid, which Conv-LoRA needs; "
+            "use --tune lora"
         )
-    for name, layer, slices, parts in layers:
-        parent, _, leaf = name.rpartition(".")
-        tuned = with_lora(layer, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
-        setattr(model.get_submodule(parent), leaf, tuned)
+    _replace(model, layers, targets.grid, rank=rank, alpha=alpha, generator=generator)
+
+
+def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
+    """Move the first layer and the position embeddings, whatever the model names as `embed`.
+
+    Raises:
+        ConfigError: the model names none.
+    """
+    names = [name for name, _ in model.named_parameters() if _matches(targets.embed, name)]
+    _unfreeze(model, targets, "linear", prefix="", only=names)
 
 
 def model_name(model: nn.Module) -> str:
@@ -126,10 +149,19 @@ def _training_modules(model: nn.Module) -> set[str]:
     return trains
 
 
-def _unfreeze(model: nn.Module, targets: TuningTargets, tuner: str, prefix: str) -> None:
+def matching_modules(model: nn.Module, patterns: Iterable[str]) -> list[tuple[str, nn.Module]]:
+    """Return name and module wherever a pattern matches the whole name, in the model's order."""
+    patterns = tuple(patterns)
+    return [(name, module) for name, module in model.named_modules() if _matches(patterns, name)]
+
+
+def _unfreeze(
+    model: nn.Module, targets: TuningTargets, tuner: str, prefix: str, only: Sequence[str] | None = None
+) -> None:
     moved = 0
     for name, parameter in model.named_parameters():
-        if name.startswith(prefix) and not _matches(targets.never, name):
+        wanted = name.startswith(prefix) and (only is None or name in only)
+        if wanted and not _matches(targets.never, name):
             parameter.requires_grad_(True)
             moved += 1
     if not moved:
@@ -138,9 +170,40 @@ def _unfreeze(model: nn.Module, targets: TuningTargets, tuner: str, prefix: str)
         )
 
 
-def _lora_layers(
-    model: nn.Module, targets: TuningTargets, where: str
-) -> Iterator[tuple[str, nn.Module, Sequence[int], int]]:
+def _check_lora_options(tuner: str, rank: int, alpha: float, where: str) -> None:
+    problems = []
+    if rank < 1:
+        problems.append(f"rank must be at least 1, got {rank}")
+    if not alpha > 0:
+        problems.append(f"alpha must be greater than 0, got {alpha}")
+    if where not in SIDES:
+        problems.append(f"where must be one of {', '.join(SIDES)}, got {where!r}")
+    if problems:
+        raise ConfigError(f"tuner {tuner!r}: " + "; ".join(problems))
+
+
+_Layer = tuple[str, nn.Module, Sequence[int], int]
+
+
+def _named_layers(model: nn.Module, targets: TuningTargets, where: str) -> list[_Layer]:
+    layers = list(_lora_layers(model, targets, where))
+    if not layers:
+        side = "no layer" if where == "all" else f"no layer of its {where}"
+        raise ConfigError(
+            f"foundation model {model_name(model)!r} names {side} for LoRA; use another --tune (frozen, decoder, full)"
+        )
+    return layers
+
+
+def _replace(model: nn.Module, layers: Sequence[_Layer], grid: Sequence[str], **options: Any) -> None:
+    """Put LoRA into the layers, Conv-LoRA where `grid` names them."""
+    for name, layer, slices, parts in layers:
+        parent, _, leaf = name.rpartition(".")
+        method = with_conv_lora if _matches(grid, name) else with_lora
+        setattr(model.get_submodule(parent), leaf, method(layer, slices=slices, parts=parts, **options))
+
+
+def _lora_layers(model: nn.Module, targets: TuningTargets, where: str) -> Iterator[_Layer]:
     """Yield name, layer, slices and parts of every layer that `targets.lora` names on the given side."""
     for name, module in list(model.named_modules()):
         if where != "all" and not name.startswith(f"{where}."):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
-from simmat.foundation import FoundationModel
 from simmat.model import SimMAT
 
 MASKS = 4
@@ -46,11 +43,8 @@ class _Encoder(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, planes: Tensor) -> list[Tensor]:
-        features = self.model.mat(planes)
-        backbone = cast(FoundationModel, self.model.foundation).backbone
-        features = backbone.embed(features) if self.model.output == "image" else features
-        return list(backbone.encode(features).levels)
+    def forward(self, planes: Tensor, content: Tensor) -> list[Tensor]:
+        return list(self.model.encode(planes, content).levels)
 
 
 def _saved_by_backbone(model: SimMAT, channels: int, size: int) -> int:
@@ -69,6 +63,7 @@ def _saved_by_backbone(model: SimMAT, channels: int, size: int) -> int:
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        levels = functional_call(encoder, fake, (torch.empty(1, channels, size, size, device="meta"),))
+        planes = torch.empty(1, channels, size, size, device="meta")
+        levels = functional_call(encoder, fake, (planes, planes[:, 0] > 0))
     del levels
     return sum(seen.values())

@@ -168,7 +168,7 @@ def test_tuning_targets_name_layers_that_exist_and_fit(model: LiteModel) -> None
         found = [module for name, module in modules.items() if re.fullmatch(pattern, name)]
         assert found, pattern
         assert all(takes_lora(module) for module in found), pattern
-    for pattern in LITE.targets.blocks:
+    for pattern in [*LITE.targets.grid, *LITE.targets.adapters, *LITE.targets.attention]:
         assert any(re.fullmatch(pattern, name) for name in modules), pattern
     names = [name for name, _ in model.named_parameters()]
     for pattern in LITE.targets.embed:

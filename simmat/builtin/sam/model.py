@@ -12,10 +12,11 @@ from segment_anything.modeling import (  # type: ignore[import-untyped]
     PromptEncoder,
     TwoWayTransformer,
 )
+from segment_anything.modeling.transformer import Attention  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from simmat.builtin.sam.attention import FusedAttention
+from simmat.builtin.sam.attention import FusedAttention, TokenAttention
 from simmat.builtin.sam.checkpoint import check_variant, fit_state, random_state, read_checkpoint
 from simmat.errors import DataError
 from simmat.foundation import FoundationSpec, ImageEmbedding, MaskPrediction, PromptBatch
@@ -36,6 +37,12 @@ class SamBackbone(nn.Module):
         super().__init__()
         self.image_encoder = image_encoder
         self.checkpoint_blocks = False
+
+    @property
+    def first_layer(self) -> nn.Conv2d:
+        """The patch embedding."""
+        conv: nn.Conv2d = self.image_encoder.patch_embed.proj
+        return conv
 
     def embed(self, image: Tensor) -> Tensor:
         """Embed patches: (B, 3, S, S) -> (B, D, S/16, S/16)."""
@@ -128,6 +135,13 @@ class SamModel(nn.Module):
         self.image_size = image_size
         self.backbone = SamBackbone(_image_encoder(spec, image_size))
         self.decoder = SamDecoder(_prompt_encoder(spec, image_size), _mask_decoder(spec))
+        for block in self.backbone.image_encoder.blocks:
+            block.attn = FusedAttention(block.attn)
+        transformer = self.decoder.mask_decoder.transformer
+        for layer in [*transformer.layers, transformer]:
+            for name, module in list(layer.named_children()):
+                if isinstance(module, Attention):
+                    setattr(layer, name, TokenAttention(module))
 
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Trade time for memory in training: recompute encoder blocks on the way back."""
@@ -153,8 +167,6 @@ def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, se
         state, where = read_checkpoint(weights), str(weights)
         check_variant(state, spec, weights)
     parts.load_state_dict(fit_state(state, parts, where), assign=True)
-    for block in model.backbone.image_encoder.blocks:
-        block.attn = FusedAttention(block.attn)
     return model.eval()
 
 

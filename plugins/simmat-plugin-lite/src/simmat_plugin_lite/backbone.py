@@ -65,7 +65,7 @@ class LiteBackbone(nn.Module):
     def __init__(self, freeze_statistics: bool) -> None:
         super().__init__()
         encoder: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        self.conv_stem: nn.Module = encoder.conv_stem
+        self.conv_stem: nn.Conv2d = encoder.conv_stem
         self.bn1: nn.Module = encoder.bn1
         self.blocks: nn.Sequential = encoder.blocks
         self.neck = Neck()
@@ -79,6 +79,11 @@ class LiteBackbone(nn.Module):
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         return self
+
+    @property
+    def first_layer(self) -> nn.Conv2d:
+        """The stem's convolution."""
+        return self.conv_stem
 
     def embed(self, image: Tensor) -> Tensor:
         """First convolution: (B, 3, S, S) normalised image -> (B, 32, S/2, S/2)."""

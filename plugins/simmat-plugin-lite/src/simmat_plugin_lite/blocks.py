@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simmat.foundation import Memory
+from simmat.nn.memory import join_memory
+
 
 class LayerNorm2d(nn.Module):
     """Layer normalisation over the channels of each place of an (N, C, H, W) map."""
@@ -43,11 +46,18 @@ class ConvBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Residual self-attention over all places, then an MLP; position comes from a depthwise conv."""
+    """Residual self-attention over all places, then an MLP; position comes from a depthwise conv.
+
+    Attributes:
+        width: channels.
+        memory: what a tuner joins to keys and values, or None.
+    """
 
     def __init__(self, channels: int, heads: int = 4, expansion: int = 2) -> None:
         super().__init__()
         self.heads = heads
+        self.width = channels
+        self.memory: Memory | None = None
         self.position = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm1 = nn.LayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -63,6 +73,8 @@ class AttentionBlock(nn.Module):
         tokens = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
         qkv = self.qkv(self.norm1(tokens)).reshape(n, h * w, 3, self.heads, c // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (N, heads, H*W, C/heads)
+        if self.memory is not None:
+            k, v = join_memory(k, v, self.memory, self.qkv)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
         tokens = tokens + self.proj(mixed)
         change: Tensor = self.fc2(F.gelu(self.fc1(self.norm2(tokens))))

@@ -1,0 +1,143 @@
+"""Prompt and prefix tuning: trained tokens that join the keys and values of every attention.
+
+Prompt tuning (Lester et al. 2021, arXiv 2104.08691; visual, Jia et al. 2022, arXiv 2203.12119) gives tokens that are
+projected as all others are; prefix tuning (Li and Liang 2021, arXiv 2101.00190) gives keys and values of its own. Both
+take a share of the attention from the first step on, so a model tuned by them does not start as the untouched one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from simmat.errors import ConfigError
+from simmat.foundation import Memory, TunableAttention, TuningTargets
+from simmat.nn.tuners import matching_modules, model_name
+
+_STD = 0.02
+"""Deviation of the random tokens, that of a ViT's own position embeddings."""
+
+
+class PromptTokens(nn.Module):
+    """N tokens that join keys and values through the attention's own projections, with dropout in training."""
+
+    kind: Literal["prompt", "prefix"] = "prompt"
+
+    def __init__(self, tokens: Tensor, dropout: float) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(tokens)  # (N, D)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return the tokens twice: (N, D)."""
+        tokens: Tensor = self.dropout(self.tokens)
+        return tokens, tokens
+
+
+class PrefixTokens(nn.Module):
+    """N keys and N values."""
+
+    kind: Literal["prompt", "prefix"] = "prefix"
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.keys = nn.Parameter(keys)  # (N, D)
+        self.values = nn.Parameter(values)  # (N, D)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return keys and values: (N, D) each."""
+        return self.keys, self.values
+
+
+def join_memory(k: Tensor, v: Tensor, memory: Memory, qkv: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Join a memory to the keys and values of an attention with a fused qkv.
+
+    A prompt goes through the part of `qkv` that makes keys and values; a prefix is as wide as they are, and joins
+    as it is.
+
+    Args:
+        k: (B, heads, L, d) keys.
+        v: (B, heads, L, d) values.
+        memory: of N tokens of D = heads · d.
+        qkv: D -> 3 · D, in the order q, k, v.
+
+    Returns:
+        keys and values, (B, heads, L + N, d) each, the memory last.
+    """
+    batch, heads = k.shape[:2]
+    more = memory()
+    if memory.kind == "prompt":
+        more = qkv(more[0]).chunk(3, -1)[1:]
+
+    def joined(own: Tensor, extra: Tensor) -> Tensor:
+        split = extra.reshape(len(extra), heads, -1).transpose(0, 1).to(own.dtype)  # (heads, N, d)
+        return torch.cat([own, split.expand(batch, -1, -1, -1)], 2)
+
+    return joined(k, more[0]), joined(v, more[1])
+
+
+def apply_prompt(
+    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, tokens: int, dropout: float
+) -> None:
+    """Join trained tokens to every attention the model names, in backbone and decoder.
+
+    Args:
+        model: the foundation model.
+        targets: its `attention` modules.
+        generator: of the tokens.
+        tokens: how many an attention gets, at least 1.
+        dropout: part of their values dropped in training, in [0, 1).
+
+    Raises:
+        ConfigError: an option is out of range, or the model names no attention that takes tokens.
+    """
+    problems = [] if 0 <= dropout < 1 else [f"dropout must be in [0, 1), got {dropout}"]
+    for attention, like in _attentions(model, targets, "prompt", tokens, problems):
+        attention.memory = PromptTokens(_random(tokens, attention.width, generator).to(like), dropout)
+
+
+def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, tokens: int) -> None:
+    """Join trained keys and values to every attention the model names, in backbone and decoder.
+
+    Args:
+        model: the foundation model.
+        targets: its `attention` modules.
+        generator: of the keys and values.
+        tokens: how many keys, and as many values, an attention gets, at least 1.
+
+    Raises:
+        ConfigError: an option is out of range, or the model names no attention that takes tokens.
+    """
+    for attention, like in _attentions(model, targets, "prefix", tokens, []):
+        keys, values = (_random(tokens, attention.width, generator).to(like) for _ in range(2))
+        attention.memory = PrefixTokens(keys, values)
+
+
+def _attentions(
+    model: nn.Module, targets: TuningTargets, tuner: str, tokens: int, problems: Sequence[str]
+) -> Iterator[tuple[TunableAttention, Tensor]]:
+    """Yield every attention the model names, with a tensor of its device and dtype."""
+    problems = [*([] if tokens >= 1 else [f"tokens must be at least 1, got {tokens}"]), *problems]
+    if problems:
+        raise ConfigError(f"tuner {tuner!r}: " + "; ".join(problems))
+    found = matching_modules(model, targets.attention)
+    if not found:
+        raise ConfigError(
+            f"foundation model {model_name(model)!r} names no attention for tuner {tuner!r}; "
+            "use another --tune (frozen, lora, decoder, full)"
+        )
+    for name, module in found:
+        if not isinstance(module, TunableAttention):
+            raise ConfigError(
+                f"foundation model {model_name(model)!r} names {name!r} for tuner {tuner!r}, but a "
+                f"{type(module).__name__} takes no tokens; it needs `width` and `memory`, see "
+                "simmat.foundation.TunableAttention"
+            )
+        yield module, next(cast(nn.Module, module).parameters())
+
+
+def _random(count: int, width: int, generator: torch.Generator) -> Tensor:
+    return torch.empty(count, width).normal_(std=_STD, generator=generator)
