@@ -1,0 +1,19 @@
+"""Near-infrared cameras for SimMAT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simmat.hookspecs import hookimpl
+from simmat.modality import ModalityAdapter
+from simmat_plugin_nir.nir import Nir
+from simmat_plugin_nir.red_nir import RedNir, RedNirFiles
+
+MODALITIES: tuple[ModalityAdapter, ...] = (Nir(), RedNir(), RedNirFiles())
+"""Ready instances."""
+
+
+@hookimpl
+def simmat_modalities() -> Iterable[ModalityAdapter]:
+    """Return `nir`, `red-nir` and `red-nir-files`."""
+    return MODALITIES

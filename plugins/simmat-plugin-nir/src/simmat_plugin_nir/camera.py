@@ -1,0 +1,44 @@
+"""What a silicon camera sees of a synthetic scene in red and near-infrared.
+
+Reflected light in each band, one automatic exposure for all bands, lens blur, shot and read noise; linear
+12-bit counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+
+from simmat.scene import Scene
+from simmat.scene.shading import radiance
+from simmat.scene.spectrum import optical_bands
+
+Array = npt.NDArray[np.float64]
+
+WHITE = 4095.0
+"""Largest count: 12 bits."""
+LENS_BLUR_PX = 0.6
+_FULL_WELL = 8000.0  # electrons at white, base gain
+_READ_NOISE = 8.0  # electrons
+_MOST_GAIN = 12.0
+
+
+def counts(scene: Scene, bands: Sequence[str], rng: np.random.Generator) -> Array:
+    """Return (C, H, W) whole counts 0 to 4095, proportional to radiance below saturation."""
+    light = radiance(scene, optical_bands(scene, bands))
+    gain = _exposure(scene, light)
+    blurred = gaussian_filter((light * gain).clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))
+    amplified = max(gain, 1.0)  # electrons at white fall with the gain
+    electrons = blurred * _FULL_WELL / amplified
+    noisy = electrons + rng.normal(size=light.shape) * np.sqrt(electrons + _READ_NOISE**2)
+    return np.asarray(np.rint((noisy * amplified / _FULL_WELL).clip(0, 1) * WHITE))
+
+
+def _exposure(scene: Scene, light: Array) -> float:
+    """Return the gain that brings the bright parts of the ground, in the brightest band, near white."""
+    ground = light[:, np.isfinite(scene.surface.depth_m)]
+    bright = max(float(np.percentile(band, 98)) for band in ground)
+    return min(0.8 / max(bright, 1e-4), _MOST_GAIN)

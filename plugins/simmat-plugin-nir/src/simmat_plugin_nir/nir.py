@@ -1,0 +1,41 @@
+"""`nir`: one plane of a near-infrared camera."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simmat.imageio import write_image
+from simmat.modality import ModalityAdapter, Source
+from simmat.types import SensorImage
+from simmat_plugin_nir.planes import NIR, read_plane, stored
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+
+class Nir(ModalityAdapter):
+    """Counts of a camera behind a filter that passes about 0.75 to 1 um, as they lie in the file."""
+
+    name = "nir"
+    description = "near-infrared camera, one plane of counts (PNG, TIFF, npy, JPEG; 8 to 32 bits, float)"
+    sources = (Source("nir", (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg")),)
+    channels = (NIR,)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
+        image = read_plane(files["nir"], self.name)
+        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return the (1, H, W) 12-bit counts that a silicon camera behind a long-pass filter takes of the scene."""
+        from simmat_plugin_nir.camera import counts
+
+        return SensorImage.from_planes(counts(scene, ("nir",), rng), self.channels, origin="simulated")
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write whole counts to 65535 as 16 bits, all else as float32 (TIFF or npy) with NaN where invalid."""
+        write_image(files["nir"], stored(image))

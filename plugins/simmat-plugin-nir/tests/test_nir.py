@@ -1,0 +1,183 @@
+"""Near-infrared alone, with colour, and with red: what is read, refused, and what the camera shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from simmat_plugin_nir import MODALITIES
+from simmat_plugin_nir.planes import NIR, RED
+from simmat_plugin_nir.red_nir import NDVI, ndvi
+
+from simmat.builtin.sensors import Rgb
+from simmat.errors import DataError
+from simmat.modality import ComposedModality, ModalityAdapter, SelectedChannels
+from simmat.scene import CLASSES, Scene
+from simmat.scene.noise import Noise
+from simmat.scene.render import Stage, render
+from simmat.scene.worlds import outdoors
+from simmat.types import SensorImage
+
+ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+SIZE_HW = (48, 64)
+RED_COUNTS = np.array([[10, 100, 0], [200, 50, 30]], dtype=np.uint8)
+NIR_COUNTS = np.array([[30, 100, 0], [0, 150, 90]], dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """A sunny place with a plant."""
+    worlds = (outdoors(np.random.default_rng(seed)) for seed in range(200))
+    world = next(
+        w for w in worlds if max(w.light.sun_rgb) > 0.5 and any(thing.class_name == "plant" for thing in w.things)
+    )
+    return render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+
+
+def save_png(path: Path, *planes: np.ndarray) -> Path:
+    Image.fromarray(planes[0] if len(planes) == 1 else np.dstack(planes)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_nir_keeps_the_counts_of_the_file(tmp_path: Path, dtype: type) -> None:
+    """A count is what the camera wrote, 8 bits or 16."""
+    stored = NIR_COUNTS.astype(dtype) * (257 if dtype is np.uint16 else 1)
+    image = ADAPTERS["nir"].load({"nir": save_png(tmp_path / "a.png", stored)})
+    assert image.channels == (NIR,)
+    np.testing.assert_array_equal(image.data[0], stored)
+
+
+def test_nir_refuses_a_colour_picture(tmp_path: Path) -> None:
+    """Which of its planes saw infrared, only the user knows."""
+    path = save_png(tmp_path / "a.png", RED_COUNTS, NIR_COUNTS, RED_COUNTS)
+    with pytest.raises(DataError, match="modality 'nir' needs one plane"):
+        ADAPTERS["nir"].load({"nir": path})
+
+
+@pytest.mark.parametrize("third", [RED_COUNTS, NIR_COUNTS, np.zeros_like(RED_COUNTS)], ids=["red", "nir", "empty"])
+def test_a_third_plane_that_adds_nothing_is_passed_over(tmp_path: Path, third: np.ndarray) -> None:
+    """PNG knows no files of two planes, so two-band cameras fill the third."""
+    path = save_png(tmp_path / "a.png", RED_COUNTS, NIR_COUNTS, third)
+    image = ADAPTERS["red-nir"].load({"red-nir": path})
+    assert image.channels == (RED, NIR)
+    np.testing.assert_array_equal(image.data, [RED_COUNTS, NIR_COUNTS])
+
+
+@pytest.mark.parametrize(
+    ("planes", "said"),
+    [
+        ((RED_COUNTS,), "got 1; for a file a band use --modality red-nir-files"),
+        ((RED_COUNTS, NIR_COUNTS, RED_COUNTS + 1), "it may be a colour picture: use rgb"),
+        ((RED_COUNTS, RED_COUNTS, RED_COUNTS), "its planes are equal, so it holds one band"),
+    ],
+)
+def test_other_files_are_refused_with_what_to_use(tmp_path: Path, planes: tuple[np.ndarray, ...], said: str) -> None:
+    """A colour picture read as red and near-infrared would give an index of nothing."""
+    with pytest.raises(DataError, match=said):
+        ADAPTERS["red-nir"].load({"red-nir": save_png(tmp_path / "a.png", *planes)})
+
+
+def test_a_jpeg_of_several_planes_is_refused(tmp_path: Path) -> None:
+    """Its colour compression mixes red into near-infrared."""
+    Image.fromarray(np.dstack([RED_COUNTS, NIR_COUNTS, RED_COUNTS])).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="a JPEG mixes the planes"):
+        ADAPTERS["red-nir"].load({"red-nir": tmp_path / "a.jpg"})
+
+
+def test_two_files_are_joined(tmp_path: Path) -> None:
+    """Many cameras write one file a band."""
+    files = {"red": save_png(tmp_path / "r.png", RED_COUNTS), "nir": save_png(tmp_path / "n.png", NIR_COUNTS)}
+    np.testing.assert_array_equal(ADAPTERS["red-nir-files"].load(files).data, [RED_COUNTS, NIR_COUNTS])
+
+
+def test_two_files_of_different_kind_are_refused(tmp_path: Path) -> None:
+    """8 bits beside 16 have no common scale, and an index of them no meaning."""
+    wide = NIR_COUNTS.astype(np.uint16)
+    files = {"red": save_png(tmp_path / "r.png", RED_COUNTS), "nir": save_png(tmp_path / "n.png", wide)}
+    with pytest.raises(DataError, match="nir is 3x2 uint16, red is 3x2 uint8"):
+        ADAPTERS["red-nir-files"].load(files)
+
+
+def test_the_network_gets_the_index_as_a_third_channel(tmp_path: Path) -> None:
+    """(nir - red) / (nir + red); where nothing was received it is invalid, and the counts are not."""
+    path = save_png(tmp_path / "a.png", RED_COUNTS, NIR_COUNTS, RED_COUNTS)
+    seen = ADAPTERS["red-nir"].transform(ADAPTERS["red-nir"].load({"red-nir": path}))
+    assert seen.channels == (RED, NIR, NDVI)
+    np.testing.assert_allclose(seen.data[2], [[0.5, 0, 0], [-1, 0.5, 0.5]])
+    np.testing.assert_array_equal(seen.valid[2], [[True, True, False], [True, True, True]])
+    assert seen.valid[:2].all()
+
+
+def test_a_missing_band_makes_the_index_invalid(tmp_path: Path) -> None:
+    """It would be +1 or -1 for no reason."""
+    planes = np.stack([RED_COUNTS, NIR_COUNTS]).astype(np.float32)
+    planes[1, 0, 0] = np.nan
+    np.save(tmp_path / "a.npy", planes)
+    seen = ADAPTERS["red-nir"].transform(ADAPTERS["red-nir"].load({"red-nir": tmp_path / "a.npy"}))
+    np.testing.assert_array_equal(seen.valid[:, 0, 0], [True, False, False])
+
+
+def test_negative_counts_give_no_index_beyond_its_range() -> None:
+    """Dark-frame subtraction leaves small negative numbers, and their quotient is anything."""
+    _, valid = ndvi(np.array([[-1.0, 5.0]], dtype=np.float32), np.array([[1.5, 5.0]], dtype=np.float32))
+    assert valid.tolist() == [[False, True]]
+
+
+def test_the_index_can_be_picked_alone(tmp_path: Path) -> None:
+    """`--channels ndvi` needs both bands read, though neither is fed."""
+    path = save_png(tmp_path / "a.png", RED_COUNTS, NIR_COUNTS, RED_COUNTS)
+    sensor = SelectedChannels(ADAPTERS["red-nir"], ["ndvi"])
+    assert sensor.transform(sensor.load({"red-nir": path})).channels == (NDVI,)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("nir", 4), ("red-nir", 6)])
+def test_it_composes_with_colour(scene: Scene, name: str, channels: int) -> None:
+    """rgb+nir is four channels; red-nir's own red keeps apart from the picture's."""
+    sensor = ComposedModality([Rgb(), ADAPTERS[name]])
+    seen = sensor.transform(sensor.simulate(scene, np.random.default_rng(0)))
+    assert len(seen.channels) == channels
+    assert len({channel.name for channel in seen.channels}) == channels
+
+
+def test_plants_shine_in_the_near_infrared(scene: Scene) -> None:
+    """The case for such a camera."""
+    plants = scene.class_id == CLASSES.index("plant")
+    seen = ADAPTERS["red-nir"].transform(ADAPTERS["red-nir"].simulate(scene, np.random.default_rng(0)))
+    assert seen.data[2][plants & seen.valid[2]].mean() > 0.5
+    assert seen.data[1][plants].mean() > 3 * seen.data[0][plants].mean()
+
+
+@pytest.mark.parametrize("name", list(ADAPTERS))
+def test_a_simulated_image_is_saved_and_loaded_exactly(tmp_path: Path, scene: Scene, name: str) -> None:
+    """`simmat data simulate` writes and `simmat train` reads."""
+    sensor = ADAPTERS[name]
+    image = sensor.simulate(scene, np.random.default_rng(0))
+    assert image.data.max() <= 4095
+    files = {source.name: tmp_path / f"{source.name}{source.extensions[0]}" for source in sensor.sources}
+    sensor.save(image, files)
+    back = sensor.load(files)
+    assert back.channels == image.channels
+    np.testing.assert_array_equal(back.data, image.data)
+
+
+def test_what_is_missing_is_missing_after_saving(tmp_path: Path) -> None:
+    """Floats keep it as NaN, and 16 bits could not."""
+    valid = np.ones((2, 2, 3), dtype=bool)
+    valid[1, 0, 0] = False
+    image = SensorImage.from_planes(np.stack([RED_COUNTS, NIR_COUNTS]), (RED, NIR), valid=valid)
+    ADAPTERS["red-nir"].save(image, {"red-nir": tmp_path / "a.tif"})
+    np.testing.assert_array_equal(ADAPTERS["red-nir"].load({"red-nir": tmp_path / "a.tif"}).valid, valid)
+
+
+def test_the_nodata_value_of_a_file_is_missing(tmp_path: Path) -> None:
+    """GIS programs write it as a tag."""
+    planes = np.stack([RED_COUNTS, NIR_COUNTS])
+    tifffile.imwrite(
+        tmp_path / "a.tif", planes, planarconfig="separate", metadata=None, extratags=[(42113, "s", 2, "0", True)]
+    )
+    image = ADAPTERS["red-nir"].load({"red-nir": tmp_path / "a.tif"})
+    np.testing.assert_array_equal(image.valid, planes != 0)
