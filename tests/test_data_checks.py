@@ -114,11 +114,14 @@ def test_every_bad_sample_is_told_even_the_first(tmp_path: Path) -> None:
     save_mask(root / "masks/train/2.png", np.ones((3, 3)))
     (root / "masks/train/3.png").write_bytes(b"")
     (root / "manifest.csv").write_text(
-        "id,split,image,mask\n" + "".join(f"{i},train,images/train/{i}.npy,masks/train/{i}.png\n" for i in (0, 4, 1, 2, 3, 5))
+        "id,split,image,mask\n"
+        + "".join(f"{i},train,images/train/{i}.npy,masks/train/{i}.png\n" for i in (0, 4, 1, 2, 3, 5))
     )
     dataset = open_planes(root)
     bad = {"0.npy", "1.npy", "2.png", "3.png"}
-    problems = check_dataset(replace(dataset, samples=tuple(replace(s, split="train") for s in dataset.samples))).problems
+    problems = check_dataset(
+        replace(dataset, samples=tuple(replace(s, split="train") for s in dataset.samples))
+    ).problems
     assert {Path(problem.split(":")[0]).name for problem in problems} == bad
 
 

@@ -222,12 +222,14 @@ def test_images_without_pixels_are_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("others", [["annotations/train.json"], ["annotations/instances_val.json", "annotations/val.json"]])
+@pytest.mark.parametrize(
+    "others", [["annotations/train.json"], ["annotations/instances_val.json", "annotations/val.json"]]
+)
 def test_two_files_for_the_same_are_refused(tmp_path: Path, others: list[str]) -> None:
     """One of them is an old copy."""
     for file in (["annotations.json"] if len(others) == 1 else []) + others:
         write(tmp_path, [], file=file)
-    with pytest.raises(DataError, match="both there|two files for split"):
+    with pytest.raises(DataError, match=r"both there|two files for split"):
         opened(tmp_path)
 
 

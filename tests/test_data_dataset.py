@@ -68,7 +68,7 @@ def test_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None
     """Resizing it would move the truth."""
     save_mask(folder_of(tmp_path, 3) / "masks/s0.png", np.ones((4, 6)))
     dataset = open_planes(tmp_path)
-    with pytest.raises(DataError, match="the mask is 6x4, the image .*s0.npy is 8x8"):
+    with pytest.raises(DataError, match=r"the mask is 6x4, the image .*s0\.npy is 8x8"):
         dataset.label(dataset.samples[0], dataset.image(dataset.samples[0]))
 
 
