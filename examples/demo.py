@@ -39,7 +39,7 @@ PREDICTED = 4
 """Test images that are asked for their largest object."""
 
 TRAINING = {
-    "lite": (120, ("--tune", "lora", "--batch-size", "2", "--val-every", "20")),
+    "lite": (80, ("--tune", "lora", "--batch-size", "2", "--val-every", "20")),
     "sam_vit_tiny": (300, ("--tune", "full", "--batch-size", "2", "--lr", "1e-3", "--val-every", "50")),
 }
 """Foundation model -> steps and settings for about two minutes on two cores; the first one installed is taken."""
