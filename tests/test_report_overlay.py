@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simmat.errors import DataError
-from simmat.report.overlay import FALSE_ALARM, HIT, MASK, MISS, NEGATIVE, POSITIVE, draw_comparison, draw_overlay
+from simmat.report.overlay import BOX, FALSE_ALARM, HIT, MASK, MISS, NEGATIVE, POSITIVE, draw_comparison, draw_overlay
 from simmat.types import Prompt
 
 
@@ -66,7 +66,9 @@ def test_marks_keep_their_share_of_the_picture(side: int) -> None:
 def test_a_box_is_drawn_around_its_pixels() -> None:
     """X1 and Y1 are the far edges of the last pixels inside."""
     prompt = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.asarray([10, 20, 600, 40], np.float32))
-    changed = (np.asarray(draw_overlay(grey(600, 600), None, prompt)) != 100).any(axis=-1)
+    drawn = np.asarray(draw_overlay(grey(600, 600), None, prompt))
+    assert drawn[30, 599].tolist() == list(BOX), "a side on the image's border must be seen"
+    changed = (drawn != 100).any(axis=-1)
     rows, columns = np.nonzero(changed)
     assert (rows.min(), rows.max()) == (19, 40)
     assert (columns.min(), columns.max()) == (9, 599)

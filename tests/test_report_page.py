@@ -59,7 +59,7 @@ def content(picture: Path) -> PageContent:
         sheet=Figure(drawn, 'a "sheet"'),
         predictions=[Figure(drawn, "prediction", "scene-1, IoU 0.8")],
         compared=True,
-        steps=[Step("simmat train --out 'a b' && x < y", "train", 75.2)],
+        steps=[Step("simmat train --out '<b>' && x &lt; y", "train", 75.2)],
         channels=[Channel("thermal", "brightness_temperature", "K", 10.5, None, 293.15, 4.25)],
     )
 
@@ -89,7 +89,7 @@ def test_texts_are_shown_as_they_are_written(tmp_path: Path, picture: Path) -> N
     page = read(write_page(tmp_path / "index.html", content(picture)))
     for text in (
         "Thermal <scenes> & more",
-        "simmat train --out 'a b' && x < y",
+        "simmat train --out '<b>' && x &lt; y",
         "train, 1 min 15 s",
         "scene-1, IoU 0.8",
     ):
