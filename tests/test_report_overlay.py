@@ -67,7 +67,7 @@ def test_a_box_is_drawn_around_its_pixels() -> None:
     """X1 and Y1 are the far edges of the last pixels inside."""
     prompt = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), np.asarray([10, 20, 600, 40], np.float32))
     drawn = np.asarray(draw_overlay(grey(600, 600), None, prompt))
-    assert drawn[30, 599].tolist() == list(BOX), "a side on the image's border must be seen"
+    assert (drawn[30, 598:] == BOX).all(), "a side on the image's border must be seen whole"
     changed = (drawn != 100).any(axis=-1)
     rows, columns = np.nonzero(changed)
     assert (rows.min(), rows.max()) == (19, 40)

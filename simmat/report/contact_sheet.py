@@ -53,7 +53,7 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", cell_px: int = 2
     Args:
         rows: at least one.
         title: written on top.
-        cell_px: width of a cell in pixels; its height follows the widest image of the rows.
+        cell_px: width of a cell in pixels; its height follows the tallest image, up to a square.
 
     Raises:
         DataError: no rows, or a mask that does not fit its image.
@@ -67,7 +67,8 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", cell_px: int = 2
     sheet = Image.new("RGB", (width, head + step * len(rows) + MARGIN - GAP), GROUND)
     draw = ImageDraw.Draw(sheet)
     if title:
-        _write(draw, (MARGIN, MARGIN), title, font(17, bold=True), TEXT, width - 2 * MARGIN)
+        face = font(17, bold=True)
+        draw.text((MARGIN, MARGIN), _cut(title, face, width - 2 * MARGIN), font=face, fill=TEXT)
     for index, name in enumerate(COLUMNS):
         draw.text((_left(index, cell_px), head - LINE), name, font=font(13, bold=True), fill=FAINT)
     for index, row in enumerate(rows):
@@ -84,13 +85,7 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top:
         draw_overlay(picture, None, row.prompt, size_wh=inner),
         None if row.prediction is None else draw_overlay(picture, row.prediction, size_wh=inner),
     )
-    small = font(13)
-    room = 2 * cell[0] + GAP - 8
-    label = _cut(f"{row.sample_id}", small, room)
-    draw.text((MARGIN, top + 4), label, font=small, fill=TEXT)
-    rest = room - int(small.getlength(label + "   "))
-    note = _cut(describe_display(row.image.channels), small, rest) if rest > 60 else ""
-    draw.text((MARGIN + small.getlength(label + "   "), top + 4), note, font=small, fill=FAINT)
+    _write_label(draw, row, top + 4, cell[0])
     _write_scores(draw, row, top + 4, cell[0])
     for index, drawn in enumerate(cells):
         left, upper = _left(index, cell[0]), top + LINE
@@ -98,7 +93,21 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top:
         if drawn is not None:
             sheet.paste(drawn, (left + (cell[0] - inner[0]) // 2, upper + (cell[1] - inner[1]) // 2))
         else:
-            draw.text((left + cell[0] // 2, upper + cell[1] // 2), "no prediction", font=small, fill=FAINT, anchor="mm")
+            draw.text(
+                (left + cell[0] // 2, upper + cell[1] // 2), "no prediction", font=font(13), fill=FAINT, anchor="mm"
+            )
+
+
+def _write_label(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell_px: int) -> None:
+    """Write the sample's name and what is shown of it, within the first two columns."""
+    face = font(13)
+    room = 2 * cell_px + GAP - 8
+    name = _cut(row.sample_id, face, room)
+    draw.text((MARGIN, top), name, font=face, fill=TEXT)
+    used = int(face.getlength(name + "   "))
+    if room - used > 60:
+        note = _cut(describe_display(row.image.channels), face, room - used)
+        draw.text((MARGIN + used, top), note, font=face, fill=FAINT)
 
 
 def _write_scores(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell_px: int) -> None:
@@ -126,12 +135,6 @@ def _fitted(size_hw: tuple[int, int], cell: tuple[int, int]) -> tuple[int, int]:
 
 def _left(column: int, cell_px: int) -> int:
     return MARGIN + column * (cell_px + GAP)
-
-
-def _write(
-    draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, face: ImageFont.FreeTypeFont, fill: Colour, room: int
-) -> None:
-    draw.text(at, _cut(text, face, room), font=face, fill=fill)
 
 
 def _cut(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
