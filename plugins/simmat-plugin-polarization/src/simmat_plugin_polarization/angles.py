@@ -1,0 +1,98 @@
+"""`polarization`: four images behind polarizers at 0, 45, 90 and 135 degrees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simmat.errors import DataError
+from simmat.imageio import ImageFile, read_image, write_image
+from simmat.modality import Source
+from simmat.types import SensorImage
+from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
+from simmat_plugin_polarization.light import describe_bits, is_dark, saturation_of
+from simmat_plugin_polarization.stokes import ANGLES_DEG, intensities_of, stokes_from, stokes_of
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+NAMES = tuple(f"i{angle}" for angle in ANGLES_DEG)
+ENDINGS = (".tif", ".tiff", ".png", ".npy")
+BITS = 12
+FULL = 2**BITS - 1
+
+
+class FourAngles(PolarizationAdapter):
+    """Intensity, angle and degree of linear polarization from four intensity images, linear in light."""
+
+    name = "polarization"
+    description = "polarization camera: four images behind polarizers at 0, 45, 90, 135 degrees (TIFF, PNG, npy)"
+    sources = tuple(Source(name, ENDINGS) for name in NAMES)
+    channels = (S0, AOLP, DOLP)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (3, H, W): s0 in counts, aolp in radians, dolp.
+
+        Files of three planes (a colour camera) are averaged over them, for light of all colours adds up. Where any of
+        the four is saturated, or all are dark, angle and degree are invalid.
+        """
+        images = [read_image(files[name]) for name in NAMES]
+        _check_alike(images)
+        planes = np.stack([image.planes for image in images]).astype(np.float64)  # (4, P, H, W)
+        full = (planes >= saturation_of(images[0])).any(axis=(0, 1))
+        intensities = planes.mean(axis=1)
+        known = ~full & ~is_dark(intensities.mean(axis=0))
+        for image in images:
+            if image.valid is not None:
+                known &= image.valid.all(axis=0)
+        return from_stokes(stokes_of(intensities), known, str(images[0].path))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return what a 12-bit camera with four polarizers measures of the scene."""
+        from simmat_plugin_polarization.camera import four_angles
+
+        counts = four_angles(scene, rng)
+        known = (counts < FULL).all(axis=0) & ~is_dark(counts.mean(axis=0))
+        return from_stokes(stokes_of(counts), known, "simulated")
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write 12-bit counts, rounded; an invalid pixel is written saturated, or dark if it is."""
+        for name, counts in zip(NAMES, counts_of(image), strict=True):
+            path = Path(files[name])
+            tiff = path.suffix.lower() in (".tif", ".tiff")
+            write_image(path, counts[None], description=describe_bits(BITS) if tiff else "")
+
+
+def counts_of(image: SensorImage) -> np.ndarray:
+    """Return the (4, H, W) uint16 counts that give `s0`, `aolp` and `dolp` again; at most 4095."""
+    s0, aolp, dolp = image.data.astype(np.float64)
+    known = image.valid[1] & image.valid[2]
+    intensities = intensities_of(stokes_from(s0, aolp, np.where(known, dolp, 0)))
+    full = ~known & ~is_dark(s0 / 2)
+    rest = ((2 * s0 - FULL) / 3).clip(0, FULL)  # one saturated, the others so that s0 stays
+    saturated = np.stack([np.full_like(s0, FULL), rest, rest, rest])
+    most = np.where(known, FULL - 1, FULL)  # a pixel whose polarization is known must not be read as saturated
+    return np.rint(np.where(full, saturated, intensities)).clip(0, most).astype(np.uint16)
+
+
+def _check_alike(images: list[ImageFile]) -> None:
+    first = images[0]
+    if len(first.planes) not in (1, 3):
+        raise DataError(f"{first.path}: one or three planes are needed behind each polarizer, got {len(first.planes)}")
+    for image in images[1:]:
+        if image.planes.shape != first.planes.shape or image.planes.dtype != first.planes.dtype:
+            raise DataError(
+                f"{image.path}: {_kind(image)}, but {first.path} is {_kind(first)}; the four images of a polarization "
+                "camera must be alike"
+            )
+
+
+def _kind(image: ImageFile) -> str:
+    planes, height, width = image.planes.shape
+    return f"{width}x{height}, {planes} of {image.planes.dtype}"
+
+
+FOUR_ANGLES = FourAngles()

@@ -1,0 +1,79 @@
+"""The channels of a polarization image, how mirrors and turns change them, and what the network gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from simmat.modality import Axis, ModalityAdapter
+from simmat.types import BoolArray, Channel, FloatArray, SensorImage
+from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, within_half_turn
+
+S0 = Channel("s0", "intensity", "count")
+AOLP = Channel("aolp", "angle_of_linear_polarization", "rad")
+DOLP = Channel("dolp", "degree_of_linear_polarization", "1", valid_range=(0.0, 1.0))
+COS = Channel("dolp_cos_2aolp", "normalized_stokes_s1", "1", valid_range=(-1.0, 1.0))
+SIN = Channel("dolp_sin_2aolp", "normalized_stokes_s2", "1", valid_range=(-1.0, 1.0))
+
+
+class PolarizationAdapter(ModalityAdapter):
+    """A sensor whose channels include `aolp` and `dolp`.
+
+    The network gets the angle as sin 2θ and cos 2θ, so that 0 and π are the same, weighted by the degree of
+    polarization: where nothing is polarized the angle is noise, and so it fades out. These are the normalized Stokes
+    parameters S1/S0 and S2/S0.
+    """
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Replace `aolp` by `dolp_cos_2aolp` and `dolp_sin_2aolp`, at the end."""
+        aolp, dolp = _place(image, AOLP), _place(image, DOLP)
+        rest = image.select([index for index in range(len(image.channels)) if index != aolp])
+        degree, double = image.data[dolp], 2 * image.data[aolp]
+        known = image.valid[aolp] & image.valid[dolp]
+        waves = np.where(known, np.stack([degree * np.cos(double), degree * np.sin(double)]), 0)  # (2, H, W)
+        return replace(
+            rest,
+            data=np.concatenate([rest.data, waves.astype(np.float32)]),
+            valid=np.concatenate([rest.valid, np.stack([known, known])]),
+            channels=(*rest.channels, COS, SIN),
+        )
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        """Mirror an image; either way angles turn round: θ becomes -θ."""
+        return _with_angle(super().flip(image, axis), -1, 0)
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        """Turn an image counter-clockwise; angles turn with it: θ becomes θ + 90° times `quarter_turns`."""
+        return _with_angle(super().rotate(image, quarter_turns), 1, quarter_turns)
+
+
+def from_stokes(stokes: Array, trusted: BoolArray, origin: str) -> SensorImage:
+    """Return `s0`, `aolp` and `dolp` of (3, H, W) Stokes parameters.
+
+    Args:
+        stokes: S0, S1, S2 in counts.
+        trusted: (H, W) False where the light was too much or too little to tell its polarization.
+        origin: where it came from.
+    """
+    dolp = degree_of(stokes)
+    known = trusted & (dolp <= 1) & (stokes[0] > 0)  # more than all light polarized: the four do not belong together
+    planes = np.stack([stokes[0], angle_of(stokes[1], stokes[2]), dolp])
+    return SensorImage.from_planes(
+        planes, (S0, AOLP, DOLP), valid=np.stack([np.ones_like(known), known, known]), origin=origin
+    )
+
+
+def _with_angle(image: SensorImage, sign: int, quarter_turns: int) -> SensorImage:
+    """Return the image with θ replaced by sign θ + quarter_turns π/2, in 0 to π."""
+    place = _place(image, AOLP)
+    data: FloatArray = image.data.copy()
+    angle = sign * data[place] + np.float32(quarter_turns % 2 * np.pi / 2)
+    data[place] = np.where(image.valid[place], within_half_turn(angle), data[place])
+    return replace(image, data=data)
+
+
+def _place(image: SensorImage, channel: Channel) -> int:
+    names: Sequence[str] = [own.name for own in image.channels]
+    return names.index(channel.name)

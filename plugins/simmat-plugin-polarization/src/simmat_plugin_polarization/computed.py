@@ -1,0 +1,112 @@
+"""`polarization-aolp-dolp`: angle and degree of polarization as somebody has computed them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simmat.errors import DataError
+from simmat.imageio import ImageFile, read_image, write_image
+from simmat.modality import Source
+from simmat.types import SensorImage
+from simmat_plugin_polarization.angles import ENDINGS, FOUR_ANGLES
+from simmat_plugin_polarization.channels import AOLP, DOLP, PolarizationAdapter
+from simmat_plugin_polarization.stokes import Array, angle_of
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+_SLACK = 1e-3
+
+
+class Computed(PolarizationAdapter):
+    """Angle and degree of linear polarization from two files.
+
+    Floats are angles in the modality's unit and fractions. Integers of 8 or 16 bits are scaled to their full range:
+    0 to 255 (or 65535) is 0 to 180 degrees, and 0 to 1.
+    """
+
+    sources = (Source("aolp", ENDINGS), Source("dolp", ENDINGS))
+    channels = (AOLP, DOLP)
+
+    def __init__(self, name: str, half_turn: float, unit: str) -> None:
+        """Make the variant `name`, whose floats are angles in `unit`, of which `half_turn` are 180 degrees."""
+        self.name = name
+        self.half_turn = half_turn
+        self.unit = unit
+        self.description = f"angle ({unit}) and degree of linear polarization, computed before (TIFF, PNG, npy)"
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (2, H, W): aolp in radians, dolp.
+
+        Files of three planes (a colour camera) are joined to one: the mean of their polarizations as Stokes
+        parameters, all colours taken to be equally bright, since the files do not say how bright each was.
+        """
+        first, second = (read_image(files[name]) for name in ("aolp", "dolp"))
+        if first.planes.shape != second.planes.shape or len(first.planes) not in (1, 3):
+            raise DataError(
+                f"{first.path}: {_size(first)}, and {second.path}: {_size(second)}; {self.name!r} needs one or three "
+                "planes in each, of one size"
+            )
+        aolp = self._angle(first)
+        dolp = _scaled(second)
+        _refuse_beyond(second, dolp, 0, 1, "a degree of polarization lies within 0 to 1")
+        valid = np.isfinite(aolp) & np.isfinite(dolp)
+        for image in (first, second):
+            if image.valid is not None:
+                valid &= image.valid
+        waves = np.where(valid, dolp * np.exp(2j * aolp), 0).mean(axis=0)  # (H, W) s1 + i s2
+        whole = valid.all(axis=0)
+        planes = np.stack([angle_of(waves.real, waves.imag), np.minimum(np.abs(waves), 1)])
+        return SensorImage.from_planes(planes, self.channels, valid=np.stack([whole, whole]), origin=str(first.path))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return angle and degree of what a camera with four polarizers measures of the scene."""
+        return FOUR_ANGLES.simulate(scene, rng).select([1, 2])
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write float32 TIFF or npy, the angle in the modality's unit; invalid pixels are NaN."""
+        scales = (self.half_turn / np.pi, 1.0)
+        for place, (source, scale) in enumerate(zip(self.sources, scales, strict=True)):
+            values = np.where(image.valid[place], image.data[place].astype(np.float64) * scale, np.nan)
+            write_image(files[source.name], values[None].astype(np.float32))
+
+    def _angle(self, image: ImageFile) -> Array:
+        """Return (P, H, W) radians."""
+        if image.planes.dtype.kind != "f":
+            return _scaled(image) * np.pi
+        angle = image.planes.astype(np.float64) / self.half_turn
+        limit = f"angles in {self.unit} lie within ±{self.half_turn:g}; polarization-aolp-dolp reads radians, "
+        _refuse_beyond(image, angle, -1, 1, limit + "polarization-aolp-dolp-deg degrees")
+        return angle * np.pi
+
+
+def _scaled(image: ImageFile) -> Array:
+    """Return floats as they are, and integers as a fraction of their full range."""
+    dtype = image.planes.dtype
+    if dtype.kind == "f":
+        return image.planes.astype(np.float64)
+    if dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{image.path}: angle and degree are 8 or 16-bit integers, or floats; got {dtype}")
+    return image.planes / np.float64(np.iinfo(dtype).max)
+
+
+def _refuse_beyond(image: ImageFile, values: Array, low: float, high: float, what: str) -> None:
+    finite = values[np.isfinite(values)]
+    if finite.size and (finite.min() < low - _SLACK or finite.max() > high + _SLACK):
+        stored = image.planes[np.isfinite(image.planes)]
+        raise DataError(f"{image.path}: {what}; got {stored.min():.6g} to {stored.max():.6g}")
+
+
+def _size(image: ImageFile) -> str:
+    planes, height, width = image.planes.shape
+    return f"{width}x{height} of {planes} planes"
+
+
+COMPUTED = (
+    Computed("polarization-aolp-dolp", float(np.pi), "radians"),
+    Computed("polarization-aolp-dolp-deg", 180.0, "degrees"),
+)

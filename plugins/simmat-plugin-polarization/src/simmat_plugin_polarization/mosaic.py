@@ -1,0 +1,102 @@
+"""`polarization-mosaic`: the raw file of a camera with a polarizer on every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import correlate
+
+from simmat.errors import DataError
+from simmat.imageio import read_image, require_one_plane, write_image
+from simmat.modality import Source
+from simmat.types import BoolArray, SensorImage
+from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of
+from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
+from simmat_plugin_polarization.light import describe_bits, is_dark, saturation_of
+from simmat_plugin_polarization.stokes import ANGLES_DEG, Array, stokes_of
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+PATTERN_DEG = ((90, 45), (135, 0))
+"""The polarizers of each 2x2 pixels, top row first, as on Sony IMX250MZR and its kin."""
+_BILINEAR = np.outer([1, 2, 1], [1, 2, 1]) / 4
+
+
+class Mosaic(PolarizationAdapter):
+    """Intensity, angle and degree of linear polarization from one raw plane, at the size of the raw file."""
+
+    name = "polarization-mosaic"
+    description = "polarization camera: raw mosaic of 2x2 polarizers, 90 45 / 135 0 degrees (TIFF, PNG, npy)"
+    sources = (Source("mosaic", ENDINGS),)
+    channels = (S0, AOLP, DOLP)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (3, H, W): s0 in counts, aolp in radians, dolp; each angle is interpolated bilinearly.
+
+        Where a saturated pixel takes part, or all is dark, angle and degree are invalid.
+        """
+        image = read_image(files["mosaic"])
+        require_one_plane(image, self.name)
+        raw = image.planes[0].astype(np.float64)
+        if raw.shape[0] % 2 or raw.shape[1] % 2 or min(raw.shape) < 4:
+            height, width = raw.shape
+            raise DataError(
+                f"{image.path}: a mosaic of 2x2 polarizers has an even width and height of at least 4, got "
+                f"{width}x{height}; a cut file may begin on another polarizer"
+            )
+        bad = raw >= saturation_of(image)
+        if image.valid is not None:
+            bad |= ~image.valid[0]
+        return _image_of(raw, bad, str(image.path))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return what a 12-bit camera with such a sensor measures of the scene."""
+        from simmat_plugin_polarization.camera import four_angles
+
+        raw = sampled(four_angles(scene, rng))
+        return _image_of(raw, raw >= FULL, "simulated")
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write the 12-bit counts of the polarizer that each pixel has; finer detail than the mosaic's is lost."""
+        path = Path(files["mosaic"])
+        tiff = path.suffix.lower() in (".tif", ".tiff")
+        write_image(path, sampled(counts_of(image))[None], description=describe_bits(BITS) if tiff else "")
+
+
+def sampled(intensities: np.ndarray) -> np.ndarray:
+    """Return the (H, W) raw mosaic of (4, H, W) intensities at 0, 45, 90 and 135 degrees."""
+    raw = np.empty_like(intensities[0])
+    for place, angle in enumerate(ANGLES_DEG):
+        raw[sites(angle)] = intensities[place][sites(angle)]
+    return np.asarray(raw)
+
+
+def demosaiced(raw: Array) -> Array:
+    """Return (4, H, W) of an (H, W) mosaic: measured values stay, those between are the mean of their neighbours.
+
+    Beyond the border the mosaic goes on mirrored at the outermost pixel, which keeps its pattern.
+    """
+    planes = np.zeros((4, *raw.shape))
+    for plane, angle in zip(planes, ANGLES_DEG, strict=True):
+        plane[sites(angle)] = raw[sites(angle)]
+        plane[:] = correlate(plane, _BILINEAR, mode="mirror")
+    return planes
+
+
+def sites(angle_deg: int) -> tuple[slice, slice]:
+    """Return the index of the pixels behind polarizers of this angle."""
+    row, column = next((y, x) for y in (0, 1) for x in (0, 1) if PATTERN_DEG[y][x] == angle_deg)
+    return slice(row, None, 2), slice(column, None, 2)
+
+
+def _image_of(raw: Array, bad: BoolArray, origin: str) -> SensorImage:
+    intensities = demosaiced(raw)
+    touched = (demosaiced(bad.astype(np.float64)) > 0).any(axis=0)
+    return from_stokes(stokes_of(intensities), ~touched & ~is_dark(intensities.mean(axis=0)), origin)
+
+
+MOSAIC = Mosaic()

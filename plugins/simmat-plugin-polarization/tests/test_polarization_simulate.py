@@ -1,0 +1,155 @@
+"""The simulated camera obeys Fresnel: what is polarized, how much, and in which direction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simmat_plugin_polarization import MODALITIES
+from simmat_plugin_polarization.angles import FOUR_ANGLES
+from simmat_plugin_polarization.camera import four_angles, radiance
+from simmat_plugin_polarization.fresnel import diffuse_degree, pane, reflectances
+from simmat_plugin_polarization.stokes import angle_of, degree_of
+
+from simmat.modality import ModalityAdapter
+from simmat.scene import Scene, generate_scene
+
+SIZE_HW = (48, 64)
+
+
+def array(*values: float) -> np.ndarray:
+    """Return a float array."""
+    return np.array(values)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """Return a scene on a table."""
+    return next(
+        view for seed in range(9) if (view := generate_scene(np.random.default_rng(seed), SIZE_HW)).light.indoor
+    )
+
+
+def tilted(scene: Scene, degrees: float, azimuth_deg: float, **material: object) -> Scene:
+    """Return one flat surface, tilted from the view of every pixel toward an azimuth in the picture."""
+    view = scene.toward_camera().astype(np.float64)
+    azimuth, tilt = np.deg2rad(azimuth_deg), np.deg2rad(degrees)
+    aside = np.array([np.cos(azimuth), -np.sin(azimuth), 0.0])[:, None, None] * np.ones_like(view)
+    aside -= (aside * view).sum(axis=0) * view
+    aside /= np.linalg.norm(aside, axis=0)
+    normal = (np.cos(tilt) * view + np.sin(tilt) * aside).astype(np.float32)
+    surface = replace(
+        scene.surface,
+        normal=normal,
+        depth_m=np.ones(SIZE_HW, dtype=np.float32),
+        material=np.zeros(SIZE_HW, dtype=np.int32),
+        sunlit=np.zeros(SIZE_HW, dtype=np.float32),
+    )
+    base = {"extinction": 0.0, "refractive_index": 1.5, "roughness": 0.0, "transmits_visible": 0.0}
+    made = replace(scene.materials[1], **{**base, **material})
+    return replace(scene, surface=surface, behind=surface, materials=(made,))
+
+
+def centre(scene: Scene) -> tuple[float, float]:
+    """Return degree and angle (in degrees) of the light at the centre, in green."""
+    stokes = radiance(scene)[1, :, 24:26, 32:34].mean(axis=(1, 2))
+    return float(degree_of(stokes)), float(np.rad2deg(angle_of(stokes[1], stokes[2])))
+
+
+def test_reflection_at_brewsters_angle_is_wholly_polarized() -> None:
+    """tan θ = n; and straight on, (n-1)²/(n+1)² of both."""
+    brewster = np.cos(np.arctan(1.5))
+    across, within = reflectances(array(brewster, 1.0), array(1.5, 1.5), array(0.0, 0.0))
+    assert within[0] == pytest.approx(0, abs=1e-12)
+    assert across[0] == pytest.approx(0.1479, abs=1e-4)
+    np.testing.assert_allclose([across[1], within[1]], 0.04)
+
+
+def test_a_pane_loses_no_light() -> None:
+    """What is not mirrored goes through."""
+    rs, rp, ts, tp = pane(*reflectances(array(0.5), array(1.5), array(0.0)))
+    np.testing.assert_allclose([rs + ts, rp + tp], 1)
+    assert ts < tp
+
+
+def test_scattered_light_is_polarized_at_the_limb_only() -> None:
+    """None straight on; 0.385 at grazing view for n = 1.5, the bound of Atkinson and Hancock's curve."""
+    degrees = diffuse_degree(array(1.0, 0.5, 0.0), array(1.5, 1.5, 1.5))
+    assert degrees[0] == 0
+    assert degrees[2] == pytest.approx((1.5 - 1 / 1.5) ** 2 / (2 + 2 * 1.5**2 - (1.5 + 1 / 1.5) ** 2))
+    assert 0 < degrees[1] < degrees[2]
+
+
+@pytest.mark.parametrize("azimuth_deg", [20.0, 75.0, 140.0])
+def test_the_angle_follows_the_normal(scene: Scene, azimuth_deg: float) -> None:
+    """A matt surface is polarized along the normal's azimuth, a mirroring dark one across it."""
+    matt = tilted(scene, 65, azimuth_deg, albedo_rgb=(0.9,) * 3, roughness=0.95)
+    degree, angle = centre(matt)
+    glossy_degree, glossy_angle = centre(tilted(scene, 55, azimuth_deg, albedo_rgb=(0.0,) * 3))
+    assert (glossy_angle - azimuth_deg) % 180 == pytest.approx(90, abs=1)
+    assert glossy_degree > 0.9
+    assert 0.01 < degree < 0.2
+    assert (angle - azimuth_deg + 90) % 180 == pytest.approx(90, abs=1)
+
+
+def test_glass_is_polarized_where_the_wall_behind_is_not(scene: Scene) -> None:
+    """This is why polarization cameras find glass."""
+    wall = tilted(scene, 0, 0, albedo_rgb=(0.2,) * 3, roughness=0.95)
+    glass = tilted(scene, 56, 30, albedo_rgb=(0.0,) * 3, transmits_visible=0.9)
+    through = replace(glass, behind=replace(wall.surface, material=np.ones(SIZE_HW, dtype=np.int32)))
+    through = replace(through, materials=(glass.materials[0], wall.materials[0]))
+    assert centre(wall)[0] < 0.02
+    assert centre(through)[0] > 0.1
+
+
+def test_metal_polarizes_less_than_glass(scene: Scene) -> None:
+    """Its reflectances differ little between s and p."""
+    glass = tilted(scene, 56, 30, albedo_rgb=(0.0,) * 3)
+    steel = tilted(scene, 56, 30, albedo_rgb=(0.0,) * 3, refractive_index=2.7, extinction=3.3)
+    assert centre(steel)[0] < 0.4 * centre(glass)[0]
+
+
+def test_counts_are_those_of_a_12_bit_camera(scene: Scene) -> None:
+    """The two pairs of crossed polarizers measure the same light, but for noise."""
+    counts = four_angles(scene, np.random.default_rng(0))
+    assert (counts == np.rint(counts)).all()
+    assert counts.min() >= 0
+    assert 1000 < np.percentile(counts, 98) <= 4095
+    open_ = (counts < 4095).all(axis=0)
+    apart = (counts[0] + counts[2] - counts[1] - counts[3])[open_]
+    assert abs(apart.mean()) < 5
+    assert 1 < apart.std() < 100
+
+
+@pytest.mark.parametrize("adapter", MODALITIES, ids=lambda adapter: adapter.name)
+def test_a_simulated_image_is_saved_and_loaded(tmp_path: Path, scene: Scene, adapter: ModalityAdapter) -> None:
+    """`simmat data simulate` writes and `simmat train` reads, to the step of 12 bits, or the mosaic's detail."""
+    image = adapter.simulate(scene, np.random.default_rng(0))
+    assert image.channels == adapter.channels
+    files = {source.name: tmp_path / (source.name + source.extensions[0]) for source in adapter.sources}
+    adapter.save(image, files)
+    back = adapter.load(files)
+    assert (back.valid == image.valid).mean() > 0.98
+    both = (back.valid & image.valid).all(axis=0)
+    one, other = adapter.transform(image), adapter.transform(back)
+    apart = np.abs(one.data - other.data)[:, both]
+    for channel, typical in zip(one.channels, np.median(apart, axis=1), strict=True):
+        step = {"1": 0.002, "count": 2.0}[channel.unit]
+        assert typical <= (step if adapter.name != "polarization-mosaic" else 10 * step)
+
+
+def test_saturated_and_dark_pixels_come_back_as_such(tmp_path: Path, scene: Scene) -> None:
+    """An invalid pixel written as a plain one would be believed."""
+    image = FOUR_ANGLES.simulate(scene, np.random.default_rng(0))
+    data, valid = image.data.copy(), image.valid.copy()
+    data[0, 3, 3], data[0, 5, 5], data[0, 7, 7] = 3000, 3, 8190
+    for place in (3, 5, 7):
+        valid[1:, place, place] = False
+    files = {source.name: tmp_path / f"{source.name}.tif" for source in FOUR_ANGLES.sources}
+    FOUR_ANGLES.save(replace(image, data=data, valid=valid), files)
+    back = FOUR_ANGLES.load(files)
+    for place in (3, 5, 7):
+        assert back.valid[:, place, place].tolist() == [True, False, False]
+        assert back.data[0, place, place] == pytest.approx(max(data[0, place, place], 0), abs=2)
