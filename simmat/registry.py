@@ -23,6 +23,8 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
             name: f"simmat-plugin-{name}"
             for name in ("thermal", "depth", "polarization", "nir", "multispectral", "sar")
         },
+        **dict.fromkeys(("red-nir", "red-nir-files"), "simmat-plugin-nir"),
+        **dict.fromkeys(("sentinel2", "landsat8"), "simmat-plugin-multispectral"),
     },
     "foundation model": {
         "lite": "simmat-plugin-lite",
@@ -166,8 +168,9 @@ class Registry:
         return claims[0][0]
 
     def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
-        known, family = KNOWN_PLUGINS[kind], re.split("[/-]", name)[0]
-        hints = [f"A plugin brings it: pip install {known[family]}"] if family in known else []
+        known = KNOWN_PLUGINS[kind]
+        package = known.get(name) or known.get(re.split("[/-]", name)[0])
+        hints = [f"A plugin brings it: pip install {package}"] if package else []
         if not hints and kind == "modality":
             hints.append("Others: pip install simmat-plugin-<name>")
         if failed := [report.name for report in self.reports if report.error]:

@@ -1,0 +1,141 @@
+"""Which band is which: from the file's own words, or from the standard of a satellite."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from simmat.errors import DataError
+from simmat_plugin_multispectral.geotiff import BandTags
+
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_WITH_UNIT = re.compile(_NUMBER + r"\s*(nm|nanomet\w*|um|µm|μm|micromet\w*)", re.IGNORECASE)
+_UM_TAGS = ("central_wavelength_um", "wavelength_um")
+_NM_TAGS = ("central_wavelength_nm", "wavelength_nm")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBand:
+    """A band's name in `--channels`, and its centre wavelength where it is known."""
+
+    name: str
+    wavelength_um: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Satellite:
+    """What a satellite's standard products hold.
+
+    Attributes:
+        title: its name for people.
+        bands: its own band name, lower case -> ours.
+        orders: the band names of files without descriptions, one order for each count; other counts are refused.
+    """
+
+    title: str
+    bands: dict[str, NamedBand]
+    orders: tuple[tuple[str, ...], ...]
+
+
+_S2 = {
+    # Sentinel-2A centre wavelengths, ESA Sentinel-2 Spectral Response Functions
+    "b1": NamedBand("coastal", 0.443),
+    "b2": NamedBand("blue", 0.492),
+    "b3": NamedBand("green", 0.560),
+    "b4": NamedBand("red", 0.665),
+    "b5": NamedBand("rededge1", 0.704),
+    "b6": NamedBand("rededge2", 0.741),
+    "b7": NamedBand("rededge3", 0.783),
+    "b8": NamedBand("nir", 0.833),
+    "b8a": NamedBand("nir08", 0.865),
+    "b9": NamedBand("watervapour", 0.945),
+    "b10": NamedBand("cirrus", 1.374),
+    "b11": NamedBand("swir1", 1.614),
+    "b12": NamedBand("swir2", 2.202),
+}
+_L8 = {
+    # Landsat 8 OLI, Landsat 8 Data Users Handbook
+    "b1": NamedBand("coastal", 0.443),
+    "b2": NamedBand("blue", 0.482),
+    "b3": NamedBand("green", 0.561),
+    "b4": NamedBand("red", 0.655),
+    "b5": NamedBand("nir", 0.865),
+    "b6": NamedBand("swir1", 1.609),
+    "b7": NamedBand("swir2", 2.201),
+}
+SENTINEL2 = Satellite("Sentinel-2", _S2, (tuple(_S2), tuple(name for name in _S2 if name != "b10")))
+LANDSAT8 = Satellite("Landsat 8", _L8, (tuple(_L8),))
+
+
+def bands_of_file(bands: Sequence[BandTags], path: Path) -> tuple[NamedBand, ...]:
+    """Name each band by its description, or `band0`, `band1`, … where it has none.
+
+    A wavelength comes from the band's metadata (GDAL's CENTRAL_WAVELENGTH_UM, ENVI's wavelength with its units) or
+    from a number with its unit in the description ("red 665 nm").
+
+    Raises:
+        DataError: two bands have one name.
+    """
+    named = tuple(
+        NamedBand(_plain(band.description) or f"band{index}", _wavelength(band)) for index, band in enumerate(bands)
+    )
+    names = [band.name for band in named]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}: several bands are described as {twice}; give each its own, or use --modality raster")
+    return named
+
+
+def bands_of_satellite(satellite: Satellite, bands: Sequence[BandTags], path: Path) -> tuple[NamedBand, ...]:
+    """Name each band by the satellite's standard: its description, or its place where the count leaves no doubt.
+
+    Raises:
+        DataError: a description is no band of the satellite, or there are none and the count fits no product.
+    """
+    said = [_band_number(band.description) for band in bands]
+    if not any(said):
+        order = next((order for order in satellite.orders if len(order) == len(bands)), None)
+        if order is None:
+            counts = " or ".join(str(len(order)) for order in satellite.orders)
+            raise DataError(
+                f"{path}: {len(bands)} bands without descriptions; {satellite.title} products have {counts}. Describe "
+                f"them ({', '.join(satellite.bands)}) or use --modality multispectral"
+            )
+        said = list(order)
+    own = {band.name: band for band in satellite.bands.values()}
+    found = [satellite.bands.get(name) or own.get(name) for name in said]
+    if None in found or len(set(said)) != len(said):
+        raise DataError(
+            f"{path}: bands are described as {[band.description for band in bands]}; {satellite.title} has "
+            f"{', '.join(satellite.bands)}, each once"
+        )
+    return tuple(band for band in found if band is not None)
+
+
+def _band_number(description: str) -> str:
+    """Return "b4" for "B04", "B4" and "SR_B4"; else the description in lower case."""
+    text = description.strip().lower()
+    if match := re.fullmatch(r"(?:sr_|band[ _]?)?b?0*(\d+a?)", text):
+        return f"b{match[1]}"
+    return text
+
+
+def _plain(description: str) -> str:
+    """Return a name that `--channels` can hold: lower case, no commas or spaces."""
+    return re.sub(r"[^a-z0-9._+]+", "-", description.lower()).strip("-")
+
+
+def _wavelength(band: BandTags) -> float | None:
+    tags = band.tags or {}
+    for key in _UM_TAGS:
+        if match := re.fullmatch(_NUMBER, tags.get(key, "").strip()):
+            return float(match[1]) or None
+    for key in _NM_TAGS:
+        if match := re.fullmatch(_NUMBER, tags.get(key, "").strip()):
+            return float(match[1]) / 1000 or None
+    unit = tags.get("wavelength_units", tags.get("wavelength_unit", ""))
+    for text in (f"{tags.get('wavelength', '')} {unit}", band.description):
+        if match := _WITH_UNIT.search(text):
+            return float(match[1]) / (1000 if match[2].lower().startswith("n") else 1) or None
+    return None

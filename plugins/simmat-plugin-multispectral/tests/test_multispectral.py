@@ -1,0 +1,214 @@
+"""Bands of a GeoTIFF: their names, wavelengths, scale and gaps as the file says, and their place on the earth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from simmat_plugin_multispectral import MODALITIES
+from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
+
+from simmat.builtin.sensors import Rgb
+from simmat.errors import ConfigError, DataError
+from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.picking import pick_channels
+from simmat.scene import generate_scene
+from simmat.types import Channel, Georeference, SensorImage
+
+ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 4500000.0))
+DN = np.array([[[1000, 2000], [3000, 0]], [[4000, 5000], [6000, 7000]]], dtype=np.uint16)
+
+
+def write(path: Path, planes: np.ndarray = DN, **said: Any) -> Path:
+    write_geotiff(path, planes, **said)
+    return path
+
+
+def load(path: Path, modality: str = "multispectral") -> SensorImage:
+    return ADAPTERS[modality].load({"multispectral": path})
+
+
+def test_bands_without_a_word_are_counts_by_number(tmp_path: Path) -> None:
+    """Nothing is guessed: 4000 may be a reflectance of 0.4 or a count."""
+    image = load(write(tmp_path / "a.tif"))
+    assert image.channels == (Channel("band0", "counts", "count"), Channel("band1", "counts", "count"))
+    np.testing.assert_array_equal(image.data, DN)
+    assert image.valid.all()
+    assert image.georeference is None
+
+
+def test_the_file_names_and_scales_its_bands(tmp_path: Path) -> None:
+    """Scale, offset and unit are tags of GeoTIFF; who writes them need say nothing else."""
+    bands = [
+        BandTags("Red 665 nm", "reflectance", 1e-4, -0.1),
+        BandTags("Surface Temperature", "K", 0.01, 100.0, {"CENTRAL_WAVELENGTH_UM": "10.9"}),
+    ]
+    image = load(write(tmp_path / "a.tif", bands=bands))
+    assert image.channels == (
+        Channel("red-665-nm", "reflectance", "1", wavelength_um=0.665),
+        Channel("surface-temperature", "measured", "K", wavelength_um=10.9),
+    )
+    np.testing.assert_allclose(image.data[0], DN[0] * 1e-4 - 0.1, rtol=1e-6)
+    np.testing.assert_allclose(image.data[1], DN[1] * 0.01 + 100, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"wavelength": "842.0", "wavelength_units": "Nanometers"},
+        {"wavelength": "0.842", "wavelength_units": "Micrometers"},
+        {"WAVELENGTH_NM": "842"},
+        {"CENTRAL_WAVELENGTH_UM": "0.842"},
+    ],
+)
+def test_a_band_can_be_picked_by_the_wavelength_of_its_metadata(tmp_path: Path, tags: dict[str, str]) -> None:
+    """ENVI and GDAL write it in different words."""
+    image = load(write(tmp_path / "a.tif", bands=[BandTags("a"), BandTags("b", tags=tags)]))
+    assert pick_channels(image.channels, ["840nm"]) == [1]
+
+
+def test_a_wavelength_without_its_unit_is_none(tmp_path: Path) -> None:
+    """842 may be nanometres or a line number."""
+    image = load(write(tmp_path / "a.tif", bands=[BandTags("a"), BandTags("b", tags={"wavelength": "842"})]))
+    assert image.channels[1].wavelength_um is None
+
+
+def test_two_bands_of_one_name_are_refused(tmp_path: Path) -> None:
+    """--channels could not tell them apart."""
+    with pytest.raises(DataError, match=r"several bands are described as \['red'\]"):
+        load(write(tmp_path / "a.tif", bands=[BandTags("red"), BandTags("Red")]))
+
+
+def test_nodata_of_the_file_is_missing_band_by_band(tmp_path: Path) -> None:
+    """A gap in one band must not hide what the others measured."""
+    np.testing.assert_array_equal(load(write(tmp_path / "a.tif", nodata=0)).valid, DN != 0)
+
+
+def test_an_alpha_band_marks_gaps_and_is_no_channel(tmp_path: Path) -> None:
+    """Mosaics mark their border so; as a channel it would give the border away."""
+    roles = [rasterio.enums.ColorInterp[name] for name in ("red", "green", "blue", "alpha")]
+    place = {"crs": PLACE.crs, "transform": rasterio.Affine(*PLACE.transform)}
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", dtype="uint8", count=4, height=2, width=2, **place
+    ) as file:
+        file.colorinterp = roles
+        file.write(np.full((3, 2, 2), 9, dtype=np.uint8), [1, 2, 3])
+        file.write(np.array([[255, 255], [255, 0]], dtype=np.uint8), 4)
+    image = load(tmp_path / "a.tif")
+    assert len(image.channels) == 3
+    assert image.valid[0].tolist() == [[True, True], [True, False]]
+
+
+def test_the_user_can_state_that_files_hold_reflectance_times_10000(tmp_path: Path) -> None:
+    """Most satellite tiles do, and few say so."""
+    image = load(write(tmp_path / "a.tif"), "multispectral-10000")
+    assert {(channel.quantity, channel.unit) for channel in image.channels} == {("reflectance", "1")}
+    np.testing.assert_allclose(image.data, DN / 1e4, rtol=1e-6)
+
+
+def test_reflectance_stated_as_scaled_again_is_refused(tmp_path: Path) -> None:
+    """0.4 / 10000 would train, and mean nothing."""
+    with pytest.raises(DataError, match=r"largest stored number is 0\.7, so it seems to hold reflectance already"):
+        load(write(tmp_path / "a.tif", (DN / 1e4).astype(np.float32)), "multispectral-10000")
+
+
+def test_a_file_that_states_another_scale_than_the_user_is_refused(tmp_path: Path) -> None:
+    """One of the two is wrong, and only the user can tell which."""
+    path = write(tmp_path / "a.tif", bands=[BandTags("a", scale=2e-5), BandTags("b", scale=2e-5)])
+    with pytest.raises(DataError, match=r"states scale 2e-05 and offset 0, but modality 'multispectral-10000'"):
+        load(path, "multispectral-10000")
+
+
+@pytest.mark.parametrize(
+    ("modality", "names", "expected"),
+    [
+        ("sentinel2", ("B04", "B8A"), DN / 1e4),
+        ("sentinel2-offset", ("b4", "B8a"), DN / 1e4 - 0.1),
+        ("landsat8", ("SR_B4", "SR_B6"), DN * 2.75e-5 - 0.2),
+    ],
+)
+def test_a_satellite_knows_its_bands_scale_and_gaps(
+    tmp_path: Path, modality: str, names: tuple[str, str], expected: np.ndarray
+) -> None:
+    """`--channels red` must mean the same band whatever the satellite calls it."""
+    image = load(write(tmp_path / "a.tif", bands=[BandTags(name) for name in names]), modality)
+    assert image.channels[0].name == "red"
+    assert image.channels[1].name == ("swir1" if modality == "landsat8" else "nir08")
+    np.testing.assert_array_equal(image.valid, DN != 0)
+    np.testing.assert_allclose(image.data[image.valid], expected[DN != 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "tenth"), [(12, "swir1"), (13, "cirrus")])
+def test_bands_without_descriptions_are_named_where_their_count_leaves_no_doubt(
+    tmp_path: Path, count: int, tenth: str
+) -> None:
+    """Level-2A products lack band 10; a subset of unknown order is not guessed."""
+    image = load(write(tmp_path / "a.tif", np.full((count, 2, 2), 900, np.uint16)), "sentinel2")
+    assert image.channels[10].name == tenth
+    with pytest.raises(DataError, match="4 bands without descriptions; Sentinel-2 products have 13 or 12"):
+        load(write(tmp_path / "b.tif", np.full((4, 2, 2), 900, np.uint16)), "sentinel2")
+
+
+def test_a_band_the_satellite_does_not_have_is_refused(tmp_path: Path) -> None:
+    """A quality flag is no reflectance."""
+    with pytest.raises(DataError, match="Sentinel-2 has b1, b2"):
+        load(write(tmp_path / "a.tif", bands=[BandTags("B4"), BandTags("SCL")]), "sentinel2")
+
+
+def test_the_place_on_the_earth_comes_along_and_goes_with_the_mask(tmp_path: Path) -> None:
+    """A mask without coordinates is of no use in a GIS."""
+    image = load(write(tmp_path / "a.tif", georeference=PLACE))
+    assert image.georeference == PLACE
+    written = ADAPTERS["multispectral"].save_mask(image.data[0] > 1500, PLACE, tmp_path / "a_mask")
+    assert written == tmp_path / "a_mask.tif"
+    with rasterio.open(written) as file:
+        assert file.crs.to_epsg() == 32632
+        assert tuple(file.transform)[:6] == PLACE.transform
+        assert file.read(1).tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("content", [b"", b"II*\0 no more", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_tiff_is_a_data_error(tmp_path: Path, content: bytes) -> None:
+    """One bad file of a thousand must be named, not end in a traceback."""
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.tif: damaged, or no TIFF"):
+        load(tmp_path / "a.tif")
+
+
+def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
+    """GDAL would look for it on the network too."""
+    with pytest.raises(DataError, match="no such file"):
+        load(tmp_path / "a.tif")
+
+
+def test_a_simulated_image_is_saved_and_loaded_with_its_bands(tmp_path: Path) -> None:
+    """`simmat data simulate` writes and `simmat train` reads; gaps stay gaps."""
+    sensor = ADAPTERS["multispectral"]
+    seen = sensor.simulate(generate_scene(np.random.default_rng(0), (32, 40)), np.random.default_rng(0))
+    valid = np.ones(seen.data.shape, dtype=bool)
+    valid[2, 0, 0] = False
+    image = SensorImage(seen.data, valid, seen.channels, georeference=PLACE)
+    sensor.save(image, {"multispectral": tmp_path / "a.tif"})
+    back = load(tmp_path / "a.tif")
+    assert back.channels == image.channels
+    assert back.georeference == PLACE
+    np.testing.assert_array_equal(back.valid, valid)
+    np.testing.assert_allclose(back.data[valid], image.data[valid], atol=5.1e-5)
+
+
+def test_a_stated_scale_is_not_simulated() -> None:
+    """A simulated file says its own."""
+    with pytest.raises(ConfigError, match="simulate multispectral"):
+        ADAPTERS["sentinel2"].simulate(generate_scene(np.random.default_rng(0), (32, 40)), np.random.default_rng(0))
+
+
+def test_it_composes_with_colour() -> None:
+    """rgb+multispectral: nine channels, its own red apart from the picture's."""
+    sensor = ComposedModality([Rgb(), ADAPTERS["multispectral"]])
+    scene = generate_scene(np.random.default_rng(0), (32, 40))
+    names = [channel.name for channel in sensor.simulate(scene, np.random.default_rng(0)).channels]
+    assert names[3:] == ["multispectral.blue", "multispectral.green", "multispectral.red", "nir", "swir1", "swir2"]
