@@ -1,0 +1,15 @@
+"""Synthetic aperture radar for SimMAT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simmat.hookspecs import hookimpl
+from simmat.modality import ModalityAdapter
+from simmat_plugin_sar.adapter import MODALITIES
+
+
+@hookimpl
+def simmat_modalities() -> Iterable[ModalityAdapter]:
+    """Return `sar` and its variants: what the numbers are, which polarizations, with or without a speckle filter."""
+    return MODALITIES

@@ -1,0 +1,198 @@
+"""Radar: what its numbers are is said, never guessed; the network gets decibel; speckle is what statistics say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from simmat_plugin_sar import MODALITIES
+from simmat_plugin_sar.radar import LOOKS, backscatter, sigma_nought
+from simmat_plugin_sar.speckle import estimate_looks, lee
+
+from simmat.builtin.sensors import Rgb
+from simmat.errors import DataError
+from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.scene import CLASSES, Scene
+from simmat.scene.noise import Noise
+from simmat.scene.render import Stage, render
+from simmat.scene.worlds import outdoors
+from simmat.types import SensorImage
+
+ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+COUNTS = np.array([[0, 10, 100], [1, 20, 255]], dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """A place with a car under the sky."""
+    worlds = (outdoors(np.random.default_rng(seed)) for seed in range(200))
+    world = next(w for w in worlds if any(thing.class_name == "vehicle" for thing in w.things))
+    return render(world, Stage.of(world), (48, 64), Noise(np.random.default_rng(0)))
+
+
+def load(path: Path, modality: str = "sar") -> SensorImage:
+    sensor = ADAPTERS[modality]
+    return sensor.load({sensor.sources[0].name: path})
+
+
+def seen(path: Path, modality: str = "sar") -> SensorImage:
+    return ADAPTERS[modality].transform(load(path, modality))
+
+
+def write(path: Path, planes: np.ndarray) -> Path:
+    tifffile.imwrite(path, planes, photometric="minisblack", metadata=None)
+    return path
+
+
+def test_every_channel_says_its_unit_in_json() -> None:
+    """The bundle keeps them."""
+    units = {name: sensor.channels[0].unit for name, sensor in ADAPTERS.items()}
+    assert (units["sar"], units["sar-power"], units["sar-db"]) == ("count", "1", "dB")
+    for sensor in ADAPTERS.values():
+        json.dumps([channel.to_dict() for channel in sensor.channels], allow_nan=False)
+
+
+def test_amplitude_becomes_twenty_log_ten(tmp_path: Path) -> None:
+    """Amplitude is the root of power: half the decibel of its square."""
+    image = seen(write(tmp_path / "a.tif", COUNTS.astype(np.uint16)))
+    assert (image.channels[0].quantity, image.channels[0].unit) == ("backscatter", "dB")
+    np.testing.assert_allclose(image.data[0, 0, 1:], [20, 40], atol=1e-5)
+
+
+def test_zero_counts_are_dark_not_missing(tmp_path: Path) -> None:
+    """Calm water rounds to zero; as a hole it would look like average ground."""
+    image = seen(write(tmp_path / "a.tif", COUNTS))
+    assert image.valid.all()
+    assert image.data[0, 0, 0] == pytest.approx(20 * np.log10(0.5), abs=1e-5)
+
+
+@pytest.mark.parametrize("modality", ["sar", "sar-power"])
+def test_a_float_of_zero_has_no_logarithm(tmp_path: Path, modality: str) -> None:
+    """Calibrated products fill their border with it, and subtracted noise leaves negative numbers."""
+    values = np.array([[0.0, 0.1, 1.0, 0.01, -0.1, np.nan]], dtype=np.float32)
+    image = seen(write(tmp_path / "a.tif", values), modality)
+    assert image.valid[0, 0].tolist() == [False, True, True, True, False, False]
+    factor = 20 if modality == "sar" else 10
+    np.testing.assert_allclose(image.data[0, 0, 1:4], factor * np.log10([0.1, 1, 0.01]), atol=1e-5)
+
+
+def test_decibel_stays_and_fill_values_are_missing(tmp_path: Path) -> None:
+    """A second logarithm would have no meaning, and -9999 is no backscatter."""
+    values = np.array([[-12.5, 3.0, -9999.0]], dtype=np.float32)
+    image = seen(write(tmp_path / "a.tif", values), "sar-db")
+    assert image.valid[0, 0].tolist() == [True, True, False]
+    np.testing.assert_array_equal(image.data[0, 0, :2], [-12.5, 3])
+
+
+@pytest.mark.parametrize("modality", ["sar", "sar-power"])
+def test_decibel_read_as_something_else_is_refused(tmp_path: Path, modality: str) -> None:
+    """Negative numbers are no amplitude and no power."""
+    with pytest.raises(DataError, match="sar-db"):
+        load(write(tmp_path / "a.tif", np.full((4, 5), -12.0, dtype=np.float32)), modality)
+
+
+def test_three_equal_planes_are_read_where_the_user_says_so(tmp_path: Path) -> None:
+    """Many sets hold grey as RGB; `sar` names the modality for it, which refuses all but equal planes."""
+    path = tmp_path / "a.png"
+    Image.fromarray(np.dstack([COUNTS] * 3)).save(path)
+    with pytest.raises(DataError, match="use --modality sar-picture"):
+        load(path)
+    np.testing.assert_array_equal(load(path, "sar-picture").data[0], COUNTS)
+    Image.fromarray(np.dstack([COUNTS, COUNTS, COUNTS + 1])).save(path)
+    with pytest.raises(DataError, match="needs three equal planes, got 3 different"):
+        load(path, "sar-picture")
+
+
+def test_two_polarizations_come_in_one_file_or_in_two(tmp_path: Path) -> None:
+    """Stacks hold VV and VH in one TIFF; agencies ship a file each."""
+    both = np.stack([COUNTS, COUNTS // 2])
+    image = load(write(tmp_path / "a.tif", both), "sar-dual")
+    assert [channel.name for channel in image.channels] == ["co", "cross"]
+    pair = ComposedModality([ADAPTERS["sar"], ADAPTERS["sar-cross"]])
+    files = {"sar": write(tmp_path / "vv.tif", both[0]), "sar-cross": write(tmp_path / "vh.tif", both[1])}
+    np.testing.assert_array_equal(pair.load(files).data, both)
+    with pytest.raises(DataError, match=r"got 1 planes; .* sar\+sar-cross"):
+        load(files["sar"], "sar-dual")
+
+
+@pytest.mark.parametrize("looks", [1.0, 4.0, 12.0])
+def test_looks_are_found_in_the_image(looks: float) -> None:
+    """Files seldom say them, and the filter needs them."""
+    power = np.random.default_rng(0).gamma(looks, 1 / looks, (96, 96))
+    power[:, 48:] *= 20
+    assert estimate_looks(power, np.ones(power.shape, dtype=bool)) == pytest.approx(looks, rel=0.35)
+
+
+def test_lee_smooths_the_field_and_keeps_the_point() -> None:
+    """A ship is one bright point; speckle is not."""
+    power = np.random.default_rng(0).gamma(4, 1 / 4, (40, 40))
+    power[20, 20] = 100.0
+    smooth = lee(power, np.ones(power.shape, dtype=bool), 4.0)
+    assert smooth[:10].std() < 0.4 * power[:10].std()
+    assert smooth[:10].mean() == pytest.approx(power[:10].mean(), rel=0.03)
+    assert smooth[20, 20] > 75
+
+
+def test_lee_takes_nothing_from_what_is_missing() -> None:
+    """A border of fill values would darken what lies beside it."""
+    power = np.ones((20, 20))
+    power[:, :8] = 1e6
+    valid = np.ones((20, 20), dtype=bool)
+    valid[:, :8] = False
+    np.testing.assert_allclose(lee(power, valid, 4.0)[:, 8:], 1.0)
+    np.testing.assert_array_equal(lee(power, valid, 4.0)[:, :8], 1e6)
+
+
+def test_the_filter_is_a_modality_of_its_own(tmp_path: Path) -> None:
+    """Nobody's data is smoothed without a word."""
+    speckled = np.rint(1000 * np.sqrt(np.random.default_rng(0).gamma(4, 1 / 4, (40, 40)))).astype(np.uint16)
+    path = write(tmp_path / "a.tif", speckled)
+    np.testing.assert_array_equal(load(path).data[0], speckled)
+    assert load(path, "sar-lee").data.std() < 0.5 * speckled.std()
+
+
+def test_speckle_has_the_looks_it_should(scene: Scene) -> None:
+    """Mean squared over variance of the ratio to the clean image is the number of looks."""
+    ground = np.isfinite(scene.surface.depth_m)
+    clean = sigma_nought(scene, cross=False)[ground]
+    ratio = backscatter(scene, (False,), np.random.default_rng(0))[0][ground] / (clean + 1e-3)
+    assert ratio.mean() == pytest.approx(1, abs=0.05)
+    assert ratio.mean() ** 2 / ratio.var() == pytest.approx(LOOKS, rel=0.15)
+
+
+def test_cars_shine_and_the_sky_is_black(scene: Scene) -> None:
+    """Metal sends back, empty air does not."""
+    level = 10 * np.log10(sigma_nought(scene, cross=False) + 1e-3)
+    ground = (scene.instance == 0) & np.isfinite(scene.surface.depth_m)
+    assert level[scene.class_id == CLASSES.index("vehicle")].mean() > level[ground].mean() + 5
+    assert (sigma_nought(scene, cross=False)[~np.isfinite(scene.surface.depth_m)] == 0).all()
+
+
+def test_cross_polarised_backscatter_is_weaker(scene: Scene) -> None:
+    """By reciprocity and Fresnel: a surface turns little of the polarization."""
+    ground = np.isfinite(scene.surface.depth_m)
+    assert (sigma_nought(scene, cross=True)[ground] < sigma_nought(scene, cross=False)[ground]).all()
+
+
+@pytest.mark.parametrize("name", ["sar", "sar-cross", "sar-dual", "sar-picture", "sar-power", "sar-db-dual", "sar-lee"])
+def test_a_simulated_image_is_saved_and_loaded(tmp_path: Path, scene: Scene, name: str) -> None:
+    """`simmat data simulate` writes and `simmat train` reads."""
+    sensor = ADAPTERS[name]
+    image = sensor.simulate(scene, np.random.default_rng(0))
+    files = {source.name: tmp_path / f"a{source.extensions[0]}" for source in sensor.sources}
+    sensor.save(image, files)
+    back = sensor.load(files)
+    assert back.channels == image.channels
+    if not name.endswith("-lee"):
+        np.testing.assert_array_equal(back.data, image.data)
+
+
+def test_it_composes_with_colour(scene: Scene) -> None:
+    """rgb+sar is four channels."""
+    sensor = ComposedModality([Rgb(), ADAPTERS["sar"]])
+    image = sensor.transform(sensor.simulate(scene, np.random.default_rng(0)))
+    assert [channel.name for channel in image.channels] == ["red", "green", "blue", "sar"]
