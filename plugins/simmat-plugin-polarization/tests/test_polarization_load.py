@@ -142,6 +142,39 @@ def test_saturated_and_dark_pixels_have_no_polarization(tmp_path: Path) -> None:
     assert not ADAPTERS["polarization"].transform(image).valid[1:, lost].any()
 
 
+def test_more_than_all_light_polarized_is_not_trusted(tmp_path: Path) -> None:
+    """The four then do not belong together: something moved between them."""
+    values = {"i0": 4000.0, "i45": 4000.0, "i90": 0.0, "i135": 0.0}
+    image = load("polarization", write_angles(tmp_path, {n: np.full(SIZE_HW, v) for n, v in values.items()}))
+    assert image.valid[0].all()
+    assert not image.valid[1:].any()
+
+
+def test_twelve_bits_shifted_up_are_full_at_their_largest(tmp_path: Path) -> None:
+    """4095 becomes 65520, never 65535."""
+    images = four(np.uint16)
+    images["i90"][2, 3] = 65520
+    assert np.argwhere(~load("polarization", write_angles(tmp_path, images)).valid[1]).tolist() == [[2, 3]]
+
+
+@pytest.mark.parametrize("modality", ["polarization", "polarization-mosaic", "polarization-aolp-dolp"])
+def test_what_a_file_says_is_missing_is_invalid(tmp_path: Path, modality: str) -> None:
+    """GIS programs write so."""
+    adapter = ADAPTERS[modality]
+    values = np.full(SIZE_HW, 0.5, dtype=np.float32) if "dolp" in modality else np.full(SIZE_HW, 500, dtype=np.uint16)
+    files = {source.name: tmp_path / f"{source.name}.tif" for source in adapter.sources}
+    for file in files.values():
+        tifffile.imwrite(file, values)
+    values[2, 3] = 7
+    if values.dtype.kind == "f":
+        values[2, 3] = 0.25
+    missing = [(42113, "s", 0, f"{values[2, 3]:g}", True)]
+    tifffile.imwrite(next(iter(files.values())), values, extratags=missing)
+    image = adapter.load(files)
+    assert not image.valid[-1, 2, 3]
+    assert image.valid[-1, 5, 7]
+
+
 def test_a_stated_bit_depth_tells_saturation(tmp_path: Path) -> None:
     """4095 is full in a 12-bit camera whose file has 16."""
     values = np.full(SIZE_HW, 1000, dtype=np.uint16)
@@ -172,6 +205,8 @@ def test_images_that_are_not_alike_are_refused(tmp_path: Path) -> None:
     images["i90"] = images["i90"][:, :6]
     with pytest.raises(DataError, match=r"i90\.npy: 6x6, 1 of uint16, but .*i0\.npy is 8x6"):
         load("polarization", write_angles(tmp_path, images))
+    with pytest.raises(DataError, match=r"i90\.npy: 8x6, 1 of float64, but"):
+        load("polarization", write_angles(tmp_path, {**four(np.uint16), "i90": malus(90)}))
 
 
 def test_a_mosaic_of_even_light_gives_it_back_everywhere(tmp_path: Path) -> None:

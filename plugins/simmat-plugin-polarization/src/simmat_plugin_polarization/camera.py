@@ -46,7 +46,7 @@ def radiance(scene: Scene) -> Array:
         return front
     cosine, azimuth = geometry(scene, scene.surface)
     rs, rp, ts, tp = pane(*_fresnel(scene, scene.surface, cosine))
-    behind = _through(_layer(scene, scene.behind), ts, tp, azimuth) * clear
+    behind = through_pane(_layer(scene, scene.behind), ts, tp, azimuth) * clear
     around = _surroundings(scene, scene.surface)
     mirrored = around[:, None] * _linear((rs + rp) / 2, (rp - rs) / 2, azimuth)
     return np.where(clear > 0, behind + mirrored, front)
@@ -92,7 +92,7 @@ def _linear(total: Array, within: Array, azimuth: Array) -> Array:
     return np.stack([total, within * np.cos(2 * azimuth), within * np.sin(2 * azimuth)])
 
 
-def _through(stokes: Array, ts: Array, tp: Array, azimuth: Array) -> Array:
+def through_pane(stokes: Array, ts: Array, tp: Array, azimuth: Array) -> Array:
     """Send (3, 3, H, W) through a pane: the Mueller matrix of a diattenuator, axis in the plane of incidence."""
     s0, s1, s2 = np.moveaxis(stokes, 1, 0)  # each (3, H, W)
     c, s = np.cos(2 * azimuth), np.sin(2 * azimuth)
