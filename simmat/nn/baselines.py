@@ -1,0 +1,115 @@
+"""The transfer layers the paper (arXiv 2409.08083) is compared with and ablated by, written from their description.
+
+Where the released code errs these do not: no 1x1 convolution is padded, and no ReLU is missing between two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from simmat.errors import ConfigError
+from simmat.nn.first_layer import BlankPadding, embedding_of_zeros, first_layer_of, refitted
+from simmat.nn.initial import conv2d, uniform_
+from simmat.nn.mat import ZeroShotMap
+from simmat.types import Channel
+
+
+class ReplacedFirstLayer(nn.Module):
+    """Another first layer in place of the pretrained one.
+
+    Args:
+        before: what the planes pass first, (B, C, S, S) -> (B, N, S, S).
+        embed: N planes to features (B, D, h, w).
+        padding: puts the pretrained features where only padding is.
+    """
+
+    def __init__(self, before: nn.Module, embed: nn.Conv2d, padding: BlankPadding) -> None:
+        super().__init__()
+        self.before, self.embed, self.padding = before, embed, padding
+
+    def forward(self, planes: Tensor, content: Tensor) -> Tensor:
+        """Map planes (B, C, S, S) and content (B, S, S) to features (B, D, h, w)."""
+        shown = self.before(planes) * content[:, None]
+        features: Tensor = self.padding(self.embed(shown), content)
+        return features
+
+
+def build_baseline_a(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+) -> nn.Module:
+    """Build a new first layer of random weights for C channels; the pretrained one is not used.
+
+    Raises:
+        ConfigError: the model's first layer is not one convolution.
+    """
+    layer = first_layer_of(backbone, "baseline-a")
+    weight = torch.empty(layer.out_channels, len(channels), *layer.weight.shape[2:])
+    uniform_(weight, weight[0].numel(), generator)
+    bias = None if layer.bias is None else torch.empty(layer.out_channels)
+    uniform_(bias, weight[0].numel(), generator)
+    padding = BlankPadding(layer, embedding_of_zeros(layer))
+    return ReplacedFirstLayer(nn.Identity(), refitted(layer, weight, bias), padding)
+
+
+def build_baseline_b(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+) -> nn.Module:
+    """Build a random 1x1 convolution C -> 3 and, behind it, a trainable copy of the pretrained first layer.
+
+    Raises:
+        ConfigError: the model's first layer is not one convolution.
+    """
+    layer = first_layer_of(backbone, "baseline-b")
+    padding = BlankPadding(layer, embedding_of_zeros(layer))
+    copied = refitted(layer, layer.weight, layer.bias)
+    return ReplacedFirstLayer(conv2d(len(channels), 3, 1, generator), copied, padding)
+
+
+def build_baseline_d(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+) -> nn.Module:
+    """Build a random 1x1 convolution C -> 3 in front of the pretrained first layer."""
+    return conv2d(len(channels), 3, 1, generator)
+
+
+def build_preconv(
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
+    n: int,
+    k: int,
+    d: int,
+) -> nn.Module:
+    """Build the paper's ablation: n convolutions of kernel k and width d down to 3 planes, a ReLU between any two.
+
+    n = 2, k = 3, d = 64 is the paper's own layer.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+    problems = [f"option {name!r} must be at least 1, got {value}" for name, value in (("n", n), ("d", d)) if value < 1]
+    if k < 1 or k % 2 == 0:
+        problems.append(f"option 'k' must be odd and at least 1, got {k}")
+    if problems:
+        raise ConfigError("transfer layer 'preconv': " + "; ".join(problems))
+    widths = [len(channels), *[d] * (n - 1), 3]
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [conv2d(inputs, outputs, k, generator), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def build_first_three(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+) -> nn.Module:
+    """Build the zero-shot baseline as released: the first three channels, repeated in turn where there are fewer."""
+    weights = torch.zeros(3, len(channels))
+    for plane in range(3):
+        weights[plane, plane % len(channels)] = 1
+    return ZeroShotMap(weights)

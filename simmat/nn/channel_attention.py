@@ -1,0 +1,186 @@
+"""A transfer layer that takes any subset of its channels: one shared embedding, and attention over channels.
+
+Every channel goes alone through the model's first layer, made one-channel; then every place weighs the channels that
+are there. The idea of one embedding for all bands with a code for each is that of ChannelViT (Bao et al. 2023, arXiv
+2309.16108) and DOFA (Xiong et al. 2024, arXiv 2403.15356); here it ends in the features an RGB model knows, so its
+blocks see as many tokens as ever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from simmat.errors import ConfigError
+from simmat.nn.first_layer import BlankPadding, embedding_of_zeros, first_layer_of, gray_kernel, refitted
+from simmat.nn.initial import uniform_
+from simmat.types import Channel
+
+EMBEDDINGS = ("auto", "wavelength", "identity")
+"""What tells channels apart."""
+_CODE = 64
+"""Values of a channel's code."""
+_KEY = 16
+"""Width of a key of one head."""
+_OCTAVES = (-2.0, 5.0)
+"""Binary logarithms of the shortest and longest period of a wavelength's code, 1/4 and 32 octaves: red and red edge
+differ by it, and so do light and radar.
+"""
+
+
+class ChannelCodes(nn.Module):
+    """A code for each channel: sines and cosines of its wavelength's logarithm, or learned.
+
+    Args:
+        wavelengths_um: C centre wavelengths; None gives a learned code.
+        generator: of the learned codes.
+    """
+
+    fixed: Tensor
+    order: Tensor
+
+    def __init__(self, wavelengths_um: Sequence[float | None], generator: torch.Generator) -> None:
+        super().__init__()
+        known = [w for w in wavelengths_um if w is not None]
+        unknown = len(wavelengths_um) - len(known)
+        places = sorted(range(len(wavelengths_um)), key=lambda i: wavelengths_um[i] is None)  # the known ones first
+        self.register_buffer("fixed", wavelength_codes(known), persistent=False)
+        self.register_buffer("order", torch.tensor(places).argsort(), persistent=False)
+        self.learned = nn.Parameter(torch.randn(unknown, _CODE, generator=generator)) if unknown else None
+
+    def forward(self) -> Tensor:
+        """Return (C, 64)."""
+        codes = self.fixed if self.learned is None else torch.cat([self.fixed.to(self.learned), self.learned])
+        return codes[self.order]
+
+
+class ChannelAttention(nn.Module):
+    """Features (B, D, h, w) of whatever channels are there.
+
+    Each channel's features, scaled and shifted by what its code says, are summed with weights that every place and
+    head computes from them. Weights start equal, so step 0 is the first layer on the mean of the channels that are
+    there, scaled as the zero-shot map scales.
+
+    Args:
+        layer: the pretrained first layer.
+        codes: of C channels.
+        gain: factor of the mean at the start.
+        heads: parts of D that weigh the channels each in their own way; must divide D.
+        drop: part of the channels left out in training, drawn for every image.
+        generator: of the random weights.
+    """
+
+    def __init__(
+        self, layer: nn.Conv2d, codes: ChannelCodes, *, gain: float, heads: int, drop: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        width = layer.out_channels
+        self.heads, self.drop, self.gain = heads, drop, gain
+        self.embed = refitted(layer, gray_kernel(layer), None)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        self.codes = codes
+        self.modulate = nn.Parameter(torch.zeros(2 * width, _CODE))
+        self.padding = BlankPadding(layer, embedding_of_zeros(layer))
+        if len(codes.order) > 1:
+            self.query = nn.Parameter(torch.zeros(heads * _KEY, width))
+            self.key = nn.Parameter(torch.empty(heads * _KEY, width))
+            self.code_key = nn.Parameter(torch.empty(heads * _KEY, _CODE))
+            uniform_(self.key, width, generator)
+            uniform_(self.code_key, _CODE, generator)
+
+    def forward(self, planes: Tensor, content: Tensor) -> Tensor:
+        """Map planes (B, C, S, S) and content (B, S, S) to features (B, D, h, w).
+
+        A channel that is 0 everywhere, as invalid planes are, counts for nothing.
+        """
+        batch, channels = planes.shape[:2]
+        used = self._used(planes)  # (B, C)
+        tokens = self.embed(planes.flatten(0, 1)[:, None])  # (B·C, D, h, w)
+        height, width = tokens.shape[-2:]
+        tokens = tokens.reshape(batch, channels, self.heads, -1, height * width)  # (B, C, heads, D / heads, h·w)
+        codes = self.codes()
+        scale, shift = (codes @ self.modulate.T).reshape(1, channels, 2, self.heads, -1, 1).unbind(2)
+        weights = self._weights(tokens, codes, used)[:, :, :, None]  # (B, C, heads, 1, h·w)
+        mixed = (weights * (tokens * (1 + scale) + shift)).sum(1).reshape(batch, -1, height, width) * self.gain
+        if self.bias is not None:
+            mixed = mixed + self.bias[:, None, None]
+        features: Tensor = self.padding(mixed, content)
+        return features
+
+    def _used(self, planes: Tensor) -> Tensor:
+        """Return which channels count: (B, C) bool, at least one an image; all where an image has none."""
+        there = (planes != 0).flatten(2).any(2)
+        there = there | ~there.any(1, keepdim=True)
+        if not self.training or self.drop == 0:
+            return there
+        # torch's own generator, as in nn.Dropout: the training loop seeds it by step.
+        kept = there & (torch.rand(there.shape, device=there.device) >= self.drop)
+        return torch.where(kept.any(1, keepdim=True), kept, there)
+
+    def _weights(self, tokens: Tensor, codes: Tensor, used: Tensor) -> Tensor:
+        """Return the channels' weights: (B, C, heads, h·w), 0 where unused, their sum over channels 1."""
+        batch, channels, heads, _, places = tokens.shape
+        if channels == 1:
+            return tokens.new_ones(batch, 1, heads, places)
+        flat = tokens.reshape(batch, channels, -1, places)  # (B, C, D, h·w)
+        share = used / used.sum(1, keepdim=True)
+        mean = torch.einsum("bc,bcdp->bdp", share.to(flat.dtype), flat)
+        query = (self.query @ mean).reshape(batch, 1, heads, _KEY, places)
+        key = (self.key @ flat + (codes @ self.code_key.T)[:, :, None]).reshape(batch, channels, heads, _KEY, places)
+        logits = (query * key).sum(3) / math.sqrt(_KEY)
+        return logits.masked_fill(~used[:, :, None, None], -math.inf).softmax(1)
+
+
+def wavelength_codes(wavelengths_um: Sequence[float]) -> Tensor:
+    """Return (C, 64): sines and cosines of the binary logarithm of wavelengths, over periods of 0.25 to 32 octaves."""
+    octaves = torch.tensor(wavelengths_um, dtype=torch.float64).log2()[:, None]
+    periods = torch.logspace(_OCTAVES[0], _OCTAVES[1], _CODE // 2, base=2, dtype=torch.float64)
+    angles = 2 * math.pi * octaves / periods
+    return torch.cat([angles.sin(), angles.cos()], 1).float()
+
+
+def build_channel_attention(
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
+    embedding: str,
+    heads: int,
+    drop: float,
+) -> nn.Module:
+    """Build attention over channels; its output is "features".
+
+    Args:
+        channels: C channels.
+        zero_shot: (3, C); the mean of its rows' sums scales the mean of the channels at the start.
+        backbone: whose first layer is shared.
+        generator: of the random weights.
+        embedding: "wavelength", "identity" (a learned code for each channel), or "auto": a wavelength where a channel
+            states one, else a learned code.
+        heads: see `ChannelAttention`.
+        drop: see `ChannelAttention`, in [0, 1).
+
+    Raises:
+        ConfigError: an option is out of range, or the model's first layer is not one convolution.
+    """
+    layer = first_layer_of(backbone, "channel-attention")
+    problems = []
+    if heads < 1 or layer.out_channels % heads:
+        problems.append(f"heads must divide the model's {layer.out_channels} features, got {heads}")
+    if not 0 <= drop < 1:
+        problems.append(f"drop must be in [0, 1), got {drop}")
+    if embedding not in EMBEDDINGS:
+        problems.append(f"embedding must be one of {', '.join(EMBEDDINGS)}, got {embedding!r}")
+    lacking = [channel.name for channel in channels if channel.wavelength_um is None]
+    if embedding == "wavelength" and lacking:
+        problems.append(f"embedding=wavelength needs a wavelength of every channel, {lacking} have none; use auto")
+    if problems:
+        raise ConfigError("transfer layer 'channel-attention': " + "; ".join(problems))
+    wavelengths = [None if embedding == "identity" else channel.wavelength_um for channel in channels]
+    gain = float(zero_shot.sum(1).mean())
+    codes = ChannelCodes(wavelengths, generator)
+    return ChannelAttention(layer, codes, gain=gain, heads=heads, drop=drop, generator=generator)

@@ -1,0 +1,304 @@
+"""The paper's baselines, SimCMF's layer and channel attention: what they compute, on channels and on padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from test_nn_mat import Backbone, build, planes
+from torch import nn
+from torch.nn import functional as F
+
+from simmat.builtin.transfer import TRANSFER_LAYERS
+from simmat.errors import ConfigError
+from simmat.foundation import resolve
+from simmat.nn.channel_attention import build_channel_attention, wavelength_codes
+from simmat.nn.first_layer import first_layer_of
+from simmat.nn.mat import build_linear
+from simmat.types import Channel
+
+SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}
+WITH_CONTENT = [spec.name for spec in TRANSFER_LAYERS if spec.output != "image"]
+FIRST = Backbone().first_layer
+
+
+class Stem(nn.Module):
+    """A backbone whose first layer is a strided 3x3 convolution that pads, without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first_layer = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+
+
+def layer(name: str, count: int, backbone: nn.Module | None = None, **options: Any) -> nn.Module:
+    """Build a transfer layer, in evaluation."""
+    spec = SPECS[name]
+    built: nn.Module = resolve(spec.build)(
+        channels=tuple(Channel(f"c{i}", "counts", "count") for i in range(count)),
+        zero_shot=torch.full((3, count), 1.5 / count),
+        backbone=backbone or Backbone(),
+        generator=torch.Generator().manual_seed(0),
+        **{**spec.options, **options},
+    )
+    return built.eval()
+
+
+def shake(module: nn.Module, seed: int = 5) -> nn.Module:
+    """Give every parameter a random value, as if trained."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.5, generator=generator)
+    return module
+
+
+def whole(x: torch.Tensor) -> torch.Tensor:
+    """Return content without padding."""
+    return torch.ones(len(x), *x.shape[-2:], dtype=torch.bool)
+
+
+def features(module: nn.Module, x: torch.Tensor, content: torch.Tensor | None = None) -> torch.Tensor:
+    """Run a layer; of two outputs the features."""
+    out = module(x, whole(x) if content is None else content)
+    found: torch.Tensor = out[1] if isinstance(out, tuple) else out
+    return found
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (1, 3), (2, 3), (3, 5)])
+def test_preconv_has_a_relu_between_any_two_convolutions_and_keeps_the_size(n: int, k: int) -> None:
+    """The released ablation lost its ReLUs, and a padded 1x1 convolution changes the size."""
+    module = layer("preconv", 2, n=n, k=k, d=7)
+    kinds = [type(part) for part in module]
+    assert kinds == [nn.Conv2d, nn.ReLU] * (n - 1) + [nn.Conv2d]
+    assert {part.kernel_size for part in module if isinstance(part, nn.Conv2d)} == {(k, k)}
+    assert module(planes(2)).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(("count", "parameters"), [(1, 2371), (3, 3523), (4, 4099), (6, 5251), (9, 6979)])
+def test_preconv_as_it_stands_is_the_papers_layer(count: int, parameters: int) -> None:
+    """The ablation's middle is what it ablates."""
+    assert sum(p.numel() for p in layer("preconv", count).parameters()) == parameters
+    mat, ablation = build("mat", count), layer("preconv", count)
+    assert torch.equal(mat(planes(count)), ablation(planes(count)))
+
+
+def test_preconv_tells_all_bad_options_at_once() -> None:
+    """One run, one list."""
+    with pytest.raises(ConfigError, match=r"'n' .* got 0; .*'d' .* got 0; .*'k' must be odd .* got 4"):
+        layer("preconv", 1, n=0, k=4, d=0)
+
+
+@pytest.mark.parametrize(("count", "picked"), [(1, [0, 0, 0]), (2, [0, 1, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
+def test_first_three_repeats_channels_in_turn(count: int, picked: list[int]) -> None:
+    """That is what the released code calls zero-shot."""
+    module = layer("first-three", count)
+    assert torch.equal(module(planes(count)), planes(count)[:, picked])
+    assert not list(module.parameters())
+
+
+def test_baseline_d_is_one_small_convolution() -> None:
+    """C -> 3 and nothing more."""
+    assert sum(p.numel() for p in layer("baseline-d", 4).parameters()) == 4 * 3 + 3
+
+
+def test_baseline_a_is_a_first_layer_for_all_channels_and_random() -> None:
+    """It shares nothing with the pretrained one but its geometry."""
+    module = layer("baseline-a", 5)
+    assert {name: tuple(p.shape) for name, p in module.named_parameters()} == {
+        "embed.weight": (16, 5, 4, 4),
+        "embed.bias": (16,),
+    }
+    expected = F.conv2d(planes(5), module.embed.weight, module.embed.bias, stride=4)
+    torch.testing.assert_close(features(module, planes(5)), expected)
+    assert module.embed.weight.abs().max() <= 1 / (5 * 16) ** 0.5
+
+
+def test_baseline_b_trains_a_copy_of_the_pretrained_first_layer() -> None:
+    """A copy: the model's own stays as it is."""
+    backbone = Backbone().requires_grad_(False)
+    module = layer("baseline-b", 2, backbone)
+    expected = backbone.first_layer(module.before(planes(2)))
+    torch.testing.assert_close(features(module, planes(2)), expected)
+    assert all(p.requires_grad for p in module.parameters())
+    assert module.embed.weight.data_ptr() != backbone.first_layer.weight.data_ptr()
+    assert sum(p.numel() for p in module.parameters()) == (2 * 3 + 3) + (16 * 3 * 16 + 16)
+
+
+@pytest.mark.parametrize("backbone", [Backbone, Stem])
+@pytest.mark.parametrize("name", WITH_CONTENT)
+def test_features_of_padding_are_what_the_model_knows_there(name: str, backbone: type[nn.Module]) -> None:
+    """It was trained with padding embedded as zeros; a trained bias must not reach it."""
+    first = backbone()
+    module = shake(layer(name, 2, first))
+    content = whole(planes(2))
+    content[:, 8:] = False
+    x = planes(2) * content[:, None]
+    with torch.no_grad():
+        out, zeros = features(module, x, content), first.first_layer(torch.zeros(2, 3, 16, 16))
+    expected = torch.zeros_like(zeros) if SPECS[name].output == "image+features" else zeros
+    below = out.shape[-2] // 2 + (backbone is Stem)  # the stem's kernel reaches over the edge
+    assert torch.equal(out[:, :, below:], expected[:, :, below:])
+    assert not torch.isclose(out[:, :, : out.shape[-2] // 2], expected[:, :, : out.shape[-2] // 2]).any(1).all()
+
+
+@pytest.mark.parametrize("name", WITH_CONTENT)
+def test_what_lies_in_the_content_does_not_depend_on_the_amount_of_padding(name: str) -> None:
+    """The same picture in a larger input must look the same to the model; a mean over padding would change it."""
+    module = shake(layer(name, 2))
+    x = planes(2)
+    wide = F.pad(x, (0, 16))
+    content = F.pad(whole(x), (0, 16))
+    with torch.no_grad():
+        alone, padded = features(module, x), features(module, wide, content)
+    torch.testing.assert_close(padded[..., :4], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", WITH_CONTENT)
+def test_a_model_without_one_convolution_at_its_head_is_refused_by_name(name: str) -> None:
+    """These layers copy or replace it."""
+    with pytest.raises(ConfigError, match=rf"'{name}' needs .* backbone Linear has no `first_layer`; .*--mat"):
+        layer(name, 2, nn.Linear(1, 1))
+
+
+def test_a_first_layer_with_groups_is_refused() -> None:
+    """It does not see all planes together, so it has no kernel to sum."""
+    backbone = nn.Module()
+    backbone.first_layer = nn.Conv2d(3, 6, 3, groups=3)
+    with pytest.raises(ConfigError, match="without groups"):
+        first_layer_of(backbone, "x")
+
+
+def test_simcmf_starts_with_nothing_added_and_its_image_from_gated_planes() -> None:
+    """The mix is zero; the image is a 1x1 convolution of planes times factors in 0..1."""
+    module = layer("simcmf", 3)
+    image, added = module(planes(3), whole(planes(3)))
+    assert (added == 0).all()
+    gates = module.gate(planes(3), whole(planes(3)))
+    assert gates.shape == (2, 3, 1, 1)
+    assert ((gates > 0) & (gates < 1)).all()
+    torch.testing.assert_close(image, module.to_rgb(planes(3) * gates))
+
+
+def test_simcmf_adds_a_mix_of_one_embedding_for_each_channel() -> None:
+    """Each begins as the pretrained kernel summed over RGB: that of a grey picture."""
+    module = layer("simcmf", 3)
+    nn.init.normal_(module.mix, generator=torch.Generator().manual_seed(1))
+    x = planes(3)
+    gated = x * module.gate(x, whole(x))
+    expected = sum(module.mix[c] * FIRST(gated[:, c : c + 1].expand(-1, 3, -1, -1)) for c in range(3))
+    torch.testing.assert_close(features(module, x), expected)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_channel_attention_starts_as_the_zero_shot_model(count: int) -> None:
+    """Weights start equal: the mean of the channels, scaled as the zero-shot map scales, through the first layer."""
+    zero_shot = torch.full((3, count), 1.5 / count)
+    shown = build_linear(
+        channels=[Channel(f"c{i}", "counts", "count") for i in range(count)],
+        zero_shot=zero_shot,
+        backbone=None,
+        generator=torch.Generator(),
+    )
+    torch.testing.assert_close(
+        features(layer("channel-attention", count), planes(count)), FIRST(shown(planes(count))), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_missing_band_counts_for_nothing() -> None:
+    """One bundle serves a camera without it: neither its code nor anything learned of it reaches the answer."""
+    module = shake(layer("channel-attention", 3, embedding="identity"))
+    x = planes(3)
+    x[:, 1] = 0
+    with torch.no_grad():
+        missing = features(module, x)
+        module.codes.learned[1] += 3
+        assert torch.equal(features(module, x), missing)
+        module.codes.learned[2] += 3
+        assert not torch.allclose(features(module, x), missing)
+        # Two channels as a layer of their own answer the same.
+        two = layer("channel-attention", 2, embedding="identity")
+        state = {k: v[[0, 2]] if k == "codes.learned" else v for k, v in module.state_dict().items()}
+        two.load_state_dict(state)
+        two.gain = module.gain
+        torch.testing.assert_close(features(two, x[:, [0, 2]]), features(module, x), atol=1e-5, rtol=1e-4)
+
+
+def test_each_image_of_a_batch_has_its_own_missing_bands() -> None:
+    """A batch mixes what two cameras saw."""
+    module = shake(layer("channel-attention", 3))
+    x = planes(3)
+    x[1, 0] = 0
+    with torch.no_grad():
+        together = features(module, x)
+        for image in (0, 1):
+            alone = features(module, x[image : image + 1])
+            torch.testing.assert_close(together[image : image + 1], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_an_image_without_any_channel_gives_numbers() -> None:
+    """A softmax over nothing would be NaN, and poison the whole batch."""
+    module = shake(layer("channel-attention", 3))
+    assert torch.isfinite(features(module, torch.zeros(2, 3, 16, 16))).all()
+
+
+def test_channels_are_dropped_in_training_alone_and_never_all() -> None:
+    """What was never missing in training cannot be missing later."""
+    module = layer("channel-attention", 3, drop=0.6)
+    x = torch.ones(400, 3, 4, 4)
+    x[:, 2] = 0
+    assert torch.equal(module._used(x), torch.tensor([True, True, False]).expand(400, 3))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        used = module.train()._used(x)
+    assert used.any(1).all()
+    assert not used[:, 2].any()
+    share = used[:, :2].float().mean().item()
+    assert share == pytest.approx(0.4 + 0.36 / 2 * 1.2, abs=0.2)
+    assert 0.4 < share < 0.8
+
+
+def test_weights_of_channels_differ_from_place_to_place_and_sum_to_one() -> None:
+    """It is attention, not a fixed mean."""
+    module = shake(layer("channel-attention", 3))
+    tokens = module.embed(planes(3).flatten(0, 1)[:, None]).reshape(2, 3, 8, 2, 16)
+    weights = module._weights(tokens, module.codes(), module._used(planes(3)))
+    torch.testing.assert_close(weights.sum(1), torch.ones(2, 8, 16))
+    assert weights.std(-1).max() > 0.01
+
+
+def by_wavelength(*wavelengths: float | None, **options: Any) -> nn.Module:
+    """Build channel attention over channels of the given wavelengths."""
+    channels = [Channel(f"c{i}", "reflectance", "1", wavelength_um=w) for i, w in enumerate(wavelengths)]
+    return build_channel_attention(
+        channels=channels,
+        zero_shot=torch.full((3, len(channels)), 1 / len(channels)),
+        backbone=Backbone(),
+        generator=torch.Generator().manual_seed(0),
+        **{**SPECS["channel-attention"].options, **options},
+    )
+
+
+def test_a_channel_with_a_wavelength_has_its_code_and_one_without_learns_it() -> None:
+    """Order of the channels must be kept when both kinds are mixed."""
+    codes = by_wavelength(0.66, None, 0.84).codes
+    assert codes.learned.shape == (1, 64)
+    fixed = wavelength_codes([0.66, 0.84])
+    torch.testing.assert_close(codes(), torch.stack([fixed[0], codes.learned[0], fixed[1]]))
+    assert by_wavelength(0.66, 0.84).codes.learned is None
+    assert by_wavelength(0.66, 0.84, embedding="identity").codes.learned.shape == (2, 64)
+
+
+def test_near_wavelengths_have_near_codes() -> None:
+    """So that a band a little aside of a known one is read much like it."""
+    red, edge, nir, thermal = wavelength_codes([0.66, 0.70, 0.84, 10.0])
+    distances = [(red - other).norm().item() for other in (edge, nir, thermal)]
+    assert 0 < distances[0] < distances[1] < distances[2]
+
+
+def test_channel_attention_tells_all_bad_options_at_once() -> None:
+    """One run, one list."""
+    with pytest.raises(ConfigError, match=r"16 features, got 5; drop .* got 1.*; .*every channel, \['c1'\] have none"):
+        by_wavelength(0.66, None, heads=5, drop=1.0, embedding="wavelength")
+    with pytest.raises(ConfigError, match="auto, wavelength, identity, got 'colour'"):
+        by_wavelength(0.66, embedding="colour")
