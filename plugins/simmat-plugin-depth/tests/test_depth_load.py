@@ -96,6 +96,13 @@ def test_no_return_is_invalid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(tmp_path / "b.npy").valid[0], [[False, False], [True, True]])
 
 
+def test_what_the_file_says_is_missing_is_invalid(tmp_path: Path) -> None:
+    """GIS programs write so."""
+    values = np.array([[500, 7], [800, 900]], dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, "7", True)])
+    np.testing.assert_array_equal(load(tmp_path / "a.tif").valid[0], [[True, False], [True, True]])
+
+
 def test_numbers_that_are_no_depth_are_refused(tmp_path: Path) -> None:
     """Millimetres as floats would be read as kilometres."""
     np.save(tmp_path / "a.npy", (METRES * 1000).astype(np.float32))
@@ -152,6 +159,17 @@ def test_an_exr_of_colours_is_refused(tmp_path: Path) -> None:
     plane = METRES.astype(np.float32)
     write_exr(tmp_path / "a.exr", R=plane, G=plane, B=plane)
     with pytest.raises(DataError, match=r"which channel is the depth\? It holds \['B', 'G', 'R'\]"):
+        load(tmp_path / "a.exr")
+
+
+def test_an_exr_that_holds_a_part_of_its_picture_is_refused(tmp_path: Path) -> None:
+    """Renderers cut away what is empty; the rest would lie elsewhere than the mask says."""
+    library = pytest.importorskip("OpenEXR", reason="comes with the extra 'exr'")
+    corners = (np.array([0, 0], dtype=np.int32), np.array([9, 9], dtype=np.int32))
+    header = {"compression": library.ZIP_COMPRESSION, "type": library.scanlineimage, "displayWindow": corners}
+    with library.File(header, {"Z": METRES.astype(np.float32)}) as opened:
+        opened.write(str(tmp_path / "a.exr"))
+    with pytest.raises(DataError, match="only a window of its picture"):
         load(tmp_path / "a.exr")
 
 

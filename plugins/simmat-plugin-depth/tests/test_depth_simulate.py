@@ -88,6 +88,28 @@ def test_the_shadow_lies_left_of_a_near_object_as_wide_as_the_disparities_differ
     assert not hidden[50:].any()
 
 
+def test_what_lies_in_the_shadow_has_no_return(scene: Scene) -> None:
+    """It is the widest hole of real depth maps."""
+    wall = flat(scene, 2.0)
+    depth = wall.surface.depth_m.copy()
+    depth[:, 50:60] = 1.0
+    surface = replace(wall.surface, depth_m=depth)
+    measured = measured_depth_m(replace(wall, surface=surface, behind=surface), np.random.default_rng(0))[0]
+    hidden = shadowed(scene, depth.astype(np.float64))
+    assert hidden.any()
+    assert np.isnan(measured[hidden]).all()
+    assert np.isfinite(measured[:, :40]).mean() > 0.9
+    assert np.isfinite(measured[:, 59:61]).mean() < 0.7  # the edge away from the shadow frays too
+
+
+def test_through_glass_the_camera_measures_what_stands_behind(scene: Scene) -> None:
+    """Here and there the pane itself answers, as it does in real depth maps."""
+    pane = flat(scene, 1.0, transmits_visible=0.9)
+    measured = measured_depth_m(replace(pane, behind=flat(scene, 2.0).surface), np.random.default_rng(0))
+    returned = measured[np.isfinite(measured)]
+    assert 0.5 < (np.abs(returned - 2) < 0.2).mean() < 1
+
+
 def test_a_simulated_camera_keeps_to_the_scene(scene: Scene) -> None:
     """Depth must lie on the same grid as the masks."""
     image = Depth().simulate(scene, np.random.default_rng(0))

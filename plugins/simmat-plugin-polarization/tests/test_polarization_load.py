@@ -152,7 +152,7 @@ def test_more_than_all_light_polarized_is_not_trusted(tmp_path: Path) -> None:
 
 def test_twelve_bits_shifted_up_are_full_at_their_largest(tmp_path: Path) -> None:
     """4095 becomes 65520, never 65535."""
-    images = four(np.uint16)
+    images = {name: np.full(SIZE_HW, 60000, dtype=np.uint16) for name in four()}
     images["i90"][2, 3] = 65520
     assert np.argwhere(~load("polarization", write_angles(tmp_path, images)).valid[1]).tolist() == [[2, 3]]
 
