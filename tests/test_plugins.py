@@ -310,6 +310,9 @@ def test_names_joined_by_plus_are_composed(install: Install) -> None:
         ("thermal", "pip install simmat-plugin-thermal"),
         ("polarization-mosaic", "pip install simmat-plugin-polarization"),
         ("hha", "pip install simmat-plugin-depth"),
+        ("red-nir", "pip install simmat-plugin-nir"),
+        ("sentinel2-offset", "pip install simmat-plugin-multispectral"),
+        ("sar-db-dual", "pip install simmat-plugin-sar"),
         ("sonar", "pip install simmat-plugin-<name>"),
     ],
 )

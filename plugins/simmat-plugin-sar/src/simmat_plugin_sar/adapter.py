@@ -14,7 +14,6 @@ from simmat.imageio import ImageFile, read_image, require_one_plane, write_image
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, to_decibel
-from simmat_plugin_sar.speckle import lee
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
@@ -140,6 +139,8 @@ class Sar(ModalityAdapter):
 
     def _smoothed(self, image: SensorImage) -> SensorImage:
         """Return the image with every plane filtered in power; filtered counts are no whole numbers."""
+        from simmat_plugin_sar.speckle import lee
+
         power = self.scale.to_power(image.data)
         usable = image.valid & (power >= 0)
         smooth = np.stack([lee(plane, good) for plane, good in zip(power, usable, strict=True)])
