@@ -12,18 +12,19 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import safetensors
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 import simmat
 from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline
-from simmat.errors import BundleError, ConfigError
+from simmat.errors import BundleError, ConfigError, SpecError
 from simmat.files import atomic_folder, atomic_write_bytes, atomic_write_json, recover_folder
 from simmat.geometry import Aspect
 from simmat.modality import ModalityAdapter, SelectedChannels
@@ -209,7 +210,7 @@ def read_bundle_spec(path: Path) -> BundleSpec:
     Raises:
         BundleError: there is no bundle, it is damaged, or of a newer format.
     """
-    return BundleSpec.from_dict(_read_document(path)) if path.suffix != ".json" else read_bundle_spec(path.parent)
+    return BundleSpec.from_dict(_read_document(path)) if path.name != JSON_NAME else read_bundle_spec(path.parent)
 
 
 def _read_document(path: Path) -> dict[str, Any]:
@@ -227,12 +228,42 @@ def _read_document(path: Path) -> dict[str, Any]:
                 f"{path} has bundle format {found}, this is simmat {simmat.__version__} which reads format {FORMAT}; "
                 "upgrade with `pip install --upgrade simmat`"
             )
-        BundleSpec.from_dict(document)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"{file} is damaged ({type(error).__name__}: {error}); copy or train the bundle again"
-        ) from error
+        _check_types(BundleSpec.from_dict(document))
+        str(document["weights_sha256"])
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}; check who may read it") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
+        why = _in_words(error)
+        raise BundleError(f"{file} is damaged ({why}); copy or train the bundle again") from error
     return dict(document)
+
+
+def _check_types(spec: BundleSpec) -> None:
+    """Refuse json values that no training writes and that would fail somewhere deep in the network."""
+    whole = (spec.seed, spec.image_size)
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in whole) or spec.image_size < 1:
+        raise ValueError(f"seed {spec.seed!r} and image_size {spec.image_size!r} must be whole numbers")
+    if spec.aspect not in get_args(Aspect):
+        raise ValueError(f"aspect {spec.aspect!r} is none of {', '.join(get_args(Aspect))}")
+    if not isinstance(spec.mat_options, Mapping) or not isinstance(spec.tune_options, Mapping):
+        raise ValueError("options must be tables")
+    if not spec.channels or np.shape(spec.zero_shot) != (3, len(spec.channels)):
+        raise ValueError(f"zero_shot must be 3 rows of {len(spec.channels)} numbers, one for each channel")
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+    return f"no key {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+
+
+def check_bundle(path: Path) -> None:
+    """Check that a bundle is there and whole, without building its network.
+
+    Raises:
+        BundleError: it is missing, damaged, or of a newer format.
+    """
+    _check_weights(path, _read_document(path)["weights_sha256"])
 
 
 def plan_of(spec: BundleSpec, registry: Registry, weights: Path | None) -> ModelPlan:
@@ -267,6 +298,7 @@ def load_bundle(
         UnknownNameError: its modality, foundation model, transfer layer or tuner is not installed.
         WeightsError: the foundation weights are missing, or not those it was trained on.
     """
+    path = path.parent if path.name == JSON_NAME else path
     document = _read_document(path)
     spec = BundleSpec.from_dict(document)
     adapter = adapter_for(registry, spec.modality, spec.picks).configured(spec.card.model_dump())
@@ -294,11 +326,16 @@ def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkp
     return file
 
 
-def _fill(model: SimMAT, path: Path, sha256: str) -> None:
+def _check_weights(path: Path, sha256: str) -> Path:
     file = path / WEIGHTS_NAME
     if not file.is_file() or sha256_of(file) != sha256:
         state = "missing" if not file.is_file() else "damaged: its sha256 is not the one in " + JSON_NAME
         raise BundleError(f"{file} is {state}; copy or train the bundle again")
+    return file
+
+
+def _fill(model: SimMAT, path: Path, sha256: str) -> None:
+    file = _check_weights(path, sha256)
     try:
         tensors = load_file(file)
     except (OSError, safetensors.SafetensorError) as error:

@@ -145,17 +145,28 @@ def remove_temporary(folder: Path | str) -> None:
 
 
 def check_writable(folder: Path | str) -> None:
-    """Make `folder` where it is missing and try to write into it, before hours of work depend on it.
+    """Try to make `folder` and to write into it, before hours of work depend on it; no trace of the trial stays.
 
     Raises:
         OutputError: it cannot be made or written to.
     """
     target = Path(folder)
     probe = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
+    made: list[Path] = []
     with _output_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"\0")
-        probe.unlink()
+        try:
+            for place in reversed([target, *target.parents]):
+                if not place.exists():
+                    place.mkdir(exist_ok=True)
+                    made.append(place)
+            target.mkdir(exist_ok=True)  # refuses a file of that name
+            probe.write_bytes(b"\0")
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+            for place in reversed(made):
+                with suppress(OSError):
+                    place.rmdir()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -222,10 +223,25 @@ def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path: Pa
     assert names(tmp_path) == ["a.bin", "keep.bin"]
 
 
-def test_a_writable_folder_is_made_and_left_empty(tmp_path: Path) -> None:
-    """The check runs before training and must not litter the run's folder."""
+def test_checking_a_folder_leaves_no_trace(tmp_path: Path) -> None:
+    """The check runs before the input is read; bad input must not leave empty folders behind."""
+    (tmp_path / "there").mkdir()
     check_writable(tmp_path / "deep" / "run")
-    assert names(tmp_path / "deep" / "run") == []
+    check_writable(tmp_path / "there")
+    assert names(tmp_path) == ["there"]
+    assert names(tmp_path / "there") == []
+
+
+def test_a_folder_on_a_full_disk_is_refused_without_a_scrap(tmp_path: Path) -> None:
+    """The probe's file is made before the disk refuses its byte."""
+
+    def full(path: Path, data: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with patch.object(Path, "write_bytes", full), pytest.raises(OutputError, match="disk is full"):
+        check_writable(tmp_path)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -112,13 +112,22 @@ def _explain(error: Exception) -> tuple[str, int]:
         from simmat.files import output_error
 
         return str(output_error(error, Path(os.fsdecode(error.filename or "the output")))), 2
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: use a smaller --image-size, --batch-size or --prompts-per-image ({error})", 2
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
+        return f"cannot use {error.filename}: {error.strerror}; check the path and who may read it", 2
+    if _is_lack_of_memory(error):
+        what = "--image-size (--size to simulate), --batch-size or --prompts-per-image"
+        return f"out of memory: use a smaller {what} ({error})", 2
     return (
         f"this is a fault in SimMAT, not yours: {type(error).__name__}: {error}\n"
         f"Set {DEBUG_VARIABLE}=1 and run it again to see where it happened.",
         1,
     )
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    # torch has a class for a full GPU alone; on the CPU it raises a plain RuntimeError.
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _usage(error: click.ClickException) -> str:

@@ -81,7 +81,8 @@ def _prompt(point: Sequence[str], negative: Sequence[str], box: str | None) -> P
     if not positive and box is None:
         raise ConfigError("nothing says what to segment; give --point X,Y or --box X0,Y0,X1,Y1")
     corners = np.asarray(_numbers("--box", box, "X0,Y0,X1,Y1"), dtype=np.float32) if box is not None else None
-    coords = np.asarray([*positive, *others], dtype=np.float32).reshape(-1, 2)
+    with np.errstate(over="ignore"):  # the bounds of the image refuse infinity
+        coords = np.asarray([*positive, *others], dtype=np.float32).reshape(-1, 2)
     labels = np.asarray([1] * len(positive) + [0] * len(others), dtype=np.int64)
     return Prompt(coords, labels, corners)
 

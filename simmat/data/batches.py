@@ -22,7 +22,7 @@ from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.pipeline import Pipeline
 from simmat.data.regions import Label, Region
-from simmat.errors import DataError
+from simmat.errors import DataError, all_problems
 from simmat.geometry import Frame
 from simmat.nn.resize import resize_planes
 
@@ -154,15 +154,27 @@ def trainable_samples(dataset: Dataset, samples: Sequence[Sample]) -> tuple[Samp
     """Keep the samples that have a region to ask about.
 
     Raises:
-        DataError: none has.
+        DataError: images or masks cannot be read or do not fit each other, all of them at once; or none has.
     """
-    kept = tuple(sample for sample in samples if visible_regions(dataset.label(sample)))
+    kept: list[Sample] = []
+    problems: list[str] = []
+    for sample in samples:
+        try:
+            if visible_regions(dataset.label(sample, dataset.image(sample))):
+                kept.append(sample)
+        except DataError as error:
+            problems.append(str(error))
+    problems = list(dict.fromkeys(problems))
+    if len(problems) == 1:
+        raise DataError(problems[0])
+    if problems:
+        raise DataError(all_problems(f"{dataset.root}: training samples that cannot be used:", problems))
     if not kept:
         raise DataError(
             f"{dataset.root}: no training sample has a region of at least {dataset.card.min_region} px; "
             "check the masks, --regions and --min-region"
         )
-    return kept
+    return tuple(kept)
 
 
 class StepSampler(Sampler[list[int]]):

@@ -111,7 +111,7 @@ def load_card(root: Path, overrides: Mapping[str, object], *, implied_regions: R
         ConfigError: unknown keys, wrong values, or nothing says what a region is; all at once.
     """
     path = root / CARD_FILE
-    said = _read_toml(path) if path.is_file() else {}
+    said = _read_toml(path) if path.exists() else {}
     return make_card(merge(said, overrides), where=str(root), implied_regions=implied_regions)
 
 

@@ -20,6 +20,7 @@ from simmat.data.manifest import find_file
 from simmat.data.regions import Label, Region, components, make_label, region_from_mask
 from simmat.data.samples import Listing, Sample, decide_splits
 from simmat.errors import DataError, all_problems
+from simmat.imageio.values import MAX_PIXELS
 from simmat.modality import Source
 from simmat.types import BoolArray
 
@@ -183,8 +184,10 @@ class _Reader:
         stem = name.rpartition(".")[0] or name
         self.samples.append(Sample(id=stem, split=split, files=files, mask=None))
         size = (entry["height"], entry["width"])
-        if min(size) < 1:
-            self.problems.append(f"{where}: image {entry['id']} is {size[1]}x{size[0]}")
+        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+            self.problems.append(
+                f"{where}: image {entry['id']} is {size[1]}x{size[0]}; an image has 1 to {MAX_PIXELS} pixels"
+            )
         self.images[stem] = CocoImage(size, tuple(found))
 
     def _file(self, split: str, name: str, source: Source, *, exact: bool) -> Path | str:

@@ -151,17 +151,17 @@ def open_dataset(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[
     annotations = annotation_files(folder)
     if annotations and (folder / MASKS).is_dir():
         raise DataError(f"{folder}: both masks/ and COCO annotations are there; keep the one that is right")
+    listing, coco = _list(folder, adapter, annotations)
     card = load_card(folder, overrides or {}, implied_regions="instances" if annotations else None)
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
-    listing, coco = _list(folder, adapter, annotations)
     return Dataset(folder, adapter.configured(card.model_dump()), card, listing.samples, listing.split_note, coco)
 
 
 def _list(folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path]) -> tuple[Listing, CocoLabels | None]:
     if annotations:
         return read_coco(folder, adapter.sources, annotations)
-    if (folder / MANIFEST_FILE).is_file():
+    if (folder / MANIFEST_FILE).exists():
         return read_manifest(folder, adapter.sources), None
     return scan_folders(folder, adapter.sources), None
 

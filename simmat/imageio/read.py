@@ -81,7 +81,16 @@ def _format_of(path: Path) -> str:
 
 def _read_npy(path: Path) -> ImageFile:
     """Read an array (H, W) or (P, H, W); the axes of three are told by this rule, not from sizes."""
-    header = np.load(path, mmap_mode="r", allow_pickle=False)  # maps the file: a cut one raises before memory is taken
+    try:
+        # Maps the file: a cut one raises before memory is taken.
+        header = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        if "Python objects" in str(error):
+            raise DataError(
+                f"{path}: holds Python objects, which could run code and are not loaded; save numbers: "
+                "np.save(path, array.astype('float32'))"
+            ) from error
+        raise
     if header.ndim not in (2, 3):
         raise DataError(f"{path}: an array must be (H, W) or (P, H, W), got shape {header.shape}")
     if header.ndim == 3 and header.shape[0] > 64 and header.shape[2] <= 16:

@@ -19,7 +19,7 @@ from accelerate.utils import DataLoaderConfiguration, gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simmat.bundle import BundleSpec, load_tensors, trained_tensors, write_bundle
+from simmat.bundle import BundleSpec, check_bundle, load_tensors, trained_tensors, write_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, collate
 from simmat.errors import ConfigError, SimMATError
@@ -71,8 +71,9 @@ def resume(root: Path, registry: Registry, watcher: Watcher | None = None) -> Pa
         watcher: told of progress.
 
     Raises:
-        ConfigError: there is no run, or its data has changed.
-        DataError: its state is missing or damaged.
+        ConfigError: there is no run, or its data or its network's settings have changed.
+        DataError: its state is damaged.
+        BundleError: its best bundle is missing or damaged.
         Interrupted: a signal came; the state is saved.
     """
     folder = RunFolder(root)
@@ -94,6 +95,8 @@ class _Run:
         state = load_state(self.folder.state) if resume and self.folder.state.exists() else None
         if not resume and self.accelerator.is_main_process:
             self.folder.create()
+        if state and state.notes["best"] and self.accelerator.is_main_process:
+            check_bundle(self.folder.bundle)
         known = BundleSpec.from_dict(state.notes["spec"]) if state else None
         self.setup = prepare(config, registry, self.watcher, known=known)
         if state and state.notes["fingerprint"] != self.setup.fingerprint():
@@ -120,7 +123,7 @@ class _Run:
             load_tensors(self.model, state.model, str(self.folder.state))
         optimizer = build_optimizer(step, lr=self._peak(), weight_decay=config.weight_decay)
         if state:
-            load_optimizer_tensors(optimizer, step, state.optimizer)
+            load_optimizer_tensors(optimizer, step, state.optimizer, str(self.folder.state))
         parts = config.grad_accumulation
         loader = DataLoader(
             self.setup.items(),

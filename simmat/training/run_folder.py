@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simmat.errors import ConfigError
-from simmat.files import atomic_write_text, check_writable, remove_temporary
+from simmat.files import atomic_write_text, check_writable, output_error, remove_temporary
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,17 @@ class RunFolder:
         return self.root / "samples.png"
 
     def create(self) -> None:
-        """Make the folder for a new run.
+        """Check that the folder can take a new run; its first file makes it.
 
         Raises:
             ConfigError: there is something in it already.
             OutputError: it cannot be written to.
         """
-        if self.root.is_dir() and any(self.root.iterdir()):
+        try:
+            occupied = self.root.is_dir() and any(self.root.iterdir())
+        except OSError as error:
+            raise output_error(error, self.root) from error
+        if occupied:
             hint = f"resume it with `simmat train --resume {self.root}`" if self.config.exists() else "choose another"
             raise ConfigError(f"--out {self.root} is not empty; {hint} or remove it first")
         check_writable(self.root)
@@ -66,7 +70,8 @@ class RunFolder:
     def reopen(self, step: int) -> None:
         """Prepare for going on after `step` steps (-1: from nothing): drop scraps, and records to be made again."""
         check_writable(self.root)
-        remove_temporary(self.root)
+        if self.root.is_dir():
+            remove_temporary(self.root)
         kept = [record for record in self.records() if record["step"] <= step]
         atomic_write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
 
@@ -76,13 +81,16 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """Return what was logged; a last line cut by a crash is left out."""
+        """Return what was logged, up to the first line that is no record: a crash cuts the last one."""
         if not self.metrics.exists():
             return []
         found = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                found.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+                break
+            found.append(record)
         return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from simmat.data.batches import TrainingItems, trainable_samples
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
-from simmat.errors import DataError
+from simmat.errors import ConfigError, DataError
 from simmat.foundation import FoundationSpec
 from simmat.model import ModelPlan, merge_options
 from simmat.normalize import fit_channels, zero_shot_map
@@ -102,9 +103,42 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     train, val = _samples(dataset)
     if known is None:
         known = _describe(config, registry, foundation, dataset, train, size, weights, watcher)
+    else:
+        _check_same(config, known, size, registry)
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
     return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)))
+
+
+def _check_same(config: TrainConfig, known: BundleSpec, size: int, registry: Registry) -> None:
+    """Refuse to go on with settings that would need another network than the one that was begun."""
+    transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
+    said: dict[str, tuple[object, object]] = {
+        "modality": (config.modality, known.modality),
+        "channels": (config.channels, known.picks),
+        "foundation": (config.foundation, known.foundation),
+        "seed": (config.seed, known.seed),
+        "image_size": (size, known.image_size),
+        "aspect": (config.aspect, known.aspect),
+        "mat": (config.mat, known.mat),
+        "tune": (config.tune, known.tune),
+    }
+    if config.mat == known.mat:
+        options = merge_options("transfer layer", transfer.name, transfer.options, config.mat_options)
+        said["mat_options"] = (_plain(options), _plain(known.mat_options))
+    if config.tune == known.tune:
+        options = merge_options("tuner", tuner.name, tuner.options, config.tune_options)
+        said["tune_options"] = (_plain(options), _plain(known.tune_options))
+    if changed := [f"{name} = {now!r}, was {before!r}" for name, (now, before) in said.items() if now != before]:
+        raise ConfigError(
+            f"{config.out / 'config.toml'} is not what this run began with: {'; '.join(changed)}; "
+            "put it back, or start a new run"
+        )
+
+
+def _plain(options: Mapping[str, object]) -> object:
+    """Return options as json gives them back, where a tuple is a list."""
+    return json.loads(json.dumps(dict(options)))
 
 
 def _samples(dataset: Dataset) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

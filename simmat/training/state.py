@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simmat.errors import DataError
+from simmat.bundle import BundleSpec
+from simmat.errors import DataError, SpecError
 from simmat.files import atomic_write_bytes
 
 FORMAT = 1
@@ -68,9 +69,16 @@ def load_state(path: Path) -> RunState:
         if notes.pop("format") != FORMAT:
             raise DataError(f"{path} was written by another version of simmat; resume it with that version")
         step = int(notes.pop("step"))
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}); the best bundle beside it is still usable") from error
+        BundleSpec.from_dict(notes["spec"]), dict(notes["best"]), str(notes["fingerprint"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
     return RunState(step, _below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
+
+
+def _damaged(path: Path | str, why: str) -> DataError:
+    return DataError(
+        f"{path} is damaged ({why}); copy it again or start a new run. The best bundle beside it is still usable"
+    )
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -87,11 +95,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
     }
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor], origin: str
+) -> None:
+    """Put back what `optimizer_tensors` gave.
+
+    Raises:
+        DataError: it is of another network; the message names `origin`.
+    """
     parameters = dict(module.named_parameters())
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
+        if name not in parameters:
+            raise _damaged(origin, f"it holds {path!r} of a parameter that the network does not have")
         parameter = parameters[name]
         # AdamW keeps its step count on the CPU, its moments beside the parameter.
         optimizer.state[parameter][key] = value.clone() if key == "step" else value.clone().to(parameter.device)
