@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import correlate
 
 from simmat.errors import DataError
 from simmat.imageio import read_image, require_one_plane, write_image
@@ -80,6 +79,8 @@ def demosaiced(raw: Array) -> Array:
 
     Beyond the border the mosaic goes on mirrored at the outermost pixel, which keeps its pattern.
     """
+    from scipy.ndimage import correlate  # here, for every command loads this module and most need no mosaic
+
     planes = np.zeros((4, *raw.shape))
     for plane, angle in zip(planes, ANGLES_DEG, strict=True):
         plane[sites(angle)] = raw[sites(angle)]
