@@ -153,10 +153,11 @@ def test_bands_without_descriptions_are_named_where_their_count_leaves_no_doubt(
         load(write(tmp_path / "b.tif", np.full((4, 2, 2), 900, np.uint16)), "sentinel2")
 
 
-def test_a_band_the_satellite_does_not_have_is_refused(tmp_path: Path) -> None:
-    """A quality flag is no reflectance."""
+@pytest.mark.parametrize("other", ["SCL", "", "B04"])
+def test_a_band_the_satellite_does_not_have_is_refused(tmp_path: Path, other: str) -> None:
+    """A quality flag is no reflectance, and one band twice is a mistake."""
     with pytest.raises(DataError, match="Sentinel-2 has b1, b2"):
-        load(write(tmp_path / "a.tif", bands=[BandTags("B4"), BandTags("SCL")]), "sentinel2")
+        load(write(tmp_path / "a.tif", bands=[BandTags("B4"), BandTags(other)]), "sentinel2")
 
 
 def test_the_place_on_the_earth_comes_along_and_goes_with_the_mask(tmp_path: Path) -> None:
@@ -177,6 +178,14 @@ def test_what_is_no_tiff_is_a_data_error(tmp_path: Path, content: bytes) -> None
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tif: damaged, or no TIFF"):
         load(tmp_path / "a.tif")
+
+
+def test_a_file_cut_short_is_a_data_error(tmp_path: Path) -> None:
+    """Half a tile must not pass for dark ground."""
+    whole = write(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 9999, (3, 64, 64)).astype(np.uint16))
+    whole.write_bytes(whole.read_bytes()[:-8000])
+    with pytest.raises(DataError, match=r"a\.tif: damaged"):
+        load(whole)
 
 
 def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:

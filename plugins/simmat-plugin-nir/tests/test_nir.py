@@ -123,8 +123,9 @@ def test_a_missing_band_makes_the_index_invalid(tmp_path: Path) -> None:
 
 def test_negative_counts_give_no_index_beyond_its_range() -> None:
     """Dark-frame subtraction leaves small negative numbers, and their quotient is anything."""
-    _, valid = ndvi(np.array([[-1.0, 5.0]], dtype=np.float32), np.array([[1.5, 5.0]], dtype=np.float32))
-    assert valid.tolist() == [[False, True]]
+    red, nir = np.array([[-1.0, -0.6, 5.0]], dtype=np.float32), np.array([[1.5, -0.2, 5.0]], dtype=np.float32)
+    _, valid = ndvi(red, nir)
+    assert valid.tolist() == [[False, False, True]]
 
 
 def test_the_index_can_be_picked_alone(tmp_path: Path) -> None:
@@ -149,6 +150,15 @@ def test_plants_shine_in_the_near_infrared(scene: Scene) -> None:
     seen = ADAPTERS["red-nir"].transform(ADAPTERS["red-nir"].simulate(scene, np.random.default_rng(0)))
     assert seen.data[2][plants & seen.valid[2]].mean() > 0.5
     assert seen.data[1][plants].mean() > 3 * seen.data[0][plants].mean()
+
+
+def test_the_sky_does_not_burn_out() -> None:
+    """Two white bands give an index of 0, as if something had been measured."""
+    worlds = (outdoors(np.random.default_rng(seed)) for seed in range(200))
+    world = next(w for w in worlds if 0 < max(w.light.sun_rgb) < 0.3)  # overcast
+    view = render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
+    seen = ADAPTERS["red-nir"].simulate(view, np.random.default_rng(0))
+    assert (seen.data == 4095).all(axis=0).mean() < 0.02
 
 
 @pytest.mark.parametrize("name", list(ADAPTERS))

@@ -38,7 +38,11 @@ def counts(scene: Scene, bands: Sequence[str], rng: np.random.Generator) -> Arra
 
 
 def _exposure(scene: Scene, light: Array) -> float:
-    """Return the gain that brings the bright parts of the ground, in the brightest band, near white."""
+    """Return the gain that brings the bright parts of the ground near white, in the brightest band.
+
+    A sky that would burn out holds it back: where both bands are white their index says nothing.
+    """
     ground = light[:, np.isfinite(scene.surface.depth_m)]
     bright = max(float(np.percentile(band, 98)) for band in ground)
-    return min(0.8 / max(bright, 1e-4), _MOST_GAIN)
+    brightest = max(float(np.percentile(band, 99)) for band in light)
+    return min(0.8 / max(bright, 1e-4), 0.95 / max(brightest, 1e-4), _MOST_GAIN)
