@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import click
@@ -56,20 +55,6 @@ def test_commands_that_only_tell_import_no_torch(args: str) -> None:
     done = simmat_process(*args.split())
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "False"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("args", "seconds"), [(["--help"], 0.3), (["modalities", "list"], 0.5)])
-def test_lists_and_help_answer_at_once(args: list[str], seconds: float) -> None:
-    """Best of five, so that a busy machine does not count."""
-    best = min(_seconds([sys.executable, "-m", "simmat", *args]) for _ in range(5))
-    assert best < seconds
-
-
-def _seconds(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, capture_output=True, check=True, timeout=60)
-    return time.perf_counter() - start
 
 
 def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
