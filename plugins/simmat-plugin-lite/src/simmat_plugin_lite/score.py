@@ -228,6 +228,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="the rgb-regions folder")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--sources", nargs="*", default=None, help="score only these")
+    parser.add_argument("--every", type=int, default=1, help="score only every n-th photograph, for a quick look")
     parser.add_argument("--noc", nargs="*", default=["davis", "bsds"], help="sources to count clicks up to 20 for")
     parser.add_argument("--weights", type=Path, default=None, help="another weight file than the packaged one")
     parser.add_argument("--image-size", type=int, default=LITE.image_size)
@@ -247,11 +248,18 @@ def main() -> None:
     device = torch.device(options.device)
     model = model.to(device)  # type: ignore[attr-defined]
     photos = [p for p in read_photos(options.data, options.split) if not options.sources or p.source in options.sources]
+    photos = photos[:: options.every]
     started = time.time()
     rows = table(score(model, photos, options))
     with precision_context(device, options.precision):
         speed = latency(model, options.image_size, device)
-    result = {"split": options.split, "rows": rows, "latency": speed, "minutes": round((time.time() - started) / 60, 1)}
+    result = {
+        "split": options.split,
+        "every": options.every,
+        "rows": rows,
+        "latency": speed,
+        "minutes": round((time.time() - started) / 60, 1),
+    }
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     print(f"latency {speed}, {result['minutes']} minutes")
