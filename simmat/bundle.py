@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 import simmat
+from simmat.composition import SelectedChannels
 from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, SpecError
 from simmat.files import atomic_folder, atomic_write_bytes, atomic_write_json, recover_folder
 from simmat.geometry import Aspect
-from simmat.modality import ModalityAdapter, SelectedChannels
+from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan, SimMAT, assemble
 from simmat.nn.tuners import trainable_state
 from simmat.normalize import Statistics, describe

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_name
 from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
-from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.modality import ModalityAdapter
 
 Kind = Literal["modality", "foundation model", "transfer layer", "tuner"]
 

@@ -15,10 +15,11 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.builtin.sensors import Gray
 from simmat.bundle import load_bundle
+from simmat.composition import ComposedModality, SelectedChannels
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.evaluation import evaluate_bundle
-from simmat.modality import ComposedModality, ModalityAdapter, SelectedChannels
+from simmat.modality import ModalityAdapter
 from simmat.prediction import predict
 from simmat.registry import Registry
 from simmat.types import Prompt, SensorImage

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError
-from simmat.modality import ComposedModality
 from simmat.plugins import PluginReport, Registry, load_plugins
 
 GOOD = """

@@ -15,11 +15,12 @@ from click.testing import CliRunner
 
 from simmat.builtin.sensors import Gray, Raster, Rgb
 from simmat.cli.data import command
+from simmat.composition import ComposedModality
 from simmat.data.dataset import open_dataset
 from simmat.data.simulate import simulate_dataset, split_of
 from simmat.errors import ConfigError, OutputError
 from simmat.imageio import read_image
-from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.modality import ModalityAdapter
 from simmat.scene import generate_scene
 from simmat.scene.noise import Noise
 from simmat.scene.render import Stage, render

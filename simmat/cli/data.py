@@ -44,10 +44,10 @@ def check(
     """
     from tqdm import tqdm
 
+    from simmat.composition import SelectedChannels
     from simmat.data.card import write_card as write
     from simmat.data.checks import check_dataset
     from simmat.data.dataset import open_dataset
-    from simmat.modality import SelectedChannels
 
     adapter = load_registry().modality(modality)
     if channels is not None:

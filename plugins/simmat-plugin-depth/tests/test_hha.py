@@ -13,9 +13,10 @@ from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, estimate_up, hha,
 from simmat_plugin_depth.hha import ENCODED, PHYSICAL, Hha
 
 from simmat.builtin.sensors import Rgb
+from simmat.composition import ComposedModality
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
-from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.modality import ModalityAdapter
 from simmat.scene import generate_scene
 from simmat.types import SensorImage
 

@@ -1,0 +1,203 @@
+"""Sensors made of others: some channels of one, or several side by side (`rgb+thermal`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simmat.errors import ConfigError, DataError
+from simmat.modality import Axis, ModalityAdapter
+from simmat.picking import pick_channels
+from simmat.types import BoolArray, Channel, Georeference, SensorImage
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+_SAME_PLACE_PX = 0.01  # programs round the corners of one grid differently
+
+
+class SelectedChannels(ModalityAdapter):
+    """An adapter of which only some channels reach the network, in the order asked for (`--channels`).
+
+    Loading and augmentation see all planes, so that what depends on several of them stays right;
+    the picks are taken of what `transform` gives.
+    """
+
+    def __init__(self, base: ModalityAdapter, picks: Sequence[str | int]) -> None:
+        if not picks:
+            raise ConfigError("--channels needs at least one channel index or name")
+        self.base = base
+        self.picks = tuple(picks)
+        self.name = base.name
+        self.description = base.description
+        self.sources = base.sources
+        self.channels = base.channels
+
+    def configured(self, card: Mapping[str, Any]) -> SelectedChannels:
+        """As the base adapter, with the same picks."""
+        return SelectedChannels(self.base.configured(card), self.picks)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """As the base adapter: all planes."""
+        return self.base.load(files)
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Transform as the base adapter, then keep the picked channels."""
+        full = self.base.transform(image)
+        return full.select(pick_channels(full.channels, self.picks, origin=image.origin))
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        """As the base adapter."""
+        return self.base.flip(image, axis)
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        """As the base adapter."""
+        return self.base.rotate(image, quarter_turns)
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """As the base adapter: all planes."""
+        return self.base.simulate(scene, rng)
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """As the base adapter: all planes."""
+        self.base.save(image, files)
+
+    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
+        """As the base adapter."""
+        return self.base.save_mask(mask, georeference, path)
+
+
+class ComposedModality(ModalityAdapter):
+    """Several adapters as one sensor: `rgb+thermal`. Channels and sources are joined in order.
+
+    The first adapter's reference source is the reference grid; a part of another size is refused.
+    Where two parts share a channel or source name, the later one becomes `MODALITY.NAME`.
+    """
+
+    def __init__(self, parts: Sequence[ModalityAdapter]) -> None:
+        names = [part.name for part in parts]
+        if len(parts) < 2 or len(set(names)) != len(names):
+            raise ConfigError(f"a composition needs two or more different modalities, got {'+'.join(names)!r}")
+        if sum(not part.channels for part in parts) > 1:
+            raise ConfigError(f"of the parts of {'+'.join(names)!r} only one may leave its channel count to the file")
+        self.parts = tuple(parts)
+        self.name = "+".join(names)
+        self.description = ", ".join(part.description for part in parts)
+        own = [[source.name for source in part.sources] for part in parts]
+        self._sources = [dict(zip(own[i], new, strict=True)) for i, new in enumerate(_unique(names, own))]
+        self.sources = tuple(
+            replace(source, name=self._sources[index][source.name])
+            for index, part in enumerate(parts)
+            for source in part.sources
+        )
+        if all(part.channels for part in parts):
+            self.channels = self._joined([part.channels for part in parts])
+
+    def configured(self, card: Mapping[str, Any]) -> ComposedModality:
+        """Every part takes what it needs; all sources share one pixel grid, so the intrinsics are those of all."""
+        return ComposedModality([part.configured(card) for part in self.parts])
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read every part and stack the planes; parts of different sizes raise DataError."""
+        return self._stack([part.load(self._files_of(index, files)) for index, part in enumerate(self.parts)])
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Every part transforms its own planes."""
+        return self._stack([part.transform(piece) for part, piece in self._pieces(image)])
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        """Every part mirrors its own planes."""
+        return self._stack([part.flip(piece, axis) for part, piece in self._pieces(image)])
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        """Every part turns its own planes."""
+        return self._stack([part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)])
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Every part looks at the same scene."""
+        return self._stack([part.simulate(scene, rng) for part in self.parts])
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Every part writes its own planes."""
+        for index, (part, piece) in enumerate(self._pieces(image)):
+            part.save(piece, self._files_of(index, files))
+
+    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
+        """The first part that can write it does: all share one pixel grid."""
+        written = (part.save_mask(mask, georeference, path) for part in self.parts)
+        return next((file for file in written if file is not None), None)
+
+    def _files_of(self, index: int, files: Mapping[str, Path]) -> dict[str, Path]:
+        return {own: files[joined] for own, joined in self._sources[index].items()}
+
+    def _joined(self, groups: Sequence[Sequence[Channel]]) -> tuple[Channel, ...]:
+        names = _unique([part.name for part in self.parts], [[c.name for c in group] for group in groups])
+        return tuple(
+            replace(channel, name=name)
+            for group, new in zip(groups, names, strict=True)
+            for channel, name in zip(group, new, strict=True)
+        )
+
+    def _stack(self, images: Sequence[SensorImage]) -> SensorImage:
+        first = images[0]
+        for part, image in zip(self.parts, images, strict=True):
+            if image.size_hw != first.size_hw:
+                raise DataError(
+                    f"{image.origin}: {part.name} is {_size(image)}, {self.parts[0].name} is {_size(first)} "
+                    f"({first.origin}); all sources of a sample must share one pixel grid"
+                )
+        return SensorImage(
+            np.concatenate([image.data for image in images]),
+            np.concatenate([image.valid for image in images]),
+            self._joined([image.channels for image in images]),
+            first.origin,
+            _common_georeference(images),
+        )
+
+    def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
+        """Split a loaded image into its parts, with each part's own channel names."""
+        known = sum(len(part.channels) for part in self.parts)
+        counts = [len(part.channels) or len(image.channels) - known for part in self.parts]
+        pieces, start = [], 0
+        for part, count in zip(self.parts, counts, strict=True):
+            piece = image.select(range(start, start + count))
+            own = tuple(replace(c, name=c.name.removeprefix(f"{part.name}.")) for c in piece.channels)
+            pieces.append((part, replace(piece, channels=own)))
+            start += count
+        return pieces
+
+
+def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
+    """Return the place on the earth that any of the images states; two that lie apart raise DataError."""
+    placed = [(image.origin, image.georeference) for image in images if image.georeference is not None]
+    if not placed:
+        return None
+    (origin, first), *others = placed
+    pixel = max(abs(value) for value in (*first.transform[:2], *first.transform[3:5]))
+    for other_origin, other in others:
+        apart = max(abs(a - b) for a, b in zip(first.transform, other.transform, strict=True))
+        if apart > _SAME_PLACE_PX * pixel:
+            raise DataError(
+                f"{other_origin}: its place on the earth {other.transform} is not that of {origin} {first.transform}; "
+                "all sources of a sample must share one pixel grid"
+            )
+    return first
+
+
+def _unique(owners: Sequence[str], groups: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Prefix a name with its owner where an earlier group has it already."""
+    seen: set[str] = set()
+    result = []
+    for owner, group in zip(owners, groups, strict=True):
+        result.append([f"{owner}.{name}" if name in seen else name for name in group])
+        seen.update(group)
+    return result
+
+
+def _size(image: SensorImage) -> str:
+    height, width = image.size_hw
+    return f"{width}x{height}"
