@@ -171,8 +171,8 @@ def trainable_samples(dataset: Dataset, samples: Sequence[Sample]) -> tuple[Samp
         raise DataError(all_problems(f"{dataset.root}: training samples that cannot be used:", problems))
     if not kept:
         raise DataError(
-            f"{dataset.root}: no training sample has a region of at least {dataset.card.min_region} px; "
-            "check the masks, --regions and --min-region"
+            f"{dataset.root}: no training sample has a region of at least {dataset.card.min_region} px "
+            "with a valid pixel in its image; check the masks, --regions, --min-region and --nodata"
         )
     return tuple(kept)
 
