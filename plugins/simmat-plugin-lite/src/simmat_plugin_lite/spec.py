@@ -37,7 +37,7 @@ LITE_TARGETS = TuningTargets(
     attention=(r"backbone[.]neck[.]context[.][0-9]+",),
     embed=(r"backbone[.]conv_stem[.]weight",),
 )
-"""LoRA on the 1x1 convolutions and the neck's attention. No attention module takes prompt or prefix tokens."""
+"""Every 1x1 convolution that carries features, and the attention of the neck."""
 
 
 def _weights() -> WeightFile | None:
