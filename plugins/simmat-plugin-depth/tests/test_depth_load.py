@@ -14,8 +14,9 @@ from simmat_plugin_depth import DEPTH_MODALITIES
 from simmat_plugin_depth.depth import DEPTH, Depth
 
 from simmat.builtin.sensors import Rgb
+from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, DataError
-from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.modality import ModalityAdapter
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in DEPTH_MODALITIES}

@@ -12,8 +12,9 @@ from simmat_plugin_multispectral import MODALITIES
 from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
 
 from simmat.builtin.sensors import Rgb
+from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, DataError
-from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.modality import ModalityAdapter
 from simmat.picking import pick_channels
 from simmat.scene import generate_scene
 from simmat.types import Channel, Georeference, SensorImage

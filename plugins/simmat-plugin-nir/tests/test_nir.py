@@ -13,8 +13,9 @@ from simmat_plugin_nir.planes import NIR, RED
 from simmat_plugin_nir.red_nir import NDVI, ndvi
 
 from simmat.builtin.sensors import Rgb
+from simmat.composition import ComposedModality, SelectedChannels
 from simmat.errors import DataError
-from simmat.modality import ComposedModality, ModalityAdapter, SelectedChannels
+from simmat.modality import ModalityAdapter
 from simmat.scene import CLASSES, Scene
 from simmat.scene.noise import Noise
 from simmat.scene.render import Stage, render

@@ -12,8 +12,9 @@ from simmat_plugin_polarization import MODALITIES
 from simmat_plugin_polarization.mosaic import demosaiced, sampled
 
 from simmat.builtin.sensors import Rgb
+from simmat.composition import ComposedModality
 from simmat.errors import DataError
-from simmat.modality import Axis, ComposedModality, ModalityAdapter
+from simmat.modality import Axis, ModalityAdapter
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}

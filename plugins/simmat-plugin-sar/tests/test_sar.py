@@ -14,8 +14,9 @@ from simmat_plugin_sar.radar import LOOKS, backscatter, sigma_nought
 from simmat_plugin_sar.speckle import estimate_looks, lee
 
 from simmat.builtin.sensors import Rgb
+from simmat.composition import ComposedModality
 from simmat.errors import DataError
-from simmat.modality import ComposedModality, ModalityAdapter
+from simmat.modality import ModalityAdapter
 from simmat.scene import CLASSES, Scene
 from simmat.scene.noise import Noise
 from simmat.scene.render import Stage, render

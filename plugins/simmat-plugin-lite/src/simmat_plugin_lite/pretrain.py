@@ -53,7 +53,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--validate-every", type=int, default=250)
-    parser.add_argument("--stop-at", type=int, default=None, help="stop at this step, to go on later; the schedule stays")
+    parser.add_argument("--stop-at", type=int, default=None, help="stop here, to go on later; the schedule stays")
     return parser
 
 
