@@ -15,7 +15,7 @@ from simmat.cli import run
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("SIMMAT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 PAGE = (ROOT / "docs" / "real-sensors.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^simmat (train .*)$", PAGE, flags=re.MULTILINE)
+COMMANDS = re.findall(r"^simmat (train .*--foundation FM .*)$", PAGE, flags=re.MULTILINE)
 
 
 def name_of(command: str) -> str:
