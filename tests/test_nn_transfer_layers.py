@@ -125,6 +125,25 @@ def test_baseline_b_trains_a_copy_of_the_pretrained_first_layer() -> None:
     assert sum(p.numel() for p in module.parameters()) == (2 * 3 + 3) + (16 * 3 * 16 + 16)
 
 
+@pytest.mark.parametrize(
+    ("count", "kernels"),
+    [
+        (1, [[1.0, 1.0, 1.0]]),
+        (2, [[1.5, 0, 0], [0, 1.5, 0]]),
+        (4, [[0.75, 0, 0], [0, 0.75, 0], [0, 0, 0.75], [0.75, 0, 0]]),
+    ],
+)
+def test_first_conv_starts_from_the_rgb_kernels_by_the_usual_rule(count: int, kernels: list[list[float]]) -> None:
+    """One channel sees their sum; more get them in turn, scaled by 3/C."""
+    backbone = Backbone().requires_grad_(False)
+    module = layer("first-conv", count, backbone)
+    weight = torch.einsum("co,dohw->dchw", torch.tensor(kernels), backbone.first_layer.weight)
+    torch.testing.assert_close(module.embed.weight.detach(), weight)
+    expected = F.conv2d(planes(count), weight, backbone.first_layer.bias, stride=4)
+    torch.testing.assert_close(features(module, planes(count)), expected)
+    assert all(p.requires_grad for p in module.parameters())
+
+
 @pytest.mark.parametrize("backbone", [Backbone, Stem])
 @pytest.mark.parametrize("name", WITH_CONTENT)
 def test_features_of_padding_are_what_the_model_knows_there(name: str, backbone: type[nn.Module]) -> None:

@@ -30,6 +30,12 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
         options={"embedding": "auto", "heads": 8, "drop": 0.2},
     ),
     TransferLayerSpec(
+        name="first-conv",
+        description="the usual way: the first layer widened to C channels, its RGB kernels in turn, scaled by 3/C",
+        build="simmat.nn.first_conv:build_first_conv",
+        output="features",
+    ),
+    TransferLayerSpec(
         name="simcmf",
         description="SimCMF's: gated channels through a 1x1 convolution, plus an embedding of each, from zero",
         build="simmat.nn.simcmf:build_simcmf",
