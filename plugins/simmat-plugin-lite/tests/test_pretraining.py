@@ -13,6 +13,7 @@ from simmat_plugin_lite.clicks import correction
 from simmat_plugin_lite.freeze import packed
 from simmat_plugin_lite.losses import mask_loss
 from simmat_plugin_lite.regions import read_photos, region_values
+from simmat_plugin_lite.spec import LITE
 from simmat_plugin_lite.views import view_of
 
 PLAN = BatchPlan(images=2, prompts=2, size=64, smallest_px=16)
@@ -112,6 +113,21 @@ def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_p
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert [p.suffix for p in (tmp_path / "parts").iterdir() if "part" in p.suffix] == []
+
+
+def test_a_run_can_start_from_earlier_weights(regions_folder: Path, tmp_path: Path) -> None:
+    """Going on with a new schedule and other shares must not forget what was learned."""
+    pytest.importorskip("accelerate", reason="the loop is in the extra 'pretrain'")
+    from simmat_plugin_lite.pretrain import Pretraining, arguments
+
+    start = LITE.weights.path if LITE.weights else None
+    assert start is not None
+    common = ["--data", str(regions_folder), "--out", str(tmp_path / "run"), "--device", "cpu", "--workers", "0"]
+    training = Pretraining(arguments().parse_args([*common, "--start-from", str(start), "--boxes", "1"]))
+    kept = load_file(start)
+    now = training.model.state_dict()
+    assert all(torch.equal(now[name], kept[name].to(now[name].dtype)) for name in kept)
+    assert (next(training.batches())["point_labels"] == -1).all()
 
 
 def test_packed_weights_are_the_running_mean_in_half_precision() -> None:

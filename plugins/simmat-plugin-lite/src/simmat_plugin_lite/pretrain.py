@@ -23,7 +23,7 @@ from simmat_plugin_lite.batches import Batch, BatchPlan, RegionBatches
 from simmat_plugin_lite.imagenet import load_imagenet
 from simmat_plugin_lite.lesson import Lesson, normalise
 from simmat_plugin_lite.losses import pretraining_loss
-from simmat_plugin_lite.model import LiteModel
+from simmat_plugin_lite.model import LiteModel, read_weights
 from simmat_plugin_lite.regions import read_photos
 from simmat_plugin_lite.run_state import RunningMean, load_run, save_run, write_json
 from simmat_plugin_lite.spec import PIXEL_MEAN, PIXEL_STD
@@ -38,9 +38,15 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simmat_plugin_lite.pretrain", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the rgb-regions folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an old one is continued")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="weights of lite that a new run starts from, instead of ImageNet's encoder alone",
+    )
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=8, help="images a step")
     parser.add_argument("--prompts", type=int, default=4, help="prompts an image")
+    parser.add_argument("--boxes", type=float, default=0.3, help="share of first prompts that are a box")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of neck and decoder")
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
@@ -116,7 +122,10 @@ class Pretraining:
         options.out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(options.seed)
         model = LiteModel()
-        load_imagenet(model.backbone)
+        if options.start_from is None:
+            load_imagenet(model.backbone)
+        else:
+            model.load_state_dict(read_weights(options.start_from, model))
         self.optimizer = optimizer_of(model, options)
         self.mean = RunningMean(model, options.ema)
         self.step = 0
@@ -134,7 +143,7 @@ class Pretraining:
     def batches(self) -> Iterator[Batch]:
         """Batches from the step the run stands at; each process of several draws its own."""
         options = self.options
-        plan = BatchPlan(images=options.batch_size, prompts=options.prompts, size=options.image_size)
+        plan = BatchPlan(options.batch_size, options.prompts, options.image_size, box=options.boxes)
         seed = options.seed * 1000 + self.accelerator.process_index
         data = RegionBatches(read_photos(options.data, "train"), plan, seed, self.step)
         return iter(
