@@ -123,6 +123,7 @@ def test_a_run_can_start_from_earlier_weights(regions_folder: Path, tmp_path: Pa
     start = LITE.weights.path if LITE.weights else None
     assert start is not None
     common = ["--data", str(regions_folder), "--out", str(tmp_path / "run"), "--device", "cpu", "--workers", "0"]
+    common += ["--precision", "no"]
     training = Pretraining(arguments().parse_args([*common, "--start-from", str(start), "--boxes", "1"]))
     kept = load_file(start)
     now = training.model.state_dict()
