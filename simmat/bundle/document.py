@@ -1,0 +1,90 @@
+"""`bundle.json`: read, and refused where it is damaged, of a newer format, or beside other weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from pydantic import ValidationError
+
+import simmat
+from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
+from simmat.errors import BundleError, SpecError
+from simmat.files import recover_folder
+from simmat.geometry import Aspect
+from simmat.weights import sha256_of
+
+
+def read_bundle_spec(path: Path) -> BundleSpec:
+    """Read what a bundle says of itself; no weights are loaded.
+
+    Raises:
+        BundleError: there is no bundle, it is damaged, or of a newer format.
+    """
+    return BundleSpec.from_dict(read_document(path)) if path.name != JSON_NAME else read_bundle_spec(path.parent)
+
+
+def check_bundle(path: Path) -> None:
+    """Check that a bundle is there and whole, without building its network.
+
+    Raises:
+        BundleError: it is missing, damaged, or of a newer format.
+    """
+    check_weights(path, read_document(path)["weights_sha256"])
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Return a bundle's json, checked; raises as `read_bundle_spec`."""
+    if (path / "bundle").is_dir() and not (path / JSON_NAME).exists():
+        raise BundleError(f"{path} is a run folder, not a bundle; use {path / 'bundle'}")
+    recover_folder(path)
+    file = path / JSON_NAME
+    if not file.is_file():
+        raise BundleError(f"no bundle at {path}: a bundle is a folder with {JSON_NAME} and {WEIGHTS_NAME}")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        found = document["format"]
+        if found != FORMAT:
+            raise BundleError(
+                f"{path} has bundle format {found}, this is simmat {simmat.__version__} which reads format {FORMAT}; "
+                "upgrade with `pip install --upgrade simmat`"
+            )
+        _check_types(BundleSpec.from_dict(document))
+        str(document["weights_sha256"])
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read: {error.strerror}; check who may read it") from error
+    except (ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
+        why = _in_words(error)
+        raise BundleError(f"{file} is damaged ({why}); copy or train the bundle again") from error
+    return dict(document)
+
+
+def check_weights(path: Path, sha256: str) -> Path:
+    """Return a bundle's weight file; BundleError where it is missing or not the one its json names."""
+    file = path / WEIGHTS_NAME
+    if not file.is_file() or sha256_of(file) != sha256:
+        state = "missing" if not file.is_file() else "damaged: its sha256 is not the one in " + JSON_NAME
+        raise BundleError(f"{file} is {state}; copy or train the bundle again")
+    return file
+
+
+def _check_types(spec: BundleSpec) -> None:
+    """Refuse json values that no training writes and that would fail somewhere deep in the network."""
+    whole = (spec.seed, spec.image_size)
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in whole) or spec.image_size < 1:
+        raise ValueError(f"seed {spec.seed!r} and image_size {spec.image_size!r} must be whole numbers")
+    if spec.aspect not in get_args(Aspect):
+        raise ValueError(f"aspect {spec.aspect!r} is none of {', '.join(get_args(Aspect))}")
+    if not isinstance(spec.mat_options, Mapping) or not isinstance(spec.tune_options, Mapping):
+        raise ValueError("options must be tables")
+    if not spec.channels or np.shape(spec.zero_shot) != (3, len(spec.channels)):
+        raise ValueError(f"zero_shot must be 3 rows of {len(spec.channels)} numbers, one for each channel")
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+    return f"no key {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,114 @@
+"""Loading a bundle: the tuned network, ready to use, or a refusal of what does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+
+from simmat.bundle.document import check_weights, read_document
+from simmat.bundle.plan import adapter_for, plan_of
+from simmat.bundle.spec import JSON_NAME, BundleSpec
+from simmat.bundle.tensors import load_tensors
+from simmat.data.pipeline import Pipeline
+from simmat.errors import BundleError, ConfigError
+from simmat.modality import ModalityAdapter
+from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.normalize import describe
+from simmat.plugins import Registry
+from simmat.types import Channel, SensorImage
+from simmat.weights import find_weights, sha256_of
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle, ready to use.
+
+    Attributes:
+        spec: what it says of itself.
+        model: the tuned network, in eval mode.
+        pipeline: image in physical units -> network input.
+        plan: the plan the network was built from.
+        path: where it was read.
+    """
+
+    spec: BundleSpec
+    model: SimMAT
+    pipeline: Pipeline
+    plan: ModelPlan
+    path: Path
+
+    @property
+    def adapter(self) -> ModalityAdapter:
+        """The sensor."""
+        return self.pipeline.adapter
+
+    def check_image(self, image: SensorImage) -> None:
+        """Raise BundleError where an image's channels are not those the bundle was trained on."""
+        check_sensor_channels(self.spec, image.channels, image.origin, self.path)
+
+
+def check_sensor_channels(spec: BundleSpec, channels: tuple[Channel, ...], origin: str, path: Path) -> None:
+    """Refuse channels of another name, quantity or unit, naming both sides."""
+    expected = spec.sensor_channels
+    if len(expected) != len(channels) or not all(a.same_quantity(b) for a, b in zip(expected, channels, strict=True)):
+        raise BundleError(
+            f"{origin}: channels are {describe(channels)}, but {path} was trained on {describe(expected)}; "
+            "use files of the same sensor and unit, or train a bundle for these"
+        )
+
+
+def load_bundle(
+    path: Path, registry: Registry, *, checkpoint: Path | None = None, device: str | torch.device = "cpu"
+) -> Bundle:
+    """Load a bundle and the foundation model it stands on.
+
+    Args:
+        path: the bundle's folder.
+        registry: where its modality, foundation model, transfer layer and tuner are found.
+        checkpoint: the foundation model's weight file; None looks in the cache and the packages.
+        device: where the network goes.
+
+    Raises:
+        BundleError: it is damaged, of a newer format, or its tensors do not fit.
+        UnknownNameError: its modality, foundation model, transfer layer or tuner is not installed.
+        WeightsError: the foundation weights are missing, or not those it was trained on.
+    """
+    path = path.parent if path.name == JSON_NAME else path
+    document = read_document(path)
+    spec = BundleSpec.from_dict(document)
+    adapter = adapter_for(registry, spec.modality, spec.picks).configured(spec.card.model_dump())
+    plan = plan_of(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
+    model = assemble(plan)
+    _fill(model, path, document["weights_sha256"])
+    model.to(device).eval()
+    return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), plan, path)
+
+
+def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkpoint: Path | None) -> Path | None:
+    if spec.foundation_sha256 is None:
+        if checkpoint is not None:
+            raise ConfigError(f"{path} stands on random weights (seed {spec.seed}); it takes no --checkpoint")
+        return None
+    file = find_weights(registry.foundation(spec.foundation), checkpoint)
+    if file is None:
+        raise BundleError(f"{path} needs a weight file of {spec.foundation!r}, but that model has none")
+    found = sha256_of(file)
+    if found != spec.foundation_sha256:
+        raise BundleError(
+            f"{path} was trained on {spec.foundation!r} weights with sha256 {spec.foundation_sha256[:12]}…, "
+            f"but {file} has {found[:12]}…; give the right file with --checkpoint"
+        )
+    return file
+
+
+def _fill(model: SimMAT, path: Path, sha256: str) -> None:
+    file = check_weights(path, sha256)
+    try:
+        tensors = load_file(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise BundleError(f"{file} is damaged: {error}") from error
+    load_tensors(model, tensors, str(file))
