@@ -24,11 +24,11 @@ class ImageEmbedding:
 
     Attributes:
         levels: L tensors (B, D_l, S / stride_l, S / stride_l), finest first.
-        strides: L strides in input pixels.
+        strides: L strides in input pixels; no whole numbers where patches of 14 pixels are split in four.
     """
 
     levels: tuple[Tensor, ...]
-    strides: tuple[int, ...]
+    strides: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,8 @@ class TuningTargets:
         attention: attention modules, for prompt and prefix tuning, see `TunableAttention`.
         embed: what the `linear` tuner moves: the first layer and position embeddings (parameter names).
         never: parameter names no tuner moves (SAM's prompt encoder).
+        fresh: parameter names that no weight file fills (a pyramid and decoder added to a bare backbone): they move
+            under every tuner, `frozen` too, for at rest they would answer noise.
     """
 
     lora: Mapping[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
@@ -170,6 +172,7 @@ class TuningTargets:
     attention: tuple[str, ...] = ()
     embed: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +181,15 @@ class WeightFile:
 
     Attributes:
         filename: its name in the cache.
-        sha256: hex digest of the file.
+        sha256: hex digest of the file; "" where its publisher may change it, as on a hub. Bundles keep the digest of
+            the file they were trained on in any case.
         size_bytes: size, for progress and disk checks; 0 where unknown.
-        url: where to download it; empty where `path` is given.
+        url: where to download it; empty where `path` or `hub` is given.
         path: where it lies in an installed package; None where it is downloaded.
         licence: SPDX id or the source's own words.
+        hub: its repository on the Hugging Face Hub ("timm/vit_small_patch14_dinov2.lvd142m"): then it lies in the
+            Hub's own cache, shared with all libraries that use it, and is fetched by the Hub's own client.
+        alternatives: further file names of that repository, taken where `filename` is not in it.
     """
 
     filename: str
@@ -191,6 +198,8 @@ class WeightFile:
     url: str = ""
     path: Path | None = None
     licence: str = ""
+    hub: str = ""
+    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +216,8 @@ class FoundationSpec:
         pixel_mean: mean of R, G, B on the 0..255 scale.
         pixel_std: standard deviation of R, G, B on the same scale.
         targets: where tuners find its layers.
-        weights: its weight file; None for a model that is random from a seed.
+        weights: its weight file; None for a model that is random from a seed. One without path, url and hub is only
+            ever given by the user.
         promptable: whether its decoder was trained; False has no zero-shot score.
         licence: of code and weights.
         options: further plain values for the builder.

@@ -1,4 +1,4 @@
-"""The doors for plugins: four hooks that return values.
+"""The doors for plugins: five hooks that return values.
 
 A plugin is a module named by an entry point of group "simmat"; it decorates functions of these
 names with `hookimpl`. It must not import torch at import time.
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import pluggy
 
+from simmat.families import FoundationFamily
 from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.modality import ModalityAdapter
 
@@ -28,6 +29,11 @@ def simmat_modalities() -> Iterable[ModalityAdapter]:  # type: ignore[empty-body
 @hookspec
 def simmat_foundation_models() -> Iterable[FoundationSpec]:  # type: ignore[empty-body]
     """Return the foundation models a plugin brings."""
+
+
+@hookspec
+def simmat_foundation_families() -> Iterable[FoundationFamily]:  # type: ignore[empty-body]
+    """Return the libraries of foundation models a plugin brings, each offered as `FAMILY/MODEL`."""
 
 
 @hookspec

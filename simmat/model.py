@@ -27,6 +27,7 @@ from simmat.foundation import (
     build_foundation,
     resolve,
 )
+from simmat.nn.tuners import unfreeze_fresh
 from simmat.types import Channel
 
 
@@ -105,7 +106,7 @@ class ModelPlan:
 def assemble(plan: ModelPlan) -> SimMAT:
     """Build the network of a plan.
 
-    Only what the tuner moves, and the transfer layer, require gradients.
+    Only the transfer layer, what the tuner moves, and what no weight file fills, require gradients.
 
     Raises:
         ConfigError: an unknown option, or a model the tuner cannot work on.
@@ -130,6 +131,7 @@ def assemble(plan: ModelPlan) -> SimMAT:
         generator=torch.Generator().manual_seed(plan.seed + 1),
         **tune_options,
     )
+    unfreeze_fresh(network, plan.foundation.targets)
     if plan.transfer.output == "features" and isinstance(foundation.backbone, HasFirstLayer):
         foundation.backbone.first_layer.requires_grad_(False)  # replaced: it would train without a gradient
     return SimMAT(mat, foundation, plan.transfer.output)

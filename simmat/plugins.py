@@ -22,6 +22,7 @@ import pluggy
 
 from simmat import __version__, hookspecs
 from simmat.errors import ConfigError, PluginError, all_problems, nearest
+from simmat.families import FoundationFamily
 from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.hookspecs import PROJECT
 from simmat.modality import ModalityAdapter, Source
@@ -36,6 +37,7 @@ STRICT_VARIABLE = "SIMMAT_STRICT_PLUGINS"
 HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
     "simmat_modalities": ("modality", ModalityAdapter),
     "simmat_foundation_models": ("foundation model", FoundationSpec),
+    "simmat_foundation_families": ("foundation family", FoundationFamily),
     "simmat_transfer_layers": ("transfer layer", TransferLayerSpec),
     "simmat_tuners": ("tuner", TunerSpec),
 }
@@ -44,6 +46,7 @@ HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
 _NAMES: Mapping[Kind, tuple[str, str]] = {
     "modality": (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens"),
     "foundation model": (r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*", "letters, digits, . _ - and / between parts"),
+    "foundation family": (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens"),
     "transfer layer": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens"),
     "tuner": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens"),
 }

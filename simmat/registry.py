@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_name
+from simmat.families import FoundationFamily
 from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
 from simmat.modality import ModalityAdapter
+from simmat.sensor_names import is_sensor_file, modality_parts
 
-Kind = Literal["modality", "foundation model", "transfer layer", "tuner"]
+Kind = Literal["modality", "foundation model", "foundation family", "transfer layer", "tuner"]
 
 SLOW_SECONDS = 0.5
 """A plugin that takes longer than this to load is called slow, with its time."""
@@ -32,6 +34,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
         "timm": "simmat-plugin-timm",
         "hf": "simmat-plugin-transformers",
     },
+    "foundation family": {"timm": "simmat-plugin-timm", "hf": "simmat-plugin-transformers"},
     "transfer layer": {},
     "tuner": {},
 }
@@ -73,7 +76,7 @@ class PluginReport:
         return f"{self.distribution} {self.version}".strip()
 
 
-Item = ModalityAdapter | FoundationSpec | TransferLayerSpec | TunerSpec
+Item = ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec
 
 
 class Registry:
@@ -89,6 +92,7 @@ class Registry:
         self._claims: dict[Kind, dict[str, list[tuple[Item, str]]]] = {kind: {} for kind in KNOWN_PLUGINS}
         for kind, item, owner in items:
             self._claims[kind].setdefault(item.name, []).append((item, owner))
+        self._of_family: dict[str, FoundationSpec] = {}
 
     @property
     def modality_names(self) -> tuple[str, ...]:
@@ -97,8 +101,13 @@ class Registry:
 
     @property
     def foundation_names(self) -> tuple[str, ...]:
-        """Names of the foundation models that can be asked for, sorted."""
+        """Names of the foundation models that can be asked for, sorted; those of families come in addition."""
         return self._names("foundation model")
+
+    @property
+    def foundation_family_names(self) -> tuple[str, ...]:
+        """Names of the families whose models can be asked for as FAMILY/MODEL, sorted."""
+        return self._names("foundation family")
 
     @property
     def transfer_layer_names(self) -> tuple[str, ...]:
@@ -110,24 +119,38 @@ class Registry:
         """Names of the tuners that can be asked for, sorted."""
         return self._names("tuner")
 
-    def modality(self, name: str) -> ModalityAdapter:
+    def modality(self, name: str, described: Mapping[str, ModalityAdapter] | None = None) -> ModalityAdapter:
         """Return the adapter called `name`, or the composition of the adapters joined by "+".
+
+        Args:
+            name: a part is the name of a sensor, or the path of the `sensor.toml` that describes one.
+            described: sensors that answer to their name before an installed one: those a bundle carries.
 
         Raises:
             UnknownNameError: nothing installed answers to a part.
             PluginError: two packages claim a part.
-            ConfigError: the composition is empty or repeats a part.
+            ConfigError: the composition is empty or repeats a part, or a description is wrong.
         """
-        parts = [part.strip() for part in name.split("+")]
+        parts = modality_parts(name)
         if not all(parts):
             raise ConfigError(f"modality {name!r} has an empty part; write for example rgb+thermal")
-        adapters = [self._get("modality", part) for part in parts]
+        adapters = [self._adapter(part, described or {}) for part in parts]
         return adapters[0] if len(adapters) == 1 else ComposedModality(adapters)
 
     def foundation(self, name: str) -> FoundationSpec:
-        """Return the foundation model called `name`; raises as `modality`."""
+        """Return the foundation model called `name`, which may be FAMILY/MODEL; raises as `modality`."""
+        if name in self._of_family:
+            return self._of_family[name]
+        if self._is_of_family(name):
+            self._of_family[name] = self.foundation_family(name.partition("/")[0]).foundation(name)
+            return self._of_family[name]
         spec: FoundationSpec = self._get("foundation model", name)
         return spec
+
+    def foundation_family(self, name: str) -> FoundationFamily:
+        """Return the family called `name`; raises as `modality`."""
+        family: FoundationFamily = self._get("foundation family", name)
+        return family
 
     def transfer_layer(self, name: str) -> TransferLayerSpec:
         """Return the transfer layer called `name`; raises as `modality`."""
@@ -150,8 +173,29 @@ class Registry:
 
     def owner(self, kind: Kind, name: str) -> str:
         """Return the package and version that brings `name`; raises as `modality`."""
+        if kind == "foundation model" and self._is_of_family(name):
+            kind, name = "foundation family", name.partition("/")[0]
         self._get(kind, name)
         return self._claims[kind][name][0][1]
+
+    def _is_of_family(self, name: str) -> bool:
+        """True for FAMILY/MODEL of a family that is here, where no plugin brings a spec of that very name."""
+        family, slash, model = name.partition("/")
+        return (
+            bool(slash and model)
+            and name not in self._claims["foundation model"]
+            and (family in self._claims["foundation family"])
+        )
+
+    def _adapter(self, part: str, described: Mapping[str, ModalityAdapter]) -> ModalityAdapter:
+        if part in described:
+            return described[part]
+        if is_sensor_file(part):
+            from simmat.declared import read_sensor
+
+            return read_sensor(part)
+        adapter: ModalityAdapter = self._get("modality", part)
+        return adapter
 
     def _names(self, kind: Kind) -> tuple[str, ...]:
         return tuple(sorted(name for name, claims in self._claims[kind].items() if len(claims) == 1))
@@ -178,4 +222,7 @@ class Registry:
             hints.append(f"Failed to load: {', '.join(failed)}; see simmat plugins list")
         if off := [report.name for report in self.reports if report.off]:
             hints.append(f"Left out by SIMMAT_PLUGINS: {', '.join(off)}")
-        return unknown_name(kind, name, self._names(kind), hint=". ".join(hints))
+        names = self._names(kind)
+        if kind == "foundation model":
+            names += tuple(f"{family}/NAME" for family in self.foundation_family_names)
+        return unknown_name(kind, name, names, hint=". ".join(hints))

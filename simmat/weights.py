@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
+from simmat import hub
 from simmat.errors import WeightsError
 from simmat.foundation import FoundationSpec, WeightFile
 
@@ -70,10 +71,15 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
                 "install that package again, or give a file with --checkpoint PATH"
             )
         return file.path
-    path = (cache_folder() if cache is None else cache) / file.filename
-    if not path.is_file():
+    if not file.url and not file.hub:
         raise WeightsError(
-            f"the weights of {spec.name!r} are not here ({path} is missing); "
+            f"no published weights of {spec.name!r} are known; "
+            "give a file with --checkpoint PATH, or start from random weights with --from-scratch"
+        )
+    path = hub.cached(file) if file.hub else (cache_folder() if cache is None else cache) / file.filename
+    if path is None or not path.is_file():
+        raise WeightsError(
+            f"the weights of {spec.name!r} are not here ({path or hub.place(file)} is missing); "
             f"run `simmat foundations fetch {spec.name}`, "
             "give a file with --checkpoint PATH, or start from random weights with --from-scratch"
         )
@@ -99,6 +105,8 @@ def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None
         if file.path.is_file():
             return file.path
         raise WeightsError(f"{file.path} belongs to an installed package and is missing; install that package again")
+    if file.hub:
+        return hub.fetch(file)
     if not file.url:
         raise WeightsError(f"no address is known for {file.filename}; give the file with --checkpoint PATH")
     folder = cache_folder() if cache is None else cache

@@ -10,6 +10,7 @@ import click
 from simmat.cli import Group
 from simmat.cli.common import json_option, load_registry, print_json, print_table
 from simmat.cli.modalities import print_conflicts
+from simmat.families import FoundationFamily
 from simmat.foundation import FoundationSpec
 from simmat.plugins import Registry
 
@@ -20,19 +21,48 @@ def command() -> None:
 
 
 @command.command("list")
+@click.argument("family", required=False)
+@click.option("--match", metavar="TEXT", help="Only the models with this text in their name.")
 @json_option
-def list_foundations(as_json: bool) -> None:
-    """List the foundation models that can be tuned, and where their weights are."""
+def list_foundations(family: str | None, match: str | None, as_json: bool) -> None:
+    """List the foundation models that can be tuned, and where their weights are.
+
+    A family, such as timm/NAME, stands for all the models of a library; with FAMILY, these are listed.
+    """
     registry = load_registry()
-    specs = [registry.foundation(name) for name in registry.foundation_names]
+    if family is not None:
+        _list_family(registry, family.rstrip("/"), match or "", as_json)
+        return
+    names = [name for name in registry.foundation_names if (match or "") in name]
+    specs = [registry.foundation(name) for name in names]
+    families = [] if match else [registry.foundation_family(name) for name in registry.foundation_family_names]
     if as_json:
-        print_json([_as_dict(spec, registry) for spec in specs])
+        print_json([*(_as_dict(spec, registry) for spec in specs), *(_family_dict(f, registry) for f in families)])
         return
     print_table(
         ("NAME", "INPUT", "WEIGHTS", "LICENCE", "WHAT IT IS"),
-        [(s.name, f"{s.image_size} px", _weights(s), s.licence or "-", s.description) for s in specs],
+        [
+            *((s.name, f"{s.image_size} px", _weights(s), s.licence or "-", s.description) for s in specs),
+            *((f"{f.name}/NAME", "-", "-", "-", _family_line(f)) for f in families),
+        ],
     )
     print_conflicts(registry, "foundation model")
+    print_conflicts(registry, "foundation family")
+
+
+def _family_line(family: FoundationFamily) -> str:
+    return f"{family.description}; simmat foundations list {family.name}/"
+
+
+def _list_family(registry: Registry, name: str, match: str, as_json: bool) -> None:
+    listed = registry.foundation_family(name).list_models()
+    chosen = {model: line for model, line in listed.items() if match in model}
+    if as_json:
+        print_json([{"name": model, "description": line} for model, line in chosen.items()])
+    elif chosen:
+        print_table(("NAME", "WHAT IT IS"), list(chosen.items()))
+    else:
+        click.echo(f"none of the {len(listed)} models of {name}/ has {match!r} in its name", err=True)
 
 
 @command.command("fetch")
@@ -82,6 +112,14 @@ def _location(spec: FoundationSpec) -> str | None:
     return str(found) if found is not None else None
 
 
+def _family_dict(family: FoundationFamily, registry: Registry) -> dict[str, Any]:
+    return {
+        "name": f"{family.name}/NAME",
+        "description": family.description,
+        "from": registry.owner("foundation family", family.name),
+    }
+
+
 def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:
     return {
         "name": spec.name,
@@ -93,5 +131,5 @@ def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:
         "licence": spec.licence,
         "weights": _weights(spec),
         "path": _location(spec),
-        "sha256": spec.weights.sha256 if spec.weights is not None else None,
+        "sha256": spec.weights.sha256 or None if spec.weights is not None else None,
     }

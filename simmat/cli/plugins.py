@@ -13,6 +13,7 @@ from simmat.plugins import PluginReport, Registry, load_plugins
 _PLURAL = {
     "modality": "modalities",
     "foundation model": "foundation models",
+    "foundation family": "foundation families",
     "transfer layer": "transfer layers",
     "tuner": "tuners",
 }

@@ -105,6 +105,13 @@ def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.G
     _unfreeze(model, targets, "linear", prefix="", only=names)
 
 
+def unfreeze_fresh(model: nn.Module, targets: TuningTargets) -> None:
+    """Move what no weight file fills, under any tuner; see `TuningTargets.fresh`."""
+    for name, parameter in model.named_parameters():
+        if _matches(targets.fresh, name) and not _matches(targets.never, name):
+            parameter.requires_grad_(True)
+
+
 def model_name(model: nn.Module) -> str:
     """Return what a foundation model calls itself: its `name`, else its class."""
     return str(getattr(model, "name", type(model).__name__))

@@ -1,0 +1,154 @@
+"""Families: a whole library of foundation models behind one name."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from simmat.cli import run
+from simmat.errors import PluginError, SpecError, UnknownNameError, WeightsError
+from simmat.families import FoundationFamily
+from simmat.foundation import FoundationSpec, WeightFile
+from simmat.registry import Registry
+from simmat.weights import find_weights
+
+FAMILY = FoundationFamily("zoo", "any beast", "zoo_models:models", "zoo_models:spec")
+
+
+def spec(name: str) -> FoundationSpec:
+    return FoundationSpec(name, "a model", "m:f", 64, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A library with two models, importable under a name of its own."""
+    module = types.ModuleType("zoo_models")
+    module.calls = []  # type: ignore[attr-defined]
+    module.models = lambda: {"lion": "roars", "lynx": "purrs"}  # type: ignore[attr-defined]
+
+    def find(model: str) -> FoundationSpec | None:
+        module.calls.append(model)  # type: ignore[attr-defined]
+        return spec(f"zoo/{model}") if model in ("lion", "lynx", "hidden") else None
+
+    module.spec = find  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "zoo_models", module)
+    return module
+
+
+def registry(*more: tuple[str, object, str]) -> Registry:
+    return Registry([], [("foundation family", FAMILY, "simmat-plugin-zoo 1"), *more])  # type: ignore[list-item]
+
+
+def test_a_model_is_found_by_its_full_name_alone(zoo: types.ModuleType) -> None:
+    """A bundle keeps no more than the name; asked twice, the library is asked once."""
+    names = registry()
+    assert names.foundation("zoo/lion").name == "zoo/lion"
+    assert names.foundation("zoo/lion") is names.foundation("zoo/lion")
+    assert names.owner("foundation model", "zoo/lion") == "simmat-plugin-zoo 1"
+    assert zoo.calls == ["lion"]
+
+
+def test_a_model_that_is_not_listed_may_be_taken_all_the_same(zoo: types.ModuleType) -> None:
+    """A hub has more models than any list."""
+    assert registry().foundation("zoo/hidden").name == "zoo/hidden"
+
+
+@pytest.mark.usefixtures("zoo")
+def test_an_unknown_model_is_refused_with_the_nearest_and_the_way_to_the_list() -> None:
+    """Hundreds of names would fill the screen."""
+    with pytest.raises(UnknownNameError, match=r"no foundation model 'zoo/liom'; did you mean 'zoo/lion'\?.*list zoo/"):
+        registry().foundation("zoo/liom")
+
+
+@pytest.mark.usefixtures("zoo")
+def test_a_spec_of_the_very_name_goes_before_the_family() -> None:
+    """A plugin may know better about one model."""
+    own = spec("zoo/lion")
+    assert registry(("foundation model", own, "other 1")).foundation("zoo/lion") is own
+
+
+def test_a_family_that_is_not_installed_is_named_with_its_package() -> None:
+    """The name of the library is known, so the way to it is."""
+    with pytest.raises(UnknownNameError, match="pip install simmat-plugin-timm"):
+        registry().foundation("timm/vit_tiny_patch16_224")
+
+
+@pytest.mark.usefixtures("zoo")
+def test_two_packages_with_one_family_are_refused_by_name() -> None:
+    """Which of them a bundle meant could not be told."""
+    names = registry(("foundation family", FAMILY, "other 1"))
+    with pytest.raises(PluginError, match="'zoo' is claimed by simmat-plugin-zoo 1 and other 1"):
+        names.foundation("zoo/lion")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"spec": "zoo_models:nothing"}, SpecError, "cannot import 'zoo_models:nothing'"),
+        ({"spec": "os.path:split"}, PluginError, r"must return a FoundationSpec named 'zoo/lion', got a tuple"),
+        ({"spec": "zoo_models:wrong"}, PluginError, r"named 'zoo/lion', got one named 'zoo/x'"),
+        ({"spec": "zoo_models:broken"}, PluginError, r"'zoo' failed: ZeroDivisionError"),
+    ],
+)
+def test_what_a_library_does_wrong_is_told_in_one_line(
+    zoo: types.ModuleType, change: dict[str, str], error: type[Exception], message: str
+) -> None:
+    """A plugin's mistake must not end in a traceback of ours."""
+    zoo.wrong = lambda model: spec("zoo/x")  # type: ignore[attr-defined]
+    zoo.broken = lambda model: 1 / 0  # type: ignore[attr-defined]
+    names = Registry([], [("foundation family", replace(FAMILY, **change), "z 1")])
+    with pytest.raises(error, match=message):
+        names.foundation("zoo/lion")
+
+
+def test_a_family_takes_one_line_of_the_list_until_it_is_asked_for(
+    zoo: types.ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The list must answer at once, so the library behind the family is not asked."""
+    monkeypatch.setattr("simmat.cli.common.load_plugins", registry)
+    monkeypatch.setattr(zoo, "models", None)
+    assert run(["foundations", "list"]) == 0
+    assert "zoo/NAME" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("zoo")
+def test_the_models_of_a_family_are_listed_by_a_part_of_their_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One looks for dinov2 among a thousand."""
+    monkeypatch.setattr("simmat.cli.common.load_plugins", registry)
+    assert run(["foundations", "list", "zoo/", "--match", "ly"]) == 0
+    said = capsys.readouterr().out
+    assert "zoo/lynx" in said
+    assert "zoo/lion" not in said
+    assert run(["foundations", "list", "zoo", "--json"]) == 0
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == ["zoo/lion", "zoo/lynx"]
+
+
+def test_weights_of_a_hub_are_found_in_its_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another library has loaded need not be loaded again."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
+    wanted = replace(spec("zoo/lion"), weights=WeightFile("a.safetensors", "", hub="o/lion", alternatives=("b.bin",)))
+    with pytest.raises(WeightsError, match=r"not here \(a.safetensors or b.bin of o/lion in the Hugging Face cache"):
+        find_weights(wanted)
+    repository = tmp_path / "models--o--lion"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c0ffee")
+    (repository / "snapshots" / "c0ffee").mkdir(parents=True)
+    (repository / "snapshots" / "c0ffee" / "b.bin").write_bytes(b"x")
+    assert find_weights(wanted) == repository / "snapshots" / "c0ffee" / "b.bin"
+
+
+def test_a_model_without_published_weights_takes_those_of_the_user(tmp_path: Path) -> None:
+    """Nothing can be fetched, so the message must not send one to fetch."""
+    wanted = replace(spec("zoo/lion"), weights=WeightFile("a.safetensors", ""))
+    with pytest.raises(WeightsError, match="no published weights of 'zoo/lion' are known; give a file"):
+        find_weights(wanted)
+    (tmp_path / "mine.safetensors").write_bytes(b"x")
+    assert find_weights(wanted, tmp_path / "mine.safetensors") == tmp_path / "mine.safetensors"
