@@ -1,0 +1,167 @@
+"""A bare backbone made promptable: pyramid and decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from simmat.errors import DataError
+from simmat.foundation import FoundationModel, HasFirstLayer, PromptBatch, TuningTargets
+from simmat.nn.promptable import FRESH, PromptableModel
+from simmat.nn.pyramid import FeaturePyramid
+from simmat.nn.tuners import unfreeze_fresh
+
+SIZE = 64
+DIM = 32
+
+
+class Maps(nn.Module):
+    """Average pools of a stride-4 stem, or one map at a given stride."""
+
+    def __init__(self, strides: Sequence[float]) -> None:
+        super().__init__()
+        first = int(strides[0])
+        self.strides, self.widths = list(strides), [6] * len(strides)
+        self.first_layer = nn.Conv2d(3, 6, first, stride=first)
+
+    def embed(self, image: Tensor) -> Tensor:
+        return self.first_layer(image)
+
+    def maps(self, features: Tensor) -> list[Tensor]:
+        return [nn.functional.avg_pool2d(features, int(s // self.strides[0])) for s in self.strides]
+
+
+def model(*strides: float, size: int = SIZE) -> PromptableModel:
+    body = Maps(strides)
+    return PromptableModel("zoo/m", body, image_size=size, seed=3, dim=DIM, heads=2, hidden=16)
+
+
+def clicks(*points: tuple[float, float, int], image: int = 0) -> PromptBatch:
+    return PromptBatch(
+        torch.tensor([image]), torch.tensor([[p[:2] for p in points]]).float(), torch.tensor([[p[2] for p in points]])
+    )
+
+
+def encoded(network: PromptableModel, images: int = 2, size: int = SIZE):
+    image = torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(1))
+    return network.backbone.encode(network.backbone.embed(image))
+
+
+@pytest.mark.parametrize(
+    ("given", "strides", "size"),
+    [
+        ((16,), (4, 8, 16), 64),
+        ((14,), (3.5, 7, 14), 70),
+        ((8, 16), (4, 8, 16), 64),
+        ((4, 8, 16, 32), (4, 8, 16), 64),
+        ((8, 16, 32), (8, 16, 32), 64),
+    ],
+)
+def test_every_kind_of_backbone_gets_three_levels_and_masks_at_the_finest(
+    given: tuple[int, ...], strides: tuple[float, ...], size: int
+) -> None:
+    """One decoder for plain ViTs of any patch and for hierarchies."""
+    network = model(*given, size=size)
+    embedding = encoded(network, size=size)
+    assert embedding.strides == strides
+    assert [tuple(level.shape) for level in embedding.levels] == [
+        (2, width, size / stride, size / stride) for width, stride in zip((4, 8, 32), strides, strict=True)
+    ]
+    answer = network.decoder.decode(embedding, clicks((5, 6, 1), image=1))
+    assert answer.logits.shape == (1, 4, size / strides[0], size / strides[0])
+    assert answer.iou.shape == (1, 4)
+
+
+def test_the_contract_of_a_foundation_model_is_kept() -> None:
+    """Transfer layers ask for `first_layer`, the core for both halves."""
+    network = model(16)
+    assert isinstance(network, FoundationModel)
+    assert isinstance(network.backbone, HasFirstLayer)
+    body = Maps((16,))
+    body.stem = body._modules.pop("first_layer")
+    assert not isinstance(PromptableModel("m", body, image_size=64, seed=0, dim=DIM).backbone, HasFirstLayer)
+
+
+def test_strides_that_do_not_double_are_refused() -> None:
+    """A sum of maps of other sizes would fail deep in the network."""
+    with pytest.raises(ValueError, match="strides double, got strides \\[4, 16\\]"):
+        FeaturePyramid((6, 6), (4, 16), DIM)
+
+
+@torch.no_grad()
+def test_each_prompt_is_answered_for_its_own_image_alone() -> None:
+    """Scores must not depend on how prompts are grouped."""
+    network = model(4, 8, 16, 32)
+    embedding = encoded(network)
+    both = PromptBatch(torch.tensor([1, 0]), torch.tensor([[[9.0, 8.0]], [[40.0, 20.0]]]), torch.ones(2, 1).long())
+    together = network.decoder.decode(embedding, both)
+    for row, prompt in enumerate((clicks((9, 8, 1), image=1), clicks((40, 20, 1)))):
+        alone = network.decoder.decode(embedding, prompt)
+        torch.testing.assert_close(together.logits[row], alone.logits[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together.iou[row], alone.iou[0], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_points_boxes_and_masks_all_matter() -> None:
+    """A decoder that overlooks a prompt would still train and score something."""
+    network = model(16)
+    embedding = encoded(network)
+    click = clicks((20, 30, 1))
+    mask = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+    others = [
+        clicks((40, 40, 1)),
+        clicks((20, 30, 0)),
+        PromptBatch(click.image_index, click.point_coords, click.point_labels, torch.tensor([[4.0, 4, 60, 60]])),
+        PromptBatch(click.image_index, click.point_coords, click.point_labels, None, mask),
+    ]
+    answer = network.decoder.decode(embedding, click).logits
+    for other in others:
+        assert not torch.allclose(network.decoder.decode(embedding, other).logits, answer)
+
+
+@torch.no_grad()
+def test_fine_levels_reach_the_mask() -> None:
+    """Without them an edge could be no sharper than the coarsest level."""
+    network = model(4, 8, 16, 32)
+    embedding = encoded(network)
+    answer = network.decoder.decode(embedding, clicks((20, 30, 1))).logits
+    embedding.levels[0].zero_()
+    assert not torch.allclose(network.decoder.decode(embedding, clicks((20, 30, 1))).logits, answer)
+
+
+@pytest.mark.parametrize("strides", [(16,), (4, 8, 16, 32)])
+def test_every_fresh_parameter_gets_a_gradient_from_a_click_alone(strides: tuple[int, ...]) -> None:
+    """DistributedDataParallel waits for all of them."""
+    network = model(*strides).requires_grad_(False)
+    unfreeze_fresh(network, TuningTargets(fresh=FRESH))
+    answer = network.decoder.decode(encoded(network), clicks((20, 30, 1)))
+    (answer.logits.square().mean() + answer.iou.mean()).backward()
+    fresh = [name for name, _ in network.named_parameters() if not name.startswith("backbone.body.")]
+    assert [name for name, p in network.named_parameters() if p.grad is not None] == fresh
+
+
+def test_a_seed_gives_the_same_bits_and_leaves_torch_alone() -> None:
+    """Bundles name random parts by their seed."""
+    body = Maps((16,))
+    before = torch.random.get_rng_state()
+    first, second, third = (
+        PromptableModel("m", body, image_size=64, seed=seed, dim=DIM).decoder.state_dict() for seed in (1, 1, 2)
+    )
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], third[name]) for name in first)
+
+
+def test_a_prompt_that_says_nothing_is_refused() -> None:
+    """So is a mask of another size, by name."""
+    network = model(16)
+    nothing = PromptBatch(torch.tensor([0]), torch.zeros(1, 0, 2), torch.zeros(1, 0).long())
+    with pytest.raises(DataError, match="at least one point"):
+        network.decoder.decode(encoded(network), nothing)
+    click = clicks((1, 1, 1))
+    wrong = PromptBatch(click.image_index, click.point_coords, click.point_labels, None, torch.zeros(1, 1, 8, 8))
+    with pytest.raises(DataError, match=r"\(K, 1, 16, 16\).*got \(1, 1, 8, 8\)"):
+        network.decoder.decode(encoded(network), wrong)
