@@ -29,7 +29,7 @@ DEFAULT_FOUNDATION = "lite"
 
 _PATHS = ("data", "out", "checkpoint")
 _TABLES = {"mat_options": "mat", "tune_options": "tune"}
-_EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"))
+_EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("train_images", "train_share"))
 
 RegionRule = Literal["instances", "classes", "components"]
 ZeroMeans = Literal["none", "background", "unlabelled"]
@@ -99,7 +99,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
-class _Origin:
+class Origin:
     """Where settings come from, for messages: the file, and the fields that the command line gave."""
 
     path: Path | str | None = None
@@ -137,6 +137,10 @@ class TrainConfig(BaseModel):
     nodata: float | None = Field(None, description="Sensor value that means no measurement.")
     ignore: int | None = Field(None, ge=0, description="Mask value without ground truth, left out of loss and score.")
     zero_means: ZeroMeans | None = Field(None, description="What mask value 0 means.")
+    train_images: int | None = Field(None, ge=1, description="Train on this many images, drawn by the seed.")
+    train_share: float | None = Field(
+        None, gt=0, le=1, description="Train on this part of the images, drawn by the seed; a smaller part lies within."
+    )
 
     steps: int | None = Field(None, ge=1, description=f"Optimiser steps; {DEFAULT_STEPS} where no epochs are given.")
     epochs: int | None = Field(None, ge=1, description="Passes over the training split, instead of steps.")
@@ -158,6 +162,7 @@ class TrainConfig(BaseModel):
     grad_accumulation: int = Field(1, ge=1, description="Parts a batch is computed in, to save memory.")
     gradient_checkpointing: bool = Field(False, description="Recompute the backbone on the way back, to save memory.")
     val_every: int | None = Field(None, ge=1, description="Steps between validations; by default a tenth of the run.")
+    pictures: bool = Field(True, description="Draw curves and samples after each validation.")
 
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Number format of the forward pass.")
     device: Annotated[str, AfterValidator(_device)] = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
@@ -184,7 +189,7 @@ class TrainConfig(BaseModel):
     def _all_problems_at_once(
         cls, values: Any, handler: ModelWrapValidatorHandler[TrainConfig], info: ValidationInfo
     ) -> TrainConfig:
-        origin = info.context if isinstance(info.context, _Origin) else _Origin()
+        origin = info.context if isinstance(info.context, Origin) else Origin()
         config, problems = None, []
         try:
             config = handler(values)
@@ -231,7 +236,7 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
         if isinstance(in_file.get(table), dict) and isinstance(given.get(table), Mapping):
             given[table] = {**in_file[table], **given[table]}
     merged = {**in_file, **given}
-    return TrainConfig.model_validate(merged, context=_Origin(path, frozenset(given)))
+    return TrainConfig.model_validate(merged, context=Origin(path, frozenset(given)))
 
 
 def dump_toml(config: TrainConfig) -> str:
@@ -265,7 +270,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _in_words(detail: Mapping[str, Any], origin: _Origin) -> str:
+def _in_words(detail: Mapping[str, Any], origin: Origin) -> str:
     """Say one pydantic error as: where, what is allowed, what was got."""
     message, kind = str(detail["msg"]), detail["type"]
     if not detail["loc"]:

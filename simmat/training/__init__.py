@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simmat.training.loop import Interrupted, resume, train
+from simmat.training.loop import Diverged, Interrupted, resume, train
 from simmat.training.watch import RunPlan, Watcher
 
-__all__ = ["Interrupted", "RunPlan", "Watcher", "resume", "train"]
+__all__ = ["Diverged", "Interrupted", "RunPlan", "Watcher", "resume", "train"]

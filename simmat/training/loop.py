@@ -44,6 +44,10 @@ class Interrupted(SimMATError):
     """The run was asked to stop; its state is saved."""
 
 
+class Diverged(ConfigError):
+    """The loss is no number any more; the learning rate is too high."""
+
+
 def train(config: TrainConfig, registry: Registry, watcher: Watcher | None = None) -> Path:
     """Run a training from its first step.
 
@@ -187,7 +191,7 @@ class _Run:
                 totals[name] = totals.get(name, 0.0) + value / config.grad_accumulation
         self.done += 1
         if not np.isfinite(totals["loss"]):
-            raise ConfigError(
+            raise Diverged(
                 f"the loss became {totals['loss']} at step {self.done}; lower --lr (now {self._peak():g})"
                 + ("" if config.precision == "fp32" else f" or use --precision fp32 (now {config.precision})")
             )
@@ -225,7 +229,7 @@ class _Run:
             if self.accelerator.is_main_process:
                 spec = replace(self.setup.spec, metrics={"val": summary, "step": self.done})
                 write_bundle(self.folder.bundle, spec, trained_tensors(self.model))
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and self.config.pictures:
             draw_run(self.folder, self.model, self.setup, scores, sheet=better)
         self.watcher.validated(self.done, summary, best=better)
 
@@ -261,7 +265,7 @@ class _Run:
             memory_bytes=memory,
             device=str(self.accelerator.device),
             processes=processes,
-            notes=tuple(note for note in (self.setup.dataset.split_note,) if note),
+            notes=self.setup.notes,
         )
 
 

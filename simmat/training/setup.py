@@ -21,6 +21,7 @@ from simmat.foundation import FoundationSpec
 from simmat.model import ModelPlan, merge_options
 from simmat.normalize import fit_channels, zero_shot_map
 from simmat.plugins import Registry
+from simmat.training.few import few_of, note_on
 from simmat.training.watch import Watcher
 from simmat.weights import find_weights, sha256_of
 
@@ -38,6 +39,7 @@ class Setup:
         plan: the network.
         pipeline: image -> network input.
         steps: optimiser steps in all.
+        notes: sentences on where the samples come from, to be shown to the user.
     """
 
     config: TrainConfig
@@ -48,6 +50,7 @@ class Setup:
     plan: ModelPlan
     pipeline: Pipeline
     steps: int
+    notes: tuple[str, ...] = ()
 
     @property
     def val_every(self) -> int:
@@ -100,14 +103,16 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = adapter_for(registry, config.modality, config.channels)
     dataset = open_dataset(config.data, adapter, config.card_overrides())
-    train, val = _samples(dataset)
+    every, val = _samples(dataset)
+    train = few_of(every, config)
     if known is None:
         known = _describe(config, registry, foundation, dataset, train, size, weights, watcher)
     else:
         _check_same(config, known, size, registry)
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
-    return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)))
+    notes = tuple(note for note in (dataset.split_note, note_on(train, every, config)) if note)
+    return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)), notes)
 
 
 def _check_same(config: TrainConfig, known: BundleSpec, size: int, registry: Registry) -> None:

@@ -1,0 +1,271 @@
+"""From the settings of a bench to its arms and cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from simmat.bench.cells import Cell
+from simmat.bench.settings import BenchSettings, DataSet, Grid, problems_error
+from simmat.config import Origin, TrainConfig
+from simmat.errors import ConfigError, SimMATError
+from simmat.registry import Registry
+
+ZERO_SHOT = "zero-shot"
+SCRATCH = "from scratch"
+
+_FEW = ("train_images", "train_share")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train, tried on data sets.
+
+    Attributes:
+        name: unique among the arms of its foundation model.
+        foundation: name of the foundation model.
+        options: settings of `simmat train`.
+        seeds: one run each.
+        rates: candidates of the learning rate, of which validation chooses; (None,) is the tuner's own.
+        on: names of its data sets.
+        kind: "train", or "zero-shot": the untouched model, which is only scored.
+        steps_factor: how many times the steps of the others it trains.
+    """
+
+    name: str
+    foundation: str
+    options: dict[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    rates: tuple[float | None, ...] = (None,)
+    on: tuple[str, ...] = ()
+    kind: str = "train"
+    steps_factor: float = 1.0
+
+    @property
+    def few(self) -> tuple[Any, Any]:
+        """What is left of the training images: (number, share); (None, None) is all."""
+        share = self.options.get("train_share")
+        return self.options.get("train_images"), None if share == 1 else share
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether its foundation model starts from random weights."""
+        return bool(self.options.get("from_scratch"))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A bench, expanded.
+
+    Attributes:
+        settings: as in the TOML.
+        path: of the TOML.
+        out: the bench's folder.
+        arms: in the order of the table.
+        cells: all that may be run: of several learning rates each is a cell with the first seed; with the other
+            seeds only the chosen one is run, and the cells of all rates stand here.
+        no_zero_shot: foundation models without a zero-shot score -> why.
+    """
+
+    settings: BenchSettings
+    path: Path
+    out: Path
+    arms: tuple[Arm, ...]
+    cells: tuple[Cell, ...]
+    no_zero_shot: dict[str, str]
+
+    def cells_of(self, data: DataSet, arm: Arm) -> list[Cell]:
+        """Return the cells of an arm on a data set."""
+        return [
+            cell
+            for cell in self.cells
+            if cell.dataset == data.name and cell.arm == arm.name and cell.foundation == arm.foundation
+        ]
+
+    def pairs(self) -> Iterator[tuple[DataSet, Arm]]:
+        """Go through the arms on each data set."""
+        for data in self.settings.data:
+            for arm in self.arms:
+                if data.name in arm.on:
+                    yield data, arm
+
+
+def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry) -> Bench:
+    """Expand a bench; every name and setting is checked before anything runs.
+
+    Raises:
+        ConfigError: names or settings are wrong; all of it in one message.
+    """
+    said = [*_from_grids(settings), *_from_arms(settings)]
+    names = [(arm.foundation, slug(arm.name)) for arm in said]
+    problems = [
+        f"two arms of {foundation!r} are named {name!r}; give the second a name of its own"
+        for foundation, name in sorted({key for key in names if names.count(key) > 1})
+    ]
+    no_zero_shot: dict[str, str] = {}
+    for foundation in dict.fromkeys(arm.foundation for arm in said):
+        try:
+            spec = registry.foundation(foundation)
+        except SimMATError as error:
+            problems.append(str(error))
+            continue
+        if not spec.promptable or spec.weights is None:
+            why = "its decoder was never trained" if not spec.promptable else "it has no pretrained weights"
+            no_zero_shot[foundation] = why
+    arms = list(_with_references(settings, said, no_zero_shot))
+    cells: list[Cell] = []
+    problems += _setting_problems(settings, path, registry)
+    if not problems:
+        for data, arm in ((data, arm) for data in settings.data for arm in arms if data.name in arm.on):
+            try:
+                cells += _cells(settings, path, out, data, arm, registry)
+            except SimMATError as error:
+                problems += [f"arm {arm.name!r} on {data.name!r}: {line}" for line in _lines(error)]
+    if problems:
+        raise problems_error(path, problems)
+    return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)
+
+
+def slug(name: str) -> str:
+    """Return a name as a folder can have it everywhere."""
+    tight = re.sub(r"\s*([+@])\s*", r"\1", name.replace("%", "pct"))
+    return re.sub(r"[^\w.+@=-]+", "-", tight).strip("-")
+
+
+def _from_grids(settings: BenchSettings) -> Iterator[Arm]:
+    for grid in settings.grid:
+        fewer = _fewer(grid)
+        for foundation, mat, tune, few in product(
+            grid.foundation or (settings.foundation,), dict.fromkeys(grid.mat), dict.fromkeys(grid.tune), fewer
+        ):
+            yield Arm(
+                name=f"{mat} + {tune}{_few_name(few)}",
+                foundation=foundation,
+                options={**grid.options, "mat": mat, "tune": tune, **few},
+                seeds=tuple(dict.fromkeys(grid.seeds or settings.seeds)),
+                rates=_rates(grid.lr, settings),
+                on=_on(grid.on, settings),
+            )
+
+
+def _fewer(grid: Grid) -> list[dict[str, Any]]:
+    if grid.train_images is not None:
+        return [{"train_images": number} for number in grid.train_images]
+    return [{} if share == 1 else {"train_share": share} for share in grid.train_share or (1.0,)]
+
+
+def _few_name(few: dict[str, Any]) -> str:
+    if "train_images" in few:
+        return f" @ {few['train_images']} images"
+    return f" @ {100 * few['train_share']:g}%" if "train_share" in few else ""
+
+
+def _from_arms(settings: BenchSettings) -> Iterator[Arm]:
+    for arm in settings.arm:
+        yield Arm(
+            name=arm.name,
+            foundation=arm.foundation or settings.foundation,
+            options=dict(arm.options),
+            seeds=tuple(dict.fromkeys(arm.seeds or settings.seeds)),
+            rates=_rates(arm.lr, settings),
+            on=_on(arm.on, settings),
+            steps_factor=arm.steps_factor,
+        )
+
+
+def _rates(own: Sequence[float] | None, settings: BenchSettings) -> tuple[float | None, ...]:
+    return tuple(dict.fromkeys(own or settings.lr or (None,)))
+
+
+def _on(own: Sequence[str] | None, settings: BenchSettings) -> tuple[str, ...]:
+    return tuple(data.name for data in settings.data if own is None or data.name in own)
+
+
+def _with_references(settings: BenchSettings, said: Sequence[Arm], no_zero_shot: dict[str, str]) -> Iterator[Arm]:
+    """Put zero-shot and from-scratch before the arms of each foundation model, unless they are there already."""
+    for foundation in dict.fromkeys(arm.foundation for arm in said):
+        own = [arm for arm in said if arm.foundation == foundation]
+        on = tuple(data.name for data in settings.data if any(data.name in arm.on for arm in own))
+        if foundation not in no_zero_shot:
+            yield Arm(ZERO_SHOT, foundation, {"mat": "zeroshot", "tune": "frozen"}, on=on, kind=ZERO_SHOT)
+        for number, share in dict.fromkeys(arm.few for arm in own):
+            measured = [arm for arm in own if arm.few == (number, share)]
+            if any(arm.from_scratch and arm.steps_factor == 1 for arm in measured):
+                continue
+            few = {key: value for key, value in zip(_FEW, (number, share), strict=True) if value is not None}
+            seeds = tuple(dict.fromkeys(seed for arm in measured for seed in arm.seeds))
+            options = {"mat": "mat-residual", "tune": "full", "from_scratch": True, **few}
+            places = tuple(name for name in on if any(name in arm.on for arm in measured))
+            yield Arm(SCRATCH + _few_name(few), foundation, options, seeds, _rates(None, settings), places)
+        yield from own
+
+
+def _setting_problems(settings: BenchSettings, path: Path, registry: Registry) -> Iterator[str]:
+    """Say what is wrong with each table by itself, before tables are combined."""
+    parts: list[tuple[str, dict[str, Any]]] = [("train", settings.train.options)]
+    parts += [(f"data {data.name!r}", data.options) for data in settings.data]
+    parts += [(f"grid {number}", grid.options) for number, grid in enumerate(settings.grid, start=1)]
+    parts += [(f"arm {arm.name!r}", arm.options) for arm in settings.arm]
+    for where, options in parts:
+        try:
+            _validated({"modality": "rgb", "data": Path("data"), "out": Path("out"), **options}, path)
+        except ConfigError as error:
+            yield from (f"{where}: {line}" for line in _lines(error))
+    for data in settings.data:
+        try:
+            registry.modality(data.modality)
+        except SimMATError as error:
+            yield f"data {data.name!r}: {error}"
+
+
+def _cells(
+    settings: BenchSettings, path: Path, out: Path, data: DataSet, arm: Arm, registry: Registry
+) -> Iterator[Cell]:
+    for seed, lr in product(arm.seeds, arm.rates):
+        folder = out / "cells" / slug(data.name) / slug(arm.foundation) / slug(arm.name) / _cell_name(seed, lr)
+        config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr}, path)
+        registry.transfer_layer(config.mat), registry.tuner(config.tune)
+        registry.foundation(config.foundation).check_image_size(
+            config.image_size or registry.foundation(config.foundation).image_size
+        )
+        yield Cell(data.name, arm.name, arm.foundation, arm.kind, seed, lr, config, folder, data.simulate)
+
+
+def _cell_name(seed: int, lr: float | None) -> str:
+    return f"seed-{seed}" + (f"_lr-{lr:g}" if lr is not None else "")
+
+
+def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder: Path) -> dict[str, Any]:
+    """Return the settings of one run, the arm's over the data set's over the common ones."""
+    values: dict[str, Any] = {
+        **settings.train.options,
+        **data.options,
+        **arm.options,
+        "foundation": arm.foundation,
+        "modality": data.modality,
+        "data": data.data if data.data is not None else out / "data" / slug(data.name),
+        "out": folder / "run",
+    }
+    values.setdefault("pictures", False)
+    if not arm.from_scratch and arm.foundation in settings.checkpoints:
+        values["checkpoint"] = settings.checkpoints[arm.foundation]
+    if arm.steps_factor != 1:
+        plain = TrainConfig.model_validate(values)
+        measure, base = ("steps", plain.steps) if plain.epochs is None else ("epochs", plain.epochs)
+        values[measure] = max(round((base or 1) * arm.steps_factor), 1)
+    return values
+
+
+def _validated(values: dict[str, Any], path: Path) -> TrainConfig:
+    return TrainConfig.model_validate(values, context=Origin(path))
+
+
+def _lines(error: SimMATError) -> list[str]:
+    """Return the problems of an error one by one."""
+    lines = str(error).splitlines()
+    found = [line.removeprefix("  - ") for line in lines if line.startswith("  - ")]
+    return found or lines

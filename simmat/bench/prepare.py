@@ -1,0 +1,81 @@
+"""What stands between a bench's settings and its first job: the folder, simulated data, cells of other settings."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+
+import filelock
+
+from simmat.bench.cells import Cell
+from simmat.bench.grid import Bench, slug
+from simmat.data.simulate import simulate_dataset
+from simmat.errors import ConfigError, OutputError, all_problems
+from simmat.files import atomic_write_text, check_writable, recover_folder
+from simmat.registry import Registry
+
+
+def locked(bench: Bench) -> filelock.BaseFileLock:
+    """Take the bench's folder for this process.
+
+    Raises:
+        OutputError: it cannot be written, or another bench is at work there.
+    """
+    check_writable(bench.out)
+    bench.out.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(bench.out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise OutputError(f"another bench is at work in {bench.out}; wait for it, or choose another --out") from error
+    return lock
+
+
+def ready_to_run(bench: Bench, registry: Registry, *, rerun_changed: bool, say: Callable[[str], object]) -> None:
+    """Make what the cells need: simulated data sets; nothing in the way of what is to be run.
+
+    Args:
+        bench: the bench.
+        registry: where sensors are found.
+        rerun_changed: whether cells that were run with other settings are removed, to be run again.
+        say: told what is made or removed, a sentence each.
+
+    Raises:
+        ConfigError: cells were run with other settings, and are not to be removed.
+        SimMATError: a data set cannot be simulated.
+    """
+    changed = [cell for cell in bench.cells if cell.state() == "changed"]
+    if changed and not rerun_changed:
+        raise ConfigError(
+            all_problems(
+                f"{len(changed)} cells in {bench.out} were run with other settings than those in {bench.path}; put the "
+                "settings back, choose another --out, or remove and run them again with --rerun-changed:",
+                [f"{cell.name}: {cell.changes()}" for cell in changed],
+            )
+        )
+    for cell in changed:
+        say(f"removed {cell.name}, which was run with other settings: {cell.changes()}")
+        shutil.rmtree(cell.root)
+    _simulate(bench, registry, say)
+    atomic_write_text(bench.out / "bench.toml", bench.path.read_text(encoding="utf-8"))
+
+
+def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles: bool) -> None:
+    """Remove the bundles nobody will ask for: those of learning rates that lost, and all where none is kept."""
+    for cell in tried:
+        state = cell.state()
+        lost = bool(chosen) and cell not in chosen and state == "trained"
+        if lost or (state == "tested" and not keep_bundles):
+            shutil.rmtree(cell.folder.run / "bundle", ignore_errors=True)
+
+
+def _simulate(bench: Bench, registry: Registry, say: Callable[[str], object]) -> None:
+    for data in bench.settings.data:
+        if data.simulate is None:
+            continue
+        folder = recover_folder(bench.out / "data" / slug(data.name))
+        if folder.is_dir():
+            continue
+        made = data.simulate
+        simulate_dataset(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])
+        say(f"simulated {made.count} samples of {data.modality} in {folder}")

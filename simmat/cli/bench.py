@@ -1,0 +1,121 @@
+"""`simmat bench`: run a grid of trainings and report on it."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simmat.cli.common import load_registry, print_table
+
+if TYPE_CHECKING:
+    from simmat.bench.grid import Bench
+    from simmat.bench.results import Results
+    from simmat.bench.schedule import Job
+    from simmat.plugins import Registry
+
+
+@click.command()
+@click.argument("toml", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the bench.  [default: bench/NAME-OF-TOML]")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
+@click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")
+@click.option("--dry-run", is_flag=True, help="List the cells and how far they are, run nothing.")
+@click.option("--report", is_flag=True, help="Make table, plots and page of what is there, run nothing.")
+@click.option("--rerun-changed", is_flag=True, help="Remove and run again what was run with other settings.")
+def command(
+    toml: Path, out: Path | None, jobs: int | None, only: str | None, dry_run: bool, report: bool, rerun_changed: bool
+) -> int:
+    """Run the grid of trainings that TOML describes, with zero-shot and from-scratch beside, and report on it.
+
+    Each cell is a process of its own. Run the same command again to go on where it was stopped: what is
+    done stays, what was begun is resumed, what failed is tried again.
+    """
+    from simmat.bench.grid import expand
+    from simmat.bench.settings import read_settings
+
+    registry = load_registry()
+    folder = (out or Path("bench") / toml.stem).absolute()
+    bench = expand(read_settings(toml), toml, folder, registry)
+    if dry_run:
+        _list(bench, only)
+        return 0
+    failed, stopped = (0, False) if report else _run(bench, registry, jobs, only, rerun=rerun_changed)
+    from simmat.bench.report import write_report
+
+    results, files = write_report(bench)
+    _print(results)
+    for file in files:
+        click.echo(f"wrote {file}")
+    if stopped:
+        click.echo("stopped; run the same command again to go on", err=True)
+        return 130
+    return 1 if failed else 0
+
+
+def _run(bench: Bench, registry: Registry, jobs: int | None, only: str | None, *, rerun: bool) -> tuple[int, bool]:
+    """Run what is to be done; return how many cells failed, and whether a signal stopped it."""
+    from simmat.bench.prepare import locked, ready_to_run
+    from simmat.bench.runner import Runner, find_devices
+
+    with locked(bench):
+        ready_to_run(bench, registry, rerun_changed=rerun, say=click.echo)
+        runner = Runner(bench, find_devices(jobs), _Lines(bench), only)
+        runner.run()
+    for log in dict.fromkeys(runner.failed.values()):
+        names = [name for name, one in runner.failed.items() if one == log]
+        click.echo(f"failed: {', '.join(names)}\n{textwrap.indent(log, '    ')}", err=True)
+    return len(runner.failed), runner.stopped
+
+
+class _Lines:
+    """One line a job, when it ends."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench, self._done = bench, 0
+
+    def ended(self, job: Job, seconds: float, failure: str) -> None:
+        """Say what came out of a job."""
+        self._done += 1
+        cell = job.cell
+        result = cell.result()
+        click.echo(f"{cell.name}: {_outcome(result, failure)} ({seconds:.0f} s)")
+
+
+def _outcome(result: dict[str, Any] | None, failure: str) -> str:
+    if failure:
+        return "failed"
+    if result is None:
+        return "stopped"
+    if result["diverged"]:
+        return "diverged"
+    test = f", test mIoU {result['test']['miou_object']:.4f}" if result["test"] is not None else ""
+    return f"validation mIoU {result['val']['miou_object']:.4f}{test}"
+
+
+def _list(bench: Bench, only: str | None) -> None:
+    from simmat.bench.runner import matches
+
+    cells = [cell for cell in bench.cells if matches(cell, only)]
+    print_table(("CELL", "STATE"), [(cell.name, cell.state()) for cell in cells])
+    skipped = sum(len(arm.seeds) * len(arm.rates) - len(arm.seeds) - len(arm.rates) + 1 for _, arm in bench.pairs())
+    click.echo(f"{len(cells)} cells in {len(list(bench.pairs()))} arms on data sets")
+    if skipped:
+        click.echo(
+            f"{skipped} of them will not be run: other seeds take only the learning rate that validation chooses"
+        )
+
+
+def _print(results: Results) -> None:
+    from simmat.bench.table import HEAD, overview, rows_of
+
+    sets = results.bench.settings.data
+    for data in sets:
+        click.echo(f"\n{data.name}: {results.bench.settings.score} on the test split")
+        print_table(HEAD, rows_of(results, data))
+    if len(sets) > 1:
+        click.echo(f"\nall data sets: {results.bench.settings.score} on the test split")
+        print_table(*overview(results))
+    click.echo("")
