@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from simmat.cli.common import load_registry, print_json, print_table
+from simmat.cli.common import json_option, load_registry, print_json
+from simmat.cli.eval_table import print_report
 from simmat.cli.options import checkpoint_option, data_options, device_option
-
-if TYPE_CHECKING:
-    from simmat.bundle import Bundle
-    from simmat.evaluation import Scores
+from simmat.errors import ConfigError
 
 
 @click.command()
@@ -21,92 +18,115 @@ if TYPE_CHECKING:
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set.")
 @click.option("--split", default="test", show_default=True, help="Split to score: train, val or test.")
 @click.option("--zero-shot/--no-zero-shot", default=True, show_default=True, help="Score the untuned model too.")
+@click.option(
+    "--protocol",
+    "name",
+    default="one-click",
+    show_default=True,
+    help="What is asked: one-click, full or simmat-compat.",
+)
+@click.option("--clicks", type=int, metavar="INT", help="Most clicks an object, for full.  [default: 20]")
+@click.option(
+    "--draws", type=int, metavar="INT", help="Random clicks and jittered boxes an object, for full.  [default: 5]"
+)
+@click.option("--seed", type=int, metavar="INT", help="Decides the draws, for full.  [default: 0]")
 @data_options
 @checkpoint_option
 @device_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the scores, object by object, to this json file.")
-@click.option("--json", "as_json", is_flag=True, help="Print json.")
+@click.option("--curve", type=click.Path(path_type=Path), help="Draw mIoU by clicks into this .png or .svg, for full.")
+@json_option
 def command(
     bundle: Path,
     data: Path,
     split: str,
     zero_shot: bool,
+    name: str,
+    clicks: int | None,
+    draws: int | None,
+    seed: int | None,
     checkpoint: Path | None,
     device: str | None,
     out: Path | None,
+    curve: Path | None,
     as_json: bool,
     **card: Any,
 ) -> None:
-    """Score BUNDLE with one click an object, masks compared at the original size.
+    """Score BUNDLE, and the untuned foundation model beside it, on the same clicks and boxes.
 
-    The click is the maximum of the object's distance transform. What a region is stands in the data
-    set's card.toml or on the command line; else it is what the bundle was trained with.
+    one-click asks with one click an object, at the maximum of its distance transform, and compares masks at the
+    original size. full goes on with clicks on errors (mIoU by clicks, NoC), boxes tight and jittered, and random
+    clicks. simmat-compat scores as the paper's released code does.
+
+    What a region is stands in the data set's card.toml or on the command line; else it is what the
+    bundle was trained with.
     """
+    from simmat.evaluation import find_protocol
+
+    protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
+    if curve is not None:
+        _check_curve(curve, protocol.clicks)
+
     from tqdm import tqdm
 
     from simmat.bundle import load_bundle
-    from simmat.evaluation import evaluate_bundle
-    from simmat.nn.device import pick_device
+    from simmat.evaluation import evaluate_bundle, join_processes
+    from simmat.evaluation.report import objects_of, report_of
 
     registry = load_registry()
-    loaded = load_bundle(bundle, registry, checkpoint=checkpoint, device=pick_device(device))
-    with tqdm(desc="scoring", unit="image", disable=None, leave=False) as bar:
+    processes = join_processes(device)
+    loaded = load_bundle(bundle, registry, checkpoint=checkpoint, device=processes.device)
+    if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:
+        click.echo(f"note: {bundle} was trained on images of kept aspect; {name} squashes them", err=True)
+    # Where nobody watches, a bar would only fill the log.
+    with tqdm(desc="scoring", unit="image", disable=None if processes.is_main else True, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         tuned, untuned = evaluate_bundle(
-            loaded, data, split, overrides=card, zero_shot=zero_shot, registry=registry, progress=advance
+            loaded,
+            data,
+            split,
+            overrides=card,
+            zero_shot=zero_shot,
+            registry=registry,
+            progress=advance,
+            protocol=protocol,
+            processes=processes,
         )
-    report = _report(loaded, data, split, tuned, untuned)
+    if not processes.is_main:
+        return
+    report = report_of(loaded, data, split, protocol, tuned, untuned)
     if out is not None:
         from simmat.files import atomic_write_json
 
-        objects = [asdict(score) for score in tuned.objects]
-        atomic_write_json(out, {**report, "scores": objects, "without_region": list(tuned.without_region)})
+        atomic_write_json(out, {**report, **objects_of(tuned, untuned)})
+    if curve is not None:
+        _draw_curve(report, curve)
     if as_json:
         print_json(report)
     else:
-        _print(report, wanted=zero_shot)
+        print_report(report, wanted=zero_shot)
 
 
-def _report(bundle: Bundle, data: Path, split: str, tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
-    spec = bundle.spec
-    return {
-        "bundle": str(bundle.path),
-        "data": str(data),
-        "split": split,
-        "modality": spec.modality,
-        "foundation": spec.foundation,
-        "mat": spec.mat,
-        "tune": spec.tune,
-        "image_size": spec.image_size,
-        "tuned": tuned.summary(),
-        "zero_shot": untuned.summary() if untuned is not None else None,
-    }
+def _check_curve(curve: Path, clicks: int) -> None:
+    """Refuse before an hour of scoring what could not be drawn after it."""
+    from simmat.report.plot_style import picture_kind
+
+    picture_kind(curve, "a click curve")
+    if clicks < 2:
+        raise ConfigError(
+            "--curve draws mIoU by clicks, but there is one click; use --protocol full with --clicks 2 or more"
+        )
 
 
-def _print(report: dict[str, Any], *, wanted: bool) -> None:
+def _draw_curve(report: dict[str, Any], out: Path) -> None:
+    from simmat.evaluation import NOC_TARGETS
+    from simmat.report.click_curve import plot_click_curve
+
     tuned, untuned = report["tuned"], report["zero_shot"]
-    click.echo(
-        f"{report['split']} split of {report['data']}: {tuned['objects']} objects in {tuned['images']} images, "
-        "one click each"
-    )
-    rows = [
-        ("mean over objects", "miou_object"),
-        ("mean over images", "miou_image"),
-        ("mean over classes", "miou_class"),
-        ("best predicted of the alternatives", "miou_best_predicted"),
-        ("best possible of the alternatives", "miou_oracle"),
-    ]
-    table = [(name, _figure(untuned and untuned[key]), _figure(tuned[key])) for name, key in rows]
-    for name, value in tuned["iou_by_class"].items():
-        table.append((f"class {name}", _figure(untuned and untuned["iou_by_class"].get(name)), _figure(value)))
-    print_table(("MIOU", "ZERO-SHOT", "TUNED"), table)
-    if wanted and untuned is None:
-        click.echo(f"no zero-shot figure: the decoder of {report['foundation']!r} was never trained")
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    curves = {"tuned": tuned["clicks"]["miou"]} | ({"zero-shot": untuned["clicks"]["miou"]} if untuned else {})
+    title = f"{report['modality']}: mIoU by clicks, {tuned['objects']} objects"
+    plot_click_curve(curves, out, targets=NOC_TARGETS, title=title)

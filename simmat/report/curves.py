@@ -8,26 +8,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from simmat.errors import DataError
-from simmat.files import atomic_path
+from simmat.report.plot_style import DARK, LIGHT, new_figure, picture_kind, save_figure, style_axes
 
 Record = Mapping[str, Any]
 Points = list[tuple[float, float]]
 
 SIZE_INCH = (5.4, 4.6)
-DPI = 160
 SMOOTHED_FROM = 40
 """With this many losses or more, a running mean is drawn over the single ones."""
-
-LIGHT = {"ground": "#ffffff", "text": "#24292f", "faint": "#6b7280", "line": "#0072b2", "best": "#d55e00"}
-DARK = {"ground": "#101216", "text": "#e6e8ec", "faint": "#9aa1ad", "line": "#56b4e9", "best": "#e69f00"}
 
 
 def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark: bool = False) -> Path:
@@ -49,16 +43,9 @@ def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark
         OutputError: the file cannot be written.
     """
     out = Path(out)
-    kind = out.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise DataError(f"cannot draw curves as {out.name!r}; end the name in .png or .svg")
+    kind = picture_kind(out, "curves")
     records = read_metrics(metrics) if isinstance(metrics, (str, Path)) else metrics
-    figure = _figure(records, DARK if dark else LIGHT)
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    # Without a salt, ids in an SVG are random.
-    with atomic_path(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "simmat"}):
-        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
-    return out
+    return save_figure(_figure(records, DARK if dark else LIGHT), out, kind)
 
 
 def read_metrics(path: Path | str) -> list[Record]:
@@ -85,8 +72,7 @@ def read_metrics(path: Path | str) -> list[Record]:
 
 
 def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
-    figure = Figure(figsize=SIZE_INCH, facecolor=colours["ground"], layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(SIZE_INCH, colours)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
     _draw_loss(top, _series(records, "train", "loss"), colours)
     _draw_miou(bottom, _series(records, "val", "miou_object"), _series(records, "val", "zero_shot_miou"), colours)
@@ -94,7 +80,7 @@ def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
     bottom.set_xlim(left=0)
     for axes in (top, bottom):
-        _style(axes, colours)
+        style_axes(axes, colours)
     figure.align_ylabels()
     return figure
 
@@ -171,13 +157,3 @@ def _running_mean(values: Sequence[float], half: int) -> list[float]:
     half = max(half, 1)
     windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
     return [math.fsum(window) / len(window) for window in windows]
-
-
-def _style(axes: Axes, colours: Mapping[str, str]) -> None:
-    axes.set_facecolor(colours["ground"])
-    axes.tick_params(colors=colours["faint"], labelsize=9, length=3)
-    axes.spines[["top", "right"]].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(colours["faint"])
-    axes.grid(axis="y", color=colours["faint"], alpha=0.18, lw=0.8)
-    axes.set_axisbelow(True)

@@ -1,0 +1,26 @@
+"""Scoring: what a model answers to clicks and boxes, compared with the truth by a named protocol."""
+
+from simmat.evaluation.job import evaluate, evaluate_bundle, has_zero_shot
+from simmat.evaluation.processes import Processes, join_processes
+from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, PROTOCOLS, Protocol, find_protocol
+from simmat.evaluation.scores import NOC_TARGETS, SIZES, Cost, ObjectScore, Scores, merge_scores
+
+__all__ = [
+    "COMPAT",
+    "FULL",
+    "NOC_TARGETS",
+    "ONE_CLICK",
+    "PROTOCOLS",
+    "SIZES",
+    "Cost",
+    "ObjectScore",
+    "Processes",
+    "Protocol",
+    "Scores",
+    "evaluate",
+    "evaluate_bundle",
+    "find_protocol",
+    "has_zero_shot",
+    "join_processes",
+    "merge_scores",
+]

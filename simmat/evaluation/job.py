@@ -1,0 +1,176 @@
+"""Scoring a split: sample by sample, for a network or for a bundle with its zero-shot figure beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from simmat.bundle import Bundle, zero_shot_plan
+from simmat.data.card import CARD_FILE, merge
+from simmat.data.dataset import Dataset, Sample, open_dataset
+from simmat.data.pipeline import Pipeline
+from simmat.errors import DataError
+from simmat.evaluation.asking import EncodedImage
+from simmat.evaluation.processes import Processes
+from simmat.evaluation.protocol import ONE_CLICK, Protocol
+from simmat.evaluation.sample import score_objects
+from simmat.evaluation.scores import Cost, Scores, merge_scores
+from simmat.evaluation.targets import find_targets, grid_hw
+from simmat.geometry import Frame
+from simmat.model import SimMAT, assemble
+from simmat.plugins import Registry
+from simmat.types import SensorImage
+
+
+def evaluate_bundle(
+    bundle: Bundle,
+    data: Path,
+    split: str = "test",
+    *,
+    overrides: Mapping[str, object] | None = None,
+    zero_shot: bool = False,
+    registry: Registry | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    protocol: Protocol = ONE_CLICK,
+    processes: Processes | None = None,
+) -> tuple[Scores, Scores | None]:
+    """Score a bundle on a split of a data set, and the untuned foundation model on the same prompts.
+
+    What a region and a missing value are is said by `overrides`, else by the data set's card, else
+    as it was in training.
+
+    Args:
+        bundle: a loaded bundle.
+        data: folder of the data set.
+        split: "train", "val" or "test".
+        overrides: fields of the data card; None means not said.
+        zero_shot: whether the foundation model is scored too; it needs `registry`.
+        registry: where the zero-shot map and the frozen tuner are found.
+        progress: called with (done, total) samples of this process.
+        protocol: what is asked, and where answers are compared.
+        processes: those that share the samples; every one gets all scores. None works alone.
+
+    Returns:
+        The bundle's scores, and those of the zero-shot model: None where it was not asked for, or where
+        the foundation model's decoder was never trained (see `has_zero_shot`).
+
+    Raises:
+        DataError: no sample has a region.
+        ConfigError: the protocol does not suit the network's input.
+    """
+    dataset = open_dataset(data, bundle.adapter, _card_fields(bundle, data, overrides or {}))
+    samples = dataset.split(split)
+    device = next(bundle.model.parameters()).device
+    work = processes or Processes(device)
+    own = work.share(samples)
+    models = [bundle.model]
+    if zero_shot and registry is not None and has_zero_shot(bundle):
+        models.append(assemble(zero_shot_plan(bundle.plan, registry)).to(device))
+    total, done = len(models) * len(own), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    scores: list[Scores] = []
+    for model in models:
+        part = evaluate(
+            model,
+            bundle.pipeline,
+            dataset,
+            own,
+            check=bundle.check_image,
+            progress=advance,
+            allow_empty=True,
+            protocol=protocol,
+        )
+        scores.append(merge_scores(work.gather(part), (sample.id for sample in samples)))
+        if not scores[-1].objects:
+            raise _nothing_to_score(dataset, samples)
+    return scores[0], scores[1] if len(scores) > 1 else None
+
+
+def has_zero_shot(bundle: Bundle) -> bool:
+    """Return whether the bundle's foundation model can answer untuned: its decoder was trained, and not thrown away."""
+    return bundle.plan.foundation.promptable and bundle.plan.weights is not None
+
+
+def _card_fields(bundle: Bundle, data: Path, overrides: Mapping[str, object]) -> dict[str, object]:
+    if (data / CARD_FILE).is_file():
+        return dict(overrides)
+    trained = bundle.spec.card.model_dump(
+        include=set(overrides)
+        | {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics"}
+    )
+    return merge(trained, overrides)
+
+
+def evaluate(
+    model: SimMAT,
+    pipeline: Pipeline,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    *,
+    check: Callable[[SensorImage], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+    allow_empty: bool = False,
+    protocol: Protocol = ONE_CLICK,
+) -> Scores:
+    """Score every object of some samples; by default with one click at the maximum of its distance transform.
+
+    Args:
+        model: the network; it is put into eval mode and left so.
+        pipeline: image -> network input; a protocol that squashes the image overrides its aspect.
+        dataset: where samples are read.
+        samples: what is scored.
+        check: called with every loaded image, to refuse what does not fit.
+        progress: called with 1 after every sample.
+        allow_empty: whether it is fine that no sample has a region, as for one process's part of a split.
+        protocol: what is asked, and where answers are compared.
+
+    Raises:
+        DataError: no sample has a region.
+        ConfigError: the protocol does not suit the network's input.
+    """
+    if protocol.grid == "quarter":
+        pipeline = replace(pipeline, aspect="squash")
+        grid_hw(Frame((1, 1), pipeline.size, "squash"), protocol)
+    model.eval()
+    parts: list[Scores] = []
+    for sample in samples:
+        image = dataset.image(sample)
+        if check is not None:
+            check(image)
+        parts.append(_score_sample(model, pipeline, dataset, sample, image, protocol))
+        if progress is not None:
+            progress(1)
+    scores = merge_scores(parts, (sample.id for sample in samples))
+    if not scores.objects and not allow_empty:
+        raise _nothing_to_score(dataset, samples)
+    return scores
+
+
+@torch.inference_mode()
+def _score_sample(
+    model: SimMAT, pipeline: Pipeline, dataset: Dataset, sample: Sample, image: SensorImage, protocol: Protocol
+) -> Scores:
+    label = dataset.label(sample, image)
+    targets = find_targets(label, Frame(label.size_hw, pipeline.size, pipeline.aspect), protocol)
+    left_out = tuple((sample.id, index) for index in targets.left_out)
+    if not targets.found:
+        return Scores((), () if left_out else (sample.id,), left_out)
+    encoded = EncodedImage(model, pipeline(image), targets, protocol)
+    objects = score_objects(encoded, sample.id, label.size_hw, protocol)
+    return Scores(tuple(objects), (), left_out, Cost((encoded.encode_s,), tuple(encoded.decode_s)))
+
+
+def _nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:
+    return DataError(
+        f"{dataset.root}: none of the {len(samples)} samples has a region of at least "
+        f"{dataset.card.smallest}, so there is nothing to score; check --regions and --min-region"
+    )

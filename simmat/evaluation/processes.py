@@ -1,0 +1,64 @@
+"""A scoring shared out among the processes of accelerate's launcher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from simmat.nn.device import pick_device
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this one is.
+
+    Attributes:
+        device: where this one computes.
+        rank: its number, from 0.
+        count: how many there are.
+    """
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process's part; each item is in exactly one."""
+        return items[self.rank :: self.count]
+
+    def gather(self, value: Item) -> list[Item]:
+        """Return the values of all processes, by rank."""
+        if self.count == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        gathered: list[Item] = gather_object([value])
+        return gathered
+
+
+def join_processes(device: str | None) -> Processes:
+    """Join the processes that the launcher started, or work alone where it started none.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps; None is auto. With several processes on GPUs each takes its own.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Processes(pick_device(device))
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device == "cpu" or pick_device(device).type == "cpu")
+    return Processes(state.device, state.process_index, state.num_processes)

@@ -1,0 +1,95 @@
+"""The scores of a bundle as json values: what was asked of what, the figures, and what they cost."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from simmat.bundle import Bundle
+from simmat.evaluation.protocol import Protocol
+from simmat.evaluation.scores import SIZES, Cost, Scores
+from simmat.model import count_parameters
+
+FORMAT = 1
+
+
+def report_of(
+    bundle: Bundle, data: Path, split: str, protocol: Protocol, tuned: Scores, untuned: Scores | None
+) -> dict[str, Any]:
+    """Return the averages with all that decides them; only `cost` differs from run to run.
+
+    Args:
+        bundle: what was scored.
+        data: folder of the data set.
+        split: the split.
+        protocol: what was asked.
+        tuned: the bundle's scores.
+        untuned: those of the zero-shot model, or None.
+    """
+    spec = bundle.spec
+    trainable, total = count_parameters(bundle.model)
+    device = next(bundle.model.parameters()).device
+    asked = asdict(protocol)
+    del asked["description"]
+    return {
+        "format": FORMAT,
+        "bundle": str(bundle.path),
+        "data": str(data),
+        "split": split,
+        "modality": spec.modality,
+        "foundation": spec.foundation,
+        "mat": spec.mat,
+        "tune": spec.tune,
+        "image_size": spec.image_size,
+        "protocol": asked,
+        "sizes_px": {name: [low, high if math.isfinite(high) else None] for name, (low, high) in SIZES.items()},
+        "parameters": {"trainable": trainable, "total": total},
+        "tuned": tuned.summary(),
+        "zero_shot": untuned.summary() if untuned is not None else None,
+        "cost": {
+            "device": str(device),
+            "peak_memory_mib": _mib(peak_memory_bytes(device)),
+            "tuned": _times(tuned.cost),
+            "zero_shot": _times(untuned.cost) if untuned is not None else None,
+        },
+    }
+
+
+def objects_of(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
+    """Return every object's score as json values, see `ObjectScore`, and what was not scored."""
+    return {
+        "scores": [asdict(score) for score in tuned.objects],
+        "zero_shot_scores": [asdict(score) for score in untuned.objects] if untuned is not None else None,
+        "without_region": list(tuned.without_region),
+        "left_out": [{"sample": sample, "region": region} for sample, region in tuned.left_out],
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Return the most memory in use so far: torch's on a CUDA device, else the process's; None where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # bytes there, KiB on Linux
+
+
+def _times(cost: Cost) -> dict[str, float]:
+    """Return the median milliseconds to encode an image, and to decode a prompt among those asked together."""
+    return {
+        "encode_ms": round(1000 * median(cost.encode_s), 2),
+        "decode_ms": round(1000 * median(cost.decode_s), 2),
+    }
+
+
+def _mib(count: int | None) -> float | None:
+    return round(count / 2**20, 1) if count is not None else None

@@ -1,0 +1,184 @@
+"""The scores of objects, and what is averaged from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from types import MappingProxyType
+from typing import Any
+
+from simmat.evaluation.metrics import number_of_clicks
+
+SIZES: Mapping[str, tuple[int, float]] = MappingProxyType(
+    {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
+)
+"""Size bins by pixels of the original image, from the first number up to but without the second: COCO's bounds."""
+
+NOC_TARGETS = (0.85, 0.9)
+"""The IoUs whose number of clicks is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectScore:
+    """How well one object was found.
+
+    Attributes:
+        sample: id of the sample.
+        region: index of the region within the sample.
+        class_id: class of the region, where the data set says one.
+        area: pixels of the region in the original image.
+        click_xy: the first click, in pixels of the original image.
+        iou: of the single mask after that click.
+        iou_best_predicted: of the mask whose predicted IoU is highest among the alternatives; None where the
+            protocol has none.
+        iou_oracle: of the best of the alternatives, or None.
+        predicted_iou: what the model thinks the single mask's IoU is.
+        boundary_iou: of the single mask after the first click; None where no pixel of the object's boundary is
+            scored, or the protocol does not ask.
+        clicks: IoU of the single mask after 1, 2, 3 … clicks; empty where the protocol stops at one.
+        box: IoU of the single mask from the tight box, or None.
+        jittered_boxes: the same from boxes drawn with jitter, one a draw.
+        random_clicks: IoU of the single mask from one click anywhere on the object, one a draw.
+    """
+
+    sample: str
+    region: int
+    class_id: int | None
+    area: int
+    click_xy: tuple[float, float]
+    iou: float
+    iou_best_predicted: float | None
+    iou_oracle: float | None
+    predicted_iou: float
+    boundary_iou: float | None = None
+    clicks: tuple[float, ...] = ()
+    box: float | None = None
+    jittered_boxes: tuple[float, ...] = ()
+    random_clicks: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the answers took; the one thing in the scores that differs from run to run.
+
+    Attributes:
+        encode_s: seconds to encode each image.
+        decode_s: seconds of each decoding, divided by the prompts decoded together.
+    """
+
+    encode_s: tuple[float, ...] = ()
+    decode_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of one split.
+
+    Attributes:
+        objects: one score an object, in the order of the data set.
+        without_region: ids of samples that hold no region, which are not scored.
+        left_out: (sample, region) of objects too small to have a pixel where masks are compared.
+        cost: what it took.
+    """
+
+    objects: tuple[ObjectScore, ...]
+    without_region: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, int], ...] = ()
+    cost: Cost = field(default=Cost(), compare=False)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the averages: over objects, over images (of their objects' mean), over classes, and by size.
+
+        What the protocol did not ask is left out, or None.
+        """
+        by_class = _means(self.objects, lambda score: score.class_id)
+        known = {key: value for key, value in by_class.items() if key is not None}
+        bins = ((name, [o for o in self.objects if low <= o.area < high]) for name, (low, high) in SIZES.items())
+        return {
+            "objects": len(self.objects),
+            "images": len({score.sample for score in self.objects}),
+            "left_out": len(self.left_out),
+            **_figures(self.objects),
+            "miou_image": fmean(_means(self.objects, lambda score: score.sample).values()),
+            "miou_class": fmean(known.values()) if known else None,
+            "iou_by_class": {str(key): value for key, value in sorted(known.items())},
+            "by_size": {name: {"objects": len(found), **(_figures(found) if found else {})} for name, found in bins},
+        }
+
+
+def merge_scores(parts: Sequence[Scores], order: Iterable[str]) -> Scores:
+    """Join the scores of parts of a split, no sample of which is in two.
+
+    Args:
+        parts: as each process found them.
+        order: ids of all samples, in the order of the data set.
+    """
+    place = {sample: index for index, sample in enumerate(order)}
+    objects = sorted((o for part in parts for o in part.objects), key=lambda o: (place[o.sample], o.region))
+    without = sorted((name for part in parts for name in part.without_region), key=place.__getitem__)
+    left_out = sorted((item for part in parts for item in part.left_out), key=lambda item: (place[item[0]], item[1]))
+    cost = Cost(
+        tuple(seconds for part in parts for seconds in part.cost.encode_s),
+        tuple(seconds for part in parts for seconds in part.cost.decode_s),
+    )
+    return Scores(tuple(objects), tuple(without), tuple(left_out), cost)
+
+
+def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
+    """Return every mean over some objects, at least one."""
+    figures: dict[str, Any] = {
+        "miou_object": fmean(score.iou for score in objects),
+        "miou_best_predicted": _mean(score.iou_best_predicted for score in objects),
+        "miou_oracle": _mean(score.iou_oracle for score in objects),
+        "boundary_iou": _mean(score.boundary_iou for score in objects),
+    }
+    if objects[0].clicks:
+        curves = [score.clicks for score in objects]
+        figures["clicks"] = {"miou": [fmean(ious) for ious in zip(*curves, strict=True)]}
+        figures["clicks"] |= {f"noc{target * 100:.0f}": _noc(curves, target) for target in NOC_TARGETS}
+    if objects[0].jittered_boxes:
+        draws = _over_draws([score.jittered_boxes for score in objects])
+        figures["box"] = {"tight": _mean(score.box for score in objects), "jittered": draws}
+    if objects[0].random_clicks:
+        figures["random_click"] = _over_draws([score.random_clicks for score in objects])
+    return figures
+
+
+def _noc(curves: Sequence[Sequence[float]], target: float) -> dict[str, Any]:
+    """Return the mean number of clicks to reach a target, where a failure counts as all the clicks there were."""
+    counts = [number_of_clicks(curve, target) for curve in curves]
+    most = len(curves[0])
+    return {
+        "mean": fmean(most if count is None else count for count in counts),
+        "failures": sum(count is None for count in counts),
+        "most_clicks": most,
+    }
+
+
+def _over_draws(ious: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Return the mean over objects and draws, and two standard deviations (n - 1); None where there is one draw.
+
+    `std` is that of the mIoU of a draw: how far the figure moves when the benchmark is drawn again. `object_std` is the
+    mean over objects of the deviation within an object: how much it matters where one clicks.
+    """
+    by_draw = [fmean(draw) for draw in zip(*ious, strict=True)]
+    several = len(by_draw) > 1
+    return {
+        "mean": fmean(by_draw),
+        "std": stdev(by_draw) if several else None,
+        "object_std": fmean(stdev(draws) for draws in ious) if several else None,
+        "draws": len(by_draw),
+    }
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _means(objects: Iterable[ObjectScore], key: Callable[[ObjectScore], Any]) -> dict[Any, float]:
+    groups: dict[Any, list[float]] = {}
+    for score in objects:
+        groups.setdefault(key(score), []).append(score.iou)
+    return {name: fmean(values) for name, values in groups.items()}
