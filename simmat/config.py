@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from simmat.errors import ConfigError, all_problems, nearest
+from simmat.sensor_names import with_absolute_files
 
 DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
@@ -96,6 +97,7 @@ AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
 Channels = Annotated[tuple[str | int, ...], Field(strict=False), BeforeValidator(_channels)]
 Options = Annotated[dict[str, Any], AfterValidator(_options)]
 Name = Annotated[str, Field(min_length=1)]
+Sensor = Annotated[Name, AfterValidator(with_absolute_files)]
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    modality: Name = Field(description="Sensor, such as thermal or rgb+thermal.")
+    modality: Sensor = Field(description="Sensor, such as thermal or rgb+thermal, or the path of a sensor.toml.")
     data: AbsolutePath = Field(description="Folder of the data set.")
     out: AbsolutePath = Field(description="Folder of the run; made where missing.")
     foundation: Name = Field(DEFAULT_FOUNDATION, description="Foundation model.")
@@ -267,6 +269,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
     for key in _PATHS:
         if isinstance(value := values.get(key), str) and not value.startswith("~"):
             values[key] = str(path.absolute().parent / value)
+    if isinstance(modality := values.get("modality"), str):
+        values["modality"] = with_absolute_files(modality, path.absolute().parent)
     return values
 
 

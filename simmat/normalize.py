@@ -69,7 +69,10 @@ def fit_channels(
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
 ) -> tuple[Channel, ...]:
-    """Give every channel its mean and std: the foundation model's own for RGB, else those of the training split.
+    """Give every channel its mean and std.
+
+    RGB takes the foundation model's own; a channel whose adapter states both keeps them; all others take those of the
+    training split.
 
     Args:
         channels: C channels as they reach the network.
@@ -79,7 +82,10 @@ def fit_channels(
     """
     if len(statistics.mean) != len(channels):
         raise SpecError(f"statistics of {len(statistics.mean)} channels do not fit {len(channels)} channels")
-    fitted = [c.with_statistics(m, s) for c, m, s in zip(channels, statistics.mean, statistics.std, strict=True)]
+    fitted = [
+        c if c.mean is not None and c.std is not None else c.with_statistics(m, s)
+        for c, m, s in zip(channels, statistics.mean, statistics.std, strict=True)
+    ]
     if rgb := rgb_indices(channels):
         for colour, index in enumerate(rgb):
             fitted[index] = channels[index].with_statistics(pixel_mean[colour], pixel_std[colour])

@@ -29,7 +29,7 @@ class Channel:
         unit: unit of the values ("K", "m", "count", "1", "dB").
         wavelength_um: centre wavelength in micrometres, where the channel has one.
         valid_range: smallest and largest value that can be real, in `unit`; None where unbounded.
-        mean: mean in `unit`, from the training split or the plugin's default; None where unknown.
+        mean: mean in `unit`: of the training split, or stated by the adapter in its place; None where unknown.
         std: standard deviation in `unit`, > 0; None where unknown.
     """
 

@@ -78,6 +78,8 @@ def _check_types(spec: BundleSpec) -> None:
         raise ValueError(f"seed {spec.seed!r} and image_size {spec.image_size!r} must be whole numbers")
     if spec.aspect not in get_args(Aspect):
         raise ValueError(f"aspect {spec.aspect!r} is none of {', '.join(get_args(Aspect))}")
+    if problems := [problem for declaration in spec.described for problem in declaration.problems()]:
+        raise ValueError(f"described: {'; '.join(problems)}")
     if not isinstance(spec.mat_options, Mapping) or not isinstance(spec.tune_options, Mapping):
         raise ValueError("options must be tables")
     if not spec.channels or np.shape(spec.zero_shot) != (3, len(spec.channels)):

@@ -80,7 +80,7 @@ def load_bundle(
     path = path.parent if path.name == JSON_NAME else path
     document = read_document(path)
     spec = BundleSpec.from_dict(document)
-    adapter = adapter_for(registry, spec.modality, spec.picks).configured(spec.card.model_dump())
+    adapter = adapter_for(registry, spec.modality, spec.picks, spec.described).configured(spec.card.model_dump())
     plan = plan_of(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
     model = assemble(plan)
     _fill(model, path, document["weights_sha256"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,22 @@ import numpy as np
 
 from simmat.bundle.spec import BundleSpec
 from simmat.composition import SelectedChannels
+from simmat.declared import Declaration, DeclaredModality
 from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan
 from simmat.plugins import Registry
 
 
-def adapter_for(registry: Registry, modality: str, picks: tuple[str | int, ...] | None) -> ModalityAdapter:
-    """Return the adapter of a modality name, limited to the picked channels."""
-    adapter = registry.modality(modality)
+def adapter_for(
+    registry: Registry,
+    modality: str,
+    picks: tuple[str | int, ...] | None,
+    described: Iterable[Declaration] = (),
+) -> ModalityAdapter:
+    """Return the adapter of a modality name, limited to the picked channels; `described` are those a bundle carries."""
+    adapter = registry.modality(
+        modality, {declaration.name: DeclaredModality(declaration) for declaration in described}
+    )
     return SelectedChannels(adapter, picks) if picks is not None else adapter
 
 

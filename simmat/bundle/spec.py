@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simmat.data.card import DataCard
+from simmat.declared import Declaration
 from simmat.geometry import Aspect
 from simmat.normalize import Statistics
 from simmat.types import Channel
@@ -39,6 +40,7 @@ class BundleSpec:
         tune_options: its options.
         card: what a region and a missing value were.
         metrics: scores on the validation split and the step they were reached at.
+        described: every sensor of `modality` that a `sensor.toml` described, whole.
     """
 
     modality: str
@@ -58,6 +60,7 @@ class BundleSpec:
     mat_options: Mapping[str, Any] = field(default_factory=dict)
     tune_options: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    described: tuple[Declaration, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain json values, without the format number."""
@@ -75,6 +78,7 @@ class BundleSpec:
             "tune": {"name": self.tune, "options": dict(self.tune_options)},
             "card": self.card.model_dump(mode="json"),
             "metrics": dict(self.metrics),
+            "described": [declaration.model_dump(mode="json") for declaration in self.described],
         }
 
     @classmethod
@@ -99,4 +103,5 @@ class BundleSpec:
             tune_options=values["tune"]["options"],
             card=DataCard.model_validate(values["card"]),
             metrics=values["metrics"],
+            described=tuple(Declaration.model_validate(d) for d in values.get("described", ())),
         )

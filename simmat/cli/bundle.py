@@ -12,6 +12,7 @@ from simmat.cli.common import json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
+    from simmat.declared import Declaration
 
 
 @click.group(cls=Group)
@@ -43,6 +44,7 @@ def _rows(spec: BundleSpec) -> list[tuple[str, str]]:
     source = f"weights sha256 {spec.foundation_sha256}" if spec.foundation_sha256 else f"random from seed {spec.seed}"
     rows = [
         ("modality", spec.modality + (f", channels {_list(spec.picks)}" if spec.picks is not None else "")),
+        *(("described here", f"{declared.name}: {_described(declared)}") for declared in spec.described),
         ("foundation", f"{spec.foundation}, {source}"),
         ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
         ("transfer layer", _with_options(spec.mat, dict(spec.mat_options))),
@@ -51,6 +53,16 @@ def _rows(spec: BundleSpec) -> list[tuple[str, str]]:
         ("no data", "none declared" if card.nodata is None else f"{card.nodata:g}"),
     ]
     return rows + [(f"metric: {name}", str(value)) for name, value in spec.metrics.items()]
+
+
+def _described(declaration: Declaration) -> str:
+    """Say which planes of which files a described sensor takes, and what the network gets of them."""
+    files = {source.name: " ".join(source.files) for source in declaration.source}
+    return ", ".join(
+        f"{rule.name} = {'' if rule.index is None else f'plane {rule.index} of '}{files[declaration.source_of(rule)]} "
+        f"({rule.normalize.kind})"
+        for rule in declaration.channel
+    )
 
 
 def _with_options(name: str, options: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ from simmat.cli import Group
 from simmat.cli.common import json_option, load_registry, print_json, print_table
 from simmat.modality import ModalityAdapter
 from simmat.plugins import Registry
+from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.types import Channel
 
 
@@ -25,7 +27,7 @@ def list_modalities(as_json: bool) -> None:
     registry = load_registry()
     adapters = [registry.modality(name) for name in registry.modality_names]
     if as_json:
-        print_json([_as_dict(adapter, registry) for adapter in adapters])
+        print_json([_as_dict([adapter.name], adapter, registry) for adapter in adapters])
         return
     print_table(
         ("NAME", "CHANNELS", "FROM", "WHAT IT IS"),
@@ -41,11 +43,11 @@ def list_modalities(as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show the channels and files of sensor NAME (or of a composition such as rgb+thermal)."""
+    """Show the channels and files of sensor NAME (or of a sensor.toml, or a composition such as rgb+thermal)."""
     registry = load_registry()
     adapter = registry.modality(name)
     if as_json:
-        print_json(_as_dict(adapter, registry))
+        print_json(_as_dict(modality_parts(name), adapter, registry))
         return
     click.echo(f"{adapter.name}: {adapter.description}\n")
     print_table(
@@ -78,12 +80,16 @@ def _channel_row(channel: Channel) -> tuple[str, str, str, str, str]:
     return channel.name, channel.quantity, channel.unit, wavelength, valid
 
 
-def _as_dict(adapter: ModalityAdapter, registry: Registry) -> dict[str, Any]:
-    parts = adapter.name.split("+")
+def _origin(part: str, registry: Registry) -> str:
+    """Return the package that brings a sensor, or the file that describes it."""
+    return part if is_sensor_file(part) else registry.owner("modality", part)
+
+
+def _as_dict(asked: Sequence[str], adapter: ModalityAdapter, registry: Registry) -> dict[str, Any]:
     return {
         "name": adapter.name,
         "description": adapter.description,
-        "from": [registry.owner("modality", part) for part in parts],
+        "from": [_origin(part, registry) for part in asked],
         "sources": [{"name": s.name, "extensions": list(s.extensions)} for s in adapter.sources],
         "channels": [channel.to_dict() for channel in adapter.channels],
     }

@@ -16,11 +16,14 @@ from simmat.data.batches import TrainingItems, trainable_samples
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
+from simmat.declared import declarations_of
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import FoundationSpec
+from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan, merge_options
 from simmat.normalize import fit_channels, zero_shot_map
 from simmat.plugins import Registry
+from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.training.few import few_of, note_on
 from simmat.training.watch import Watcher
 from simmat.weights import find_weights, sha256_of
@@ -101,25 +104,35 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     size = config.image_size or foundation.image_size
     foundation.check_image_size(size)
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
-    adapter = adapter_for(registry, config.modality, config.channels)
+    adapter = _sensor(config, registry, known)
     dataset = open_dataset(config.data, adapter, config.card_overrides())
     every, val = _samples(dataset)
     train = few_of(every, config)
     if known is None:
         known = _describe(config, registry, foundation, dataset, train, size, weights, watcher)
     else:
-        _check_same(config, known, size, registry)
+        _check_same(config, known, size, registry, adapter)
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
     notes = tuple(note for note in (dataset.split_note, note_on(train, every, config)) if note)
     return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)), notes)
 
 
-def _check_same(config: TrainConfig, known: BundleSpec, size: int, registry: Registry) -> None:
+def _sensor(config: TrainConfig, registry: Registry, known: BundleSpec | None) -> ModalityAdapter:
+    """Return the sensor; a resumed run whose `sensor.toml` is gone goes on with what it wrote down."""
+    files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
+    if known is not None and not all(file.exists() for file in files):
+        return adapter_for(registry, known.modality, known.picks, known.described)
+    return adapter_for(registry, config.modality, config.channels)
+
+
+def _check_same(
+    config: TrainConfig, known: BundleSpec, size: int, registry: Registry, adapter: ModalityAdapter
+) -> None:
     """Refuse to go on with settings that would need another network than the one that was begun."""
     transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
     said: dict[str, tuple[object, object]] = {
-        "modality": (config.modality, known.modality),
+        "modality": (adapter.name, known.modality),
         "channels": (config.channels, known.picks),
         "foundation": (config.foundation, known.foundation),
         "seed": (config.seed, known.seed),
@@ -138,6 +151,11 @@ def _check_same(config: TrainConfig, known: BundleSpec, size: int, registry: Reg
         raise ConfigError(
             f"{config.out / 'config.toml'} is not what this run began with: {'; '.join(changed)}; "
             "put it back, or start a new run"
+        )
+    if declarations_of(adapter) != known.described:
+        raise ConfigError(
+            f"{config.modality} describes another sensor than the one this run began with; put it back, remove it to "
+            "go on with what the run wrote down, or start a new run"
         )
 
 
@@ -173,7 +191,7 @@ def _describe(
     )
     transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
     return BundleSpec(
-        modality=config.modality,
+        modality=dataset.adapter.name,
         picks=config.channels,
         sensor_channels=dataset.loaded_channels,
         channels=channels,
@@ -189,6 +207,7 @@ def _describe(
         tune=config.tune,
         tune_options=merge_options("tuner", tuner.name, tuner.options, config.tune_options),
         card=dataset.card,
+        described=declarations_of(dataset.adapter),
     )
 
 

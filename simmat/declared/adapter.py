@@ -1,0 +1,122 @@
+"""The adapter of a described sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simmat.composition import ComposedModality, SelectedChannels
+from simmat.declared.scaling import scaled
+from simmat.declared.schema import ChannelRule, Declaration
+from simmat.errors import ConfigError, DataError
+from simmat.imageio import ImageFile, read_image
+from simmat.modality import ModalityAdapter, Source
+from simmat.types import BoolArray, FloatArray, SensorImage
+
+if TYPE_CHECKING:
+    from simmat.scene import Scene
+
+
+class DeclaredModality(ModalityAdapter):
+    """A sensor whose files and channels a `sensor.toml` describes.
+
+    Attributes:
+        declaration: all that is known of it; a bundle keeps it.
+    """
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.declaration = declaration
+        self.name = declaration.name
+        self.description = declaration.description
+        self.sources = tuple(Source(source.name, source.endings) for source in declaration.source)
+        self.channels = tuple(rule.channel() for rule in declaration.channel)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (C, H, W): stored * scale + offset of the declared planes, invalid where the file says nodata.
+
+        Raises:
+            DataError: a file holds other planes than declared, or the sources differ in size.
+        """
+        images = {source.name: self._read(source.name, source.planes, files) for source in self.declaration.source}
+        reference = next(iter(images.values()))
+        for image in images.values():
+            if image.planes.shape[1:] != reference.planes.shape[1:]:
+                raise DataError(
+                    f"{image.path}: is {_size(image)}, {reference.path} is {_size(reference)} (width x height); all "
+                    "sources of a sample must share one pixel grid"
+                )
+        planes = [self._plane(rule, images[self.declaration.source_of(rule)]) for rule in self.declaration.channel]
+        return SensorImage.from_planes(
+            np.stack([values for values, _ in planes]),
+            self.channels,
+            valid=np.stack([valid for _, valid in planes]),
+            origin=str(reference.path),
+        )
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Normalize every channel as declared; z-score by the training split is left to the pipeline."""
+        done = [
+            scaled(image.data[index], image.valid[index], image.channels[index], rule.normalize)
+            for index, rule in enumerate(self.declaration.channel)
+        ]
+        return replace(
+            image,
+            data=np.stack([values for values, _, _ in done]),
+            valid=np.stack([valid for _, valid, _ in done]),
+            channels=tuple(channel for _, _, channel in done),
+        )
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Refuse: a description says what files hold, not how a sensor sees."""
+        raise ConfigError(f"modality {self.name!r} cannot be simulated: a sensor.toml describes files; write a plugin")
+
+    def _read(self, name: str, planes: int | None, files: Mapping[str, Path]) -> ImageFile:
+        image = read_image(files[name])
+        if planes is not None and len(image.planes) != planes:
+            raise DataError(
+                f"{image.path}: holds {len(image.planes)} planes of {image.planes.dtype}, but source {name!r} of "
+                f"sensor {self.name!r} is declared with planes = {planes}"
+            )
+        return image
+
+    def _plane(self, rule: ChannelRule, image: ImageFile) -> tuple[FloatArray, BoolArray]:
+        """Return (H, W) values in the channel's unit, and (H, W) where they were measured."""
+        count = len(image.planes)
+        if rule.index is None and count > 1:
+            raise DataError(
+                f"{image.path}: holds {count} planes of {image.planes.dtype}, but channel {rule.name!r} of sensor "
+                f"{self.name!r} does not say which; add plane = 0 to {count - 1} to its sensor.toml"
+            )
+        index = rule.index or 0
+        if index >= count:
+            raise DataError(
+                f"{image.path}: holds {count} planes of {image.planes.dtype}, but channel {rule.name!r} of sensor "
+                f"{self.name!r} takes plane {index} (from 0)"
+            )
+        stored = image.planes[index]
+        valid = np.ones(stored.shape, dtype=np.bool_) if image.valid is None else image.valid[index]
+        for value in rule.nodata:
+            # In float32 a stored 0.1 and a declared 0.1 are the same number.
+            valid = valid & (stored != (np.float32(value) if stored.dtype == np.float32 else value))
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is invalid
+            values = (stored.astype(np.float64) * rule.scale + rule.offset).astype(np.float32)
+        return values, valid
+
+
+def declarations_of(adapter: ModalityAdapter) -> tuple[Declaration, ...]:
+    """Return what describes the described sensors in an adapter: itself, or parts of a composition."""
+    if isinstance(adapter, DeclaredModality):
+        return (adapter.declaration,)
+    if isinstance(adapter, SelectedChannels):
+        return declarations_of(adapter.base)
+    if isinstance(adapter, ComposedModality):
+        return tuple(found for part in adapter.parts for found in declarations_of(part))
+    return ()
+
+
+def _size(image: ImageFile) -> str:
+    return f"{image.planes.shape[2]}x{image.planes.shape[1]}"

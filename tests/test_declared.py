@@ -1,0 +1,296 @@
+"""A sensor described by a `sensor.toml`: what it reads, what the network gets, and what is refused."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from simmat.declared import DeclaredModality, parse_declaration, read_sensor
+from simmat.errors import ConfigError, DataError
+from simmat.imageio import write_image
+from simmat.types import SensorImage
+
+ONE = {"name": "echo", "quantity": "echo_strength", "unit": "count"}
+
+
+def sensor(*channels: dict[str, Any], source: Any = None, **more: Any) -> DeclaredModality:
+    """A sensor of one source unless said."""
+    sources = source or [{"files": ["*.png", "*.tif", "*.npy"]}]
+    values = {"format": 1, "name": "sonar", "source": sources, "channel": [dict(c) for c in channels], **more}
+    return DeclaredModality(parse_declaration(values, "sensor.toml"))
+
+
+def written(path: Path, planes: npt.ArrayLike) -> dict[str, Path]:
+    """Write planes and return them as the files of a sample."""
+    write_image(path, np.asarray(planes))
+    return {"sonar": path}
+
+
+def prepared(adapter: DeclaredModality, values: npt.ArrayLike, tmp_path: Path) -> SensorImage:
+    """What the network gets of one float plane, before the pipeline's z-score."""
+    planes = np.asarray(values, dtype=np.float32)
+    return adapter.transform(adapter.load(written(tmp_path / "x.npy", planes[None] if planes.ndim == 2 else planes)))
+
+
+def refused(values: dict[str, Any] | str, tmp_path: Path) -> str:
+    """The message of a description that is refused."""
+    file = tmp_path / "sensor.toml"
+    if isinstance(values, str):
+        file.write_text(textwrap.dedent(values), encoding="utf-8")
+        with pytest.raises(ConfigError) as caught:
+            read_sensor(file)
+    else:
+        with pytest.raises(ConfigError) as caught:
+            parse_declaration(values, "sensor.toml")
+    return str(caught.value)
+
+
+def test_a_16_bit_png_is_read_in_the_declared_unit(tmp_path: Path) -> None:
+    """value = stored * scale + offset, from the whole 16 bits: a thermal camera's centikelvin."""
+    stored = np.array([[27315, 30000], [65535, 0]], dtype=np.uint16)
+    adapter = sensor({**ONE, "unit": "K", "scale": 0.01, "offset": 0.5, "nodata": 0})
+    image = adapter.load(written(tmp_path / "a.png", stored[None]))
+    assert image.data[0, 0].tolist() == pytest.approx([273.65, 300.5])
+    assert image.data[0, 1, 0] == pytest.approx(655.85)
+    assert image.valid[0].tolist() == [[True, True], [True, False]]
+    assert image.channels[0].unit == "K"
+
+
+def test_planes_and_bands_are_taken_by_number(tmp_path: Path) -> None:
+    """`plane` counts from 0 as Python does, `band` from 1 as GIS programs do."""
+    planes = np.stack([np.full((2, 3), value, dtype=np.int16) for value in (10, 20, 30)])
+    adapter = sensor({**ONE, "name": "third", "plane": 2}, {**ONE, "name": "first", "band": 1, "wavelength_um": 0.5})
+    for name in ("a.tif", "a.npy"):
+        image = adapter.load(written(tmp_path / name, planes))
+        assert [channel.name for channel in image.channels] == ["third", "first"]
+        assert image.data[:, 0, 0].tolist() == [30, 10]
+    assert image.channels[1].wavelength_um == 0.5
+
+
+def test_several_files_make_one_image(tmp_path: Path) -> None:
+    """Cameras with a file a band are common."""
+    sources = [{"name": "near", "files": "*_near.npy"}, {"name": "far", "files": "*_far.npy"}]
+    adapter = sensor({**ONE, "source": "far"}, {**ONE, "name": "b", "source": "near"}, source=sources)
+    files = {name: tmp_path / f"1_{name}.npy" for name in ("near", "far")}
+    for value, file in enumerate(files.values()):
+        np.save(file, np.full((2, 2), value, dtype=np.uint8))
+    assert adapter.load(files).data[:, 0, 0].tolist() == [1, 0]
+    assert adapter.sources[0].extensions == ("_near.npy",)
+    np.save(files["far"], np.zeros((2, 3), dtype=np.uint8))
+    with pytest.raises(DataError, match=r"1_far\.npy: is 3x2, .*1_near\.npy is 2x2"):
+        adapter.load(files)
+
+
+@pytest.mark.parametrize("stored", [0.1, -9999.0])
+def test_every_declared_nodata_value_is_invalid(stored: float, tmp_path: Path) -> None:
+    """Also one that float32 cannot hold exactly, as 0.1."""
+    values = np.array([[1.0, stored]], dtype=np.float32)
+    image = sensor({**ONE, "nodata": [-9999, 0.1]}).load(written(tmp_path / "a.npy", values[None]))
+    assert image.valid.tolist() == [[[True, False]]]
+
+
+def test_values_outside_of_the_valid_range_are_invalid(tmp_path: Path) -> None:
+    """The range is in the unit, not in the file's numbers."""
+    adapter = sensor({**ONE, "scale": 0.1, "valid_range": [0, 5]})
+    files = written(tmp_path / "a.npy", np.array([[[10, 60]]], dtype=np.uint8))
+    assert adapter.load(files).valid.tolist() == [[[True, False]]]
+
+
+@pytest.mark.parametrize(
+    ("channel", "source", "said"),
+    [
+        (
+            ONE,
+            {},
+            "holds 3 planes of uint8, but channel 'echo' of sensor 'sonar' does not say which; add plane = 0 to 2",
+        ),
+        ({**ONE, "plane": 3}, {}, "holds 3 planes of uint8, but channel 'echo' of sensor 'sonar' takes plane 3"),
+        ({**ONE, "plane": 0}, {"planes": 4}, "holds 3 planes of uint8, but source 'sonar' .* with planes = 4"),
+    ],
+)
+def test_a_file_with_other_planes_is_refused(
+    channel: dict[str, Any], source: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """No plane is guessed: a colour picture is no grey one."""
+    files = written(tmp_path / "a.png", np.zeros((3, 2, 2), dtype=np.uint8))
+    with pytest.raises(DataError, match=rf"a\.png: {said}"):
+        sensor(channel, source=[{"files": "*.png", **source}]).load(files)
+
+
+def test_decibel_is_10_log_of_power_and_20_log_of_amplitude(tmp_path: Path) -> None:
+    """Which of the two the numbers are must be said; the floor keeps a count of zero."""
+    power = sensor({**ONE, "normalize": {"kind": "db", "of": "power"}})
+    image = prepared(power, [[1, 100, 0, -1]], tmp_path)
+    assert image.data[0, 0, :2].tolist() == pytest.approx([0, 20])
+    assert image.valid[0, 0].tolist() == [True, True, False, False]
+    assert image.channels[0].unit == "dB"
+    amplitude = sensor({**ONE, "normalize": {"kind": "db", "of": "amplitude", "floor": 0.1}})
+    image = prepared(amplitude, [[100, 0]], tmp_path)
+    assert image.data[0, 0].tolist() == pytest.approx([40, -20])
+    assert image.valid.all()
+
+
+def test_log_is_natural_and_needs_values_above_zero(tmp_path: Path) -> None:
+    """A value without a logarithm is missing, not zero."""
+    image = prepared(sensor({**ONE, "normalize": "log"}), [[np.e, 0]], tmp_path)
+    assert image.data[0, 0, 0] == pytest.approx(1)
+    assert image.valid[0, 0].tolist() == [True, False]
+
+
+def test_percentile_is_taken_of_every_image_alone(tmp_path: Path) -> None:
+    """A microscope's gain differs from image to image; missing values must not shift the percentiles."""
+    adapter = sensor({**ONE, "nodata": -9999, "normalize": {"kind": "percentile", "low": 0, "high": 50}})
+    image = prepared(adapter, [[0, 10, 20, 30, 40, -9999]], tmp_path)
+    assert image.data[0, 0, :5].tolist() == pytest.approx([0, 0.5, 1, 1, 1])
+    assert not image.valid[0, 0, 5]
+    again = prepared(adapter, [[100, 300, 500, 700, 900, -9999]], tmp_path)
+    assert again.data[0, 0, :5].tolist() == pytest.approx([0, 0.5, 1, 1, 1])
+    assert prepared(adapter, [[7, 7]], tmp_path).data.tolist() == [[[0, 0]]]
+
+
+def test_a_fixed_range_and_a_stated_z_score_need_no_statistics(tmp_path: Path) -> None:
+    """The same value must reach the network whatever the training split was."""
+    from simmat.normalize import Statistics, fit_channels, normalize
+
+    adapter = sensor(
+        {**ONE, "plane": 0, "normalize": {"kind": "range", "low": 0, "high": 12**0.5}},
+        {**ONE, "name": "t", "plane": 1, "normalize": {"kind": "z-score", "mean": 10, "std": 2}},
+        {**ONE, "name": "u", "plane": 2},
+    )
+    image = prepared(adapter, np.array([[[0, 99.0]], [[14, 6]], [[5, 9]]]), tmp_path)
+    statistics = Statistics((7.0,) * 3, (2.0,) * 3, ((1.0,) * 3,) * 3, (9,) * 3)
+    fitted = fit_channels(image.channels, statistics, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1))
+    network = normalize(image, fitted)
+    assert network[:, 0, 0].tolist() == pytest.approx([-(3**0.5), 2, -1])
+    assert network[:, 0, 1].tolist() == pytest.approx([3**0.5, -2, 1])
+
+
+def test_defaults_hold_for_every_channel_that_says_nothing_else() -> None:
+    """Seven bands need not say seven times that they are reflectance."""
+    declaration = parse_declaration(
+        {
+            "format": 1,
+            "name": "bands",
+            "source": [{"files": "*.tif"}],
+            "defaults": {"quantity": "reflectance", "unit": "1", "scale": 1e-4},
+            "channel": [{"name": "red", "band": 4}, {"name": "qa", "band": 8, "scale": 1.0, "unit": "count"}],
+        },
+        "sensor.toml",
+    )
+    assert [(c.quantity, c.unit, c.scale) for c in declaration.channel] == [
+        ("reflectance", "1", 1e-4),
+        ("reflectance", "count", 1.0),
+    ]
+
+
+def test_all_problems_of_a_file_come_at_once(tmp_path: Path) -> None:
+    """One run, one list: file, table, key, what was got and what is allowed."""
+    said = refused(
+        """
+        format = 1
+        name = "My Sonar"
+        descripton = "x"
+        [[source]]
+        files = "*.exr"
+        [[channel]]
+        name = "echo"
+        quantity = "echo_strength"
+        unit = 3
+        wavelenght_um = 3
+        plane = -1
+        normalize = "rnage"
+        [[channel]]
+        name = "b"
+        unit = "1"
+        quantity = "x"
+        nodata = "zero"
+        valid_range = [1]
+        normalize = { kind = "db", off = "power" }
+        """,
+        tmp_path,
+    )
+    lines = said.splitlines()
+    assert lines[0] == f"{tmp_path}/sensor.toml: {len(lines) - 1} problems:"
+    for line in (
+        "  - name must be lower case letters, digits and single hyphens, got 'My Sonar'",
+        "  - source 1: files must end in one of .png .jpg .jpeg .tif .tiff .npy, got '*.exr'",
+        "  - channel 1 ('echo'): unit must be a valid string, got 3",
+        "  - channel 1 ('echo'): plane must be greater than or equal to 0, got -1",
+        "  - channel 1 ('echo'): normalize.kind must be one of z-score, percentile, range, log, db, got 'rnage'",
+        "  - channel 2 ('b'): nodata must be a valid number, got 'zero'",
+        "  - channel 2 ('b'): valid_range must be two numbers, [low, high], got [1]",
+        "  - channel 2 ('b'): normalize.of is missing",
+        "  - channel 2 ('b'): no key 'normalize.off'; did you mean 'of'? Keys: kind, of, floor",
+    ):
+        assert line in lines
+    assert "no key 'wavelenght_um'; did you mean 'wavelength_um'?" in said
+    assert "no key 'descripton'; did you mean 'description'?" in said
+
+
+def test_what_does_not_go_together_is_named() -> None:
+    """Each key alone is fine; together they contradict."""
+    two = [{"name": "a", "files": "*.png", "planes": 2}, {"name": "b", "files": "*.png"}]
+    with pytest.raises(ConfigError) as caught:
+        sensor(
+            {**ONE, "source": "a", "plane": 1, "band": 2},
+            {**ONE, "source": "c"},
+            {**ONE, "name": "x", "plane": 0},
+            {**ONE, "name": "y", "source": "a", "scale": 0.0, "valid_range": [3, 1]},
+            {**ONE, "name": "z", "source": "a", "plane": 2, "normalize": {"kind": "range", "low": 3, "high": 1}},
+            {**ONE, "name": "v", "source": "a", "plane": 0, "normalize": {"kind": "z-score", "mean": 3}},
+            {**ONE, "name": "w", "source": "b", "quantity": "srgb", "normalize": "log"},
+            source=two,
+        )
+    assert str(caught.value).splitlines()[1:] == [
+        "  - two channels are called 'echo'; names must differ",
+        "  - channel 1 ('echo'): plane = 1 (from 0) and band = 2 (from 1) exclude each other; give one",
+        "  - channel 2 ('echo'): source must be one of a, b, got 'c'",
+        "  - channel 3 ('x'): source is missing; there are a, b",
+        "  - channel 4 ('y'): plane or band is missing; several channels are of one file",
+        "  - channel 4 ('y'): scale must not be 0, got 0.0",
+        "  - channel 4 ('y'): valid_range must be [low, high] with low < high, got [3.0, 1.0]",
+        "  - channel 5 ('z'): takes plane 2 (from 0), but its source has planes = 2",
+        "  - channel 5 ('z'): normalize.low must be less than normalize.high, got 3 and 1",
+        "  - channel 6 ('v'): normalize: mean and std belong together; give both, or none to take those of the "
+        "training split",
+        "  - channel 7 ('w'): quantity 'srgb' keeps the foundation model's own statistics; leave normalize out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("format = ", "is not valid TOML: Invalid value"),
+        ("name = 'x'", "format is missing; write format = 1 in the first line"),
+        ("format = 2", "format must be 1, got 2; a newer SimMAT may read it"),
+        ("format = 1\nname = 'x'", "there is no [[source]]; at least one is needed"),
+        ("format = 1\nname = 'x'\nsource = 3", "source must be a table, written [[source]], got 3"),
+        ("format = 1\ndefaults = 3", "defaults must be a table, got 3"),
+        ("format = 1\nname = 'x'\nchannel = ['a']", "channel 1 must be a table, got 'a'"),
+        ("format = 1\n[defaults]\nscal = 3", "defaults: no key 'scal'; did you mean 'scale'?"),
+    ],
+)
+def test_a_file_that_is_no_description_says_why(text: str, said: str, tmp_path: Path) -> None:
+    """TOML has several ways to get the shape wrong."""
+    assert said in refused(text, tmp_path)
+
+
+def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    """A slip in a path is as easy as one in a name."""
+    (tmp_path / "sonar.toml").touch()
+    with pytest.raises(ConfigError, match=r"no sensor file .*sonr\.toml; did you mean .*sonar\.toml\?"):
+        read_sensor(tmp_path / "sonr.toml")
+
+
+def test_a_description_comes_back_whole_from_plain_values() -> None:
+    """This is how a bundle keeps it."""
+    declaration = sensor(
+        {**ONE, "plane": 0, "nodata": [1, 2], "valid_range": [0, 1], "normalize": {"kind": "db", "of": "power"}},
+        {**ONE, "name": "b", "band": 3, "wavelength_um": 0.8, "normalize": {"kind": "percentile", "low": 1}},
+    ).declaration
+    assert parse_declaration(declaration.model_dump(mode="json"), "bundle.json") == declaration

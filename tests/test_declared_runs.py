@@ -1,0 +1,179 @@
+"""`--modality ./sensor.toml` in every command, and a bundle that needs the file no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.bundle import load_bundle, read_bundle_spec
+from simmat.cli import run
+from simmat.errors import BundleError, ConfigError
+from simmat.sensor_names import modality_parts, with_absolute_files
+
+SENSOR = """
+format = 1
+name = "sonar"
+description = "echo strength"
+
+[[source]]
+files = "*.png"
+
+[[channel]]
+name = "echo"
+quantity = "echo_strength"
+unit = "count"
+normalize = { kind = "db", of = "amplitude", floor = 1 }
+"""
+QUICK = "--foundation sam_vit_tiny --image-size 64 --steps 2 --batch-size 2 --device cpu".split()
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user stands in their folder, beside their sensor.toml and their data."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.chdir(tmp_path)
+    Path("sensor.toml").write_text(SENSOR, encoding="utf-8")
+    gray_set(tmp_path / "data")
+
+
+def test_a_described_sensor_is_checked_trained_scored_and_used(capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole way without a line of code; after training, the bundle alone is enough, from anywhere."""
+    assert run(["data", "check", "data", "--modality", "./sensor.toml"]) == 0
+    assert "echo [dB]" in capsys.readouterr().out
+    assert run(["train", "--modality", "./sensor.toml", "--data", "data", "--out", "run", *QUICK]) == 0
+    Path("sensor.toml").unlink()
+    Path("elsewhere").mkdir()
+    shutil.copytree("run/bundle", "elsewhere/bundle")
+    os.chdir("elsewhere")
+    capsys.readouterr()
+    assert run(["bundle", "show", "bundle"]) == 0
+    assert "sonar: echo = *.png (db)" in capsys.readouterr().out
+    assert run(["eval", "bundle", "--data", "../data", "--split", "test", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tuned"]["objects"] == 4
+    assert run(["predict", "bundle", "../data/images/s0.png", "--point", "14,20", "--out", "out"]) == 0
+    assert Image.open("out/s0_mask.png").size == (56, 40)
+
+
+def test_the_bundle_holds_the_whole_description_and_reads_files_by_it() -> None:
+    """Scale, planes and normalization decide what the network sees; a bundle without them would be guesswork."""
+    training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry())
+    Path("sensor.toml").unlink()
+    bundle = load_bundle(Path("run/bundle"), registry())
+    assert bundle.spec.modality == "sonar"
+    assert [declaration.name for declaration in bundle.spec.described] == ["sonar"]
+    image = bundle.adapter.load({"sonar": Path("data/images/s0.png")})
+    stored = np.asarray(Image.open("data/images/s0.png"), dtype=np.float64)
+    seen = bundle.adapter.transform(image)
+    assert seen.data[0] == pytest.approx(20 * np.log10(np.maximum(stored, 1)), abs=1e-4)
+
+
+def test_it_joins_an_installed_sensor(capsys: pytest.CaptureFixture[str]) -> None:
+    """`rgb+./sensor.toml`: a camera beside a sensor nobody has a plugin for."""
+    for index in range(9):
+        for source in ("rgb", "sonar"):
+            Path(f"both/images/{source}").mkdir(parents=True, exist_ok=True)
+        plane = Image.open(f"data/images/s{index}.png")
+        plane.convert("RGB").save(f"both/images/rgb/s{index}.png")
+        plane.save(f"both/images/sonar/s{index}.png")
+    shutil.copytree("data/masks", "both/masks")
+    command = ["train", "--modality", "rgb+./sensor.toml", "--data", "both", "--regions", "instances", "--out", "run"]
+    assert run([*command, *QUICK]) == 0
+    spec = read_bundle_spec(Path("run/bundle"))
+    assert spec.modality == "rgb+sonar"
+    assert [channel.name for channel in spec.channels] == ["red", "green", "blue", "echo"]
+    Path("sensor.toml").unlink()
+    assert run(["eval", "run/bundle", "--data", "both", "--regions", "instances"]) == 0
+    capsys.readouterr()
+
+
+def test_a_run_is_resumed_from_another_folder_and_without_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path means the file it meant when training began; what the run wrote down is enough to go on."""
+    training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=2), registry())
+    text = Path("run/config.toml").read_text(encoding="utf-8")
+    assert f'modality = "{tmp_path}/sensor.toml"' in text
+    Path("run/config.toml").write_text(text.replace("steps = 2", "steps = 4"), encoding="utf-8")
+    Path("sensor.toml").unlink()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir("other")
+    training.resume(tmp_path / "run", registry())
+    assert read_bundle_spec(tmp_path / "run/bundle").modality == "sonar"
+
+
+def test_a_run_is_not_resumed_with_another_description() -> None:
+    """Half a run in decibel and half in counts would be neither."""
+    training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=2), registry())
+    Path("sensor.toml").write_text(SENSOR.replace('"amplitude"', '"power"'), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"sensor\.toml describes another sensor than the one this run began with"):
+        training.resume(Path("run"), registry())
+
+
+def test_a_damaged_description_in_a_bundle_is_refused() -> None:
+    """A bundle comes from strangers."""
+    training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=1), registry())
+    file = Path("run/bundle/bundle.json")
+    document = json.loads(file.read_text())
+    for change, said in (({"unit": 3}, "unit"), ({"scale": 0.0}, "scale must not be 0")):
+        channel = document["described"][0]["channel"][0]
+        damaged = {**document["described"][0], "channel": [{**channel, **change}]}
+        file.write_text(json.dumps({**document, "described": [damaged]}))
+        with pytest.raises(BundleError, match=rf"is damaged \(.*{said}"):
+            read_bundle_spec(Path("run/bundle"))
+
+
+def test_a_config_file_names_it_relative_to_itself() -> None:
+    """As all other paths in a config file."""
+    Path("conf").mkdir()
+    Path("sensor.toml").rename("conf/sensor.toml")
+    Path("conf/c.toml").write_text('modality = "rgb+sensor.toml"\ndata = "d"\nout = "o"\n', encoding="utf-8")
+    from simmat.config import load_config
+
+    assert load_config("conf/c.toml").modality == f"rgb+{Path('conf/sensor.toml').absolute()}"
+
+
+def test_the_list_of_a_sensor_file_says_where_it_is_from(capsys: pytest.CaptureFixture[str]) -> None:
+    """One looks at what one wrote before training on it."""
+    assert run(["modalities", "show", "rgb+./sensor.toml", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["from"][1] == "./sensor.toml"
+    assert [channel["name"] for channel in shown["channels"]] == ["red", "green", "blue", "echo"]
+
+
+def test_it_cannot_be_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    """A description of files says nothing of physics."""
+    assert run(["data", "simulate", "--modality", "sensor.toml", "--out", "sim", "--count", "3"]) == 2
+    assert "a sensor.toml describes files; write a plugin" in capsys.readouterr().err
+    assert not Path("sim").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("rgb + thermal", ("rgb", "thermal")),
+        ("rgb+./s.toml", ("rgb", "./s.toml")),
+        ("/data/c++/s.toml+rgb", ("/data/c++/s.toml", "rgb")),
+        ("rgb+", ("rgb", "")),
+        ("s.toml+d/t.TOML", ("s.toml", "d/t.TOML")),
+    ],
+)
+def test_names_and_paths_are_told_apart(text: str, parts: tuple[str, ...]) -> None:
+    """A "+" joins sensors and may stand in a folder's name."""
+    assert modality_parts(text) == parts
+
+
+def test_a_file_whose_path_has_a_plus_is_one_sensor(tmp_path: Path) -> None:
+    """Also relative, and before it is made absolute."""
+    (tmp_path / "c++").mkdir()
+    (tmp_path / "c++/s.toml").touch()
+    assert modality_parts("c++/s.toml") == ("c++/s.toml",)
+    assert with_absolute_files("c++/s.toml") == f"{tmp_path}/c++/s.toml"
+    assert with_absolute_files("rgb+thermal") == "rgb+thermal"
