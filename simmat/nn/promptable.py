@@ -19,8 +19,13 @@ FRESH = (r"backbone[.]neck[.].*", r"decoder[.].*")
 class FeatureMaps(Protocol):
     """A library's backbone in two steps; an nn.Module."""
 
-    widths: Sequence[int]
-    strides: Sequence[float]
+    @property
+    def widths(self) -> Sequence[int]:
+        """Channels of each map, finest first."""
+
+    @property
+    def strides(self) -> Sequence[float]:
+        """Stride of each map in input pixels; they double from map to map."""
 
     def embed(self, image: Tensor) -> Tensor:
         """Run the first layer: (B, 3, S, S) -> (B, D, S/k, S/k), see `simmat.foundation.Backbone`."""
@@ -68,6 +73,7 @@ class PromptableModel(nn.Module):
     Args:
         name: of its spec.
         body: the library's backbone; one with `first_layer` is open to the transfer layers that copy or replace it.
+            `gradient_checkpointing(on=True)` is the model's too, where the backbone has it.
         image_size: S.
         seed: of pyramid and decoder; torch's own state is left alone.
         dim: channels of the decoder, a multiple of 8 and of `heads`.
@@ -89,6 +95,8 @@ class PromptableModel(nn.Module):
         super().__init__()
         self.name = name
         self.image_size = image_size
+        if hasattr(body, "gradient_checkpointing"):
+            self.gradient_checkpointing = body.gradient_checkpointing
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             kind = ConvPromptableBackbone if hasattr(body, "first_layer") else PromptableBackbone

@@ -1,0 +1,21 @@
+"""The ViTs and hierarchical transformers of timm as `timm/NAME`. Imports neither torch nor timm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simmat.families import FoundationFamily
+from simmat.hookspecs import hookimpl
+
+TIMM = FoundationFamily(
+    name="timm",
+    description="timm's ViTs (DINOv2, DINOv3, MAE, CLIP, EVA, SAM's encoder) and hierarchies (Swin, Hiera)",
+    models="simmat_plugin_timm.specs:models",
+    spec="simmat_plugin_timm.specs:spec",
+)
+
+
+@hookimpl
+def simmat_foundation_families() -> Iterable[FoundationFamily]:
+    """Bring timm."""
+    return (TIMM,)

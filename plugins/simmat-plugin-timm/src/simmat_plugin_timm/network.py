@@ -1,0 +1,136 @@
+"""timm's networks as they come: built, filled with weights, stripped of what a backbone does not need."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import resample_abs_pos_embed  # type: ignore[attr-defined]
+from torch import Tensor, nn
+
+from simmat.errors import SpecError, WeightsError
+from simmat_plugin_timm.architectures import Architecture, architecture_of
+
+State = dict[str, Tensor]
+
+
+def bare_network(model: str, **model_args: Any) -> nn.Module:
+    """Build a network of timm without memory for its weights, to look at its layers."""
+    with torch.device("meta"):
+        return _stripped(timm.create_model(model, num_classes=0, **model_args), _known(model))
+
+
+def random_network(model: str, image_size: int, seed: int, **model_args: Any) -> nn.Module:
+    """Build a network for S×S input with timm's own random weights; torch's own state is left alone."""
+    architecture = _known(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = timm.create_model(model, num_classes=0, **_sized(architecture, image_size), **model_args)
+    return _stripped(network, architecture)
+
+
+def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any) -> nn.Module:
+    """Build a network for S×S input with the weights of a file, brought to that size by timm.
+
+    Raises:
+        WeightsError: the file is damaged, holds more than tensors, or those of another model.
+    """
+    architecture, state = _known(model), read_state(weights)
+    classifier = timm.models.get_pretrained_cfg_value(model, "classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else classifier
+    state = {name: tensor for name, tensor in state.items() if name.rpartition(".")[0] not in heads}
+    if architecture.module == "hiera":
+        state = _hiera_positions(state, image_size)
+    # Without a classifier to adapt, timm loads strictly: what is missing is an error, not random.
+    arguments = {**_sized(architecture, image_size), **model_args}
+    overlay = {"state_dict": state, "classifier": None}
+    try:
+        network = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay, **arguments)
+    except (RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError) as error:
+        raise WeightsError(f"{weights} does not fit timm/{model}: {_short(error)}") from error
+    for name in ("pretrained_cfg", "default_cfg"):
+        getattr(network, name, {}).pop("state_dict", None)  # else a second copy of the weights lives on
+    return _stripped(network, architecture)
+
+
+def read_state(weights: Path) -> State:
+    """Read a file of tensors by name, as timm reads it, without running code.
+
+    Raises:
+        WeightsError: the file is damaged, holds more than tensors, or none.
+    """
+    try:
+        state = timm.models.load_state_dict(str(weights), weights_only=True)
+    except Exception as error:  # whatever a strange file makes of three readers
+        raise WeightsError(
+            f"{weights} is damaged, or no weight file that can be read without running code "
+            f"({type(error).__name__}: {_short(error)}); give the .safetensors or .bin file as timm publishes it"
+        ) from error
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{weights} holds no plain table of tensors by name; give a state dict")
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def first_convolution(network: nn.Module, model: str) -> nn.Conv2d:
+    """Return the patch embedding's convolution.
+
+    Raises:
+        SpecError: the model begins with something else.
+    """
+    layer = getattr(getattr(network, "patch_embed", None), "proj", None)
+    if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.in_channels != 3:
+        raise SpecError(f"timm/{model} does not begin with one plain convolution of three planes, so it is not taken")
+    return layer
+
+
+def level_table(network: nn.Module, architecture: Architecture) -> tuple[list[int], list[int]]:
+    """Return the widths and the strides of the levels a network gives, finest first."""
+    table = list(network.feature_info)  # type: ignore[arg-type]
+    levels = table if architecture.every_level else table[-1:]
+    widths = [level["num_chs_norm" if architecture.final_norm and "num_chs_norm" in level else "num_chs"]
+              for level in levels]  # fmt: skip
+    return widths, [level["reduction"] for level in levels]
+
+
+def _known(model: str) -> Architecture:
+    architecture = architecture_of(model)
+    if architecture is None:
+        raise SpecError(f"timm/{model} is none of the models that are taken here")
+    return architecture
+
+
+def _sized(architecture: Architecture, image_size: int) -> dict[str, Any]:
+    return {"img_size": image_size} if architecture.sized else {}
+
+
+def _stripped(network: nn.Module, architecture: Architecture) -> nn.Module:
+    """Remove head and pooling, whose weights would never see a gradient."""
+    last = {} if architecture.every_level else {"indices": 1}
+    if architecture.every_level:
+        last = {"indices": list(range(len(network.feature_info)))}  # type: ignore[arg-type,dict-item]
+    network.prune_intermediate_layers(**last, prune_norm=False, prune_head=True)  # type: ignore[operator]
+    for module in network.modules():
+        if hasattr(module, "qkv_bias_separate"):
+            # Run the layer qkv itself, to which a tuner adds, and not its weights alone.
+            setattr(module, "qkv_bias_separate", True)  # noqa: B010 - typed as Tensor | Module otherwise
+    return network
+
+
+def _hiera_positions(state: State, image_size: int) -> State:
+    """Bring Hiera's position embedding (1, n², D) to the input size; timm leaves it as it is."""
+    position = state.get("pos_embed")
+    side = image_size // 4
+    if position is None or position.ndim != 3 or position.shape[1] == side * side:
+        return state
+    resized = resample_abs_pos_embed(position, new_size=[side, side], num_prefix_tokens=0)
+    return {**state, "pos_embed": resized}
+
+
+def _short(error: Exception) -> str:
+    """Return what an error says, without torch's heading and the names behind the first few."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("Error(s) in loading")] or [type(error).__name__]
+    return "; ".join(re.sub(r"((?:\"[^\"]*\", ){3}).*", r"\1…", line) for line in lines[:3])

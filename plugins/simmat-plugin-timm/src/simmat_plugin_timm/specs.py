@@ -1,0 +1,110 @@
+"""The models of timm as specs: what timm's registry says of them, and what a network without memory shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import timm
+from timm.models import PretrainedCfg
+
+from simmat.errors import SpecError
+from simmat.foundation import FoundationSpec, WeightFile
+from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of
+from simmat_plugin_timm.network import bare_network, first_convolution, level_table
+from simmat_plugin_timm.targets import targets_of
+
+PREFIX = "timm/"
+DECODER = {"dim": 256, "heads": 8, "hidden": 2048}
+"""Options of the decoder put behind it, those of Segment Anything's."""
+
+
+def models() -> dict[str, str]:
+    """Return the name of every model that can be taken -> one line about it, with all its published weights."""
+    lines: dict[str, str] = {}
+    for architecture in ARCHITECTURES:
+        for name in timm.list_models(module=architecture.module):
+            if not _is_image_model(name):
+                continue
+            for variant in [name, *(n for n in timm.list_pretrained(f"{name}.*") if n.startswith(f"{name}."))]:
+                lines[variant] = _line(variant, architecture)
+    return lines
+
+
+@cache
+def spec(model: str) -> FoundationSpec | None:
+    """Return the spec of `timm/MODEL`; None where timm has no such model or weights.
+
+    Raises:
+        SpecError: timm has it, but it is none that can be taken here.
+    """
+    bare = model.partition(".")[0]
+    if not timm.is_model(bare):
+        return None
+    architecture = architecture_of(bare)
+    if architecture is None or not _is_image_model(bare):
+        raise SpecError(
+            f"{PREFIX}{model} is a model of timm, but none of those that are taken here: "
+            f"{', '.join(a.title for a in ARCHITECTURES)}; `simmat foundations list timm/` shows them"
+        )
+    facts = _facts(model)
+    if facts is None:  # the model is there, weights of this tag are not
+        return None
+    network = bare_network(model)
+    first_convolution(network, model)  # refuse here what could not be built
+    _, strides = level_table(network, architecture)
+    million = sum(p.numel() for p in network.parameters()) / 1e6
+    return FoundationSpec(
+        name=PREFIX + model,
+        description=f"{architecture.title} of timm ({million:.0f} M parameters) with an untrained prompt decoder",
+        build="simmat_plugin_timm.build:build_timm",
+        image_size=min(facts.input_size[1:]),
+        size_multiple=int(max(strides)),
+        pixel_mean=_on_bytes(facts.mean),
+        pixel_std=_on_bytes(facts.std),
+        targets=targets_of(network, architecture),
+        weights=_weights(model, facts),
+        promptable=False,
+        licence=facts.license or "",
+        options={"model": model, "model_args": {}, **DECODER},
+    )
+
+
+def _is_image_model(name: str) -> bool:
+    """False for what takes no plain RGB image, as some of timm's ViTs do."""
+    facts = _facts(name)
+    return facts is not None and facts.input_size[0] == 3 and facts.first_conv == "patch_embed.proj"
+
+
+def _facts(name: str) -> PretrainedCfg | None:
+    """Return what timm's registry says of a model; None where it has no weights of that tag."""
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        return None
+
+
+def _line(name: str, architecture: Architecture) -> str:
+    facts = _facts(name) or PretrainedCfg()
+    known = "weights to fetch" if facts.hf_hub_id else "no published weights"
+    licence = f", {facts.license}" if facts.license else ""
+    return f"{architecture.title}, {min(facts.input_size[1:])} px, {known}{licence}"
+
+
+def _on_bytes(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (255.0 * value for value in values)
+    return red, green, blue
+
+
+def _weights(model: str, facts: PretrainedCfg) -> WeightFile:
+    """Say where timm itself looks: the Hub, for the safetensors file first."""
+    given = facts.hf_hub_filename or "pytorch_model.bin"
+    safe = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+    first = safe.get(given, given.removesuffix(".bin") + ".safetensors" if given.endswith(".bin") else given)
+    return WeightFile(
+        filename=first,
+        sha256="",
+        licence=facts.license or "",
+        hub=facts.hf_hub_id or "",
+        alternatives=() if first == given else (given,),
+    )

@@ -1,0 +1,209 @@
+"""Every tuner and transfer layer of the core on every family: it works, or it is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from simmat.builtin.transfer import TRANSFER_LAYERS
+from simmat.builtin.tuners import TUNERS
+from simmat.errors import ConfigError
+from simmat.foundation import PromptBatch, resolve
+from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.nn.memory import PrefixTokens, PromptTokens
+from simmat.nn.promptable import PromptableModel
+from simmat.nn.tuners import set_train_mode
+from simmat.types import Channel
+
+TUNER = {spec.name: spec for spec in TUNERS}
+TRANSFER = {spec.name: spec for spec in TRANSFER_LAYERS}
+SMALL = {
+    "lora": {"rank": 2},
+    "conv-lora": {"rank": 2},
+    "adapter": {"width": 4},
+    "prompt": {"tokens": 3},
+    "prefix": {"tokens": 3},
+}
+REFUSES = {
+    "prompt": {"BEiT v2", "Swin", "Swin V2", "Hiera", "Hiera with absolute windows"},
+    "prefix": {"BEiT v2", "Swin", "Swin V2", "Hiera", "Hiera with absolute windows"},
+}
+
+
+def network(family: Any, tuner: str, transfer: str = "zeroshot") -> SimMAT:
+    """Build a family's tiny model for three channels."""
+    return assemble(
+        ModelPlan(
+            foundation=family.spec,
+            transfer=TRANSFER[transfer],
+            tuner=TUNER[tuner],
+            channels=tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(3)),
+            zero_shot=np.eye(3, dtype=np.float32),
+            image_size=family.size,
+            weights=None,
+            seed=0,
+            tune_options=SMALL.get(tuner, {}),
+        )
+    )
+
+
+def answer(model: SimMAT, size: int) -> Tensor:
+    """Return logits and IoU of two images, one of them half padding."""
+    content = torch.ones(2, size, size, dtype=torch.bool)
+    content[1, size // 2 :] = False
+    planes = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1)) * content[:, None]
+    prompts = PromptBatch(torch.tensor([0, 1]), torch.full((2, 1, 2), 20.0), torch.ones(2, 1, dtype=torch.int64))
+    prediction = model(planes, content, prompts)
+    return torch.cat([prediction.logits.flatten(1), prediction.iou], 1)
+
+
+def refused(tuner: str, title: str) -> bool:
+    """Say whether a family cannot take a tuner; SAM's encoder alone has layers that see the grid."""
+    return title != "SAM's encoder" if tuner == "conv-lora" else title in REFUSES.get(tuner, ())
+
+
+def title_of(request: pytest.FixtureRequest) -> str:
+    return str(request.node.callspec.params["family"])
+
+
+@pytest.mark.parametrize("tuner", TUNER)
+def test_what_trains_gets_a_gradient_and_what_is_frozen_none(
+    tuner: str, family: Any, request: pytest.FixtureRequest
+) -> None:
+    """Head, pooling and unused norms would be dead weights; a layer run by its weights alone would leave LoRA dead."""
+    if refused(tuner, title_of(request)):
+        with pytest.raises(ConfigError, match=f"'timm/{family.model}' names no .*--tune"):
+            network(family, tuner)
+        return
+    model = network(family, tuner)
+    set_train_mode(model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # of dropout
+        for _ in range(2):
+            optimiser.zero_grad()
+            answer(model, family.size).square().mean().backward()
+            optimiser.step()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.requires_grad or torch.equal(parameter, before[name]), name
+    moved = {name.split(".")[2] for name, p in model.named_parameters() if p.requires_grad if ".backbone." in name}
+    assert moved == ({"neck"} if tuner in ("frozen", "decoder") else {"neck", "body"})
+
+
+def awake(family: Any, tuner: str) -> PromptableModel:
+    """Return a tuned model whose layer scales and last norms are not at zero, as they are before pretraining."""
+    model, drawn = family.ours(), torch.Generator().manual_seed(3)
+    for parameter in model.requires_grad_(False).parameters():
+        parameter.add_(0.3 * torch.randn(parameter.shape, generator=drawn))
+    spec = TUNER[tuner]
+    options = {**spec.options, **SMALL.get(tuner, {})}
+    resolve(spec.apply)(model, targets=family.spec.targets, generator=torch.Generator().manual_seed(0), **options)
+    return model
+
+
+@pytest.mark.parametrize("tuner", ["lora", "conv-lora", "adapter", "linear"])
+@torch.no_grad()
+def test_a_tuned_model_starts_as_the_untouched_one_and_then_differs(
+    tuner: str, family: Any, request: pytest.FixtureRequest
+) -> None:
+    """Low-rank updates and adapters begin at zero, and are really in the way through."""
+    if refused(tuner, title_of(request)):
+        pytest.skip("refused, see above")
+    tuned, plain = awake(family, tuner), awake(family, "frozen")
+    untouched, started = (m.backbone.encode(m.backbone.embed(family.image())).levels[-1] for m in (plain, tuned))
+    torch.testing.assert_close(started, untouched, atol=1e-4, rtol=1e-4)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    moved = tuned.backbone.encode(tuned.backbone.embed(family.image())).levels[-1]
+    assert (moved - untouched).abs().mean() > 0.01 * untouched.abs().mean()
+
+
+@pytest.mark.parametrize("transfer", ["first-conv", "baseline-a", "baseline-b", "simcmf", "channel-attention"])
+@pytest.mark.parametrize("title", ["DINOv2", "Swin", "Hiera"])
+def test_transfer_layers_copy_or_replace_the_first_layer(title: str, transfer: str, make_family: Any) -> None:
+    """Hiera's overlaps and pads, DINOv2's patch is 14: all unlike SAM's."""
+    family = make_family(title)
+    model = network(family, "full", transfer)
+    answer(model, family.size).square().mean().backward()
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+
+
+ATTENTIVE = ["ViT", "DINOv2 with registers", "DINOv3", "EVA", "EVA-02", "EVA-02, unfused", "ViT with rope"]
+
+
+class Nothing(nn.Module):
+    """A memory of no tokens: the way through is ours, the answer must be timm's."""
+
+    def __init__(self, kind: str, width: int) -> None:
+        super().__init__()
+        self.kind, self.width = kind, width
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return torch.zeros(0, self.width), torch.zeros(0, self.width)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+@pytest.mark.parametrize("title", [*ATTENTIVE, "SAM's encoder"])
+@torch.no_grad()
+def test_attention_with_an_empty_memory_is_timms_own(title: str, kind: str, make_family: Any) -> None:
+    """Projections, norms, rotary positions and biases are all in it."""
+    family = make_family(title)
+    model, theirs = family.ours(), family.theirs()
+    body = model.backbone.body
+    for block in body.model.blocks:
+        block.attn.memory = Nothing(kind, block.attn.width)
+    expected = theirs.forward_intermediates(family.image(), indices=1, norm=True, intermediates_only=True)[-1]
+    torch.testing.assert_close(body.maps(body.embed(family.image()))[-1], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+@pytest.mark.parametrize("title", ["ViT", "DINOv3", "EVA-02", "SAM's encoder"])
+@torch.no_grad()
+def test_what_joins_is_attended_to_without_a_position(title: str, kind: str, make_family: Any) -> None:
+    """Head by head and by hand, from the answer of the same attention to tokens alone."""
+    family = make_family(title)
+    attention = family.ours().backbone.body.model.blocks[1].attn
+    drawn = torch.Generator().manual_seed(4)
+    memory = torch.randn(2, 5, attention.width, generator=drawn)
+    on_grid = title == "SAM's encoder"
+    x = torch.randn(1, 3, 3, attention.width, generator=drawn)
+    x = x if on_grid else x.flatten(1, 2)
+    attention.memory = PromptTokens(memory[0], 0.0) if kind == "prompt" else PrefixTokens(*memory)
+    attended = attention(x).reshape(9, -1)
+    attention.memory = None
+    layer = attention.qkv(x).reshape(9, -1)
+    bias = getattr(attention, "q_bias", None)
+    shift = torch.cat([attention.q_bias, attention.k_bias, attention.v_bias]) if bias is not None else 0.0
+    q, k, v = (layer + shift).chunk(3, -1)
+    joined = (attention.qkv(memory[0]) + shift).chunk(3, -1)[1:] if kind == "prompt" else memory
+    heads = []
+    for head in range(attention.num_heads):
+        part = slice(head * attention.head_dim, (head + 1) * attention.head_dim)
+        own = q[:, part] @ k[:, part].T
+        more = q[:, part] @ joined[0][:, part].T
+        logits = torch.cat([own, more], 1) * attention.scale
+        if on_grid:
+            logits[:, :9] += attention._positions(q.unflatten(-1, (2, -1)).transpose(0, 1)[None], 3, 3)[0, head]
+        heads.append(logits.softmax(-1) @ torch.cat([v[:, part], joined[1][:, part]]))
+    torch.testing.assert_close(attended, attention.proj(torch.cat(heads, -1)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("title", ["ViT", "DINOv3", "Swin", "Hiera", "SAM's encoder"])
+def test_gradient_checkpointing_changes_no_gradient(title: str, make_family: Any) -> None:
+    """Blocks are computed again on the way back, from features that were handed in."""
+    family = make_family(title)
+    gradients = []
+    for on in (False, True):
+        model = network(family, "full")
+        model.foundation.gradient_checkpointing(on)
+        answer(model, family.size).square().mean().backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    torch.testing.assert_close(*gradients)
