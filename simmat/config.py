@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import tomli_w
@@ -31,6 +32,25 @@ DEFAULT_FOUNDATION = "lite"
 _PATHS = ("data", "out", "checkpoint")
 _TABLES = {"mat_options": "mat", "tune_options": "tune"}
 _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("train_images", "train_share"))
+
+COMPAT_TRAINING: Mapping[str, Any] = MappingProxyType(
+    {
+        "epochs": 51,
+        "batch_size": 4,
+        "prompts_per_image": 1,
+        "clicks": "random",
+        "box_fraction": 0.0,
+        "corrections": 0,
+        "augment": False,
+        "aspect": "squash",
+        "loss": "bce",
+        "weight_decay": 0.0,
+        "schedule": "halving",
+        "warmup_steps": 0,
+        "grad_clip": 0.0,
+    }
+)
+"""What protocol simmat-compat trains with where nothing else is said: the paper's released code (arXiv 2409.08083)."""
 
 RegionRule = Literal["instances", "classes", "components"]
 ZeroMeans = Literal["none", "background", "unlabelled"]
@@ -144,12 +164,18 @@ class TrainConfig(BaseModel):
         None, gt=0, le=1, description="Train on this part of the images, drawn by the seed; a smaller part lies within."
     )
 
+    protocol: Literal["one-click", "simmat-compat"] = Field(
+        "one-click", description="Protocol of validation; simmat-compat also trains as the paper's released code does."
+    )
     steps: int | None = Field(None, ge=1, description=f"Optimiser steps; {DEFAULT_STEPS} where no epochs are given.")
     epochs: int | None = Field(None, ge=1, description="Passes over the training split, instead of steps.")
     image_size: int | None = Field(None, ge=1, description="Square input size in pixels; native by default.")
     aspect: Literal["keep", "squash"] = Field("keep", description="Pad to a square, or squash into one.")
     batch_size: int = Field(4, ge=1, description="Images a step, over all processes.")
     prompts_per_image: int = Field(4, ge=1, description="Regions asked about in each image.")
+    clicks: Literal["mixed", "random"] = Field(
+        "mixed", description="First clicks: half at the region's centre and half anywhere on it, or all anywhere."
+    )
     box_fraction: float = Field(0.2, ge=0, le=1, description="Part of the steps that ask with boxes, not clicks.")
     corrections: int = Field(1, ge=0, le=4, description="Clicks on an error that follow the first answer of a step.")
     augment: bool = Field(True, description="Random flips, turns and scales of training images.")
@@ -158,7 +184,9 @@ class TrainConfig(BaseModel):
     loss: Literal["focal", "bce"] = Field("focal", description="Mask loss beside dice.")
     lr: float | None = Field(None, gt=0, description="Peak learning rate; the tuner's own by default.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on weights that are matrices.")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="Learning rate after warm-up.")
+    schedule: Literal["cosine", "constant", "halving"] = Field(
+        "cosine", description="Learning rate after warm-up; halving halves it every 10 epochs."
+    )
     warmup_steps: int | None = Field(None, ge=0, description="Linear warm-up; by default 5 % of steps, at most 100.")
     grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 does not clip.")
     grad_accumulation: int = Field(1, ge=1, description="Parts a batch is computed in, to save memory.")
@@ -180,6 +208,9 @@ class TrainConfig(BaseModel):
         if not isinstance(values, Mapping):
             return values
         filled = dict(values)
+        if filled.get("protocol") == "simmat-compat":
+            length = {"epochs"} if filled.get("steps") is not None else set()
+            filled |= {k: v for k, v in COMPAT_TRAINING.items() if filled.get(k) is None and k not in length}
         if filled.get("steps") is None and filled.get("epochs") is None:
             filled["steps"] = DEFAULT_STEPS
         if filled.get("from_scratch") is True:

@@ -26,7 +26,7 @@ from simmat.bench.cells import FORMAT, CellFolder, read_json
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, load_config
 from simmat.errors import OutputError, SimMATError
-from simmat.evaluation import evaluate, evaluate_bundle
+from simmat.evaluation import evaluate, evaluate_bundle, find_protocol
 from simmat.files import atomic_write_json, recover_folder, remove_temporary
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
@@ -149,7 +149,8 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
 def _test(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[str, Any]:
     device = pick_device(config.device)
     bundle = load_bundle(folder.run / "bundle", registry, checkpoint=config.checkpoint, device=device)
-    tuned, _ = evaluate_bundle(bundle, config.data, "test", overrides=config.card_overrides())
+    protocol = find_protocol(config.protocol)
+    tuned, _ = evaluate_bundle(bundle, config.data, "test", overrides=config.card_overrides(), protocol=protocol)
     return tuned.summary()
 
 
@@ -158,7 +159,8 @@ def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
     setup = prepare(config, registry, Watcher())
     model = assemble(setup.plan)
     device = pick_device(config.device)
-    scores = evaluate(model.to(device), setup.pipeline, setup.dataset, setup.val)
+    protocol = find_protocol(config.protocol)
+    scores = evaluate(model.to(device), setup.pipeline, setup.dataset, setup.val, protocol=protocol)
     print(f"zero-shot: validation mIoU {scores.summary()['miou_object']:.4f}", flush=True)
     return {
         "diverged": "",
@@ -177,7 +179,8 @@ def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
 def _test_zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
     setup: Setup = prepare(config, registry, Watcher())
     model = assemble(setup.plan).to(pick_device(config.device))
-    return evaluate(model, setup.pipeline, setup.dataset, setup.dataset.split("test")).summary()
+    samples, protocol = setup.dataset.split("test"), find_protocol(config.protocol)
+    return evaluate(model, setup.pipeline, setup.dataset, samples, protocol=protocol).summary()
 
 
 def _circumstances(device: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,7 @@ class TrainingItems(TorchDataset[Batch]):
         pipeline: image -> network input.
         augmentation: applied in physical units.
         prompts: P, prompts an image; regions are drawn again where an image has fewer.
+        clicks: "mixed" puts half of the first clicks at a region's centre, "random" all anywhere on it.
         batch_size: images of one optimiser step, over all processes.
         seed: of the whole run.
     """
@@ -76,6 +77,7 @@ class TrainingItems(TorchDataset[Batch]):
     prompts: int
     batch_size: int
     seed: int
+    clicks: Literal["mixed", "random"] = "mixed"
 
     def __getitem__(self, position: int) -> Batch:
         """Return one item without its batch dimension."""
@@ -90,7 +92,7 @@ class TrainingItems(TorchDataset[Batch]):
             # Augmentation hid them all: a shape is needed, but nothing of this image counts.
             regions, ignore = label.regions, torch.ones_like(ignore)
         targets = self._targets(regions, label.size_hw, prepared.frame, rng)
-        points = np.stack([_click(target, rng) for target in targets])
+        points = np.stack([_click(target, self.clicks, rng) for target in targets])
         size_hw = (self.pipeline.size, self.pipeline.size)
         boxes = np.stack([jitter_box(tight_box(target), size_hw, rng) for target in targets])
         return Batch(
@@ -139,9 +141,9 @@ def _resized(masks: npt.NDArray[np.bool_], frame: Frame) -> Tensor:
     return resize_planes(planes, torch.ones_like(planes, dtype=torch.bool), frame)
 
 
-def _click(target: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:
-    """Half of the clicks lie where a person aims, at the region's centre, half anywhere on it."""
-    return center_click(target) if rng.random() < 0.5 else random_click(target, rng)
+def _click(target: npt.NDArray[np.bool_], clicks: str, rng: np.random.Generator) -> tuple[float, float]:
+    """Half of the mixed clicks lie where a person aims, at the region's centre, half anywhere on it."""
+    return center_click(target) if clicks == "mixed" and rng.random() < 0.5 else random_click(target, rng)
 
 
 def sample_at(position: int, count: int, seed: int) -> int:
@@ -171,7 +173,7 @@ def trainable_samples(dataset: Dataset, samples: Sequence[Sample]) -> tuple[Samp
         raise DataError(all_problems(f"{dataset.root}: training samples that cannot be used:", problems))
     if not kept:
         raise DataError(
-            f"{dataset.root}: no training sample has a region of at least {dataset.card.min_region} px "
+            f"{dataset.root}: no training sample has a region of at least {dataset.card.smallest} "
             "with a valid pixel in its image; check the masks, --regions, --min-region and --nodata"
         )
     return tuple(kept)

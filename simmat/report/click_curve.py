@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from simmat.errors import DataError
 from simmat.report.plot_style import DARK, LIGHT, new_figure, picture_kind, save_figure, style_axes
@@ -56,7 +55,7 @@ def plot_click_curve(
     most = max(len(curve) for curve in curves.values())
     axes.set_ylim(0, 1)
     axes.set_xlim(0.5, most + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+    axes.set_xticks(sorted({1, *range(_tick_step(most), most + 1, _tick_step(most))}))
     axes.set_xlabel("clicks", color=colours["faint"])
     style_axes(axes, colours)
     return save_figure(figure, out, kind)
@@ -79,6 +78,10 @@ def _draw(axes: Axes, curves: Mapping[str, Sequence[float]], colours: Mapping[st
             color=colour,
             annotation_clip=False,
         )
+
+
+def _tick_step(most: int) -> int:
+    return 1 if most <= 10 else 5 if most <= 50 else 10
 
 
 def _apart(heights: Sequence[float]) -> list[float]:

@@ -23,7 +23,7 @@ from simmat.bundle import BundleSpec, check_bundle, load_tensors, trained_tensor
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, collate
 from simmat.errors import ConfigError, SimMATError
-from simmat.evaluation import Scores, evaluate
+from simmat.evaluation import evaluate, find_protocol, merge_scores
 from simmat.files import atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
 from simmat.nn.device import pick_device
@@ -34,7 +34,7 @@ from simmat.training.memory import estimate_bytes
 from simmat.training.pictures import draw_run
 from simmat.training.run_folder import RunFolder
 from simmat.training.schedule import build_optimizer, learning_rate
-from simmat.training.setup import Setup, prepare
+from simmat.training.setup import prepare
 from simmat.training.state import RunState, load_optimizer_tensors, load_state, optimizer_tensors, save_state
 from simmat.training.step import Asking, TrainingStep
 from simmat.training.watch import RunPlan, Watcher
@@ -171,7 +171,12 @@ class _Run:
     def _one_step(self, batches: Iterator[Batch]) -> None:
         config = self.config
         rate = learning_rate(
-            self.done, peak=self._peak(), steps=self.setup.steps, warmup=self.setup.warmup, schedule=config.schedule
+            self.done,
+            peak=self._peak(),
+            steps=self.setup.steps,
+            warmup=self.setup.warmup,
+            schedule=config.schedule,
+            epoch=self.done * config.batch_size // len(self.setup.train),
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -219,8 +224,10 @@ class _Run:
             self.setup.val[rank::count],
             progress=self.watcher.advanced,
             allow_empty=count > 1,
+            protocol=find_protocol(self.config.protocol),
         )
-        scores = _merged(gather_object([own]) if count > 1 else [own], self.setup)
+        parts = gather_object([own]) if count > 1 else [own]
+        scores = merge_scores(parts, (sample.id for sample in self.setup.val))
         summary = scores.summary()
         better = not self.best or summary["miou_object"] > self.best["miou"]
         self._log({"kind": "val", "step": self.done, **{k: v for k, v in summary.items() if k != "iou_by_class"}})
@@ -298,13 +305,6 @@ def _accelerator(config: TrainConfig) -> Accelerator:
             f"{config.grad_accumulation} x {accelerator.num_processes} processes, so that each gets as many images"
         )
     return accelerator
-
-
-def _merged(parts: list[Scores], setup: Setup) -> Scores:
-    """Join the processes' scores in the order of the data set; no sample was given to two of them."""
-    order = {sample.id: index for index, sample in enumerate(setup.val)}
-    objects = sorted((o for part in parts for o in part.objects), key=lambda o: (order[o.sample], o.region))
-    return Scores(tuple(objects), tuple(name for part in parts for name in part.without_region))
 
 
 def _seed(*parts: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from simmat.data.clicks import center_click
 from simmat.evaluation import ObjectScore, Scores
 from simmat.files import atomic_path
 from simmat.model import SimMAT
@@ -47,6 +46,6 @@ def _row(model: SimMAT, setup: Setup, score: ObjectScore) -> SheetRow:
     image = setup.dataset.image(sample)
     label = setup.dataset.label(sample, image)
     truth = label.regions[score.region].mask(label.size_hw)
-    prompt = Prompt.points([center_click(truth)])
+    prompt = Prompt.points([score.click_xy])
     prediction = segment(model, setup.pipeline, image, prompt)
     return SheetRow(sample.id, image, truth, prompt, prediction.mask, score.iou)

@@ -8,15 +8,29 @@ from typing import Literal
 import torch
 from torch import nn
 
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "constant", "halving"]
+
+HALVING_EPOCHS = 10
+"""Epochs between two halvings, as the paper's released code has it."""
 
 
-def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: Schedule) -> float:
-    """Return the learning rate of step `step` (from 0): linear warm-up, then cosine to 1 % of the peak or constant."""
+def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: Schedule, epoch: int = 0) -> float:
+    """Return the learning rate of a step: linear warm-up, then what the schedule says.
+
+    Args:
+        step: from 0.
+        peak: the largest.
+        steps: of the run.
+        warmup: steps of it.
+        schedule: "cosine" falls to 1 % of the peak, "constant" stays, "halving" halves every `HALVING_EPOCHS` epochs.
+        epoch: passes over the training split done before this step.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
     if schedule == "constant":
         return peak
+    if schedule == "halving":
+        return peak * float(0.5 ** (epoch // HALVING_EPOCHS))
     progress = (step - warmup) / max(steps - warmup, 1)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 

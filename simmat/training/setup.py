@@ -74,6 +74,7 @@ class Setup:
             pipeline=self.pipeline,
             augmentation=Augmentation() if self.config.augment else Augmentation.none(),
             prompts=self.config.prompts_per_image,
+            clicks=self.config.clicks,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
         )
