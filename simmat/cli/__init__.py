@@ -30,7 +30,7 @@ COMMANDS = {
     "data": ("simmat.cli.data", "Check a data set before training on it, or simulate one."),
     "modalities": ("simmat.cli.modalities", "List the sensors that can be used, and show one."),
     "foundations": ("simmat.cli.foundations", "List foundation models, and fetch their weights."),
-    "plugins": ("simmat.cli.plugins", "List plugins: what each gives, what failed and why."),
+    "plugins": ("simmat.cli.plugins", "List plugins, install them, and start one of your own."),
     "bundle": ("simmat.cli.bundle", "Show what a bundle holds."),
 }
 """Command -> the module whose `command` it is, and its line in the help."""

@@ -8,6 +8,8 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import json_option, print_json, print_table
+from simmat.cli.plugins_install import install, uninstall
+from simmat.cli.plugins_new import command as new
 from simmat.plugins import PluginReport, Registry, load_plugins
 
 _PLURAL = {
@@ -21,7 +23,11 @@ _PLURAL = {
 
 @click.group(cls=Group)
 def command() -> None:
-    """List plugins: what each gives, what failed and why."""
+    """List plugins, install them, and start one of your own."""
+
+
+for subcommand in (new, install, uninstall):
+    command.add_command(subcommand)
 
 
 @command.command("list")

@@ -1,0 +1,32 @@
+"""`simmat plugins new`: start a sensor plugin."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from simmat.plugins import load_plugins
+
+
+@click.command("new")
+@click.argument("name")
+@click.option("--path", type=click.Path(path_type=Path), default=Path(), help="Folder to make it in; here by default.")
+def command(name: str, path: Path) -> None:
+    """Make the package simmat-plugin-NAME: a sensor of one plane, its README and its tests.
+
+    It passes its own checks and tests at once; then make it read your sensor's files.
+    """
+    from simmat.scaffold import check_name, make_plugin
+
+    check_name(name, load_plugins())
+    made = make_plugin(name, path)
+    click.echo(f"made {made}:")
+    for file in sorted(file for file in made.rglob("*") if file.is_file()):
+        click.echo(f"  {file.relative_to(made)}")
+    there = shlex.quote(str(made) if made.is_absolute() else f"./{made}")
+    click.echo("Next:")
+    click.echo(f"  simmat plugins install --editable {there}")
+    click.echo(f"  simmat plugins check {made.name}")
+    click.echo(f"  pytest {there}")
