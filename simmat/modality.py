@@ -46,12 +46,15 @@ class ModalityAdapter(ABC):
         sources: the files of one sample; the first is the reference grid, which is the original image.
         channels: the channels `load` returns; empty where only the file can say how many. Where a
             file can refine a unit (kelvin or counts), the loaded image's own channels are what counts.
+        variant_of: name of the sensor whose files this one reads otherwise (another unit, another encoding); `simmat
+            modalities list` then names it on that sensor's line. Empty for a sensor of its own.
     """
 
     name: str
     description: str
     sources: tuple[Source, ...]
     channels: tuple[Channel, ...] = ()
+    variant_of: str = ""
 
     api_version: ClassVar[int] = 1
 

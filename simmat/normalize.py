@@ -121,6 +121,25 @@ def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
     return np.where(image.valid, scaled, np.float32(0)).astype(np.float32)
 
 
+def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
+    """Scale each plane so that its least valid value is 0 and its largest 1, as some benchmarks do image by image.
+
+    What an image measures in absolute terms is lost; a plane of one value becomes 0.
+
+    Args:
+        image: (C, H, W).
+        channels: C channels that say what the planes then are, in unit "1".
+    """
+    axes = (1, 2)
+    low = np.min(image.data, axis=axes, initial=np.inf, where=image.valid, keepdims=True)
+    high = np.max(image.data, axis=axes, initial=-np.inf, where=image.valid, keepdims=True)
+    span = np.where(high > low, high - low, 1)
+    scaled = np.where(image.valid, (image.data - low) / span, 0)
+    return SensorImage.from_planes(
+        scaled, channels, valid=image.valid, origin=image.origin, georeference=image.georeference
+    )
+
+
 def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.NDArray[np.float32]:
     """Return the (3, C) linear map by which a sensor of C channels is shown to an RGB model without training.
 

@@ -342,3 +342,34 @@ def test_the_benchmarks_encoding_refuses_other_files(tmp_path: Path) -> None:
     Image.fromarray(np.zeros(SIZE_HW, dtype=np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"three 8-bit planes, got 1 of uint8; polarization-aolp-dolp reads"):
         load("polarization-aims", {"aolp": tmp_path / "a.png", "dolp": tmp_path / "a.png"})
+
+
+def test_four_colour_pictures_give_the_benchmark_encoding(tmp_path: Path) -> None:
+    """ZJU-RGB-P publishes pictures only: fully polarized red at 45 degrees is half of the full angle, all of degree."""
+    red = {"i0": 100, "i45": 200, "i90": 100, "i135": 0}
+    for name, level in red.items():
+        picture = np.full((2, 3, 3), 80, dtype=np.uint8)
+        picture[..., 0] = level
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    image = load("polarization-aims-angles", {name: tmp_path / f"{name}.png" for name in red})
+    names = [channel.name for channel in image.channels]
+    assert names == ["red", "green", "blue", *(f"{q}_{c}" for q in ("aolp", "dolp") for c in ("red", "green", "blue"))]
+    np.testing.assert_allclose(image.data[:, 0, 0], [100, 80, 80, 255 / 4, 0, 0, 255, 0, 0])
+
+
+def test_four_colour_pictures_come_back_as_saved(tmp_path: Path) -> None:
+    """Simulated sets of the encoding are read as any other, to the rounding of 8 bits."""
+    adapter = ADAPTERS["polarization-aims-angles"]
+    planes = np.stack([np.full((2, 2), v) for v in (120.0, 90.0, 60.0, 30.0, 90.0, 200.0, 100.0, 60.0, 80.0)])
+    files = {source.name: tmp_path / f"{source.name}.png" for source in adapter.sources}
+    adapter.save(SensorImage.from_planes(planes, adapter.channels), files)
+    np.testing.assert_allclose(adapter.load(files).data, planes, atol=3)
+
+
+def test_four_grey_pictures_are_not_the_benchmark(tmp_path: Path) -> None:
+    """One plane has no colours to make nine channels of."""
+    files = {name: tmp_path / f"{name}.png" for name in ("i0", "i45", "i90", "i135")}
+    for path in files.values():
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
+    with pytest.raises(DataError, match="three 8-bit planes behind each polarizer, got 1 of uint8; polarization reads"):
+        load("polarization-aims-angles", files)

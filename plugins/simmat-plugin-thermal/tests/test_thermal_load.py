@@ -194,3 +194,12 @@ def test_counts_are_saved_as_counts(tmp_path: Path) -> None:
     Thermal().save(image, {"thermal": tmp_path / "a.tif"})
     assert load(tmp_path / "a.tif").channels == (COUNTS,)
     np.testing.assert_array_equal(load(tmp_path / "a.tif").data, image.data)
+
+
+def test_min_max_scales_every_image_by_itself(tmp_path: Path) -> None:
+    """The benchmark feeds raw arrays whose level differs from file to file; only their shape counts."""
+    for name, offset in (("a.npy", 0), ("b.npy", 5000)):
+        np.save(tmp_path / name, np.array([[100.0, 200.0], [300.0, 500.0]]) + offset)
+    first, second = (load(tmp_path / name, "thermal-minmax") for name in ("a.npy", "b.npy"))
+    np.testing.assert_allclose(first.data, [[[0, 0.25], [0.5, 1]]])
+    np.testing.assert_allclose(second.data, first.data)

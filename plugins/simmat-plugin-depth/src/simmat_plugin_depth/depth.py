@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import ImageFile, read_image, require_one_plane, write_image
+from simmat.imageio import ImageFile, Unit, agreed_unit, read_image, require_one_plane, stated_unit, write_image
 from simmat.modality import ModalityAdapter, Source
-from simmat.types import Channel, SensorImage
+from simmat.normalize import min_max
+from simmat.types import BoolArray, Channel, SensorImage
 from simmat_plugin_depth.exr import read_exr
-from simmat_plugin_depth.units import CENTIMETRE, KITTI, METRE, MILLIMETRE, TUM, Unit, stated_unit, unit_of
+from simmat_plugin_depth.units import CENTIMETRE, KITTI, KNOWN, METRE, MILLIMETRE, TUM, unit_of
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
 
 LEAST_M, MOST_M = 0.001, 300.0
 DEPTH = Channel("depth", "depth", "m", valid_range=(LEAST_M, MOST_M))
+RELATIVE = Channel("depth", "relative_depth", "1", valid_range=(0.0, 1.0))
 ENDINGS = (".png", ".tif", ".tiff", ".npy", ".exr")
+_ANY = Channel("depth", "depth", "count")
 _NO_RETURN = 65535  # what some cameras write beside 0
 
 
@@ -64,14 +67,14 @@ class Depth(ModalityAdapter):
         path = Path(files["depth"])
         ending = path.suffix.lower()
         unit = self.written_unit(ending)
-        stored = np.where(image.valid, image.data.astype(np.float64) * unit.per_metre, np.nan)
+        stored = np.where(image.valid, image.data.astype(np.float64) * unit.per, np.nan)
         if ending != ".png":
             write_image(path, stored.astype(np.float32))
             return
         counts = np.nan_to_num(np.rint(stored))
         if counts.max() >= _NO_RETURN:
             raise ConfigError(
-                f"{path}: 16 bits of {unit.name} hold less than {_NO_RETURN / unit.per_metre:g} m, got "
+                f"{path}: 16 bits of {unit.name} hold less than {_NO_RETURN / unit.per:g} m, got "
                 f"{image.data.max():g} m; use .tif"
             )
         write_image(path, counts.astype(np.uint16))
@@ -79,6 +82,8 @@ class Depth(ModalityAdapter):
 
 class StatedDepth(Depth):
     """Depth files that do not say their unit, whose unit the user knows."""
+
+    variant_of = "depth"
 
     def __init__(self, name: str, unit: Unit, words: str) -> None:
         """Make the variant `name` for files in `unit`, which the description calls `words`."""
@@ -88,17 +93,51 @@ class StatedDepth(Depth):
 
     def unit_of(self, image: ImageFile) -> Unit:
         """Return the stated unit; a file that says another one raises DataError."""
-        said = stated_unit(image)
-        if said is not None and said != self.unit:
-            raise DataError(
-                f"{image.path}: says its unit is {said.name}, but modality {self.name!r} means {self.unit.name}; "
-                "use --modality depth"
-            )
-        return self.unit
+        return agreed_unit(image, stated_unit(image, KNOWN), self.unit, modality=self.name, other=self.variant_of)
 
     def written_unit(self, ending: str) -> Unit:
         """Return the stated unit, whatever the file."""
         return self.unit
+
+
+class MinMaxDepth(Depth):
+    """Every image scaled by itself, nearest pixel 0 and farthest 1: the encoding of the AIMS benchmark.
+
+    How far anything is cannot be told any more, whatever the file's unit. For comparison.
+    """
+
+    name = "depth-minmax"
+    description = "depth of any unit, every image scaled to 0..1 by its own nearest and farthest pixel: as AIMS does"
+    channels = (RELATIVE,)
+    variant_of = "depth"
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (1, H, W) within 0 to 1; what is no return to `depth` is none here."""
+        image = read_planes(Path(files["depth"]))
+        require_one_plane(image, self.name)
+        with np.errstate(invalid="ignore"):
+            returned = measured(image) & (image.planes > 0)
+        if not returned.any():
+            raise DataError(f"{image.path}: no pixel holds a depth: all are 0, negative, or no finite numbers")
+        return min_max(
+            SensorImage.from_planes(image.planes, (_ANY,), valid=returned, origin=str(image.path)), self.channels
+        )
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return what `depth` measures, scaled."""
+        return min_max(super().simulate(scene, rng), self.channels)
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write 16-bit integers, 1 for the nearest; invalid pixels are 0."""
+        counts = np.where(image.valid, 1 + np.rint(image.data * (_NO_RETURN - 2)), 0)
+        write_image(Path(files["depth"]), counts.astype(np.uint16))
+
+
+def measured(image: ImageFile) -> BoolArray:
+    """Return (P, H, W) False where the file's numbers say that nothing came back."""
+    stored = image.planes
+    returned: BoolArray = np.isfinite(stored) & (stored.dtype != np.uint16 or stored != _NO_RETURN)
+    return returned if image.valid is None else returned & image.valid
 
 
 def read_planes(path: Path) -> ImageFile:
@@ -112,12 +151,8 @@ def metres_of(image: ImageFile, unit: Unit) -> SensorImage:
     Raises:
         DataError: none of its numbers can be a depth.
     """
-    stored = image.planes
-    returned = np.isfinite(stored) & (stored.dtype != np.uint16 or stored != _NO_RETURN)
-    if image.valid is not None:
-        returned &= image.valid
-    metres = stored.astype(np.float64) / unit.per_metre
-    found = SensorImage.from_planes(metres, (DEPTH,), valid=returned, origin=str(image.path))
+    metres = unit.physical(image.planes)
+    found = SensorImage.from_planes(metres, (DEPTH,), valid=measured(image), origin=str(image.path))
     if not found.valid.any():
         finite = metres[np.isfinite(metres)]
         span = f"{finite.min():.6g} to {finite.max():.6g} m" if finite.size else "no finite number"
@@ -135,4 +170,5 @@ DEPTH_MODALITIES: tuple[ModalityAdapter, ...] = (
     StatedDepth("depth-mm", MILLIMETRE, "millimetres"),
     StatedDepth("depth-tum", TUM, "1/5000 m, as the TUM RGB-D data sets do"),
     StatedDepth("depth-kitti", KITTI, "1/256 m, as the KITTI depth maps do"),
+    MinMaxDepth(),
 )

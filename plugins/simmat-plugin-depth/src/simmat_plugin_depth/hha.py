@@ -48,6 +48,7 @@ class Hha(ModalityAdapter):
             camera: intrinsics, where a data card has said them.
         """
         self.name = name
+        self.variant_of = "hha" if name != "hha" else ""
         self.words = words
         self.level = level
         self.camera = camera

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile
+from simmat.imageio import ImageFile, Unit, stated_unit
 
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """How stored numbers become metres: `metres = stored / per_metre`."""
-
-    name: str
-    per_metre: float
-
-
-METRE = Unit("m", 1.0)
+METRE = Unit("m")
 CENTIMETRE = Unit("cm", 100.0)
 MILLIMETRE = Unit("mm", 1000.0)
 TUM = Unit("1/5000 m", 5000.0)
 KITTI = Unit("1/256 m", 256.0)
-_BY_NAME = {unit.name: unit for unit in (METRE, CENTIMETRE, MILLIMETRE)}
+KNOWN = {unit.name: unit for unit in (METRE, CENTIMETRE, MILLIMETRE)}
 
 
 def unit_of(image: ImageFile) -> Unit:
@@ -33,7 +21,7 @@ def unit_of(image: ImageFile) -> Unit:
     Raises:
         DataError: it states a unit that is not known, or its type has no unit by convention.
     """
-    said = stated_unit(image)
+    said = stated_unit(image, KNOWN)
     if said is not None:
         return said
     dtype = image.planes.dtype
@@ -46,26 +34,3 @@ def unit_of(image: ImageFile) -> Unit:
         "if you know it, use --modality depth-m, depth-cm or depth-mm; for a picture of depth without a unit, "
         "--modality gray"
     )
-
-
-def stated_unit(image: ImageFile) -> Unit | None:
-    """Return what a TIFF's ImageDescription or a PNG's text "Description" states, as json `{"unit": "mm"}`.
-
-    Returns:
-        None where the file states none.
-
-    Raises:
-        DataError: it states a unit that is not known.
-    """
-    try:
-        values = json.loads(image.description)
-    except ValueError:
-        return None
-    if not isinstance(values, dict) or "unit" not in values:
-        return None
-    unit = _BY_NAME.get(values["unit"]) if isinstance(values["unit"], str) else None
-    if unit is None:
-        raise DataError(
-            f"{image.path}: its description states unit {values['unit']!r}; known for depth: {', '.join(_BY_NAME)}"
-        )
-    return unit

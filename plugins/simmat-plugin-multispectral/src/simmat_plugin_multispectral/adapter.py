@@ -127,6 +127,7 @@ class StatedReflectance(Multispectral):
         """Make the variant `name`: reflectance = stored * scale + offset; `nodata` is the product's own fill value."""
         self.name = name
         self.description = description
+        self.variant_of = {"multispectral-10000": "multispectral", "sentinel2-offset": "sentinel2"}.get(name, "")
         self.scale, self.offset, self.satellite, self.nodata = scale, offset, satellite, nodata
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:

@@ -73,6 +73,7 @@ class RedNirFiles(RedNir):
     """The same sensor with a file for each band."""
 
     name = "red-nir-files"
+    variant_of = "red-nir"
     description = "red and near-infrared, one file each, with NDVI (TIFF, PNG, npy, JPEG)"
     sources = (
         Source("red", (*LOSSLESS, ".jpg", ".jpeg")),

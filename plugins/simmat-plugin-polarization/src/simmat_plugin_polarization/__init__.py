@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from simmat.hookspecs import hookimpl
 from simmat.modality import ModalityAdapter
-from simmat_plugin_polarization.aims import AIMS
+from simmat_plugin_polarization.aims import AIMS, AIMS_ANGLES
 from simmat_plugin_polarization.angles import FOUR_ANGLES
 from simmat_plugin_polarization.computed import COMPUTED
 from simmat_plugin_polarization.mosaic import MOSAIC
 
 __all__ = ["MODALITIES", "simmat_modalities"]
 
-MODALITIES: tuple[ModalityAdapter, ...] = (FOUR_ANGLES, MOSAIC, *COMPUTED, AIMS)
+MODALITIES: tuple[ModalityAdapter, ...] = (FOUR_ANGLES, MOSAIC, *COMPUTED, AIMS, AIMS_ANGLES)
 """Ready instances."""
 
 

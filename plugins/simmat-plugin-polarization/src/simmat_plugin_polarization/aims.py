@@ -1,4 +1,4 @@
-"""`polarization-aims`: the encoding of the AIMS benchmark (arXiv 2409.08083), for comparison with its figures."""
+"""`polarization-aims`, `-angles`: the encoding of the AIMS benchmark (arXiv 2409.08083), to compare with its scores."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import numpy as np
 from simmat.errors import DataError
 from simmat.imageio import read_image, write_image
 from simmat.modality import ModalityAdapter, Source
-from simmat.types import Channel, SensorImage
-from simmat_plugin_polarization.stokes import angle_of, degree_of
+from simmat.types import RGB_QUANTITY, Channel, SensorImage
+from simmat_plugin_polarization.angles import NAMES, check_alike
+from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
 
 _COLOURS = ("red", "green", "blue")
 ENDINGS = (".tiff", ".tif", ".png")
+_FULL = 255
 
 
 class Aims(ModalityAdapter):
@@ -29,6 +31,7 @@ class Aims(ModalityAdapter):
     """
 
     name = "polarization-aims"
+    variant_of = "polarization"
     description = "angle and degree of linear polarization as 8-bit colour planes, unchanged: the AIMS benchmark's 6"
     sources = (Source("aolp", ENDINGS), Source("dolp", ENDINGS))
     channels = tuple(
@@ -56,12 +59,9 @@ class Aims(ModalityAdapter):
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return angle (0 to 180 degrees as 0 to 255) and degree (0 to 1) that a colour camera measures."""
         from simmat_plugin_polarization.camera import colour_angles
-        from simmat_plugin_polarization.stokes import stokes_of
 
-        stokes = np.stack([stokes_of(counts) for counts in colour_angles(scene, rng)])  # (3, 3, H, W)
-        angles = [angle_of(s1, s2) / np.pi for _, s1, s2 in stokes]
-        degrees = [degree_of(colour).clip(0, 1) for colour in stokes]
-        return SensorImage.from_planes(np.rint(np.stack(angles + degrees) * 255), self.channels, origin="simulated")
+        encoded = encode(np.stack([stokes_of(counts) for counts in colour_angles(scene, rng)]))
+        return SensorImage.from_planes(np.rint(encoded), self.channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
         """Write two files of three 8-bit planes."""
@@ -70,4 +70,62 @@ class Aims(ModalityAdapter):
         write_image(files["dolp"], counts[3:])
 
 
+class AimsAngles(ModalityAdapter):
+    """Nine planes from four colour pictures: red, green, blue (half of S0), and angle and degree of each, 0 to 255.
+
+    The same encoding as `rgb+polarization-aims` where only the pictures behind the polarizers were published. Without
+    physics, as there: flips and turns leave the angle as it is.
+    """
+
+    name = "polarization-aims-angles"
+    description = "colour, angle and degree as 8-bit planes, from four colour pictures: the AIMS benchmark's 9"
+    variant_of = "polarization"
+    sources = tuple(Source(name, (".png", ".tiff", ".tif", ".jpg", ".jpeg")) for name in NAMES)
+    channels = (
+        *(Channel(colour, RGB_QUANTITY, "count", valid_range=(0.0, 255.0)) for colour in _COLOURS),
+        *Aims.channels,
+    )
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (9, H, W); files of other than three 8-bit planes raise DataError."""
+        images = [read_image(files[name]) for name in NAMES]
+        check_alike(images)
+        if len(images[0].planes) != 3 or images[0].planes.dtype != np.uint8:
+            raise DataError(
+                f"{images[0].path}: {self.name!r} needs three 8-bit planes behind each polarizer, got "
+                f"{len(images[0].planes)} of {images[0].planes.dtype}; polarization reads other files"
+            )
+        pictures = np.stack([image.planes for image in images], axis=1).astype(np.float64)  # (3, 4, H, W)
+        return self._encoded(pictures, str(images[0].path))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return what a colour camera with four polarizers measures of the scene, in 8 bits."""
+        from simmat_plugin_polarization.camera import FULL_COUNTS, colour_angles
+
+        return self._encoded(np.rint(colour_angles(scene, rng) * (_FULL / FULL_COUNTS)), "simulated")
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write four colour pictures of 8 bits, rounded."""
+        colours = image.data.astype(np.float64).reshape(3, 3, *image.size_hw)  # mean, angle, degree of three colours
+        stokes = stokes_from(2 * colours[0], colours[1] / _FULL * np.pi, colours[2] / _FULL)  # (3, 3, H, W)
+        for name, picture in zip(NAMES, intensities_of(stokes), strict=True):
+            write_image(files[name], np.rint(picture).clip(0, _FULL).astype(np.uint8))
+
+    def _encoded(self, pictures: Array, origin: str) -> SensorImage:
+        stokes = np.stack([stokes_of(colour) for colour in pictures])  # (3, 3, H, W)
+        return SensorImage.from_planes(np.concatenate([stokes[:, 0] / 2, encode(stokes)]), self.channels, origin=origin)
+
+
+def encode(stokes: Array) -> Array:
+    """Return (6, H, W): angle (0 to 180 degrees) and degree (0 to 1) of three colours as 0 to 255.
+
+    Args:
+        stokes: (3, 3, H, W) S0, S1, S2 of red, green, blue.
+    """
+    angles = [angle_of(s1, s2) / np.pi for _, s1, s2 in stokes]
+    degrees = [degree_of(colour).clip(0, 1) for colour in stokes]
+    return np.stack(angles + degrees) * _FULL
+
+
 AIMS = Aims()
+AIMS_ANGLES = AimsAngles()

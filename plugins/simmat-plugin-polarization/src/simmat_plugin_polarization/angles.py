@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ class FourAngles(PolarizationAdapter):
         the four is saturated, or all are dark, angle and degree are invalid.
         """
         images = [read_image(files[name]) for name in NAMES]
-        _check_alike(images)
+        check_alike(images)
         planes = np.stack([image.planes for image in images]).astype(np.float64)  # (4, P, H, W)
         full = (planes >= saturation_of(images[0])).any(axis=(0, 1))
         intensities = planes.mean(axis=1)
@@ -78,7 +78,8 @@ def counts_of(image: SensorImage) -> np.ndarray:
     return np.rint(np.where(full, saturated, intensities)).clip(0, most).astype(np.uint16)
 
 
-def _check_alike(images: list[ImageFile]) -> None:
+def check_alike(images: Sequence[ImageFile]) -> None:
+    """Raise DataError where the four images differ in size, planes or number type, or have not one or three planes."""
     first = images[0]
     if len(first.planes) not in (1, 3):
         raise DataError(f"{first.path}: one or three planes are needed behind each polarizer, got {len(first.planes)}")

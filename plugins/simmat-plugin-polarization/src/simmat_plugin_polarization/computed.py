@@ -35,6 +35,7 @@ class Computed(PolarizationAdapter):
     def __init__(self, name: str, half_turn: float, unit: str) -> None:
         """Make the variant `name`, whose floats are angles in `unit`, of which `half_turn` are 180 degrees."""
         self.name = name
+        self.variant_of = "polarization"
         self.half_turn = half_turn
         self.unit = unit
         self.description = f"angle ({unit}) and degree of linear polarization, computed before (TIFF, PNG, npy)"

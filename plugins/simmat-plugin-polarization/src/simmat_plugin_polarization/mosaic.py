@@ -29,6 +29,7 @@ class Mosaic(PolarizationAdapter):
     """Intensity, angle and degree of linear polarization from one raw plane, at the size of the raw file."""
 
     name = "polarization-mosaic"
+    variant_of = "polarization"
     description = "polarization camera: raw mosaic of 2x2 polarizers, 90 45 / 135 0 degrees (TIFF, PNG, npy)"
     sources = (Source("mosaic", ENDINGS),)
     channels = (S0, AOLP, DOLP)

@@ -57,6 +57,7 @@ class Sar(ModalityAdapter):
         """Make `sar` + scale + content, with or without Lee's filter; keys of `SCALES` and `CONTENTS`."""
         self.scale, self.content, self.filtered = SCALES[scale], CONTENTS[content], filtered
         self.name = f"sar{scale}{content}" + ("-lee" if filtered else "")
+        self.variant_of = "" if self.name == "sar" else "sar"
         smoothed = ", Lee-filtered" if filtered else ""
         self.description = f"radar, {self.scale.words}, {self.content.words}{smoothed}"
         source = "sar-cross" if content == "-cross" else "sar"

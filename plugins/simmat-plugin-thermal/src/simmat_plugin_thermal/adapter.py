@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, require_one_plane, write_image
+from simmat.imageio import ImageFile, Unit, agreed_unit, read_image, require_one_plane, write_image
 from simmat.modality import ModalityAdapter, Source
+from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_thermal.flir import read_flir
-from simmat_plugin_thermal.units import CELSIUS, CENTI_KELVIN, KELVIN, Unit, describe, is_flir_jpeg, stated_unit
+from simmat_plugin_thermal.units import CELSIUS, CENTI_KELVIN, KELVIN, is_flir_jpeg, said_unit
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
 
 TEMPERATURE = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
 COUNTS = Channel("thermal", "counts", "count", wavelength_um=10.0)
+RELATIVE = Channel("thermal", "relative_brightness", "1", wavelength_um=10.0, valid_range=(0.0, 1.0))
+QUANTITY = TEMPERATURE.quantity
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 _JPEG = (".jpg", ".jpeg")
 
@@ -48,11 +51,11 @@ class Thermal(ModalityAdapter):
         unit = self.unit_of(image)
         if unit is None:
             return SensorImage.from_planes(image.planes, (COUNTS,), valid=image.valid, origin=str(path))
-        return kelvin_image(to_kelvin(image, unit), image.valid, path)
+        return kelvin_image(unit.physical(image.planes).astype(np.float32), image.valid, path)
 
     def unit_of(self, image: ImageFile) -> Unit | None:
         """Return the unit of a file's numbers; None for counts."""
-        return stated_unit(image)
+        return said_unit(image)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) kelvin that an uncooled 8-14 um camera reads of the scene."""
@@ -74,15 +77,17 @@ class Thermal(ModalityAdapter):
             return
         if float(image.data.max()) <= 655.35:
             stored = np.where(image.valid, np.rint(image.data * 100), 0).astype(np.uint16)
-            write_image(path, stored, description=describe(CENTI_KELVIN))
+            write_image(path, stored, description=CENTI_KELVIN.describe(QUANTITY))
         else:
-            write_image(path, np.where(image.valid, image.data, np.float32(np.nan)), description=describe(KELVIN))
+            stored = np.where(image.valid, image.data, np.float32(np.nan))
+            write_image(path, stored, description=KELVIN.describe(QUANTITY))
 
 
 class StatedThermal(Thermal):
     """Thermal files that do not say their unit, whose unit the user knows."""
 
     sources = (Source("thermal", _LOSSLESS),)
+    variant_of = "thermal"
 
     def __init__(self, name: str, unit: Unit, words: str) -> None:
         """Make the variant `name` for files in `unit`, which the description calls `words`."""
@@ -102,18 +107,30 @@ class StatedThermal(Thermal):
 
     def unit_of(self, image: ImageFile) -> Unit:
         """Return the stated unit; a file that says another one raises DataError."""
-        said = stated_unit(image)
-        if said is not None and said != self.unit:
-            raise DataError(
-                f"{image.path}: says its unit is {said.name}, but modality {self.name!r} means {self.unit.name}; "
-                "use --modality thermal"
-            )
-        return self.unit
+        return agreed_unit(image, said_unit(image), self.unit, modality=self.name, other=self.variant_of)
 
 
-def to_kelvin(image: ImageFile, unit: Unit) -> FloatArray:
-    """Return (P, H, W) float32 kelvin; the sum is taken in float64, for centi-kelvin need all their digits."""
-    return (image.planes.astype(np.float64) * unit.scale + unit.offset).astype(np.float32)
+class MinMaxThermal(Thermal):
+    """Every image scaled by itself, coldest pixel 0 and hottest 1: the encoding of the AIMS benchmark.
+
+    How hot anything is cannot be told any more. For comparison, and for files whose numbers drift from one to the next.
+    """
+
+    name = "thermal-minmax"
+    description = (
+        "thermal camera, every image scaled to 0..1 by its own coldest and hottest pixel: the AIMS benchmark's"
+    )
+    sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
+    channels = (RELATIVE,)
+    variant_of = "thermal"
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (1, H, W) within 0 to 1."""
+        return min_max(super().load(files), self.channels)
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return what `thermal` sees, scaled."""
+        return min_max(super().simulate(scene, rng), self.channels)
 
 
 def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path) -> SensorImage:
@@ -134,4 +151,5 @@ MODALITIES: tuple[ModalityAdapter, ...] = (
     StatedThermal("thermal-k", KELVIN, "kelvin"),
     StatedThermal("thermal-ck", CENTI_KELVIN, "centi-kelvin (1/100 K)"),
     StatedThermal("thermal-c", CELSIUS, "degrees Celsius"),
+    MinMaxThermal(),
 )

@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
-from simmat.errors import DataError
-from simmat.imageio import ImageFile
+from simmat.imageio import ImageFile, Unit, stated_unit
 
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """How stored numbers become kelvin: `kelvin = scale * stored + offset`."""
-
-    name: str
-    scale: float
-    offset: float = 0.0
-
-
-KELVIN = Unit("K", 1.0)
-CENTI_KELVIN = Unit("cK", 0.01)
-CELSIUS = Unit("degC", 1.0, 273.15)
-_BY_NAME = {"K": KELVIN, "cK": CENTI_KELVIN, "mK": Unit("mK", 0.001), "degC": CELSIUS}
+KELVIN = Unit("K")
+CENTI_KELVIN = Unit("cK", 100.0)
+CELSIUS = Unit("degC", offset=273.15)
+KNOWN = {unit.name: unit for unit in (KELVIN, CENTI_KELVIN, Unit("mK", 1000.0), CELSIUS)}
 _COUNTS = ("count", "counts", "DN")
 
 
-def stated_unit(image: ImageFile) -> Unit | None:
-    """Return the unit that a TIFF's ImageDescription or a PNG's text "Description" states, as json `{"unit": "cK"}`.
-
-    Returns:
-        None where the file states none, or states counts.
-
-    Raises:
-        DataError: it states a unit that is not known.
-    """
-    try:
-        values = json.loads(image.description)
-    except ValueError:
-        return None
-    if not isinstance(values, dict) or "unit" not in values or values["unit"] in _COUNTS:
-        return None
-    unit = _BY_NAME.get(values["unit"]) if isinstance(values["unit"], str) else None
-    if unit is None:
-        raise DataError(
-            f"{image.path}: its description states unit {values['unit']!r}; known: {', '.join([*_BY_NAME, *_COUNTS])}"
-        )
-    return unit
-
-
-def describe(unit: Unit) -> str:
-    """Return the text that `stated_unit` reads back."""
-    return json.dumps({"quantity": "brightness_temperature", "unit": unit.name})
+def said_unit(image: ImageFile) -> Unit | None:
+    """Return the unit that a file states; None where it states none, or counts."""
+    return stated_unit(image, KNOWN, no_unit=_COUNTS)
 
 
 def is_flir_jpeg(path: Path) -> bool:

@@ -1,0 +1,85 @@
+"""The unit of a file's numbers, as the file itself says: json `{"unit": "cK"}` in its description."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError
+from simmat.imageio.values import ImageFile
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """How stored numbers become physical ones: `stored / per + offset`.
+
+    Attributes:
+        name: as files state it ("cK", "mm").
+        per: stored numbers that make one of the physical unit.
+        offset: in the physical unit.
+    """
+
+    name: str
+    per: float = 1.0
+    offset: float = 0.0
+
+    def physical(self, stored: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        """Return stored numbers in the physical unit; in float64, for 16-bit numbers need all their digits."""
+        return np.asarray(stored.astype(np.float64) / self.per + self.offset)
+
+    def describe(self, quantity: str) -> str:
+        """Return the text that `stated_unit` reads back, for `write_image(description=)`."""
+        return json.dumps({"quantity": quantity, "unit": self.name})
+
+
+def stated_unit(image: ImageFile, known: Mapping[str, Unit], *, no_unit: Collection[str] = ()) -> Unit | None:
+    """Return the unit that a TIFF's ImageDescription or a PNG's text "Description" states.
+
+    Args:
+        image: the file.
+        known: name -> unit.
+        no_unit: names by which a file says that its numbers have none.
+
+    Returns:
+        None where the file states none.
+
+    Raises:
+        DataError: it states a unit that is not known.
+    """
+    try:
+        values = json.loads(image.description)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or "unit" not in values or values["unit"] in no_unit:
+        return None
+    unit = known.get(values["unit"]) if isinstance(values["unit"], str) else None
+    if unit is None:
+        raise DataError(
+            f"{image.path}: its description states unit {values['unit']!r}; known: {', '.join([*known, *no_unit])}"
+        )
+    return unit
+
+
+def agreed_unit(image: ImageFile, said: Unit | None, meant: Unit, *, modality: str, other: str) -> Unit:
+    """Return the unit that the user has stated by the modality's name.
+
+    Args:
+        image: the file.
+        said: the unit that the file states, None for none.
+        meant: the user's.
+        modality: the name that states it.
+        other: the modality that goes by what files say.
+
+    Raises:
+        DataError: the file states another one.
+    """
+    if said is not None and said != meant:
+        raise DataError(
+            f"{image.path}: says its unit is {said.name}, but modality {modality!r} means {meant.name}; "
+            f"use --modality {other}"
+        )
+    return meant
