@@ -106,3 +106,11 @@ def test_empty_mask_is_an_empty_label() -> None:
     """An image without an object is a fact, not an error."""
     label = find(np.zeros((3, 4)), regions="components")
     assert (label.regions, label.size_hw, label.dropped) == ((), (3, 4), 0)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 2), (3 / 64, 1), (10 / 64, 0)])
+def test_a_threshold_may_be_a_part_of_the_image(share: float, kept: int) -> None:
+    """A rule stated at 1024 x 1024 means the same objects at any size."""
+    mask = np.zeros((8, 8), dtype=np.int64)
+    mask[:3, :3], mask[5, 5:7] = 1, 2  # 9 and 2 px
+    assert len(find(mask, regions="instances", min_region_share=share).regions) == kept

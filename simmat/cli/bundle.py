@@ -49,7 +49,7 @@ def _rows(spec: BundleSpec) -> list[tuple[str, str]]:
         ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
         ("transfer layer", _with_options(spec.mat, dict(spec.mat_options))),
         ("tuning", _with_options(spec.tune, dict(spec.tune_options))),
-        ("regions", f"{card.regions}, smallest {card.min_region} px, label value 0: {card.zero_means}"),
+        ("regions", f"{card.regions}, smallest {card.smallest}, label value 0: {card.zero_means}"),
         ("no data", "none declared" if card.nodata is None else f"{card.nodata:g}"),
     ]
     return rows + [(f"metric: {name}", str(value)) for name, value in spec.metrics.items()]

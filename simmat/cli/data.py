@@ -9,15 +9,17 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import load_registry, print_json
+from simmat.cli.data_index import command as index
 from simmat.cli.data_simulate import command as simulate
 from simmat.cli.options import data_options, json_option, sensor_options
 
 
 @click.group(cls=Group)
 def command() -> None:
-    """Check a data set before training on it, or simulate one."""
+    """Check a data set before training on it, index a published one, or simulate one."""
 
 
+command.add_command(index)
 command.add_command(simulate)
 
 

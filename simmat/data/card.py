@@ -38,6 +38,8 @@ class DataCard(BaseModel):
         format: of this card; 1.
         regions: what a region is, see `simmat.data.regions`.
         min_region: smallest region in pixels of the original image; smaller ones are dropped and counted.
+        min_region_share: the same as a part of the image's pixels, for rules stated at another size than the
+            image's, such as 1000 px at 1024 x 1024; a region must reach both.
         nodata: value of the loaded image, in its unit, that means no measurement; for every channel.
             What is not finite is always missing.
         ignore: label value without ground truth; neither loss nor score looks there.
@@ -56,6 +58,7 @@ class DataCard(BaseModel):
     format: int = FORMAT
     regions: Regions
     min_region: int = Field(default=1, ge=1)
+    min_region_share: float = Field(default=0.0, ge=0, lt=1)
     nodata: float | None = None
     ignore: int | None = None
     zero_means: ZeroMeans = "background"
@@ -89,6 +92,18 @@ class DataCard(BaseModel):
         if not all(math.isfinite(number) for number in value.values()) or min(value["fx"], value["fy"]) <= 0:
             raise ValueError("must be finite numbers in pixels, and fx and fy greater than 0")
         return value
+
+    def smallest_px(self, size_hw: tuple[int, int]) -> int:
+        """Return the pixels a region of an (H, W) image must have at least."""
+        return max(self.min_region, math.ceil(self.min_region_share * size_hw[0] * size_hw[1]))
+
+    @property
+    def smallest(self) -> str:
+        """The rule in words: "30 px", "0.0954 % of the image"."""
+        share = f"{100 * self.min_region_share:.3g} % of the image"
+        if not self.min_region_share:
+            return f"{self.min_region} px"
+        return share if self.min_region == 1 else f"{self.min_region} px and {share}"
 
     def apply_nodata(self, image: SensorImage) -> SensorImage:
         """Return the image with all pixels that hold `nodata` marked invalid, channel by channel."""

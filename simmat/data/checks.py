@@ -132,7 +132,7 @@ class _Tally:
         if self.read and not self.areas:
             card = self.dataset.card
             yield (
-                f"{self.name}: no sample has a region of at least {card.min_region} px; "
+                f"{self.name}: no sample has a region of at least {card.smallest}; "
                 "check the masks, --regions and --min-region"
             )
         for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
@@ -172,7 +172,7 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
     for tally in tallies:
         if tally.dropped > len(tally.areas):
             yield (
-                f"{tally.name}: {tally.dropped} regions are smaller than {dataset.card.min_region} px and dropped, "
+                f"{tally.name}: {tally.dropped} regions are smaller than {dataset.card.smallest} and dropped, "
                 f"{len(tally.areas)} stay"
             )
         if tally.hidden:

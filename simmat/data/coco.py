@@ -81,7 +81,7 @@ class CocoLabels:
                 found = [region]
             empty += not found
             regions += found
-        label = make_label(image.size_hw, regions, ignore, card.min_region)
+        label = make_label(image.size_hw, regions, ignore, card.smallest_px(image.size_hw))
         return Label(label.size_hw, label.regions, label.ignore, label.dropped + empty)
 
 

@@ -60,7 +60,7 @@ class Label:
         regions: sorted by label value, then by first pixel in raster order; they overlap only where the
             data set's own annotations do.
         ignore: (H, W) bool, True where there is no ground truth or no measurement.
-        dropped: regions left out because they are smaller than the card's `min_region`.
+        dropped: regions left out because they are smaller than the card allows.
     """
 
     size_hw: tuple[int, int]
@@ -95,7 +95,8 @@ def label_from_mask(
         if value != 0 or zero == "none"
         for region in _regions_of(value, box, crop, card)
     ]
-    return make_label((int(mask.shape[0]), int(mask.shape[1])), found, ignore, card.min_region)
+    size_hw = int(mask.shape[0]), int(mask.shape[1])
+    return make_label(size_hw, found, ignore, card.smallest_px(size_hw))
 
 
 def make_label(size_hw: tuple[int, int], regions: Sequence[Region], ignore: BoolArray, min_region: int) -> Label:

@@ -37,7 +37,7 @@ class SplitReport:
         samples: how many.
         without_region: ids of samples that hold no region; training and scoring pass over them.
         regions: how many.
-        dropped: regions smaller than the card's `min_region`.
+        dropped: regions smaller than the card allows.
         area_px: smallest, median and largest area of a region in pixels; None where there is none.
         classes: class -> regions; empty where regions have no class.
         sizes_hw: (height, width) -> images, most frequent first.

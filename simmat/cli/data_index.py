@@ -1,0 +1,43 @@
+"""`simmat data index`: a data set folder over a published one that stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simmat.cli.options import data_options
+
+_MOST = 10
+
+
+@click.command("index")
+@click.argument("layout")
+@click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="A new or empty folder.  [default: DIR-simmat, beside DIR]",
+)
+@click.option("--skip-missing", is_flag=True, help="Leave samples out whose files are not all there.")
+@data_options
+def command(layout: str, data: Path, out: Path | None, skip_missing: bool, **card: Any) -> None:
+    """Write manifest.csv and card.toml over the published data set in DIR, without touching it.
+
+    LAYOUT is ivrg-nir, rgb-thermal-glass, nyudv2, rgbp-glass (pgsnet) or zju-rgbp, as the AIMS benchmark has them; see
+    docs/benchmark-data.md. The new folder holds a link to DIR and is ready for `simmat data check`, train and eval.
+    """
+    from simmat.data.layouts import find_layout, index_layout
+
+    index = index_layout(find_layout(layout), data, out, card=card, skip_missing=skip_missing)
+    counts = ", ".join(f"{count} {split}" for split, count in index.counts.items())
+    click.echo(f"wrote {index.folder}: {sum(index.counts.values())} samples ({counts})")
+    for note in index.notes:
+        click.echo(note, err=True)
+    if index.left_out:
+        more = [f"and {len(index.left_out) - _MOST} more"] if len(index.left_out) > _MOST else []
+        click.echo("\n  - ".join([f"left out: {len(index.left_out)}", *index.left_out[:_MOST], *more]), err=True)
+    click.echo(f"next: simmat data check {index.folder} --modality {index.modalities[0]}", err=True)
+    click.echo(f"sensors: {', '.join(index.modalities)}", err=True)

@@ -1,0 +1,120 @@
+"""A data set folder over files that stay where they are: a manifest, a card, and one link to the original folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from simmat.data.card import CARD_FILE, make_card, merge, write_card
+from simmat.data.layouts.layout import Layout
+from simmat.data.manifest import MANIFEST_FILE
+from simmat.data.samples import SPLITS, Sample, decide_splits
+from simmat.errors import DataError, OutputError, all_problems
+from simmat.files import atomic_folder, atomic_write_text
+
+LINK = "original"
+"""The link's name; the manifest's paths begin with it, for they may not leave the data set's folder."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What was written.
+
+    Attributes:
+        folder: the new data set.
+        counts: split -> samples.
+        left_out: in words, what is not in it.
+        notes: sentences a user should read.
+        modalities: sensors that can be trained on it.
+    """
+
+    folder: Path
+    counts: Mapping[str, int]
+    left_out: Sequence[str]
+    notes: Sequence[str]
+    modalities: Sequence[str]
+
+
+def index_layout(
+    layout: Layout,
+    root: Path,
+    out: Path | None = None,
+    *,
+    card: Mapping[str, object] | None = None,
+    skip_missing: bool = False,
+) -> Index:
+    """Write a data set folder over the files of a published data set; nothing is written into that.
+
+    Args:
+        layout: of the folder.
+        root: the folder, as it was unpacked.
+        out: the new folder; None makes `ROOT-simmat` beside it.
+        card: fields of the data card in place of the layout's; None where not said.
+        skip_missing: leave samples out whose files are not all there, instead of refusing.
+
+    Raises:
+        DataError: the folder is not of this layout, or files are missing.
+        ConfigError: a field of the card is wrong.
+        OutputError: `out` is in the way, lies in `root`, or cannot be written.
+    """
+    target = _target(root, out)
+    found = layout.find(root)
+    if found.missing and not (skip_missing and found.samples):
+        raise DataError(
+            all_problems(
+                f"{root}: {len(found.missing)} samples of layout {layout.name!r} are not whole "
+                f"({len(found.samples)} are); restore the files, or say --skip-missing:",
+                found.missing,
+            )
+        )
+    listing = decide_splits(root, found.samples, f"layout {layout.name!r}")
+    facts = {**layout.card, "source": layout.title, "notes": f"Written by simmat data index {layout.name}."}
+    whole = make_card(merge(facts, card or {}), where=str(target))
+    with atomic_folder(target) as folder:
+        atomic_write_text(folder / MANIFEST_FILE, _manifest(root, listing.samples))
+        write_card(folder, whole)
+        (folder / LINK).symlink_to(_way(root, target), target_is_directory=True)
+    counts = Counter(sample.split for sample in listing.samples)
+    return Index(
+        folder=target,
+        counts={split: counts[split] for split in SPLITS if counts[split]},
+        left_out=(*found.excluded, *found.missing),
+        notes=(*found.notes, listing.split_note),
+        modalities=layout.modalities,
+    )
+
+
+def _target(root: Path, out: Path | None) -> Path:
+    """Return the folder to write, after making sure that it is not a part of the data."""
+    plain, origin = Path(os.path.abspath(root)), root.resolve()
+    target = out if out is not None else plain.with_name(f"{plain.name}-simmat")
+    if target.suffix.lower() == ".csv":
+        raise OutputError(f"--out {target}: give a folder; {MANIFEST_FILE} and {CARD_FILE} are written into it")
+    if origin in (target.resolve(), *target.resolve().parents):
+        raise OutputError(f"{target} lies in {root}, which stays untouched; choose a folder outside of it with --out")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise OutputError(f"{target} is there already; choose another folder with --out, or remove it first")
+    return target
+
+
+def _way(root: Path, target: Path) -> str:
+    """Return where the link leads: relative where both lie side by side, so that they can move together."""
+    plain = Path(os.path.abspath(root))
+    beside = target.parent.resolve() == plain.parent.resolve()
+    return os.path.join(os.pardir, plain.name) if beside else str(plain)
+
+
+def _manifest(root: Path, samples: Sequence[Sample]) -> str:
+    text = io.StringIO()
+    columns = list(samples[0].files)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "split", *columns, "mask"])
+    for sample in sorted(samples, key=lambda sample: (SPLITS.index(sample.split), sample.id)):
+        paths = [*(sample.files[column] for column in columns), sample.mask or root]
+        writer.writerow([sample.id, sample.split, *(f"{LINK}/{path.relative_to(root).as_posix()}" for path in paths)])
+    return text.getvalue()

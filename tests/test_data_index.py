@@ -1,0 +1,238 @@
+"""`simmat data index`: a data set over published folders that stay as they are."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from layout_trees import TREES, tree
+from runs import files_of
+
+from simmat.cli import run
+from simmat.data.card import load_card
+from simmat.data.layouts import LAYOUTS, find_layout, index_layout
+from simmat.errors import DataError, OutputError, UnknownNameError
+
+Rows = list[dict[str, str]]
+
+
+def index(layout: str, root: Path, **options: object) -> Rows:
+    """Index a folder and return the manifest's rows."""
+    made = index_layout(find_layout(layout), root, **options)  # type: ignore[arg-type]
+    with (made.folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("layout", sorted(TREES))
+def test_every_file_of_the_manifest_is_there(tmp_path: Path, layout: str) -> None:
+    """Training must not stumble over what indexing has promised."""
+    rows = index(layout, tree(layout, tmp_path / "data"))
+    columns = [name for name in rows[0] if name not in ("id", "split")]
+    assert rows
+    assert all((tmp_path / "data-simmat" / row[name]).is_file() for row in rows for name in columns)
+
+
+@pytest.mark.parametrize("layout", sorted(TREES))
+def test_the_original_folder_stays_as_it_is(tmp_path: Path, layout: str) -> None:
+    """Published data lie on shared and read-only disks."""
+    before = files_of(tree(layout, tmp_path / "data"))
+    index(layout, tmp_path / "data")
+    assert files_of(tmp_path / "data") == before
+
+
+@pytest.mark.parametrize("layout", sorted(TREES))
+def test_validation_is_drawn_from_training_alone(tmp_path: Path, layout: str) -> None:
+    """The release chose its best model on the test set; a part of train does that here, always the same part."""
+    rows = index(layout, tree(layout, tmp_path / "data"))
+    again = index(layout, tmp_path / "data", out=tmp_path / "again")
+    by_split = {split: {row["id"] for row in rows if row["split"] == split} for split in ("train", "val", "test")}
+    assert all(by_split.values())
+    assert all(name.split("/")[-1].startswith("test") for name in by_split["test"] if layout == "ivrg-nir")
+    assert [row["split"] for row in again] == [row["split"] for row in rows]
+
+
+def test_the_columns_are_the_sources_of_the_sensors(tmp_path: Path) -> None:
+    """One manifest serves every modality of the benchmark, for unused columns are passed over."""
+    expected = {
+        "ivrg-nir": {"nir", "rgb"},
+        "rgb-thermal-glass": {"thermal", "rgb"},
+        "nyudv2": {"rgb", "depth", "hha"},
+        "rgbp-glass": {"rgb", "aolp", "dolp"},
+        "zju-rgbp": {"i0", "i45", "i90", "i135"},
+    }
+    found = {name: set(index(name, tree(name, tmp_path / name))[0]) - {"id", "split", "mask"} for name in TREES}
+    assert found == expected
+
+
+@pytest.mark.parametrize(("layout", "side", "least"), [("ivrg-nir", 1024, 1000), ("ivrg-nir", 512, 250)])
+def test_a_threshold_at_1024_px_is_a_part_of_the_image(tmp_path: Path, layout: str, side: int, least: int) -> None:
+    """The benchmark counts pixels after squashing to 1024 x 1024; masks are of the original size here."""
+    index(layout, tree(layout, tmp_path / "data"))
+    assert load_card(tmp_path / "data-simmat", {}).smallest_px((side, side)) == least
+
+
+@pytest.mark.parametrize(("layout", "least"), [("rgbp-glass", 100), ("zju-rgbp", 10000), ("nyudv2", 1)])
+def test_the_threshold_is_that_of_the_benchmark(tmp_path: Path, layout: str, least: int) -> None:
+    """A score over other regions could not be compared."""
+    index(layout, tree(layout, tmp_path / "data"))
+    assert load_card(tmp_path / "data-simmat", {}).smallest_px((2048, 2048)) == least
+
+
+def test_a_threshold_on_the_command_line_wins(tmp_path: Path) -> None:
+    """The benchmark's choice is a default."""
+    index("rgbp-glass", tree("rgbp-glass", tmp_path / "data"), card={"min_region": 7, "regions": None})
+    assert load_card(tmp_path / "data-simmat", {}).min_region == 7
+
+
+def test_broken_ids_are_left_out_and_said(tmp_path: Path) -> None:
+    """The benchmark leaves out two images of RGBP-Glass; a different set would give another score."""
+    made = index_layout(find_layout("pgsnet"), tree("rgbp-glass", tmp_path / "data"))
+    assert "20210808013065" not in (made.folder / "manifest.csv").read_text()
+    assert list(made.left_out) == ["train/20210808013065 (broken in the release)"]
+
+
+def test_the_released_val_of_zju_is_tested_on(tmp_path: Path) -> None:
+    """The benchmark's figures are of that folder; validating on it would choose a model by them."""
+    rows = index("zju-rgbp", tree("zju-rgbp", tmp_path / "data"))
+    assert {row["id"] for row in rows if row["split"] == "test"} == {"val/d"}
+
+
+def test_a_degree_sign_that_an_archive_spoilt_is_no_matter(tmp_path: Path) -> None:
+    """Unpacking under another locale leaves "a_0#U00b0.png"; the folder is still what was published."""
+    root = tree("zju-rgbp", tmp_path / "data")
+    for path in root.rglob("*°.png"):
+        path.rename(path.with_name(path.name.replace("°", "#U00b0" if "a_" in path.name else "")))
+    assert len(index("zju-rgbp", root)) == 4
+
+
+def test_lists_may_hold_paths_and_endings(tmp_path: Path) -> None:
+    """What a line of train.txt looks like is not written down anywhere."""
+    root = tree("nyudv2", tmp_path / "data")
+    (root / "train.txt").write_text("RGB/0001.png Depth/0001.npy\n./RGB/0002.png\n0003.png\n\n0004\n0004\n")
+    assert {row["id"] for row in index("nyudv2", root)} == {f"000{n}" for n in range(1, 7)}
+
+
+def test_a_training_image_that_is_tested_on_is_left_out_of_training(tmp_path: Path) -> None:
+    """Its score would be of an image seen in training."""
+    root = tree("nyudv2", tmp_path / "data")
+    (root / "train.txt").write_text("0001\n0002\n0003\n0005\n")
+    made = index_layout(find_layout("nyudv2"), root)
+    assert made.counts == {"train": 2, "val": 1, "test": 2}
+    assert "1 training samples stand in the test list too" in made.notes[0]
+
+
+def test_files_that_lack_their_pair_are_listed(tmp_path: Path) -> None:
+    """A half-unpacked archive should be seen before a day of training."""
+    root = tree("nyudv2", tmp_path / "data")
+    (root / "Depth/0002.npy").unlink()
+    (root / "Mask_gt/0005.png").unlink()
+    with pytest.raises(DataError) as caught:
+        index("nyudv2", root)
+    message = str(caught.value)
+    assert "2 samples of layout 'nyudv2' are not whole (4 are); restore the files, or say --skip-missing" in message
+    assert "train sample '0002' has no depth" in message
+    assert "test sample '0005' has no mask" in message
+    assert not (tmp_path / "data-simmat").exists()
+
+
+def test_samples_that_are_not_whole_can_be_skipped(tmp_path: Path) -> None:
+    """The folder must not be touched, so there is no other way on where a release itself is short of a file."""
+    root = tree("rgbp-glass", tmp_path / "data")
+    (root / "train/aolp/20210802_aolp.tiff").unlink()
+    rows = index("rgbp-glass", root, skip_missing=True)
+    assert {row["id"] for row in rows} == {"train/20210801", "train/20210803", "test/20210901"}
+
+
+@pytest.mark.parametrize("layout", [layout.name for layout in LAYOUTS])
+def test_a_folder_of_another_layout_is_shown_the_right_tree(tmp_path: Path, layout: str) -> None:
+    """Whoever unpacked one level too deep sees what is looked for."""
+    (tmp_path / "data/sub").mkdir(parents=True)
+    with pytest.raises(DataError) as caught:
+        index(layout, tmp_path / "data")
+    assert find_layout(layout).tree in str(caught.value)
+    assert "  - no f" in str(caught.value)
+
+
+def test_the_folder_one_level_below_is_named(tmp_path: Path) -> None:
+    """An archive often holds one folder with all the rest in it."""
+    tree("nyudv2", tmp_path / "data/NYUDepthv2")
+    with pytest.raises(DataError, match=f"did you mean {tmp_path}/data/NYUDepthv2"):
+        index("nyudv2", tmp_path / "data")
+
+
+def test_empty_folders_of_the_right_names_are_refused(tmp_path: Path) -> None:
+    """A manifest without rows would only fail later."""
+    root = tree("zju-rgbp", tmp_path / "data")
+    for path in root.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match="nothing in it matches"):
+        index("zju-rgbp", root)
+
+
+def test_a_misspelt_layout_is_answered_with_the_nearest() -> None:
+    """Five names with hyphens are soon mistyped."""
+    with pytest.raises(UnknownNameError, match="no layout 'nyud2'; did you mean 'nyudv2'"):
+        find_layout("nyud2")
+
+
+@pytest.mark.parametrize("out", ["data", "data/new", "data/../data/x/y"])
+def test_nothing_is_written_into_the_data(tmp_path: Path, out: str) -> None:
+    """The promise is that the folder stays untouched."""
+    root = tree("nyudv2", tmp_path / "data")
+    with pytest.raises(OutputError, match="stays untouched; choose a folder outside of it with --out"):
+        index("nyudv2", root, out=tmp_path / out)
+
+
+def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    """Its card may have been edited."""
+    root = tree("nyudv2", tmp_path / "data")
+    index("nyudv2", root)
+    with pytest.raises(OutputError, match="data-simmat is there already"):
+        index("nyudv2", root)
+
+
+def test_both_folders_can_move_together(tmp_path: Path) -> None:
+    """Beside each other they hold no absolute path, so a mounted disk may change its name."""
+    index("nyudv2", tree("nyudv2", tmp_path / "a/data"))
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b/data-simmat/original/RGB/0001.png").is_file()
+
+
+def test_an_index_elsewhere_finds_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link is read from where it lies, not from where the command ran."""
+    tree("nyudv2", tmp_path / "a/data")
+    monkeypatch.chdir(tmp_path / "a")
+    index("nyudv2", Path("data"), out=tmp_path / "b/c")
+    assert os.path.isabs(os.readlink(tmp_path / "b/c/original"))
+    assert (tmp_path / "b/c/original/RGB/0001.png").is_file()
+
+
+def test_the_command_says_what_it_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The next command stands in its answer."""
+    tree("rgbp-glass", tmp_path / "data")
+    assert run(["data", "index", "PGSNet", str(tmp_path / "data")]) == 0
+    out, err = capsys.readouterr()
+    assert f"wrote {tmp_path}/data-simmat: 4 samples (2 train, 1 val, 1 test)" in out
+    assert "left out: 1\n  - train/20210808013065" in err
+    assert f"simmat data check {tmp_path}/data-simmat --modality polarization-aims" in err
+
+
+@pytest.mark.parametrize(
+    ("layout", "folder", "message"),
+    [
+        ("nyu", "data", "no layout 'nyu'"),
+        ("nyudv2", "nowhere", "no such folder; layout 'nyudv2' is a folder with:"),
+        ("nyudv2", "file", "is a file, not a folder"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], layout: str, folder: str, message: str
+) -> None:
+    """No traceback, whatever was given."""
+    (tmp_path / "file").touch()
+    (tmp_path / "data").mkdir()
+    assert run(["data", "index", layout, str(tmp_path / folder)]) == 2
+    assert message in capsys.readouterr().err
