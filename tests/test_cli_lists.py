@@ -2,12 +2,16 @@
 
 import importlib.metadata
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from simmat.cli import run
 from simmat.foundation import FoundationSpec, WeightFile
+from simmat.modality import ModalityAdapter, Source
 from simmat.plugins import PluginReport, Registry
+from simmat.types import SensorImage
 
 
 @pytest.fixture
@@ -60,6 +64,63 @@ def test_an_unknown_sensor_ends_with_2_and_the_nearest(capsys: pytest.CaptureFix
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: no modality 'rbg'; did you mean 'rgb'?")
+
+
+class _Sensor(ModalityAdapter):
+    def __init__(self, name: str, variant_of: str = "") -> None:
+        self.name, self.variant_of, self.description = name, variant_of, f"the {name}"
+        self.sources = (Source("x", (".png",)),)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        raise NotImplementedError
+
+
+def sensors(monkeypatch: pytest.MonkeyPatch, *adapters: ModalityAdapter) -> None:
+    fake_plugins(monkeypatch, Registry([], [("modality", adapter, "p 1") for adapter in adapters]))
+
+
+def names_of(text: str) -> list[str]:
+    """What begins a line."""
+    return [line.split()[0] for line in text.splitlines() if line[:1].strip()]
+
+
+def test_variants_stand_on_their_sensors_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of sensors is read to choose one; twenty spellings of one would hide the others."""
+    sensors(monkeypatch, _Sensor("eye"), _Sensor("radar"), *(_Sensor(f"radar-{n}", "radar") for n in range(8)))
+    assert run(["modalities", "list"]) == 0
+    out = capsys.readouterr().out
+    assert names_of(out) == ["NAME", "eye", "radar"]
+    assert "also radar-0, radar-1, radar-2, radar-3, radar-4, radar-5 and 2 more: --all" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("options", [["list", "--all"], ["list", "--json"]])
+def test_every_variant_can_be_listed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """What can be asked for must be found somewhere; programs read all of it."""
+    sensors(monkeypatch, _Sensor("radar"), _Sensor("radar-db", "radar"))
+    assert run(["modalities", *options]) == 0
+    assert "the radar-db" in capsys.readouterr().out
+
+
+def test_a_variant_of_a_sensor_that_is_not_there_has_its_own_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing usable may vanish from the list because another plugin is missing."""
+    sensors(monkeypatch, _Sensor("radar-db", "radar"))
+    assert run(["modalities", "list"]) == 0
+    assert names_of(capsys.readouterr().out) == ["NAME", "radar-db"]
+
+
+def test_a_sensor_is_shown_with_its_variants(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever's files are in another unit looks at the sensor first."""
+    sensors(monkeypatch, _Sensor("radar"), _Sensor("radar-db", "radar"))
+    assert run(["modalities", "show", "radar"]) == 0
+    assert "radar-db  the radar-db" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("only")

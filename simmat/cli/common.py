@@ -42,7 +42,9 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     indent = sum(widths) + 2 * len(widths)
     room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)
     for row in [head, *rows]:
-        lines = [line for part in row[-1].splitlines() for line in textwrap.wrap(part, room)] or [""]
+        lines = [
+            line for part in row[-1].splitlines() for line in textwrap.wrap(part, room, break_on_hyphens=False)
+        ] or [""]
         start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
         click.echo((start + lines[0]).rstrip())
         for line in lines[1:]:

@@ -14,6 +14,8 @@ from simmat.plugins import Registry
 from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.types import Channel
 
+_MOST = 6  # variants named on a sensor's line
+
 
 @click.group(cls=Group)
 def command() -> None:
@@ -21,19 +23,31 @@ def command() -> None:
 
 
 @command.command("list")
+@click.option("--all", "everything", is_flag=True, help="Give every variant of a sensor a line of its own.")
 @json_option
-def list_modalities(as_json: bool) -> None:
-    """List the installed sensors; join several by "+", as in rgb+thermal."""
+def list_modalities(everything: bool, as_json: bool) -> None:
+    """List the installed sensors; join several by "+", as in rgb+thermal.
+
+    Variants of a sensor, for files in another unit or encoding, stand on its line.
+    """
     registry = load_registry()
     adapters = [registry.modality(name) for name in registry.modality_names]
     if as_json:
         print_json([_as_dict([adapter.name], adapter, registry) for adapter in adapters])
         return
+    variants = {} if everything else _variants(adapters)
+    hidden = {name for names in variants.values() for name in names}
     print_table(
         ("NAME", "CHANNELS", "FROM", "WHAT IT IS"),
         [
-            (a.name, str(len(a.channels) or "as in the file"), registry.owner("modality", a.name), a.description)
+            (
+                a.name,
+                str(len(a.channels) or "as in the file"),
+                registry.owner("modality", a.name),
+                a.description + _also(variants.get(a.name, ())),
+            )
             for a in adapters
+            if a.name not in hidden
         ],
     )
     print_conflicts(registry, "modality")
@@ -58,13 +72,19 @@ def show(name: str, as_json: bool) -> None:
         ],
     )
     click.echo()
-    if not adapter.channels:
+    if adapter.channels:
+        print_table(
+            ("", "CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE"),
+            [(str(index), *_channel_row(channel)) for index, channel in enumerate(adapter.channels)],
+        )
+    else:
         click.echo("Channels: as many as the file has.")
-        return
-    print_table(
-        ("", "CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE"),
-        [(str(index), *_channel_row(channel)) for index, channel in enumerate(adapter.channels)],
-    )
+    others = [registry.modality(other) for other in registry.modality_names]
+    if names := _variants(others).get(adapter.name):
+        click.echo()
+        print_table(
+            ("VARIANT", "WHAT IT IS"), [(other.name, other.description) for other in others if other.name in names]
+        )
 
 
 def print_conflicts(registry: Registry, kind: str) -> None:
@@ -72,6 +92,23 @@ def print_conflicts(registry: Registry, kind: str) -> None:
     for (its_kind, name), owners in registry.conflicts().items():
         if its_kind == kind:
             click.echo(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
+
+
+def _variants(adapters: Sequence[ModalityAdapter]) -> dict[str, list[str]]:
+    """Return sensor -> the names of its variants, of the sensors that are there."""
+    found: dict[str, list[str]] = {adapter.name: [] for adapter in adapters if not adapter.variant_of}
+    for adapter in adapters:
+        if adapter.variant_of in found:
+            found[adapter.variant_of].append(adapter.name)
+    return found
+
+
+def _also(names: Sequence[str]) -> str:
+    """Return the line that names a sensor's variants, the first few of many."""
+    if not names:
+        return ""
+    more = f" and {len(names) - _MOST} more: --all" if len(names) > _MOST else ""
+    return f"\nalso {', '.join(names[:_MOST])}{more}"
 
 
 def _channel_row(channel: Channel) -> tuple[str, str, str, str, str]:
@@ -89,6 +126,7 @@ def _as_dict(asked: Sequence[str], adapter: ModalityAdapter, registry: Registry)
     return {
         "name": adapter.name,
         "description": adapter.description,
+        "variant_of": adapter.variant_of or None,
         "from": [_origin(part, registry) for part in asked],
         "sources": [{"name": s.name, "extensions": list(s.extensions)} for s in adapter.sources],
         "channels": [channel.to_dict() for channel in adapter.channels],
