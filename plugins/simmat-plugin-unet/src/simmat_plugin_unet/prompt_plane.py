@@ -1,0 +1,46 @@
+"""A prompt as one plane beside the image: what it says of every pixel, 1 on the object, -1 not on it, 0 nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simmat.foundation import PromptBatch
+
+CLICK_RADIUS_PX = 5
+"""A click is a disk; disks of this radius did best in Sofiiuk et al. 2021 (arXiv 2102.06583)."""
+
+
+def prompt_plane(prompts: PromptBatch, size: int) -> Tensor:
+    """Draw K prompts: (K, 1, S, S) float32 in -1..1.
+
+    From weak to strong, the later over the earlier: a previous mask is its probability less one half; outside of a box
+    is -1; a click is a disk of 1 on the object and -1 not on it, the last click on top.
+
+    Args:
+        prompts: K prompts in input pixels.
+        size: S.
+    """
+    plane = _previous(prompts, size)
+    x = torch.arange(size, device=plane.device, dtype=torch.float32)
+    y = x[:, None]  # (S, 1)
+    if prompts.boxes is not None:
+        x0, y0, x1, y1 = prompts.boxes.float()[:, :, None, None].unbind(1)  # (K, 1, 1) each
+        inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)  # (K, S, S)
+        plane = torch.where(inside, plane, -1.0)
+    for coords, labels in zip(prompts.point_coords.float().unbind(1), prompts.point_labels.unbind(1), strict=True):
+        dx, dy = x - coords[:, 0, None, None], y - coords[:, 1, None, None]
+        disk = (dx**2 + dy**2 <= CLICK_RADIUS_PX**2) & (labels >= 0)[:, None, None]
+        plane = torch.where(disk, (2.0 * labels - 1)[:, None, None], plane)
+    return plane[:, None]
+
+
+def _previous(prompts: PromptBatch, size: int) -> Tensor:
+    """Return what the masks before say, (K, S, S); 0 where there are none."""
+    if prompts.mask_input is None:
+        return prompts.point_coords.new_zeros((len(prompts.image_index), size, size), dtype=torch.float32)
+    logits = prompts.mask_input.float()
+    if logits.shape[-2:] != (size, size):
+        logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+    return logits[:, 0].sigmoid() - 0.5

