@@ -1,0 +1,67 @@
+"""The conformance kit: one list of checks for plugins, with two front ends.
+
+`simmat plugins check NAME` runs it on what is installed; as tests it needs pytest and three lines:
+
+```python
+class TestSonar(ModalityContract):
+    @pytest.fixture
+    def modality(self) -> ModalityAdapter:
+        return Sonar()
+```
+
+Nothing heavy is imported until a name is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simmat.testing.checks import Check, CheckFailed, CheckSkipped, Result, run_check, run_checks
+    from simmat.testing.contracts import FoundationContract, ModalityContract, PackageContract
+    from simmat.testing.models import FoundationCase
+    from simmat.testing.package import PackageCase
+    from simmat.testing.samples import ModalityCase
+    from simmat.testing.suite import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
+
+__all__ = [
+    "FOUNDATION_CHECKS",
+    "MODALITY_CHECKS",
+    "PACKAGE_CHECKS",
+    "Check",
+    "CheckFailed",
+    "CheckSkipped",
+    "FoundationCase",
+    "FoundationContract",
+    "ModalityCase",
+    "ModalityContract",
+    "PackageCase",
+    "PackageContract",
+    "Result",
+    "run_check",
+    "run_checks",
+]
+
+_MODULES = {
+    "checks": ("Check", "CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
+    "contracts": ("FoundationContract", "ModalityContract", "PackageContract"),
+    "models": ("FoundationCase",),
+    "package": ("PackageCase",),
+    "samples": ("ModalityCase",),
+    "suite": ("FOUNDATION_CHECKS", "MODALITY_CHECKS", "PACKAGE_CHECKS"),
+}
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on its first use."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f"{__name__}.{_WHERE[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "pytest":
+            raise
+        raise ImportError(f"simmat.testing.{name} needs pytest: pip install pytest") from error
+    return getattr(module, name)

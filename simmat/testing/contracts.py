@@ -1,0 +1,143 @@
+"""The checks as pytest tests: subclass, give one fixture. pytest is imported here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from simmat.foundation import FoundationSpec
+from simmat.modality import ModalityAdapter
+from simmat.plugins import load_plugins
+from simmat.testing.checks import Check, CheckFailed, Result, run_check
+from simmat.testing.models import FoundationCase
+from simmat.testing.package import PackageCase
+from simmat.testing.samples import ModalityCase
+from simmat.testing.suite import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
+
+_WANTED = "{who} lacks the fixture `{what}`; write into the class: @pytest.fixture def {what}(self): return {how}"
+
+
+class _Contract:
+    """One test for each check; the test's id is the check's.
+
+    Attributes:
+        full: set it to True to run the slow checks as well.
+    """
+
+    full: ClassVar[bool] = False
+    checks: ClassVar[Sequence[Check[Any]]] = ()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Make the tests of the checks of this class."""
+        if "contract_check" in metafunc.fixturenames:
+            wanted = [check for check in self.checks if self.full or not check.full]
+            metafunc.parametrize("contract_check", wanted, ids=[check.id for check in wanted])
+
+    def test_contract(self, contract_check: Check[Any], contract_case: Any) -> None:
+        """Run one check; its message is the rule, what was found, and what to do."""
+        __tracebackhide__ = True
+        judge(run_check(contract_check, contract_case))
+
+
+class ModalityContract(_Contract):
+    """The contract of a modality; give the fixture `modality`.
+
+    ```python
+    class TestSonar(ModalityContract):
+        @pytest.fixture
+        def modality(self) -> ModalityAdapter:
+            return Sonar()
+    ```
+
+    Where the sensor has no `simulate` and `save`, give the fixture `samples`, too.
+    """
+
+    checks: ClassVar[Sequence[Check[Any]]] = MODALITY_CHECKS
+
+    @pytest.fixture
+    def modality(self) -> ModalityAdapter:
+        """The sensor."""
+        raise pytest.UsageError(_WANTED.format(who=type(self).__name__, what="modality", how="Sonar()"))
+
+    @pytest.fixture
+    def samples(self) -> Sequence[Mapping[str, Path]] | None:
+        """Sample files, each as source name -> file; by default the sensor simulates its own."""
+        return None
+
+    @pytest.fixture
+    def contract_case(
+        self, modality: ModalityAdapter, samples: Sequence[Mapping[str, Path]] | None, tmp_path: Path
+    ) -> ModalityCase:
+        """The sensor with its samples."""
+        return ModalityCase(modality, tmp_path / "contract", samples)
+
+
+class FoundationContract(_Contract):
+    """The contract of a foundation model; give the fixture `foundation`: a spec, or a name that is installed.
+
+    ```python
+    class TestLite(FoundationContract):
+        @pytest.fixture
+        def foundation(self) -> str:
+            return "lite"
+    ```
+
+    Attributes:
+        image_size: side of the input that models are tried at; by default the smallest of at least 64 pixels.
+    """
+
+    image_size: ClassVar[int | None] = None
+    checks: ClassVar[Sequence[Check[Any]]] = FOUNDATION_CHECKS
+
+    @pytest.fixture
+    def foundation(self) -> FoundationSpec | str:
+        """The model."""
+        raise pytest.UsageError(_WANTED.format(who=type(self).__name__, what="foundation", how="'lite'"))
+
+    @pytest.fixture
+    def contract_case(self, foundation: FoundationSpec | str, tmp_path: Path) -> FoundationCase:
+        """The model."""
+        spec = load_plugins().foundation(foundation) if isinstance(foundation, str) else foundation
+        return FoundationCase(spec, tmp_path, image_size=self.image_size, full=self.full)
+
+
+class PackageContract(_Contract):
+    """The contract of an installed package; give the fixture `package`: its distribution name.
+
+    ```python
+    class TestPackage(PackageContract):
+        @pytest.fixture
+        def package(self) -> str:
+            return "simmat-plugin-sonar"
+    ```
+    """
+
+    checks: ClassVar[Sequence[Check[Any]]] = PACKAGE_CHECKS
+
+    @pytest.fixture
+    def package(self) -> str:
+        """The distribution name, as in pyproject.toml."""
+        raise pytest.UsageError(_WANTED.format(who=type(self).__name__, what="package", how="'simmat-plugin-sonar'"))
+
+    @pytest.fixture
+    def contract_case(self, package: str) -> PackageCase:
+        """The package as it is installed."""
+        return PackageCase.installed(package)
+
+
+def judge(result: Result) -> None:
+    """End a test as its check ended."""
+    __tracebackhide__ = True
+    if result.status == "ok":
+        return
+    if result.status == "skipped" and not result.lacks_samples:
+        pytest.skip(result.found)
+    advice = result.advice or "give the fixture `samples`: a list of dicts, source name -> file"
+    message = f"{result.check}: {result.rule}\n  found: {result.found}\n  do: {advice}"
+    cause = result.error.__cause__ if isinstance(result.error, CheckFailed) else result.error
+    if cause is None:
+        pytest.fail(message, pytrace=False)
+    raise AssertionError(message) from cause

@@ -1,0 +1,151 @@
+"""What a foundation model answers: shapes, strides, the same every time, each image by itself."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from simmat.errors import WeightsError
+from simmat.foundation import PromptBatch
+from simmat.testing.checks import CheckFailed, CheckSkipped
+from simmat.testing.models import FoundationCase
+from simmat.testing.prompts import answer, images, prompt_kinds
+from simmat.weights import find_weights, sha256_of
+
+_TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order differ by less
+
+
+def levels_have_their_strides(case: FoundationCase) -> None:
+    """The backbone gives one level or more, finest first, each (B, D, S/stride, S/stride)."""
+    embedding, size = case.embedding(), case.image_size
+    shapes = [tuple(level.shape) for level in embedding.levels]
+    if not shapes or len(shapes) != len(embedding.strides):
+        raise CheckFailed(
+            f"{len(shapes)} levels, {len(embedding.strides)} strides", "give each level its stride, and at least one"
+        )
+    if list(embedding.strides) != sorted(embedding.strides):
+        raise CheckFailed(f"the strides are {embedding.strides}", "order the levels from fine to coarse")
+    for shape, stride in zip(shapes, embedding.strides, strict=True):
+        side = size / stride  # a stride may be a fraction
+        if len(shape) != 4 or shape[0] != 1 or any(abs(found - side) > 1e-6 for found in shape[2:]):
+            raise CheckFailed(
+                f"the level of stride {stride} is {shape} for one input of {size} px",
+                f"a level is (B, D, S/stride, S/stride): (1, D, {side:g}, {side:g})",
+            )
+
+
+def masks_cover_the_input(case: FoundationCase) -> None:
+    """Clicks, boxes and mask inputs are each answered with (K, M, h, w) logits and (K, M) predicted IoU."""
+    for kind, prompts in prompt_kinds(case.model, case.image_size).items():
+        found = answer(case.model, images(2, case.image_size), prompts)
+        logits, iou = tuple(found.logits.shape), tuple(found.iou.shape)
+        count = len(prompts.image_index)
+        if len(logits) != 4 or logits[0] != count or logits[2] != logits[3] or iou != logits[:2]:
+            raise CheckFailed(
+                f"{count} prompts ({kind}) were answered with logits {logits} and iou {iou}",
+                "logits are (K, M, h, w) over the whole square input, iou (K, M)",
+            )
+        if not bool(found.logits.isfinite().all() and found.iou.isfinite().all()):
+            raise CheckFailed(f"prompts ({kind}) were answered with numbers that are not finite", "look at the decoder")
+
+
+def same_seed_same_answers(case: FoundationCase) -> None:
+    """The same seed gives the same weights and answers, bit for bit, and torch's own random state is left alone."""
+    before = torch.random.get_rng_state()
+    one, two = case.build(3), case.build(3)
+    if not torch.equal(before, torch.random.get_rng_state()):
+        raise CheckFailed("building a model moved torch's random state", _SEEDED)
+    for name, tensor in one.state_dict().items():
+        if not torch.equal(tensor, two.state_dict()[name]):
+            raise CheckFailed(f"two models of seed 3 differ in {name}", _SEEDED)
+    picture, ask = images(2, case.image_size), prompt_kinds(one, case.image_size)["a click"]
+    first, again, other = (answer(model, picture, ask).logits for model in (one, one, two))
+    if not torch.equal(first, again):
+        raise CheckFailed("one model answered the same question in two ways", "return the model in eval mode")
+    if not torch.equal(first, other):
+        raise CheckFailed("two models of seed 3 answered differently", "keep everything random in the state dict")
+
+
+def batch_of_two_equals_two_singles(case: FoundationCase) -> None:
+    """An image is answered the same alone and in a batch, and prompts in any order."""
+    model, size = case.model, case.image_size
+    pictures = images(2, size)
+    for kind, prompts in prompt_kinds(model, size).items():
+        together = answer(model, pictures, prompts)
+        for row, index in enumerate(prompts.image_index.tolist()):
+            alone = answer(model, pictures[index : index + 1], _only(prompts, row))
+            largest = max(float(alone.logits.abs().max()), 1e-6)
+            apart = float((together.logits[row] - alone.logits[0]).abs().max()) / largest
+            if apart > _TOLERANCE:
+                raise CheckFailed(
+                    f"prompt {row} ({kind}) about image {index} is answered {apart:.1%} of the largest logit apart "
+                    "from when image and prompt stand alone",
+                    "mix nothing over the batch, and read image_index: it may come in any order",
+                )
+
+
+def state_survives_safetensors(case: FoundationCase) -> None:
+    """The state dict, written to safetensors and loaded into a model of another seed, gives the same answers."""
+    size = case.image_size
+    one, other = case.build(1), case.build(2)
+    file = case.folder / "state.safetensors"
+    case.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file({name: t.detach().contiguous().clone() for name, t in one.state_dict().items()}, file)
+        cast(nn.Module, other).load_state_dict(load_file(file))
+    except Exception as error:
+        raise CheckFailed(
+            f"the state dict cannot be written and loaded: {type(error).__name__}: {error}",
+            "keep tensors alone in the state dict, of types that safetensors knows",
+        ) from error
+    ask, picture = prompt_kinds(one, size)["a click"], images(1, size)
+    ask = _only(ask, 0)
+    if not torch.equal(answer(one, picture, ask).logits, answer(other, picture, ask).logits):
+        raise CheckFailed(
+            "a model with the loaded state answers differently",
+            "register every tensor that decides an answer as a parameter or a persistent buffer",
+        )
+
+
+def weights_are_the_ones_described(case: FoundationCase) -> None:
+    """The weight file, where it is here, has the sha256 of the spec, and the model loads it."""
+    file = case.spec.weights
+    if file is None:
+        raise CheckSkipped("the model is random from its seed")
+    known = file.sha256 or not file.hub  # a hub's publisher may change the file
+    if known and (len(file.sha256) != 64 or set(file.sha256) - set("0123456789abcdef")):
+        raise CheckFailed(f"sha256 is {file.sha256!r}", "give the 64 hex digits of `sha256sum FILE`")
+    try:
+        path = find_weights(case.spec)
+    except WeightsError as error:
+        if file.path is None:
+            raise CheckSkipped(f"{file.filename} is not here") from error
+        raise
+    assert path is not None  # the spec has weights
+    case.require_values()
+    if known and (found := sha256_of(path)) != file.sha256:
+        raise CheckFailed(
+            f"{path} has sha256 {found}, the spec says {file.sha256}", "describe the file that is shipped"
+        )
+    case.build(weights=path)
+
+
+_SEEDED = "draw every random weight from a torch.Generator of the seed, or under torch.random.fork_rng"
+
+
+def _only(prompts: PromptBatch, row: int) -> PromptBatch:
+    """Return one prompt, about the only image there is."""
+
+    def pick(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[row : row + 1]
+
+    return PromptBatch(
+        torch.zeros(1, dtype=torch.int64),
+        prompts.point_coords[row : row + 1],
+        prompts.point_labels[row : row + 1],
+        pick(prompts.boxes),
+        pick(prompts.mask_input),
+    )

@@ -1,0 +1,162 @@
+"""How a modality reads files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from simmat.errors import ConfigError, DataError
+from simmat.imageio import read_image
+from simmat.modality import Axis, ModalityAdapter
+from simmat.testing.checks import CheckFailed, CheckSkipped
+from simmat.testing.samples import ModalityCase, scene_number
+from simmat.types import SensorImage
+
+_ODD_FOLDER = "a folder, ünïcødé 海 (1)"
+
+
+def loads_float32_planes(case: ModalityCase) -> None:
+    """`load` returns float32, C-contiguous (C, H, W) with something valid in it."""
+    image = case.load(case.samples[0].files)
+    if image.data.dtype != np.float32 or image.data.ndim != 3:
+        raise CheckFailed(f"data is {image.data.dtype} of shape {image.data.shape}", _FROM_PLANES)
+    for what, array in (("data", image.data), ("valid", image.valid)):
+        if not array.flags.c_contiguous:
+            raise CheckFailed(f"{what} of shape {array.shape} has strides {array.strides}", _FROM_PLANES)
+    if not np.isfinite(image.data[image.valid]).all():
+        raise CheckFailed("pixels that are not finite are marked valid", _FROM_PLANES)
+    for index, channel in enumerate(image.channels):
+        if not image.valid[index].any():
+            raise CheckFailed(
+                f"channel {channel.name!r} has no valid pixel", "look at its valid_range, nodata and unit"
+            )
+
+
+def loads_its_own_channels(case: ModalityCase) -> None:
+    """A loaded image has the channels that the sensor declares: as many, of the same names, in the same order."""
+    declared = case.adapter.channels
+    if not declared:
+        raise CheckSkipped("the sensor leaves its channels to the file")
+    found = [channel.name for channel in case.load(case.samples[0].files).channels]
+    wanted = [channel.name for channel in declared]
+    if found != wanted:
+        raise CheckFailed(
+            f"load gave {len(found)} channels {found}, declared are {len(wanted)}: {wanted}",
+            "declare what load returns; leave `channels` empty where only the file can say",
+        )
+
+
+def takes_any_path(case: ModalityCase) -> None:
+    """Files are read from paths with spaces, brackets and letters of any script."""
+    sample = case.samples[0]
+    files = case.copy(sample, _ODD_FOLDER)
+    try:
+        image = case.load(files)
+    except Exception as error:
+        raise CheckFailed(
+            f"{next(iter(files.values()))} cannot be read: {type(error).__name__}: {error}",
+            "hand the Path itself to the library that reads the file; do not split it or turn it into bytes",
+        ) from error
+    if not same_bits(image, case.load(sample.files)):
+        raise CheckFailed(f"the pixels depend on the path {_ODD_FOLDER!r}", "read only what the file holds")
+
+
+def keeps_odd_sizes(case: ModalityCase) -> None:
+    """An image of odd height and width comes back at the size of its reference file."""
+    sample = case.samples[0]
+    found = case.load(sample.files).size_hw
+    if sample.simulated is not None:
+        wanted = sample.simulated.size_hw
+    else:
+        try:
+            planes = read_image(sample.files[case.adapter.source_names()[0]]).planes
+        except DataError as error:
+            raise CheckSkipped("nobody but the sensor can read the size of the given file") from error
+        wanted = (int(planes.shape[1]), int(planes.shape[2]))
+    if found != wanted:
+        raise CheckFailed(
+            f"a file of {wanted[0]} rows and {wanted[1]} columns was loaded as {found[0]} x {found[1]}",
+            "do not crop, pad or resize in load; the core does what the network needs",
+        )
+
+
+def same_file_same_bits(case: ModalityCase) -> None:
+    """The same file gives the same bits every time."""
+    files = case.samples[0].files
+    if not same_bits(case.load(files), case.load(files)):
+        raise CheckFailed("loading one file twice gave different pixels or channels", "draw nothing at random in load")
+
+
+def writes_nothing(case: ModalityCase) -> None:
+    """Loading leaves no file beside the sample and does not touch the sample itself."""
+    files = case.copy(case.samples[0], "untouched")
+    folder = case.folder / "untouched"
+    before = _snapshot(folder)
+    case.load(files)
+    after = _snapshot(folder)
+    if changed := sorted(str(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path)):
+        raise CheckFailed(
+            f"load wrote, changed or removed {', '.join(changed)}", "keep what load computes in memory, or in a cache"
+        )
+
+
+def flips_and_turns_return(case: ModalityCase) -> None:
+    """Mirroring twice and turning four times give the image back, whatever it does to values in between."""
+    image, adapter = case.load(case.samples[0].files), case.adapter
+    axes: tuple[Axis, Axis] = ("horizontal", "vertical")
+    ways: dict[str, Callable[[], SensorImage]] = {
+        f"two {axis} flips": lambda axis=axis: adapter.flip(adapter.flip(image, axis), axis)  # type: ignore[misc]
+        for axis in axes
+    }
+    ways["four quarter turns"] = lambda: _turned(adapter, image)
+    for what, way in ways.items():
+        back = way()
+        if back.data.shape != image.data.shape or not np.array_equal(back.valid, image.valid):
+            raise CheckFailed(f"{what} gave other valid pixels or another shape", _TURN)
+        if not np.allclose(back.data[back.valid], image.data[image.valid], rtol=1e-4, atol=1e-4):
+            raise CheckFailed(f"{what} changed the values", _TURN)
+
+
+def simulation_is_seeded(case: ModalityCase) -> None:
+    """`simulate` draws all its noise from the generator it is given: the same seed gives the same image."""
+    try:
+        one, two = (case.adapter.simulate(scene_number(0), np.random.default_rng(5)) for _ in range(2))
+    except ConfigError as error:
+        raise CheckSkipped(str(error)) from error
+    if not same_bits(one, two):
+        raise CheckFailed("one scene and one seed gave two different images", "draw from `rng` alone")
+    if one.size_hw != scene_number(0).size_hw:
+        raise CheckFailed(
+            f"a scene of {scene_number(0).size_hw} was seen as {one.size_hw}", "simulate on the scene's pixel grid"
+        )
+
+
+def same_bits(one: SensorImage, other: SensorImage) -> bool:
+    """True where two images are equal, bit for bit, channels included."""
+    return (
+        one.channels == other.channels
+        and np.array_equal(one.valid, other.valid)
+        and np.array_equal(one.data, other.data, equal_nan=True)
+    )
+
+
+_FROM_PLANES = "build the image with SensorImage.from_planes, which sees to it"
+_TURN = "override flip and rotate together, for values that depend on direction and for nothing else"
+
+
+def _turned(adapter: ModalityAdapter, image: SensorImage) -> SensorImage:
+    for _ in range(4):
+        image = adapter.rotate(image, 1)
+    return image
+
+
+def _snapshot(folder: Path) -> dict[Path, tuple[int, str]]:
+    """Return every file below a folder with its time of change and the digest of its bytes."""
+    return {
+        path.relative_to(folder): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

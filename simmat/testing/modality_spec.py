@@ -1,0 +1,140 @@
+"""What a modality declares: its channels, units and wavelengths. No file is read."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher
+
+from simmat.errors import SimMATError, nearest
+from simmat.testing.checks import CheckFailed, NoSamples
+from simmat.testing.samples import ModalityCase
+from simmat.testing.units import QUANTITY_UNITS, plausible_um
+from simmat.types import Channel
+
+_TYPO = 0.85  # a quantity this like a known one is taken for a misspelt one
+
+
+def spec_round_trips(case: ModalityCase) -> None:
+    """The sensor survives pickle and its channels survive json, as workers and bundles need."""
+    adapter = case.declared
+    for channel in channels_of(case):
+        try:
+            back = Channel.from_dict(json.loads(json.dumps(channel.to_dict())))
+        except (TypeError, ValueError, SimMATError) as error:
+            raise CheckFailed(f"channel {channel.name!r} cannot go through json: {error}", _PLAIN) from error
+        if back != channel:
+            raise CheckFailed(f"channel {channel.name!r} came back from json as {back}, it was {channel}", _PLAIN)
+    try:
+        copy = pickle.loads(pickle.dumps(adapter))
+    except Exception as error:
+        raise CheckFailed(
+            f"{type(adapter).__name__} cannot be pickled: {error}",
+            "keep no lambda, open file or lock in the adapter; open what load needs inside load",
+        ) from error
+    for what in ("name", "description", "sources", "channels"):
+        if getattr(copy, what) != getattr(adapter, what):
+            raise CheckFailed(
+                f"{what} came back from pickle as {getattr(copy, what)!r}, it was {getattr(adapter, what)!r}",
+                "let __init__ and pickle give the same adapter: set what varies as plain attributes",
+            )
+
+
+def names_unique(case: ModalityCase) -> None:
+    """Every channel has a name of its own, and every source too."""
+    sources = [source.name for source in case.declared.sources]
+    for kind, names in (("source", sources), ("channel", [c.name for c in case.declared.channels])):
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise CheckFailed(f"{kind} names {twice} stand more than once in {names}", f"give each {kind} its own name")
+
+
+def std_positive(case: ModalityCase) -> None:
+    """A default std is finite and greater than 0, a default mean is finite and lies in the valid range."""
+    for channel in channels_of(case):
+        if channel.std is not None and not (math.isfinite(channel.std) and channel.std > 0):
+            raise CheckFailed(
+                f"channel {channel.name!r} has std {channel.std}", "state the std of real images, or leave it None"
+            )
+        if channel.mean is None:
+            continue
+        low, high = channel.valid_range or (-math.inf, math.inf)
+        if not math.isfinite(channel.mean) or not low <= channel.mean <= high:
+            raise CheckFailed(
+                f"channel {channel.name!r} has mean {channel.mean:g} {channel.unit}, valid are {low:g} to {high:g}",
+                "state mean and valid_range in the channel's unit",
+            )
+
+
+def ranges_ordered(case: ModalityCase) -> None:
+    """A valid range is (low, high) with low < high."""
+    for channel in channels_of(case):
+        if channel.valid_range is not None and not channel.valid_range[0] < channel.valid_range[1]:
+            raise CheckFailed(
+                f"channel {channel.name!r} has valid_range {channel.valid_range}, in which no value lies",
+                "write (low, high), or None where nothing bounds the values",
+            )
+
+
+def unit_fits_quantity(case: ModalityCase) -> None:
+    """The unit of a channel is one that its quantity is measured in."""
+    for channel in channels_of(case):
+        units = QUANTITY_UNITS.get(channel.quantity)
+        if units is None:
+            _refuse_misspelt(channel)
+        elif channel.unit not in units:
+            raise CheckFailed(
+                f"channel {channel.name!r} is {channel.quantity} in {channel.unit!r}",
+                f"{channel.quantity} goes with {' or '.join(map(repr, units))}: convert in load, "
+                "or name another quantity",
+            )
+
+
+def wavelengths_plausible(case: ModalityCase) -> None:
+    """A wavelength is given in micrometres and is one that its quantity is measured at."""
+    for channel in channels_of(case):
+        wavelength = channel.wavelength_um
+        bands = plausible_um(channel.quantity)
+        if wavelength is None or any(low <= wavelength <= high for low, high in bands):
+            continue
+        allowed = " or ".join(f"{low:g} to {high:g} um" for low, high in bands)
+        raise CheckFailed(
+            f"channel {channel.name!r} ({channel.quantity}) has wavelength_um {wavelength:g}; plausible are {allowed}",
+            _wavelength_advice(wavelength, bands),
+        )
+
+
+def channels_of(case: ModalityCase) -> Iterator[Channel]:
+    """Yield the declared channels; of a sensor that leaves them to the file, those of a sample."""
+    if case.declared.channels:
+        yield from case.declared.channels
+        return
+    try:
+        files = case.samples[0].files
+    except NoSamples:
+        return
+    yield from case.load(files).channels
+
+
+_PLAIN = "use plain text and numbers in Channel"
+
+
+def _refuse_misspelt(channel: Channel) -> None:
+    guess = nearest(channel.quantity, QUANTITY_UNITS)
+    if guess is not None and _alike(channel.quantity, guess):
+        raise CheckFailed(
+            f"channel {channel.name!r} has quantity {channel.quantity!r}, which nobody knows",
+            f"did you mean {guess!r}?",
+        )
+
+
+def _alike(one: str, other: str) -> bool:
+    return SequenceMatcher(None, one, other).ratio() >= _TYPO
+
+
+def _wavelength_advice(wavelength: float, bands: Iterable[tuple[float, float]]) -> str:
+    for unit, factor in (("nanometres", 1e-3), ("metres", 1e6), ("millimetres", 1e3)):
+        if any(low <= wavelength * factor <= high for low, high in bands):
+            return f"this looks like {unit}: write {wavelength * factor:g}"
+    return "give the centre of the band in micrometres, or None where there is none"

@@ -1,0 +1,145 @@
+"""The case of an installed package, and its checks: how it is found, loaded and named."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from simmat import __version__
+from simmat.errors import unknown_name
+from simmat.hookspecs import PROJECT
+from simmat.plugins import load_plugins
+from simmat.testing.checks import CheckFailed, CheckSkipped
+from simmat.testing.fresh import last_line, python_without_torch
+
+_BUILTIN = importlib.metadata.EntryPoint("builtin", "simmat.builtin", PROJECT)
+
+
+@dataclass(frozen=True)
+class PackageCase:
+    """A package, as the checks see it.
+
+    Attributes:
+        name: of the distribution.
+        entry_points: those of group "simmat" that it states.
+        distribution: its metadata; None where the entry points state none.
+    """
+
+    name: str
+    entry_points: tuple[importlib.metadata.EntryPoint, ...]
+    distribution: importlib.metadata.Distribution | None
+
+    @classmethod
+    def installed(cls, name: str) -> PackageCase:
+        """Return the case of an installed distribution; "simmat" for the built-in parts.
+
+        Raises:
+            UnknownNameError: no installed package of this name has an entry point of group "simmat".
+        """
+        packages = installed_packages()
+        if name not in packages:
+            raise unknown_name("package with a plugin", name, packages)
+        return packages[name]
+
+
+def installed_packages() -> dict[str, PackageCase]:
+    """Return every installed package that has a plugin, and SimMAT itself, by distribution name."""
+    found: dict[str, list[importlib.metadata.EntryPoint]] = {}
+    for entry in importlib.metadata.entry_points(group=PROJECT):
+        found.setdefault(_owner(entry), []).append(entry)
+    cases = {name: PackageCase(name, tuple(entries), entries[0].dist) for name, entries in sorted(found.items())}
+    own = importlib.metadata.distribution(PROJECT)
+    return {PROJECT: PackageCase(PROJECT, (_BUILTIN,), own), **cases}
+
+
+def loads_without_torch(case: PackageCase) -> None:
+    """Every entry point loads in a fresh interpreter that has no torch."""
+    for entry in case.entry_points:
+        module, _, attribute = entry.value.partition(":")
+        answer = python_without_torch(f"import {module} as plugin" + (f"; plugin.{attribute}" if attribute else ""))
+        if answer.returncode:
+            raise CheckFailed(
+                f"entry point {entry.name!r} ({entry.value}) does not load: {last_line(answer)}",
+                "import torch inside the functions that use it; state in pyproject.toml what else the module imports",
+            )
+
+
+def hooks_match(case: PackageCase) -> None:
+    """Every hook is one of SimMAT's, and gives what it promises."""
+    for entry in case.entry_points:
+        report = next(r for r in load_plugins([entry], {}).reports if r.name == entry.name)
+        if report.error:
+            raise CheckFailed(f"plugin {entry.name!r}: {report.error}", "see simmat.hookspecs for the hooks")
+        if not report.gives:
+            raise CheckFailed(f"plugin {entry.name!r} gives nothing", "return at least one item from a hook")
+
+
+def no_name_collides(case: PackageCase) -> None:
+    """No name that the package brings is claimed by another package, nor is that of its entry point."""
+    entries = [entry for other in installed_packages().values() for entry in other.entry_points]
+    for entry in case.entry_points:
+        same = [_owner(other) for other in entries if other.name == entry.name]
+        if others := [owner for owner in same if owner != case.name]:
+            raise CheckFailed(
+                f"entry point {entry.name!r} is that of {' and '.join(others)}, too", "name it as the package is named"
+            )
+    registry = load_plugins([*entries[1:], *(e for e in case.entry_points if e not in entries)], {})
+    for (kind, name), owners in registry.conflicts().items():
+        if any(owner.rpartition(" ")[0] == case.name for owner in owners):
+            raise CheckFailed(f"{kind} {name!r} is claimed by {' and '.join(owners)}", "choose another name")
+
+
+def distribution_is_named(case: PackageCase) -> None:
+    """The package states its name, a version and one line of what it is."""
+    if case.distribution is None:
+        raise CheckFailed("the entry point belongs to no distribution", "install the package with pip")
+    metadata = case.distribution.metadata
+    lacking = [key for key in ("Name", "Version", "Summary") if key not in metadata or not metadata[key].strip()]
+    if lacking:
+        raise CheckFailed(
+            f"its metadata lacks {', '.join(lacking)}", "state name, version and description in pyproject.toml"
+        )
+    if metadata["Version"].strip() in ("0", "0.0", "0.0.0"):
+        raise CheckFailed(f"its version is {metadata['Version']}", "state a version in pyproject.toml")
+
+
+def simmat_range_is_stated(case: PackageCase) -> None:
+    """The package requires `simmat` from a lowest version on, and the installed one is in its range."""
+    if case.name == PROJECT:
+        raise CheckSkipped("SimMAT itself")
+    ranges = _simmat_ranges([] if case.distribution is None else case.distribution.requires or [])
+    if not ranges:
+        raise CheckFailed("its metadata does not require simmat", _RANGE)
+    for requirement in ranges:
+        if not any(part.operator in (">=", ">", "~=", "==") for part in requirement.specifier):
+            raise CheckFailed(f"it requires {str(requirement)!r}, without a lowest version", _RANGE)
+        if not requirement.specifier.contains(__version__, prereleases=True):
+            raise CheckFailed(f"it requires {str(requirement)!r}, installed is simmat {__version__}", _RANGE)
+
+
+_RANGE = f'write dependencies = ["simmat>={".".join(__version__.split(".")[:2])}"] in pyproject.toml'
+
+
+def _simmat_ranges(lines: Sequence[str]) -> list[Requirement]:
+    """Return what the metadata requires of simmat, extras aside."""
+    found = []
+    for line in lines:
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue
+        if requirement.name.lower() == PROJECT and "extra ==" not in str(requirement.marker or ""):
+            found.append(requirement)
+    return found
+
+
+def _owner(entry: importlib.metadata.EntryPoint) -> str:
+    """Return the distribution's name, "unknown package" where its metadata is damaged."""
+    try:
+        name = entry.dist.name if entry.dist is not None else None
+    except Exception:
+        name = None
+    return name or "unknown package"
