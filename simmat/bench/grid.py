@@ -200,8 +200,8 @@ def _with_references(settings: BenchSettings, said: Sequence[Arm], no_zero_shot:
             seeds = tuple(dict.fromkeys(seed for arm in measured for seed in arm.seeds))
             options = {"mat": "mat-residual", "tune": "full", "from_scratch": True, **few}
             places = tuple(name for name in on if any(name in arm.on for arm in measured))
-            yield Arm(SCRATCH + _few_name(few), foundation, options, seeds, _rates(None, settings), places)
-        yield from own
+            yield Arm(SCRATCH + _few_name(few), foundation, options, seeds, settings.scratch_lr, places)
+        yield from sorted(own, key=lambda arm: not arm.from_scratch)
 
 
 def _setting_problems(settings: BenchSettings, path: Path, registry: Registry) -> Iterator[str]:

@@ -179,6 +179,7 @@ class BenchSettings(BaseModel):
         foundation: the foundation model of arms that name none.
         seeds: one run each.
         lr: candidates, of which validation chooses; None takes the tuner's own rate.
+        scratch_lr: candidates for the from-scratch arms that are added; a rate for tuning would hold them down.
         checkpoints: foundation model -> weight file; relative to the TOML.
         keep_bundles: whether the bundles of the tested runs are kept.
         train: what holds for all arms.
@@ -194,6 +195,7 @@ class BenchSettings(BaseModel):
     foundation: str = "lite"
     seeds: Seeds = (0,)
     lr: Rates | None = None
+    scratch_lr: Rates = (3e-4, 1e-3)
     checkpoints: dict[str, Annotated[Path, Field(strict=False)]] = {}
     keep_bundles: bool = True
     train: TrainSettings = TrainSettings()

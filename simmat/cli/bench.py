@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("toml", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the bench.  [default: bench/NAME-OF-TOML]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
 @click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")
 @click.option("--dry-run", is_flag=True, help="List the cells and how far they are, run nothing.")
@@ -37,7 +37,7 @@ def command(
     from simmat.bench.settings import read_settings
 
     registry = load_registry()
-    folder = (out or Path("bench") / toml.stem).absolute()
+    folder = (out or Path("runs") / toml.stem).absolute()
     bench = expand(read_settings(toml), toml, folder, registry)
     if dry_run:
         _list(bench, only)
