@@ -42,9 +42,9 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     indent = sum(widths) + 2 * len(widths)
     room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)
     for row in [head, *rows]:
-        lines = [
-            line for part in row[-1].splitlines() for line in textwrap.wrap(part, room, break_on_hyphens=False)
-        ] or [""]
+        # A name is copied from here: it must not be cut at its hyphens.
+        wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap
+        lines = [line for part in row[-1].splitlines() for line in wrap(part)] or [""]
         start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
         click.echo((start + lines[0]).rstrip())
         for line in lines[1:]:

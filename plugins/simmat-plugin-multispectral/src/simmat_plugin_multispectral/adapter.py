@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
+from simmat.imageio.georeference import write_mask
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
 from simmat_plugin_multispectral.bands import (
@@ -104,9 +105,7 @@ class Multispectral(ModalityAdapter):
 
     def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path:
         """Write `path`.tif: one 8-bit band, 1 in the mask and 0 outside, with the image's coordinate system."""
-        target = path.with_name(f"{path.name}.tif")
-        write_geotiff(target, mask[None].astype(np.uint8), bands=[BandTags("mask")], georeference=georeference)
-        return target
+        return write_mask(mask, georeference, path)
 
 
 class StatedReflectance(Multispectral):

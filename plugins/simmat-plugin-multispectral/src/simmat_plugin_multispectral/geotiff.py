@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.files import atomic_path
+from simmat.imageio.georeference import georeference_of, placed, quiet
 from simmat.imageio.values import check_size
 from simmat.types import BoolArray, Georeference
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +66,14 @@ def read_geotiff(path: Path) -> GeoTiff:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        with _quiet(), rasterio.open(path, driver="GTiff") as file:
+        with quiet(), rasterio.open(path, driver="GTiff") as file:
             check_size(path, file.height, file.width)
             if ColorInterp.palette in file.colorinterp:
                 raise DataError(f"{path}: a palette image; its numbers are indices, not intensities")
             kept = [i for i, role in zip(file.indexes, file.colorinterp, strict=True) if role is not ColorInterp.alpha]
             stored, valid = file.read(kept), file.read_masks(kept) > 0  # (P, H, W) each
             bands = tuple(_tags(file, index) for index in kept)
-            place = None
-            if file.crs is not None and not file.transform.is_identity:
-                code = file.crs.to_epsg()
-                a, b, c, d, e, f = tuple(file.transform)[:6]
-                place = Georeference(f"EPSG:{code}" if code else file.crs.to_wkt(), (a, b, c, d, e, f))
+            place = georeference_of(file)
     except rasterio.errors.RasterioError as error:
         raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
     if stored.dtype.kind not in "uif" or (stored.dtype.kind in "ui" and stored.dtype.itemsize > 4):
@@ -106,14 +98,10 @@ def write_geotiff(
 
     count, height, width = planes.shape
     profile: dict[str, Any] = {"driver": "GTiff", "dtype": planes.dtype.name, "compress": "deflate", "nodata": nodata}
-    if georeference is not None:
-        profile |= {
-            "crs": rasterio.crs.CRS.from_user_input(georeference.crs),
-            "transform": rasterio.Affine(*georeference.transform),
-        }
+    profile |= placed(georeference)
     with (
         atomic_path(path) as temporary,
-        _quiet(),
+        quiet(),
         rasterio.open(temporary, "w", count=count, height=height, width=width, **profile) as file,
     ):
         file.write(planes)
@@ -136,13 +124,3 @@ def _tags(file: Any, index: int) -> BandTags:
         file.offsets[index - 1],
         {key.lower(): value for key, value in tags.items()},
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """A file without a place on the earth is ordinary here: cameras on drones and tables write them."""
-    from rasterio.errors import NotGeoreferencedWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield

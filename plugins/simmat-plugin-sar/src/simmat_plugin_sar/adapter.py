@@ -11,8 +11,9 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.imageio import ImageFile, read_image, require_one_plane, write_image
+from simmat.imageio.georeference import read_georeference, write_mask
 from simmat.modality import ModalityAdapter, Source
-from simmat.types import BoolArray, Channel, FloatArray, SensorImage
+from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, to_decibel
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Sar(ModalityAdapter):
         self.channels = described(self.content.planes, self.scale, units[self.scale.kind])
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
-        """Read (P, H, W) in the file's own scale; filtered in power where the modality says so.
+        """Read (P, H, W) in the file's own scale, with its georeference; filtered in power where the modality says so.
 
         Raises:
             DataError: the file has other planes, or its numbers cannot be in this scale.
@@ -77,7 +78,9 @@ class Sar(ModalityAdapter):
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
         channels = described(self.content.planes, self.scale, unit)
         valid = None if image.valid is None else image.valid[: len(planes)]
-        loaded = SensorImage.from_planes(planes, channels, valid=valid, origin=str(image.path))
+        loaded = SensorImage.from_planes(
+            planes, channels, valid=valid, origin=str(image.path), georeference=read_georeference(image.path)
+        )
         _check_scale(loaded, self.scale)
         return self._smoothed(loaded) if self.filtered else loaded
 
@@ -113,6 +116,10 @@ class Sar(ModalityAdapter):
         else:
             planes = np.where(image.valid, image.data, np.float32(np.nan))
         write_image(files[self.sources[0].name], np.repeat(planes, 3, axis=0) if self.content.repeated else planes)
+
+    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path:
+        """Write `path`.tif: one 8-bit band, 1 in the mask and 0 outside, with the image's coordinate system."""
+        return write_mask(mask, georeference, path)
 
     def _planes(self, image: ImageFile) -> FloatArray:
         planes, count = image.planes, len(image.planes)

@@ -1,0 +1,80 @@
+"""A radar image from a satellite lies somewhere, and so must the mask of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from simmat_plugin_sar import MODALITIES
+
+from simmat.cli import run
+from simmat.composition import ComposedModality
+from simmat.modality import ModalityAdapter
+from simmat.types import Georeference, SensorImage
+
+ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 4500000.0))
+TINY = "--foundation sam_vit_tiny --image-size 64 --steps 1 --batch-size 2 --prompts-per-image 1 --device cpu".split()
+
+
+def write(path: Path, planes: np.ndarray, **profile: Any) -> Path:
+    """Write a GeoTIFF that lies at PLACE unless said otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = planes.shape
+    place = {"crs": PLACE.crs, "transform": rasterio.Affine(*PLACE.transform)}
+    size = {"count": count, "height": height, "width": width, "dtype": planes.dtype.name}
+    with rasterio.open(path, "w", driver="GTiff", **size, **(place | profile)) as file:
+        file.write(planes)
+    return path
+
+
+def load(path: Path, modality: str) -> SensorImage:
+    """Read one file as a modality."""
+    return ADAPTERS[modality].load({"sar": path})
+
+
+@pytest.mark.parametrize(("modality", "planes"), [("sar", 1), ("sar-lee", 1), ("sar-dual", 2)])
+def test_the_place_goes_all_the_way_to_the_network(tmp_path: Path, modality: str, planes: int) -> None:
+    """Filter and decibel change the values, not where they were measured."""
+    path = write(tmp_path / "a.tif", np.full((planes, 9, 8), 7, dtype=np.uint16))
+    image = load(path, modality)
+    assert image.georeference == PLACE
+    assert ADAPTERS[modality].transform(image).georeference == PLACE
+
+
+def test_a_file_without_a_place_has_none(tmp_path: Path) -> None:
+    """Chips for training seldom have one, and a made-up one would put the mask into the sea."""
+    Image.fromarray(np.full((4, 4), 7, dtype=np.uint8)).save(tmp_path / "a.tif")
+    assert load(tmp_path / "a.tif", "sar").georeference is None
+
+
+def test_two_polarizations_in_two_files_must_lie_together(tmp_path: Path) -> None:
+    """Both state their place, so that the composition can hold one against the other."""
+    files = {name: write(tmp_path / f"{name}.tif", np.ones((1, 4, 4), np.uint16)) for name in ("sar", "sar-cross")}
+    assert ComposedModality([ADAPTERS["sar"], ADAPTERS["sar-cross"]]).load(files).georeference == PLACE
+
+
+def test_predict_writes_a_mask_that_lies_where_the_image_does(tmp_path: Path) -> None:
+    """What a GIS opens on top of the scene."""
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        planes = rng.integers(1, 90, (1, 32, 48)).astype(np.uint16)
+        planes[:, 8:20, 8:20] += 500
+        write(tmp_path / f"data/images/{index}.tif", planes)
+        mask = np.zeros((32, 48), dtype=np.uint8)
+        mask[8:20, 8:20] = 1
+        (tmp_path / "data/masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / f"data/masks/{index}.png")
+    data, out = str(tmp_path / "data"), str(tmp_path / "run")
+    assert run(["train", "--modality", "sar", "--data", data, "--regions", "instances", "--out", out, *TINY]) == 0
+    image = str(tmp_path / "data/images/0.tif")
+    words = ["predict", f"{out}/bundle", image, "--point", "12,12", "--out", str(tmp_path / "seen"), "--device", "cpu"]
+    assert run(words) == 0
+    with rasterio.open(tmp_path / "seen/0_mask.tif") as file:
+        assert (file.crs.to_epsg(), tuple(file.transform)[:6], file.shape) == (32632, PLACE.transform, (32, 48))
+        shown = np.asarray(Image.open(tmp_path / "seen/0_mask.png")) > 0
+        np.testing.assert_array_equal(file.read(1) > 0, shown)
