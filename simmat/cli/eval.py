@@ -10,7 +10,8 @@ import click
 from simmat.cli.common import json_option, load_registry, print_json
 from simmat.cli.eval_table import print_report
 from simmat.cli.options import checkpoint_option, data_options, device_option
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, OutputError
+from simmat.files import atomic_write_json, check_writable
 
 
 @click.command()
@@ -66,6 +67,9 @@ def command(
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
     if curve is not None:
         _check_curve(curve, protocol.clicks)
+    for file in (out, curve):
+        if file is not None:
+            _check_place(file)
 
     from tqdm import tqdm
 
@@ -100,8 +104,6 @@ def command(
         return
     report = report_of(loaded, data, split, protocol, tuned, untuned)
     if out is not None:
-        from simmat.files import atomic_write_json
-
         atomic_write_json(out, {**report, **objects_of(tuned, untuned)})
     if curve is not None:
         _draw_curve(report, curve)
@@ -111,8 +113,15 @@ def command(
         print_report(report, wanted=zero_shot)
 
 
+def _check_place(file: Path) -> None:
+    """Refuse a place that cannot be written before an hour of scoring, not after it."""
+    if file.is_dir():
+        raise OutputError(f"{file} is a folder; give the name of a file in it")
+    check_writable(file.absolute().parent)
+
+
 def _check_curve(curve: Path, clicks: int) -> None:
-    """Refuse before an hour of scoring what could not be drawn after it."""
+    """Refuse what could not be drawn."""
     from simmat.report.plot_style import picture_kind
 
     picture_kind(curve, "a click curve")

@@ -1,0 +1,152 @@
+"""`simmat eval` with its protocols: from a bundle to a table, a file and a picture; on one process and on two."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.cli import run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gray_set(tmp_path_factory.mktemp("data") / "set", test=3)
+
+
+@pytest.fixture(scope="module")
+def bundle(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return training.train(config(data, tmp_path_factory.mktemp("run") / "run", steps=1), registry())
+
+
+@pytest.fixture(autouse=True)
+def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+
+
+FULL = ["--protocol", "full", "--clicks", "3", "--draws", "2", "--device", "cpu"]
+
+
+def evaluate(bundle: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
+    assert run(["eval", str(bundle), "--data", str(data), "--out", str(out), *more]) == 0
+    return dict(json.loads(out.read_text()))
+
+
+def test_full_writes_every_figure_and_draws_the_curve(
+    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One command gives a paper's table: the file all of it, the terminal what one looks at first."""
+    report = evaluate(bundle, data, tmp_path / "s.json", *FULL, "--curve", str(tmp_path / "c.png"))
+    said = capsys.readouterr().out
+    assert next(iter(report)) == "format"
+    assert report["protocol"] == {
+        "name": "full",
+        "first_click": "center",
+        "grid": "original",
+        "alternatives": True,
+        "clicks": 3,
+        "draws": 2,
+        "seed": 0,
+    }
+    assert report["sizes_px"] == {"small": [0, 1024], "medium": [1024, 9216], "large": [9216, None]}
+    tuned = report["tuned"]
+    assert len(tuned["clicks"]["miou"]) == 3
+    assert tuned["clicks"]["miou"][0] == pytest.approx(tuned["miou_object"])
+    assert tuned["random_click"]["draws"] == tuned["box"]["jittered"]["draws"] == 2
+    assert tuned["by_size"]["small"]["objects"] == tuned["objects"] == len(report["scores"]) == 6
+    assert {len(score["random_clicks"]) for score in report["scores"]} == {2}
+    for line in (
+        "boundary IoU",
+        "3 clicks",
+        "NoC@85 (failures as 3)",
+        "tight box",
+        "jittered box",
+        "random click",
+        "±",
+    ):
+        assert line in said
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_the_same_seed_gives_the_same_scores(bundle: Path, data: Path, tmp_path: Path) -> None:
+    """Only what it cost may differ."""
+    one, two = (evaluate(bundle, data, tmp_path / f"{n}.json", *FULL) for n in (1, 2))
+    del one["cost"], two["cost"]
+    assert one == two
+
+
+def test_compat_says_what_the_bundle_was_not_trained_for(
+    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bundle of kept aspect sees squashed images for the first time; a low figure would puzzle."""
+    report = evaluate(bundle, data, tmp_path / "s.json", "--protocol", "simmat-compat", "--device", "cpu")
+    assert report["tuned"]["miou_oracle"] is None
+    assert "clicks" not in report["tuned"]
+    assert "trained on images of kept aspect" in capsys.readouterr().err
+
+
+def test_two_processes_give_the_file_of_one(bundle: Path, data: Path, tmp_path: Path) -> None:
+    """Three samples on two processes: none is scored twice, and the order is that of the data set."""
+    alone = evaluate(bundle, data, tmp_path / "one.json", *FULL)
+    # On a machine without GPUs, accelerate's launcher for several of them starts gloo processes on the CPU.
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    launch += " --dynamo_backend no --main_process_port 0 -m simmat eval"
+    command = [sys.executable, *launch.split(), str(bundle), "--data", str(data), "--out", str(tmp_path / "two.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SIMMAT_PLUGINS": "", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run([*command, *FULL], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("protocol full") == 1
+    shared = json.loads((tmp_path / "two.json").read_text())
+    assert [(s["sample"], s["region"]) for s in shared["scores"]] == [
+        (s["sample"], s["region"]) for s in alone["scores"]
+    ]
+    for ours, theirs in zip(shared["scores"], alone["scores"], strict=True):
+        assert ours["random_clicks"] == pytest.approx(theirs["random_clicks"], abs=2e-2)
+        assert ours["clicks"] == pytest.approx(theirs["clicks"], abs=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--protocol ful", "no protocol 'ful'; did you mean 'full'?"),
+        ("--protocol full --draws 0", "--draws must be from 1 to 1000, got 0"),
+        ("--protocol full --clicks -3", "--clicks must be from 1 to 100, got -3"),
+        ("--protocol full --seed -1", "--seed must be from 0"),
+        ("--protocol full --draws two", "not a valid integer"),
+        ("--draws 3", "protocol 'one-click' takes no --draws"),
+        ("--protocol full --curve c.jpg", "end the name in .png or .svg"),
+        ("--curve c.png", "--curve draws mIoU by clicks, but there is one click"),
+        ("--protocol full --clicks 1 --curve c.png", "but there is one click"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_read(
+    more: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no bundle here: the mistake must be told before an hour of scoring, not after it."""
+    monkeypatch.chdir(tmp_path)
+    code = run(["eval", "nothing", "--data", "nowhere", *more.split()])
+    error = capsys.readouterr().err
+    assert code == 2, error
+    assert said in error
+    assert error.count("error:") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the bundle is even looked for."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    for out, said in (("file/s.json", "file"), (".", "is a folder")):
+        assert run(["eval", "nothing", "--data", "nowhere", "--out", out]) == 2
+        assert said in capsys.readouterr().err

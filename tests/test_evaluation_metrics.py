@@ -1,0 +1,101 @@
+"""How well masks fit, against figures worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from simmat.evaluation.metrics import boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
+from simmat.evaluation.targets import middle_pixel, nearest
+
+
+def square(y0: int, x0: int, side: int, *, of: int = 11) -> np.ndarray:
+    mask = np.zeros((of, of), dtype=np.bool_)
+    mask[y0 : y0 + side, x0 : x0 + side] = True
+    return mask
+
+
+EVERYWHERE = np.ones((11, 11), dtype=np.bool_)
+
+
+def test_the_iou_looks_at_scored_pixels_only() -> None:
+    """Where there is no ground truth a mask is neither right nor wrong."""
+    truth, guess = square(2, 2, 4), square(2, 4, 4)  # 16 each, 8 shared: 8/24
+    scored = EVERYWHERE.copy()
+    scored[:, 6:] = False  # leaves 16 and 8, 8 shared: 8/16
+    masks = torch.from_numpy(guess)[None, None]
+    for area, iou in ((EVERYWHERE, 1 / 3), (scored, 1 / 2)):
+        found = mask_iou(masks, torch.from_numpy(truth)[None], torch.from_numpy(area))
+        assert found.shape == (1, 1)
+        assert float(found) == pytest.approx(iou)
+
+
+@pytest.mark.parametrize(("size_hw", "width"), [((480, 640), 16), ((1024, 1024), 29), ((10, 10), 1)])
+def test_the_boundary_is_two_percent_of_the_diagonal_wide(size_hw: tuple[int, int], width: int) -> None:
+    """480 x 640 has a diagonal of 800; a boundary of no pixel would be no boundary."""
+    assert boundary_width(size_hw) == width
+
+
+@pytest.mark.parametrize(("width", "pixels"), [(1, 24), (2, 40), (3, 48), (4, 49)])
+def test_the_boundary_of_a_square_is_its_rings(width: int, pixels: int) -> None:
+    """A 7 x 7 square has rings of 24, 16, 8 and 1 pixels."""
+    assert np.count_nonzero(boundary(square(2, 2, 7), width)) == pixels
+
+
+def test_what_lies_beyond_the_image_is_outside() -> None:
+    """The authors pad with background, so an object at the border has a boundary there."""
+    assert np.count_nonzero(boundary(np.ones((5, 5), dtype=np.bool_), 1)) == 16
+
+
+def test_a_hole_has_a_boundary_too() -> None:
+    """A contour of a ring is inside as well as outside."""
+    ring = square(1, 1, 9)
+    ring[5, 5] = False
+    assert np.count_nonzero(boundary(ring, 1)) == 32 + 8
+
+
+def test_the_boundary_iou_of_a_shifted_square() -> None:
+    """Rings of 24 each share the 6 upper and 6 lower pixels: 12/36, where the IoU is 42/56."""
+    assert boundary_iou(square(2, 3, 7), square(2, 2, 7), EVERYWHERE, 1) == pytest.approx(12 / 36)
+
+
+def test_the_edge_of_an_ignored_area_is_no_contour() -> None:
+    """Cutting the masks before looking for contours would make one where annotators stopped."""
+    scored = EVERYWHERE.copy()
+    scored[:, 9] = False  # takes the right side of the prediction's ring, 7 of its 24
+    assert boundary_iou(square(2, 3, 7), square(2, 2, 7), scored, 1) == pytest.approx(12 / (24 + 17 - 12))
+
+
+def test_a_boundary_of_which_nothing_is_scored_has_no_figure() -> None:
+    """A 0 would count against the model what nobody can judge."""
+    assert boundary_iou(square(2, 2, 7), square(2, 2, 7), ~EVERYWHERE, 1) is None
+    assert boundary_iou(~EVERYWHERE, square(2, 2, 7), EVERYWHERE, 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("ious", "clicks"), [([0.5, 0.85, 0.8], 2), ([0.9], 1), ([0.84, 0.849], None), ([0.1, 0.2, 0.9], 3)]
+)
+def test_the_number_of_clicks_is_the_first_that_reaches_the_target(ious: list[float], clicks: int | None) -> None:
+    """A later click may spoil the mask; the user would have stopped."""
+    assert number_of_clicks(ious, 0.85) == clicks
+
+
+@pytest.mark.parametrize(
+    ("mask", "xy"),
+    [
+        ([[0, 0, 0, 1], [1, 1, 1, 0]], (1, 1)),  # number 2 of 4
+        ([[1, 1, 0, 0], [0, 0, 0, 1]], (1, 0)),  # number 1 of 3
+        ([[0, 0], [0, 1]], (1, 1)),
+    ],
+)
+def test_the_middle_pixel_is_counted_in_raster_order(mask: list[list[int]], xy: tuple[float, float]) -> None:
+    """Row by row, as the released code lists a region's pixels; it need not be in the middle of the shape."""
+    assert middle_pixel(np.asarray(mask, dtype=np.bool_)) == xy
+
+
+def test_a_mask_is_resized_by_the_pixel_under_each_centre() -> None:
+    """Labels have no values between, and the corner's rule would shift them by half a pixel against the image."""
+    mask = np.asarray([[1, 0, 0, 1]], dtype=np.bool_)
+    assert nearest(mask, (2, 2)).tolist() == [[False, True], [False, True]]
+    assert nearest(mask, (1, 8)).tolist() == [[True, True, False, False, False, False, True, True]]

@@ -1,0 +1,314 @@
+"""What a protocol asks, and where it compares, with networks that answer by script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scripted_model import Scripted, make_set, one_mask, score
+from torch import Tensor
+
+from simmat.errors import ConfigError, DataError, UnknownNameError
+from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Protocol, find_protocol
+from simmat.foundation import PromptBatch
+
+CLICKS = Protocol("clicks", "clicks alone", clicks=20)
+DRAWS = Protocol("draws", "draws alone", draws=4)
+
+
+def labels(height: int, width: int, *boxes: tuple[int, int, int, int]) -> np.ndarray:
+    """A label image with rectangles (y0, x0, y1, x1) numbered from 1."""
+    mask = np.zeros((height, width), dtype=np.uint8)
+    for number, (y0, x0, y1, x1) in enumerate(boxes, start=1):
+        mask[y0:y1, x0:x1] = number
+    return mask
+
+
+def growing(prompts: PromptBatch) -> Tensor:
+    """Find four more columns of the rectangle at rows 4 to 9 and columns 4 to 23 with each click."""
+    masks = torch.zeros(len(prompts.image_index), 1, 32, 32, dtype=torch.bool)
+    masks[:, :, 4:10, 4 : 4 + 4 * prompts.point_coords.shape[1]] = True
+    return masks
+
+
+@pytest.fixture
+def bar(tmp_path: Path) -> Path:
+    return tmp_path / "set"
+
+
+BAR = labels(32, 32, (4, 4, 10, 24))
+
+
+def test_every_click_is_counted_until_the_mask_is_right(bar: Path) -> None:
+    """Four of twenty columns a click: IoU 0.2, 0.4 … 1.0, so both NoC are 5, and the curve stays at 1."""
+    found = score(Scripted(growing), make_set(bar, BAR), 32, CLICKS)
+    assert found.objects[0].clicks == (*(pytest.approx(k / 5) for k in (1, 2, 3, 4)), *[1.0] * 16)
+    clicks = found.summary()["clicks"]
+    assert clicks["noc85"] == clicks["noc90"] == {"mean": 5.0, "failures": 0, "most_clicks": 20}
+
+
+def test_nobody_is_asked_about_a_mask_that_is_right(bar: Path) -> None:
+    """Twenty rounds of a finished object would be most of the time of a scoring."""
+    model = Scripted(growing)
+    score(model, make_set(bar, BAR), 32, CLICKS)
+    assert [prompts.point_coords.shape[1] for prompts in model.asked] == [1, 2, 3, 4, 5]
+
+
+def test_an_image_is_encoded_once_however_many_prompts_follow(bar: Path) -> None:
+    """Encoding is the cost of a foundation model."""
+    model = Scripted(growing)
+    score(model, make_set(bar, BAR, BAR), 32, FULL)
+    assert len(model.encoded) == 2
+    assert len(model.asked) > 10
+
+
+def test_the_mask_before_is_fed_back(bar: Path) -> None:
+    """A person mends what is on the screen; a decoder that does not see it begins anew."""
+    model = Scripted(growing)
+    score(model, make_set(bar, BAR), 32, CLICKS)
+    assert model.asked[0].mask_input is None
+    for prompts, before in zip(model.asked[1:], model.given, strict=False):
+        assert prompts.mask_input is not None
+        assert torch.equal(prompts.mask_input, before[:, :1])
+
+
+def test_the_next_click_is_at_the_centre_of_the_larger_error(bar: Path) -> None:
+    """Eighteen pixels are missing and 7 x 7 too much: the click goes to (26, 23), off the object."""
+    answer = BAR.astype(np.bool_)
+    answer[4:10, 21:24] = False
+    answer[20:27, 23:30] = True
+    model = Scripted(one_mask(answer))
+    score(model, make_set(bar, BAR), 32, Protocol("two", "", clicks=2))
+    assert model.asked[1].point_coords[0].tolist() == [[6, 6], [26, 23]]
+    assert model.asked[1].point_labels[0].tolist() == [1, 0]
+
+
+def test_no_click_falls_where_there_is_no_ground_truth(bar: Path) -> None:
+    """The larger error may lie in an ignored area, where it is none."""
+    answer = BAR.astype(np.bool_)
+    answer[4:10, 21:24] = False
+    answer[20:27, 23:30] = True
+    mask = BAR.copy()
+    mask[20:27, 23:30] = 255
+    model = Scripted(one_mask(answer))
+    score(model, make_set(bar, mask, ignore=255), 32, Protocol("two", "", clicks=2))
+    assert model.asked[1].point_coords[0, 1].tolist() == [22, 5]
+    assert model.asked[1].point_labels[0].tolist() == [1, 1]
+
+
+def test_objects_that_are_done_leave_the_others_their_own_clicks(bar: Path) -> None:
+    """Prompts are decoded together; mixing up whose answer is whose would still give numbers."""
+    mask = labels(32, 32, (16, 16, 28, 28), (4, 4, 10, 24))
+    at_once = torch.from_numpy(mask == 1)
+
+    def answers(prompts: PromptBatch) -> Tensor:
+        below = prompts.point_coords[:, 0, 1] > 12
+        return torch.where(below[:, None, None, None], at_once, growing(prompts))
+
+    model = Scripted(answers)
+    found = score(model, make_set(bar, mask), 32, CLICKS)
+    assert found.objects[0].clicks == (1.0,) * 20
+    assert found.objects[1].clicks[:5] == tuple(pytest.approx(k / 5) for k in (1, 2, 3, 4, 5))
+    assert [len(prompts.image_index) for prompts in model.asked] == [2, 1, 1, 1, 1]
+    assert model.asked[1].mask_input is not None
+    assert torch.equal(model.asked[1].mask_input, model.given[0][1:2])
+
+
+def test_more_objects_than_are_decoded_together_keep_their_order(bar: Path) -> None:
+    """Objects go through in groups of 16; the group's edge must not shift a score to a neighbour."""
+    boxes = [(16 * (n // 5) + 2, 16 * (n % 5) + 2, 16 * (n // 5) + 10, 16 * (n % 5) + 10) for n in range(20)]
+    mask = labels(80, 80, *boxes)
+    truths = torch.from_numpy(np.stack([mask == n for n in range(1, 21)]))
+
+    def answers(prompts: PromptBatch) -> Tensor:
+        """Find object n but for its first n % 4 rows."""
+        first = (prompts.point_coords[:, 0] if prompts.boxes is None else prompts.boxes[:, :2] + 4).long()
+        masks = []
+        for x, y in first.tolist():
+            n = y // 16 * 5 + x // 16
+            found = truths[n].clone()
+            found[boxes[n][0] : boxes[n][0] + n % 4] = False
+            masks.append(found[None])
+        return torch.stack(masks)
+
+    model = Scripted(answers)
+    found = score(model, make_set(bar, mask), 80, Protocol("all", "", clicks=2, draws=3))
+    expected = [1 - n % 4 / 8 for n in range(20)]
+    assert max(len(prompts.image_index) for prompts in model.asked) == 16
+    assert [s.iou for s in found.objects] == pytest.approx(expected)
+    assert [s.box for s in found.objects] == pytest.approx(expected)
+    for scored, iou in zip(found.objects, expected, strict=True):
+        assert scored.random_clicks == scored.jittered_boxes == (pytest.approx(iou),) * 3
+
+
+def test_alternatives_are_told_from_the_single_mask(bar: Path) -> None:
+    """Single, best predicted and best possible are three figures; reporting the oracle as the model's is cheating."""
+    columns = (10, 15, 5, 20)  # of 20: single, then the alternatives, predicted best first
+
+    def answers(prompts: PromptBatch) -> Tensor:
+        masks = torch.zeros(1, 4, 32, 32, dtype=torch.bool)
+        for number, found in enumerate(columns):
+            masks[:, number, 4:10, 4 : 4 + found] = True
+        return masks
+
+    scored = score(Scripted(answers), make_set(bar, BAR), 32, ONE_CLICK).objects[0]
+    assert (scored.iou, scored.iou_best_predicted, scored.iou_oracle) == (0.5, 0.75, 1.0)
+
+
+def test_boxes_are_tight_and_then_jittered_within_bounds(bar: Path) -> None:
+    """At most 10 % of the side and 20 px, and never off the image: 240 wide moves by 20, 40 high by 4."""
+    mask = labels(300, 300, (0, 40, 40, 280))
+    model = Scripted(one_mask(mask == 1))
+    score(model, make_set(bar, mask), 300, Protocol("draws", "", draws=200))
+    boxes = [prompts.boxes for prompts in model.asked if prompts.boxes is not None]
+    assert boxes[0].tolist() == [[40, 0, 280, 40]]
+    moved = torch.cat(boxes[1:]) - boxes[0]
+    assert len(moved) == 200
+    most = moved.abs().amax(0)
+    assert (most <= torch.tensor([20.0, 4.0, 20.0, 4.0])).all()
+    assert (most > torch.tensor([18.0, 3.5, 18.0, 3.5])).all()
+    assert (moved[:, 1] >= 0).all()
+
+
+def clicks_of(model: Scripted) -> list[list[float]]:
+    """The random clicks: those of prompts that go on after the boxes, of one point each."""
+    return [xy for prompts in model.asked[1:] if prompts.boxes is None for xy in prompts.point_coords[:, 0].tolist()]
+
+
+def test_random_clicks_lie_on_the_object_and_differ(bar: Path) -> None:
+    """A click off the object asks about another one."""
+    model = Scripted(one_mask(BAR == 1))
+    score(model, make_set(bar, BAR), 32, DRAWS)
+    clicks = clicks_of(model)
+    assert len(clicks) == 4
+    assert all(BAR[int(y), int(x)] == 1 for x, y in clicks)
+    assert len({tuple(xy) for xy in clicks}) > 1
+
+
+def test_draws_depend_on_the_seed_and_the_object_alone(bar: Path) -> None:
+    """Two models are compared on the same clicks, whoever scored which part of the split."""
+    dataset = make_set(bar, BAR, BAR)
+    seen = []
+    for only, seed in ((None, 0), (1, 0), (1, 0), (1, 1)):
+        model = Scripted(one_mask(BAR == 1))
+        score(model, dataset, 32, Protocol("draws", "", draws=4, seed=seed), only=only)
+        seen.append(clicks_of(model)[-4:])
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[3] != seen[2]
+
+
+WIDE = labels(10, 20, (2, 4, 8, 12))
+"""10 high and 20 wide; squashed into 40 x 40 the rectangle is rows 8 to 31 and columns 8 to 23."""
+
+
+def quarter(columns: int) -> np.ndarray:
+    answer = np.zeros((10, 10), dtype=np.bool_)
+    answer[2:8, 2 : 2 + columns] = True
+    return answer
+
+
+def test_compat_clicks_the_middle_pixel_of_the_squashed_region(bar: Path) -> None:
+    """Pixel 192 of 24 x 16 is the first of row 12: (8, 20) in the input, (4, 5) in the image."""
+    model = Scripted(one_mask(quarter(4)))
+    found = score(model, make_set(bar, WIDE), 40, COMPAT)
+    assert model.asked[0].point_coords[0, 0].tolist() == pytest.approx([8, 20])
+    assert found.objects[0].click_xy == pytest.approx((4, 5))
+
+
+def test_compat_squashes_the_image(bar: Path) -> None:
+    """The released code fills the square; padding would be zeros at the lower half."""
+    model = Scripted(one_mask(quarter(4)))
+    score(model, make_set(bar, WIDE), 40, COMPAT)
+    assert model.encoded[0].shape == (1, 1, 40, 40)
+    assert (model.encoded[0][0, 0, 20:] != 0).any(1).all()
+
+
+def test_compat_compares_at_a_quarter_of_the_input(bar: Path) -> None:
+    """At 10 x 10 the truth is 6 x 4; two of its columns are half of it."""
+    found = score(Scripted(one_mask(quarter(2))), make_set(bar, WIDE), 40, COMPAT)
+    assert found.objects[0].iou == pytest.approx(0.5)
+    assert found.objects[0].boundary_iou is None
+
+
+def test_compat_brings_finer_answers_to_its_grid(bar: Path) -> None:
+    """A decoder with masks at half the input is compared where SAM's are."""
+    fine = np.kron(quarter(2), np.ones((2, 2), dtype=np.bool_))
+    found = score(Scripted(one_mask(fine)), make_set(bar, WIDE), 40, COMPAT)
+    assert found.objects[0].iou == pytest.approx(0.5)
+
+
+def test_compat_takes_the_single_mask_alone(bar: Path) -> None:
+    """The released code decodes one mask; the alternatives would flatter it."""
+    masks = torch.from_numpy(np.stack([quarter(2), quarter(4), quarter(4), quarter(4)]))[None]
+    summary = score(Scripted(lambda _: masks), make_set(bar, WIDE), 40, COMPAT).summary()
+    assert (summary["miou_object"], summary["miou_oracle"], summary["miou_best_predicted"]) == (0.5, None, None)
+
+
+def test_a_logit_of_zero_is_background(bar: Path) -> None:
+    """Both protocols say: logit > 0."""
+
+    class Undecided(Scripted):
+        def decode(self, embedding: object, prompts: PromptBatch) -> object:
+            answer = super().decode(embedding, prompts)  # type: ignore[arg-type]
+            answer.logits.clamp_(min=0)
+            return answer
+
+    found = score(Undecided(one_mask(quarter(4))), make_set(bar, WIDE), 40, COMPAT)
+    assert found.objects[0].iou == 1.0
+
+
+def test_an_object_lost_between_the_quarter_pixels_is_left_out_and_counted(bar: Path) -> None:
+    """It has no truth there: neither 0 nor 1 would be its score, and silence would hide it."""
+    mask = labels(80, 80, (5, 40, 6, 60), (40, 8, 70, 70))
+    found = score(Scripted(one_mask(quarter(4))), make_set(bar, mask), 40, COMPAT)
+    assert [scored.region for scored in found.objects] == [1]
+    assert found.left_out == (("s0", 0),)
+    assert found.summary()["left_out"] == 1
+
+
+def test_compat_refuses_an_input_without_a_quarter(bar: Path) -> None:
+    """A grid of 10.5 pixels does not exist."""
+    with pytest.raises(ConfigError, match="side 42 px is no multiple of 4"):
+        score(Scripted(one_mask(quarter(4))), make_set(bar, WIDE), 42, COMPAT)
+
+
+def test_a_split_of_lost_objects_has_no_score(bar: Path) -> None:
+    """A mean over nothing is no score."""
+    with pytest.raises(DataError, match="nothing to score"):
+        score(Scripted(one_mask(quarter(4))), make_set(bar, labels(80, 80, (5, 40, 6, 60))), 40, COMPAT)
+
+
+def test_the_default_is_one_click() -> None:
+    """What training validates with, and what `simmat eval` always did."""
+    assert find_protocol() == ONE_CLICK
+
+
+def test_a_protocol_takes_the_numbers_it_has() -> None:
+    """They are part of what a figure means, so they come out with it."""
+    protocol = find_protocol("full", clicks=8, draws=2, seed=7)
+    assert (protocol.clicks, protocol.draws, protocol.seed) == (8, 2, 7)
+    assert (FULL.clicks, FULL.draws) == (20, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "said"),
+    [
+        ("full", {"draws": 0}, "--draws must be from 1 to 1000, got 0"),
+        ("full", {"clicks": 0}, "--clicks must be from 1 to 100, got 0"),
+        ("full", {"seed": -1}, "--seed must be from 0"),
+        ("one-click", {"draws": 3}, "'one-click' takes no --draws"),
+        ("simmat-compat", {"clicks": 3, "seed": 1}, "takes no --clicks, --seed"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(name: str, numbers: dict[str, int], said: str) -> None:
+    """A figure of no draws, or a seed that changes nothing, would be believed."""
+    with pytest.raises(ConfigError, match=said):
+        find_protocol(name, **numbers)
+
+
+def test_an_unknown_protocol_names_the_near_one() -> None:
+    """And all there are."""
+    with pytest.raises(UnknownNameError, match=r"did you mean 'simmat-compat'.*full, one-click, simmat-compat"):
+        find_protocol("simmat_compat")

@@ -1,0 +1,90 @@
+"""What is averaged from the scores of objects, against figures worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from scripted_model import object_score
+
+from simmat.evaluation import Cost, Scores, merge_scores
+
+THREE = Scores(
+    (
+        object_score(0.2, sample="a", region=0, class_id=1, area=1023, boundary_iou=0.1),
+        object_score(0.4, sample="a", region=1, class_id=2, area=1024, boundary_iou=None),
+        object_score(0.9, sample="b", region=0, class_id=1, area=9216, boundary_iou=0.3),
+    )
+)
+
+
+def test_the_means_are_over_objects_images_and_classes() -> None:
+    """They differ wherever an image holds many objects or a class is rare, and papers mix them up."""
+    summary = THREE.summary()
+    assert (summary["objects"], summary["images"]) == (3, 2)
+    assert summary["miou_object"] == pytest.approx((0.2 + 0.4 + 0.9) / 3)
+    assert summary["miou_image"] == pytest.approx((0.3 + 0.9) / 2)
+    assert summary["iou_by_class"] == {"1": pytest.approx(0.55), "2": pytest.approx(0.4)}
+    assert summary["miou_class"] == pytest.approx((0.55 + 0.4) / 2)
+
+
+def test_size_bins_begin_at_32_and_96_pixels_squared() -> None:
+    """COCO's bounds; an object on one must be in one bin, not in two."""
+    sizes = THREE.summary()["by_size"]
+    assert [(size, found["objects"]) for size, found in sizes.items()] == [("small", 1), ("medium", 1), ("large", 1)]
+    assert [found["miou_object"] for found in sizes.values()] == [0.2, 0.4, 0.9]
+
+
+def test_a_size_without_objects_has_no_mean() -> None:
+    """Nothing is averaged over nothing."""
+    assert Scores((object_score(area=50),)).summary()["by_size"]["large"] == {"objects": 0}
+
+
+def test_an_object_without_a_scored_boundary_leaves_the_boundary_iou() -> None:
+    """It has no figure; a 0 would be one."""
+    assert THREE.summary()["boundary_iou"] == pytest.approx(0.2)
+    assert Scores((object_score(),)).summary()["boundary_iou"] is None
+
+
+def test_a_failure_counts_as_all_the_clicks() -> None:
+    """Else a model that never gets there would look quick; the failures are told apart as well."""
+    curves = ((0.5, 0.86, 0.9), (0.1, 0.2, 0.3))
+    clicks = Scores(tuple(object_score(curve[0], clicks=curve) for curve in curves)).summary()["clicks"]
+    assert clicks["miou"] == [pytest.approx(0.3), pytest.approx(0.53), pytest.approx(0.6)]
+    assert clicks["noc85"] == {"mean": (2 + 3) / 2, "failures": 1, "most_clicks": 3}
+    assert clicks["noc90"] == {"mean": (3 + 3) / 2, "failures": 1, "most_clicks": 3}
+
+
+def test_a_failure_is_told_from_success_at_the_last_click() -> None:
+    """Both cost 20 clicks, but one of them has a mask."""
+    last = Scores((object_score(0.1, clicks=(0.1, 0.95)),)).summary()["clicks"]["noc90"]
+    assert last == {"mean": 2.0, "failures": 0, "most_clicks": 2}
+
+
+def test_the_spread_is_told_for_the_figure_and_within_objects() -> None:
+    """Draws 1 and 2 give 0.6 and 0.5; the objects vary by 0.2 and 0.4 between them. Deviations are over n - 1."""
+    draws = ((0.2, 0.4), (1.0, 0.6))
+    scores = tuple(object_score(random_clicks=d, jittered_boxes=d, box=0.7) for d in draws)
+    summary = Scores(scores).summary()
+    expected = {
+        "mean": pytest.approx(0.55),
+        "std": pytest.approx(0.1 / 2**0.5),
+        "object_std": pytest.approx((0.2 + 0.4) / 2**0.5 / 2),
+        "draws": 2,
+    }
+    assert summary["random_click"] == expected
+    assert summary["box"] == {"tight": pytest.approx(0.7), "jittered": expected}
+
+
+def test_one_draw_has_no_spread() -> None:
+    """A ± 0 would claim what was not measured."""
+    spread = Scores((object_score(random_clicks=(0.3,)),)).summary()["random_click"]
+    assert spread == {"mean": 0.3, "std": None, "object_std": None, "draws": 1}
+
+
+def test_parts_are_joined_in_the_order_of_the_data_set() -> None:
+    """However many processes scored, the file must be the same."""
+    a, b, c = (object_score(sample=name) for name in ("a", "b", "c"))
+    parts = [Scores((b,), ("d",), (), Cost((2.0,), (0.2,))), Scores((c, a), (), (("c", 1),), Cost((1.0, 3.0), ()))]
+    whole = merge_scores(parts, "abcd")
+    assert [score.sample for score in whole.objects] == ["a", "b", "c"]
+    assert (whole.without_region, whole.left_out) == (("d",), (("c", 1),))
+    assert whole.cost == Cost((2.0, 1.0, 3.0), (0.2,))
