@@ -8,6 +8,7 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import json_option, print_json, print_table
+from simmat.cli.plugins_check import check
 from simmat.cli.plugins_install import install, uninstall
 from simmat.cli.plugins_new import command as new
 from simmat.plugins import PluginReport, Registry, load_plugins
@@ -23,10 +24,10 @@ _PLURAL = {
 
 @click.group(cls=Group)
 def command() -> None:
-    """List plugins, install them, and start one of your own."""
+    """List plugins, install and check them, and start one of your own."""
 
 
-for subcommand in (new, install, uninstall):
+for subcommand in (new, check, install, uninstall):
     command.add_command(subcommand)
 
 

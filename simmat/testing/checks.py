@@ -83,7 +83,7 @@ class Result:
     found: str = ""
     advice: str = ""
     seconds: float = 0.0
-    error: Exception | None = None
+    error: BaseException | None = None
     lacks_samples: bool = False
 
     @property
@@ -105,7 +105,7 @@ def run_check(check: Check[CaseT], case: CaseT) -> Result:
         return result("skipped", found=str(reason), lacks_samples=isinstance(reason, NoSamples))
     except CheckFailed as failure:
         return result("failed", found=failure.found, advice=failure.advice, error=failure)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin must not be able to end the host
         return result(
             "failed",
             found=f"{type(error).__name__}: {error}",
