@@ -103,23 +103,23 @@ class ComposedModality(ModalityAdapter):
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Read every part and stack the planes; parts of different sizes raise DataError."""
-        return self._stack([part.load(self._files_of(index, files)) for index, part in enumerate(self.parts)])
+        return self.stack([part.load(self._files_of(index, files)) for index, part in enumerate(self.parts)])
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Every part transforms its own planes."""
-        return self._stack([part.transform(piece) for part, piece in self._pieces(image)])
+        return self.stack([part.transform(piece) for part, piece in self._pieces(image)])
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Every part mirrors its own planes."""
-        return self._stack([part.flip(piece, axis) for part, piece in self._pieces(image)])
+        return self.stack([part.flip(piece, axis) for part, piece in self._pieces(image)])
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
         """Every part turns its own planes."""
-        return self._stack([part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)])
+        return self.stack([part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)])
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Every part looks at the same scene."""
-        return self._stack([part.simulate(scene, rng) for part in self.parts])
+        return self.stack([part.simulate(scene, rng) for part in self.parts])
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
         """Every part writes its own planes."""
@@ -130,6 +130,25 @@ class ComposedModality(ModalityAdapter):
         """The first part that can write it does: all share one pixel grid."""
         written = (part.save_mask(mask, georeference, path) for part in self.parts)
         return next((file for file in written if file is not None), None)
+
+    def split(self, channels: Sequence[Channel]) -> list[tuple[Channel, ...]]:
+        """Return which of the channels, as `load` gives them, are each part's."""
+        known = sum(len(part.channels) for part in self.parts)
+        groups, start = [], 0
+        for part in self.parts:
+            end = start + (len(part.channels) or len(channels) - known)
+            groups.append(tuple(channels[start:end]))
+            start = end
+        return groups
+
+    def own_channels(self, index: int, group: Sequence[Channel]) -> tuple[Channel, ...]:
+        """Return a part's channels by the names it gives them itself."""
+        prefix = f"{self.parts[index].name}."
+        return tuple(replace(channel, name=channel.name.removeprefix(prefix)) for channel in group)
+
+    def source_map(self, index: int) -> Mapping[str, str]:
+        """Return a part's own source name -> that of the composition."""
+        return self._sources[index]
 
     def _files_of(self, index: int, files: Mapping[str, Path]) -> dict[str, Path]:
         return {own: files[joined] for own, joined in self._sources[index].items()}
@@ -142,7 +161,8 @@ class ComposedModality(ModalityAdapter):
             for channel, name in zip(group, new, strict=True)
         )
 
-    def _stack(self, images: Sequence[SensorImage]) -> SensorImage:
+    def stack(self, images: Sequence[SensorImage]) -> SensorImage:
+        """Join one image a part, each with the part's own channel names, into one; other sizes raise DataError."""
         first = images[0]
         for part, image in zip(self.parts, images, strict=True):
             if image.size_hw != first.size_hw:
@@ -160,14 +180,11 @@ class ComposedModality(ModalityAdapter):
 
     def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
         """Split a loaded image into its parts, with each part's own channel names."""
-        known = sum(len(part.channels) for part in self.parts)
-        counts = [len(part.channels) or len(image.channels) - known for part in self.parts]
         pieces, start = [], 0
-        for part, count in zip(self.parts, counts, strict=True):
-            piece = image.select(range(start, start + count))
-            own = tuple(replace(c, name=c.name.removeprefix(f"{part.name}.")) for c in piece.channels)
-            pieces.append((part, replace(piece, channels=own)))
-            start += count
+        for index, (part, group) in enumerate(zip(self.parts, self.split(image.channels), strict=True)):
+            piece = image.select(range(start, start + len(group)))
+            pieces.append((part, replace(piece, channels=self.own_channels(index, group))))
+            start += len(group)
         return pieces
 
 

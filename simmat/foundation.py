@@ -295,6 +295,8 @@ class TransferLayerSpec:
             "image+features": called with both, it gives an image as above and features that are added to its
             embedding.
         options: allowed option names and their defaults.
+        takes_missing: True where it answers as well as can be without a channel it was trained with, whose plane is 0
+            everywhere: `simmat predict --missing` asks for it.
     """
 
     name: str
@@ -302,6 +304,7 @@ class TransferLayerSpec:
     build: str
     output: Output = "image"
     options: Mapping[str, Any] = field(default_factory=dict)
+    takes_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

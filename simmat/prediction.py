@@ -12,9 +12,12 @@ import torch
 
 from simmat.bundle import Bundle
 from simmat.data.pipeline import Pipeline, prompt_batch
-from simmat.errors import ConfigError
+from simmat.errors import BundleError, ConfigError
+from simmat.missing import load_without
 from simmat.model import SimMAT
 from simmat.nn.resize import restore_logits
+from simmat.normalize import describe
+from simmat.picking import pick_channels
 from simmat.types import BoolArray, FloatArray, Georeference, Prompt, SensorImage
 
 Choice = Literal["single", "best"]
@@ -39,7 +42,14 @@ class Prediction:
     georeference: Georeference | None
 
 
-def predict(bundle: Bundle, files: Mapping[str, Path], prompt: Prompt, *, choice: Choice = "single") -> Prediction:
+def predict(
+    bundle: Bundle,
+    files: Mapping[str, Path],
+    prompt: Prompt,
+    *,
+    choice: Choice = "single",
+    missing: Sequence[str | int] = (),
+) -> Prediction:
     """Segment what a prompt means in one image.
 
     Args:
@@ -48,15 +58,56 @@ def predict(bundle: Bundle, files: Mapping[str, Path], prompt: Prompt, *, choice
         prompt: points and box in pixels of the original image.
         choice: "single" takes the model's single answer; "best" the alternative with the highest
             predicted IoU, which suits one ambiguous click.
+        missing: channels of the sensor that this image lacks, see `missing_channels`.
 
     Raises:
         DataError: a file cannot be read.
         BundleError: it holds other channels than the bundle was trained on.
-        ConfigError: a point or the box lies outside of the image.
+        ConfigError: a point or the box lies outside of the image, or the bundle needs all its channels.
     """
-    image = bundle.adapter.load(files)
-    bundle.check_image(image)
+    if names := missing_channels(bundle, missing):
+        image = load_without(bundle.adapter, files, bundle.spec.sensor_channels, names)
+    else:
+        image = bundle.adapter.load(files)
+    _check_channels(bundle, image)
     return segment(bundle.model, bundle.pipeline, bundle.spec.card.apply_nodata(image), prompt, choice=choice)
+
+
+def missing_channels(bundle: Bundle, missing: Sequence[str | int]) -> frozenset[str]:
+    """Return the names of the sensor's channels that an image lacks.
+
+    Args:
+        bundle: a loaded bundle.
+        missing: names, 0-based indices or wavelengths of channels, as for `--channels`.
+
+    Raises:
+        ConfigError: there is no such channel, none is left, or the bundle's transfer layer needs them all.
+    """
+    if not missing:
+        return frozenset()
+    channels, transfer = bundle.spec.sensor_channels, bundle.plan.transfer
+    if not transfer.takes_missing:
+        raise ConfigError(
+            f"{bundle.path} was trained with transfer layer {transfer.name!r}, which needs all its channels; a bundle "
+            "trained with --mat channel-attention takes a missing one"
+        )
+    names = frozenset(channels[index].name for index in pick_channels(channels, missing, origin="--missing"))
+    reaching = {channel.name for channel in bundle.spec.channels}
+    if len(names) == len(channels) or reaching <= names:
+        raise ConfigError(f"--missing leaves no channel: {bundle.path} has {describe(bundle.spec.channels)}")
+    return names
+
+
+def _check_channels(bundle: Bundle, image: SensorImage) -> None:
+    """Refuse other channels than the bundle's; where only some lack and that can be said, say how."""
+    try:
+        bundle.check_image(image)
+    except BundleError as error:
+        found, expected = ({c.name for c in channels} for channels in (image.channels, bundle.spec.sensor_channels))
+        if not (found < expected and bundle.plan.transfer.takes_missing):
+            raise
+        lacking = ",".join(channel.name for channel in bundle.spec.sensor_channels if channel.name not in found)
+        raise BundleError(f"{error}. If these are all there are: --missing {lacking}") from None
 
 
 @torch.inference_mode()

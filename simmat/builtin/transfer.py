@@ -28,6 +28,7 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
         build="simmat.nn.channel_attention:build_channel_attention",
         output="features",
         options={"embedding": "auto", "heads": 8, "drop": 0.2},
+        takes_missing=True,
     ),
     TransferLayerSpec(
         name="first-conv",

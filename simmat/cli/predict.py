@@ -11,7 +11,9 @@ import numpy as np
 
 from simmat.cli.common import load_registry
 from simmat.cli.options import checkpoint_option, device_option
+from simmat.config import parse_channels
 from simmat.errors import ConfigError
+from simmat.missing import optional_sources
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--source", multiple=True, metavar="NAME=FILE", help="File of a source, where a sample has several.")
+@click.option(
+    "--missing",
+    metavar="LIST",
+    help="Channels this image lacks, by name, index or wavelength; for bundles of --mat channel-attention.",
+)
 @click.option("--point", multiple=True, metavar="X,Y", help="Pixel on the object; repeatable.")
 @click.option("--negative", multiple=True, metavar="X,Y", help="Pixel not on the object; repeatable.")
 @click.option("--box", metavar="X0,Y0,X1,Y1", help="Box around the object, in pixels.")
@@ -41,6 +48,7 @@ def command(
     bundle: Path,
     files: tuple[Path, ...],
     source: tuple[str, ...],
+    missing: str | None,
     point: tuple[str, ...],
     negative: tuple[str, ...],
     box: str | None,
@@ -54,25 +62,40 @@ def command(
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and
     NAME.json (score, prompt, size); where the file says its place on the earth and the sensor's plugin can write it,
     NAME_mask.tif keeps it. Pixels count from the top-left corner: X is the column, Y the row.
+
+    A camera without one of its bands: --missing BAND, whether the file has that plane or not. A sensor all of whose
+    channels are missing needs no file.
     """
     prompt = _prompt(point, negative, box)
+    lacking = _channels(missing)
 
     from simmat.bundle import load_bundle
     from simmat.files import check_writable
     from simmat.nn.device import pick_device
-    from simmat.prediction import predict
+    from simmat.prediction import missing_channels, predict
 
     check_writable(out)
     loaded = load_bundle(bundle, load_registry(), checkpoint=checkpoint, device=pick_device(device))
-    samples = _samples(loaded, files, source)
+    names = missing_channels(loaded, lacking)
+    samples = _samples(loaded, files, source, names)
     # All files are segmented before the first is written, so that a bad one leaves no half of the work.
-    done = [(name, predict(loaded, sources, prompt, choice=choice)) for name, sources in samples.items()]  # type: ignore[arg-type]
+    done = [
+        (name, predict(loaded, sources, prompt, choice=choice, missing=lacking))  # type: ignore[arg-type]
+        for name, sources in samples.items()
+    ]
     for name, prediction in done:
-        _write(out, name, prediction, prompt, samples[name], bundle)
+        _write(out, name, prediction, prompt, samples[name], bundle, names)
         if prediction.georeference is not None:
             loaded.adapter.save_mask(prediction.mask, prediction.georeference, out / f"{name}_mask")
         pixels = int(prediction.mask.sum())
         click.echo(f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px")
+
+
+def _channels(text: str | None) -> tuple[str | int, ...]:
+    try:
+        return parse_channels(text) if text is not None else ()
+    except ValueError as error:
+        raise ConfigError(f"--missing {text!r} {error}") from None
 
 
 def _prompt(point: Sequence[str], negative: Sequence[str], box: str | None) -> Prompt:
@@ -98,11 +121,14 @@ def _numbers(option: str, text: str, form: str) -> list[float]:
     return values
 
 
-def _samples(bundle: Bundle, files: Sequence[Path], source: Sequence[str]) -> dict[str, Mapping[str, Path]]:
+def _samples(
+    bundle: Bundle, files: Sequence[Path], source: Sequence[str], missing: frozenset[str]
+) -> dict[str, Mapping[str, Path]]:
     """Name every sample and say which files it is made of."""
-    names = bundle.adapter.source_names()
+    spare = optional_sources(bundle.adapter, bundle.spec.sensor_channels, missing)
+    names = tuple(name for name in bundle.adapter.source_names() if name not in spare)
     if source:
-        given = _by_source(source, names, files)
+        given = _by_source(source, names, spare, files)
         return {given[names[0]].stem: given}
     if not files:
         raise ConfigError("no file to segment; give one or more FILES" + _how(names))
@@ -114,20 +140,23 @@ def _samples(bundle: Bundle, files: Sequence[Path], source: Sequence[str]) -> di
     return {file.stem: {names[0]: file} for file in files}
 
 
-def _by_source(source: Sequence[str], names: Sequence[str], files: Sequence[Path]) -> dict[str, Path]:
+def _by_source(
+    source: Sequence[str], names: Sequence[str], spare: Sequence[str], files: Sequence[Path]
+) -> dict[str, Path]:
+    """Read NAME=FILE items; all of `names` must be there, `spare` ones may and are not read."""
     found: dict[str, Path] = {}
     for item in source:
         name, equals, file = item.partition("=")
-        if not equals or name not in names or name in found:
+        if not equals or name not in (*names, *spare) or name in found:
             raise ConfigError(f"--source takes NAME=FILE once for each of {', '.join(names)}, got {item!r}")
         found[name] = Path(file)
-    missing = [name for name in names if name not in found]
-    if missing or files:
+    lacking = [name for name in names if name not in found]
+    if lacking or files:
         raise ConfigError(
-            (f"--source is missing for {', '.join(missing)}" if missing else "give either FILES or --source, not both")
+            (f"--source is missing for {', '.join(lacking)}" if lacking else "give either FILES or --source, not both")
             + _how(names)
         )
-    return found
+    return {name: file for name, file in found.items() if name in names}
 
 
 def _how(names: Sequence[str]) -> str:
@@ -135,7 +164,13 @@ def _how(names: Sequence[str]) -> str:
 
 
 def _write(
-    out: Path, name: str, prediction: Prediction, prompt: Prompt, files: Mapping[str, Path], bundle: Path
+    out: Path,
+    name: str,
+    prediction: Prediction,
+    prompt: Prompt,
+    files: Mapping[str, Path],
+    bundle: Path,
+    missing: frozenset[str],
 ) -> None:
     from PIL import Image
 
@@ -143,15 +178,18 @@ def _write(
     from simmat.report.display import display_rgb
     from simmat.report.overlay import draw_overlay
 
+    channels = prediction.image.channels
+    seen = prediction.image.select([i for i, channel in enumerate(channels) if channel.name not in missing])
     with atomic_path(out / f"{name}_mask.png") as path:
         Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(path)
     with atomic_path(out / f"{name}_overlay.png") as path:
-        draw_overlay(display_rgb(prediction.image), prediction.mask, prompt).save(path)
+        draw_overlay(display_rgb(seen), prediction.mask, prompt).save(path)
     height, width = prediction.image.size_hw
     atomic_write_json(
         out / f"{name}.json",
         {
             "files": {source: str(file) for source, file in files.items()},
+            "missing": sorted(missing),
             "bundle": str(bundle),
             "size_hw": [height, width],
             "score": prediction.score,
