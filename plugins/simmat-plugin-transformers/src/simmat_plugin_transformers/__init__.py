@@ -1,0 +1,21 @@
+"""Models of the transformers library as foundation models, `hf/NAME`. Imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simmat.families import FoundationFamily
+from simmat.hookspecs import hookimpl
+
+
+@hookimpl
+def simmat_foundation_families() -> Iterable[FoundationFamily]:
+    """Bring `hf/NAME`."""
+    return (
+        FoundationFamily(
+            name="hf",
+            description="SAM, SAM-HQ, SAM 2, SAM 3 and DINO of transformers, from the Hugging Face Hub or a folder",
+            models="simmat_plugin_transformers.specs:models",
+            spec="simmat_plugin_transformers.specs:spec",
+        ),
+    )

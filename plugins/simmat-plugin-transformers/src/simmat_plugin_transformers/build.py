@@ -1,0 +1,91 @@
+"""A model of the library put together: backbone and decoder, open to SimMAT's transfer layers and tuners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from simmat.foundation import FoundationModel, FoundationSpec
+from simmat.nn.promptable import PromptableModel
+from simmat_plugin_transformers.attention import WindowAttention, open_attention
+from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone, VitBody
+from simmat_plugin_transformers.configs import family_of, library_config
+from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder, SamHQDecoder
+from simmat_plugin_transformers.families import Family
+from simmat_plugin_transformers.library import bring_to_size, loaded_model, random_model
+
+_DECODERS = {"sam": ClickDecoder, "sam_hq": SamHQDecoder, "pyramid": PyramidDecoder}
+
+
+class ClickModel(nn.Module):
+    """A model with a mask decoder of its own, as `simmat.foundation.FoundationModel` says.
+
+    Attributes:
+        name: of its spec.
+        image_size: S.
+    """
+
+    def __init__(self, name: str, model: nn.Module, config: Any, family: Family, image_size: int) -> None:
+        super().__init__()
+        self.name, self.image_size = name, image_size
+        parts = cast(Any, model)
+        if family.kind == "pyramid":
+            patch = config.prompt_encoder_config.patch_size
+            coarsest = patch if isinstance(patch, int) else patch[0]
+            self.backbone: SamBackbone | PyramidBackbone = PyramidBackbone(
+                parts.vision_encoder,
+                family.first_layer,
+                parts.no_memory_embedding,
+                tuple(_whole(coarsest / step) for step in (4, 2, 1)),
+            )
+        else:
+            self.backbone = SamBackbone(parts.vision_encoder, family.first_layer)
+        self.decoder = _DECODERS[family.kind](parts.prompt_encoder, parts.mask_decoder, parts.shared_image_embedding)
+
+    def gradient_checkpointing(self, on: bool = True) -> None:
+        """Trade time for memory in training: recompute encoder layers on the way back."""
+        self.backbone.gradient_checkpointing(on)
+
+
+def build_model(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
+    """Build a model of the library for S×S input; see `simmat.foundation.build_foundation`.
+
+    Raises:
+        SpecError: the library does not take the config.
+        WeightsError: the file is damaged, or of another model.
+    """
+    options = dict(spec.options)
+    values, origin = options.pop("config"), options.pop("origin")
+    family, config = family_of(values, origin), library_config(values, origin)
+    model = random_model(config, family, seed) if weights is None else loaded_model(config, family, weights)
+    bring_to_size(model, config, family, image_size)
+    _open_attentions(model, family)
+    if family.promptable:
+        return cast(FoundationModel, ClickModel(spec.name, model, config, family, image_size).eval())
+    body = VitBody(
+        model,
+        family.first_layer,
+        width=config.hidden_size,
+        prefix=1 + getattr(config, "num_register_tokens", 0),
+        options={"interpolate_pos_encoding": True} if family.model == "ViTModel" else {},
+    )
+    return cast(FoundationModel, PromptableModel(spec.name, body, image_size=image_size, seed=seed, **options).eval())
+
+
+def _open_attentions(model: nn.Module, family: Family) -> None:
+    """Open every attention to joined tokens: prefixes are direct in encoders, projected where widths change."""
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "use_rel_pos") and hasattr(module, "qkv"):
+            path, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(path), leaf, WindowAttention(module))
+        elif isinstance(getattr(module, "qkv", None), nn.Linear):
+            open_attention(module, cast(Any, module).qkv.in_features, prefix_is_projected=True)
+        elif isinstance(getattr(module, "k_proj", None), nn.Linear):
+            in_decoder = name.startswith("mask_decoder.")
+            open_attention(module, cast(Any, module).k_proj.in_features, prefix_is_projected=in_decoder)
+
+
+def _whole(stride: float) -> float:
+    return int(stride) if stride == int(stride) else stride

@@ -1,0 +1,129 @@
+"""What a `config.json` of the library says: which family, which input sizes; its own classes fill in the defaults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from simmat.errors import SpecError
+from simmat_plugin_transformers.families import FAMILIES, Family
+
+Values = Mapping[str, Any]
+"""A config as json has it."""
+
+_HINTS = {
+    "sam3": "it finds what a text names and answers no clicks; SAM 3's clicks are in its tracker, model_type "
+    "sam3_tracker, or sam3_video as facebook/sam3 is published",
+    "dinov3_convnext": "of DINOv3 the ViTs are spoken here",
+}
+_PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+_NOT_THE_NETWORK = ("architectures", "model_type", "auto_map", "dtype", "torch_dtype", "transformers_version")
+
+
+def family_of(values: Values, origin: str) -> Family:
+    """Return the family of a config.
+
+    Args:
+        values: the config.
+        origin: where it stands, for messages.
+
+    Raises:
+        SpecError: it names none, one not spoken here, or weights in a form that cannot be tuned.
+    """
+    found = values.get("model_type")
+    if not isinstance(found, str) or found not in FAMILIES:
+        hint = f" ({_HINTS[found]})" if isinstance(found, str) and found in _HINTS else ""
+        raise SpecError(f"{origin} has model_type {found!r}{hint}; hf/ takes {', '.join(sorted(FAMILIES))}")
+    if values.get("quantization_config"):
+        raise SpecError(
+            f"{origin} is of quantized weights, which cannot be tuned; take the model in 16 or 32 bit floats"
+        )
+    return FAMILIES[found]
+
+
+def library_config(values: Values, origin: str) -> Any:
+    """Return the library's config object of the model for single images.
+
+    A video model's config says what its frames go through, among more.
+
+    Raises:
+        SpecError: the library does not take the config.
+    """
+    from transformers import AutoConfig
+
+    kind = values["model_type"]
+    plain = {key: value for key, value in values.items() if key not in _NOT_THE_NETWORK}
+    try:
+        if kind in ("sam2_video", "sam3_video"):
+            kind, plain = kind.removesuffix("_video"), _frame_parts(plain)
+            kind = "sam3_tracker" if kind == "sam3" else kind
+        return AutoConfig.for_model(kind, **plain)
+    except Exception as error:  # whatever a class of the library says to values of the wrong kind
+        raise SpecError(f"{origin} is damaged: {_first_line(error)}") from error
+
+
+def _frame_parts(values: Values) -> dict[str, Any]:
+    inner = values.get("tracker_config", values)
+    parts = {name: dict(inner[name]) for name in _PARTS}
+    for name in _PARTS[1:]:
+        parts[name].pop("model_type", None)  # the video model's own name for the same part
+    return parts
+
+
+def input_size(config: Any, family: Family, origin: str) -> tuple[int, int]:
+    """Return the native input size S and what S must be a multiple of, in pixels.
+
+    Raises:
+        SpecError: the model takes no squares, or no images of three planes, or the config contradicts itself.
+    """
+    try:
+        size, multiple, planes = _READERS[family.kind](config)
+    except (AttributeError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise SpecError(f"{origin} is damaged: {_first_line(error)}") from error
+    if planes != 3:
+        raise SpecError(f"{origin} is of a model that takes {planes} planes; a foundation model of SimMAT takes 3")
+    if multiple < 1 or size < multiple or size % multiple:
+        raise SpecError(f"{origin} is damaged: the input size {size} is no multiple of {multiple}")
+    return size, multiple
+
+
+def _sam(config: Any) -> tuple[int, int, int]:
+    vision, prompts = config.vision_config, config.prompt_encoder_config
+    if _square(vision.image_size) != _square(prompts.image_size) or vision.patch_size != prompts.patch_size:
+        raise ValueError("vision_config and prompt_encoder_config differ in image_size or patch_size")
+    return _square(vision.image_size), _square(vision.patch_size), vision.num_channels
+
+
+def _pyramid(config: Any) -> tuple[int, int, int]:
+    prompts, vision = config.prompt_encoder_config, config.vision_config.backbone_config
+    patch = _square(prompts.patch_size)
+    if hasattr(vision, "window_size_per_stage"):  # Hiera: whole windows of the first stage, whole places of the last
+        first = _square(vision.patch_stride)
+        places = _square(vision.query_stride) ** vision.num_query_pool_stages
+        patch = math.lcm(first * vision.window_size_per_stage[0], first * places)
+    return _square(prompts.image_size), patch, vision.num_channels
+
+
+def _vit(config: Any) -> tuple[int, int, int]:
+    return _square(config.image_size), _square(config.patch_size), config.num_channels
+
+
+def _square(value: Any) -> int:
+    """Read a side that may be written as a pair."""
+    sides = list(value) if isinstance(value, list | tuple) else [value]
+    if len(set(sides)) != 1 or not isinstance(sides[0], int):
+        raise ValueError(f"a square's side is needed, got {value!r}")
+    return sides[0]
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+_READERS: Mapping[str, Callable[[Any], tuple[int, int, int]]] = {
+    "sam": _sam,
+    "sam_hq": _sam,
+    "pyramid": _pyramid,
+    "vit": _vit,
+}

@@ -1,0 +1,217 @@
+"""The library's prompt encoders and mask decoders, for prompts over several images.
+
+A decoder of the library gives one mask or three; here all four come from one pass. For SAM, SAM 2 and SAM 3 the
+pass is put together from the decoder's own parts, and tests hold it to the library's answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from simmat.errors import DataError
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+
+
+class ClickDecoder(nn.Module):
+    """A prompt encoder and a mask decoder of the library; as it stands, SAM's.
+
+    Attributes:
+        prompt_encoder: embeds points, boxes and masks.
+        mask_decoder: two-way transformer, upscaling and heads.
+        shared_image_embedding: Fourier positions of the image's grid.
+    """
+
+    def __init__(self, prompt_encoder: nn.Module, mask_decoder: nn.Module, shared_image_embedding: nn.Module) -> None:
+        super().__init__()
+        self.prompt_encoder = prompt_encoder
+        self.mask_decoder = mask_decoder
+        self.shared_image_embedding = shared_image_embedding
+
+    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
+        """Answer K prompts: logits (K, 4, h, w), h four times the grid's side, and iou (K, 4)."""
+        sparse, dense = self._embed_prompts(prompts)
+        logits, iou = self._predict(embedding, prompts.image_index, sparse, dense)
+        return MaskPrediction(logits.float(), iou.float())
+
+    def _predict(
+        self, embedding: ImageEmbedding, image: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        (level,) = embedding.levels
+        return all_masks(self.mask_decoder, level[image] + dense, self._positions(level), sparse)
+
+    def _embed_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """Return sparse (K, tokens, D) and dense (K or 1, D, grid, grid) embeddings."""
+        points, labels = prompts.point_coords, prompts.point_labels
+        if not points.shape[1] and prompts.boxes is None and prompts.mask_input is None:
+            raise DataError("a prompt needs at least one point, a box or a mask")
+        if not points.shape[1] and prompts.boxes is None:
+            points, labels = self._no_points(points, labels)
+        # Positions are sines of coordinates times 2π: half precision would move a point by pixels.
+        with torch.autocast(points.device.type, enabled=False):
+            sparse, dense = self.prompt_encoder(
+                input_points=points.float()[:, None] if points.shape[1] else None,
+                input_labels=labels[:, None] if points.shape[1] else None,
+                input_boxes=prompts.boxes.float()[:, None] if prompts.boxes is not None else None,
+                input_masks=self._checked(prompts.mask_input),
+            )
+        if sparse is None:
+            sparse = dense.new_zeros(len(points), 1, 0, dense.shape[1])
+        return sparse[:, 0], dense
+
+    def _no_points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what stands for points where only a mask is given: nothing."""
+        return points, labels
+
+    def _checked(self, masks: Tensor | None) -> Tensor | None:
+        side = 4 * cast(Any, self.prompt_encoder).image_embedding_size[0]
+        if masks is not None and tuple(masks.shape[1:]) != (1, side, side):
+            raise DataError(f"mask_input must be (K, 1, {side}, {side}) logits, got {tuple(masks.shape)}")
+        return masks.float() if masks is not None else None
+
+    def _positions(self, level: Tensor) -> Tensor:
+        """Return the positions of the grid's places, (1, D, h, w)."""
+        height, width = level.shape[-2:]
+        rows = (torch.arange(height, device=level.device, dtype=torch.float32) + 0.5) / height
+        columns = (torch.arange(width, device=level.device, dtype=torch.float32) + 0.5) / width
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        with torch.autocast(level.device.type, enabled=False):
+            positions: Tensor = self.shared_image_embedding(torch.stack([x, y], -1))  # (h, w, D)
+        return positions.permute(2, 0, 1)[None]
+
+
+class SamHQDecoder(ClickDecoder):
+    """SAM-HQ's decoder, whose answers are SAM's with a fine mask added to each.
+
+    The library's own pass is run, once for the single mask and once for the three; it gives the three in the order of
+    their predicted IoU.
+    """
+
+    def _predict(
+        self, embedding: ImageEmbedding, image: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        level, early = embedding.levels
+        rows, answers = [], []
+        for number in sorted(set(image.tolist())):
+            asked = (image == number).nonzero()[:, 0]
+            rows.append(asked)
+            own_mask = len(dense) > 1 or len(image) == 1
+            # The library adds one dense embedding to all prompts of an image; of several, each needs its own row.
+            count = len(asked) if own_mask else 1
+            points = sparse[asked][:, None] if own_mask else sparse[asked][None]
+            answers.append(
+                self._ask(
+                    level[number].expand(count, -1, -1, -1),
+                    early[number].expand(count, -1, -1, -1),
+                    points,
+                    dense[asked] if own_mask else dense,
+                )
+            )
+        back = torch.cat(rows).argsort()
+        return torch.cat([masks for masks, _ in answers])[back], torch.cat([iou for _, iou in answers])[back]
+
+    def _ask(self, level: Tensor, early: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D, h, w), (B, E, h, w), (B, P, tokens, D), (B, D, h, w) -> masks (B·P, 4, 4h, 4w) and iou (B·P, 4)."""
+        passes = [
+            self.mask_decoder(
+                image_embeddings=level,
+                image_positional_embeddings=self._positions(level).expand(len(level), -1, -1, -1),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=several,
+                hq_token_only=False,
+                intermediate_embeddings=[early.permute(0, 2, 3, 1)],
+            )
+            for several in (False, True)
+        ]
+        masks, iou = (torch.cat(parts, 2).flatten(0, 1) for parts in zip(*passes, strict=True))
+        return masks, iou
+
+
+class PyramidDecoder(ClickDecoder):
+    """The decoder of SAM 2 and SAM 3, which reads two finer levels too.
+
+    In evaluation mode, where the model says so, the single mask gives way to the best of the three where it is not
+    stable, as the library does it.
+    """
+
+    def _predict(
+        self, embedding: ImageEmbedding, image: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        decoder = cast(Any, self.mask_decoder)
+        finest, finer, level = embedding.levels
+        skips = (decoder.conv_s0(finest)[image], decoder.conv_s1(finer)[image])
+        masks, iou = all_masks(decoder, level[image] + dense, self._positions(level), sparse, skips)
+        if decoder.dynamic_multimask_via_stability and not self.training:
+            return steadied(
+                masks, iou, decoder.dynamic_multimask_stability_delta, decoder.dynamic_multimask_stability_thresh
+            )
+        return masks, iou
+
+    def _no_points(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One point that is none, as the library has it."""
+        return points.new_zeros(len(points), 1, 2), labels.new_full((len(points), 1), -1)
+
+
+def all_masks(
+    decoder: nn.Module, image: Tensor, positions: Tensor, sparse: Tensor, skips: Sequence[Tensor] = ()
+) -> tuple[Tensor, Tensor]:
+    """Run a mask decoder for K prompts and keep every mask it makes.
+
+    Args:
+        decoder: a mask decoder of SAM, SAM 2 or SAM 3.
+        image: (K, D, h, w) image and mask embeddings, added.
+        positions: (1, D, h, w) of the image's grid.
+        sparse: (K, tokens, D) embeddings of points and boxes.
+        skips: (K, D/8, 4h, 4w) and (K, D/4, 2h, 2w), added while upscaling; none for SAM.
+
+    Returns:
+        logits (K, 4, 4h, 4w), the single mask first, and iou (K, 4).
+    """
+    parts = cast(Any, decoder)
+    first = [parts.obj_score_token.weight] if skips else []
+    own = torch.cat([*first, parts.iou_token.weight, parts.mask_tokens.weight])  # (T, D)
+    tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse.to(own.dtype)], 1)[:, None]  # (K, 1, T + tokens, D)
+    queries, keys = parts.transformer(
+        point_embeddings=tokens,
+        image_embeddings=image,
+        image_positional_embeddings=positions.expand(len(sparse), -1, -1, -1),
+        attention_similarity=None,
+        target_embedding=None,
+    )
+    queries = queries[:, 0, len(first) :]  # IoU token, mask tokens, prompts
+    fine = parts.upscale_conv1(keys[:, 0].transpose(1, 2).reshape(image.shape))  # (K, D/4, 2h, 2w)
+    fine = parts.activation(parts.upscale_layer_norm(fine + skips[1] if skips else fine))
+    fine = parts.upscale_conv2(fine)  # (K, D/8, 4h, 4w)
+    fine = parts.activation(fine + skips[0] if skips else fine)
+    filters = [mlp(queries[:, 1 + number]) for number, mlp in enumerate(parts.output_hypernetworks_mlps)]
+    logits = torch.einsum("kmd,kdhw->kmhw", torch.stack(filters, 1), fine)
+    return logits, parts.iou_prediction_head(queries[:, 0])
+
+
+def steadied(logits: Tensor, iou: Tensor, delta: float, threshold: float) -> tuple[Tensor, Tensor]:
+    """Put the best-predicted alternative in the place of a single mask that is not stable (SAM 2, arXiv 2408.00714).
+
+    Stable is a mask whose area above `delta` is at least `threshold` of that above `-delta`.
+
+    Args:
+        logits: (K, 4, h, w), the single mask first.
+        iou: (K, 4).
+        delta: how far the cut of the logits moves.
+        threshold: of the quotient of the two areas.
+
+    Returns:
+        logits and iou of the same shapes.
+    """
+    single = logits[:, 0].flatten(1)
+    outer = (single > -delta).sum(1)
+    stable = torch.where(outer > 0, (single > delta).sum(1) / outer.clamp(min=1), 1.0) >= threshold  # (K,)
+    chosen = torch.where(stable, 0, iou[:, 1:].argmax(1) + 1)
+    rows = torch.arange(len(logits), device=logits.device)
+    return (
+        torch.cat([logits[rows, chosen][:, None], logits[:, 1:]], 1),
+        torch.cat([iou[rows, chosen][:, None], iou[:, 1:]], 1),
+    )

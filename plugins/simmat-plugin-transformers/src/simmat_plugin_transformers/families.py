@@ -1,0 +1,132 @@
+"""The model families spoken here, as data: what a config's `model_type` stands for, where tuners find layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simmat.foundation import TuningTargets
+from simmat.nn.promptable import FRESH
+
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""Mean and standard deviation of R, G, B over ImageNet, 0..255: what most of the library's image processors do."""
+HALF = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+"""As `IMAGENET`, for processors that bring 0..255 to -1..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A model family of the library.
+
+    Attributes:
+        title: its name in one word or two.
+        model: the library's class.
+        kind: "sam", "sam_hq" and "pyramid" have their own mask decoder; "vit" is a bare backbone.
+        first_layer: the convolution inside the vision encoder.
+        targets: where tuners find its layers.
+        pixels: mean and standard deviation of R, G, B, 0..255, where no image processor's file says them.
+    """
+
+    title: str
+    model: str
+    kind: str
+    first_layer: str
+    targets: TuningTargets
+    pixels: tuple[tuple[float, float, float], tuple[float, float, float]] = IMAGENET
+
+    @property
+    def promptable(self) -> bool:
+        """Whether the family has a mask decoder of its own."""
+        return self.kind != "vit"
+
+
+_VISION = r"backbone[.]vision[.]"
+_BODY = r"backbone[.]body[.]vision[.]"
+_TWO_WAY = r"decoder[.]mask_decoder[.]transformer[.]"
+_DECODER_ATTENTION = (
+    _TWO_WAY + r"(layers[.][0-9]+[.](self_attn|cross_attn_token_to_image|cross_attn_image_to_token)"
+    r"|final_attn_token_to_image)"
+)
+_NEVER = (
+    r"decoder[.](prompt_encoder|shared_image_embedding)[.].*",
+    r"decoder[.]mask_decoder[.]pred_obj_score_head[.].*",  # says whether there is an object at all; not asked
+)
+
+
+def _sam_like(projection: str, parts: int, layer: str, attention: str, embed: tuple[str, ...]) -> TuningTargets:
+    """Describe an encoder with a SAM-like decoder.
+
+    Args:
+        projection: of an attention: "qkv", or "[qv]_proj" where each has its own.
+        parts: how many projections `projection` is.
+        layer: of the encoder.
+        attention: its attention.
+        embed: first layer and position embeddings.
+    """
+    attended = _VISION + layer + "[.]" + attention
+    return TuningTargets(
+        lora={
+            attended + "[.]" + projection: ((0, 2), 3) if parts == 3 else ((0,), 1),
+            _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
+        },
+        grid=(attended + "[.]" + projection,),
+        adapters={_VISION + layer + r"[.]mlp": "layer_norm2", _TWO_WAY + r"layers[.][0-9]+[.]mlp": ""},
+        attention=(attended, _DECODER_ATTENTION),
+        embed=tuple(_VISION + name for name in embed),
+        never=_NEVER,
+    )
+
+
+def _vit(layer: str, norm: str, embed: tuple[str, ...]) -> TuningTargets:
+    """Describe a bare ViT, to which a pyramid and a decoder are added."""
+    attended = _BODY + layer + r"[.]attention"
+    return TuningTargets(
+        lora={attended + r"[.][qv]_proj": ((0,), 1)},
+        adapters={_BODY + layer + r"[.]mlp": norm},
+        attention=(attended,),
+        embed=tuple(_BODY + name for name in embed),
+        never=(_BODY + r"embeddings[.]mask_token",),  # of the pretraining
+        fresh=FRESH,
+    )
+
+
+_SAM = _sam_like("qkv", 3, r"layers[.][0-9]+", "attn", (r"pos_embed", r"patch_embed[.]projection[.](weight|bias)"))
+_SAM2 = _sam_like(
+    "qkv",
+    3,
+    r"backbone[.]blocks[.][0-9]+",
+    "attn",
+    (r"backbone[.]pos_embed(_window)?", r"backbone[.]patch_embed[.]projection[.](weight|bias)"),
+)
+_SAM3 = _sam_like(
+    "[qv]_proj",
+    1,
+    r"backbone[.]layers[.][0-9]+",
+    "attention",
+    (r"backbone[.]embeddings[.](position_embeddings|patch_embeddings[.]projection[.]weight)",),
+)
+_EMBEDDINGS = (r"embeddings[.](position_embeddings|patch_embeddings[.]projection[.](weight|bias))",)
+_DINO2 = _vit(r"encoder[.]layer[.][0-9]+", "norm2", _EMBEDDINGS)
+
+_PATCH, _PROJECTION = "patch_embed.projection", "embeddings.patch_embeddings.projection"
+_SAM2_FAMILY = Family("SAM 2", "Sam2Model", "pyramid", f"backbone.{_PATCH}", _SAM2)
+_SAM3_FAMILY = Family("SAM 3", "Sam3TrackerModel", "pyramid", f"backbone.{_PROJECTION}", _SAM3, HALF)
+
+FAMILIES: dict[str, Family] = {
+    "sam": Family("SAM", "SamModel", "sam", _PATCH, _SAM),
+    "sam_hq": Family("SAM-HQ", "SamHQModel", "sam_hq", _PATCH, _SAM),
+    "sam2": _SAM2_FAMILY,
+    "sam2_video": _SAM2_FAMILY,
+    "sam3_tracker": _SAM3_FAMILY,
+    "sam3_video": _SAM3_FAMILY,
+    "vit": Family("DINO ViT", "ViTModel", "vit", _PROJECTION, _vit(r"layers[.][0-9]+", "layernorm_after", _EMBEDDINGS)),
+    "dinov2": Family("DINOv2", "Dinov2Model", "vit", _PROJECTION, _DINO2),
+    "dinov2_with_registers": Family("DINOv2 with registers", "Dinov2WithRegistersModel", "vit", _PROJECTION, _DINO2),
+    "dinov3_vit": Family(
+        "DINOv3",
+        "DINOv3ViTModel",
+        "vit",
+        "embeddings.patch_embeddings",
+        _vit(r"model[.]layer[.][0-9]+", "norm2", (r"embeddings[.]patch_embeddings[.](weight|bias)",)),
+    ),
+}
+"""`model_type` of a config -> family. The image side of a video model is that of its family."""

@@ -1,0 +1,137 @@
+"""The library's own model, with weights or random, brought to an input size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simmat.errors import WeightsError
+from simmat_plugin_transformers.families import Family
+
+
+def random_model(config: Any, family: Family, seed: int) -> nn.Module:
+    """Build a model with random weights: the library's own start, the same for a seed, torch's own state left alone.
+
+    Two things differ, in which the library counts on weights to come: SAM's encoder starts at a deviation of 0.02 in
+    place of 1e-10, and Fourier positions have a deviation of 1, as in the models' own code, and are the same for
+    prompts and image.
+    """
+    vision = getattr(config, "vision_config", None)
+    if vision is not None and vision.initializer_range < 1e-4:
+        vision.initializer_range = 0.02
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        model = _class(family)(config, **_options(family))
+        if family.promptable:
+            positions = torch.randn(model.shared_image_embedding.positional_embedding.shape)
+            for part in (model.shared_image_embedding, model.prompt_encoder.shared_embedding):
+                part.positional_embedding.data.copy_(positions)
+    return cast(nn.Module, model)
+
+
+def loaded_model(config: Any, family: Family, weights: Path) -> nn.Module:
+    """Build a model from a file of safetensors, through the library's own loading, in 32 bit floats.
+
+    Raises:
+        WeightsError: the file is damaged, no safetensors, or of another model.
+    """
+    state = _read(weights)
+    with torch.random.fork_rng(devices=[]), quiet():
+        try:
+            model, report = _class(family).from_pretrained(
+                None,
+                config=config,
+                state_dict=state,
+                output_loading_info=True,
+                dtype=torch.float32,
+                **_options(family),
+            )
+        except (RuntimeError, ValueError) as error:
+            raise WeightsError(f"{weights} does not fit {family.title}: {_first_line(error)}") from error
+    problems = [
+        f"{len(names)} tensors {word} ({', '.join(sorted(map(str, names))[:3])}…)"
+        for word, names in (("missing", report["missing_keys"]), ("of another shape", report["mismatched_keys"]))
+        if names
+    ]
+    if problems:
+        raise WeightsError(
+            f"{weights} does not fit {family.title} as its config describes it: {'; '.join(problems)}; "
+            "give the weights that belong to the config"
+        )
+    return cast(nn.Module, model)
+
+
+def bring_to_size(model: nn.Module, config: Any, family: Family, size: int) -> None:
+    """Make a model take S×S input.
+
+    Where positions are given for each place of the grid they are interpolated; where the library does so itself, at
+    any size, or positions are rotary, nothing is left to do but to name the size.
+    """
+    if not family.promptable:
+        return
+    parts = cast(Any, model)
+    patch = config.prompt_encoder_config.patch_size
+    grid = size // (patch if isinstance(patch, int) else patch[0])
+    prompts = parts.prompt_encoder
+    prompts.image_embedding_size, prompts.input_image_size = (grid, grid), size
+    if family.kind == "pyramid":
+        for layer in parts.vision_encoder.modules():
+            if hasattr(layer, "precompute_positions") and layer.window_size == 0:  # SAM 3's rotary positions
+                layer.config.image_size = size
+                layer.position_ids = layer.precompute_positions(layer.config, 0)
+        return
+    encoder = parts.vision_encoder
+    encoder.patch_embed.image_size = (size, size)
+    if encoder.pos_embed is not None and encoder.pos_embed.shape[1] != grid:
+        encoder.pos_embed = nn.Parameter(_interpolated(encoder.pos_embed.detach(), grid))
+
+
+def _interpolated(positions: Tensor, grid: int) -> Tensor:
+    """(1, n, n, D) to (1, grid, grid, D), bicubic, as ViT does it (arXiv 2010.11929)."""
+    planes = positions.permute(0, 3, 1, 2)
+    resized = F.interpolate(planes, (grid, grid), mode="bicubic", align_corners=False, antialias=True)
+    return resized.permute(0, 2, 3, 1).contiguous()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the library's reports of its progress to itself; what matters in them becomes an error here."""
+    logging: Any = transformers.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _class(family: Family) -> Any:
+    return getattr(transformers, family.model)
+
+
+def _options(family: Family) -> dict[str, Any]:
+    return {"add_pooling_layer": False} if family.model == "ViTModel" else {}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        kind = "" if path.suffix == ".safetensors" else "; pickled weights are not read"
+        raise WeightsError(f"{path} is damaged, or no file of safetensors ({error}){kind}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,21 @@
+"""Well-known models of the families spoken here, for lists and near misses; others can be asked for all the same."""
+
+from __future__ import annotations
+
+PUBLISHED: dict[str, str] = {
+    **{f"facebook/sam-vit-{size}": f"Segment Anything, ViT-{size[0].upper()}" for size in ("base", "large", "huge")},
+    "syscv-community/sam-hq-vit-base": "SAM-HQ, ViT-B",
+    **{
+        f"facebook/sam2.1-hiera-{size}": f"SAM 2.1, Hiera {size}; its image side"
+        for size in ("tiny", "small", "base-plus", "large")
+    },
+    "facebook/sam3": "SAM 3; the tracker's image side, which answers clicks",
+    **{f"facebook/dino-vit{size}{patch}": f"DINO, ViT-{size.upper()}/{patch}" for size in "sb" for patch in (16, 8)},
+    **{f"facebook/dinov2-{size}": f"DINOv2, ViT {size}" for size in ("small", "base", "large", "giant")},
+    **{
+        f"facebook/dinov2-with-registers-{size}": f"DINOv2 with registers, ViT {size}"
+        for size in ("small", "base", "large", "giant")
+    },
+    **{f"facebook/dinov3-vit{size}16-pretrain-lvd1689m": f"DINOv3, ViT-{size.upper()}/16" for size in ("s", "b", "l")},
+}
+"""Repository -> one line about it."""

@@ -1,0 +1,172 @@
+"""Where a model lies: a folder here, or a repository on the Hugging Face Hub; and its small json files.
+
+`ORG/NAME` is a repository. `./FOLDER`, `../FOLDER`, `~/FOLDER` and `/FOLDER` are folders; in place of one, a config's
+`.json` file alone is a model without weights.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simmat.errors import SpecError, UnknownNameError, WeightsError, nearest
+from simmat.foundation import WeightFile
+from simmat_plugin_transformers.published import PUBLISHED
+
+PREFIX = "hf/"
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+_INDEX_NAME = "model.safetensors.index.json"
+_PROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_REPOSITORY = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a model's files say before its weights are read.
+
+    Attributes:
+        origin: the config's place, for messages.
+        config: the config, as json has it.
+        processor: the image processor's settings, as json has them; empty where it has no file.
+        weights: its weight file; one without a place where there is none to be had.
+    """
+
+    origin: str
+    config: dict[str, Any]
+    processor: dict[str, Any]
+    weights: WeightFile
+
+
+def is_folder(model: str) -> bool:
+    """True for a name that means a place on this machine."""
+    return model.startswith(("./", "../", "~/", "/")) or model in (".", "..", "~")
+
+
+def find(model: str) -> Source | None:
+    """Find a model by its name, the part behind `hf/`; None where it is no name of a model.
+
+    Raises:
+        SpecError: the place is there, but is no model of the library.
+        UnknownNameError: there is no such place.
+        WeightsError: the Hub cannot be asked, or the files are of a kind that is not read.
+    """
+    if is_folder(model):
+        return _local(model)
+    return _published(model) if re.fullmatch(_REPOSITORY, model) else None
+
+
+def _local(model: str) -> Source:
+    place = Path(model).expanduser()
+    config = place if place.suffix == ".json" else place / CONFIG_NAME
+    if not config.is_file():
+        what = "is no folder" if place != config and not place.is_dir() else f"has no {CONFIG_NAME}"
+        what = "does not exist" if not place.exists() else what
+        raise UnknownNameError(
+            f"no foundation model {PREFIX + model!r}: {place.absolute()} {what}; give a folder as save_pretrained "
+            f"writes it, or the path of a {CONFIG_NAME} for a model without weights"
+        )
+    processor = next((found for name in _PROCESSOR_NAMES if (found := config.parent / name).is_file()), None)
+    return Source(
+        origin=str(config),
+        config=_read(config),
+        processor=_read(processor) if processor is not None else {},
+        weights=WeightFile(WEIGHTS_NAME, "") if place == config else _local_weights(place),
+    )
+
+
+def _local_weights(folder: Path) -> WeightFile:
+    path = folder / WEIGHTS_NAME
+    if path.is_file():
+        return WeightFile(WEIGHTS_NAME, "", size_bytes=path.stat().st_size, path=path)
+    if (folder / _INDEX_NAME).is_file():
+        raise WeightsError(
+            f"{folder} holds its weights in several files, SimMAT reads one {WEIGHTS_NAME}; write it with "
+            'save_pretrained(FOLDER, max_shard_size="1TB")'
+        )
+    if pickles := [name for name in _PICKLES if (folder / name).is_file()]:
+        raise WeightsError(
+            f"{folder} has {pickles[0]}, a pickle, which could run code and is not read; load it where you trust it "
+            f"and write {WEIGHTS_NAME} with save_pretrained"
+        )
+    return WeightFile(WEIGHTS_NAME, "")
+
+
+def _published(repository: str) -> Source:
+    config = _fetched(repository, CONFIG_NAME)
+    assert config is not None
+    processor = next((found for name in _PROCESSOR_NAMES if (found := _fetched(repository, name)) is not None), None)
+    values = _read(config)
+    return Source(
+        origin=f"{CONFIG_NAME} of {repository}",
+        config=values,
+        processor=_read(processor) if processor is not None else {},
+        weights=WeightFile(WEIGHTS_NAME, "", hub=repository),
+    )
+
+
+def _fetched(repository: str, name: str) -> Path | None:
+    """Return a small file of a repository, from the Hub's cache or the Hub; None for one it does not have."""
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    found = try_to_load_from_cache(repository, name)
+    if isinstance(found, str):
+        return Path(found)
+    if found is _CACHED_NO_EXIST and name != CONFIG_NAME:
+        return None
+    try:
+        return Path(hf_hub_download(repository, name))
+    except EntryNotFoundError as error:
+        missing_there = not isinstance(error, LocalEntryNotFoundError)
+        if name != CONFIG_NAME:
+            return None  # a processor's file may be missing, and without a network nobody can say
+        if missing_there:
+            raise SpecError(
+                f"{PREFIX}{repository}: the repository has no {CONFIG_NAME}, so it is no model of transformers"
+            ) from error
+        raise _unreached(repository, error) from error
+    except Exception as error:  # of whichever http client and file system the Hub's client stands on
+        raise _unreached(repository, error) from error
+
+
+def _unreached(repository: str, error: Exception) -> UnknownNameError | WeightsError:
+    """Word why a repository's config could not be had, and what to do."""
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    name = PREFIX + repository
+    if isinstance(error, GatedRepoError):
+        return WeightsError(
+            f"{name}: its licence must be accepted on its page at {ENDPOINT}/{repository}, and a token given: "
+            "`hf auth login`, or HF_TOKEN"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        guess = nearest(repository, PUBLISHED)
+        return UnknownNameError(
+            f"no foundation model {name!r}"
+            + (f"; did you mean {PREFIX + guess!r}?" if guess else ":")
+            + f" {ENDPOINT} has no such repository, or not for everybody (then give a token: `hf auth login`, or "
+            f"HF_TOKEN). A folder is written {PREFIX}./FOLDER; `simmat foundations list {PREFIX}` shows well-known ones"
+        )
+    cause = error.__cause__ or error
+    why = (str(cause).strip().splitlines() or [""])[0] or type(cause).__name__
+    return WeightsError(
+        f"{name} is not here: its {CONFIG_NAME} is not in the Hugging Face cache {HF_HUB_CACHE}, and {ENDPOINT} cannot "
+        f"be asked ({why}). Without a network, load the repository elsewhere (`hf download {repository} --local-dir "
+        f"FOLDER`) and name the folder, --foundation {PREFIX}./FOLDER; or copy that cache and name it in HF_HOME"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path} is damaged or cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise SpecError(f"{path} is damaged: a table is needed, got a {type(values).__name__}")
+    return values

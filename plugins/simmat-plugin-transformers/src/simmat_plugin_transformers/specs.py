@@ -1,0 +1,97 @@
+"""A model's name -> its spec: what its config and its image processor's file say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from simmat.errors import SpecError
+from simmat.foundation import FoundationSpec, WeightFile
+from simmat_plugin_transformers.configs import family_of, input_size, library_config
+from simmat_plugin_transformers.families import Family
+from simmat_plugin_transformers.published import PUBLISHED
+from simmat_plugin_transformers.sources import PREFIX, find, is_folder
+
+DECODER: Mapping[str, int] = {"dim": 256, "heads": 8, "hidden": 2048}
+"""Options of the decoder put behind a bare ViT, those of Segment Anything's."""
+
+
+def models() -> dict[str, str]:
+    """Return well-known models by the name of their repository -> one line about each."""
+    return dict(PUBLISHED)
+
+
+def spec(model: str) -> FoundationSpec | None:
+    """Return the spec of `hf/MODEL`; None where that is no name of a model.
+
+    Args:
+        model: ORG/NAME on the Hugging Face Hub, or a folder written ./FOLDER, ../FOLDER, ~/FOLDER or /FOLDER.
+
+    Raises:
+        SimMATError: there is no such model, it is none that can be taken, or the Hub cannot be asked.
+    """
+    source = find(model)
+    if source is None:
+        return None
+    family = family_of(source.config, source.origin)
+    config = library_config(source.config, source.origin)
+    size, multiple = input_size(config, family, source.origin)
+    mean, std = pixel_statistics(source.processor, family, source.origin)
+    return FoundationSpec(
+        name=PREFIX + model,
+        description=_describe(family, source.weights, model),
+        build="simmat_plugin_transformers.build:build_model",
+        image_size=size,
+        size_multiple=multiple,
+        pixel_mean=mean,
+        pixel_std=std,
+        targets=family.targets,
+        weights=source.weights,
+        promptable=family.promptable and bool(source.weights.path or source.weights.hub),
+        licence="",  # stands on the model's page
+        options={"config": source.config, "origin": source.origin, **({} if family.promptable else DECODER)},
+    )
+
+
+def pixel_statistics(
+    processor: Mapping[str, Any], family: Family, origin: str
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return mean and standard deviation of R, G, B on the 0..255 scale, as the image processor applies them.
+
+    Args:
+        processor: its settings, as json has them; empty where it has no file.
+        family: says what holds where the settings say nothing.
+        origin: the model's place, for messages.
+
+    Raises:
+        SpecError: the settings are no three numbers each, or a deviation is not positive.
+    """
+    settings = processor.get("image_processor", processor)
+    if not settings.get("do_normalize", True):
+        return (0.0, 0.0, 0.0), (_white(settings),) * 3
+    if "image_mean" not in settings and "image_std" not in settings:
+        return family.pixels
+    mean = _three(settings.get("image_mean"), _white(settings), origin)
+    std = _three(settings.get("image_std"), _white(settings), origin)
+    if min(std) <= 0:
+        raise SpecError(f"the image processor of {origin} has image_std {settings['image_std']}; it must be positive")
+    return mean, std
+
+
+def _white(settings: Mapping[str, Any]) -> float:
+    """Return what a pixel of 1 in the processor's terms is on the 0..255 scale."""
+    return 1.0 / float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
+
+
+def _three(values: object, scale: float, origin: str) -> tuple[float, float, float]:
+    if not isinstance(values, Sequence) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+        raise SpecError(f"the image processor of {origin} must give mean and deviation of three planes, got {values!r}")
+    red, green, blue = (round(float(value) * scale, 9) for value in values)
+    return red, green, blue
+
+
+def _describe(family: Family, weights: WeightFile, model: str) -> str:
+    where = f"folder {model}" if is_folder(model) else f"{model} on the Hugging Face Hub"
+    lacks = [] if weights.path or weights.hub else ["without weights"]
+    lacks += [] if family.promptable else ["with an untrained prompt decoder"]
+    return ", ".join([f"{family.title} of transformers", where, *lacks])

@@ -1,0 +1,150 @@
+"""What comes through SimMAT's door equals what the library itself answers, with the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+
+
+def image(size: int, images: int = 1) -> Tensor:
+    return torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(3))
+
+
+def encoded(model: Any, pixels: Tensor) -> ImageEmbedding:
+    with torch.no_grad():
+        embedding: ImageEmbedding = model.backbone.encode(model.backbone.embed(pixels))
+    return embedding
+
+
+def asked(model: Any, pixels: Tensor, prompts: PromptBatch) -> MaskPrediction:
+    with torch.no_grad():
+        answer: MaskPrediction = model.decoder.decode(encoded(model, pixels), prompts)
+    return answer
+
+
+POINTS = torch.tensor([[[10.0, 20.0], [33.0, 41.0]], [[50.0, 7.0], [3.0, 30.0]], [[25.0, 25.0], [0.0, 0.0]]])
+LABELS = torch.tensor([[1, 0], [1, 1], [0, -1]])
+BOXES = torch.tensor([[4.0, 6, 30, 50], [20.0, 2, 55, 31], [0.0, 0, 12, 9]])
+NONE = POINTS[:, :0], LABELS[:, :0]
+
+
+def prompts(kind: str, grid: int) -> PromptBatch:
+    """Three prompts about one image."""
+    masks = torch.randn(3, 1, 4 * grid, 4 * grid, generator=torch.Generator().manual_seed(4)) * 5
+    points = POINTS, LABELS
+    return PromptBatch(
+        torch.zeros(3, dtype=torch.int64),
+        *(points if "point" in kind else NONE),
+        boxes=BOXES if "box" in kind else None,
+        mask_input=masks if "mask" in kind else None,
+    )
+
+
+def library_answer(model: Any, pixels: Tensor, given: PromptBatch) -> tuple[Tensor, Tensor]:
+    """Ask the library's model about one image, each prompt on its own: masks (K, 4, h, w) and iou (K, 4)."""
+    rows = []
+    for k in range(len(given.point_coords)):
+        points = given.point_coords.shape[1] > 0
+        asks: dict[str, Any] = {
+            "pixel_values": pixels,
+            "input_points": given.point_coords[k][None, None] if points else None,
+            "input_labels": given.point_labels[k][None, None] if points else None,
+            "input_boxes": given.boxes[k][None, None] if given.boxes is not None else None,
+            "input_masks": given.mask_input[k][None] if given.mask_input is not None else None,
+        }
+        with torch.no_grad():
+            one, three = (model(**asks, multimask_output=several) for several in (False, True))
+        rows.append([torch.cat([one[key][0, 0], three[key][0, 0]]) for key in ("pred_masks", "iou_scores")])
+    return torch.stack([masks for masks, _ in rows]), torch.stack([iou for _, iou in rows])
+
+
+@pytest.mark.parametrize("kind", ["points", "box", "points and box", "points and mask", "mask"])
+def test_masks_and_iou_equal_the_librarys(clicked: Any, kind: str) -> None:
+    """All four masks from one pass are those the library gives in two, whatever is asked with."""
+    pixels = image(clicked.size)
+    given = prompts(kind, 4)
+    answer = asked(clicked.build(), pixels, given)
+    masks, iou = library_answer(clicked.original, pixels, given)
+    assert masks.std() > 0.1  # an answer that could be wrong
+    torch.testing.assert_close(answer.logits, masks, **CLOSE)
+    torch.testing.assert_close(answer.iou, iou, **CLOSE)
+
+
+def test_prompts_over_several_images_are_answered_each_for_its_own(clicked: Any) -> None:
+    """Images are encoded as a batch and asked about in any order; the answers must not mix."""
+    model, pixels = clicked.build(), image(clicked.size, images=2)
+    points = torch.tensor([[[10.0, 20.0]], [[33.0, 41.0]], [[50.0, 7.0]]])
+    ones = torch.ones(3, 1, dtype=torch.int64)
+    mixed = asked(model, pixels, PromptBatch(torch.tensor([1, 0, 1]), points, ones))
+    for row, number in enumerate([1, 0, 1]):
+        zero = torch.zeros(1, dtype=torch.int64)
+        alone = asked(model, pixels[number : number + 1], PromptBatch(zero, points[row : row + 1], ones[:1]))
+        torch.testing.assert_close(mixed.logits[row : row + 1], alone.logits, **CLOSE)
+        torch.testing.assert_close(mixed.iou[row : row + 1], alone.iou, **CLOSE)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_bare_vits_map_is_the_librarys_last_hidden_state(bare: Any, scale: int) -> None:
+    """At its own size and at twice that, where the library interpolates the positions."""
+    size = bare.size * scale
+    pixels = image(size)
+    body: Any = bare.build(size).backbone.body
+    options = {"interpolate_pos_encoding": True} if bare.name == "vit" else {}
+    with torch.no_grad():
+        (level,) = body.maps(body.embed(pixels))
+        tokens = bare.original(pixels, **options).last_hidden_state
+    patches = tokens[:, -level.shape[2] * level.shape[3] :]
+    torch.testing.assert_close(level.flatten(2).transpose(1, 2), patches, **CLOSE)
+
+
+def test_embed_is_the_first_convolution_alone(tiny: Any) -> None:
+    """Transfer layers that replace the first layer give what `embed` would: before positions and norms."""
+    pixels = image(tiny.size)
+    backbone: Any = tiny.build().backbone
+    convolution = next(m for m in tiny.original.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels == 3)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.embed(pixels), convolution(pixels), atol=0, rtol=0)
+        torch.testing.assert_close(backbone.first_layer(pixels), convolution(pixels), atol=0, rtol=0)
+
+
+def _resized_sam2(original: Any) -> Any:
+    """The library's own model at another size: all that its positions need is in its code."""
+    other = transformers.Sam2Model(original.config)
+    other.load_state_dict(original.state_dict())
+    other.prompt_encoder.image_embedding_size, other.prompt_encoder.input_image_size = (8, 8), 128
+    other.prompt_encoder.mask_input_size = (32, 32)
+    other.backbone_feature_sizes = [[32, 32], [16, 16], [8, 8]]
+    return other.eval()
+
+
+def test_sam2_at_another_size_equals_the_library_at_that_size(tiny_of: Any) -> None:
+    """Its background positions are interpolated by the library itself."""
+    pixels = image(128)
+    given = prompts("points and mask", 8)
+    answer = asked(tiny_of("sam2").build(128), pixels, given)
+    masks, iou = library_answer(_resized_sam2(tiny_of("sam2").original), pixels, given)
+    torch.testing.assert_close(answer.logits, masks, **CLOSE)
+    torch.testing.assert_close(answer.iou, iou, **CLOSE)
+
+
+def test_sam3_at_another_size_equals_the_library_built_for_it(tiny_of: Any) -> None:
+    """Rotary positions are laid anew over the grid, as the library does at construction."""
+    config = type(tiny_of("sam3").original.config).from_dict(tiny_of("sam3").original.config.to_dict())
+    config.vision_config.image_size = config.prompt_encoder_config.image_size = 112
+    config.vision_config.backbone_feature_sizes = [[32, 32], [16, 16], [8, 8]]
+    other = transformers.Sam3TrackerModel(config)
+    other.load_state_dict(tiny_of("sam3").original.state_dict())
+    pixels = image(112)
+    given = prompts("points and mask", 8)
+    answer = asked(tiny_of("sam3").build(112), pixels, given)
+    masks, iou = library_answer(other.eval(), pixels, given)
+    torch.testing.assert_close(answer.logits, masks, **CLOSE)
+    torch.testing.assert_close(answer.iou, iou, **CLOSE)
