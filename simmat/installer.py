@@ -109,7 +109,8 @@ def requirement_of(argument: str, *, as_it_is: bool = False) -> str:
     if not argument.strip() or argument.startswith("-"):
         raise ConfigError(f"a plugin's name, package or path is needed, got {argument!r}")
     if _is_path(argument):
-        return str(_checked_path(Path(argument).expanduser()))
+        # Absolute, for "./sonar" without its dot would be a name to pip.
+        return str(_checked_path(Path(argument).expanduser()).absolute())
     if as_it_is or argument.startswith("simmat-") or _REQUIREMENT_MARKS.search(argument):
         return argument
     known = {name: package for packages in KNOWN_PLUGINS.values() for name, package in packages.items()}

@@ -176,6 +176,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     return tmp_path
 
 
+def test_a_relative_path_stays_a_path(here: Path) -> None:
+    """Without its "./", pip would look for a package of the folder's name."""
+    (here / "sonar").mkdir()
+    (here / "sonar/pyproject.toml").touch()
+    assert requirement_of("./sonar") == str(here / "sonar")
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [

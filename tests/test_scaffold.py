@@ -45,7 +45,7 @@ def test_its_pyproject_names_the_plugin_and_a_range_of_simmat(tmp_path: Path) ->
     project = tomllib.loads((make_plugin("sonar", tmp_path) / "pyproject.toml").read_text())["project"]
     assert project["entry-points"] == {"simmat": {"sonar": "simmat_plugin_sonar"}}
     major, minor = core.__version__.split(".")[:2]
-    assert project["dependencies"] == [f"simmat>={major}.{minor},<{major}.{int(minor) + 1}"]
+    assert project["dependencies"] == ["numpy>=1.26", f"simmat>={major}.{minor},<{major}.{int(minor) + 1}"]
 
 
 def test_its_sensor_reads_the_sample_that_comes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,10 +93,10 @@ def test_a_name_that_cannot_be_is_refused(
 
 def test_a_folder_that_is_there_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It may hold a week's work."""
-    there = tmp_path / "simmat-plugin-sonar"
+    there = tmp_path / "simmat-plugin-lidar"
     there.mkdir()
     (there / "mine.py").write_text("x = 1")
-    assert run(["plugins", "new", "sonar", "--path", str(tmp_path)]) == 2
+    assert run(["plugins", "new", "lidar", "--path", str(tmp_path)]) == 2
     assert f"{there} is there already" in capsys.readouterr().err
     assert [file.name for file in there.iterdir()] == ["mine.py"]
 

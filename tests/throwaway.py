@@ -32,25 +32,41 @@ ADAPTER = """
 """
 
 
-def make_venv(folder: Path) -> Path:
-    """Make a virtual environment that also sees everything the running one sees; return its Python.
+def make_venv(folder: Path, *, without: str = "simmat_plugin_sonar") -> Path:
+    """Make a virtual environment that also sees what the running one sees; return its Python.
 
     pip and SimMAT are those of the running environment; what is installed goes into the new one.
+
+    Args:
+        folder: of the new environment.
+        without: a package that the new one must not see, as it will be installed there.
     """
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
-    seen = sysconfig.get_path("purelib")
+    seen = folder / "seen"
+    seen.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if without not in entry.name:
+            (seen / entry.name).symlink_to(entry)
     # addsitedir, for the running environment's own .pth files (editable installs) count too.
-    (site / "running.pth").write_text(f"import site; site.addsitedir({seen!r})\n", encoding="utf-8")
+    (site / "running.pth").write_text(f"import site; site.addsitedir({str(seen)!r})\n", encoding="utf-8")
+    for module in ("simmat", "pytest", "pip"):
+        script = folder / "bin" / module
+        script.write_text(f'#!/bin/sh\nexec "{python}" -m {module} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
     return python
+
+
+def clean_environment() -> dict[str, str]:
+    """The variables of a command: none of ours or pip's from outside, no index, no build in isolation."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "SIMMAT_", "PYTHON"))}
+    return {**bare, "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "OMP_NUM_THREADS": "1"}
 
 
 def run_in(python: Path | str, *args: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in an environment, with no way to an index and no build in isolation."""
-    quiet = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "OMP_NUM_THREADS": "1"}
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "SIMMAT_", "PYTHON"))}
     return subprocess.run(
         [str(python), *args],
         capture_output=True,
@@ -58,7 +74,7 @@ def run_in(python: Path | str, *args: str, cwd: Path | None = None, **env: str) 
         timeout=600,
         check=False,
         cwd=cwd,
-        env={**bare, **quiet, **env},
+        env={**clean_environment(), **env},
     )
 
 

@@ -11,7 +11,7 @@ from simmat.errors import ConfigError
 from simmat.plugins import load_plugins
 
 
-@click.command("install")
+@click.command("install", short_help="Install a plugin: by name, path or package.")
 @click.argument("plugin", metavar="NAME|PATH|PACKAGE")
 @click.option("--editable", "-e", is_flag=True, help="Of a folder: changes in it take effect at once.")
 @click.option("--as-it-is", is_flag=True, help="Give pip the name as it stands, whatever package has it.")
@@ -45,7 +45,7 @@ def install(ctx: click.Context, /, plugin: str, editable: bool, as_it_is: bool) 
         _fail(ctx, "; ".join(f"plugin {found['name']!r} is installed but failed: {found['error']}" for found in failed))
 
 
-@click.command("uninstall")
+@click.command("uninstall", short_help="Uninstall a plugin.")
 @click.argument("plugin", metavar="NAME|PACKAGE")
 @click.pass_context
 def uninstall(ctx: click.Context, /, plugin: str) -> None:

@@ -10,7 +10,7 @@ import click
 from simmat.plugins import load_plugins
 
 
-@click.command("new")
+@click.command("new", short_help="Start a package of your own for a sensor.")
 @click.argument("name")
 @click.option("--path", type=click.Path(path_type=Path), default=Path(), help="Folder to make it in; here by default.")
 def command(name: str, path: Path) -> None:

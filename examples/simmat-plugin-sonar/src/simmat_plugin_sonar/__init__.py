@@ -1,0 +1,51 @@
+"""A forward-looking sonar for SimMAT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from simmat.hookspecs import hookimpl
+from simmat.imageio import read_image, require_one_plane, write_image
+from simmat.modality import ModalityAdapter, Source
+from simmat.scene import Scene
+from simmat.types import Channel, SensorImage
+
+
+class Sonar(ModalityAdapter):
+    """The strength of the echo, 8-bit counts; the network gets decibel."""
+
+    name = "sonar"
+    description = "forward-looking sonar, strength of the echo (PNG or grey JPEG)"
+    sources = (Source("sonar", (".png", ".jpg", ".jpeg")),)
+    channels = (Channel("echo", "echo_strength", "count"),)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        """Read (1, H, W) counts."""
+        image = read_image(files["sonar"])
+        require_one_plane(image, self.name)
+        return SensorImage.from_planes(image.planes, self.channels, origin=str(image.path))
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Return (1, H, W) decibel of the amplitude; a count of 0 is a weak echo, taken as half a count."""
+        decibel = 20 * np.log10(np.maximum(image.data, np.float32(0.5)))
+        return replace(image, data=decibel, channels=(Channel("echo", "echo_strength", "dB"),))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return (1, H, W) counts: Lambert's law (echo ~ cos²), weaker with range, with Rayleigh speckle."""
+        facing = scene.surface.normal[2] ** 2
+        echo = 80 * facing * np.exp(-scene.surface.depth_m / 30) * rng.rayleigh(size=facing.shape)
+        return SensorImage.from_planes(np.rint(echo).clip(0, 255), self.channels, origin="simulated")
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write an 8-bit PNG."""
+        write_image(files["sonar"], image.data.astype(np.uint8))
+
+
+@hookimpl
+def simmat_modalities() -> Iterable[ModalityAdapter]:
+    """Return the sensors of this package."""
+    return [Sonar()]

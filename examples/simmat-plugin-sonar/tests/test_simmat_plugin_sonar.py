@@ -1,0 +1,10 @@
+"""The sensor keeps the contract of SimMAT."""
+
+import pytest
+from simmat_plugin_sonar import Sonar
+
+from simmat.testing import ModalityContract
+
+
+class TestSonar(ModalityContract):
+    modality = pytest.fixture(lambda self: Sonar())
