@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -19,6 +19,7 @@ ZERO_SHOT = "zero-shot"
 SCRATCH = "from scratch"
 
 _FEW = ("train_images", "train_share")
+_LENGTH = ("steps", "epochs")
 
 
 @dataclass(frozen=True)
@@ -194,12 +195,13 @@ def _with_references(settings: BenchSettings, said: Sequence[Arm], no_zero_shot:
             yield Arm(ZERO_SHOT, foundation, {"mat": "zeroshot", "tune": "frozen"}, on=on, kind=ZERO_SHOT)
         for number, share in dict.fromkeys(arm.few for arm in own):
             measured = [arm for arm in own if arm.few == (number, share)]
-            if any(arm.from_scratch and arm.steps_factor == 1 for arm in measured):
+            there = {name for arm in measured if arm.from_scratch and arm.steps_factor == 1 for name in arm.on}
+            places = tuple(name for name in on if name not in there and any(name in arm.on for arm in measured))
+            if not places:
                 continue
             few = {key: value for key, value in zip(_FEW, (number, share), strict=True) if value is not None}
             seeds = tuple(dict.fromkeys(seed for arm in measured for seed in arm.seeds))
             options = {"mat": "mat-residual", "tune": "full", "from_scratch": True, **few}
-            places = tuple(name for name in on if any(name in arm.on for arm in measured))
             yield Arm(SCRATCH + _few_name(few), foundation, options, seeds, settings.scratch_lr, places)
         yield from sorted(own, key=lambda arm: not arm.from_scratch)
 
@@ -228,11 +230,20 @@ def _cells(
     for seed, lr in product(arm.seeds, arm.rates):
         folder = out / "cells" / slug(data.name) / slug(arm.foundation) / slug(arm.name) / _cell_name(seed, lr)
         config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr}, path)
-        registry.transfer_layer(config.mat), registry.tuner(config.tune)
+        transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
+        _check_options("transfer layer", transfer.name, transfer.options, config.mat_options)
+        _check_options("tuner", tuner.name, tuner.options, config.tune_options)
         registry.foundation(config.foundation).check_image_size(
             config.image_size or registry.foundation(config.foundation).image_size
         )
         yield Cell(data.name, arm.name, arm.foundation, arm.kind, seed, lr, config, folder, data.simulate)
+
+
+def _check_options(kind: str, owner: str, allowed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    if given:
+        from simmat.model import merge_options  # loads torch, which a bench without options need not wait for
+
+        merge_options(kind, owner, allowed, given)
 
 
 def _cell_name(seed: int, lr: float | None) -> str:
@@ -242,9 +253,7 @@ def _cell_name(seed: int, lr: float | None) -> str:
 def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder: Path) -> dict[str, Any]:
     """Return the settings of one run, the arm's over the data set's over the common ones."""
     values: dict[str, Any] = {
-        **settings.train.options,
-        **data.options,
-        **arm.options,
+        **_merged(settings.train.options, data.options, arm.options),
         "foundation": arm.foundation,
         "modality": data.modality,
         "data": data.data if data.data is not None else out / "data" / slug(data.name),
@@ -257,6 +266,16 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
         plain = TrainConfig.model_validate(values)
         measure, base = ("steps", plain.steps) if plain.epochs is None else ("epochs", plain.epochs)
         values[measure] = max(round((base or 1) * arm.steps_factor), 1)
+    return values
+
+
+def _merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Join tables, the last one wins; what it says in epochs replaces what was said in steps."""
+    values: dict[str, Any] = {}
+    for table in tables:
+        if table.keys() & set(_LENGTH):
+            values = {key: value for key, value in values.items() if key not in _LENGTH}
+        values |= table
     return values
 
 

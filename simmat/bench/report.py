@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from simmat.bench.grid import Bench
+from simmat.bench.page import write_bench_page
+from simmat.bench.plots import draw_plots
 from simmat.bench.results import Results, collect
 from simmat.bench.table import as_csv, markdown
 from simmat.files import atomic_write_text
 
 
 def write_report(bench: Bench) -> tuple[Results, list[Path]]:
-    """Write table.md and table.csv of what is there.
+    """Write table.md, table.csv, plots/ and index.html of what is there; what is missing says so in each.
 
     Returns:
         The results, and the files written.
 
     Raises:
+        ConfigError: the score asked for is no figure of the results.
         DataError: a result is damaged.
         OutputError: a file cannot be written.
     """
@@ -24,4 +27,6 @@ def write_report(bench: Bench) -> tuple[Results, list[Path]]:
     table, csv = bench.out / "table.md", bench.out / "table.csv"
     atomic_write_text(table, markdown(results))
     atomic_write_text(csv, as_csv(results))
-    return results, [table, csv]
+    plots = draw_plots(results, bench.out / "plots")
+    page = write_bench_page(bench.out / "index.html", results, plots, bench.path.read_text(encoding="utf-8"))
+    return results, [table, csv, page]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -55,8 +55,10 @@ class Row:
         seconds: of a run, mean over seeds.
         memory_bytes: largest peak of a run: of the device where that is a GPU.
         steps: of a run.
+        samples: training images of a run.
         curves: by seed, (step, validation mIoU) of each validation.
         val: mean best validation score over the seeds there are.
+        on: the devices the runs had.
         state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "changed", "not begun".
         failures: the last lines of what failed.
     """
@@ -72,8 +74,10 @@ class Row:
     seconds: float | None = None
     memory_bytes: int | None = None
     steps: int | None = None
-    curves: Mapping[int, tuple[tuple[int, float], ...]] | None = None
+    samples: int | None = None
+    curves: Mapping[int, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     val: float | None = None
+    on: str = ""
     state: str = "not begun"
     failures: tuple[str, ...] = ()
 
@@ -169,27 +173,43 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         seconds=fmean(result["seconds"] for result in tested.values()) if tested else None,
         memory_bytes=max((_peak(result) for result in tested.values()), default=None),
         steps=some.get("steps"),
+        samples=some.get("train_samples"),
         curves={seed: _curve(result) for seed, result in tested.items()},
         val=fmean(result["val"]["miou_object"] for result in tested.values()) if tested else None,
+        on=", ".join(sorted({_device(result) for result in tested.values()})),
         state=_state(arm, cells, results, len(scores)),
         failures=tuple(_failure(cell) for cell in cells if cell.state() == "failed"),
     )
 
 
 def _score(summary: Mapping[str, Any], key: str) -> float:
-    value = summary.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        numbers = [name for name, one in summary.items() if isinstance(one, float)]
+    numbers = dict(_numbers(summary))
+    value = numbers.get(key)
+    if value is None:
         guess = nearest(key, numbers)
         raise ConfigError(
             f"score = {key!r} is no figure of these results"
             + (f"; did you mean {guess!r}?" if guess else f". Figures: {', '.join(numbers)}")
         )
-    return float(value)
+    return value
+
+
+def _numbers(summary: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
+    """Go through the figures of a summary; those of a table within it as "clicks.noc90.mean"."""
+    for name, value in summary.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{before}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield before + name, float(value)
 
 
 def _peak(result: Mapping[str, Any]) -> int:
     return int(result["peak_device_bytes"] or result["peak_memory_bytes"])
+
+
+def _device(result: Mapping[str, Any]) -> str:
+    threads = f", {result['threads']} threads" if result["threads"] != 1 else ", 1 thread"
+    return str(result["device"]) + (threads if result["device"] == "cpu" else "")
 
 
 def _curve(result: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from simmat.config import TrainConfig
 from simmat.errors import ConfigError, all_problems, nearest
+from simmat.sensor_names import with_absolute_files
 
 _BENCH_DECIDES = {"data", "out", "modality", "seed", "lr", "checkpoint"}
 _NETWORK = {"foundation", "mat", "tune", "mat_options", "tune_options", "from_scratch"}
@@ -20,7 +21,14 @@ _FEW = {"train_images", "train_share"}
 
 def _listed(value: Any) -> Any:
     """Accept one value where a list of them may stand."""
+    if isinstance(value, list | tuple) and not value:
+        raise ValueError("must name at least one")
     return value if isinstance(value, list | tuple) or value is None else [value]
+
+
+def _one_table(value: Any) -> Any:
+    """Accept [grid] for [[grid]]."""
+    return [value] if isinstance(value, Mapping) else value
 
 
 def _named(value: Any) -> Any:
@@ -32,11 +40,11 @@ def _named(value: Any) -> Any:
 
 
 Name = Annotated[str, BeforeValidator(_named)]
-Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Seeds = Annotated[tuple[Seed, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
+Seeds = Annotated[tuple[Seed, ...], Field(strict=False), BeforeValidator(_listed)]
 Rate = Annotated[float, Field(gt=0)]
-Rates = Annotated[tuple[Rate, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)]
+Rates = Annotated[tuple[Rate, ...], Field(strict=False), BeforeValidator(_listed)]
 
 
 class Section(BaseModel):
@@ -101,12 +109,6 @@ class DataSet(Section):
     simulate: Simulated | None = None
     averaged: bool = True
 
-    @model_validator(mode="after")
-    def _one_source(self) -> DataSet:
-        if (self.data is None) == (self.simulate is None):
-            raise ValueError("needs either data, a folder, or simulate, such as { count = 40, seed = 0 }")
-        return self
-
 
 class Grid(Section):
     """Every combination of these lists is an arm.
@@ -128,17 +130,11 @@ class Grid(Section):
     foundation: Names | None = None
     mat: Names = ("mat-residual",)
     tune: Names = ("lora",)
-    train_images: Annotated[tuple[int, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)] | None = None
-    train_share: Annotated[tuple[float, ...], Field(strict=False, min_length=1), BeforeValidator(_listed)] | None = None
+    train_images: Annotated[tuple[int, ...], Field(strict=False), BeforeValidator(_listed)] | None = None
+    train_share: Annotated[tuple[float, ...], Field(strict=False), BeforeValidator(_listed)] | None = None
     seeds: Seeds | None = None
     lr: Rates | None = None
     on: Names | None = None
-
-    @model_validator(mode="after")
-    def _one_measure(self) -> Grid:
-        if self.train_images is not None and self.train_share is not None:
-            raise ValueError("train_images and train_share exclude each other; use two grids")
-        return self
 
 
 class ArmSettings(Section):
@@ -200,7 +196,7 @@ class BenchSettings(BaseModel):
     keep_bundles: bool = True
     train: TrainSettings = TrainSettings()
     data: Annotated[tuple[DataSet, ...], Field(strict=False, min_length=1)]
-    grid: Annotated[tuple[Grid, ...], Field(strict=False), BeforeValidator(_listed)] = ()
+    grid: Annotated[tuple[Grid, ...], Field(strict=False), BeforeValidator(_one_table)] = ()
     arm: Annotated[tuple[ArmSettings, ...], Field(strict=False)] = ()
 
 
@@ -227,11 +223,13 @@ def read_settings(path: Path) -> BenchSettings:
         raise ConfigError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    problems = list(_in_tables(values))
     try:
         settings = BenchSettings.model_validate(values)
     except ValidationError as error:
-        raise problems_error(path, [_in_words(detail, values) for detail in error.errors()]) from error
-    if problems := list(_across(settings)):
+        problems += [_in_words(detail, values) for detail in error.errors()]
+        raise problems_error(path, problems) from error
+    if problems := problems + list(_across(settings)):
         raise problems_error(path, problems)
     return _absolute(settings, path.absolute().parent)
 
@@ -241,7 +239,22 @@ def problems_error(path: Path, problems: Sequence[str]) -> ConfigError:
     once = list(dict.fromkeys(problems))
     if len(once) == 1:
         return ConfigError(f"{path}: {once[0]}")
-    return ConfigError(all_problems(f"{path}: {len(once)} things are wrong:", once))
+    return ConfigError(all_problems(f"{path}: {len(once)} things are wrong:", once, most=40))
+
+
+def _in_tables(values: Mapping[str, Any]) -> Iterator[str]:
+    """Say which keys of a table do not go together, also where its values are wrong."""
+    for number, data in enumerate(_tables(values, "data")):
+        if ("data" in data) == ("simulate" in data):
+            yield f"{_where(('data', number), values)} needs data, a folder, or simulate, as {{ count = 40, seed = 0 }}"
+    for number, grid in enumerate(_tables(values, "grid")):
+        if _FEW <= grid.keys():
+            yield f"{_where(('grid', number), values)}: train_images and train_share exclude each other; use two grids"
+
+
+def _tables(values: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    found = values.get(name, [])
+    return [table for table in (found if isinstance(found, list) else [found]) if isinstance(table, Mapping)]
 
 
 def _across(settings: BenchSettings) -> Iterator[str]:
@@ -266,9 +279,11 @@ def _absolute(settings: BenchSettings, folder: Path) -> BenchSettings:
     def resolved(path: Path) -> Path:
         return folder / path.expanduser()
 
-    data = tuple(
-        one.model_copy(update={"data": resolved(one.data)}) if one.data is not None else one for one in settings.data
-    )
+    def placed(data: DataSet) -> DataSet:
+        place = resolved(data.data) if data.data is not None else None
+        return data.model_copy(update={"data": place, "modality": with_absolute_files(data.modality, folder)})
+
+    data = tuple(placed(one) for one in settings.data)
     checkpoints = {name: resolved(path) for name, path in settings.checkpoints.items()}
     return settings.model_copy(update={"data": data, "checkpoints": checkpoints})
 
@@ -289,8 +304,6 @@ def _in_words(detail: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     if kind == "missing":
         place = f" in {_where(loc[:-1], values)}" if len(loc) > 1 else ""
         return f"{loc[-1]} is missing{place}"
-    if kind in ("value_error", "model_type") and isinstance(detail["input"], Mapping):
-        return f"{where} {message}"
     return f"{where} {message}, got {detail['input']!r}"
 
 

@@ -117,19 +117,34 @@ def write_page(out: Path | str, content: PageContent) -> Path:
         DataError: a picture cannot be read, or is neither PNG nor JPEG.
         OutputError: the file cannot be written.
     """
-    scores = _section("Scores on the test images", _scores(content.scores, content.scores_note), content.scores)
-    curves = _section("Training", _figure(content.curves), content.curves)
+    scores = section_html("Scores on the test images", _scores(content.scores, content.scores_note), content.scores)
+    curves = section_html("Training", figure_html(content.curves), content.curves)
     beside = f'<div class="beside">\n{scores}\n{curves}\n</div>' if scores and curves else scores + curves
     sections = [
         beside,
-        _section("Predictions on test images", _predictions(content), content.predictions),
-        _section("Validation samples", _figure(content.sheet, wide=True), content.sheet),
-        _section("What was run", _steps(content.steps), content.steps),
-        _section("Channels of the bundle", _channels(content.channels), content.channels),
+        section_html("Predictions on test images", _predictions(content), content.predictions),
+        section_html("Validation samples", figure_html(content.sheet, wide=True), content.sheet),
+        section_html("What was run", _steps(content.steps), content.steps),
+        section_html("Channels of the bundle", _channels(content.channels), content.channels),
     ]
+    return write_sections(out, content.title, content.summary, sections)
+
+
+def write_sections(out: Path | str, title: str, summary: str, sections: Iterable[str]) -> Path:
+    """Write a page from sections that are HTML already; see `section_html`.
+
+    Args:
+        out: the HTML file; written whole or not at all.
+        title: plain text.
+        summary: plain text, below the title.
+        sections: in order; "" is left out.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     page = PAGE.substitute(
-        title=escape(content.title),
-        summary=escape(content.summary),
+        title=escape(title),
+        summary=escape(summary),
         style=STYLE,
         sections="\n".join(section for section in sections if section),
         footer=f"SimMAT {escape(simmat.__version__)}",
@@ -138,7 +153,8 @@ def write_page(out: Path | str, content: PageContent) -> Path:
     return Path(out)
 
 
-def _section(heading: str, body: str, content: object) -> str:
+def section_html(heading: str, body: str, content: object = True) -> str:
+    """Return a section of a page; "" where `content` is empty."""
     return f"<section>\n<h2>{escape(heading)}</h2>\n{body}\n</section>" if content else ""
 
 
@@ -153,7 +169,7 @@ def _scores(rows: Sequence[ScoreRow], note: str) -> str:
         for row in rows
     ]
     head = ("mIoU, one click", *(f"by {what}" for what in ("object", "image", "class")))
-    return _table(head, body, numbers_from=1) + (f'\n<p class="faint">{escape(note)}</p>' if note else "")
+    return table_html(head, body, numbers_from=1) + (f'\n<p class="faint">{escape(note)}</p>' if note else "")
 
 
 def _best(row: ScoreRow, best: float | None) -> str:
@@ -164,7 +180,8 @@ def _score(value: float | None) -> str:
     return "&ndash;" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def _table(head: Sequence[str], body: Iterable[str], *, numbers_from: int) -> str:
+def table_html(head: Sequence[str], body: Iterable[str], *, numbers_from: int) -> str:
+    """Return a table: plain texts of its head, rows of HTML, and the column from which on numbers stand."""
     cells = "".join(
         f'<th scope="col"{" class=number" if index >= numbers_from else ""}>{escape(text)}</th>'
         for index, text in enumerate(head)
@@ -173,7 +190,7 @@ def _table(head: Sequence[str], body: Iterable[str], *, numbers_from: int) -> st
 
 
 def _predictions(content: PageContent) -> str:
-    figures = "\n".join(_figure(figure) for figure in content.predictions)
+    figures = "\n".join(figure_html(figure) for figure in content.predictions)
     return (_legend() if content.compared else "") + f'<div class="grid">\n{figures}\n</div>'
 
 
@@ -191,7 +208,8 @@ def _legend() -> str:
     return f'<ul class="legend">{items}</ul>\n'
 
 
-def _figure(figure: Figure | None, *, wide: bool = False) -> str:
+def figure_html(figure: Figure | None, *, wide: bool = False) -> str:
+    """Return a picture with its caption; a wide one scrolls on a narrow page."""
     if figure is None:
         return ""
     width, height = _size(figure.picture)
@@ -232,7 +250,7 @@ def _channels(channels: Sequence[Channel]) -> str:
         for channel in channels
     ]
     head = ("name", "quantity", "unit", "wavelength, µm", "mean", "std")
-    return f'<div class="wide" tabindex="0">{_table(head, body, numbers_from=3)}</div>'
+    return f'<div class="wide" tabindex="0">{table_html(head, body, numbers_from=3)}</div>'
 
 
 def _number(value: float | None) -> str:

@@ -23,7 +23,7 @@ table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nu
 th { font-weight: 600; font-size: .88rem; text-align: left; vertical-align: bottom; }
 th, td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--line); }
 th.number, td.number { text-align: right; padding: .42rem 0 .42rem .9rem; }
-tr.best td { font-weight: 700; color: var(--accent); }
+tr.best td, td.best { font-weight: 700; color: var(--accent); }
 .wide { overflow-x: auto; }
 .wide table { min-width: 34rem; }
 img { display: block; max-width: 100%; height: auto; border-radius: 8px; }

@@ -1,0 +1,99 @@
+"""From the settings of a bench to its arms and cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench_set import TINY, bench_of, cells_named
+
+SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\nregions = "classes"\n'
+OTHER = '[[data]]\nname = "b"\nmodality = "gray"\ndata = "set"\nimage_size = 32\n'
+
+
+def test_a_grid_is_every_combination(tmp_path: Path) -> None:
+    """The grid of the paper is layers x tuners x seeds on every data set."""
+    bench = bench_of(
+        tmp_path,
+        "seeds = [0, 1]\n" + TINY + SET + OTHER + '[[grid]]\nmat = ["mat", "linear"]\ntune = ["lora", "frozen"]\n',
+    )
+    trained = [cell for cell in bench.cells if cell.arm != "from scratch"]
+    assert len({cell.root for cell in bench.cells}) == len(bench.cells)
+    assert {(c.dataset, c.config.mat, c.config.tune, c.seed) for c in trained} == {
+        (data, mat, tune, seed)
+        for data in "ab"
+        for mat in ("mat", "linear")
+        for tune in ("lora", "frozen")
+        for seed in (0, 1)
+    }
+
+
+def test_settings_go_from_common_to_data_set_to_arm(tmp_path: Path) -> None:
+    """What is said nearest to a run counts."""
+    bench = bench_of(tmp_path, TINY + SET + OTHER + '[[arm]]\nname = "x"\n[[arm]]\nname = "y"\nimage_size = 128\n')
+    sizes = {(cell.dataset, cell.arm): cell.config.image_size for cell in bench.cells}
+    assert [sizes[key] for key in (("a", "x"), ("b", "x"), ("a", "y"), ("b", "y"))] == [64, 32, 128, 128]
+    assert cells_named(bench, "a/sam_vit_tiny/x")[0].config.regions == "classes"
+
+
+def test_from_scratch_stands_beside_every_measure_of_images(tmp_path: Path) -> None:
+    """A gain on ten images means nothing beside a reference that saw a hundred."""
+    bench = bench_of(tmp_path, TINY + SET + "[[grid]]\ntrain_share = [0.1, 1.0]\n")
+    scratch = [arm for arm in bench.arms if arm.from_scratch]
+    assert [(arm.name, arm.options.get("train_share")) for arm in scratch] == [
+        ("from scratch @ 10%", 0.1),
+        ("from scratch", None),
+    ]
+    assert all(arm.options["tune"] == "full" for arm in scratch)
+    assert all(arm.rates == (3e-4, 1e-3) for arm in scratch)
+
+
+def test_from_scratch_is_not_added_where_it_is_already(tmp_path: Path) -> None:
+    """Who spells the reference out has decided how it is trained; one with more steps is another reference."""
+    own = '[[arm]]\nname = "random"\nfrom_scratch = true\non = "a"\n'
+    longer = '[[arm]]\nname = "longer"\nfrom_scratch = true\nsteps_factor = 4\n'
+    both = bench_of(tmp_path, TINY + SET + OTHER + own + longer)
+    assert [(arm.name, arm.on) for arm in both.arms] == [
+        ("from scratch", ("b",)),
+        ("random", ("a",)),
+        ("longer", ("a", "b")),
+    ]
+
+
+def test_a_model_without_zero_shot_says_why(tmp_path: Path) -> None:
+    """A random decoder's score would look like a result."""
+    bench = bench_of(tmp_path, TINY + SET + '[[grid]]\nmat = "mat"\n')
+    assert bench.no_zero_shot == {"sam_vit_tiny": "its decoder was never trained"}
+    assert all(cell.kind == "train" for cell in bench.cells)
+
+
+def test_zero_shot_is_one_cell_a_data_set(tmp_path: Path) -> None:
+    """It trains nothing, so seeds and rates change nothing."""
+    model = TINY.replace("sam_vit_tiny", "sam_vit_b")
+    bench = bench_of(tmp_path, "seeds = [0, 1]\nlr = [1e-3, 1e-4]\n" + model + SET + '[[grid]]\nmat = "mat"\n')
+    zero = [cell for cell in bench.cells if cell.kind == "zero-shot"]
+    assert [(cell.dataset, cell.config.mat, cell.config.tune) for cell in zero] == [("a", "zeroshot", "frozen")]
+
+
+def test_steps_and_weights_of_an_arm(tmp_path: Path) -> None:
+    """Four times the steps is four times those of the others; random weights take no checkpoint."""
+    bench = bench_of(
+        tmp_path,
+        'checkpoints = { sam_vit_tiny = "w.pth" }\n'
+        + TINY
+        + SET
+        + '[[arm]]\nname = "x"\nsteps_factor = 4\n[[arm]]\nname = "e"\nepochs = 3\nsteps_factor = 2\n',
+    )
+    assert cells_named(bench, "/x/")[0].config.steps == 8
+    assert cells_named(bench, "/x/")[0].config.checkpoint == tmp_path / "w.pth"
+    assert cells_named(bench, "/e/")[0].config.epochs == 6
+    assert cells_named(bench, "from-scratch")[0].config.checkpoint is None
+
+
+def test_a_place_decides_nothing_and_a_setting_everything(tmp_path: Path) -> None:
+    """A bench that was moved or run with other workers keeps its results; one with other settings does not."""
+    common = SET + '[[arm]]\nname = "x"\n'
+    first = cells_named(bench_of(tmp_path, TINY + common), "/x/")[0]
+    (tmp_path / "sub").mkdir()
+    moved = cells_named(bench_of(tmp_path / "sub", TINY + "workers = 1\n" + common), "/x/")[0]
+    other = cells_named(bench_of(tmp_path, TINY + "weight_decay = 0.1\n" + common), "/x/")[0]
+    assert moved.digest() == first.digest() != other.digest()
