@@ -218,7 +218,7 @@ class Registry:
         package = known.get(name) or known.get(re.split("[/-]", name)[0])
         hints = [f"A plugin brings it: pip install {package}"] if package else []
         if not hints and kind == "modality":
-            hints.append("Others: pip install simmat-plugin-<name>")
+            hints.append("Others: pip install simmat-plugin-<name>, or describe yours in a sensor.toml")
         if failed := [report.name for report in self.reports if report.error]:
             hints.append(f"Failed to load: {', '.join(failed)}; see simmat plugins list")
         if off := [report.name for report in self.reports if report.off]:

@@ -142,7 +142,7 @@ def _in_words(detail: Mapping[str, Any], values: Mapping[str, Any]) -> str:
         return f"{place}{key}.kind must be one of {', '.join(_KINDS)}, got {got!r}"
     if kind == "string_pattern_mismatch":
         allowed = "lower case letters, digits and single hyphens"
-        message = f"must be {'a text without spaces, + and dots' if 'channel' in detail['loc'] else allowed}"
+        message = f"must be {'a text without spaces, commas, + and dots' if 'channel' in detail['loc'] else allowed}"
     if kind == "tuple_type" and key in ("source", "channel"):
         return f"{key} must be a table, written [[{key}]], got {detail['input']!r}"
     if kind == "model_type" and not keys:

@@ -109,7 +109,7 @@ class ChannelRule(_Table):
         normalize: what the network gets.
     """
 
-    name: Annotated[str, Field(pattern=r"^[^\s+.]+$")]
+    name: Annotated[str, Field(pattern=r"^[^\s+.,]+$")]
     quantity: Text
     unit: Text
     wavelength_um: Annotated[float, Field(gt=0)] | None = None
