@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,33 +64,22 @@ def command(
     What a region is stands in the data set's card.toml or on the command line; else it is what the
     bundle was trained with.
     """
-    from simmat.evaluation import find_protocol
+    from simmat.bundle import load_bundle
+    from simmat.evaluation import evaluate_bundle, find_protocol, join_processes
+    from simmat.evaluation.report import objects_of, report_of
 
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
     if curve is not None:
         _check_curve(curve, protocol.clicks)
-    for file in (out, curve):
-        if file is not None:
-            _check_place(file)
-
-    from tqdm import tqdm
-
-    from simmat.bundle import load_bundle
-    from simmat.evaluation import evaluate_bundle, join_processes
-    from simmat.evaluation.report import objects_of, report_of
-
     registry = load_registry()
     processes = join_processes(device)
+    for file in (out, curve):
+        if file is not None and processes.is_main:
+            _check_place(file)
     loaded = load_bundle(bundle, registry, checkpoint=checkpoint, device=processes.device)
     if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:
         click.echo(f"note: {bundle} was trained on images of kept aspect; {name} squashes them", err=True)
-    # Where nobody watches, a bar would only fill the log.
-    with tqdm(desc="scoring", unit="image", disable=None if processes.is_main else True, leave=False) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with _progress(shown=processes.is_main) as advance:
         tuned, untuned = evaluate_bundle(
             loaded,
             data,
@@ -111,6 +102,20 @@ def command(
         print_json(report)
     else:
         print_report(report, wanted=zero_shot)
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give what moves a bar to (done, total) images; where nobody watches there is none, as it would fill the log."""
+    from tqdm import tqdm
+
+    with tqdm(desc="scoring", unit="image", disable=None if shown else True, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
 
 
 def _check_place(file: Path) -> None:

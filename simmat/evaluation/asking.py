@@ -60,7 +60,6 @@ class EncodedImage:
         self._frame = prepared.frame
         self._protocol = protocol
         self._device = next(model.parameters()).device
-        self._truth = torch.from_numpy(np.stack([target.truth for target in targets.found])).to(self._device)
         self._scored = torch.from_numpy(targets.scored).to(self._device)
         start = self._now()
         self._embedding = model.encode(prepared.planes[None].to(self._device), prepared.content[None].to(self._device))
@@ -90,7 +89,8 @@ class EncodedImage:
         kept = slice(None) if alternatives else slice(1)
         logits = answer.logits[:, kept].float()
         masks = self._on_grid(logits) > 0
-        ious = mask_iou(masks, self._truth[list(rows)], self._scored)
+        truth = torch.from_numpy(np.stack([self.targets.found[row].truth() for row in rows])).to(self._device)
+        ious = mask_iou(masks, truth, self._scored)
         return Answer(masks, ious, answer.iou[:, kept].float(), logits[:, :1])
 
     def single_ious(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> list[float]:

@@ -165,7 +165,7 @@ def _score_sample(
     if not targets.found:
         return Scores((), () if left_out else (sample.id,), left_out)
     encoded = EncodedImage(model, pipeline(image), targets, protocol)
-    objects = score_objects(encoded, sample.id, label.size_hw, protocol)
+    objects = score_objects(encoded, sample.id, protocol)
     return Scores(tuple(objects), (), left_out, Cost((encoded.encode_s,), tuple(encoded.decode_s)))
 
 

@@ -17,13 +17,12 @@ from simmat.evaluation.targets import Target
 from simmat.types import BoolArray, Prompt
 
 
-def score_objects(image: EncodedImage, sample: str, size_hw: tuple[int, int], protocol: Protocol) -> list[ObjectScore]:
+def score_objects(image: EncodedImage, sample: str, protocol: Protocol) -> list[ObjectScore]:
     """Ask about every object of an image as a protocol says.
 
     Args:
         image: encoded, with at least one object.
         sample: id of the sample.
-        size_hw: of the original image.
         protocol: what is asked.
     """
     found = image.targets.found
@@ -36,7 +35,7 @@ def score_objects(image: EncodedImage, sample: str, size_hw: tuple[int, int], pr
         part = [_first_score(found[row], sample, answer, place, protocol) for place, row in enumerate(rows)]
         if protocol.grid == "original":
             borders = (
-                boundary_iou(mask, found[row].truth, image.targets.scored, boundary_width(size_hw))
+                boundary_iou(mask, found[row].truth(), image.targets.scored, boundary_width(found[row].image_hw))
                 for mask, row in zip(masks, rows, strict=True)
             )
             part = [replace(score, boundary_iou=iou) for score, iou in zip(part, borders, strict=True)]
@@ -44,7 +43,7 @@ def score_objects(image: EncodedImage, sample: str, size_hw: tuple[int, int], pr
             curves = click_curves(image, rows, answer, masks, protocol.clicks)
             part = [replace(score, clicks=curve) for score, curve in zip(part, curves, strict=True)]
         scores += part
-    return _with_draws(scores, image, sample, size_hw, protocol) if protocol.draws else scores
+    return _with_draws(scores, image, sample, protocol) if protocol.draws else scores
 
 
 def click_curves(
@@ -67,7 +66,7 @@ def click_curves(
     curves = [[iou] for iou in answer.ious[:, 0].tolist()]
     asked, low = list(range(len(rows))), answer.low
     for _ in range(clicks - 1):
-        errors = [corrective_click(found[rows[k]].truth, mask, ignore) for k, mask in zip(asked, masks, strict=True)]
+        errors = [corrective_click(found[rows[k]].truth(), mask, ignore) for k, mask in zip(asked, masks, strict=True)]
         wrong = [(place, error) for place, error in enumerate(errors) if error is not None]
         if not wrong:
             break
@@ -88,17 +87,17 @@ def _with_click(prompt: Prompt, click_xy: tuple[float, float], on_object: int) -
 
 
 def _with_draws(
-    scores: Sequence[ObjectScore], image: EncodedImage, sample: str, size_hw: tuple[int, int], protocol: Protocol
+    scores: Sequence[ObjectScore], image: EncodedImage, sample: str, protocol: Protocol
 ) -> list[ObjectScore]:
     """Ask with tight and jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
     boxes, jittered, clicks = [], [], []
     for target in image.targets.found:
-        mask = target.region.mask(size_hw)
+        mask = target.region.mask(target.image_hw)
         box = tight_box(mask)
         boxes.append(box_prompt(box))
         for draw in range(protocol.draws):
             rng = _generator(protocol.seed, sample, target.index, "box", draw)
-            jittered.append(box_prompt(jitter_box(box, size_hw, rng)))
+            jittered.append(box_prompt(jitter_box(box, target.image_hw, rng)))
             rng = _generator(protocol.seed, sample, target.index, "click", draw)
             clicks.append(Prompt.points([random_click(mask, rng)]))
     rows = range(len(boxes))

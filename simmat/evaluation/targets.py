@@ -24,14 +24,20 @@ class Target:
     Attributes:
         index: of the region within its image.
         region: the region.
-        truth: (h, w) bool on the grid.
         click_xy: the first click, in pixels of the original image.
+        image_hw: (height, width) of the original image.
+        grid_hw: (h, w) of the grid.
     """
 
     index: int
     region: Region
-    truth: BoolArray
     click_xy: tuple[float, float]
+    image_hw: tuple[int, int]
+    grid_hw: tuple[int, int]
+
+    def truth(self) -> BoolArray:
+        """Return the object as (h, w) bool; made anew each time, as many objects of a large image fill the memory."""
+        return nearest(self.region.mask(self.image_hw), self.grid_hw)
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,11 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
         mask = region.mask(label.size_hw)
         if not (mask & ~label.ignore).any():
             continue
-        truth = nearest(mask, size_hw)
         click_xy = _first_click(mask, frame, protocol)
-        if click_xy is None or not (truth & scored).any():
+        if click_xy is None or not (nearest(mask, size_hw) & scored).any():
             left_out.append(index)
         else:
-            found.append(Target(index, region, truth, click_xy))
+            found.append(Target(index, region, click_xy, label.size_hw, size_hw))
     return Targets(tuple(found), scored, tuple(left_out))
 
 
