@@ -46,13 +46,16 @@ _DECODER_ATTENTION = (
     _TWO_WAY + r"(layers[.][0-9]+[.](self_attn|cross_attn_token_to_image|cross_attn_image_to_token)"
     r"|final_attn_token_to_image)"
 )
-_NEVER = (
-    r"decoder[.](prompt_encoder|shared_image_embedding)[.].*",
-    r"decoder[.]mask_decoder[.]pred_obj_score_head[.].*",  # says whether there is an object at all; not asked
-)
+_PROMPTS = r"decoder[.](prompt_encoder|shared_image_embedding)[.].*"
+_OBJECT_HEAD = r"decoder[.]mask_decoder[.]pred_obj_score_head[.].*"
+"""Says whether there is an object at all, which is not asked."""
+_MASK_TOKEN = _BODY + r"embeddings[.]mask_token"
+"""Of the pretraining."""
 
 
-def _sam_like(projection: str, parts: int, layer: str, attention: str, embed: tuple[str, ...]) -> TuningTargets:
+def _sam_like(
+    projection: str, parts: int, layer: str, attention: str, embed: tuple[str, ...], *never: str
+) -> TuningTargets:
     """Describe an encoder with a SAM-like decoder.
 
     Args:
@@ -61,6 +64,7 @@ def _sam_like(projection: str, parts: int, layer: str, attention: str, embed: tu
         layer: of the encoder.
         attention: its attention.
         embed: first layer and position embeddings.
+        never: what moves under no tuner, besides the prompt encoder.
     """
     attended = _VISION + layer + "[.]" + attention
     return TuningTargets(
@@ -72,11 +76,11 @@ def _sam_like(projection: str, parts: int, layer: str, attention: str, embed: tu
         adapters={_VISION + layer + r"[.]mlp": "layer_norm2", _TWO_WAY + r"layers[.][0-9]+[.]mlp": ""},
         attention=(attended, _DECODER_ATTENTION),
         embed=tuple(_VISION + name for name in embed),
-        never=_NEVER,
+        never=(_PROMPTS, *never),
     )
 
 
-def _vit(layer: str, norm: str, embed: tuple[str, ...]) -> TuningTargets:
+def _vit(layer: str, norm: str, embed: tuple[str, ...], *never: str) -> TuningTargets:
     """Describe a bare ViT, to which a pyramid and a decoder are added."""
     attended = _BODY + layer + r"[.]attention"
     return TuningTargets(
@@ -84,7 +88,7 @@ def _vit(layer: str, norm: str, embed: tuple[str, ...]) -> TuningTargets:
         adapters={_BODY + layer + r"[.]mlp": norm},
         attention=(attended,),
         embed=tuple(_BODY + name for name in embed),
-        never=(_BODY + r"embeddings[.]mask_token",),  # of the pretraining
+        never=never,
         fresh=FRESH,
     )
 
@@ -96,6 +100,7 @@ _SAM2 = _sam_like(
     r"backbone[.]blocks[.][0-9]+",
     "attn",
     (r"backbone[.]pos_embed(_window)?", r"backbone[.]patch_embed[.]projection[.](weight|bias)"),
+    _OBJECT_HEAD,
 )
 _SAM3 = _sam_like(
     "[qv]_proj",
@@ -103,9 +108,10 @@ _SAM3 = _sam_like(
     r"backbone[.]layers[.][0-9]+",
     "attention",
     (r"backbone[.]embeddings[.](position_embeddings|patch_embeddings[.]projection[.]weight)",),
+    _OBJECT_HEAD,
 )
 _EMBEDDINGS = (r"embeddings[.](position_embeddings|patch_embeddings[.]projection[.](weight|bias))",)
-_DINO2 = _vit(r"encoder[.]layer[.][0-9]+", "norm2", _EMBEDDINGS)
+_DINO2 = _vit(r"encoder[.]layer[.][0-9]+", "norm2", _EMBEDDINGS, _MASK_TOKEN)
 
 _PATCH, _PROJECTION = "patch_embed.projection", "embeddings.patch_embeddings.projection"
 _SAM2_FAMILY = Family("SAM 2", "Sam2Model", "pyramid", f"backbone.{_PATCH}", _SAM2)
@@ -126,7 +132,7 @@ FAMILIES: dict[str, Family] = {
         "DINOv3ViTModel",
         "vit",
         "embeddings.patch_embeddings",
-        _vit(r"model[.]layer[.][0-9]+", "norm2", (r"embeddings[.]patch_embeddings[.](weight|bias)",)),
+        _vit(r"model[.]layer[.][0-9]+", "norm2", (r"embeddings[.]patch_embeddings[.](weight|bias)",), _MASK_TOKEN),
     ),
 }
 """`model_type` of a config -> family. The image side of a video model is that of its family."""

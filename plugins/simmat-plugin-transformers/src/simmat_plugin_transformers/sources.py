@@ -14,6 +14,7 @@ from typing import Any
 
 from simmat.errors import SpecError, UnknownNameError, WeightsError, nearest
 from simmat.foundation import WeightFile
+from simmat.weights import sha256_of
 from simmat_plugin_transformers.published import PUBLISHED
 
 PREFIX = "hf/"
@@ -82,7 +83,7 @@ def _local(model: str) -> Source:
 def _local_weights(folder: Path) -> WeightFile:
     path = folder / WEIGHTS_NAME
     if path.is_file():
-        return WeightFile(WEIGHTS_NAME, "", size_bytes=path.stat().st_size, path=path)
+        return WeightFile(WEIGHTS_NAME, sha256_of(path), size_bytes=path.stat().st_size, path=path)
     if (folder / _INDEX_NAME).is_file():
         raise WeightsError(
             f"{folder} holds its weights in several files, SimMAT reads one {WEIGHTS_NAME}; write it with "
