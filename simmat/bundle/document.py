@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 import simmat
+from simmat.bundle.opened import bundle_folder
 from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
 from simmat.errors import BundleError, SpecError
 from simmat.files import recover_folder
@@ -19,12 +20,13 @@ from simmat.weights import sha256_of
 
 
 def read_bundle_spec(path: Path) -> BundleSpec:
-    """Read what a bundle says of itself; no weights are loaded.
+    """Read what a bundle, a folder or a zip, says of itself; no weights are loaded.
 
     Raises:
         BundleError: there is no bundle, it is damaged, or of a newer format.
     """
-    return BundleSpec.from_dict(read_document(path)) if path.name != JSON_NAME else read_bundle_spec(path.parent)
+    with bundle_folder(path, (JSON_NAME,)) as folder:
+        return BundleSpec.from_dict(read_document(folder))
 
 
 def check_bundle(path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from simmat.bundle.document import check_weights, read_document
+from simmat.bundle.opened import bundle_folder
 from simmat.bundle.plan import adapter_for, plan_of
 from simmat.bundle.spec import JSON_NAME, BundleSpec
 from simmat.bundle.tensors import load_tensors
@@ -67,7 +68,7 @@ def load_bundle(
     """Load a bundle and the foundation model it stands on.
 
     Args:
-        path: the bundle's folder.
+        path: the bundle's folder, or a zip that holds it.
         registry: where its modality, foundation model, transfer layer and tuner are found.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         device: where the network goes.
@@ -78,12 +79,13 @@ def load_bundle(
         WeightsError: the foundation weights are missing, or not those it was trained on.
     """
     path = path.parent if path.name == JSON_NAME else path
-    document = read_document(path)
-    spec = BundleSpec.from_dict(document)
-    adapter = adapter_for(registry, spec.modality, spec.picks, spec.described).configured(spec.card.model_dump())
-    plan = plan_of(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
-    model = assemble(plan)
-    _fill(model, path, document["weights_sha256"])
+    with bundle_folder(path) as folder:
+        document = read_document(folder)
+        spec = BundleSpec.from_dict(document)
+        adapter = adapter_for(registry, spec.modality, spec.picks, spec.described).configured(spec.card.model_dump())
+        plan = plan_of(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
+        model = assemble(plan)
+        _fill(model, folder, document["weights_sha256"])
     model.to(device).eval()
     return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), plan, path)
 

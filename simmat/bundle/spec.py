@@ -16,6 +16,10 @@ FORMAT = 1
 """Raised with every change that an older reader would misread."""
 JSON_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.safetensors"
+README_NAME = "README.md"
+"""The model card, beside the two where a bundle was shared."""
+SHARED_NAMES = (JSON_NAME, README_NAME, WEIGHTS_NAME)
+"""Every file that a bundle may hold."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ COMMANDS = {
     "modalities": ("simmat.cli.modalities", "List the sensors that can be used, and show one."),
     "foundations": ("simmat.cli.foundations", "List foundation models, and fetch their weights."),
     "plugins": ("simmat.cli.plugins", "List plugins, install them, and start one of your own."),
-    "bundle": ("simmat.cli.bundle", "Show what a bundle holds."),
+    "bundle": ("simmat.cli.bundle", "Show what a bundle holds, give it away, or fetch one."),
 }
 """Command -> the module whose `command` it is, and its line in the help."""
 

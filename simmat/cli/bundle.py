@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import json_option, print_json, print_table
+from simmat.cli.common import json_option, load_registry, print_json, print_table
+from simmat.errors import SimMATError
 
 if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def command() -> None:
-    """Show what a bundle holds."""
+    """Show what a bundle holds, give it away, or fetch one."""
 
 
 @command.command("show")
@@ -37,6 +38,48 @@ def show(bundle: Path, as_json: bool) -> None:
         ("CHANNEL", "QUANTITY", "UNIT", "MEAN", "STD"),
         [(c.name, c.quantity, c.unit, _number(c.mean), _number(c.std)) for c in spec.channels],
     )
+
+
+@command.command("push")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("destination")
+@click.option(
+    "--licence", "--license", metavar="NAME", help="Of the bundle, as the hub writes it: apache-2.0, cc-by-4.0, other."
+)
+@click.option("--private", is_flag=True, help="Make a new repository on the hub private.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+def push(bundle: Path, destination: str, licence: str | None, private: bool, force: bool) -> None:
+    """Check BUNDLE and copy it, with a model card, to DESTINATION: a folder, a path ending in .zip, or hf://ORG/NAME."""
+    from simmat.bundle import push_bundle, read_bundle_spec
+
+    known = load_registry()
+    name = read_bundle_spec(bundle).foundation
+    try:
+        foundation_licence = known.foundation(name).licence
+    except SimMATError:  # its plugin is not installed here: the card then says nothing of it
+        foundation_licence = ""
+    where = push_bundle(
+        bundle,
+        destination,
+        licence=licence,
+        foundation_licence=foundation_licence,
+        force=force,
+        private=private,
+    )
+    click.echo(where)
+    if licence is None:
+        click.echo("note: no licence is stated; say --licence NAME, so that others know what they may do", err=True)
+
+
+@command.command("pull")
+@click.argument("source")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: the source's name, here]")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there.")
+def pull(source: str, out: Path | None, force: bool) -> None:
+    """Fetch a bundle from SOURCE, a folder, a .zip or hf://ORG/NAME[@REVISION], check it and make a folder of it."""
+    from simmat.bundle import pull_bundle
+
+    click.echo(pull_bundle(source, out, force=force))
 
 
 def _rows(spec: BundleSpec) -> list[tuple[str, str]]:

@@ -1,0 +1,54 @@
+"""The folder of a bundle, wherever it lies: as a folder, as its json, or in a zip."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from simmat.bundle.spec import JSON_NAME, SHARED_NAMES
+from simmat.bundle.zipped import unpack_zip
+from simmat.errors import BundleError, SimMATError
+from simmat.files import output_error
+
+ZIP_SUFFIX = ".zip"
+
+
+@contextmanager
+def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator[Path]:
+    """Give the folder of a bundle; one in a zip is unpacked for as long as the block lasts.
+
+    Args:
+        path: a folder, its `bundle.json`, or a zip.
+        names: which of the files are needed.
+
+    Raises:
+        BundleError: the zip is not taken, see `unpack_zip`; a folder is not looked into here.
+    """
+    if path.name == JSON_NAME:
+        yield path.parent
+    elif not path.is_file():
+        yield path
+    elif path.suffix.lower() != ZIP_SUFFIX:
+        raise BundleError(f"{path} is a file, no bundle; give a bundle's folder, or a {ZIP_SUFFIX} that holds one")
+    else:
+        with tempfile.TemporaryDirectory(prefix="simmat-bundle-") as made:
+            folder = Path(made)
+            try:
+                unpack_zip(path, folder, names)
+            except OSError as error:
+                raise output_error(error, folder) from error
+            with named_as(folder, path):
+                yield folder
+
+
+@contextmanager
+def named_as(folder: Path, path: Path | str) -> Iterator[None]:
+    """Let errors about a folder of passing name speak of the path that the user gave."""
+    try:
+        yield
+    except SimMATError as error:
+        if str(folder) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(folder), str(path))) from error

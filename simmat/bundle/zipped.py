@@ -1,0 +1,106 @@
+"""A bundle as one zip file: written the same from the same bundle, read as if a stranger had made it."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from simmat.bundle.spec import JSON_NAME, README_NAME, SHARED_NAMES, WEIGHTS_NAME
+from simmat.errors import BundleError
+from simmat.files import atomic_path
+
+SIZE_LIMITS = {JSON_NAME: 16 << 20, README_NAME: 4 << 20, WEIGHTS_NAME: 16 << 30}
+"""Bytes a file of a bundle may have; all of SAM ViT-H, tuned in full, has 2.6 GB."""
+_MOST_EXPANSION = 20
+"""Weights hardly compress and text does so to a tenth, about; what grows more than this is made to fill a disk."""
+_CHUNK = 1 << 20
+
+
+def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:
+    """Write the files of a bundle into a zip, whole or not at all; equal files give equal bytes.
+
+    They are stored, not compressed: weights hardly shrink, and what deflate gives depends on its version.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3  # unix, whatever it is written on
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            entry.file_size = len(content) if isinstance(content, bytes) else content.stat().st_size
+            with archive.open(entry, "w") as stream:
+                if isinstance(content, bytes):
+                    stream.write(content)
+                else:
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, stream, _CHUNK)
+
+
+def unpack_zip(source: Path, folder: Path, names: Collection[str] = SHARED_NAMES) -> None:
+    """Unpack a bundle's files from a zip into a folder; the zip is looked at as a whole before a byte is written.
+
+    Args:
+        source: the zip.
+        folder: where the files go; it is there.
+        names: which of the files.
+
+    Raises:
+        BundleError: it is damaged, or holds anything but a bundle's own files: other names, paths, links, a name
+            twice, more bytes than a bundle can have.
+    """
+    with _zip_errors(source), zipfile.ZipFile(source) as archive:
+        entries = archive.infolist()
+        if problems := [*_wrong_names(entries), *(p for entry in entries for p in _problems(entry))]:
+            raise BundleError(
+                f"{source} is not taken: {'; '.join(problems[:5])}. A bundle's zip holds {', '.join(SHARED_NAMES)} and "
+                "nothing else; make one with `simmat bundle push`"
+            )
+        for entry in entries:
+            if entry.filename in names:
+                with archive.open(entry) as stream, (folder / entry.filename).open("xb") as target:
+                    shutil.copyfileobj(stream, target, _CHUNK)
+
+
+def _wrong_names(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
+    names = [entry.filename for entry in entries]
+    for name in sorted(set(names)):
+        if name not in SHARED_NAMES:
+            yield f"it holds {name[:80]!r}"
+        elif names.count(name) > 1:
+            yield f"it holds {name!r} {names.count(name)} times"
+    if JSON_NAME not in names:
+        yield f"it lacks {JSON_NAME}"
+
+
+def _problems(entry: zipfile.ZipInfo) -> Iterator[str]:
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):  # 0 where it was not written on a unix
+        yield f"{entry.filename!r} is a {'link' if kind == stat.S_IFLNK else 'special file'}"
+    if entry.flag_bits & 1:
+        yield f"{entry.filename!r} is encrypted"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        yield f"{entry.filename!r} is compressed in an unusual way"
+    limit = SIZE_LIMITS.get(entry.filename, 0)
+    if limit and entry.file_size > limit:
+        yield f"{entry.filename!r} has {entry.file_size} bytes, more than the {limit} allowed"
+    elif entry.file_size > _MOST_EXPANSION * max(entry.compress_size, 4096):
+        yield f"{entry.filename!r} grows from {entry.compress_size} to {entry.file_size} bytes"
+
+
+@contextmanager
+def _zip_errors(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+        raise BundleError(f"{source} is damaged or no zip file ({error}); copy it again") from error
+    except PermissionError as error:
+        if error.filename is None or Path(str(error.filename)) != source:
+            raise
+        raise BundleError(f"{source} cannot be read: {error.strerror}; check who may read it") from error

@@ -1,0 +1,143 @@
+"""Bundles on the Hugging Face hub, by its own client against a hub on localhost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bundles import tiny_bundle
+from fake_hub import TOKEN, running_hub
+from runs import files_of
+
+from simmat.bundle.hub import HubPlace
+from simmat.errors import ConfigError
+
+SHARED = ["README.md", "bundle.json", "weights.safetensors"]
+COMMANDS = """
+import json, sys
+import contextlib, io
+from simmat.cli import run
+for line in json.loads(sys.stdin.read()):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = run(line)
+    print(json.dumps([code, said.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("hub") / "bundle")
+
+
+def simmat(
+    commands: list[list[str]], home: Path, endpoint: str, token: str = TOKEN, **more: str
+) -> list[tuple[int, str]]:
+    """Run commands in one new process, which alone reads HF_ENDPOINT anew; return exit codes and what was printed."""
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "HF_TOKEN": token, **more}
+    environment |= {"SIMMAT_PLUGINS": "", "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        input=json.dumps(commands),
+        env=environment,
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def test_a_bundle_comes_back_from_the_hub_as_it_was(bundle: Path, tmp_path: Path) -> None:
+    """The whole way through the client that everybody has, and nothing replaced without a word."""
+    with running_hub() as hub:
+        push = ["bundle", "push", str(bundle), "hf://someone/gray-mat", "--licence", "mit"]
+        (pushed, said), (again, refused), (forced, _), (pulled, _), (elsewhere, where) = simmat(
+            [
+                push,
+                push,
+                [*push, "--force"],
+                ["bundle", "pull", "hf://someone/gray-mat"],
+                [*push[:3], "hf://someone/x/y"],
+            ],
+            tmp_path,
+            hub.url,
+        )
+    assert (pushed, again, forced, pulled, elsewhere) == (0, 2, 0, 0, 2), (said, refused)
+    assert f"{hub.url}/someone/gray-mat/commit/" in said
+    assert "already holds a bundle" in refused
+    assert "--force" in refused
+    assert "hf://ORG/NAME" in where
+    assert sorted(hub.repos["someone/gray-mat"]) == SHARED
+    got = files_of(tmp_path / "gray-mat")
+    assert sorted(got) == SHARED
+    assert {name: got[name] for name in files_of(bundle)} == files_of(bundle)
+    assert got["README.md"].startswith(b'---\nlicense: "mit"\nlibrary_name: simmat\n')
+
+
+def test_what_the_hub_refuses_is_said_in_one_line(bundle: Path, tmp_path: Path) -> None:
+    """Each of these is a user's everyday mistake; none may end in a traceback or in a half-made folder."""
+    with running_hub() as hub:
+        hub.repos["someone/other"] = {"config.json": b"{}"}
+        found = simmat(
+            [
+                ["bundle", "pull", "hf://someone/missing"],
+                ["bundle", "pull", "hf://someone/other"],
+                ["bundle", "push", str(bundle), "hf://someone/gray-mat"],
+            ],
+            tmp_path,
+            hub.url,
+            token="hf_wrong",
+        )
+    assert [code for code, _ in found] == [2, 2, 2]
+    for (_, said), expected in zip(
+        found, ("does not exist, or is private", "holds no bundle", "hf auth login"), strict=True
+    ):
+        assert said.startswith("error: ")
+        assert expected in said
+        assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name != "hf"] == []
+
+
+@pytest.mark.parametrize("offline", ["", "1"])
+def test_without_a_network_folder_and_zip_are_named(bundle: Path, tmp_path: Path, offline: str) -> None:
+    """A closed network is common where sensors are; what to do instead must be in the message."""
+    closed = "http://127.0.0.1:9"
+    found = simmat(
+        [["bundle", "push", str(bundle), "hf://someone/x"], ["bundle", "pull", "hf://someone/x"]],
+        tmp_path,
+        closed,
+        **({"HF_HUB_OFFLINE": offline} if offline else {}),
+    )
+    for code, said in found:
+        assert code == 2
+        assert f"cannot reach {closed}" in said
+        assert "a folder or a .zip" in said
+
+
+def test_without_the_client_the_extra_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ImportError would name a package that nobody asked for."""
+    from simmat.bundle import push_bundle
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ConfigError, match=r"pip install 'simmat\[hub\]'"):
+        push_bundle(bundle, "hf://someone/x")
+
+
+@pytest.mark.parametrize(
+    "text", ["hf://x", "hf://a/b/c", "hf://a/../b", "hf:///b", "hf://a/b@", "hf://a/b?x", "hf://a/b--c"]
+)
+def test_a_place_on_the_hub_is_two_names(text: str) -> None:
+    """What the hub would refuse later is refused before anything is read."""
+    with pytest.raises(ConfigError, match="hf://ORG/NAME"):
+        HubPlace.parse(text)
+
+
+def test_a_place_may_name_a_revision() -> None:
+    """Results are reproduced from a commit, not from whatever lies there today."""
+    assert HubPlace.parse("hf://a/b.c-1@v1.0") == HubPlace("a/b.c-1", "v1.0")

@@ -1,0 +1,71 @@
+"""The model card: what it says, and that the hub can read it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from bundles import GRAY, SPEC
+
+from simmat.bundle.model_card import model_card
+from simmat.data.card import DataCard
+
+hub = pytest.importorskip("huggingface_hub")
+
+
+def test_the_hub_reads_its_head() -> None:
+    """By it a model is found, and its licence is seen before a download."""
+    data = hub.ModelCard(model_card(SPEC, licence="cc-by-4.0")).data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("cc-by-4.0", "simmat", "mask-generation")
+    assert data.tags == ["simmat", "image-segmentation", "gray", "sam_vit_tiny"]
+
+
+def test_a_licence_nobody_stated_is_not_made_up() -> None:
+    """Weights without a licence may not be used, however open the code is."""
+    card = model_card(SPEC)
+    assert hub.ModelCard(card).data.license == "unknown"
+    assert "Nobody has stated a licence" in card
+
+
+def test_it_says_channels_scores_data_and_origin() -> None:
+    """One who finds it must know which camera it is for and what to expect."""
+    card = model_card(SPEC, foundation_licence="Apache-2.0")
+    for line in (
+        "| gray | counts | count |  | 0 to 255 | 60 | 20 |",
+        "| mean IoU over objects | 0.512 |",
+        "step 30; 8 objects in 4 images",
+        "| its weights | random, seed 0 |",
+        "| transfer layer | mat (width = 4) |",
+        "| source | made up |",
+        "| licence | CC0-1.0 |",
+        "`sam_vit_tiny`: Apache-2.0",
+    ):
+        assert line in card
+    assert "mean IoU over classes" not in card, "a score that is none is left out"
+
+
+def test_the_weights_it_stands_on_are_named_in_full() -> None:
+    """Twelve digits of a sha256 can be looked up by nobody."""
+    assert f"| its weights | sha256 `{'ab' * 32}` |" in model_card(replace(SPEC, foundation_sha256="ab" * 32))
+
+
+def test_free_text_stays_text() -> None:
+    """A data set's notes come from a stranger and are shown on a web page."""
+    notes = "a | b\n# not a heading\n<script>x</script> [click](https://x)"
+    card = model_card(replace(SPEC, card=DataCard(regions="instances", notes=notes)))
+    line = next(line for line in card.splitlines() if line.startswith("| notes"))
+    assert line == r"| notes | a \| b # not a heading &lt;script&gt;x&lt;/script&gt; \[click\](https://x) |"
+
+
+def test_a_channel_name_cannot_leave_the_head() -> None:
+    """The head is YAML; a name with a colon or a line break would end it."""
+    odd = model_card(replace(SPEC, modality="my: sensor\n---+gray", channels=(replace(GRAY, name="a: b"),)))
+    data = hub.ModelCard(odd).data
+    assert data.tags == ["simmat", "image-segmentation", "my-sensor", "gray", "sam_vit_tiny"]
+    assert data.license == "unknown"
+
+
+@pytest.mark.parametrize("metrics", [{}, {"val": None}, {"val": {"miou_object": "x"}}])
+def test_without_scores_it_says_so(metrics: dict[str, object]) -> None:
+    """An empty table would look like a fault."""
+    assert "None were stored." in model_card(replace(SPEC, metrics=metrics))

@@ -1,0 +1,264 @@
+"""Bundles pushed to and pulled from folders and zips, and zips of strangers refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from bundles import tiny_bundle
+from runs import files_of, registry
+from safetensors.torch import save_file
+from torch import nn
+
+from simmat.builtin.sam import SAM_VIT_TINY
+from simmat.bundle import load_bundle, pull_bundle, push_bundle, read_bundle_spec
+from simmat.errors import BundleError, ConfigError, OutputError
+from simmat.foundation import WeightFile, build_foundation
+from simmat.registry import Registry
+from simmat.weights import sha256_of
+
+NAMES = ["README.md", "bundle.json", "weights.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "gray-mat")
+
+
+@pytest.fixture(scope="module")
+def zipped(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(push_bundle(bundle, str(tmp_path_factory.mktemp("zip") / "gray.zip")))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["shared/copy", "shared/copy.zip"])
+def test_what_is_pulled_is_what_was_pushed(bundle: Path, here: Path, place: str) -> None:
+    """A colleague scores the very same weights."""
+    assert push_bundle(bundle, place) == place
+    assert pull_bundle(place) == Path("copy")
+    got = files_of(here / "copy")
+    assert sorted(got) == NAMES
+    assert {name: got[name] for name in files_of(bundle)} == files_of(bundle)
+
+
+def test_equal_bundles_make_equal_zips(bundle: Path, here: Path) -> None:
+    """A checksum beside a download means something only if it can be had again."""
+    for name in ("a.zip", "b.zip"):
+        push_bundle(bundle, name)
+        os.utime(bundle / "bundle.json", (1, 1))
+    assert sha256_of(here / "a.zip") == sha256_of(here / "b.zip")
+
+
+def test_a_zip_is_used_as_it_lies(bundle: Path, zipped: Path) -> None:
+    """Nobody should have to unpack what was sent, and nothing is left where it was unpacked."""
+    loaded, plain = load_bundle(zipped, registry()), load_bundle(bundle, registry())
+    assert loaded.path == zipped
+    assert read_bundle_spec(zipped) == plain.spec
+    ours, theirs = loaded.model.state_dict(), plain.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_readme_of_its_own_goes_along(bundle: Path, here: Path) -> None:
+    """What a person wrote is not written over by what a program can say."""
+    pull_bundle(str(bundle), Path("mine"))
+    Path("mine/README.md").write_text("by hand")
+    push_bundle(Path("mine"), "theirs")
+    assert Path("theirs/README.md").read_text() == "by hand"
+    with pytest.raises(ConfigError, match="goes along as it is"):
+        push_bundle(Path("mine"), "again", licence="mit")
+
+
+@pytest.mark.parametrize("place", ["copy", "copy.zip"])
+def test_nothing_is_replaced_but_by_force(bundle: Path, here: Path, place: str) -> None:
+    """A typed name must not cost somebody a model."""
+    push_bundle(bundle, place)
+    before = files_of(here)
+    with pytest.raises(OutputError, match=r"there already.*--force"):
+        push_bundle(bundle, place, licence="mit")
+    assert files_of(here) == before
+    push_bundle(bundle, place, licence="mit", force=True)
+    assert files_of(here) != before
+
+
+def test_even_force_replaces_no_folder_but_a_bundle(bundle: Path, here: Path) -> None:
+    """`--out .` by force would otherwise take a home folder away."""
+    Path("home").mkdir()
+    Path("home/thesis.tex").write_text("years")
+    for attempt in (
+        lambda: push_bundle(bundle, "home", force=True),
+        lambda: pull_bundle(str(bundle), Path("home"), force=True),
+    ):
+        with pytest.raises(OutputError, match="is no bundle, so it is not replaced"):
+            attempt()
+    assert files_of(here) == {"home/thesis.tex": b"years"}
+
+
+@pytest.mark.parametrize("place", ["s3://a/b", "https://a.b/c.zip", " "])
+def test_other_places_are_refused(bundle: Path, here: Path, place: str) -> None:
+    """`https:` would become a folder of that name."""
+    for attempt in (lambda: push_bundle(bundle, place), lambda: pull_bundle(place)):
+        with pytest.raises(ConfigError, match="hf://ORG/NAME"):
+            attempt()
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("licence", ["Apache 2.0", "MIT", "a\nb", ""])
+def test_a_licence_the_hub_would_not_read_is_refused(bundle: Path, here: Path, licence: str) -> None:
+    """It stands in the card's metadata, where a machine reads it."""
+    with pytest.raises(ConfigError, match=r"apache-2\.0"):
+        push_bundle(bundle, "copy", licence=licence)
+
+
+Change = Callable[[zipfile.ZipFile, dict[str, bytes]], None]
+
+
+def _entry(name: str, mode: int) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = mode << 16
+    return entry
+
+
+def _with(name: str, content: bytes = b"x") -> Change:
+    return lambda archive, files: archive.writestr(name, content)
+
+
+BAD_ZIPS: dict[str, tuple[Change, str]] = {
+    "a path out of the folder": (_with("../evil"), r"holds '\.\./evil'"),
+    "an absolute path": (_with("/etc/evil"), "holds '/etc/evil'"),
+    "a folder": (_with("bundle/bundle.json"), "holds 'bundle/bundle.json'"),
+    "another file": (_with("run.py"), "holds 'run.py'"),
+    "a name twice": (lambda archive, files: archive.writestr("bundle.json", files["bundle.json"]), "2 times"),
+    "a link": (
+        lambda archive, files: archive.writestr(_entry("README.md", stat.S_IFLNK | 0o777), b"/etc/passwd"),
+        "'README.md' is a link",
+    ),
+    "a large text": (_with("README.md", b"\0" * (5 << 20)), "more than the"),
+    "a bomb": (
+        lambda archive, files: archive.writestr("README.md", b"\0" * (1 << 20), zipfile.ZIP_DEFLATED),
+        "grows from",
+    ),
+    "an unusual packing": (
+        lambda archive, files: archive.writestr("README.md", b"x", zipfile.ZIP_LZMA),
+        "unusual way",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("case", BAD_ZIPS)
+def test_a_zip_of_anything_but_a_bundle_is_refused_whole(bundle: Path, here: Path, case: str) -> None:
+    """A stranger's zip may write nowhere, link nowhere and fill no disk."""
+    change, message = BAD_ZIPS[case]
+    files = files_of(bundle)
+    with zipfile.ZipFile("bad.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+        change(archive, files)
+    for attempt in (
+        lambda: pull_bundle("bad.zip"),
+        lambda: read_bundle_spec(Path("bad.zip")),
+        lambda: load_bundle(Path("bad.zip"), registry()),
+    ):
+        with pytest.raises(BundleError, match=message) as refused:
+            attempt()
+        assert str(refused.value).startswith("bad.zip is not taken")
+    assert [path.name for path in here.iterdir()] == ["bad.zip"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "text"])
+def test_a_damaged_zip_is_named(zipped: Path, here: Path, damage: str) -> None:
+    """A cut download says so, by the name that was given, and leaves nothing."""
+    content = bytearray(zipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    whole = {"cut": content[: len(content) // 2], "changed": content, "text": b"no zip"}[damage]
+    Path("bad.zip").write_bytes(whole)
+    with pytest.raises(BundleError, match=r"^bad.zip.* is damaged"):
+        pull_bundle("bad.zip")
+    assert [path.name for path in here.iterdir()] == ["bad.zip"]
+
+
+def _changed(bundle: Path, target: Path, **values: object) -> Path:
+    """Copy a bundle with other values in its json."""
+    target.mkdir()
+    for name, content in files_of(bundle).items():
+        (target / name).write_bytes(content)
+    document = json.loads((target / "bundle.json").read_text()) | values
+    (target / "bundle.json").write_text(json.dumps(document))
+    return target
+
+
+@pytest.mark.parametrize("job", ["push", "pull", "load"])
+def test_a_newer_format_is_refused_by_name(bundle: Path, here: Path, job: str) -> None:
+    """Nobody passes on what they cannot read."""
+    newer = _changed(bundle, here / "newer", format=99)
+    attempts: dict[str, Callable[[], object]] = {
+        "push": lambda: push_bundle(newer, "copy.zip"),
+        "pull": lambda: pull_bundle(str(newer), Path("copy")),
+        "load": lambda: load_bundle(newer, registry()),
+    }
+    with pytest.raises(BundleError, match=r"bundle format 99.*reads format 1.*pip install --upgrade simmat"):
+        attempts[job]()
+    assert [path.name for path in here.iterdir()] == ["newer"]
+
+
+def test_weights_that_are_not_the_jsons_are_not_passed_on(bundle: Path, here: Path) -> None:
+    """The checksum is of use only if every hand on the way looks at it."""
+    mixed = _changed(bundle, here / "mixed", weights_sha256="0" * 64)
+    with pytest.raises(BundleError, match=r"sha256 is not the one in bundle\.json"):
+        push_bundle(mixed, "copy")
+    assert [path.name for path in here.iterdir()] == ["mixed"]
+
+
+def _registry_with(weights: Path) -> Registry:
+    """A registry in which the tiny model has a weight file."""
+    known = registry()
+    file = WeightFile(weights.name, sha256_of(weights), path=weights)
+    return Registry(
+        (),
+        [
+            ("modality", known.modality("gray"), "test"),
+            ("foundation model", replace(known.foundation("sam_vit_tiny"), weights=file), "test"),
+            ("transfer layer", known.transfer_layer("mat"), "test"),
+            ("tuner", known.tuner("frozen"), "test"),
+        ],
+    )
+
+
+def test_other_foundation_weights_are_refused_by_their_sha256(here: Path) -> None:
+    """The tuned part alone means nothing on other weights, and gives masks that look like some."""
+    model = cast(nn.Module, build_foundation(SAM_VIT_TINY, image_size=256, weights=None, seed=1))
+    weights = {name.partition(".")[2]: tensor for name, tensor in model.state_dict().items()}
+    save_file(weights, "right.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, "other.safetensors")
+    right, other = (sha256_of(Path(f"{name}.safetensors")) for name in ("right", "other"))
+    bundle = tiny_bundle(here / "bundle", foundation_sha256=right)
+    load_bundle(bundle, _registry_with(Path("right.safetensors")))
+    with pytest.raises(BundleError, match=rf"'sam_vit_tiny' weights with sha256 {right[:12]}.* has {other[:12]}"):
+        load_bundle(bundle, _registry_with(Path("other.safetensors")))
+
+
+def test_errors_speak_of_the_zip_and_not_of_where_it_was_unpacked(zipped: Path, here: Path) -> None:
+    """A path under /tmp that is gone by then helps nobody."""
+    with pytest.raises(ConfigError, match=r"gray\.zip stands on random weights"):
+        load_bundle(zipped, registry(), checkpoint=Path("w.pth"))
+    with zipfile.ZipFile(zipped) as archive:
+        files = {name: archive.read(name) for name in NAMES}
+    files["weights.safetensors"] += b"x"
+    with zipfile.ZipFile("mixed.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises(BundleError, match=r"^mixed\.zip/weights\.safetensors is damaged"):
+        load_bundle(Path("mixed.zip"), registry())
