@@ -65,7 +65,7 @@ def _failed(file: WeightFile, name: str, error: Exception) -> WeightsError:
         why = "there is no such repository, or not for everybody (then give a token: `hf auth login`, or HF_TOKEN)"
     else:
         cause = error.__cause__ or error
-        why = (str(cause).strip().splitlines() or [""])[0] or type(cause).__name__
+        why = (str(cause).strip().splitlines() or [""])[0].rstrip(".") or type(cause).__name__
     return WeightsError(f"cannot fetch {name} of {file.hub} from {ENDPOINT}: {why}. {_by_hand(file)}")
 
 

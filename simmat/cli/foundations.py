@@ -81,6 +81,8 @@ def _fetch(spec: FoundationSpec) -> Path:
 
     if spec.weights is None:
         raise WeightsError(f"foundation model {spec.name!r} has no weight file: it is random from its seed")
+    if spec.weights.hub:
+        return fetch_weights(spec.weights)  # the Hub's client shows a bar of its own
     with tqdm(desc=spec.weights.filename, unit="B", unit_scale=True, unit_divisor=1000, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:

@@ -43,6 +43,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+VARIANTS = {"DeiT III", "SigLIP", "DINOv2", "EVA", "EVA-02, unfused", "ViT with rope", "Hiera with absolute windows"}
+"""Near relatives of another family, for `make test-slow`."""
+
+
 @dataclass(frozen=True)
 class Family:
     """One family's tiny configuration.
@@ -94,7 +98,9 @@ def make_family() -> Callable[[str], Family]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes a `family` with each of them."""
     if "family" in metafunc.fixturenames:
-        metafunc.parametrize("family", FAMILIES, indirect=True)
+        marks = {title: [pytest.mark.slow] if title in VARIANTS else [] for title in FAMILIES}
+        cases = [pytest.param(title, marks=marks[title], id=title) for title in FAMILIES]
+        metafunc.parametrize("family", cases, indirect=True)
 
 
 @pytest.fixture

@@ -32,13 +32,16 @@ def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
         grid=grid,
         adapters=_adapters(blocks),
         attention=(f"{BLOCK}[.]attn",) if whole and all(takes_memory(a) for a in attentions) else (),
-        embed=(
-            MODEL + r"patch_embed[.]proj[.]conv[.](weight|bias)",
-            MODEL + r"pos_embed(_win)?",
-            MODEL + r".*relative_position_bias_table",
-        ),
+        embed=(MODEL + r"patch_embed[.]proj[.]conv[.](weight|bias)", *_positions(network)),
         fresh=FRESH,
     )
+
+
+def _positions(network: nn.Module) -> list[str]:
+    """Return the position embeddings there are: of places, and of distances (tables of Swin and BEiT)."""
+    names = [name for name, _ in network.named_parameters()]
+    kinds = (r"pos_embed(_win)?", r".*relative_position_bias_table")
+    return [MODEL + kind for kind in kinds if any(re.fullmatch(kind, name) for name in names)]
 
 
 def _is_block(name: str) -> bool:

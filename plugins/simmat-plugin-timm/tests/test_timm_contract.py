@@ -1,0 +1,29 @@
+"""The foundation contract, on a tiny random configuration of each family; and that of the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from simmat.foundation import FoundationSpec
+from simmat.testing import FoundationContract, PackageContract
+
+
+class TestFamilies(FoundationContract):
+    """Each family."""
+
+    @pytest.fixture
+    def foundation(self, family: Any) -> FoundationSpec:
+        """Its tiny configuration."""
+        found: FoundationSpec = family.spec
+        return found
+
+
+class TestPackage(PackageContract):
+    """The package as installed."""
+
+    @pytest.fixture
+    def package(self) -> str:
+        """Its name."""
+        return "simmat-plugin-timm"

@@ -1,0 +1,108 @@
+"""What the specs of timm's models say, and which models there are."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import timm
+from simmat_plugin_timm import TIMM
+from simmat_plugin_timm.specs import models, spec
+
+from simmat.errors import SpecError, UnknownNameError
+from simmat.nn.lora import takes_lora
+
+
+def test_plugin_module_loads_neither_torch_nor_timm() -> None:
+    """`simmat --help` walks every plugin and must answer at once."""
+    code = "import sys, simmat_plugin_timm; sys.exit(any(name in sys.modules for name in ('torch', 'timm')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_spec_says_what_the_weights_were_trained_with() -> None:
+    """Pixels on another scale, or another licence, would go unnoticed."""
+    found = TIMM.foundation("timm/vit_base_patch16_clip_224.openai")
+    facts = timm.get_pretrained_cfg("vit_base_patch16_clip_224.openai")
+    assert found.name == "timm/vit_base_patch16_clip_224.openai"
+    assert found.pixel_mean == pytest.approx([255 * value for value in facts.mean])
+    assert found.pixel_std == pytest.approx([255 * value for value in facts.std])
+    assert (found.image_size, found.size_multiple) == (224, 16)
+    assert found.weights is not None
+    assert (found.weights.hub, found.weights.filename) == (facts.hf_hub_id, "open_clip_model.safetensors") or (
+        found.weights.filename == "model.safetensors"
+    )
+    assert found.licence == facts.license
+    assert not found.promptable
+
+
+@pytest.mark.parametrize(
+    ("model", "native", "multiple"),
+    [
+        ("vit_small_patch14_dinov2", 518, 14),
+        ("vit_small_patch16_dinov3", 256, 16),
+        ("samvit_base_patch16", 1024, 16),
+        ("swin_tiny_patch4_window7_224", 224, 32),
+        ("hiera_tiny_224", 224, 32),
+        ("vit_tiny_patch16_384", 384, 16),
+    ],
+)
+def test_sizes_are_those_the_patches_and_windows_allow(model: str, native: int, multiple: int) -> None:
+    """Any other is refused by name before anything is built."""
+    found = TIMM.foundation(f"timm/{model}")
+    assert (found.image_size, found.size_multiple) == (native, multiple)
+    with pytest.raises(SpecError, match=f"'timm/{model}' takes .* multiple of {multiple}"):
+        found.check_image_size(native + 1)
+
+
+def test_the_list_has_the_names_people_look_for() -> None:
+    """With and without the tag of their weights."""
+    listed = models()
+    assert {"vit_small_patch14_dinov2", "vit_small_patch14_dinov2.lvd142m", "swin_tiny_patch4_window7_224"} <= set(
+        listed
+    )
+    assert not any(name.startswith(("resnet", "convnext")) for name in listed)
+    assert "518 px" in listed["vit_small_patch14_dinov2"]
+
+
+@pytest.mark.slow
+def test_every_listed_name_is_taken_for_what_it_is() -> None:
+    """A list with names that fail is no list; with one tag of each model, two hundred stand for all."""
+    listed = [name for name in models() if "." not in name]
+    assert len(listed) > 200
+    for name in listed:
+        found = spec(name)
+        assert found is not None, name
+        assert found.name == f"timm/{name}"
+
+
+def test_names_that_lead_nowhere_are_told_apart() -> None:
+    """A slip gets the nearest name, a model of another kind the reason."""
+    with pytest.raises(UnknownNameError, match="did you mean 'timm/vit_tiny_patch16_224'"):
+        TIMM.foundation("timm/vit_tny_patch16_224")
+    with pytest.raises(UnknownNameError, match=r"no foundation model 'timm/vit_tiny_patch16_224[.]nonsense'"):
+        TIMM.foundation("timm/vit_tiny_patch16_224.nonsense")
+    with pytest.raises(SpecError, match="timm/resnet50 is a model of timm, but none of those"):
+        TIMM.foundation("timm/resnet50")
+
+
+def test_tuning_targets_name_layers_that_exist_and_fit(family: Any) -> None:
+    """A pattern that matches nothing, or half, would make a tuner silently tune less."""
+    model, targets = family.ours(), family.spec.targets
+    modules = dict(model.named_modules())
+    blocks = [n for n in modules if re.fullmatch(r".*[.](blocks|layers[.][0-9]+[.]blocks)[.][0-9]+", n)]
+    assert blocks
+    assert targets.lora
+    for pattern in [*targets.lora, *targets.grid, *targets.attention, *targets.adapters]:
+        found = [name for name in modules if re.fullmatch(pattern, name)]
+        assert len(found) == len(blocks), pattern
+    assert all(takes_lora(modules[name]) for pattern in targets.lora for name in modules if re.fullmatch(pattern, name))
+    names = [name for name, _ in model.named_parameters()]
+    moved = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.embed)]
+    assert "backbone.body.model.patch_embed.proj.conv.weight" in moved
+    own = family.theirs()
+    assert any("pos_embed" in name for name in moved) == (getattr(own, "pos_embed", None) is not None)
+    fresh = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.fresh)]
+    assert fresh == [name for name in names if not name.startswith("backbone.body.")]
