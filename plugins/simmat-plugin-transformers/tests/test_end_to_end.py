@@ -1,0 +1,77 @@
+"""A folder of the library's, trained, scored and asked, through the command line alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simmat.cli import run
+
+SOME = ("sam", "dinov2")
+
+
+def names() -> list[Any]:
+    every = ("sam", "sam_hq", "sam2", "sam3", "vit", "dinov2", "dinov2-registers", "dinov3")
+    return [pytest.param(name, marks=() if name in SOME else pytest.mark.slow) for name in every]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Simulated gray images, six to train on."""
+    folder = tmp_path_factory.mktemp("data") / "set"
+    size = ["--size", "96", "80"]
+    assert run(["data", "simulate", "--modality", "gray", "--out", str(folder), "--count", "8", *size]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_folder_is_trained_scored_and_asked(name: str, data: Path, tiny_of: Any, tmp_path: Path) -> None:
+    """The bundle says whose weights it needs and is built again from the name alone."""
+    tiny = tiny_of(name)
+    foundation = f"hf/{tiny.folder}"
+    bundle, picture = tmp_path / "run/bundle", next((data / "images").iterdir())
+    quick = "--steps 2 --batch-size 2 --prompts-per-image 2 --tune lora".split()
+    start = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]
+    assert run([*start, "--foundation", foundation, "--image-size", str(tiny.size), *quick]) == 0
+    assert run(["eval", str(bundle), "--data", str(data), "--split", "test"]) == 0
+    assert run(["predict", str(bundle), str(picture), "--point", "30,30", "--out", str(tmp_path / "out")]) == 0
+    assert list((tmp_path / "out").glob("*mask*"))
+    said = json.loads((bundle / "bundle.json").read_text())["foundation"]
+    assert said["name"] == foundation
+    assert said["sha256"] == tiny.spec().weights.sha256
+
+
+def test_a_config_alone_is_trained_from_a_seed(data: Path, tiny_of: Any, tmp_path: Path) -> None:
+    """No weights anywhere: the bundle then stands on the seed."""
+    config = tmp_path / "config.json"
+    config.write_text((tiny_of("sam2").folder / "config.json").read_text())
+    start = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run"), "--from-scratch"]
+    quick = "--steps 1 --batch-size 1 --prompts-per-image 1 --tune frozen --seed 5".split()
+    assert run([*start, "--foundation", f"hf/{config}", "--image-size", "64", *quick]) == 0
+    bundle = tmp_path / "run/bundle"
+    said = json.loads((bundle / "bundle.json").read_text())["foundation"]
+    assert (said["sha256"], said["seed"]) == (None, 5)
+    picture = next((data / "images").iterdir())
+    assert run(["predict", str(bundle), str(picture), "--point", "30,30", "--out", str(tmp_path / "out")]) == 0
+
+
+def test_other_weights_under_a_bundle_are_refused(
+    data: Path, tiny_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder whose weights changed since is not what the bundle was trained on."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_of("vit").folder, folder)
+    start = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]
+    quick = "--steps 1 --batch-size 1 --prompts-per-image 1 --tune frozen --image-size 64".split()
+    assert run([*start, "--foundation", f"hf/{folder}", *quick]) == 0
+    state = load_file(folder / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in state.items()}, folder / "model.safetensors")
+    assert run(["eval", str(tmp_path / "run/bundle"), "--data", str(data)]) == 2
+    assert "sha256" in capsys.readouterr().err

@@ -1,0 +1,98 @@
+"""The Hugging Face Hub: fetched by its own client from a server on this machine, and the error where there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = "someone/tiny-dino"
+
+
+@pytest.fixture
+def hub(tiny_of: Any) -> Iterator[str]:
+    """A server that speaks as much of the Hub as its client asks of one repository; gives its address."""
+    folder: Path = tiny_of("vit").folder
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._send(body=False)
+
+        def do_GET(self) -> None:
+            self._send(body=True)
+
+        def _send(self, body: bool) -> None:
+            start = f"/{REPOSITORY}/resolve/main/"
+            file = folder / self.path.removeprefix(start)
+            if not self.path.startswith(start) or not file.is_file():
+                self.send_response(404)
+                missing = "EntryNotFound" if self.path.startswith(f"/{REPOSITORY}/") else "RepoNotFound"
+                self.send_header("X-Error-Code", missing)
+                self.send_header("X-Repo-Commit", "a" * 40)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            content = file.read_bytes()
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", "a" * 40)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, *args: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def simmat(home: Path, endpoint: str, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with a Hub's cache of its own; the client reads its settings once, so in its own process."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    env = {**clean, "HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*", **more}
+    command = [sys.executable, "-m", "simmat", *args]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_repository_is_fetched_and_found_again_without_a_network(hub: str, tiny_of: Any, tmp_path: Path) -> None:
+    """Config and weights go into the Hub's own cache, and from there on no server is needed."""
+    fetched = simmat(tmp_path, hub, "foundations", "fetch", f"hf/{REPOSITORY}")
+    assert fetched.returncode == 0, fetched.stderr
+    path = Path(fetched.stdout.strip().splitlines()[-1])
+    assert path.is_relative_to(tmp_path)
+    assert path.read_bytes() == (tiny_of("vit").folder / "model.safetensors").read_bytes()
+    again = simmat(tmp_path, "http://127.0.0.1:9", "foundations", "fetch", f"hf/{REPOSITORY}", HF_HUB_OFFLINE="1")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip().splitlines()[-1] == str(path)
+
+
+def test_a_repository_that_is_not_there_is_named_with_what_is_near(hub: str, tmp_path: Path) -> None:
+    """A typing error ends in the right name."""
+    result = simmat(tmp_path, hub, "foundations", "fetch", "hf/facebook/dinov2-smal")
+    assert result.returncode == 2
+    assert "did you mean 'hf/facebook/dinov2-small'?" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_without_a_network_the_error_says_where_it_looked_and_what_to_do(tmp_path: Path, offline: str) -> None:
+    """Unreachable, and switched off by HF_HUB_OFFLINE."""
+    name = "hf/facebook/dinov2-small"
+    result = simmat(tmp_path, "http://127.0.0.1:9", "foundations", "fetch", name, HF_HUB_OFFLINE=offline)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in (name, "config.json", str(tmp_path), "127.0.0.1:9", "hf/./FOLDER"))

@@ -1,0 +1,187 @@
+"""From a name to a spec: folders, configs alone, image processors, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simmat_plugin_transformers.families import FAMILIES
+from simmat_plugin_transformers.specs import models, pixel_statistics, spec
+
+from simmat.errors import SpecError, UnknownNameError, WeightsError
+from simmat.foundation import FoundationSpec
+from simmat.plugins import load_plugins
+from simmat.weights import find_weights, sha256_of
+
+SAM, SAM3 = FAMILIES["sam"], FAMILIES["sam3_tracker"]
+
+
+def copy_of(tiny: Any, tmp_path: Path, **config: Any) -> Path:
+    """Copy a model's folder, with other values in its config; None takes one out."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.folder, folder)
+    values = {**json.loads((folder / "config.json").read_text()), **config}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+    return folder
+
+
+def read(folder: Path) -> FoundationSpec:
+    found = spec(str(folder))
+    assert found is not None
+    return found
+
+
+def test_the_plugin_loads_neither_torch_nor_transformers() -> None:
+    """`simmat --help` walks every plugin and must answer at once."""
+    code = "import sys, simmat_plugin_transformers; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_name_leads_through_the_registry(tiny_of: Any) -> None:
+    """What `--foundation` takes."""
+    name = f"hf/{tiny_of('sam2').folder}"
+    assert load_plugins().foundation(name).name == name
+
+
+def test_a_folder_relative_to_here_is_found(tiny_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one types it, `hf/./sam`."""
+    folder = tiny_of("sam").folder
+    monkeypatch.chdir(folder.parent)
+    found = spec(f"./{folder.name}")
+    assert found is not None
+    assert (found.name, found.image_size, found.size_multiple) == (f"hf/./{folder.name}", 64, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "multiple"), [("sam2", 64, 32), ("sam3", 56, 14), ("dinov2", 56, 14), ("dinov3", 64, 16)]
+)
+def test_input_sizes_come_from_the_config(tiny_of: Any, name: str, size: int, multiple: int) -> None:
+    """Other sizes are refused by the core, by this multiple."""
+    found = read(tiny_of(name).folder)
+    assert (found.image_size, found.size_multiple) == (size, multiple)
+
+
+def test_only_a_trained_decoder_is_promptable(tiny: Any) -> None:
+    """A bare ViT has no zero-shot score."""
+    assert read(tiny.folder).promptable == (tiny.name in ("sam", "sam_hq", "sam2", "sam3"))
+
+
+def test_weights_of_a_folder_are_known_by_their_digest(tiny_of: Any) -> None:
+    """A bundle is refused on other weights."""
+    folder = tiny_of("vit").folder
+    weights = read(folder).weights
+    assert weights is not None
+    assert weights.path == folder / "model.safetensors"
+    assert weights.sha256 == sha256_of(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_config_without_weights_asks_for_them_or_for_a_random_start(
+    tiny_of: Any, tmp_path: Path, alone: bool
+) -> None:
+    """A folder that holds no weights, and the json file by itself."""
+    shutil.copy(tiny_of("dinov3").folder / "config.json", tmp_path)
+    found = read(tmp_path / "config.json" if alone else tmp_path)
+    with pytest.raises(WeightsError, match="--from-scratch"):
+        find_weights(found)
+
+
+@pytest.mark.parametrize(
+    ("processor", "mean", "std"),
+    [
+        ({"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]}, (127.5, 102, 76.5), (51, 51, 25.5)),
+        ({"image_processor": {"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}}, (0, 0, 0), (255, 255, 255)),
+        ({"do_normalize": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}, (0, 0, 0), (255, 255, 255)),
+        ({"do_rescale": False, "image_mean": [9, 9, 9], "image_std": [2, 2, 2]}, (9, 9, 9), (2, 2, 2)),
+        ({}, SAM.pixels[0], SAM.pixels[1]),
+    ],
+)
+def test_pixel_statistics_are_what_the_image_processor_does(processor: Any, mean: Any, std: Any) -> None:
+    """A model sees RGB as it was trained on, whatever scale its file speaks in."""
+    found = pixel_statistics(processor, SAM, "x")
+    assert found[0] == pytest.approx(mean)
+    assert found[1] == pytest.approx(std)
+
+
+def test_without_a_processors_file_the_familys_own_statistics_hold() -> None:
+    """SAM 3 is trained on -1..1, the others on ImageNet's statistics."""
+    assert pixel_statistics({}, SAM3, "x") == ((127.5,) * 3, (127.5,) * 3)
+
+
+def test_statistics_beside_the_weights_are_read(tiny_of: Any, tmp_path: Path) -> None:
+    """The file's name is the library's."""
+    folder = copy_of(tiny_of("dinov2"), tmp_path)
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.2, 0.2, 0.2], "image_std": [0.4, 0.4, 0.4]}')
+    assert read(folder).pixel_mean == pytest.approx((51, 51, 51))
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "bert"}, "model_type 'bert'; hf/ takes dinov2"),
+        ({"model_type": "sam3"}, "answers no clicks"),
+        ({"model_type": None}, "model_type None"),
+        ({"quantization_config": {"bits": 4}}, "quantized"),
+        ({"image_size": [56, 28]}, "a square's side"),
+        ({"image_size": 57}, "57 is no multiple of 14"),
+        ({"num_channels": 4}, "takes 4 planes"),
+        ({"hidden_size": "wide"}, "damaged"),
+    ],
+)
+def test_a_config_that_cannot_be_taken_is_refused_with_the_reason(
+    tiny_of: Any, tmp_path: Path, config: dict[str, Any], said: str
+) -> None:
+    """Before anything is built, naming the file."""
+    folder = copy_of(tiny_of("dinov2"), tmp_path, **config)
+    with pytest.raises(SpecError, match=r"config[.]json") as error:
+        spec(str(folder))
+    assert said in str(error.value)
+
+
+def test_a_damaged_config_is_refused(tmp_path: Path) -> None:
+    """Half a download."""
+    (tmp_path / "config.json").write_text('{"model_type": "sa')
+    with pytest.raises(SpecError, match="damaged"):
+        spec(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("no-such", "does not exist"), (".", "has no config.json")],
+)
+def test_a_place_without_a_model_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    """The full path is named: it may be another than one thinks."""
+    with pytest.raises(UnknownNameError, match=said) as error:
+        spec(str(tmp_path / name))
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("pytorch_model.bin", "pickle"), ("model.safetensors.index.json", "max_shard_size")]
+)
+def test_weights_of_another_form_are_refused(tiny_of: Any, tmp_path: Path, file: str, said: str) -> None:
+    """A pickle could run code; several files have no one digest. Both can be mended by save_pretrained."""
+    folder = copy_of(tiny_of("vit"), tmp_path)
+    (folder / "model.safetensors").rename(folder / file)
+    with pytest.raises(WeightsError, match=said):
+        spec(str(folder))
+
+
+def test_what_is_no_name_of_a_repository_is_no_model() -> None:
+    """The core then names what is near."""
+    assert spec("a/b/c") is None
+    with pytest.raises(UnknownNameError, match="foundations list hf/"):
+        load_plugins().foundation("hf/a/b/c")
+
+
+def test_well_known_models_are_listed() -> None:
+    """For `simmat foundations list hf/`; every family has one."""
+    lines = " ".join(models().values())
+    assert all(
+        title in lines for title in ("Segment Anything", "SAM-HQ", "SAM 2", "SAM 3", "DINO,", "DINOv2", "DINOv3")
+    )
