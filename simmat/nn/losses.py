@@ -29,7 +29,7 @@ FOCAL_GAMMA = 2.0
 """Exponent of the focal loss, of the same source."""
 LOSER_SHARE = 0.05
 """Epsilon of the relaxed winner-takes-all: what the masks that were not best share."""
-_MOST_ELEMENTS = 2**23
+MOST_ELEMENTS = 2**23
 """Prompts go through in groups of at most this many upsampled logits; more are recomputed on the way back."""
 
 
@@ -86,7 +86,7 @@ def mask_loss(
     """
     scored = torch.ones_like(targets, dtype=torch.bool) if ignore is None else ~ignore
     count, masks = prediction.logits.shape[:2]
-    together = max(_MOST_ELEMENTS // (masks * targets.shape[-2] * targets.shape[-1]), 1)
+    together = max(MOST_ELEMENTS // (masks * targets.shape[-2] * targets.shape[-1]), 1)
     parts = []
     for start in range(0, max(count, 1), together):
         group = slice(start, start + together)

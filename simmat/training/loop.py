@@ -30,7 +30,7 @@ from simmat.nn.device import pick_device
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins import Registry
-from simmat.training.memory import estimate_bytes
+from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.pictures import draw_run
 from simmat.training.run_folder import RunFolder
 from simmat.training.schedule import build_optimizer, learning_rate
@@ -261,7 +261,9 @@ class _Run:
             images=config.batch_size // config.grad_accumulation // processes,
             prompts=config.prompts_per_image,
             half=config.precision != "fp32",
+            rounds=1 + config.corrections,
         )
+        warning = memory_warning(memory, self.accelerator.device, processes)
         return RunPlan(
             first_step=self.done,
             steps=self.setup.steps,
@@ -272,7 +274,7 @@ class _Run:
             memory_bytes=memory,
             device=str(self.accelerator.device),
             processes=processes,
-            notes=self.setup.notes,
+            notes=(*self.setup.notes, *([warning] if warning else [])),
         )
 
 
