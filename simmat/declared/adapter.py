@@ -99,10 +99,9 @@ class DeclaredModality(ModalityAdapter):
             )
         stored = image.planes[index]
         valid = np.ones(stored.shape, dtype=np.bool_) if image.valid is None else image.valid[index]
-        for value in rule.nodata:
-            # In float32 a stored 0.1 and a declared 0.1 are the same number.
-            valid = valid & (stored != (np.float32(value) if stored.dtype == np.float32 else value))
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is invalid
+            for value in rule.nodata:
+                valid = valid & (stored != value)
             values = (stored.astype(np.float64) * rule.scale + rule.offset).astype(np.float32)
         return values, valid
 
