@@ -38,15 +38,15 @@ def cells_named(bench: Bench, part: str) -> list[Cell]:
     return [cell for cell in bench.cells if part in cell.name]
 
 
-def fill(cell: Cell, *, val: float, test: float | None = None, **changes: Any) -> None:
+def fill(cell: Cell, *, val: float | None, test: float | None = None, **changes: Any) -> None:
     """Put a result into a cell, as its process would."""
     write_order(cell)
     result = {
         "format": FORMAT,
         "digest": cell.digest(),
         "diverged": "",
-        "val": {"kind": "val", "step": 2, "miou_object": val},
-        "curve": [{"step": 0, "miou_object": val / 2}, {"step": 2, "miou_object": val}],
+        "val": None if val is None else {"kind": "val", "step": 2, "miou_object": val},
+        "curve": [] if val is None else [{"step": 0, "miou_object": val / 2}, {"step": 2, "miou_object": val}],
         "test": None if test is None else {"objects": 4, "miou_object": test, "clicks": {"noc85": {"mean": 7.5}}},
         "trainable": 1000,
         "total": 5000,

@@ -26,6 +26,7 @@ th.number, td.number { text-align: right; padding: .42rem 0 .42rem .9rem; }
 tr.best td, td.best { font-weight: 700; color: var(--accent); }
 .wide { overflow-x: auto; }
 .wide table { min-width: 34rem; }
+.wide td.number { white-space: nowrap; }
 img { display: block; max-width: 100%; height: auto; border-radius: 8px; }
 .wide > img { min-width: 44rem; width: 100%; }
 figure { margin: 0; }

@@ -1,0 +1,144 @@
+"""The tables and the page of a bench."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+from bench_set import TINY, bench_of, cells_named, fill
+from PIL import Image
+
+from simmat.bench.grid import Bench
+from simmat.bench.report import write_report
+from simmat.bench.results import Spread, collect
+from simmat.bench.table import as_csv, markdown, overview
+from simmat.errors import ConfigError
+
+SETS = """
+[[data]]
+name = "a"
+modality = "gray"
+data = "set"
+[[data]]
+name = "b"
+modality = "gray"
+data = "set"
+[[data]]
+name = "hard"
+modality = "gray"
+data = "set"
+averaged = false
+"""
+ARMS = '[[arm]]\nname = "x"\n[[arm]]\nname = "random"\nfrom_scratch = true\n'
+SEEDS = "seeds = [0, 1]\n"
+MODEL = TINY.replace("sam_vit_tiny", "sam_vit_b")
+"""A model that has a zero-shot score; nothing is trained here."""
+
+SCORES = {"a": (0.4, 0.6), "b": (0.5, 0.8), "hard": (0.1, 0.1)}
+
+
+def filled(folder: Path) -> Bench:
+    """A bench of which arm x and zero-shot are done."""
+    bench = bench_of(folder, SEEDS + MODEL + SETS + ARMS)
+    for data, values in SCORES.items():
+        for seed, value in enumerate(values):
+            fill(cells_named(bench, f"{data}/sam_vit_b/x/seed-{seed}")[0], val=0.7, test=value)
+        fill(cells_named(bench, f"{data}/sam_vit_b/zero-shot")[0], val=0.1, test=0.25, trainable=0, curve=[])
+    return bench
+
+
+def test_scores_are_mean_and_sample_deviation_over_seeds(tmp_path: Path) -> None:
+    """Of a few seeds the deviation with n instead of n - 1 is far too small."""
+    results = collect(filled(tmp_path))
+    row = next(row for row in results.rows if row.data.name == "a" and row.arm.name == "x")
+    assert row.score == Spread((0.4, 0.6))
+    assert str(row.score) == f"0.500 ± {statistics.stdev([0.4, 0.6]):.3f}"
+    assert row.gain == pytest.approx(0.25)
+    assert str(Spread((0.25,))) == "0.250"
+
+
+def test_the_mean_is_over_the_averaged_data_sets_seed_by_seed(tmp_path: Path) -> None:
+    """Its deviation is that of what one run of the whole bench would say."""
+    results = collect(filled(tmp_path))
+    mean = next(average for average in results.averages if average.arm.name == "x")
+    assert mean.score is not None
+    assert mean.score.values == pytest.approx((0.45, 0.7))
+    assert mean.gain == pytest.approx(0.575 - 0.25)
+    assert (mean.done, mean.wanted) == (2, 2)
+
+
+def test_what_is_missing_says_so_and_gives_no_mean(tmp_path: Path) -> None:
+    """A mean over fewer data sets looks like one over all of them."""
+    bench = filled(tmp_path)
+    cells_named(bench, "b/sam_vit_b/x/seed-1")[0].folder.result.unlink()
+    head, lines = overview(collect(bench))
+    rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert rows["x"]["b"] == "0.500 (1 of 2 seeds)"
+    assert rows["x"]["MEAN"] == "– (1 of 2)"
+    assert rows["random"]["a"] == "– (not begun)"
+    assert rows["random"]["MEAN"] == "– (0 of 2)"
+    assert "hard (not averaged)" in head
+
+
+def test_the_csv_has_a_line_for_every_seed(tmp_path: Path) -> None:
+    """Who computes on it must see what is missing."""
+    lines = list(csv.DictReader(io.StringIO(as_csv(collect(filled(tmp_path))))))
+    assert len(lines) == 3 * (1 + 2 + 2)
+    done = next(line for line in lines if (line["data"], line["arm"], line["seed"]) == ("b", "x", "1"))
+    assert (float(done["score"]), done["trainable"], done["state"]) == (0.8, "1000", "done")
+    missing = next(line for line in lines if line["arm"] == "random")
+    assert (missing["score"], missing["state"]) == ("", "not begun")
+
+
+def test_another_figure_of_the_scores_can_be_the_score(tmp_path: Path) -> None:
+    """A protocol gives figures of its own, also in tables."""
+    bench = filled(tmp_path)
+    noc = bench_of(tmp_path, 'score = "clicks.noc85.mean"\n' + SEEDS + MODEL + SETS + ARMS)
+    assert next(row for row in collect(noc).rows if row.arm.name == "x").score == Spread((7.5, 7.5))
+    wrong = bench_of(tmp_path, 'score = "miou_objects"\n' + SEEDS + MODEL + SETS + ARMS)
+    with pytest.raises(ConfigError, match="did you mean 'miou_object'"):
+        collect(wrong)
+    assert bench.cells[0].digest() == noc.cells[0].digest()
+
+
+def test_the_markdown_is_tables(tmp_path: Path) -> None:
+    """Every line of a table has as many cells as its head."""
+    text = markdown(collect(filled(tmp_path)))
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    assert len(tables) == 4
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    assert "| x | 0.500 ± 0.141 | +0.250 |" in text
+
+
+def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None:
+    """It is sent to others without the folder around it."""
+    bench = filled(tmp_path)
+    _, files = write_report(bench)
+    page = files[-1].read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
+    assert "a: random (not begun)" in page
+    assert "0.575 ± 0.177" in page
+    plots = {path.name for path in (bench.out / "plots").iterdir()}
+    assert plots == {f"{name}{dark}.png" for name in ("scores", "gain", "curves") for dark in ("", "-dark")}
+    with Image.open(bench.out / "plots" / "scores.png") as picture:
+        assert picture.width > 800
+
+
+def test_few_images_are_drawn_where_there_are_several_numbers_of_them(tmp_path: Path) -> None:
+    """One number of images is a point, and no curve."""
+    bench = bench_of(tmp_path, MODEL + SETS + "[[grid]]\ntrain_share = [0.1, 1.0]\n")
+    for cell in cells_named(bench, "mat-residual+lora"):
+        fill(cell, val=0.5, test=0.5, train_samples=4 if "10pct" in cell.name else 40)
+    write_report(bench)
+    assert (bench.out / "plots" / "few.png").is_file()
+
+
+def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
+    """Before the first cell is done there is nothing to draw, and no error."""
+    _, files = write_report(bench_of(tmp_path, SEEDS + MODEL + SETS + ARMS))
+    assert all(path.is_file() for path in files)
