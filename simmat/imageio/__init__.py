@@ -1,8 +1,17 @@
 """Planes as they lie in an image file: PNG, JPEG, TIFF and npy, in the file's own numbers."""
 
 from simmat.imageio.read import read_image
-from simmat.imageio.units import Unit, agreed_unit, stated_unit
+from simmat.imageio.units import Unit, agreed_unit, require_measured, stated_unit
 from simmat.imageio.values import ImageFile, require_one_plane
 from simmat.imageio.write import write_image
 
-__all__ = ["ImageFile", "Unit", "agreed_unit", "read_image", "require_one_plane", "stated_unit", "write_image"]
+__all__ = [
+    "ImageFile",
+    "Unit",
+    "agreed_unit",
+    "read_image",
+    "require_measured",
+    "require_one_plane",
+    "stated_unit",
+    "write_image",
+]

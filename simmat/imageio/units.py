@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.imageio.values import ImageFile
+from simmat.types import SensorImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +84,23 @@ def agreed_unit(image: ImageFile, said: Unit | None, meant: Unit, *, modality: s
             f"use --modality {other}"
         )
     return meant
+
+
+def require_measured(image: SensorImage, values: npt.NDArray[np.floating], advice: str) -> SensorImage:
+    """Return an image of one channel; DataError where none of its numbers can be real, as in another unit.
+
+    Args:
+        image: (1, H, W), whose channel has a valid range.
+        values: its numbers before any became invalid.
+        advice: what to try, without a full stop.
+    """
+    channel = image.channels[0]
+    if channel.valid_range is None or image.valid.any():
+        return image
+    finite = values[np.isfinite(values)]
+    span = f"{finite.min():.6g} to {finite.max():.6g} {channel.unit}" if finite.size else "no finite number"
+    low, high = channel.valid_range
+    raise DataError(
+        f"{image.origin}: no pixel lies within {low:g} to {high:g} {channel.unit}, got {span}; is its unit another "
+        f"one? {advice}"
+    )

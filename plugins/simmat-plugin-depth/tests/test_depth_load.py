@@ -108,7 +108,7 @@ def test_what_the_file_says_is_missing_is_invalid(tmp_path: Path) -> None:
 def test_numbers_that_are_no_depth_are_refused(tmp_path: Path) -> None:
     """Millimetres as floats would be read as kilometres."""
     np.save(tmp_path / "a.npy", (METRES * 1000).astype(np.float32))
-    with pytest.raises(DataError, match=r"within 0.001 to 300 m, got 500 to 10750 m, .*depth-mm"):
+    with pytest.raises(DataError, match=r"within 0.001 to 300 m, got 500 to 10750 m; .*depth-mm"):
         load(tmp_path / "a.npy")
 
 

@@ -20,7 +20,7 @@ SHARE = 1000 / 1024**2
 
 def read(root: Path) -> Found:
     """Take the rows of both tables; their files lie below the folder."""
-    return read_tables(root, {split: root / _TABLE.format(split) for split in ("train", "test")}, ROLES)
+    return read_tables(root, _TABLE, ROLES)
 
 
 LAYOUT = Layout(

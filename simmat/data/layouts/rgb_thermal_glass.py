@@ -18,7 +18,7 @@ _TABLE = "RGB_T_Glass_{}_GroundTruth.csv"
 
 def read(root: Path) -> Found:
     """Take the rows of both tables; their files lie below the folder."""
-    return read_tables(root, {split: root / _TABLE.format(split) for split in ("train", "test")}, ROLES)
+    return read_tables(root, _TABLE, ROLES)
 
 
 LAYOUT = Layout(

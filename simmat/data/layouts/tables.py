@@ -44,12 +44,12 @@ class Role:
 MASK_ROLE = Role(MASK, _MASK_WORDS, MASKS)
 
 
-def read_tables(root: Path, tables: Mapping[str, Path], roles: Sequence[Role]) -> Found:
-    """Read the samples that csv files list.
+def read_tables(root: Path, table: str, roles: Sequence[Role]) -> Found:
+    """Read the samples that two csv files list.
 
     Args:
         root: folder whose files the tables name.
-        tables: split -> csv.
+        table: their name in the folder, with {} for the split, train or test.
         roles: kinds of file a sample has, the mask last; every one must be found.
 
     Raises:
@@ -58,7 +58,8 @@ def read_tables(root: Path, tables: Mapping[str, Path], roles: Sequence[Role]) -
     endings = sorted({ending for role in roles for ending in role.endings})
     finder = _Finder(Tree(root, endings), roles)
     found = Found()
-    for split, path in tables.items():
+    for split in ("train", "test"):
+        path = root / table.format(split)
         rows, columns = _open(path, finder)
         told: set[tuple[Path | None, ...]] = set()
         for line, row in rows:

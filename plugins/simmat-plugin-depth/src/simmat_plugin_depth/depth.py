@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import ImageFile, Unit, agreed_unit, read_image, require_one_plane, stated_unit, write_image
+from simmat.imageio import (
+    ImageFile,
+    Unit,
+    agreed_unit,
+    read_image,
+    require_measured,
+    require_one_plane,
+    stated_unit,
+    write_image,
+)
 from simmat.modality import ModalityAdapter, Source
 from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, SensorImage
@@ -52,7 +61,7 @@ class Depth(ModalityAdapter):
         """Return the (1, H, W) metres that a small active stereo camera measures of the scene."""
         from simmat_plugin_depth.camera import measured_depth_m
 
-        return SensorImage.from_planes(measured_depth_m(scene, rng), self.channels, origin="simulated")
+        return SensorImage.from_planes(measured_depth_m(scene, rng), (DEPTH,), origin="simulated")
 
     def written_unit(self, ending: str) -> Unit:
         """Return the unit that `save` writes to a file of this ending, which is the one `load` takes it for."""
@@ -94,6 +103,14 @@ class StatedDepth(Depth):
     def unit_of(self, image: ImageFile) -> Unit:
         """Return the stated unit; a file that says another one raises DataError."""
         return agreed_unit(image, stated_unit(image, KNOWN), self.unit, modality=self.name, other=self.variant_of)
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return what `depth` measures; what lies beyond the 16 bits of such files is no return."""
+        image = super().simulate(scene, rng)
+        reach_m = (_NO_RETURN - 1) / self.unit.per
+        return SensorImage.from_planes(
+            image.data, image.channels, valid=image.valid & (image.data <= reach_m), origin=image.origin
+        )
 
     def written_unit(self, ending: str) -> Unit:
         """Return the stated unit, whatever the file."""
@@ -153,14 +170,8 @@ def metres_of(image: ImageFile, unit: Unit) -> SensorImage:
     """
     metres = unit.physical(image.planes)
     found = SensorImage.from_planes(metres, (DEPTH,), valid=measured(image), origin=str(image.path))
-    if not found.valid.any():
-        finite = metres[np.isfinite(metres)]
-        span = f"{finite.min():.6g} to {finite.max():.6g} m" if finite.size else "no finite number"
-        raise DataError(
-            f"{image.path}: no pixel lies within {LEAST_M:g} to {MOST_M:g} m, got {span}, read in {unit.name}; is its "
-            "unit another one? depth-m, depth-cm, depth-mm, depth-tum and depth-kitti say which"
-        )
-    return found
+    advice = f"it was read in {unit.name}; depth-m, depth-cm, depth-mm, depth-tum and depth-kitti say which"
+    return require_measured(found, metres, advice)
 
 
 DEPTH_MODALITIES: tuple[ModalityAdapter, ...] = (

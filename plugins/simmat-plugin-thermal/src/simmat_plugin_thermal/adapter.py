@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, Unit, agreed_unit, read_image, require_one_plane, write_image
+from simmat.imageio import ImageFile, Unit, agreed_unit, read_image, require_measured, require_one_plane, write_image
 from simmat.modality import ModalityAdapter, Source
 from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
@@ -105,6 +105,16 @@ class StatedThermal(Thermal):
             )
         return super().load(files)
 
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        """Write a TIFF of float32 in this modality's unit, which it states; invalid pixels are NaN.
+
+        Raises:
+            ConfigError: the format cannot say its unit.
+        """
+        stored = (image.data.astype(np.float64) - self.unit.offset) * self.unit.per
+        planes = np.where(image.valid, stored, np.nan).astype(np.float32)
+        write_image(Path(files["thermal"]), planes, description=self.unit.describe(QUANTITY))
+
     def unit_of(self, image: ImageFile) -> Unit:
         """Return the stated unit; a file that says another one raises DataError."""
         return agreed_unit(image, said_unit(image), self.unit, modality=self.name, other=self.variant_of)
@@ -136,14 +146,8 @@ class MinMaxThermal(Thermal):
 def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path) -> SensorImage:
     """Wrap (1, H, W) kelvin; numbers of which none can be a temperature raise DataError."""
     image = SensorImage.from_planes(kelvin, (TEMPERATURE,), valid=valid, origin=str(path))
-    if not image.valid.any():
-        finite = kelvin[np.isfinite(kelvin)]
-        span = f"{finite.min():.6g} to {finite.max():.6g}" if finite.size else "no finite number"
-        raise DataError(
-            f"{path}: no pixel lies within 150 to 2500 K, got {span} K; is its unit another one? "
-            "thermal-k, thermal-ck and thermal-c read kelvin, centi-kelvin and degrees Celsius, thermal reads counts"
-        )
-    return image
+    advice = "thermal-k, thermal-ck and thermal-c read kelvin, centi-kelvin and degrees Celsius, thermal reads counts"
+    return require_measured(image, kelvin, advice)
 
 
 MODALITIES: tuple[ModalityAdapter, ...] = (
