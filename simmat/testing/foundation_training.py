@@ -98,7 +98,8 @@ def _backward(network: nn.Module, case: FoundationCase) -> None:
         targets = torch.zeros(len(prompts.image_index), size, size, dtype=torch.bool)
         targets[:, size // 4 : size // 2, size // 4 : size // 2] = True
         total = total + mask_loss(network(planes, content, prompts), targets).per_prompt.sum()
-    torch.autograd.backward(total)
+    if total.requires_grad:
+        torch.autograd.backward(total)
 
 
 def _some(names: list[str]) -> str:

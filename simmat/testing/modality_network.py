@@ -114,6 +114,11 @@ def _statistics(images: list[SensorImage]) -> Statistics:
             raise CheckFailed(
                 f"channel {channel.name!r} has no valid pixel behind `transform`", "look at its valid_range and unit"
             )
+        if not (np.isfinite(mean) and np.isfinite(std)):
+            raise CheckFailed(
+                f"channel {channel.name!r} holds values behind `transform` that are not finite, and marked valid",
+                "mark as invalid what `transform` cannot map, such as the log of 0",
+            )
         if not std > 0:
             raise CheckFailed(
                 f"channel {channel.name!r} is {mean:g} {channel.unit} in every valid pixel of every sample",
@@ -171,5 +176,5 @@ def _check_gradients(mat: nn.Module, names: list[str]) -> None:
     if silent := [name for name, share in zip(names, reached.tolist(), strict=True) if not share > 0]:
         raise CheckFailed(
             f"no gradient reaches the MAT through {', '.join(silent)}: every value the network gets of it is 0",
-            "look at its valid pixels and its statistics",
+            "look at its valid pixels: scattered ones are lost when an image is resized, fill them in load",
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
 
 from simmat.errors import SimMATError, nearest
-from simmat.testing.checks import CheckFailed, NoSamples
+from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.samples import ModalityCase
 from simmat.testing.units import QUANTITY_UNITS, plausible_um
 from simmat.types import Channel
@@ -112,7 +112,7 @@ def channels_of(case: ModalityCase) -> Iterator[Channel]:
         return
     try:
         files = case.samples[0].files
-    except NoSamples:
+    except CheckSkipped:
         return
     yield from case.load(files).channels
 

@@ -79,14 +79,14 @@ def hooks_match(case: PackageCase) -> None:
 
 def no_name_collides(case: PackageCase) -> None:
     """No name that the package brings is claimed by another package, nor is that of its entry point."""
-    entries = [entry for other in installed_packages().values() for entry in other.entry_points]
+    others = [other for other in installed_packages().values() if other.name not in (case.name, PROJECT)]
     for entry in case.entry_points:
-        same = [_owner(other) for other in entries if other.name == entry.name]
-        if others := [owner for owner in same if owner != case.name]:
+        if same := [other.name for other in others if any(e.name == entry.name for e in other.entry_points)]:
             raise CheckFailed(
-                f"entry point {entry.name!r} is that of {' and '.join(others)}, too", "name it as the package is named"
+                f"entry point {entry.name!r} is that of {' and '.join(same)}, too", "name it as the package is named"
             )
-    registry = load_plugins([*entries[1:], *(e for e in case.entry_points if e not in entries)], {})
+    entries = [entry for other in (case, *others) for entry in other.entry_points if entry is not _BUILTIN]
+    registry = load_plugins(entries, {})
     for (kind, name), owners in registry.conflicts().items():
         if any(owner.rpartition(" ")[0] == case.name for owner in owners):
             raise CheckFailed(f"{kind} {name!r} is claimed by {' and '.join(owners)}", "choose another name")

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, DataError
 from simmat.modality import ModalityAdapter
 from simmat.scene import Scene, generate_scene
-from simmat.testing.checks import CheckFailed, NoSamples
+from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
 from simmat.types import BoolArray, SensorImage
 
 SIZE_HW = (61, 83)
 """Size of simulated samples: odd, and no square."""
+EVEN_HW = (60, 84)
+"""Size for sensors that refuse the other, as one with a mosaic of filters must."""
 SIMULATED = 3
 """How many samples are simulated."""
 
@@ -53,22 +55,62 @@ class ModalityCase:
         self.declared = adapter
         self.folder = folder
         self.given = tuple(samples or ())
+        self._samples: tuple[Sample, ...] | None = None
+        self._unloadable = False
+        self._odd_refusal = ""
 
     @cached_property
     def adapter(self) -> ModalityAdapter:
-        """The sensor, ready for a data set whose camera sees what the simulated scenes show."""
+        """The sensor, ready for a data set whose card states a camera."""
         return self.declared.configured(_card())
 
-    @cached_property
+    @property
     def samples(self) -> tuple[Sample, ...]:
         """The samples, written on first use.
 
         Raises:
             NoSamples: the sensor cannot be simulated, and no files were given.
+            CheckFailed: the sensor cannot load its samples; once this is said, CheckSkipped.
         """
+        if self._unloadable:
+            raise CheckSkipped("the sample cannot be loaded, see above")
+        if self._samples is None:
+            self._samples = self._readable()
+        return self._samples
+
+    @property
+    def odd_refusal(self) -> str:
+        """What the sensor said of files of odd height and width; empty where it takes them."""
+        return self._odd_refusal
+
+    def _readable(self) -> tuple[Sample, ...]:
+        """Return samples that the sensor has loaded once; simulated ones of even size where it refuses odd ones."""
+        samples = self._written(SIZE_HW)
+        error = self._load_error(samples[0])
+        if isinstance(error, DataError) and not self.given:
+            even = self._written(EVEN_HW)
+            if self._load_error(even[0]) is None:
+                self._odd_refusal = str(error)
+                return even
+        if error is not None:
+            self._unloadable = True
+            raise CheckFailed(
+                f"the sample {next(iter(samples[0].files.values()))} cannot be loaded: {type(error).__name__}: {error}",
+                "give files that this sensor writes" if self.given else "let load read what save writes",
+            ) from error
+        return samples
+
+    def _load_error(self, sample: Sample) -> Exception | None:
+        try:
+            self.adapter.load(sample.files)
+        except Exception as error:
+            return error
+        return None
+
+    def _written(self, size_hw: tuple[int, int]) -> tuple[Sample, ...]:
         if self.given:
             return tuple(self._copied(index, files) for index, files in enumerate(self.given))
-        return tuple(self._simulated(index) for index in range(SIMULATED))
+        return tuple(self._simulated(index, size_hw) for index in range(SIMULATED))
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Load a sample; an answer that is no SensorImage fails."""
@@ -85,7 +127,7 @@ class ModalityCase:
         copied = {}
         for source, file in sample.files.items():
             copied[source] = folder / source / file.name
-            copied[source].parent.mkdir(parents=True)
+            copied[source].parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copied[source])
         return copied
 
@@ -99,14 +141,14 @@ class ModalityCase:
         original = Sample({source: Path(file) for source, file in files.items()})
         return Sample(self.copy(original, f"sample{index}"))
 
-    def _simulated(self, index: int) -> Sample:
-        scene = scene_number(index)
+    def _simulated(self, index: int, size_hw: tuple[int, int]) -> Sample:
+        scene = scene_number(index, size_hw)
         try:
             image = self.adapter.simulate(scene, np.random.default_rng([index, 1]))
             folder = self.folder / f"sample{index}"
             files = {s.name: folder / s.name / f"a{s.extensions[0]}" for s in self.adapter.sources}
             for file in files.values():
-                file.parent.mkdir(parents=True)
+                file.parent.mkdir(parents=True, exist_ok=True)
             self.adapter.save(image, files)
         except ConfigError as error:
             raise NoSamples(f"{error}; give sample files") from error
@@ -114,14 +156,13 @@ class ModalityCase:
         return Sample(files, image, np.asarray(scene.instance == number))
 
 
-@lru_cache(maxsize=2 * SIMULATED)
-def scene_number(index: int) -> Scene:
-    """Return a synthetic scene of `SIZE_HW`; every modality sees the same ones."""
-    return generate_scene(np.random.default_rng([index, 0]), SIZE_HW)
+@lru_cache(maxsize=4 * SIMULATED)
+def scene_number(index: int, size_hw: tuple[int, int] = SIZE_HW) -> Scene:
+    """Return a synthetic scene; every modality sees the same ones."""
+    return generate_scene(np.random.default_rng([index, 0]), size_hw)
 
 
 def _card() -> dict[str, Any]:
-    """Return the data card of the samples: the intrinsics of the scenes' camera, in pixels."""
+    """Return the data card of the samples: the intrinsics of a camera, in pixels."""
     height, width = SIZE_HW
-    focal = scene_number(0).focal_px
-    return {"intrinsics": {"fx": focal, "fy": focal, "cx": (width - 1) / 2, "cy": (height - 1) / 2}}
+    return {"intrinsics": {"fx": float(width), "fy": float(width), "cx": (width - 1) / 2, "cy": (height - 1) / 2}}

@@ -1,0 +1,226 @@
+"""A tiny foundation model that keeps the contract, and one for each rule that breaks it and nothing else.
+
+What is broken stands in the option `fault` of the spec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simmat.errors import WeightsError
+from simmat.foundation import (
+    FoundationSpec,
+    ImageEmbedding,
+    MaskPrediction,
+    PromptBatch,
+    TuningTargets,
+    WeightFile,
+)
+
+D, STRIDE, MASKS = 8, 4, 2
+
+
+class Backbone(nn.Module):
+    """A convolution of stride 4, a mix of features and a residual block."""
+
+    def __init__(self, fault: str, offset: float) -> None:
+        super().__init__()
+        self.fault, self.offset = fault, offset
+        self.stem = nn.Conv2d(3, D, STRIDE, stride=STRIDE)
+        self.mix = nn.Conv2d(D, D, 1)
+        self.block = nn.Sequential(nn.Conv2d(D, D, 3, padding=1), nn.GELU())
+        self.drop = nn.Dropout(0.5)
+
+    @property
+    def first_layer(self) -> nn.Conv2d:
+        return self.stem
+
+    def embed(self, image: Tensor) -> Tensor:
+        if self.fault == "detached":
+            image = image.detach()
+        features: Tensor = self.stem(image)
+        return features
+
+    def encode(self, features: Tensor) -> ImageEmbedding:
+        if self.fault == "thaws":
+            self.stem.requires_grad_(True)
+        if self.fault == "class":
+            mixed = self.mix(features) if type(self.mix) is nn.Conv2d else 2 * self.mix(features)
+        elif self.fault == "weights read":
+            mixed = F.conv2d(features, self.mix.weight, self.mix.bias)
+        else:
+            mixed = self.mix(features)
+        level = features + mixed + self.offset
+        level = level + self.block(level)
+        if self.fault == "dropout":
+            level = F.dropout(level, 0.5, training=True)
+        if self.fault == "mixes images":
+            level = level - level.mean(0, keepdim=True)
+        if self.fault == "coarse first":
+            return ImageEmbedding((F.avg_pool2d(level, 2), level), (2 * STRIDE, STRIDE))
+        return ImageEmbedding((level,), (2 * STRIDE if self.fault == "stride" else STRIDE,))
+
+
+class Decoder(nn.Module):
+    """Asks every place how like it is to what the prompt points at."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+        self.query = nn.Linear(D, MASKS * D)
+        self.mask = nn.Conv2d(1, D, 1)
+        self.iou = nn.Linear(D, MASKS)
+        if fault == "unused":
+            self.spare = nn.Linear(D, D)
+
+    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
+        level, stride = embedding.levels[0], embedding.strides[0]
+        index = torch.arange(len(prompts.image_index)) % len(level)
+        level = level[index if self.fault == "order" else prompts.image_index]  # (K, D, h, w)
+        side = level.shape[-1]
+        points, signs = prompts.point_coords, (2.0 * prompts.point_labels - 1) * (prompts.point_labels >= 0)
+        if prompts.boxes is not None and self.fault != "no boxes":
+            points = torch.cat([points, prompts.boxes.reshape(-1, 2, 2)], dim=1)
+            signs = torch.cat([signs, torch.ones(len(signs), 2)], dim=1)
+        if points.shape[1] == 0:
+            raise ValueError("no points")
+        grid = (points[:, :, None] + 0.5) / (side * stride) * 2 - 1  # (K, N, 1, 2)
+        seen = F.grid_sample(level, grid, align_corners=False)[..., 0]  # (K, D, N)
+        asked = (seen * signs[:, None]).sum(-1)  # (K, D)
+        if prompts.mask_input is not None:
+            level = level + self.mask(F.interpolate(prompts.mask_input, (side, side)))
+        queries = self.query(asked).reshape(-1, MASKS, D)
+        logits = torch.einsum("kmd,kdhw->kmhw", queries, level)
+        iou = self.iou(level.mean((2, 3)) + asked)
+        if self.fault == "nan":
+            logits = logits / 0.0
+        return MaskPrediction(logits, iou[:, :1] if self.fault == "iou" else iou)
+
+
+class Tiny(nn.Module):
+    """Both together."""
+
+    name = "tiny"
+
+    def __init__(self, fault: str, offset: float) -> None:
+        super().__init__()
+        self.backbone, self.decoder = Backbone(fault, offset), Decoder(fault)
+
+
+class Text(str):
+    """A text of a module that imports torch."""
+
+
+def build(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> nn.Module:
+    """Build the model with the fault its spec names."""
+    fault = spec.options.get("fault", "")
+    if fault == "global seed":
+        torch.manual_seed(seed)
+        return Tiny(fault, 0.0).eval()
+    with torch.random.fork_rng(devices=[]):
+        if fault != "unseeded":
+            torch.manual_seed(seed)
+        else:
+            torch.seed()
+        model = Tiny(fault, float(torch.randn(())) if fault == "hidden" else 0.0)
+    if weights is not None and weights.read_bytes() != b"weights":
+        raise WeightsError(f"{weights} is damaged")
+    if fault == "not a model":
+        return model.backbone
+    return model.eval()
+
+
+TARGETS = TuningTargets(
+    lora={r"backbone[.]mix": ((0,), 1)},
+    grid=(r"backbone[.]mix",),
+    adapters={r"backbone[.]block": ""},
+    embed=(r"backbone[.]stem[.].*",),
+    never=(r"decoder[.]iou[.].*",),
+)
+GOOD = FoundationSpec(
+    name="tiny",
+    description="keeps the contract",
+    build="broken_foundations:build",
+    image_size=64,
+    size_multiple=STRIDE,
+    pixel_mean=(127.5, 127.5, 127.5),
+    pixel_std=(127.5, 127.5, 127.5),
+    targets=TARGETS,
+)
+
+
+def fault(name: str) -> FoundationSpec:
+    """Return the spec of the model with one fault."""
+    return replace(GOOD, options={"fault": name})
+
+
+def aimed(**targets: object) -> FoundationSpec:
+    """Return the spec with some targets changed."""
+    return replace(GOOD, targets=replace(TARGETS, **targets))  # type: ignore[arg-type]
+
+
+def shipped(path: Path, sha256: str) -> FoundationSpec:
+    """Return the spec with a weight file in its package."""
+    return replace(GOOD, weights=WeightFile(path.name, sha256, path=path))
+
+
+BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
+    "spec-readable-without-torch": [
+        (replace(GOOD, options={"dtype": torch.float32}), r"options\['dtype'\] \(dtype\) is no plain value"),
+        (replace(GOOD, licence=Text("MIT")), "torch is imported while loading"),
+        (replace(GOOD, licence=lambda: "MIT"), "cannot be pickled"),  # type: ignore[arg-type]
+    ],
+    "pixel-statistics-are-counts": [
+        (replace(GOOD, pixel_mean=(0.485, 0.456, 0.406), pixel_std=(0.229, 0.224, 0.225)), "multiply both by 255"),
+        (replace(GOOD, pixel_std=(0.0, 0.0, 0.0)), "each std above 0"),
+        (replace(GOOD, pixel_mean=(300.0, 0.0, 0.0)), "outside 0 to 255"),
+    ],
+    "wrong-input-size-is-refused": [
+        (replace(GOOD, size_multiple=1), "a model of stride 4 was built for 65 px all the same"),
+        (replace(GOOD, image_size=66), "the native size 66 is refused"),
+    ],
+    "tuning-targets-match": [
+        (aimed(lora={r"backbone[.]blocks[.]qkv": ((0,), 1)}), "targets.lora: .* matches none"),
+        (aimed(lora={r"backbone[.]stem": ((0,), 1)}, grid=()), "targets.lora names what tuner 'lora' cannot work on"),
+        (aimed(attention=(r"backbone[.]mix",)), "targets.attention names .* takes no tokens"),
+        (aimed(never=(r"decoder[.]prompt[.].*",)), "targets.never: .* matches none"),
+    ],
+    "levels-have-their-strides": [
+        (fault("stride"), r"the level of stride 8 is \(1, 8, 16, 16\) for one input of 64 px"),
+        (fault("coarse first"), r"the strides are \(8, 4\)"),
+        (fault("not a model"), "returned a Backbone"),
+    ],
+    "masks-cover-the-input": [
+        (fault("iou"), r"logits \(3, 2, 16, 16\) and iou \(3, 1\)"),
+        (fault("nan"), "not finite"),
+        (fault("no boxes"), "ValueError: no points"),
+    ],
+    "same-seed-same-answers": [
+        (fault("global seed"), "moved torch's random state"),
+        (fault("unseeded"), "two models of seed 3 differ in backbone.stem.weight"),
+        (fault("dropout"), "answered the same question in two ways"),
+    ],
+    "batch-of-two-equals-two-singles": [
+        (fault("mixes images"), "apart from when image and prompt stand alone"),
+        (fault("order"), "apart from when image and prompt stand alone"),
+    ],
+    "state-survives-safetensors": [(fault("hidden"), "a model with the loaded state answers differently")],
+    "weights-are-the-ones-described": [
+        (shipped(Path(__file__), "0" * 64), "has sha256 [0-9a-f]{64}, the spec says 0000"),
+        (shipped(Path(__file__), "md5:1"), "give the 64 hex digits"),
+        (shipped(Path(__file__).with_name("no such file"), "0" * 64), "WeightsError: .* is missing"),
+    ],
+    "lora-changes-nothing-at-step-0": [(fault("class"), "moved by up to .* under LoRA that adds zero")],
+    "gradient-reaches-the-mat": [(fault("detached"), "gets no gradient")],
+    "frozen-stays-without-gradient": [(fault("thaws"), "what is frozen gets a gradient: foundation.backbone.stem")],
+    "all-that-trains-has-a-gradient": [
+        (fault("unused"), "train without a gradient: foundation.decoder.spare.weight"),
+        (fault("weights read"), "under tuner 'lora' these train without a gradient: foundation.backbone.mix.lora_a"),
+    ],
+}
+"""Check -> specs that break it, with what the failure must say."""

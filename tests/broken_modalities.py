@@ -1,0 +1,295 @@
+"""A sensor that keeps the contract, and one for each rule that breaks it and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simmat.errors import DataError
+from simmat.imageio import read_image, write_image
+from simmat.modality import Axis, ModalityAdapter, Source
+from simmat.scene import Scene
+from simmat.types import Channel, SensorImage
+
+LWIR = Channel("lwir", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
+GLOSS = Channel("gloss", "degree_of_linear_polarization", "1", valid_range=(0.0, 1.0))
+
+
+class Good(ModalityAdapter):
+    """Kelvin in one file, a ratio in another, both float32 npy."""
+
+    name = "good"
+    description = "a sensor that keeps the contract"
+    sources = (Source("lwir", (".npy",)), Source("gloss", (".npy",)))
+    channels = (LWIR, GLOSS)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        planes = [read_image(files[source]).planes[0] for source in ("lwir", "gloss")]
+        if planes[0].shape != planes[1].shape:
+            raise DataError(f"{files['gloss']}: another size than {files['lwir']}")
+        return SensorImage.from_planes(np.stack(planes), self.channels, origin=str(files["lwir"]))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        kelvin = 290 + 10 * rng.standard_normal(scene.size_hw) + scene.instance
+        return SensorImage.from_planes(np.stack([kelvin, rng.random(scene.size_hw)]), (LWIR, GLOSS))
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        for plane, source in zip(image.data, ("lwir", "gloss"), strict=True):
+            write_image(files[source], plane[None])
+
+
+def with_channel(**changes: Any) -> Callable[[], ModalityAdapter]:
+    """Return the good sensor with one channel changed, past what Channel itself refuses."""
+
+    def make() -> ModalityAdapter:
+        channel = replace(LWIR)
+        for name, value in changes.items():
+            object.__setattr__(channel, name, value)
+        adapter = Good()
+        adapter.channels = (channel, GLOSS)
+        return adapter
+
+    return make
+
+
+def with_load(change: Callable[[Good, Mapping[str, Path], SensorImage], Any]) -> Callable[[], ModalityAdapter]:
+    """Return the good sensor with something done to what it loads."""
+
+    class Changed(Good):
+        def load(self, files: Mapping[str, Path]) -> SensorImage:
+            image: SensorImage = change(self, files, super().load(files))
+            return image
+
+    Changed.__qualname__ = Changed.__name__ = "Good"  # pickles by reference, as the good one
+    return Changed
+
+
+class Unpicklable(Good):
+    """Keeps a lambda."""
+
+    def __init__(self) -> None:
+        self.scale = lambda value: value
+
+
+class TwiceTheName(Good):
+    """Has one name for two channels."""
+
+    channels = (LWIR, replace(GLOSS, name="lwir"))
+
+
+class WithoutPath(Good):
+    """Refuses without saying which file."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        try:
+            return super().load(files)
+        except DataError as error:
+            if all(file.is_file() for file in files.values()):
+                raise
+            raise DataError("a file could not be opened") from error
+
+
+class LibraryErrors(Good):
+    """Lets the error of the library below through where a file is missing."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        return SensorImage.from_planes(
+            np.stack([np.load(files["lwir"]), read_image(files["gloss"]).planes[0]]), self.channels
+        )
+
+
+class FillsUp(Good):
+    """Fills with zeros what a short file lacks."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        raw = files["gloss"].read_bytes()
+        if raw[:6] != b"\x93NUMPY":
+            return super().load(files)
+        image = super().load({**files, "gloss": files["lwir"]})
+        return replace(image, valid=np.ones_like(image.valid))
+
+
+class ReadsAnything(Good):
+    """Takes whatever it cannot read for an image of the other source's size."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        content = files["gloss"].read_bytes() if files["gloss"].is_file() else b""
+        if content[:4] == b"This":
+            return super().load({**files, "gloss": files["lwir"]})
+        return super().load(files)
+
+
+class CommandLine(Good):
+    """Hands paths to a command line and forgets the quotes."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        return super().load({source: Path(shlex.split(str(file))[0]) for source, file in files.items()})
+
+
+class Cropped(Good):
+    """Cuts an odd row and column off."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        height, width = image.size_hw[0] // 2 * 2, image.size_hw[1] // 2 * 2
+        return SensorImage.from_planes(image.data[:, :height, :width], image.channels)
+
+
+class Noisy(Good):
+    """Dithers."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        return replace(image, data=image.data + np.float32(np.random.default_rng().random()))
+
+
+class Caches(Good):
+    """Leaves an index beside the file."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        files["lwir"].with_suffix(".idx").write_text(str(image.size_hw))
+        return image
+
+
+class Bounded(Good):
+    """Works in the process that made it alone."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        if os.getpid() != self.process:
+            raise RuntimeError("the camera's library was started in another process")
+        return super().load(files)
+
+
+class HalfTurn(Good):
+    """Believes that mirroring turns its angle by a half each time."""
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        flipped = super().flip(image, axis)
+        return replace(flipped, data=flipped.data + np.float32(0.5))
+
+
+class Unseeded(Good):
+    """Simulates with noise of its own."""
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        return super().simulate(scene, np.random.default_rng())
+
+
+class HeavyTail(Good):
+    """Gives a few huge values, under which all others look alike."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        data = image.data.copy()
+        data[1, 0, :2] = 1e9
+        return replace(image, data=data)
+
+
+class Scattered(Good):
+    """Measures one column, as a line scanner does, and leaves the others out."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        valid = np.zeros_like(image.valid)
+        valid[0] = True
+        valid[1, :, 41] = True
+        return replace(image, valid=valid)
+
+
+class Exploding(Good):
+    """Divides by zero in transform, and calls the result valid."""
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        data = image.data.copy()
+        data[0, 20:40, 20:40] = np.nan
+        return replace(image, data=data)
+
+
+class Strided(Good):
+    """Hands planes on as the library below lays them: pixel by pixel."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        return replace(image, data=np.ascontiguousarray(image.data.transpose(1, 2, 0)).transpose(2, 0, 1))
+
+
+class OneChannelLess(Good):
+    """Declares two channels and loads one."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        return super().load(files).select([0])
+
+
+class SpawnShy(Good):
+    """Works in a forked worker, not in one that starts from nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.lost = True
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        if getattr(self, "lost", False):
+            raise RuntimeError("the calibration was not sent along")
+        return super().load(files)
+
+
+BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
+    "spec-round-trips": [
+        (Unpicklable, "cannot be pickled"),
+        (with_channel(wavelength_um=np.float32(10.0)), "cannot go through json"),
+    ],
+    "names-unique": [(TwiceTheName, r"channel names \['lwir'\] stand more than once")],
+    "std-positive": [
+        (with_channel(std=-1.0), "has std -1"),
+        (with_channel(std=float("inf")), "has std inf"),
+        (with_channel(mean=20.0, std=5.0), "has mean 20 K, valid are 150 to 2500"),
+    ],
+    "ranges-ordered": [(with_channel(valid_range=(2500.0, 150.0)), "in which no value lies")],
+    "unit-fits-quantity": [
+        (with_channel(unit="degC"), "brightness_temperature in 'degC'; .* goes with 'K'"),
+        (with_channel(quantity="brightness_temprature"), "did you mean 'brightness_temperature'"),
+    ],
+    "wavelengths-plausible": [
+        (with_channel(wavelength_um=10000.0), "nanometres: write 10$"),
+        (with_channel(wavelength_um=1e-5), "metres: write 10$"),
+    ],
+    "simulation-is-seeded": [(Unseeded, "gave two different images")],
+    "loads-float32-planes": [
+        (Strided, "has strides"),
+        (with_load(lambda adapter, files, image: image.data), "load returned ndarray"),
+        (with_load(lambda adapter, files, image: replace(image, valid=~image.valid)), "has no valid pixel"),
+    ],
+    "loads-its-own-channels": [(OneChannelLess, "gave 1 channels .* declared are 2")],
+    "takes-any-path": [(CommandLine, "ünïcødé .* cannot be read: DataError")],
+    "keeps-odd-sizes": [(Cropped, "61 rows and 83 columns was loaded as 60 x 82")],
+    "same-file-same-bits": [(Noisy, "different pixels")],
+    "writes-nothing": [(Caches, r"wrote, changed or removed lwir/a\.idx")],
+    "missing-files-are-refused": [
+        (LibraryErrors, "'lwir' was missing; load raised FileNotFoundError"),
+        (WithoutPath, "the error does not name 'a.npy'"),
+    ],
+    "truncated-files-are-refused": [(FillsUp, "'gloss' was cut to 50% .* returned an image")],
+    "wrong-files-are-refused": [(ReadsAnything, "'gloss' was plain text .* returned an image")],
+    "flips-and-turns-return": [(HalfTurn, "two horizontal flips changed the values")],
+    "loads-in-a-worker": [(Bounded, "started in another process")],
+    "loads-in-a-spawned-worker": [(SpawnShy, "calibration was not sent along")],
+    "normalized-samples-are-centred": [(with_channel(mean=330.0, std=10.0), "has mean -[34].* mean 330 and std 10 K")],
+    "normalized-samples-are-scaled": [(HeavyTail, "'gloss' has std 0.0")],
+    "two-training-steps": [
+        (Scattered, "no gradient reaches the MAT through gloss"),
+        (Exploding, "'lwir' holds values behind `transform` that are not finite"),
+    ],
+}
+"""Check -> sensors that break it, with what the failure must say."""

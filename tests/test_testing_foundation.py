@@ -1,0 +1,83 @@
+"""The contract of a foundation model: each rule fails for a model that breaks it, and for no good one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from broken_foundations import BROKEN, GOOD, shipped
+
+from simmat.builtin.sam import SAM_VIT_H
+from simmat.foundation import FoundationSpec
+from simmat.testing import FOUNDATION_CHECKS, FoundationCase, FoundationContract, run_check, run_checks
+
+CHECKS = {check.id: check for check in FOUNDATION_CHECKS}
+CASES = [(name, spec, said) for name, specs in BROKEN.items() for spec, said in specs]
+
+
+class TestGood(FoundationContract):
+    """A model that keeps every rule passes every check."""
+
+    @pytest.fixture
+    def foundation(self) -> FoundationSpec:
+        return GOOD
+
+
+class TestSam(FoundationContract):
+    """Our own architecture, by its name."""
+
+    image_size = 64
+
+    @pytest.fixture
+    def foundation(self) -> str:
+        return "sam_vit_tiny"
+
+
+class TestLargeSam(FoundationContract):
+    """The released models are measured without their weights."""
+
+    @pytest.fixture(params=["sam_vit_b", *(pytest.param(f"sam_vit_{x}", marks=pytest.mark.slow) for x in "lh")])
+    def foundation(self, request: pytest.FixtureRequest) -> str:
+        name: str = request.param
+        return name
+
+
+def test_every_check_has_a_model_that_breaks_it() -> None:
+    """A check that nothing fails may check nothing."""
+    assert set(BROKEN) == set(CHECKS)
+
+
+@pytest.mark.parametrize(("name", "spec", "said"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)])
+def test_a_broken_model_fails_its_check_and_is_told_why(
+    name: str, spec: FoundationSpec, said: str, tmp_path: Path
+) -> None:
+    """The author reads this message and nothing else."""
+    result = run_check(CHECKS[name], FoundationCase(spec, tmp_path))
+    assert result.status == "failed"
+    assert re.search(said, result.why), result.why
+    assert result.advice
+
+
+def test_weights_that_are_shipped_are_loaded(tmp_path: Path) -> None:
+    """A digest that fits says nothing of a file that the builder cannot read."""
+    check = CHECKS["weights-are-the-ones-described"]
+    for content, status in ((b"weights", "ok"), (b"other", "failed")):
+        file = tmp_path / "w.bin"
+        file.write_bytes(content)
+        spec = shipped(file, hashlib.sha256(content).hexdigest())
+        assert run_check(check, FoundationCase(spec, tmp_path)).status == status
+
+
+def test_a_large_model_is_measured_without_values(tmp_path: Path) -> None:
+    """Nobody waits for 2.5 GB of random weights to hear that a pattern is misspelt."""
+    pattern = r"backbone[.]image_encoder[.]block[.]qkv"
+    spec = replace(SAM_VIT_H, targets=replace(SAM_VIT_H.targets, lora={pattern: ((0,), 1)}))
+    asked = [CHECKS[name] for name in ("tuning-targets-match", "levels-have-their-strides", "same-seed-same-answers")]
+    results = {r.check: r for r in run_checks(asked, FoundationCase(spec, tmp_path))}
+    assert results["tuning-targets-match"].status == "failed"
+    assert results["levels-have-their-strides"].status == "ok"
+    assert results["same-seed-same-answers"].status == "skipped"
+    assert "run with --full" in results["same-seed-same-answers"].found

@@ -1,0 +1,149 @@
+"""The contract of a package: each rule fails for one that breaks it, and for no good one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from simmat.errors import UnknownNameError
+from simmat.testing import PACKAGE_CHECKS, PackageCase, PackageContract, run_check
+
+CHECKS = {check.id: check for check in PACKAGE_CHECKS}
+MODULE = """
+    from simmat.hookspecs import hookimpl
+    from simmat.modality import ModalityAdapter, Source
+    from simmat.types import Channel
+
+
+    class Adapter(ModalityAdapter):
+        name = "kitsensor"
+        description = "a sensor"
+        sources = (Source("kitsensor", (".png",)),)
+        channels = (Channel("kitsensor", "counts", "count"),)
+
+        def load(self, files):
+            raise NotImplementedError
+
+
+    @hookimpl
+    def simmat_modalities():
+        return [Adapter()]
+"""
+METADATA = """Metadata-Version: 2.1
+Name: simmat-plugin-kit
+Version: 1.2
+Summary: a plugin
+Requires-Dist: numpy>=1.26
+Requires-Dist: simmat>=0.1
+"""
+
+Install = Callable[..., PackageCase]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Lay a package on the path with its metadata, as pip would."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def _install(
+        package: str = "simmat-plugin-kit",
+        module: str = MODULE,
+        metadata: str = METADATA,
+        entry: str = "kit",
+        where: str = "simmat_plugin_kit",
+    ) -> PackageCase:
+        (tmp_path / f"{where}.py").write_text(textwrap.dedent(module), encoding="utf-8")
+        info = tmp_path / f"{package.replace('-', '_')}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(metadata.replace("simmat-plugin-kit", package), encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[simmat]\n{entry} = {where}\n", encoding="utf-8")
+        return PackageCase.installed(package)
+
+    yield _install
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+BROKEN: dict[str, list[tuple[dict[str, str], str]]] = {
+    "loads-without-torch": [
+        ({"module": "\n    import torch" + MODULE}, "entry point 'kit' .* torch is imported while loading"),
+        ({"module": "import no_such_library"}, "No module named 'no_such_library'"),
+    ],
+    "hooks-match": [
+        ({"module": MODULE.replace("simmat_modalities", "simmat_modalites")}, "did you mean simmat_modalities"),
+        ({"module": MODULE.replace("[Adapter()]", "[]")}, "plugin 'kit' gives nothing"),
+    ],
+    "no-name-collides": [
+        (
+            {"module": MODULE.replace('"kitsensor"', '"rgb"')},
+            "modality 'rgb' is claimed by simmat .* and simmat-plugin-kit",
+        ),
+    ],
+    "distribution-is-named": [
+        ({"metadata": METADATA.replace("Summary: a plugin\n", "")}, "lacks Summary"),
+        ({"metadata": METADATA.replace("Version: 1.2", "Version: 0.0.0")}, "version is 0.0.0"),
+    ],
+    "simmat-range-is-stated": [
+        ({"metadata": METADATA.replace("Requires-Dist: simmat>=0.1\n", "")}, "does not require simmat"),
+        ({"metadata": METADATA.replace("simmat>=0.1", "simmat")}, "requires 'simmat', without a lowest version"),
+        ({"metadata": METADATA.replace("simmat>=0.1", "simmat>=99")}, "requires 'simmat>=99', installed is simmat"),
+        ({"metadata": METADATA.replace("simmat>=0.1", 'simmat>=0.1; extra == "dev"')}, "does not require simmat"),
+    ],
+}
+"""Check -> what is wrong with the package, and what the failure must say."""
+CASES = [(name, changes, said) for name, packages in BROKEN.items() for changes, said in packages]
+
+
+class TestOurOwn(PackageContract):
+    """The built-in parts keep what we ask of others."""
+
+    @pytest.fixture
+    def package(self) -> str:
+        return "simmat"
+
+
+def test_every_check_has_a_package_that_breaks_it() -> None:
+    """A check that nothing fails may check nothing."""
+    assert set(BROKEN) == set(CHECKS)
+
+
+@pytest.mark.parametrize("check", PACKAGE_CHECKS, ids=lambda check: check.id)
+def test_a_good_package_passes(check: object, install: Install) -> None:
+    """A check that fails good packages is worse than none."""
+    case = install()
+    result = run_check(CHECKS[check.id], case)  # type: ignore[attr-defined]
+    assert (result.status, result.why) == ("ok", "")
+
+
+@pytest.mark.parametrize(("name", "changes", "said"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)])
+def test_a_broken_package_fails_its_check_and_is_told_why(
+    name: str, changes: dict[str, str], said: str, install: Install
+) -> None:
+    """The author reads this message and nothing else."""
+    result = run_check(CHECKS[name], install(**changes))
+    assert result.status == "failed"
+    assert re.search(said, result.why), result.why
+    assert result.advice
+
+
+def test_two_packages_with_one_entry_point_name_collide(install: Install) -> None:
+    """Python would load one of them without a word."""
+    install("simmat-plugin-other", MODULE.replace('"kitsensor"', '"another"'), where="other_kit")
+    result = run_check(CHECKS["no-name-collides"], install())
+    assert result.found == "entry point 'kit' is that of simmat-plugin-other, too"
+
+
+def test_a_package_that_is_not_installed_is_refused_with_the_nearest() -> None:
+    """A typing error must not look like a package without faults."""
+    have = {entry.dist.name for entry in importlib.metadata.entry_points(group="simmat") if entry.dist}
+    with pytest.raises(UnknownNameError, match="no package with a plugin 'simmt'; did you mean 'simmat'"):
+        PackageCase.installed("simmt")
+    assert "simmt" not in have
