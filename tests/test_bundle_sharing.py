@@ -190,6 +190,12 @@ def test_a_damaged_zip_is_named(zipped: Path, here: Path, damage: str) -> None:
     assert [path.name for path in here.iterdir()] == ["bad.zip"]
 
 
+def test_a_bundle_on_the_hub_is_pulled_before_it_is_used() -> None:
+    """`simmat eval hf://…` is what one tries first; `no bundle at hf:/…` would send one looking for a folder."""
+    with pytest.raises(BundleError, match=r"simmat bundle pull hf://someone/x$"):
+        load_bundle(Path("hf://someone/x"), registry())
+
+
 def _changed(bundle: Path, target: Path, **values: object) -> Path:
     """Copy a bundle with other values in its json."""
     target.mkdir()

@@ -26,6 +26,9 @@ def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator
     Raises:
         BundleError: the zip is not taken, see `unpack_zip`; a folder is not looked into here.
     """
+    if path.parts[:1] == ("hf:",):  # a path has lost one of the two slashes
+        place = f"hf://{path.relative_to('hf:').as_posix()}"
+        raise BundleError(f"{place} is on the hub; fetch it first: simmat bundle pull {place}")
     if path.name == JSON_NAME:
         yield path.parent
     elif not path.is_file():
