@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from scripted_model import object_score
 
-from simmat.evaluation import Cost, Scores, merge_scores
+from simmat.evaluation import Cost, Processes, Scores, merge_scores
 
 THREE = Scores(
     (
@@ -88,3 +89,10 @@ def test_parts_are_joined_in_the_order_of_the_data_set() -> None:
     assert [score.sample for score in whole.objects] == ["a", "b", "c"]
     assert (whole.without_region, whole.left_out) == (("d",), (("c", 1),))
     assert whole.cost == Cost((2.0, 1.0, 3.0), (0.2,))
+
+
+def test_every_sample_is_in_exactly_one_share() -> None:
+    """Padding the last share, as data loaders do, would count samples twice."""
+    shares = [Processes(torch.device("cpu"), rank, 3).share("abcdefgh") for rank in range(3)]
+    assert sorted("".join(shares)) == list("abcdefgh")
+    assert [len(share) for share in shares] == [3, 3, 2]
