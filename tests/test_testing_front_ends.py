@@ -13,7 +13,7 @@ import pytest
 
 from simmat.cli import run
 from simmat.imageio import write_image
-from simmat.testing import MODALITY_CHECKS, Check
+from simmat.testing import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS, Check
 
 BROKEN_TEST = """
 import pytest
@@ -175,3 +175,10 @@ def test_a_package_brings_all_that_it_gives(
     assert shown[0] == ("package", "simmat")
     assert {name for kind, name in shown if kind == "modality"} == {"rgb", "gray", "raster"}
     assert ("foundation model", "sam_vit_tiny") in shown
+
+
+@pytest.mark.parametrize("check", [*MODALITY_CHECKS, *FOUNDATION_CHECKS, *PACKAGE_CHECKS], ids=lambda check: check.id)
+def test_the_page_on_conformance_states_every_rule(check: Check[object]) -> None:
+    """An author reads the page before the first failure."""
+    page = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text(encoding="utf-8")
+    assert f"| `{check.id}` | {check.rule.rstrip('.')}" in page
