@@ -4,7 +4,7 @@ from __future__ import annotations
 
 PUBLISHED: dict[str, str] = {
     **{f"facebook/sam-vit-{size}": f"Segment Anything, ViT-{size[0].upper()}" for size in ("base", "large", "huge")},
-    "syscv-community/sam-hq-vit-base": "SAM-HQ, ViT-B",
+    "syscv-community/sam-hq-vit-base": "SAM-HQ, ViT-B; see the README of simmat-plugin-transformers on its masks",
     **{
         f"facebook/sam2.1-hiera-{size}": f"SAM 2.1, Hiera {size}; its image side"
         for size in ("tiny", "small", "base-plus", "large")
