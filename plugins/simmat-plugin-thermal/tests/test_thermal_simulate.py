@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simmat_plugin_thermal.adapter import TEMPERATURE, Thermal
+from simmat_plugin_thermal.adapter import MODALITIES, TEMPERATURE, StatedThermal, Thermal
 from simmat_plugin_thermal.camera import NOISE_K, apparent_temperature, band_radiance, to_brightness_temperature
 
 from simmat.scene import CLASSES, Scene, generate_scene
@@ -80,3 +80,14 @@ def test_people_stand_out_at_night() -> None:
     people = view.class_id == CLASSES.index("person")
     ground = (view.instance == 0) & np.isfinite(view.surface.depth_m)
     assert image[people].mean() > image[ground].mean() + 1
+
+
+@pytest.mark.parametrize("adapter", [a for a in MODALITIES if isinstance(a, StatedThermal)], ids=lambda a: a.name)
+def test_a_stated_unit_is_the_one_written(adapter: StatedThermal, tmp_path: Path) -> None:
+    """A simulated set whose files say another unit than the modality's name could not be read again."""
+    image = adapter.simulate(generate_scene(np.random.default_rng(1), SIZE_HW), np.random.default_rng(1))
+    image.valid[0, 3, 4] = False
+    adapter.save(image, {"thermal": tmp_path / "a.tif"})
+    back = adapter.load({"thermal": tmp_path / "a.tif"})
+    np.testing.assert_allclose(back.data[image.valid], image.data[image.valid], atol=0.005)
+    np.testing.assert_array_equal(back.valid, image.valid)

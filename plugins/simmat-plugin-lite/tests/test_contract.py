@@ -1,0 +1,27 @@
+"""The contract that SimMAT builds on, over what this package gives."""
+
+from __future__ import annotations
+
+import pytest
+
+from simmat.testing import FoundationContract, PackageContract
+
+
+class TestLite(FoundationContract):
+    """The model keeps every rule."""
+
+    image_size = 64
+
+    @pytest.fixture
+    def foundation(self) -> str:
+        """Its name."""
+        return "lite"
+
+
+class TestPackage(PackageContract):
+    """The package is found, loads at once, and says what it needs."""
+
+    @pytest.fixture
+    def package(self) -> str:
+        """Its distribution name."""
+        return "simmat-plugin-lite"
