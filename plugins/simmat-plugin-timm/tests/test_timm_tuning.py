@@ -207,3 +207,19 @@ def test_gradient_checkpointing_changes_no_gradient(title: str, make_family: Any
         answer(model, family.size).square().mean().backward()
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("tuner", ["full", "prompt"])
+@pytest.mark.parametrize("title", ["ViT", "DINOv3", "EVA-02", "SAM's encoder", "Swin V2", "Hiera"])
+def test_half_precision_answers_much_the_same(title: str, tuner: str, make_family: Any) -> None:
+    """Biases, rotary positions and joined tokens are float32 beside bfloat16 features."""
+    if refused(tuner, title):
+        tuner = "lora"
+    family = make_family(title)
+    model = network(family, tuner).eval()
+    exact = answer(model, family.size)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = answer(model, family.size)
+        rough.square().mean().backward()
+    assert (rough - exact).abs().mean() < 0.1 * exact.abs().mean() + 0.02
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
