@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from simmat.foundation import PromptBatch
+from simmat.model import ModelPlan, assemble
 from simmat.nn.memory import apply_prefix, apply_prompt
 from simmat.nn.tuners import apply_conv_lora, set_train_mode
+from simmat.plugins import load_plugins
+from simmat.types import Channel
+
+BUILTIN = load_plugins(env={"SIMMAT_PLUGINS": ""})
 
 
 def answer(model: Any, size: int) -> Tensor:
@@ -131,3 +137,33 @@ def test_conv_lora_finds_the_grid_of_a_sam(clicked: Any) -> None:
     apply_conv_lora(model, targets=clicked.spec().targets, generator=generator, rank=2, alpha=2.0, where="backbone")
     torch.testing.assert_close(answer(model, clicked.size), plain)
     assert any("lora_conv" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("mat", BUILTIN.transfer_layer_names)
+@pytest.mark.parametrize("name", ["sam2", "sam3", "dinov3"])
+def test_every_transfer_layer_works_before_every_kind_of_first_layer(tiny_of: Any, name: str, mat: str) -> None:
+    """A stem that overlaps and pads, one without bias, and a patch embedding: what a layer trains gets a gradient."""
+    tiny = tiny_of(name)
+    planes = 4 if mat != "identity" else 3
+    network = assemble(
+        ModelPlan(
+            foundation=tiny.spec(),
+            transfer=BUILTIN.transfer_layer(mat),
+            tuner=BUILTIN.tuner("frozen"),
+            channels=tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(planes)),
+            zero_shot=np.full((3, planes), 1 / planes, np.float32),
+            image_size=tiny.size,
+            weights=tiny.spec().weights.path,
+            seed=0,
+        )
+    )
+    set_train_mode(network)
+    content = torch.ones(1, tiny.size, tiny.size, dtype=torch.bool)
+    content[:, tiny.size // 2 :] = False
+    image = torch.randn(1, planes, tiny.size, tiny.size, generator=torch.Generator().manual_seed(1))
+    prompts = PromptBatch(torch.tensor([0]), torch.full((1, 1, 2), 20.0), torch.ones(1, 1, dtype=torch.int64))
+    logits = network(image * content[:, None], content, prompts).logits
+    assert logits.isfinite().all()
+    if trains := [parameter for parameter in network.mat.parameters() if parameter.requires_grad]:
+        logits.square().mean().backward()
+        assert any(p.grad is not None and p.grad.any() for p in trains)
