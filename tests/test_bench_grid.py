@@ -59,6 +59,17 @@ def test_from_scratch_is_not_added_where_it_is_already(tmp_path: Path) -> None:
     ]
 
 
+def test_a_peer_brings_no_references_of_its_own(tmp_path: Path) -> None:
+    """It is there to be compared with; its own random start would cost as much again and say nothing."""
+    peer = '[[arm]]\nname = "u"\nfoundation = "sam_vit_b"\npeer = true\n'
+    bench = bench_of(tmp_path, TINY + SET + peer + '[[grid]]\nmat = "mat"\n')
+    assert {(arm.foundation, arm.name) for arm in bench.arms} == {
+        ("sam_vit_b", "u"),
+        ("sam_vit_tiny", "from scratch"),
+        ("sam_vit_tiny", "mat + lora"),
+    }
+
+
 def test_a_model_without_zero_shot_says_why(tmp_path: Path) -> None:
     """A random decoder's score would look like a result."""
     bench = bench_of(tmp_path, TINY + SET + '[[grid]]\nmat = "mat"\n')

@@ -35,6 +35,7 @@ class Arm:
         on: names of its data sets.
         kind: "train", or "zero-shot": the untouched model, which is only scored.
         steps_factor: how many times the steps of the others it trains.
+        peer: whether it is there for comparison alone, and asks for no references of its own.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Arm:
     on: tuple[str, ...] = ()
     kind: str = "train"
     steps_factor: float = 1.0
+    peer: bool = False
 
     @property
     def few(self) -> tuple[Any, Any]:
@@ -175,6 +177,7 @@ def _from_arms(settings: BenchSettings) -> Iterator[Arm]:
             rates=_rates(arm.lr, settings),
             on=_on(arm.on, settings),
             steps_factor=arm.steps_factor,
+            peer=arm.peer,
         )
 
 
@@ -190,11 +193,12 @@ def _with_references(settings: BenchSettings, said: Sequence[Arm], no_zero_shot:
     """Put zero-shot and from-scratch before the arms of each foundation model, unless they are there already."""
     for foundation in dict.fromkeys(arm.foundation for arm in said):
         own = [arm for arm in said if arm.foundation == foundation]
-        on = tuple(data.name for data in settings.data if any(data.name in arm.on for arm in own))
-        if foundation not in no_zero_shot:
+        compared = [arm for arm in own if not arm.peer]
+        on = tuple(data.name for data in settings.data if any(data.name in arm.on for arm in compared))
+        if on and foundation not in no_zero_shot:
             yield Arm(ZERO_SHOT, foundation, {"mat": "zeroshot", "tune": "frozen"}, on=on, kind=ZERO_SHOT)
-        for number, share in dict.fromkeys(arm.few for arm in own):
-            measured = [arm for arm in own if arm.few == (number, share)]
+        for number, share in dict.fromkeys(arm.few for arm in compared):
+            measured = [arm for arm in compared if arm.few == (number, share)]
             there = {name for arm in measured if arm.from_scratch and arm.steps_factor == 1 for name in arm.on}
             places = tuple(name for name in on if name not in there and any(name in arm.on for arm in measured))
             if not places:

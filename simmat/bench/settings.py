@@ -144,6 +144,8 @@ class ArmSettings(Section):
         name: in tables and folder names.
         foundation: name of its foundation model; by default that of the bench.
         steps_factor: how many times the steps (or epochs) of the others it trains.
+        peer: whether it stands beside the others for comparison alone, so that no zero-shot and no from-scratch of
+            its own foundation model is added.
         seeds: one run each; by default those of the bench.
         lr: candidates, of which validation chooses; by default those of the bench.
         on: names of the data sets it runs on; by default all.
@@ -155,6 +157,7 @@ class ArmSettings(Section):
     name: Name
     foundation: str | None = None
     steps_factor: Annotated[float, Field(gt=0)] = 1.0
+    peer: bool = False
     seeds: Seeds | None = None
     lr: Rates | None = None
     on: Names | None = None
