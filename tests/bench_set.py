@@ -44,6 +44,7 @@ def fill(cell: Cell, *, val: float | None, test: float | None = None, **changes:
     result = {
         "format": FORMAT,
         "digest": cell.digest(),
+        "data": {"path": str(cell.config.data), "fingerprint": "f"},
         "diverged": "",
         "val": None if val is None else {"kind": "val", "step": 2, "miou_object": val},
         "curve": [] if val is None else [{"step": 0, "miou_object": val / 2}, {"step": 2, "miou_object": val}],

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 from bench_set import TINY, bench_of, cells_named, fill
-from runs import registry
+from runs import gray_set, registry
 
 from simmat.bench.cells import FORMAT
 from simmat.bench.grid import Bench
 from simmat.bench.prepare import locked, ready_to_run, remove_losers
 from simmat.bench.schedule import all_jobs, arm_state
+from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError, DataError, OutputError
 from simmat.files import atomic_write_json
+from simmat.training.setup import fingerprint_of
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
 ARM = '[[arm]]\nname = "x"\nfrom_scratch = true\n'
@@ -83,6 +85,18 @@ def test_results_of_other_settings_are_refused_and_named(tmp_path: Path) -> None
     ready_to_run(changed, registry(), rerun_changed=True, say=said.append)
     assert [cell.state() for cell in changed.cells] == ["open"]
     assert "steps = 3, was 2" in said[0]
+
+
+def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
+    """The folder's name says nothing about what lies in it."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    data = open_dataset(tmp_path / "set", registry().modality("gray"))
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_of(data)})
+    ready_to_run(bench, registry(), rerun_changed=False, say=lambda _: None)
+    (tmp_path / "set" / "images" / "s0.png").write_bytes((tmp_path / "set" / "images" / "s0.png").read_bytes() + b"\0")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready_to_run(bench, registry(), rerun_changed=False, say=lambda _: None)
 
 
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:

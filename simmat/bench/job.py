@@ -34,6 +34,7 @@ from simmat.plugins import Registry, load_plugins
 from simmat.training import RunPlan, Watcher
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import Setup, prepare
+from simmat.training.state import load_state
 
 LOCK_SECONDS = 120
 """How long to wait for a process of a killed bench to end the step it is in."""
@@ -97,6 +98,7 @@ def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
         folder.clock.unlink(missing_ok=True)
     if not folder.result.is_file():
         _write(folder, _zero_shot(config, registry) if kind == "zero-shot" else _train(folder, config, registry))
+    RunFolder(folder.run).state.unlink(missing_ok=True)  # the optimiser's moments; nobody goes on from here
     result = read_json(folder.result)
     if test and result["test"] is None and not result["diverged"]:
         began = time.monotonic()
@@ -131,8 +133,8 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
     assert watcher.plan is not None  # both ways through above call `started`
     curve = [record for record in run.records() if record["kind"] == "val"]
     best = max(curve, key=lambda record: (record["miou_object"], -record["step"]))
-    run.state.unlink(missing_ok=True)
     return {
+        "data": {"path": str(config.data), "fingerprint": load_state(run.state).notes["fingerprint"]},
         "diverged": diverged,
         "val": None if diverged else best,
         "curve": [{"step": record["step"], "miou_object": record["miou_object"]} for record in curve],
@@ -161,8 +163,10 @@ def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
     device = pick_device(config.device)
     protocol = find_protocol(config.protocol)
     scores = evaluate(model.to(device), setup.pipeline, setup.dataset, setup.val, protocol=protocol)
+    data = {"path": str(config.data), "fingerprint": setup.fingerprint()}
     print(f"zero-shot: validation mIoU {scores.summary()['miou_object']:.4f}", flush=True)
     return {
+        "data": data,
         "diverged": "",
         "val": {"kind": "val", "step": 0, **scores.summary()},
         "curve": [],

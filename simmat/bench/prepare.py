@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import filelock
 
 from simmat.bench.cells import Cell
 from simmat.bench.grid import Bench, slug
+from simmat.bundle import adapter_for
+from simmat.data.dataset import open_dataset
 from simmat.data.simulate import simulate_dataset
 from simmat.errors import ConfigError, OutputError, all_problems
 from simmat.files import atomic_write_text, check_writable, recover_folder
 from simmat.registry import Registry
+from simmat.training.setup import fingerprint_of
 
 
 def locked(bench: Bench) -> filelock.BaseFileLock:
@@ -44,19 +47,20 @@ def ready_to_run(bench: Bench, registry: Registry, *, rerun_changed: bool, say: 
         ConfigError: cells were run with other settings, and are not to be removed.
         SimMATError: a data set cannot be simulated.
     """
-    changed = [cell for cell in bench.cells if cell.state() == "changed"]
+    _simulate(bench, registry, say)
+    changed = [(cell, cell.changes()) for cell in bench.cells if cell.state() == "changed"]
+    changed += [(cell, "its data is not what it was run on") for cell in _on_other_data(bench, registry)]
     if changed and not rerun_changed:
         raise ConfigError(
             all_problems(
-                f"{len(changed)} cells in {bench.out} were run with other settings than those in {bench.path}; put the "
-                "settings back, choose another --out, or remove and run them again with --rerun-changed:",
-                [f"{cell.name}: {cell.changes()}" for cell in changed],
+                f"{len(changed)} cells in {bench.out} were run with other settings or data than {bench.path} says now; "
+                "put them back, choose another --out, or remove and run them again with --rerun-changed:",
+                [f"{cell.name}: {why}" for cell, why in changed],
             )
         )
-    for cell in changed:
-        say(f"removed {cell.name}, which was run with other settings: {cell.changes()}")
+    for cell, why in changed:
+        say(f"removed {cell.name}, which was run otherwise: {why}")
         shutil.rmtree(cell.root)
-    _simulate(bench, registry, say)
     atomic_write_text(bench.out / "bench.toml", bench.path.read_text(encoding="utf-8"))
 
 
@@ -67,6 +71,22 @@ def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles
         lost = bool(chosen) and cell not in chosen and state == "trained"
         if lost or (state == "tested" and not keep_bundles):
             shutil.rmtree(cell.folder.run / "bundle", ignore_errors=True)
+
+
+def _on_other_data(bench: Bench, registry: Registry) -> Iterator[Cell]:
+    """Go through the cells whose data set, wherever it lies now, is another than the one they were run on."""
+    now: dict[tuple[object, ...], str] = {}
+    for cell in bench.cells:
+        result, config = cell.result(), cell.config
+        if result is None:
+            continue
+        card = config.card_overrides()
+        key = (config.data, config.modality, config.channels, *card.values())
+        if key not in now:
+            adapter = adapter_for(registry, config.modality, config.channels)
+            now[key] = fingerprint_of(open_dataset(config.data, adapter, card))
+        if result["data"]["fingerprint"] != now[key]:
+            yield cell
 
 
 def _simulate(bench: Bench, registry: Registry, say: Callable[[str], object]) -> None:

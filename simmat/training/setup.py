@@ -81,11 +81,16 @@ class Setup:
 
     def fingerprint(self) -> str:
         """Return a digest of the data a resumed run must find again: ids, splits, file sizes and the card."""
-        digest = hashlib.sha256(self.dataset.card.model_dump_json().encode())
-        for sample in self.dataset.samples:
-            files = sorted((name, path.stat().st_size) for name, path in sample.files.items())
-            digest.update(repr((sample.id, sample.split, files)).encode())
-        return digest.hexdigest()
+        return fingerprint_of(self.dataset)
+
+
+def fingerprint_of(dataset: Dataset) -> str:
+    """Return a digest of a data set without reading its images: ids, splits, file sizes and the card."""
+    digest = hashlib.sha256(dataset.card.model_dump_json().encode())
+    for sample in dataset.samples:
+        files = sorted((name, path.stat().st_size) for name, path in sample.files.items())
+        digest.update(repr((sample.id, sample.split, files)).encode())
+    return digest.hexdigest()
 
 
 def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known: BundleSpec | None = None) -> Setup:
