@@ -9,7 +9,7 @@ from runs import registry
 
 from simmat.bench.cells import FORMAT, Cell, write_order
 from simmat.bench.grid import Bench, expand
-from simmat.bench.settings import read_settings
+from simmat.bench.reading import read_settings
 from simmat.files import atomic_write_json
 
 TINY = """

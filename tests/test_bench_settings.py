@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bench_set import TINY, bench_of
 
-from simmat.bench.settings import read_settings
+from simmat.bench.reading import read_settings
 from simmat.errors import ConfigError
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'

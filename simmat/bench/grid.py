@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from simmat.bench.cells import Cell
-from simmat.bench.settings import BenchSettings, DataSet, Grid, problems_error
+from simmat.bench.reading import problems_error
+from simmat.bench.settings import BenchSettings, DataSet, Grid
 from simmat.config import Origin, TrainConfig
 from simmat.errors import ConfigError, SimMATError
 from simmat.registry import Registry

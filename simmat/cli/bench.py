@@ -34,7 +34,7 @@ def command(
     done stays, what was begun is resumed, what failed is tried again.
     """
     from simmat.bench.grid import expand
-    from simmat.bench.settings import read_settings
+    from simmat.bench.reading import read_settings
 
     registry = load_registry()
     folder = (out or Path("runs") / toml.stem).absolute()
