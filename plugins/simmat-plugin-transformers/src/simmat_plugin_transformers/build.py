@@ -16,6 +16,8 @@ from simmat_plugin_transformers.decoders import ClickDecoder, PyramidDecoder, Sa
 from simmat_plugin_transformers.families import Family
 from simmat_plugin_transformers.library import bring_to_size, loaded_model, random_model
 
+_OF_PRETRAINING = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
+"""DINOv3 moves its positions at random in training; what is random in a run of SimMAT is its own augmentation."""
 _DECODERS = {"sam": ClickDecoder, "sam_hq": SamHQDecoder, "pyramid": PyramidDecoder}
 
 
@@ -59,6 +61,9 @@ def build_model(spec: FoundationSpec, *, image_size: int, weights: Path | None, 
     options = dict(spec.options)
     values, origin = options.pop("config"), options.pop("origin")
     family, config = family_of(values, origin), library_config(values, origin)
+    for augmentation in _OF_PRETRAINING:
+        if hasattr(config, augmentation):
+            setattr(config, augmentation, None)
     model = random_model(config, family, seed) if weights is None else loaded_model(config, family, weights)
     bring_to_size(model, config, family, image_size)
     _open_attentions(model, family)
