@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from bench_set import TINY, bench_of, cells_named
+
+from simmat.cli import run
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\nregions = "classes"\n'
 OTHER = '[[data]]\nname = "b"\nmodality = "gray"\ndata = "set"\nimage_size = 32\n'
@@ -108,3 +111,14 @@ def test_a_place_decides_nothing_and_a_setting_everything(tmp_path: Path) -> Non
     moved = cells_named(bench_of(tmp_path / "sub", TINY + "workers = 1\n" + common), "/x/")[0]
     other = cells_named(bench_of(tmp_path, TINY + "weight_decay = 0.1\n" + common), "/x/")[0]
     assert moved.digest() == first.digest() != other.digest()
+
+
+def test_a_pattern_that_names_no_cell_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bench that runs nothing and reports so looks like one that is done."""
+    (tmp_path / "bench.toml").write_text(TINY + SET + '[[arm]]\nname = "x"\n', encoding="utf-8")
+    arguments = ["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--dry-run", "--only"]
+    assert run([*arguments, "thermal"]) == 2
+    assert "--only 'thermal' is in the name of no cell" in capsys.readouterr().err
+    assert run([*arguments, "a/*/x"]) == 0
+    assert "1 cells" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

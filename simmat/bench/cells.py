@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,6 +149,11 @@ class Cell:
             for key in sorted(before.keys() | now.keys())
             if before.get(key) != now.get(key)
         )
+
+
+def matches(cell: Cell, pattern: str | None) -> bool:
+    """Return whether a cell's name, or a part of it, matches a shell pattern; None matches all."""
+    return pattern is None or fnmatch(cell.name, f"*{pattern}*")
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:

@@ -117,7 +117,8 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry) -
         except SimMATError as error:
             problems.append(str(error))
             continue
-        if not spec.promptable or spec.weights is None:
+        peer = all(arm.peer for arm in said if arm.foundation == foundation)
+        if not peer and (not spec.promptable or spec.weights is None):
             why = "its decoder was never trained" if not spec.promptable else "it has no pretrained weights"
             no_zero_shot[foundation] = why
     arms = list(_with_references(settings, said, no_zero_shot))

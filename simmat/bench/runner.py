@@ -12,11 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from simmat.bench.cells import FORMAT, Cell, write_order
+from simmat.bench.cells import FORMAT, Cell, matches, write_order
 from simmat.bench.grid import Bench
 from simmat.bench.prepare import remove_losers
 from simmat.bench.schedule import Job, all_jobs, arm_state
@@ -190,11 +189,6 @@ class Runner:
         if self.stopped:
             raise KeyboardInterrupt
         self.stopped = True
-
-
-def matches(cell: Cell, pattern: str | None) -> bool:
-    """Return whether a cell's name, or a part of it, matches a shell pattern; None matches all."""
-    return pattern is None or fnmatch(cell.name, f"*{pattern}*")
 
 
 def _last_lines(log: Path, code: int) -> str:

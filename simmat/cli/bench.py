@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simmat.cli.common import load_registry, print_table
+from simmat.errors import ConfigError
 
 if TYPE_CHECKING:
     from simmat.bench.grid import Bench
@@ -33,12 +34,15 @@ def command(
     Each cell is a process of its own. Run the same command again to go on where it was stopped: what is
     done stays, what was begun is resumed, what failed is tried again.
     """
+    from simmat.bench.cells import matches
     from simmat.bench.grid import expand
     from simmat.bench.reading import read_settings
 
     registry = load_registry()
     folder = (out or Path("runs") / toml.stem).absolute()
     bench = expand(read_settings(toml), toml, folder, registry)
+    if not any(matches(cell, only) for cell in bench.cells):
+        raise ConfigError(f"--only {only!r} is in the name of no cell; see their names with --dry-run")
     if dry_run:
         _list(bench, only)
         return 0
@@ -96,7 +100,7 @@ def _outcome(result: dict[str, Any] | None, failure: str) -> str:
 
 
 def _list(bench: Bench, only: str | None) -> None:
-    from simmat.bench.runner import matches
+    from simmat.bench.cells import matches
 
     cells = [cell for cell in bench.cells if matches(cell, only)]
     print_table(("CELL", "STATE"), [(cell.name, cell.state()) for cell in cells])
