@@ -107,8 +107,9 @@ def test_the_command_prints_one_line_for_each_check(capsys: pytest.CaptureFixtur
 def test_what_cannot_be_asked_is_skipped_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     """A check that did not run must not look like one that passed."""
     assert run(["plugins", "check", "raster"]) == 0
-    assert "skipped  same-file-same-bits" in (out := capsys.readouterr().out)
-    assert "give sample files" in out
+    out = capsys.readouterr().out
+    assert "skipped  unit-fits-quantity" in out
+    assert "give sample files: --source raster=FILE" in out
 
 
 @pytest.mark.usefixtures("only", "quick")

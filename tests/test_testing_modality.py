@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +11,34 @@ import pytest
 from broken_modalities import BROKEN, Good
 
 from simmat.builtin.sensors import MODALITIES, Raster
+from simmat.errors import DataError
 from simmat.imageio import write_image
 from simmat.modality import ModalityAdapter
 from simmat.testing import MODALITY_CHECKS, Check, ModalityCase, ModalityContract, run_check, run_checks
+from simmat.types import SensorImage
 
 CHECKS = {check.id: check for check in MODALITY_CHECKS}
-CASES = [(name, make, said) for name, sensors in BROKEN.items() for make, said in sensors]
+CASES = [
+    pytest.param(name, make, said, id=f"{name}-{index}", marks=[pytest.mark.slow] if CHECKS[name].full else [])
+    for name, sensors in BROKEN.items()
+    for index, (make, said) in enumerate(sensors)
+]
 
 
 class TestGood(ModalityContract):
-    """A sensor that keeps every rule passes every check, the slow ones too."""
-
-    full = True
+    """A sensor that keeps every rule passes every check."""
 
     @pytest.fixture
     def modality(self) -> ModalityAdapter:
         return Good()
+
+
+@pytest.mark.slow
+class TestGoodInFull(TestGood):
+    """The slow checks are passed, too."""
+
+    full = True
+    checks = tuple(check for check in MODALITY_CHECKS if check.full)
 
 
 class TestBuiltIn(ModalityContract):
@@ -56,7 +68,7 @@ def test_every_check_has_a_sensor_that_breaks_it() -> None:
     assert set(BROKEN) == set(CHECKS)
 
 
-@pytest.mark.parametrize(("name", "make", "said"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)])
+@pytest.mark.parametrize(("name", "make", "said"), CASES)
 def test_a_broken_sensor_fails_its_check_and_is_told_why(
     name: str, make: Callable[[], ModalityAdapter], said: str, tmp_path: Path
 ) -> None:
@@ -78,8 +90,9 @@ def test_without_simulation_and_files_reading_is_skipped_with_the_reason(tmp_pat
     """A check that did not run must not look like one that passed."""
     results = {r.check: r for r in run_checks(MODALITY_CHECKS, ModalityCase(Raster(), tmp_path))}
     assert results["names-unique"].status == "ok"
+    assert "give sample files: --source raster=FILE" in results["spec-round-trips"].found
     assert results["same-file-same-bits"].status == "skipped"
-    assert "give sample files" in results["same-file-same-bits"].found
+    assert results["same-file-same-bits"].found == "no sample files, see above"
 
 
 def test_given_files_are_copied_and_never_touched(tmp_path: Path) -> None:
@@ -98,3 +111,37 @@ def test_files_for_other_sources_are_refused(tmp_path: Path) -> None:
     result = run_check(CHECKS["same-file-same-bits"], case)
     assert result.status == "failed"
     assert "give one file for each source: ['raster']" in result.why
+
+
+class Mosaic(Good):
+    """Needs even sizes, as a mosaic of filters does."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        if image.size_hw[0] % 2 or image.size_hw[1] % 2:
+            raise DataError(f"{files['lwir']}: a mosaic has an even height and width")
+        return image
+
+
+def test_a_sensor_that_refuses_odd_sizes_is_checked_on_even_ones(tmp_path: Path) -> None:
+    """It is right to: half a cell of a mosaic has no value."""
+    asked = [CHECKS[name] for name in ("loads-float32-planes", "keeps-odd-sizes", "two-training-steps")]
+    results = list(run_checks(asked, ModalityCase(Mosaic(), tmp_path)))
+    assert [r.status for r in results] == ["ok", "skipped", "ok"]
+    assert "a mosaic has an even height and width" in results[1].found
+
+
+class Unreadable(Good):
+    """Writes what it cannot read."""
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        for file in files.values():
+            file.write_bytes(b"kelvin")
+
+
+def test_a_sample_that_cannot_be_loaded_is_said_once(tmp_path: Path) -> None:
+    """Twelve lines of one cause hide the cause."""
+    results = [r for r in run_checks(MODALITY_CHECKS, ModalityCase(Unreadable(), tmp_path)) if r.status != "ok"]
+    assert [r.check for r in results if r.status == "failed"] == ["loads-float32-planes"]
+    assert results[0].advice == "let load read what save writes"
+    assert {r.found for r in results[1:]} == {"the sample cannot be loaded, see above"}

@@ -56,7 +56,7 @@ class ModalityCase:
         self.folder = folder
         self.given = tuple(samples or ())
         self._samples: tuple[Sample, ...] | None = None
-        self._unloadable = False
+        self._unusable: CheckSkipped | None = None
         self._odd_refusal = ""
 
     @cached_property
@@ -72,10 +72,14 @@ class ModalityCase:
             NoSamples: the sensor cannot be simulated, and no files were given.
             CheckFailed: the sensor cannot load its samples; once this is said, CheckSkipped.
         """
-        if self._unloadable:
-            raise CheckSkipped("the sample cannot be loaded, see above")
+        if self._unusable is not None:
+            raise self._unusable
         if self._samples is None:
-            self._samples = self._readable()
+            try:
+                self._samples = self._readable()
+            except NoSamples:
+                self._unusable = NoSamples("no sample files, see above")
+                raise
         return self._samples
 
     @property
@@ -93,7 +97,7 @@ class ModalityCase:
                 self._odd_refusal = str(error)
                 return even
         if error is not None:
-            self._unloadable = True
+            self._unusable = CheckSkipped("the sample cannot be loaded, see above")
             raise CheckFailed(
                 f"the sample {next(iter(samples[0].files.values()))} cannot be loaded: {type(error).__name__}: {error}",
                 "give files that this sensor writes" if self.given else "let load read what save writes",
@@ -151,7 +155,8 @@ class ModalityCase:
                 file.parent.mkdir(parents=True, exist_ok=True)
             self.adapter.save(image, files)
         except ConfigError as error:
-            raise NoSamples(f"{error}; give sample files") from error
+            how = " ".join(f"--source {name}=FILE" for name in self.adapter.source_names())
+            raise NoSamples(f"{error}; give sample files: {how}, or the fixture `samples`") from error
         number = np.bincount(scene.instance.ravel())[1:].argmax() + 1 if scene.instance.any() else 0
         return Sample(files, image, np.asarray(scene.instance == number))
 
