@@ -72,10 +72,11 @@ def save(network: nn.Module, path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("classes", [None, 7, 0])
 @torch.no_grad()
-def test_a_weight_file_of_timm_fills_the_network_exactly(family: Any, tmp_path: Path) -> None:
-    """Its classifier is left aside, everything else must be in place."""
-    source = family.theirs(seed=5, num_classes=None)
+def test_a_weight_file_of_timm_fills_the_network_exactly(classes: int | None, family: Any, tmp_path: Path) -> None:
+    """Its classifier, as published, of one's own or none, is left aside; everything else must be in place."""
+    source = family.theirs(seed=5, num_classes=classes)
     loaded = family.ours(seed=0, weights=save(source, tmp_path / "w.safetensors"))
     torch.testing.assert_close(maps_of(loaded, family.image())[-1], last_map(source, family.image()), **TIGHT)
     fresh, random = loaded.decoder.state_dict(), family.ours(seed=0).decoder.state_dict()

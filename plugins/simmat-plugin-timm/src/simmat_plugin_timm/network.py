@@ -39,16 +39,14 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
         WeightsError: the file is damaged, holds more than tensors, or those of another model.
     """
     architecture, state = _known(model), read_state(weights)
-    classifier = timm.models.get_pretrained_cfg_value(model, "classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else classifier
-    state = {name: tensor for name, tensor in state.items() if name.rpartition(".")[0] not in heads}
     if architecture.module == "hiera":
         state = _hiera_positions(state, image_size)
-    # Without a classifier to adapt, timm loads strictly: what is missing is an error, not random.
-    arguments = {**_sized(architecture, image_size), **model_args}
-    overlay = {"state_dict": state, "classifier": None}
+    classes = _classes(model, state)
+    # With the classifier of the file itself timm loads strictly: what is missing is an error, not random.
+    overlay = {"state_dict": state, "num_classes": classes, **({} if classes else {"classifier": None})}
+    arguments = {"num_classes": classes, **_sized(architecture, image_size), **model_args}
     try:
-        network = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay, **arguments)
+        network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except (RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError) as error:
         raise WeightsError(f"{weights} does not fit timm/{model}: {_short(error)}") from error
     for name in ("pretrained_cfg", "default_cfg"):
@@ -93,6 +91,15 @@ def level_table(network: nn.Module, architecture: Architecture) -> tuple[list[in
     widths = [level["num_chs_norm" if architecture.final_norm and "num_chs_norm" in level else "num_chs"]
               for level in levels]  # fmt: skip
     return widths, [level["reduction"] for level in levels]
+
+
+def _classes(model: str, state: State) -> int:
+    """Return how many classes a file's classifier has; 0 where it has none."""
+    names = timm.models.get_pretrained_cfg_value(model, "classifier") or ()
+    for name in (names,) if isinstance(names, str) else names:
+        if f"{name}.weight" in state and state[f"{name}.weight"].ndim == 2:
+            return len(state[f"{name}.weight"])
+    return 0
 
 
 def _known(model: str) -> Architecture:
