@@ -7,31 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from throwaway import ADAPTER
 
 from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError
 from simmat.plugins import PluginReport, Registry, load_plugins
-
-GOOD = """
-    from simmat.hookspecs import hookimpl
-    from simmat.modality import ModalityAdapter, Source
-    from simmat.types import Channel, SensorImage
-
-
-    class Adapter(ModalityAdapter):
-        name = "NAME"
-        description = "a sensor"
-        sources = (Source("NAME", (".png",)),)
-        channels = (Channel("NAME", "counts", "count"),)
-
-        def load(self, files):
-            raise NotImplementedError
-
-
-    @hookimpl
-    def simmat_modalities():
-        return [Adapter()]
-"""
 
 Install = Callable[..., Path]
 
@@ -73,7 +53,7 @@ def report(registry: Registry, name: str) -> PluginReport:
 
 
 def good(name: str) -> str:
-    return GOOD.replace("NAME", name)
+    return ADAPTER.replace("NAME", name)
 
 
 def test_built_in_parts_come_through_the_hooks_without_a_fault() -> None:
