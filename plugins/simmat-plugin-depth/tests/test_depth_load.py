@@ -133,6 +133,13 @@ def test_what_is_saved_is_read_back(tmp_path: Path, modality: str, name: str) ->
     np.testing.assert_array_equal(back.valid, valid)
 
 
+def test_metres_are_simulated_into_files_that_hold_fractions() -> None:
+    """A PNG of whole metres would leave a room two or three depths."""
+    endings = ADAPTERS["depth-m"].sources[0].extensions
+    assert endings[0] == ".tif"
+    assert sorted(endings) == sorted(ADAPTERS["depth"].sources[0].extensions)
+
+
 def test_what_sixteen_bits_do_not_hold_is_not_saved(tmp_path: Path) -> None:
     """It would wrap around to another depth."""
     image = SensorImage.from_planes([[1.0, 65.535]], (DEPTH,))

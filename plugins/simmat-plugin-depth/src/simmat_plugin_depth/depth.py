@@ -98,6 +98,8 @@ class StatedDepth(Depth):
         """Make the variant `name` for files in `unit`, which the description calls `words`."""
         self.name = name
         self.unit = unit
+        if unit is METRE:  # whole metres are too coarse to be written by default
+            self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
         self.description = f"depth camera whose files hold {words} (PNG, TIFF, npy, EXR)"
 
     def unit_of(self, image: ImageFile) -> Unit:
