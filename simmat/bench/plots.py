@@ -77,11 +77,11 @@ class Look:
     def _place(self, arm: Arm) -> int:
         return self._order.index(family(arm)) if family(arm) in self._order else 0
 
-    def panels(self, count: int, *, height: float, width: float = 3.6) -> tuple[Figure, list[Axes]]:
-        """Return a figure with panels in rows of `COLUMNS`; what is left over of the last row stays empty."""
+    def panels(self, count: int, *, height: float, width: float = 3.6, labels: int = 0) -> tuple[Figure, list[Axes]]:
+        """Return a figure with panels in rows of `COLUMNS`, and room for a legend of `labels` below them."""
         columns = min(COLUMNS, count)
         rows = math.ceil(count / columns)
-        figure = new_figure((max(width * columns, 5.2), height * rows), self.colours)
+        figure = new_figure((max(width * columns, 5.2), height * rows + 0.19 * math.ceil(labels / 3)), self.colours)
         grid = figure.subplots(rows, columns, squeeze=False)
         axes = [axes for row in grid for axes in row]
         for unused in axes[count:]:
@@ -173,7 +173,7 @@ def _curves(results: Results, look: Look) -> Figure | None:
     sets = [data for data in results.bench.settings.data if any(row.curves for row in _full(results.of(data)))]
     if not sets:
         return None
-    figure, panels = look.panels(len(sets), height=2.9)
+    figure, panels = look.panels(len(sets), height=2.9, labels=len(results.bench.arms))
     for axes, data in zip(panels, sets, strict=True):
         look.title(axes, data.name)
         for row in _full(results.of(data)):
@@ -213,7 +213,7 @@ def _few(results: Results, look: Look) -> Figure | None:
     sets = [data for data in results.bench.settings.data if _families(results, data)]
     if not sets:
         return None
-    figure, panels = look.panels(len(sets), height=2.9)
+    figure, panels = look.panels(len(sets), height=2.9, labels=len(results.bench.arms))
     for axes, data in zip(panels, sets, strict=True):
         look.title(axes, data.name)
         for row in results.of(data):
