@@ -113,6 +113,21 @@ def test_a_place_decides_nothing_and_a_setting_everything(tmp_path: Path) -> Non
     assert moved.digest() == first.digest() != other.digest()
 
 
+def test_other_weights_are_another_cell(tmp_path: Path) -> None:
+    """Else a table would show what a replaced weight file once gave."""
+    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("sam_vit_tiny", "sam_vit_b")
+    digests = []
+    for folder, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "sam.pth").write_bytes(content)
+        bench = bench_of(tmp_path / folder, toml + SET + '[[grid]]\nmat = "mat"\n')
+        digests.append({cell.name: cell.digest() for cell in bench.cells})
+    tuned = next(name for name in digests[0] if "mat+lora" in name)
+    scratch = next(name for name in digests[0] if "from-scratch" in name)
+    assert digests[0][tuned] == digests[2][tuned] != digests[1][tuned]
+    assert digests[0][scratch] == digests[1][scratch]
+
+
 def test_a_pattern_that_names_no_cell_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A bench that runs nothing and reports so looks like one that is done."""
     (tmp_path / "bench.toml").write_text(TINY + SET + '[[arm]]\nname = "x"\n', encoding="utf-8")

@@ -89,6 +89,7 @@ class Cell:
         config: settings of the run.
         root: the cell's folder.
         simulate: how the data set is made, where it is.
+        weights: sha256 of the foundation model's weight file; None where it starts from random weights.
     """
 
     dataset: str
@@ -100,6 +101,7 @@ class Cell:
     config: TrainConfig
     root: Path
     simulate: Simulated | None = None
+    weights: str | None = None
 
     @property
     def folder(self) -> CellFolder:
@@ -115,7 +117,8 @@ class Cell:
         """Return what decides the result, as json values; defaults are left out."""
         values = self.config.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT)
         simulate = self.simulate.model_dump(mode="json") if self.simulate is not None else None
-        return {"kind": self.kind, "dataset": self.dataset, "simulate": simulate, **values}
+        named = {"kind": self.kind, "dataset": self.dataset, "simulate": simulate, "weights": self.weights}
+        return {**named, **values}
 
     def digest(self) -> str:
         """Return the sha256 of `settings`."""

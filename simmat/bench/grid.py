@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from simmat.bench.reading import problems_error
 from simmat.bench.settings import BenchSettings, DataSet, Grid
 from simmat.config import Origin, TrainConfig
 from simmat.errors import ConfigError, SimMATError
+from simmat.foundation import FoundationSpec
 from simmat.registry import Registry
+from simmat.weights import sha256_of
 
 ZERO_SHOT = "zero-shot"
 SCRATCH = "from scratch"
@@ -239,10 +242,24 @@ def _cells(
         transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
         _check_options("transfer layer", transfer.name, transfer.options, config.mat_options)
         _check_options("tuner", tuner.name, tuner.options, config.tune_options)
-        registry.foundation(config.foundation).check_image_size(
-            config.image_size or registry.foundation(config.foundation).image_size
-        )
-        yield Cell(data.name, arm.name, arm.foundation, arm.kind, seed, lr, config, folder, data.simulate)
+        spec = registry.foundation(config.foundation)
+        spec.check_image_size(config.image_size or spec.image_size)
+        weights = _weights_sha256(spec, config)
+        yield Cell(data.name, arm.name, arm.foundation, arm.kind, seed, lr, config, folder, data.simulate, weights)
+
+
+def _weights_sha256(spec: FoundationSpec, config: TrainConfig) -> str | None:
+    """Return which weights a run starts from, so that its result is not taken for that of others."""
+    if config.from_scratch:
+        return None
+    if config.checkpoint is not None and config.checkpoint.is_file():
+        return _file_sha256(config.checkpoint)
+    return spec.weights.sha256 if spec.weights is not None else None
+
+
+@cache
+def _file_sha256(path: Path) -> str:
+    return sha256_of(path)
 
 
 def _check_options(kind: str, owner: str, allowed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
