@@ -168,9 +168,7 @@ def test_channels_that_cannot_be_missing_are_refused(bundle: Bundle, missing: li
 def test_a_layer_that_needs_all_its_channels_is_refused_by_name(tmp_path: Path) -> None:
     """A convolution would take the zeros for measurements and answer something."""
     convolution = made(tmp_path, mat="mat-residual")
-    with pytest.raises(
-        ConfigError, match="'mat-residual', which needs all its channels; a bundle trained"
-    ):
+    with pytest.raises(ConfigError, match="'mat-residual', which needs all its channels; a bundle trained"):
         predict(convolution, {"raster": files_of(convolution)[0]}, POINT, missing=["band1"])
 
 
