@@ -31,6 +31,14 @@ def test_the_iou_looks_at_scored_pixels_only() -> None:
         assert float(found) == pytest.approx(iou)
 
 
+@pytest.mark.parametrize(("shared", "union"), [(9, 10), (17, 20)])
+def test_an_iou_on_the_target_reaches_it(shared: int, union: int) -> None:
+    """In 32 bits 9/10 lies below 0.9, and the click that got there would not count."""
+    truth, mask = (torch.arange(20)[None, None] < count for count in (union, shared))
+    iou = mask_iou(mask[None], truth, torch.ones(1, 20, dtype=torch.bool)).item()
+    assert number_of_clicks([iou], shared / union) == 1
+
+
 @pytest.mark.parametrize(("size_hw", "width"), [((480, 640), 16), ((1024, 1024), 29), ((10, 10), 1)])
 def test_the_boundary_is_two_percent_of_the_diagonal_wide(size_hw: tuple[int, int], width: int) -> None:
     """480 x 640 has a diagonal of 800; a boundary of no pixel would be no boundary."""

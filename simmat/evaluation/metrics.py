@@ -16,14 +16,15 @@ BOUNDARY_RATIO = 0.02
 
 
 def mask_iou(masks: Tensor, truth: Tensor, scored: Tensor) -> Tensor:
-    """Return the IoU of (K, M, H, W) masks with (K, H, W) truth over the scored (H, W) pixels: (K, M).
+    """Return the IoU of (K, M, H, W) masks with (K, H, W) truth over the scored (H, W) pixels: (K, M) float64, CPU.
 
-    Both empty gives 0, so an object must have a scored pixel for the figure to mean anything.
+    In 32 bits 9 pixels of 10 are less than 0.9, and NoC@90 would miss them. Both empty gives 0, so an object must have
+    a scored pixel for the figure to mean anything.
     """
     truth = (truth & scored)[:, None]
     masks = masks & scored
-    intersection = (masks & truth).flatten(2).sum(-1)
-    union = (masks | truth).flatten(2).sum(-1)
+    intersection = (masks & truth).flatten(2).sum(-1).cpu().double()  # not every device has 64 bits
+    union = (masks | truth).flatten(2).sum(-1).cpu()
     return intersection / union.clamp(min=1)
 
 
