@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from simmat_plugin_transformers.library import quiet
+from simmat_plugin_transformers.specs import spec
 from torch import Tensor
 
-from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch, build_foundation
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
@@ -148,3 +151,23 @@ def test_sam3_at_another_size_equals_the_library_built_for_it(tiny_of: Any) -> N
     masks, iou = library_answer(other.eval(), pixels, given)
     torch.testing.assert_close(answer.logits, masks, **CLOSE)
     torch.testing.assert_close(answer.iou, iou, **CLOSE)
+
+
+def test_the_fourth_level_of_a_published_sam3_is_left_out(tiny_of: Any, tmp_path: Path) -> None:
+    """No decoder reads it: what stands for no memory belongs to the third, and a level unread gets no gradient."""
+    three = tiny_of("sam3")
+    config = type(three.original.config).from_dict(three.original.config.to_dict())
+    config.vision_config.scale_factors = [4.0, 2.0, 1.0, 0.5]
+    with torch.random.fork_rng(devices=[]), quiet():
+        four = transformers.Sam3TrackerModel(config)
+        four.load_state_dict(three.original.state_dict(), strict=False)
+        four.save_pretrained(tmp_path)
+    found = spec(str(tmp_path))
+    assert found is not None
+    assert found.weights is not None
+    model: Any = build_foundation(found, image_size=three.size, weights=found.weights.path, seed=0)
+    pixels, given = image(three.size), prompts("points", 4)
+    masks, _ = library_answer(three.original, pixels, given)
+    torch.testing.assert_close(asked(model, pixels, given).logits, masks, **CLOSE)
+    sum(level.sum() for level in model.backbone.encode(model.backbone.embed(pixels)).levels).backward()
+    assert [name for name, p in model.backbone.named_parameters() if p.grad is None] == []

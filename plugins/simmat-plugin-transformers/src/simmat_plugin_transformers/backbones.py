@@ -93,12 +93,17 @@ class PyramidBackbone(VisionEncoder):
         super().__init__(vision, first_layer)
         self.no_memory_embedding = no_memory_embedding
         self.strides = tuple(strides)
+        neck = cast(Any, vision).neck
+        if hasattr(neck, "fpn_layers"):
+            # SAM 3 as published has a fourth, coarser level that no decoder reads: it would train without a gradient,
+            # and the embedding below, which is for the third, would go into it.
+            neck.fpn_layers = neck.fpn_layers[: len(self.strides)]
 
     def encode(self, features: Tensor) -> ImageEmbedding:
         """Run the rest: (B, D, g, g) -> levels (B, 256, S/stride, S/stride), finest first."""
         maps = list(self.run(features).fpn_hidden_states)
         maps[-1] = maps[-1] + self.no_memory_embedding.reshape(1, -1, 1, 1)
-        return ImageEmbedding(tuple(maps[: len(self.strides)]), self.strides)  # a pyramid may go on beyond these
+        return ImageEmbedding(tuple(maps), self.strides)
 
 
 class VitBody(VisionEncoder):
