@@ -44,6 +44,19 @@ def test_it_says_channels_scores_data_and_origin() -> None:
     assert "mean IoU over classes" not in card, "a score that is none is left out"
 
 
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        ({}, "one click an object, masks compared at the original size."),
+        ({"protocol": "one-click"}, "one click an object, masks compared at the original size."),
+        ({"protocol": "simmat-compat"}, "as `simmat eval --protocol simmat-compat` asks and compares."),
+    ],
+)
+def test_the_scores_say_how_they_were_taken(stored: dict[str, str], asked: str) -> None:
+    """A figure at a quarter of the input may not be read as one at the original size."""
+    assert f"8 objects in 4 images): {asked}\n" in model_card(replace(SPEC, metrics={**SPEC.metrics, **stored}))
+
+
 def test_the_weights_it_stands_on_are_named_in_full() -> None:
     """Twelve digits of a sha256 can be looked up by nobody."""
     assert f"| its weights | sha256 `{'ab' * 32}` |" in model_card(replace(SPEC, foundation_sha256="ab" * 32))

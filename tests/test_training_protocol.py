@@ -77,6 +77,7 @@ def test_the_best_bundle_is_chosen_by_the_same_protocol(tmp_path: Path) -> None:
     bundle = load_bundle(training.train(settings, registry()), registry())
     scores, _ = evaluate_bundle(bundle, data, "val", protocol=COMPAT)
     assert bundle.spec.aspect == "squash"
+    assert bundle.spec.metrics["protocol"] == "simmat-compat"
     assert bundle.spec.metrics["val"]["miou_oracle"] is None
     assert scores.summary()["miou_object"] == pytest.approx(bundle.spec.metrics["val"]["miou_object"], abs=1e-6)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

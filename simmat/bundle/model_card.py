@@ -16,6 +16,8 @@ from simmat.types import Channel
 
 UNSTATED = "unknown"
 """The hub's own word for a licence that nobody has said."""
+_ONE_CLICK = "one-click"
+"""Protocol of validation where none is stored."""
 _SCORES = {
     "miou_object": "mean IoU over objects",
     "miou_image": "mean IoU over images",
@@ -110,11 +112,14 @@ def _scores(spec: BundleSpec) -> str:
     if not rows:
         return "## Scores\n\nNone were stored."
     counts = f"{scores.get('objects', '?')} objects in {scores.get('images', '?')} images"
+    protocol = str(spec.metrics.get("protocol", _ONE_CLICK))
+    asked = "one click an object, masks compared at the original size"
+    if protocol != _ONE_CLICK:
+        asked = f"as `simmat eval --protocol {_code(protocol)}` asks and compares"
     return (
         "## Scores\n\n"
         f"On the validation split by which it was chosen (step {_text(str(spec.metrics.get('step', '?')))}; "
-        f"{_text(counts)}): one click an object, masks compared at the original size.\n\n"
-        + _table(("score", "value"), rows)
+        f"{_text(counts)}): {asked}.\n\n" + _table(("score", "value"), rows)
     )
 
 

@@ -43,7 +43,7 @@ class BundleSpec:
         tune: name of the tuner.
         tune_options: its options.
         card: what a region and a missing value were.
-        metrics: scores on the validation split and the step they were reached at.
+        metrics: scores on the validation split, the step they were reached at and the protocol they follow.
         described: every sensor of `modality` that a `sensor.toml` described, whole.
     """
 

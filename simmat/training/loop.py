@@ -234,7 +234,8 @@ class _Run:
         if better:
             self.best = {"miou": summary["miou_object"], "step": self.done}
             if self.accelerator.is_main_process:
-                spec = replace(self.setup.spec, metrics={"val": summary, "step": self.done})
+                metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
+                spec = replace(self.setup.spec, metrics=metrics)
                 write_bundle(self.folder.bundle, spec, trained_tensors(self.model))
         if self.accelerator.is_main_process and self.config.pictures:
             draw_run(self.folder, self.model, self.setup, scores, sheet=better)
