@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from scripted_model import Scripted, make_set, one_mask, score
+from scripted_model import Scripted, make_set, object_score, one_mask, score
 from torch import Tensor
 
+from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError, UnknownNameError
-from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Protocol, find_protocol
+from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Processes, Protocol, Scores, evaluate_shared, find_protocol
 from simmat.foundation import PromptBatch
 
 CLICKS = Protocol("clicks", "clicks alone", clicks=20)
@@ -312,3 +315,31 @@ def test_an_unknown_protocol_names_the_near_one() -> None:
     """And all there are."""
     with pytest.raises(UnknownNameError, match=r"did you mean 'simmat-compat'.*full, one-click, simmat-compat"):
         find_protocol("simmat_compat")
+
+
+@dataclass(frozen=True)
+class FirstOfTwo(Processes):
+    """The first of two processes.
+
+    Attributes:
+        other: what the second one found.
+    """
+
+    other: Scores = field(default_factory=lambda: Scores(()))
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, self.other]
+
+
+@pytest.mark.parametrize("found", [(), (object_score(sample="s1"),)])
+def test_a_split_is_empty_only_where_no_process_has_a_region(bar: Path, found: tuple[Any, ...]) -> None:
+    """A mean of nothing would end a run in several processes with a traceback; one empty share of a split is none."""
+    dataset = make_set(bar, labels(32, 32), labels(32, 32))
+    pipeline = Pipeline(dataset.adapter, tuple(c.with_statistics(300, 5) for c in dataset.channels()), 32)
+    two = FirstOfTwo(torch.device("cpu"), 0, 2, Scores(found))
+    model = cast(Any, Scripted(growing))
+    if found:
+        assert evaluate_shared(model, pipeline, dataset, dataset.samples, two).objects == found
+    else:
+        with pytest.raises(DataError, match="none of the 2 samples has a region"):
+            evaluate_shared(model, pipeline, dataset, dataset.samples, two)

@@ -65,11 +65,10 @@ def evaluate_bundle(
     samples = dataset.split(split)
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
-    own = work.share(samples)
     models = [bundle.model]
     if zero_shot and registry is not None and has_zero_shot(bundle):
         models.append(assemble(zero_shot_plan(bundle.plan, registry)).to(device))
-    total, done = len(models) * len(own), 0
+    total, done = len(models) * len(work.share(samples)), 0
 
     def advance(count: int) -> None:
         nonlocal done
@@ -77,21 +76,19 @@ def evaluate_bundle(
         if progress is not None:
             progress(done, total)
 
-    scores: list[Scores] = []
-    for model in models:
-        part = evaluate(
+    scores = [
+        evaluate_shared(
             model,
             bundle.pipeline,
             dataset,
-            own,
+            samples,
+            work,
             check=bundle.check_image,
             progress=advance,
-            allow_empty=True,
             protocol=protocol,
         )
-        scores.append(merge_scores(work.gather(part), (sample.id for sample in samples)))
-        if not scores[-1].objects:
-            raise _nothing_to_score(dataset, samples)
+        for model in models
+    ]
     return scores[0], scores[1] if len(scores) > 1 else None
 
 
@@ -108,6 +105,39 @@ def _card_fields(bundle: Bundle, data: Path, overrides: Mapping[str, object]) ->
         | {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics"}
     )
     return merge(trained, overrides)
+
+
+def evaluate_shared(
+    model: SimMAT,
+    pipeline: Pipeline,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    processes: Processes,
+    *,
+    check: Callable[[SensorImage], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+    protocol: Protocol = ONE_CLICK,
+) -> Scores:
+    """Score samples that several processes share; every one gets all scores. Arguments as in `evaluate`.
+
+    Raises:
+        DataError: no sample has a region, whichever process has it.
+        ConfigError: the protocol does not suit the network's input.
+    """
+    own = evaluate(
+        model,
+        pipeline,
+        dataset,
+        processes.share(samples),
+        check=check,
+        progress=progress,
+        allow_empty=True,
+        protocol=protocol,
+    )
+    scores = merge_scores(processes.gather(own), (sample.id for sample in samples))
+    if not scores.objects:
+        raise _nothing_to_score(dataset, samples)
+    return scores
 
 
 def evaluate(

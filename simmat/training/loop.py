@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, gather_object
+from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,7 +23,7 @@ from simmat.bundle import BundleSpec, check_bundle, load_tensors, trained_tensor
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, collate
 from simmat.errors import ConfigError, SimMATError
-from simmat.evaluation import evaluate, find_protocol, merge_scores
+from simmat.evaluation import Processes, evaluate_shared, find_protocol
 from simmat.files import atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
 from simmat.nn.device import pick_device
@@ -215,19 +215,18 @@ class _Run:
         return bool(cast(Tensor, self.accelerator.reduce(flag, "sum")) > 0)
 
     def _validate(self) -> None:
-        rank, count = self.accelerator.process_index, self.accelerator.num_processes
-        self.watcher.preparing("validation", len(self.setup.val[rank::count]))
-        own = evaluate(
+        accelerator = self.accelerator
+        processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
+        self.watcher.preparing("validation", len(processes.share(self.setup.val)))
+        scores = evaluate_shared(
             self.model,
             self.setup.pipeline,
             self.setup.dataset,
-            self.setup.val[rank::count],
+            self.setup.val,
+            processes,
             progress=self.watcher.advanced,
-            allow_empty=count > 1,
             protocol=find_protocol(self.config.protocol),
         )
-        parts = gather_object([own]) if count > 1 else [own]
-        scores = merge_scores(parts, (sample.id for sample in self.setup.val))
         summary = scores.summary()
         better = not self.best or summary["miou_object"] > self.best["miou"]
         self._log({"kind": "val", "step": self.done, **{k: v for k, v in summary.items() if k != "iou_by_class"}})
