@@ -124,6 +124,11 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry) -
         if not peer and (not spec.promptable or spec.weights is None):
             why = "its decoder was never trained" if not spec.promptable else "it has no pretrained weights"
             no_zero_shot[foundation] = why
+    for foundation in settings.checkpoints:
+        try:
+            registry.foundation(foundation)
+        except SimMATError as error:
+            problems.append(f"checkpoints: {error}")
     arms = list(_with_references(settings, said, no_zero_shot))
     cells: list[Cell] = []
     problems += _setting_problems(settings, path, registry)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import filelock
 
 from simmat.bench.cells import Cell
 from simmat.bench.grid import Bench, slug
+from simmat.bench.reading import problems_error
 from simmat.bundle import adapter_for
 from simmat.data.dataset import open_dataset
 from simmat.data.simulate import simulate_dataset
-from simmat.errors import ConfigError, OutputError, all_problems
+from simmat.errors import ConfigError, OutputError, SimMATError, all_problems
 from simmat.files import atomic_write_text, check_writable, recover_folder
 from simmat.registry import Registry
 from simmat.training.setup import fingerprint_of
@@ -32,6 +33,31 @@ def locked(bench: Bench) -> filelock.BaseFileLock:
     except filelock.Timeout as error:
         raise OutputError(f"another bench is at work in {bench.out}; wait for it, or choose another --out") from error
     return lock
+
+
+def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> None:
+    """Find every data set and weight file that is not there now, not once in each cell's process.
+
+    Raises:
+        ConfigError: a data set cannot be opened, or a checkpoint is missing; all of it in one message.
+    """
+    problems: list[str] = []
+    opened: set[tuple[object, ...]] = set()
+    for cell in cells:
+        config = cell.config
+        if config.checkpoint is not None and not config.checkpoint.is_file():
+            problems.append(f"checkpoint of {cell.foundation}: {config.checkpoint} does not exist")
+        card = config.card_overrides()
+        key = (config.data, config.modality, config.channels, *card.values())
+        if cell.simulate is not None or key in opened:
+            continue
+        opened.add(key)
+        try:
+            open_dataset(config.data, adapter_for(registry, config.modality, config.channels), card)
+        except SimMATError as error:
+            problems.append(f"data {cell.dataset!r}: {error}")
+    if problems:
+        raise problems_error(bench.path, problems)
 
 
 def ready_to_run(bench: Bench, registry: Registry, *, rerun_changed: bool, say: Callable[[str], object]) -> None:

@@ -29,18 +29,18 @@ def read_settings(path: Path) -> BenchSettings:
         ConfigError: it cannot be read, or something in it is wrong; all of it in one message.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; give the TOML file of a bench") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     problems = list(_in_tables(values))
     try:
         settings = BenchSettings.model_validate(values)
     except ValidationError as error:
-        problems += [_in_words(detail, values) for detail in error.errors()]
+        problems += [_in_words(detail, values) for detail in error.errors() if not _follows(detail)]
         raise problems_error(path, problems) from error
     if problems := problems + list(_across(settings)):
         raise problems_error(path, problems)
@@ -101,6 +101,11 @@ def _absolute(settings: BenchSettings, folder: Path) -> BenchSettings:
     return settings.model_copy(update={"data": data, "checkpoints": checkpoints})
 
 
+def _follows(detail: Mapping[str, Any]) -> bool:
+    """True for "too short" of a list that has entries: pydantic says it where all of them are wrong."""
+    return detail["type"] == "too_short" and bool(detail["input"])
+
+
 def _in_words(detail: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     """Say one pydantic error as: where, what is allowed, what was got."""
     loc, kind = detail["loc"], detail["type"]
@@ -117,6 +122,10 @@ def _in_words(detail: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     if kind == "missing":
         place = f" in {_where(loc[:-1], values)}" if len(loc) > 1 else ""
         return f"{loc[-1]} is missing{place}"
+    if kind == "tuple_type" and loc[-1] in _TABLES:
+        message = f"must be a list of tables, written [[{loc[-1]}]]"
+    elif kind in ("model_type", "model_attributes_type", "dict_type"):
+        message = "must be a table"
     return f"{where} {message}, got {detail['input']!r}"
 
 

@@ -58,7 +58,7 @@ def read_document(path: Path) -> dict[str, Any]:
         str(document["weights_sha256"])
     except OSError as error:
         raise BundleError(f"{file} cannot be read: {error.strerror}; check who may read it") from error
-    except (ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SpecError) as error:
         why = _in_words(error)
         raise BundleError(f"{file} is damaged ({why}); copy or train the bundle again") from error
     return dict(document)

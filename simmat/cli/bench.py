@@ -38,6 +38,8 @@ def command(
     from simmat.bench.grid import expand
     from simmat.bench.reading import read_settings
 
+    if dry_run and report:
+        raise ConfigError("--dry-run and --report exclude each other; give one")
     registry = load_registry()
     folder = (out or Path("runs") / toml.stem).absolute()
     bench = expand(read_settings(toml), toml, folder, registry)
@@ -46,6 +48,8 @@ def command(
     if dry_run:
         _list(bench, only)
         return 0
+    if report and not (folder / "cells").is_dir():
+        raise ConfigError(f"no bench has run in {folder}; run it first, or name its folder with --out")
     failed, stopped = (0, False) if report else _run(bench, registry, jobs, only, rerun=rerun_changed)
     from simmat.bench.report import write_report
 
@@ -61,9 +65,11 @@ def command(
 
 def _run(bench: Bench, registry: Registry, jobs: int | None, only: str | None, *, rerun: bool) -> tuple[int, bool]:
     """Run what is to be done; return how many cells failed, and whether a signal stopped it."""
-    from simmat.bench.prepare import locked, ready_to_run
+    from simmat.bench.cells import matches
+    from simmat.bench.prepare import check_inputs, locked, ready_to_run
     from simmat.bench.runner import Runner, find_devices
 
+    check_inputs(bench, [cell for cell in bench.cells if matches(cell, only)], registry)
     with locked(bench):
         ready_to_run(bench, registry, rerun_changed=rerun, say=click.echo)
         runner = Runner(bench, find_devices(jobs), _Lines(bench), only)

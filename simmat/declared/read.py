@@ -54,7 +54,7 @@ def read_sensor(path: Path | str) -> DeclaredModality:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 text at byte {error.start}; save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is not valid TOML: {error}") from None
     return DeclaredModality(parse_declaration(values, str(file)))
 

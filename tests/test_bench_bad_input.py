@@ -1,0 +1,94 @@
+"""What a bench answers to mistakes before its first process begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bench_set import TINY
+from runs import gray_set
+
+from simmat.cli import run
+
+SET = '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n'
+ARM = '[[arm]]\nname = "x"\n'
+
+
+@pytest.fixture(autouse=True)
+def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in parts alone, whatever else is installed."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+
+
+def refused(folder: Path, toml: str, *options: str) -> None:
+    """Run a bench that must end with 2 and leave no folder."""
+    (folder / "bench.toml").write_text(toml, encoding="utf-8")
+    assert run(["bench", str(folder / "bench.toml"), "--out", str(folder / "out"), *options]) == 2
+    assert not (folder / "out").exists()
+
+
+def test_a_missing_data_set_is_found_before_any_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each cell would find it by itself, a minute later and a hundred times."""
+    refused(tmp_path, TINY + SET + ARM)
+    said = capsys.readouterr().err
+    assert f"data 'discs': {tmp_path / 'set'}: no such folder" in said
+    assert said.count("no such folder") == 1
+
+
+def test_a_missing_checkpoint_is_found_before_any_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in the path of a weight file fails every cell of the model."""
+    gray_set(tmp_path / "set", train=1, val=1, test=1)
+    refused(tmp_path, 'checkpoints = { sam_vit_b = "no.pth" }\n' + TINY.replace("_tiny", "_b") + SET + ARM)
+    assert f"checkpoint of sam_vit_b: {tmp_path / 'no.pth'} does not exist" in capsys.readouterr().err
+
+
+def test_only_what_is_to_be_run_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --only, a part of a bench runs where the rest of its data is not."""
+    toml = TINY + SET + SET.replace("discs", "gone").replace("set", "gone") + ARM
+    refused(tmp_path, toml, "--only", "gone")
+    said = capsys.readouterr().err
+    assert "data 'gone'" in said
+    assert "data 'discs'" not in said
+
+
+def test_a_checkpoint_of_an_unknown_model_is_no_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A weight file named for a misspelt model would be ignored, and other weights scored."""
+    refused(tmp_path, 'checkpoints = { sam_vit_bb = "b.pth" }\n' + TINY + SET + ARM, "--dry-run")
+    assert "checkpoints: no foundation model 'sam_vit_bb'; did you mean" in capsys.readouterr().err
+
+
+def test_no_report_is_made_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in --out must not end in an empty table."""
+    refused(tmp_path, TINY + SET + ARM, "--report")
+    assert f"no bench has run in {tmp_path / 'out'}" in capsys.readouterr().err
+
+
+def test_dry_run_and_report_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of the two would be left out without a word."""
+    refused(tmp_path, TINY + SET + ARM, "--report", "--dry-run")
+    assert "--dry-run and --report exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        (TINY + SET + '[arm]\nname = "x"\n', "arm must be a list of tables, written [[arm]], got"),
+        ("train = 5\n" + SET + ARM, "train must be a table, got 5"),
+        (TINY + SET.replace('data = "set"', "simulate = 5") + ARM, "data 'discs': simulate must be a table, got 5"),
+        ("x = " + "[" * 3000 + "]" * 3000, "is not valid TOML: maximum recursion depth exceeded"),
+    ],
+)
+def test_a_wrong_shape_is_said_in_the_words_of_toml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], toml: str, said: str
+) -> None:
+    """Whoever writes TOML knows tables, not the classes that read them."""
+    refused(tmp_path, toml, "--dry-run")
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Tuple" not in error
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    """Editors on Windows write one in front of UTF-8."""
+    (tmp_path / "bench.toml").write_text(TINY + SET + ARM, encoding="utf-8-sig")
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
