@@ -140,3 +140,12 @@ def test_a_seed_gives_the_same_bits_and_leaves_torch_alone(family: Any) -> None:
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], third[name]) for name in first)
+
+
+def test_loading_weights_leaves_torch_alone(make_family: Any, tmp_path: Path) -> None:
+    """timm draws random weights before it loads; a bundle opened in a program of its own must not move its draws."""
+    family = make_family("ViT")
+    file = save(family.theirs(seed=5), tmp_path / "w.safetensors")
+    before = torch.random.get_rng_state()
+    family.ours(weights=file)
+    assert torch.equal(before, torch.random.get_rng_state())

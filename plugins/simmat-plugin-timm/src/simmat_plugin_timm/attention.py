@@ -1,7 +1,7 @@
 """timm's attentions, open to the tokens that prompt and prefix tuning join to their keys and values.
 
-Without such tokens each runs timm's own forward. With them it runs timm's own projections and norms around torch's
-fused attention; what joins has no position.
+Without such tokens each but Segment Anything's runs timm's own forward. With them, and there always, timm's own
+projections and norms run around torch's fused attention; what joins has no position.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ def random_network(model: str, image_size: int, seed: int, **model_args: Any) ->
 def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any) -> nn.Module:
     """Build a network for S×S input with the weights of a file, brought to that size by timm.
 
+    timm draws random weights first, all of which are replaced; torch's own state is left alone.
+
     Raises:
         WeightsError: the file is damaged, holds more than tensors, or those of another model.
     """
@@ -46,7 +48,8 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
     overlay = {"state_dict": state, "num_classes": classes, **({} if classes else {"classifier": None})}
     arguments = {"num_classes": classes, **_sized(architecture, image_size), **model_args}
     try:
-        network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+        with torch.random.fork_rng(devices=[]):
+            network = timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except (RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError) as error:
         raise WeightsError(f"{weights} does not fit timm/{model}: {_short(error)}") from error
     for name in ("pretrained_cfg", "default_cfg"):
