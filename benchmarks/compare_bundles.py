@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from simmat.bundle import Bundle, load_bundle, zero_shot_plan
 from simmat.data.clicks import center_click
@@ -58,19 +58,20 @@ def row_of(dataset: Dataset, sample: Sample, bundle: Bundle, models: Sequence[Si
 
 def sheet(titles: Sequence[str], rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
     """Lay the pictures out as a table with titles."""
+    fitted = [[(ImageOps.contain(picture, (CELL, CELL)), words) for picture, words in row] for row in rows]
+    heights = [max(picture.height for picture, _ in row) + LINE for row in fitted]
     width = 2 * MARGIN + len(titles) * (CELL + GAP) - GAP
-    canvas = Image.new("RGB", (width, 2 * MARGIN + LINE + len(rows) * (CELL + LINE)), GROUND)
+    canvas = Image.new("RGB", (width, 2 * MARGIN + LINE + sum(heights)), GROUND)
     draw = ImageDraw.Draw(canvas)
-    for column, title in enumerate(titles):
-        draw.text((MARGIN + column * (CELL + GAP), MARGIN), title, font=font(13, bold=True), fill=TEXT)
-    for number, row in enumerate(rows):
-        top = MARGIN + LINE + number * (CELL + LINE)
-        for column, (picture, words) in enumerate(row):
-            shown = picture.copy()
-            shown.thumbnail((CELL, CELL))
-            left = MARGIN + column * (CELL + GAP)
-            canvas.paste(shown, (left, top))
-            draw.text((left, top + shown.height + 3), words, font=font(12), fill=TEXT)
+    lefts = [MARGIN + column * (CELL + GAP) for column in range(len(titles))]
+    for left, title in zip(lefts, titles, strict=True):
+        draw.text((left, MARGIN), title, font=font(13, bold=True), fill=TEXT)
+    top = MARGIN + LINE
+    for row, height in zip(fitted, heights, strict=True):
+        for left, (picture, words) in zip(lefts, row, strict=True):
+            canvas.paste(picture, (left, top))
+            draw.text((left, top + picture.height + 3), words, font=font(12), fill=TEXT)
+        top += height
     return canvas
 
 
