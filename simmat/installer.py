@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import InvalidRequirement, Requirement
+
 from simmat.errors import ConfigError, SimMATError, nearest
 from simmat.registry import KNOWN_PLUGINS, PluginReport
 
@@ -112,9 +114,9 @@ def requirement_of(argument: str, *, as_it_is: bool = False) -> str:
         # Absolute, for "./sonar" without its dot would be a name to pip.
         return str(_checked_path(Path(argument).expanduser()).absolute())
     if as_it_is or argument.startswith("simmat-") or _REQUIREMENT_MARKS.search(argument):
-        return argument
+        return _checked_requirement(argument, argument)
     known = {name: package for packages in KNOWN_PLUGINS.values() for name, package in packages.items()}
-    return known.get(argument, PREFIX + argument)
+    return _checked_requirement(known.get(argument, PREFIX + argument), argument)
 
 
 def install(requirement: str, *, editable: bool = False) -> tuple[str, ...]:
@@ -189,11 +191,24 @@ def _is_path(argument: str) -> bool:
     return argument.startswith((".", "~")) or os.sep in argument or argument.endswith(_ARCHIVES)
 
 
+def _checked_requirement(requirement: str, argument: str) -> str:
+    try:
+        Requirement(requirement)
+    except InvalidRequirement as error:
+        raise ConfigError(
+            f"{argument!r} is no name of a plugin or package ({str(error).splitlines()[0]}); give for example thermal, "
+            "acme-sonar==1.2, or the path of a folder or wheel"
+        ) from error
+    return requirement
+
+
 def _checked_path(path: Path) -> Path:
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; a plugin is a folder with pyproject.toml, or a wheel")
     if path.is_dir() and not any((path / name).is_file() for name in ("pyproject.toml", "setup.py")):
         raise ConfigError(f"{path}: no package, it has no pyproject.toml; simmat plugins new makes one")
+    if path.is_file() and not path.name.endswith(_ARCHIVES):
+        raise ConfigError(f"{path}: no package; it is a folder with pyproject.toml, or a file {' '.join(_ARCHIVES)}")
     return path
 
 

@@ -216,7 +216,8 @@ class Registry:
     def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
         known = KNOWN_PLUGINS[kind]
         package = known.get(name) or known.get(re.split("[/-]", name)[0])
-        hints = [f"A plugin brings it: pip install {package}"] if package else []
+        installed = {report.distribution for report in self.reports if not report.error and not report.off}
+        hints = [f"A plugin brings it: pip install {package}"] if package and package not in installed else []
         if not hints and kind == "modality":
             hints.append("Others: pip install simmat-plugin-<name>, or describe yours in a sensor.toml")
         if failed := [report.name for report in self.reports if report.error]:

@@ -272,6 +272,13 @@ def test_what_does_not_go_together_is_named() -> None:
         ("format = 1\nname = 'x'\nsource = 3", "source must be a table, written [[source]], got 3"),
         ("format = 1\ndefaults = 3", "defaults must be a table, got 3"),
         ("format = 1\nname = 'x'\nchannel = ['a']", "channel 1 must be a table, got 'a'"),
+        ("format = 1\n[defaults]\nnormalize = 3", "defaults: normalize must be a table, got 3"),
+        ("format = 1\n[defaults]\nunit = ''", "defaults: unit must not be empty, got ''"),
+        (
+            "format = 1\nname = 'x'\n[[source]]\nfiles = []",
+            "source 1: files must not be empty, got []",
+        ),
+        ("x = " + "[" * 3000 + "]" * 3000, "is not valid TOML: maximum recursion depth exceeded"),
         ("format = 1\n[defaults]\nscal = 3", "defaults: no key 'scal'; did you mean 'scale'?"),
     ],
 )

@@ -125,6 +125,7 @@ def test_two_processes_give_the_file_of_one(bundle: Path, data: Path, tmp_path: 
         ("--draws 3", "protocol 'one-click' takes no --draws"),
         ("--protocol full --curve c.jpg", "end the name in .png or .svg"),
         ("--curve c.png", "--curve draws mIoU by clicks, but there is one click"),
+        ("--protocol full --curve c.png --out c.png", "--out and --curve both name c.png"),
         ("--protocol full --clicks 1 --curve c.png", "but there is one click"),
     ],
 )

@@ -183,11 +183,21 @@ def test_a_relative_path_stays_a_path(here: Path) -> None:
     assert requirement_of("./sonar") == str(here / "sonar")
 
 
+def test_a_name_cannot_be_editable(capsys: pytest.CaptureFixture[str]) -> None:
+    """pip's answer is a list of version control systems; the user forgot the "./"."""
+    assert run(["plugins", "install", "--editable", "sonar"]) == 2
+    assert "--editable takes a folder with a pyproject.toml, got 'sonar'; write ./sonar" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
         ("./none", "none: no such file or folder"),
         ("./empty", "empty: no package, it has no pyproject.toml"),
+        ("./notes.txt", "notes.txt: no package; it is a folder with pyproject.toml, or a file .whl"),
+        ("no such", "'no such' is no name of a plugin or package"),
+        ("==1", "'==1' is no name of a plugin or package"),
+        ("a;b", "'a;b' is no name of a plugin or package"),
         ("--pre", "a plugin's name, package or path is needed"),
         (" ", "a plugin's name, package or path is needed"),
     ],
@@ -195,6 +205,7 @@ def test_a_relative_path_stays_a_path(here: Path) -> None:
 def test_what_cannot_be_installed_is_refused_before_pip(here: Path, argument: str, said: str) -> None:
     """pip's word for a missing folder is less clear."""
     (here / "empty").mkdir()
+    (here / "notes.txt").touch()
     with pytest.raises(ConfigError, match=said):
         requirement_of(argument)
 

@@ -71,6 +71,8 @@ def command(
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
     if curve is not None:
         _check_curve(curve, protocol.clicks)
+        if out is not None and out.absolute() == curve.absolute():
+            raise ConfigError(f"--out and --curve both name {out}, and one would replace the other; give two names")
     registry = load_registry()
     processes = join_processes(device)
     for file in (out, curve):

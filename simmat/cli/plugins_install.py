@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +25,10 @@ def install(ctx: click.Context, /, plugin: str, editable: bool, as_it_is: bool) 
     keeps the environment, what to run instead is said.
     """
     requirement = installer.requirement_of(plugin, as_it_is=as_it_is)
+    if editable and not Path(requirement).is_absolute():
+        raise ConfigError(
+            f"--editable takes a folder with a pyproject.toml, got {plugin!r}; write ./{plugin} for one here"
+        )
     _refuse_kept(requirement, editable=editable)
     before = {_key(found) for found in installer.installed_plugins()}
     click.echo(f"installing {requirement}", err=True)

@@ -147,6 +147,10 @@ def _in_words(detail: Mapping[str, Any], values: Mapping[str, Any]) -> str:
         return f"{key} must be a table, written [[{key}]], got {detail['input']!r}"
     if kind == "model_type" and not keys:
         return f"{place.removesuffix(': ')} must be a table, got {detail['input']!r}"
+    if kind in ("model_attributes_type", "dict_type"):
+        message = "must be a table"
+    if kind in ("too_short", "string_too_short"):
+        message = "must not be empty"
     message = message.removeprefix("Value error, ").replace("Input should be", "must be", 1)
     return f"{place}{key} {message}, got {_plain(detail['input'])!r}"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simmat.errors import SimMATError, UnknownNameError, nearest
+from simmat.errors import ConfigError, SimMATError, UnknownNameError, nearest
 from simmat.foundation import FoundationSpec
 from simmat.modality import ModalityAdapter
 from simmat.registry import Registry
@@ -62,7 +62,11 @@ def find_subjects(
     samples = [files] if files else None
     found: list[Subject] = []
     if any(part in registry.modality_names or is_sensor_file(part) for part in name.split("+")):
-        found.append(_modality(registry.modality(name), full, samples))
+        adapter = registry.modality(name)
+        _check_sources(adapter, files or {})
+        found.append(_modality(adapter, full, samples))
+    elif files:
+        raise ConfigError(f"sample files (--source) are for a sensor, and {name!r} is none; leave them out")
     if name in registry.foundation_names or name.partition("/")[0] in registry.foundation_family_names:
         found.append(_foundation(registry.foundation(name), full, image_size))
     if found:
@@ -82,7 +86,19 @@ def _modality(adapter: ModalityAdapter, full: bool, samples: Sequence[Mapping[st
     )
 
 
+def _check_sources(adapter: ModalityAdapter, files: Mapping[str, Path]) -> None:
+    """Refuse files of other sources than the sensor's: that is no fault of the sensor, which would fail all checks."""
+    if files and set(files) != set(adapter.source_names()):
+        raise ConfigError(
+            f"{adapter.name!r} has the sources {', '.join(adapter.source_names())}, got files of {', '.join(files)}; "
+            "give one file for each: --source NAME=FILE"
+        )
+
+
 def _foundation(spec: FoundationSpec, full: bool, image_size: int | None) -> Subject:
+    if image_size is not None and spec.size_multiple > 0:
+        spec.check_image_size(image_size)
+
     def run(folder: Path) -> Iterator[Result]:
         return run_checks(FOUNDATION_CHECKS, FoundationCase(spec, folder, image_size=image_size, full=full), full=full)
 
