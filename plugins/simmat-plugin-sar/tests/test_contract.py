@@ -8,11 +8,17 @@ from simmat_plugin_sar import MODALITIES
 from simmat.modality import ModalityAdapter
 from simmat.testing import ModalityContract, PackageContract
 
+SENSORS = [
+    pytest.param(adapter, id=adapter.name, marks=[pytest.mark.slow] if adapter.variant_of else [])
+    for adapter in MODALITIES
+]
+"""Variants share the code of their sensor, so they are held to the contract with the slow tests."""
+
 
 class TestSar(ModalityContract):
     """Every sensor keeps every rule."""
 
-    @pytest.fixture(params=MODALITIES, ids=lambda adapter: adapter.name)
+    @pytest.fixture(params=SENSORS)
     def modality(self, request: pytest.FixtureRequest) -> ModalityAdapter:
         """Each in turn."""
         adapter: ModalityAdapter = request.param
