@@ -63,6 +63,16 @@ def test_no_report_is_made_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"no bench has run in {tmp_path / 'out'}" in capsys.readouterr().err
 
 
+def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in --out must not put cells among a data set's images."""
+    gray_set(tmp_path / "set", train=1, val=1, test=1)
+    (tmp_path / "bench.toml").write_text(TINY + SET + ARM, encoding="utf-8")
+    before = sorted((tmp_path / "set").rglob("*"))
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "set")]) == 2
+    assert "is not empty and holds no bench; choose another --out" in capsys.readouterr().err
+    assert sorted((tmp_path / "set").rglob("*")) == before
+
+
 def test_dry_run_and_report_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One of the two would be left out without a word."""
     refused(tmp_path, TINY + SET + ARM, "--report", "--dry-run")

@@ -18,13 +18,18 @@ from simmat.files import atomic_write_text, check_writable, recover_folder
 from simmat.registry import Registry
 from simmat.training.setup import fingerprint_of
 
+_OF_A_BENCH = {".lock", "bench.toml", "cells"}
+"""What stands in the folder of every bench that was begun."""
+
 
 def locked(bench: Bench) -> filelock.BaseFileLock:
     """Take the bench's folder for this process.
 
     Raises:
-        OutputError: it cannot be written, or another bench is at work there.
+        OutputError: it cannot be written, it holds something else, or another bench is at work there.
     """
+    if bench.out.is_dir() and (found := {file.name for file in bench.out.iterdir()}) and not found & _OF_A_BENCH:
+        raise OutputError(f"{bench.out} is not empty and holds no bench; choose another --out, or remove it first")
     check_writable(bench.out)
     bench.out.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(bench.out / ".lock")
