@@ -155,6 +155,14 @@ def test_a_seed_gives_the_same_bits_and_leaves_torch_alone() -> None:
     assert not all(torch.equal(first[name], third[name]) for name in first)
 
 
+def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that opens a bundle may draw on its GPU; the same numbers after each opening would be no chance."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    model(16)
+    assert seeded == []
+
+
 def test_a_prompt_that_says_nothing_is_refused() -> None:
     """So is a mask of another size, by name."""
     network = model(16)

@@ -98,7 +98,7 @@ class PromptableModel(nn.Module):
         if hasattr(body, "gradient_checkpointing"):
             self.gradient_checkpointing = body.gradient_checkpointing
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
             kind = ConvPromptableBackbone if hasattr(body, "first_layer") else PromptableBackbone
             self.backbone = kind(body, dim)
             grid = round(image_size / self.backbone.neck.strides[-1])

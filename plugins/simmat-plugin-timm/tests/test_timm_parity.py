@@ -149,3 +149,11 @@ def test_loading_weights_leaves_torch_alone(make_family: Any, tmp_path: Path) ->
     before = torch.random.get_rng_state()
     family.ours(weights=file)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_seed_leaves_every_gpu_alone(make_family: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that opens a bundle may draw on its GPU; the same numbers after each opening would be no chance."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    make_family("ViT").ours(seed=1)
+    assert seeded == []

@@ -146,3 +146,11 @@ def test_sam_at_another_size_equals_the_library_with_its_tables_resized(tiny_of:
     with torch.no_grad():
         (level,) = model.backbone.encode(model.backbone.embed(pixels)).levels
         torch.testing.assert_close(level, other.vision_encoder(pixels).last_hidden_state, atol=1e-4, rtol=1e-4)
+
+
+def test_a_seed_leaves_every_gpu_alone(tiny_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that opens a bundle may draw on its GPU; the same numbers after each opening would be no chance."""
+    tiny, seeded = tiny_of("dinov2"), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    tiny.build(scratch=True, seed=1)
+    assert seeded == []

@@ -208,6 +208,14 @@ def test_a_seed_gives_the_same_bits_and_leaves_torch_alone() -> None:
     assert not torch.equal(first["decoder.head.0.weight"], third["decoder.head.0.weight"])
 
 
+def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that opens a bundle may draw on its GPU; the same numbers after each opening would be no chance."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    build_unet(UNET, image_size=SIZE, weights=None, seed=1)
+    assert seeded == []
+
+
 def test_plugin_module_loads_no_torch() -> None:
     """`simmat --help` walks every plugin and must answer at once."""
     code = "import sys, simmat_plugin_unet; sys.exit('torch' in sys.modules)"

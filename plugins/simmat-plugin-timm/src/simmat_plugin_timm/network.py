@@ -27,7 +27,7 @@ def random_network(model: str, image_size: int, seed: int, **model_args: Any) ->
     """Build a network for S×S input with timm's own random weights; torch's own state is left alone."""
     architecture = _known(model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
         network = timm.create_model(model, num_classes=0, **_sized(architecture, image_size), **model_args)
     return _stripped(network, architecture)
 

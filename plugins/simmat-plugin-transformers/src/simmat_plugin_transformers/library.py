@@ -29,7 +29,7 @@ def random_model(config: Any, family: Family, seed: int) -> nn.Module:
     if vision is not None and vision.initializer_range < 1e-4:
         vision.initializer_range = 0.02
     with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
         model = _class(family)(config, **_options(family))
         if family.promptable:
             positions = torch.randn(model.shared_image_embedding.positional_embedding.shape)

@@ -118,7 +118,7 @@ def build_unet(spec: FoundationSpec, *, image_size: int, weights: Path | None, s
         WeightsError: the file is damaged or of another model.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
         unet = smp.Unet(ENCODER, encoder_weights=None, in_channels=3, classes=1)
     if weights is not None:
         load_encoder(unet.encoder.model, weights)
