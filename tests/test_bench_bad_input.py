@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bench_set import TINY
+from bench_set import TINY, bench_of
 from runs import gray_set
 
 from simmat.cli import run
@@ -61,6 +61,18 @@ def test_no_report_is_made_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
     """A slip in --out must not end in an empty table."""
     refused(tmp_path, TINY + SET + ARM, "--report")
     assert f"no bench has run in {tmp_path / 'out'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}'])
+def test_a_damaged_cell_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    """The user must know which of hundreds of cells to remove."""
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    order = bench.cells[-1].folder.order
+    order.parent.mkdir(parents=True)
+    order.write_text(content, encoding="utf-8")
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    assert f"{order} is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "table.md").exists()
 
 
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

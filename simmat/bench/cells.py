@@ -129,14 +129,14 @@ class Cell:
         folder = self.folder
         if not folder.order.is_file():
             return "open"
-        order = read_json(folder.order)
+        order = read_json(folder.order, "digest", "settings")
         if order["digest"] != self.digest():
             return "changed"
         if folder.failure.is_file():
             return "failed"
         if not folder.result.is_file():
             return "begun"
-        return "tested" if read_json(folder.result)["test"] is not None else "trained"
+        return "tested" if read_json(folder.result, "test", "val", "diverged")["test"] is not None else "trained"
 
     def result(self) -> dict[str, Any] | None:
         """Return what came out, or None where nothing did or it belongs to other settings."""
@@ -170,8 +170,8 @@ def write_order(cell: Cell) -> None:
     atomic_write_json(cell.folder.order, order)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a json object of a cell.
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a json object of a cell that has the keys needed.
 
     Raises:
         DataError: it is damaged, or of another format.
@@ -180,6 +180,8 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise DataError(f"{path} was written by another version of simmat; use that version, or another --out")
+        if missing := [key for key in needed if key not in values]:
+            raise ValueError(f"no key {missing[0]!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); remove {path.parent} and run the bench again") from error
     return dict(values)

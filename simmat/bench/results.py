@@ -231,7 +231,7 @@ def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]]
 
 
 def _failure(cell: Cell) -> str:
-    return f"{cell.name}: {read_json(cell.folder.failure)['log']}"
+    return f"{cell.name}: {read_json(cell.folder.failure, 'log')['log']}"
 
 
 def _with_gain(row: Row, zero: Spread | None) -> Row:
