@@ -268,3 +268,12 @@ def test_errors_speak_of_the_zip_and_not_of_where_it_was_unpacked(zipped: Path, 
             archive.writestr(name, content)
     with pytest.raises(BundleError, match=r"^mixed\.zip/weights\.safetensors is damaged"):
         load_bundle(Path("mixed.zip"), registry())
+
+
+def test_a_json_deep_in_brackets_is_damaged(here: Path) -> None:
+    """A stranger's file must not end in a traceback of the json reader."""
+    Path("deep").mkdir()
+    Path("deep/bundle.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(BundleError, match=r"bundle\.json is damaged \(RecursionError"):
+        pull_bundle("deep", Path("out"))
+    assert [path.name for path in here.iterdir()] == ["deep"]
