@@ -181,3 +181,11 @@ def test_bfloat16_autocast_answers_much_the_same(model: LiteModel) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = answer(model, encoded(model), clicks((20, 30, 1)))
     assert (rough - exact).abs().mean() < 0.1 * exact.abs().mean() + 0.02
+
+
+def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that opens a bundle may draw on its GPU; the same numbers after each opening would be no chance."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    build_lite(LITE, image_size=64, weights=None, seed=1)
+    assert seeded == []

@@ -40,7 +40,7 @@ def build_lite(spec: FoundationSpec, *, image_size: int, weights: Path | None, s
         WeightsError: the file is damaged or of another model.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
         model = LiteModel(freeze_statistics=weights is not None)
     if weights is not None:
         model.load_state_dict(read_weights(weights, model))
