@@ -93,6 +93,21 @@ def fingerprint_of(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
+SLOW_FOR_RANDOM = 1e-4
+"""A peak learning rate below this is one for weights that were pretrained."""
+
+
+def _note_on_rate(config: TrainConfig, plan: ModelPlan) -> str:
+    """Say where a random decoder would be trained at a rate meant for a pretrained one; "" elsewhere."""
+    starts_random = plan.weights is None or not plan.foundation.promptable
+    if config.lr is not None or not starts_random or plan.tuner.learning_rate >= SLOW_FOR_RANDOM:
+        return ""
+    return (
+        f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
+        f"--tune {config.tune}, {plan.tuner.learning_rate:g}, is one for pretrained weights; try --lr 1e-3"
+    )
+
+
 def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known: BundleSpec | None = None) -> Setup:
     """Open the data, take its statistics and plan the network.
 
@@ -120,7 +135,9 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
         _check_same(config, known, size, registry, adapter)
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
-    notes = tuple(note for note in (dataset.split_note, note_on(train, every, config)) if note)
+    notes = tuple(
+        note for note in (dataset.split_note, note_on(train, every, config), _note_on_rate(config, plan)) if note
+    )
     return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)), notes)
 
 
