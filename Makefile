@@ -41,7 +41,7 @@ test: install
 	"$(BIN)/python" -m pytest -n $(JOBS)
 
 test-slow: install
-	"$(BIN)/python" -m pytest -m slow
+	"$(BIN)/python" -m pytest -m slow -n $(JOBS)
 
 demo: install
 	"$(BIN)/python" examples/demo.py --out "$(DEMO_OUT)"

@@ -49,6 +49,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted((folder / "out" / "cells").rglob("result.json")):
         values = json.loads(path.read_text(encoding="utf-8"))
+        values["data"] = values["data"]["fingerprint"]  # where the set lies is another matter
         name = str(path.parent.relative_to(folder / "out" / "cells"))
         found[name] = {key: value for key, value in values.items() if key not in NOT_THE_SAME}
     return found
