@@ -55,13 +55,31 @@ def nearest_of(similarity: Tensor, chosen: Tensor) -> Tensor:
     return similarity.masked_fill(~chosen[..., None, None, None], -1.0).amax(1)
 
 
-class PromptSimilarity(nn.Module):
-    """Similarity of one level with positive clicks, negative clicks and the believed region."""
+def unlike_outside(level: Tensor, stride: int, state: PromptState) -> Tensor | None:
+    """How little each place resembles those just outside of the prompt's box.
 
-    def __init__(self, channels: int, heads: int) -> None:
+    Returns:
+        (K, 1, h, w) float in 0..1, 1 where nothing outside is in view; None where no prompt has a box.
+    """
+    if state.outside.shape[1] == 0:
+        return None
+    around = F.normalize(sample_points(level, state.image_index, state.outside_xy, stride).float(), dim=-1)
+    places = F.normalize(gather_images(level, state.image_index).float(), dim=1)
+    like = (around @ places.flatten(2)).masked_fill(~state.outside[..., None], -1.0).amax(1)
+    return ((1 - like) / 2).clamp(1e-3, 1.0).reshape(-1, 1, *level.shape[-2:])
+
+
+class PromptSimilarity(nn.Module):
+    """Similarity of one level with positive clicks, what is not meant, and the believed region.
+
+    Not meant are negative clicks and, at the coarse levels, places just outside of a box.
+    """
+
+    def __init__(self, channels: int, heads: int, around_box: bool) -> None:
         super().__init__()
         self.click = Similarity(channels, heads)
         self.region = Similarity(channels, heads)
+        self.around_box = around_box
         self.out_channels = 3 * heads
 
     def forward(self, level: Tensor, stride: int, state: PromptState, region: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,10 +96,14 @@ class PromptSimilarity(nn.Module):
         """
         clicked = sample_points(level, state.image_index, state.coords_xy, stride)
         inside = pool_region(gather_images(level, state.image_index), region)  # (K, 1, D)
-        to_click = self.click(level, state.image_index, clicked)
+        asked, negative = clicked, state.negative
+        if self.around_box:
+            asked = torch.cat([clicked, sample_points(level, state.image_index, state.outside_xy, stride)], 1)
+            negative = torch.cat([negative, state.outside], 1)
+        like = self.click(level, state.image_index, asked)
         maps = [
-            nearest_of(to_click, state.positive),
-            nearest_of(to_click, state.negative),
+            nearest_of(like[:, : clicked.shape[1]], state.positive),
+            nearest_of(like, negative),
             self.region(level, state.image_index, inside)[:, 0],
         ]
         share = state.positive.to(clicked.dtype)[..., None]
@@ -101,9 +123,9 @@ class LiteDecoder(nn.Module):
     def __init__(self, width: int = 80, fine: int = 32, finest: int = 16) -> None:
         super().__init__()
         d2, d4, d8, d16 = WIDTHS
-        self.sim16 = PromptSimilarity(d16, heads=8)
-        self.sim8 = PromptSimilarity(d8, heads=8)
-        self.sim4 = PromptSimilarity(d4, heads=4)
+        self.sim16 = PromptSimilarity(d16, heads=8, around_box=True)
+        self.sim8 = PromptSimilarity(d8, heads=8, around_box=True)
+        self.sim4 = PromptSimilarity(d4, heads=4, around_box=False)
         asked = self.sim16.out_channels + self.sim8.out_channels + MAP_CHANNELS
         self.feature8 = nn.Conv2d(d8, width, 1)
         self.prompt8 = nn.Conv2d(asked, width, 3, padding=1)
@@ -146,18 +168,19 @@ class LiteDecoder(nn.Module):
                 f"decoder of lite got levels of strides {tuple(embedding.strides)}; it reads "
                 f"{STRIDES}: give it what lite's own backbone encoded"
             )
-        state = PromptState.from_batch(prompts)
-        x, coarse = self._stride8(embedding, state)
-        fine = self._stride4(embedding, state, x)
+        state = PromptState.from_batch(prompts, embedding.levels[0].shape[-1] * STRIDES[0])
+        unlike = unlike_outside(embedding.levels[3], 16, state)
+        x, coarse = self._stride8(embedding, state, unlike)
+        fine = self._stride4(embedding, state, x, unlike)
         logits = self._stride2(embedding, state, fine)
         return MaskPrediction(logits=logits.float(), iou=self._expected_iou(x, logits)), coarse
 
-    def _stride8(self, embedding: ImageEmbedding, state: PromptState) -> tuple[Tensor, Tensor]:
+    def _stride8(self, embedding: ImageEmbedding, state: PromptState, unlike: Tensor | None) -> tuple[Tensor, Tensor]:
         p8, p16 = embedding.levels[2], embedding.levels[3]
         h, w = p8.shape[-2:]
         index = state.image_index
-        region16 = region_weight(state, h // 2, w // 2, 16)
-        region8 = region_weight(state, h, w, 8)
+        region16 = region_weight(state, h // 2, w // 2, 16, unlike)
+        region8 = region_weight(state, h, w, 8, unlike)
         like16, query16 = self.sim16(p16, 16, state, region16)
         like8, query8 = self.sim8(p8, 8, state, region8)
         like16 = F.interpolate(like16, (h, w), mode="bilinear", align_corners=False)
@@ -175,10 +198,10 @@ class LiteDecoder(nn.Module):
         x = x + self.join(torch.cat([like, (2 * found - 1).to(like.dtype)], 1))
         return self.settle(x), coarse.float()
 
-    def _stride4(self, embedding: ImageEmbedding, state: PromptState, x: Tensor) -> Tensor:
+    def _stride4(self, embedding: ImageEmbedding, state: PromptState, x: Tensor, unlike: Tensor | None) -> Tensor:
         p4 = embedding.levels[1]
         h, w = p4.shape[-2:]
-        like4, _ = self.sim4(p4, 4, state, region_weight(state, h, w, 4))
+        like4, _ = self.sim4(p4, 4, state, region_weight(state, h, w, 4, unlike))
         maps = prompt_maps(state, h, w, 4).to(like4.dtype)
         asked = torch.cat([like4, maps], 1).contiguous(memory_format=torch.channels_last)
         skip = gather_images(self.feature4(p4), state.image_index)

@@ -12,6 +12,10 @@ from simmat.foundation import PromptBatch
 
 CLICK_SIGMAS_PX = (3.0, 10.0, 40.0)
 MAP_CHANNELS = 2 * len(CLICK_SIGMAS_PX) + 2 + 5 + 2
+OUTSIDE_PER_SIDE = 4
+"""Places just outside of each side of a box that are read as 'not this'."""
+UNLIKE_POWER = 6
+"""How sharply a place in a box is discounted for resembling what lies outside; chosen on the validation split."""
 _FAR_PX = 1e4
 
 
@@ -20,7 +24,8 @@ class PromptState:
     """Prompts with every part present: absent ones are marked, never None.
 
     coords_xy (K, N, 2) float input pixels, N >= 1; positive and negative (K, N) bool;
-    boxes (K, 4) float; has_box (K,) bool; mask (K, 1, h, w) probability or None.
+    boxes (K, 4) float; has_box (K,) bool; outside_xy (K, R, 2) float and outside (K, R) bool, places just
+    outside of the box, R = 0 where no prompt has one; mask (K, 1, h, w) probability or None.
     """
 
     image_index: Tensor
@@ -29,11 +34,18 @@ class PromptState:
     negative: Tensor
     boxes: Tensor
     has_box: Tensor
+    outside_xy: Tensor
+    outside: Tensor
     mask: Tensor | None
 
     @classmethod
-    def from_batch(cls, prompts: PromptBatch) -> PromptState:
-        """Fill in what is absent; a box without area or with NaN counts as absent."""
+    def from_batch(cls, prompts: PromptBatch, size: int) -> PromptState:
+        """Fill in what is absent; a box without area or with NaN counts as absent.
+
+        Args:
+            prompts: K of them.
+            size: S, side of the input in pixels.
+        """
         coords, labels = prompts.point_coords.float(), prompts.point_labels
         count, device = coords.shape[0], coords.device
         if coords.shape[1] == 0:
@@ -44,8 +56,22 @@ class PromptState:
         else:
             boxes = torch.nan_to_num(prompts.boxes.float())
         has_box = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        around = places_around(boxes, 0 if prompts.boxes is None else OUTSIDE_PER_SIDE)
+        seen = ((around >= 0) & (around < size)).all(-1) & has_box[:, None]
         mask = None if prompts.mask_input is None else prompts.mask_input.float().sigmoid()
-        return cls(prompts.image_index, coords, labels == 1, labels == 0, boxes, has_box, mask)
+        return cls(prompts.image_index, coords, labels == 1, labels == 0, boxes, has_box, around, seen, mask)
+
+
+def places_around(boxes: Tensor, per_side: int) -> Tensor:
+    """Places a little outside of each side of (K, 4) boxes: (K, 4 * per_side, 2) xy."""
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]  # (K, 1, 2)
+    away = 6.0 + 0.05 * (high - low)
+    share = (torch.arange(per_side, device=boxes.device) + 0.5)[:, None] / max(per_side, 1)
+    along = low + share * (high - low)  # (K, per_side, 2)
+    before, after = (low - away).expand_as(along), (high + away).expand_as(along)
+    left_right = [torch.stack([side[..., 0], along[..., 1]], -1) for side in (before, after)]
+    above_below = [torch.stack([along[..., 0], side[..., 1]], -1) for side in (before, after)]
+    return torch.cat(left_right + above_below, 1)
 
 
 def place_centres(height: int, width: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -103,8 +129,19 @@ def prompt_maps(state: PromptState, height: int, width: int, stride: int) -> Ten
     return torch.stack(maps, 1)
 
 
-def region_weight(state: PromptState, height: int, width: int, stride: int) -> Tensor:
-    """Where the object is believed to be: previous mask, else box, else around positive clicks.
+def region_weight(state: PromptState, height: int, width: int, stride: int, unlike: Tensor | None = None) -> Tensor:
+    """Where the object is believed to be: previous mask, else within the box, else around positive clicks.
+
+    Within a box the middle counts most, and places like what lies just outside of it count little: the
+    middle of a box may well show the ground behind a bent object.
+
+    Args:
+        state: K prompts.
+        height: of the level.
+        width: of the level.
+        stride: of the level.
+        unlike: (K, 1, h, w) of any size, how little a place resembles those outside of the box, 0..1; None
+            where no prompt has a box.
 
     Returns:
         (K, 1, height, width), not negative.
@@ -116,6 +153,9 @@ def region_weight(state: PromptState, height: int, width: int, stride: int) -> T
     half_w, half_h = ((x1 - x0) / 2).clamp(min=1.0), ((y1 - y0) / 2).clamp(min=1.0)
     round_ = ((x - (x0 + x1) / 2) / half_w) ** 2 + ((y - (y0 + y1) / 2) / half_h) ** 2
     in_box = torch.exp(-2.0 * round_)
+    if unlike is not None:
+        in_box = in_box * resize_mask(unlike, height, width)[:, 0] ** UNLIKE_POWER
+        in_box = in_box / in_box.amax((1, 2), keepdim=True).clamp(min=1e-30)
     square = (x - state.coords_xy[..., 0, None, None]) ** 2
     square = square + (y - state.coords_xy[..., 1, None, None]) ** 2
     nearest = square.masked_fill(~state.positive[..., None, None], _FAR_PX**2).amin(1)
