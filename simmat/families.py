@@ -16,7 +16,8 @@ from simmat.foundation import FoundationSpec, resolve
 class FoundationFamily:
     """A namespace of foundation models as data.
 
-    A spec must follow from its name alone, the same on every machine: a bundle keeps no more than the name.
+    A spec must follow from its name alone, the same on every machine: a bundle keeps no more than the name. Where a
+    name says a place on this machine, whoever opens the bundle elsewhere says the place there (`load_bundle`).
 
     Attributes:
         name: the part before the slash: `--foundation NAME/MODEL`.

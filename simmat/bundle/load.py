@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -15,7 +15,7 @@ from simmat.bundle.plan import adapter_for, plan_of
 from simmat.bundle.spec import JSON_NAME, BundleSpec
 from simmat.bundle.tensors import load_tensors
 from simmat.data.pipeline import Pipeline
-from simmat.errors import BundleError, ConfigError
+from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan, SimMAT, assemble
 from simmat.normalize import describe
@@ -63,13 +63,20 @@ def check_sensor_channels(spec: BundleSpec, channels: tuple[Channel, ...], origi
 
 
 def load_bundle(
-    path: Path, registry: Registry, *, checkpoint: Path | None = None, device: str | torch.device = "cpu"
+    path: Path,
+    registry: Registry,
+    *,
+    foundation: str | None = None,
+    checkpoint: Path | None = None,
+    device: str | torch.device = "cpu",
 ) -> Bundle:
     """Load a bundle and the foundation model it stands on.
 
     Args:
         path: the bundle's folder, or a zip that holds it.
         registry: where its modality, foundation model, transfer layer and tuner are found.
+        foundation: the name its foundation model has here, where that name says a place; the weights must be those
+            it was trained on, bit for bit. None takes the name it was trained with.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         device: where the network goes.
 
@@ -81,7 +88,7 @@ def load_bundle(
     path = path.parent if path.name == JSON_NAME else path
     with bundle_folder(path) as folder:
         document = read_document(folder)
-        spec = BundleSpec.from_dict(document)
+        spec = _standing_on(BundleSpec.from_dict(document), foundation, path)
         adapter = adapter_for(registry, spec.modality, spec.picks, spec.described).configured(spec.card.model_dump())
         plan = plan_of(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
         model = assemble(plan)
@@ -90,12 +97,31 @@ def load_bundle(
     return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), plan, path)
 
 
+def _standing_on(spec: BundleSpec, foundation: str | None, path: Path) -> BundleSpec:
+    """Take the foundation model by the name it has here; only its weights can prove that it is the same."""
+    if foundation is None or foundation == spec.foundation:
+        return spec
+    if spec.foundation_sha256 is None:
+        raise ConfigError(
+            f"{path} stands on random weights of {spec.foundation!r} (seed {spec.seed}), so nothing can show that "
+            f"{foundation!r} is the same model; leave --foundation out"
+        )
+    return replace(spec, foundation=foundation)
+
+
 def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkpoint: Path | None) -> Path | None:
     if spec.foundation_sha256 is None:
         if checkpoint is not None:
             raise ConfigError(f"{path} stands on random weights (seed {spec.seed}); it takes no --checkpoint")
         return None
-    file = find_weights(registry.foundation(spec.foundation), checkpoint)
+    try:
+        model = registry.foundation(spec.foundation)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"{path} stands on a foundation model that is not here: {error}. Where it has another name here, say so "
+            "with --foundation NAME"
+        ) from error
+    file = find_weights(model, checkpoint)
     if file is None:
         raise BundleError(f"{path} needs a weight file of {spec.foundation!r}, but that model has none")
     found = sha256_of(file)

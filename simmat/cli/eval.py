@@ -11,7 +11,7 @@ import click
 
 from simmat.cli.common import json_option, load_registry, print_json
 from simmat.cli.eval_table import print_report
-from simmat.cli.options import checkpoint_option, data_options, device_option
+from simmat.cli.options import data_options, device_option, foundation_options
 from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_write_json, check_writable
 
@@ -34,7 +34,7 @@ from simmat.files import atomic_write_json, check_writable
 )
 @click.option("--seed", type=int, metavar="INT", help="Decides the draws, for full.  [default: 0]")
 @data_options
-@checkpoint_option
+@foundation_options
 @device_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the scores, object by object, to this json file.")
 @click.option("--curve", type=click.Path(path_type=Path), help="Draw mIoU by clicks into this .png or .svg, for full.")
@@ -48,6 +48,7 @@ def command(
     clicks: int | None,
     draws: int | None,
     seed: int | None,
+    foundation: str | None,
     checkpoint: Path | None,
     device: str | None,
     out: Path | None,
@@ -78,7 +79,7 @@ def command(
     for file in (out, curve):
         if file is not None and processes.is_main:
             _check_place(file)
-    loaded = load_bundle(bundle, registry, checkpoint=checkpoint, device=processes.device)
+    loaded = load_bundle(bundle, registry, foundation=foundation, checkpoint=checkpoint, device=processes.device)
     if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:
         click.echo(f"note: {bundle} was trained on images of kept aspect; {name} squashes them", err=True)
     with _progress(shown=processes.is_main) as advance:

@@ -18,10 +18,10 @@ from simmat.cli.common import json_option
 from simmat.config import TrainConfig, option_name, parse_channels
 
 __all__ = [
-    "checkpoint_option",
     "config_options",
     "data_options",
     "device_option",
+    "foundation_options",
     "json_option",
     "sensor_options",
 ]
@@ -58,9 +58,14 @@ def data_options(command: Command) -> Command:
     return config_options("regions", "min_region", "nodata", "ignore", "zero_means")(command)
 
 
-def checkpoint_option(command: Command) -> Command:
-    """Add --checkpoint."""
-    return config_options("checkpoint")(command)
+def foundation_options(command: Command) -> Command:
+    """Add what says where a bundle's foundation model is on this machine: --foundation and --checkpoint."""
+    named = click.option(
+        "--foundation",
+        metavar="NAME",
+        help="The bundle's foundation model by the name it has here, where that is a folder's; same weights only.",
+    )
+    return named(config_options("checkpoint")(command))
 
 
 def device_option(command: Command) -> Command:

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from simmat.cli.common import load_registry
-from simmat.cli.options import checkpoint_option, device_option
+from simmat.cli.options import device_option, foundation_options
 from simmat.config import parse_channels
 from simmat.errors import ConfigError
 from simmat.missing import optional_sources
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     help="The single answer, or the alternative with the best predicted score.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for masks and pictures.")
-@checkpoint_option
+@foundation_options
 @device_option
 def command(
     bundle: Path,
@@ -54,6 +54,7 @@ def command(
     box: str | None,
     choice: str,
     out: Path,
+    foundation: str | None,
     checkpoint: Path | None,
     device: str | None,
 ) -> None:
@@ -75,7 +76,9 @@ def command(
     from simmat.prediction import missing_channels, predict
 
     check_writable(out)
-    loaded = load_bundle(bundle, load_registry(), checkpoint=checkpoint, device=pick_device(device))
+    loaded = load_bundle(
+        bundle, load_registry(), foundation=foundation, checkpoint=checkpoint, device=pick_device(device)
+    )
     names = missing_channels(loaded, lacking)
     samples = _samples(loaded, files, source, names)
     # All files are segmented before the first is written, so that a bad one leaves no half of the work.

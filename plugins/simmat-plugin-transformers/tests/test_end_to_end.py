@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,6 @@ def test_other_weights_under_a_bundle_are_refused(
     data: Path, tiny_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A folder whose weights changed since is not what the bundle was trained on."""
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path / "model"
@@ -75,3 +74,41 @@ def test_other_weights_under_a_bundle_are_refused(
     save_file({name: tensor + 1 for name, tensor in state.items()}, folder / "model.safetensors")
     assert run(["eval", str(tmp_path / "run/bundle"), "--data", str(data)]) == 2
     assert "sha256" in capsys.readouterr().err
+
+
+def test_a_bundle_is_opened_where_its_folder_lies_elsewhere(
+    data: Path, tiny_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another machine has another file system; the sha256 of the weights says that it is the same model."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    shutil.copytree(tiny_of("vit").folder, before)
+    start = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]
+    quick = "--steps 1 --batch-size 1 --prompts-per-image 1 --tune lora --image-size 64".split()
+    assert run([*start, "--foundation", f"hf/{before}", *quick]) == 0
+    picture = next((data / "images").iterdir())
+    ask = ["predict", str(tmp_path / "run/bundle"), str(picture), "--point", "30,30", "--out"]
+    assert run([*ask, str(tmp_path / "here")]) == 0
+    before.rename(after)
+    capsys.readouterr()
+    assert run([*ask, str(tmp_path / "lost")]) == 2
+    assert "--foundation NAME" in capsys.readouterr().err
+    assert run([*ask, str(tmp_path / "there"), "--foundation", f"hf/{after}"]) == 0
+    masks = [next((tmp_path / place).glob("*_mask.png")).read_bytes() for place in ("here", "there")]
+    assert masks[0] == masks[1]
+    other = tiny_of("dinov2").folder
+    assert run([*ask, str(tmp_path / "other"), "--foundation", f"hf/{other}"]) == 2
+    assert "sha256" in capsys.readouterr().err
+
+
+def test_another_name_for_random_weights_is_refused(
+    data: Path, tiny_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Random weights have no digest, so nothing could show that the other name means the same."""
+    config = tmp_path / "config.json"
+    config.write_text((tiny_of("sam2").folder / "config.json").read_text())
+    start = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run"), "--from-scratch"]
+    quick = "--steps 1 --batch-size 1 --prompts-per-image 1 --tune frozen --image-size 64".split()
+    assert run([*start, "--foundation", f"hf/{config}", *quick]) == 0
+    bundle = str(tmp_path / "run/bundle")
+    assert run(["eval", bundle, "--data", str(data), "--foundation", f"hf/{tiny_of('sam2').folder}"]) == 2
+    assert "random weights" in capsys.readouterr().err
