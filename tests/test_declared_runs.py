@@ -17,6 +17,7 @@ from simmat.bundle import load_bundle, read_bundle_spec
 from simmat.cli import run
 from simmat.errors import BundleError, ConfigError
 from simmat.sensor_names import modality_parts, with_absolute_files
+from simmat.training.state import load_state
 
 SENSOR = """
 format = 1
@@ -94,19 +95,27 @@ def test_it_joins_an_installed_sensor(capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
 
 
+class Stopping(training.Watcher):
+    """Stops a run after its third step, as a second Ctrl-C would; its state is that of step 2."""
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+
 def test_a_run_is_resumed_from_another_folder_and_without_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path means the file it meant when training began; what the run wrote down is enough to go on."""
-    training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=2), registry())
-    text = Path("run/config.toml").read_text(encoding="utf-8")
-    assert f'modality = "{tmp_path}/sensor.toml"' in text
-    Path("run/config.toml").write_text(text.replace("steps = 2", "steps = 4"), encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        training.train(config(Path("data"), Path("run"), modality="./sensor.toml", steps=4), registry(), Stopping())
+    assert f'modality = "{tmp_path}/sensor.toml"' in Path("run/config.toml").read_text(encoding="utf-8")
     Path("sensor.toml").unlink()
     (tmp_path / "other").mkdir()
     monkeypatch.chdir("other")
     training.resume(tmp_path / "run", registry())
     assert read_bundle_spec(tmp_path / "run/bundle").modality == "sonar"
+    assert load_state(tmp_path / "run/last.safetensors").step == 4
 
 
 def test_a_run_is_not_resumed_with_another_description() -> None:

@@ -33,6 +33,7 @@ from simmat.plugins import Registry
 from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.pictures import draw_run
 from simmat.training.run_folder import RunFolder
+from simmat.training.same_run import check_settings, settings_of
 from simmat.training.schedule import build_optimizer, learning_rate
 from simmat.training.setup import prepare
 from simmat.training.state import RunState, load_optimizer_tensors, load_state, optimizer_tensors, save_state
@@ -75,7 +76,7 @@ def resume(root: Path, registry: Registry, watcher: Watcher | None = None) -> Pa
         watcher: told of progress.
 
     Raises:
-        ConfigError: there is no run, or its data or its network's settings have changed.
+        ConfigError: there is no run, or its settings, its data or its weights have changed.
         DataError: its state is damaged.
         BundleError: its best bundle is missing or damaged.
         Interrupted: a signal came; the state is saved.
@@ -101,6 +102,8 @@ class _Run:
             self.folder.create()
         if state and state.notes["best"] and self.accelerator.is_main_process:
             check_bundle(self.folder.bundle)
+        if state and "settings" in state.notes:  # states of the first versions have none
+            check_settings(config, state.notes["settings"])
         known = BundleSpec.from_dict(state.notes["spec"]) if state else None
         self.setup = prepare(config, registry, self.watcher, known=known)
         if state and state.notes["fingerprint"] != self.setup.fingerprint():
@@ -242,7 +245,12 @@ class _Run:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            notes = {"spec": self.setup.spec.to_dict(), "fingerprint": self.setup.fingerprint(), "best": self.best}
+            notes = {
+                "settings": settings_of(self.config),
+                "spec": self.setup.spec.to_dict(),
+                "fingerprint": self.setup.fingerprint(),
+                "best": self.best,
+            }
             optimizer = optimizer_tensors(self.optimizer.optimizer, self.accelerator.unwrap_model(self.step))
             save_state(self.folder.state, RunState(self.done, trained_tensors(self.model), optimizer, notes))
         self.accelerator.wait_for_everyone()

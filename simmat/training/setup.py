@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
 from simmat.declared import declarations_of
-from simmat.errors import ConfigError, DataError
+from simmat.errors import DataError
 from simmat.foundation import FoundationSpec
 from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan, merge_options
@@ -25,6 +24,7 @@ from simmat.normalize import fit_channels, zero_shot_map
 from simmat.plugins import Registry
 from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.training.few import few_of, note_on
+from simmat.training.same_run import check_network
 from simmat.training.watch import Watcher
 from simmat.weights import find_weights, sha256_of
 
@@ -132,7 +132,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     if known is None:
         known = _describe(config, registry, foundation, dataset, train, size, weights, watcher)
     else:
-        _check_same(config, known, size, registry, adapter)
+        check_network(config, known, registry, adapter, weights, size)
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
     notes = tuple(
@@ -147,44 +147,6 @@ def _sensor(config: TrainConfig, registry: Registry, known: BundleSpec | None) -
     if known is not None and not all(file.exists() for file in files):
         return adapter_for(registry, known.modality, known.picks, known.described)
     return adapter_for(registry, config.modality, config.channels)
-
-
-def _check_same(
-    config: TrainConfig, known: BundleSpec, size: int, registry: Registry, adapter: ModalityAdapter
-) -> None:
-    """Refuse to go on with settings that would need another network than the one that was begun."""
-    transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
-    said: dict[str, tuple[object, object]] = {
-        "modality": (adapter.name, known.modality),
-        "channels": (config.channels, known.picks),
-        "foundation": (config.foundation, known.foundation),
-        "seed": (config.seed, known.seed),
-        "image_size": (size, known.image_size),
-        "aspect": (config.aspect, known.aspect),
-        "mat": (config.mat, known.mat),
-        "tune": (config.tune, known.tune),
-    }
-    if config.mat == known.mat:
-        options = merge_options("transfer layer", transfer.name, transfer.options, config.mat_options)
-        said["mat_options"] = (_plain(options), _plain(known.mat_options))
-    if config.tune == known.tune:
-        options = merge_options("tuner", tuner.name, tuner.options, config.tune_options)
-        said["tune_options"] = (_plain(options), _plain(known.tune_options))
-    if changed := [f"{name} = {now!r}, was {before!r}" for name, (now, before) in said.items() if now != before]:
-        raise ConfigError(
-            f"{config.out / 'config.toml'} is not what this run began with: {'; '.join(changed)}; "
-            "put it back, or start a new run"
-        )
-    if declarations_of(adapter) != known.described:
-        raise ConfigError(
-            f"{config.modality} describes another sensor than the one this run began with; put it back, remove it to "
-            "go on with what the run wrote down, or start a new run"
-        )
-
-
-def _plain(options: Mapping[str, object]) -> object:
-    """Return options as json gives them back, where a tuple is a list."""
-    return json.loads(json.dumps(dict(options)))
 
 
 def _samples(dataset: Dataset) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

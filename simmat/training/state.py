@@ -33,7 +33,7 @@ class RunState:
         step: optimiser steps done.
         model: tensors of the network, see `simmat.bundle.trained_tensors`.
         optimizer: "PARAMETER/key" -> tensor.
-        notes: json values: best score, bundle spec, fingerprint of config and data.
+        notes: json values: settings, best score, bundle spec, fingerprint of the data.
     """
 
     step: int

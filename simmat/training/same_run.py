@@ -1,0 +1,121 @@
+"""Whether a run that is to go on is the one that was begun."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from simmat.bundle import BundleSpec
+from simmat.config import TrainConfig
+from simmat.declared import declarations_of
+from simmat.errors import ConfigError
+from simmat.modality import ModalityAdapter
+from simmat.model import merge_options
+from simmat.plugins import Registry
+from simmat.weights import sha256_of
+
+FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
+"""Settings that change how a run is done, not what comes out."""
+
+FILES = frozenset({"checkpoint", "data", "modality", "out"})
+"""Settings that name files, which may have moved: what is in them is compared, see `check_network`."""
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """Return what may not change while a run lasts, as json values: every setting but `FREE` and `FILES`."""
+    values: dict[str, Any] = config.model_dump(mode="json", exclude=set(FREE | FILES))
+    return values
+
+
+def check_settings(config: TrainConfig, begun: Mapping[str, Any]) -> None:
+    """Refuse to go on with settings that were changed.
+
+    Args:
+        config: what the run's config says now.
+        begun: what `settings_of` gave when it began; what it does not know yet was at its default.
+
+    Raises:
+        ConfigError: settings differ, each by name.
+    """
+    default = {name: field.default for name, field in TrainConfig.model_fields.items()}
+    _refuse_changes(config, {name: (now, begun.get(name, default[name])) for name, now in settings_of(config).items()})
+
+
+def check_network(
+    config: TrainConfig,
+    known: BundleSpec,
+    registry: Registry,
+    adapter: ModalityAdapter,
+    weights: Path | None,
+    image_size: int,
+) -> None:
+    """Refuse to go on with another network than the one that was begun, whatever made it another.
+
+    Settings alone do not say it: plugins may have changed their defaults, and files what is in them.
+
+    Args:
+        config: what the run's config says now.
+        known: what the run wrote down when it began.
+        registry: where names are looked up.
+        adapter: of the sensor, as it is now.
+        weights: weight file of the foundation model, as it is now.
+        image_size: the network's input, as it would be now.
+
+    Raises:
+        ConfigError: something differs, each by name.
+    """
+    transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
+    said: dict[str, tuple[object, object]] = {
+        "modality": (adapter.name, known.modality),
+        "channels": (config.channels, known.picks),
+        "foundation": (config.foundation, known.foundation),
+        "seed": (config.seed, known.seed),
+        "image_size": (image_size, known.image_size),
+        "aspect": (config.aspect, known.aspect),
+        "mat": (config.mat, known.mat),
+        "tune": (config.tune, known.tune),
+    }
+    if config.mat == known.mat:
+        options = merge_options("transfer layer", transfer.name, transfer.options, config.mat_options)
+        said["mat_options"] = (_plain(options), _plain(known.mat_options))
+    if config.tune == known.tune:
+        options = merge_options("tuner", tuner.name, tuner.options, config.tune_options)
+        said["tune_options"] = (_plain(options), _plain(known.tune_options))
+    _refuse_changes(config, said)
+    if declarations_of(adapter) != known.described:
+        raise ConfigError(
+            f"{config.modality} describes another sensor than the one this run began with; put it back, remove it to "
+            "go on with what the run wrote down, or start a new run"
+        )
+    found = sha256_of(weights) if weights is not None else None
+    if found != known.foundation_sha256:
+        raise ConfigError(
+            f"the weights of {config.foundation!r} are not those this run began with: {weights or 'no file'} has "
+            f"sha256 {_short(found)}, was {_short(known.foundation_sha256)}; put them back, name them by checkpoint "
+            f"in {config.out / 'config.toml'}, or start a new run"
+        )
+
+
+def _refuse_changes(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]) -> None:
+    """Raise where a value now and the one before differ, naming all that do."""
+    changed = [f"{name} = {_said(now)}, was {_said(before)}" for name, (now, before) in pairs.items() if now != before]
+    if changed:
+        raise ConfigError(
+            f"{config.out / 'config.toml'} is not what this run began with: {'; '.join(changed)}; put it back, or "
+            f"start a new run. A run may go on with another {', '.join(sorted(FREE))}, and with files that have moved"
+        )
+
+
+def _said(value: object) -> str:
+    return "nothing" if value is None else repr(value)
+
+
+def _short(sha256: str | None) -> str:
+    return f"{sha256[:12]}…" if sha256 is not None else "none"
+
+
+def _plain(options: Mapping[str, object]) -> object:
+    """Return options as json gives them back, where a tuple is a list."""
+    return json.loads(json.dumps(dict(options)))

@@ -1,0 +1,126 @@
+"""A run goes on only as the run it began as."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.config import TrainConfig, dump_toml, load_config
+from simmat.errors import ConfigError
+from simmat.training.same_run import FILES, FREE, check_settings, settings_of
+from simmat.training.setup import prepare
+from simmat.training.watch import Watcher
+
+BEGUN: dict[str, Any] = {"modality": "gray", "data": Path("data"), "out": Path("run"), "train_share": 0.5}
+OTHER: dict[str, Any] = {
+    "foundation": "sam_vit_b",
+    "mat": "mat",
+    "tune": "full",
+    "mat_options": {"width": 8},
+    "tune_options": {"rank": 8},
+    "from_scratch": True,
+    "channels": "0",
+    "regions": "classes",
+    "min_region": 9,
+    "nodata": 0.0,
+    "ignore": 255,
+    "zero_means": "none",
+    "train_images": 3,
+    "train_share": 0.25,
+    "protocol": "simmat-compat",
+    "steps": 7,
+    "epochs": 7,
+    "image_size": 64,
+    "aspect": "squash",
+    "batch_size": 2,
+    "prompts_per_image": 2,
+    "clicks": "random",
+    "box_fraction": 0.5,
+    "corrections": 2,
+    "augment": False,
+    "loss": "bce",
+    "lr": 1e-3,
+    "weight_decay": 0.5,
+    "schedule": "constant",
+    "warmup_steps": 3,
+    "grad_clip": 0.5,
+    "grad_accumulation": 2,
+    "val_every": 3,
+    "precision": "bf16",
+    "seed": 1,
+}
+"""Another value of every setting that may not change."""
+
+
+def test_every_setting_is_free_or_a_file_or_tried_below() -> None:
+    """A new setting is refused unless somebody decides that it may change; here it must be decided."""
+    assert set(OTHER) == set(TrainConfig.model_fields) - FREE - FILES
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_changed_setting_is_refused_by_name(name: str) -> None:
+    """Half a run with one value and half with another is neither."""
+    begun = settings_of(TrainConfig.model_validate(BEGUN))
+    excluded = {"train_images": {"train_share"}}.get(name, set())
+    changed = {key: value for key, value in BEGUN.items() if key not in excluded} | {name: OTHER[name]}
+    with pytest.raises(ConfigError, match=rf"\b{name} = "):
+        check_settings(TrainConfig.model_validate(changed), begun)
+
+
+def test_what_does_not_decide_the_result_may_change() -> None:
+    """A run that lacks memory or moves to another machine need not begin again."""
+    begun = settings_of(TrainConfig.model_validate(BEGUN))
+    free = {"device": "cpu", "gradient_checkpointing": True, "pictures": False, "workers": 2}
+    files = {"data": Path("moved"), "out": Path("here"), "checkpoint": Path("w.pth"), "modality": "./sensor.toml"}
+    assert set(free) | set(files) == FREE | FILES
+    check_settings(TrainConfig.model_validate({**BEGUN, **free, **files}), begun)
+
+
+def test_the_settings_a_run_wrote_down_are_those_it_reads(tmp_path: Path) -> None:
+    """A run that nobody touched must go on."""
+    every = {**BEGUN, **{name: OTHER[name] for name in OTHER if name not in ("train_images", "epochs", "from_scratch")}}
+    begun = json.loads(json.dumps(settings_of(TrainConfig.model_validate(every))))
+    (tmp_path / "config.toml").write_text(dump_toml(TrainConfig.model_validate(every)), encoding="utf-8")
+    check_settings(load_config(tmp_path / "config.toml"), begun)
+
+
+def test_a_setting_that_an_older_version_did_not_have_was_at_its_default() -> None:
+    """An update that brings a setting must not stop the runs under way."""
+    begun = settings_of(TrainConfig.model_validate(BEGUN))
+    del begun["clicks"]
+    check_settings(TrainConfig.model_validate(BEGUN), begun)
+    with pytest.raises(ConfigError, match="clicks = 'random', was 'mixed'"):
+        check_settings(TrainConfig.model_validate({**BEGUN, "clicks": "random"}), begun)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train_images = 2", "train_images = 2, was nothing"),
+        ('protocol = "simmat-compat"', "protocol = 'simmat-compat', was 'one-click'"),
+    ],
+)
+def test_a_run_whose_file_was_edited_does_not_go_on(tmp_path: Path, line: str, said: str) -> None:
+    """It would train on other images, or be chosen by another score, than its records say."""
+    out = tmp_path / "run"
+    training.train(config(gray_set(tmp_path / "set"), out, steps=1), registry())
+    file, name = out / "config.toml", line.split(" = ")[0]
+    kept = [text for text in file.read_text().splitlines() if not text.startswith(f"{name} = ")]
+    file.write_text("\n".join([line, *kept]) + "\n")
+    with pytest.raises(ConfigError, match=said):
+        training.resume(out, registry())
+
+
+def test_a_run_does_not_go_on_upon_other_weights(tmp_path: Path) -> None:
+    """Updates learned on one network mean nothing on another, though all shapes fit."""
+    settings = config(gray_set(tmp_path / "set"), tmp_path / "run")
+    spec = prepare(settings, registry(), Watcher()).spec
+    prepare(settings, registry(), Watcher(), known=spec)
+    with pytest.raises(ConfigError, match=r"weights of 'sam_vit_tiny' are not those .* has sha256 none, was 0{12}…"):
+        prepare(settings, registry(), Watcher(), known=replace(spec, foundation_sha256="0" * 64))
