@@ -36,7 +36,15 @@ from simmat.training.run_folder import RunFolder
 from simmat.training.same_run import check_settings, settings_of
 from simmat.training.schedule import build_optimizer, learning_rate
 from simmat.training.setup import prepare
-from simmat.training.state import RunState, load_optimizer_tensors, load_state, optimizer_tensors, save_state
+from simmat.training.state import (
+    RunState,
+    load_optimizer_tensors,
+    load_scaler_notes,
+    load_state,
+    optimizer_tensors,
+    save_state,
+    scaler_notes,
+)
 from simmat.training.step import Asking, TrainingStep
 from simmat.training.watch import RunPlan, Watcher
 
@@ -131,6 +139,7 @@ class _Run:
         optimizer = build_optimizer(step, lr=self._peak(), weight_decay=config.weight_decay)
         if state:
             load_optimizer_tensors(optimizer, step, state.optimizer, str(self.folder.state))
+            load_scaler_notes(self.accelerator.scaler, state.notes.get("scaler"), str(self.folder.state))
         parts = config.grad_accumulation
         loader = DataLoader(
             self.setup.items(),
@@ -250,6 +259,7 @@ class _Run:
                 "spec": self.setup.spec.to_dict(),
                 "fingerprint": self.setup.fingerprint(),
                 "best": self.best,
+                "scaler": scaler_notes(self.accelerator.scaler),
             }
             optimizer = optimizer_tensors(self.optimizer.optimizer, self.accelerator.unwrap_model(self.step))
             save_state(self.folder.state, RunState(self.done, trained_tensors(self.model), optimizer, notes))

@@ -33,7 +33,7 @@ class RunState:
         step: optimiser steps done.
         model: tensors of the network, see `simmat.bundle.trained_tensors`.
         optimizer: "PARAMETER/key" -> tensor.
-        notes: json values: settings, best score, bundle spec, fingerprint of the data.
+        notes: json values: settings, best score, bundle spec, fingerprint of the data, loss scale of fp16.
     """
 
     step: int
@@ -111,3 +111,26 @@ def load_optimizer_tensors(
         parameter = parameters[name]
         # AdamW keeps its step count on the CPU, its moments beside the parameter.
         optimizer.state[parameter][key] = value.clone() if key == "step" else value.clone().to(parameter.device)
+
+
+def scaler_notes(scaler: torch.amp.GradScaler | None) -> dict[str, float] | None:
+    """Return the loss scale of fp16 and how long it has held, as json values; None in other precisions."""
+    return None if scaler is None else dict(scaler.state_dict())
+
+
+def load_scaler_notes(scaler: torch.amp.GradScaler | None, notes: object, origin: str) -> None:
+    """Put back what `scaler_notes` gave; without it, in a state of the first versions, the scale begins anew.
+
+    Raises:
+        DataError: they are not those of a scaler; the message names `origin`.
+    """
+    if scaler is None or notes is None:
+        return
+    names = scaler.state_dict().keys()
+    if (
+        not isinstance(notes, dict)
+        or notes.keys() != names
+        or not all(isinstance(v, int | float) for v in notes.values())
+    ):
+        raise _damaged(origin, f"its loss scale is {notes!r}")
+    scaler.load_state_dict(notes)
