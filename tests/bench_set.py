@@ -48,7 +48,9 @@ def fill(cell: Cell, *, val: float | None, test: float | None = None, **changes:
         "diverged": "",
         "val": None if val is None else {"kind": "val", "step": 2, "miou_object": val},
         "curve": [] if val is None else [{"step": 0, "miou_object": val / 2}, {"step": 2, "miou_object": val}],
-        "test": None if test is None else {"objects": 4, "miou_object": test, "clicks": {"noc85": {"mean": 7.5}}},
+        "test": None
+        if test is None
+        else {"objects": 4, "miou_object": test, "by_size": {"small": {"miou_object": 0.125}}},
         "trainable": 1000,
         "total": 5000,
         "steps": 2,

@@ -114,3 +114,34 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     """Editors on Windows write one in front of UTF-8."""
     (tmp_path / "bench.toml").write_text(TINY + SET + ARM, encoding="utf-8-sig")
     assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("score", "protocol", "said"),
+    [
+        ("miou_objects", "one-click", "score = 'miou_objects' is no figure of protocol 'one-click'; did you mean"),
+        ("typo", "one-click", "Figures: objects, images, left_out, miou_object, miou_best_predicted"),
+        ("boundary_iou", "simmat-compat", "score = 'boundary_iou' is no figure of protocol 'simmat-compat'"),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--report",)])
+def test_a_score_nobody_gives_is_found_before_any_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], score: str, protocol: str, said: str, options: tuple[str, ...]
+) -> None:
+    """Else it would be found when the table is made, hours later."""
+    refused(tmp_path, f'score = "{score}"\n{TINY}protocol = "{protocol}"\n' + SET + ARM, *options)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("score", ["miou_image", "boundary_iou", "by_size.small.miou_object", "iou_by_class.3"])
+def test_every_figure_may_be_the_score(tmp_path: Path, score: str) -> None:
+    """Which classes and sizes there are, the data will show."""
+    bench_of(tmp_path, f'score = "{score}"\n' + TINY + SET + ARM)
+
+
+def test_a_wrong_score_is_said_beside_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mistakes that come one by one take an afternoon."""
+    refused(tmp_path, 'score = "typo"\n' + TINY + SET + ARM + "lr = 0.1\nloss = 5\n", "--dry-run")
+    said = capsys.readouterr().err
+    assert "score = 'typo'" in said
+    assert "loss" in said

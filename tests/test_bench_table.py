@@ -95,14 +95,19 @@ def test_the_csv_has_a_line_for_every_seed(tmp_path: Path) -> None:
 
 
 def test_another_figure_of_the_scores_can_be_the_score(tmp_path: Path) -> None:
-    """A protocol gives figures of its own, also in tables."""
+    """Also one that stands in a table of them."""
     bench = filled(tmp_path)
-    noc = bench_of(tmp_path, 'score = "clicks.noc85.mean"\n' + SEEDS + MODEL + SETS + ARMS)
-    assert next(row for row in collect(noc).rows if row.arm.name == "x").score == Spread((7.5, 7.5))
-    wrong = bench_of(tmp_path, 'score = "miou_objects"\n' + SEEDS + MODEL + SETS + ARMS)
-    with pytest.raises(ConfigError, match="did you mean 'miou_object'"):
-        collect(wrong)
-    assert bench.cells[0].digest() == noc.cells[0].digest()
+    small = bench_of(tmp_path, 'score = "by_size.small.miou_object"\n' + SEEDS + MODEL + SETS + ARMS)
+    assert next(row for row in collect(small).rows if row.arm.name == "x").score == Spread((0.125, 0.125))
+    assert bench.cells[0].digest() == small.cells[0].digest()
+
+
+def test_a_figure_that_the_data_did_not_give_is_named(tmp_path: Path) -> None:
+    """Whether there are large objects, or which classes, is known once there are scores."""
+    filled(tmp_path)
+    large = bench_of(tmp_path, 'score = "by_size.large.miou_object"\n' + SEEDS + MODEL + SETS + ARMS)
+    with pytest.raises(ConfigError, match=r"'by_size\.large\.miou_object' is no figure of these results; did you mean"):
+        collect(large)
 
 
 def test_the_markdown_is_tables(tmp_path: Path) -> None:

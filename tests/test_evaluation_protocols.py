@@ -15,6 +15,7 @@ from torch import Tensor
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError, UnknownNameError
 from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Processes, Protocol, Scores, evaluate_shared, find_protocol
+from simmat.evaluation.scores import possible_summary
 from simmat.foundation import PromptBatch
 
 CLICKS = Protocol("clicks", "clicks alone", clicks=20)
@@ -281,6 +282,26 @@ def test_a_split_of_lost_objects_has_no_score(bar: Path) -> None:
     """A mean over nothing is no score."""
     with pytest.raises(DataError, match="nothing to score"):
         score(Scripted(one_mask(quarter(4))), make_set(bar, labels(80, 80, (5, 40, 6, 60))), 40, COMPAT)
+
+
+def names(table: dict[str, Any]) -> set[str]:
+    """The figures of a summary, those of its tables too; what is None is none."""
+    below = {f"{key}.{name}" for key, value in table.items() if isinstance(value, dict) for name in names(value)}
+    return below | {key for key, value in table.items() if value is not None}
+
+
+@pytest.mark.parametrize("protocol", [ONE_CLICK, FULL, COMPAT])
+def test_the_figures_a_protocol_can_give_are_those_it_gives(bar: Path, protocol: Protocol) -> None:
+    """A bench refuses a score by them before it runs."""
+    mask = labels(256, 256, (0, 0, 20, 20), (30, 30, 80, 80), (100, 100, 240, 240))
+    data = make_set(bar, mask, regions="classes")
+
+    def answers(prompts: PromptBatch) -> Tensor:
+        return torch.zeros(len(prompts.image_index), 4, 256, 256, dtype=torch.bool)
+
+    found = names(score(Scripted(answers), data, 256, protocol).summary())
+    possible = names(possible_summary(protocol))
+    assert {name for name in found ^ possible if not name.startswith("iou_by_class.")} == set()
 
 
 def test_the_default_is_one_click() -> None:

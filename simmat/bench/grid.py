@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simmat.bench.cells import Cell
+from simmat.bench.figures import unknown_figure
 from simmat.bench.reading import problems_error
 from simmat.bench.settings import BenchSettings, DataSet, Grid
 from simmat.config import Origin, TrainConfig
@@ -138,6 +139,9 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry) -
                 cells += _cells(settings, path, out, data, arm, registry)
             except SimMATError as error:
                 problems += [f"arm {arm.name!r} on {data.name!r}: {line}" for line in _lines(error)]
+    # Where nothing could be expanded, a name is wrong that not even the protocol with the most figures gives.
+    protocols = {cell.config.protocol for cell in cells} or {"one-click"}
+    problems += filter(None, (unknown_figure(settings.score, protocol) for protocol in sorted(protocols)))
     if problems:
         raise problems_error(path, problems)
     return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)

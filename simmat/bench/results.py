@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
 from simmat.bench.cells import Cell, read_json
+from simmat.bench.figures import figures_of, hint
 from simmat.bench.grid import ZERO_SHOT, Arm, Bench
 from simmat.bench.schedule import arm_state
 from simmat.bench.settings import DataSet
-from simmat.errors import ConfigError, nearest
+from simmat.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -183,24 +184,11 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
 
 
 def _score(summary: Mapping[str, Any], key: str) -> float:
-    numbers = dict(_numbers(summary))
+    numbers = dict(figures_of(summary))
     value = numbers.get(key)
     if value is None:
-        guess = nearest(key, numbers)
-        raise ConfigError(
-            f"score = {key!r} is no figure of these results"
-            + (f"; did you mean {guess!r}?" if guess else f". Figures: {', '.join(numbers)}")
-        )
+        raise ConfigError(f"score = {key!r} is no figure of these results{hint(key, numbers)}")
     return value
-
-
-def _numbers(summary: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
-    """Go through the figures of a summary; those of a table within it as "clicks.noc90.mean"."""
-    for name, value in summary.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{before}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield before + name, float(value)
 
 
 def _peak(result: Mapping[str, Any]) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from simmat.bench.figures import DEFAULT
 from simmat.config import TrainConfig
 
 _BENCH_DECIDES = {"data", "out", "modality", "seed", "lr", "checkpoint"}
@@ -188,7 +189,7 @@ class BenchSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     title: str = "Bench"
-    score: str = "miou_object"
+    score: str = DEFAULT
     foundation: str = "lite"
     seeds: Seeds = (0,)
     lr: Rates | None = None

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from simmat.evaluation.metrics import number_of_clicks
+from simmat.evaluation.protocol import Protocol
 
 SIZES: Mapping[str, tuple[int, float]] = MappingProxyType(
     {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
@@ -105,6 +106,22 @@ class Scores:
             "iou_by_class": {str(key): value for key, value in sorted(known.items())},
             "by_size": {name: {"objects": len(found), **(_figures(found) if found else {})} for name, found in bins},
         }
+
+
+def possible_summary(protocol: Protocol) -> dict[str, Any]:
+    """Return a summary with every figure that a protocol can give, of objects that do not exist; all means are 0."""
+    zero: dict[str, Any] = {"sample": "", "region": 0, "click_xy": (0.0, 0.0), "iou": 0.0, "predicted_iou": 0.0}
+    asked: dict[str, Any] = {
+        "iou_best_predicted": 0.0 if protocol.alternatives else None,
+        "iou_oracle": 0.0 if protocol.alternatives else None,
+        "boundary_iou": 0.0 if protocol.grid == "original" else None,
+        "clicks": (0.0,) * protocol.clicks if protocol.clicks > 1 else (),
+        "box": 0.0 if protocol.draws else None,
+        "jittered_boxes": (0.0,) * protocol.draws,
+        "random_clicks": (0.0,) * protocol.draws,
+    }
+    areas = [low for low, _ in SIZES.values()]
+    return Scores(tuple(ObjectScore(**zero, class_id=1, area=area, **asked) for area in areas)).summary()
 
 
 def merge_scores(parts: Sequence[Scores], order: Iterable[str]) -> Scores:
