@@ -55,6 +55,19 @@ def test_paths_with_spaces_commas_and_unicode_work(tmp_path: Path) -> None:
     assert read_manifest(tmp_path, Planes.sources).samples[0].reference.name == "ä, 1.npy"
 
 
+def test_a_file_of_another_ending_than_the_sensor_s_is_refused_by_name(tmp_path: Path) -> None:
+    """In folders and COCO it is; a slip in a column must not put masks where the images should be."""
+    write(tmp_path, rows("train", "val", "test").replace("images/b.npy", "masks/b.png"))
+    assert "line 3: image 'masks/b.png' is not a file of source 'planes' (.npy)" in complaint(tmp_path)
+
+
+def test_the_letter_case_of_an_ending_does_not_matter(tmp_path: Path) -> None:
+    """Cameras write IMG.NPY."""
+    write(tmp_path, rows("train", "val", "test").replace("images/b.npy", "images/b.NPY"))
+    (tmp_path / "images/b.npy").rename(tmp_path / "images/b.NPY")
+    assert len(read_manifest(tmp_path, Planes.sources).samples) == 3
+
+
 def test_other_columns_are_kept(tmp_path: Path) -> None:
     """Benchmarks group by what the core knows nothing of."""
     write(tmp_path, "id,split,day,image,mask\na,test,monday,images/a.npy,masks/a.png\n")

@@ -95,6 +95,17 @@ def test_it_joins_an_installed_sensor(capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("pattern", ["*.npy", "*_echo.png"])
+def test_files_that_no_pattern_matches_are_refused_by_name(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A manifest may name any file; the description says which ones are this sensor's."""
+    Path("sensor.toml").write_text(SENSOR.replace("*.png", pattern), encoding="utf-8")
+    for command in (["data", "check", "data"], ["train", "--data", "data", "--out", "run", *QUICK]):
+        assert run([*command, "--modality", "./sensor.toml"]) == 2
+        said = f"line 2: image 'images/s0.png' is not a file of source 'sonar' ({pattern.removeprefix('*')})"
+        assert said in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
 class Stopping(training.Watcher):
     """Stops a run after its third step, as a second Ctrl-C would; its state is that of step 2."""
 

@@ -6,7 +6,7 @@ import csv
 import io
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,7 +24,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
 
     Columns: `id`, `mask`, one for each source (where there is one source only, `image` will do), and
     where wanted `split` and `zero_means`. All others are kept as `Sample.extra`. Paths are relative to
-    `root` with "/" between folders.
+    `root` with "/" between folders, and end as their source says, as they must in folders and in COCO.
 
     Args:
         root: folder of the data set.
@@ -36,7 +36,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
     path = root / MANIFEST_FILE
     header, rows = _read_rows(path)
     columns = _find_columns(path, header, sources)
-    reader = _Reader(root, columns)
+    reader = _Reader(root, columns, {source.name: source for source in sources})
     samples = [reader.sample(line, dict(zip(header, row, strict=True))) for line, row in rows]
     problems = [*reader.problems, *_across(samples)]
     if problems:
@@ -81,13 +81,16 @@ class _Reader:
 
     root: Path
     columns: _Columns
+    sources: Mapping[str, Source]
     problems: list[str] = field(default_factory=list)
 
     def sample(self, line: int, row: dict[str, str]) -> Sample:
         where = f"line {line}"
         if not row["id"]:
             self.problems.append(f"{where}: id is empty")
-        files = {name: self._file(where, column, row) for name, column in self.columns.files.items()}
+        files = {
+            name: self._file(where, column, row, self.sources[name]) for name, column in self.columns.files.items()
+        }
         return Sample(
             id=row["id"],
             split=self._one_of(where, "split", row, SPLITS) if self.columns.split else "",
@@ -97,8 +100,10 @@ class _Reader:
             zero_means=self._zero_means(where, row),
         )
 
-    def _file(self, where: str, column: str, row: dict[str, str]) -> Path:
+    def _file(self, where: str, column: str, row: dict[str, str], source: Source | None = None) -> Path:
         found = find_file(self.root, row[column])
+        if isinstance(found, Path) and source and not found.name.lower().endswith(source.extensions):
+            found = f"{row[column]!r} is not a file of source {source.name!r} ({', '.join(source.extensions)})"
         if isinstance(found, Path):
             return found
         self.problems.append(f"{where}: {column} {found}")
