@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from simmat.files import atomic_path
+
 VALIDATED = {
     "click1": "1 click",
     "click1_oracle": "1 click, best of 4",
@@ -32,7 +34,8 @@ def draw(lines: list[dict[str, Any]], path: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def smoothed(values: list[float], width: int = 10) -> list[float]:

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from simmat_plugin_lite.run_state import write_json, write_tensors
+from simmat.files import atomic_write_json
+from simmat_plugin_lite.run_state import write_tensors
 from simmat_plugin_lite.spec import FACTS_FILE, WEIGHTS_FILE, WEIGHTS_FOLDER
 
 _LARGEST_BYTES = 10_000_000
@@ -63,7 +64,7 @@ def freeze(run: Path, folder: Path) -> dict[str, object]:
         "steps": state["step"],
         "validation": checks[-1] if checks else None,
     }
-    write_json(folder / FACTS_FILE, facts)
+    atomic_write_json(folder / FACTS_FILE, facts)
     return facts
 
 

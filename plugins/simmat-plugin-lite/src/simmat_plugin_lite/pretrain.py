@@ -19,13 +19,14 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
+from simmat.files import atomic_write_json
 from simmat_plugin_lite.batches import Batch, BatchPlan, RegionBatches
 from simmat_plugin_lite.imagenet import load_imagenet
 from simmat_plugin_lite.lesson import Lesson, normalise
 from simmat_plugin_lite.losses import pretraining_loss
 from simmat_plugin_lite.model import LiteModel, read_weights
 from simmat_plugin_lite.regions import read_photos
-from simmat_plugin_lite.run_state import RunningMean, load_run, save_run, write_json
+from simmat_plugin_lite.run_state import RunningMean, load_run, save_run
 from simmat_plugin_lite.spec import PIXEL_MEAN, PIXEL_STD
 from simmat_plugin_lite.validation import quiz_of, validate
 
@@ -138,7 +139,7 @@ class Pretraining:
         size = options.image_size
         photos = read_photos(options.data, "val")
         self.quizzes = [quiz for photo in photos if (quiz := quiz_of(photo, size)) is not None]
-        write_json(options.out / "options.json", {k: str(v) for k, v in vars(options).items()})
+        atomic_write_json(options.out / "options.json", {k: str(v) for k, v in vars(options).items()})
 
     def batches(self) -> Iterator[Batch]:
         """Batches from the step the run stands at; each process of several draws its own."""

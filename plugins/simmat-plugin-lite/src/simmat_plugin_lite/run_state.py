@@ -6,7 +6,6 @@ Every random choice of a run is a function of seed and step, so no generator's s
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from simmat.files import atomic_path, atomic_write_json
+
 FORMAT = 1
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write to a temporary name, then rename."""
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(draft, path)
-
-
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write safetensors to a temporary name, then rename."""
-    draft = path.with_name(path.name + ".part")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, draft, metadata=metadata)
-    os.replace(draft, path)
+    """Write safetensors, whole or not at all."""
+    with atomic_path(path) as temporary:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata=metadata)
 
 
 class RunningMean:
@@ -69,7 +62,7 @@ def save_run(
     tensors |= _optimizer_tensors(optimizer)
     file = folder / f"state-{step:06d}.safetensors"
     write_tensors(file, tensors)
-    write_json(folder / "state.json", {"format": FORMAT, "step": step, "file": file.name, **facts})
+    atomic_write_json(folder / "state.json", {"format": FORMAT, "step": step, "file": file.name, **facts})
     for old in folder.glob("state-*.safetensors"):
         if old != file:
             old.unlink()

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from simmat.data.clicks import center_click, corrective_click, tight_box
+from simmat.files import atomic_write_json
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch, build_foundation
 from simmat.geometry import Frame
 from simmat.nn.resize import resize_planes, restore_logits
 from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.regions import Photo, read_photos, region_values
-from simmat_plugin_lite.run_state import write_json
 from simmat_plugin_lite.spec import LITE, PIXEL_MEAN, PIXEL_STD
 
 CLICKS = (1, 3, 5, 8)
@@ -264,7 +264,7 @@ def main() -> None:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     print(f"latency {speed}, {result['minutes']} minutes")
     if options.out is not None:
-        write_json(options.out, result)
+        atomic_write_json(options.out, result)
 
 
 if __name__ == "__main__":
