@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from simmat.api_version import API_VERSION, api_problem
 from simmat.errors import PluginError, SimMATError, UnknownNameError, nearest
 from simmat.foundation import FoundationSpec, resolve
 
@@ -26,12 +27,14 @@ class FoundationFamily:
             lists is shown and guessed from; a family may take further names.
         spec: "package.module:function"; called as `function(model)` with the part behind the slash; returns the
             `FoundationSpec` named `NAME/MODEL`, or None where there is no such model.
+        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
     """
 
     name: str
     description: str
     models: str
     spec: str
+    api_version: int = API_VERSION
 
     def list_models(self) -> dict[str, str]:
         """Return full name -> one line about it, of every model the family lists.
@@ -57,6 +60,8 @@ class FoundationFamily:
         if not isinstance(spec, FoundationSpec) or spec.name != name:
             got = f"one named {spec.name!r}" if isinstance(spec, FoundationSpec) else f"a {type(spec).__name__}"
             raise PluginError(f"{self.spec} must return a FoundationSpec named {name!r}, got {got}")
+        if problem := api_problem(spec.api_version):
+            raise PluginError(f"foundation model {name!r} {problem}")
         return spec
 
     def _call(self, reference: str, *args: str) -> object:

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from simmat.api_version import API_VERSION
 from simmat.errors import SpecError
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ class FoundationSpec:
         promptable: whether its decoder was trained; False has no zero-shot score.
         licence: of code and weights.
         options: further plain values for the builder.
+        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
     """
 
     name: str
@@ -235,6 +237,7 @@ class FoundationSpec:
     promptable: bool = True
     licence: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    api_version: int = API_VERSION
 
     def check_image_size(self, size: int) -> None:
         """Raise SpecError where the model cannot take S×S input."""
@@ -297,6 +300,7 @@ class TransferLayerSpec:
         options: allowed option names and their defaults.
         takes_missing: True where it answers as well as can be without a channel it was trained with, whose plane is 0
             everywhere: `simmat predict --missing` asks for it.
+        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
     """
 
     name: str
@@ -305,6 +309,7 @@ class TransferLayerSpec:
     output: Output = "image"
     options: Mapping[str, Any] = field(default_factory=dict)
     takes_missing: bool = False
+    api_version: int = API_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +324,7 @@ class TunerSpec:
             what shall move. At step 0 the model must answer as before unless the method's definition forbids it.
         options: allowed option names and their defaults.
         learning_rate: a good peak learning rate for AdamW, used where the user gives none.
+        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
     """
 
     name: str
@@ -326,3 +332,4 @@ class TunerSpec:
     apply: str
     options: Mapping[str, Any] = field(default_factory=dict)
     learning_rate: float = 3e-4
+    api_version: int = API_VERSION

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from simmat.api_version import API_VERSION
 from simmat.errors import ConfigError
 from simmat.types import BoolArray, Channel, Georeference, SensorImage
 
@@ -48,6 +49,7 @@ class ModalityAdapter(ABC):
             file can refine a unit (kelvin or counts), the loaded image's own channels are what counts.
         variant_of: name of the sensor whose files this one reads otherwise (another unit, another encoding); `simmat
             modalities list` then names it on that sensor's line. Empty for a sensor of its own.
+        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
     """
 
     name: str
@@ -56,7 +58,7 @@ class ModalityAdapter(ABC):
     channels: tuple[Channel, ...] = ()
     variant_of: str = ""
 
-    api_version: ClassVar[int] = 1
+    api_version: ClassVar[int] = API_VERSION
 
     @abstractmethod
     def load(self, files: Mapping[str, Path]) -> SensorImage:

@@ -21,6 +21,7 @@ from typing import Any
 import pluggy
 
 from simmat import __version__, hookspecs
+from simmat.api_version import api_problem
 from simmat.errors import ConfigError, PluginError, all_problems, nearest
 from simmat.families import FoundationFamily
 from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
@@ -242,6 +243,8 @@ def _item_problems(kind: Kind, item: Any, expected: type[Any]) -> list[str]:
     name = getattr(item, "name", None)
     if not isinstance(name, str) or not re.fullmatch(pattern, name):
         return [f"the name of {_short(item)} must be {in_words}, got {name!r}"]
+    if problem := api_problem(item.api_version):
+        return [f"{kind} {name!r} {problem}"]
     if not isinstance(getattr(item, "description", None), str):
         return [f"{kind} {name!r} has no description; give it one line of text"]
     return _modality_problems(item) if isinstance(item, ModalityAdapter) else []
@@ -249,12 +252,6 @@ def _item_problems(kind: Kind, item: Any, expected: type[Any]) -> list[str]:
 
 def _modality_problems(adapter: ModalityAdapter) -> list[str]:
     who = f"modality {adapter.name!r}"
-    ours, theirs = ModalityAdapter.api_version, adapter.api_version
-    if theirs != ours:
-        return [
-            f"{who} is written for plugin API {theirs!r}, SimMAT {__version__} speaks {ours}; "
-            + ("upgrade simmat" if isinstance(theirs, int) and theirs > ours else "upgrade the plugin")
-        ]
     problems = []
     sources, channels = getattr(adapter, "sources", ()), adapter.channels
     if not isinstance(sources, tuple) or not sources or not all(isinstance(s, Source) for s in sources):

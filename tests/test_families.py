@@ -92,6 +92,7 @@ def test_two_packages_with_one_family_are_refused_by_name() -> None:
         ({"spec": "zoo_models:nothing"}, SpecError, "cannot import 'zoo_models:nothing'"),
         ({"spec": "os.path:split"}, PluginError, r"must return a FoundationSpec named 'zoo/lion', got a tuple"),
         ({"spec": "zoo_models:wrong"}, PluginError, r"named 'zoo/lion', got one named 'zoo/x'"),
+        ({"spec": "zoo_models:newer"}, PluginError, r"model 'zoo/lion' is written for plugin API 99.*upgrade simmat"),
         ({"spec": "zoo_models:broken"}, PluginError, r"'zoo' failed: ZeroDivisionError"),
     ],
 )
@@ -100,6 +101,7 @@ def test_what_a_library_does_wrong_is_told_in_one_line(
 ) -> None:
     """A plugin's mistake must not end in a traceback of ours."""
     zoo.wrong = lambda model: spec("zoo/x")  # type: ignore[attr-defined]
+    zoo.newer = lambda model: replace(spec("zoo/lion"), api_version=99)  # type: ignore[attr-defined]
     zoo.broken = lambda model: 1 / 0  # type: ignore[attr-defined]
     names = Registry([], [("foundation family", replace(FAMILY, **change), "z 1")])
     with pytest.raises(error, match=message):

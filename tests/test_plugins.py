@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from throwaway import ADAPTER
 
+from simmat.api_version import API_VERSION
 from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError
 from simmat.plugins import PluginReport, Registry, load_plugins
@@ -148,6 +149,59 @@ def test_a_broken_plugin_says_why_and_stops_nobody(install: Install, source: str
     assert registry.modality("x").name == "x"
     assert "rgb" in registry.modality_names
     assert "bad" not in registry.modality_names
+
+
+OTHER_KINDS = {
+    "foundation model": (
+        "simmat_foundation_models",
+        "FoundationSpec('bad', 'a model', 'm:f', 64, 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), api_version=VERSION)",
+    ),
+    "foundation family": (
+        "simmat_foundation_families",
+        "FoundationFamily('bad', 'a library', 'm:models', 'm:spec', api_version=VERSION)",
+    ),
+    "transfer layer": ("simmat_transfer_layers", "TransferLayerSpec('bad', 'a layer', 'm:f', api_version=VERSION)"),
+    "tuner": ("simmat_tuners", "TunerSpec('bad', 'a tuner', 'm:f', api_version=VERSION)"),
+}
+
+
+def giving(kind: str, version: str) -> str:
+    """The source of a plugin that gives one item of a kind, written for a version."""
+    if kind == "modality":
+        return good("bad").replace("description", f"api_version = {version}\n        description")
+    hook, item = OTHER_KINDS[kind]
+    return f"""
+    from simmat.families import FoundationFamily
+    from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
+    from simmat.hookspecs import hookimpl
+
+    @hookimpl
+    def {hook}():
+        return [{item.replace("VERSION", version)}]
+    """
+
+
+@pytest.mark.parametrize(("version", "cure"), [("99", "upgrade simmat"), ("0", "upgrade the plugin")])
+@pytest.mark.parametrize("kind", ["modality", *OTHER_KINDS])
+def test_an_item_written_for_another_plugin_interface_is_named_and_stops_nobody(
+    install: Install, kind: str, version: str, cure: str
+) -> None:
+    """Whatever kind it is: taken all the same, it would fail in the middle of a run."""
+    install("simmat-plugin-bad", giving(kind, version))
+    registry = load(install("simmat-plugin-x", good("x")))
+    error = report(registry, "simmat_plugin_bad").error
+    assert f"{kind} 'bad' is written for plugin API {version}, SimMAT" in error
+    assert error.endswith(f"speaks {API_VERSION}; {cure}")
+    assert report(registry, "simmat_plugin_bad").gives == {}
+    assert registry.modality("x").name == "x"
+
+
+@pytest.mark.parametrize("kind", ["modality", *OTHER_KINDS])
+def test_an_item_written_for_this_plugin_interface_is_taken(install: Install, kind: str) -> None:
+    """A plugin that states the version must not be worse off than one that does not."""
+    registry = load(install("simmat-plugin-bad", giving(kind, str(API_VERSION))))
+    assert report(registry, "simmat_plugin_bad").error == ""
+    assert report(registry, "simmat_plugin_bad").gives == {kind: ("bad",)}
 
 
 def test_a_package_with_damaged_metadata_stops_nobody(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
