@@ -205,17 +205,7 @@ class TrainConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _dependent_defaults(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        filled = dict(values)
-        if filled.get("protocol") == "simmat-compat":
-            length = {"epochs"} if filled.get("steps") is not None else set()
-            filled |= {k: v for k, v in COMPAT_TRAINING.items() if filled.get(k) is None and k not in length}
-        if filled.get("steps") is None and filled.get("epochs") is None:
-            filled["steps"] = DEFAULT_STEPS
-        if filled.get("from_scratch") is True:
-            filled.setdefault("tune", "full")
-        return filled
+        return _filled(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="wrap")
     @classmethod
@@ -229,10 +219,23 @@ class TrainConfig(BaseModel):
         except ValidationError as error:
             problems += [_in_words(detail, origin) for detail in error.errors()]
         if isinstance(values, Mapping):
-            problems += _across_fields(values)
+            problems += _across_fields(_filled(values))
         if config is None or problems:
             raise ConfigError(_one_message(problems))
         return config
+
+
+def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the defaults that depend on other fields."""
+    filled = dict(values)
+    if filled.get("protocol") == "simmat-compat":
+        length = {"epochs"} if filled.get("steps") is not None else set()
+        filled |= {k: v for k, v in COMPAT_TRAINING.items() if filled.get(k) is None and k not in length}
+    if filled.get("steps") is None and filled.get("epochs") is None:
+        filled["steps"] = DEFAULT_STEPS
+    if filled.get("from_scratch") is True:
+        filled.setdefault("tune", "full")
+    return filled
 
 
 def _across_fields(values: Mapping[str, Any]) -> list[str]:
@@ -242,7 +245,8 @@ def _across_fields(values: Mapping[str, Any]) -> list[str]:
         for first, second in _EXCLUDE_EACH_OTHER
         if values.get(first) and values.get(second)
     ]
-    batch, parts = values.get("batch_size", 1), values.get("grad_accumulation", 1)
+    together = ("batch_size", "grad_accumulation")
+    batch, parts = (values.get(name, TrainConfig.model_fields[name].default) for name in together)
     if isinstance(batch, int) and isinstance(parts, int) and parts > 0 and batch % parts:
         problems.append(f"batch_size = {batch} must be a multiple of grad_accumulation = {parts}")
     return problems

@@ -60,6 +60,14 @@ def test_fields_that_do_not_go_together_are_refused(extra: dict[str, Any], said:
         TrainConfig(**{**NEEDED, **extra})
 
 
+@pytest.mark.parametrize("extra", [{}, {"protocol": "simmat-compat"}])
+def test_what_is_not_given_counts_with_its_default_where_fields_go_together(extra: dict[str, Any]) -> None:
+    """A batch is 4 where nothing is said, and 4 can be computed in 2 parts."""
+    config = load_config(None, {**NEEDED, **extra, "grad_accumulation": 2})
+    assert (config.batch_size, config.grad_accumulation) == (4, 2)
+    assert "batch_size = 4 must be a multiple" in message(None, {**NEEDED, **extra, "grad_accumulation": 3})
+
+
 def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
     """Mending one line a run is a waste of a user's morning."""
     wrong = 'batchsize = 3\nlr = -1\ndevice = "gpu"\nregions = "things"\nsteps = 1\nepochs = 1\n'
