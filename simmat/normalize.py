@@ -144,7 +144,11 @@ def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.ND
     """Return the (3, C) linear map by which a sensor of C channels is shown to an RGB model without training.
 
     RGB channels go to themselves; one channel is repeated; otherwise each of the three planes is the mean
-    of the normalised channels, scaled to unit variance by their correlation.
+    of the normalised channels, scaled to unit variance by their covariance.
+
+    Args:
+        channels: C channels with mean and std, see `fit_channels`.
+        statistics: of the C channels over the training split.
     """
     count = len(channels)
     if rgb := rgb_indices(channels):
@@ -152,8 +156,11 @@ def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.ND
         weights[np.arange(3), list(rgb)] = 1
         return weights
     row = np.full(count, 1 / count)
-    variance = float(row @ np.asarray(statistics.correlation, dtype=np.float64) @ row)
-    row = row / np.sqrt(max(variance, 1e-4))
+    if count > 1:
+        # A channel that states its std is normalised by that one, not by the training split's.
+        spread = np.asarray(statistics.std) / np.asarray([channel.std for channel in channels], dtype=np.float64)
+        covariance = spread[:, None] * np.asarray(statistics.correlation, dtype=np.float64) * spread
+        row = row / np.sqrt(max(float(row @ covariance @ row), 1e-4))
     return np.repeat(row[None], 3, axis=0).astype(np.float32)
 
 

@@ -1,0 +1,42 @@
+"""What a network sees of physical values: statistics, z-score, and how an RGB model is shown another sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from simmat.data.statistics import Moments
+from simmat.normalize import fit_channels, normalize, zero_shot_map
+from simmat.types import Channel, SensorImage
+
+
+def shown(values: np.ndarray, channels: Sequence[Channel]) -> np.ndarray:
+    """Return the (3, P) planes that an RGB model sees of (C, P) values without training."""
+    statistics = Moments.of_pixels(values, np.ones(values.shape, np.bool_)).statistics()
+    fitted = fit_channels(channels, statistics, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1))
+    image = normalize(SensorImage.from_planes(values[:, None], channels), fitted)
+    planes: np.ndarray = zero_shot_map(fitted, statistics) @ image[:, 0]
+    return planes
+
+
+@pytest.mark.parametrize("stated", [(None, None), (5.0, None), (5.0, 5.0), (0.5, 4.0)])
+def test_the_zero_shot_planes_have_unit_variance_whatever_channels_state(stated: tuple[float | None, ...]) -> None:
+    """A model of photographs sees next to nothing of planes that hardly vary."""
+    rng = np.random.default_rng(0)
+    first = rng.normal(0, 1, 4000)
+    values = np.stack([first, 0.6 * first + rng.normal(0, 0.8, 4000)]).astype(np.float32)
+    channels = [
+        Channel(name, "counts", "count", mean=None if std is None else 0.0, std=std)
+        for name, std in zip("ab", stated, strict=True)
+    ]
+    assert shown(values, channels).std(axis=1) == pytest.approx([1, 1, 1], rel=0.03)
+
+
+def test_one_channel_is_shown_as_it_is_normalized() -> None:
+    """Who states the scale of a single channel has said what a model shall see."""
+    values = np.random.default_rng(0).normal(0, 1, (1, 4000)).astype(np.float32)
+    assert shown(values, [Channel("a", "counts", "count", mean=0.0, std=2.0)]).std(axis=1) == pytest.approx(
+        [0.5] * 3, rel=0.03
+    )
