@@ -28,6 +28,7 @@ _CAUSES = {
     errno.EACCES: ("no permission", "choose a folder you may write to"),
     errno.EPERM: ("no permission", "choose a folder you may write to"),
     errno.EROFS: ("the file system is read-only", "choose a folder you may write to"),
+    errno.ENOENT: ("nothing can be made there", "choose another folder"),
     errno.EISDIR: ("a folder of that name is in the way", "move it or choose another name"),
     errno.ENOTEMPTY: ("a folder of that name is in the way", "move it or choose another name"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "move it or choose another path"),
@@ -176,8 +177,12 @@ def _output_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         about = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
-        ours = about is None or about in (target, *target.parents) or target.parent in about.parents
-        if error.errno not in _CAUSES or not ours:
+        made = about is not None and (
+            about in (target, *target.parents, *_beside(target)) or TEMPORARY_MARK in about.name
+        )
+        near = about is None or target.parent in about.parents
+        # A file that is missing beside it may be one that is read there; a network has errors of no cause here.
+        if not made and not (near and error.errno in _CAUSES and error.errno != errno.ENOENT):
             raise
         raise output_error(error, target) from error
 

@@ -105,6 +105,33 @@ def test_what_the_system_refuses_says_where_and_what_to_do(
     assert names(tmp_path) == []
 
 
+def test_a_place_where_nothing_can_be_made_is_no_fault_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc and the like call what cannot be made there "no such file", and a device has errors of its own."""
+    for number, words in (
+        (errno.ENOENT, "nothing can be made there; choose another folder"),
+        (errno.EIO, "output err"),
+    ):
+
+        def refuse(path: Path, *_: object, number: int = number, **__: object) -> None:
+            raise OSError(number, os.strerror(number), str(path))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "mkdir", refuse)
+            patched.setattr(Path, "write_bytes", refuse)
+            for write in (check_writable, lambda path: atomic_write_bytes(path, b"x"), _write_folder):
+                for place in (tmp_path / "a", tmp_path / "deep" / "a"):
+                    with pytest.raises(OutputError, match=f"cannot write {place}: .*{words}"):
+                        write(place)
+    assert names(tmp_path) == []
+
+
+def _write_folder(path: Path) -> None:
+    with atomic_folder(path):
+        pass
+
+
 def test_a_folder_in_the_way_of_a_file_is_named(tmp_path: Path) -> None:
     """`--out` of one run may be the file of another."""
     (tmp_path / "state.bin").mkdir()
@@ -124,6 +151,8 @@ def test_an_error_about_an_input_is_not_called_an_output_error(tmp_path: Path) -
     (tmp_path / "photo").write_text("a file")
     with pytest.raises(NotADirectoryError), atomic_path(tmp_path / "out" / "a.bin"):
         (tmp_path / "photo" / "a.png").read_bytes()
+    with pytest.raises(FileNotFoundError, match=r"b\.png"), atomic_path(tmp_path / "a.bin"):
+        (tmp_path / "b.png").read_bytes()
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
