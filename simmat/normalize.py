@@ -53,10 +53,14 @@ class Statistics:
 
 
 def rgb_indices(channels: Sequence[Channel]) -> tuple[int, int, int] | None:
-    """Return where red, green and blue stand among channels declared RGB, or None where there is no such three."""
-    found = {
-        channel.name.rpartition(".")[2]: i for i, channel in enumerate(channels) if channel.quantity == RGB_QUANTITY
-    }
+    """Return where red, green and blue stand among channels declared RGB, or None where there is no such three.
+
+    Of several colour cameras the first counts: the reference is among the first channels.
+    """
+    found: dict[str, int] = {}
+    for index, channel in enumerate(channels):
+        if channel.quantity == RGB_QUANTITY:
+            found.setdefault(channel.name.rpartition(".")[2], index)
     if not {"red", "green", "blue"} <= set(found):
         return None
     return found["red"], found["green"], found["blue"]

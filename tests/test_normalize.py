@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from simmat.data.statistics import Moments
-from simmat.normalize import fit_channels, normalize, zero_shot_map
+from simmat.normalize import fit_channels, normalize, rgb_indices, zero_shot_map
 from simmat.types import Channel, SensorImage
+
+COLOURS = ("red", "green", "blue")
 
 
 def shown(values: np.ndarray, channels: Sequence[Channel]) -> np.ndarray:
@@ -40,3 +42,9 @@ def test_one_channel_is_shown_as_it_is_normalized() -> None:
     assert shown(values, [Channel("a", "counts", "count", mean=0.0, std=2.0)]).std(axis=1) == pytest.approx(
         [0.5] * 3, rel=0.03
     )
+
+
+def test_of_two_colour_cameras_the_reference_is_the_one_an_rgb_model_is_shown() -> None:
+    """Masks and clicks lie on the reference's grid."""
+    cameras = [Channel(f"{camera}{colour}", "srgb", "count") for camera in ("", "right.") for colour in COLOURS]
+    assert rgb_indices(cameras) == (0, 1, 2)
