@@ -233,11 +233,18 @@ def test_two_files_for_the_same_are_refused(tmp_path: Path, others: list[str]) -
         opened(tmp_path)
 
 
-def test_damaged_run_length_text_names_image_and_annotation(tmp_path: Path) -> None:
-    """Only decoding shows it."""
-    dataset = opened(write(tmp_path, [{"segmentation": {"size": [6, 8], "counts": "zzzzzz"}}]))
-    with pytest.raises(DataError, match="image 'a': annotation 0: its segmentation cannot be drawn"):
-        of(dataset)
+@pytest.mark.parametrize("counts", ["0", "`0", "", "zzzzzz", compressed(pixels((1, 2, 4, 5)))["counts"][:-1]])
+def test_run_length_text_that_does_not_fill_the_image_is_refused(tmp_path: Path, counts: str) -> None:
+    """The drawing library leaves pixels that no run covers as they were in memory: another label each time."""
+    with pytest.raises(DataError, match=r"annotation 0: its run lengths (are no COCO text|add up to)"):
+        opened(write(tmp_path, [{"segmentation": {"size": [6, 8], "counts": counts}}]))
+
+
+def test_run_length_text_of_any_shape_is_taken(tmp_path: Path) -> None:
+    """Shorter and longer runs, more than a character holds, and growing and shrinking ones are all written by tools."""
+    masks = np.random.default_rng(0).random((40, 6, 8)) < np.linspace(0.02, 0.98, 40)[:, None, None]
+    dataset = opened(write(tmp_path, [{"segmentation": compressed(mask)} for mask in masks]))
+    assert len(of(dataset).regions) == len(masks)
 
 
 def test_run_lengths_may_begin_with_the_object(tmp_path: Path) -> None:

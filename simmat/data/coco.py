@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from simmat.data.card import DataCard
 from simmat.data.folders import IMAGES, files_by_stem
 from simmat.data.manifest import find_file
 from simmat.data.regions import Label, Region, components, make_label, region_from_mask
 from simmat.data.samples import Listing, Sample, decide_splits
+from simmat.data.segmentations import draw_segmentation, segmentation_problem
 from simmat.errors import DataError, all_problems
 from simmat.imageio.values import MAX_PIXELS
 from simmat.modality import Source
@@ -170,7 +169,7 @@ class _Reader:
             return f"no category has the id {annotation['category_id']!r}; ids: {sorted(self.names)}"
         if not annotation.get("segmentation"):
             return "it has no segmentation; a box alone is no mask. Draw it, or take the annotation out"
-        return _segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
+        return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
 
     def _add(self, split: str, where: str, entry: Mapping[str, Any], found: list[Mapping[str, Any]]) -> None:
         name = entry["file_name"]
@@ -242,48 +241,10 @@ def _duplicates(samples: Sequence[Sample]) -> list[str]:
     return [f"image {name!r} stands twice" for name, count in counts.items() if count > 1]
 
 
-def _segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | None:
-    """Say what is wrong with a segmentation, or None; pycocotools itself does not survive all of it."""
-    if isinstance(segmentation, dict):
-        return _runs_problem(segmentation, size_hw)
-    if not isinstance(segmentation, list):
-        return f"its segmentation is a {type(segmentation).__name__}, not polygons or run lengths"
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            return "a polygon needs x,y of at least 3 corners"
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in polygon):
-            return "a polygon holds something that is no number"
-        if min(polygon) < -max(size_hw) or max(polygon) > 2 * max(size_hw):
-            return f"a polygon reaches from {min(polygon):g} to {max(polygon):g}, far out of an image of {size_hw} px"
-    return None
-
-
-def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | None:
-    counts = runs.get("counts")
-    if not isinstance(counts, str | list) or "size" not in runs:
-        return "its run lengths need 'counts' and 'size'"
-    if runs["size"] != list(size_hw):
-        return f"its run lengths are of size {runs['size']}, the image is {list(size_hw)} (height, width)"
-    if isinstance(counts, str):
-        return None if counts.isascii() else "its run lengths are no COCO text"
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        return "its run lengths hold something that is no whole number"
-    if sum(counts) != size_hw[0] * size_hw[1]:
-        return f"its run lengths add up to {sum(counts)}, the image has {size_hw[0] * size_hw[1]} pixels"
-    return None
-
-
 def _draw(annotation: Mapping[str, Any], size_hw: tuple[int, int]) -> BoolArray:
     """Return one annotation as (H, W) bool."""
-    segmentation = annotation["segmentation"]
     try:
-        if isinstance(segmentation, list):
-            runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))
-        elif isinstance(segmentation["counts"], str):
-            runs = {"size": list(size_hw), "counts": segmentation["counts"].encode()}
-        else:
-            runs = coco_mask.frPyObjects(dict(segmentation), *size_hw)
-        return np.asarray(coco_mask.decode(runs), dtype=np.bool_)
+        return draw_segmentation(annotation["segmentation"], size_hw)
     except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"annotation {annotation['id']}: its segmentation cannot be drawn: {error}") from None
 
