@@ -39,13 +39,23 @@ class Frame:
         scale = self.size / max(height, width)
         return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
-    def to_input(self, coords_xy: FloatArray) -> FloatArray:
-        """Map (..., 2) xy pixels of the original to xy pixels of the input."""
-        return (np.asarray(coords_xy, dtype=np.float64) * self._scale_xy()).astype(np.float32)
+    def points_to_input(self, coords_xy: FloatArray) -> FloatArray:
+        """Map (..., 2) xy pixels of the original to xy pixels of the input, where (0, 0) is a pixel's centre.
 
-    def to_original(self, coords_xy: FloatArray) -> FloatArray:
+        Centres go to where the centre of their pixel lies. `SamPredictor` multiplies alone, which puts a point off by
+        half a pixel less half a scaled one: little at 1024, but enough to miss a small object in a small input.
+        """
+        points = (np.asarray(coords_xy, dtype=np.float64) + 0.5) * self._scale_xy() - 0.5
+        return points.astype(np.float32)
+
+    def points_to_original(self, coords_xy: FloatArray) -> FloatArray:
         """Map (..., 2) xy pixels of the input back to the original."""
-        return (np.asarray(coords_xy, dtype=np.float64) / self._scale_xy()).astype(np.float32)
+        points = (np.asarray(coords_xy, dtype=np.float64) + 0.5) / self._scale_xy() - 0.5
+        return points.astype(np.float32)
+
+    def boxes_to_input(self, boxes_xyxy: FloatArray) -> FloatArray:
+        """Map (..., 4) XYXY boxes of the original to the input; corners are pixel edges, so they scale."""
+        return (np.asarray(boxes_xyxy, dtype=np.float64) * np.tile(self._scale_xy(), 2)).astype(np.float32)
 
     def _scale_xy(self) -> FloatArray:
         (height, width), (scaled_height, scaled_width) = self.original_hw, self.scaled_hw

@@ -23,6 +23,7 @@ from simmat.builtin.sensors.rgb import Rgb
 from simmat.builtin.transfer import TRANSFER_LAYERS
 from simmat.builtin.tuners import TUNERS
 from simmat.data.pipeline import Pipeline, prompt_batch
+from simmat.geometry import Frame
 from simmat.model import ModelPlan, SimMAT, assemble
 from simmat.nn.resize import restore_logits
 from simmat.normalize import Statistics, fit_channels
@@ -118,11 +119,19 @@ def ask_ours(model: SimMAT, tmp_path: Path, pixels: np.ndarray, prompt: Prompt) 
 
 
 def ask_theirs(predictor: SamPredictor, pixels: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same by segment_anything: the single mask, then the three of multimask output."""
+    """Return the same by segment_anything: the single mask, then the three of multimask output.
+
+    It scales points by multiplying, we by keeping pixel centres; so that both ask about one place of the input, it is
+    given the point that its rule brings there.
+    """
     predictor.set_image(pixels)
     points = len(prompt.point_coords) > 0
+    height, width = pixels.shape[:2]
+    frame = Frame((height, width), SIZE)
+    scale = np.asarray([frame.scaled_hw[1] / width, frame.scaled_hw[0] / height])
+    coords = (frame.points_to_input(prompt.point_coords) / scale).astype(np.float32)
     given = {
-        "point_coords": prompt.point_coords if points else None,
+        "point_coords": coords if points else None,
         "point_labels": prompt.point_labels if points else None,
         "box": prompt.box,
         "mask_input": prompt.mask_input[None] if prompt.mask_input is not None else None,

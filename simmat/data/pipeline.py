@@ -69,12 +69,12 @@ def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device, 
         device: of the tensors.
         image_index: which image of the batch they ask about.
     """
-    coords = np.stack([frame.to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)
+    coords = np.stack([frame.points_to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)
     labels = np.stack([prompt.point_labels for prompt in prompts])  # (K, N)
     boxes = None
     if prompts[0].box is not None:
         corners = np.stack([prompt.box for prompt in prompts if prompt.box is not None])
-        boxes = torch.from_numpy(frame.to_input(corners.reshape(-1, 2, 2)).reshape(-1, 4)).to(device)
+        boxes = torch.from_numpy(frame.boxes_to_input(corners)).to(device)
     masks = None
     if prompts[0].mask_input is not None:
         masks = torch.from_numpy(np.stack([p.mask_input for p in prompts if p.mask_input is not None])[:, None])

@@ -96,7 +96,7 @@ def _first_click(mask: BoolArray, frame: Frame, protocol: Protocol) -> tuple[flo
     squashed = nearest(mask, (frame.size, frame.size))
     if not squashed.any():
         return None
-    x, y = frame.to_original(np.asarray(middle_pixel(squashed), dtype=np.float32)).tolist()
+    x, y = frame.points_to_original(np.asarray(middle_pixel(squashed), dtype=np.float32)).tolist()
     return x, y
 
 

@@ -80,10 +80,10 @@ class Asker:
             the answer, and its masks (K, M, H, W) bool.
         """
         to = self.device
-        corners = None if boxes is None else self.frame.to_input(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        corners = None if boxes is None else self.frame.boxes_to_input(boxes)
         prompts = PromptBatch(
             image_index=torch.zeros(len(points), dtype=torch.long, device=to),
-            point_coords=torch.from_numpy(self.frame.to_input(points)).to(to),
+            point_coords=torch.from_numpy(self.frame.points_to_input(points)).to(to),
             point_labels=torch.from_numpy(labels).to(to),
             boxes=None if corners is None else torch.from_numpy(corners).to(to),
             mask_input=mask,
