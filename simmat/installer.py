@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from simmat.errors import ConfigError, SimMATError, nearest
 from simmat.registry import KNOWN_PLUGINS, PluginReport
@@ -176,6 +177,16 @@ def distribution_of(argument: str, reports: Sequence[PluginReport]) -> str:
 def canonical(name: str) -> str:
     """Return a distribution's name as packaging compares it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def name_in(requirement: str) -> str:
+    """Return which distribution a requirement of `requirement_of` names, canonical; empty for a folder."""
+    try:
+        if requirement.endswith(".whl"):
+            return canonical(parse_wheel_filename(Path(requirement).name)[0])
+        return canonical(Requirement(requirement).name)
+    except (InvalidRequirement, InvalidWheelFilename):
+        return ""
 
 
 def is_installed(distribution: str) -> bool:

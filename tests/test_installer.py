@@ -11,7 +11,7 @@ from throwaway import make_venv, make_wheel, simmat
 
 from simmat.cli import run
 from simmat.errors import ConfigError
-from simmat.installer import Environment, distribution_of, requirement_of
+from simmat.installer import Environment, distribution_of, name_in, requirement_of
 from simmat.registry import PluginReport
 
 
@@ -38,6 +38,9 @@ def test_a_wheel_is_installed_shown_and_uninstalled(python: Path, tmp_path: Path
     assert again.returncode == 0
     assert "simmat-plugin-lidar is already installed" in again.stdout
     assert "plugin 'lidar'; modalities: lidar" in again.stdout
+    for other in ("simmat-plugin-lidar>=0.1", str(wheel)):
+        there = simmat(python, "plugins", "install", other)
+        assert (there.returncode, there.stdout.splitlines()[1:]) == (0, again.stdout.splitlines()[1:]), there.stderr
     gone = simmat(python, "plugins", "uninstall", "lidar")
     assert (gone.returncode, gone.stdout) == (0, "uninstalled simmat-plugin-lidar\n"), gone.stderr
     assert "lidar" not in names(python)
@@ -163,6 +166,21 @@ def test_an_environment_without_pip_says_how_to_get_it(tmp_path: Path) -> None:
 def test_a_short_name_means_a_plugin_and_never_a_strangers_package(argument: str, requirement: str) -> None:
     """`pip install sonar` would fetch whatever has that name."""
     assert requirement_of(argument) == requirement
+
+
+@pytest.mark.parametrize(
+    ("requirement", "name"),
+    [
+        ("simmat-plugin-thermal>=0.1", "simmat-plugin-thermal"),
+        ("Acme_Sonar[fast]==1.2", "acme-sonar"),
+        ("/a/acme_sonar-1.2-py3-none-any.whl", "acme-sonar"),
+        ("/a/folder", ""),
+        ("/a/renamed.whl", ""),
+    ],
+)
+def test_a_package_that_is_there_already_is_found_by_what_was_asked_for(requirement: str, name: str) -> None:
+    """pip reports nothing where there is nothing to do, and a version is not a part of the name."""
+    assert name_in(requirement) == name
 
 
 def test_a_name_is_taken_as_it_is_where_asked() -> None:

@@ -36,7 +36,7 @@ def install(ctx: click.Context, /, plugin: str, editable: bool, as_it_is: bool) 
         done = installer.install(requirement, editable=editable)
     except installer.InstallerError as error:
         _fail(ctx, str(error))
-    names = {installer.canonical(item.split()[0]) for item in done} or {installer.canonical(requirement)}
+    names = {installer.canonical(item.split()[0]) for item in done} or {installer.name_in(requirement)}
     plugins = installer.installed_plugins()
     mine = [found for found in plugins if installer.canonical(found["package"]) in names]
     fresh = mine or [found for found in plugins if _key(found) not in before]
