@@ -146,6 +146,34 @@ def test_samples_that_are_not_whole_can_be_skipped(tmp_path: Path) -> None:
     assert {row["id"] for row in rows} == {"train/20210801", "train/20210803", "test/20210901"}
 
 
+@pytest.mark.parametrize(
+    ("lost", "left", "said"),
+    [
+        ("train", {"test"}, "no training sample is left, so nothing can be trained"),
+        ("test", {"train", "val"}, "no test sample is left, so simmat eval needs --split val"),
+    ],
+)
+def test_a_split_that_is_skipped_as_a_whole_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str, left: set[str], said: str
+) -> None:
+    """One archive of two is easily forgotten, and what is left looks like a data set."""
+    root = tree("rgbp-glass", tmp_path / "data")
+    for file in (root / lost / "aolp").iterdir():
+        file.unlink()
+    assert run(["data", "index", "rgbp-glass", str(root), "--skip-missing"]) == 0
+    assert f"Warning: {said}" in capsys.readouterr().err
+    rows = (tmp_path / "data-simmat/manifest.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[1] for row in rows} == left
+
+
+def test_whole_splits_are_not_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A warning that is always there is read by nobody."""
+    root = tree("rgbp-glass", tmp_path / "data")
+    (root / "train/aolp/20210802_aolp.tiff").unlink()
+    assert run(["data", "index", "rgbp-glass", str(root), "--skip-missing"]) == 0
+    assert "Warning" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("layout", [layout.name for layout in LAYOUTS])
 def test_a_folder_of_another_layout_is_shown_the_right_tree(tmp_path: Path, layout: str) -> None:
     """Whoever unpacked one level too deep sees what is looked for."""

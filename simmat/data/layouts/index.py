@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,9 +84,23 @@ def index_layout(
         folder=target,
         counts={split: counts[split] for split in SPLITS if counts[split]},
         left_out=(*found.excluded, *found.missing),
-        notes=(*found.notes, listing.split_note),
+        notes=(*found.notes, listing.split_note, *_lacking(counts)),
         modalities=layout.modalities,
     )
+
+
+def _lacking(counts: Mapping[str, int]) -> Iterator[str]:
+    """Say what cannot be done with a data set of which a whole split was left out."""
+    if not counts["train"]:
+        yield (
+            "Warning: no training sample is left, so nothing can be trained on this data set; a bundle trained elsewhere "
+            "can be scored on it. Restore the files of the training split to train"
+        )
+    if not counts["test"]:
+        yield (
+            "Warning: no test sample is left, so simmat eval needs --split val, by which training chooses its bundle; "
+            "restore the files of the test split for a score of unseen images"
+        )
 
 
 def _target(root: Path, out: Path | None) -> Path:
