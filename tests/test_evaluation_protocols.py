@@ -214,7 +214,7 @@ def quarter(columns: int) -> np.ndarray:
 
 
 def test_compat_clicks_the_middle_pixel_of_the_squashed_region(bar: Path) -> None:
-    """Pixel 192 of 24 x 16 is the first of row 12: (8, 20) in the input, (4, 5) in the image."""
+    """Pixel 192 of 24 x 16 is the first of row 12: (8, 20) in the input, whose centre is (3.75, 4.625) in the image."""
     model = Scripted(one_mask(quarter(4)))
     found = score(model, make_set(bar, WIDE), 40, COMPAT)
     assert model.asked[0].point_coords[0, 0].tolist() == pytest.approx([8, 20])
