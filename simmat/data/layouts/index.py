@@ -93,7 +93,7 @@ def _lacking(counts: Mapping[str, int]) -> Iterator[str]:
     """Say what cannot be done with a data set of which a whole split was left out."""
     if not counts["train"]:
         yield (
-            "Warning: no training sample is left, so nothing can be trained on this data set; a bundle trained elsewhere "
+            "Warning: no training sample is left, so nothing can be trained on this data set; a bundle of other data "
             "can be scored on it. Restore the files of the training split to train"
         )
     if not counts["test"]:
