@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,17 +156,26 @@ def merge_options(kind: str, owner: str, defaults: Mapping[str, Any], given: Map
 
 
 def _typed(owner: str, name: str, value: Any, default: Any) -> Any:
-    kind = type(default)
-    if default is None or isinstance(value, kind):
+    """Return a value as the type of its default; a truth value is no number, and a number is finite."""
+    if default is None:
         return value
+    kind = type(default)
     try:
-        if kind is bool:
-            return {"true": True, "false": False}[str(value).lower()]
-        if kind is int and float(value) != int(float(value)):
-            raise ValueError
-        return kind(value)
-    except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"option {name!r} of {owner!r} takes {kind.__name__}, got {value!r}") from None
+        return _read_as(kind, value)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        wanted = "a finite float" if kind is float else kind.__name__
+        raise ConfigError(f"option {name!r} of {owner!r} takes {wanted}, got {value!r}") from None
+
+
+def _read_as(kind: type[Any], value: Any) -> Any:
+    if kind is bool:
+        return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
+    if isinstance(value, bool):
+        raise TypeError
+    typed = value if isinstance(value, kind) else kind(value)
+    if (kind is float and not math.isfinite(typed)) or (kind is int and typed != float(value)):
+        raise ValueError
+    return typed
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

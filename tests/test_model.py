@@ -96,11 +96,26 @@ def test_options_take_the_type_of_their_default(given: object, kept: int) -> Non
     assert merge_options("tuner", "lora", {"rank": 16}, {"rank": given}) == {"rank": kept}
 
 
-@pytest.mark.parametrize("wrong", ["eight", "8.5", 8.5])
+@pytest.mark.parametrize("wrong", ["eight", "8.5", 8.5, "inf", float("inf"), float("nan"), True, "true", None])
 def test_an_option_of_the_wrong_type_is_refused(wrong: object) -> None:
-    """Half a rank is nothing."""
-    with pytest.raises(ConfigError, match="takes int"):
+    """Half a rank is nothing, and neither is an endless one."""
+    with pytest.raises(ConfigError, match="option 'rank' of 'lora' takes int, got"):
         merge_options("tuner", "lora", {"rank": 16}, {"rank": wrong})
+
+
+@pytest.mark.parametrize("wrong", ["inf", float("-inf"), float("nan"), "nan", True])
+def test_an_option_that_is_no_finite_number_is_refused(wrong: object) -> None:
+    """It would make every weight it scales infinite, which shows as a loss of NaN a step later."""
+    with pytest.raises(ConfigError, match="option 'alpha' of 'lora' takes a finite float, got"):
+        merge_options("tuner", "lora", {"alpha": 16.0}, {"alpha": wrong})
+
+
+@pytest.mark.parametrize(("given", "kept"), [("true", True), ("False", False), (True, True)])
+def test_a_switch_is_true_or_false(given: object, kept: bool) -> None:
+    """In words on a command line, as it is in a file."""
+    assert merge_options("tuner", "x", {"bias": False}, {"bias": given}) == {"bias": kept}
+    with pytest.raises(ConfigError, match="option 'bias' of 'x' takes bool, got 1"):
+        merge_options("tuner", "x", {"bias": False}, {"bias": 1})
 
 
 def test_the_memory_estimate_grows_with_what_costs_memory() -> None:
