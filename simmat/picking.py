@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from simmat.errors import ConfigError, nearest
 from simmat.types import Channel
 
+_INDEX = re.compile(r"-?\d{1,9}")
 _WAVELENGTH = re.compile(r"(\d+(?:\.\d+)?) ?(nm|um|µm)")
 _NEAR = 0.05  # a wavelength names a band whose centre is within 5 %
 
@@ -28,7 +29,7 @@ def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, or
         text = str(pick).strip()
         if text in names:
             found.append(names.index(text))
-        elif text.lstrip("-").isdigit():
+        elif _INDEX.fullmatch(text):
             index = int(text)
             if not 0 <= index < len(names):
                 raise ConfigError(f"{where}no channel {index}; there are {len(names)}: 0 to {len(names) - 1} ({names})")

@@ -41,3 +41,16 @@ def test_a_band_named_twice_in_different_ways_is_refused() -> None:
     """It would count double."""
     with pytest.raises(ConfigError, match="a channel is picked twice"):
         pick_channels(CHANNELS, ["red", "665nm"])
+
+
+@pytest.mark.parametrize("text", ["²", "--1", "-", "9" * 5000])
+def test_what_is_no_index_is_an_unknown_name(text: str) -> None:
+    """A slip of the keyboard is not a crash."""
+    with pytest.raises(ConfigError, match="no channel '"):
+        pick_channels(CHANNELS, [text])
+
+
+def test_an_index_that_is_not_there_is_refused_with_those_there_are() -> None:
+    """From the end, as Python counts, would pick another band without a word."""
+    with pytest.raises(ConfigError, match="no channel -1; there are 5: 0 to 4"):
+        pick_channels(CHANNELS, [-1])
