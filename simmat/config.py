@@ -157,7 +157,7 @@ class TrainConfig(BaseModel):
     regions: RegionRule | None = Field(None, description="What a region is; by default as the data card says.")
     min_region: int | None = Field(None, ge=1, description="Smallest region that counts, in pixels.")
     nodata: float | None = Field(None, description="Sensor value that means no measurement.")
-    ignore: int | None = Field(None, ge=0, description="Mask value without ground truth, left out of loss and score.")
+    ignore: int | None = Field(None, description="Mask value without ground truth, left out of loss and score.")
     zero_means: ZeroMeans | None = Field(None, description="What mask value 0 means.")
     train_images: int | None = Field(None, ge=1, description="Train on this many images, drawn by the seed.")
     train_share: float | None = Field(

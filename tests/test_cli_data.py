@@ -4,8 +4,10 @@ import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from data_sets import folder_of, save_mask
+from PIL import Image
 
 from simmat.cli import run
 
@@ -64,3 +66,19 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.Capture
     """The most frequent slip of all."""
     assert run(["data", "check", str(tmp_path / "none"), *RASTER]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}: no such folder")
+
+
+def test_a_negative_value_without_ground_truth_can_be_named_as_the_error_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Signed masks mark it by -1; advice that is refused in turn leaves no way on."""
+    root = folder_of(tmp_path / "set", 4)
+    for mask in (root / "masks").glob("*.png"):
+        values = np.asarray(Image.open(mask)).astype(np.int16)
+        values[0] = -1
+        np.save(mask.with_suffix(".npy"), values)
+        mask.unlink()
+    command = ["data", "check", str(root), *RASTER, "--regions", "instances"]
+    assert run(command) == 2
+    assert "say so: --ignore -1 or" in capsys.readouterr().out
+    assert run([*command, "--ignore", "-1"]) == 0
