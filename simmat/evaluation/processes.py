@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
-from simmat.nn.device import pick_device
+from simmat.nn.device import launched_processes, pick_device
 
 Item = TypeVar("Item")
 
@@ -51,14 +50,16 @@ def join_processes(device: str | None) -> Processes:
     """Join the processes that the launcher started, or work alone where it started none.
 
     Args:
-        device: auto, cpu, cuda, cuda:N or mps; None is auto. With several processes on GPUs each takes its own.
+        device: auto, cpu, cuda, cuda:N or mps; None is auto. Several processes take a GPU each, so none can be named.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or is one for several processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Processes(pick_device(device))
+    processes = launched_processes()
+    picked = pick_device(device, processes=processes)
+    if processes == 1:
+        return Processes(picked)
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu" or pick_device(device).type == "cpu")
+    state = PartialState(cpu=picked.type == "cpu")
     return Processes(state.device, state.process_index, state.num_processes)

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import torch
 
 from simmat.errors import ConfigError
 
 
-def pick_device(name: str | None) -> torch.device:
+def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
     """Return the device of a name: auto (the first GPU, else the CPU), cpu, cuda, cuda:N or mps.
 
+    Args:
+        name: None is auto.
+        processes: how many work together; several take a GPU each, so none can be named.
+
     Raises:
-        ConfigError: it is not there.
+        ConfigError: it is none of these, is not there, or is one device for several processes.
     """
     if name in (None, "auto"):
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(str(name))
-    except RuntimeError:
-        raise ConfigError(f"no device {name!r}; use auto, cpu, cuda, cuda:N or mps") from None
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(name)):
+        raise ConfigError(f"no device {name!r}; use auto, cpu, cuda, cuda:N or mps")
+    device = torch.device(str(name))
+    if processes > 1 and (device.type == "mps" or device.index is not None):
+        raise ConfigError(f"--device {name} is one device, for {processes} processes; use cuda, cpu or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         have = torch.cuda.device_count()
         raise ConfigError(f"no device {name!r}: there are {have} CUDA devices here; use --device cpu or auto")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"no device {name!r} here; use --device cpu or auto")
     return device
+
+
+def launched_processes() -> int:
+    """Return how many processes the launcher started for this command; 1 where there was none."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,9 +12,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -26,10 +22,10 @@ from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Processes, evaluate_shared, find_protocol
 from simmat.files import atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
-from simmat.nn.device import pick_device
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins import Registry
+from simmat.training.accelerator import make_accelerator
 from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.pictures import draw_run
 from simmat.training.run_folder import RunFolder
@@ -102,7 +98,7 @@ class _Run:
     def __init__(self, config: TrainConfig, registry: Registry, watcher: Watcher, *, resume: bool) -> None:
         self.config = config
         self.folder = RunFolder(config.out)
-        self.accelerator = _accelerator(config)
+        self.accelerator = make_accelerator(config)
         self.watcher = watcher if self.accelerator.is_main_process else Watcher()
         # A run killed before its first save has a config and nothing to lose: it begins again.
         state = load_state(self.folder.state) if resume and self.folder.state.exists() else None
@@ -304,27 +300,6 @@ def _checkpoint_gradients(model: SimMAT, name: str) -> None:
             "or save memory with --batch-size, --grad-accumulation or --image-size"
         )
     turn_on()
-
-
-def _accelerator(config: TrainConfig) -> Accelerator:
-    # accelerate keeps its state for the whole process; a second run in it may want other settings.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    if config.device not in ("auto", "cpu"):
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(pick_device(config.device))
-    accelerator = Accelerator(
-        mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-        gradient_accumulation_steps=config.grad_accumulation,
-        cpu=config.device == "cpu",
-        dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
-        rng_types=[],
-    )
-    share = config.batch_size // config.grad_accumulation
-    if config.batch_size % config.grad_accumulation or share % accelerator.num_processes:
-        raise ConfigError(
-            f"--batch-size {config.batch_size} must be a multiple of --grad-accumulation "
-            f"{config.grad_accumulation} x {accelerator.num_processes} processes, so that each gets as many images"
-        )
-    return accelerator
 
 
 def _seed(*parts: int) -> int:

@@ -1,0 +1,66 @@
+"""accelerate's side of a run: its settings, its device, and what its processes must agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration
+
+from simmat.config import TrainConfig
+from simmat.errors import ConfigError
+from simmat.nn.device import launched_processes, pick_device
+
+_DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """Return accelerate's front end of a run, on the config's device.
+
+    Raises:
+        ConfigError: the device is not there, or the batch cannot be split over the processes.
+    """
+    # accelerate keeps its state for the whole process; a second run in it may want other settings.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    with _device_named(config.device):
+        accelerator = Accelerator(
+            mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
+            gradient_accumulation_steps=config.grad_accumulation,
+            cpu=config.device == "cpu",
+            dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
+            rng_types=[],
+        )
+    share = config.batch_size // config.grad_accumulation
+    if config.batch_size % config.grad_accumulation or share % accelerator.num_processes:
+        raise ConfigError(
+            f"--batch-size {config.batch_size} must be a multiple of --grad-accumulation "
+            f"{config.grad_accumulation} x {accelerator.num_processes} processes, so that each gets as many images"
+        )
+    return accelerator
+
+
+@contextmanager
+def _device_named(name: str) -> Iterator[None]:
+    """Let accelerate take the named device while it starts.
+
+    It takes a device from the environment only, and one that is named there is that of every process: several
+    must be left to take a GPU each.
+    """
+    processes = launched_processes()
+    device = pick_device(name, processes=processes)
+    if name in ("auto", "cpu") or processes > 1:
+        yield
+        return
+    before = os.environ.get(_DEVICE_VARIABLE)
+    os.environ[_DEVICE_VARIABLE] = str(device)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_DEVICE_VARIABLE]
+        else:
+            os.environ[_DEVICE_VARIABLE] = before

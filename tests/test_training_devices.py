@@ -1,0 +1,80 @@
+"""On which device a run lies, with one process and with several."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import config
+
+from simmat.errors import ConfigError
+from simmat.evaluation import join_processes
+from simmat.nn.device import pick_device
+from simmat.training import accelerator as module
+
+VARIABLE = "ACCELERATE_TORCH_DEVICE"
+
+
+class Starting:
+    """Stands for accelerate where there is no GPU to start it on: keeps what it would read."""
+
+    num_processes = 1
+
+    def __init__(self, **settings: Any) -> None:
+        self.named = os.environ.get(VARIABLE)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with two GPUs, as far as names go."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(module, "Accelerator", Starting)
+    for name in ("WORLD_SIZE", VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def named(device: str) -> str | None:
+    """The device that accelerate is told of when it starts."""
+    started: Any = module.make_accelerator(config(Path("data"), Path("out"), device=device))
+    return started.named
+
+
+def test_one_process_takes_the_gpu_it_is_given(gpus: pytest.MonkeyPatch) -> None:
+    """Several runs share a machine, each on its GPU."""
+    assert named("cuda:1") == "cuda:1"
+
+
+def test_several_processes_are_not_put_on_one_gpu(gpus: pytest.MonkeyPatch) -> None:
+    """accelerate gives each process its GPU only where none is named; all on the first one run out of memory."""
+    gpus.setenv("WORLD_SIZE", "2")
+    assert named("cuda") is None
+
+
+def test_the_next_run_of_a_program_does_not_inherit_the_device(gpus: pytest.MonkeyPatch) -> None:
+    """A notebook trains twice; `auto` the second time must not mean the GPU of the first."""
+    named("cuda:1")
+    assert named("auto") is None
+    gpus.setenv(VARIABLE, "cuda:0")
+    named("cuda:1")
+    assert os.environ[VARIABLE] == "cuda:0"
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "mps"])
+def test_one_device_for_several_processes_is_refused(gpus: pytest.MonkeyPatch, device: str) -> None:
+    """It would be ignored, or hold all of them."""
+    gpus.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=f"--device {device} is one device, for 2 processes; use cuda, cpu or auto"):
+        named(device)
+    with pytest.raises(ConfigError, match=f"--device {device} is one device, for 2 processes"):
+        join_processes(device)
+
+
+@pytest.mark.parametrize("name", ["meta", "xpu", "cpu:1", "cuda:", "cuda:-1", "gpu", ""])
+def test_devices_that_nothing_was_tried_on_are_refused(name: str) -> None:
+    """torch knows names on which a network computes nothing, as meta, or on which no score was ever taken."""
+    with pytest.raises(ConfigError, match="use auto, cpu, cuda, cuda:N or mps"):
+        pick_device(name)
