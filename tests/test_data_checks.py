@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 
+from simmat.builtin.sensors import Raster
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
@@ -123,6 +124,15 @@ def test_every_bad_sample_is_told_even_the_first(tmp_path: Path) -> None:
         replace(dataset, samples=tuple(replace(s, split="train") for s in dataset.samples))
     ).problems
     assert {Path(problem.split(":")[0]).name for problem in problems} == bad
+
+
+def test_an_image_that_is_gone_leaves_the_report_of_all_others(tmp_path: Path) -> None:
+    """A disk with one bad sector must not hide what else is wrong."""
+    dataset = open_dataset(split_folder(tmp_path, train=3, test=1), Raster(), {"regions": "instances"})
+    (tmp_path / "images/train/1.npy").unlink()
+    report = check_dataset(dataset)
+    assert [Path(problem.split(":")[0]).name for problem in report.problems] == ["1.npy"]
+    assert [split.samples for split in report.splits] == [3, 1]
 
 
 def test_a_split_without_any_region_is_a_problem(tmp_path: Path) -> None:

@@ -202,14 +202,19 @@ def _missing_value_hints(tally: _Tally) -> Iterator[str]:
 
 
 def _shared_images(samples: Sequence[Sample]) -> Iterator[str]:
-    """Name images that stand in two splits, by path or by content: their scores would be of training images."""
+    """Name images that stand in two splits, by path or by content: their scores would be of training images.
+
+    Files that cannot be read are left out: reading the samples has named them.
+    """
     first: dict[str, Sample] = {}
-    digests: dict[Path, str] = {}
+    digests: dict[Path, str | None] = {}
     for sample in samples:
         path = sample.reference
         if path not in digests:
             digests[path] = _digest(path)
-        other = first.setdefault(digests[path], sample)
+        if (digest := digests[path]) is None:
+            continue
+        other = first.setdefault(digest, sample)
         if other.split != sample.split:
             yield (
                 f"the same image is in {other.split} ({other.id!r}, {other.reference.name}) and in {sample.split} "
@@ -217,12 +222,12 @@ def _shared_images(samples: Sequence[Sample]) -> Iterator[str]:
             )
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except OSError:
+        return None
 
 
 def _spread(areas: Sequence[int]) -> tuple[int, int, int] | None:
