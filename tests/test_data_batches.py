@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from runs import config, gray_set, registry
+from scipy import ndimage
 
 from simmat.data.batches import TrainingItems, collate, visible_regions
 from simmat.data.regions import Label, region_from_mask
@@ -73,6 +74,26 @@ def test_a_region_thinner_than_a_pixel_keeps_a_target(items: TrainingItems, tmp_
         Image.fromarray(mask).save(path)
     small = prepare(config(data, tmp_path / "run", augment=False), registry(), Watcher()).items()
     assert all(target.any() for target in small[0].targets)
+
+
+@pytest.mark.parametrize("clicks", ["mixed", "random"])
+def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -> None:
+    """The loss looks at nothing there, and scoring clicks on what is seen, too: of each disc only the rim is."""
+    data = gray_set(tmp_path / "set")
+    for path in (data / "masks").iterdir():
+        mask = np.asarray(Image.open(path))
+        core = ndimage.binary_erosion(mask > 0, iterations=3)
+        Image.fromarray(np.where(core, 0, 100 + 50 * (mask > 0)).astype(np.uint8)).save(data / "images" / path.name)
+    settings = config(data, tmp_path / "run", clicks=clicks, nodata=0)
+    rims = prepare(settings, registry(), Watcher()).items()
+    hidden = [
+        item.ignore[int(y), int(x)] or not target[int(y), int(x)]
+        for item in (rims[position] for position in range(10))
+        for target, (x, y) in zip(item.targets, item.clicks.tolist(), strict=True)
+        if (target & ~item.ignore).any()
+    ]
+    assert len(hidden) > 10
+    assert not any(hidden)
 
 
 def test_hidden_regions_are_not_asked_about() -> None:

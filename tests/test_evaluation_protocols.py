@@ -102,6 +102,38 @@ def test_no_click_falls_where_there_is_no_ground_truth(bar: Path) -> None:
     assert model.asked[1].point_labels[0].tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(("protocol", "expected"), [(CLICKS, [16, 6]), (COMPAT, [14, 7])])
+def test_the_first_click_falls_where_something_was_measured(
+    bar: Path, protocol: Protocol, expected: list[float]
+) -> None:
+    """A person clicks on what is seen: columns 4 to 13 of the rectangle 4 to 23 are a hole in the depth image."""
+    dataset = make_set(bar, BAR)
+    planes = np.load(bar / "images/s0.npy")
+    planes[:, 4:10, 4:14] = np.nan
+    np.save(bar / "images/s0.npy", planes)
+    model = Scripted(one_mask(BAR == 1))
+    found = score(model, dataset, 32, protocol)
+    assert model.asked[0].point_coords[0, 0].tolist() == pytest.approx(expected)
+    assert not np.isnan(planes[0, int(expected[1]), int(expected[0])])
+    assert found.objects[0].click_xy == pytest.approx(tuple(expected))
+    assert found.objects[0].area == 6 * 20
+
+
+def test_random_clicks_fall_where_something_was_measured(bar: Path) -> None:
+    """The box stays that of the whole object, whose extent the truth knows."""
+    dataset = make_set(bar, BAR)
+    planes = np.load(bar / "images/s0.npy")
+    planes[:, 4:10, 4:22] = np.nan
+    np.save(bar / "images/s0.npy", planes)
+    model = Scripted(one_mask(BAR == 1))
+    score(model, dataset, 32, Protocol("draws", "", draws=30))
+    clicks = clicks_of(model)
+    assert len(clicks) == 30
+    assert not any(np.isnan(planes[0, int(y), int(x)]) for x, y in clicks)
+    assert model.asked[1].boxes is not None
+    assert model.asked[1].boxes[0].tolist() == [4, 4, 24, 10]
+
+
 def test_objects_that_are_done_leave_the_others_their_own_clicks(bar: Path) -> None:
     """Prompts are decoded together; mixing up whose answer is whose would still give numbers."""
     mask = labels(32, 32, (16, 16, 28, 28), (4, 4, 10, 24))

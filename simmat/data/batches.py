@@ -21,7 +21,7 @@ from simmat.data.augment import Augmentation
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.pipeline import Pipeline
-from simmat.data.regions import Label, Region
+from simmat.data.regions import Label, Region, seen_part
 from simmat.errors import DataError, all_problems
 from simmat.geometry import Frame
 from simmat.nn.resize import resize_planes
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
         content: (B, S, S) bool, False in the padding.
         targets: (B, P, S, S) bool, the region each prompt means.
         ignore: (B, S, S) bool, pixels that neither loss nor IoU may look at; padding is among them.
-        clicks: (B, P, 2) float32 xy, a pixel of the region.
+        clicks: (B, P, 2) float32 xy, a pixel of the region that counts.
         boxes: (B, P, 4) float32 XYXY, jittered.
         draws: (B, P, R) float32 in [0, 1), for whatever else is random about a prompt.
         step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
@@ -92,7 +92,7 @@ class TrainingItems(TorchDataset[Batch]):
             # Augmentation hid them all: a shape is needed, but nothing of this image counts.
             regions, ignore = label.regions, torch.ones_like(ignore)
         targets = self._targets(regions, label.size_hw, prepared.frame, rng)
-        points = np.stack([_click(target, self.clicks, rng) for target in targets])
+        points = np.stack([_click(target, ignore.numpy(), self.clicks, rng) for target in targets])
         size_hw = (self.pipeline.size, self.pipeline.size)
         boxes = np.stack([jitter_box(tight_box(target), size_hw, rng) for target in targets])
         return Batch(
@@ -127,12 +127,7 @@ def visible_regions(label: Label) -> tuple[Region, ...]:
     """Return the regions of which at least one pixel counts."""
     if not label.ignore.any():
         return label.regions
-    return tuple(region for region in label.regions if (region.crop & ~label.ignore[_window(region)]).any())
-
-
-def _window(region: Region) -> tuple[slice, slice]:
-    y0, x0, y1, x1 = region.box
-    return slice(y0, y1), slice(x0, x1)
+    return tuple(region for region in label.regions if seen_part(region, label.ignore) is not None)
 
 
 def _resized(masks: npt.NDArray[np.bool_], frame: Frame) -> Tensor:
@@ -141,9 +136,16 @@ def _resized(masks: npt.NDArray[np.bool_], frame: Frame) -> Tensor:
     return resize_planes(planes, torch.ones_like(planes, dtype=torch.bool), frame)
 
 
-def _click(target: npt.NDArray[np.bool_], clicks: str, rng: np.random.Generator) -> tuple[float, float]:
-    """Half of the mixed clicks lie where a person aims, at the region's centre, half anywhere on it."""
-    return center_click(target) if clicks == "mixed" and rng.random() < 0.5 else random_click(target, rng)
+def _click(
+    target: npt.NDArray[np.bool_], ignore: npt.NDArray[np.bool_], clicks: str, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Half of the mixed clicks lie where a person aims, at the region's centre, half anywhere on it.
+
+    They lie on pixels that count; where the input has none of them, the loss looks at nothing, wherever the click is.
+    """
+    seen = target & ~ignore
+    place = seen if seen.any() else target
+    return center_click(place) if clicks == "mixed" and rng.random() < 0.5 else random_click(place, rng)
 
 
 def sample_at(position: int, count: int, seed: int) -> int:

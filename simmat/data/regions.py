@@ -121,6 +121,18 @@ def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int
     return Region(class_id, (y0 + dy, x0 + dx, y1 + dy, x1 + dx), np.ascontiguousarray(mask[y0:y1, x0:x1]))
 
 
+def seen_part(region: Region, ignore: BoolArray) -> Region | None:
+    """Return the pixels of a region that count, as a region, or None where none does.
+
+    Args:
+        region: of an image.
+        ignore: (H, W), see `Label`.
+    """
+    y0, x0, y1, x1 = region.box
+    hidden = ignore[y0:y1, x0:x1]
+    return region_from_mask(region.crop & ~hidden, region.class_id, (y0, x0)) if hidden.any() else region
+
+
 def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> list[Region]:
     """Return the 8-connected components of a mask as regions, by first pixel in raster order."""
     numbered, _ = ndimage.label(mask, structure=EIGHT)

@@ -92,14 +92,14 @@ def _with_draws(
     """Ask with tight and jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
     boxes, jittered, clicks = [], [], []
     for target in image.targets.found:
-        mask = target.region.mask(target.image_hw)
-        box = tight_box(mask)
+        seen = target.seen.mask(target.image_hw)
+        box = tight_box(target.region.mask(target.image_hw))
         boxes.append(box_prompt(box))
         for draw in range(protocol.draws):
             rng = _generator(protocol.seed, sample, target.index, "box", draw)
             jittered.append(box_prompt(jitter_box(box, target.image_hw, rng)))
             rng = _generator(protocol.seed, sample, target.index, "click", draw)
-            clicks.append(Prompt.points([random_click(mask, rng)]))
+            clicks.append(Prompt.points([random_click(seen, rng)]))
     rows = range(len(boxes))
     several = [row for row in rows for _ in range(protocol.draws)]
     tight = image.single_ious(boxes, rows)

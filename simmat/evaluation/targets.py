@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simmat.data.clicks import center_click
-from simmat.data.regions import Label, Region
+from simmat.data.regions import Label, Region, seen_part
 from simmat.errors import ConfigError
 from simmat.evaluation.protocol import Protocol
 from simmat.geometry import Frame
@@ -24,6 +24,7 @@ class Target:
     Attributes:
         index: of the region within its image.
         region: the region.
+        seen: its pixels that count, where clicks fall.
         click_xy: the first click, in pixels of the original image.
         image_hw: (height, width) of the original image.
         grid_hw: (h, w) of the grid.
@@ -31,6 +32,7 @@ class Target:
 
     index: int
     region: Region
+    seen: Region
     click_xy: tuple[float, float]
     image_hw: tuple[int, int]
     grid_hw: tuple[int, int]
@@ -79,14 +81,14 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
     scored = nearest(~label.ignore, size_hw)
     found, left_out = [], []
     for index, region in enumerate(label.regions):
-        mask = region.mask(label.size_hw)
-        if not (mask & ~label.ignore).any():
+        seen = seen_part(region, label.ignore)
+        if seen is None:
             continue
-        click_xy = _first_click(mask, frame, protocol)
-        if click_xy is None or not (nearest(mask, size_hw) & scored).any():
+        click_xy = _first_click(seen.mask(label.size_hw), frame, protocol)
+        if click_xy is None or not (nearest(region.mask(label.size_hw), size_hw) & scored).any():
             left_out.append(index)
         else:
-            found.append(Target(index, region, click_xy, label.size_hw, size_hw))
+            found.append(Target(index, region, seen, click_xy, label.size_hw, size_hw))
     return Targets(tuple(found), scored, tuple(left_out))
 
 
