@@ -128,7 +128,7 @@ def test_every_bad_sample_is_told_even_the_first(tmp_path: Path) -> None:
 
 def test_an_image_that_is_gone_leaves_the_report_of_all_others(tmp_path: Path) -> None:
     """A disk with one bad sector must not hide what else is wrong."""
-    dataset = open_dataset(split_folder(tmp_path, train=3, test=1), Raster(), {"regions": "instances"})
+    dataset = open_dataset(split_folder(tmp_path, train=3, val=1), Raster(), {"regions": "instances"})
     (tmp_path / "images/train/1.npy").unlink()
     report = check_dataset(dataset)
     assert [Path(problem.split(":")[0]).name for problem in report.problems] == ["1.npy"]
