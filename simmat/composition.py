@@ -71,6 +71,11 @@ class SelectedChannels(ModalityAdapter):
         return self.base.save_mask(mask, georeference, path)
 
 
+def uncut(adapter: ModalityAdapter) -> ModalityAdapter:
+    """Return the sensor that channels were picked of; the sensor itself where none were."""
+    return uncut(adapter.base) if isinstance(adapter, SelectedChannels) else adapter
+
+
 class ComposedModality(ModalityAdapter):
     """Several adapters as one sensor: `rgb+thermal`. Channels and sources are joined in order.
 

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from simmat.errors import ConfigError, all_problems, nearest
+from simmat.nodata import Nodata
 from simmat.sensor_names import with_absolute_files
 
 DEFAULT_STEPS = 500
@@ -156,7 +157,9 @@ class TrainConfig(BaseModel):
     )
     regions: RegionRule | None = Field(None, description="What a region is; by default as the data card says.")
     min_region: int | None = Field(None, ge=1, description="Smallest region that counts, in pixels.")
-    nodata: float | None = Field(None, description="Sensor value that means no measurement.")
+    nodata: Nodata | None = Field(
+        None, description="Number stored in the files that means no measurement; SOURCE=NUMBER by comma for one source."
+    )
     ignore: int | None = Field(None, description="Mask value without ground truth, left out of loss and score.")
     zero_means: ZeroMeans | None = Field(None, description="What mask value 0 means.")
     train_images: int | None = Field(None, ge=1, description="Train on this many images, drawn by the seed.")
@@ -279,7 +282,7 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
 def dump_toml(config: TrainConfig) -> str:
     """Write a config as TOML that `load_config` reads back to an equal one; what is unset is left out."""
     values = {key: value for key, value in config.model_dump().items() if value is not None}
-    tables = {key: values.pop(key) for key in _TABLES}
+    tables = {key: values.pop(key) for key in (*_TABLES, "nodata") if isinstance(values.get(key), dict)}
     plain = {key: _plain(value) for key, value in values.items()}
     return tomli_w.dumps({**plain, **{key: table for key, table in tables.items() if table}})
 

@@ -64,6 +64,9 @@ class ModalityAdapter(ABC):
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Read one sample.
 
+        `simmat.imageio.read_image` marks the stored numbers that the user calls nodata; a sensor that reads files
+        by other means asks `simmat.imageio.stated_valid` for them.
+
         Args:
             files: source name -> file, one for each of `sources`.
 

@@ -13,7 +13,7 @@ import torch
 from simmat.bundle import Bundle
 from simmat.data.pipeline import Pipeline, prompt_batch
 from simmat.errors import BundleError, ConfigError
-from simmat.missing import load_without
+from simmat.missing import load_without, optional_sources
 from simmat.model import SimMAT
 from simmat.nn.resize import restore_logits
 from simmat.normalize import describe
@@ -65,12 +65,20 @@ def predict(
         BundleError: it holds other channels than the bundle was trained on.
         ConfigError: a point or the box lies outside of the image, or the bundle needs all its channels.
     """
-    if names := missing_channels(bundle, missing):
-        image = load_without(bundle.adapter, files, bundle.spec.sensor_channels, names)
-    else:
-        image = bundle.adapter.load(files)
+    names = missing_channels(bundle, missing)
+    needed = {source: file for source, file in files.items() if source not in _spare(bundle, names)}
+    with bundle.spec.card.reading(needed):
+        if names:
+            image = load_without(bundle.adapter, files, bundle.spec.sensor_channels, names)
+        else:
+            image = bundle.adapter.load(files)
     _check_channels(bundle, image)
-    return segment(bundle.model, bundle.pipeline, bundle.spec.card.apply_nodata(image), prompt, choice=choice)
+    return segment(bundle.model, bundle.pipeline, image, prompt, choice=choice)
+
+
+def _spare(bundle: Bundle, missing: frozenset[str]) -> tuple[str, ...]:
+    """Return the sources that are not read, for all that they give is missing."""
+    return optional_sources(bundle.adapter, bundle.spec.sensor_channels, missing)
 
 
 def missing_channels(bundle: Bundle, missing: Sequence[str | int]) -> frozenset[str]:

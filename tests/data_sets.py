@@ -12,6 +12,7 @@ from PIL import Image
 
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.regions import Label, Region
+from simmat.imageio import stated_valid
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import Channel, SensorImage
 
@@ -27,7 +28,8 @@ class Planes(ModalityAdapter):
         """Read one file; the channels are p0, p1 …"""
         values = np.load(files["planes"])
         channels = [Channel(f"p{index}", "temperature", "K") for index in range(len(values))]
-        return SensorImage.from_planes(values, channels, origin=str(files["planes"]))
+        valid = stated_valid(files["planes"], values)
+        return SensorImage.from_planes(values, channels, valid=valid, origin=str(files["planes"]))
 
 
 class Pair(ModalityAdapter):

@@ -97,6 +97,8 @@ def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
         ("lr", 0.0),
         ("lr", float("nan")),
         ("nodata", float("inf")),
+        ("nodata", {"depth": float("nan")}),
+        ("nodata", True),
         ("box_fraction", 1.5),
         ("min_region", 0),
         ("seed", -1),

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from simmat.data.card import DataCard, load_card, make_card, write_card
 from simmat.errors import ConfigError
-from simmat.types import Channel, SensorImage
 
 
 def test_unsaid_region_rule_is_an_error_that_teaches_the_three_rules(tmp_path: Path) -> None:
@@ -85,17 +83,11 @@ def test_newer_card_format_is_refused() -> None:
         make_card({"regions": "classes", "format": 2}, where="here")
 
 
-def test_nodata_makes_pixels_invalid_channel_by_channel() -> None:
-    """A missing value in one channel says nothing about the others."""
-    image = SensorImage.from_planes([[[0, 1.5]], [[2, 0]]], [Channel("a", "depth", "m"), Channel("b", "depth", "m")])
-    valid = DataCard(regions="classes", nodata=0).apply_nodata(image).valid
-    assert valid.tolist() == [[[False, True]], [[True, False]]]
-
-
-def test_nodata_that_float32_cannot_hold_exactly_still_matches() -> None:
-    """-3.4028235e38 and 0.1 are usual; the image holds their float32 neighbour."""
-    image = SensorImage.from_planes(np.asarray([[0.1, 1]]), [Channel("a", "depth", "m")])
-    assert DataCard(regions="classes", nodata=0.1).apply_nodata(image).valid.tolist() == [[[False, True]]]
+def test_a_card_with_a_nodata_for_each_source_round_trips(tmp_path: Path) -> None:
+    """What 0 means in a depth file it does not mean in a picture."""
+    card = DataCard(regions="classes", nodata={"depth": 0, "thermal": -9999.5})
+    write_card(tmp_path, card)
+    assert load_card(tmp_path, {}) == card
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_values_that_look_like_missing_are_pointed_out_until_said(tmp_path: Path
     save_image(root / "images/train/0.npy", values)
     (note,) = check_dataset(open_planes(root)).notes
     assert words in note
-    assert "'p0'" in note
+    assert "'planes', plane 0," in note
     assert check_dataset(open_planes(root, nodata=value)).notes == ()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from simmat.bundle.spec import BundleSpec
+from simmat.nodata import describe_nodata
 from simmat.normalize import describe
 from simmat.types import Channel
 
@@ -143,7 +144,7 @@ def _data(spec: BundleSpec) -> str:
         ("licence", card.licence or "not stated"),
         ("a region is", f"{card.regions}, smallest {card.smallest}"),
         ("label value 0", card.zero_means),
-        ("no data", "none declared" if card.nodata is None else f"{card.nodata:g}"),
+        ("no data", "none declared" if card.nodata is None else describe_nodata(card.nodata)),
     ]
     if card.class_names:
         rows.append(("classes", ", ".join(f"{value} {name}" for value, name in sorted(card.class_names.items()))))

@@ -10,6 +10,7 @@ import click
 from simmat.cli import Group
 from simmat.cli.common import json_option, load_registry, print_json, print_table
 from simmat.errors import SimMATError
+from simmat.nodata import describe_nodata
 
 if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
@@ -93,7 +94,7 @@ def _rows(spec: BundleSpec) -> list[tuple[str, str]]:
         ("transfer layer", _with_options(spec.mat, dict(spec.mat_options))),
         ("tuning", _with_options(spec.tune, dict(spec.tune_options))),
         ("regions", f"{card.regions}, smallest {card.smallest}, label value 0: {card.zero_means}"),
-        ("no data", "none declared" if card.nodata is None else f"{card.nodata:g}"),
+        ("no data", "none declared" if card.nodata is None else describe_nodata(card.nodata)),
     ]
     return rows + [(f"metric: {name}", str(value)) for name, value in spec.metrics.items()]
 

@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from simmat.cli.common import json_option
 from simmat.config import TrainConfig, option_name, parse_channels
+from simmat.nodata import parse_nodata
 
 __all__ = [
     "config_options",
@@ -79,7 +80,9 @@ def _option(field: str, *, required: bool) -> Callable[[Command], Command]:
     settings: dict[str, Any] = {"help": _help(field)} | ({"required": True} if required else {"default": None})
     core = _core(info.annotation)
     if field == "channels":
-        return click.option(flag, field, metavar="LIST", callback=_as_channels, **settings)
+        return click.option(flag, field, metavar="LIST", callback=_parsed(parse_channels), **settings)
+    if field == "nodata":
+        return click.option(flag, field, metavar="NUMBER", callback=_parsed(parse_nodata), **settings)
     if get_origin(core) is dict:
         settings |= {"metavar": "KEY=VALUE", "multiple": True, "callback": _as_table}
         return click.option(flag.removesuffix("s"), field, **settings)
@@ -127,11 +130,16 @@ def _kind(core: Any, metadata: list[Any]) -> dict[str, Any]:
     return {"type": (click.IntRange if core is int else click.FloatRange)(**bounds), "metavar": metavar}
 
 
-def _as_channels(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str | int, ...] | None:
-    try:
-        return None if text is None else parse_channels(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
+def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Return the callback that reads an option's text by one of the config's own parsers."""
+
+    def read(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+
+    return read
 
 
 def _as_table(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Any] | None:

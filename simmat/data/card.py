@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from simmat.data.samples import ZeroMeans
-from simmat.errors import ConfigError, all_problems, nearest
+from simmat.errors import ConfigError, DataError, all_problems, nearest
 from simmat.files import atomic_write_text
-from simmat.types import SensorImage
+from simmat.imageio.reading import Reading, reading
+from simmat.nodata import Nodata, describe_nodata, per_file
 
 CARD_FILE = "card.toml"
 FORMAT = 1
@@ -40,8 +40,8 @@ class DataCard(BaseModel):
         min_region: smallest region in pixels of the original image; smaller ones are dropped and counted.
         min_region_share: the same as a part of the image's pixels, for rules stated at another size than the
             image's, such as 1000 px at 1024 x 1024; a region must reach both.
-        nodata: value of the loaded image, in its unit, that means no measurement; for every channel.
-            What is not finite is always missing.
+        nodata: number stored in the files, before any scale or filter, that means no measurement; source name ->
+            number where it is not that of all sources. What is not finite is always missing.
         ignore: label value without ground truth; neither loss nor score looks there.
         zero_means: of label value 0. "background" is no object; "none" is a region like any other;
             "unlabelled" is no region, but unmarked objects may be there.
@@ -59,7 +59,7 @@ class DataCard(BaseModel):
     regions: Regions
     min_region: int = Field(default=1, ge=1)
     min_region_share: float = Field(default=0.0, ge=0, lt=1)
-    nodata: float | None = None
+    nodata: Nodata | None = None
     ignore: int | None = None
     zero_means: ZeroMeans = "background"
     class_names: dict[int, str] = Field(default_factory=dict)
@@ -73,13 +73,6 @@ class DataCard(BaseModel):
     def _known_format(cls, value: int) -> int:
         if value != FORMAT:
             raise ValueError(f"format {value} is not known, this SimMAT reads format {FORMAT}; update SimMAT")
-        return value
-
-    @field_validator("nodata")
-    @classmethod
-    def _finite(cls, value: float | None) -> float | None:
-        if value is not None and not math.isfinite(value):
-            raise ValueError("NaN and infinity always mean a missing value and need not be said; leave nodata out")
         return value
 
     @field_validator("intrinsics")
@@ -105,13 +98,24 @@ class DataCard(BaseModel):
             return f"{self.min_region} px"
         return share if self.min_region == 1 else f"{self.min_region} px and {share}"
 
-    def apply_nodata(self, image: SensorImage) -> SensorImage:
-        """Return the image with all pixels that hold `nodata` marked invalid, channel by channel."""
-        if self.nodata is None:
-            return image
-        with np.errstate(over="ignore"):
-            missing = image.data == np.float32(self.nodata)
-        return replace(image, valid=image.valid & ~missing) if missing.any() else image
+    @contextmanager
+    def reading(self, files: Mapping[str, Path]) -> Iterator[Reading]:
+        """State `nodata` while a sample is loaded, so that its readers mark those pixels invalid.
+
+        Args:
+            files: source name -> file.
+
+        Raises:
+            DataError: a file was read by means that do not ask for it, after the block.
+        """
+        with reading(per_file(self.nodata, files)) as found:
+            yield found
+        if (unasked := found.unasked()) and self.nodata is not None:
+            raise DataError(
+                f"{unasked[0]}: --nodata {describe_nodata(self.nodata)} is a number stored in the file, and this "
+                "sensor's reader does not look for it there; leave --nodata out (a plugin that reads files itself "
+                "calls simmat.imageio.stated_valid)"
+            )
 
 
 def load_card(root: Path, overrides: Mapping[str, object], *, implied_regions: Regions | None = None) -> DataCard:

@@ -12,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.dataset import Dataset
+from simmat.data.fills import StoredNumbers
 from simmat.data.regions import Label
 from simmat.data.report import ChannelReport, DataReport, SplitReport
 from simmat.data.samples import SPLITS, Sample
 from simmat.errors import DataError, SimMATError, all_problems
 from simmat.types import Channel, SensorImage
-
-FILL_VALUES = (-9999.0, -99999.0, -32768.0)
-"""Values that files often hold where nothing was measured."""
 
 
 def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = None) -> DataReport:
@@ -92,16 +90,17 @@ class _Tally:
     def __post_init__(self) -> None:
         count = len(self.channels)
         self.low, self.high = np.full(count, np.inf), np.full(count, -np.inf)
-        self.total, self.valid, self.zeros, self.fills = (np.zeros(count) for _ in range(4))
-        self.whole = np.ones(count, dtype=np.bool_)
+        self.total, self.valid = np.zeros(count), np.zeros(count)
+        self.stored = StoredNumbers(self.dataset.adapter, frozenset(channel.name for channel in self.channels))
 
     def add(self, sample: Sample) -> None:
         """Read and count one sample."""
         self.samples += 1
-        image = self.dataset.image(sample)
+        image, found = self.dataset.read(sample)
         label = self.dataset.label(sample, image)
         self.read += 1
         self.sizes[label.size_hw] += 1
+        self.stored.add(sample.files, image, found)
         self._add_label(sample, label)
         self._add_image(self.dataset.adapter.transform(image))
 
@@ -123,9 +122,6 @@ class _Tally:
         self.high = np.maximum(self.high, np.max(image.data, axis=axes, initial=-np.inf, where=image.valid))
         self.total += np.sum(image.data, axis=axes, dtype=np.float64, where=image.valid)
         self.valid += image.valid.sum(axis=axes)
-        self.zeros += ((image.data == 0) & image.valid).sum(axis=axes)
-        self.whole &= ((image.data == np.rint(image.data)) | ~image.valid).all(axis=axes)
-        self.fills += (np.isin(image.data, FILL_VALUES) & image.valid).sum(axis=axes)
 
     def problems(self) -> Iterator[str]:
         """Say what would stop training or scoring on this split."""
@@ -180,25 +176,7 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
         unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
         if unnamed:
             yield f"{tally.name}: classes without a name in the card: {unnamed}"
-        if dataset.card.nodata is None:
-            yield from _missing_value_hints(tally)
-
-
-def _missing_value_hints(tally: _Tally) -> Iterator[str]:
-    """Point at values that look like "no measurement"; whether they are, a person has to say."""
-    columns = zip(tally.channels, tally.zeros, tally.fills, tally.valid, tally.whole, strict=True)
-    for channel, zeros, fills, valid, whole in columns:
-        counted = channel.unit == "count" and whole  # a count of 0 is a value like any other
-        if valid and fills / valid > 1e-3:
-            yield (
-                f"{tally.name}: {fills / valid:.1%} of channel {channel.name!r} is a usual fill value such as "
-                "-9999; if it means no measurement, say --nodata"
-            )
-        elif valid and zeros / valid > 0.01 and not counted:
-            yield (
-                f"{tally.name}: {zeros / valid:.1%} of channel {channel.name!r} is exactly 0 {channel.unit}; "
-                "if that means no measurement, say --nodata 0"
-            )
+        yield from tally.stored.hints(tally.name, dataset.card.nodata)
 
 
 def _shared_images(samples: Sequence[Sample]) -> Iterator[str]:

@@ -14,8 +14,10 @@ from simmat.data.manifest import MANIFEST_FILE, read_manifest
 from simmat.data.masks import read_mask
 from simmat.data.regions import Label, label_from_mask
 from simmat.data.samples import SPLITS, Listing, Sample
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError, DataError, all_problems
+from simmat.imageio.reading import Reading
 from simmat.modality import ModalityAdapter
+from simmat.nodata import nodata_problems
 from simmat.normalize import describe
 from simmat.types import Channel, SensorImage
 
@@ -63,7 +65,12 @@ class Dataset:
         Raises:
             DataError: a file cannot be read, or its channels are not those of the data set's first image.
         """
-        image = self.card.apply_nodata(self.adapter.load(sample.files))
+        return self.read(sample)[0]
+
+    def read(self, sample: Sample) -> tuple[SensorImage, Reading]:
+        """Read one image as `image` does; give what its files hold beside it, in their own numbers."""
+        with self.card.reading(sample.files) as found:
+            image = self.adapter.load(sample.files)
         expected = self.loaded_channels
         if not _same(image.channels, expected):
             first = self.first.reference.name
@@ -71,7 +78,7 @@ class Dataset:
                 f"{sample.reference}: its channels are {describe(image.channels)}; those of {first} are "
                 f"{describe(expected)}. All images of a data set must have the same"
             )
-        return image
+        return image, found
 
     def label(self, sample: Sample, image: SensorImage | None = None) -> Label:
         """Read the ground truth of one sample.
@@ -117,7 +124,8 @@ class Dataset:
 
     @cached_property
     def _reference(self) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
-        image = self.adapter.load(self.first.files)
+        with self.card.reading(self.first.files):
+            image = self.adapter.load(self.first.files)
         return image.channels, self.adapter.transform(image).channels
 
     def _read_label(self, sample: Sample) -> Label:
@@ -155,6 +163,8 @@ def open_dataset(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[
     card = load_card(folder, overrides or {}, implied_regions="instances" if annotations else None)
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
+    if problems := list(nodata_problems(card.nodata, adapter)):
+        raise ConfigError(all_problems(f"{folder}: the data card does not fit the sensor:", problems))
     return Dataset(folder, adapter.configured(card.model_dump()), card, listing.samples, listing.split_note, coco)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
 from simmat.errors import DataError, all_problems
+from simmat.nodata import describe_nodata
 from simmat.normalize import Statistics
 from simmat.types import BoolArray, Channel, FloatArray
 
@@ -130,7 +131,7 @@ def _check(dataset: Dataset, channels: Sequence[Channel], low: Matrix, high: Mat
     problems = []
     for channel, least, most in zip(channels, low, high, strict=True):
         if least > most:
-            nodata = f" (nodata is {dataset.card.nodata:g})" if dataset.card.nodata is not None else ""
+            nodata = "" if dataset.card.nodata is None else f" (nodata is {describe_nodata(dataset.card.nodata)})"
             problems.append(f"channel {channel.name!r} has no valid pixel{nodata}")
         elif least == most:
             problems.append(f"channel {channel.name!r} is {least:g} {channel.unit} in every valid pixel")

@@ -1,6 +1,7 @@
 """Planes as they lie in an image file: PNG, JPEG, TIFF and npy, in the file's own numbers."""
 
 from simmat.imageio.read import read_image
+from simmat.imageio.reading import stated_valid
 from simmat.imageio.units import Unit, agreed_unit, require_measured, stated_unit
 from simmat.imageio.values import ImageFile, require_one_plane
 from simmat.imageio.write import write_image
@@ -13,5 +14,6 @@ __all__ = [
     "require_measured",
     "require_one_plane",
     "stated_unit",
+    "stated_valid",
     "write_image",
 ]

@@ -6,12 +6,14 @@ read without a guess is refused, with the path and what to do. Pillow and tifffi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simmat.errors import DataError
+from simmat.imageio.reading import stated_valid
 from simmat.imageio.values import MAX_PIXELS, Colour, ImageFile, check_size, checked
 
 _FORMATS = {"png": (".png",), "jpeg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff"), "npy": (".npy",)}
@@ -52,7 +54,8 @@ def read_image(path: Path | str, *, palette_indices: bool = False) -> ImageFile:
         raise
     except Exception as error:  # a damaged file makes the libraries raise whatever comes (zlib.error, TokenError, …)
         raise DataError(f"{file}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
-    return checked(found)
+    found = checked(found)
+    return replace(found, stated=stated_valid(file, found.planes))
 
 
 def _format_of(path: Path) -> str:

@@ -29,6 +29,7 @@ class ImageFile:
         path: where it was read.
         description: TIFF ImageDescription or PNG text "Description"; empty where there is none.
         nodata: the value that the file itself says means "no measurement" (GDAL_NODATA tag), or None.
+        stated: (P, H, W) False where the user says so (`--nodata`); None where nothing is said.
     """
 
     planes: npt.NDArray[Any]
@@ -37,11 +38,15 @@ class ImageFile:
     path: Path
     description: str = ""
     nodata: float | None = None
+    stated: npt.NDArray[np.bool_] | None = None
 
     @property
     def valid(self) -> npt.NDArray[np.bool_] | None:
-        """(P, H, W) pixels that the file's own nodata value does not take out; None where it states none."""
-        return None if self.nodata is None else np.asarray(self.planes != self.nodata)
+        """(P, H, W) False where the file's own nodata value or the user's takes a pixel out; None where none is."""
+        if self.nodata is None:
+            return self.stated
+        own = np.asarray(self.planes != self.nodata)
+        return own if self.stated is None else own & self.stated
 
 
 def checked(found: ImageFile) -> ImageFile:

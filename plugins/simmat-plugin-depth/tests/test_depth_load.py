@@ -15,6 +15,7 @@ from simmat_plugin_depth.depth import DEPTH, Depth
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality
+from simmat.data.card import DataCard
 from simmat.errors import ConfigError, DataError
 from simmat.modality import ModalityAdapter
 from simmat.types import SensorImage
@@ -161,6 +162,13 @@ def test_an_exr_is_metres(tmp_path: Path, dtype: type) -> None:
     """Renderers write depth so, as half or float; its other channels are not taken."""
     write_exr(tmp_path / "a.exr", Z=METRES.astype(dtype), Y=np.zeros((2, 2), dtype))
     np.testing.assert_allclose(load(tmp_path / "a.exr").data[0], METRES)
+
+
+def test_nodata_that_the_user_says_is_looked_for_in_an_exr(tmp_path: Path) -> None:
+    """Renderers write a far plane where nothing is."""
+    write_exr(tmp_path / "a.exr", Z=np.array([[1.5, 100.0]], np.float32))
+    with DataCard(regions="classes", nodata=100).reading({"depth": tmp_path / "a.exr"}):
+        assert load(tmp_path / "a.exr").valid.tolist() == [[[True, False]]]
 
 
 def test_an_exr_of_colours_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality
+from simmat.data.card import DataCard
 from simmat.errors import ConfigError, DataError
 from simmat.modality import ModalityAdapter
 from simmat.picking import pick_channels
@@ -82,6 +83,16 @@ def test_two_bands_of_one_name_are_refused(tmp_path: Path) -> None:
     """--channels could not tell them apart."""
     with pytest.raises(DataError, match=r"several bands are described as \['red'\]"):
         load(write(tmp_path / "a.tif", bands=[BandTags("red"), BandTags("Red")]))
+
+
+@pytest.mark.parametrize(("modality", "value"), [("multispectral", 3000), ("multispectral-10000", -9999)])
+def test_nodata_that_the_user_says_is_the_stored_number(tmp_path: Path, modality: str, value: int) -> None:
+    """-9999 is what the file holds; scaled it is -0.9999 and looks like a dark band."""
+    stored = np.where(DN == 3000, value, DN.astype(np.int32)).astype(np.int16)
+    file = write(tmp_path / "a.tif", stored)
+    with DataCard(regions="classes", nodata=value).reading({"multispectral": file}):
+        image = load(file, modality)
+    np.testing.assert_array_equal(image.valid, DN != 3000)
 
 
 def test_nodata_of_the_file_is_missing_band_by_band(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from simmat_plugin_sar.speckle import estimate_looks, lee
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality
+from simmat.data.card import DataCard
 from simmat.errors import DataError
 from simmat.modality import ModalityAdapter
 from simmat.scene import CLASSES, Scene
@@ -94,6 +95,20 @@ def test_decibel_read_as_something_else_is_refused(tmp_path: Path, modality: str
     """Negative numbers are no amplitude and no power."""
     with pytest.raises(DataError, match="sar-db"):
         load(write(tmp_path / "a.tif", np.full((4, 5), -12.0, dtype=np.float32)), modality)
+
+
+@pytest.mark.parametrize("modality", ["sar", "sar-lee"])
+def test_a_border_of_zeros_is_missing_where_the_user_says_so(tmp_path: Path, modality: str) -> None:
+    """Filtered afterwards, the border would hold what the filter smeared into it, and darken the first real columns."""
+    rng = np.random.default_rng(0)
+    whole = np.rint(500 * np.sqrt(rng.gamma(4, 1 / 4, (32, 96)))).clip(1).astype(np.uint16)
+    whole[:, :32] = 0
+    file = write(tmp_path / "a.tif", whole)
+    with DataCard(regions="classes", nodata=0).reading({"sar": file}):
+        image = load(file, modality)
+    np.testing.assert_array_equal(image.valid[0], whole > 0)
+    first = float((image.data[0, :, 32].astype(np.float64) ** 2).mean())
+    assert first == pytest.approx(500**2, rel=0.25)
 
 
 def test_three_equal_planes_are_read_where_the_user_says_so(tmp_path: Path) -> None:

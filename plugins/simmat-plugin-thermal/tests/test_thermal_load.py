@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 from simmat_plugin_thermal import MODALITIES
 from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, Thermal
 
+from simmat.data.card import DataCard
 from simmat.errors import ConfigError, DataError
 from simmat.modality import ModalityAdapter
 from simmat.types import SensorImage
@@ -203,3 +204,24 @@ def test_min_max_scales_every_image_by_itself(tmp_path: Path) -> None:
     first, second = (load(tmp_path / name, "thermal-minmax") for name in ("a.npy", "b.npy"))
     np.testing.assert_allclose(first.data, [[[0, 0.25], [0.5, 1]]])
     np.testing.assert_allclose(second.data, first.data)
+
+
+def test_a_fill_value_takes_no_part_in_min_max(tmp_path: Path) -> None:
+    """-9999 as the coldest pixel would squeeze the scene into a thousandth of the range."""
+    np.save(tmp_path / "a.npy", np.array([[-9999.0, 280.0], [300.0, 320.0]]))
+    with DataCard(regions="classes", nodata=-9999).reading({"thermal": tmp_path / "a.npy"}):
+        image = load(tmp_path / "a.npy", "thermal-minmax")
+    np.testing.assert_array_equal(image.valid, [[[False, True], [True, True]]])
+    np.testing.assert_allclose(image.data[image.valid], [0, 0.5, 1])
+
+
+def test_nodata_is_refused_for_the_records_of_a_radiometric_jpeg(tmp_path: Path, write_flir_jpeg: Write) -> None:
+    """They hold every pixel's temperature, and no number that the user could have seen."""
+    pytest.importorskip("flyr")
+    write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 6), 17000, dtype=np.uint16))
+    files = {"thermal": tmp_path / "a.jpg"}
+    with (
+        pytest.raises(DataError, match=r"a\.jpg: --nodata 0 .* leave --nodata out"),
+        DataCard(regions="classes", nodata=0).reading(files),
+    ):
+        ADAPTERS["thermal"].load(files)

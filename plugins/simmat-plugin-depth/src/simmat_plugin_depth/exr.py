@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile
+from simmat.imageio import ImageFile, stated_valid
 from simmat.imageio.values import check_size
 
 _DEPTH_NAMES = ("z", "v", "depth")  # "Z", Blender's "ViewLayer.Depth.Z" and "Depth.V", "depth"
@@ -43,7 +43,8 @@ def read_exr(path: Path) -> ImageFile:
         raise DataError(f"{path}: damaged or cut short, it cannot be read as EXR ({error})") from error
     if not whole:
         raise DataError(f"{path}: an EXR that holds only a window of its picture; store the whole picture")
-    return ImageFile(_pick(path, channels)[None], "exr", "gray", path)
+    planes = _pick(path, channels)[None]
+    return ImageFile(planes, "exr", "gray", path, stated=stated_valid(path, planes))
 
 
 def _pick(path: Path, channels: dict[str, np.ndarray]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.files import atomic_path
+from simmat.imageio import stated_valid
 from simmat.imageio.georeference import georeference_of, placed, quiet
 from simmat.imageio.values import check_size
 from simmat.types import BoolArray, Georeference
@@ -41,7 +42,8 @@ class GeoTiff:
 
     Attributes:
         stored: (P, H, W) in the file's own dtype; an alpha band is not among them.
-        valid: (P, H, W) False where the file's nodata value, mask or alpha says that nothing was measured.
+        valid: (P, H, W) False where the file's nodata value, mask or alpha, or the user's `--nodata`, says that
+            nothing was measured.
         bands: what it says of each plane.
         georeference: where it lies, if it states a coordinate system.
         path: where it was read.
@@ -78,7 +80,8 @@ def read_geotiff(path: Path) -> GeoTiff:
         raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
     if stored.dtype.kind not in "uif" or (stored.dtype.kind in "ui" and stored.dtype.itemsize > 4):
         raise DataError(f"{path}: values of type {stored.dtype} are not supported; store them as float32")
-    return GeoTiff(stored, valid, bands, place, path)
+    stated = stated_valid(path, stored)
+    return GeoTiff(stored, valid if stated is None else valid & stated, bands, place, path)
 
 
 def write_geotiff(

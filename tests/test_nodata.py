@@ -1,0 +1,179 @@
+"""`nodata`: a number that is stored in a file, said for a sensor or for one source of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sets import save_mask
+
+from simmat.builtin.sensors import Gray, Raster, Rgb
+from simmat.composition import ComposedModality, SelectedChannels
+from simmat.config import TrainConfig, dump_toml, load_config
+from simmat.data.checks import check_dataset
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.errors import ConfigError, DataError
+from simmat.imageio import read_image, write_image
+from simmat.imageio.reading import reading
+from simmat.modality import ModalityAdapter, Source
+from simmat.types import Channel, SensorImage
+
+
+class Tenths(ModalityAdapter):
+    """Stored numbers are tenths of a kelvin."""
+
+    name, description = "tenths", "test sensor"
+    sources = (Source("tenths", (".npy",)),)
+    channels = (Channel("tenths", "temperature", "K"),)
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = read_image(files["tenths"])
+        return SensorImage.from_planes(image.planes / 10, self.channels, valid=image.valid, origin=str(image.path))
+
+
+class OwnReader(Tenths):
+    """Reads the file by other means."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        return SensorImage.from_planes(np.load(files["tenths"])[None] / 10, self.channels)
+
+
+def tenths(root: Path, adapter: ModalityAdapter, stored: np.ndarray, **card: object) -> Dataset:
+    """A data set of one image of each split."""
+    for name, shift in (("train", 0), ("val", 1)):
+        (root / "images" / name).mkdir(parents=True)
+        np.save(root / f"images/{name}/a.npy", np.where(stored == -9999, stored, stored + shift))
+        save_mask(root / f"masks/{name}/a.png", np.pad(np.ones((3, 3)), 3)[:8, :8])
+    return open_dataset(root, adapter, {"regions": "instances", **card})
+
+
+def stored_numbers() -> np.ndarray:
+    stored = np.random.default_rng(0).integers(2800, 3000, (8, 8)).astype(np.int16)
+    stored[0] = -9999
+    return stored
+
+
+def joined(root: Path, **card: object) -> Dataset:
+    """`rgb+gray`, both black in the first row."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for source, planes in (("rgb", 3), ("gray", 1)):
+            (root / "images" / split / source).mkdir(parents=True)
+            values = rng.integers(1, 256, (planes, 8, 8)).astype(np.uint8)
+            values[:, 0] = 0
+            write_image(root / f"images/{split}/{source}/a.png", values)
+        save_mask(root / f"masks/{split}/a.png", np.pad(np.ones((3, 3)), 3)[:8, :8])
+    return open_dataset(root, ComposedModality([Rgb(), Gray()]), {"regions": "instances", **card})
+
+
+def test_nodata_is_the_number_in_the_file_and_not_the_scaled_one(tmp_path: Path) -> None:
+    """A GIS shows the stored number, and that is what people type."""
+    dataset = tenths(tmp_path, Tenths(), stored_numbers(), nodata=-9999)
+    image = dataset.image(dataset.samples[0])
+    np.testing.assert_array_equal(image.valid[0], stored_numbers() != -9999)
+
+
+def test_a_scaled_value_that_equals_nodata_is_a_measurement(tmp_path: Path) -> None:
+    """290 K is stored as 2900; saying 290 must take nothing out."""
+    stored = np.full((8, 8), 2900, dtype=np.int16)
+    dataset = tenths(tmp_path, Tenths(), stored, nodata=290)
+    assert dataset.image(dataset.samples[0]).valid.all()
+
+
+def test_nodata_takes_out_plane_by_plane(tmp_path: Path) -> None:
+    """A missing value in one band says nothing about the others."""
+    np.save(tmp_path / "a.npy", np.array([[[0, 1.5]], [[2, 0]]], dtype=np.float32))
+    with reading({tmp_path / "a.npy": 0}):
+        assert Raster().load({"raster": tmp_path / "a.npy"}).valid.tolist() == [[[False, True]], [[True, False]]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(np.float32, 0.1), (np.float32, -3.4028234663852886e38), (np.float16, 0.1), (np.uint8, 7)]
+)
+def test_nodata_matches_what_the_file_can_hold_of_it(tmp_path: Path, dtype: type, value: float) -> None:
+    """0.1 and the lowest float32 are usual; a file holds their nearest neighbour."""
+    np.save(tmp_path / "a.npy", np.array([[value, 1]]).astype(dtype))
+    with reading({tmp_path / "a.npy": value}):
+        assert Gray().load({"gray": tmp_path / "a.npy"}).valid.tolist() == [[[False, True]]]
+
+
+def test_a_number_that_the_type_cannot_hold_takes_nothing_out(tmp_path: Path) -> None:
+    """-9999 said of 8 bits must not wrap around to 241."""
+    np.save(tmp_path / "a.npy", np.arange(256, dtype=np.uint8).reshape(16, 16))
+    with reading({tmp_path / "a.npy": -9999}):
+        assert Gray().load({"gray": tmp_path / "a.npy"}).valid.all()
+
+
+def test_a_statement_ends_with_its_block_and_holds_for_its_file_alone(tmp_path: Path) -> None:
+    """A mask that is read next must keep its zeros."""
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.zeros((2, 2), dtype=np.uint8))
+    with reading({tmp_path / "a.npy": 0}):
+        assert read_image(tmp_path / "b.npy").valid is None
+    assert read_image(tmp_path / "a.npy").valid is None
+
+
+def test_nodata_is_refused_for_a_sensor_that_does_not_ask_for_it(tmp_path: Path) -> None:
+    """Taking it for said while nothing happens would train on fill values."""
+    with pytest.raises(DataError, match=r"a\.npy: --nodata -9999 .* calls simmat\.imageio\.stated_valid"):
+        tenths(tmp_path, OwnReader(), stored_numbers(), nodata=-9999).channels()
+
+
+def test_nodata_of_a_source_leaves_the_other_sensors_alone(tmp_path: Path) -> None:
+    """A black pixel of a picture is a measurement, whatever 0 means beside it."""
+    dataset = joined(tmp_path, nodata={"gray": 0})
+    valid = dataset.image(dataset.samples[0]).valid
+    assert valid[:3].all()
+    assert not valid[3, 0].any()
+    assert valid[3, 1:].all()
+
+
+def test_one_number_for_several_sensors_is_refused_with_what_to_say(tmp_path: Path) -> None:
+    """It would make black pictures invalid throughout."""
+    with pytest.raises(ConfigError, match=r"say it for the sources .*: --nodata gray=0, for all --nodata rgb=0,gray=0"):
+        joined(tmp_path, nodata=0)
+
+
+def test_nodata_of_no_source_is_refused(tmp_path: Path) -> None:
+    """A misspelt source would leave its fill values in."""
+    with pytest.raises(ConfigError, match=r"has no source 'grey', it has rgb, gray; did you mean 'gray'"):
+        joined(tmp_path, nodata={"grey": 0})
+
+
+def test_picked_channels_keep_the_sources_of_the_whole_sensor(tmp_path: Path) -> None:
+    """--channels must not turn a composition into one sensor."""
+    joined(tmp_path, nodata={"gray": 0})
+    adapter = SelectedChannels(ComposedModality([Rgb(), Gray()]), ["gray"])
+    with pytest.raises(ConfigError, match="--nodata gray=0"):
+        open_dataset(tmp_path, adapter, {"regions": "instances", "nodata": 0})
+
+
+def test_the_hint_looks_at_stored_numbers_and_says_what_to_type(tmp_path: Path) -> None:
+    """-999.9 K is no usual fill value, the -9999 behind it is; what is typed must silence the hint."""
+    (train, _) = check_dataset(tenths(tmp_path / "a", Tenths(), stored_numbers())).notes
+    assert train.endswith("if it means no measurement, say --nodata -9999")
+    assert check_dataset(tenths(tmp_path / "b", Tenths(), stored_numbers(), nodata=-9999)).notes == ()
+
+
+def test_the_hint_of_a_composition_names_the_source(tmp_path: Path) -> None:
+    """What is typed as the hint says must be taken."""
+    dataset = joined(tmp_path)
+    for sample in dataset.samples:
+        values = np.random.default_rng(0).normal(5, 1, (1, 8, 8)).astype(np.float32)
+        values[0, 0] = -9999
+        write_image(sample.files["gray"].with_suffix(".npy"), values)
+        sample.files["gray"].unlink()
+    notes = check_dataset(open_dataset(tmp_path, dataset.adapter, {"regions": "instances"})).notes
+    assert [note.rpartition("say ")[2] for note in notes] == ["--nodata gray=-9999"] * 2
+
+
+def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:
+    """The run's own config.toml must say what was said."""
+    given = {"modality": "rgb+gray", "data": tmp_path, "out": tmp_path / "o", "nodata": "gray=0, rgb=-1"}
+    config = load_config(None, given)
+    assert config.nodata == {"gray": 0.0, "rgb": -1.0}
+    (tmp_path / "c.toml").write_text(dump_toml(config))
+    assert load_config(tmp_path / "c.toml") == config
+    assert TrainConfig.model_fields["nodata"].default is None
