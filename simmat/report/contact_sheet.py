@@ -35,7 +35,6 @@ class SheetRow:
         prompt: what was asked with, in pixels of the image.
         prediction: (H, W) bool, or None where there is none yet.
         iou: written beside the prediction, or None.
-        zero_shot_iou: of the untuned foundation model for the same prompt, or None.
     """
 
     sample_id: str
@@ -44,7 +43,6 @@ class SheetRow:
     prompt: Prompt
     prediction: BoolArray | None = None
     iou: float | None = None
-    zero_shot_iou: float | None = None
 
 
 def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", cell_px: int = 240) -> Image.Image:
@@ -114,11 +112,7 @@ def _write_scores(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell_px: i
     if row.iou is None:
         return
     left = _left(3, cell_px)
-    text = f"IoU {row.iou:.3f}"
-    draw.text((left, top), text, font=font(13, bold=True), fill=TEXT)
-    if row.zero_shot_iou is not None:
-        offset = font(13, bold=True).getlength(text + "  ")
-        draw.text((left + offset, top), f"zero-shot {row.zero_shot_iou:.3f}", font=font(13), fill=FAINT)
+    draw.text((left, top), f"IoU {row.iou:.3f}", font=font(13, bold=True), fill=TEXT)
 
 
 def _cell_height(rows: Sequence[SheetRow], cell_px: int) -> int:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -29,8 +28,8 @@ def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark
 
     Args:
         metrics: records, or the path of a `metrics.jsonl`:
-            `{"kind": "train", "step": 50, "loss": 0.8}` and `{"kind": "val", "step": 50, "miou_object": 0.4}`,
-            the latter with `"zero_shot_miou"` where it is known; other keys are left alone.
+            `{"kind": "train", "step": 50, "loss": 0.8}` and `{"kind": "val", "step": 50, "miou_object": 0.4}`;
+            other keys are left alone.
             Of two records of one kind and step, as after a resumed run, the later one counts.
         out: a file ending in .png or .svg; written whole or not at all.
         dark: light text on a dark ground.
@@ -75,7 +74,7 @@ def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
     figure = new_figure(SIZE_INCH, colours)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
     _draw_loss(top, _series(records, "train", "loss"), colours)
-    _draw_miou(bottom, _series(records, "val", "miou_object"), _series(records, "val", "zero_shot_miou"), colours)
+    _draw_miou(bottom, _series(records, "val", "miou_object"), colours)
     bottom.set_xlabel("step", color=colours["faint"])
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
     bottom.set_xlim(left=0)
@@ -110,7 +109,7 @@ def _draw_loss(axes: Axes, points: Points, colours: Mapping[str, str]) -> None:
     axes.set_ylim(bottom=0 if min(losses) >= 0 else None)
 
 
-def _draw_miou(axes: Axes, points: Points, zero_shot: Points, colours: Mapping[str, str]) -> None:
+def _draw_miou(axes: Axes, points: Points, colours: Mapping[str, str]) -> None:
     axes.set_title("validation mIoU", loc="left", fontsize=10, color=colours["text"])
     if not points:
         return _say(axes, "no validation yet", colours)
@@ -118,33 +117,13 @@ def _draw_miou(axes: Axes, points: Points, zero_shot: Points, colours: Mapping[s
     axes.plot(steps, values, color=colours["line"], lw=1.6, marker="o", ms=3.5, clip_on=False, zorder=3)
     best_step, best = max(points, key=lambda point: (point[1], -point[0]))
     axes.plot([best_step], [best], marker="o", ms=7, mfc="none", mec=colours["best"], mew=1.6, clip_on=False, zorder=4)
-    label = f"best {best:.3f} at step {best_step:.0f}"
-    labels = [(label, colours["best"])]
-    if zero_shot:
-        level = zero_shot[-1][1]
-        axes.axhline(level, color=colours["faint"], lw=1.2, ls=(0, (5, 3)))
-        labels.append((f"zero-shot {level:.3f}", colours["faint"]))
     axes.set_ylim(0, 1)
-    _label_above(axes, labels)
+    _label_above(axes, f"best {best:.3f} at step {best_step:.0f}", colours["best"])
 
 
-def _label_above(axes: Axes, labels: Sequence[tuple[str, str]]) -> None:
-    """Write the labels right-aligned in the title's line, where no curve can pass beneath them."""
-    left: Artist | str = "axes fraction"
-    corner, shift = (1.0, 1.03), (0, 0)
-    for text, colour in reversed(labels):
-        left = axes.annotate(
-            text,
-            corner,
-            shift,
-            xycoords=left,
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            fontsize=9,
-            color=colour,
-        )
-        corner, shift = (0.0, 0.0), (-12, 0)
+def _label_above(axes: Axes, text: str, colour: str) -> None:
+    """Write right-aligned in the title's line, where no curve can pass beneath."""
+    axes.text(1.0, 1.03, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=9, color=colour)
 
 
 def _say(axes: Axes, text: str, colours: Mapping[str, str]) -> None:
