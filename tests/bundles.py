@@ -8,7 +8,7 @@ from typing import Any
 
 from runs import registry
 
-from simmat.bundle import BundleSpec, plan_of, save_bundle
+from simmat.bundle import BundleSpec, plan_of, trained_tensors, write_bundle
 from simmat.data.card import DataCard
 from simmat.model import assemble
 from simmat.normalize import Statistics
@@ -38,5 +38,5 @@ SPEC = BundleSpec(
 def tiny_bundle(folder: Path, **changes: Any) -> Path:
     """Save a bundle of SPEC with some fields changed, and return its folder."""
     spec = replace(SPEC, **changes)
-    save_bundle(folder, spec, assemble(plan_of(spec, registry(), None)))
+    write_bundle(folder, spec, trained_tensors(assemble(plan_of(spec, registry(), None))))
     return folder

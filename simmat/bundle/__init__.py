@@ -11,7 +11,7 @@ from simmat.bundle.plan import adapter_for, plan_of, zero_shot_plan
 from simmat.bundle.sharing import pull_bundle, push_bundle
 from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
 from simmat.bundle.tensors import load_tensors, trained_tensors
-from simmat.bundle.write import save_bundle, write_bundle
+from simmat.bundle.write import write_bundle
 
 __all__ = [
     "FORMAT",
@@ -28,7 +28,6 @@ __all__ = [
     "pull_bundle",
     "push_bundle",
     "read_bundle_spec",
-    "save_bundle",
     "trained_tensors",
     "write_bundle",
     "zero_shot_plan",

@@ -12,25 +12,23 @@ from torch import Tensor
 
 import simmat
 from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
-from simmat.bundle.tensors import trained_tensors
 from simmat.files import atomic_folder, atomic_write_bytes, atomic_write_json
-from simmat.model import SimMAT
 from simmat.weights import sha256_of
 
 
-def save_bundle(path: Path, spec: BundleSpec, model: SimMAT) -> None:
+def write_bundle(path: Path, spec: BundleSpec, tensors: Mapping[str, Tensor]) -> None:
     """Write a bundle as a whole: there is the old one or the new one, never half of either.
 
     Only values that the training decides go in, no time and no place, so equal runs give equal files.
 
+    Args:
+        path: its folder.
+        spec: goes into the json.
+        tensors: name -> what training moved, see `trained_tensors`.
+
     Raises:
         OutputError: it cannot be written.
     """
-    write_bundle(path, spec, trained_tensors(model))
-
-
-def write_bundle(path: Path, spec: BundleSpec, tensors: Mapping[str, Tensor]) -> None:
-    """Write a bundle from tensors already taken, see `save_bundle`."""
     with atomic_folder(path) as folder:
         atomic_write_bytes(folder / WEIGHTS_NAME, save(dict(tensors), metadata={"format": str(FORMAT)}))
         document = {
