@@ -60,14 +60,13 @@ class Pipeline:
         return PreparedImage(resize_planes(planes, torch.from_numpy(seen.valid), frame), content_mask(frame), frame)
 
 
-def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device, *, image_index: int = 0) -> PromptBatch:
+def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device) -> PromptBatch:
     """Bring prompts of one image, all with as many points and all with or without box and mask, to the input's pixels.
 
     Args:
         prompts: K prompts in pixels of the original image.
         frame: how the image lies in the input.
         device: of the tensors.
-        image_index: which image of the batch they ask about.
     """
     coords = np.stack([frame.points_to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)
     labels = np.stack([prompt.point_labels for prompt in prompts])  # (K, N)
@@ -80,7 +79,7 @@ def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device, 
         masks = torch.from_numpy(np.stack([p.mask_input for p in prompts if p.mask_input is not None])[:, None])
         masks = masks.to(device)
     return PromptBatch(
-        image_index=torch.full((len(prompts),), image_index, dtype=torch.int64, device=device),
+        image_index=torch.zeros(len(prompts), dtype=torch.int64, device=device),
         point_coords=torch.from_numpy(coords).to(device),
         point_labels=torch.from_numpy(labels).to(device),
         boxes=boxes,

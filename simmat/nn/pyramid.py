@@ -49,7 +49,6 @@ class FeaturePyramid(nn.Module):
         self.strides = tuple(strides[0] / 2**step for step in range(finer, 0, -1)) + tuple(strides)
         self.strides = tuple(int(s) if s == int(s) else s for s in self.strides[:LEVELS])
         self.widths = (dim // 8, dim // 4, dim)
-        self._finer = finer
         self.lateral = nn.ModuleList(nn.Sequential(nn.Conv2d(width, dim, 1), ChannelNorm(dim)) for width in widths)
         self.smooth = nn.ModuleList(_smooth(dim) for _ in widths[:LEVELS])
         self.split = nn.ModuleList(_split(dim) for _ in range(finer))

@@ -15,7 +15,6 @@ Array = npt.NDArray[np.float64]
 CORE_K = 309.0  # of an animal
 CLOTH = Look(0.04, 0.2, 0.25)
 FUR = Look(0.05, 0.3, 0.35)
-LEAVES = Look(0.06, 0.6, 0.9)
 
 
 @dataclass(frozen=True, slots=True)

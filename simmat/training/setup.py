@@ -16,7 +16,6 @@ from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
 from simmat.declared import declarations_of
-from simmat.errors import DataError
 from simmat.foundation import FoundationSpec
 from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan, merge_options
@@ -127,7 +126,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     dataset = open_dataset(config.data, adapter, config.card_overrides())
-    every, val = _samples(dataset)
+    every, val = trainable_samples(dataset, dataset.split("train")), dataset.split("val")
     train = few_of(every, config)
     if known is None:
         known = _describe(config, registry, foundation, dataset, train, size, weights, watcher)
@@ -147,16 +146,6 @@ def _sensor(config: TrainConfig, registry: Registry, known: BundleSpec | None) -
     if known is not None and not all(file.exists() for file in files):
         return adapter_for(registry, known.modality, known.picks, known.described)
     return adapter_for(registry, config.modality, config.channels)
-
-
-def _samples(dataset: Dataset) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    train, val = trainable_samples(dataset, dataset.split("train")), tuple(dataset.split("val"))
-    if not val:
-        raise DataError(
-            f"{dataset.root} has no validation samples, so no bundle could be chosen; "
-            "say split=val for some in manifest.csv"
-        )
-    return train, val
 
 
 def _describe(
