@@ -29,12 +29,11 @@ _MAGIC = (
 _OTHERS = ((b"PK\x03\x04", "a zip or npz archive"), (b"GIF8", "a GIF"), (b"BM", "a BMP"), (b"\x89HDF", "an HDF5 file"))
 
 
-def read_image(path: Path | str, *, palette_indices: bool = False) -> ImageFile:
+def read_image(path: Path | str) -> ImageFile:
     """Read the planes of an image file.
 
     Args:
         path: a PNG, JPEG, TIFF or npy file; its ending must agree with its content.
-        palette_indices: give the indices of a palette image (label masks) instead of refusing it.
 
     Raises:
         DataError: the file is missing, damaged, of another format, or cannot be read without a guess.
@@ -47,9 +46,9 @@ def read_image(path: Path | str, *, palette_indices: bool = False) -> ImageFile:
         elif kind == "tiff":
             from simmat.imageio.tiff import read_tiff
 
-            found = read_tiff(file, palette_indices)
+            found = read_tiff(file)
         else:
-            found = _read_pillow(file, kind, palette_indices)
+            found = _read_pillow(file, kind)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # a damaged file makes the libraries raise whatever comes (zlib.error, TokenError, …)
@@ -108,7 +107,7 @@ def _read_npy(path: Path) -> ImageFile:
     return ImageFile(planes, "npy", "gray" if len(planes) == 1 else "planes", path)
 
 
-def _read_pillow(path: Path, kind: str, palette_indices: bool) -> ImageFile:
+def _read_pillow(path: Path, kind: str) -> ImageFile:
     """Read a PNG or JPEG by Pillow, where Pillow gives the stored numbers."""
     from PIL import Image
 
@@ -120,7 +119,7 @@ def _read_pillow(path: Path, kind: str, palette_indices: bool) -> ImageFile:
     with opened as image:
         check_size(path, image.height, image.width)
         mode = image.mode
-        _refuse_mode(path, image, depth, palette_indices)
+        _refuse_mode(path, image, depth)
         image.load()
         values = np.asarray(image)
         description = str(image.info.get("Description", ""))
@@ -129,7 +128,7 @@ def _read_pillow(path: Path, kind: str, palette_indices: bool) -> ImageFile:
     if depth == 16 and values.dtype.itemsize == 4:  # older Pillow holds 16-bit grey in 32 bits
         values = values.astype(np.uint16)
     planes = np.ascontiguousarray(values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0))  # (P, H, W)
-    colours: dict[str, Colour] = {"P": "palette", "RGB": "rgb", "RGBA": "rgb", "LA": "planes"}
+    colours: dict[str, Colour] = {"RGB": "rgb", "RGBA": "rgb", "LA": "planes"}
     return ImageFile(planes, kind, colours.get(mode, "gray"), path, description)
 
 
@@ -142,17 +141,17 @@ def _png_depth(path: Path) -> int:
     return head[24]
 
 
-def _refuse_mode(path: Path, image: Any, depth: int, palette_indices: bool) -> None:
+def _refuse_mode(path: Path, image: Any, depth: int) -> None:
     """Refuse what Pillow would change on the way, or what holds no measurement."""
     mode = image.mode
-    if mode == "P" and not palette_indices:
+    if mode == "P":
         raise DataError(
             f"{path}: a palette image; its numbers are indices, not intensities. Convert it: "
             "Image.open(path).convert('RGB') or, where the palette is grey, .convert('L')"
         )
     if depth == 16 and mode not in ("I;16", "I;16B", "I"):
         raise DataError(f"{path}: a 16-bit PNG of several planes would be cut to 8 bits; store it as TIFF")
-    if mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B", "I"):
+    if mode not in ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I"):
         raise DataError(f"{path}: Pillow mode {mode} is not supported; store it as grey, RGB or TIFF")
     if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
         raise DataError(f"{path}: an animated PNG of {image.n_frames} frames; store one file a frame")

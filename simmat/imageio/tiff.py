@@ -15,7 +15,7 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
 _CODEC_HINT = "pip install imagecodecs (or store the file uncompressed or with deflate)"
 
 
-def read_tiff(path: Path, palette_indices: bool = False) -> ImageFile:
+def read_tiff(path: Path) -> ImageFile:
     """Read a TIFF: one page of one or more samples, or pages of one sample that all agree.
 
     Pages that the file itself marks as reduced copies (overviews) are passed over.
@@ -27,7 +27,7 @@ def read_tiff(path: Path, palette_indices: bool = False) -> ImageFile:
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
-        pages = _main_pages(path, list(tiff.pages), palette_indices)
+        pages = _main_pages(path, list(tiff.pages))
         for page in pages:
             _check_whole(path, page)
         if len(pages) == 1 and tiff.series[0].size != int(np.prod(pages[0].shape)):
@@ -36,7 +36,7 @@ def read_tiff(path: Path, palette_indices: bool = False) -> ImageFile:
         return ImageFile(planes, "tiff", _colour(pages), path, str(pages[0].description or ""), _nodata(path, pages[0]))
 
 
-def _main_pages(path: Path, pages: list[Any], palette_indices: bool) -> list[Any]:
+def _main_pages(path: Path, pages: list[Any]) -> list[Any]:
     """Return the pages that hold the image, after checking that they agree."""
     full = []
     for page in pages:
@@ -49,7 +49,7 @@ def _main_pages(path: Path, pages: list[Any], palette_indices: bool) -> list[Any
         raise DataError(f"{path}: holds no full-size page")
     for page in full:
         check_size(path, page.imagelength, page.imagewidth)
-        _check_meaning(path, page, palette_indices)
+        _check_meaning(path, page)
     kinds = {(page.shape, str(page.dtype), int(page.photometric)) for page in full}
     if len(kinds) > 1:
         listed = ", ".join(sorted(f"{shape} {dtype}" for shape, dtype, _ in kinds))
@@ -61,11 +61,9 @@ def _main_pages(path: Path, pages: list[Any], palette_indices: bool) -> list[Any
     return full
 
 
-def _check_meaning(path: Path, page: Any, palette_indices: bool) -> None:
+def _check_meaning(path: Path, page: Any) -> None:
     """Refuse pages whose numbers are no plain intensities."""
     name = getattr(page.photometric, "name", str(page.photometric))  # a number where no standard knows it
-    if name == "PALETTE" and palette_indices:
-        return
     if name not in ("MINISBLACK", "RGB"):
         raise DataError(
             f"{path}: TIFF photometric {name} is not supported; store the planes as MINISBLACK or RGB"
@@ -105,8 +103,6 @@ def _planes_of(path: Path, page: Any) -> npt.NDArray[Any]:
 
 def _colour(pages: list[Any]) -> Colour:
     name = pages[0].photometric.name
-    if name == "PALETTE":
-        return "palette"
     if name == "RGB":
         return "rgb"
     return "gray" if len(pages) == 1 and pages[0].samplesperpixel == 1 else "planes"

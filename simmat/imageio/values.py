@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 
-Colour = Literal["gray", "rgb", "planes", "palette"]
+Colour = Literal["gray", "rgb", "planes"]
 
 MAX_PIXELS = 178_956_970
 """Largest height x width that is opened; a larger claim is taken for a damaged file or a decompression bomb."""
@@ -25,7 +25,7 @@ class ImageFile:
         planes: (P, H, W) in the file's own dtype (bool, integers to 32 bits, floats), native byte order.
         format: "png", "jpeg", "tiff" or "npy".
         colour: "gray" (one plane), "rgb" (the file says red, green, blue; a 4th plane is alpha),
-            "planes" (no meaning stated), "palette" (one plane of palette indices, only where asked for).
+            "planes" (no meaning stated).
         path: where it was read.
         description: TIFF ImageDescription or PNG text "Description"; empty where there is none.
         nodata: the value that the file itself says means "no measurement" (GDAL_NODATA tag), or None.
