@@ -8,14 +8,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import norm_layer
 import pytest
 import torch
 from runs import gray_set
 from safetensors.torch import load_file
 
+from simmat.bundle import load_bundle, load_tensors
+from simmat.evaluation import evaluate_bundle
+from simmat.training.state import load_state
+
 TRAIN = (
     "train --modality gray --foundation sam_vit_tiny --mat mat --tune full --image-size 64 --steps 3 --val-every 3 "
     "--batch-size 4 --prompts-per-image 2 --lr 1e-3 --device cpu"
+).split()
+# On a machine without GPUs, accelerate's launcher for several of them starts gloo processes on the CPU.
+LAUNCH = (
+    "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
+    "--dynamo_backend no --main_process_port 0"
 ).split()
 
 
@@ -25,10 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     data = gray_set(root / "set", train=6, val=3)
     one, two = root / "one", root / "two"
     _run([sys.executable, "-m", "simmat", *TRAIN, "--data", str(data), "--out", str(one)])
-    # On a machine without GPUs, accelerate's launcher for several of them starts gloo processes on the CPU.
-    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    launch += " --dynamo_backend no --main_process_port 0 -m simmat"
-    said = _run([sys.executable, *launch.split(), *TRAIN, "--data", str(data), "--out", str(two)])
+    said = _run([sys.executable, *LAUNCH, "-m", "simmat", *TRAIN, "--data", str(data), "--out", str(two)])
     assert "in each of 2 processes" in said
     return one, two
 
@@ -61,6 +68,18 @@ def test_two_processes_log_every_step_once(runs: tuple[Path, Path]) -> None:
     """Both processes writing to one log would garble it."""
     for run in runs:
         assert [record["step"] for record in _records(run, "train")] == [1, 2, 3]
+
+
+def test_two_processes_score_the_network_that_is_kept(tmp_path: Path) -> None:
+    """BatchNorm's running statistics are each process's own; a score over several networks is that of no bundle."""
+    data, out = gray_set(tmp_path / "set", train=6, val=6), tmp_path / "run"
+    _run([sys.executable, *LAUNCH, norm_layer.__file__, str(data), str(out)])
+    last = load_bundle(out / "bundle", norm_layer.registry())
+    load_tensors(last.model, load_state(out / "last.safetensors").model, "the run")
+    scores, _ = evaluate_bundle(last, data, "val")
+    said = _records(out, "val")[-1]
+    assert said["step"] == 2
+    assert scores.summary()["miou_object"] == pytest.approx(said["miou_object"], abs=1e-6)
 
 
 def _records(run: Path, kind: str) -> list[dict[str, float]]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, broadcast
 
 from simmat.config import TrainConfig
 from simmat.errors import ConfigError
@@ -41,6 +41,17 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             f"{config.grad_accumulation} x {accelerator.num_processes} processes, so that each gets as many images"
         )
     return accelerator
+
+
+@torch.no_grad()
+def share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the first one's buffers; BatchNorm's running statistics are each process's own after a step.
+
+    Called by all processes at the same point, before a network is scored: it is the first one's that is saved.
+    """
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            buffer.copy_(broadcast(buffer.contiguous(), from_process=0))
 
 
 @contextmanager

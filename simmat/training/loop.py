@@ -25,7 +25,7 @@ from simmat.model import SimMAT, assemble, count_parameters
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins import Registry
-from simmat.training.accelerator import make_accelerator
+from simmat.training.accelerator import make_accelerator, share_buffers
 from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.pictures import draw_run
 from simmat.training.run_folder import RunFolder
@@ -224,6 +224,7 @@ class _Run:
 
     def _validate(self) -> None:
         accelerator = self.accelerator
+        share_buffers(self.model, accelerator)
         processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
         self.watcher.preparing("validation", len(processes.share(self.setup.val)))
         scores = evaluate_shared(
