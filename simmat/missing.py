@@ -15,7 +15,7 @@ import numpy as np
 
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.modality import ModalityAdapter
-from simmat.types import Channel, SensorImage
+from simmat.types import Channel, SensorImage, same_channels
 
 _COUNTED = re.compile(r"band\d+")
 """Names that say no more than a plane's place in its file."""
@@ -47,7 +47,7 @@ def load_without(
         return _load_composed(adapter, files, channels, missing)
     image = adapter.load(files)
     kept = [index for index, channel in enumerate(channels) if channel.name not in missing]
-    if _same(image.channels, channels):
+    if same_channels(image.channels, channels):
         return _spread(image.select(kept), channels, kept)
     if _fits(image.channels, [channels[index] for index in kept]):
         return _spread(image, channels, kept)
@@ -103,12 +103,8 @@ def _spread(image: SensorImage, channels: Sequence[Channel], places: Sequence[in
     return replace(whole, georeference=image.georeference)
 
 
-def _same(found: Sequence[Channel], expected: Sequence[Channel]) -> bool:
-    return len(found) == len(expected) and all(a.same_quantity(b) for a, b in zip(found, expected, strict=True))
-
-
 def _fits(found: Sequence[Channel], kept: Sequence[Channel]) -> bool:
     """True where a file's channels are those that are left, or as many without a name of their own."""
     counted = len(found) == len(kept) and all(_COUNTED.fullmatch(c.name) for c in (*found, *kept))
     renamed = [replace(a, name=b.name) for a, b in zip(found, kept, strict=True)] if counted else found
-    return _same(renamed, kept)
+    return same_channels(renamed, kept)

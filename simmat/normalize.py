@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import SpecError
-from simmat.types import RGB_QUANTITY, Channel, FloatArray, SensorImage
+from simmat.types import RGB_QUANTITY, Channel, FloatArray, SensorImage, same_channels
 
 CLIP = 5.0
 """Normalised values of channels other than RGB are clipped to ±CLIP standard deviations."""
@@ -109,9 +109,7 @@ def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
     Raises:
         SpecError: the image's channels are not these, or a channel has no statistics.
     """
-    if len(channels) != len(image.channels) or not all(
-        a.same_quantity(b) for a, b in zip(channels, image.channels, strict=True)
-    ):
+    if not same_channels(channels, image.channels):
         raise SpecError(f"{image.origin}: channels are {describe(image.channels)}, but {describe(channels)} are needed")
     lacking = [channel.name for channel in channels if channel.mean is None or channel.std is None]
     if lacking:

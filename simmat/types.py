@@ -66,10 +66,6 @@ class Channel:
         """Return the same channel with the mean and std of a training split, in its unit."""
         return replace(self, mean=float(mean), std=float(std))
 
-    def same_quantity(self, other: Channel) -> bool:
-        """True where both hold the same thing in the same unit (statistics may differ)."""
-        return (self.name, self.quantity, self.unit) == (other.name, other.quantity, other.unit)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the channel as plain json values."""
         return {
@@ -95,6 +91,11 @@ class Channel:
             low, high = given["valid_range"]
             given["valid_range"] = (float(low), float(high))
         return cls(**given)
+
+
+def same_channels(one: Sequence[Channel], other: Sequence[Channel]) -> bool:
+    """True where both have the same names, quantities and units in the same order; ranges and statistics may differ."""
+    return [(c.name, c.quantity, c.unit) for c in one] == [(c.name, c.quantity, c.unit) for c in other]
 
 
 @dataclass(frozen=True, slots=True)

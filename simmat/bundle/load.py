@@ -20,7 +20,7 @@ from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan, SimMAT, assemble
 from simmat.normalize import describe
 from simmat.plugins import Registry
-from simmat.types import Channel, SensorImage
+from simmat.types import Channel, SensorImage, same_channels
 from simmat.weights import find_weights, sha256_of
 
 
@@ -55,7 +55,7 @@ class Bundle:
 def check_sensor_channels(spec: BundleSpec, channels: tuple[Channel, ...], origin: str, path: Path) -> None:
     """Refuse channels of another name, quantity or unit, naming both sides."""
     expected = spec.sensor_channels
-    if len(expected) != len(channels) or not all(a.same_quantity(b) for a, b in zip(expected, channels, strict=True)):
+    if not same_channels(expected, channels):
         raise BundleError(
             f"{origin}: channels are {describe(channels)}, but {path} was trained on {describe(expected)}; "
             "use files of the same sensor and unit, or train a bundle for these"

@@ -19,7 +19,7 @@ from simmat.imageio.reading import Reading
 from simmat.modality import ModalityAdapter
 from simmat.nodata import nodata_problems
 from simmat.normalize import describe
-from simmat.types import Channel, SensorImage
+from simmat.types import Channel, SensorImage, same_channels
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
 
@@ -72,7 +72,7 @@ class Dataset:
         with self.card.reading(sample.files) as found:
             image = self.adapter.load(sample.files)
         expected = self.loaded_channels
-        if not _same(image.channels, expected):
+        if not same_channels(image.channels, expected):
             first = self.first.reference.name
             raise DataError(
                 f"{sample.reference}: its channels are {describe(image.channels)}; those of {first} are "
@@ -174,10 +174,6 @@ def _list(folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path
     if (folder / MANIFEST_FILE).exists():
         return read_manifest(folder, adapter.sources), None
     return scan_folders(folder, adapter.sources), None
-
-
-def _same(one: tuple[Channel, ...], other: tuple[Channel, ...]) -> bool:
-    return len(one) == len(other) and all(a.same_quantity(b) for a, b in zip(one, other, strict=True))
 
 
 def _size(size_hw: tuple[int, int]) -> str:
