@@ -48,6 +48,12 @@ class ImageFile:
         own = np.asarray(self.planes != self.nodata)
         return own if self.stated is None else own & self.stated
 
+    @property
+    def measured(self) -> npt.NDArray[np.bool_]:
+        """(P, H, W) True where a number is finite and nobody calls it missing; for channels computed from several."""
+        finite = np.isfinite(self.planes)
+        return np.asarray(finite) if self.valid is None else finite & self.valid
+
 
 def checked(found: ImageFile) -> ImageFile:
     """Refuse what no float32 image can hold; put the bytes in native order."""

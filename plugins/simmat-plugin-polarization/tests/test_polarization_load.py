@@ -143,6 +143,21 @@ def test_saturated_and_dark_pixels_have_no_polarization(tmp_path: Path) -> None:
     assert not ADAPTERS["polarization"].transform(image).valid[1:, lost].any()
 
 
+@pytest.mark.parametrize("modality", ["polarization", "polarization-mosaic"])
+def test_floats_are_not_dark_for_being_small(tmp_path: Path, modality: str) -> None:
+    """Radiance or counts scaled to 0..1 are not rounded; only where there is no light is nothing polarized."""
+    light = {"s0": np.full(SIZE_HW, 1e-3), "aolp": np.full(SIZE_HW, 0.4), "dolp": np.full(SIZE_HW, 0.6)}
+    images = four(np.float32, **light)
+    if modality == "polarization-mosaic":
+        images = {"mosaic": sampled(np.stack([images[f"i{angle}"] for angle in (0, 45, 90, 135)]))}
+    for values in images.values():
+        values[:4, :4] = 0
+    image = load(modality, write_angles(tmp_path, images))
+    assert image.valid[:, :, 5:].all()
+    np.testing.assert_allclose(image.data[2, :, 5:], 0.6, atol=1e-5)
+    assert not image.valid[1:, :3, :3].any()
+
+
 def test_more_than_all_light_polarized_is_not_trusted(tmp_path: Path) -> None:
     """The four then do not belong together: something moved between them."""
     values = {"i0": 4000.0, "i45": 4000.0, "i90": 0.0, "i135": 0.0}
@@ -172,8 +187,61 @@ def test_what_a_file_says_is_missing_is_invalid(tmp_path: Path, modality: str) -
     missing = [(42113, "s", 0, f"{values[2, 3]:g}", True)]
     tifffile.imwrite(next(iter(files.values())), values, extratags=missing)
     image = adapter.load(files)
-    assert not image.valid[-1, 2, 3]
-    assert image.valid[-1, 5, 7]
+    assert not image.valid[:, 2, 3].any()
+    assert image.valid[:, 5, 7].all()
+
+
+@pytest.mark.parametrize("source", ["aolp", "dolp"])
+def test_a_fill_value_is_no_impossible_polarization(tmp_path: Path, source: str) -> None:
+    """-9999 lies outside of every unit, and the file says what it is."""
+    files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
+    for name, file in files.items():
+        values = np.full(SIZE_HW, 0.5, dtype=np.float32)
+        values[2, 3] = -9999 if name == source else 0.5
+        tifffile.imwrite(file, values, extratags=[(42113, "s", 0, "-9999", True)])
+    image = load("polarization-aolp-dolp", files)
+    assert [np.argwhere(~valid).tolist() for valid in image.valid] == [[[2, 3]]] * 2
+
+
+def test_what_is_missing_is_invalid_in_the_benchmarks_planes(tmp_path: Path) -> None:
+    """Angle and degree are of one colour each; the other colours do not miss it."""
+    rng = np.random.default_rng(0)
+    files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
+    for name, file in files.items():
+        values = rng.integers(8, 256, (*SIZE_HW, 3)).astype(np.uint8)
+        if name == "dolp":
+            values[2, 3, 1] = 7
+        tifffile.imwrite(file, values, photometric="rgb", extratags=[(42113, "s", 0, "7", True)])
+    image = load("polarization-aims", files)
+    assert np.argwhere(~image.valid).tolist() == [[4, 2, 3]]
+
+
+def test_what_is_missing_is_invalid_in_all_that_the_benchmarks_planes_make_of_it(tmp_path: Path) -> None:
+    """Colour, angle and degree of one colour come from its four pictures."""
+    rng = np.random.default_rng(0)
+    files = {name: tmp_path / f"{name}.tif" for name in ("i0", "i45", "i90", "i135")}
+    for name, file in files.items():
+        values = rng.integers(8, 256, (*SIZE_HW, 3)).astype(np.uint8)
+        if name == "i90":
+            values[2, 3, 1] = 7
+        tifffile.imwrite(file, values, photometric="rgb", extratags=[(42113, "s", 0, "7", True)])
+    image = load("polarization-aims-angles", files)
+    assert np.argwhere(~image.valid).tolist() == [[1, 2, 3], [4, 2, 3], [7, 2, 3]]
+
+
+@pytest.mark.parametrize("hole", [-9999.0, np.nan])
+def test_a_hole_in_a_mosaic_is_missing_in_every_channel_as_far_as_it_is_interpolated(
+    tmp_path: Path, hole: float
+) -> None:
+    """A fill value would make the intensity of its eight neighbours negative."""
+    raw = np.full(SIZE_HW, 500, dtype=np.float32)
+    raw[2, 3] = hole
+    tifffile.imwrite(tmp_path / "a.tif", raw, extratags=[(42113, "s", 0, "-9999", True)])
+    reached = np.zeros(SIZE_HW, dtype=bool)
+    reached[1:4, 2:5] = True
+    image = load("polarization-mosaic", {"mosaic": tmp_path / "a.tif"})
+    np.testing.assert_array_equal(image.valid, np.stack([~reached] * 3))
+    np.testing.assert_allclose(image.data[0, ~reached], 1000)
 
 
 def test_a_stated_bit_depth_tells_saturation(tmp_path: Path) -> None:

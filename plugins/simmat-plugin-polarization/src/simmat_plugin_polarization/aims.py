@@ -11,7 +11,7 @@ import numpy as np
 from simmat.errors import DataError
 from simmat.imageio import read_image, write_image
 from simmat.modality import ModalityAdapter, Source
-from simmat.types import RGB_QUANTITY, Channel, SensorImage
+from simmat.types import RGB_QUANTITY, BoolArray, Channel, SensorImage
 from simmat_plugin_polarization.angles import NAMES, check_alike
 from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
 
@@ -53,7 +53,10 @@ class Aims(ModalityAdapter):
         if first.planes.shape != second.planes.shape:
             raise DataError(f"{second.path}: its size is not that of {first.path}; both must share one pixel grid")
         return SensorImage.from_planes(
-            np.concatenate([first.planes, second.planes]), self.channels, origin=str(first.path)
+            np.concatenate([first.planes, second.planes]),
+            self.channels,
+            valid=np.concatenate([first.measured, second.measured]),
+            origin=str(first.path),
         )
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
@@ -96,13 +99,15 @@ class AimsAngles(ModalityAdapter):
                 f"{len(images[0].planes)} of {images[0].planes.dtype}; polarization reads other files"
             )
         pictures = np.stack([image.planes for image in images], axis=1).astype(np.float64)  # (3, 4, H, W)
-        return self._encoded(pictures, str(images[0].path))
+        measured = np.all([image.measured for image in images], axis=0)  # (3, H, W): a colour needs all four
+        return self._encoded(pictures, measured, str(images[0].path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return what a colour camera with four polarizers measures of the scene, in 8 bits."""
         from simmat_plugin_polarization.camera import FULL_COUNTS, colour_angles
 
-        return self._encoded(np.rint(colour_angles(scene, rng) * (_FULL / FULL_COUNTS)), "simulated")
+        pictures = np.rint(colour_angles(scene, rng) * (_FULL / FULL_COUNTS))  # (3, 4, H, W)
+        return self._encoded(pictures, np.ones_like(pictures[:, 0], dtype=np.bool_), "simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
         """Write four colour pictures of 8 bits, rounded."""
@@ -111,9 +116,14 @@ class AimsAngles(ModalityAdapter):
         for name, picture in zip(NAMES, intensities_of(stokes), strict=True):
             write_image(files[name], np.rint(picture).clip(0, _FULL).astype(np.uint8))
 
-    def _encoded(self, pictures: Array, origin: str) -> SensorImage:
+    def _encoded(self, pictures: Array, measured: BoolArray, origin: str) -> SensorImage:
         stokes = np.stack([stokes_of(colour) for colour in pictures])  # (3, 3, H, W)
-        return SensorImage.from_planes(np.concatenate([stokes[:, 0] / 2, encode(stokes)]), self.channels, origin=origin)
+        return SensorImage.from_planes(
+            np.concatenate([stokes[:, 0] / 2, encode(stokes)]),
+            self.channels,
+            valid=np.tile(measured, (3, 1, 1)),  # mean, angle and degree of each colour
+            origin=origin,
+        )
 
 
 def encode(stokes: Array) -> Array:

@@ -13,7 +13,7 @@ from simmat.imageio import ImageFile, read_image, write_image
 from simmat.modality import Source
 from simmat.types import SensorImage
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
-from simmat_plugin_polarization.light import describe_bits, is_dark, saturation_of
+from simmat_plugin_polarization.light import dark_limit_of, describe_bits, is_dark, saturation_of
 from simmat_plugin_polarization.stokes import ANGLES_DEG, intensities_of, stokes_from, stokes_of
 
 if TYPE_CHECKING:
@@ -37,26 +37,24 @@ class FourAngles(PolarizationAdapter):
         """Read (3, H, W): s0 in counts, aolp in radians, dolp.
 
         Files of three planes (a colour camera) are averaged over them, for light of all colours adds up. Where any of
-        the four is saturated, or all are dark, angle and degree are invalid.
+        the four is saturated, or all are dark, angle and degree are invalid; where one is missing, so is s0.
         """
         images = [read_image(files[name]) for name in NAMES]
         check_alike(images)
         planes = np.stack([image.planes for image in images]).astype(np.float64)  # (4, P, H, W)
         full = (planes >= saturation_of(images[0])).any(axis=(0, 1))
         intensities = planes.mean(axis=1)
-        known = ~full & ~is_dark(intensities.mean(axis=0))
-        for image in images:
-            if image.valid is not None:
-                known &= image.valid.all(axis=0)
-        return from_stokes(stokes_of(intensities), known, str(images[0].path))
+        measured = np.all([image.measured for image in images], axis=(0, 1))
+        trusted = ~full & ~is_dark(intensities.mean(axis=0), dark_limit_of(images[0]))
+        return from_stokes(stokes_of(intensities), measured, trusted, str(images[0].path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return what a 12-bit camera with four polarizers measures of the scene."""
         from simmat_plugin_polarization.camera import four_angles
 
         counts = four_angles(scene, rng)
-        known = (counts < FULL).all(axis=0) & ~is_dark(counts.mean(axis=0))
-        return from_stokes(stokes_of(counts), known, "simulated")
+        trusted = (counts < FULL).all(axis=0) & ~is_dark(counts.mean(axis=0))
+        return from_stokes(stokes_of(counts), np.ones_like(trusted), trusted, "simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
         """Write 12-bit counts, rounded; an invalid pixel is written saturated, or dark if it is."""

@@ -49,20 +49,21 @@ class PolarizationAdapter(ModalityAdapter):
         return _with_angle(super().rotate(image, quarter_turns), 1, quarter_turns)
 
 
-def from_stokes(stokes: Array, trusted: BoolArray, origin: str) -> SensorImage:
+def from_stokes(stokes: Array, measured: BoolArray, trusted: BoolArray, origin: str) -> SensorImage:
     """Return `s0`, `aolp` and `dolp` of (3, H, W) Stokes parameters.
 
     Args:
         stokes: S0, S1, S2 in counts.
+        measured: (H, W) False where a file says that there is no number; nothing is known there.
         trusted: (H, W) False where the light was too much or too little to tell its polarization.
         origin: where it came from.
     """
     dolp = degree_of(stokes)
-    known = trusted & (dolp <= 1) & (stokes[0] > 0)  # more than all light polarized: the four do not belong together
+    known = (
+        measured & trusted & (dolp <= 1) & (stokes[0] > 0)
+    )  # more than all light polarized: the four do not belong together
     planes = np.stack([stokes[0], angle_of(stokes[1], stokes[2]), dolp])
-    return SensorImage.from_planes(
-        planes, (S0, AOLP, DOLP), valid=np.stack([np.ones_like(known), known, known]), origin=origin
-    )
+    return SensorImage.from_planes(planes, (S0, AOLP, DOLP), valid=np.stack([measured, known, known]), origin=origin)
 
 
 def _with_angle(image: SensorImage, sign: int, quarter_turns: int) -> SensorImage:

@@ -55,10 +55,7 @@ class Computed(PolarizationAdapter):
         aolp = self._angle(first)
         dolp = _scaled(second)
         _refuse_beyond(second, dolp, 0, 1, "a degree of polarization lies within 0 to 1")
-        valid = np.isfinite(aolp) & np.isfinite(dolp)
-        for image in (first, second):
-            if image.valid is not None:
-                valid &= image.valid
+        valid = first.measured & second.measured
         waves = np.where(valid, dolp * np.exp(2j * aolp), 0).mean(axis=0)  # (H, W) s1 + i s2
         whole = valid.all(axis=0)
         planes = np.stack([angle_of(waves.real, waves.imag), np.minimum(np.abs(waves), 1)])
@@ -96,9 +93,9 @@ def _scaled(image: ImageFile) -> Array:
 
 
 def _refuse_beyond(image: ImageFile, values: Array, low: float, high: float, what: str) -> None:
-    finite = values[np.isfinite(values)]
-    if finite.size and (finite.min() < low - _SLACK or finite.max() > high + _SLACK):
-        stored = image.planes[np.isfinite(image.planes)]
+    measured = values[image.measured]
+    if measured.size and (measured.min() < low - _SLACK or measured.max() > high + _SLACK):
+        stored = image.planes[image.measured]
         raise DataError(f"{image.path}: {what}; got {stored.min():.6g} to {stored.max():.6g}")
 
 

@@ -38,9 +38,14 @@ def describe_bits(bits: int) -> str:
     return json.dumps({"bits": bits})
 
 
-def is_dark(mean: npt.NDArray[np.floating]) -> BoolArray:
+def dark_limit_of(image: ImageFile) -> float:
+    """Return the mean up to which the four intensities are dark: 0 for floats, which are not rounded to counts."""
+    return 0.0 if image.planes.dtype.kind == "f" else DARK_COUNTS
+
+
+def is_dark(mean: npt.NDArray[np.floating], limit: float = DARK_COUNTS) -> BoolArray:
     """Return where the mean of the four intensities is too small to tell a polarization."""
-    return np.asarray(mean <= DARK_COUNTS)
+    return np.asarray(mean <= limit)
 
 
 def _stated_bits(image: ImageFile) -> int | None:

@@ -14,7 +14,7 @@ from simmat.modality import Source
 from simmat.types import BoolArray, SensorImage
 from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
-from simmat_plugin_polarization.light import describe_bits, is_dark, saturation_of
+from simmat_plugin_polarization.light import dark_limit_of, describe_bits, is_dark, saturation_of
 from simmat_plugin_polarization.stokes import ANGLES_DEG, Array, stokes_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Mosaic(PolarizationAdapter):
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp; each angle is interpolated bilinearly.
 
-        Where a saturated pixel takes part, or all is dark, angle and degree are invalid.
+        Where a saturated pixel takes part, or all is dark, angle and degree are invalid; where a missing one does, so
+        is s0.
         """
         image = read_image(files["mosaic"])
         require_one_plane(image, self.name)
@@ -48,17 +49,19 @@ class Mosaic(PolarizationAdapter):
                 f"{image.path}: a mosaic of 2x2 polarizers has an even width and height of at least 4, got "
                 f"{width}x{height}; a cut file may begin on another polarizer"
             )
-        bad = raw >= saturation_of(image)
-        if image.valid is not None:
-            bad |= ~image.valid[0]
-        return _image_of(raw, bad, str(image.path))
+        intensities = demosaiced(np.where(image.measured[0], raw, 0))
+        dark = is_dark(intensities.mean(axis=0), dark_limit_of(image))
+        trusted = ~_reach(raw >= saturation_of(image)) & ~dark
+        return from_stokes(stokes_of(intensities), ~_reach(~image.measured[0]), trusted, str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return what a 12-bit camera with such a sensor measures of the scene."""
         from simmat_plugin_polarization.camera import four_angles
 
         raw = sampled(four_angles(scene, rng))
-        return _image_of(raw, raw >= FULL, "simulated")
+        intensities = demosaiced(raw)
+        trusted = ~_reach(raw >= FULL) & ~is_dark(intensities.mean(axis=0))
+        return from_stokes(stokes_of(intensities), np.ones_like(trusted), trusted, "simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
         """Write the 12-bit counts of the polarizer that each pixel has; finer detail than the mosaic's is lost."""
@@ -95,10 +98,9 @@ def sites(angle_deg: int) -> tuple[slice, slice]:
     return slice(row, None, 2), slice(column, None, 2)
 
 
-def _image_of(raw: Array, bad: BoolArray, origin: str) -> SensorImage:
-    intensities = demosaiced(raw)
-    touched = (demosaiced(bad.astype(np.float64)) > 0).any(axis=0)
-    return from_stokes(stokes_of(intensities), ~touched & ~is_dark(intensities.mean(axis=0)), origin)
+def _reach(pixels: BoolArray) -> BoolArray:
+    """Return where any of the (H, W) pixels takes part in an interpolation."""
+    return np.asarray((demosaiced(pixels.astype(np.float64)) > 0).any(axis=0))
 
 
 MOSAIC = Mosaic()
