@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from runs import config, files_of, gray_set, registry
 
 from simmat import training
-from simmat.bundle import load_bundle, read_bundle_spec
+from simmat.bundle import load_bundle, push_bundle, read_bundle_spec
 from simmat.data.batches import sample_at
 from simmat.errors import BundleError, ConfigError, DataError
 from simmat.evaluation import evaluate_bundle
@@ -128,10 +129,21 @@ def test_other_foundation_weights_are_refused(bundle: Path, tmp_path: Path) -> N
         load_bundle(bundle, REGISTRY, checkpoint=weights)
 
 
-def test_a_run_folder_is_told_from_a_bundle(trained: Path) -> None:
-    """The likely mistake is to give the run's folder."""
-    with pytest.raises(BundleError, match="is a run folder"):
-        read_bundle_spec(trained.parent)
+def test_the_folder_of_a_run_stands_for_its_best_bundle(trained: Path, data: Path, tmp_path: Path) -> None:
+    """It holds one bundle, so there is nothing to ask back."""
+    assert read_bundle_spec(trained.parent) == read_bundle_spec(trained)
+    loaded, direct = load_bundle(trained.parent, REGISTRY), load_bundle(trained, REGISTRY)
+    sources, prompt = {"gray": data / "images/s0.png"}, Prompt.points([(14, 20)])
+    assert predict(loaded, sources, prompt).score == predict(direct, sources, prompt).score
+    push_bundle(trained.parent, str(tmp_path / "given"))
+    assert read_bundle_spec(tmp_path / "given") == loaded.spec
+
+
+def test_a_bundle_in_a_folder_of_that_name_is_itself(bundle: Path, trained: Path) -> None:
+    """A bundle beside another is the one that was named."""
+    shutil.copytree(trained, bundle / "bundle")
+    (bundle / "bundle/bundle.json").write_text("{}")
+    assert read_bundle_spec(bundle) == read_bundle_spec(trained)
 
 
 def test_a_point_outside_of_the_image_is_refused(trained: Path, data: Path) -> None:

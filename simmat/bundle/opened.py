@@ -1,4 +1,4 @@
-"""The folder of a bundle, wherever it lies: as a folder, as its json, or in a zip."""
+"""The folder of a bundle, wherever it lies: as a folder, as its json, in a zip, or in the folder of a run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from simmat.bundle.spec import JSON_NAME, SHARED_NAMES
 from simmat.bundle.zipped import unpack_zip
 from simmat.errors import BundleError, SimMATError
-from simmat.files import output_error
+from simmat.files import output_error, recover_folder
 
 ZIP_SUFFIX = ".zip"
+RUN_BUNDLE = "bundle"
+"""Where a run keeps its best bundle."""
 
 
 @contextmanager
@@ -20,7 +22,7 @@ def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator
     """Give the folder of a bundle; one in a zip is unpacked for as long as the block lasts.
 
     Args:
-        path: a folder, its `bundle.json`, or a zip.
+        path: a folder, its `bundle.json`, a zip, or the folder of a run, whose best bundle is meant.
         names: which of the files are needed.
 
     Raises:
@@ -32,7 +34,7 @@ def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator
     if path.name == JSON_NAME:
         yield path.parent
     elif not path.is_file():
-        yield path
+        yield _of_run(path)
     elif path.suffix.lower() != ZIP_SUFFIX:
         raise BundleError(f"{path} is a file, no bundle; give a bundle's folder, or a {ZIP_SUFFIX} that holds one")
     else:
@@ -44,6 +46,12 @@ def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator
                 raise output_error(error, folder) from error
             with named_as(folder, path):
                 yield folder
+
+
+def _of_run(path: Path) -> Path:
+    """Return the best bundle where a folder is a run's, else the folder as it is."""
+    inner = recover_folder(path / RUN_BUNDLE)
+    return inner if inner.is_dir() and not (path / JSON_NAME).exists() else path
 
 
 @contextmanager
