@@ -92,9 +92,20 @@ def test_decibel_stays_and_fill_values_are_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("modality", ["sar", "sar-power"])
 def test_decibel_read_as_something_else_is_refused(tmp_path: Path, modality: str) -> None:
-    """Negative numbers are no amplitude and no power."""
-    with pytest.raises(DataError, match="sar-db"):
-        load(write(tmp_path / "a.tif", np.full((4, 5), -12.0, dtype=np.float32)), modality)
+    """Its few positive numbers would be taken for a scene, and all others for holes."""
+    decibel = np.random.default_rng(0).normal(-12, 6, (64, 64)).astype(np.float32)
+    assert 0 < (decibel > 0).mean() < 0.1
+    with pytest.raises(DataError, match=r"most of its numbers are negative, .* use --modality sar-db"):
+        load(write(tmp_path / "a.tif", decibel), modality)
+
+
+@pytest.mark.parametrize("modality", ["sar", "sar-power"])
+def test_a_wide_border_of_negative_fill_values_is_not_taken_for_decibel(tmp_path: Path, modality: str) -> None:
+    """A rotated scene leaves most of its frame empty, and the file says so."""
+    values = np.full((8, 8), -9999, dtype=np.float32)
+    values[:2] = 3
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, "-9999", True)])
+    assert load(tmp_path / "a.tif", modality).valid.mean() == 0.25
 
 
 @pytest.mark.parametrize("modality", ["sar", "sar-lee"])

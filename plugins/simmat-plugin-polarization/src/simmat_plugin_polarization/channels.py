@@ -59,9 +59,8 @@ def from_stokes(stokes: Array, measured: BoolArray, trusted: BoolArray, origin: 
         origin: where it came from.
     """
     dolp = degree_of(stokes)
-    known = (
-        measured & trusted & (dolp <= 1) & (stokes[0] > 0)
-    )  # more than all light polarized: the four do not belong together
+    possible = (dolp <= 1) & (stokes[0] > 0)  # more than all light polarized: the four do not belong together
+    known = measured & trusted & possible
     planes = np.stack([stokes[0], angle_of(stokes[1], stokes[2]), dolp])
     return SensorImage.from_planes(planes, (S0, AOLP, DOLP), valid=np.stack([measured, known, known]), origin=origin)
 

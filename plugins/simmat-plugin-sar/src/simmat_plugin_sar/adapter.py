@@ -77,11 +77,11 @@ class Sar(ModalityAdapter):
         planes = self._planes(image)
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
         channels = described(self.content.planes, self.scale, unit)
-        valid = None if image.valid is None else image.valid[: len(planes)]
+        measured = image.measured[: len(planes)]
         loaded = SensorImage.from_planes(
-            planes, channels, valid=valid, origin=str(image.path), georeference=read_georeference(image.path)
+            planes, channels, valid=measured, origin=str(image.path), georeference=read_georeference(image.path)
         )
-        _check_scale(loaded, self.scale)
+        _check_scale(loaded, planes[measured], self.scale)
         return self._smoothed(loaded) if self.filtered else loaded
 
     def transform(self, image: SensorImage) -> SensorImage:
@@ -164,17 +164,17 @@ def described(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel, .
     return tuple(Channel(name, quantity, unit, valid_range=bounds) for name in names)
 
 
-def _check_scale(image: SensorImage, scale: Scale) -> None:
-    """Refuse numbers that are mostly negative where only decibel can be."""
-    known: BoolArray = image.valid
-    if not known.any():
+def _check_scale(image: SensorImage, stored: FloatArray, scale: Scale) -> None:
+    """Refuse numbers that are mostly negative where only decibel can be; `stored` are those not called missing."""
+    if scale.kind != "decibel" and stored.size and float((stored < 0).mean()) > 0.5:
+        raise DataError(
+            f"{image.origin}: most of its numbers are negative, as {scale.kind} never is; use --modality sar-db for "
+            "decibel, or say --nodata where they are one fill value"
+        )
+    if not image.valid.any():
         raise DataError(
             f"{image.origin}: none of its numbers can be {scale.words}; sar reads amplitude, sar-power power and "
             "sar-db decibel"
-        )
-    if scale.kind == "power" and float((image.data[known] < 0).mean()) > 0.5:
-        raise DataError(
-            f"{image.origin}: most of its numbers are negative, as power never is; use --modality sar-db for decibel"
         )
 
 
