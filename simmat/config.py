@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from pydantic import (
 from simmat.errors import ConfigError, all_problems, nearest
 from simmat.nodata import Nodata
 from simmat.sensor_names import with_absolute_files
+from simmat.toml_files import message_of, read_toml
 
 DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
@@ -266,7 +266,7 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
         ConfigError: the file cannot be read, or fields are unknown, missing or out of range; all in one message.
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    in_file = _read_toml(Path(path)) if path is not None else {}
+    in_file = _read_file(Path(path)) if path is not None else {}
     for pair in _EXCLUDE_EACH_OTHER:
         if any(given.get(key) for key in pair):
             in_file = {key: value for key, value in in_file.items() if key not in pair}
@@ -293,17 +293,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no config file {path}") from error
-    except OSError as error:
-        raise ConfigError(f"cannot read config file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+def _read_file(path: Path) -> dict[str, Any]:
+    values = read_toml(path, "config file")
     for key in _PATHS:
         if isinstance(value := values.get(key), str) and not value.startswith("~"):
             values[key] = str(path.absolute().parent / value)
@@ -314,7 +305,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _in_words(detail: Mapping[str, Any], origin: Origin) -> str:
     """Say one pydantic error as: where, what is allowed, what was got."""
-    message, kind = str(detail["msg"]), detail["type"]
+    message, kind = message_of(detail), detail["type"]
     if not detail["loc"]:
         return f"settings must be a table, got {detail['input']!r}"
     key = str(detail["loc"][0])
@@ -328,7 +319,6 @@ def _in_words(detail: Mapping[str, Any], origin: Origin) -> str:
         return f"{key} is missing; give {option_name(key)}" + (f" or set it in {origin.path}" if origin.path else "")
     if kind == "path_type":
         message = "must be a path in quotes"
-    message = message.removeprefix("Value error, ").replace("Input should be", "must be", 1)
     return f"{where} {message}, got {detail['input']!r}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from simmat.bench.settings import FEW, ArmSettings, BenchSettings, DataSet, Grid, Section, Simulated, TrainSettings
 from simmat.errors import ConfigError, all_problems, nearest
 from simmat.sensor_names import with_absolute_files
+from simmat.toml_files import follows, message_of, read_toml
 
 _TABLES: Mapping[str, type[BaseModel]] = {
     "train": TrainSettings,
@@ -28,19 +28,12 @@ def read_settings(path: Path) -> BenchSettings:
     Raises:
         ConfigError: it cannot be read, or something in it is wrong; all of it in one message.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; give the TOML file of a bench") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    values = read_toml(path, "bench", hint="give the TOML file of one")
     problems = list(_in_tables(values))
     try:
         settings = BenchSettings.model_validate(values)
     except ValidationError as error:
-        problems += [_in_words(detail, values) for detail in error.errors() if not _follows(detail)]
+        problems += [_in_words(detail, values) for detail in error.errors() if not follows(detail)]
         raise problems_error(path, problems) from error
     if problems := problems + list(_across(settings)):
         raise problems_error(path, problems)
@@ -101,16 +94,11 @@ def _absolute(settings: BenchSettings, folder: Path) -> BenchSettings:
     return settings.model_copy(update={"data": data, "checkpoints": checkpoints})
 
 
-def _follows(detail: Mapping[str, Any]) -> bool:
-    """True for "too short" of a list that has entries: pydantic says it where all of them are wrong."""
-    return detail["type"] == "too_short" and bool(detail["input"])
-
-
 def _in_words(detail: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     """Say one pydantic error as: where, what is allowed, what was got."""
     loc, kind = detail["loc"], detail["type"]
     where = _where(loc, values)
-    message = str(detail["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    message = message_of(detail)
     if kind == "extra_forbidden":
         key, table = str(loc[-1]), _table_of(loc)
         allowed = table.names() if issubclass(table, Section) else list(table.model_fields)

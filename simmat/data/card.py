@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -17,6 +16,7 @@ from simmat.errors import ConfigError, DataError, all_problems, nearest
 from simmat.files import atomic_write_text
 from simmat.imageio.reading import Reading, reading
 from simmat.nodata import Nodata, describe_nodata, per_file
+from simmat.toml_files import read_toml
 
 CARD_FILE = "card.toml"
 FORMAT = 1
@@ -130,7 +130,7 @@ def load_card(root: Path, overrides: Mapping[str, object], *, implied_regions: R
         ConfigError: unknown keys, wrong values, or nothing says what a region is; all at once.
     """
     path = root / CARD_FILE
-    said = _read_toml(path) if path.exists() else {}
+    said = read_toml(path, "data card") if path.exists() else {}
     return make_card(merge(said, overrides), where=str(root), implied_regions=implied_regions)
 
 
@@ -187,15 +187,6 @@ def write_card(root: Path, card: DataCard) -> Path:
     path = root / CARD_FILE
     atomic_write_text(path, "\n".join([*lines, *tables]) + "\n")
     return path
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _toml(value: object) -> str:

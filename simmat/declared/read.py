@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from simmat.declared.schema import (
     ZScore,
 )
 from simmat.errors import ConfigError, all_problems, nearest
+from simmat.toml_files import follows, message_of, read_toml
 
 _KINDS: Mapping[str, type[BaseModel]] = {
     "z-score": ZScore,
@@ -43,20 +43,14 @@ def read_sensor(path: Path | str) -> DeclaredModality:
         ConfigError: the file cannot be read, or everything in it that is unknown, missing or out of range.
     """
     file = Path(path)
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        beside = sorted(other.name for other in file.parent.glob("*.toml")) if file.parent.is_dir() else []
-        guess = nearest(file.name, beside)
-        hint = f"; did you mean {file.with_name(guess)}?" if guess else "; docs/sensor-toml.md shows how to write one"
-        raise ConfigError(f"no sensor file {file}{hint}") from None
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not UTF-8 text at byte {error.start}; save it as UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+    values = read_toml(file, "sensor file", hint="" if file.exists() else _hint(file))
     return DeclaredModality(parse_declaration(values, str(file)))
+
+
+def _hint(missing: Path) -> str:
+    beside = sorted(other.name for other in missing.parent.glob("*.toml")) if missing.parent.is_dir() else []
+    guess = nearest(missing.name, beside)
+    return f"did you mean {missing.with_name(guess)}?" if guess else "docs/sensor-toml.md shows how to write one"
 
 
 def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
@@ -78,7 +72,7 @@ def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
         try:
             declaration = Declaration.model_validate(filled)
         except ValidationError as error:
-            problems = [_in_words(detail, given) for detail in error.errors() if not _follows(detail)]
+            problems = [_in_words(detail, given) for detail in error.errors() if not follows(detail)]
         else:
             problems = list(declaration.problems())
     if declaration is None or problems:
@@ -120,15 +114,10 @@ def _problems_of(model: type[BaseModel], values: Any, start: tuple[str, ...]) ->
             yield _in_words({**detail, "loc": (*start, *detail["loc"])}, {start[0]: values})
 
 
-def _follows(detail: Mapping[str, Any]) -> bool:
-    """True for "too short" of a list that has entries: pydantic says it where all of them are wrong."""
-    return detail["type"] == "too_short" and bool(detail["input"])
-
-
 def _in_words(detail: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     """Say one pydantic error as: where, what is allowed, what was got."""
     place, keys = _place(detail["loc"], values)
-    key, kind, message = ".".join(keys), detail["type"], str(detail["msg"])
+    key, kind, message = ".".join(keys), detail["type"], message_of(detail)
     if kind == "extra_forbidden":
         return place + _unknown_key(keys, detail["loc"])
     if detail["loc"] in (("source",), ("channel",)) and kind in ("missing", "too_short"):
@@ -151,7 +140,6 @@ def _in_words(detail: Mapping[str, Any], values: Mapping[str, Any]) -> str:
         message = "must be a table"
     if kind in ("too_short", "string_too_short"):
         message = "must not be empty"
-    message = message.removeprefix("Value error, ").replace("Input should be", "must be", 1)
     return f"{place}{key} {message}, got {_plain(detail['input'])!r}"
 
 
