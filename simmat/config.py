@@ -30,6 +30,12 @@ from simmat.toml_files import message_of, read_toml
 DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
 
+FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
+"""Settings that change how a run is done, not what comes out."""
+
+FILES = frozenset({"checkpoint", "data", "modality", "out"})
+"""Settings that name files, which may have moved: what is in them decides the result, not where they lie."""
+
 _PATHS = ("data", "out", "checkpoint")
 _TABLES = {"mat_options": "mat", "tune_options": "tune"}
 _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("train_images", "train_share"))

@@ -108,7 +108,8 @@ def test_a_place_decides_nothing_and_a_setting_everything(tmp_path: Path) -> Non
     common = SET + '[[arm]]\nname = "x"\n'
     first = cells_named(bench_of(tmp_path, TINY + common), "/x/")[0]
     (tmp_path / "sub").mkdir()
-    moved = cells_named(bench_of(tmp_path / "sub", TINY + "workers = 1\n" + common), "/x/")[0]
+    free = "workers = 1\ngradient_checkpointing = true\n"
+    moved = cells_named(bench_of(tmp_path / "sub", TINY + free + common), "/x/")[0]
     other = cells_named(bench_of(tmp_path, TINY + "weight_decay = 0.1\n" + common), "/x/")[0]
     assert moved.digest() == first.digest() != other.digest()
 

@@ -11,9 +11,9 @@ import pytest
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.config import TrainConfig, dump_toml, load_config
+from simmat.config import FILES, FREE, TrainConfig, dump_toml, load_config
 from simmat.errors import ConfigError
-from simmat.training.same_run import FILES, FREE, check_settings, settings_of
+from simmat.training.same_run import check_settings, settings_of
 from simmat.training.setup import prepare
 from simmat.training.watch import Watcher
 

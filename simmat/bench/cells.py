@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from simmat.bench.settings import Simulated
-from simmat.config import TrainConfig
+from simmat.config import FILES, FREE, TrainConfig
 from simmat.errors import DataError
 from simmat.files import atomic_write_json
 
@@ -20,8 +20,8 @@ FORMAT = 1
 State = Literal["open", "begun", "trained", "tested", "failed", "changed"]
 """Nothing there · begun, to be resumed · trained, test split unread · tested · failed · begun with other settings."""
 
-_NOT_THE_RESULT = {"out", "data", "device", "workers", "pictures", "checkpoint"}
-"""Settings that say where and how a run is done, not what comes out."""
+_NOT_THE_RESULT = set((FREE | FILES) - {"modality"})
+"""Settings that say where and how a run is done; which sensor it is stays, its file has no digest here."""
 
 
 @dataclass(frozen=True)

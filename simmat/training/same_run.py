@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simmat.bundle import BundleSpec
-from simmat.config import TrainConfig
+from simmat.config import FILES, FREE, TrainConfig
 from simmat.declared import declarations_of
 from simmat.errors import ConfigError
 from simmat.modality import ModalityAdapter
@@ -16,15 +16,9 @@ from simmat.model import merge_options
 from simmat.plugins import Registry
 from simmat.weights import sha256_of
 
-FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
-"""Settings that change how a run is done, not what comes out."""
-
-FILES = frozenset({"checkpoint", "data", "modality", "out"})
-"""Settings that name files, which may have moved: what is in them is compared, see `check_network`."""
-
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Return what may not change while a run lasts, as json values: every setting but `FREE` and `FILES`."""
+    """Return what may not change while a run lasts, as json values: every setting but the free ones and files."""
     values: dict[str, Any] = config.model_dump(mode="json", exclude=set(FREE | FILES))
     return values
 
