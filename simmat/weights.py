@@ -70,6 +70,7 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
                 f"the weights of {spec.name!r} should lie in an installed package, but {file.path} is missing; "
                 "install that package again, or give a file with --checkpoint PATH"
             )
+        _check_size(file.path, file, spec.name)
         return file.path
     if not file.url and not file.hub:
         raise WeightsError(
@@ -83,8 +84,27 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
             f"run `simmat foundations fetch {spec.name}`, "
             "give a file with --checkpoint PATH, or start from random weights with --from-scratch"
         )
-    _check_size(path, file, f"run `simmat foundations fetch {spec.name}` to load it anew")
+    _check_size(path, file, spec.name)
     return path
+
+
+def check_digest(spec: FoundationSpec, path: Path, digest: str) -> None:
+    """Refuse a file that `find_weights` found for a model and that is not the one its spec describes.
+
+    Args:
+        spec: the model; one whose publisher may change the file states no sha256, and takes any.
+        path: the file, which is none that the user gave.
+        digest: its sha256. Reading gigabytes takes seconds, so the caller does it once, for all it needs it for.
+
+    Raises:
+        WeightsError: it is damaged, or another file of that name.
+    """
+    file = spec.weights
+    if file is not None and file.sha256 and digest != file.sha256:
+        raise WeightsError(
+            f"{path} is damaged, or not the weights of {spec.name!r}: its sha256 is {digest}, should be {file.sha256}; "
+            f"{_remedy(file, spec.name)}, or take it as it is with --checkpoint PATH"
+        )
 
 
 def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None = None) -> Path:
@@ -143,10 +163,18 @@ def _given(spec: FoundationSpec, checkpoint: Path) -> Path:
     return checkpoint
 
 
-def _check_size(path: Path, file: WeightFile, advice: str) -> None:
+def _check_size(path: Path, file: WeightFile, name: str) -> None:
     size = path.stat().st_size
     if file.size_bytes and size != file.size_bytes:
-        raise WeightsError(f"{path} has {size} bytes, should have {file.size_bytes}: it is damaged; {advice}")
+        raise WeightsError(
+            f"{path} has {size} bytes, should have {file.size_bytes}: it is damaged; {_remedy(file, name)}"
+        )
+
+
+def _remedy(file: WeightFile, name: str) -> str:
+    if file.path is not None:
+        return "install the package it belongs to again"
+    return f"{'remove it and ' if file.hub else ''}run `simmat foundations fetch {name}` to load it anew"
 
 
 def _download(file: WeightFile, target: Path, progress: Progress) -> None:

@@ -21,7 +21,7 @@ from simmat.model import ModelPlan, SimMAT, assemble
 from simmat.normalize import describe
 from simmat.plugins import Registry
 from simmat.types import Channel, SensorImage, same_channels
-from simmat.weights import find_weights, sha256_of
+from simmat.weights import check_digest, find_weights, sha256_of
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkp
         raise BundleError(f"{path} needs a weight file of {spec.foundation!r}, but that model has none")
     found = sha256_of(file)
     if found != spec.foundation_sha256:
+        if checkpoint is None:
+            check_digest(model, file, found)
         raise BundleError(
             f"{path} was trained on {spec.foundation!r} weights with sha256 {spec.foundation_sha256[:12]}…, "
             f"but {file} has {found[:12]}…; give the right file with --checkpoint"

@@ -14,7 +14,6 @@ from simmat.errors import ConfigError
 from simmat.modality import ModalityAdapter
 from simmat.model import merge_options
 from simmat.plugins import Registry
-from simmat.weights import sha256_of
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
@@ -43,6 +42,7 @@ def check_network(
     registry: Registry,
     adapter: ModalityAdapter,
     weights: Path | None,
+    digest: str | None,
     image_size: int,
 ) -> None:
     """Refuse to go on with another network than the one that was begun, whatever made it another.
@@ -55,6 +55,7 @@ def check_network(
         registry: where names are looked up.
         adapter: of the sensor, as it is now.
         weights: weight file of the foundation model, as it is now.
+        digest: its sha256.
         image_size: the network's input, as it would be now.
 
     Raises:
@@ -83,11 +84,10 @@ def check_network(
             f"{config.modality} describes another sensor than the one this run began with; put it back, remove it to "
             "go on with what the run wrote down, or start a new run"
         )
-    found = sha256_of(weights) if weights is not None else None
-    if found != known.foundation_sha256:
+    if digest != known.foundation_sha256:
         raise ConfigError(
             f"the weights of {config.foundation!r} are not those this run began with: {weights or 'no file'} has "
-            f"sha256 {_short(found)}, was {_short(known.foundation_sha256)}; put them back, name them by checkpoint "
+            f"sha256 {_short(digest)}, was {_short(known.foundation_sha256)}; put them back, name them by checkpoint "
             f"in {config.out / 'config.toml'}, or start a new run"
         )
 

@@ -25,7 +25,7 @@ from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.training.few import few_of, note_on
 from simmat.training.same_run import check_network
 from simmat.training.watch import Watcher
-from simmat.weights import find_weights, sha256_of
+from simmat.weights import check_digest, find_weights, sha256_of
 
 
 @dataclass(frozen=True)
@@ -128,16 +128,27 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     dataset = open_dataset(config.data, adapter, config.card_overrides())
     every, val = trainable_samples(dataset, dataset.split("train")), dataset.split("val")
     train = few_of(every, config)
+    digest = _digest(foundation, weights, config)
     if known is None:
-        known = _describe(config, registry, foundation, dataset, train, size, weights, watcher)
+        known = _describe(config, registry, foundation, dataset, train, size, digest, watcher)
     else:
-        check_network(config, known, registry, adapter, weights, size)
+        check_network(config, known, registry, adapter, weights, digest, size)
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
     notes = tuple(
         note for note in (dataset.split_note, note_on(train, every, config), _note_on_rate(config, plan)) if note
     )
     return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)), notes)
+
+
+def _digest(foundation: FoundationSpec, weights: Path | None, config: TrainConfig) -> str | None:
+    """Return the sha256 of the weight file, which must be the one described where the user gave no other."""
+    if weights is None:
+        return None
+    digest = sha256_of(weights)
+    if config.checkpoint is None:
+        check_digest(foundation, weights, digest)
+    return digest
 
 
 def _sensor(config: TrainConfig, registry: Registry, known: BundleSpec | None) -> ModalityAdapter:
@@ -155,7 +166,7 @@ def _describe(
     dataset: Dataset,
     train: Sequence[Sample],
     size: int,
-    weights: Path | None,
+    digest: str | None,
     watcher: Watcher,
 ) -> BundleSpec:
     watcher.preparing("statistics", len(train))
@@ -172,7 +183,7 @@ def _describe(
         statistics=statistics,
         zero_shot=tuple(tuple(float(v) for v in row) for row in zero_shot_map(channels, statistics)),
         foundation=config.foundation,
-        foundation_sha256=sha256_of(weights) if weights is not None else None,
+        foundation_sha256=digest,
         seed=config.seed,
         image_size=size,
         aspect=config.aspect,

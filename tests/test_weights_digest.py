@@ -1,0 +1,113 @@
+"""A weight file of the right size and other bytes is not trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bundles import tiny_bundle
+from runs import config, gray_set, registry
+
+from simmat.bundle import load_bundle
+from simmat.config import TrainConfig
+from simmat.errors import WeightsError
+from simmat.foundation import FoundationSpec, WeightFile
+from simmat.registry import Registry
+from simmat.training import Watcher, setup
+from simmat.training.setup import prepare
+from simmat.weights import check_digest, find_weights, sha256_of
+
+BODY = bytes(range(256))
+DAMAGED = bytes([1, *BODY[1:]])
+DESCRIBED = WeightFile("w.safetensors", hashlib.sha256(BODY).hexdigest(), len(BODY))
+
+
+def described(file: WeightFile) -> FoundationSpec:
+    """The tiny model, as if it had a weight file."""
+    return replace(registry().foundation("sam_vit_tiny"), weights=file)
+
+
+def packaged(path: Path, body: bytes) -> FoundationSpec:
+    """A model whose file lies in a package."""
+    path.write_bytes(body)
+    return described(replace(DESCRIBED, path=path))
+
+
+def with_foundation(spec: FoundationSpec) -> Registry:
+    """The parts a run needs, with that model."""
+    known = registry()
+    parts = [
+        ("modality", known.modality("gray"), "test"),
+        ("foundation model", spec, "test"),
+        ("transfer layer", known.transfer_layer("mat-residual"), "test"),
+        ("tuner", known.tuner("lora"), "test"),
+    ]
+    return Registry((), parts)
+
+
+def run_on(root: Path, **changes: object) -> TrainConfig:
+    """A run that was never begun."""
+    return config(gray_set(root / "data"), root / "run", **changes)
+
+
+def test_a_packaged_file_that_is_cut_is_not_taken(tmp_path: Path) -> None:
+    """An installation that ran out of disk leaves the file's beginning."""
+    spec = packaged(tmp_path / "w.safetensors", BODY[:-1])
+    with pytest.raises(WeightsError, match="has 255 bytes, should have 256: it is damaged; install the package"):
+        find_weights(spec)
+
+
+@pytest.mark.parametrize(
+    ("place", "cure"),
+    [
+        ({"path": Path("w.safetensors")}, "; install the package it belongs to again, or"),
+        ({"url": "http://127.0.0.1:9/w"}, "; run `simmat foundations fetch sam_vit_tiny` to load it anew, or"),
+        ({"hub": "o/r"}, "; remove it and run `simmat foundations fetch sam_vit_tiny` to load it anew, or"),
+    ],
+)
+def test_a_wrong_digest_is_told_with_what_to_do(place: dict[str, object], cure: str) -> None:
+    """Each place has another way to a good file."""
+    with pytest.raises(WeightsError, match=r"w\.safetensors is damaged, or not the weights") as caught:
+        check_digest(described(replace(DESCRIBED, **place)), Path("w.safetensors"), "0" * 64)
+    assert cure in str(caught.value)
+
+
+def test_a_file_that_its_publisher_may_change_is_taken_as_it_is() -> None:
+    """A hub's repository states no digest that lasts."""
+    check_digest(described(replace(DESCRIBED, sha256="", hub="o/r")), Path("w.safetensors"), "0" * 64)
+
+
+def test_a_run_on_damaged_weights_does_not_begin(tmp_path: Path) -> None:
+    """One flipped bit in a weight may be a network that learns nothing, hours later."""
+    spec = packaged(tmp_path / "w.safetensors", DAMAGED)
+    with pytest.raises(WeightsError, match=r"w\.safetensors is damaged"):
+        prepare(run_on(tmp_path), with_foundation(spec), Watcher())
+
+
+def test_a_run_takes_the_file_its_user_gives(tmp_path: Path) -> None:
+    """Weights tuned elsewhere have another digest; that is the user's choice."""
+    spec = packaged(tmp_path / "w.safetensors", BODY)
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(DAMAGED)
+    found = prepare(run_on(tmp_path, checkpoint=own), with_foundation(spec), Watcher())
+    assert found.spec.foundation_sha256 == hashlib.sha256(DAMAGED).hexdigest()
+
+
+def test_a_run_reads_its_weights_for_the_digest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SAM's largest file takes seconds."""
+    read: list[Path] = []
+    monkeypatch.setattr(setup, "sha256_of", lambda path: read.append(path) or sha256_of(path))
+    parts = with_foundation(packaged(tmp_path / "w.safetensors", BODY))
+    begun = prepare(run := run_on(tmp_path), parts, Watcher())
+    assert len(read) == 1
+    prepare(run, parts, Watcher(), known=begun.spec)
+    assert len(read) == 2
+
+
+def test_a_bundle_on_damaged_weights_says_so(tmp_path: Path) -> None:
+    """Told that they are others than it was trained on, one looks for another file and not for the damage."""
+    bundle = tiny_bundle(tmp_path / "bundle", foundation_sha256=DESCRIBED.sha256)
+    with pytest.raises(WeightsError, match=r"w\.safetensors is damaged"):
+        load_bundle(bundle, with_foundation(packaged(tmp_path / "w.safetensors", DAMAGED)))
