@@ -2,6 +2,7 @@
 
 from simmat.imageio.read import read_image
 from simmat.imageio.reading import stated_valid
+from simmat.imageio.saturation import describe_bits, full_scale, largest_count
 from simmat.imageio.units import Unit, agreed_unit, require_measured, stated_unit
 from simmat.imageio.values import ImageFile, require_one_plane
 from simmat.imageio.write import write_image
@@ -10,6 +11,9 @@ __all__ = [
     "ImageFile",
     "Unit",
     "agreed_unit",
+    "describe_bits",
+    "full_scale",
+    "largest_count",
     "read_image",
     "require_measured",
     "require_one_plane",

@@ -64,7 +64,7 @@ def test_a_third_plane_that_adds_nothing_is_passed_over(tmp_path: Path, third: n
     """PNG knows no files of two planes, so two-band cameras fill the third."""
     path = save_png(tmp_path / "a.png", RED_COUNTS, NIR_COUNTS, third)
     image = ADAPTERS["red-nir"].load({"red-nir": path})
-    assert image.channels == (RED, NIR)
+    assert [channel.name for channel in image.channels] == ["red", "nir"]
     np.testing.assert_array_equal(image.data, [RED_COUNTS, NIR_COUNTS])
 
 
@@ -107,10 +107,41 @@ def test_the_network_gets_the_index_as_a_third_channel(tmp_path: Path) -> None:
     """(nir - red) / (nir + red); where nothing was received it is invalid, and the counts are not."""
     path = save_png(tmp_path / "a.png", RED_COUNTS, NIR_COUNTS, RED_COUNTS)
     seen = ADAPTERS["red-nir"].transform(ADAPTERS["red-nir"].load({"red-nir": path}))
-    assert seen.channels == (RED, NIR, NDVI)
+    assert [channel.name for channel in seen.channels] == ["red", "nir", "ndvi"]
     np.testing.assert_allclose(seen.data[2], [[0.5, 0, 0], [-1, 0.5, 0.5]])
     np.testing.assert_array_equal(seen.valid[2], [[True, True, False], [True, True, True]])
     assert seen.valid[:2].all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "description", "full"),
+    [(np.uint8, None, 255), (np.uint16, None, 65520), (np.uint16, '{"bits": 12}', 4095), (np.float32, None, np.inf)],
+)
+def test_a_saturated_band_says_nothing_of_plants(
+    tmp_path: Path, dtype: type, description: str | None, full: float
+) -> None:
+    """Two white bands have an index of 0, as bare ground has; how bright they are at least is known."""
+    most = full if np.isfinite(full) else 4095.0
+    planes = np.array([[[most, most, 50]], [[most, 100, 50]]]).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", planes, planarconfig="separate", description=description, metadata=None)
+    tifffile.imwrite(tmp_path / "red.tif", planes[0], description=description, metadata=None)
+    tifffile.imwrite(tmp_path / "nir.tif", planes[1], description=description, metadata=None)
+    for name in ("red-nir", "red-nir-files"):
+        sources = ADAPTERS[name].source_names()
+        files = {source: tmp_path / ("a.tif" if name == "red-nir" else f"{source}.tif") for source in sources}
+        seen = ADAPTERS[name].transform(ADAPTERS[name].load(files))
+        assert seen.valid[:2].all()
+        whole = np.isinf(full)
+        assert seen.valid[2].tolist() == [[whole, whole, True]]
+
+
+def test_simulated_saturation_is_known_after_saving(tmp_path: Path, scene: Scene) -> None:
+    """12 bits in a file of 16: nobody but the description says where it is full."""
+    sensor = ADAPTERS["red-nir"]
+    image = sensor.simulate(scene, np.random.default_rng(0))
+    image.data[:, 5, 7] = 4095
+    sensor.save(image, {"red-nir": tmp_path / "a.tif"})
+    assert not sensor.transform(sensor.load({"red-nir": tmp_path / "a.tif"})).valid[2, 5, 7]
 
 
 def test_a_missing_band_makes_the_index_invalid(tmp_path: Path) -> None:

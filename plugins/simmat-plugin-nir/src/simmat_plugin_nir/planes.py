@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.imageio import ImageFile, read_image, require_one_plane
+from simmat.imageio import ImageFile, describe_bits, full_scale, largest_count, read_image, require_one_plane
 from simmat.types import BoolArray, Channel, SensorImage
 
 RED = Channel("red", "counts", "count", wavelength_um=0.66)
@@ -23,9 +24,27 @@ def read_plane(path: Path, modality: str) -> ImageFile:
     return image
 
 
-def measured(image: ImageFile) -> BoolArray:
-    """Return (P, H, W) True where the file does not say that a value is missing."""
-    return np.ones(image.planes.shape, dtype=bool) if image.valid is None else image.valid
+def within(channel: Channel, image: ImageFile) -> Channel:
+    """Return a channel whose valid range is what the file's numbers can be; its upper end tells where they are full."""
+    most = largest_count(image)
+    if not np.isfinite(most):
+        return channel
+    least = float(np.iinfo(image.planes.dtype).min) if image.planes.dtype.kind == "i" else 0.0
+    return replace(channel, valid_range=(least, most))
+
+
+def full(image: SensorImage) -> BoolArray:
+    """Return (C, H, W) where a camera received as much light as it can count, or more."""
+    largest = [channel.valid_range[1] if channel.valid_range else np.inf for channel in image.channels]
+    return np.asarray(image.data >= np.array([full_scale(most) for most in largest])[:, None, None])
+
+
+def bits_of(image: SensorImage, path: Path) -> str:
+    """Return the description of a TIFF whose counts use fewer bits than it stores; empty where there is no need."""
+    most = max(channel.valid_range[1] if channel.valid_range else np.inf for channel in image.channels)
+    if path.suffix.lower() not in (".tif", ".tiff") or most >= 65535 or not np.log2(most + 1).is_integer():
+        return ""
+    return describe_bits(int(np.log2(most + 1)))
 
 
 def stored(image: SensorImage) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from simmat.errors import DataError
 from simmat.imageio import ImageFile, read_image, write_image
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
-from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, measured, read_plane, stored
+from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, full, read_plane, stored, within
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
@@ -39,17 +40,21 @@ class RedNir(ModalityAdapter):
         """
         image = read_image(files["red-nir"])
         _check_planes(image)
-        valid = None if image.valid is None else image.valid[:2]
-        return SensorImage.from_planes(image.planes[:2], self.channels, valid=valid, origin=str(image.path))
+        return SensorImage.from_planes(
+            image.planes[:2],
+            [within(channel, image) for channel in self.channels],
+            valid=image.measured[:2],
+            origin=str(image.path),
+        )
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Return (3, H, W): red, nir, and ndvi = (nir - red) / (nir + red), Rouse et al. 1974.
 
-        It is invalid where either is, where nothing was received (red + nir = 0), and beyond -1 to 1, which only
-        negative counts give.
+        It is invalid where either is, where either is full (two saturated bands would give 0), where nothing was
+        received (red + nir = 0), and beyond -1 to 1, which only negative counts give.
         """
         index, valid = ndvi(image.data[0], image.data[1])
-        whole = valid & image.valid.all(axis=0)
+        whole = valid & (image.valid & ~full(image)).all(axis=0)
         return SensorImage.from_planes(
             np.concatenate([image.data, index[None]]),
             (*image.channels, NDVI),
@@ -60,13 +65,15 @@ class RedNir(ModalityAdapter):
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (2, H, W) 12-bit counts of a two-band camera whose bands share one exposure."""
-        from simmat_plugin_nir.camera import counts
+        from simmat_plugin_nir.camera import WHITE, counts
 
-        return SensorImage.from_planes(counts(scene, ("red", "nir"), rng), self.channels, origin="simulated")
+        channels = [replace(channel, valid_range=(0.0, WHITE)) for channel in self.channels]
+        return SensorImage.from_planes(counts(scene, ("red", "nir"), rng), channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
         """Write a TIFF or npy of two planes: 16-bit counts where they are such, else float32."""
-        write_image(files["red-nir"], stored(image))
+        path = Path(files["red-nir"])
+        write_image(path, stored(image), description=bits_of(image, path))
 
 
 class RedNirFiles(RedNir):
@@ -89,8 +96,8 @@ class RedNirFiles(RedNir):
             )
         return SensorImage.from_planes(
             np.concatenate([red.planes, nir.planes]),
-            self.channels,
-            valid=np.concatenate([measured(red), measured(nir)]),
+            [within(RED, red), within(NIR, nir)],
+            valid=np.concatenate([red.measured, nir.measured]),
             origin=str(red.path),
         )
 
@@ -98,7 +105,8 @@ class RedNirFiles(RedNir):
         """Write one file for each band."""
         planes = stored(image)
         for index, name in enumerate(("red", "nir")):
-            write_image(files[name], planes[index : index + 1])
+            path = Path(files[name])
+            write_image(path, planes[index : index + 1], description=bits_of(image, path))
 
 
 def ndvi(red: FloatArray, nir: FloatArray) -> tuple[FloatArray, BoolArray]:

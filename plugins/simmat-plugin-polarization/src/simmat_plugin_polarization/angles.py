@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, write_image
+from simmat.imageio import ImageFile, describe_bits, read_image, write_image
 from simmat.modality import Source
 from simmat.types import SensorImage
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
-from simmat_plugin_polarization.light import dark_limit_of, describe_bits, is_dark, saturation_of
+from simmat_plugin_polarization.light import dark_limit_of, is_dark, saturation_of
 from simmat_plugin_polarization.stokes import ANGLES_DEG, intensities_of, stokes_from, stokes_of
 
 if TYPE_CHECKING:

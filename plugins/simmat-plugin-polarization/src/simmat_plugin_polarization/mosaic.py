@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import read_image, require_one_plane, write_image
+from simmat.imageio import describe_bits, read_image, require_one_plane, write_image
 from simmat.modality import Source
 from simmat.types import BoolArray, SensorImage
 from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
-from simmat_plugin_polarization.light import dark_limit_of, describe_bits, is_dark, saturation_of
+from simmat_plugin_polarization.light import dark_limit_of, is_dark, saturation_of
 from simmat_plugin_polarization.stokes import ANGLES_DEG, Array, stokes_of
 
 if TYPE_CHECKING:
