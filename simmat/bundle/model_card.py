@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from simmat.bundle.spec import BundleSpec
+from simmat.bundle.spec import BundleSpec, with_options
 from simmat.nodata import describe_nodata
 from simmat.normalize import describe
 from simmat.types import Channel
@@ -129,8 +129,8 @@ def _made(spec: BundleSpec) -> str:
     rows = [
         ("foundation model", spec.foundation),
         ("its weights", source),
-        ("transfer layer", _with_options(spec.mat, spec.mat_options)),
-        ("tuning", _with_options(spec.tune, spec.tune_options)),
+        ("transfer layer", with_options(spec.mat, spec.mat_options)),
+        ("tuning", with_options(spec.tune, spec.tune_options)),
         ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
         ("seed", str(spec.seed)),
     ]
@@ -159,10 +159,6 @@ def _licences(spec: BundleSpec, licence: str | None, foundation_licence: str) ->
     return (
         f"## Licence\n\n{own} The foundation model it stands on has its own, {of_model}; so have the data, see above."
     )
-
-
-def _with_options(name: str, options: Mapping[str, Any]) -> str:
-    return name + (f" ({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else "")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

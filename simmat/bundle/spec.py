@@ -109,3 +109,8 @@ class BundleSpec:
             metrics=values["metrics"],
             described=tuple(Declaration.model_validate(d) for d in values.get("described", ())),
         )
+
+
+def with_options(name: str, options: Mapping[str, Any]) -> str:
+    """Return a part's name with its options, for people: "mat (n = 2, k = 3)"."""
+    return name + (f" ({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -84,6 +84,8 @@ def pull(source: str, out: Path | None, force: bool) -> None:
 
 
 def _rows(spec: BundleSpec) -> list[tuple[str, str]]:
+    from simmat.bundle.spec import with_options
+
     card = spec.card
     source = f"weights sha256 {spec.foundation_sha256}" if spec.foundation_sha256 else f"random from seed {spec.seed}"
     rows = [
@@ -91,8 +93,8 @@ def _rows(spec: BundleSpec) -> list[tuple[str, str]]:
         *(("described here", f"{declared.name}: {_described(declared)}") for declared in spec.described),
         ("foundation", f"{spec.foundation}, {source}"),
         ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
-        ("transfer layer", _with_options(spec.mat, dict(spec.mat_options))),
-        ("tuning", _with_options(spec.tune, dict(spec.tune_options))),
+        ("transfer layer", with_options(spec.mat, spec.mat_options)),
+        ("tuning", with_options(spec.tune, spec.tune_options)),
         ("regions", f"{card.regions}, smallest {card.smallest}, label value 0: {card.zero_means}"),
         ("no data", "none declared" if card.nodata is None else describe_nodata(card.nodata)),
     ]
@@ -107,10 +109,6 @@ def _described(declaration: Declaration) -> str:
         f"({rule.normalize.kind})"
         for rule in declaration.channel
     )
-
-
-def _with_options(name: str, options: dict[str, Any]) -> str:
-    return name + (f" ({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else "")
 
 
 def _list(values: tuple[str | int, ...]) -> str:
