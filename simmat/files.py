@@ -134,7 +134,11 @@ def recover_folder(path: Path | str) -> Path:
     if not target.exists() and old.is_dir():
         # The old folder only moves away once the new one is complete and durable.
         with _output_errors(target), suppress(FileNotFoundError):
-            os.rename(new if new.is_dir() else old, target)
+            try:
+                os.rename(new if new.is_dir() else old, target)
+            except OSError:
+                if not target.is_dir():  # where it is, a writer that lives has finished its swap since
+                    raise
     return target
 
 

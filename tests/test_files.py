@@ -224,6 +224,30 @@ def test_a_reader_may_finish_the_swap_of_a_writer_that_lives(tmp_path: Path, mon
     assert names(tmp_path) == ["bundle"]
 
 
+@pytest.mark.parametrize("looks", [1, 2])
+def test_a_writer_may_finish_its_swap_under_a_readers_eyes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """The folder is there after all; `simmat eval` beside a training run must read it, and not fail on its way back."""
+    target, new, old = (tmp_path / name for name in ("bundle", ".bundle.new", ".bundle.old"))
+    for folder in (new, old):
+        folder.mkdir()
+        (folder / "a").write_text(folder.suffix)
+    real_is_dir, seen = Path.is_dir, []
+
+    def is_dir(path: Path) -> bool:
+        found = real_is_dir(path)
+        seen.append(path)
+        if len(seen) == looks:
+            new.rename(target)
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    assert (recover_folder(target) / "a").read_text() == ".new"
+    monkeypatch.undo()
+    assert (old / "a").read_text() == ".old", "what is left is the writer's to remove"
+
+
 def test_reading_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
     """Recovery by a reader must not remove the folder that a writer is filling."""
     target = tmp_path / "bundle"
