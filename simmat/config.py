@@ -26,6 +26,7 @@ from simmat.errors import ConfigError, all_problems, nearest
 from simmat.nodata import Nodata
 from simmat.sensor_names import with_absolute_files
 from simmat.toml_files import message_of, read_toml
+from simmat.types import RegionRule, ZeroMeans
 
 DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
@@ -58,9 +59,6 @@ COMPAT_TRAINING: Mapping[str, Any] = MappingProxyType(
     }
 )
 """What protocol simmat-compat trains with where nothing else is said: the paper's released code (arXiv 2409.08083)."""
-
-RegionRule = Literal["instances", "classes", "components"]
-ZeroMeans = Literal["none", "background", "unlabelled"]
 
 
 def parse_channels(text: str) -> tuple[str | int, ...]:

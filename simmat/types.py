@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,11 @@ from simmat.errors import DataError, SpecError
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
+
+RegionRule = Literal["instances", "classes", "components"]
+"""What a region of a label image is, see `simmat.data.regions`."""
+ZeroMeans = Literal["background", "none", "unlabelled"]
+"""What label value 0 means, see `simmat.data.card`."""
 
 RGB_QUANTITY = "srgb"
 """Quantity of display-referred RGB counts 0..255; such channels keep a foundation model's own statistics."""

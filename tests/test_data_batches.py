@@ -12,8 +12,8 @@ from PIL import Image
 from runs import config, gray_set, registry
 from scipy import ndimage
 
-from simmat.data.batches import TrainingItems, collate, visible_regions
-from simmat.data.regions import Label, region_from_mask
+from simmat.data.batches import TrainingItems, collate
+from simmat.data.regions import Label, region_from_mask, visible_regions
 from simmat.training.setup import prepare
 from simmat.training.watch import Watcher
 

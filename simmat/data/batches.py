@@ -21,7 +21,7 @@ from simmat.data.augment import Augmentation
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.pipeline import Pipeline
-from simmat.data.regions import Label, Region, seen_part
+from simmat.data.regions import Region, visible_regions
 from simmat.errors import DataError, all_problems
 from simmat.geometry import Frame
 from simmat.nn.resize import resize_planes
@@ -121,13 +121,6 @@ class TrainingItems(TorchDataset[Batch]):
         bar = np.minimum(0.5, resized.max(axis=(1, 2)) * 0.999)
         binary = dict(zip(picked, resized > bar[:, None, None], strict=True))
         return np.stack([binary[int(index)] for index in order])
-
-
-def visible_regions(label: Label) -> tuple[Region, ...]:
-    """Return the regions of which at least one pixel counts."""
-    if not label.ignore.any():
-        return label.regions
-    return tuple(region for region in label.regions if seen_part(region, label.ignore) is not None)
 
 
 def _resized(masks: npt.NDArray[np.bool_], frame: Frame) -> Tensor:

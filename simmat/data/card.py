@@ -7,22 +7,19 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from simmat.data.samples import ZeroMeans
 from simmat.errors import ConfigError, DataError, all_problems, nearest
 from simmat.files import atomic_write_text
 from simmat.imageio.reading import Reading, reading
 from simmat.nodata import Nodata, describe_nodata, per_file
 from simmat.toml_files import read_toml
+from simmat.types import RegionRule, ZeroMeans
 
 CARD_FILE = "card.toml"
 FORMAT = 1
 INTRINSICS = {"fx", "fy", "cx", "cy"}
-
-Regions = Literal["instances", "classes", "components"]
 
 NO_REGIONS = """{where}: nothing says what a region is. Say one of
   --regions instances   every label value but 0 is one object, whatever its shape
@@ -56,7 +53,7 @@ class DataCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = FORMAT
-    regions: Regions
+    regions: RegionRule
     min_region: int = Field(default=1, ge=1)
     min_region_share: float = Field(default=0.0, ge=0, lt=1)
     nodata: Nodata | None = None
@@ -118,7 +115,7 @@ class DataCard(BaseModel):
             )
 
 
-def load_card(root: Path, overrides: Mapping[str, object], *, implied_regions: Regions | None = None) -> DataCard:
+def load_card(root: Path, overrides: Mapping[str, object], *, implied_regions: RegionRule | None = None) -> DataCard:
     """Read `root/card.toml`, if there is one, and let `overrides` have the last word.
 
     Args:
@@ -140,7 +137,7 @@ def merge(card: DataCard | Mapping[str, object], overrides: Mapping[str, object]
     return values | {key: value for key, value in overrides.items() if value is not None}
 
 
-def make_card(values: Mapping[str, object], *, where: str, implied_regions: Regions | None = None) -> DataCard:
+def make_card(values: Mapping[str, object], *, where: str, implied_regions: RegionRule | None = None) -> DataCard:
     """Make a card from plain values, see `load_card`.
 
     Args:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from simmat.data.dataset import Dataset
 from simmat.data.fills import StoredNumbers
-from simmat.data.regions import Label
+from simmat.data.regions import Label, visible_regions
 from simmat.data.report import ChannelReport, DataReport, SplitReport
 from simmat.data.samples import SPLITS, Sample
 from simmat.errors import DataError, SimMATError, all_problems
@@ -112,9 +112,7 @@ class _Tally:
         self.dropped += label.dropped
         self.pixels += label.ignore.size
         self.ignored += int(np.count_nonzero(label.ignore))
-        for region in label.regions if label.ignore.any() else ():
-            y0, x0, y1, x1 = region.box
-            self.hidden += not (region.crop & ~label.ignore[y0:y1, x0:x1]).any()
+        self.hidden += len(label.regions) - len(visible_regions(label))
 
     def _add_image(self, image: SensorImage) -> None:
         axes = (1, 2)

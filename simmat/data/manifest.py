@@ -12,9 +12,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import cast, get_args
 
-from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, ZeroMeans, decide_splits
+from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, decide_splits
 from simmat.errors import DataError, all_problems, nearest
 from simmat.modality import Source
+from simmat.types import ZeroMeans
 
 MANIFEST_FILE = "manifest.csv"
 

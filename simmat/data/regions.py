@@ -11,9 +11,8 @@ from scipy import ndimage
 
 from simmat.data.card import DataCard
 from simmat.data.masks import LabelArray
-from simmat.data.samples import ZeroMeans
 from simmat.errors import DataError
-from simmat.types import BoolArray
+from simmat.types import BoolArray, ZeroMeans
 
 Box = tuple[int, int, int, int]
 """(y0, x0, y1, x1) in pixels, y1 and x1 exclusive."""
@@ -131,6 +130,13 @@ def seen_part(region: Region, ignore: BoolArray) -> Region | None:
     y0, x0, y1, x1 = region.box
     hidden = ignore[y0:y1, x0:x1]
     return region_from_mask(region.crop & ~hidden, region.class_id, (y0, x0)) if hidden.any() else region
+
+
+def visible_regions(label: Label) -> tuple[Region, ...]:
+    """Return the regions of which at least one pixel counts."""
+    if not label.ignore.any():
+        return label.regions
+    return tuple(region for region in label.regions if seen_part(region, label.ignore) is not None)
 
 
 def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> list[Region]:

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from simmat.errors import DataError
+from simmat.types import ZeroMeans
 
 SPLITS = ("train", "val", "test")
 """The names a split can have."""
@@ -25,8 +25,6 @@ OTHER_SPLIT_NAMES = {
 
 SHARE = 0.15
 """Part of the images that goes to val and to test where the data set names no split."""
-
-ZeroMeans = Literal["background", "none", "unlabelled"]
 
 
 @dataclass(frozen=True)
