@@ -22,7 +22,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """Return accelerate's front end of a run, on the config's device.
 
     Raises:
-        ConfigError: the device is not there, or the batch cannot be split over the processes.
+        ConfigError: the device is not there or has no such precision, or the batch cannot be split over the processes.
     """
     # accelerate keeps its state for the whole process; a second run in it may want other settings.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
@@ -34,6 +34,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
             rng_types=[],
         )
+    if config.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would compute in fp32 unasked
+        raise ConfigError("--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16")
     share = config.batch_size // config.grad_accumulation
     if config.batch_size % config.grad_accumulation or share % accelerator.num_processes:
         raise ConfigError(
