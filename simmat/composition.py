@@ -201,6 +201,11 @@ def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
     (origin, first), *others = placed
     pixel = max(abs(value) for value in (*first.transform[:2], *first.transform[3:5]))
     for other_origin, other in others:
+        if not _same_crs(first.crs, other.crs):
+            raise DataError(
+                f"{other_origin}: its coordinate system {other.crs} is not that of {origin}, {first.crs}; "
+                "all sources of a sample must share one pixel grid"
+            )
         apart = max(abs(a - b) for a, b in zip(first.transform, other.transform, strict=True))
         if apart > _SAME_PLACE_PX * pixel:
             raise DataError(
@@ -208,6 +213,21 @@ def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
                 "all sources of a sample must share one pixel grid"
             )
     return first
+
+
+def _same_crs(one: str, other: str) -> bool:
+    """Whether two texts name one coordinate system; rasterio, where a sensor has brought it, sees through spellings."""
+    if one == other:
+        return True
+    try:
+        from rasterio.crs import CRS
+        from rasterio.errors import CRSError
+    except ImportError:
+        return False
+    try:
+        return bool(CRS.from_user_input(one) == CRS.from_user_input(other))
+    except CRSError:  # a sensor's own words for a grid of its own
+        return False
 
 
 def _unique(owners: Sequence[str], groups: Sequence[Sequence[str]]) -> list[list[str]]:

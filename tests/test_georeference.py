@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,20 @@ def test_parts_that_lie_apart_are_refused() -> None:
     sensor, files = both(PLACE, MOVED)
     with pytest.raises(DataError, match="must share one pixel grid"):
         sensor.load(files)
+
+
+def test_parts_in_different_coordinate_systems_are_refused() -> None:
+    """Neighbouring UTM zones count from their own meridian: equal numbers are places hundreds of kilometres apart."""
+    sensor, files = both(PLACE, replace(PLACE, crs="EPSG:32633"))
+    with pytest.raises(DataError, match=r"EPSG:32633 is not that of .*, EPSG:32632; all sources of a sample must share"):
+        sensor.load(files)
+
+
+def test_one_coordinate_system_may_be_spelt_in_two_ways() -> None:
+    """Some programs write it in full where others write its number."""
+    crs = pytest.importorskip("rasterio").crs.CRS.from_epsg(32632)
+    sensor, files = both(PLACE, replace(PLACE, crs=crs.to_wkt()))
+    assert sensor.load(files).georeference == PLACE
 
 
 def test_a_mask_is_written_by_the_part_that_can(tmp_path: Path) -> None:
