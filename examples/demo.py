@@ -29,6 +29,7 @@ from simmat.report.curves import plot_curves
 from simmat.report.display import PictureArray, display_rgb
 from simmat.report.overlay import draw_comparison
 from simmat.report.page import Figure, PageContent, ScoreRow, Step, write_page
+from simmat.training.run_folder import RunFolder
 from simmat.types import BoolArray, Channel, Prompt
 
 MARK = ".simmat-demo"
@@ -164,7 +165,7 @@ def show(out: Path, run: Path, report: dict[str, Any], shown: list[Shown], steps
     bundle = json.loads((run / "bundle" / "bundle.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         light, dark = (
-            plot_curves(run / "metrics.jsonl", Path(folder, f"{name}.png"), dark=name == "dark")
+            plot_curves(RunFolder(run).records(), Path(folder, f"{name}.png"), dark=name == "dark")
             for name in ("light", "dark")
         )
         content = PageContent(

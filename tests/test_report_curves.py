@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 from simmat.errors import DataError
-from simmat.report.curves import plot_curves, read_metrics
+from simmat.report.curves import plot_curves
 
 TRAIN = [{"kind": "train", "step": step, "loss": 2 / (1 + step), "lr": 1e-3} for step in range(1, 60)]
 VAL = [{"kind": "val", "step": step, "miou_object": 0.5 + step / 200} for step in (20, 40)]
@@ -69,23 +68,6 @@ def test_the_dark_picture_is_dark(tmp_path: Path) -> None:
         for name in ("light", "dark")
     )
     assert light > 200 > 60 > dark
-
-
-def test_metrics_are_read_from_the_log_of_a_run(tmp_path: Path) -> None:
-    """A line that a running training is just writing is not an error; the rest counts."""
-    log = tmp_path / "metrics.jsonl"
-    log.write_text("".join(json.dumps(record) + "\n" for record in VAL) + '{"kind": "val", "st')
-    assert read_metrics(log) == VAL
-    assert plot_curves(log, tmp_path / "a.svg").read_text() == svg(tmp_path, VAL)
-
-
-@pytest.mark.parametrize("line", ["{", "[1]", '{"kind": "val"}', '{"step": "3"}'])
-def test_a_damaged_log_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
-    """Curves of half a log would mislead."""
-    log = tmp_path / "metrics.jsonl"
-    log.write_text(json.dumps(VAL[0]) + "\n" + line + "\n")
-    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2"):
-        read_metrics(log)
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from simmat.errors import DataError
 from simmat.report.plot_style import DARK, LIGHT, new_figure, picture_kind, save_figure, style_axes
 
 Record = Mapping[str, Any]
@@ -23,14 +21,13 @@ SMOOTHED_FROM = 40
 """With this many losses or more, a running mean is drawn over the single ones."""
 
 
-def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark: bool = False) -> Path:
+def plot_curves(records: Sequence[Record], out: Path | str, *, dark: bool = False) -> Path:
     """Draw the loss of every logged step and the mIoU of every validation, one above the other.
 
     Args:
-        metrics: records, or the path of a `metrics.jsonl`:
-            `{"kind": "train", "step": 50, "loss": 0.8}` and `{"kind": "val", "step": 50, "miou_object": 0.4}`;
-            other keys are left alone.
-            Of two records of one kind and step, as after a resumed run, the later one counts.
+        records: as `RunFolder.records` gives them: `{"kind": "train", "step": 50, "loss": 0.8}` and
+            `{"kind": "val", "step": 50, "miou_object": 0.4}`; other keys are left alone. Of two records of one kind
+            and step, as after a resumed run, the later one counts.
         out: a file ending in .png or .svg; written whole or not at all.
         dark: light text on a dark ground.
 
@@ -38,36 +35,12 @@ def plot_curves(metrics: Sequence[Record] | Path | str, out: Path | str, *, dark
         `out` as a path.
 
     Raises:
-        DataError: a line of the file is no record, or the ending is another.
+        DataError: the ending is another.
         OutputError: the file cannot be written.
     """
     out = Path(out)
     kind = picture_kind(out, "curves")
-    records = read_metrics(metrics) if isinstance(metrics, (str, Path)) else metrics
     return save_figure(_figure(records, DARK if dark else LIGHT), out, kind)
-
-
-def read_metrics(path: Path | str) -> list[Record]:
-    """Read a `metrics.jsonl`; a last line without its line end, still being written, is left out.
-
-    Raises:
-        DataError: there is no such file, or a line is no json object with a step.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read metrics {path}: {error}") from error
-    records: list[Record] = []
-    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not json ({error.msg}); it reads {line[:60]!r}") from error
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            raise DataError(f"{path}, line {number}: a record is an object with a whole-number step, got {line[:60]!r}")
-        records.append(record)
-    return records
 
 
 def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
