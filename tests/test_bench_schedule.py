@@ -63,6 +63,15 @@ def test_a_rate_that_diverged_has_lost(tmp_path: Path) -> None:
     assert ("seed-0_lr-0.001", True) in jobs(bench)
 
 
+def test_an_arm_whose_rates_all_diverged_is_not_run_further(tmp_path: Path) -> None:
+    """Hours of runs that are known to diverge, for a row that can have no score."""
+    bench = bench_of(tmp_path, RATES + TINY + SET + ARM)
+    for cell in cells_named(bench, "seed-0"):
+        fill(cell, val=None, diverged="the loss became nan")
+    assert jobs(bench) == set()
+    assert arm_state(bench, bench.settings.data[0], bench.arms[0]).chosen == ()
+
+
 def test_a_failed_cell_is_tried_again(tmp_path: Path) -> None:
     """A full disk or a killed process says nothing about the arm."""
     bench = bench_of(tmp_path, TINY + SET + ARM)

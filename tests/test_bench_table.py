@@ -147,3 +147,14 @@ def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
     """Before the first cell is done there is nothing to draw, and no error."""
     _, files = write_report(bench_of(tmp_path, SEEDS + MODEL + SETS + ARMS))
     assert all(path.is_file() for path in files)
+
+
+def test_an_arm_whose_rates_all_diverged_says_so(tmp_path: Path) -> None:
+    """Nothing more will be run, so "begun" would be waited for in vain."""
+    rates = "lr = [1e-1, 1.0]\n"
+    bench = bench_of(tmp_path, SEEDS + rates + MODEL + SETS + ARMS)
+    for cell in cells_named(bench, "a/sam_vit_b/x/seed-0"):
+        fill(cell, val=None, diverged="the loss became nan")
+    row = next(row for row in collect(bench).rows if row.data.name == "a" and row.arm.name == "x")
+    assert (row.state, row.score, row.lr) == ("every rate diverged", None, None)
+    assert "| x | – | – | – | – | – | every rate diverged |" in markdown(collect(bench))

@@ -60,7 +60,8 @@ class Row:
         curves: by seed, (step, validation mIoU) of each validation.
         val: mean best validation score over the seeds there are.
         on: the devices the runs had.
-        state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "changed", "not begun".
+        state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
+            "changed", "not begun".
         failures: the last lines of what failed.
     """
 
@@ -178,7 +179,7 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         curves={seed: _curve(result) for seed, result in tested.items()},
         val=fmean(result["val"]["miou_object"] for result in tested.values()) if tested else None,
         on=", ".join(sorted({_device(result) for result in tested.values()})),
-        state=_state(arm, cells, results, len(scores)),
+        state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
         failures=tuple(_failure(cell) for cell in cells if cell.state() == "failed"),
     )
 

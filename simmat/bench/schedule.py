@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,18 +32,21 @@ class ArmState:
         jobs: what may run now.
         chosen: the cells of the chosen learning rate, one a seed; empty while validation has not chosen.
         waiting: how many runs can only be named once validation has chosen.
+        lost: whether every learning rate diverged, so that nothing is left to be chosen or run.
     """
 
     jobs: tuple[Job, ...]
     chosen: tuple[Cell, ...]
     waiting: int = 0
+    lost: bool = False
 
 
 def arm_state(bench: Bench, data: DataSet, arm: Arm) -> ArmState:
     """Return what an arm may run now.
 
     With several learning rates, the first seed tries each, its test split unread; the rate with the best
-    validation score is tested and run with the other seeds. A rate that diverged has lost.
+    validation score is tested and run with the other seeds. A rate that diverged has lost, and
+    where all have, nothing more is run.
     """
     cells = bench.cells_of(data, arm)
     if len(arm.rates) == 1:
@@ -51,20 +55,26 @@ def arm_state(bench: Bench, data: DataSet, arm: Arm) -> ArmState:
     if to_try := [cell for cell in first if cell.state() not in ("trained", "tested")]:
         jobs = tuple(Job(cell, test=False) for cell in to_try if _to_do(cell, test=False))
         return ArmState(jobs, (), waiting=len(arm.seeds) - 1)
-    rate = best_rate(first)
-    chosen = tuple(cell for cell in cells if cell.lr == rate)
+    best = _best(first)
+    if best is None:
+        return ArmState((), (), lost=True)
+    chosen = tuple(cell for cell in cells if cell.lr == best.lr)
     return ArmState(tuple(Job(cell, test=True) for cell in chosen if _to_do(cell, test=True)), chosen)
 
 
-def best_rate(tried: list[Cell]) -> float | None:
-    """Return the learning rate with the best validation score; of equals, the one named first."""
+def _best(tried: list[Cell]) -> Cell | None:
+    """Return the cell with the best validation score, of equals the first; None where all diverged."""
     scores = [_validation(cell) for cell in tried]
-    return tried[scores.index(max(scores))].lr
+    best = max(scores)
+    return tried[scores.index(best)] if best > -math.inf else None
 
 
 def _validation(cell: Cell) -> float:
+    """Return the best validation score of a cell; a run that diverged has none, and is below all others."""
     result = cell.result()
-    return float(result["val"]["miou_object"]) if result is not None and result["val"] is not None else -1.0
+    if result is None or result["val"] is None or math.isnan(score := float(result["val"]["miou_object"])):
+        return -math.inf
+    return score
 
 
 def _to_do(cell: Cell, *, test: bool) -> bool:
