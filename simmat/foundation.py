@@ -40,7 +40,7 @@ class PromptBatch:
         image_index: (K,) int64; prompt k asks about image `image_index[k]`.
         point_coords: (K, N, 2) float32 xy in pixels of the S×S input; pixel (0, 0)'s centre is (0, 0). N may be 0.
         point_labels: (K, N) int64; 1 on the object, 0 not on it, -1 no point.
-        boxes: (K, 4) float32 XYXY in the same pixels, or None.
+        boxes: (K, 4) float32 XYXY of their outer edges, from 0 to S, or None; see `Prompt.box`.
         mask_input: (K, 1, h, w) logits of an earlier decoding at the decoder's own mask size, or None.
     """
 

@@ -48,8 +48,8 @@ _NAMES: Mapping[Kind, tuple[str, str]] = {
     "modality": (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens"),
     "foundation model": (r"[A-Za-z0-9][\w.-]*(/[\w.-]+)*", "letters, digits, . _ - and / between parts"),
     "foundation family": (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens"),
-    "transfer layer": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens"),
-    "tuner": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens"),
+    "transfer layer": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens or underscores"),
+    "tuner": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens or underscores"),
 }
 
 

@@ -215,7 +215,8 @@ class Prompt:
         point_coords: (N, 2) float32 xy in pixels of the original image (column, row); pixel
             (0, 0) is the top-left one and its centre is what (0, 0) means.
         point_labels: (N,) int64, 1 = on the object, 0 = not on it.
-        box: (4,) float32 XYXY in the same pixels, or None.
+        box: (4,) float32 XYXY of its outer edges, or None: X from 0, the left edge of the image, to W, the right one;
+            a box around the pixel (0, 0) alone is 0, 0, 1, 1.
         mask_input: (h, w) float32 logits of an earlier answer at the decoder's mask size, or None.
     """
 

@@ -56,8 +56,8 @@ class Label:
 
     Attributes:
         size_hw: (H, W) in pixels.
-        regions: sorted by label value, then by first pixel in raster order; they overlap only where the
-            data set's own annotations do.
+        regions: of a label image by label value, then by first pixel in raster order; COCO instances in the
+            order of their file. They overlap only where the data set's own annotations do.
         ignore: (H, W) bool, True where there is no ground truth or no measurement.
         dropped: regions left out because they are smaller than the card allows.
     """
