@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from simmat.evaluation.metrics import boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
-from simmat.evaluation.targets import middle_pixel, nearest
+from simmat.evaluation.targets import middle_pixel, resize_nearest
 
 
 def square(y0: int, x0: int, side: int, *, of: int = 11) -> np.ndarray:
@@ -105,5 +105,5 @@ def test_the_middle_pixel_is_counted_in_raster_order(mask: list[list[int]], xy: 
 def test_a_mask_is_resized_by_the_pixel_under_each_centre() -> None:
     """Labels have no values between, and the corner's rule would shift them by half a pixel against the image."""
     mask = np.asarray([[1, 0, 0, 1]], dtype=np.bool_)
-    assert nearest(mask, (2, 2)).tolist() == [[False, True], [False, True]]
-    assert nearest(mask, (1, 8)).tolist() == [[True, True, False, False, False, False, True, True]]
+    assert resize_nearest(mask, (2, 2)).tolist() == [[False, True], [False, True]]
+    assert resize_nearest(mask, (1, 8)).tolist() == [[True, True, False, False, False, False, True, True]]

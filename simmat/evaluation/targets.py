@@ -39,7 +39,7 @@ class Target:
 
     def truth(self) -> BoolArray:
         """Return the object as (h, w) bool; made anew each time, as many objects of a large image fill the memory."""
-        return nearest(self.region.mask(self.image_hw), self.grid_hw)
+        return resize_nearest(self.region.mask(self.image_hw), self.grid_hw)
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
         protocol: says the grid and the first click.
     """
     size_hw = grid_hw(frame, protocol)
-    scored = nearest(~label.ignore, size_hw)
+    scored = resize_nearest(~label.ignore, size_hw)
     found, left_out = [], []
     for index, region in enumerate(label.regions):
         seen = seen_part(region, label.ignore)
         if seen is None:
             continue
         click_xy = _first_click(seen.mask(label.size_hw), frame, protocol)
-        if click_xy is None or not (nearest(region.mask(label.size_hw), size_hw) & scored).any():
+        if click_xy is None or not (resize_nearest(region.mask(label.size_hw), size_hw) & scored).any():
             left_out.append(index)
         else:
             found.append(Target(index, region, seen, click_xy, label.size_hw, size_hw))
@@ -95,7 +95,7 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
 def _first_click(mask: BoolArray, frame: Frame, protocol: Protocol) -> tuple[float, float] | None:
     if protocol.first_click == "center":
         return center_click(mask)
-    squashed = nearest(mask, (frame.size, frame.size))
+    squashed = resize_nearest(mask, (frame.size, frame.size))
     if not squashed.any():
         return None
     x, y = frame.points_to_original(np.asarray(middle_pixel(squashed), dtype=np.float32)).tolist()
@@ -109,7 +109,7 @@ def middle_pixel(mask: BoolArray) -> tuple[float, float]:
     return float(column), float(row)
 
 
-def nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
+def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
     """Bring a (H, W) mask to another size: each pixel takes the one its centre falls into."""
     if mask.shape == tuple(size_hw):
         return mask
