@@ -17,6 +17,7 @@ from simmat.evaluation.metrics import mask_iou
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.targets import Targets, grid_hw
 from simmat.model import SimMAT
+from simmat.nn.device import wait_for
 from simmat.nn.resize import restore_logits, upsample_logits
 from simmat.types import BoolArray, Prompt
 
@@ -107,8 +108,7 @@ class EncodedImage:
         return upsample_logits(logits, grid_hw(self._frame, self._protocol))
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
         return perf_counter()
 
 

@@ -40,3 +40,11 @@ def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
 def launched_processes() -> int:
     """Return how many processes the launcher started for this command; 1 where there was none."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all it was given; a clock read before that measures only the giving."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,4 +1,4 @@
-"""On which device a run lies, with one process and with several."""
+"""On which device a network runs, with one process and with several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runs import config
 
 from simmat.errors import ConfigError
 from simmat.evaluation import join_processes
-from simmat.nn.device import pick_device
+from simmat.nn.device import pick_device, wait_for
 from simmat.training import accelerator as module
 
 VARIABLE = "ACCELERATE_TORCH_DEVICE"
@@ -78,3 +78,13 @@ def test_devices_that_nothing_was_tried_on_are_refused(name: str) -> None:
     """torch knows names on which a network computes nothing, as meta, or on which no score was ever taken."""
     with pytest.raises(ConfigError, match="use auto, cpu, cuda, cuda:N or mps"):
         pick_device(name)
+
+
+@pytest.mark.parametrize(("name", "waits"), [("cuda:1", ["cuda"]), ("mps", ["mps"]), ("cpu", [])])
+def test_a_clock_is_read_once_the_device_is_done(monkeypatch: pytest.MonkeyPatch, name: str, waits: list[str]) -> None:
+    """GPUs take work and return at once; what `simmat eval` calls the time of an image would be that of a queue."""
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(device.type))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    wait_for(torch.device(name))
+    assert waited == waits
