@@ -9,7 +9,7 @@ from torch import nn
 from simmat.builtin.tuners import TUNERS
 from simmat.errors import ConfigError
 from simmat.foundation import TuningTargets, resolve
-from simmat.nn.lora import LoRAConv2d, LoRALinear, merge_lora, with_lora
+from simmat.nn.lora import LoRAConv2d, LoRALinear, with_lora
 from simmat.nn.memory import join_memory
 from simmat.nn.tuners import set_train_mode, trainable_state
 
@@ -195,21 +195,6 @@ def test_lora_of_a_convolution_is_that_of_a_linear_layer_at_every_pixel() -> Non
     assert (delta[:, :3] == 0).all()
     expected = torch.einsum("or,rc,bchw->bohw", tuned.lora_b[0], tuned.lora_a, x[:, :, ::2, ::2])
     torch.testing.assert_close(delta[:, 3:], expected)
-
-
-def test_merged_lora_is_a_plain_model_with_the_same_answers() -> None:
-    """What is folded can be exported to those who know nothing of LoRA."""
-    model = tune(toy(), "lora", alpha=8.0).double()  # in float32 the order of summation shows
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("lora_b"):
-                parameter.normal_(generator=torch.Generator().manual_seed(3))
-    expected = model(X.double())
-    assert not torch.allclose(expected, toy().double()(X.double()))
-    merge_lora(model)
-    assert set(model.state_dict()) == set(toy().state_dict())
-    assert not any(isinstance(module, LoRALinear | LoRAConv2d) for module in model.modules())
-    torch.testing.assert_close(model(X.double()), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_lora_draws_from_its_generator_alone() -> None:

@@ -41,10 +41,6 @@ class ConvLoRALinear(LoRALinear):
         inner = super().squeeze(input).permute(0, 3, 1, 2)
         return _mixed(inner, self.lora_conv, self.slices).permute(0, 2, 3, 1)
 
-    def merge(self) -> nn.Linear:
-        """Refuse: a convolution does not fold into a linear layer."""
-        raise ConfigError("Conv-LoRA cannot be folded into the layers it tunes; use --tune lora for a model to fold")
-
 
 class ConvLoRAConv2d(LoRAConv2d):
     """A 1x1 convolution with Conv-LoRA; attributes as in `ConvLoRALinear`."""
@@ -56,10 +52,6 @@ class ConvLoRAConv2d(LoRAConv2d):
     def squeeze(self, input: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, G·rank, H / stride, W / stride)."""
         return _mixed(super().squeeze(input), self.lora_conv, self.slices)
-
-    def merge(self) -> nn.Conv2d:
-        """Refuse: a 3x3 convolution does not fold into a 1x1."""
-        raise ConfigError("Conv-LoRA cannot be folded into the layers it tunes; use --tune lora for a model to fold")
 
 
 def with_conv_lora(layer: nn.Module, **options: Any) -> ConvLoRALinear | ConvLoRAConv2d:

@@ -57,13 +57,6 @@ class LoRALinear(nn.Linear):
         """Map (..., in) to (..., G·rank): the product with A."""
         return F.linear(input, self.lora_a)
 
-    def merge(self) -> nn.Linear:
-        """Return a plain layer with the same answers: weight W + scale · B A, the same bias."""
-        plain = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        plain.weight = nn.Parameter(_merged(self.weight, self), requires_grad=self.weight.requires_grad)
-        plain.bias = self.bias
-        return plain
-
 
 class LoRAConv2d(nn.Conv2d):
     """A 1x1 convolution with LoRA on some equal slices of its output channels; attributes as in `LoRALinear`."""
@@ -104,20 +97,6 @@ class LoRAConv2d(nn.Conv2d):
         """Map (B, in, H, W) to (B, G·rank, H / stride, W / stride): the product with A."""
         return F.conv2d(input, self.lora_a[..., None, None], stride=self.stride)
 
-    def merge(self) -> nn.Conv2d:
-        """Return a plain layer with the same answers: weight W + scale · B A, the same bias."""
-        plain = nn.Conv2d(
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,  # type: ignore[arg-type]
-            stride=self.stride,  # type: ignore[arg-type]
-            bias=self.bias is not None,
-            device="meta",
-        )
-        plain.weight = nn.Parameter(_merged(self.weight, self), requires_grad=self.weight.requires_grad)
-        plain.bias = self.bias
-        return plain
-
 
 def takes_lora(layer: nn.Module) -> bool:
     """True for a plain linear layer or a plain 1x1 convolution; a subclass may compute something else."""
@@ -148,14 +127,6 @@ def with_lora(
     raise TypeError(f"LoRA works on linear layers and 1x1 convolutions, got {type(layer).__name__}")
 
 
-def merge_lora(model: nn.Module) -> None:
-    """Fold every LoRA layer of a model into a plain one, in place."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, LoRALinear | LoRAConv2d):
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, module.merge())
-
-
 def _factors(
     weight: Tensor, fan_in: int, slices: Sequence[int], parts: int, rank: int, generator: torch.Generator
 ) -> tuple[nn.Parameter, nn.Parameter]:
@@ -174,13 +145,3 @@ def _add_to_slices(out: Tensor, deltas: Sequence[Tensor], slices: Sequence[int],
     for index, delta in zip(slices, deltas, strict=True):
         pieces[index] = pieces[index] + delta
     return torch.cat(pieces, dim)
-
-
-@torch.no_grad()
-def _merged(weight: Tensor, layer: LoRALinear | LoRAConv2d) -> Tensor:
-    """Return W + scale · B A in the shape of W."""
-    flat = weight.reshape(weight.shape[0], -1).clone()  # (out, in)
-    height = flat.shape[0] // layer.parts
-    for index, a, b in zip(layer.slices, layer.lora_a.chunk(len(layer.slices)), layer.lora_b, strict=True):
-        flat[index * height : (index + 1) * height] += layer.scale * (b @ a)
-    return flat.reshape(weight.shape)
