@@ -40,7 +40,7 @@ def model_card(spec: BundleSpec, *, licence: str | None = None, foundation_licen
     parts = [
         _head(spec, licence),
         f"# {_text(spec.modality)} on {_text(spec.foundation)}\n\n"
-        "A [SimMAT](https://pypi.org/project/simmat/) bundle: a transfer layer and tuned weights that bring the sensor "
+        "A SimMAT bundle: a transfer layer and tuned weights that bring the sensor "
         f"`{_code(spec.modality)}` to the vision foundation model `{_code(spec.foundation)}`. It answers clicks and "
         "boxes on a sensor image with masks. The frozen weights of the foundation model are not in it.",
         _use(spec),
