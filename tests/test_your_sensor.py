@@ -7,11 +7,15 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from throwaway import clean_environment, make_venv, simmat
+
+from simmat.scene import generate_scene
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "simmat-plugin-sonar"
@@ -35,6 +39,19 @@ def test_the_example_uses_public_names_alone() -> None:
         modules = re.findall(r"^from (simmat[\w.]*) import", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert modules
         assert not [module for module in modules if any(part.startswith("_") for part in module.split("."))]
+
+
+def test_the_echo_of_a_slanting_plane_falls_with_the_cosine() -> None:
+    """Speckle and decibel of the page are those of an amplitude; Lambert's cos² is that of its square."""
+    sonar = pytest.importorskip("simmat_plugin_sonar", reason="the example is not installed").Sonar()
+    scene = generate_scene(np.random.default_rng(0), (64, 64))
+    means = []
+    for cosine in (1.0, 0.5):
+        normal = np.zeros_like(scene.surface.normal)
+        normal[0], normal[2] = (1 - cosine**2) ** 0.5, -cosine
+        plane = replace(scene.surface, normal=normal, depth_m=np.full_like(scene.surface.depth_m, 5.0))
+        means.append(sonar.simulate(replace(scene, surface=plane), np.random.default_rng(1)).data.mean())
+    assert means[1] / means[0] == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.slow

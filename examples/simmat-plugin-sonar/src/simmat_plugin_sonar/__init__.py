@@ -27,7 +27,7 @@ class Sonar(ModalityAdapter):
         """Read (1, H, W) counts."""
         image = read_image(files["sonar"])
         require_one_plane(image, self.name)
-        return SensorImage.from_planes(image.planes, self.channels, origin=str(image.path))
+        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Return (1, H, W) decibel of the amplitude; a count of 0 is a weak echo, taken as half a count."""
@@ -35,8 +35,8 @@ class Sonar(ModalityAdapter):
         return replace(image, data=decibel, channels=(Channel("echo", "echo_strength", "dB"),))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return (1, H, W) counts: Lambert's law (echo ~ cos²), weaker with range, with Rayleigh speckle."""
-        facing = scene.surface.normal[2] ** 2
+        """Return (1, H, W) counts: Lambert's law (amplitude ~ cos), weaker with range, with Rayleigh speckle."""
+        facing = np.abs(scene.surface.normal[2])  # of the amplitude; the intensity goes with its square
         echo = 80 * facing * np.exp(-scene.surface.depth_m / 30) * rng.rayleigh(size=facing.shape)
         return SensorImage.from_planes(np.rint(echo).clip(0, 255), self.channels, origin="simulated")
 
