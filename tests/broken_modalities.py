@@ -30,10 +30,12 @@ class Good(ModalityAdapter):
     channels = (LWIR, GLOSS)
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
-        planes = [read_image(files[source]).planes[0] for source in ("lwir", "gloss")]
-        if planes[0].shape != planes[1].shape:
+        images = [read_image(files[source]) for source in ("lwir", "gloss")]
+        if images[0].planes.shape != images[1].planes.shape:
             raise DataError(f"{files['gloss']}: another size than {files['lwir']}")
-        return SensorImage.from_planes(np.stack(planes), self.channels, origin=str(files["lwir"]))
+        planes = np.concatenate([image.planes[:1] for image in images])
+        measured = np.concatenate([image.measured[:1] for image in images])
+        return SensorImage.from_planes(planes, self.channels, valid=measured, origin=str(files["lwir"]))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         kelvin = 290 + 10 * rng.standard_normal(scene.size_hw) + scene.instance
@@ -215,6 +217,47 @@ class Exploding(Good):
         return replace(image, data=data)
 
 
+class PassesFillValuesOn(Good):
+    """Does not look at what the file calls missing."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        planes = [read_image(files[source]).planes[0] for source in ("lwir", "gloss")]
+        return SensorImage.from_planes(np.stack(planes), self.channels, origin=str(files["lwir"]))
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        for plane, source in zip(np.rint(image.data).astype(np.uint16), ("lwir", "gloss"), strict=True):
+            write_image(files[source], plane[None])
+
+
+class FillsHoles(Good):
+    """Puts the coldest temperature where none was measured."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        data = np.where(image.valid, image.data, np.float32(150))
+        return replace(image, data=data, valid=np.ones_like(image.valid))
+
+
+class IndexOfHoles(Good):
+    """Computes a channel of two, and lets it be valid where the first is."""
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        index = Channel("index", "thermal_gloss", "K")
+        return SensorImage.from_planes(
+            np.concatenate([image.data, image.data[:1] * image.data[1:]]),
+            (*image.channels, index),
+            valid=np.concatenate([image.valid, image.valid[:1]]),
+        )
+
+
+class CountsAsPower(Good):
+    """Finds whole numbers in the file and calls them watts in counts."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        return replace(image, channels=(replace(LWIR, quantity="power", unit="count"), GLOSS))
+
+
 class Strided(Good):
     """Hands planes on as the library below lays them: pixel by pixel."""
 
@@ -260,6 +303,7 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     "unit-fits-quantity": [
         (with_channel(unit="degC"), "brightness_temperature in 'degC'; .* goes with 'K'"),
         (with_channel(quantity="brightness_temprature"), "did you mean 'brightness_temperature'"),
+        (CountsAsPower, "power in 'count'; power goes with '1' or 'W'"),
     ],
     "wavelengths-plausible": [
         (with_channel(wavelength_um=10000.0), "nanometres: write 10$"),
@@ -276,6 +320,11 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     "keeps-odd-sizes": [(Cropped, "61 rows and 83 columns was loaded as 60 x 82")],
     "same-file-same-bits": [(Noisy, "different pixels")],
     "writes-nothing": [(Caches, r"wrote, changed or removed lwir/a\.idx")],
+    "missing-stays-missing": [
+        (PassesFillValuesOn, "of 'lwir', plane 0, is missing by --nodata; behind `load` it is valid in lwir"),
+        (FillsHoles, "missing by --nodata; behind `load` it is valid in lwir"),
+        (IndexOfHoles, "of 'gloss', plane 0, .* behind `transform` it is valid in index, computed from it"),
+    ],
     "missing-files-are-refused": [
         (LibraryErrors, "'lwir' was missing; load raised FileNotFoundError"),
         (WithoutPath, "the error does not name 'a.npy'"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from difflib import SequenceMatcher
 
 from simmat.errors import SimMATError, nearest
-from simmat.testing.checks import CheckFailed
+from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.samples import ModalityCase
 from simmat.testing.units import QUANTITY_UNITS, plausible_um
 from simmat.types import Channel
@@ -78,8 +78,8 @@ def ranges_ordered(case: ModalityCase) -> None:
 
 
 def unit_fits_quantity(case: ModalityCase) -> None:
-    """The unit of a channel is one that its quantity is measured in."""
-    for channel in channels_of(case):
+    """The unit of a channel, as declared and as loaded, is one that its quantity is measured in."""
+    for channel in (*case.declared.channels, *_loaded_channels(case)):
         units = QUANTITY_UNITS.get(channel.quantity)
         if units is None:
             _refuse_misspelt(channel)
@@ -108,6 +108,14 @@ def wavelengths_plausible(case: ModalityCase) -> None:
 def channels_of(case: ModalityCase) -> tuple[Channel, ...]:
     """Return the declared channels; of a sensor that leaves them to the file, those of a sample."""
     return case.declared.channels or case.load(case.samples[0].files).channels
+
+
+def _loaded_channels(case: ModalityCase) -> tuple[Channel, ...]:
+    """Return what a file makes of the channels: counts where it does not say kelvin. None where there is no file."""
+    try:
+        return case.load(case.samples[0].files).channels
+    except CheckSkipped:
+        return ()
 
 
 _PLAIN = "use plain text and numbers in Channel"

@@ -22,6 +22,7 @@ from simmat.scene import CLASSES, Scene
 from simmat.scene.noise import Noise
 from simmat.scene.render import Stage, render
 from simmat.scene.worlds import outdoors
+from simmat.testing import MODALITY_CHECKS, ModalityCase, run_check
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
@@ -56,6 +57,15 @@ def test_every_channel_says_its_unit_in_json() -> None:
     assert (units["sar"], units["sar-power"], units["sar-db"]) == ("count", "1", "dB")
     for sensor in ADAPTERS.values():
         json.dumps([channel.to_dict() for channel in sensor.channels], allow_nan=False)
+
+
+@pytest.mark.parametrize("modality", ["sar", "sar-power"])
+def test_whole_numbers_have_a_quantity_that_is_counted(tmp_path: Path, modality: str) -> None:
+    """Power in counts would claim a calibration that the file has not."""
+    case = ModalityCase(ADAPTERS[modality], tmp_path / "case", [{"sar": write(tmp_path / "a.tif", COUNTS)}])
+    (check,) = (check for check in MODALITY_CHECKS if check.id == "unit-fits-quantity")
+    assert run_check(check, case).status == "ok"
+    assert load(tmp_path / "a.tif", modality).channels[0].unit == "count"
 
 
 def test_amplitude_becomes_twenty_log_ten(tmp_path: Path) -> None:

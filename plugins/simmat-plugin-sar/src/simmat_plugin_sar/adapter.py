@@ -158,9 +158,13 @@ class Sar(ModalityAdapter):
 
 
 def described(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel, ...]:
-    """Return a channel for each plane: its quantity is the scale, its unit "count", "1" or "dB"."""
+    """Return a channel for each plane: its quantity is the scale, its unit "count", "1" or "dB".
+
+    Whole numbers of power are intensity in counts, for power has a unit.
+    """
     bounds = {"amplitude": _AMPLITUDES, "power": None, "decibel": DB_RANGE}[scale.kind]
-    quantity = "backscatter" if scale.kind == "decibel" else scale.kind
+    power = "intensity" if unit == "count" else "power"
+    quantity = {"amplitude": "amplitude", "power": power, "decibel": "backscatter"}[scale.kind]
     return tuple(Channel(name, quantity, unit, valid_range=bounds) for name in names)
 
 
