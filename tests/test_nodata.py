@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sets import save_mask
+from data_sets import save_image, save_mask
 
 from simmat.builtin.sensors import Gray, Raster, Rgb
 from simmat.composition import ComposedModality, SelectedChannels
@@ -153,8 +153,23 @@ def test_picked_channels_keep_the_sources_of_the_whole_sensor(tmp_path: Path) ->
 def test_the_hint_looks_at_stored_numbers_and_says_what_to_type(tmp_path: Path) -> None:
     """-999.9 K is no usual fill value, the -9999 behind it is; what is typed must silence the hint."""
     (train, _) = check_dataset(tenths(tmp_path / "a", Tenths(), stored_numbers())).notes
-    assert train.endswith("if it means no measurement, say --nodata -9999")
+    assert train.endswith("if that means no measurement, say --nodata -9999")
     assert check_dataset(tenths(tmp_path / "b", Tenths(), stored_numbers(), nodata=-9999)).notes == ()
+
+
+def test_planes_that_look_alike_are_said_in_one_line(tmp_path: Path) -> None:
+    """Twelve bands with one border are one thing to look at."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        planes = rng.normal(5, 1, (3, 8, 8))
+        planes[:2, 0] = -9999
+        save_image(tmp_path / f"images/{split}/a.npy", planes)
+        save_mask(tmp_path / f"masks/{split}/a.png", np.pad(np.ones((3, 3)), 3)[:8, :8])
+    notes = check_dataset(open_dataset(tmp_path, Raster(), {"regions": "instances"})).notes
+    assert [note.partition(";")[0] for note in notes] == [
+        f"{split}: up to 12.5% of 'raster', planes 0, 1, is stored as -9999, a usual fill value"
+        for split in ("train", "val")
+    ]
 
 
 def test_the_hint_of_a_composition_names_the_source(tmp_path: Path) -> None:

@@ -64,23 +64,28 @@ class StoredNumbers:
             split: its name.
             nodata: of the data card.
         """
-        for plane, taken in self.taken.items():
-            source, number = plane
-            if not taken or isinstance(nodata, float | int) or source in (nodata or {}):
-                continue
+        alike: dict[tuple[str, float], list[tuple[int, float]]] = {}
+        for (source, number), taken in self.taken.items():
+            said = isinstance(nodata, float | int) or source in (nodata or {})
+            if taken and not said and (value := self._suspect((source, number))) is not None:
+                share = self.values[(source, number), value] / taken
+                alike.setdefault((source, value), []).append((number, share))
+        for (source, value), planes in alike.items():
             say = f"--nodata {source}=" if isinstance(uncut(self.adapter), ComposedModality) else "--nodata "
-            shares = {value: self.values[plane, value] / taken for value in (*FILL_VALUES, 0.0)}
-            fill = max(FILL_VALUES, key=shares.__getitem__)
-            if shares[fill] > _MANY_FILLS:
-                yield (
-                    f"{split}: {shares[fill]:.1%} of {source!r}, plane {number}, is stored as {fill:g}, a usual fill "
-                    f"value; if it means no measurement, say {say}{fill:g}"
-                )
-            elif shares[0.0] > _MANY_ZEROS and not self.counted[plane]:
-                yield (
-                    f"{split}: {shares[0.0]:.1%} of {source!r}, plane {number}, is stored as exactly 0; if that means "
-                    f"no measurement, say {say}0"
-                )
+            what = f"{value:g}, a usual fill value" if value else "exactly 0"
+            most = ("up to " if len(planes) > 1 else "") + f"{max(share for _, share in planes):.1%}"
+            where = f"plane{'s' * (len(planes) > 1)} {', '.join(str(number) for number, _ in planes)}"
+            yield (
+                f"{split}: {most} of {source!r}, {where}, is stored as {what}; if that means no measurement, "
+                f"say {say}{value:g}"
+            )
+
+    def _suspect(self, plane: Plane) -> float | None:
+        """Return the number that looks like no measurement, if there is one."""
+        fill = max(FILL_VALUES, key=lambda value: self.values[plane, value])
+        if self.values[plane, fill] > _MANY_FILLS * self.taken[plane]:
+            return fill
+        return 0.0 if self.values[plane, 0.0] > _MANY_ZEROS * self.taken[plane] and not self.counted[plane] else None
 
     def _is_used(self, channel: Channel) -> bool:
         return not isinstance(self.adapter, SelectedChannels) or channel.name in self.used
