@@ -53,7 +53,7 @@ def test_a_damaged_scale_is_refused(notes: object) -> None:
 
 
 def test_a_state_without_a_scale_goes_on() -> None:
-    """Runs in other precisions have none, nor do states of the first versions."""
+    """A run in another precision has none, nor does a device that scales nothing, and runs may change device."""
     scaler = fresh()
     load_scaler_notes(scaler, None, "last.safetensors")
     load_scaler_notes(None, LIVED, "last.safetensors")

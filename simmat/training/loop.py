@@ -106,7 +106,7 @@ class _Run:
             self.folder.create()
         if state and state.notes["best"] and self.accelerator.is_main_process:
             check_bundle(self.folder.bundle)
-        if state and "settings" in state.notes:  # states of the first versions have none
+        if state:
             check_settings(config, state.notes["settings"])
         known = BundleSpec.from_dict(state.notes["spec"]) if state else None
         self.setup = prepare(config, registry, self.watcher, known=known)
@@ -135,7 +135,7 @@ class _Run:
         optimizer = build_optimizer(step, lr=self._peak(), weight_decay=config.weight_decay)
         if state:
             load_optimizer_tensors(optimizer, step, state.optimizer, str(self.folder.state))
-            load_scaler_notes(self.accelerator.scaler, state.notes.get("scaler"), str(self.folder.state))
+            load_scaler_notes(self.accelerator.scaler, state.notes["scaler"], str(self.folder.state))
         parts = config.grad_accumulation
         loader = DataLoader(
             self.setup.items(),

@@ -70,6 +70,7 @@ def load_state(path: Path) -> RunState:
             raise DataError(f"{path} was written by another version of simmat; resume it with that version")
         step = int(notes.pop("step"))
         BundleSpec.from_dict(notes["spec"]), dict(notes["best"]), str(notes["fingerprint"])
+        dict(notes["settings"]), notes["scaler"]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     return RunState(step, _below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
@@ -119,7 +120,7 @@ def scaler_notes(scaler: torch.amp.GradScaler | None) -> dict[str, float] | None
 
 
 def load_scaler_notes(scaler: torch.amp.GradScaler | None, notes: object, origin: str) -> None:
-    """Put back what `scaler_notes` gave; without it, in a state of the first versions, the scale begins anew.
+    """Put back what `scaler_notes` gave; None, of a device that scales nothing, lets the scale begin anew.
 
     Raises:
         DataError: they are not those of a scaler; the message names `origin`.
