@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from simmat.prediction import Prediction
 
 
+FORMAT = 1
+"""Of the json beside a mask; raised with every change that an older reader would misread."""
+
+
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
@@ -191,6 +195,7 @@ def _write(
     atomic_write_json(
         out / f"{name}.json",
         {
+            "format": FORMAT,
             "files": {source: str(file) for source, file in files.items()},
             "missing": sorted(missing),
             "bundle": str(bundle),
