@@ -11,8 +11,9 @@ from collections.abc import Iterable
 import pluggy
 
 from simmat.families import FoundationFamily
-from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.foundation import FoundationSpec
 from simmat.modality import ModalityAdapter
+from simmat.transfer import TransferLayerSpec, TunerSpec
 
 PROJECT = "simmat"
 """Name of the pluggy project and of the entry-point group."""

@@ -21,14 +21,12 @@ from simmat.foundation import (
     HasFirstLayer,
     ImageEmbedding,
     MaskPrediction,
-    Output,
     PromptBatch,
-    TransferLayerSpec,
-    TunerSpec,
     build_foundation,
     resolve,
 )
 from simmat.nn.tuners import unfreeze_fresh
+from simmat.transfer import Output, TransferLayerSpec, TunerSpec
 from simmat.types import Channel
 
 

@@ -24,10 +24,11 @@ from simmat import __version__, hookspecs
 from simmat.api_version import api_problem
 from simmat.errors import ConfigError, PluginError, all_problems, nearest
 from simmat.families import FoundationFamily
-from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.foundation import FoundationSpec
 from simmat.hookspecs import PROJECT
 from simmat.modality import ModalityAdapter, Source
 from simmat.registry import Item, Kind, PluginReport, Registry
+from simmat.transfer import TransferLayerSpec, TunerSpec
 from simmat.types import Channel
 
 __all__ = ["PluginReport", "Registry", "load_plugins"]

@@ -10,9 +10,10 @@ from typing import Any, Literal
 from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_name
 from simmat.families import FoundationFamily
-from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.foundation import FoundationSpec
 from simmat.modality import ModalityAdapter
 from simmat.sensor_names import is_sensor_file, modality_parts
+from simmat.transfer import TransferLayerSpec, TunerSpec
 
 Kind = Literal["modality", "foundation model", "foundation family", "transfer layer", "tuner"]
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.foundation import FoundationSpec
 from simmat.hookspecs import hookimpl
 from simmat.modality import ModalityAdapter
+from simmat.transfer import TransferLayerSpec, TunerSpec
 
 
 @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simmat.foundation import TransferLayerSpec
+from simmat.transfer import TransferLayerSpec
 
 TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     TransferLayerSpec(

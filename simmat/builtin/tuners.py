@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simmat.foundation import TunerSpec
+from simmat.transfer import TunerSpec
 
 TUNERS: tuple[TunerSpec, ...] = (
     TunerSpec(

@@ -14,7 +14,7 @@ from simmat.builtin.tuners import TUNERS
 from simmat.data.batches import DRAWS, Batch
 from simmat.data.clicks import tight_box
 from simmat.data.pipeline import Pipeline
-from simmat.foundation import FoundationSpec, TunerSpec, resolve
+from simmat.foundation import FoundationSpec, resolve
 from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan, SimMAT, assemble
 from simmat.nn.losses import SAM2_LOSS
@@ -22,6 +22,7 @@ from simmat.nn.resize import resize_planes
 from simmat.nn.tuners import set_train_mode
 from simmat.testing.models import FoundationCase
 from simmat.training.step import Asking, TrainingStep
+from simmat.transfer import TunerSpec
 from simmat.types import BoolArray, Channel, SensorImage
 
 SIZE = 64
