@@ -17,6 +17,7 @@ from simmat.builtin.tuners import TUNERS
 from simmat.errors import ConfigError
 from simmat.foundation import TuningTargets, resolve
 from simmat.nn.adapters import Adapted
+from simmat.nn.grid_attention import position_bias
 from simmat.nn.mat import build_mat
 from simmat.nn.memory import PrefixTokens, PromptTokens
 from simmat.nn.tuners import set_train_mode
@@ -128,7 +129,8 @@ def by_hand(attention: FusedAttention, x: torch.Tensor, keys: torch.Tensor, valu
         logits = q[..., head] @ torch.cat([k[..., head], more_k], 1).transpose(1, 2) / 2
         own = logits[..., : height * width]
         query = q[..., head].reshape(batch, 1, height, width, 4)
-        own += attention._positions(query.reshape(batch, 1, -1, 4), height, width)[:, 0]
+        tables = (attention.rel_pos_h, attention.rel_pos_w)
+        own += position_bias(query.reshape(batch, 1, -1, 4), *tables, height, width)[:, 0]
         heads.append(logits.softmax(-1) @ torch.cat([v[..., head], more_v], 1))
     out: torch.Tensor = attention.proj(torch.cat(heads, -1)).reshape(x.shape)
     return out

@@ -1,11 +1,17 @@
-"""The first layer of a backbone, for transfer layers that copy or replace it.
+"""The first layer of a backbone, for transfer layers that copy or replace it, and for models of a library.
 
 Whatever class a model's convolution is (some pad by their own rule), a copy with other weights keeps its geometry.
+
+`Backbone.embed` runs the first layer alone and `Backbone.encode` all that follows, but a library's network takes pixels
+only. So its convolution is opened: handed the features it would compute, it answers them, and the rest of the network
+runs as the library wrote it, on a blank image.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -82,3 +88,53 @@ class BlankPadding(nn.Module):
 def embedding_of_zeros(layer: nn.Conv2d) -> Tensor:
     """Return what a convolution answers to zeros: (D,)."""
     return layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.detach()
+
+
+class HandedConvolution(nn.Conv2d):
+    """A convolution that may be handed its answer.
+
+    Attributes:
+        handed: (B, D, h, w) features that are answered in place of the convolution's, whatever the input; or None.
+    """
+
+    handed: Tensor | None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (B, C, S, S) to (B, D, h, w), or answer what was handed in."""
+        return super().forward(input) if self.handed is None else self.handed
+
+    @contextmanager
+    def handing(self, features: Tensor) -> Iterator[None]:
+        """Answer these features inside the block."""
+        self.handed = features
+        try:
+            yield
+        finally:
+            self.handed = None
+
+
+def open_first_layer(model: nn.Module, name: str) -> HandedConvolution:
+    """Let the convolution called `name` be handed its answer; it stays in its place, parameters under their names."""
+    layer = model.get_submodule(name)
+    kind = type(layer)
+    # Only behaviour is added, so the object itself changes class: a convolution that pads by its own rule keeps it.
+    layer.__class__ = type(f"Handed{kind.__name__}", (HandedConvolution, kind), {})
+    assert isinstance(layer, HandedConvolution)
+    layer.handed = None
+    return layer
+
+
+def blank_image(features: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Return the image that a first layer's features stand for, as zeros that take no memory.
+
+    A network asks it for its size and device alone.
+
+    Args:
+        features: (B, D, h, w), what the layer would answer.
+        layer: the first layer.
+
+    Returns:
+        (B, C, h · stride, w · stride).
+    """
+    size = [length * step for length, step in zip(features.shape[-2:], layer.stride, strict=True)]
+    return torch.zeros((), device=features.device).expand(len(features), layer.in_channels, *size)

@@ -6,13 +6,12 @@ The encoder's goes through torch's fused attention, with the relative positions 
 from __future__ import annotations
 
 import torch
-from segment_anything.modeling.image_encoder import Attention, get_rel_pos  # type: ignore[import-untyped]
+from segment_anything.modeling.image_encoder import Attention  # type: ignore[import-untyped]
 from segment_anything.modeling.transformer import Attention as DecoderAttention  # type: ignore[import-untyped]
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from simmat.foundation import Memory
-from simmat.nn.memory import join_memory
+from simmat.nn.grid_attention import grid_attention
 
 
 class FusedAttention(nn.Module):
@@ -36,27 +35,8 @@ class FusedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (B, H, W, D) tokens to (B, H, W, D)."""
-        batch, height, width, _ = x.shape
-        tokens = height * width
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)  # (B, heads, H·W, d) each
-        bias = self._positions(q, height, width)
-        if self.memory is not None:
-            k, v = join_memory(k, v, self.memory, self.qkv)
-            bias = F.pad(bias, (0, k.shape[2] - tokens))  # joined tokens have no position
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        out = out.transpose(1, 2).reshape(batch, height, width, -1)
-        attended: Tensor = self.proj(out)
-        return attended
-
-    def _positions(self, q: Tensor, height: int, width: int) -> Tensor:
-        """Return the decomposed relative position bias (MViTv2, arXiv 2112.01526): (B, heads, H·W, H·W)."""
-        batch, heads, tokens, _ = q.shape
-        grid = q.reshape(batch, heads, height, width, -1)
-        along_h = torch.einsum("bnhwc,hkc->bnhwk", grid, get_rel_pos(height, height, self.rel_pos_h))
-        along_w = torch.einsum("bnhwc,wkc->bnhwk", grid, get_rel_pos(width, width, self.rel_pos_w))
-        bias = along_h[..., :, None] + along_w[..., None, :]  # (B, heads, H, W, H, W)
-        return bias.reshape(batch, heads, tokens, tokens).to(q.dtype)
+        tables = (self.rel_pos_h, self.rel_pos_w)
+        return grid_attention(x, self.qkv, self.proj, heads=self.num_heads, tables=tables, memory=self.memory)
 
 
 class TokenAttention(DecoderAttention):  # type: ignore[misc]

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from simmat.foundation import Memory
-from simmat.nn.memory import join_memory
+from simmat.nn.grid_attention import grid_attention
 
 IMPLEMENTATION = "simmat_memory"
 """What this attention function is called in the library."""
@@ -111,31 +111,10 @@ class WindowAttention(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, None]:
         """Attend: (B, H, W, D) tokens to (B, H, W, D)."""
-        batch, height, width, _ = hidden_states.shape
-        tokens = height * width
-        qkv = self.qkv(hidden_states).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)  # (B, heads, H·W, d) each
-        bias = self._bias(q, height, width) if self.relative else None
-        if self.memory is not None:
-            k, v = join_memory(k, v, self.memory, self.qkv)
-            bias = F.pad(bias, (0, k.shape[2] - tokens)) if bias is not None else None
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.proj(out.transpose(1, 2).reshape(batch, height, width, -1)), None
-
-    def _bias(self, q: Tensor, height: int, width: int) -> Tensor:
-        """Decomposed relative positions (MViTv2, arXiv 2112.01526): (B, heads, H·W, H·W)."""
-        grid = q.reshape(*q.shape[:2], height, width, q.shape[-1])
-        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, _relative(self.rel_pos_h, height).to(q.dtype))
-        columns = torch.einsum("bnhwc,wkc->bnhwk", grid, _relative(self.rel_pos_w, width).to(q.dtype))
-        return (rows[..., :, None] + columns[..., None, :]).flatten(4).flatten(2, 3)
-
-
-def _relative(table: Tensor, side: int) -> Tensor:
-    """Read a table (2n - 1, d) of distances, brought to `side` places, as (side, side, d): query, then key."""
-    if len(table) != 2 * side - 1:
-        table = F.interpolate(table.T[None], 2 * side - 1, mode="linear")[0].T
-    places = torch.arange(side, device=table.device)
-    return table[places[:, None] - places[None, :] + side - 1]
+        tables = (self.rel_pos_h, self.rel_pos_w) if self.relative else None
+        return grid_attention(
+            hidden_states, self.qkv, self.proj, heads=self.heads, tables=tables, memory=self.memory
+        ), None
 
 
 AttentionInterface.register(IMPLEMENTATION, memory_attention)

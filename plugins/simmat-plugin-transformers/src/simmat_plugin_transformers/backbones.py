@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from simmat.foundation import ImageEmbedding
-from simmat_plugin_transformers.first_layer import PatchEmbedding, blank_image, open_first_layer
+from simmat.nn.first_layer import HandedConvolution, blank_image, open_first_layer
 
 
 class VisionEncoder(nn.Module):
@@ -33,9 +33,9 @@ class VisionEncoder(nn.Module):
         self.patch = int(open_first_layer(vision, first_layer).stride[0])
 
     @property
-    def first_layer(self) -> PatchEmbedding:
+    def first_layer(self) -> HandedConvolution:
         """The patch embedding."""
-        return cast(PatchEmbedding, self.vision.get_submodule(self._first))
+        return cast(HandedConvolution, self.vision.get_submodule(self._first))
 
     def embed(self, image: Tensor) -> Tensor:
         """Embed patches: (B, 3, S, S) -> (B, D, S/patch, S/patch)."""
@@ -50,7 +50,7 @@ class VisionEncoder(nn.Module):
                 # decides nothing else; what is inside it keeps its own.
                 layer.training = True
         with self.first_layer.handing(features):
-            return self.vision(blank_image(features, self.patch), **self.options)
+            return self.vision(blank_image(features, self.first_layer), **self.options)
 
     def gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute the layers on the way back instead of keeping their inner values: less memory, more time."""

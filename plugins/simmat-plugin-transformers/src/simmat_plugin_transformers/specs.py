@@ -12,9 +12,6 @@ from simmat_plugin_transformers.families import Family
 from simmat_plugin_transformers.published import PUBLISHED
 from simmat_plugin_transformers.sources import PREFIX, find, is_folder
 
-DECODER: Mapping[str, int] = {"dim": 256, "heads": 8, "hidden": 2048}
-"""Options of the decoder put behind a bare ViT, those of Segment Anything's."""
-
 
 def models() -> dict[str, str]:
     """Return well-known models by the name of their repository -> one line about each."""
@@ -49,7 +46,7 @@ def spec(model: str) -> FoundationSpec | None:
         weights=source.weights,
         promptable=family.promptable and bool(source.weights.path or source.weights.hub),
         licence="",  # stands on the model's page
-        options={"config": source.config, "origin": source.origin, **({} if family.promptable else DECODER)},
+        options={"config": source.config, "origin": source.origin},
     )
 
 
