@@ -14,6 +14,7 @@ from simmat.foundation import WeightFile
 
 def cached(file: WeightFile) -> Path | None:
     """Return where the file lies in the Hub's cache, None where it does not; no network is asked."""
+    _need_client(file)
     from huggingface_hub import try_to_load_from_cache
 
     for name in (file.filename, *file.alternatives):
@@ -36,6 +37,7 @@ def fetch(file: WeightFile) -> Path:
     Raises:
         WeightsError: no network, no such repository or file, or it may not be read; the message says what to do.
     """
+    _need_client(file)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -49,6 +51,17 @@ def fetch(file: WeightFile) -> Path:
         except Exception as error:  # of whichever http client and file system the Hub's client stands on
             raise _failed(file, name, error) from error
     raise WeightsError(f"the Hugging Face Hub's {file.hub} has no {_names(file)}. {_by_hand(file)}")
+
+
+def _need_client(file: WeightFile) -> None:
+    """Refuse where the client is not there, or lacks the errors that are told apart here (before 0.25)."""
+    try:
+        import huggingface_hub.errors  # noqa: F401
+    except ImportError as error:
+        raise WeightsError(
+            f"the weights of {file.hub} lie on the Hugging Face Hub, whose client is not installed or too old: "
+            "pip install 'simmat[hub]', or give a file with --checkpoint PATH"
+        ) from error
 
 
 def _names(file: WeightFile) -> str:
