@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import timm
 import torch
+from simmat_plugin_timm.architectures import Architecture, architecture_of
 from simmat_plugin_timm.build import build_timm
 from simmat_plugin_timm.specs import spec as spec_of
+from timm.models import mvitv2
 from torch import Tensor, nn
 
 from simmat.foundation import FoundationSpec
@@ -19,6 +21,9 @@ from simmat.nn.promptable import PromptableModel
 _PLAIN = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 _STAGES = {"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 2)}
 _HIERA = {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 2, 1)}
+
+# timm takes no other width for these.
+mvitv2.model_cfgs["smallest"] = mvitv2.MultiScaleVitCfg(depths=(1, 1, 2, 1), embed_dim=16, num_heads=1)
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ViT": ("vit_tiny_patch16_224", _PLAIN),
@@ -40,11 +45,44 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Swin V2": ("swinv2_tiny_window8_256", _STAGES),
     "Hiera": ("hiera_tiny_224", _HIERA),
     "Hiera with absolute windows": ("hiera_small_abswin_256", _HIERA),
+    "ViT with relative positions": ("vit_relpos_small_patch16_224", _PLAIN),
+    "ViT with a relative position MLP": ("vit_relpos_base_patch16_cls_224", _PLAIN),
+    "CaiT": ("cait_xxs24_224", {**_PLAIN, "depth_token_only": 1}),
+    "XCiT": ("xcit_nano_12_p16_224", {**_PLAIN, "cls_attn_layers": 1}),
+    "XCiT, patches of 8": ("xcit_nano_12_p8_224", {**_PLAIN, "cls_attn_layers": 1}),
+    "Swin V2 (CR)": ("swinv2_cr_tiny_224", {**_STAGES, "window_size": 2}),
+    "SAM 2's encoder": (
+        "sam2_hiera_tiny",
+        {"embed_dim": 16, "stages": (1, 1, 2, 1), "global_att_blocks": (3,), "global_pos_size": (3, 3)},
+    ),
+    "MViTv2": ("mvitv2_tiny", {"cfg_variant": "smallest"}),
+    "PVTv2": ("pvt_v2_b0", {"depths": (1, 1, 2, 1), "embed_dims": (8, 16, 24, 32), "num_heads": (1, 1, 2, 2)}),
+    "PVTv2, linear": (
+        "pvt_v2_b2_li",
+        {"depths": (1, 1, 1, 1), "embed_dims": (8, 16, 24, 32), "num_heads": (1, 1, 2, 2)},
+    ),
+    "DaViT": ("davit_tiny", {"depths": (1, 1, 2, 1), "embed_dims": (8, 16, 24, 32), "num_heads": (1, 1, 2, 2)}),
+    "MaxViT": (
+        "maxvit_tiny_tf_224",
+        {"depths": (1, 1, 1, 1), "embed_dim": (16, 32, 48, 64), "stem_width": 8, "transformer_dim_head": 8},
+    ),
 }
 
 
-VARIANTS = {"DeiT III", "SigLIP", "DINOv2", "EVA", "EVA-02, unfused", "ViT with rope", "Hiera with absolute windows"}
-"""Near relatives of another family, for `make test-slow`."""
+VARIANTS = {
+    *("DeiT III", "SigLIP", "DINOv2", "EVA", "EVA-02, unfused", "ViT with rope", "Hiera with absolute windows"),
+    *(
+        "ViT with a relative position MLP",
+        "CaiT",
+        "XCiT",
+        "XCiT, patches of 8",
+        "Swin V2 (CR)",
+        "PVTv2, linear",
+        "MaxViT",
+    ),
+    *("MViTv2", "DaViT"),
+}
+"""Near relatives of another family, or rarely used, for `make test-slow`."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +105,16 @@ class Family:
         """Build the model as SimMAT does."""
         return build_timm(self.spec, image_size=size or self.size, weights=weights, seed=seed)
 
+    @property
+    def architecture(self) -> Architecture:
+        """What it is."""
+        found = architecture_of(self.model)
+        assert found is not None
+        return found
+
     def theirs(self, seed: int = 0, size: int | None = None, **arguments: Any) -> nn.Module:
         """Build the network as timm's users do, with the same random weights."""
-        sized = {} if self.model.startswith("samvit") else {"img_size": size or self.size}
+        sized = {"img_size": size or self.size} if self.architecture.sized else {}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = timm.create_model(self.model, **{"num_classes": 0, **sized, **self.model_args, **arguments})

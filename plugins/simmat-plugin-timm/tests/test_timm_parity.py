@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.models.xcit import Xcit
 from torch import Tensor, nn
 
 TIGHT = {"atol": 1e-5, "rtol": 1e-5}
@@ -21,6 +23,9 @@ def maps_of(network: Any, image: Tensor) -> list[Tensor]:
 
 def last_map(network: nn.Module, image: Tensor) -> Tensor:
     """Return timm's `forward_features` as a map (B, D, h, w)."""
+    if isinstance(network, Xcit):  # it goes on to let the class token look, which is no part of the map
+        maps: list[Tensor] = network.forward_intermediates(image, indices=1, norm=True, intermediates_only=True)
+        return maps[-1]
     features = network.forward_features(image)
     if features.ndim == 4:
         return features if features.shape[1] > features.shape[3] else features.permute(0, 3, 1, 2)
@@ -43,12 +48,12 @@ def test_every_level_is_timms_intermediate_at_its_stride(family: Any) -> None:
     ours, theirs = family.ours(), family.theirs()
     levels = maps_of(ours, family.image())
     body = ours.backbone.body
-    plain = len(levels) == 1
-    hiera = family.model.startswith("hiera")
+    kind = family.architecture
+    indices = list(range(kind.first_level, len(theirs.feature_info))) if kind.every_level else 1
     expected = theirs.forward_intermediates(
-        family.image(), indices=1 if plain else None, norm=not hiera, intermediates_only=True
+        family.image(), indices=indices, norm=kind.final_norm, intermediates_only=True
     )
-    assert len(levels) == len(expected) == (1 if plain else 4)
+    assert len(levels) == len(expected) == (len(indices) if kind.every_level else 1)
     for level, width, stride, wanted in zip(levels, body.widths, body.strides, expected, strict=True):
         assert level.shape == (2, width, family.size // stride, family.size // stride)
         torch.testing.assert_close(level, wanted, **TIGHT)
@@ -64,7 +69,7 @@ def test_features_of_the_first_layer_may_come_from_elsewhere(family: Any) -> Non
     other = maps_of(network, image.flip(-1))[-1]
     assert not torch.allclose(body.maps(torch.zeros_like(own))[-1], body.maps(own)[-1])
     torch.testing.assert_close(maps_of(network, image.flip(-1))[-1], other, atol=0, rtol=0)
-    torch.testing.assert_close(body.model.patch_embed.proj(image), own, atol=0, rtol=0)
+    torch.testing.assert_close(body.model.get_submodule(family.architecture.first_layer)(image), own, atol=0, rtol=0)
 
 
 def save(network: nn.Module, path: Path) -> Path:
@@ -97,15 +102,23 @@ def test_weights_are_brought_to_another_size_as_timm_does_on_the_fly(
     torch.testing.assert_close(maps_of(loaded, image)[-1], last_map(source, image), **TIGHT)
 
 
+@pytest.mark.parametrize("title", ["SAM's encoder", "SAM 2's encoder"])
 @torch.no_grad()
-def test_sams_encoder_takes_every_size_with_the_same_weights(make_family: Any) -> None:
+def test_sams_encoder_takes_every_size_with_the_same_weights(title: str, make_family: Any) -> None:
     """It interpolates positions in every forward pass, so its weights stay those of the native size."""
-    family = make_family("SAM's encoder")
+    family = make_family(title)
     image = family.image(size=96)
     torch.testing.assert_close(maps_of(family.ours(size=96), image)[-1], last_map(family.theirs(), image), **TIGHT)
 
 
-@pytest.mark.parametrize("title", ["Swin", "Swin V2", "Hiera", "Hiera with absolute windows", "BEiT v2"])
+@pytest.mark.parametrize(
+    "title",
+    [
+        *("Swin", "Swin V2", "Hiera", "Hiera with absolute windows", "BEiT v2", "ViT with relative positions", "PVTv2"),
+        *(pytest.param(title, marks=pytest.mark.slow) for title in
+          ("ViT with a relative position MLP", "CaiT", "XCiT", "Swin V2 (CR)", "MViTv2", "DaViT", "MaxViT")),
+    ],
+)  # fmt: skip
 @torch.no_grad()
 def test_hierarchies_take_weights_of_another_size(title: str, make_family: Any, tmp_path: Path) -> None:
     """Windows and their tables change with the size; what does not must stay to the bit."""
@@ -115,21 +128,23 @@ def test_hierarchies_take_weights_of_another_size(title: str, make_family: Any, 
     assert maps_of(loaded, family.image(size=128))[-1].isfinite().all()
     mine = loaded.backbone.body.model.state_dict()
     theirs = source.state_dict()
-    same = [name for name in theirs if name in mine and ".mlp.fc1.weight" in name]
+    same = [name for name in theirs if name in mine and re.search(r"[.]mlp[.](fc1|layers[.]0)[.]weight", name)]
     assert same
     assert all(torch.equal(mine[name], theirs[name]) for name in same)
 
 
+@pytest.mark.parametrize(("title", "stride"), [("Hiera", 4), pytest.param("CaiT", 16, marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_hieras_positions_are_interpolated_on_their_grid(make_family: Any, tmp_path: Path) -> None:
+def test_positions_are_interpolated_on_their_grid(title: str, stride: int, make_family: Any, tmp_path: Path) -> None:
     """A table read in the wrong order would scramble the image without an error."""
-    family = make_family("Hiera")
+    family = make_family(title)
     source = family.theirs()
-    rows = torch.arange(16.0)[:, None].expand(16, 16).reshape(1, 256, 1)
+    side = family.size // stride
+    rows = torch.arange(float(side))[:, None].expand(side, side).reshape(1, side * side, 1)
     source.pos_embed.copy_(rows.expand_as(source.pos_embed))
     loaded = family.ours(size=128, weights=save(source, tmp_path / "w.safetensors"))
-    grid = loaded.backbone.body.model.pos_embed.unflatten(1, (32, 32))[0, ..., 0]
-    torch.testing.assert_close(grid, grid[:, :1].expand(32, 32), **TIGHT)
+    grid = loaded.backbone.body.model.pos_embed.unflatten(1, (2 * side, 2 * side))[0, ..., 0]
+    torch.testing.assert_close(grid, grid[:, :1].expand(2 * side, 2 * side), **TIGHT)
     assert (grid[1:, 0] > grid[:-1, 0] - 1e-4).all()
 
 

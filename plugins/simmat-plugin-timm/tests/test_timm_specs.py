@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import timm
 from simmat_plugin_timm import TIMM
+from simmat_plugin_timm.architectures import REFUSED
 from simmat_plugin_timm.specs import models, spec
 
 from simmat.errors import SpecError, UnknownNameError
@@ -84,15 +85,32 @@ def test_names_that_lead_nowhere_are_told_apart() -> None:
         TIMM.foundation("timm/vit_tny_patch16_224")
     with pytest.raises(UnknownNameError, match=r"no foundation model 'timm/vit_tiny_patch16_224[.]nonsense'"):
         TIMM.foundation("timm/vit_tiny_patch16_224.nonsense")
-    with pytest.raises(SpecError, match="timm/resnet50 is a model of timm, but none of those"):
+    with pytest.raises(SpecError, match="timm/resnet50 is a model of timm, but not taken here: it is none of"):
         TIMM.foundation("timm/resnet50")
+
+
+@pytest.mark.parametrize(("model", "slices"), [("maxvit_nano_rw_256", ((0,), 1)), ("maxvit_tiny_tf_224", ((0, 2), 3))])
+def test_lora_takes_queries_and_values_only_where_they_lie_apart(model: str, slices: Any) -> None:
+    """Some MaxViTs keep each head's query, key and value together; a third of all that is a mixture of heads."""
+    found = spec(model)
+    assert found is not None
+    assert set(found.targets.lora.values()) == {slices}
+
+
+@pytest.mark.parametrize("module", REFUSED)
+def test_a_transformer_that_is_refused_says_why(module: str) -> None:
+    """ "any transformer of timm" is what people expect; a bare no would send them looking for their own mistake."""
+    name = timm.list_models(module=module)[0]
+    said = f"timm/{name} is a model of timm, but not taken here: {REFUSED[module]}."
+    with pytest.raises(SpecError, match=re.escape(said)):
+        TIMM.foundation(f"timm/{name}")
 
 
 def test_tuning_targets_name_layers_that_exist_and_fit(family: Any) -> None:
     """A pattern that matches nothing, or half, would make a tuner silently tune less."""
     model, targets = family.ours(), family.spec.targets
     modules = dict(model.named_modules())
-    blocks = [n for n in modules if re.fullmatch(r".*[.](blocks|layers[.][0-9]+[.]blocks)[.][0-9]+", n)]
+    blocks = [n for n in modules if re.fullmatch(r"backbone[.]body[.]model[.]" + family.architecture.blocks, n)]
     assert blocks
     assert targets.lora
     for pattern in [*targets.lora, *targets.grid, *targets.attention, *targets.adapters]:
@@ -101,8 +119,7 @@ def test_tuning_targets_name_layers_that_exist_and_fit(family: Any) -> None:
     assert all(takes_lora(modules[name]) for pattern in targets.lora for name in modules if re.fullmatch(pattern, name))
     names = [name for name, _ in model.named_parameters()]
     moved = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.embed)]
-    assert "backbone.body.model.patch_embed.proj.conv.weight" in moved
-    own = family.theirs()
-    assert any("pos_embed" in name for name in moved) == (getattr(own, "pos_embed", None) is not None)
+    assert f"backbone.body.model.{family.architecture.first_layer}.weight" in moved
+    assert any("pos_embed" in n for n in moved) == any("pos_embed" in n for n, _ in family.theirs().named_parameters())
     fresh = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.fresh)]
     assert fresh == [name for name in names if not name.startswith("backbone.body.")]

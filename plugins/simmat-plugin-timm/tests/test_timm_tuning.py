@@ -28,10 +28,13 @@ SMALL = {
     "prompt": {"tokens": 3},
     "prefix": {"tokens": 3},
 }
-REFUSES = {
-    "prompt": {"BEiT v2", "Swin", "Swin V2", "Hiera", "Hiera with absolute windows"},
-    "prefix": {"BEiT v2", "Swin", "Swin V2", "Hiera", "Hiera with absolute windows"},
+WINDOWS = {
+    *("BEiT v2", "Swin", "Swin V2", "Hiera", "Hiera with absolute windows", "ViT with relative positions", "CaiT"),
+    *("ViT with a relative position MLP", "XCiT", "XCiT, patches of 8", "Swin V2 (CR)", "SAM 2's encoder", "MViTv2"),
+    *("PVTv2", "PVTv2, linear", "DaViT", "MaxViT"),
 }
+"""Families whose attention has no room for tokens of a tuner."""
+REFUSES = {"prompt": WINDOWS, "prefix": WINDOWS, "adapter": {"PVTv2", "PVTv2, linear"}}
 
 
 def network(family: Any, tuner: str, transfer: str = "zeroshot") -> SimMAT:
@@ -62,8 +65,10 @@ def answer(model: SimMAT, size: int) -> Tensor:
 
 
 def refused(tuner: str, title: str) -> bool:
-    """Say whether a family cannot take a tuner; SAM's encoder alone has layers that see the grid."""
-    return title != "SAM's encoder" if tuner == "conv-lora" else title in REFUSES.get(tuner, ())
+    """Say whether a family cannot take a tuner; SAM's encoders alone have layers that see the grid."""
+    return (
+        title not in ("SAM's encoder", "SAM 2's encoder") if tuner == "conv-lora" else title in REFUSES.get(tuner, ())
+    )
 
 
 def title_of(request: pytest.FixtureRequest) -> str:

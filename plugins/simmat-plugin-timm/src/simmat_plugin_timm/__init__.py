@@ -1,4 +1,4 @@
-"""The ViTs and hierarchical transformers of timm as `timm/NAME`. Imports neither torch nor timm."""
+"""Most ViTs and hierarchical transformers of timm as `timm/NAME`. Imports neither torch nor timm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from simmat.hookspecs import hookimpl
 
 TIMM = FoundationFamily(
     name="timm",
-    description="timm's ViTs (DINOv2, DINOv3, MAE, CLIP, EVA, SAM's encoder) and hierarchies (Swin, Hiera)",
+    description="timm's ViTs (DINOv2, DINOv3, MAE, CLIP, EVA, SAM's encoder) and hierarchies (Swin, Hiera, PVT, …)",
     models="simmat_plugin_timm.specs:models",
     spec="simmat_plugin_timm.specs:spec",
 )

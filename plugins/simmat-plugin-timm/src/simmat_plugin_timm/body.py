@@ -10,29 +10,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from simmat.nn.first_layer import HandedConvolution, blank_image, open_first_layer
 from simmat_plugin_timm.architectures import Architecture
-from simmat_plugin_timm.network import level_table
-
-
-class FirstLayer(nn.Module):
-    """A convolution that may be handed its answer.
-
-    Attributes:
-        conv: the convolution.
-        handed: what to answer instead of running it, or None.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-        self.handed: Tensor | None = None
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map (B, 3, S, S) to (B, D, S/k, S/k)."""
-        if self.handed is not None:
-            return self.handed
-        features: Tensor = self.conv(image)
-        return features
+from simmat_plugin_timm.network import level_indices, level_table
 
 
 class TimmBody(nn.Module):
@@ -52,38 +32,35 @@ class TimmBody(nn.Module):
         super().__init__()
         self.widths, self.strides = level_table(network, architecture)
         self.model = network
-        self._indices = list(range(len(self.widths))) if architecture.every_level else 1
+        self._indices = level_indices(network, architecture)
         self._final_norm = architecture.final_norm
-        network.patch_embed.proj = FirstLayer(network.patch_embed.proj)  # type: ignore[union-attr,arg-type]
+        self._first_name = architecture.first_layer
+        open_first_layer(network, architecture.first_layer)
 
     @property
     def first_layer(self) -> nn.Conv2d:
-        """The patch embedding's convolution."""
-        return self._first.conv
+        """The convolution that everything begins with."""
+        return self._first
 
     @property
-    def _first(self) -> FirstLayer:
-        return cast(FirstLayer, self.model.patch_embed.proj)  # type: ignore[union-attr]
+    def _first(self) -> HandedConvolution:
+        return cast(HandedConvolution, self.model.get_submodule(self._first_name))
 
     def embed(self, image: Tensor) -> Tensor:
-        """Embed patches: (B, 3, S, S) to (B, D, S/k, S/k)."""
-        features: Tensor = self.first_layer(image)
+        """Run the first convolution: (B, 3, S, S) to (B, D, S/k, S/k)."""
+        features: Tensor = self._first(image)
         return features
 
     def maps(self, features: Tensor) -> list[Tensor]:
         """Run the rest: one map (B, width, S / stride, S / stride) for each level."""
-        batch, _, height, width = features.shape
-        down, along = (int(step) for step in self.first_layer.stride)
-        # The network asks an image for its shape alone; this one takes no memory.
-        blank = features.new_zeros(1, 1, 1, 1).expand(batch, 3, height * down, width * along)
-        first = self._first
-        first.handed = features
-        try:
+        with self._first.handing(features):
             maps: list[Tensor] = self.model.forward_intermediates(  # type: ignore[operator]
-                blank, indices=self._indices, norm=self._final_norm, output_fmt="NCHW", intermediates_only=True
+                blank_image(features, self._first),
+                indices=self._indices,
+                norm=self._final_norm,
+                output_fmt="NCHW",
+                intermediates_only=True,
             )
-        finally:
-            first.handed = None
         return maps
 
     def gradient_checkpointing(self, on: bool = True) -> None:

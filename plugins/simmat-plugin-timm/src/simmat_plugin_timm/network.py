@@ -15,6 +15,8 @@ from simmat.errors import SpecError, WeightsError
 from simmat_plugin_timm.architectures import Architecture, architecture_of
 
 State = dict[str, Tensor]
+_POSITION_STRIDES = {"hiera": 4, "cait": 16}
+"""Architectures whose position embeddings timm leaves at their native size -> the stride of these."""
 
 
 def bare_network(model: str, **model_args: Any) -> nn.Module:
@@ -41,8 +43,8 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
         WeightsError: the file is damaged, holds more than tensors, or those of another model.
     """
     architecture, state = _known(model), read_state(weights)
-    if architecture.module == "hiera":
-        state = _hiera_positions(state, image_size)
+    if architecture.module in _POSITION_STRIDES:
+        state = _positions(state, image_size // _POSITION_STRIDES[architecture.module])
     classes = _classes(model, state)
     # With the classifier of the file itself timm loads strictly: what is missing is an error, not random.
     overlay = {"state_dict": state, "num_classes": classes, **({} if classes else {"classifier": None})}
@@ -75,13 +77,13 @@ def read_state(weights: Path) -> State:
     return {str(name): tensor for name, tensor in state.items()}
 
 
-def first_convolution(network: nn.Module, model: str) -> nn.Conv2d:
-    """Return the patch embedding's convolution.
+def first_convolution(network: nn.Module, architecture: Architecture, model: str) -> nn.Conv2d:
+    """Return the convolution that everything begins with.
 
     Raises:
         SpecError: the model begins with something else.
     """
-    layer = getattr(getattr(network, "patch_embed", None), "proj", None)
+    layer = dict(network.named_modules()).get(architecture.first_layer)
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.in_channels != 3:
         raise SpecError(f"timm/{model} does not begin with one plain convolution of three planes, so it is not taken")
     return layer
@@ -90,10 +92,17 @@ def first_convolution(network: nn.Module, model: str) -> nn.Conv2d:
 def level_table(network: nn.Module, architecture: Architecture) -> tuple[list[int], list[int]]:
     """Return the widths and the strides of the levels a network gives, finest first."""
     table = list(network.feature_info)  # type: ignore[arg-type]
-    levels = table if architecture.every_level else table[-1:]
+    levels = table[architecture.first_level :] if architecture.every_level else table[-1:]
     widths = [level["num_chs_norm" if architecture.final_norm and "num_chs_norm" in level else "num_chs"]
               for level in levels]  # fmt: skip
     return widths, [level["reduction"] for level in levels]
+
+
+def level_indices(network: nn.Module, architecture: Architecture) -> list[int] | int:
+    """Return which of its maps timm is asked for: all stages of a hierarchy, else the last one."""
+    if not architecture.every_level:
+        return 1
+    return list(range(architecture.first_level, len(network.feature_info)))  # type: ignore[arg-type]
 
 
 def _classes(model: str, state: State) -> int:
@@ -118,10 +127,9 @@ def _sized(architecture: Architecture, image_size: int) -> dict[str, Any]:
 
 def _stripped(network: nn.Module, architecture: Architecture) -> nn.Module:
     """Remove head and pooling, whose weights would never see a gradient."""
-    last = {} if architecture.every_level else {"indices": 1}
-    if architecture.every_level:
-        last = {"indices": list(range(len(network.feature_info)))}  # type: ignore[arg-type,dict-item]
-    network.prune_intermediate_layers(**last, prune_norm=False, prune_head=True)  # type: ignore[operator]
+    network.prune_intermediate_layers(  # type: ignore[operator]
+        level_indices(network, architecture), prune_norm=not architecture.final_norm, prune_head=True
+    )
     for module in network.modules():
         if hasattr(module, "qkv_bias_separate"):
             # Run the layer qkv itself, to which a tuner adds, and not its weights alone.
@@ -129,10 +137,9 @@ def _stripped(network: nn.Module, architecture: Architecture) -> nn.Module:
     return network
 
 
-def _hiera_positions(state: State, image_size: int) -> State:
-    """Bring Hiera's position embedding (1, n², D) to the input size; timm leaves it as it is."""
+def _positions(state: State, side: int) -> State:
+    """Bring a position embedding (1, n², D) to side × side places; timm leaves it as it is."""
     position = state.get("pos_embed")
-    side = image_size // 4
     if position is None or position.ndim != 3 or position.shape[1] == side * side:
         return state
     resized = resample_abs_pos_embed(position, new_size=[side, side], num_prefix_tokens=0)

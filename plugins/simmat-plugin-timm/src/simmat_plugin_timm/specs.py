@@ -10,13 +10,11 @@ from timm.models import PretrainedCfg
 
 from simmat.errors import SpecError
 from simmat.foundation import FoundationSpec, WeightFile
-from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of
+from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of, reason_against
 from simmat_plugin_timm.network import bare_network, first_convolution, level_table
 from simmat_plugin_timm.targets import targets_of
 
 PREFIX = "timm/"
-DECODER = {"dim": 256, "heads": 8, "hidden": 2048}
-"""Options of the decoder put behind it, those of Segment Anything's."""
 
 
 def models() -> dict[str, str]:
@@ -24,7 +22,7 @@ def models() -> dict[str, str]:
     lines: dict[str, str] = {}
     for architecture in ARCHITECTURES:
         for name in timm.list_models(module=architecture.module):
-            if not _is_image_model(name):
+            if not name.startswith(architecture.prefix) or not _is_image_model(name, architecture):
                 continue
             for variant in [name, *(n for n in timm.list_pretrained(f"{name}.*") if n.startswith(f"{name}."))]:
                 lines[variant] = _line(variant, architecture)
@@ -42,16 +40,16 @@ def spec(model: str) -> FoundationSpec | None:
     if not timm.is_model(bare):
         return None
     architecture = architecture_of(bare)
-    if architecture is None or not _is_image_model(bare):
+    if architecture is None or not _is_image_model(bare, architecture):
         raise SpecError(
-            f"{PREFIX}{model} is a model of timm, but none of those that are taken here: "
+            f"{PREFIX}{model} is a model of timm, but not taken here: {_reason(bare, architecture)}. Taken are "
             f"{', '.join(a.title for a in ARCHITECTURES)}; `simmat foundations list timm/` shows them"
         )
     facts = _facts(model)
     if facts is None:  # the model is there, weights of this tag are not
         return None
     network = bare_network(model)
-    first_convolution(network, model)  # refuse here what could not be built
+    first_convolution(network, architecture, model)  # refuse here what could not be built
     _, strides = level_table(network, architecture)
     million = sum(p.numel() for p in network.parameters()) / 1e6
     return FoundationSpec(
@@ -66,14 +64,18 @@ def spec(model: str) -> FoundationSpec | None:
         weights=_weights(model, facts),
         promptable=False,
         licence=facts.license or "",
-        options={"model": model, "model_args": {}, **DECODER},
+        options={"model": model, "model_args": {}},
     )
 
 
-def _is_image_model(name: str) -> bool:
+def _reason(name: str, architecture: Architecture | None) -> str:
+    return reason_against(name) if architecture is None else "it takes no RGB image, or does not begin with its patches"
+
+
+def _is_image_model(name: str, architecture: Architecture) -> bool:
     """False for what takes no plain RGB image, as some of timm's ViTs do."""
     facts = _facts(name)
-    return facts is not None and facts.input_size[0] == 3 and facts.first_conv == "patch_embed.proj"
+    return facts is not None and facts.input_size[0] == 3 and facts.first_conv == architecture.first_layer
 
 
 def _facts(name: str) -> PretrainedCfg | None:
