@@ -79,7 +79,7 @@ def ranges_ordered(case: ModalityCase) -> None:
 
 def unit_fits_quantity(case: ModalityCase) -> None:
     """The unit of a channel, as declared and as loaded, is one that its quantity is measured in."""
-    for channel in (*case.declared.channels, *_loaded_channels(case)):
+    for channel in (*channels_of(case), *_loaded_channels(case)):
         units = QUANTITY_UNITS.get(channel.quantity)
         if units is None:
             _refuse_misspelt(channel)
