@@ -189,7 +189,8 @@ def test_other_commands_mention_failed_and_slow_plugins_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sensor that is missing from the list has a reason, and the reason has a place."""
-    reports = [PluginReport("b", "p", "1", error="ImportError: x"), PluginReport("c", "p", "1", seconds=2.34)]
+    built_in = PluginReport("builtin", "simmat", "1", seconds=9.0)
+    reports = [built_in, PluginReport("b", "p", "1", error="ImportError: x"), PluginReport("c", "p", "1", seconds=2.34)]
     fake_plugins(monkeypatch, Registry(reports, []))
     assert run(["modalities", "list"]) == 0
     assert capsys.readouterr().err.splitlines() == [

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from simmat.hookspecs import PROJECT
 from simmat.plugins import Registry, load_plugins
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -21,12 +22,15 @@ def json_option(command: Command) -> Command:
 
 
 def load_registry() -> Registry:
-    """Load the plugins; what failed or is slow is named on standard error, so that nobody searches in vain."""
+    """Load the plugins; what failed or is slow is named on standard error, so that nobody searches in vain.
+
+    The parts built in are left out of it: nobody can do without them, and a busy machine slows them down too.
+    """
     registry = load_plugins()
     if failed := [report.name for report in registry.reports if report.error]:
         click.echo(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
     for report in registry.reports:
-        if report.slow:
+        if report.slow and report.distribution != PROJECT:
             click.echo(f"warning: plugin {report.name!r} took {report.seconds:.1f} s to load", err=True)
     return registry
 
