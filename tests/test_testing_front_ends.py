@@ -70,7 +70,7 @@ def test_pytest_names_each_check_and_shows_rule_finding_and_advice(tmp_path: Pat
     ]
     done = subprocess.run([*command, "-rA", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "FAILED test_broken.py::TestNarrowGray::test_contract[unit-fits-quantity]" in done.stdout
-    assert "unit-fits-quantity: The unit of a channel, as declared and as loaded, is one that its quantity" in done.stdout
+    assert "unit-fits-quantity: The unit of a channel, as declared and as loaded, is one that" in done.stdout
     assert "found: channel 'gray' is counts in 'DN'" in done.stdout
     assert "do: counts goes with 'count'" in done.stdout
     assert "simmat/testing/checks.py" not in done.stdout
