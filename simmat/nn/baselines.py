@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from simmat.errors import ConfigError
 from simmat.nn.first_layer import BlankPadding, embedding_of_zeros, first_layer_of, refitted
-from simmat.nn.initial import conv2d, uniform_
+from simmat.nn.initial import conv2d, conv_stack, uniform_
 from simmat.nn.mat import ZeroShotMap
 from simmat.types import Channel
 
@@ -99,10 +99,7 @@ def build_preconv(
     if problems:
         raise ConfigError("transfer layer 'preconv': " + "; ".join(problems))
     widths = [len(channels), *[d] * (n - 1), 3]
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [conv2d(inputs, outputs, k, generator), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    return conv_stack(*(conv2d(inputs, outputs, k, generator) for inputs, outputs in pairwise(widths)))
 
 
 def build_first_three(

@@ -31,6 +31,16 @@ def zero_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     return conv
 
 
+def conv_stack(*convolutions: nn.Module) -> nn.Sequential:
+    """Put convolutions one after the other, a ReLU between any two.
+
+    Their weights lie channels last: on a CPU a convolution of many channels to three takes half the time so.
+    """
+    layers = [layer for convolution in convolutions for layer in (nn.ReLU(), convolution)][1:]
+    stack: nn.Sequential = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return stack
+
+
 def uniform_(tensor: Tensor | None, fan_in: int, generator: torch.Generator) -> None:
     """Fill with U(-1/√fan_in, 1/√fan_in), what torch gives Linear and Conv layers; None is let through."""
     if tensor is not None:

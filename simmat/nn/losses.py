@@ -111,42 +111,55 @@ def mask_loss(
 
 
 def _compare(logits: Tensor, targets: Tensor, scored: Tensor, kind: MaskLossKind) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the pixel loss, dice loss and true IoU of every mask, (K, M) each, in float32."""
+    """Return the pixel loss, dice loss and true IoU of every mask, (K, M) each, in float32.
+
+    All three are sums over the region or over the rest. Each is taken as a matrix product, so no weighted map is
+    ever written: at full resolution that costs more than what it computes.
+    """
     with torch.autocast(logits.device.type, enabled=False):
-        upsampled = upsample_logits(logits.float(), (targets.shape[-2], targets.shape[-1]))  # (K, M, H, W)
-        shown = upsampled.flatten(2)  # (K, M, H·W)
-        weight = scored.flatten(1)[:, None].to(shown.dtype)  # (K, 1, H·W)
-        truth = targets.flatten(1)[:, None].to(shown.dtype) * weight
+        shown = upsample_logits(logits.float(), (targets.shape[-2], targets.shape[-1])).flatten(2)  # (K, M, H·W)
+        weight = scored.flatten(1).to(shown.dtype)  # (K, H·W)
+        region = targets.flatten(1).bool()  # (K, H·W)
+        parts = torch.stack([weight * region, weight * ~region], dim=-1)  # (K, H·W, 2): the region, the rest
+        sizes = parts.sum(1)[:, None]  # (K, 1, 2)
+        margin = torch.where(region[:, None], shown, -shown)  # (K, M, H·W), > 0 where the mask is right
+        wrong = (-margin).sigmoid()  # 1 - the chance given to the truth
         return (
-            _pixel_loss(shown, truth, weight, kind),
-            _dice_loss(shown, truth, weight),
-            _true_iou(shown, truth, weight),
+            _pixel_loss(margin, wrong, parts, sizes, kind),
+            _dice_loss(wrong @ parts, sizes),
+            _true_iou(shown, parts, sizes),
         )
 
 
-def _pixel_loss(logits: Tensor, truth: Tensor, weight: Tensor, kind: MaskLossKind) -> Tensor:
+def _pixel_loss(margin: Tensor, wrong: Tensor, parts: Tensor, sizes: Tensor, kind: MaskLossKind) -> Tensor:
     """Return the mean focal loss or cross-entropy over the scored pixels."""
-    truth = truth.expand_as(logits)
-    loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    loss = -F.logsigmoid(margin)
     if kind == "focal":
-        wrong = torch.where(truth > 0, -logits, logits).sigmoid()  # 1 - the chance given to the truth
-        loss = loss * wrong**FOCAL_GAMMA * torch.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
-    return (loss * weight).sum(-1) / weight.sum(-1).clamp(min=1)
+        loss = loss * wrong**FOCAL_GAMMA
+    in_region, in_rest = (loss @ parts).unbind(-1)  # (K, M) each
+    if kind == "focal":
+        in_region, in_rest = FOCAL_ALPHA * in_region, (1 - FOCAL_ALPHA) * in_rest
+    return (in_region + in_rest) / sizes.sum(-1).clamp(min=1)
 
 
-def _dice_loss(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """Return 1 - (2 |P∩T| + 1) / (|P| + |T| + 1), with soft P (Milletari et al. 2016, arXiv 1606.04797)."""
-    chance = logits.sigmoid() * weight
-    shared = (chance * truth).sum(-1)
-    return 1 - (2 * shared + 1) / (chance.sum(-1) + truth.sum(-1) + 1)
+def _dice_loss(wrong: Tensor, sizes: Tensor) -> Tensor:
+    """Return 1 - (2 |P∩T| + 1) / (|P| + |T| + 1), with soft P (Milletari et al. 2016, arXiv 1606.04797).
+
+    Args:
+        wrong: (K, M, 2) chances given to what is not true, summed over the region T and over the rest.
+        sizes: (K, 1, 2) scored pixels of both.
+    """
+    missed, extra = wrong.unbind(-1)
+    truth = sizes[..., 0]  # (K, 1)
+    shared = truth - missed
+    return 1 - (2 * shared + 1) / (shared + extra + truth + 1)
 
 
 @torch.no_grad()
-def _true_iou(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+def _true_iou(logits: Tensor, parts: Tensor, sizes: Tensor) -> Tensor:
     """Return the IoU of logit > 0 with the truth over the scored pixels; 1 where both are empty."""
-    inside = (logits > 0).to(weight.dtype) * weight
-    shared = (inside * truth).sum(-1)
-    union = inside.sum(-1) + truth.sum(-1) - shared
+    shared, extra = ((logits > 0).to(parts.dtype) @ parts).unbind(-1)
+    union = sizes[..., 0] + extra
     return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
 
 

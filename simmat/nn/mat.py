@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import ConfigError
-from simmat.nn.initial import conv2d, zero_conv2d
+from simmat.nn.initial import conv2d, conv_stack, zero_conv2d
 from simmat.normalize import describe
 from simmat.types import Channel
 
@@ -63,7 +63,7 @@ def build_mat(
 ) -> nn.Module:
     """Build the paper's layer (arXiv 2409.08083): conv3x3 C -> width, ReLU, conv3x3 width -> 3."""
     _check_width(width)
-    return nn.Sequential(conv2d(len(channels), width, 3, generator), nn.ReLU(), conv2d(width, 3, 3, generator))
+    return conv_stack(conv2d(len(channels), width, 3, generator), conv2d(width, 3, 3, generator))
 
 
 def build_mat_residual(
@@ -71,8 +71,7 @@ def build_mat_residual(
 ) -> nn.Module:
     """Build the zero-shot map plus the paper's layer as a residual that starts at zero."""
     _check_width(width)
-    stack = nn.Sequential(conv2d(len(channels), width, 3, generator), nn.ReLU(), zero_conv2d(width, 3, 3))
-    return ResidualMAT(zero_shot, stack)
+    return ResidualMAT(zero_shot, conv_stack(conv2d(len(channels), width, 3, generator), zero_conv2d(width, 3, 3)))
 
 
 def build_linear(

@@ -90,7 +90,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
     """Return the optimiser's moments by parameter name, on the CPU."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return {
-        f"{names[id(parameter)]}/{key}": torch.as_tensor(value).detach().cpu().clone()
+        f"{names[id(parameter)]}/{key}": torch.as_tensor(value).detach().cpu().contiguous().clone()
         for parameter, moments in optimizer.state.items()
         for key, value in moments.items()
     }
