@@ -84,6 +84,16 @@ def test_what_is_missing_says_so_and_gives_no_mean(tmp_path: Path) -> None:
     assert "hard (not averaged)" in head
 
 
+def test_an_arm_of_one_data_set_has_no_mean_beside_those_of_all(tmp_path: Path) -> None:
+    """Its one figure in that column would rank it among means over more."""
+    filled(tmp_path)
+    only = ARMS.replace('name = "x"', 'name = "x"\non = "a"')
+    assert only != ARMS
+    head, lines = overview(collect(bench_of(tmp_path, SEEDS + MODEL + SETS + only)))
+    row = next(dict(zip(head, line, strict=True)) for line in lines if line[0] == "x")
+    assert (row["a"], row["b"], row["MEAN"], row["GAIN"]) == ("0.500 ± 0.141", "", "– (1 of 2)", "–")
+
+
 def test_the_csv_has_a_line_for_every_seed(tmp_path: Path) -> None:
     """Who computes on it must see what is missing."""
     lines = list(csv.DictReader(io.StringIO(as_csv(collect(filled(tmp_path))))))

@@ -153,7 +153,10 @@ def collect(bench: Bench) -> Results:
         own = [_row(bench, data, arm) for one, arm in bench.pairs() if one.name == data.name]
         zero = {row.arm.foundation: row.score for row in own if row.arm.kind == ZERO_SHOT}
         rows += [_with_gain(row, zero.get(row.arm.foundation)) for row in own]
-    averages = [_average(arm, [row for row in rows if row.arm is arm and row.data.averaged]) for arm in bench.arms]
+    wanted = sum(data.averaged for data in bench.settings.data)
+    averages = [
+        _average(arm, [row for row in rows if row.arm is arm and row.data.averaged], wanted) for arm in bench.arms
+    ]
     return Results(bench, tuple(rows), tuple(averages))
 
 
@@ -229,10 +232,11 @@ def _with_gain(row: Row, zero: Spread | None) -> Row:
     return replace(row, gain=row.score.mean - zero.mean)
 
 
-def _average(arm: Arm, rows: list[Row]) -> Average:
+def _average(arm: Arm, rows: list[Row], wanted: int) -> Average:
+    """Return the mean of an arm over all `wanted` data sets; none where it has not run, or is not to run, on one."""
     done = [row for row in rows if row.done]
-    whole = bool(rows) and len(done) == len(rows)
+    whole = bool(rows) and len(done) == wanted
     score = Spread(tuple(fmean(row.scores[seed] for row in rows) for seed in arm.seeds)) if whole else None
     gains = [row.gain for row in rows if row.gain is not None]
     gain = fmean(gains) if whole and len(gains) == len(rows) else None
-    return Average(arm, score, gain, len(done), len(rows))
+    return Average(arm, score, gain, len(done), wanted)
