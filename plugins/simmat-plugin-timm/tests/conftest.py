@@ -11,8 +11,10 @@ import timm
 import torch
 from simmat_plugin_timm.architectures import Architecture, architecture_of
 from simmat_plugin_timm.build import build_timm
+from simmat_plugin_timm.network import bare_network
 from simmat_plugin_timm.specs import spec as spec_of
-from timm.models import mvitv2
+from simmat_plugin_timm.targets import targets_of
+from timm.models import gcvit, metaformer, mvitv2, nest, nextvit, volo
 from torch import Tensor, nn
 
 from simmat.foundation import FoundationSpec
@@ -21,6 +23,24 @@ from simmat.nn.promptable import PromptableModel
 _PLAIN = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 _STAGES = {"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 2, 2)}
 _HIERA = {"embed_dim": 16, "num_heads": 1, "stages": (1, 1, 2, 1)}
+
+_WIDTHS = (16, 16, 32, 32)
+_MAXXVIT = {"depths": (1, 1, 1, 1), "embed_dim": (16, 16, 32, 32), "stem_width": 8, "transformer_dim_head": 8}
+_LEVIT = {"embed_dim": (32, 32, 48), "key_dim": 8, "num_heads": (2, 2, 2), "depth": (1, 1, 1)}
+
+
+def _let_shrink(module: Any, name: str) -> None:
+    """Let a constructor of timm that fixes depths and widths take others, as `tiny`."""
+    create = getattr(module, name)
+
+    def shrunk(*args: Any, tiny: Any = None, **kwargs: Any) -> Any:
+        return create(*args, **{**kwargs, **(tiny or {})})
+
+    setattr(module, name, shrunk)
+
+
+for _module in (gcvit, metaformer, nest, nextvit, volo):
+    _let_shrink(_module, f"_create_{_module.__name__.rpartition('.')[2]}")
 
 # timm takes no other width for these.
 mvitv2.model_cfgs["smallest"] = mvitv2.MultiScaleVitCfg(depths=(1, 1, 2, 1), embed_dim=16, num_heads=1)
@@ -66,23 +86,93 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "maxvit_tiny_tf_224",
         {"depths": (1, 1, 1, 1), "embed_dim": (16, 32, 48, 64), "stem_width": 8, "transformer_dim_head": 8},
     ),
-}
-
-
-VARIANTS = {
-    *("DeiT III", "SigLIP", "DINOv2", "EVA", "EVA-02, unfused", "ViT with rope", "Hiera with absolute windows"),
-    *(
-        "ViT with a relative position MLP",
-        "CaiT",
-        "XCiT",
-        "XCiT, patches of 8",
-        "Swin V2 (CR)",
-        "PVTv2, linear",
-        "MaxViT",
+    "ViT with parallel branches": ("vit_small_patch16_18x2_224", _PLAIN),
+    "ViT behind a ResNet": ("vit_tiny_r_s16_p8_224", _PLAIN),
+    "ViT behind a convolutional stem": ("vit_base_mci_224", {"depth": 1}),
+    "ViTamin": ("vitamin_small_224", {"depth": 1, "num_heads": 2}),
+    "ConViT": ("convit_tiny", {"embed_dim": 16, "num_heads": 2, "depth": 3, "local_up_to_layer": 2}),
+    "TNT": (
+        "tnt_s_legacy_patch16_224",
+        {"embed_dim": 32, "inner_dim": 8, "depth": 2, "num_heads_inner": 2, "num_heads_outer": 2},
     ),
-    *("MViTv2", "DaViT"),
+    "PiT": ("pit_ti_distilled_224", {"base_dims": (8, 8, 8), "depth": (1, 1, 1), "heads": (1, 2, 4)}),
+    "PiT, patches of 14": ("pit_b_224", {"base_dims": (8, 8, 8), "depth": (1, 1, 1), "heads": (1, 2, 4)}),
+    "VOLO": (
+        "volo_d1_224",
+        {
+            "tiny": {"layers": (1, 1, 1, 1), "embed_dims": (16, 32, 32, 32), "num_heads": (1, 2, 2, 2)},
+            "stem_hidden_dim": 8,
+        },
+    ),
+    "Twins": ("twins_svt_small", {"embed_dims": _WIDTHS, "depths": (1, 1, 2, 2), "num_heads": (1, 1, 2, 2)}),
+    "Twins, PCPVT": ("twins_pcpvt_small", {"embed_dims": _WIDTHS, "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 2)}),
+    "GCViT": ("gcvit_xxtiny", {"tiny": {"depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 2)}, "embed_dim": 16}),
+    "NesT": (
+        "nest_tiny",
+        {"tiny": {"embed_dims": (16, 32, 32), "depths": (1, 1, 2), "num_heads": (1, 2, 2)}},
+    ),
+    "CoaT": (
+        "coat_tiny",
+        {"embed_dims": (32, 32, 32, 32), "serial_depths": (1, 1, 1, 1), "parallel_depth": 1, "num_heads": 8},
+    ),
+    "CoaT-Lite": ("coat_lite_tiny", {"embed_dims": (16, 32, 32, 32), "serial_depths": (1, 1, 1, 1), "num_heads": 8}),
+    "CoAtNet": ("coatnet_0_rw_224", _MAXXVIT),
+    "CoAtNet, position MLP": ("coatnet_rmlp_nano_rw_224", _MAXXVIT),
+    "CoAtNeXt": ("coatnext_nano_rw_224", _MAXXVIT),
+    "MaxxViT": ("maxxvit_rmlp_nano_rw_256", _MAXXVIT),
+    "MaxViT, parallel": ("maxvit_tiny_pm_256", _MAXXVIT),
+    "DaViT of Florence": (
+        "davit_base_fl",
+        {"depths": (1, 1, 2, 1), "embed_dims": (8, 16, 24, 32), "num_heads": (1, 1, 2, 2)},
+    ),
+    "Visformer": ("visformer_tiny", {"embed_dim": 32, "depth": (1, 1, 1), "num_heads": 2, "init_channels": 8}),
+    "CAFormer": ("caformer_s18", {"tiny": {"depths": (1, 1, 1, 1), "dims": (8, 16, 32, 64)}}),
+    "Next-ViT": ("nextvit_small", {"tiny": {"depths": (1, 1, 5, 1)}}),
+    "EdgeNeXt": ("edgenext_xx_small", {"depths": (1, 2, 2, 2), "dims": _WIDTHS, "heads": (2, 2, 2, 2)}),
+    "FastViT": ("fastvit_mci3", {"layers": (1, 1, 1, 1, 1), "embed_dims": (16, 16, 32, 32, 32)}),
+    "TinyViT": (
+        "tiny_vit_5m_224",
+        {
+            "embed_dims": _WIDTHS,
+            "depths": (1, 1, 2, 1),
+            "num_heads": (1, 1, 2, 2),
+            "window_sizes": (2, 2, 4, 2),
+        },
+    ),
+    "MobileViT": ("mobilevit_xxs", {}),
+    "MobileViTv2": ("mobilevitv2_050", {}),
+    "LeViT": ("levit_128s", _LEVIT),
+    "LeViT, convolutional": ("levit_conv_128s", _LEVIT),
+    "LeViT, finer": ("levit_384_s8", _LEVIT),
+    "EfficientFormer": ("efficientformer_l1", {"embed_dims": _WIDTHS, "depths": (1, 1, 1, 2)}),
+    "EfficientFormerV2": ("efficientformerv2_s0", {"embed_dims": _WIDTHS, "depths": (1, 1, 2, 2)}),
+    "EfficientViT (MIT)": (
+        "efficientvit_b0",
+        {"widths": (8, 8, 16, 32, 32), "depths": (1, 1, 1, 1, 1), "head_dim": 8},
+    ),
+    "EfficientViT (MSRA)": (
+        "efficientvit_m0",
+        {"embed_dim": (16, 32, 32), "depth": (1, 1, 1), "num_heads": (2, 2, 2), "key_dim": (4, 4, 4)},
+    ),
+    "SHViT": ("shvit_s1", {"embed_dim": (16, 32, 48), "partial_dim": (8, 12, 16), "depth": (1, 1, 1)}),
+    "SwiftFormer": ("swiftformer_xs", {"layers": (1, 1, 1, 1), "embed_dims": _WIDTHS}),
+    "iFormer": ("iformer_t", {"dims": (8, 16, 32, 48), "depths": (1, 1, 4, 4), "attn_groups": (0, 0, 1, 1)}),
+    "LowFormer": ("lowformer_b0", {"width_list": [8, 16, 16, 32, 32], "depth_list": [0, 1, 1, 1, 1]}),
+    "CPUBone": ("cpubone_nano", {"width_list": [8, 16, 16, 32, 32], "depth_list": [0, 1, 1, 1, 1]}),
+    "DeepSeek-ViT": ("deepseek_vit_412m", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
+    "DeepSeek-ViT, encoder": ("deepseek_vit_412m_enc", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
+    "Qwen3-ViT": ("qwen3_vit_88m", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
+    "Qwen3-ViT, encoder": ("qwen3_vit_88m_enc", {"embed_dim": 32, "depth": 2, "num_heads": 2}),
 }
-"""Near relatives of another family, or rarely used, for `make test-slow`."""
+
+
+QUICK = {
+    *("ViT", "DeiT", "MAE", "CLIP", "DINOv2 with registers", "DINOv3", "EVA-02", "BEiT v2", "SAM's encoder"),
+    *("Swin", "Swin V2", "Hiera", "ViT with relative positions", "SAM 2's encoder", "PVTv2", "Twins"),
+}
+"""Those of every test run; the others, near relatives or rarely used, are for `make test-slow`."""
+SIZES = {"fastvit_mci3": 128, "efficientformer_l1": 224}
+"""S of models that are tested at another than 64 or 70; timm's own EfficientFormer takes its native size alone."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +220,13 @@ def family_of(model: str, model_args: dict[str, Any]) -> Family:
     """Describe a tiny configuration of a model."""
     full = spec_of(model)
     assert full is not None
+    architecture = architecture_of(model)
+    assert architecture is not None
+    # A layer's name has its place among the blocks in it where not all blocks are alike: there are fewer here.
+    targets = targets_of(bare_network(model, **model_args), architecture)
     options = {**full.options, "model_args": model_args, "dim": 32, "heads": 2, "hidden": 32}
-    return Family(model, model_args, 70 if full.size_multiple == 14 else 64, replace(full, options=options))
+    size = SIZES.get(model, 64 if 64 % full.size_multiple == 0 else 5 * 14 if full.size_multiple == 14 else 4 * 28)
+    return Family(model, model_args, size, replace(full, options=options, targets=targets))
 
 
 @pytest.fixture
@@ -143,7 +238,7 @@ def make_family() -> Callable[[str], Family]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes a `family` with each of them."""
     if "family" in metafunc.fixturenames:
-        marks = {title: [pytest.mark.slow] if title in VARIANTS else [] for title in FAMILIES}
+        marks = {title: [] if title in QUICK else [pytest.mark.slow] for title in FAMILIES}
         cases = [pytest.param(title, marks=marks[title], id=title) for title in FAMILIES]
         metafunc.parametrize("family", cases, indirect=True)
 

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 from simmat_plugin_timm import TIMM
-from simmat_plugin_timm.architectures import REFUSED
+from simmat_plugin_timm.architectures import REFUSED, architecture_of
+from simmat_plugin_timm.body import TimmBody
+from simmat_plugin_timm.network import random_network
 from simmat_plugin_timm.specs import models, spec
+from torch import nn
 
 from simmat.errors import SpecError, UnknownNameError
 from simmat.nn.lora import takes_lora
@@ -68,15 +72,46 @@ def test_the_list_has_the_names_people_look_for() -> None:
     assert "518 px" in listed["vit_small_patch14_dinov2"]
 
 
+def listed_names() -> list[str]:
+    """Return one name of each model; its tags are other weights of the same."""
+    return [name for name in models() if "." not in name]
+
+
 @pytest.mark.slow
 def test_every_listed_name_is_taken_for_what_it_is() -> None:
-    """A list with names that fail is no list; with one tag of each model, two hundred stand for all."""
-    listed = [name for name in models() if "." not in name]
-    assert len(listed) > 200
-    for name in listed:
+    """A list with names that fail is no list."""
+    assert len(listed_names()) > 550
+    for name in listed_names():
         found = spec(name)
         assert found is not None, name
         assert found.name == f"timm/{name}"
+        found.check_image_size(found.image_size)
+
+
+def kinds_of_models() -> list[str]:
+    """Return one listed model for each module of timm and first layer: what may differ in how it is taken."""
+    kinds = {}
+    for name in listed_names():
+        architecture = architecture_of(name)
+        assert architecture is not None
+        kinds[architecture.module, timm.get_pretrained_cfg(name).first_conv] = name
+    return sorted(kinds.values())
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("name", kinds_of_models())
+def test_a_model_at_full_size_gives_maps_at_its_strides(name: str) -> None:
+    """The tiny configurations have other depths; here shapes alone are computed, at another than the native size."""
+    found, architecture = spec(name), architecture_of(name)
+    assert found is not None
+    assert architecture is not None
+    size = found.size_multiple * (found.image_size // found.size_multiple + 1)
+    with torch.device("meta"):
+        body = TimmBody(random_network(name, size, 0), architecture).eval()
+        maps = body.maps(body.embed(torch.zeros(1, 3, size, size)))
+    sides = [(1, w, size // stride, size // stride) for w, stride in zip(body.widths, body.strides, strict=True)]
+    assert [tuple(level.shape) for level in maps] == sides
 
 
 def test_names_that_lead_nowhere_are_told_apart() -> None:
@@ -106,20 +141,35 @@ def test_a_transformer_that_is_refused_says_why(module: str) -> None:
         TIMM.foundation(f"timm/{name}")
 
 
+def is_attention(module: nn.Module) -> bool:
+    """Say by its class, as timm's authors call it, whether a module attends."""
+    kind = type(module).__name__
+    attends = re.search(r"Attention|Attn|MHSA|GPSA|SHSA|LiteMLA|XCA", kind)
+    return bool(attends) and not re.search(r"Block|Partition|^ConvAttention", kind)
+
+
 def test_tuning_targets_name_layers_that_exist_and_fit(family: Any) -> None:
     """A pattern that matches nothing, or half, would make a tuner silently tune less."""
     model, targets = family.ours(), family.spec.targets
     modules = dict(model.named_modules())
-    blocks = [n for n in modules if re.fullmatch(r"backbone[.]body[.]model[.]" + family.architecture.blocks, n)]
-    assert blocks
-    assert targets.lora
+    attentions = [name for name, module in modules.items() if name.startswith("backbone") and is_attention(module)]
+    assert bool(attentions) == bool(targets.lora)
+    tuned = [name for pattern in targets.lora for name in modules if re.fullmatch(pattern, name)]
+    assert len(tuned) == len(set(tuned))
+    assert all(takes_lora(modules[name]) for name in tuned)
+    assert all(any(name.startswith(f"{attention}.") for name in tuned) for attention in attentions)
+    assert all(any(name.startswith(f"{attention}.") for attention in attentions) for name in tuned)
     for pattern in [*targets.lora, *targets.grid, *targets.attention, *targets.adapters]:
-        found = [name for name in modules if re.fullmatch(pattern, name)]
-        assert len(found) == len(blocks), pattern
-    assert all(takes_lora(modules[name]) for pattern in targets.lora for name in modules if re.fullmatch(pattern, name))
+        assert any(re.fullmatch(pattern, name) for name in modules), pattern
+    beside = [name for pattern in targets.attention for name in modules if re.fullmatch(pattern, name)]
+    assert not beside or sorted(beside) == sorted(attentions)
+    blocks = {attention.rpartition(".")[0] for attention in attentions}
+    adapted = [name for pattern in targets.adapters for name in modules if re.fullmatch(pattern, name)]
+    assert not adapted or {name.rpartition(".")[0] for name in adapted} == blocks
     names = [name for name, _ in model.named_parameters()]
     moved = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.embed)]
-    assert f"backbone.body.model.{family.architecture.first_layer}.weight" in moved
+    first = timm.get_pretrained_cfg(family.model).first_conv
+    assert f"backbone.body.model.{first}.weight" in moved
     assert any("pos_embed" in n for n in moved) == any("pos_embed" in n for n, _ in family.theirs().named_parameters())
     fresh = [name for name in names if any(re.fullmatch(pattern, name) for pattern in targets.fresh)]
     assert fresh == [name for name in names if not name.startswith("backbone.body.")]

@@ -28,13 +28,18 @@ SMALL = {
     "prompt": {"tokens": 3},
     "prefix": {"tokens": 3},
 }
-WINDOWS = {
-    *("BEiT v2", "Swin", "Swin V2", "Hiera", "Hiera with absolute windows", "ViT with relative positions", "CaiT"),
-    *("ViT with a relative position MLP", "XCiT", "XCiT, patches of 8", "Swin V2 (CR)", "SAM 2's encoder", "MViTv2"),
-    *("PVTv2", "PVTv2, linear", "DaViT", "MaxViT"),
+TOKENS = {
+    *("ViT", "DeiT", "DeiT III", "MAE", "CLIP", "SigLIP", "DINOv2", "DINOv2 with registers", "DINOv3", "EVA", "EVA-02"),
+    *("EVA-02, unfused", "ViT with rope", "SAM's encoder", "ViT behind a ResNet", "ViT behind a convolutional stem"),
+    *("ViTamin", "PiT", "PiT, patches of 14", "MobileViT", "ViT with parallel branches", "DeepSeek-ViT"),
+    *("DeepSeek-ViT, encoder", "Qwen3-ViT", "Qwen3-ViT, encoder"),
 }
-"""Families whose attention has no room for tokens of a tuner."""
-REFUSES = {"prompt": WINDOWS, "prefix": WINDOWS, "adapter": {"PVTv2", "PVTv2, linear"}}
+"""Families whose attention has room for tokens of a tuner."""
+BARE = {
+    *("PVTv2", "PVTv2, linear", "CoaT", "EdgeNeXt", "EfficientFormerV2", "EfficientViT (MIT)", "EfficientViT (MSRA)"),
+    *("SHViT", "SwiftFormer", "ViT with parallel branches", "iFormer", "LowFormer", "CPUBone"),
+}
+"""Families where no adapter can stand beside each MLP."""
 
 
 def network(family: Any, tuner: str, transfer: str = "zeroshot") -> SimMAT:
@@ -66,9 +71,11 @@ def answer(model: SimMAT, size: int) -> Tensor:
 
 def refused(tuner: str, title: str) -> bool:
     """Say whether a family cannot take a tuner; SAM's encoders alone have layers that see the grid."""
-    return (
-        title not in ("SAM's encoder", "SAM 2's encoder") if tuner == "conv-lora" else title in REFUSES.get(tuner, ())
-    )
+    if tuner == "lora":
+        return title in ("LowFormer", "CPUBone")  # one chain of convolutions makes queries, keys and values
+    if tuner == "conv-lora":
+        return title not in ("SAM's encoder", "SAM 2's encoder")
+    return title in BARE if tuner == "adapter" else tuner in ("prompt", "prefix") and title not in TOKENS
 
 
 def title_of(request: pytest.FixtureRequest) -> str:
@@ -105,7 +112,8 @@ def awake(family: Any, tuner: str) -> PromptableModel:
     """Return a tuned model whose layer scales and last norms are not at zero, as they are before pretraining."""
     model, drawn = family.ours(), torch.Generator().manual_seed(3)
     for parameter in model.requires_grad_(False).parameters():
-        parameter.add_(0.3 * torch.randn(parameter.shape, generator=drawn))
+        fan_in = max(parameter[0].numel(), 1) if parameter.ndim > 1 else 1
+        parameter.add_(torch.randn(parameter.shape, generator=drawn) * (0.3 if fan_in < 300 else 0.5 / fan_in**0.5))
     spec = TUNER[tuner]
     options = {**spec.options, **SMALL.get(tuner, {})}
     resolve(spec.apply)(model, targets=family.spec.targets, generator=torch.Generator().manual_seed(0), **options)
@@ -127,7 +135,7 @@ def test_a_tuned_model_starts_as_the_untouched_one_and_then_differs(
         if parameter.requires_grad:
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     moved = tuned.backbone.encode(tuned.backbone.embed(family.image())).levels[-1]
-    assert (moved - untouched).abs().mean() > 0.01 * untouched.abs().mean()
+    assert (moved - untouched).abs().mean() > 0.003 * untouched.abs().mean()
 
 
 @pytest.mark.parametrize("transfer", ["first-conv", "baseline-a", "baseline-b", "simcmf", "channel-attention"])

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from simmat.nn.first_layer import HandedConvolution, blank_image, open_first_layer
 from simmat_plugin_timm.architectures import Architecture
-from simmat_plugin_timm.network import level_indices, level_table
+from simmat_plugin_timm.network import first_layer_name, levels_of
 
 
 class TimmBody(nn.Module):
@@ -26,16 +27,20 @@ class TimmBody(nn.Module):
         model: the network.
         widths: channels of its levels, finest first.
         strides: of its levels, in pixels.
+        gradient_checkpointing: trades time for memory in training, recomputing blocks on the way back; there only where
+            timm's network can.
     """
 
     def __init__(self, network: nn.Module, architecture: Architecture) -> None:
         super().__init__()
-        self.widths, self.strides = level_table(network, architecture)
+        self._levels = levels_of(network, architecture)
+        self.widths, self.strides = self._levels.widths, self._levels.strides
         self.model = network
-        self._indices = level_indices(network, architecture)
         self._final_norm = architecture.final_norm
-        self._first_name = architecture.first_layer
-        open_first_layer(network, architecture.first_layer)
+        self._first_name = first_layer_name(network)
+        open_first_layer(network, self._first_name)
+        if _recomputes(network):
+            self.gradient_checkpointing = network.set_grad_checkpointing
 
     @property
     def first_layer(self) -> nn.Conv2d:
@@ -56,13 +61,30 @@ class TimmBody(nn.Module):
         with self._first.handing(features):
             maps: list[Tensor] = self.model.forward_intermediates(  # type: ignore[operator]
                 blank_image(features, self._first),
-                indices=self._indices,
+                indices=list(self._levels.indices),
                 norm=self._final_norm,
                 output_fmt="NCHW",
                 intermediates_only=True,
             )
-        return maps
+        return _beside(maps, self._levels.enlarge)
 
-    def gradient_checkpointing(self, on: bool = True) -> None:
-        """Trade time for memory in training: recompute blocks on the way back."""
-        self.model.set_grad_checkpointing(on)  # type: ignore[operator]
+
+def _beside(maps: list[Tensor], enlarge: tuple[int, ...]) -> list[Tensor]:
+    """Lay the last maps, each enlarged so many times, beside the one before them."""
+    if not enlarge:
+        return maps
+    kept = len(maps) - len(enlarge)
+    height, width = maps[kept - 1].shape[-2:]
+    larger = [coarse.repeat_interleave(times, -2).repeat_interleave(times, -1)[..., :height, :width]
+              for coarse, times in zip(maps[kept:], enlarge, strict=True)]  # fmt: skip
+    return [*maps[: kept - 1], torch.cat([maps[kept - 1], *larger], 1)]
+
+
+def _recomputes(network: nn.Module) -> bool:
+    """True where timm can recompute a network's blocks; where it cannot, it says so by an assertion."""
+    try:
+        network.set_grad_checkpointing(True)  # type: ignore[operator]
+    except AssertionError:
+        return False
+    network.set_grad_checkpointing(False)  # type: ignore[operator]
+    return True

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.layers import resample_abs_pos_embed  # type: ignore[attr-defined]
+from timm.layers import Conv2dSame, StdConv2dSame  # type: ignore[attr-defined]
+from timm.models.efficientformer import Attention as OffsetAttention
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from simmat.errors import SpecError, WeightsError
 from simmat_plugin_timm.architectures import Architecture, architecture_of
+from simmat_plugin_timm.positions import State, resized, resized_offsets
 
-State = dict[str, Tensor]
-_POSITION_STRIDES = {"hiera": 4, "cait": 16}
-"""Architectures whose position embeddings timm leaves at their native size -> the stride of these."""
+FINEST, COARSEST = 4, 16
+"""Strides between which the three levels of a pyramid lie, where a network has them."""
 
 
 def bare_network(model: str, **model_args: Any) -> nn.Module:
@@ -31,7 +35,7 @@ def random_network(model: str, image_size: int, seed: int, **model_args: Any) ->
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
         network = timm.create_model(model, num_classes=0, **_sized(architecture, image_size), **model_args)
-    return _stripped(network, architecture)
+    return _stripped(network, architecture, image_size)
 
 
 def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any) -> nn.Module:
@@ -43,8 +47,10 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
         WeightsError: the file is damaged, holds more than tensors, or those of another model.
     """
     architecture, state = _known(model), read_state(weights)
-    if architecture.module in _POSITION_STRIDES:
-        state = _positions(state, image_size // _POSITION_STRIDES[architecture.module])
+    if architecture.tables:
+        with torch.device("meta"):
+            bare = timm.create_model(model, num_classes=0, **_sized(architecture, image_size), **model_args)
+        state = resized(state, {name: value.shape for name, value in bare.state_dict().items()}, architecture.tables)
     classes = _classes(model, state)
     # With the classifier of the file itself timm loads strictly: what is missing is an error, not random.
     overlay = {"state_dict": state, "num_classes": classes, **({} if classes else {"classifier": None})}
@@ -56,7 +62,7 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
         raise WeightsError(f"{weights} does not fit timm/{model}: {_short(error)}") from error
     for name in ("pretrained_cfg", "default_cfg"):
         getattr(network, name, {}).pop("state_dict", None)  # else a second copy of the weights lives on
-    return _stripped(network, architecture)
+    return _stripped(network, architecture, image_size)
 
 
 def read_state(weights: Path) -> State:
@@ -77,32 +83,63 @@ def read_state(weights: Path) -> State:
     return {str(name): tensor for name, tensor in state.items()}
 
 
-def first_convolution(network: nn.Module, architecture: Architecture, model: str) -> nn.Conv2d:
+def first_layer_name(network: nn.Module) -> str:
+    """Return the name of the convolution that everything begins with, as timm says it."""
+    return str(network.pretrained_cfg["first_conv"])  # type: ignore[index]
+
+
+def first_convolution(network: nn.Module, model: str) -> nn.Conv2d:
     """Return the convolution that everything begins with.
 
     Raises:
         SpecError: the model begins with something else.
     """
-    layer = dict(network.named_modules()).get(architecture.first_layer)
+    layer = dict(network.named_modules()).get(first_layer_name(network))
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.in_channels != 3:
         raise SpecError(f"timm/{model} does not begin with one plain convolution of three planes, so it is not taken")
     return layer
 
 
-def level_table(network: nn.Module, architecture: Architecture) -> tuple[list[int], list[int]]:
-    """Return the widths and the strides of the levels a network gives, finest first."""
-    table = list(network.feature_info)  # type: ignore[arg-type]
-    levels = table[architecture.first_level :] if architecture.every_level else table[-1:]
-    widths = [level["num_chs_norm" if architecture.final_norm and "num_chs_norm" in level else "num_chs"]
-              for level in levels]  # fmt: skip
-    return widths, [level["reduction"] for level in levels]
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Which of its maps a network is asked for, and which levels become of them, finest first.
+
+    A pyramid makes of one level, or two, the finer ones. So that it ends at a stride of 16, coarser maps are enlarged
+    and laid beside the one at that stride, where there is no map at a stride of 4; where there is, each is a level.
+
+    Attributes:
+        indices: of the maps, as timm counts.
+        widths: channels of the levels.
+        strides: of the levels, in pixels.
+        enlarge: how many times larger the maps behind the last level become, which are laid beside it.
+        multiple: the input's side is a multiple of this.
+    """
+
+    indices: tuple[int, ...]
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    enlarge: tuple[int, ...]
+    multiple: int
 
 
-def level_indices(network: nn.Module, architecture: Architecture) -> list[int] | int:
-    """Return which of its maps timm is asked for: all stages of a hierarchy, else the last one."""
-    if not architecture.every_level:
-        return 1
-    return list(range(architecture.first_level, len(network.feature_info)))  # type: ignore[arg-type]
+def levels_of(network: nn.Module, architecture: Architecture) -> Levels:
+    """Take the last map at each stride from 4 on, by what timm says of a network."""
+    table = list(enumerate(network.feature_info))  # type: ignore[arg-type]
+    last = {level["reduction"]: (index, level) for index, level in table[architecture.first_level :]}
+    strides = sorted(stride for stride in last if stride >= FINEST)
+    width = "num_chs_norm" if architecture.final_norm else "num_chs"
+    widths = [last[stride][1].get(width, last[stride][1]["num_chs"]) for stride in strides]
+    kept = len(strides)
+    if strides[0] > FINEST:
+        kept = max(1, sum(stride <= COARSEST for stride in strides))
+    return Levels(
+        indices=tuple(last[stride][0] for stride in strides),
+        widths=(*widths[: kept - 1], sum(widths[kept - 1 :])),
+        strides=tuple(strides[:kept]),
+        enlarge=tuple(stride // strides[kept - 1] for stride in strides[kept:]),
+        # What is enlarged may be cut at the edge, as a map at a stride of 64 from an input of 224 pixels.
+        multiple=math.lcm(max(strides[kept - 1], min(strides[-1], 32)), architecture.multiple),
+    )
 
 
 def _classes(model: str, state: State) -> int:
@@ -125,25 +162,43 @@ def _sized(architecture: Architecture, image_size: int) -> dict[str, Any]:
     return {"img_size": image_size} if architecture.sized else {}
 
 
-def _stripped(network: nn.Module, architecture: Architecture) -> nn.Module:
-    """Remove head and pooling, whose weights would never see a gradient."""
+def _stripped(network: nn.Module, architecture: Architecture, image_size: int | None = None) -> nn.Module:
+    """Remove head and pooling, whose weights would never see a gradient, and mend what timm does not do itself."""
     network.prune_intermediate_layers(  # type: ignore[operator]
-        level_indices(network, architecture), prune_norm=not architecture.final_norm, prune_head=True
+        list(levels_of(network, architecture).indices), prune_norm=not architecture.final_norm, prune_head=True
     )
     for module in network.modules():
         if hasattr(module, "qkv_bias_separate"):
             # Run the layer qkv itself, to which a tuner adds, and not its weights alone.
             setattr(module, "qkv_bias_separate", True)  # noqa: B010 - typed as Tensor | Module otherwise
+        if isinstance(module, OffsetAttention) and image_size is not None:
+            _fit_offsets(module, image_size // 32)
+    _standardise(dict(network.named_modules()).get(first_layer_name(network)))
     return network
 
 
-def _positions(state: State, side: int) -> State:
-    """Bring a position embedding (1, n², D) to side × side places; timm leaves it as it is."""
-    position = state.get("pos_embed")
-    if position is None or position.ndim != 3 or position.shape[1] == side * side:
-        return state
-    resized = resample_abs_pos_embed(position, new_size=[side, side], num_prefix_tokens=0)
-    return {**state, "pos_embed": resized}
+@torch.no_grad()
+def _fit_offsets(attention: OffsetAttention, side: int) -> None:
+    """Bring EfficientFormer's attention, which timm builds for an input of 224 pixels, to side × side places."""
+    if attention.attention_biases.shape[1] == side * side:
+        return
+    attention.attention_biases = nn.Parameter(resized_offsets(attention.attention_biases, side))
+    places = torch.cartesian_prod(torch.arange(side), torch.arange(side))  # (side², 2)
+    away = (places[:, None] - places[None]).abs()
+    attention.attention_bias_idxs = away[..., 0] * side + away[..., 1]
+
+
+@torch.no_grad()
+def _standardise(layer: nn.Module | None) -> None:
+    """Make of a convolution that standardises its weights in every pass a plain one with these weights.
+
+    So a copy of it that sees other channels answers alike: standardised anew, other weights would be others.
+    """
+    if isinstance(layer, StdConv2dSame):
+        flat = layer.weight.reshape(1, layer.out_channels, -1)
+        weight = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=layer.eps)
+        layer.weight.copy_(weight.reshape_as(layer.weight))
+        layer.__class__ = Conv2dSame if layer.same_pad else nn.Conv2d  # type: ignore[assignment]
 
 
 def _short(error: Exception) -> str:

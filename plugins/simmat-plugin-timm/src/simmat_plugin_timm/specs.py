@@ -11,7 +11,7 @@ from timm.models import PretrainedCfg
 from simmat.errors import SpecError
 from simmat.foundation import FoundationSpec, WeightFile
 from simmat_plugin_timm.architectures import ARCHITECTURES, Architecture, architecture_of, reason_against
-from simmat_plugin_timm.network import bare_network, first_convolution, level_table
+from simmat_plugin_timm.network import bare_network, first_convolution, levels_of
 from simmat_plugin_timm.targets import targets_of
 
 PREFIX = "timm/"
@@ -22,7 +22,7 @@ def models() -> dict[str, str]:
     lines: dict[str, str] = {}
     for architecture in ARCHITECTURES:
         for name in timm.list_models(module=architecture.module):
-            if not name.startswith(architecture.prefix) or not _is_image_model(name, architecture):
+            if not name.startswith(architecture.prefix) or not _begins_with_one(name):
                 continue
             for variant in [name, *(n for n in timm.list_pretrained(f"{name}.*") if n.startswith(f"{name}."))]:
                 lines[variant] = _line(variant, architecture)
@@ -40,7 +40,7 @@ def spec(model: str) -> FoundationSpec | None:
     if not timm.is_model(bare):
         return None
     architecture = architecture_of(bare)
-    if architecture is None or not _is_image_model(bare, architecture):
+    if architecture is None or not _begins_with_one(bare):
         raise SpecError(
             f"{PREFIX}{model} is a model of timm, but not taken here: {_reason(bare, architecture)}. Taken are "
             f"{', '.join(a.title for a in ARCHITECTURES)}; `simmat foundations list timm/` shows them"
@@ -49,15 +49,15 @@ def spec(model: str) -> FoundationSpec | None:
     if facts is None:  # the model is there, weights of this tag are not
         return None
     network = bare_network(model)
-    first_convolution(network, architecture, model)  # refuse here what could not be built
-    _, strides = level_table(network, architecture)
+    first_convolution(network, model)  # refuse here what could not be built
+    multiple, native = levels_of(network, architecture).multiple, min(facts.input_size[1:])
     million = sum(p.numel() for p in network.parameters()) / 1e6
     return FoundationSpec(
         name=PREFIX + model,
         description=f"{architecture.title} of timm ({million:.0f} M parameters) with an untrained prompt decoder",
         build="simmat_plugin_timm.build:build_timm",
-        image_size=min(facts.input_size[1:]),
-        size_multiple=int(max(strides)),
+        image_size=native - native % multiple,  # timm drops what is left of 384 pixels in patches of 14
+        size_multiple=multiple,
         pixel_mean=_on_bytes(facts.mean),
         pixel_std=_on_bytes(facts.std),
         targets=targets_of(network, architecture),
@@ -69,13 +69,13 @@ def spec(model: str) -> FoundationSpec | None:
 
 
 def _reason(name: str, architecture: Architecture | None) -> str:
-    return reason_against(name) if architecture is None else "it takes no RGB image, or does not begin with its patches"
+    return reason_against(name) if architecture is None else "it begins with two convolutions side by side"
 
 
-def _is_image_model(name: str, architecture: Architecture) -> bool:
-    """False for what takes no plain RGB image, as some of timm's ViTs do."""
+def _begins_with_one(name: str) -> bool:
+    """False for what begins with two convolutions side by side, as most FastViTs do."""
     facts = _facts(name)
-    return facts is not None and facts.input_size[0] == 3 and facts.first_conv == architecture.first_layer
+    return facts is not None and isinstance(facts.first_conv, str)
 
 
 def _facts(name: str) -> PretrainedCfg | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from torch import nn
 
@@ -11,61 +13,103 @@ from simmat.nn.lora import takes_lora
 from simmat.nn.promptable import FRESH
 from simmat_plugin_timm.architectures import Architecture
 from simmat_plugin_timm.attention import takes_memory
+from simmat_plugin_timm.network import first_layer_name
 
-_PROJECTIONS = (
-    ("qkv", ((0, 2), 3)),
-    ("q_proj", ((0,), 1)),
-    ("v_proj", ((0,), 1)),
-    ("q", ((0,), 1)),
-    ("kv", ((1,), 2)),
-)
+Slices = tuple[tuple[int, ...], int]
+ALL: Slices = ((0,), 1)
+_PROJECTIONS: dict[str, Slices] = {
+    "qkv": ((0, 2), 3),
+    "qk": ((0,), 2),
+    "kv": ((1,), 2),
+    "v_gate": ((0,), 2),
+    **dict.fromkeys(("q", "v", "q_proj", "v_proj", "to_query", "qkv_proj", "qkvs"), ALL),
+}
 """Layers of an attention -> the slices of queries and values, out of how many."""
+_PROJECTION = re.compile(r"(?P<attention>.*)[.](?P<kind>" + "|".join(_PROJECTIONS) + r")(?P<within>[.].*)?")
 _ON_GRID = ("vision_transformer_sam", "hieradet_sam2")
 """Architectures whose attention sees the tokens as a grid."""
 MODEL = r"backbone[.]body[.]model[.]"
 
 
 def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
-    """Return what tuners may do to a network, by what its blocks are made of."""
-    name_of_block = MODEL + architecture.blocks
-    blocks = [module for name, module in network.named_modules() if re.fullmatch(architecture.blocks, name)]
-    attentions = [block.attn for block in blocks if isinstance(getattr(block, "attn", None), nn.Module)]
-    whole = bool(attentions) and len(attentions) == len(blocks)
-    lora = {}
-    for leaf, slices in _PROJECTIONS:
-        if whole and all(isinstance(layer := getattr(a, leaf, None), nn.Module) and takes_lora(layer)
-                         for a in attentions):  # fmt: skip
-            # Where each head's query, key and value lie side by side, no slice of the whole is one of them.
-            mixed = any(getattr(attention, "head_first", False) for attention in attentions)
-            lora[f"{name_of_block}[.]attn[.]{leaf}"] = ((0,), 1) if mixed else slices
-    grid = (f"{name_of_block}[.]attn[.]qkv",) if architecture.module in _ON_GRID else ()
+    """Return what tuners may do to a network, by the attentions in it."""
+    layers = _projections(network, architecture)
+    modules = dict(network.named_modules())
+    attentions = sorted({attention for attention, _ in layers.values()})
+    lora = _patterns(modules, {name: slices for name, (_, slices) in layers.items()})
+    memory = attentions if all(takes_memory(modules[name]) for name in attentions) else []
+    first = MODEL + re.escape(first_layer_name(network))
     return TuningTargets(
         lora=lora,
-        grid=grid,
-        adapters=_adapters(blocks, architecture),
-        attention=(f"{name_of_block}[.]attn",) if whole and all(takes_memory(a) for a in attentions) else (),
-        embed=(MODEL + re.escape(architecture.first_layer) + r"[.](weight|bias)", *_positions(network)),
+        grid=tuple(lora) if architecture.module in _ON_GRID else (),
+        adapters=_patterns(modules, _adapters(modules, attentions, architecture)),
+        attention=tuple(_patterns(modules, dict.fromkeys(memory, ""))),
+        embed=(first + r"[.](weight|bias)", *_positions(network)),
         fresh=FRESH,
     )
 
 
+def _projections(network: nn.Module, architecture: Architecture) -> dict[str, tuple[str, Slices]]:
+    """Return the layers that make queries and values -> the attention they are in, and the slices of both."""
+    found = {}
+    for name, layer in network.named_modules():
+        match = _PROJECTION.fullmatch(name)
+        if not match or not takes_lora(layer):
+            continue
+        attention = network.get_submodule(match["attention"])
+        slices = _PROJECTIONS[match["kind"]]
+        # Where each head's query, key and value lie side by side, no slice of the whole is one of them.
+        if architecture.mixed or getattr(attention, "head_first", False):
+            slices = ALL
+        elif getattr(attention, "use_global", False):  # GCViT's queries come from elsewhere
+            slices = _PROJECTIONS["kv"]
+        found[name] = match["attention"], slices
+    return found
+
+
+Said = TypeVar("Said")
+
+
+def _patterns(modules: Mapping[str, nn.Module], said: Mapping[str, Said]) -> dict[str, Said]:
+    """Say the same of modules by patterns: one for all whose names differ in numbers only, if it is true of each."""
+    kinds: dict[str, list[str]] = {}
+    for name in modules:
+        kinds.setdefault("[.]".join("[0-9]+" if part.isdigit() else part for part in name.split(".")), []).append(name)
+    patterns = {}
+    for kind, names in kinds.items():
+        values = {name: said[name] for name in names if name in said}
+        if len(values) == len(names) and all(value == values[names[0]] for value in values.values()):
+            patterns[MODEL + kind] = values[names[0]]
+        else:
+            patterns.update({MODEL + re.escape(name): value for name, value in values.items()})
+    return patterns
+
+
 def _positions(network: nn.Module) -> list[str]:
-    """Return the position embeddings there are: of places, and of distances (tables of Swin and BEiT)."""
+    """Return the position embeddings there are: of places, and of distances (tables of Swin, BEiT, LeViT)."""
     names = [name for name, _ in network.named_parameters()]
-    kinds = (r"(levels[.][0-9]+[.])?pos_embed(_win(dow)?)?", r"pos_embed[.].*", r".*relative_position_bias_table")
+    kinds = (
+        *(
+            r"(levels[.][0-9]+[.]|encoder[.])?pos_embed([0-9]|_win(dow)?)?",
+            r"(encoder[.])?pos_embed[.].*",
+            r"(patch|pixel)_pos",
+        ),
+        *(r".*relative_position_bias_table", r".*[.]attention_biases"),
+    )
     return [MODEL + kind for kind in kinds if any(re.fullmatch(kind, name) for name in names)]
 
 
-def _adapters(blocks: list[nn.Module], architecture: Architecture) -> dict[str, str]:
-    """Return the MLPs an adapter stands beside, with the norm before them; a norm behind stays where it is."""
-    if (
-        not blocks
-        or not architecture.adapters
-        or not all(isinstance(getattr(block, "mlp", None), nn.Module) for block in blocks)
-    ):
-        return {}
-    behind = architecture.norm_behind or all(_norm_behind(block) for block in blocks)
-    return {f"{MODEL}{architecture.blocks}[.]mlp": "" if behind else "norm2"}
+def _adapters(
+    modules: Mapping[str, nn.Module], attentions: Sequence[str], architecture: Architecture
+) -> dict[str, str]:
+    """Return the MLPs an adapter stands beside, with the norm before them; none where a block lacks its own."""
+    found = {}
+    for block in sorted({attention.rpartition(".")[0] for attention in attentions}):
+        for leaf, norm in architecture.mlps.items():
+            if f"{block}.{leaf}" not in modules:
+                return {}
+            found[f"{block}.{leaf}"] = "" if _norm_behind(modules[block]) else norm
+    return found
 
 
 def _norm_behind(block: nn.Module) -> bool:
