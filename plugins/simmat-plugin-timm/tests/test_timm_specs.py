@@ -100,18 +100,18 @@ def kinds_of_models() -> list[str]:
 
 @pytest.mark.slow
 @torch.no_grad()
-@pytest.mark.parametrize("name", kinds_of_models())
-def test_a_model_at_full_size_gives_maps_at_its_strides(name: str) -> None:
+def test_a_model_at_full_size_gives_maps_at_its_strides() -> None:
     """The tiny configurations have other depths; here shapes alone are computed, at another than the native size."""
-    found, architecture = spec(name), architecture_of(name)
-    assert found is not None
-    assert architecture is not None
-    size = found.size_multiple * (found.image_size // found.size_multiple + 1)
-    with torch.device("meta"):
-        body = TimmBody(random_network(name, size, 0), architecture).eval()
-        maps = body.maps(body.embed(torch.zeros(1, 3, size, size)))
-    sides = [(1, w, size // stride, size // stride) for w, stride in zip(body.widths, body.strides, strict=True)]
-    assert [tuple(level.shape) for level in maps] == sides
+    for name in kinds_of_models():
+        found, architecture = spec(name), architecture_of(name)
+        assert found is not None
+        assert architecture is not None
+        size = found.size_multiple * (found.image_size // found.size_multiple + 1)
+        with torch.device("meta"):
+            body = TimmBody(random_network(name, size, 0), architecture).eval()
+            maps = body.maps(body.embed(torch.zeros(1, 3, size, size)))
+        sides = [(1, w, size // stride, size // stride) for w, stride in zip(body.widths, body.strides, strict=True)]
+        assert [tuple(level.shape) for level in maps] == sides, name
 
 
 def test_names_that_lead_nowhere_are_told_apart() -> None:
@@ -120,6 +120,8 @@ def test_names_that_lead_nowhere_are_told_apart() -> None:
         TIMM.foundation("timm/vit_tny_patch16_224")
     with pytest.raises(UnknownNameError, match=r"no foundation model 'timm/vit_tiny_patch16_224[.]nonsense'"):
         TIMM.foundation("timm/vit_tiny_patch16_224.nonsense")
+    with pytest.raises(SpecError, match="timm/fastvit_t8 is a model of timm, but not taken here: it begins with two"):
+        TIMM.foundation("timm/fastvit_t8")
     with pytest.raises(SpecError, match="timm/resnet50 is a model of timm, but not taken here: it is none of"):
         TIMM.foundation("timm/resnet50")
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from simmat.builtin.transfer import TRANSFER_LAYERS
@@ -220,6 +223,68 @@ def test_gradient_checkpointing_changes_no_gradient(title: str, make_family: Any
         answer(model, family.size).square().mean().backward()
         gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     torch.testing.assert_close(*gradients)
+
+
+CANNOT_RECOMPUTE = {"Twins", "Twins, PCPVT", "CoaT", "CoaT-Lite", "ConViT", "PiT", "PiT, patches of 14"}
+
+
+def test_gradient_checkpointing_recomputes_or_is_not_offered(
+    family: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where timm cannot, training refuses it by name; a switch without an effect would save no memory."""
+    model = network(family, "full")
+    assert hasattr(model.foundation, "gradient_checkpointing") == (title_of(request) not in CANNOT_RECOMPUTE)
+    if title_of(request) in CANNOT_RECOMPUTE:
+        return
+    recomputed, recompute = [], torch.utils.checkpoint.checkpoint
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        recomputed.append(args[0])
+        return recompute(*args, **kwargs)
+
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counted)
+    model.foundation.gradient_checkpointing(True)
+    answer(model, family.size)
+    assert recomputed
+
+
+SOFTMAX = ["ViT", "Twins", "GCViT", "VOLO", "NesT", "CoaT", "CoaT-Lite", "CoAtNet", "ConViT", "TNT", "PiT", "FastViT"]
+
+
+@pytest.mark.parametrize(
+    "title", [pytest.param(t, marks=pytest.mark.slow if t not in ("ViT", "Twins") else []) for t in
+              [*SOFTMAX, "Visformer", "CAFormer", "MobileViT", "ViTamin"]]
+)  # fmt: skip
+@torch.no_grad()
+def test_what_lora_leaves_alone_are_the_keys(title: str, make_family: Any) -> None:
+    """The same added to every key moves no softmax over them; the slices of queries and values must not do that."""
+    family = make_family(title)
+    model = awake(family, "frozen")
+    untouched = model.backbone.encode(model.backbone.embed(family.image())).levels[-1]
+
+    def shifted(wanted: Callable[[int, Sequence[int]], bool]) -> Tensor:
+        hooks = []
+        for name, layer in model.named_modules():
+            for pattern, (slices, parts) in family.spec.targets.lora.items():
+                if re.fullmatch(pattern, name) and parts > 1:
+                    hooks.append(layer.register_forward_hook(shift(slices, parts, wanted)))
+        assert hooks
+        moved = model.backbone.encode(model.backbone.embed(family.image())).levels[-1]
+        for hook in hooks:
+            hook.remove()
+        return moved
+
+    def shift(slices: Sequence[int], parts: int, wanted: Callable[[int, Sequence[int]], bool]) -> Any:
+        def hook(layer: nn.Module, given: Any, out: Tensor) -> Tensor:
+            dim = 1 if isinstance(layer, nn.Conv2d) else -1
+            pieces = [piece + wanted(i, slices) * 0.5 for i, piece in enumerate(out.chunk(parts, dim))]
+            return torch.cat(pieces, dim)
+
+        return hook
+
+    keys, others = ((shifted(lambda index, slices, tuned=tuned: (index in slices) == tuned) - untouched).abs().mean()
+                    for tuned in (False, True))  # fmt: skip
+    assert keys < 0.01 * others
 
 
 @pytest.mark.parametrize("tuner", ["full", "prompt"])
