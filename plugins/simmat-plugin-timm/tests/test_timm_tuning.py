@@ -248,7 +248,7 @@ def test_gradient_checkpointing_recomputes_or_is_not_offered(
     assert recomputed
 
 
-SOFTMAX = ["ViT", "Twins", "GCViT", "VOLO", "NesT", "CoaT", "CoaT-Lite", "CoAtNet", "ConViT", "TNT", "PiT", "FastViT"]
+SOFTMAX = ["ViT", "Twins", "GCViT", "VOLO", "NesT", "CoaT", "CoaT-Lite", "MaxViT", "ConViT", "TNT", "PiT", "FastViT"]
 
 
 @pytest.mark.parametrize(
