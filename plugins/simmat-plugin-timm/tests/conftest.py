@@ -52,6 +52,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "MAE": ("vit_base_patch16_224.mae", _PLAIN),
     "CLIP": ("vit_base_patch16_clip_224", _PLAIN),
     "SigLIP": ("vit_base_patch16_siglip_224", _PLAIN),
+    "SigLIP without a pooling": ("vit_base_patch16_siglip_gap_224", _PLAIN),
     "DINOv2": ("vit_small_patch14_dinov2", _PLAIN),
     "DINOv2 with registers": ("vit_small_patch14_reg4_dinov2", _PLAIN),
     "DINOv3": ("vit_small_patch16_dinov3", _PLAIN),

@@ -32,6 +32,7 @@ SMALL = {
     "prefix": {"tokens": 3},
 }
 TOKENS = {
+    "SigLIP without a pooling",
     *("ViT", "DeiT", "DeiT III", "MAE", "CLIP", "SigLIP", "DINOv2", "DINOv2 with registers", "DINOv3", "EVA", "EVA-02"),
     *("EVA-02, unfused", "ViT with rope", "SAM's encoder", "ViT behind a ResNet", "ViT behind a convolutional stem"),
     *("ViTamin", "PiT", "PiT, patches of 14", "MobileViT", "ViT with parallel branches", "DeepSeek-ViT"),

@@ -167,7 +167,11 @@ def test_weights_of_another_model_are_refused_by_name(family: Any, tmp_path: Pat
         family.ours(weights=tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("title", ["ViT", "DINOv3", "Swin", "Hiera"])
+@pytest.mark.parametrize(
+    "title",
+    ["ViT", "DINOv3", "Swin", "Hiera", *(pytest.param(t, marks=pytest.mark.slow) for t in
+                                         ("SigLIP without a pooling", "DaViT of Florence"))],
+)  # fmt: skip
 def test_a_missing_tensor_is_refused_and_named(title: str, make_family: Any, tmp_path: Path) -> None:
     """timm itself goes on with random values in its place where the classifier is left out."""
     family = make_family(title)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
         raise WeightsError(f"{weights} does not fit timm/{model}: {_short(error)}") from error
     for name in ("pretrained_cfg", "default_cfg"):
         getattr(network, name, {}).pop("state_dict", None)  # else a second copy of the weights lives on
-    return _stripped(network, architecture, image_size)
+    network = _stripped(network, architecture, image_size)
+    if "siglip" in model or model.partition(".")[0].endswith("_fl"):
+        _check_complete(network, state, f"{weights} does not fit timm/{model}")
+    return network
 
 
 def read_state(weights: Path) -> State:
@@ -149,6 +153,16 @@ def _classes(model: str, state: State) -> int:
         if f"{name}.weight" in state and state[f"{name}.weight"].ndim == 2:
             return len(state[f"{name}.weight"])
     return 0
+
+
+def _check_complete(network: nn.Module, state: State, what: str) -> None:
+    """Refuse a file that lacks tensors, for the models timm loads without looking: SigLIP's and Florence's."""
+    filtered = sys.modules[type(network).__module__].checkpoint_filter_fn(dict(state), network)
+    missing = [f'"{name}"' for name in network.state_dict() if name not in filtered]
+    if missing:
+        raise WeightsError(
+            f"{what}: Missing key(s) in state_dict: {', '.join(missing[:3])}{', …' * (len(missing) > 3)}"
+        )
 
 
 def _known(model: str) -> Architecture:
