@@ -146,7 +146,7 @@ def test_a_transformer_that_is_refused_says_why(module: str) -> None:
 def is_attention(module: nn.Module) -> bool:
     """Say by its class, as timm's authors call it, whether a module attends."""
     kind = type(module).__name__
-    attends = re.search(r"Attention|Attn|MHSA|GPSA|SHSA|LiteMLA|XCA", kind)
+    attends = re.search(r"Attention|Attn|MHSA|GPSA|SHSA|SHMA|LiteMLA|XCA", kind)
     return bool(attends) and not re.search(r"Block|Partition|^ConvAttention", kind)
 
 
