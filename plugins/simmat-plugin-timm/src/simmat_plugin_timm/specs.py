@@ -42,8 +42,8 @@ def spec(model: str) -> FoundationSpec | None:
     architecture = architecture_of(bare)
     if architecture is None or not _begins_with_one(bare):
         raise SpecError(
-            f"{PREFIX}{model} is a model of timm, but not taken here: {_reason(bare, architecture)}. Taken are "
-            f"{', '.join(a.title for a in ARCHITECTURES)}; `simmat foundations list timm/` shows them"
+            f"{PREFIX}{model} is a model of timm, but not taken here: {_reason(bare, architecture)}; "
+            "'simmat foundations list timm/' shows all that are"
         )
     facts = _facts(model)
     if facts is None:  # the model is there, weights of this tag are not
