@@ -17,7 +17,7 @@ from simmat.foundation import ImageEmbedding, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.losses import MOST_ELEMENTS
 
-FULL_SIZE_TENSORS = 8
+FULL_SIZE_TENSORS = 5
 """Tensors of a mask's size that the losses keep for the backward pass, about."""
 
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
