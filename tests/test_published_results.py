@@ -1,4 +1,4 @@
-"""What docs/transfer.md publishes is what the results in benchmarks/results say, and those are of today's settings."""
+"""What docs/transfer.md publishes is what the results in benchmarks/results say, each of the settings beside it."""
 
 from __future__ import annotations
 

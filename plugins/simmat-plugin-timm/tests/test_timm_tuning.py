@@ -82,6 +82,10 @@ def refused(tuner: str, title: str) -> bool:
     return title in BARE if tuner == "adapter" else tuner in ("prompt", "prefix") and title not in TOKENS
 
 
+FAINT = {("lora", "iFormer"): 0.003}
+"""Tuner and family -> least change of the map, where few of many blocks attend and their layer scales are small."""
+
+
 def title_of(request: pytest.FixtureRequest) -> str:
     return str(request.node.callspec.params["family"])
 
@@ -139,7 +143,8 @@ def test_a_tuned_model_starts_as_the_untouched_one_and_then_differs(
         if parameter.requires_grad:
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     moved = tuned.backbone.encode(tuned.backbone.embed(family.image())).levels[-1]
-    assert (moved - untouched).abs().mean() > 0.003 * untouched.abs().mean()
+    least = FAINT.get((tuner, title_of(request)), 0.01)
+    assert (moved - untouched).abs().mean() > least * untouched.abs().mean()
 
 
 @pytest.mark.parametrize("transfer", ["first-conv", "baseline-a", "baseline-b", "simcmf", "channel-attention"])
