@@ -26,11 +26,11 @@ device = "cpu"
 """What makes a run take a moment."""
 
 
-def bench_of(folder: Path, toml: str) -> Bench:
+def bench_of(folder: Path, toml: str, *, quick: bool = False) -> Bench:
     """Write a TOML and expand it; the built-in parts alone are there."""
     path = folder / "bench.toml"
     path.write_text(toml, encoding="utf-8")
-    return expand(read_settings(path), path, folder / "out", registry())
+    return expand(read_settings(path), path, folder / "out", registry(), quick=quick)
 
 
 def cells_named(bench: Bench, part: str) -> list[Cell]:

@@ -70,11 +70,39 @@ def test_values_of_training_are_checked_where_they_stand(tmp_path: Path) -> None
         (SET + GRID + "image_size = 100\n", "multiple of 16"),
         (SET + GRID + "mat_options = { widht = 3 }\n", "no option 'widht'; did you mean 'width'?"),
         (SET + GRID + "seed = 3\n", "no setting 'seed' in grid 1; did you mean 'seeds'?"),
+        (SET + GRID + '[quick]\ndata = "b"\n', "quick is to run 'b', which is no data set here. There: a"),
+        (SET + GRID + '[quick]\narms = "mat + lara"\n', "which is no arm here; did you mean 'mat + lora'?"),
+        (SET + GRID + "[quick]\nimage_size = -1\n", "quick: image_size in"),
+        (SET + GRID + "[quick]\nstep = 3\n", "no setting 'step' in quick; did you mean 'steps'?"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, toml: str, said: str) -> None:
     """A grid runs for hours; a slip in it must show at once."""
     assert said in message(tmp_path, TINY + toml)
+
+
+def test_quick_runs_what_its_table_leaves(tmp_path: Path) -> None:
+    """A look at a bench of hours in minutes, with every setting that the table does not change as it was."""
+    toml = TINY + SET + SET.replace('"a"', '"b"') + GRID + "seeds = [0, 1]\n"
+    toml += '[[arm]]\nname = "other"\nval_every = 2\n'
+    whole = bench_of(tmp_path, toml + '[quick]\ndata = "b"\narms = ["mat + lora", "other"]\nseeds = 5\nepochs = 3\n')
+    assert {cell.dataset for cell in whole.cells} == {"a", "b"}
+    assert all(cell.config.epochs is None for cell in whole.cells)
+    path = tmp_path / "bench.toml"
+    short = bench_of(tmp_path, path.read_text(encoding="utf-8"), quick=True)
+    trained = [cell for cell in short.cells if cell.kind == "train" and not cell.config.from_scratch]
+    assert [(cell.dataset, cell.arm, cell.seed) for cell in trained] == [("b", "mat + lora", 5), ("b", "other", 5)]
+    assert [(cell.config.epochs, cell.config.val_every, cell.config.image_size) for cell in trained] == [
+        (3, 1, 64),
+        (3, 2, 64),
+    ]
+    assert short.settings.title == "Bench, quick"
+
+
+def test_quick_without_its_table_is_refused(tmp_path: Path) -> None:
+    """The whole bench in its place would take hours."""
+    with pytest.raises(ConfigError, match=r"bench\.toml has no table \[quick\]"):
+        bench_of(tmp_path, TINY + SET + GRID, quick=True)
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from simmat.bench.cells import Cell
 from simmat.bench.figures import unknown_figure
 from simmat.bench.reading import problems_error
-from simmat.bench.settings import BenchSettings, DataSet, Grid
+from simmat.bench.quick import is_left, shortened, unknown_names
+from simmat.bench.settings import BenchSettings, DataSet, Grid, merged
 from simmat.config import Origin, TrainConfig
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import FoundationSpec
@@ -24,7 +25,6 @@ ZERO_SHOT = "zero-shot"
 SCRATCH = "from scratch"
 
 _FEW = ("train_images", "train_share")
-_LENGTH = ("steps", "epochs")
 
 
 @dataclass(frozen=True)
@@ -102,18 +102,31 @@ class Bench:
                     yield data, arm
 
 
-def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry) -> Bench:
+def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *, quick: bool = False) -> Bench:
     """Expand a bench; every name and setting is checked before anything runs.
 
+    Args:
+        settings: as in the TOML.
+        path: of the TOML.
+        out: the bench's folder.
+        registry: where names are found.
+        quick: whether only what its table `[quick]` leaves is run.
+
     Raises:
-        ConfigError: names or settings are wrong; all of it in one message.
+        ConfigError: names or settings are wrong; all of it in one message. Or there is no `[quick]`.
     """
+    if quick:
+        settings = shortened(settings, path)
     said = [*_from_grids(settings), *_from_arms(settings)]
     names = [(arm.foundation, slug(arm.name)) for arm in said]
     problems = [
         f"two arms of {foundation!r} are named {name!r}; give the second a name of its own"
         for foundation, name in sorted({key for key in names if names.count(key) > 1})
     ]
+    if settings.quick is not None:
+        problems += unknown_names(settings.quick.arms, (arm.name for arm in said), "arm")
+    if quick:
+        said = [arm for arm in said if is_left(arm.name, settings.quick)]
     no_zero_shot: dict[str, str] = {}
     for foundation in dict.fromkeys(arm.foundation for arm in said):
         try:
@@ -227,6 +240,7 @@ def _with_references(settings: BenchSettings, said: Sequence[Arm], no_zero_shot:
 def _setting_problems(settings: BenchSettings, path: Path, registry: Registry) -> Iterator[str]:
     """Say what is wrong with each table by itself, before tables are combined."""
     parts: list[tuple[str, dict[str, Any]]] = [("train", settings.train.options)]
+    parts += [("quick", settings.quick.options)] if settings.quick is not None else []
     parts += [(f"data {data.name!r}", data.options) for data in settings.data]
     parts += [(f"grid {number}", grid.options) for number, grid in enumerate(settings.grid, start=1)]
     parts += [(f"arm {arm.name!r}", arm.options) for arm in settings.arm]
@@ -285,7 +299,7 @@ def _cell_name(seed: int, lr: float | None) -> str:
 def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder: Path) -> dict[str, Any]:
     """Return the settings of one run, the arm's over the data set's over the common ones."""
     values: dict[str, Any] = {
-        **_merged(settings.train.options, data.options, arm.options),
+        **merged(settings.train.options, data.options, arm.options),
         "foundation": arm.foundation,
         "modality": data.modality,
         "data": data.data if data.data is not None else out / "data" / slug(data.name),
@@ -298,16 +312,6 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
         plain = TrainConfig.model_validate(values)
         measure, base = ("steps", plain.steps) if plain.epochs is None else ("epochs", plain.epochs)
         values[measure] = max(round((base or 1) * arm.steps_factor), 1)
-    return values
-
-
-def _merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Join tables, the last one wins; what it says in epochs replaces what was said in steps."""
-    values: dict[str, Any] = {}
-    for table in tables:
-        if table.keys() & set(_LENGTH):
-            values = {key: value for key, value in values.items() if key not in _LENGTH}
-        values |= table
     return values
 
 

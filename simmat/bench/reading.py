@@ -8,7 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from simmat.bench.settings import FEW, ArmSettings, BenchSettings, DataSet, Grid, Section, Simulated, TrainSettings
+from simmat.bench.quick import unknown_names
+from simmat.bench.settings import (
+    FEW,
+    ArmSettings,
+    BenchSettings,
+    DataSet,
+    Grid,
+    Quick,
+    Section,
+    Simulated,
+    TrainSettings,
+)
 from simmat.errors import ConfigError, all_problems, nearest
 from simmat.sensor_names import with_absolute_files
 from simmat.toml_files import follows, message_of, read_toml
@@ -18,6 +29,7 @@ _TABLES: Mapping[str, type[BaseModel]] = {
     "data": DataSet,
     "grid": Grid,
     "arm": ArmSettings,
+    "quick": Quick,
     "simulate": Simulated,
 }
 
@@ -77,6 +89,8 @@ def _across(settings: BenchSettings) -> Iterator[str]:
                 yield f"{where} is to run on {name!r}, which is no data set here" + (
                     f"; did you mean {guess!r}?" if guess else f". Data sets: {', '.join(sets)}"
                 )
+    if settings.quick is not None:
+        yield from unknown_names(settings.quick.data, sets, "data set")
     if not settings.grid and not settings.arm:
         yield "there is nothing to train; give a [[grid]] or an [[arm]]"
 

@@ -16,6 +16,18 @@ _BENCH_DECIDES = {"data", "out", "modality", "seed", "lr", "checkpoint"}
 _NETWORK = {"foundation", "mat", "tune", "mat_options", "tune_options", "from_scratch"}
 FEW = {"train_images", "train_share"}
 """Settings that leave a part of the training images."""
+LENGTH = {"steps", "epochs"}
+"""Settings that say how long a training is; one of them at a time."""
+
+
+def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Join tables, the last one wins; what it says in epochs replaces what was said in steps."""
+    values: dict[str, Any] = {}
+    for table in tables:
+        if table.keys() & LENGTH:
+            values = {key: value for key, value in values.items() if key not in LENGTH}
+        values |= table
+    return values
 
 
 def _listed(value: Any) -> Any:
@@ -168,6 +180,21 @@ class TrainSettings(Section):
     takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - FEW
 
 
+class Quick(TrainSettings):
+    """What `--quick` leaves of a bench.
+
+    Attributes:
+        data: names of the data sets it runs on; by default all.
+        arms: names of the arms it runs; by default all.
+        seeds: one run each; by default those of the bench.
+        options: settings of `simmat train` over those of `[train]`.
+    """
+
+    data: Names | None = None
+    arms: Names | None = None
+    seeds: Seeds | None = None
+
+
 class BenchSettings(BaseModel):
     """A whole bench.
 
@@ -184,6 +211,7 @@ class BenchSettings(BaseModel):
         data: the data sets.
         grid: arms by combination.
         arm: arms one by one.
+        quick: what `--quick` leaves; None where there is no such choice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -200,3 +228,4 @@ class BenchSettings(BaseModel):
     data: Annotated[tuple[DataSet, ...], Field(strict=False, min_length=1)]
     grid: Annotated[tuple[Grid, ...], Field(strict=False), BeforeValidator(_one_table)] = ()
     arm: Annotated[tuple[ArmSettings, ...], Field(strict=False)] = ()
+    quick: Quick | None = None

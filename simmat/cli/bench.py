@@ -21,13 +21,21 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("toml", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
+@click.option("--quick", is_flag=True, help="Run what the table [quick] of TOML leaves.  [--out: runs/NAME-OF-TOML-quick]")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
 @click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")
 @click.option("--dry-run", is_flag=True, help="List the cells and how far they are, run nothing.")
 @click.option("--report", is_flag=True, help="Make table, plots and page of what is there, run nothing.")
 @click.option("--rerun-changed", is_flag=True, help="Remove and run again what was run with other settings.")
 def command(
-    toml: Path, out: Path | None, jobs: int | None, only: str | None, dry_run: bool, report: bool, rerun_changed: bool
+    toml: Path,
+    out: Path | None,
+    quick: bool,
+    jobs: int | None,
+    only: str | None,
+    dry_run: bool,
+    report: bool,
+    rerun_changed: bool,
 ) -> int:
     """Run the grid of trainings that TOML describes, with zero-shot and from-scratch beside, and report on it.
 
@@ -41,8 +49,8 @@ def command(
     if dry_run and report:
         raise ConfigError("--dry-run and --report exclude each other; give one")
     registry = load_registry()
-    folder = (out or Path("runs") / toml.stem).absolute()
-    bench = expand(read_settings(toml), toml, folder, registry)
+    folder = (out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)).absolute()
+    bench = expand(read_settings(toml), toml, folder, registry, quick=quick)
     if not any(matches(cell, only) for cell in bench.cells):
         raise ConfigError(f"--only {only!r} is in the name of no cell; see their names with --dry-run")
     if dry_run:
