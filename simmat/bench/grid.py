@@ -12,8 +12,8 @@ from typing import Any
 
 from simmat.bench.cells import Cell
 from simmat.bench.figures import unknown_figure
-from simmat.bench.reading import problems_error
 from simmat.bench.quick import is_left, shortened, unknown_names
+from simmat.bench.reading import problems_error
 from simmat.bench.settings import BenchSettings, DataSet, Grid, merged
 from simmat.config import Origin, TrainConfig
 from simmat.errors import ConfigError, SimMATError

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("toml", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
-@click.option("--quick", is_flag=True, help="Run what the table [quick] of TOML leaves.  [--out: runs/NAME-OF-TOML-quick]")
+@click.option("--quick", is_flag=True, help="Run what the table [quick] of TOML leaves, in runs/NAME-OF-TOML-quick.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
 @click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")
 @click.option("--dry-run", is_flag=True, help="List the cells and how far they are, run nothing.")
