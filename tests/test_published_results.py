@@ -12,33 +12,48 @@ import pytest
 from simmat.bench.cells import digest_of
 
 ROOT = Path(__file__).parents[1]
-CELLS = ROOT / "benchmarks" / "results" / "transfer-short" / "cells"
+RESULTS = ROOT / "benchmarks" / "results"
 PAGE = (ROOT / "docs" / "transfer.md").read_text(encoding="utf-8")
-TABLE = PAGE.split("<!-- results -->")[1].split("\n\n")[1].splitlines()
-"""Head, rule and rows of the table of scores; the first column names the cell's arm in code."""
 
 
 def cells_of(text: str) -> list[str]:
     return [cell.strip() for cell in text.strip().strip("|").split("|")]
 
 
-SETS = [name.split(" (")[0] for name in cells_of(TABLE[0])[1:-1]]
+TABLES = {
+    name: table.strip().split("\n\n")[0].splitlines()
+    for name, table in re.findall(r"<!-- results: ([\w-]+) -->\n(.*?)(?=<!--|\Z)", PAGE, flags=re.DOTALL)
+}
+"""Bench -> head, rule and rows of its table of scores; the first column names the cell's arm in code."""
+ROWS = [
+    pytest.param(bench, row, id=f"{bench}: {cells_of(row)[0]}") for bench, table in TABLES.items() for row in table[2:]
+]
 
 
-def score_of(dataset: str, arm: str) -> float | None:
-    """Return the published test score of an arm on a set; None where it was not run."""
-    files = [path for path in CELLS.glob(f"{dataset}/*/{arm}/*/result.json") if json.loads(path.read_text())["test"]]
-    assert len(files) <= 1, f"two learning rates of {arm} were tested on {dataset}"
-    return float(json.loads(files[0].read_text())["test"]["miou_object"]) if files else None
+def score_of(bench: str, dataset: str, arm: str) -> float | None:
+    """Return the published test score of an arm on a set, the mean over its seeds; None where it was not run."""
+    files = (RESULTS / bench / "cells").glob(f"{dataset}/*/{arm}/*/result.json")
+    tested = [(path.parent.name.split("_")[0], json.loads(path.read_text())["test"]) for path in sorted(files)]
+    scores = {seed: float(test["miou_object"]) for seed, test in tested if test}
+    assert len(scores) == sum(test is not None for _, test in tested), (
+        f"two learning rates of {arm} were tested with one seed on {dataset}"
+    )
+    return fmean(scores.values()) if scores else None
 
 
-@pytest.mark.parametrize("row", TABLE[2:], ids=lambda row: cells_of(row)[0])
-def test_the_table_is_what_was_measured(row: str) -> None:
+def test_every_bench_with_results_has_its_table() -> None:
+    """Results that no page shows would go stale unseen, and a table without results would be made up."""
+    assert set(TABLES) == {path.name for path in RESULTS.iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize(("bench", "row"), ROWS)
+def test_the_table_is_what_was_measured(bench: str, row: str) -> None:
     """A figure that nobody measured is worse than none."""
     head, *figures, mean = cells_of(row)
     arm = re.search(r"\((`[^`]+`)\)$", head)
     assert arm, f"{head} names no folder of cells"
-    scores = [score_of(name, arm[1].strip("`")) for name in SETS]
+    sets = [name.split(" (")[0] for name in cells_of(TABLES[bench][0])[1:-1]]
+    scores = [score_of(bench, name, arm[1].strip("`")) for name in sets]
     assert figures == [f"{score:.3f}" if score is not None else "not run" for score in scores]
     known = [score for score in scores if score is not None]
     assert mean == (f"{fmean(known):.3f}" if len(known) == len(scores) else "–")
@@ -46,7 +61,7 @@ def test_the_table_is_what_was_measured(row: str) -> None:
 
 def test_no_result_is_of_other_settings_than_it_says() -> None:
     """A result that was moved to another cell, or edited, would pass for another run's."""
-    results = sorted(CELLS.rglob("result.json"))
+    results = sorted(RESULTS.rglob("result.json"))
     assert results
     for path in results:
         order = json.loads((path.parent / "cell.json").read_text())
