@@ -72,12 +72,18 @@ class Asker:
         self.embedding: ImageEmbedding = model.backbone.encode(model.backbone.embed(square[None].to(device)))
 
     def ask(
-        self, points: np.ndarray, labels: np.ndarray, boxes: np.ndarray | None, mask: Tensor | None
+        self,
+        points: np.ndarray,
+        labels: np.ndarray,
+        boxes: np.ndarray | None = None,
+        mask: Tensor | None = None,
+        *,
+        alternatives: bool = False,
     ) -> tuple[MaskPrediction, Tensor]:
         """Ask K prompts: (K, N, 2) xy, (K, N) and (K, 4) in pixels of the original.
 
         Returns:
-            the answer, and its masks (K, M, H, W) bool.
+            the answer, and its masks (K, M, H, W) bool; the single mask alone unless `alternatives` are asked for.
         """
         to = self.device
         corners = None if boxes is None else self.frame.boxes_to_input(boxes)
@@ -89,7 +95,8 @@ class Asker:
             mask_input=mask,
         )
         answer = self.model.decoder.decode(self.embedding, prompts)
-        return answer, restore_logits(answer.logits.float(), self.frame) > 0
+        looked_at = answer.logits if alternatives else answer.logits[:, :1]
+        return answer, restore_logits(looked_at.float(), self.frame) > 0
 
 
 def iou_of(masks: Tensor, truth: np.ndarray) -> np.ndarray:
@@ -102,29 +109,33 @@ def score_regions(asker: Asker, truth: np.ndarray, source: str, rounds: int) -> 
     """Score (K, H, W) regions of one photograph with up to `rounds` clicks."""
     points = np.array([[center_click(region)] for region in truth], np.float32)
     labels = np.ones((len(truth), 1), np.int64)
-    _, boxed = asker.ask(
-        np.zeros((len(truth), 0, 2), np.float32), labels[:, :0], np.stack([tight_box(r) for r in truth]), None
-    )
-    box = iou_of(boxed[:, :1], truth)[:, 0]
-    history: list[np.ndarray] = []
-    mask: Tensor | None = None
-    for number in range(rounds):
-        answer, masks = asker.ask(points, labels, None, mask)
-        ious = iou_of(masks if number == 0 else masks[:, :1], truth)
-        if number == 0:
-            picked = 1 + answer.iou[:, 1:].argmax(1).cpu().numpy()
-            best, oracle = ious[np.arange(len(truth)), picked], ious.max(1)
-        history.append(ious[:, 0])
-        if number + 1 >= max(CLICKS) and np.all(np.max(history, 0) >= GOOD_IOU):
-            break
-        points, labels = corrected(points, labels, masks[:, 0].cpu().numpy(), truth)
-        mask = answer.logits[:, :1]
-    for k in range(len(truth)):
-        reached = [n for n, ious in enumerate(history, start=1) if ious[k] >= GOOD_IOU]
+    boxes = np.stack([tight_box(region) for region in truth])
+    _, boxed = asker.ask(np.zeros((len(truth), 0, 2), np.float32), labels[:, :0], boxes)
+    box = iou_of(boxed, truth)[:, 0]
+    answer, masks = asker.ask(points, labels, alternatives=True)
+    ious = iou_of(masks, truth)
+    best = ious[np.arange(len(truth)), 1 + answer.iou[:, 1:].argmax(1).cpu().numpy()]
+    oracle = ious.max(1)
+    curves = [[float(iou)] for iou in ious[:, 0]]
+    asked, low, masks = np.arange(len(truth)), answer.logits[:, :1], masks[:, :1]
+    for number in range(1, rounds):
+        if number >= max(CLICKS):  # from here on only the number of clicks is asked for
+            unsolved = np.array([max(curves[k]) < GOOD_IOU for k in asked], bool)
+            if not unsolved.any():
+                break
+            asked, points, labels = asked[unsolved], points[unsolved], labels[unsolved]
+            low, masks = low[torch.from_numpy(unsolved)], masks[torch.from_numpy(unsolved)]
+        points, labels = corrected(points, labels, masks[:, 0].cpu().numpy(), truth[asked])
+        answer, masks = asker.ask(points, labels, mask=low)
+        low = answer.logits[:, :1]
+        for k, iou in zip(asked, iou_of(masks, truth[asked])[:, 0], strict=True):
+            curves[k].append(float(iou))
+    for k, curve in enumerate(curves):
+        reached = [number for number, iou in enumerate(curve, start=1) if iou >= GOOD_IOU]
         yield RegionScore(
             source=source,
             area=int(truth[k].sum()),
-            clicks=tuple(float(ious[k]) for ious in history[: max(CLICKS)]),
+            clicks=tuple(curve[: max(CLICKS)]),
             best=float(best[k]),
             oracle=float(oracle[k]),
             box=float(box[k]),
