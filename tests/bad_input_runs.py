@@ -151,6 +151,8 @@ BREAK: dict[str, Break] = {
             "One pair of brackets": bench(TRAIN + SET + ARM.replace("[[arm]]", "[arm]")),
             "Arm on an unknown data set": bench(TRAIN + SET + ARM + 'on = ["disc"]\n'),
             "Nothing to train": bench(TRAIN + SET),
+            "Quick without its table": bench(TRAIN + SET + ARM),
+            "Quick with an unknown arm": bench(TRAIN + SET + ARM + '[quick]\narms = "y"\n'),
             "No cell of that name": bench(TRAIN + SET + ARM),
             "Folder of something else": bench(TRAIN + SET + ARM),
             "Report of nothing": bench(TRAIN + SET + ARM),

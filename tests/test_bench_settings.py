@@ -99,9 +99,16 @@ def test_quick_runs_what_its_table_leaves(tmp_path: Path) -> None:
     assert short.settings.title == "Bench, quick"
 
 
+def test_quick_must_leave_something(tmp_path: Path) -> None:
+    """A run of no cell would look like one that went well."""
+    toml = TINY + SET + SET.replace('"a"', '"b"') + '[[arm]]\nname = "x"\non = "a"\n[quick]\ndata = "b"\n'
+    with pytest.raises(ConfigError, match="quick leaves no cell"):
+        bench_of(tmp_path, toml, quick=True)
+
+
 def test_quick_without_its_table_is_refused(tmp_path: Path) -> None:
     """The whole bench in its place would take hours."""
-    with pytest.raises(ConfigError, match=r"bench\.toml has no table \[quick\]"):
+    with pytest.raises(ConfigError, match=r"bench\.toml: there is no table \[quick\]"):
         bench_of(tmp_path, TINY + SET + GRID, quick=True)
 
 

@@ -18,8 +18,8 @@ def shortened(settings: BenchSettings, path: Path) -> BenchSettings:
     quick = settings.quick
     if quick is None:
         raise ConfigError(
-            f"{path} has no table [quick], so --quick has nothing to go by; add one, as [quick] with data = [...], "
-            "arms = [...] or steps = ..., or leave --quick out"
+            f"{path}: there is no table [quick], which says what --quick leaves; write one, with data, arms, seeds or "
+            "settings of simmat train, or leave --quick out"
         )
     changes: dict[str, object] = {
         "title": f"{settings.title}, quick",
