@@ -190,6 +190,9 @@ class TrainConfig(BaseModel):
 
     loss: Literal["focal", "bce"] = Field("focal", description="Mask loss beside dice.")
     lr: float | None = Field(None, gt=0, description="Peak learning rate; the tuner's own by default.")
+    backbone_lr_factor: float = Field(
+        1.0, gt=0, le=1, description="Learning rate of the backbone, as a part of that of transfer layer and decoder."
+    )
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on weights that are matrices.")
     schedule: Literal["cosine", "constant", "halving"] = Field(
         "cosine", description="Learning rate after warm-up; halving halves it every 10 epochs."

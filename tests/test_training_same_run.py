@@ -46,6 +46,7 @@ OTHER: dict[str, Any] = {
     "augment": False,
     "loss": "bce",
     "lr": 1e-3,
+    "backbone_lr_factor": 0.5,
     "weight_decay": 0.5,
     "schedule": "constant",
     "warmup_steps": 3,

@@ -30,7 +30,7 @@ from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.pictures import draw_run
 from simmat.training.run_folder import RunFolder
 from simmat.training.same_run import check_settings, settings_of
-from simmat.training.schedule import build_optimizer, learning_rate
+from simmat.training.schedule import build_optimizer, learning_rate, set_rates
 from simmat.training.setup import prepare
 from simmat.training.state import (
     RunState,
@@ -132,7 +132,12 @@ class _Run:
         )
         if state:
             load_tensors(self.model, state.model, str(self.folder.state))
-        optimizer = build_optimizer(step, lr=self._peak(), weight_decay=config.weight_decay)
+        optimizer = build_optimizer(
+            step,
+            weight_decay=config.weight_decay,
+            backbone=cast(nn.Module, self.model.foundation.backbone),
+            backbone_factor=config.backbone_lr_factor,
+        )
         if state:
             load_optimizer_tensors(optimizer, step, state.optimizer, str(self.folder.state))
             load_scaler_notes(self.accelerator.scaler, state.notes["scaler"], str(self.folder.state))
@@ -186,8 +191,7 @@ class _Run:
             schedule=config.schedule,
             epoch=self.done * config.batch_size // len(self.setup.train),
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rates(self.optimizer, rate)
         set_train_mode(self.model)
         # Dropout draws from torch's global generator: seeded by step and process, it needs no saved state.
         torch.manual_seed(_seed(config.seed, self.done, self.accelerator.process_index))

@@ -35,11 +35,38 @@ def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: 
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def build_optimizer(module: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW over what requires a gradient; biases, norms and other vectors have no weight decay."""
-    moving = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in moving if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in moving if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr)
+def build_optimizer(
+    module: nn.Module, *, weight_decay: float, backbone: nn.Module, backbone_factor: float = 1.0
+) -> torch.optim.AdamW:
+    """Return AdamW over what requires a gradient; biases, norms and other vectors have no weight decay.
+
+    Its rates are set by `set_rates`.
+
+    Args:
+        module: what is trained.
+        weight_decay: of matrices.
+        backbone: the part of `module` with a rate of its own.
+        backbone_factor: that rate, as a part of the others'.
+    """
+    inner = {id(parameter) for parameter in backbone.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            slower = id(parameter) in inner and backbone_factor != 1
+            groups.setdefault((slower, parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": weight_decay if matrices else 0.0,
+                "factor": backbone_factor if slower else 1.0,
+            }
+            for (slower, matrices), parameters in groups.items()
+        ]
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group of `build_optimizer` its part of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
