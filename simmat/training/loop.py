@@ -135,7 +135,7 @@ class _Run:
         optimizer = build_optimizer(
             step,
             weight_decay=config.weight_decay,
-            backbone=cast(nn.Module, self.model.foundation.backbone),
+            backbone=cast(torch.nn.Module, self.model.foundation.backbone),
             backbone_factor=config.backbone_lr_factor,
         )
         if state:
