@@ -1,0 +1,61 @@
+"""At which rate each part of the network learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.model import assemble
+from simmat.training.schedule import build_optimizer, set_rates
+from simmat.training.setup import prepare
+from simmat.training.state import load_state
+from simmat.training.watch import Watcher
+
+
+@pytest.mark.parametrize(("factor", "moved"), [(1.0, 1e-3), (0.25, 2.5e-4)])
+def test_the_backbone_moves_at_its_part_of_the_rate(tmp_path: Path, factor: float, moved: float) -> None:
+    """Of AdamW's first step, a weight with a gradient moves by the learning rate, whatever the gradient is."""
+    chosen = config(
+        gray_set(tmp_path / "set"),
+        tmp_path / "run",
+        tune="full",
+        steps=1,
+        warmup_steps=0,
+        weight_decay=0.0,
+        backbone_lr_factor=factor,
+    )
+    before = assemble(prepare(chosen, registry(), Watcher()).plan).state_dict()
+    training.train(chosen, registry())
+    after = load_state(tmp_path / "run" / "last.safetensors").model
+    most = {
+        part: max(float((after[name] - before[name]).abs().max()) for name in after if name.startswith(part))
+        for part in ("mat.", "foundation.backbone.", "foundation.decoder.")
+    }
+    assert most["mat."] == pytest.approx(1e-3, rel=0.01)
+    assert most["foundation.decoder."] == pytest.approx(1e-3, rel=0.01)
+    assert most["foundation.backbone."] == pytest.approx(moved, rel=0.01)
+
+
+def test_every_weight_that_moves_has_one_rate() -> None:
+    """And none of what is frozen; vectors have no weight decay, in the backbone too."""
+    inner, outer = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    frozen = torch.nn.Linear(1, 1).requires_grad_(False)
+    module = torch.nn.Sequential(inner, outer, frozen)
+    optimizer = build_optimizer(module, weight_decay=0.5, backbone=inner, backbone_factor=0.1)
+    set_rates(optimizer, 2.0)
+    rates = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(rates) == 4
+    assert [rates[id(parameter)] for parameter in (inner.weight, inner.bias, outer.weight, outer.bias)] == [
+        (0.2, 0.5),
+        (0.2, 0.0),
+        (2.0, 0.5),
+        (2.0, 0.0),
+    ]
