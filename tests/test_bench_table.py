@@ -15,7 +15,7 @@ from PIL import Image
 from simmat.bench.grid import Bench
 from simmat.bench.report import write_report
 from simmat.bench.results import Spread, collect
-from simmat.bench.table import as_csv, markdown, overview
+from simmat.bench.table import as_csv, markdown, overview, rows_of
 from simmat.errors import ConfigError
 
 SETS = """
@@ -82,6 +82,14 @@ def test_what_is_missing_says_so_and_gives_no_mean(tmp_path: Path) -> None:
     assert rows["random"]["a"] == "– (not begun)"
     assert rows["random"]["MEAN"] == "– (0 of 2)"
     assert "hard (not averaged)" in head
+
+
+def test_arms_that_have_not_begun_can_be_left_out(tmp_path: Path) -> None:
+    """After a part of a large bench the terminal would show little else."""
+    results = collect(filled(tmp_path))
+    data = results.bench.settings.data[0]
+    assert [line[0] for line in rows_of(results, data)] == ["zero-shot", "random", "x"]
+    assert [line[0] for line in rows_of(results, data, waiting=False)] == ["zero-shot", "x"]
 
 
 def test_an_arm_of_one_data_set_has_no_mean_beside_those_of_all(tmp_path: Path) -> None:

@@ -93,6 +93,11 @@ class Row:
         """Whether every seed is there."""
         return len(self.scores) == self.wanted
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it was run."""
+        return self.state != "not begun"
+
 
 @dataclass(frozen=True)
 class Average:

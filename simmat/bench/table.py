@@ -13,8 +13,14 @@ HEAD = ("ARM", "SCORE", "GAIN", "TRAINABLE", "LR", "SECONDS", "STATE")
 NONE = "–"
 
 
-def rows_of(results: Results, data: DataSet) -> list[tuple[str, ...]]:
-    """Return the cells of one data set's table, under `HEAD`; what is missing says so."""
+def rows_of(results: Results, data: DataSet, *, waiting: bool = True) -> list[tuple[str, ...]]:
+    """Return the cells of one data set's table, under `HEAD`; what is missing says so.
+
+    Args:
+        results: what the bench found.
+        data: one of its data sets.
+        waiting: whether arms that have not begun stand there too.
+    """
     lines = [
         (
             results.label(row.arm),
@@ -26,6 +32,7 @@ def rows_of(results: Results, data: DataSet) -> list[tuple[str, ...]]:
             row.state,
         )
         for row in results.of(data)
+        if waiting or row.begun
     ]
     return [*lines, *_without_zero_shot(results)]
 

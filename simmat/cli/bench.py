@@ -130,10 +130,13 @@ def _print(results: Results) -> None:
     from simmat.bench.table import HEAD, overview, rows_of
 
     sets = results.bench.settings.data
+    several = len(sets) > 1  # then the last table says what has not begun
     for data in sets:
+        if several and not any(row.begun for row in results.of(data)):
+            continue
         click.echo(f"\n{data.name}: {results.bench.settings.score} on the test split")
-        print_table(HEAD, rows_of(results, data))
-    if len(sets) > 1:
+        print_table(HEAD, rows_of(results, data, waiting=not several))
+    if several:
         click.echo(f"\nall data sets: {results.bench.settings.score} on the test split")
         print_table(*overview(results))
     click.echo("")
