@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
-from simmat.bench.cells import digest_of
+from simmat.bench.cells import Cell, digest_of
+from simmat.bench.grid import expand
+from simmat.bench.reading import read_settings
+from simmat.plugins import load_plugins
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -30,15 +34,19 @@ ROWS = [
 ]
 
 
+@cache
+def cells_in(bench: str) -> tuple[Cell, ...]:
+    """The cells of a bench as it stands in benchmarks/, with the published results as its folder."""
+    toml = ROOT / "benchmarks" / f"{bench}.toml"
+    return expand(read_settings(toml), toml, RESULTS / bench, load_plugins()).cells
+
+
 def score_of(bench: str, dataset: str, arm: str) -> float | None:
     """Return the published test score of an arm on a set, the mean over its seeds; None where it was not run."""
-    files = (RESULTS / bench / "cells").glob(f"{dataset}/*/{arm}/*/result.json")
-    tested = [(path.parent.name.split("_")[0], json.loads(path.read_text())["test"]) for path in sorted(files)]
-    scores = {seed: float(test["miou_object"]) for seed, test in tested if test}
-    assert len(scores) == sum(test is not None for _, test in tested), (
-        f"two learning rates of {arm} were tested with one seed on {dataset}"
-    )
-    return fmean(scores.values()) if scores else None
+    cells = [cell for cell in cells_in(bench) if (cell.dataset, cell.root.parent.name) == (dataset, arm)]
+    assert cells, f"{bench} has no arm {arm} on {dataset}"
+    tests = [result["test"] for cell in cells if (result := cell.result())]
+    return fmean(test["miou_object"] for test in tests if test) if any(tests) else None
 
 
 def test_every_bench_with_results_has_its_table() -> None:
