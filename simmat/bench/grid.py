@@ -153,9 +153,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
             except SimMATError as error:
                 problems += [f"arm {arm.name!r} on {data.name!r}: {line}" for line in _lines(error)]
     if quick and not problems and not cells:
-        problems.append(
-            "quick leaves no cell: none of its arms runs on its data sets; name others in [quick]"
-        )
+        problems.append("quick leaves no cell: none of its arms runs on its data sets; name others in [quick]")
     # Where nothing could be expanded, a name is wrong that not even the protocol with the most figures gives.
     protocols = {cell.config.protocol for cell in cells} or {"one-click"}
     problems += filter(None, (unknown_figure(settings.score, protocol) for protocol in sorted(protocols)))
