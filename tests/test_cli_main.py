@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
+from torch import distributed
 
 import simmat
-from simmat.cli import COMMANDS, run
+from simmat.cli import COMMANDS, main, run
 from simmat.errors import DataError
 
 REPORT_TORCH = """
@@ -178,3 +180,13 @@ def test_lists_are_readable_by_machines(capsys: pytest.CaptureFixture[str]) -> N
     for args in (["modalities", "list"], ["foundations", "list"], ["plugins", "list"]):
         assert run([*args, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("args", "code"), [(["--version"], 0), (["no-command"], 2)])
+def test_a_process_leaves_the_group_of_its_launcher(tmp_path: Path, args: list[str], code: int) -> None:
+    """The group's threads, still there while Python ends, now and then aborted a run that had gone well."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    with pytest.raises(SystemExit) as left:
+        main(args)
+    assert left.value.code == code
+    assert not distributed.is_initialized()

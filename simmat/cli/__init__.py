@@ -81,7 +81,16 @@ def group() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave with its code: 0 done, 1 our bug, 2 a mistake one can mend, 130 interrupted."""
-    sys.exit(run(args))
+    code = run(args)
+    _leave_process_group()
+    sys.exit(code)
+
+
+def _leave_process_group() -> None:
+    """Leave the group of the launcher's processes: its threads, still there while Python ends, would abort this one."""
+    distributed = sys.modules.get("torch.distributed")  # only a command that joins one imports torch
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def run(args: Sequence[str] | None = None) -> int:

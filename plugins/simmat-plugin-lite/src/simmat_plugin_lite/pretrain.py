@@ -211,6 +211,7 @@ class Pretraining:
                 self.check()
             if self.step >= last:
                 break
+        self.accelerator.end_training()
 
 
 if __name__ == "__main__":
