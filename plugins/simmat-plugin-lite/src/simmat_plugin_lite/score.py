@@ -130,15 +130,15 @@ def score_regions(asker: Asker, truth: np.ndarray, source: str, rounds: int) -> 
         low = answer.logits[:, :1]
         for k, iou in zip(asked, iou_of(masks, truth[asked])[:, 0], strict=True):
             curves[k].append(float(iou))
-    for k, curve in enumerate(curves):
+    for region, curve in enumerate(curves):
         reached = [number for number, iou in enumerate(curve, start=1) if iou >= GOOD_IOU]
         yield RegionScore(
             source=source,
-            area=int(truth[k].sum()),
+            area=int(truth[region].sum()),
             clicks=tuple(curve[: max(CLICKS)]),
-            best=float(best[k]),
-            oracle=float(oracle[k]),
-            box=float(box[k]),
+            best=float(best[region]),
+            oracle=float(oracle[region]),
+            box=float(box[region]),
             noc85=(reached[0] if reached else MOST_CLICKS) if rounds == MOST_CLICKS else None,
         )
 
