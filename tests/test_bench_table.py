@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 import statistics
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from simmat.bench.grid import Bench
 from simmat.bench.report import write_report
 from simmat.bench.results import Spread, collect
 from simmat.bench.table import as_csv, markdown, overview, rows_of
+from simmat.cli import run
 from simmat.errors import ConfigError
 
 SETS = """
@@ -90,6 +92,22 @@ def test_arms_that_have_not_begun_can_be_left_out(tmp_path: Path) -> None:
     data = results.bench.settings.data[0]
     assert [line[0] for line in rows_of(results, data)] == ["zero-shot", "random", "x"]
     assert [line[0] for line in rows_of(results, data, waiting=False)] == ["zero-shot", "x"]
+
+
+def test_the_terminal_shows_what_has_begun_and_names_the_rest_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An arm that waits stands in the table of all data sets, and in none of theirs."""
+    bench = filled(tmp_path)
+    for cell in [cell for cell in bench.cells if cell.dataset == "b"]:
+        shutil.rmtree(cell.root, ignore_errors=True)
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 0
+    first, *rest = capsys.readouterr().out.strip().split("\n\n")
+    assert first.startswith("a: ")
+    assert "\nx " in first
+    assert "random" not in first
+    assert [table.split(":")[0] for table in rest[:2]] == ["hard", "all data sets"]
+    assert "\nrandom " in rest[1]
 
 
 def test_an_arm_of_one_data_set_has_no_mean_beside_those_of_all(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from simmat_plugin_lite import score as scoring
 from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.regions import read_photos
-from simmat_plugin_lite.score import RegionScore, corrected, iou_of, score, table
+from simmat_plugin_lite.score import Asker, RegionScore, corrected, iou_of, score, table
 
 
 def test_every_region_of_a_photograph_is_scored(model: LiteModel, regions_folder: Path) -> None:
@@ -18,6 +21,28 @@ def test_every_region_of_a_photograph_is_scored(model: LiteModel, regions_folder
     scores = score(model, read_photos(regions_folder, "test"), options)
     assert len(scores) == 6
     assert all(len(s.clicks) == 8 and min(s.clicks) >= 0 and s.noc85 is None for s in scores)
+
+
+@pytest.mark.parametrize(("good", "asked"), [(0.0, 8), (2.0, 20)])
+def test_past_eight_clicks_only_what_is_not_solved_is_asked(
+    model: LiteModel, regions_folder: Path, monkeypatch: pytest.MonkeyPatch, good: float, asked: int
+) -> None:
+    """Up to there every region is, for its curve."""
+    regions: list[int] = []
+    plain = Asker.ask
+
+    def counted(self: Asker, points: np.ndarray, *args: Any, **more: Any) -> Any:
+        regions.append(len(points) if points.shape[1] else 0)
+        return plain(self, points, *args, **more)
+
+    monkeypatch.setattr(Asker, "ask", counted)
+    monkeypatch.setattr(scoring, "GOOD_IOU", good)
+    photos = read_photos(regions_folder, "test")
+    options = argparse.Namespace(device="cpu", precision="no", image_size=64, noc=[photo.source for photo in photos])
+    scores = score(model, photos, options)
+    assert sum(regions) == asked * len(scores)
+    assert {s.noc85 for s in scores} == {1 if good == 0 else 20}
+    assert {len(s.clicks) for s in scores} == {8}
 
 
 def test_rows_are_means_over_regions_large_enough() -> None:
