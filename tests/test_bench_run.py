@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -77,6 +78,15 @@ def test_the_test_split_is_read_for_the_chosen_rate_alone(whole: Path) -> None:
     assert {name: result["test"] is not None for name, result in tried.items()} == {
         name: name == best for name in tried
     }
+
+
+def test_a_test_score_is_the_mean_of_the_ious_beside_it(whole: Path) -> None:
+    """They are what differences between arms are paired by."""
+    for result in results(whole).values():
+        if result["test"] is not None:
+            ious = [iou for sample in result["test_ious"].values() for iou in sample]
+            assert len(result["test_ious"]) == result["test"]["images"]
+            assert fmean(ious) == pytest.approx(result["test"]["miou_object"])
 
 
 def test_what_is_done_is_not_run_again(whole: Path) -> None:

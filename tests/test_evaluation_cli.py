@@ -58,6 +58,9 @@ def test_full_writes_every_figure_and_draws_the_curve(
     }
     assert report["sizes_px"] == {"small": [0, 1024], "medium": [1024, 9216], "large": [9216, None]}
     tuned = report["tuned"]
+    low, high = tuned["miou_object_interval"]
+    assert low < tuned["miou_object"] < high
+    assert f"{low:.4f}–{high:.4f}" in said
     assert len(tuned["clicks"]["miou"]) == 3
     assert tuned["clicks"]["miou"][0] == pytest.approx(tuned["miou_object"])
     assert tuned["random_click"]["draws"] == tuned["box"]["jittered"]["draws"] == 2
@@ -65,6 +68,7 @@ def test_full_writes_every_figure_and_draws_the_curve(
     assert {len(score["random_clicks"]) for score in report["scores"]} == {2}
     for line in (
         "boundary IoU",
+        "95 % interval, drawing images",
         "3 clicks",
         "NoC@85 (failures as 3)",
         "tight box",

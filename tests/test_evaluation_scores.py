@@ -27,6 +27,12 @@ def test_the_means_are_over_objects_images_and_classes() -> None:
     assert summary["miou_class"] == pytest.approx((0.55 + 0.4) / 2)
 
 
+def test_the_interval_draws_images() -> None:
+    """Of two images it reaches from the mean of the one to that of the other; of one there is none."""
+    assert THREE.summary()["miou_object_interval"] == pytest.approx((0.3, 0.9))
+    assert Scores(THREE.objects[:2]).summary()["miou_object_interval"] is None
+
+
 def test_size_bins_begin_at_32_and_96_pixels_squared() -> None:
     """COCO's bounds; an object on one must be in one bin, not in two."""
     sizes = THREE.summary()["by_size"]

@@ -125,6 +125,9 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     ]
     if settings.quick is not None:
         problems += unknown_names(settings.quick.arms, (arm.name for arm in said), "arm")
+    if settings.reference is not None:
+        known = (arm.name for arm in _with_references(settings, said, {}))
+        problems += unknown_names([settings.reference], known, "arm", of="reference is")
     if quick:
         said = [arm for arm in said if is_left(arm.name, settings.quick)]
     no_zero_shot: dict[str, str] = {}

@@ -26,7 +26,7 @@ from simmat.bench.cells import FORMAT, CellFolder, read_json
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, load_config
 from simmat.errors import OutputError, SimMATError
-from simmat.evaluation import evaluate, evaluate_bundle, find_protocol
+from simmat.evaluation import Scores, evaluate, evaluate_bundle, find_protocol
 from simmat.files import atomic_write_json, recover_folder, remove_temporary
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
@@ -102,8 +102,9 @@ def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
     result = read_json(folder.result)
     if test and result["test"] is None and not result["diverged"]:
         began = time.monotonic()
-        tested = _test_zero_shot(config, registry) if kind == "zero-shot" else _test(folder, config, registry)
-        _write(folder, result | {"test": tested, "test_seconds": time.monotonic() - began})
+        scores = _test_zero_shot(config, registry) if kind == "zero-shot" else _test(folder, config, registry)
+        tested = {"test": scores.summary(), "test_ious": scores.by_sample()}
+        _write(folder, result | tested | {"test_seconds": time.monotonic() - began})
 
 
 def _bundle_is_gone(folder: CellFolder, kind: str) -> bool:
@@ -148,12 +149,12 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
     }
 
 
-def _test(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[str, Any]:
+def _test(folder: CellFolder, config: TrainConfig, registry: Registry) -> Scores:
     device = pick_device(config.device)
     bundle = load_bundle(folder.run / "bundle", registry, checkpoint=config.checkpoint, device=device)
     protocol = find_protocol(config.protocol)
     tuned, _ = evaluate_bundle(bundle, config.data, "test", overrides=config.card_overrides(), protocol=protocol)
-    return tuned.summary()
+    return tuned
 
 
 def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
@@ -180,11 +181,11 @@ def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
     }
 
 
-def _test_zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
+def _test_zero_shot(config: TrainConfig, registry: Registry) -> Scores:
     setup: Setup = prepare(config, registry, Watcher())
     model = assemble(setup.plan).to(pick_device(config.device))
     samples, protocol = setup.dataset.split("test"), find_protocol(config.protocol)
-    return evaluate(model, setup.pipeline, setup.dataset, samples, protocol=protocol).summary()
+    return evaluate(model, setup.pipeline, setup.dataset, samples, protocol=protocol)
 
 
 def _circumstances(device: str) -> dict[str, Any]:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from simmat.bench.results import Results, Spread
 from simmat.bench.settings import DataSet
-from simmat.bench.table import HEAD, NONE, overview, rows_of
+from simmat.bench.table import (
+    HEAD,
+    NONE,
+    difference_note,
+    difference_table,
+    difference_title,
+    overview,
+    rows_of,
+)
 from simmat.report.page import Figure, figure_html, section_html, table_html, write_sections
 
 _PLOTS = {
@@ -49,6 +57,7 @@ def write_bench_page(out: Path, results: Results, plots: Mapping[str, tuple[Path
     sections = [_unfinished(results)]
     if len(settings.data) > 1:
         sections.append(section_html("All data sets", _overview(results)))
+    sections.append(_differences(results))
     sections += [_plot(name, plots) for name in ("scores", "gain", "curves", "few")]
     sections += [section_html(data.name, _data_table(results, data)) for data in settings.data]
     sections += [_failures(results), _made_with(results)]
@@ -93,6 +102,14 @@ def _overview(results: Results) -> str:
     note = f"MEAN is over {_count(averaged, 'data set')}; the best of each column is marked."
     table = table_html([_title(name) for name in head], _body(lines, columns), numbers_from=1)
     return f'<div class="wide" tabindex="0">{table}</div>\n<p class="faint">{escape(note)}</p>'
+
+
+def _differences(results: Results) -> str:
+    head, lines = difference_table(results)
+    none: list[list[float | None]] = [[None] * len(lines)] * (len(head) - 1)
+    table = table_html([_title(name) for name in head], _body(lines, none), numbers_from=1)
+    note = f'<p class="faint">{escape(difference_note())}</p>'
+    return section_html(difference_title(results), f'<div class="wide" tabindex="0">{table}</div>\n{note}', lines)
 
 
 def _data_table(results: Results, data: DataSet) -> str:

@@ -34,13 +34,15 @@ def shortened(settings: BenchSettings, path: Path) -> BenchSettings:
     return settings.model_copy(update=changes)
 
 
-def unknown_names(wanted: Iterable[str] | None, there: Iterable[str], what: str) -> Iterator[str]:
-    """Say which names in `[quick]` are of nothing here."""
+def unknown_names(
+    wanted: Iterable[str] | None, there: Iterable[str], what: str, *, of: str = "quick is to run"
+) -> Iterator[str]:
+    """Say which names, by default those in `[quick]`, are of nothing here."""
     known = list(dict.fromkeys(there))
     for name in wanted or ():
         if name not in known:
             guess = nearest(name, known)
-            yield f"quick is to run {name!r}, which is no {what} here" + (
+            yield f"{of} {name!r}, which is no {what} here" + (
                 f"; did you mean {guess!r}?" if guess else f". There: {', '.join(known)}"
             )
 

@@ -58,6 +58,7 @@ class Row:
         steps: of a run.
         samples: training images of a run.
         curves: by seed, (step, validation mIoU) of each validation.
+        ious: by seed, the IoU of each object of the test split, sample by sample; none of results that have none.
         val: mean best validation score over the seeds there are.
         on: the devices the runs had.
         state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
@@ -78,6 +79,7 @@ class Row:
     steps: int | None = None
     samples: int | None = None
     curves: Mapping[int, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    ious: Mapping[int, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     val: float | None = None
     on: str = ""
     state: str = "not begun"
@@ -185,6 +187,7 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         steps=some.get("steps"),
         samples=some.get("train_samples"),
         curves={seed: _curve(result) for seed, result in tested.items()},
+        ious={seed: _ious(result) for seed, result in tested.items() if "test_ious" in result},
         val=fmean(result["val"]["miou_object"] for result in tested.values()) if tested else None,
         on=", ".join(sorted({_device(result) for result in tested.values()})),
         state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
@@ -211,6 +214,10 @@ def _device(result: Mapping[str, Any]) -> str:
 
 def _curve(result: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
     return tuple((int(point["step"]), float(point["miou_object"])) for point in result["curve"])
+
+
+def _ious(result: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {sample: tuple(values) for sample, values in result["test_ious"].items()}
 
 
 def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]], done: int) -> str:

@@ -202,6 +202,7 @@ class BenchSettings(BaseModel):
         title: of table and page.
         score: the figure of the table, a key of the scores `simmat eval` gives.
         foundation: the foundation model of arms that name none.
+        reference: name of the arm from which the differences of the others are taken; None takes none.
         seeds: one run each.
         lr: candidates, of which validation chooses; None takes the tuner's own rate.
         scratch_lr: candidates for the from-scratch arms that are added; a rate for tuning would hold them down.
@@ -219,6 +220,7 @@ class BenchSettings(BaseModel):
     title: str = "Bench"
     score: str = DEFAULT
     foundation: str = "lite"
+    reference: str | None = None
     seeds: Seeds = (0,)
     lr: Rates | None = None
     scratch_lr: Rates = (3e-4, 1e-3)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from simmat.bench.differences import differences
 from simmat.bench.results import Average, Results, Row
 from simmat.bench.settings import DataSet
 
@@ -62,6 +63,35 @@ def overview(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return head, lines
 
 
+def difference_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return head and cells of the table of differences from the reference arm; no cells where there is none."""
+    sets = results.bench.settings.data
+    head = ("ARM", *(data.name for data in sets), "MEAN")
+    lines = [
+        (
+            results.label(found.arm),
+            *(str(found.on.get(data.name, NONE)) for data in sets),
+            str(found.mean) if found.mean is not None else NONE,
+        )
+        for found in differences(results)
+    ]
+    return head, lines
+
+
+def difference_title(results: Results) -> str:
+    """Head that table."""
+    return f'Difference from "{results.bench.settings.reference}"'
+
+
+def difference_note() -> str:
+    """Say what its figures are."""
+    return (
+        "Score minus that of the reference; in brackets the 95 % interval where test images are drawn anew, both arms "
+        "on the same ones (bootstrap). It says how far chance in the test images reaches, not how far another seed "
+        "would."
+    )
+
+
 def _short(row: Row | None) -> str:
     if row is None:
         return ""
@@ -88,6 +118,9 @@ def markdown(results: Results) -> str:
     parts = [f"# {settings.title}", f"Score: `{settings.score}` on the test split, mean ± std over seeds.", ""]
     if len(settings.data) > 1:
         parts += ["## All data sets", "", _markdown_table(*overview(results)), ""]
+    head, lines = difference_table(results)
+    if lines:
+        parts += [f"## {difference_title(results)}", "", difference_note(), "", _markdown_table(head, lines), ""]
     for data in settings.data:
         parts += [f"## {data.name}", "", _markdown_table(HEAD, rows_of(results, data)), ""]
     if failures := [line for row in results.rows for line in row.failures]:

@@ -37,6 +37,7 @@ def print_report(report: dict[str, Any], *, wanted: bool) -> None:
 
 def _rows(tuned: dict[str, Any], untuned: dict[str, Any] | None) -> Iterator[Row]:
     yield _row("one click: mean over objects", tuned, untuned, "miou_object")
+    yield _row("  95 % interval, drawing images", tuned, untuned, "miou_object_interval")
     yield _row("  mean over images", tuned, untuned, "miou_image")
     yield _row("  mean over classes", tuned, untuned, "miou_class")
     if tuned["miou_oracle"] is not None:
@@ -76,6 +77,8 @@ def _figure(value: Any, path: Sequence[str | int]) -> str:
     if isinstance(value, dict):
         spread = f" ± {value['std']:.4f}" if value["std"] is not None else ""
         return f"{value['mean']:.4f}{spread}"
+    if isinstance(value, list | tuple):
+        return "–".join(f"{bound:.4f}" for bound in value)
     return "-" if value is None else f"{value:.4f}"
 
 

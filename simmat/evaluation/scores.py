@@ -10,6 +10,7 @@ from typing import Any
 
 from simmat.evaluation.metrics import number_of_clicks
 from simmat.evaluation.protocol import Protocol
+from simmat.intervals import mean_interval
 
 SIZES: Mapping[str, tuple[int, float]] = MappingProxyType(
     {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
@@ -88,10 +89,15 @@ class Scores:
     left_out: tuple[tuple[str, int], ...] = ()
     cost: Cost = field(default=Cost(), compare=False)
 
+    def by_sample(self) -> dict[str, list[float]]:
+        """Return the IoU of each object's single mask, sample by sample."""
+        return _grouped(self.objects, lambda score: score.sample)
+
     def summary(self) -> dict[str, Any]:
         """Return the averages: over objects, over images (of their objects' mean), over classes, and by size.
 
-        What the protocol did not ask is left out, or None.
+        What the protocol did not ask is left out, or None. `miou_object_interval` is the 95 % interval of the mean
+        over objects with other images, see `simmat.intervals`; None of one image.
         """
         by_class = _means(self.objects, lambda score: score.class_id)
         known = {key: value for key, value in by_class.items() if key is not None}
@@ -101,6 +107,7 @@ class Scores:
             "images": len({score.sample for score in self.objects}),
             "left_out": len(self.left_out),
             **_figures(self.objects),
+            "miou_object_interval": mean_interval(self.by_sample().values()),
             "miou_image": fmean(_means(self.objects, lambda score: score.sample).values()),
             "miou_class": fmean(known.values()) if known else None,
             "iou_by_class": {str(key): value for key, value in sorted(known.items())},
@@ -195,7 +202,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _means(objects: Iterable[ObjectScore], key: Callable[[ObjectScore], Any]) -> dict[Any, float]:
+    return {name: fmean(values) for name, values in _grouped(objects, key).items()}
+
+
+def _grouped(objects: Iterable[ObjectScore], key: Callable[[ObjectScore], Any]) -> dict[Any, list[float]]:
     groups: dict[Any, list[float]] = {}
     for score in objects:
         groups.setdefault(key(score), []).append(score.iou)
-    return {name: fmean(values) for name, values in groups.items()}
+    return groups

@@ -1,0 +1,147 @@
+"""How much higher an arm of a bench scores than its reference, and how sure that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_set import TINY, bench_of, cells_named, fill
+
+from simmat.bench.differences import Differences, differences
+from simmat.bench.grid import Bench
+from simmat.bench.report import write_report
+from simmat.bench.results import collect
+from simmat.errors import ConfigError
+from simmat.intervals import mean_interval
+
+SETS = "".join(f'[[data]]\nname = "{name}"\nmodality = "gray"\ndata = "set"\n' for name in ("a", "b"))
+ARMS = '[[arm]]\nname = "x"\nseeds = [0, 1]\n[[arm]]\nname = "from scratch"\nfrom_scratch = true\nseeds = [0, 1]\n'
+HEAD = 'reference = "from scratch"\n'
+MODEL = TINY.replace("sam_vit_tiny", "sam_vit_b")
+BEFORE = {"one": [0.3, 0.5], "two": [0.4], "three": [0.2, 0.1, 0.6]}
+GAINS = {"one": [0.2, 0.1], "two": [-0.1], "three": [0.4, 0.3, 0.0]}
+AFTER = {sample: [a + b for a, b in zip(BEFORE[sample], GAINS[sample], strict=True)] for sample in BEFORE}
+
+
+def put(bench: Bench, name: str, ious: dict[str, list[float]], **changes: Any) -> None:
+    """Fill the cells of a name with objects of these IoUs."""
+    values = [iou for objects in ious.values() for iou in objects]
+    for cell in cells_named(bench, name):
+        fill(cell, val=0.5, test=float(np.mean(values)), **({"test_ious": ious} | changes))
+
+
+def filled(folder: Path, head: str = HEAD) -> Bench:
+    """A bench of which x and from scratch are done on both sets, all seeds alike."""
+    bench = bench_of(folder, head + MODEL + SETS + ARMS)
+    put(bench, "/x/", AFTER)
+    put(bench, "/from-scratch/", BEFORE)
+    return bench
+
+
+def of_x(bench: Bench) -> Differences:
+    """What is said of x."""
+    return next(found for found in differences(collect(bench)) if found.arm.name == "x")
+
+
+def test_an_interval_is_that_of_the_differences_of_the_same_objects(tmp_path: Path) -> None:
+    """Two intervals that overlap say little: what images have in common drops out only in pairs."""
+    found = of_x(filled(tmp_path)).on["a"]
+    assert found.mean == pytest.approx(np.mean([gain for gains in GAINS.values() for gain in gains]))
+    assert found.interval == pytest.approx(mean_interval(GAINS.values()), abs=0.02)
+    assert str(found).startswith("+0.150 [")
+
+
+def test_an_object_counts_with_its_mean_over_seeds(tmp_path: Path) -> None:
+    """Else a seed would be taken for an image of its own, and the interval be too narrow."""
+    bench = filled(tmp_path)
+    same = of_x(bench).on["a"]
+    up, down = ({k: [v + step for v in values] for k, values in AFTER.items()} for step in (0.05, -0.05))
+    put(bench, "a/sam_vit_b/x/seed-0", up)
+    put(bench, "a/sam_vit_b/x/seed-1", down)
+    found = of_x(bench).on["a"]
+    assert found.mean == pytest.approx(same.mean)
+    assert found.interval == pytest.approx(same.interval)
+
+
+def test_the_mean_draws_the_images_of_each_set_by_themselves(tmp_path: Path) -> None:
+    """Chance in one set has nothing to do with chance in another, so their mean is surer than either."""
+    found = of_x(filled(tmp_path))
+    assert found.mean is not None
+    assert found.mean.interval is not None
+    assert found.on["a"].interval is not None
+    low, high = found.on["a"].interval
+    assert found.mean.mean == pytest.approx(0.15)
+    assert (found.mean.interval[1] - found.mean.interval[0]) / (high - low) == pytest.approx(0.5**0.5, abs=0.1)
+
+
+def test_the_mean_waits_for_every_averaged_set(tmp_path: Path) -> None:
+    """A mean over fewer sets would compare with nothing."""
+    bench = filled(tmp_path)
+    for cell in cells_named(bench, "b/sam_vit_b/x/"):
+        cell.folder.result.unlink()
+    found = of_x(bench)
+    assert (list(found.on), found.mean) == (["a"], None)
+
+
+@pytest.mark.parametrize("ious", [None, {"one": [0.5]}])
+def test_without_the_same_objects_there_is_no_interval(tmp_path: Path, ious: dict[str, list[float]] | None) -> None:
+    """Results of older versions have none, and other objects cannot be paired; the difference itself stands."""
+    bench = filled(tmp_path)
+    cell = cells_named(bench, "a/sam_vit_b/x/seed-1")[0]
+    fill(cell, val=0.5, test=0.5, **({"test_ious": ious} if ious else {}))
+    found = of_x(bench)
+    assert found.on["a"].interval is None
+    assert found.on["b"].interval is not None
+    assert found.mean is not None
+    assert found.mean.interval is None
+    assert "[" not in str(found.mean)
+
+
+def test_another_score_has_differences_without_intervals(tmp_path: Path) -> None:
+    """The objects' IoUs say nothing of how sure their boundary IoU is."""
+    filled(tmp_path)
+    bench = bench_of(tmp_path, 'score = "by_size.small.miou_object"\n' + HEAD + MODEL + SETS + ARMS)
+    assert of_x(bench).on["a"] == type(of_x(bench).on["a"])(0.0, None)
+
+
+def test_the_reference_stands_in_table_and_page_and_not_beside_itself(tmp_path: Path) -> None:
+    """They are what people read."""
+    bench = filled(tmp_path)
+    _, (table, _, page) = write_report(bench)
+    text = table.read_text(encoding="utf-8").split('## Difference from "from scratch"')[1].split("\n## ")[0]
+    assert "| x | +0.150 [" in text
+    assert "| from scratch |" not in text
+    assert "Difference from &quot;from scratch&quot;" in page.read_text(encoding="utf-8")
+
+
+def test_without_a_reference_nothing_is_said(tmp_path: Path) -> None:
+    """Most benches ask for the gain over zero-shot alone."""
+    bench = filled(tmp_path, head="")
+    assert differences(collect(bench)) == []
+    _, (table, _, page) = write_report(bench)
+    assert "Difference" not in table.read_text(encoding="utf-8")
+    assert "Difference" not in page.read_text(encoding="utf-8")
+
+
+def test_a_reference_that_is_no_arm_is_refused(tmp_path: Path) -> None:
+    """Its table would be missing after hours."""
+    with pytest.raises(ConfigError, match=r"reference is 'from scrach', which is no arm here; did you mean 'from scra"):
+        bench_of(tmp_path, 'reference = "from scrach"\n' + MODEL + SETS + ARMS)
+
+
+def test_zero_shot_can_be_the_reference(tmp_path: Path) -> None:
+    """It is an arm that no file names."""
+    bench = filled(tmp_path, 'reference = "zero-shot"\n')
+    put(bench, "/zero-shot/", BEFORE)
+    assert of_x(bench).on["a"].mean == pytest.approx(0.15)
+
+
+def test_a_reference_that_quick_leaves_out_takes_its_table_along(tmp_path: Path) -> None:
+    """The file is right, and what --quick runs is enough without."""
+    quick = '[quick]\narms = "x"\n'
+    arms = ARMS + '[[arm]]\nname = "y"\n'
+    bench = bench_of(tmp_path, 'reference = "y"\n' + MODEL + SETS + arms + quick, quick=True)
+    put(bench, "/x/", AFTER)
+    assert differences(collect(bench)) == []

@@ -1,0 +1,52 @@
+"""Intervals of a mean by drawing images, against what statistics says they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simmat.intervals import bootstrap_means, interval_of, mean_interval
+
+
+def test_of_one_object_an_image_it_is_nearly_the_interval_of_the_mean() -> None:
+    """For many independent values the bootstrap comes to mean ± 1.96 standard errors."""
+    values = np.random.default_rng(5).random(400)
+    low, high = mean_interval([[value] for value in values]) or (0.0, 0.0)
+    error = values.std() / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
+
+
+def test_objects_of_one_image_are_drawn_together() -> None:
+    """Ten copies of each image's object say no more than one does."""
+    values = np.random.default_rng(6).random(30)
+    alone = mean_interval([[value] for value in values])
+    assert alone is not None
+    assert mean_interval([[value] * 10 for value in values]) == pytest.approx(alone)
+    narrow = mean_interval([[value] for value in np.repeat(values, 10)])
+    assert narrow is not None
+    assert alone[1] - alone[0] > 2 * (narrow[1] - narrow[0])
+
+
+def test_images_weigh_by_their_objects() -> None:
+    """The mean is over objects: an image of many moves it more."""
+    means = bootstrap_means([[1.0] * 9, [0.0]], np.random.default_rng(0), draws=4000)
+    assert sorted(set(means)) == [0.0, 0.9, 1.0]
+    assert np.mean(means == 0.9) == pytest.approx(0.5, abs=0.03)
+
+
+def test_it_is_the_same_each_time() -> None:
+    """A figure in a table that changes from run to run would be taken for a difference."""
+    images = [[0.1, 0.5], [0.9], [0.4]]
+    assert mean_interval(images) == mean_interval(images)
+
+
+def test_one_image_has_none() -> None:
+    """Drawn again it is the same image, and an interval of width 0 would be a lie."""
+    assert mean_interval([[0.1, 0.9]]) is None
+    assert mean_interval([]) is None
+
+
+def test_the_level_is_the_part_of_the_means_inside() -> None:
+    """95 % leaves 2.5 % on each side."""
+    assert interval_of(np.arange(1001) / 1000) == pytest.approx((0.025, 0.975))
