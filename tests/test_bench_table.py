@@ -81,7 +81,7 @@ def test_what_is_missing_says_so_and_gives_no_mean(tmp_path: Path) -> None:
     rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
     assert rows["x"]["b"] == "0.500 (1 of 2 seeds)"
     assert rows["x"]["MEAN"] == "– (1 of 2)"
-    assert rows["random"]["a"] == "– (not begun)"
+    assert rows["random"]["a"] == "–"
     assert rows["random"]["MEAN"] == "– (0 of 2)"
     assert "hard (not averaged)" in head
 
@@ -162,7 +162,7 @@ def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None
     _, files = write_report(bench)
     page = files[-1].read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
-    assert "a: random (not begun)" in page
+    assert "random (not begun): everywhere" in page
     assert "0.575 ± 0.177" in page
     plots = {path.name for path in (bench.out / "plots").iterdir()}
     assert plots == {f"{name}{dark}.png" for name in ("scores", "gain", "curves") for dark in ("", "-dark")}

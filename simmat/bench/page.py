@@ -83,11 +83,16 @@ def _count(number: int, what: str) -> str:
 
 
 def _unfinished(results: Results) -> str:
-    rows = [row for row in results.rows if not row.done]
+    missing: dict[tuple[str, str], list[str]] = {}
+    for row in results.rows:
+        if not row.done:
+            missing.setdefault((results.label(row.arm), row.state), []).append(row.data.name)
+    every = [data.name for data in results.bench.settings.data]
     items = "".join(
-        f"<li>{escape(row.data.name)}: {escape(results.label(row.arm))} ({escape(row.state)})</li>" for row in rows
+        f"<li>{escape(arm)} ({escape(state)}): {'everywhere' if sets == every else escape(', '.join(sets))}</li>"
+        for (arm, state), sets in missing.items()
     )
-    return section_html("Not done yet", f"<ul>{items}</ul>", rows)
+    return section_html("Not done yet", f"<ul>{items}</ul>", missing)
 
 
 def _overview(results: Results) -> str:
@@ -106,8 +111,13 @@ def _overview(results: Results) -> str:
 
 def _differences(results: Results) -> str:
     head, lines = difference_table(results)
-    none: list[list[float | None]] = [[None] * len(lines)] * (len(head) - 1)
-    table = table_html([_title(name) for name in head], _body(lines, none), numbers_from=1)
+    rows = [
+        f"<tr><td>{escape(arm)}</td>"
+        + "".join(f'<td class="number">{escape(text).replace(" [", "<br>[")}</td>' for text in texts)
+        + "</tr>"
+        for arm, *texts in lines
+    ]
+    table = table_html([_title(name) for name in head], rows, numbers_from=1)
     note = f'<p class="faint">{escape(difference_note())}</p>'
     return section_html(difference_title(results), f'<div class="wide" tabindex="0">{table}</div>\n{note}', lines)
 

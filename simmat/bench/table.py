@@ -64,14 +64,17 @@ def overview(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def difference_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return head and cells of the table of differences from the reference arm; no cells where there is none."""
+    """Return head and cells of the table of differences from the reference arm; no cells where there is none.
+
+    The mean stands first: with intervals the table is wide.
+    """
     sets = results.bench.settings.data
-    head = ("ARM", *(data.name for data in sets), "MEAN")
+    head = ("ARM", "MEAN", *(data.name for data in sets))
     lines = [
         (
             results.label(found.arm),
-            *(str(found.on.get(data.name, NONE)) for data in sets),
             str(found.mean) if found.mean is not None else NONE,
+            *(str(found.on.get(data.name, NONE)) for data in sets),
         )
         for found in differences(results)
     ]
@@ -96,7 +99,7 @@ def _short(row: Row | None) -> str:
     if row is None:
         return ""
     if row.score is None:
-        return f"{NONE} ({row.state})"
+        return f"{NONE} ({row.state})" if row.begun else NONE
     return str(row.score) + ("" if row.done else f" ({row.state})")
 
 

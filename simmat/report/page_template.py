@@ -27,6 +27,7 @@ tr.best td, td.best { font-weight: 700; color: var(--accent); }
 .wide { overflow-x: auto; }
 .wide table { min-width: 34rem; }
 .wide td.number { white-space: nowrap; }
+.wide td:first-child { min-width: 9rem; }
 img { display: block; max-width: 100%; height: auto; border-radius: 8px; }
 .wide > img { min-width: 44rem; width: 100%; }
 figure { margin: 0; }
