@@ -22,6 +22,7 @@ from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Processes, evaluate_shared, find_protocol
 from simmat.files import atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
+from simmat.nn.depthwise import keep_depthwise_in_fp32
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins import Registry
@@ -116,6 +117,8 @@ class _Run:
                 "restore it, or start a new run"
             )
         self.model = assemble(self.setup.plan)
+        if config.precision == "bf16" and self.accelerator.device.type == "cpu":
+            keep_depthwise_in_fp32(self.model)
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.model, config.foundation)
         self.done = state.step if state else 0

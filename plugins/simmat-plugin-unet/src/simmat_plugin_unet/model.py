@@ -46,7 +46,7 @@ class UNetBackbone(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """First convolution: (B, 3, S, S) normalised image -> (B, 32, S/2, S/2)."""
-        features: Tensor = self.stem(image)
+        features: Tensor = self.stem(image.contiguous(memory_format=torch.channels_last))
         return features
 
     def encode(self, features: Tensor) -> ImageEmbedding:
@@ -122,4 +122,6 @@ def build_unet(spec: FoundationSpec, *, image_size: int, weights: Path | None, s
         unet = smp.Unet(ENCODER, encoder_weights=None, in_channels=3, classes=1)
     if weights is not None:
         load_encoder(unet.encoder.model, weights)
-    return UNetModel(unet).eval()
+    # On a CPU, channels last saves a fifth of a step in bf16.
+    model: UNetModel = UNetModel(unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval()
