@@ -68,7 +68,7 @@ def test_full_writes_every_figure_and_draws_the_curve(
     assert {len(score["random_clicks"]) for score in report["scores"]} == {2}
     for line in (
         "boundary IoU",
-        "95 % interval, drawing images",
+        "95 % interval (bootstrap over images)",
         "3 clicks",
         "NoC@85 (failures as 3)",
         "tight box",

@@ -47,6 +47,26 @@ def test_its_gradient_is_that_of_fp32() -> None:
     assert torch.equal(layer.weight.grad, plain.weight.grad)
 
 
+def test_a_copy_computes_with_its_own_weights() -> None:
+    """A running mean of the weights is such a copy."""
+    model, x = network(), torch.randn(2, 8, 16, 16)
+    keep_depthwise_in_fp32(model)
+    copied = copy.deepcopy(model)
+    for parameter in copied.parameters():
+        parameter.data.zero_()
+    assert run(copied, x).abs().max() == 0 < run(model, x).abs().max()
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_the_dtype_is_the_one_it_would_have_been(autocast: bool) -> None:
+    """Whatever comes in, what follows must not find another format than before."""
+    layer, x = network()[0], torch.randn(2, 8, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        before = layer(x).dtype
+        keep_depthwise_in_fp32(layer)
+        assert layer(x).dtype == before == (torch.bfloat16 if autocast else torch.float32)
+
+
 def test_other_convolutions_and_all_names_stay() -> None:
     """Grouped ones are quicker in bf16, and a bundle finds its weights by name."""
     model, before = network(), network()

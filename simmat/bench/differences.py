@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -23,17 +24,17 @@ class Difference:
         mean: of the scores.
         interval: 95 %, drawing test images, both arms on the same ones; None where the score is not the IoU over
             objects, a result has no IoU of its objects, or there is one image.
+        state: why it is not of all seeds, as "1 of 3 seeds"; empty where it is.
     """
 
     mean: float
     interval: tuple[float, float] | None
+    state: str = ""
 
     def __str__(self) -> str:
         """As "+0.053 [-0.010, +0.110]"."""
-        if self.interval is None:
-            return f"{self.mean:+.3f}"
-        low, high = self.interval
-        return f"{self.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+        low_high = "" if self.interval is None else " [{:+.3f}, {:+.3f}]".format(*self.interval)
+        return f"{self.mean:+.3f}{low_high}" + (f" ({self.state})" if self.state else "")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Differences:
     Attributes:
         arm: the arm.
         on: by name of the data set, those there are.
-        mean: over the averaged data sets; None where one is missing.
+        mean: over the averaged data sets; None where one is missing or not of all seeds.
     """
 
     arm: Arm
@@ -54,55 +55,58 @@ class Differences:
 def differences(results: Results) -> list[Differences]:
     """Compare every arm with the reference; nothing where none is named, or `--quick` has left it out.
 
-    An object's IoU is its mean over seeds. The mean over data sets draws the images of each set by themselves.
+    The reference is that of the arm's own foundation model, where it has one of this name, else the first. An object's
+    IoU is its mean over seeds. The mean over data sets draws the images of each set by themselves, but for sets made of
+    the same files or scenes.
     """
     found = []
     for arm in results.bench.arms:
         reference = _reference(results, arm)
-        if reference is None or reference is arm:
+        if reference is None or (reference.name, reference.foundation) == (arm.name, arm.foundation):
             continue
         pairs = {
-            data.name: pair
+            data.name: (row, other)
             for data in results.bench.settings.data
-            if (pair := _pair(results, data, arm, reference)) is not None
+            if (row := results.row(data, arm)) is not None and (other := results.row(data, reference)) is not None
         }
-        if pairs:
-            found.append(_compare(results, arm, pairs))
+        compared = _compare(results, arm, pairs)
+        if compared.on:
+            found.append(compared)
     return found
 
 
 def _reference(results: Results, arm: Arm) -> Arm | None:
-    """Return the arm to compare with: that of the same foundation model, where it has one of this name."""
     named = [other for other in results.bench.arms if other.name == results.bench.settings.reference]
     return next((other for other in named if other.foundation == arm.foundation), named[0] if named else None)
 
 
-def _pair(results: Results, data: DataSet, arm: Arm, reference: Arm) -> tuple[Row, Row] | None:
-    one, other = results.row(data, arm), results.row(data, reference)
-    return (one, other) if one and other and one.score is not None and other.score is not None else None
-
-
 def _compare(results: Results, arm: Arm, pairs: dict[str, tuple[Row, Row]]) -> Differences:
+    sets = results.bench.settings.data
     usual = results.bench.settings.score == DEFAULT
     on: dict[str, Difference] = {}
-    averaged: list[float] = []
     drawn: list[npt.NDArray[np.float64]] = []
-    wanted = [data.name for data in results.bench.settings.data if data.averaged]
-    for number, (name, (row, reference)) in enumerate(pairs.items()):
-        assert row.score is not None
-        assert reference.score is not None  # see `_pair`
-        mean = row.score.mean - reference.score.mean
+    for data in sets:
+        row, reference = pairs.get(data.name, (None, None))
+        if row is None or reference is None or row.score is None or reference.score is None:
+            continue
         images = _by_image(row, reference) if usual else []
-        # A generator for each set, so that the draws of two sets of one size are not the same.
-        means = bootstrap_means(images, np.random.default_rng((0, number))) if len(images) > 1 else None
-        on[name] = Difference(mean, interval_of(means) if means is not None else None)
-        if name in wanted:
-            averaged.append(mean)
-            drawn += [means] if means is not None else []
-    if len(averaged) < len(wanted) or not wanted:
+        means = bootstrap_means(images, _generator(data, sets)) if len(images) > 1 else None
+        state = next((one.state for one in (row, reference) if not one.done), "")
+        interval = interval_of(means) if means is not None else None
+        on[data.name] = Difference(row.score.mean - reference.score.mean, interval, state)
+        drawn += [means] if means is not None and data.averaged else []
+    averaged = [on.get(data.name) for data in sets if data.averaged]
+    known = [difference.mean for difference in averaged if difference is not None and not difference.state]
+    if not known or len(known) < len(averaged):
         return Differences(arm, on, None)
-    interval = interval_of(np.mean(drawn, axis=0)) if len(drawn) == len(wanted) else None
-    return Differences(arm, on, Difference(fmean(averaged), interval))
+    interval = interval_of(np.mean(drawn, axis=0)) if len(drawn) == len(known) else None
+    return Differences(arm, on, Difference(fmean(known), interval))
+
+
+def _generator(data: DataSet, sets: Sequence[DataSet]) -> np.random.Generator:
+    """Return what draws the images of a set: the same for sets made of the same files or scenes, else another."""
+    made_of = (data.data, data.simulate)
+    return np.random.default_rng(next(i for i, one in enumerate(sets) if (one.data, one.simulate) == made_of))
 
 
 def _by_image(row: Row, reference: Row) -> list[list[float]]:

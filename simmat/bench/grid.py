@@ -115,6 +115,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     Raises:
         ConfigError: names or settings are wrong; all of it in one message. Or there is no `[quick]`.
     """
+    whole = settings
     if quick:
         settings = shortened(settings, path)
     said = [*_from_grids(settings), *_from_arms(settings)]
@@ -125,9 +126,6 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     ]
     if settings.quick is not None:
         problems += unknown_names(settings.quick.arms, (arm.name for arm in said), "arm")
-    if settings.reference is not None:
-        known = (arm.name for arm in _with_references(settings, said, {}))
-        problems += unknown_names([settings.reference], known, "arm", of="reference is")
     if quick:
         said = [arm for arm in said if is_left(arm.name, settings.quick)]
     no_zero_shot: dict[str, str] = {}
@@ -147,6 +145,9 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
         except SimMATError as error:
             problems.append(f"checkpoints: {error}")
     arms = list(_with_references(settings, said, no_zero_shot))
+    if whole.reference is not None:
+        every = _with_references(whole, [*_from_grids(whole), *_from_arms(whole)], no_zero_shot)
+        problems += unknown_names([whole.reference], (arm.name for arm in every), "arm", of="reference is")
     cells: list[Cell] = []
     problems += _setting_problems(settings, path, registry)
     if not problems:

@@ -89,9 +89,9 @@ def difference_title(results: Results) -> str:
 def difference_note() -> str:
     """Say what its figures are."""
     return (
-        "Score minus that of the reference; in brackets the 95 % interval where test images are drawn anew, both arms "
-        "on the same ones (bootstrap). It says how far chance in the test images reaches, not how far another seed "
-        "would."
+        "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval when "
+        "test images are drawn anew, both arms on the same ones (bootstrap). It says how far chance in the test images "
+        "reaches, not how far another seed would."
     )
 
 

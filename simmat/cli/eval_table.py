@@ -37,7 +37,7 @@ def print_report(report: dict[str, Any], *, wanted: bool) -> None:
 
 def _rows(tuned: dict[str, Any], untuned: dict[str, Any] | None) -> Iterator[Row]:
     yield _row("one click: mean over objects", tuned, untuned, "miou_object")
-    yield _row("  95 % interval, drawing images", tuned, untuned, "miou_object_interval")
+    yield _row("  95 % interval (bootstrap over images)", tuned, untuned, "miou_object_interval")
     yield _row("  mean over images", tuned, untuned, "miou_image")
     yield _row("  mean over classes", tuned, untuned, "miou_class")
     if tuned["miou_oracle"] is not None:
