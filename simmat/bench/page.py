@@ -9,9 +9,9 @@ from pathlib import Path
 from simmat.bench.results import Results, Spread
 from simmat.bench.settings import DataSet
 from simmat.bench.table import (
+    DIFFERENCE_NOTE,
     HEAD,
     NONE,
-    difference_note,
     difference_table,
     difference_title,
     overview,
@@ -118,7 +118,7 @@ def _differences(results: Results) -> str:
         for arm, *texts in lines
     ]
     table = table_html([_title(name) for name in head], rows, numbers_from=1)
-    note = f'<p class="faint">{escape(difference_note())}</p>'
+    note = f'<p class="faint">{escape(DIFFERENCE_NOTE)}</p>'
     return section_html(difference_title(results), f'<div class="wide" tabindex="0">{table}</div>\n{note}', lines)
 
 

@@ -12,6 +12,11 @@ from simmat.bench.settings import DataSet
 
 HEAD = ("ARM", "SCORE", "GAIN", "TRAINABLE", "LR", "SECONDS", "STATE")
 NONE = "–"
+DIFFERENCE_NOTE = (
+    "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval when "
+    "test images are drawn anew, both arms on the same ones (bootstrap). It says how far chance in the test images "
+    "reaches, not how far another seed would."
+)
 
 
 def rows_of(results: Results, data: DataSet, *, waiting: bool = True) -> list[tuple[str, ...]]:
@@ -86,15 +91,6 @@ def difference_title(results: Results) -> str:
     return f'Difference from "{results.bench.settings.reference}"'
 
 
-def difference_note() -> str:
-    """Say what its figures are."""
-    return (
-        "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval when "
-        "test images are drawn anew, both arms on the same ones (bootstrap). It says how far chance in the test images "
-        "reaches, not how far another seed would."
-    )
-
-
 def _short(row: Row | None) -> str:
     if row is None:
         return ""
@@ -123,7 +119,7 @@ def markdown(results: Results) -> str:
         parts += ["## All data sets", "", _markdown_table(*overview(results)), ""]
     head, lines = difference_table(results)
     if lines:
-        parts += [f"## {difference_title(results)}", "", difference_note(), "", _markdown_table(head, lines), ""]
+        parts += [f"## {difference_title(results)}", "", DIFFERENCE_NOTE, "", _markdown_table(head, lines), ""]
     for data in settings.data:
         parts += [f"## {data.name}", "", _markdown_table(HEAD, rows_of(results, data)), ""]
     if failures := [line for row in results.rows for line in row.failures]:

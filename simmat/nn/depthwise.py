@@ -11,9 +11,8 @@ from torch import Tensor, nn
 def keep_depthwise_in_fp32(model: nn.Module) -> None:
     """Let depthwise 2D convolutions compute in fp32 under a CPU's autocast; what comes out has autocast's dtype.
 
-    Their way back in bf16 takes three to five times as long as in fp32 (torch 2.13 on a CPU without AMX; `python
-    benchmarks/training_parts.py --precision bf16`), all other convolutions' is faster. Weights and names stay as they
-    are.
+    Their way back is slower in bf16 than in fp32 (torch 2.13 on a CPU without AMX): `python
+    benchmarks/training_parts.py --precision bf16` has the ratio. Weights and names stay as they are.
 
     Args:
         model: whose layers are changed, for good.

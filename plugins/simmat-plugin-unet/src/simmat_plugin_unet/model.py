@@ -122,6 +122,6 @@ def build_unet(spec: FoundationSpec, *, image_size: int, weights: Path | None, s
         unet = smp.Unet(ENCODER, encoder_weights=None, in_channels=3, classes=1)
     if weights is not None:
         load_encoder(unet.encoder.model, weights)
-    # On a CPU, channels last saves a fifth of a step in bf16.
+    # Channels last is quicker on a CPU in bf16.
     model: UNetModel = UNetModel(unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
