@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from simmat.errors import ConfigError, all_problems, nearest
+from simmat.files import with_home
 from simmat.nodata import Nodata
 from simmat.sensor_names import with_absolute_files
 from simmat.toml_files import message_of, read_toml
@@ -100,8 +101,8 @@ def _absolute(path: Path) -> Path:
     if "\0" in str(path) or any("\ud800" <= letter <= "\udfff" for letter in str(path)):
         raise ValueError("must be a path that can be written as UTF-8 text")
     try:
-        return path.expanduser().absolute()
-    except RuntimeError as error:  # ~name of a user that is not there
+        return with_home(path).absolute()
+    except ConfigError as error:
         raise ValueError("must begin with a home folder that exists") from error
 
 

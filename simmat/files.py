@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from simmat.errors import OutputError
+from simmat.errors import ConfigError, OutputError
 
 TEMPORARY_MARK = ".simmat-tmp"
 """Stands in every temporary file's name, so that what a killed process left can be told and removed."""
@@ -36,6 +36,18 @@ _CAUSES = {
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
     errno.ELOOP: ("the path is a loop of links", "choose another path"),
 }
+
+
+def with_home(path: Path | str) -> Path:
+    """Return a path with `~` or `~name` at its start replaced by that home folder.
+
+    Raises:
+        ConfigError: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path} begins with a home folder that does not exist; give the whole path") from error
 
 
 def output_error(error: OSError, path: Path) -> OutputError:

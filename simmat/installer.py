@@ -24,6 +24,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from simmat.errors import ConfigError, SimMATError, nearest
+from simmat.files import with_home
 from simmat.registry import KNOWN_PLUGINS, PluginReport
 
 PREFIX = "simmat-plugin-"
@@ -113,7 +114,7 @@ def requirement_of(argument: str, *, as_it_is: bool = False) -> str:
         raise ConfigError(f"a plugin's name, package or path is needed, got {argument!r}")
     if _is_path(argument):
         # Absolute, for "./sonar" without its dot would be a name to pip.
-        return str(_checked_path(Path(argument).expanduser()).absolute())
+        return str(_checked_path(with_home(argument)).absolute())
     if as_it_is or argument.startswith("simmat-") or _REQUIREMENT_MARKS.search(argument):
         return _checked_requirement(argument, argument)
     known = {name: package for packages in KNOWN_PLUGINS.values() for name, package in packages.items()}

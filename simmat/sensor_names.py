@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from simmat.files import with_home
+
 SENSOR_FILE_ENDING = ".toml"
 
 
@@ -29,12 +31,16 @@ def is_sensor_file(part: str) -> bool:
 
 
 def with_absolute_files(text: str, folder: Path | None = None) -> str:
-    """Return `text` with the paths in it absolute, relative ones taken from `folder` (default: the current one)."""
+    """Return `text` with the paths in it absolute, relative ones taken from `folder` (default: the current one).
+
+    Raises:
+        ConfigError: a path begins with a home folder that does not exist.
+    """
     parts = modality_parts(text)
     if not any(is_sensor_file(part) for part in parts):
         return text
     base = (folder or Path()).absolute()
-    return "+".join(str(base / Path(part).expanduser()) if is_sensor_file(part) else part for part in parts)
+    return "+".join(str(base / with_home(part)) if is_sensor_file(part) else part for part in parts)
 
 
 def _is_open(part: str) -> bool:

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from simmat import hub
 from simmat.errors import WeightsError
+from simmat.files import with_home
 from simmat.foundation import FoundationSpec, WeightFile
 
 Progress = Callable[[int, int], None]
@@ -38,7 +39,7 @@ _FRUITLESS_TRIES = 3
 def cache_folder() -> Path:
     """Return where downloaded weights lie: $SIMMAT_CACHE, else the platform's folder for what can be had again."""
     if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser()
+        return with_home(named)
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
