@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,12 @@ def test_changed_data_is_refused(data: Path, tmp_path: Path) -> None:
     copy = gray_set(tmp_path / "set")
     out = tmp_path / "run"
     training.train(config(copy, out, steps=1), registry())
+    mask = (copy / "masks/s0.png").read_bytes()
+    shutil.copy(copy / "masks/s1.png", copy / "masks/s0.png")
+    with pytest.raises(ConfigError, match="not what the run"):
+        training.resume(out, registry())
+    (copy / "masks/s0.png").write_bytes(mask)
+    training.resume(out, registry())
     (copy / "card.toml").write_text('format = 1\nregions = "components"\n')
     with pytest.raises(ConfigError, match="not what the run"):
         training.resume(out, registry())

@@ -34,7 +34,7 @@ from simmat.plugins import Registry, load_plugins
 from simmat.training import RunPlan, Watcher
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import Setup, prepare
-from simmat.training.state import load_state
+from simmat.training.state import fingerprint_in
 
 LOCK_SECONDS = 120
 """How long to wait for a process of a killed bench to end the step it is in."""
@@ -135,7 +135,7 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
     curve = [record for record in run.records() if record["kind"] == "val"]
     best = max(curve, key=lambda record: (record["miou_object"], -record["step"]))
     return {
-        "data": {"path": str(config.data), "fingerprint": load_state(run.state).notes["fingerprint"]},
+        "data": {"path": str(config.data), "fingerprint": fingerprint_in(run.state)},
         "diverged": diverged,
         "val": None if diverged else best,
         "curve": [{"step": record["step"], "miou_object": record["miou_object"]} for record in curve],
@@ -164,7 +164,7 @@ def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
     device = pick_device(config.device)
     protocol = find_protocol(config.protocol)
     scores = evaluate(model.to(device), setup.pipeline, setup.dataset, setup.val, protocol=protocol)
-    data = {"path": str(config.data), "fingerprint": setup.fingerprint()}
+    data = {"path": str(config.data), "fingerprint": setup.fingerprint}
     print(f"zero-shot: validation mIoU {scores.summary()['miou_object']:.4f}", flush=True)
     return {
         "data": data,

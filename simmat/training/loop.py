@@ -111,7 +111,7 @@ class _Run:
             check_settings(config, state.notes["settings"])
         known = BundleSpec.from_dict(state.notes["spec"]) if state else None
         self.setup = prepare(config, registry, self.watcher, known=known)
-        if state and state.notes["fingerprint"] != self.setup.fingerprint():
+        if state and state.notes["fingerprint"] != self.setup.fingerprint:
             raise ConfigError(
                 f"the data in {config.data} is not what the run in {config.out} began with; "
                 "restore it, or start a new run"
@@ -261,7 +261,7 @@ class _Run:
             notes = {
                 "settings": settings_of(self.config),
                 "spec": self.setup.spec.to_dict(),
-                "fingerprint": self.setup.fingerprint(),
+                "fingerprint": self.setup.fingerprint,
                 "best": self.best,
                 "scaler": scaler_notes(self.accelerator.scaler),
             }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from simmat.bundle import BundleSpec, adapter_for, plan_of
@@ -13,6 +13,7 @@ from simmat.config import TrainConfig
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems, trainable_samples
 from simmat.data.dataset import Dataset, Sample, open_dataset
+from simmat.data.fingerprint import fingerprint_of
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
 from simmat.declared import declarations_of
@@ -78,18 +79,10 @@ class Setup:
             seed=self.config.seed,
         )
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Return a digest of the data a resumed run must find again: ids, splits, file sizes and the card."""
+        """The digest of the data that a resumed run must find again."""
         return fingerprint_of(self.dataset)
-
-
-def fingerprint_of(dataset: Dataset) -> str:
-    """Return a digest of a data set without reading its images: ids, splits, file sizes and the card."""
-    digest = hashlib.sha256(dataset.card.model_dump_json().encode())
-    for sample in dataset.samples:
-        files = sorted((name, path.stat().st_size) for name, path in sample.files.items())
-        digest.update(repr((sample.id, sample.split, files)).encode())
-    return digest.hexdigest()
 
 
 SLOW_FOR_RANDOM = 1e-4

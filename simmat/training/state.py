@@ -8,7 +8,8 @@ a run is drawn from (seed, position), see `simmat.data.batches`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,20 +61,41 @@ def load_state(path: Path) -> RunState:
     Raises:
         DataError: it is missing, damaged, or of another format.
     """
+    with _reading(path) as file:
+        notes = _notes_of(file, path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        step = int(notes.pop("step"))
+        BundleSpec.from_dict(notes["spec"]), dict(notes["best"]), str(notes["fingerprint"])
+        dict(notes["settings"]), notes["scaler"]
+    return RunState(step, _below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
+
+
+def fingerprint_in(path: Path) -> str:
+    """Return the fingerprint of the data in a state, without reading its tensors.
+
+    Raises:
+        DataError: the state is missing, damaged, or of another format.
+    """
+    with _reading(path) as file:
+        return str(_notes_of(file, path)["fingerprint"])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise DataError(f"no state to resume at {path}; the run saved none yet: start it again without --resume")
     try:
         with safe_open(path, framework="pt") as file:
-            notes = json.loads((file.metadata() or {})["simmat"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        if notes.pop("format") != FORMAT:
-            raise DataError(f"{path} was written by another version of simmat; resume it with that version")
-        step = int(notes.pop("step"))
-        BundleSpec.from_dict(notes["spec"]), dict(notes["best"]), str(notes["fingerprint"])
-        dict(notes["settings"]), notes["scaler"]
+            yield file
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
-    return RunState(step, _below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
+
+
+def _notes_of(file: Any, path: Path) -> dict[str, Any]:
+    notes: dict[str, Any] = json.loads((file.metadata() or {})["simmat"])
+    if notes.pop("format") != FORMAT:
+        raise DataError(f"{path} was written by another version of simmat; resume it with that version")
+    return notes
 
 
 def _damaged(path: Path | str, why: str) -> DataError:
