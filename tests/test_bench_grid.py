@@ -8,6 +8,7 @@ import pytest
 from bench_set import TINY, bench_of, cells_named
 
 from simmat.cli import run
+from simmat.errors import ConfigError
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\nregions = "classes"\n'
 OTHER = '[[data]]\nname = "b"\nmodality = "gray"\ndata = "set"\nimage_size = 32\n'
@@ -73,6 +74,15 @@ def test_a_peer_brings_no_references_of_its_own(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("name", "foundation"), [("zero-shot", "sam_vit_b"), ("from-scratch", "sam_vit_tiny")])
+def test_an_arm_with_the_name_of_an_added_reference_is_refused(tmp_path: Path, name: str, foundation: str) -> None:
+    """Both would write into one folder, and each would find the other's settings there."""
+    arm = f'[[arm]]\nname = "{name}"\nfoundation = "{foundation}"\nsteps_factor = 4\n'
+    said = f"arm '{name}' has the name of the reference that is added for '{foundation}' on a"
+    with pytest.raises(ConfigError, match=said):
+        bench_of(tmp_path, TINY + SET + arm)
+
+
 def test_a_model_without_zero_shot_says_why(tmp_path: Path) -> None:
     """A random decoder's score would look like a result."""
     bench = bench_of(tmp_path, TINY + SET + '[[grid]]\nmat = "mat"\n')
@@ -136,5 +146,5 @@ def test_a_pattern_that_names_no_cell_is_refused(tmp_path: Path, capsys: pytest.
     assert run([*arguments, "thermal"]) == 2
     assert "--only 'thermal' is in the name of no cell" in capsys.readouterr().err
     assert run([*arguments, "a/*/x"]) == 0
-    assert "1 cells" in capsys.readouterr().out
+    assert "1 cells in 1 arms on data sets" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()

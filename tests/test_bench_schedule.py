@@ -6,16 +6,13 @@ from pathlib import Path
 
 import pytest
 from bench_set import TINY, bench_of, cells_named, fill
-from runs import gray_set, registry
 
 from simmat.bench.cells import FORMAT
 from simmat.bench.grid import Bench
-from simmat.bench.prepare import locked, ready_to_run, remove_losers
+from simmat.bench.prepare import remove_losers
 from simmat.bench.schedule import all_jobs, arm_state
-from simmat.data.dataset import open_dataset
-from simmat.errors import ConfigError, DataError, OutputError
+from simmat.errors import DataError
 from simmat.files import atomic_write_json
-from simmat.training.setup import fingerprint_of
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
 ARM = '[[arm]]\nname = "x"\nfrom_scratch = true\n'
@@ -82,32 +79,6 @@ def test_a_failed_cell_is_tried_again(tmp_path: Path) -> None:
     assert (cell.state(), jobs(bench)) == ("failed", {("seed-0", True)})
 
 
-def test_results_of_other_settings_are_refused_and_named(tmp_path: Path) -> None:
-    """Old figures under new settings would be a lie nobody sees."""
-    for cell in bench_of(tmp_path, TINY + SET + ARM).cells:
-        fill(cell, val=0.5, test=0.5)
-    changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + ARM)
-    assert changed.cells[0].result() is None
-    with pytest.raises(ConfigError, match=r"a/sam_vit_tiny/x/seed-0: steps = 3, was 2"):
-        ready_to_run(changed, registry(), rerun_changed=False, say=lambda _: None)
-    said: list[str] = []
-    ready_to_run(changed, registry(), rerun_changed=True, say=said.append)
-    assert [cell.state() for cell in changed.cells] == ["open"]
-    assert "steps = 3, was 2" in said[0]
-
-
-def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
-    """The folder's name says nothing about what lies in it."""
-    gray_set(tmp_path / "set")
-    bench = bench_of(tmp_path, TINY + SET + ARM)
-    data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_of(data)})
-    ready_to_run(bench, registry(), rerun_changed=False, say=lambda _: None)
-    (tmp_path / "set" / "images" / "s0.png").write_bytes((tmp_path / "set" / "images" / "s0.png").read_bytes() + b"\0")
-    with pytest.raises(ConfigError, match="its data is not what it was run on"):
-        ready_to_run(bench, registry(), rerun_changed=False, say=lambda _: None)
-
-
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     """A file cut by a copy must not count as no result, and not end in a traceback."""
     bench = bench_of(tmp_path, TINY + SET + ARM)
@@ -115,13 +86,6 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     bench.cells[0].folder.result.write_text("{")
     with pytest.raises(DataError, match=r"result\.json is damaged"):
         list(all_jobs(bench))
-
-
-def test_two_benches_do_not_share_a_folder(tmp_path: Path) -> None:
-    """Both would train the same cells over each other."""
-    bench = bench_of(tmp_path, TINY + SET + ARM)
-    with locked(bench), pytest.raises(OutputError, match="another bench is at work"):
-        locked(bench)
 
 
 def test_bundles_of_rates_that_lost_are_removed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from simmat.bench.reading import read_settings
 from simmat.errors import ConfigError
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
+NEAR = SET.replace('"a"', '"{}"')
 GRID = '[[grid]]\nmat = ["mat", "linear"]\n'
 
 
@@ -67,6 +68,10 @@ def test_values_of_training_are_checked_where_they_stand(tmp_path: Path) -> None
         (SET + GRID + "train_images = 3\ntrain_share = 0.5", "train_images and train_share exclude each other"),
         (SET + GRID + 'tune = "lorra"', "no tuner 'lorra'; did you mean 'lora'?"),
         (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "x"\n', "two arms of 'sam_vit_tiny' are named 'x'"),
+        (NEAR.format("b c") + NEAR.format("b-c") + GRID, "data sets 'b c' and 'b-c' would share the folder b-c"),
+        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\n', "has the name of the reference that is added"),
+        (SET.replace('"set"', '"~no-such-user/set"') + GRID, "home folder that does not exist"),
+        (SET + GRID + '[checkpoints]\nsam_vit_tiny = "~no-such-user/w.pth"', "home folder that does not exist"),
         (SET + GRID + "image_size = 100\n", "multiple of 16"),
         (SET + GRID + "mat_options = { widht = 3 }\n", "no option 'widht'; did you mean 'width'?"),
         (SET + GRID + "seed = 3\n", "no setting 'seed' in grid 1; did you mean 'seeds'?"),

@@ -13,6 +13,7 @@ import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from PIL import Image
 
+from simmat.bench.differences import differences
 from simmat.bench.grid import Bench
 from simmat.bench.report import write_report
 from simmat.bench.results import Spread, collect
@@ -128,6 +129,36 @@ def test_the_csv_has_a_line_for_every_seed(tmp_path: Path) -> None:
     assert (float(done["score"]), done["trainable"], done["state"]) == (0.8, "1000", "done")
     missing = next(line for line in lines if line["arm"] == "random")
     assert (missing["score"], missing["state"]) == ("", "not begun")
+
+
+def test_a_line_of_the_csv_is_of_its_seed_alone(tmp_path: Path) -> None:
+    """A mean on every seed's line would look like a spread of nothing."""
+    bench = filled(tmp_path)
+    for seed, val in enumerate((0.1, 0.6)):
+        cell = cells_named(bench, f"a/sam_vit_b/x/seed-{seed}")[0]
+        memory = {"peak_memory_bytes": 1000 + seed, "peak_device_bytes": None}
+        fill(cell, val=val, test=SCORES["a"][seed], seconds=100.0 * (seed + 1), **memory)
+    lines = [line for line in csv.DictReader(io.StringIO(as_csv(collect(bench)))) if line["data"] == "a"]
+    found = [line for line in lines if line["arm"] == "x"]
+    assert [(line["val"], line["seconds"], line["memory_bytes"]) for line in found] == [
+        ("0.1", "100.0", "1000"),
+        ("0.6", "200.0", "1001"),
+    ]
+    assert [float(line["gain"]) for line in found] == pytest.approx([0.4 - 0.25, 0.6 - 0.25])
+
+
+def test_an_own_reference_on_one_set_and_an_added_one_on_the_rest_are_two_rows(tmp_path: Path) -> None:
+    """The TOML's own start from scratch replaces the bench's where it runs, and only there."""
+    own = '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\nfrom_scratch = true\nlr = 1e-3\non = "a"\n'
+    bench = bench_of(tmp_path, 'reference = "from scratch"\n' + MODEL + SETS + own)
+    for cell in bench.cells:
+        fill(cell, val=0.5, test=0.5 if cell.arm == "x" else 0.4, curve=[])
+    results = collect(bench)
+    head, lines = overview(results)
+    rows = [dict(zip(head, line, strict=True)) for line in lines if line[0] == "from scratch"]
+    assert sorted((bool(row["a"]), bool(row["b"])) for row in rows) == [(False, True), (True, False)]
+    x = next(found for found in differences(results) if found.arm.name == "x")
+    assert {name: round(difference.mean, 6) for name, difference in x.on.items()} == {"a": 0.1, "b": 0.1, "hard": 0.1}
 
 
 def test_another_figure_of_the_scores_can_be_the_score(tmp_path: Path) -> None:

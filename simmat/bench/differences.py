@@ -60,24 +60,25 @@ def differences(results: Results) -> list[Differences]:
     the same files or scenes.
     """
     found = []
+    name = results.bench.settings.reference
+    having = [arm.foundation for arm in results.bench.arms if arm.name == name]
     for arm in results.bench.arms:
-        reference = _reference(results, arm)
-        if reference is None or (reference.name, reference.foundation) == (arm.name, arm.foundation):
+        foundation = arm.foundation if arm.foundation in having else next(iter(having), None)
+        if foundation is None or (arm.name, arm.foundation) == (name, foundation):
             continue
+        # Two arms may have the reference's name: the bench's own one stands where the TOML's does not run.
+        others = {
+            row.data.name: row for row in results.rows if (row.arm.name, row.arm.foundation) == (name, foundation)
+        }
         pairs = {
-            data.name: (row, other)
+            data.name: (row, others[data.name])
             for data in results.bench.settings.data
-            if (row := results.row(data, arm)) is not None and (other := results.row(data, reference)) is not None
+            if (row := results.row(data, arm)) is not None and data.name in others
         }
         compared = _compare(results, arm, pairs)
         if compared.on:
             found.append(compared)
     return found
-
-
-def _reference(results: Results, arm: Arm) -> Arm | None:
-    named = [other for other in results.bench.arms if other.name == results.bench.settings.reference]
-    return next((other for other in named if other.foundation == arm.foundation), named[0] if named else None)
 
 
 def _compare(results: Results, arm: Arm, pairs: dict[str, tuple[Row, Row]]) -> Differences:

@@ -14,7 +14,7 @@ from simmat.bench.cells import Cell
 from simmat.bench.figures import unknown_figure
 from simmat.bench.quick import is_left, shortened, unknown_names
 from simmat.bench.reading import problems_error
-from simmat.bench.settings import BenchSettings, DataSet, Grid, merged
+from simmat.bench.settings import FEW, BenchSettings, DataSet, Grid, merged
 from simmat.config import Origin, TrainConfig
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import FoundationSpec
@@ -23,8 +23,6 @@ from simmat.weights import sha256_of
 
 ZERO_SHOT = "zero-shot"
 SCRATCH = "from scratch"
-
-_FEW = ("train_images", "train_share")
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
         f"two arms of {foundation!r} are named {name!r}; give the second a name of its own"
         for foundation, name in sorted({key for key in names if names.count(key) > 1})
     ]
+    problems += _shared_folders([data.name for data in settings.data])
     if settings.quick is not None:
         problems += unknown_names(settings.quick.arms, (arm.name for arm in said), "arm")
     if quick:
@@ -145,6 +144,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
         except SimMATError as error:
             problems.append(f"checkpoints: {error}")
     arms = list(_with_references(settings, said, no_zero_shot))
+    problems += _taken_names(said, [arm for arm in arms if arm not in said])
     if whole.reference is not None:
         every = _with_references(whole, [*_from_grids(whole), *_from_arms(whole)], no_zero_shot)
         problems += unknown_names([whole.reference], (arm.name for arm in every), "arm", of="reference is")
@@ -164,6 +164,24 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     if problems:
         raise problems_error(path, problems)
     return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)
+
+
+def _shared_folders(sets: Sequence[str]) -> Iterator[str]:
+    """Say which data sets would have one folder."""
+    for folder in dict.fromkeys(map(slug, sets)):
+        if len(names := [repr(name) for name in sets if slug(name) == folder]) > 1:
+            yield f"data sets {' and '.join(names)} would share the folder {folder}; name them less alike"
+
+
+def _taken_names(said: Sequence[Arm], added: Sequence[Arm]) -> Iterator[str]:
+    """Say which arm has the name, and so the folder, of a reference that the bench adds on the same data set."""
+    for arm, reference in product(said, added):
+        same = (arm.foundation, slug(arm.name)) == (reference.foundation, slug(reference.name))
+        if same and (on := [name for name in reference.on if name in arm.on]):
+            yield (
+                f"arm {arm.name!r} has the name of the reference that is added for {arm.foundation!r} on "
+                f"{', '.join(on)}; give it another name"
+            )
 
 
 def slug(name: str) -> str:
@@ -236,7 +254,7 @@ def _with_references(settings: BenchSettings, said: Sequence[Arm], no_zero_shot:
             places = tuple(name for name in on if name not in there and any(name in arm.on for arm in measured))
             if not places:
                 continue
-            few = {key: value for key, value in zip(_FEW, (number, share), strict=True) if value is not None}
+            few = {key: value for key, value in zip(FEW, (number, share), strict=True) if value is not None}
             seeds = tuple(dict.fromkeys(seed for arm in measured for seed in arm.seeds))
             options = {"mat": "mat-residual", "tune": "full", "from_scratch": True, **few}
             yield Arm(SCRATCH + _few_name(few), foundation, options, seeds, settings.scratch_lr, places)

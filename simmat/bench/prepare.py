@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import filelock
 
@@ -12,11 +13,13 @@ from simmat.bench.grid import Bench, slug
 from simmat.bench.reading import problems_error
 from simmat.bundle import adapter_for
 from simmat.data.dataset import open_dataset
+from simmat.data.fingerprint import fingerprint_of
 from simmat.data.simulate import simulate_dataset
-from simmat.errors import ConfigError, OutputError, SimMATError, all_problems
+from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.files import atomic_write_text, check_writable, recover_folder
 from simmat.registry import Registry
-from simmat.training.setup import fingerprint_of
+from simmat.training.run_folder import RunFolder
+from simmat.training.state import fingerprint_in
 
 _OF_A_BENCH = {".lock", "bench.toml", "cells"}
 """What stands in the folder of every bench that was begun."""
@@ -65,34 +68,44 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
         raise problems_error(bench.path, problems)
 
 
-def ready_to_run(bench: Bench, registry: Registry, *, rerun_changed: bool, say: Callable[[str], object]) -> None:
+def ready_to_run(
+    bench: Bench, cells: Sequence[Cell], registry: Registry, *, rerun_changed: bool, say: Callable[[str], object]
+) -> None:
     """Make what the cells need: simulated data sets; nothing in the way of what is to be run.
 
     Args:
         bench: the bench.
+        cells: those of it that are to be run; all others stay as they are.
         registry: where sensors are found.
-        rerun_changed: whether cells that were run with other settings are removed, to be run again.
+        rerun_changed: whether cells that were run with other settings or data are removed, to be run again.
         say: told what is made or removed, a sentence each.
 
     Raises:
-        ConfigError: cells were run with other settings, and are not to be removed.
-        SimMATError: a data set cannot be simulated.
+        ConfigError: cells were run with other settings or data, and are not to be removed.
+        SimMATError: a data set cannot be simulated or opened.
     """
-    _simulate(bench, registry, say)
-    changed = [(cell, cell.changes()) for cell in bench.cells if cell.state() == "changed"]
-    changed += [(cell, "its data is not what it was run on") for cell in _on_other_data(bench, registry)]
-    if changed and not rerun_changed:
-        raise ConfigError(
-            all_problems(
-                f"{len(changed)} cells in {bench.out} were run with other settings or data than {bench.path} says now; "
-                "put them back, choose another --out, or remove and run them again with --rerun-changed:",
-                [f"{cell.name}: {why}" for cell, why in changed],
-            )
-        )
-    for cell, why in changed:
-        say(f"removed {cell.name}, which was run otherwise: {why}")
-        shutil.rmtree(cell.root)
+
+    def clear(changed: Sequence[tuple[Cell, str]]) -> None:
+        if changed and not rerun_changed:
+            raise _changed_error(bench, changed)
+        for cell, why in changed:
+            say(f"removed {cell.name}, which was run otherwise: {why}")
+            shutil.rmtree(cell.root)
+
+    clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
+    _simulate(bench, {cell.dataset for cell in cells}, registry, say)
+    clear([(cell, "its data is not what it was run on") for cell in _on_other_data(cells, registry)])
     atomic_write_text(bench.out / "bench.toml", bench.path.read_text(encoding="utf-8"))
+
+
+def _changed_error(bench: Bench, changed: Sequence[tuple[Cell, str]]) -> ConfigError:
+    return ConfigError(
+        all_problems(
+            f"{len(changed)} cells in {bench.out} were run with other settings or data than {bench.path} says now; "
+            "put them back, choose another --out, or remove and run them again with --rerun-changed:",
+            [f"{cell.name}: {why}" for cell, why in changed],
+        )
+    )
 
 
 def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles: bool) -> None:
@@ -104,29 +117,46 @@ def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles
             shutil.rmtree(cell.folder.run / "bundle", ignore_errors=True)
 
 
-def _on_other_data(bench: Bench, registry: Registry) -> Iterator[Cell]:
+def _on_other_data(cells: Iterable[Cell], registry: Registry) -> Iterator[Cell]:
     """Go through the cells whose data set, wherever it lies now, is another than the one they were run on."""
     now: dict[tuple[object, ...], str] = {}
-    for cell in bench.cells:
-        result, config = cell.result(), cell.config
-        if result is None:
+    for cell in cells:
+        before, config = _data_of(cell), cell.config
+        if before is None:
             continue
         card = config.card_overrides()
         key = (config.data, config.modality, config.channels, *card.values())
         if key not in now:
             adapter = adapter_for(registry, config.modality, config.channels)
             now[key] = fingerprint_of(open_dataset(config.data, adapter, card))
-        if result["data"]["fingerprint"] != now[key]:
+        if before != now[key]:
             yield cell
 
 
-def _simulate(bench: Bench, registry: Registry, say: Callable[[str], object]) -> None:
+def _data_of(cell: Cell) -> str | None:
+    """Return the fingerprint of the data that a cell was run or begun on; None where it is not begun or not known."""
+    if (result := cell.result()) is not None:
+        return str(result["data"]["fingerprint"])
+    if cell.state() not in ("begun", "failed"):
+        return None
+    try:
+        return fingerprint_in(RunFolder(cell.folder.run).state)
+    except DataError:
+        return None  # missing or damaged: the cell's own run says so
+
+
+def _simulate(bench: Bench, names: Collection[str], registry: Registry, say: Callable[[str], object]) -> None:
+    """Make the simulated data sets of these names anew, but for those that were made as the bench says now."""
     for data in bench.settings.data:
-        if data.simulate is None:
+        if data.simulate is None or data.name not in names:
             continue
         folder = recover_folder(bench.out / "data" / slug(data.name))
+        made, note = data.simulate, folder.with_name(f"{folder.name}.json")
+        how = json.dumps({"modality": data.modality, **made.model_dump(mode="json")}, sort_keys=True)
         if folder.is_dir():
-            continue
-        made = data.simulate
+            if note.is_file() and note.read_text(encoding="utf-8") == how:
+                continue
+            shutil.rmtree(folder)
         simulate_dataset(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])
+        atomic_write_text(note, how)
         say(f"simulated {made.count} samples of {data.modality} in {folder}")

@@ -21,6 +21,7 @@ from simmat.bench.settings import (
     TrainSettings,
 )
 from simmat.errors import ConfigError, all_problems, nearest
+from simmat.files import with_home
 from simmat.sensor_names import with_absolute_files
 from simmat.toml_files import follows, message_of, read_toml
 
@@ -49,7 +50,10 @@ def read_settings(path: Path) -> BenchSettings:
         raise problems_error(path, problems) from error
     if problems := problems + list(_across(settings)):
         raise problems_error(path, problems)
-    return _absolute(settings, path.absolute().parent)
+    try:
+        return _absolute(settings, path.absolute().parent)
+    except ConfigError as error:
+        raise problems_error(path, [str(error)]) from error
 
 
 def problems_error(path: Path, problems: Sequence[str]) -> ConfigError:
@@ -66,7 +70,7 @@ def _in_tables(values: Mapping[str, Any]) -> Iterator[str]:
         if ("data" in data) == ("simulate" in data):
             yield f"{_where(('data', number), values)} needs data, a folder, or simulate, as {{ count = 40, seed = 0 }}"
     for number, grid in enumerate(_tables(values, "grid")):
-        if FEW <= grid.keys():
+        if set(FEW) <= grid.keys():
             yield f"{_where(('grid', number), values)}: train_images and train_share exclude each other; use two grids"
 
 
@@ -97,7 +101,7 @@ def _across(settings: BenchSettings) -> Iterator[str]:
 
 def _absolute(settings: BenchSettings, folder: Path) -> BenchSettings:
     def resolved(path: Path) -> Path:
-        return folder / path.expanduser()
+        return folder / with_home(path)
 
     def placed(data: DataSet) -> DataSet:
         place = resolved(data.data) if data.data is not None else None

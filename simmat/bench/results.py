@@ -53,13 +53,13 @@ class Row:
         gain: mean score minus that of the zero-shot model; None where one of the two is missing.
         trainable: parameters that move; None while nothing is done.
         total: parameters in all.
-        seconds: of a run, mean over seeds.
-        memory_bytes: largest peak of a run: of the device where that is a GPU.
+        times: by seed, seconds of a run.
+        peaks: by seed, the most memory of a run in bytes: of the device where that is a GPU.
         steps: of a run.
         samples: training images of a run.
         curves: by seed, (step, validation mIoU) of each validation.
         ious: by seed, the IoU of each object of the test split, sample by sample; none of results that have none.
-        val: mean best validation score over the seeds there are.
+        vals: by seed, the best validation score.
         on: the devices the runs had.
         state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
             "changed", "not begun".
@@ -74,13 +74,13 @@ class Row:
     gain: float | None = None
     trainable: int | None = None
     total: int | None = None
-    seconds: float | None = None
-    memory_bytes: int | None = None
+    times: Mapping[int, float] = field(default_factory=dict)
+    peaks: Mapping[int, int] = field(default_factory=dict)
     steps: int | None = None
     samples: int | None = None
     curves: Mapping[int, tuple[tuple[int, float], ...]] = field(default_factory=dict)
     ious: Mapping[int, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
-    val: float | None = None
+    vals: Mapping[int, float] = field(default_factory=dict)
     on: str = ""
     state: str = "not begun"
     failures: tuple[str, ...] = ()
@@ -89,6 +89,21 @@ class Row:
     def score(self) -> Spread | None:
         """Mean and spread over the seeds there are; None where there is none."""
         return Spread(tuple(self.scores[seed] for seed in sorted(self.scores))) if self.scores else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a run, mean over the seeds there are."""
+        return fmean(self.times.values()) if self.times else None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The largest of the peaks."""
+        return max(self.peaks.values(), default=None)
+
+    @property
+    def val(self) -> float | None:
+        """Mean best validation score over the seeds there are."""
+        return fmean(self.vals.values()) if self.vals else None
 
     @property
     def done(self) -> bool:
@@ -140,7 +155,7 @@ class Results:
 
     def row(self, data: DataSet, arm: Arm) -> Row | None:
         """Return the row of an arm on a data set; None where it is not to run there."""
-        found = (row for row in self.of(data) if row.arm.name == arm.name and row.arm.foundation == arm.foundation)
+        found = (row for row in self.of(data) if row.arm is arm)
         return next(found, None)
 
     def label(self, arm: Arm) -> str:
@@ -182,13 +197,13 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         lr=state.chosen[0].lr if state.chosen else None,
         trainable=some.get("trainable"),
         total=some.get("total"),
-        seconds=fmean(result["seconds"] for result in tested.values()) if tested else None,
-        memory_bytes=max((_peak(result) for result in tested.values()), default=None),
+        times={seed: float(result["seconds"]) for seed, result in tested.items()},
+        peaks={seed: _peak(result) for seed, result in tested.items()},
         steps=some.get("steps"),
         samples=some.get("train_samples"),
         curves={seed: _curve(result) for seed, result in tested.items()},
         ious={seed: _ious(result) for seed, result in tested.items() if "test_ious" in result},
-        val=fmean(result["val"]["miou_object"] for result in tested.values()) if tested else None,
+        vals={seed: float(result["val"]["miou_object"]) for seed, result in tested.items()},
         on=", ".join(sorted({_device(result) for result in tested.values()})),
         state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
         failures=tuple(_failure(cell) for cell in cells if cell.state() == "failed"),

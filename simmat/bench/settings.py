@@ -14,7 +14,7 @@ from simmat.config import TrainConfig
 
 _BENCH_DECIDES = {"data", "out", "modality", "seed", "lr", "checkpoint"}
 _NETWORK = {"foundation", "mat", "tune", "mat_options", "tune_options", "from_scratch"}
-FEW = {"train_images", "train_share"}
+FEW = ("train_images", "train_share")
 """Settings that leave a part of the training images."""
 LENGTH = {"steps", "epochs"}
 """Settings that say how long a training is; one of them at a time."""
@@ -112,7 +112,7 @@ class DataSet(Section):
         options: settings of `simmat train` for this data set, such as `regions`.
     """
 
-    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - FEW
+    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(FEW)
 
     name: Name
     modality: str
@@ -136,7 +136,7 @@ class Grid(Section):
         options: settings of `simmat train` for all its arms.
     """
 
-    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - FEW - {"from_scratch"}
+    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - set(FEW) - {"from_scratch"}
 
     foundation: Names | None = None
     mat: Names = ("mat-residual",)
@@ -177,7 +177,7 @@ class ArmSettings(Section):
 class TrainSettings(Section):
     """Settings of `simmat train` that hold for all arms, where an arm or a data set says nothing else."""
 
-    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - FEW
+    takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(FEW)
 
 
 class Quick(TrainSettings):

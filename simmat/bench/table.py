@@ -150,10 +150,17 @@ def as_csv(results: Results) -> str:
     for row in results.rows:
         for seed in row.arm.seeds:
             score = row.scores.get(seed)
-            common = (row.lr, row.trainable, row.total, row.steps, row.seconds, row.memory_bytes, row.val)
             values = (
-                row.data.name, row.data.averaged, row.arm.foundation, row.arm.name, seed, score,
-                row.gain if score is not None else None, *common, "done" if score is not None else row.state,
+                row.data.name, row.data.averaged, row.arm.foundation, row.arm.name, seed, score, _gain(row, seed),
+                row.lr, row.trainable, row.total, row.steps, row.times.get(seed), row.peaks.get(seed),
+                row.vals.get(seed), "done" if score is not None else row.state,
             )  # fmt: skip
             writer.writerow(["" if value is None else value for value in values])
     return text.getvalue()
+
+
+def _gain(row: Row, seed: int) -> float | None:
+    """Return one seed's score minus the mean of the zero-shot model."""
+    if row.gain is None or row.score is None or seed not in row.scores:
+        return None
+    return row.gain + row.scores[seed] - row.score.mean

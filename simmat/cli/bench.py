@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from simmat.cli.common import load_registry, print_table
 from simmat.errors import ConfigError
 
 if TYPE_CHECKING:
+    from simmat.bench.cells import Cell
     from simmat.bench.grid import Bench
     from simmat.bench.results import Results
     from simmat.bench.schedule import Job
@@ -51,14 +53,15 @@ def command(
     registry = load_registry()
     folder = (out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)).absolute()
     bench = expand(read_settings(toml), toml, folder, registry, quick=quick)
-    if not any(matches(cell, only) for cell in bench.cells):
+    cells = [cell for cell in bench.cells if matches(cell, only)]
+    if not cells:
         raise ConfigError(f"--only {only!r} is in the name of no cell; see their names with --dry-run")
     if dry_run:
-        _list(bench, only)
+        _list(bench, cells)
         return 0
     if report and not (folder / "cells").is_dir():
         raise ConfigError(f"no bench has run in {folder}; run it first, or name its folder with --out")
-    failed, stopped = (0, False) if report else _run(bench, registry, jobs, only, rerun=rerun_changed)
+    failed, stopped = (0, False) if report else _run(bench, cells, registry, jobs, only, rerun=rerun_changed)
     from simmat.bench.report import write_report
 
     results, files = write_report(bench)
@@ -71,16 +74,17 @@ def command(
     return 1 if failed else 0
 
 
-def _run(bench: Bench, registry: Registry, jobs: int | None, only: str | None, *, rerun: bool) -> tuple[int, bool]:
+def _run(
+    bench: Bench, cells: Sequence[Cell], registry: Registry, jobs: int | None, only: str | None, *, rerun: bool
+) -> tuple[int, bool]:
     """Run what is to be done; return how many cells failed, and whether a signal stopped it."""
-    from simmat.bench.cells import matches
     from simmat.bench.prepare import check_inputs, locked, ready_to_run
     from simmat.bench.runner import Runner, find_devices
 
-    check_inputs(bench, [cell for cell in bench.cells if matches(cell, only)], registry)
+    check_inputs(bench, cells, registry)
     with locked(bench):
-        ready_to_run(bench, registry, rerun_changed=rerun, say=click.echo)
-        runner = Runner(bench, find_devices(jobs), _Lines(bench), only)
+        ready_to_run(bench, cells, registry, rerun_changed=rerun, say=click.echo)
+        runner = Runner(bench, find_devices(jobs), _Lines(), only)
         runner.run()
     for log in dict.fromkeys(runner.failed.values()):
         names = [name for name, one in runner.failed.items() if one == log]
@@ -91,12 +95,8 @@ def _run(bench: Bench, registry: Registry, jobs: int | None, only: str | None, *
 class _Lines:
     """One line a job, when it ends."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench, self._done = bench, 0
-
     def ended(self, job: Job, seconds: float, failure: str) -> None:
         """Say what came out of a job."""
-        self._done += 1
         cell = job.cell
         result = cell.result()
         click.echo(f"{cell.name}: {_outcome(result, failure)} ({seconds:.0f} s)")
@@ -113,13 +113,17 @@ def _outcome(result: dict[str, Any] | None, failure: str) -> str:
     return f"validation mIoU {result['val']['miou_object']:.4f}{test}"
 
 
-def _list(bench: Bench, only: str | None) -> None:
-    from simmat.bench.cells import matches
-
-    cells = [cell for cell in bench.cells if matches(cell, only)]
+def _list(bench: Bench, cells: Sequence[Cell]) -> None:
     print_table(("CELL", "STATE"), [(cell.name, cell.state()) for cell in cells])
-    skipped = sum(len(arm.seeds) * len(arm.rates) - len(arm.seeds) - len(arm.rates) + 1 for _, arm in bench.pairs())
-    click.echo(f"{len(cells)} cells in {len(list(bench.pairs()))} arms on data sets")
+    names = {cell.name for cell in cells}
+    skipped = arms = 0
+    for data, arm in bench.pairs():
+        own = [cell for cell in bench.cells_of(data, arm) if cell.name in names]
+        first = [cell for cell in own if cell.seed == arm.seeds[0]]
+        later = {cell.seed for cell in own if cell.seed != arm.seeds[0]}
+        arms += bool(own)
+        skipped += len(own) - len(first) - len(later)
+    click.echo(f"{len(cells)} cells in {arms} arms on data sets")
     if skipped:
         click.echo(
             f"{skipped} of them will not be run: other seeds take only the learning rate that validation chooses"

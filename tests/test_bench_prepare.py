@@ -1,0 +1,127 @@
+"""What is made, refused and removed before the first job of a bench."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from bench_set import TINY, bench_of, cells_named, fill
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.bench.cells import Cell, write_order
+from simmat.bench.grid import Bench
+from simmat.bench.prepare import locked, ready_to_run
+from simmat.data.dataset import open_dataset
+from simmat.data.fingerprint import fingerprint_of
+from simmat.errors import ConfigError, OutputError
+
+SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
+OTHER_SET = '[[data]]\nname = "b"\nmodality = "gray"\ndata = "gone"\n'
+MADE = '[[data]]\nname = "made"\nmodality = "gray"\nsimulate = { count = 3, size = [48, 40] }\n'
+ARM = '[[arm]]\nname = "x"\nfrom_scratch = true\n'
+
+
+def ready(bench: Bench, cells: tuple[Cell, ...] | list[Cell] | None = None, *, rerun: bool = False) -> list[str]:
+    """What was said."""
+    said: list[str] = []
+    ready_to_run(bench, bench.cells if cells is None else cells, registry(), rerun_changed=rerun, say=said.append)
+    return said
+
+
+def test_results_of_other_settings_are_refused_and_named(tmp_path: Path) -> None:
+    """Old figures under new settings would be a lie nobody sees."""
+    for cell in bench_of(tmp_path, TINY + SET + ARM).cells:
+        fill(cell, val=0.5, test=0.5)
+    changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + ARM)
+    assert changed.cells[0].result() is None
+    with pytest.raises(ConfigError, match=r"a/sam_vit_tiny/x/seed-0: steps = 3, was 2"):
+        ready_to_run(changed, changed.cells, registry(), rerun_changed=False, say=lambda _: None)
+    said: list[str] = []
+    ready_to_run(changed, changed.cells, registry(), rerun_changed=True, say=said.append)
+    assert [cell.state() for cell in changed.cells] == ["open"]
+    assert "steps = 3, was 2" in said[0]
+
+
+def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
+    """The folder's name says nothing about what lies in it."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    data = open_dataset(tmp_path / "set", registry().modality("gray"))
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_of(data)})
+    ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
+    (tmp_path / "set" / "images" / "s0.png").write_bytes((tmp_path / "set" / "images" / "s0.png").read_bytes() + b"\0")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
+
+
+def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
+    """Scores against the old masks are no scores of the new ones."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    data = open_dataset(tmp_path / "set", registry().modality("gray"))
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_of(data)})
+    shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready(bench)
+
+
+def test_a_begun_cell_of_other_data_can_be_begun_anew(tmp_path: Path) -> None:
+    """Its run refuses to go on; without this nothing but a hand could remove it."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    cell = bench.cells[0]
+    write_order(cell)
+    training.train(config(tmp_path / "set", cell.folder.run, steps=1), registry())
+    assert (cell.state(), ready(bench)) == ("begun", [])
+    shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready(bench)
+    assert "its data is not" in ready(bench, rerun=True)[0]
+    assert cell.state() == "open"
+
+
+def test_what_is_not_to_be_run_stays_as_it_is(tmp_path: Path) -> None:
+    """`--only` a part, and hours of the other part are neither removed nor in need of their data."""
+    gray_set(tmp_path / "set")
+    for cell in bench_of(tmp_path, TINY + SET + OTHER_SET + ARM).cells:
+        fill(cell, val=0.5, test=0.5)
+    changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + OTHER_SET + ARM)
+    said = ready(changed, cells_named(changed, "a/"), rerun=True)
+    assert len(said) == 1
+    assert [(cell.dataset, cell.state()) for cell in changed.cells] == [("a", "open"), ("b", "changed")]
+
+
+def test_simulated_data_is_made_as_the_bench_says_now(tmp_path: Path) -> None:
+    """Results of three samples must not stand under a bench of four."""
+    bench = bench_of(tmp_path, TINY + MADE + ARM)
+    assert "simulated 3 samples of gray" in ready(bench)[0]
+    images = tmp_path / "out/data/made/images"
+    before = {path.name: path.read_bytes() for path in images.iterdir()}
+    assert ready(bench) == []
+    more = bench_of(tmp_path, TINY + MADE.replace("count = 3", "count = 4") + ARM)
+    assert "simulated 4 samples of gray" in ready(more)[0]
+    assert len(list(images.iterdir())) == 4
+    ready(bench)
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+    (tmp_path / "out/data/made.json").write_text(json.dumps({}))
+    assert "simulated 3" in ready(bench)[0], "it is not known how it was made"
+
+
+def test_results_on_other_simulated_data_are_refused_before_it_is_replaced(tmp_path: Path) -> None:
+    """Who put the wrong number into the TOML gets both back by putting it right."""
+    bench = bench_of(tmp_path, TINY + MADE + ARM)
+    ready(bench)
+    fill(bench.cells[0], val=0.5, test=0.5)
+    with pytest.raises(ConfigError, match="simulate = "):
+        ready(bench_of(tmp_path, TINY + MADE.replace("count = 3", "count = 4") + ARM))
+    assert len(list((tmp_path / "out/data/made/images").iterdir())) == 3
+
+
+def test_two_benches_do_not_share_a_folder(tmp_path: Path) -> None:
+    """Both would train the same cells over each other."""
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    with locked(bench), pytest.raises(OutputError, match="another bench is at work"):
+        locked(bench)
