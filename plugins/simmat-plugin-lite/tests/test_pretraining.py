@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from simmat_plugin_lite.batches import BatchPlan, RegionBatches
 from simmat_plugin_lite.clicks import correction
-from simmat_plugin_lite.freeze import packed
+from simmat_plugin_lite.freeze import freeze, packed
 from simmat_plugin_lite.losses import mask_loss
 from simmat_plugin_lite.regions import read_photos, region_values
-from simmat_plugin_lite.spec import LITE
-from simmat_plugin_lite.views import view_of
+from simmat_plugin_lite.spec import LITE, WEIGHTS_FILE
+from simmat_plugin_lite.views import mosaic, paste, view_of
+
+from simmat.files import TEMPORARY_MARK
 
 PLAN = BatchPlan(images=2, prompts=2, size=64, smallest_px=16)
 
@@ -101,6 +105,39 @@ def test_a_better_mask_costs_less() -> None:
     assert mask_loss(torch.full_like(right, 4.0), target, weight) < 0.1
 
 
+def test_a_pasted_object_stays_within_the_content(regions_folder: Path) -> None:
+    """A mosaic has gaps; what is asked for there would be black."""
+    photos = read_photos(regions_folder, "train")
+    rng = np.random.default_rng(0)
+    pasted = 0
+    for _ in range(40):
+        views = [view_of(photos[0], 64, rng, 16, 0.5) for _ in range(4)]
+        whole = mosaic(views, 128)
+        before = len(whole.regions), whole.image.copy()
+        gaps = ~whole.content
+        view = paste(whole, photos[-1], rng)
+        assert not any((region & gaps).any() for region in view.regions)
+        assert np.array_equal(view.image[gaps], before[1][gaps])
+        pasted += not np.array_equal(view.image, before[1])
+    assert pasted > 10
+
+
+def test_weights_that_are_too_large_leave_the_packaged_ones(tmp_path: Path) -> None:
+    """Half of a replaced pair, weights and their sha256, would be refused by every program."""
+    run, to = tmp_path / "run", tmp_path / "to"
+    run.mkdir()
+    (run / "state.json").write_text(json.dumps({"file": "state.safetensors", "step": 3}))
+    (run / "log.jsonl").write_text(json.dumps({"kind": "val", "step": 3, "miou": 0.5}) + "\n")
+    save_file({"mean.a": torch.zeros(4)}, run / "state.safetensors")
+    facts = freeze(run, to)
+    kept = {path.name: path.read_bytes() for path in to.iterdir()}
+    assert facts["sha256"] == hashlib.sha256(kept[WEIGHTS_FILE]).hexdigest()
+    save_file({"mean.a": torch.zeros(6_000_000)}, run / "state.safetensors")
+    with pytest.raises(ValueError, match="at most 10000000 go into the package"):
+        freeze(run, to)
+    assert {path.name: path.read_bytes() for path in to.iterdir()} == kept
+
+
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_path: Path) -> None:
     """Weights, running mean and optimizer, bit for bit."""
@@ -119,7 +156,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_p
     parts = run(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert [p.suffix for p in (tmp_path / "parts").iterdir() if "part" in p.suffix] == []
+    assert [path.name for path in (tmp_path / "parts").iterdir() if TEMPORARY_MARK in path.name] == []
 
 
 @pytest.mark.usefixtures("fresh_accelerate")

@@ -11,11 +11,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from simmat.files import atomic_write_json
-from simmat_plugin_lite.run_state import write_tensors
+from simmat.files import atomic_write_bytes, atomic_write_json
 from simmat_plugin_lite.spec import FACTS_FILE, WEIGHTS_FILE, WEIGHTS_FOLDER
 
 _LARGEST_BYTES = 10_000_000
@@ -49,18 +48,18 @@ def freeze(run: Path, folder: Path) -> dict[str, object]:
     """
     state = json.loads((run / "state.json").read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / WEIGHTS_FILE
-    write_tensors(path, packed(load_file(run / state["file"])), {"model": "lite", "steps": str(state["step"])})
-    size = path.stat().st_size
-    if size > _LARGEST_BYTES:
+    tensors = packed(load_file(run / state["file"]))
+    data = save(tensors, metadata={"model": "lite", "steps": str(state["step"])})
+    if len(data) > _LARGEST_BYTES:
         raise ValueError(
-            f"{path} has {size} bytes, at most {_LARGEST_BYTES} go into the package; make the model smaller"
+            f"the weights have {len(data)} bytes, at most {_LARGEST_BYTES} go into the package; make the model smaller"
         )
+    atomic_write_bytes(folder / WEIGHTS_FILE, data)
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     checks = [line for line in lines if line["kind"] == "val" and line["step"] <= state["step"]]
     facts: dict[str, object] = {
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "size_bytes": size,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_bytes": len(data),
         "steps": state["step"],
         "validation": checks[-1] if checks else None,
     }

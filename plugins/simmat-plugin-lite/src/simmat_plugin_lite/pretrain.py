@@ -135,11 +135,12 @@ class Pretraining:
         self.model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean.tensors = {n: t.to(self.accelerator.device) for n, t in self.mean.tensors.items()}
         self.lesson, self.optimizer = self.accelerator.prepare(Lesson(self.model), self.optimizer)
-        self.log = Log(options.out / "log.jsonl", self.step)
         size = options.image_size
         photos = read_photos(options.data, "val")
         self.quizzes = [quiz for photo in photos if (quiz := quiz_of(photo, size)) is not None]
-        atomic_write_json(options.out / "options.json", {k: str(v) for k, v in vars(options).items()})
+        if self.accelerator.is_main_process:  # the others write nothing
+            self.log = Log(options.out / "log.jsonl", self.step)
+            atomic_write_json(options.out / "options.json", {k: str(v) for k, v in vars(options).items()})
 
     def batches(self) -> Iterator[Batch]:
         """Batches from the step the run stands at; each process of several draws its own."""

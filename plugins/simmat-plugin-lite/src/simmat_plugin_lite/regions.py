@@ -28,7 +28,6 @@ class Photo:
         masks: (H, W) uint8 each; a value is a region, 0 is what the manifest's `zero_means` says.
         source: the set it is from.
         zero_is_region: whether value 0 is a region like any other.
-        zero_is_background: whether 0 is known to hold no object.
     """
 
     ids: tuple[str, ...]
@@ -36,7 +35,6 @@ class Photo:
     masks: tuple[np.ndarray, ...]
     source: str
     zero_is_region: bool
-    zero_is_background: bool
 
     @property
     def parts_of_one(self) -> bool:
@@ -71,14 +69,12 @@ def _read_photo(folder: Path, image_name: str, rows: Sequence[dict[str, str]]) -
                 f"mask {row['mask']} is {mask.shape}, its image {image_name} {image.shape[:2]} (H, W); "
                 f"make them the same size or drop the row"
             )
-    meaning = rows[0]["zero_means"]
     return Photo(
         ids=tuple(row["id"] for row in rows),
         image=image,
         masks=masks,
         source=rows[0]["source"],
-        zero_is_region=meaning == "none",
-        zero_is_background=meaning == "background",
+        zero_is_region=rows[0]["zero_means"] == "none",
     )
 
 

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from simmat_plugin_lite.regions import Photo, region_values
+from simmat_plugin_lite.regions import WHOLE_WEIGHT, Photo, region_values
+
+SMALLEST_LEFT_PX = 64
+"""A region that a pasted object leaves less of, or a pasted object that shows less, is none."""
 
 
 @dataclass
@@ -100,7 +103,7 @@ def _framed(photo: Photo, small: np.ndarray, label: np.ndarray, size: int, small
     weights = [float(np.sqrt(area)) for area in areas]
     if photo.parts_of_one and len(values) > 1:
         regions.append(labels > 0)
-        weights.append(2.0 * sum(weights))
+        weights.append(WHOLE_WEIGHT * sum(weights))
     return View(image, content, regions, weights)
 
 
@@ -151,12 +154,14 @@ def paste(view: View, photo: Photo, rng: np.random.Generator) -> View:
         return view
     part = (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))
     where = (slice(y0, y1), slice(x0, x1))
-    a = alpha[part][..., None]
-    view.image[where] = (view.image[where] * (1 - a) + cut[part] * a + 0.5).astype(np.uint8)
+    a = alpha[part] * view.content[where]  # a mosaic's content has gaps
     covered = np.zeros((size, size), bool)
-    covered[where] = alpha[part] > 0.5
+    covered[where] = a > 0.5
+    if covered.sum() < SMALLEST_LEFT_PX:
+        return view
+    view.image[where] = (view.image[where] * (1 - a[..., None]) + cut[part] * a[..., None] + 0.5).astype(np.uint8)
     left = [region & ~covered for region in view.regions]
-    kept = [i for i, region in enumerate(left) if region.sum() >= 64]
+    kept = [i for i, region in enumerate(left) if region.sum() >= SMALLEST_LEFT_PX]
     regions = [left[i] for i in kept] + [covered]
     weights = [view.weights[i] for i in kept]
     return View(view.image, view.content, regions, [*weights, max(weights, default=1.0)])
