@@ -133,7 +133,7 @@ def test_outside_of_a_box_is_not_the_object() -> None:
     box = torch.tensor([[10.0, 12.0, 20.0, 30.0]])
     plane = prompt_plane(asked(boxes=box), SIZE)[0, 0]
     inside = torch.zeros(SIZE, SIZE, dtype=torch.bool)
-    inside[12:31, 10:21] = True
+    inside[12:30, 10:20] = True  # a box's numbers are edges: 10 to 20 is ten pixels
     assert torch.equal(plane, torch.where(inside, 0.0, -1.0))
 
 

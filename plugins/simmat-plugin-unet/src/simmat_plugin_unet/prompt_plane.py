@@ -26,8 +26,9 @@ def prompt_plane(prompts: PromptBatch, size: int) -> Tensor:
     x = torch.arange(size, device=plane.device, dtype=torch.float32)
     y = x[:, None]  # (S, 1)
     if prompts.boxes is not None:
-        x0, y0, x1, y1 = prompts.boxes.float()[:, :, None, None].unbind(1)  # (K, 1, 1) each
-        inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)  # (K, S, S)
+        x0, y0, x1, y1 = prompts.boxes.float()[:, :, None, None].unbind(1)  # (K, 1, 1) each: outer edges
+        middle_x, middle_y = x + 0.5, y + 0.5
+        inside = (middle_x >= x0) & (middle_x <= x1) & (middle_y >= y0) & (middle_y <= y1)  # (K, S, S)
         plane = torch.where(inside, plane, -1.0)
     for coords, labels in zip(prompts.point_coords.float().unbind(1), prompts.point_labels.unbind(1), strict=True):
         dx, dy = x - coords[:, 0, None, None], y - coords[:, 1, None, None]
