@@ -15,9 +15,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from simmat.bundle import Bundle, load_bundle, zero_shot_plan
+from simmat.bundle import load_bundle, zero_shot_plan
 from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, Sample, open_dataset
+from simmat.data.pipeline import Pipeline
 from simmat.evaluation import has_zero_shot
 from simmat.files import atomic_path
 from simmat.model import SimMAT, assemble
@@ -42,16 +43,20 @@ def iou(mask: BoolArray, truth: BoolArray) -> float:
     return float((mask & truth).sum() / max((mask | truth).sum(), 1))
 
 
-def row_of(dataset: Dataset, sample: Sample, bundle: Bundle, models: Sequence[SimMAT]) -> list[tuple[Image.Image, str]]:
-    """Return the pictures of one row, each with what is written below it."""
+def row_of(
+    dataset: Dataset, sample: Sample, models: Sequence[tuple[SimMAT, Pipeline]]
+) -> list[tuple[Image.Image, str]]:
+    """Return the pictures of one row, each with what is written below it; a sample without a region has none."""
     image = dataset.image(sample)
     label = dataset.label(sample, image)
+    if not label.regions:
+        return []
     truth = max((region.mask(label.size_hw) for region in label.regions), key=lambda mask: int(mask.sum()))
     prompt = Prompt.points([center_click(truth)])
     picture = display_rgb(image)
     pictures = [(draw_overlay(picture, None, prompt), sample.id)]
-    for model in models:
-        mask = segment(model, bundle.pipeline, image, prompt).mask
+    for model, pipeline in models:
+        mask = segment(model, pipeline, image, prompt).mask
         pictures.append((draw_comparison(picture, truth, mask, prompt), f"IoU {iou(mask, truth):.2f}"))
     return pictures
 
@@ -88,12 +93,13 @@ def main() -> None:
     bundles = {name: load_bundle(Path(path), registry) for name, path in named}
     first = next(iter(bundles.values()))
     tuned = next((bundle for bundle in bundles.values() if has_zero_shot(bundle)), None)
-    models: dict[str, SimMAT] = {}
+    models: dict[str, tuple[SimMAT, Pipeline]] = {}
     if tuned is not None:
-        models["zero-shot"] = assemble(zero_shot_plan(tuned.plan, registry)).eval()
-    models |= {name: bundle.model for name, bundle in bundles.items()}
+        models["zero-shot"] = assemble(zero_shot_plan(tuned.plan, registry)).eval(), tuned.pipeline
+    models |= {name: (bundle.model, bundle.pipeline) for name, bundle in bundles.items()}
     dataset = open_dataset(options.data, first.adapter, first.spec.card.model_dump(exclude_unset=True))
-    rows = [row_of(dataset, s, first, list(models.values())) for s in spread(dataset.split("test"), options.rows)]
+    samples = spread(dataset.split("test"), options.rows)
+    rows = [row for sample in samples if (row := row_of(dataset, sample, list(models.values())))]
     with atomic_path(options.out) as path:
         sheet(["sensor and click", *models], rows).save(path)
 

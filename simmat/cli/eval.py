@@ -66,7 +66,7 @@ def command(
     bundle was trained with.
     """
     from simmat.bundle import load_bundle
-    from simmat.evaluation import evaluate_bundle, find_protocol, join_processes
+    from simmat.evaluation import evaluate_bundle, find_protocol, join_processes, why_no_zero_shot
     from simmat.evaluation.report import objects_of, report_of
 
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
@@ -104,7 +104,7 @@ def command(
     if as_json:
         print_json(report)
     else:
-        print_report(report, wanted=zero_shot)
+        print_report(report, no_zero_shot=why_no_zero_shot(loaded) if zero_shot else "")
 
 
 @contextmanager

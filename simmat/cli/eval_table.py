@@ -15,12 +15,12 @@ SHOWN_CLICKS = (1, 3, 5, 8)
 """Numbers of clicks in the table, beside the last; the file has all."""
 
 
-def print_report(report: dict[str, Any], *, wanted: bool) -> None:
+def print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:
     """Print a report of `simmat.evaluation.report.report_of`.
 
     Args:
         report: it.
-        wanted: whether the zero-shot figures were asked for.
+        no_zero_shot: why there are no zero-shot figures, where they were asked for; else "".
     """
     tuned, untuned = report["tuned"], report["zero_shot"]
     click.echo(
@@ -30,8 +30,8 @@ def print_report(report: dict[str, Any], *, wanted: bool) -> None:
     if tuned["left_out"]:
         click.echo(f"{tuned['left_out']} objects have no pixel where masks are compared and are left out")
     print_table(("", "ZERO-SHOT", "TUNED"), list(_rows(tuned, untuned)))
-    if wanted and untuned is None:
-        click.echo(f"no zero-shot figure: the decoder of {report['foundation']!r} was never trained")
+    if no_zero_shot:
+        click.echo(f"no zero-shot figure: {no_zero_shot}")
     _print_cost(report)
 
 

@@ -1,6 +1,6 @@
 """Scoring: what a model answers to clicks and boxes, compared with the truth by a named protocol."""
 
-from simmat.evaluation.job import evaluate, evaluate_bundle, evaluate_shared, has_zero_shot
+from simmat.evaluation.job import evaluate, evaluate_bundle, evaluate_shared, has_zero_shot, why_no_zero_shot
 from simmat.evaluation.processes import Processes, join_processes
 from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, PROTOCOLS, Protocol, find_protocol
 from simmat.evaluation.scores import NOC_TARGETS, SIZES, Cost, ObjectScore, Scores, merge_scores
@@ -24,4 +24,5 @@ __all__ = [
     "has_zero_shot",
     "join_processes",
     "merge_scores",
+    "why_no_zero_shot",
 ]

@@ -55,7 +55,7 @@ def evaluate_bundle(
 
     Returns:
         The bundle's scores, and those of the zero-shot model: None where it was not asked for, or where
-        the foundation model's decoder was never trained (see `has_zero_shot`).
+        there is none (see `has_zero_shot`).
 
     Raises:
         DataError: no sample has a region.
@@ -93,8 +93,15 @@ def evaluate_bundle(
 
 
 def has_zero_shot(bundle: Bundle) -> bool:
-    """Return whether the bundle's foundation model can answer untuned: its decoder was trained, and not thrown away."""
-    return bundle.plan.foundation.promptable and bundle.plan.weights is not None
+    """Return whether the bundle's foundation model can answer untuned, see `why_no_zero_shot`."""
+    return not why_no_zero_shot(bundle)
+
+
+def why_no_zero_shot(bundle: Bundle) -> str:
+    """Say why the bundle's foundation model cannot answer untuned; "" where it can."""
+    if not bundle.plan.foundation.promptable:
+        return f"the decoder of {bundle.plan.foundation.name!r} was never trained"
+    return "the bundle's model started from random weights" if bundle.plan.weights is None else ""
 
 
 def _card_fields(bundle: Bundle, data: Path, overrides: Mapping[str, object]) -> dict[str, object]:

@@ -46,6 +46,7 @@ def _row(model: SimMAT, setup: Setup, score: ObjectScore) -> SheetRow:
     image = setup.dataset.image(sample)
     label = setup.dataset.label(sample, image)
     truth = label.regions[score.region].mask(label.size_hw)
-    prompt = Prompt.points([score.click_xy])
+    x, y = score.click_xy  # of an image smaller than the input, the first column's middle lies left of 0
+    prompt = Prompt.points([(max(x, 0.0), max(y, 0.0))])
     prediction = segment(model, setup.pipeline, image, prompt)
     return SheetRow(sample.id, image, truth, prompt, prediction.mask, score.iou)
