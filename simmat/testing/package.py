@@ -120,7 +120,8 @@ def simmat_range_is_stated(case: PackageCase) -> None:
             raise CheckFailed(f"it requires {str(requirement)!r}, installed is simmat {__version__}", _RANGE)
 
 
-_RANGE = f'write dependencies = ["simmat>={".".join(__version__.split(".")[:2])}"] in pyproject.toml'
+_MAJOR, _MINOR = (int(part) for part in __version__.split(".")[:2])
+_RANGE = f'write dependencies = ["simmat>={_MAJOR}.{_MINOR},<{_MAJOR}.{_MINOR + 1}"] in pyproject.toml'
 
 
 def _simmat_ranges(lines: Sequence[str]) -> list[Requirement]:
