@@ -14,18 +14,19 @@ _SHIFTED_12_BITS = 65520.0  # 4095 in the upper 12 of 16 bits
 
 
 def largest_count(image: ImageFile) -> float:
-    """Return the largest number that a file's pixels can have; infinite for floats.
+    """Return the largest number that a file's pixels can have.
 
-    A TIFF's ImageDescription may state the bits in use as json `{"bits": 12}`; else it is that of the file's type.
+    A TIFF's ImageDescription may state the bits of the counts as json `{"bits": 12}`, also of counts stored as floats;
+    else it is that of the file's type, infinite for floats.
 
     Raises:
         DataError: the stated bits are no number of bits of the file's type.
     """
     dtype = image.planes.dtype
-    if dtype.kind == "f":
-        return float("inf")
     if (bits := _stated_bits(image)) is not None:
         return float(2**bits - 1)
+    if dtype.kind == "f":
+        return float("inf")
     return 1.0 if dtype.kind == "b" else float(np.iinfo(dtype).max)
 
 

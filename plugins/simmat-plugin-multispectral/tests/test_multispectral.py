@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from simmat_plugin_multispectral import MODALITIES
 from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
 
@@ -182,6 +183,17 @@ def test_the_place_on_the_earth_comes_along_and_goes_with_the_mask(tmp_path: Pat
         assert file.crs.to_epsg() == 32632
         assert tuple(file.transform)[:6] == PLACE.transform
         assert file.read(1).tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_file_of_several_pages_is_refused(tmp_path: Path) -> None:
+    """Only its first band would be read, and nobody would see that eleven are missing."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((12, 8, 8), np.uint16), photometric="minisblack")
+    with pytest.raises(DataError, match=r"12 pages; a GeoTIFF has its bands in one.*--modality raster"):
+        load(tmp_path / "a.tif")
+    tifffile.imwrite(
+        tmp_path / "b.tif", np.zeros((12, 8, 8), np.uint16), photometric="minisblack", planarconfig="separate"
+    )
+    assert len(load(tmp_path / "b.tif").data) == 12
 
 
 @pytest.mark.parametrize("content", [b"", b"II*\0 no more", b"\x89PNG\r\n\x1a\n"])

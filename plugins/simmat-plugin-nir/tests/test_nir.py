@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,21 @@ def test_a_simulated_image_is_saved_and_loaded_exactly(tmp_path: Path, scene: Sc
     back = sensor.load(files)
     assert back.channels == image.channels
     np.testing.assert_array_equal(back.data, image.data)
+
+
+def test_what_is_full_is_full_after_saving_beside_a_hole(tmp_path: Path) -> None:
+    """A hole makes the file one of floats, which says no largest count by itself."""
+    full = np.array([[4095, 100], [50, 60]], dtype=np.float32)
+    channels = [replace(channel, valid_range=(0.0, 4095.0)) for channel in (RED, NIR)]
+    valid = np.ones((2, 2, 2), dtype=bool)
+    valid[:, 1, 1] = False
+    sensor = ADAPTERS["red-nir"]
+    image = SensorImage.from_planes(np.stack([full, full]), channels, valid=valid, origin="x")
+    sensor.save(image, {"red-nir": tmp_path / "a.tif"})
+    again = sensor.load({"red-nir": tmp_path / "a.tif"})
+    assert again.channels == image.channels
+    np.testing.assert_array_equal(sensor.transform(again).valid, sensor.transform(image).valid)
+    assert sensor.transform(again).valid[2].tolist() == [[False, True], [True, False]]
 
 
 def test_what_is_missing_is_missing_after_saving(tmp_path: Path) -> None:

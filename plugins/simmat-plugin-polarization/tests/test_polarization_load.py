@@ -13,7 +13,7 @@ from simmat_plugin_polarization.mosaic import demosaiced, sampled
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality
-from simmat.errors import DataError
+from simmat.errors import ConfigError, DataError
 from simmat.modality import Axis, ModalityAdapter
 from simmat.types import SensorImage
 
@@ -389,6 +389,29 @@ def test_a_mirror_of_computed_files_has_the_negated_angle(tmp_path: Path, axis: 
     plain = load("polarization-aolp-dolp", computed(tmp_path, AOLP, DOLP))
     mirrored = load("polarization-aolp-dolp", computed(tmp_path / "b", -AOLP[step], DOLP[step]))
     assert_same_light(ADAPTERS["polarization-aolp-dolp"].flip(plain, axis), mirrored)
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_values_are_missing_without_a_word(tmp_path: Path) -> None:
+    """Bad pixels are no mistake, and a warning an image would hide all others."""
+    images = four()
+    images["i0"][0, 0] = images["i90"][0, 0] = np.inf
+    assert load("polarization", write_angles(tmp_path / "four", images)).valid[:, 0, 0].tolist() == [False] * 3
+    computed = {"aolp": AOLP.copy(), "dolp": DOLP.copy()}
+    computed["aolp"][0, 0] = computed["dolp"][0, 1] = np.inf
+    image = load("polarization-aolp-dolp", write_angles(tmp_path / "computed", computed))
+    assert not image.valid[:, 0, :2].any()
+    assert image.valid[:, 1:].all()
+
+
+def test_a_missing_intensity_cannot_be_saved_as_counts(tmp_path: Path) -> None:
+    """It would come back as a dark pixel that was measured."""
+    images = four()
+    images["i0"][2, 3] = np.nan
+    image = load("polarization", write_angles(tmp_path, images))
+    with pytest.raises(ConfigError, match="s0 is invalid at 1 pixels"):
+        ADAPTERS["polarization"].save(image, {name: tmp_path / f"{name}.tif" for name in images})
+    assert not list(tmp_path.glob("*.tif"))
 
 
 def test_the_benchmarks_encoding_is_left_as_it_is(tmp_path: Path) -> None:

@@ -82,6 +82,17 @@ def test_zero_counts_are_dark_not_missing(tmp_path: Path) -> None:
     assert image.data[0, 0, 0] == pytest.approx(20 * np.log10(0.5), abs=1e-5)
 
 
+@pytest.mark.parametrize("modality", ["sar", "sar-power", "sar-power-lee"])
+def test_negative_whole_numbers_are_missing(tmp_path: Path, modality: str) -> None:
+    """A fill value of -9999 is no dark return."""
+    counts = np.full((16, 16), 100, dtype=np.int16)
+    counts[:4] = -9999
+    counts[8] = 0
+    image = seen(write(tmp_path / "a.tif", counts), modality)
+    assert not image.valid[0, :4].any()
+    assert image.valid[0, 4:].all()
+
+
 @pytest.mark.parametrize("modality", ["sar", "sar-power"])
 def test_a_float_of_zero_has_no_logarithm(tmp_path: Path, modality: str) -> None:
     """Calibrated products fill their border with it, and subtracted noise leaves negative numbers."""

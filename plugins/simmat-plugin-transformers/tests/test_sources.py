@@ -108,6 +108,22 @@ def test_pixel_statistics_are_what_the_image_processor_does(processor: Any, mean
     assert found[1] == pytest.approx(std)
 
 
+@pytest.mark.parametrize(
+    ("processor", "said"),
+    [
+        ({"rescale_factor": None}, "rescale_factor None"),
+        ({"rescale_factor": 0}, "rescale_factor 0"),
+        ({"image_processor": [1]}, "must be a table"),
+        ({"image_mean": [0, 0, 0], "image_std": [1, 1, float("nan")]}, "three planes"),
+        ({"image_mean": [0, 0, 0], "image_std": [1, 0, 1]}, "must be positive"),
+    ],
+)
+def test_damaged_statistics_are_named_with_their_file(processor: Any, said: str) -> None:
+    """A plugin's fault is what a TypeError would look like."""
+    with pytest.raises(SpecError, match=f"the image processor of here.*{said}"):
+        pixel_statistics(processor, SAM, "here")
+
+
 def test_without_a_processors_file_the_familys_own_statistics_hold() -> None:
     """SAM 3 is trained on -1..1, the others on ImageNet's statistics."""
     assert pixel_statistics({}, SAM3, "x") == ((127.5,) * 3, (127.5,) * 3)

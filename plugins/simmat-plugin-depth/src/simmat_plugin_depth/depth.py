@@ -131,7 +131,11 @@ class MinMaxDepth(Depth):
     variant_of = "depth"
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
-        """Read (1, H, W) within 0 to 1; what is no return to `depth` is none here."""
+        """Read (1, H, W) within 0 to 1; 0, negative and no finite numbers are no return.
+
+        In a file of any unit nothing else can be told from a depth: a far plane of 1e10 is the farthest pixel, unless
+        `--nodata` names it.
+        """
         image = read_planes(Path(files["depth"]))
         require_one_plane(image, self.name)
         with np.errstate(invalid="ignore"):

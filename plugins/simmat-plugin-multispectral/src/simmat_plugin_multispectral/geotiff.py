@@ -60,7 +60,7 @@ def read_geotiff(path: Path) -> GeoTiff:
     """Read a TIFF of any number of bands.
 
     Raises:
-        DataError: the file is missing, damaged, no TIFF, or holds complex numbers or a palette.
+        DataError: the file is missing, damaged, no TIFF, of several pages, or holds complex numbers or a palette.
     """
     import rasterio
     from rasterio.enums import ColorInterp
@@ -69,6 +69,11 @@ def read_geotiff(path: Path) -> GeoTiff:
         raise DataError(f"{path}: no such file")
     try:
         with quiet(), rasterio.open(path, driver="GTiff") as file:
+            if file.subdatasets:
+                raise DataError(
+                    f"{path}: {len(file.subdatasets)} pages; a GeoTIFF has its bands in one. Write them as planes of "
+                    "one page (tifffile: planarconfig='separate'), or use --modality raster, which reads pages as bands"
+                )
             check_size(path, file.height, file.width)
             if ColorInterp.palette in file.colorinterp:
                 raise DataError(f"{path}: a palette image; its numbers are indices, not intensities")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simmat.errors import DataError
+from simmat.errors import ConfigError, DataError
 from simmat.imageio import ImageFile, describe_bits, read_image, write_image
 from simmat.modality import Source
 from simmat.types import SensorImage
@@ -43,8 +43,9 @@ class FourAngles(PolarizationAdapter):
         check_alike(images)
         planes = np.stack([image.planes for image in images]).astype(np.float64)  # (4, P, H, W)
         full = (planes >= saturation_of(images[0])).any(axis=(0, 1))
-        intensities = planes.mean(axis=1)
-        measured = np.all([image.measured for image in images], axis=(0, 1))
+        found = np.stack([image.measured for image in images])  # (4, P, H, W)
+        intensities = np.where(found, planes, 0).mean(axis=1)
+        measured = found.all(axis=(0, 1))
         trusted = ~full & ~is_dark(intensities.mean(axis=0), dark_limit_of(images[0]))
         return from_stokes(stokes_of(intensities), measured, trusted, str(images[0].path))
 
@@ -57,7 +58,14 @@ class FourAngles(PolarizationAdapter):
         return from_stokes(stokes_of(counts), np.ones_like(trusted), trusted, "simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
-        """Write 12-bit counts, rounded; an invalid pixel is written saturated, or dark if it is."""
+        """Write 12-bit counts, rounded; a pixel without angle and degree is written saturated, or dark if it is.
+
+        Raises:
+            ConfigError: s0 is invalid somewhere; counts cannot say that.
+        """
+        if not image.valid[0].all():
+            missing = int((~image.valid[0]).sum())
+            raise ConfigError(f"{files['i0']}: s0 is invalid at {missing} pixels, which counts of 12 bits cannot say")
         for name, counts in zip(NAMES, counts_of(image), strict=True):
             path = Path(files[name])
             tiff = path.suffix.lower() in (".tif", ".tiff")

@@ -56,7 +56,8 @@ class Computed(PolarizationAdapter):
         dolp = _scaled(second)
         _refuse_beyond(second, dolp, 0, 1, "a degree of polarization lies within 0 to 1")
         valid = first.measured & second.measured
-        waves = np.where(valid, dolp * np.exp(2j * aolp), 0).mean(axis=0)  # (H, W) s1 + i s2
+        degree, angle = np.where(valid, dolp, 0), np.where(valid, aolp, 0)
+        waves = (degree * np.exp(2j * angle)).mean(axis=0)  # (H, W) s1 + i s2
         whole = valid.all(axis=0)
         planes = np.stack([angle_of(waves.real, waves.imag), np.minimum(np.abs(waves), 1)])
         return SensorImage.from_planes(planes, self.channels, valid=np.stack([whole, whole]), origin=str(first.path))

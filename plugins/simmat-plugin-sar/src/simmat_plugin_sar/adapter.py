@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 _AMPLITUDES = (0.0, 1e9)  # the root of a power is never negative
+_COUNTS = (0.0, 1e18)  # whole numbers of power: 0 is dark, below it lie fill values
 _ALL = (*_LOSSLESS, ".jpg", ".jpeg")
 
 
@@ -162,7 +163,8 @@ def described(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel, .
 
     Whole numbers of power are intensity in counts, for power has a unit.
     """
-    bounds = {"amplitude": _AMPLITUDES, "power": None, "decibel": DB_RANGE}[scale.kind]
+    powers = _COUNTS if unit == "count" else None  # a float below 0 has no logarithm, see to_decibel
+    bounds = {"amplitude": _AMPLITUDES, "power": powers, "decibel": DB_RANGE}[scale.kind]
     power = "intensity" if unit == "count" else "power"
     quantity = {"amplitude": "amplitude", "power": power, "decibel": "backscatter"}[scale.kind]
     return tuple(Channel(name, quantity, unit, valid_range=bounds) for name in names)

@@ -62,8 +62,8 @@ def decibel(power: npt.ArrayLike) -> FloatArray:
 def to_decibel(values: FloatArray, valid: BoolArray, scale: Scale, unit: str) -> tuple[FloatArray, BoolArray]:
     """Return decibel and where they mean something.
 
-    Whole counts of zero are dark, not missing: they become half a count. A measured zero or negative value that is not
-    a whole count has no logarithm and is invalid.
+    Whole counts of zero are dark, not missing: they become half a count of amplitude. A measured zero or negative
+    value that is not a whole count has no logarithm and is invalid.
 
     Args:
         values: (P, H, W) in `scale`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,24 +65,33 @@ def pixel_statistics(
         SpecError: the settings are no three numbers each, or a deviation is not positive.
     """
     settings = processor.get("image_processor", processor)
+    if not isinstance(settings, Mapping):
+        raise SpecError(f"the image processor of {origin} must be a table, got {settings!r}")
+    white = _white(settings, origin)
     if not settings.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (_white(settings),) * 3
+        return (0.0, 0.0, 0.0), (white,) * 3
     if "image_mean" not in settings and "image_std" not in settings:
         return family.pixels
-    mean = _three(settings.get("image_mean"), _white(settings), origin)
-    std = _three(settings.get("image_std"), _white(settings), origin)
+    mean = _three(settings.get("image_mean"), white, origin)
+    std = _three(settings.get("image_std"), white, origin)
     if min(std) <= 0:
         raise SpecError(f"the image processor of {origin} has image_std {settings['image_std']}; it must be positive")
     return mean, std
 
 
-def _white(settings: Mapping[str, Any]) -> float:
+def _white(settings: Mapping[str, Any], origin: str) -> float:
     """Return what a pixel of 1 in the processor's terms is on the 0..255 scale."""
-    return 1.0 / float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
+    if not settings.get("do_rescale", True):
+        return 1.0
+    factor = settings.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, int | float) or not (math.isfinite(factor) and factor > 0):
+        raise SpecError(f"the image processor of {origin} has rescale_factor {factor!r}; it must be a number above 0")
+    return 1.0 / factor
 
 
 def _three(values: object, scale: float, origin: str) -> tuple[float, float, float]:
-    if not isinstance(values, Sequence) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+    numbers = isinstance(values, Sequence) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    if not isinstance(values, Sequence) or not numbers or len(values) != 3:
         raise SpecError(f"the image processor of {origin} must give mean and deviation of three planes, got {values!r}")
     red, green, blue = (round(float(value) * scale, 9) for value in values)
     return red, green, blue
