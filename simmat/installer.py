@@ -104,8 +104,9 @@ def requirement_of(argument: str, *, as_it_is: bool = False) -> str:
     """Turn what a user names into what pip takes.
 
     A path stays a path; a short name becomes its package, `thermal` simmat-plugin-thermal and `hha`
-    simmat-plugin-depth; a package's own name with a version, an extra or the prefix simmat- stays. Any other plain
-    name becomes simmat-plugin-NAME, so that no stranger's package of that name is installed by a slip.
+    simmat-plugin-depth, with the extras and version it has; another package's own name with a version, an extra or the
+    prefix simmat- stays. Any other plain name becomes simmat-plugin-NAME, so that no stranger's package of that name is
+    installed by a slip.
 
     Raises:
         ConfigError: a path with nothing to install, or no name at all.
@@ -115,10 +116,14 @@ def requirement_of(argument: str, *, as_it_is: bool = False) -> str:
     if _is_path(argument):
         # Absolute, for "./sonar" without its dot would be a name to pip.
         return str(_checked_path(with_home(argument)).absolute())
-    if as_it_is or argument.startswith("simmat-") or _REQUIREMENT_MARKS.search(argument):
+    if as_it_is or argument.startswith("simmat-"):
         return _checked_requirement(argument, argument)
     known = {name: package for packages in KNOWN_PLUGINS.values() for name, package in packages.items()}
-    return _checked_requirement(known.get(argument, PREFIX + argument), argument)
+    marked = _REQUIREMENT_MARKS.search(argument)
+    name = argument[: marked.start()].strip() if marked else argument
+    if package := known.get(name):
+        return _checked_requirement(package + argument[len(name) :], argument)
+    return _checked_requirement(argument if marked else PREFIX + argument, argument)
 
 
 def install(requirement: str, *, editable: bool = False) -> tuple[str, ...]:

@@ -157,6 +157,8 @@ def test_an_environment_without_pip_says_how_to_get_it(tmp_path: Path) -> None:
     [
         ("thermal", "simmat-plugin-thermal"),
         ("hha", "simmat-plugin-depth"),
+        ("thermal[flir]", "simmat-plugin-thermal[flir]"),
+        ("depth==0.1", "simmat-plugin-depth==0.1"),
         ("sonar", "simmat-plugin-sonar"),
         ("simmat-plugin-sonar", "simmat-plugin-sonar"),
         ("acme-sonar==1.2", "acme-sonar==1.2"),

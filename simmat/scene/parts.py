@@ -86,7 +86,7 @@ class Climate:
 
     Attributes:
         air_k: air temperature.
-        sun: 0 night or overcast, 1 full sun.
+        sun: 0 night, about 0.1 overcast or in a room, 0.6 to 1 in the sun.
         indoor: True in a room.
     """
 

@@ -1,7 +1,8 @@
 """Reflected light of a scene in any optical bands: visible, near and short-wave infrared.
 
 Lambert and Blinn-Phong shading under a sun and a sky; smooth surfaces mirror by Fresnel (Schlick's approximation), and
-glass is looked through. One for all cameras, so that their pictures of a scene agree in shadows and reflections.
+glass is looked through. One for all cameras but the polarimeter, which follows Stokes vectors of its
+own, so that their pictures of a scene agree in shadows and reflections.
 """
 
 from __future__ import annotations

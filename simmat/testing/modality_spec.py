@@ -67,16 +67,6 @@ def std_positive(case: ModalityCase) -> None:
             )
 
 
-def ranges_ordered(case: ModalityCase) -> None:
-    """A valid range is (low, high) with low < high."""
-    for channel in channels_of(case):
-        if channel.valid_range is not None and not channel.valid_range[0] < channel.valid_range[1]:
-            raise CheckFailed(
-                f"channel {channel.name!r} has valid_range {channel.valid_range}, in which no value lies",
-                "write (low, high), or None where nothing bounds the values",
-            )
-
-
 def unit_fits_quantity(case: ModalityCase) -> None:
     """The unit of a channel, as declared and as loaded, is one that its quantity is measured in."""
     for channel in (*channels_of(case), *_loaded_channels(case)):

@@ -33,7 +33,6 @@ MODALITY_CHECKS: tuple[Check[ModalityCase], ...] = (
         modality_spec.spec_round_trips,
         modality_spec.names_unique,
         modality_spec.std_positive,
-        modality_spec.ranges_ordered,
         modality_spec.wavelengths_plausible,
         modality_files.simulation_is_seeded,
         modality_files.loads_float32_planes,
