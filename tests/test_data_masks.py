@@ -40,6 +40,27 @@ def test_tiff_of_other_types_is_read_too(tmp_path: Path, dtype: type[np.generic]
     assert read_mask(tmp_path / "m.tif").tolist() == [[0, 123456]]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "values"), [(np.int8, [[-1, 3]]), (np.int16, [[-1, 300]]), (np.uint32, [[4_000_000_000, 1]])]
+)
+def test_signed_and_large_numbers_of_a_tiff_stay_what_they_are(
+    tmp_path: Path, dtype: type[np.generic], values: list[list[int]]
+) -> None:
+    """A label of -1 means `ignore` to many tools; as 255 it would be a region."""
+    tifffile.imwrite(tmp_path / "m.tif", np.asarray(values, dtype=dtype))
+    assert read_mask(tmp_path / "m.tif").tolist() == values
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_a_tiff_whose_white_is_zero_is_refused(tmp_path: Path, bits: int) -> None:
+    """Its numbers would be turned round, and the background become the object."""
+    values = np.asarray([[0, 1], [1, 0]])
+    stored = values.astype(bool) if bits == 1 else (values * 255).astype(f"uint{bits}")
+    tifffile.imwrite(tmp_path / "m.tif", stored, photometric="miniswhite")
+    with pytest.raises(DataError, match="white is zero"):
+        read_mask(tmp_path / "m.tif")
+
+
 def test_palette_image_gives_its_indices(tmp_path: Path) -> None:
     """In VOC-like masks the colour is for people, the index is the label."""
     picture = Image.fromarray(np.asarray([[0, 2]], dtype=np.uint8), mode="P")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,9 @@ MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
 JPEG_EXTENSIONS = (".jpg", ".jpeg")
 
 LabelArray = npt.NDArray[np.int64]
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF 6.0
+_WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
 
 _COLOUR = (
     "colours are not label numbers. Save one plane of integers: 0 for background, then 1, 2, 3 … "
@@ -37,7 +42,8 @@ def read_mask(path: Path) -> LabelArray:
         (H, W) int64; 1-bit images give 0 and 1.
 
     Raises:
-        DataError: missing or damaged file, colours, fractions, JPEG, more than one page; it names the path.
+        DataError: missing or damaged file, colours, fractions, JPEG, more than one page, a TIFF whose white is
+            zero; it names the path.
     """
     suffix = path.suffix.lower()
     if suffix in JPEG_EXTENSIONS:
@@ -72,11 +78,31 @@ def _read_picture(path: Path) -> npt.NDArray[np.generic]:
                 if len(picture.getbands()) > 1:
                     raise DataError(f"{path}: the mask has planes {'+'.join(picture.getbands())}; {_COLOUR}")
                 step = _stretch(picture)  # known only until the pixels are read
-                return np.asarray(picture) // step if step > 1 else np.asarray(picture)
+                kind = _tiff_kind(path, picture)
+                values = np.asarray(picture) // step if step > 1 else np.asarray(picture)
+                return values.view(kind) if kind is not None else values
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if path.suffix.lower() in (".tif", ".tiff"):
             return _read_tiff(path)
         raise DataError(f"{path}: cannot be read as a mask: {error}") from None
+
+
+def _tiff_kind(path: Path, picture: Image.Image) -> type[np.generic] | None:
+    """Return as what a TIFF's numbers must be read where Pillow takes them for another type of the same size.
+
+    Raises:
+        DataError: white is zero there, which Pillow turns round for some files and not for others.
+    """
+    tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise DataError(
+            f"{path}: white is zero in this TIFF (an inverting LUT of ImageJ), so it is not clear which label a number "
+            "means; save it with black as zero"
+        )
+    bits, signed = tags.get(_BITS, (8,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
+    if bits == 8 and signed:
+        return np.int8
+    return np.uint32 if bits == 32 and tags.get(_SAMPLE_FORMAT, (1,))[0] == _UNSIGNED else None
 
 
 def _stretch(picture: Image.Image) -> int:
