@@ -110,6 +110,16 @@ TREES: dict[str, Callable[[Path], None]] = {
 }
 
 
+RELEASED_TEST = {
+    "ivrg-nir": {"test0", "test1"},
+    "rgb-thermal-glass": {"test_0", "test_1"},
+    "nyudv2": {"0005", "0006"},
+    "rgbp-glass": {"20210901"},
+    "zju-rgbp": {"d"},
+}
+"""Names of the test images in each of them."""
+
+
 def tree(layout: str, root: Path) -> Path:
     """Make a folder of a layout."""
     TREES[layout](root)

@@ -85,9 +85,12 @@ def _pickled_array(data: Path) -> None:
     manifest.write_text(manifest.read_text().replace("images/s0.png", "images/s0.npy"))
 
 
-def _misspelt_column(data: Path) -> None:
-    manifest = data / "manifest.csv"
-    manifest.write_text(manifest.read_text().replace("id,split,", "id,splt,"))
+def _column(name: str) -> Callable[[Path], Any]:
+    def change(data: Path) -> None:
+        manifest = data / "manifest.csv"
+        manifest.write_text(manifest.read_text().replace("id,split,", f"id,{name},"))
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,8 @@ def _misspelt_column(data: Path) -> None:
         (_other_size, "the mask is 30x20, the image"),
         (_cut_image, "damaged or cut short"),
         (_pickled_array, "holds Python objects"),
-        (_misspelt_column, "column 'splt' is not known; did you mean 'split'"),
+        (_column("splt"), "column 'splt' is not known; did you mean 'split'"),
+        (_column("SPLIT"), "column 'SPLIT' is not known; did you mean 'split'"),
     ],
 )
 def test_bad_data_is_refused_before_the_first_step_and_leaves_no_folder(

@@ -62,6 +62,13 @@ def test_all_wrong_fields_are_told_at_once_with_the_nearest_name(tmp_path: Path)
     assert "leave nodata out" in message
 
 
+@pytest.mark.parametrize("name", ["format", "min_region", "min_region_share", "ignore", "nodata"])
+def test_true_is_no_number(name: str) -> None:
+    """`ignore = true` would take label 1 out of loss and score."""
+    with pytest.raises(ConfigError, match=name):
+        make_card({"regions": "classes", name: True}, where="here")
+
+
 def test_misspelt_region_rule_is_told_as_that() -> None:
     """Not as one unknown field and one missing."""
     with pytest.raises(ConfigError, match="did you mean 'regions'") as caught:

@@ -162,6 +162,15 @@ def test_constant_and_empty_channels_are_problems(tmp_path: Path) -> None:
     assert "'p1' has no valid pixel" in problems
 
 
+def test_a_constant_channel_of_another_split_is_a_note(tmp_path: Path) -> None:
+    """Statistics are of training alone, so nothing stops."""
+    root = split_folder(tmp_path, train=2, val=1)
+    save_image(root / "images/val/0.npy", np.full((2, 8, 8), 5.0))
+    report = check_dataset(open_planes(root))
+    assert report.problems == ()
+    assert "val: channel 'p0' is 5 K everywhere" in report.notes
+
+
 @pytest.mark.parametrize(("value", "words"), [(0, "--nodata 0"), (-9999, "say --nodata")])
 def test_values_that_look_like_missing_are_pointed_out_until_said(tmp_path: Path, value: float, words: str) -> None:
     """A hint, not a decision."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,11 @@ def test_several_files_are_the_splits(tmp_path: Path) -> None:
     write(tmp_path, [], file="annotations/instances_train2017.json", images="ab")
     write(tmp_path, [], file="annotations/val.json", images="c")
     (tmp_path / "annotations/captions_train2017.json").write_text("{}")
-    assert {s.id: s.split for s in opened(tmp_path).samples} == {"a": "train", "b": "train", "c": "val"}
+    assert {s.id: s.split for s in opened(tmp_path).samples} == {
+        "train/a": "train",
+        "train/b": "train",
+        "val/c": "val",
+    }
 
 
 def test_images_may_lie_in_folders_of_the_splits_or_beside_the_json(tmp_path: Path) -> None:
@@ -284,7 +289,35 @@ def test_double_images_are_refused(tmp_path: Path) -> None:
     """One image in train and in val would score what was trained on."""
     write(tmp_path, [], file="annotations/train.json", images="ab")
     write(tmp_path, [], file="annotations/val.json", images="b")
-    with pytest.raises(DataError, match="image 'b' stands twice"):
+    with pytest.raises(DataError, match=r"b\.npy stands twice, in two splits"):
+        opened(tmp_path)
+
+
+def test_equal_names_in_the_folders_of_two_splits_are_two_images(tmp_path: Path) -> None:
+    """Exports number each split from 1."""
+    write(tmp_path, [], file="annotations/train.json", images="ab")
+    write(tmp_path, [], file="annotations/val.json", images="b")
+    for split, names in (("train", "ab"), ("val", "b")):
+        (tmp_path / "images" / split).mkdir()
+        for name in names:
+            shutil.copy(tmp_path / f"images/{name}.npy", tmp_path / f"images/{split}/{name}.npy")
+    for name in "ab":
+        (tmp_path / f"images/{name}.npy").unlink()
+    found = {sample.id: sample.reference.relative_to(tmp_path).as_posix() for sample in opened(tmp_path).samples}
+    assert found == {
+        "train/a": "images/train/a.npy",
+        "train/b": "images/train/b.npy",
+        "val/b": "images/val/b.npy",
+    }
+    assert opened(tmp_path).label(opened(tmp_path).split("val")[0]).regions == ()
+
+
+@pytest.mark.parametrize("number", [10**400, float("inf"), "1", None], ids=["long", "inf", "text", "null"])
+def test_a_corner_that_is_no_number_is_refused(tmp_path: Path, number: object) -> None:
+    """json takes whole numbers of any length."""
+    polygon = [[1, 1, 5, 1, 5, number]]
+    write(tmp_path, [{"id": 1, "image_id": 1, "category_id": 4, "segmentation": polygon}])
+    with pytest.raises(DataError, match="something that is no number"):
         opened(tmp_path)
 
 

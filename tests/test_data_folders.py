@@ -113,6 +113,10 @@ def test_all_mismatches_are_told_at_once(tmp_path: Path) -> None:
     ("names", "words"),
     [
         (("images/validation/a.npy", "masks/a.png"), "rename it to 'val'"),
+        (("images/Train/a.npy", "images/Test/b.npy", "masks/a.png", "masks/b.png"), "rename it to 'train'"),
+        (("images/train/a.npy", "images/TEST/b.npy", "masks/a.png", "masks/b.png"), "rename it to 'test'"),
+        (("images/planes/train/a.npy", "masks/train/a.png"), "move it to images/train/planes/"),
+        (("images/planes/Valid/a.npy", "masks/Valid/a.png"), "move it to images/val/planes/"),
         (("images/train/a.npy", "images/b.npy", "masks/a.png"), "move everything into the folders of the splits"),
         (("images/train/a.npy", "images/trian/b.npy", "masks/a.png"), "images/ holds trian beside train/"),
         (("images/.hidden.npy", "masks/a.png"), "images/ holds no image (.npy)"),

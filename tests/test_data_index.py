@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from layout_trees import TREES, tree
+from layout_trees import RELEASED_TEST, TREES, tree
 from runs import files_of
 
 from simmat.cli import run
@@ -50,7 +50,7 @@ def test_validation_is_drawn_from_training_alone(tmp_path: Path, layout: str) ->
     again = index(layout, tmp_path / "data", out=tmp_path / "again")
     by_split = {split: {row["id"] for row in rows if row["split"] == split} for split in ("train", "val", "test")}
     assert all(by_split.values())
-    assert all(name.split("/")[-1].startswith("test") for name in by_split["test"] if layout == "ivrg-nir")
+    assert {name.split("/")[-1] for name in by_split["test"]} == RELEASED_TEST[layout]
     assert [row["split"] for row in again] == [row["split"] for row in rows]
 
 

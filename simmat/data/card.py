@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -64,6 +65,13 @@ class DataCard(BaseModel):
     notes: str = ""
     licence: str = ""
     source: str = ""
+
+    @field_validator("format", "min_region", "min_region_share", "ignore", "intrinsics", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any) -> Any:
+        if any(isinstance(number, bool) for number in (value.values() if isinstance(value, Mapping) else [value])):
+            raise ValueError("must be a number, not true or false")
+        return value
 
     @field_validator("format")
     @classmethod

@@ -132,7 +132,13 @@ class _Tally:
         for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
             if self.read and least > most:
                 yield f"{self.name}: channel {channel.name!r} has no valid pixel; check --nodata"
-            elif least == most:
+        if self.name == "train":  # statistics are of training alone
+            yield from self.constants()
+
+    def constants(self) -> Iterator[str]:
+        """Say which channels have one value."""
+        for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
+            if least == most:
                 yield f"{self.name}: channel {channel.name!r} is {least:g} {channel.unit} everywhere"
 
     def report(self) -> SplitReport:
@@ -171,6 +177,8 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
             )
         if tally.hidden:
             yield f"{tally.name}: {tally.hidden} regions lie wholly where nothing can be scored (ignored or invalid)"
+        if tally.name != "train":
+            yield from tally.constants()
         unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
         if unnamed:
             yield f"{tally.name}: classes without a name in the card: {unnamed}"

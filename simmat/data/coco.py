@@ -181,13 +181,14 @@ class _Reader:
             else:
                 files[source.name] = path
         stem = name.rpartition(".")[0] or name
-        self.samples.append(Sample(id=stem, split=split, files=files, mask=None))
+        name = f"{split}/{stem}" if split else stem  # equal names in two splits are two samples
+        self.samples.append(Sample(id=name, split=split, files=files, mask=None))
         size = (entry["height"], entry["width"])
         if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
             self.problems.append(
                 f"{where}: image {entry['id']} is {size[1]}x{size[0]}; an image has 1 to {MAX_PIXELS} pixels"
             )
-        self.images[stem] = CocoImage(size, tuple(found))
+        self.images[name] = CocoImage(size, tuple(found))
 
     def _file(self, split: str, name: str, source: Source, *, exact: bool) -> Path | str:
         """Find one file, or say in words what is wrong."""
@@ -237,8 +238,10 @@ def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[s
 
 
 def _duplicates(samples: Sequence[Sample]) -> list[str]:
-    counts = Counter(sample.id for sample in samples)
-    return [f"image {name!r} stands twice" for name, count in counts.items() if count > 1]
+    ids = Counter(sample.id for sample in samples)
+    files = Counter(path for sample in samples for path in sample.files.values())
+    twice = [f"image {name!r} stands twice" for name, count in ids.items() if count > 1]
+    return twice or [f"{path} stands twice, in two splits" for path, count in files.items() if count > 1]
 
 
 def _draw(annotation: Mapping[str, Any], size_hw: tuple[int, int]) -> BoolArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
@@ -14,13 +15,24 @@ def fingerprint_of(dataset: Dataset) -> str:
     """Return a sha256 of a data set without reading its images: the card, ids, splits, sizes of images, labels.
 
     Raises:
-        DataError: a label image cannot be read.
+        DataError: an image is not there, or a label image cannot be read.
     """
     digest = hashlib.sha256(dataset.card.model_dump_json().encode())
     for sample in dataset.samples:
-        files = sorted((name, path.stat().st_size) for name, path in sample.files.items())
+        files = sorted((name, _size(path)) for name, path in sample.files.items())
         digest.update(repr((sample.id, sample.split, files, sample.zero_means, _labels(dataset, sample))).encode())
     return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read: {error.strerror}; mend the file or link, or remove it")
 
 
 def _labels(dataset: Dataset, sample: Sample) -> str:
@@ -29,7 +41,7 @@ def _labels(dataset: Dataset, sample: Sample) -> str:
             with sample.mask.open("rb") as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
-            raise DataError(f"{sample.mask} cannot be read ({error}); mend or remove it") from error
+            raise _unreadable(sample.mask, error) from error
     if dataset.coco is None:
         return ""
     image = dataset.coco.images[sample.id]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from simmat.data.masks import JPEG_EXTENSIONS, MASK_EXTENSIONS
-from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, decide_splits
+from simmat.data.samples import SPLITS, Listing, Sample, decide_splits, split_meant
 from simmat.errors import DataError, all_problems
 from simmat.modality import Source
 
@@ -121,14 +121,14 @@ class _Scan:
         images = self.root / IMAGES
         names = {path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith(".")}
         self.problems += [
-            f"images/{name}/: splits are called {', '.join(SPLITS)}; rename it to {OTHER_SPLIT_NAMES[name.lower()]!r}"
+            f"images/{name}/: splits are called {', '.join(SPLITS)}; rename it to {meant!r}"
             for name in sorted(names)
-            if name.lower() in OTHER_SPLIT_NAMES  # taken for part of an id, it would mix the splits
+            if (meant := split_meant(name)) is not None  # taken for part of an id, it would mix the splits
         ]
         named = [split for split in SPLITS if split in names]
         if not named:
             return [("", images)]
-        beside = sorted(names - set(named) - set(OTHER_SPLIT_NAMES))
+        beside = sorted(name for name in names - set(named) if split_meant(name) is None)
         loose = sorted(path.name for path in images.iterdir() if path.is_file() and not path.name.startswith("."))
         if beside or loose:
             self.problems.append(
@@ -159,6 +159,13 @@ class _Scan:
         if len(self.sources) > 1 and not own.is_dir():
             self.problems.append(f"no folder {self._name(own)}/ for source {source.name!r}")
             return {}
+        if own.is_dir() and folder.name == IMAGES:  # no split is named above
+            for inner in sorted(path.name for path in own.iterdir() if path.is_dir()):
+                if meant := inner if inner in SPLITS else split_meant(inner):
+                    self.problems.append(
+                        f"{self._name(own)}/{inner}/: a split stands above the sources; move it to "
+                        f"{IMAGES}/{meant}/{source.name}/"
+                    )
         found, others = files_by_stem(own if own.is_dir() else folder, source.extensions)
         for path in others:
             self.problems.append(

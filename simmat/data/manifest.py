@@ -170,8 +170,10 @@ def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) 
             guess = nearest(name, folded)
             hint = f"; did you mean it by {folded[guess]!r}?" if guess else ""
             problems.append(f"no column {name!r}{hint}; columns: {', '.join(map(repr, header))}")
-    if "split" not in header and (near := get_close_matches("split", header, n=1, cutoff=0.8)):
-        problems.append(f"column {near[0]!r} is not known; did you mean 'split'?")  # by hash, not as the user meant
+    plain = {column.strip().lower(): column for column in header}
+    if "split" not in header and (near := get_close_matches("split", plain, n=1, cutoff=0.8)):
+        # Without a word the splits would go by hash, not as the user meant.
+        problems.append(f"column {plain[near[0]]!r} is not known; did you mean 'split'?")
     if problems:
         raise DataError(all_problems(f"{path}: the header is wrong:", problems))
     used = {"id", "mask", "split", "zero_means", *files.values()}

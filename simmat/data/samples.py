@@ -23,6 +23,13 @@ OTHER_SPLIT_NAMES = {
 }
 """What others call the splits, for hints."""
 
+
+def split_meant(name: str) -> str | None:
+    """Return the split that a folder's name means where it is written otherwise; None where it means none."""
+    plain = name.lower()
+    return None if name in SPLITS else plain if plain in SPLITS else OTHER_SPLIT_NAMES.get(plain)
+
+
 SHARE = 0.15
 """Part of the images that goes to val and to test where the data set names no split."""
 

@@ -29,11 +29,18 @@ def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | N
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return "a polygon needs x,y of at least 3 corners"
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in polygon):
+        if not all(map(_is_finite, polygon)):
             return "a polygon holds something that is no number"
         if min(polygon) < -max(size_hw) or max(polygon) > 2 * max(size_hw):
             return f"a polygon reaches from {min(polygon):g} to {max(polygon):g}, far out of an image of {size_hw} px"
     return None
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def draw_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:

@@ -10,7 +10,6 @@ from simmat.data.folders import files_by_stem
 from simmat.errors import DataError, all_problems
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-MASKS = (".png", ".tif", ".tiff", ".bmp", ".npy")
 
 
 def by_name(folder: Path, pattern: str, endings: Iterable[str]) -> dict[str, Path]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from simmat.data.layouts.files import MASKS, PICTURES, by_name
+from simmat.data.layouts.files import PICTURES, by_name
 from simmat.data.layouts.layout import Found, Layout
+from simmat.data.masks import MASK_EXTENSIONS
 from simmat.errors import DataError
 
 FOLDERS = {"rgb": ("RGB", PICTURES), "depth": ("Depth", (".npy",)), "hha": ("HHA", PICTURES)}
@@ -15,7 +16,7 @@ _ANY_NAME = "(.+)"
 def read(root: Path) -> Found:
     """Take the names of train.txt and test.txt; each has a file in RGB, Depth, HHA and Mask_gt."""
     columns = {column: by_name(root / folder, _ANY_NAME, endings) for column, (folder, endings) in FOLDERS.items()}
-    masks = by_name(root / "Mask_gt", _ANY_NAME, MASKS)
+    masks = by_name(root / "Mask_gt", _ANY_NAME, MASK_EXTENSIONS)
     found = Found()
     for split in ("train", "test"):
         for name in _names(root / f"{split}.txt"):
@@ -39,7 +40,7 @@ def _names(path: Path) -> list[str]:
 def _bare(word: str) -> str:
     name = PurePosixPath(word.replace("\\", "/")).name
     stem, dot, ending = name.rpartition(".")
-    return stem if dot and f".{ending.lower()}" in (*MASKS, *PICTURES) else name
+    return stem if dot and f".{ending.lower()}" in (*MASK_EXTENSIONS, *PICTURES) else name
 
 
 LAYOUT = Layout(

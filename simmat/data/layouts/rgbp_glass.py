@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from simmat.data.layouts.files import MASKS, PICTURES, by_name, names_of
+from simmat.data.layouts.files import PICTURES, by_name, names_of
 from simmat.data.layouts.layout import Found, Layout
+from simmat.data.masks import MASK_EXTENSIONS
 
 KINDS = {"rgb": "image", "aolp": "aolp", "dolp": "dolp"}
 """Manifest column, and what a file's name ends in -> folder."""
@@ -20,7 +21,7 @@ def read(root: Path) -> Found:
     found = Found()
     for split in ("train", "test"):
         columns = {kind: by_name(root / split / folder, f"(.+)_{kind}", PICTURES) for kind, folder in KINDS.items()}
-        masks = by_name(root / split / "instance_mask", "(.+)_instance_mask", MASKS)
+        masks = by_name(root / split / "instance_mask", "(.+)_instance_mask", MASK_EXTENSIONS)
         for name in names_of({**columns, "mask": masks}):
             if set(re.split(r"[^0-9]+", name)) & set(BROKEN):
                 found.excluded.append(f"{split}/{name} (broken in the release)")

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from simmat.data.layouts.files import MASKS, Tree
+from simmat.data.layouts.files import Tree
 from simmat.data.layouts.layout import Found
+from simmat.data.masks import MASK_EXTENSIONS
 from simmat.errors import DataError
 
 MASK = "mask"
@@ -41,7 +42,7 @@ class Role:
     endings: Sequence[str]
 
 
-MASK_ROLE = Role(MASK, _MASK_WORDS, MASKS)
+MASK_ROLE = Role(MASK, _MASK_WORDS, MASK_EXTENSIONS)
 
 
 def read_tables(root: Path, table: str, roles: Sequence[Role]) -> Found:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simmat.data.layouts.files import MASKS, PICTURES, by_name, names_of
+from simmat.data.layouts.files import PICTURES, by_name, names_of
 from simmat.data.layouts.layout import Found, Layout
+from simmat.data.masks import MASK_EXTENSIONS
 
 ANGLES_DEG = (0, 45, 90, 135)
 SPLITS = {"train": "train", "val": "test"}
@@ -23,7 +24,7 @@ def read(root: Path) -> Found:
             f"i{angle}": by_name(root / folder / str(angle), rf"(.+)_{angle}(?!\d)[^/]*", PICTURES)
             for angle in ANGLES_DEG
         }
-        masks = by_name(root / folder / "label_sam", "(.+)", MASKS)
+        masks = by_name(root / folder / "label_sam", "(.+)", MASK_EXTENSIONS)
         for name in names_of(columns):
             files = {column: paths.get(name) for column, paths in columns.items()}
             found.add(f"{folder}/{name}", split, files, masks.get(name))
