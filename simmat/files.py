@@ -111,6 +111,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         OutputError: the folder cannot be written there, or `path` is a file.
     """
     target = Path(path)
+    if not _has_name(target):
+        raise OutputError(f"{path} cannot be replaced as a whole; give the folder by its name")
     new, old = _beside(target)
     with _output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -142,6 +144,8 @@ def recover_folder(path: Path | str) -> Path:
         `path`, for use in an expression.
     """
     target = Path(path)
+    if not _has_name(target):
+        return target
     new, old = _beside(target)
     if not target.exists() and old.is_dir():
         # The old folder only moves away once the new one is complete and durable.
@@ -193,14 +197,18 @@ def _output_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         about = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
-        made = about is not None and (
-            about in (target, *target.parents, *_beside(target)) or TEMPORARY_MARK in about.name
-        )
+        ours = (target, *target.parents, *(_beside(target) if _has_name(target) else ()))
+        made = about is not None and (about in ours or TEMPORARY_MARK in about.name)
         near = about is None or target.parent in about.parents
         # A file that is missing beside it may be one that is read there; a network has errors of no cause here.
         if not made and not (near and error.errno in _CAUSES and error.errno != errno.ENOENT):
             raise
         raise output_error(error, target) from error
+
+
+def _has_name(target: Path) -> bool:
+    """False for "." and "..": nothing lies beside them that could take their place."""
+    return target.name not in ("", "..")
 
 
 def _beside(target: Path) -> tuple[Path, Path]:

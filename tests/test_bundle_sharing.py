@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import zipfile
 from collections.abc import Callable
@@ -52,6 +53,55 @@ def test_what_is_pulled_is_what_was_pushed(bundle: Path, here: Path, place: str)
     got = files_of(here / "copy")
     assert sorted(got) == NAMES
     assert {name: got[name] for name in files_of(bundle)} == files_of(bundle)
+
+
+def test_a_bundle_named_by_its_json_keeps_the_name_of_its_folder(bundle: Path, here: Path) -> None:
+    """A folder called bundle.json is nothing anybody asked for."""
+    assert pull_bundle(str(bundle / "bundle.json")) == Path("gray-mat")
+
+
+def test_a_bundle_can_be_the_folder_one_stands_in(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`cd RUN/bundle`, and then every command takes a dot."""
+    monkeypatch.chdir(bundle)
+    for place in (".", "bundle.json", "./bundle.json"):
+        assert read_bundle_spec(Path(place)).modality == "gray"
+    push_bundle(Path("."), str(tmp_path / "x.zip"))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(OutputError, match="give the folder by its name"):
+        pull_bundle("../x.zip", Path("."))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("modality",), 3),
+        (("mat", "name"), 3),
+        (("foundation", "name"), None),
+        (("metrics",), [1]),
+        (("metrics",), {"val": {"miou_object": "x"}}),
+        (("picks",), "ab"),
+        (("picks",), [[1]]),
+        (("zero_shot",), [["a"], ["b"], ["c"]]),
+        (("zero_shot",), [[1e400], [0], [0]]),
+    ],
+)
+def test_a_json_of_wrong_types_is_damaged_and_not_passed_on(
+    bundle: Path, here: Path, place: tuple[str, ...], value: object
+) -> None:
+    """What comes from a stranger is looked at as a whole."""
+    shutil.copytree(bundle, here / "b")
+    document = json.loads((here / "b/bundle.json").read_text())
+    inner = document
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (here / "b/bundle.json").write_text(json.dumps(document))
+    for job in (lambda: read_bundle_spec(Path("b")), lambda: push_bundle(Path("b"), "y.zip")):
+        with pytest.raises(BundleError, match=r"bundle\.json is damaged"):
+            job()
 
 
 def test_equal_bundles_make_equal_zips(bundle: Path, here: Path) -> None:

@@ -35,6 +35,19 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("place", [".", ".."])
+def test_the_folder_one_stands_in_is_read_and_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A swap would take it away from under the shell."""
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert recover_folder(place) == Path(place)
+    check_writable(place)
+    with pytest.raises(OutputError, match="give the folder by its name"), atomic_folder(place):
+        pass
+
+
 def test_written_bytes_replace_the_old_and_leave_nothing_beside(tmp_path: Path) -> None:
     """A folder full of temporary files is what users would find after every run."""
     target = tmp_path / "deep" / "state.bin"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -78,14 +79,35 @@ def _check_types(spec: BundleSpec) -> None:
     whole = (spec.seed, spec.image_size)
     if not all(isinstance(value, int) and not isinstance(value, bool) for value in whole) or spec.image_size < 1:
         raise ValueError(f"seed {spec.seed!r} and image_size {spec.image_size!r} must be whole numbers")
+    for what, name in (
+        ("modality", spec.modality),
+        ("foundation", spec.foundation),
+        ("mat", spec.mat),
+        ("tune", spec.tune),
+    ):
+        if not isinstance(name, str):
+            raise ValueError(f"{what} {name!r} must be a name")
     if spec.aspect not in get_args(Aspect):
         raise ValueError(f"aspect {spec.aspect!r} is none of {', '.join(get_args(Aspect))}")
     if problems := [problem for declaration in spec.described for problem in declaration.problems()]:
         raise ValueError(f"described: {'; '.join(problems)}")
     if not isinstance(spec.mat_options, Mapping) or not isinstance(spec.tune_options, Mapping):
         raise ValueError("options must be tables")
+    if not isinstance(spec.metrics, Mapping):
+        raise ValueError(f"metrics {spec.metrics!r} must be a table")
+    score = (spec.metrics.get("val") or {}).get("miou_object")
+    if score is not None and not _is_number(score):
+        raise ValueError(f"metrics: miou_object {score!r} must be a number")
+    if spec.picks is not None and not all(isinstance(pick, str | int) for pick in spec.picks):
+        raise ValueError(f"picks {spec.picks!r} must be names or numbers of channels")
+    if not all(_is_number(value) for row in spec.zero_shot for value in row):
+        raise ValueError("zero_shot must hold finite numbers")
     if not spec.channels or np.shape(spec.zero_shot) != (3, len(spec.channels)):
         raise ValueError(f"zero_shot must be 3 rows of {len(spec.channels)} numbers, one for each channel")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _in_words(error: Exception) -> str:

@@ -139,8 +139,10 @@ def _check_licence(licence: str | None) -> None:
 def _name_of(source: str) -> str:
     if source.startswith(HUB):
         return HubPlace.parse(source).name
-    path = Path(source)
-    return path.stem if path.suffix.lower() == ZIP_SUFFIX else path.absolute().name
+    path = Path(source).absolute()
+    if path.name == JSON_NAME:
+        path = path.parent
+    return path.stem if path.suffix.lower() == ZIP_SUFFIX else path.name
 
 
 def _refuse_file(target: Path, force: bool) -> None:

@@ -89,6 +89,8 @@ class BundleSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> BundleSpec:
         """Rebuild from `to_dict`; a missing key raises KeyError."""
         picks = values["picks"]
+        if isinstance(picks, str):
+            raise TypeError(f"picks {picks!r} must be a list")
         return cls(
             modality=values["modality"],
             picks=tuple(picks) if picks is not None else None,
