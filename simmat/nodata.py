@@ -51,8 +51,8 @@ def per_file(nodata: float | Mapping[str, float] | None, files: Mapping[str, Pat
 def describe_nodata(nodata: float | Mapping[str, float]) -> str:
     """Return the words that `--nodata` takes."""
     if isinstance(nodata, Mapping):
-        return ",".join(f"{source}={value:g}" for source, value in nodata.items())
-    return f"{nodata:g}"
+        return ",".join(f"{source}={_in_digits(value)}" for source, value in nodata.items())
+    return _in_digits(nodata)
 
 
 def nodata_problems(nodata: float | Mapping[str, float] | None, adapter: ModalityAdapter) -> Iterator[str]:
@@ -65,11 +65,16 @@ def nodata_problems(nodata: float | Mapping[str, float] | None, adapter: Modalit
                 hint = f"; did you mean {guess!r}?" if guess else ""
                 yield f"nodata: {adapter.name} has no source {name!r}, it has {', '.join(sources)}{hint}"
     elif nodata is not None and isinstance(uncut(adapter), ComposedModality):
-        said = ",".join(f"{name}={nodata:g}" for name in sources)
+        number, said = _in_digits(nodata), describe_nodata(dict.fromkeys(sources, nodata))
         yield (
-            f"nodata = {nodata:g} would be one number for all sensors of {adapter.name}, where it means a measurement "
-            f"to some; say it for the sources it holds for: --nodata {sources[-1]}={nodata:g}, for all --nodata {said}"
+            f"nodata = {number} would be one number for all sensors of {adapter.name}, where it means a measurement "
+            f"to some; say it for the sources it holds for: --nodata {sources[-1]}={number}, for all --nodata {said}"
         )
+
+
+def _in_digits(value: float) -> str:
+    """Return a number so that reading it gives the same number."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def _number(text: str) -> float:

@@ -183,7 +183,8 @@ class SensorImage:
             raise DataError(f"{origin or 'sensor image'}: values must be real numbers, got dtype {values.dtype}")
         if values.ndim == 2:
             values = values[None]  # (1, H, W)
-        planes = np.ascontiguousarray(values, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, so invalid
+            planes = np.ascontiguousarray(values, dtype=np.float32)
         good = np.isfinite(planes)
         if valid is not None:
             good &= valid

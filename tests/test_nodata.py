@@ -18,6 +18,7 @@ from simmat.errors import ConfigError, DataError
 from simmat.imageio import read_image, write_image
 from simmat.imageio.reading import reading
 from simmat.modality import ModalityAdapter, Source
+from simmat.nodata import describe_nodata, parse_nodata
 from simmat.types import Channel, SensorImage
 
 
@@ -134,6 +135,14 @@ def test_one_number_for_several_sensors_is_refused_with_what_to_say(tmp_path: Pa
     """It would make black pictures invalid throughout."""
     with pytest.raises(ConfigError, match=r"say it for the sources .*: --nodata gray=0, for all --nodata rgb=0,gray=0"):
         joined(tmp_path, nodata=0)
+
+
+@pytest.mark.parametrize("value", [0.0, -9999.0, 16777216.0, 0.1, 2147483647.0, -3.4028234663852886e38, 1e-7])
+def test_what_is_said_of_nodata_reads_back(value: float) -> None:
+    """Six digits of a fill value mark nothing."""
+    assert parse_nodata(describe_nodata(value)) == value
+    assert parse_nodata(describe_nodata({"a": value, "b": 1.0})) == {"a": value, "b": 1.0}
+    assert describe_nodata(-9999.0) == "-9999"
 
 
 def test_nodata_of_no_source_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import read_image, write_image
+from simmat.types import Channel, SensorImage
 
 RNG = np.random.default_rng(0)
 GREY16 = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
@@ -57,6 +58,20 @@ def test_planes_of_a_tiff_are_told_by_its_tags(tmp_path: Path, planar: str) -> N
     stored = values if planar == "separate" else np.moveaxis(values, 0, 2)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=planar)
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif").planes, values)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("nodata", ["-3.40282346638529e+38", "-1.797693134862315e+308"])
+def test_a_fill_value_that_floats_cannot_hold_is_no_noise(
+    tmp_path: Path, nodata: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """GIS programs write it; a line an image and epoch would hide all else that is said."""
+    values = np.array([[1, 2], [np.finfo(np.float32).min, 4]], dtype=np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(42113, "s", 0, nodata, True)])
+    image = read_image(tmp_path / "a.tif")
+    assert image.measured.shape == (1, 2, 2)
+    assert SensorImage.from_planes(np.full((2, 2), 1e300), (Channel("a", "depth", "m"),)).valid.sum() == 0
+    assert not caplog.records
 
 
 def test_pages_of_a_tiff_are_planes_where_they_agree(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.files import atomic_path
+from simmat.imageio.tiff import opened
 from simmat.types import BoolArray, Georeference
 
 _GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: there where a coordinate system is
@@ -26,12 +27,10 @@ def read_georeference(path: Path) -> Georeference | None:
     Raises:
         DataError: the file is damaged.
     """
-    import tifffile
-
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
     try:
-        with tifffile.TiffFile(path) as tiff:  # rasterio takes long to load, and most TIFFs have no place
+        with opened(path) as tiff:  # rasterio takes long to load, and most TIFFs have no place
             if _GEO_KEYS not in tiff.pages[0].aspage().tags:
                 return None
     except Exception as error:  # tifffile raises whatever a damaged tag leads to

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +27,7 @@ def read_tiff(path: Path) -> ImageFile:
         DataError: no readable page, pages that differ, a codec that is not installed, or numbers that
             are no plain intensities (palette, white-is-zero, YCbCr, CMYK).
     """
-    import tifffile
-
-    with tifffile.TiffFile(path) as tiff:
+    with opened(path) as tiff:
         pages = _main_pages(path, list(tiff.pages))
         for page in pages:
             _check_whole(path, page)
@@ -34,6 +35,20 @@ def read_tiff(path: Path) -> ImageFile:
             raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one file an image")
         planes = np.concatenate([_planes_of(path, page) for page in pages])  # (P, H, W)
         return ImageFile(planes, "tiff", _colour(pages), path, str(pages[0].description or ""), _nodata(path, pages[0]))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a TIFF through tifffile, whose log repeats for every file of a set what is wrong with its tags."""
+    import tifffile
+
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            yield tiff
+    finally:
+        log.disabled = before
 
 
 def _main_pages(path: Path, pages: list[Any]) -> list[Any]:

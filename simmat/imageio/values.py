@@ -45,7 +45,8 @@ class ImageFile:
         """(P, H, W) False where the file's own nodata value or the user's takes a pixel out; None where none is."""
         if self.nodata is None:
             return self.stated
-        own = np.asarray(self.planes != self.nodata)
+        with np.errstate(over="ignore"):  # a value that float32 cannot hold is in no plane of it
+            own = np.asarray(self.planes != self.nodata)
         return own if self.stated is None else own & self.stated
 
     @property
