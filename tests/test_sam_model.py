@@ -29,6 +29,7 @@ from simmat.foundation import (
 )
 from simmat.model import ModelPlan, SimMAT, assemble
 from simmat.nn.losses import mask_loss
+from simmat.nn.sam_prompts import embed_prompts
 from simmat.nn.tuners import apply_lora, set_train_mode, trainable_state
 from simmat.types import Channel
 
@@ -190,9 +191,9 @@ def test_a_mask_of_another_size_is_refused() -> None:
 def test_half_precision_does_not_move_a_click() -> None:
     """Coordinates times 2π in bfloat16 would be off by pixels."""
     model, prompts = tiny(), clicks([0, 0, 0])
-    exact = model.decoder._embed_prompts(prompts)
+    exact = embed_prompts(model.decoder.prompt_encoder, prompts)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = model.decoder._embed_prompts(prompts)
+        half = embed_prompts(model.decoder.prompt_encoder, prompts)
         full = answer(model, images(1), prompts)
     assert all(torch.equal(a, b) for a, b in zip(exact, half, strict=True))
     assert full.logits.dtype == torch.float32

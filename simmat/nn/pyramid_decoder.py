@@ -11,8 +11,8 @@ import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from simmat.errors import DataError
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.nn.sam_prompts import dense_positions, embed_prompts
 
 
 class PyramidMaskDecoder(MaskDecoder):  # type: ignore[misc]
@@ -70,27 +70,13 @@ class PyramidDecoder(nn.Module):
         """Answer K prompts: logits (K, 4, 4g, 4g) and iou (K, 4)."""
         sparse, dense = self._embed_prompts(prompts)
         levels = tuple(level.index_select(0, prompts.image_index) for level in embedding.levels)
-        with torch.autocast(sparse.device.type, enabled=False):
-            positions = self.prompt_encoder.get_dense_pe()
+        positions = dense_positions(self.prompt_encoder, sparse)
         logits, iou = self.mask_decoder.predict(levels, positions, sparse, dense)
         return MaskPrediction(logits.float(), iou.float())
 
     def _embed_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
         """Return sparse (K, N, D) and dense (K, D, g, g) embeddings."""
-        has_points = prompts.point_coords.shape[1] > 0
-        if not has_points and prompts.boxes is None and prompts.mask_input is None:
-            raise DataError("a prompt needs at least one point, a box or a mask")
-        size = self.prompt_encoder.mask_input_size
-        if prompts.mask_input is not None and tuple(prompts.mask_input.shape[1:]) != (1, *size):
-            got = tuple(prompts.mask_input.shape)
-            raise DataError(f"mask_input must be (K, 1, {size[0]}, {size[1]}) logits, got {got}")
-        # Positions are sines of coordinates times 2π: half precision would move a point by pixels.
-        with torch.autocast(prompts.point_coords.device.type, enabled=False):
-            sparse, dense = self.prompt_encoder(
-                points=(prompts.point_coords.float(), prompts.point_labels) if has_points else None,
-                boxes=prompts.boxes.float() if prompts.boxes is not None else None,
-                masks=prompts.mask_input.float() if prompts.mask_input is not None else None,
-            )
+        sparse, dense = embed_prompts(self.prompt_encoder, prompts)
         # What this batch did not ask with gets a gradient of zero, not none: DistributedDataParallel waits for each.
         unused = torch.stack([parameter.sum() for parameter in self.prompt_encoder.parameters()]).sum() * 0.0
         return sparse, dense + unused

@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from simmat.builtin.sam.attention import FusedAttention, TokenAttention
 from simmat.builtin.sam.checkpoint import check_variant, fit_state, random_state, read_checkpoint
-from simmat.errors import DataError
 from simmat.foundation import FoundationSpec, ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.nn.sam_prompts import dense_positions, embed_prompts
 
 PATCH = 16
 """Side of SAM's patches in pixels."""
@@ -75,8 +75,8 @@ class SamDecoder(nn.Module):
         The package's decoder takes one image with its prompts, so the images are gone through one by one.
         """
         (level,) = embedding.levels
-        sparse, dense = self._embed_prompts(prompts)
-        positions = self._dense_positions(level)
+        sparse, dense = embed_prompts(self.prompt_encoder, prompts)
+        positions = dense_positions(self.prompt_encoder, level)
         rows, logits, iou = [], [], []
         for image in sorted(set(prompts.image_index.tolist())):
             asked = (prompts.image_index == image).nonzero()[:, 0]
@@ -91,34 +91,6 @@ class SamDecoder(nn.Module):
             iou.append(scores)
         back = torch.cat(rows).argsort()
         return MaskPrediction(torch.cat(logits)[back].float(), torch.cat(iou)[back].float())
-
-    def _embed_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
-        """Return sparse (K, tokens, D) and dense (K, D, S/16, S/16) embeddings.
-
-        Like `SamPredictor`, the package adds a padding point where there are points but no box.
-        """
-        has_points = prompts.point_coords.shape[1] > 0
-        if not has_points and prompts.boxes is None and prompts.mask_input is None:
-            raise DataError("a prompt needs at least one point, a box or a mask")
-        # Positions are sines of coordinates times 2π: half precision would move a point by pixels.
-        with torch.autocast(prompts.point_coords.device.type, enabled=False):
-            sparse, dense = self.prompt_encoder(
-                points=(prompts.point_coords.float(), prompts.point_labels) if has_points else None,
-                boxes=prompts.boxes.float() if prompts.boxes is not None else None,
-                masks=self._checked_masks(prompts.mask_input),
-            )
-        return sparse, dense
-
-    def _checked_masks(self, masks: Tensor | None) -> Tensor | None:
-        size = self.prompt_encoder.mask_input_size
-        if masks is not None and tuple(masks.shape[1:]) != (1, *size):
-            raise DataError(f"mask_input must be (K, 1, {size[0]}, {size[1]}) logits, got {tuple(masks.shape)}")
-        return masks.float() if masks is not None else None
-
-    def _dense_positions(self, level: Tensor) -> Tensor:
-        with torch.autocast(level.device.type, enabled=False):
-            positions: Tensor = self.prompt_encoder.get_dense_pe()
-        return positions
 
 
 class SamModel(nn.Module):

@@ -45,7 +45,7 @@ class FourAngles(PolarizationAdapter):
         full = (planes >= saturation_of(images[0])).any(axis=(0, 1))
         found = np.stack([image.measured for image in images])  # (4, P, H, W)
         intensities = np.where(found, planes, 0).mean(axis=1)
-        measured = found.all(axis=(0, 1))
+        measured = np.asarray(found.all(axis=(0, 1)))
         trusted = ~full & ~is_dark(intensities.mean(axis=0), dark_limit_of(images[0]))
         return from_stokes(stokes_of(intensities), measured, trusted, str(images[0].path))
 
