@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,14 @@ class Channel:
             low, high = given["valid_range"]
             given["valid_range"] = (float(low), float(high))
         return cls(**given)
+
+
+def is_finite_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a json value is a finite number; true, false and whole numbers that no float holds are not."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def same_channels(one: Sequence[Channel], other: Sequence[Channel]) -> bool:

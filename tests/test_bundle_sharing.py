@@ -86,6 +86,7 @@ def test_a_bundle_can_be_the_folder_one_stands_in(
         (("picks",), [[1]]),
         (("zero_shot",), [["a"], ["b"], ["c"]]),
         (("zero_shot",), [[1e400], [0], [0]]),
+        (("zero_shot",), [[10**400], [0], [0]]),
     ],
 )
 def test_a_json_of_wrong_types_is_damaged_and_not_passed_on(

@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
+from simmat.bundle import Bundle
 from simmat.cli import run
+from simmat.evaluation import why_no_zero_shot
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +158,19 @@ def test_a_place_that_cannot_be_written_is_told_at_once(
     for out, said in (("file/s.json", "file"), (".", "is a folder")):
         assert run(["eval", "nothing", "--data", "nowhere", "--out", out]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("promptable", "weights", "said"),
+    [
+        (False, None, "the decoder of 'x' was never trained"),
+        (True, None, "started from random weights"),
+        (True, Path("w"), ""),
+    ],
+)
+def test_why_there_is_no_zero_shot_score_is_said(promptable: bool, weights: Path | None, said: str) -> None:
+    """A model thrown away for a start from scratch was trained all the same."""
+    plan = SimpleNamespace(foundation=SimpleNamespace(name="x", promptable=promptable), weights=weights)
+    found = why_no_zero_shot(cast(Bundle, SimpleNamespace(plan=plan)))
+    assert said in found
+    assert bool(found) == bool(said)

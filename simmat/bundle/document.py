@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +16,7 @@ from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
 from simmat.errors import BundleError, SpecError
 from simmat.files import recover_folder
 from simmat.geometry import Aspect
+from simmat.types import is_finite_number
 from simmat.weights import sha256_of
 
 
@@ -96,18 +96,14 @@ def _check_types(spec: BundleSpec) -> None:
     if not isinstance(spec.metrics, Mapping):
         raise ValueError(f"metrics {spec.metrics!r} must be a table")
     score = (spec.metrics.get("val") or {}).get("miou_object")
-    if score is not None and not _is_number(score):
+    if score is not None and not is_finite_number(score):
         raise ValueError(f"metrics: miou_object {score!r} must be a number")
     if spec.picks is not None and not all(isinstance(pick, str | int) for pick in spec.picks):
         raise ValueError(f"picks {spec.picks!r} must be names or numbers of channels")
-    if not all(_is_number(value) for row in spec.zero_shot for value in row):
+    if not all(is_finite_number(value) for row in spec.zero_shot for value in row):
         raise ValueError("zero_shot must hold finite numbers")
     if not spec.channels or np.shape(spec.zero_shot) != (3, len(spec.channels)):
         raise ValueError(f"zero_shot must be 3 rows of {len(spec.channels)} numbers, one for each channel")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _in_words(error: Exception) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")
 @click.option("--dry-run", is_flag=True, help="List the cells and how far they are, run nothing.")
 @click.option("--report", is_flag=True, help="Make table, plots and page of what is there, run nothing.")
-@click.option("--rerun-changed", is_flag=True, help="Remove and run again what was run with other settings.")
+@click.option("--rerun-changed", is_flag=True, help="Remove and run again what was run with other settings or data.")
 def command(
     toml: Path,
     out: Path | None,

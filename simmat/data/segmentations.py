@@ -6,7 +6,6 @@ whatever was in memory. So everything is checked before it draws.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from simmat.types import BoolArray
+from simmat.types import BoolArray, is_finite_number
 
 _MOST_CHARACTERS = 7
 """A run length of the text form has 5 bits a character; so many hold any length below 2**32, and fit an int64."""
@@ -29,18 +28,11 @@ def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | N
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return "a polygon needs x,y of at least 3 corners"
-        if not all(map(_is_finite, polygon)):
+        if not all(map(is_finite_number, polygon)):
             return "a polygon holds something that is no number"
         if min(polygon) < -max(size_hw) or max(polygon) > 2 * max(size_hw):
             return f"a polygon reaches from {min(polygon):g} to {max(polygon):g}, far out of an image of {size_hw} px"
     return None
-
-
-def _is_finite(value: Any) -> bool:
-    try:
-        return isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
-        return False
 
 
 def draw_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:

@@ -113,6 +113,7 @@ def test_pixel_statistics_are_what_the_image_processor_does(processor: Any, mean
     [
         ({"rescale_factor": None}, "rescale_factor None"),
         ({"rescale_factor": 0}, "rescale_factor 0"),
+        ({"rescale_factor": 10**400}, "must be a number above 0"),
         ({"image_processor": [1]}, "must be a table"),
         ({"image_mean": [0, 0, 0], "image_std": [1, 1, float("nan")]}, "three planes"),
         ({"image_mean": [0, 0, 0], "image_std": [1, 0, 1]}, "must be positive"),

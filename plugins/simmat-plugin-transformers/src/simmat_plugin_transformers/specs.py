@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simmat.errors import SpecError
 from simmat.foundation import FoundationSpec, WeightFile
+from simmat.types import is_finite_number
 from simmat_plugin_transformers.configs import family_of, input_size, library_config
 from simmat_plugin_transformers.families import Family
 from simmat_plugin_transformers.published import PUBLISHED
@@ -84,13 +84,13 @@ def _white(settings: Mapping[str, Any], origin: str) -> float:
     if not settings.get("do_rescale", True):
         return 1.0
     factor = settings.get("rescale_factor", 1 / 255)
-    if not isinstance(factor, int | float) or not (math.isfinite(factor) and factor > 0):
+    if not is_finite_number(factor) or factor <= 0:
         raise SpecError(f"the image processor of {origin} has rescale_factor {factor!r}; it must be a number above 0")
     return 1.0 / factor
 
 
 def _three(values: object, scale: float, origin: str) -> tuple[float, float, float]:
-    numbers = isinstance(values, Sequence) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    numbers = isinstance(values, Sequence) and all(map(is_finite_number, values))
     if not isinstance(values, Sequence) or not numbers or len(values) != 3:
         raise SpecError(f"the image processor of {origin} must give mean and deviation of three planes, got {values!r}")
     red, green, blue = (round(float(value) * scale, 9) for value in values)
