@@ -241,7 +241,9 @@ def _duplicates(samples: Sequence[Sample]) -> list[str]:
     ids = Counter(sample.id for sample in samples)
     files = Counter(path for sample in samples for path in sample.files.values())
     twice = [f"image {name!r} stands twice" for name, count in ids.items() if count > 1]
-    return twice or [f"{path} stands twice, in two splits; keep it in one" for path, count in files.items() if count > 1]
+    return twice or [
+        f"{path} stands twice, in two splits; keep it in one" for path, count in files.items() if count > 1
+    ]
 
 
 def _draw(annotation: Mapping[str, Any], size_hw: tuple[int, int]) -> BoolArray:
