@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from simmat_plugin_lite.backbone import STRIDES, WIDTHS
 from simmat_plugin_lite.model import LiteModel, build_lite
+from simmat_plugin_lite.prompt_maps import PromptState, prompt_maps
 from simmat_plugin_lite.spec import LITE
 from torch import nn
 
@@ -176,11 +177,21 @@ def test_tuning_targets_name_layers_that_exist_and_fit(model: LiteModel) -> None
 
 
 def test_bfloat16_autocast_answers_much_the_same(model: LiteModel) -> None:
-    """Half precision is for speed; coordinates must not be rounded to whole pixels by it."""
+    """Half precision is for speed."""
     exact = answer(model, encoded(model), clicks((20, 30, 1)))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = answer(model, encoded(model), clicks((20, 30, 1)))
     assert (rough - exact).abs().mean() < 0.1 * exact.abs().mean() + 0.02
+
+
+def test_autocast_leaves_the_places_of_clicks_exact() -> None:
+    """In bfloat16, 401.3 is 402: the click would be seen elsewhere."""
+    there = clicks((401.3, 299.7, 1))
+    state = PromptState.from_batch(there, 512)
+    exact = prompt_maps(state, 64, 64, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = prompt_maps(PromptState.from_batch(there, 512), 64, 64, 8)
+    assert torch.equal(rough, exact)
 
 
 def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,14 @@ from safetensors.torch import load_file, save_file
 from simmat_plugin_lite.batches import BatchPlan, RegionBatches
 from simmat_plugin_lite.clicks import correction
 from simmat_plugin_lite.freeze import freeze, packed
-from simmat_plugin_lite.losses import mask_loss
-from simmat_plugin_lite.regions import read_photos, region_values
-from simmat_plugin_lite.spec import LITE, WEIGHTS_FILE
+from simmat_plugin_lite.lesson import Lesson, normalise
+from simmat_plugin_lite.losses import mask_loss, pretraining_loss
+from simmat_plugin_lite.model import LiteModel
+from simmat_plugin_lite.regions import Photo, read_photos, region_values
+from simmat_plugin_lite.run_log import LOG_FILE, RunLog, read_log
+from simmat_plugin_lite.run_state import FORMAT
+from simmat_plugin_lite.spec import LITE, PIXEL_MEAN, PIXEL_STD, WEIGHTS_FILE
+from simmat_plugin_lite.validation import quiz_of
 from simmat_plugin_lite.views import mosaic, paste, view_of
 
 from simmat.files import TEMPORARY_MARK
@@ -126,8 +132,8 @@ def test_weights_that_are_too_large_leave_the_packaged_ones(tmp_path: Path) -> N
     """Half of a replaced pair, weights and their sha256, would be refused by every program."""
     run, to = tmp_path / "run", tmp_path / "to"
     run.mkdir()
-    (run / "state.json").write_text(json.dumps({"file": "state.safetensors", "step": 3}))
-    (run / "log.jsonl").write_text(json.dumps({"kind": "val", "step": 3, "miou": 0.5}) + "\n")
+    (run / "state.json").write_text(json.dumps({"format": FORMAT, "file": "state.safetensors", "step": 3}))
+    (run / LOG_FILE).write_text(json.dumps({"kind": "val", "step": 3, "miou": 0.5}) + "\n")
     save_file({"mean.a": torch.zeros(4)}, run / "state.safetensors")
     facts = freeze(run, to)
     kept = {path.name: path.read_bytes() for path in to.iterdir()}
@@ -136,6 +142,57 @@ def test_weights_that_are_too_large_leave_the_packaged_ones(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="at most 10000000 go into the package"):
         freeze(run, to)
     assert {path.name: path.read_bytes() for path in to.iterdir()} == kept
+
+
+def test_a_line_that_a_crash_cut_ends_the_log(tmp_path: Path) -> None:
+    """A run whose last line is half written can be continued, frozen and drawn."""
+    whole = {"kind": "val", "step": 3, "click1": 0.5}
+    (tmp_path / LOG_FILE).write_text(json.dumps(whole) + "\n" + '{"kind": "tra')
+    assert read_log(tmp_path) == [whole]
+    log = RunLog(tmp_path, first_step=3)
+    log.add(kind="val", step=4, click1=0.6)
+    assert [line["step"] for line in read_log(tmp_path)] == [3, 4]
+    RunLog(tmp_path, first_step=2)
+    assert read_log(tmp_path) == []
+
+
+def test_a_source_of_ones_own_is_drawn_as_often_as_it_has_photographs(regions_folder: Path) -> None:
+    """The shares are those of the packaged weights' sources; other photographs need none."""
+    known = read_photos(regions_folder, "train")
+    own = [replace(photo, source="mine") for photo in known]
+    assert RegionBatches(own, PLAN, seed=0).weights.tolist() == [1.0]
+    both = RegionBatches([*own, *known], PLAN, seed=0)
+    assert both.weights[both.sources.index("mine")] == pytest.approx(0.5 / 1.5)
+
+
+def test_photographs_without_any_region_are_refused() -> None:
+    """Drawing would go on for ever."""
+    blank = np.zeros((32, 32), np.uint8)
+    photo = Photo(("a",), np.zeros((32, 32, 3), np.uint8), (blank,), "mine", zero_is_region=False)
+    with pytest.raises(ValueError, match="no photograph to train on has a region"):
+        RegionBatches([photo], PLAN, seed=0)
+
+
+def test_a_photograph_of_parts_without_any_is_no_quiz() -> None:
+    """The union of no parts is no object."""
+    blank = np.zeros((32, 32), np.uint8)
+    photo = Photo(("a",), np.zeros((32, 32, 3), np.uint8), (blank,), "ccp", zero_is_region=False)
+    assert quiz_of(photo, 64) is None
+
+
+def test_corrections_leave_every_weight_of_the_decoder_its_gradient(regions_folder: Path) -> None:
+    """They are asked without gradient, in the same autocast: its casts must not be used again."""
+    torch.manual_seed(0)
+    lesson = Lesson(LiteModel())
+    data = RegionBatches(read_photos(regions_folder, "train"), PLAN, seed=0).batch(0)
+    content = data["content"]
+    image = normalise(data["image"], content, PIXEL_MEAN, PIXEL_STD)
+    asked = content[data["image_index"]]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        prediction, coarse = lesson(image, data, asked, 1, np.random.default_rng(0))
+    loss, _ = pretraining_loss(prediction, coarse, data["region"], asked)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert [name for name, p in lesson.model.decoder.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.usefixtures("fresh_accelerate")
@@ -153,6 +210,9 @@ def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_p
 
     whole = run(tmp_path / "whole")
     run(tmp_path / "parts", "--stop-at", "1")
+    (tmp_path / "parts" / f".state{TEMPORARY_MARK}.safetensors").write_bytes(b"of a killed save")
+    with pytest.raises(ValueError, match=r"begun with other settings: ema is 0\.5, was 0\.998; seed is 1, was 0;"):
+        run(tmp_path / "parts", "--seed", "1", "--ema", "0.5")
     parts = run(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from simmat_plugin_lite import score as scoring
+from simmat_plugin_lite.command import run_command
 from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.regions import read_photos
 from simmat_plugin_lite.score import Asker, RegionScore, corrected, iou_of, score, table
@@ -69,3 +70,31 @@ def test_a_right_mask_gets_no_further_click() -> None:
     truth[0, 2:5, 2:5] = True
     _, labels = corrected(np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.int64), truth, truth)
     assert labels.tolist() == [[1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sources", "davsi"], "--sources names davsi; split 'test' has bsds"),
+        (["--noc", "davsi"], "--noc names davsi; split 'test' has bsds"),
+        (["--split", "val", "--weights", "nowhere.safetensors"], "nowhere.safetensors is missing, damaged"),
+        (["--image-size", "100"], "multiple of 32, got --image-size 100"),
+        (["--device", "gpu"], "no device 'gpu'"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_in_one_line(
+    regions_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    """A misspelt source must not end as a table without rows."""
+    monkeypatch.setattr("sys.argv", ["score", "--data", str(regions_folder), *options])
+    with pytest.raises(SystemExit) as stopped:
+        run_command(scoring.main)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1

@@ -14,11 +14,9 @@ from torch.utils.data import IterableDataset
 
 from simmat_plugin_lite.clicks import box_around, click_inside
 from simmat_plugin_lite.photometry import recolour
-from simmat_plugin_lite.regions import Photo
+from simmat_plugin_lite.regions import Photo, region_values
+from simmat_plugin_lite.spec import LITE
 from simmat_plugin_lite.views import View, mosaic, paste, view_of
-
-MULTIPLE = 32
-"""Frames are a multiple of this, as the encoder's last stride demands."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class BatchPlan:
         prompts: prompts an image.
         size: S, the frame.
         small: how often a batch has frames of three quarters of S: cheaper, and it keeps the model open to other sizes.
-        shares: how often each source is drawn, relative.
+        shares: how often each source is drawn, relative; one that is not here as often as it has photographs.
         zoom, mosaic, paste: how often a view is cut, made of four, gets an object of another photograph.
         box: how often the first prompt is a box.
         central: how often a first click is near the region's deepest place.
@@ -47,7 +45,7 @@ class BatchPlan:
     zoom: float = 0.4
     mosaic: float = 0.12
     paste: float = 0.25
-    box: float = 0.2
+    box: float = 0.3
     central: float = 0.5
     smallest_px: int = 48
 
@@ -56,7 +54,11 @@ Batch = dict[str, Tensor]
 
 
 class RegionBatches(IterableDataset[Batch]):
-    """Endless batches from step `first_step` on; workers take turns."""
+    """Endless batches from step `first_step` on; workers take turns.
+
+    Raises:
+        ValueError: no photograph has a region.
+    """
 
     def __init__(self, photos: list[Photo], plan: BatchPlan, seed: int, first_step: int = 0) -> None:
         super().__init__()
@@ -64,11 +66,10 @@ class RegionBatches(IterableDataset[Batch]):
         self.by_source: dict[str, list[Photo]] = defaultdict(list)
         for photo in photos:
             self.by_source[photo.source].append(photo)
-        unknown = sorted(set(self.by_source) - set(plan.shares))
-        if unknown:
-            raise ValueError(f"no share for source(s) {unknown} in BatchPlan.shares {dict(plan.shares)}; add one")
+        if not any(region_values(mask, 1, p.zero_is_region)[0].size for p in photos for mask in p.masks):
+            raise ValueError("no photograph to train on has a region; see the column zero_means of manifest.csv")
         self.sources = sorted(self.by_source)
-        weights = np.array([plan.shares[s] for s in self.sources])
+        weights = np.array([plan.shares.get(s, len(self.by_source[s]) / len(photos)) for s in self.sources])
         self.weights = weights / weights.sum()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -91,7 +92,7 @@ class RegionBatches(IterableDataset[Batch]):
         rng = np.random.default_rng((self.seed, step))
         size = self.plan.size
         if rng.random() < self.plan.small:
-            size = max(round(0.75 * size / MULTIPLE), 1) * MULTIPLE
+            size = max(round(0.75 * size / LITE.size_multiple), 1) * LITE.size_multiple
         views = [self._view(rng, size) for _ in range(self.plan.images)]
         images = np.stack([recolour(v.image, v.content, rng) for v in views])
         prompts = [

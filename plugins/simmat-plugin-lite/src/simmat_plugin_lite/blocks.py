@@ -1,7 +1,7 @@
 """Small layers that the neck and the decoder are made of.
 
 All maps are (N, C, H, W). Normalisation is over channels at each place, so neither padding nor the
-other samples of a batch change what a place sees.
+other samples of a batch change it.
 """
 
 from __future__ import annotations

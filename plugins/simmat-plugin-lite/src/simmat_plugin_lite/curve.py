@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from simmat.files import atomic_path
+from simmat_plugin_lite.command import run_command
+from simmat_plugin_lite.run_log import LOG_FILE, read_log
 
 VALIDATED = {
     "click1": "1 click",
@@ -49,8 +50,11 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    draw([json.loads(line) for line in (options.run / "log.jsonl").read_text().splitlines()], options.out)
+    lines = read_log(options.run)
+    if not lines:
+        raise ValueError(f"{options.run / LOG_FILE} is missing or empty; give the folder of a pretraining run")
+    draw(lines, options.out)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -14,7 +14,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from simmat.files import atomic_write_bytes, atomic_write_json
+from simmat.files import atomic_write_bytes, atomic_write_json, check_writable
+from simmat_plugin_lite.command import run_command
+from simmat_plugin_lite.run_log import read_log
+from simmat_plugin_lite.run_state import read_state
 from simmat_plugin_lite.spec import FACTS_FILE, WEIGHTS_FILE, WEIGHTS_FOLDER
 
 _LARGEST_BYTES = 10_000_000
@@ -46,23 +49,22 @@ def freeze(run: Path, folder: Path) -> dict[str, object]:
     Returns:
         the facts: sha256, size_bytes, steps and what the log last said of the validation split.
     """
-    state = json.loads((run / "state.json").read_text())
-    folder.mkdir(parents=True, exist_ok=True)
+    state = read_state(run)
     tensors = packed(load_file(run / state["file"]))
     data = save(tensors, metadata={"model": "lite", "steps": str(state["step"])})
     if len(data) > _LARGEST_BYTES:
         raise ValueError(
             f"the weights have {len(data)} bytes, at most {_LARGEST_BYTES} go into the package; make the model smaller"
         )
-    atomic_write_bytes(folder / WEIGHTS_FILE, data)
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    checks = [line for line in lines if line["kind"] == "val" and line["step"] <= state["step"]]
+    checks = [line for line in read_log(run) if line["kind"] == "val" and line["step"] <= state["step"]]
     facts: dict[str, object] = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "size_bytes": len(data),
         "steps": state["step"],
         "validation": checks[-1] if checks else None,
     }
+    check_writable(folder)
+    atomic_write_bytes(folder / WEIGHTS_FILE, data)  # from here on the two files do not agree
     atomic_write_json(folder / FACTS_FILE, facts)
     return facts
 
@@ -77,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

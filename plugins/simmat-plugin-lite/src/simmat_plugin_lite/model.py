@@ -57,7 +57,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
         found = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise WeightsError(
-            f"{path} is missing, damaged or no safetensors file: {error}; install simmat-plugin-lite anew"
+            f"{path} is missing, damaged or no safetensors file: {error}; give another, or none for the packaged one"
         ) from error
     wanted = model.state_dict()
     wrong = [

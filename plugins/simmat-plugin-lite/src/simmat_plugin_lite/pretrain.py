@@ -1,37 +1,42 @@
 """Pretrain `lite` on rgb-regions: `python -m simmat_plugin_lite.pretrain --data DIR --out RUN`.
 
-The same command goes on where a run stopped. What a step sees depends on seed and step alone.
+The same command goes on where a run stopped. What a step sees depends on seed, step and process alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from simmat.files import atomic_write_json
+from simmat.files import atomic_write_json, check_writable, remove_temporary
 from simmat_plugin_lite.batches import Batch, BatchPlan, RegionBatches
+from simmat_plugin_lite.command import run_command, whole_number
 from simmat_plugin_lite.imagenet import load_imagenet
 from simmat_plugin_lite.lesson import Lesson, normalise
 from simmat_plugin_lite.losses import pretraining_loss
 from simmat_plugin_lite.model import LiteModel, read_weights
 from simmat_plugin_lite.regions import read_photos
-from simmat_plugin_lite.run_state import RunningMean, load_run, save_run
-from simmat_plugin_lite.spec import PIXEL_MEAN, PIXEL_STD
+from simmat_plugin_lite.run_log import RunLog
+from simmat_plugin_lite.run_state import STATE_FILE, RunningMean, load_run, read_state, save_run
+from simmat_plugin_lite.spec import LITE, PIXEL_MEAN, PIXEL_STD
 from simmat_plugin_lite.validation import quiz_of, validate
 
 ROUNDS = (0.6, 0.2, 0.12, 0.08)
 """How often the answer that counts comes after 0, 1, 2, 3 corrections."""
+
+_FREE = frozenset(
+    {"data", "out", "start_from", "steps", "stop_at", "device", "workers", "save_every", "validate_every"}
+)
+"""Options that may be others when a run goes on; more steps stretch its schedule."""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -44,9 +49,9 @@ def arguments() -> argparse.ArgumentParser:
         type=Path,
         help="weights of lite that a new run starts from, instead of ImageNet's encoder alone",
     )
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch-size", type=int, default=8, help="images a step")
-    parser.add_argument("--prompts", type=int, default=4, help="prompts an image")
+    parser.add_argument("--steps", type=whole_number, default=3000)
+    parser.add_argument("--batch-size", type=whole_number, default=8, help="images a step and process")
+    parser.add_argument("--prompts", type=whole_number, default=4, help="prompts an image")
     parser.add_argument("--boxes", type=float, default=0.3, help="share of first prompts that are a box")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of neck and decoder")
@@ -58,9 +63,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare batches")
-    parser.add_argument("--save-every", type=int, default=200)
-    parser.add_argument("--validate-every", type=int, default=250)
-    parser.add_argument("--stop-at", type=int, default=None, help="stop here, to go on later; the schedule stays")
+    parser.add_argument("--save-every", type=whole_number, default=200)
+    parser.add_argument("--validate-every", type=whole_number, default=250)
+    parser.add_argument("--stop-at", type=whole_number, help="stop here, to go on later; the schedule stays")
     return parser
 
 
@@ -94,24 +99,28 @@ def set_rates(optimizer: torch.optim.Optimizer, step: int, options: argparse.Nam
     return float(share)
 
 
-class Log:
-    """Lines of json; those after the step a run is resumed from are dropped."""
+def settings_of(options: argparse.Namespace, processes: int) -> dict[str, object]:
+    """Return what may not change while a run lasts, as json values."""
+    return {name: value for name, value in vars(options).items() if name not in _FREE} | {"processes": processes}
 
-    def __init__(self, path: Path, first_step: int) -> None:
-        self.path = path
-        kept = [line for line in self.read(path) if line["step"] <= first_step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
-    @staticmethod
-    def read(path: Path) -> list[dict[str, Any]]:
-        """Every line of a log; none where it is not there."""
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def check_same_run(options: argparse.Namespace, processes: int) -> None:
+    """Refuse to continue a run with other settings; one that kept none is taken as it is.
 
-    def add(self, **line: Any) -> None:
-        """Append one line."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(json.dumps(line), flush=True)
+    Raises:
+        ValueError: settings differ, each by name; or the state is damaged.
+    """
+    begun = read_state(options.out).get("settings", {})
+    changed = [
+        f"{name.replace('_', '-')} is {now}, was {begun[name]}"
+        for name, now in settings_of(options, processes).items()
+        if name in begun and begun[name] != now
+    ]
+    if changed:
+        raise ValueError(
+            f"the run in {options.out} was begun with other settings: {'; '.join(changed)}; "
+            "give them as they were, or start a new --out folder (from its weights: freeze, then --start-from)"
+        )
 
 
 class Pretraining:
@@ -119,27 +128,34 @@ class Pretraining:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        LITE.check_image_size(options.image_size)
         self.accelerator = Accelerator(mixed_precision=options.precision, cpu=options.device == "cpu")
-        options.out.mkdir(parents=True, exist_ok=True)
+        if self.accelerator.is_main_process:  # the others write nothing
+            check_writable(options.out)
+        begun = (options.out / STATE_FILE).exists()
+        if begun:
+            check_same_run(options, self.accelerator.num_processes)
+        self.photos = read_photos(options.data, "train")
         torch.manual_seed(options.seed)
         model = LiteModel()
-        if options.start_from is None:
+        if not begun and options.start_from is None:
             load_imagenet(model.backbone)
-        else:
+        elif not begun:
             model.load_state_dict(read_weights(options.start_from, model))
         self.optimizer = optimizer_of(model, options)
         self.mean = RunningMean(model, options.ema)
         self.step = 0
-        if (options.out / "state.json").exists():
+        if begun:
             self.step = int(load_run(options.out, model, self.mean, self.optimizer)["step"])
         self.model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean.tensors = {n: t.to(self.accelerator.device) for n, t in self.mean.tensors.items()}
         self.lesson, self.optimizer = self.accelerator.prepare(Lesson(self.model), self.optimizer)
-        size = options.image_size
-        photos = read_photos(options.data, "val")
-        self.quizzes = [quiz for photo in photos if (quiz := quiz_of(photo, size)) is not None]
-        if self.accelerator.is_main_process:  # the others write nothing
-            self.log = Log(options.out / "log.jsonl", self.step)
+        if self.accelerator.is_main_process:
+            quizzes = (quiz_of(photo, options.image_size) for photo in read_photos(options.data, "val"))
+            self.quizzes = [quiz for quiz in quizzes if quiz is not None]
+            options.out.mkdir(parents=True, exist_ok=True)
+            remove_temporary(options.out)
+            self.log = RunLog(options.out, self.step)
             atomic_write_json(options.out / "options.json", {k: str(v) for k, v in vars(options).items()})
 
     def batches(self) -> Iterator[Batch]:
@@ -147,7 +163,7 @@ class Pretraining:
         options = self.options
         plan = BatchPlan(options.batch_size, options.prompts, options.image_size, box=options.boxes)
         seed = options.seed * 1000 + self.accelerator.process_index
-        data = RegionBatches(read_photos(options.data, "train"), plan, seed, self.step)
+        data = RegionBatches(self.photos, plan, seed, self.step)
         return iter(
             DataLoader(
                 data, batch_size=None, num_workers=options.workers, prefetch_factor=4 if options.workers else None
@@ -168,8 +184,8 @@ class Pretraining:
             prediction, coarse = self.lesson(image, batch, asked, rounds, rng)
         loss, parts = pretraining_loss(prediction, coarse, batch["region"], asked)
         if not math.isfinite(loss.item()):
-            raise RuntimeError(
-                f"loss is {loss.item()} at step {self.step}; lower --lr and continue from the last state"
+            raise FloatingPointError(
+                f"loss is {loss.item()} at step {self.step}; begin a new --out folder with a lower --lr"
             )
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.lesson.parameters(), 1.0)
@@ -206,14 +222,15 @@ class Pretraining:
                     self.log.add(step=self.step, kind="train", **means, lr_share=round(share, 4), s_per_step=seconds)
                 recent, started = [], time.time()
             main = self.accelerator.is_main_process
-            if main and (self.step % options.save_every == 0 or self.step == last):
-                save_run(options.out, self.step, self.model, self.mean, self.optimizer, {"seed": options.seed})
             if main and (self.step % options.validate_every == 0 or self.step == last):
-                self.check()
+                self.check()  # before the state is saved: a run that is stopped here does both again
+            if main and (self.step % options.save_every == 0 or self.step == last):
+                settings = settings_of(options, self.accelerator.num_processes)
+                save_run(options.out, self.step, self.model, self.mean, self.optimizer, {"settings": settings})
             if self.step >= last:
                 break
         self.accelerator.end_training()
 
 
 if __name__ == "__main__":
-    Pretraining(arguments().parse_args()).run()
+    run_command(lambda: Pretraining(arguments().parse_args()).run())

@@ -40,7 +40,7 @@ class PromptState:
 
     @classmethod
     def from_batch(cls, prompts: PromptBatch, size: int) -> PromptState:
-        """Fill in what is absent; a box without area or with NaN counts as absent.
+        """Fill in what is absent; a box without area counts as absent, NaN in one as 0.
 
         Args:
             prompts: K of them.
@@ -100,7 +100,11 @@ def _click_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
 
 
 def _box_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
-    """Inside or not, and how far inside of each side; zero without a box."""
+    """Inside or not, and how far inside of each side; zero without a box.
+
+    A box's edges are half a pixel off the pixels' indices, and are compared with them as they are: the packaged weights
+    were trained so.
+    """
     x0, y0, x1, y1 = (state.boxes[:, i, None, None] for i in range(4))
     shape = (state.boxes.shape[0], y.shape[0], x.shape[1])
     sides = [d.expand(shape) for d in (x - x0, y - y0, x1 - x, y1 - y)]

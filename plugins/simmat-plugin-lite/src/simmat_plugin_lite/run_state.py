@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from simmat.files import atomic_path, atomic_write_json
 
 FORMAT = 1
+STATE_FILE = "state.json"
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write safetensors, whole or not at all."""
     with atomic_path(path) as temporary:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, metadata=metadata)
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
 
 
 class RunningMean:
@@ -62,10 +63,29 @@ def save_run(
     tensors |= _optimizer_tensors(optimizer)
     file = folder / f"state-{step:06d}.safetensors"
     write_tensors(file, tensors)
-    atomic_write_json(folder / "state.json", {"format": FORMAT, "step": step, "file": file.name, **facts})
+    atomic_write_json(folder / STATE_FILE, {"format": FORMAT, "step": step, "file": file.name, **facts})
     for old in folder.glob("state-*.safetensors"):
         if old != file:
             old.unlink()
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what `save_run` wrote beside the tensors: format, step, file and the facts.
+
+    Raises:
+        ValueError: there is no run, its state is damaged or was written by another format.
+    """
+    path = folder / STATE_FILE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no {path}; give the folder of a pretraining run that has saved a state") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); start a new --out folder") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"{path} has format {found!r}, this version reads {FORMAT}; start a new --out folder")
+    return state
 
 
 def load_run(folder: Path, model: nn.Module, mean: RunningMean, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -75,14 +95,9 @@ def load_run(folder: Path, model: nn.Module, mean: RunningMean, optimizer: torch
         the facts kept beside it, with `step`.
 
     Raises:
-        ValueError: the state was written by another format.
+        ValueError: see `read_state`.
     """
-    facts: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    if facts.get("format") != FORMAT:
-        raise ValueError(
-            f"{folder / 'state.json'} has format {facts.get('format')!r}, this version reads {FORMAT}; "
-            f"start a new --out folder"
-        )
+    facts = read_state(folder)
     tensors = load_file(folder / facts["file"])
     pick: dict[str, dict[str, Tensor]] = {kind: {} for kind in ("model", "mean", "optimizer")}
     for name, tensor in tensors.items():

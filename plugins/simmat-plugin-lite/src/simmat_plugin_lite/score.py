@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from simmat.data.clicks import center_click, corrective_click, tight_box
-from simmat.files import atomic_write_json
+from simmat.files import atomic_write_json, check_writable
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch, build_foundation
 from simmat.geometry import Frame
+from simmat.nn.device import pick_device, wait_for
 from simmat.nn.resize import resize_planes, restore_logits
+from simmat_plugin_lite.command import run_command, whole_number
 from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.regions import Photo, read_photos, region_values
 from simmat_plugin_lite.spec import LITE, PIXEL_MEAN, PIXEL_STD
@@ -197,21 +199,20 @@ def latency(model: LiteModel, size: int, device: torch.device, repeats: int = 30
         torch.full((1, 1, 2), size / 2, device=device),
         torch.ones(1, 1, dtype=torch.long, device=device),
     )
+
+    def now() -> float:
+        wait_for(device)
+        return time.perf_counter()
+
     times: dict[str, list[float]] = {"encode_ms": [], "decode_ms": []}
     for _ in range(repeats):
-        begin = _now(device)
+        begin = now()
         embedding = model.backbone.encode(model.backbone.embed(image))
-        middle = _now(device)
+        middle = now()
         model.decoder.decode(embedding, prompts)
         times["encode_ms"].append(1000 * (middle - begin))
-        times["decode_ms"].append(1000 * (_now(device) - middle))
+        times["decode_ms"].append(1000 * (now() - middle))
     return {name: round(median(values), 2) for name, values in times.items()}
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def precision_context(device: torch.device, precision: str) -> AbstractContextManager[None]:
@@ -221,16 +222,32 @@ def precision_context(device: torch.device, precision: str) -> AbstractContextMa
 
 @torch.inference_mode()
 def score(model: LiteModel, photos: Sequence[Photo], options: argparse.Namespace) -> list[RegionScore]:
-    """Score photographs one by one; NoC goes on to 20 clicks for the sources it is asked for."""
-    device = torch.device(options.device)
+    """Score photographs one by one; NoC goes on to 20 clicks for the sources it is asked for, None is all."""
+    device = pick_device(options.device)
     scores: list[RegionScore] = []
     for number, photo in enumerate(photos, start=1):
-        rounds = MOST_CLICKS if photo.source in options.noc else max(CLICKS)
+        rounds = MOST_CLICKS if options.noc is None or photo.source in options.noc else max(CLICKS)
         with precision_context(device, options.precision):
             scores += score_photo(model, photo, options.image_size, device, rounds)
         if number % 20 == 0:
             print(f"{number} of {len(photos)} photographs, {len(scores)} regions", flush=True)
     return scores
+
+
+def chosen(photos: Sequence[Photo], options: argparse.Namespace) -> list[Photo]:
+    """Return the photographs that are asked for.
+
+    Raises:
+        ValueError: none is of a source that is named.
+    """
+    known = sorted({photo.source for photo in photos})
+    for option in ("sources", "noc"):
+        given = getattr(options, option) or ()
+        unknown = [source for source in given if source not in known]
+        if unknown:
+            raise ValueError(f"--{option} names {', '.join(unknown)}; split {options.split!r} has {', '.join(known)}")
+    wanted = options.sources or known
+    return [photo for photo in photos if photo.source in wanted][:: options.every]
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -239,11 +256,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="the rgb-regions folder")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--sources", nargs="*", default=None, help="score only these")
-    parser.add_argument("--every", type=int, default=1, help="score only every n-th photograph, for a quick look")
-    parser.add_argument("--noc", nargs="*", default=["davis", "bsds"], help="sources to count clicks up to 20 for")
+    parser.add_argument("--every", type=whole_number, default=1, help="score every n-th photograph, for a look")
+    parser.add_argument("--noc", nargs="*", default=None, help="sources to count clicks up to 20 for; by default all")
     parser.add_argument("--weights", type=Path, default=None, help="another weight file than the packaged one")
     parser.add_argument("--image-size", type=int, default=LITE.image_size)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--precision", choices=("no", "bf16"), default="bf16")
     parser.add_argument("--out", type=Path, default=None, help="json to write")
     return parser
@@ -252,14 +269,15 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> None:
     """Run from the command line."""
     options = arguments().parse_args()
+    if options.out is not None:
+        check_writable(options.out.parent)
     weights = options.weights or (LITE.weights.path if LITE.weights else None)
     if weights is None:
-        raise SystemExit("no packaged weights and no --weights FILE; give one (see simmat_plugin_lite.freeze)")
+        raise ValueError("no packaged weights and no --weights FILE; give one (see simmat_plugin_lite.freeze)")
     model = build_foundation(LITE, image_size=options.image_size, weights=weights, seed=0)
-    device = torch.device(options.device)
+    device = pick_device(options.device)
     model = model.to(device)  # type: ignore[attr-defined]
-    photos = [p for p in read_photos(options.data, options.split) if not options.sources or p.source in options.sources]
-    photos = photos[:: options.every]
+    photos = chosen(read_photos(options.data, options.split), options)
     started = time.time()
     rows = table(score(model, photos, options))
     with precision_context(device, options.precision):
@@ -279,4 +297,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

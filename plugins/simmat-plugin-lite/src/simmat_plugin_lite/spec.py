@@ -37,7 +37,7 @@ LITE_TARGETS = TuningTargets(
     attention=(r"backbone[.]neck[.]context[.][0-9]+",),
     embed=(r"backbone[.]conv_stem[.]weight",),
 )
-"""Every 1x1 convolution that carries features, and the attention of the neck."""
+"""The 1x1 convolutions of the blocks, and the attention of the neck; what joins the levels of the pyramid is left."""
 
 
 def _weights() -> WeightFile | None:

@@ -42,7 +42,7 @@ def quiz_of(photo: Photo, size: int, most: int = 4, smallest_px: int = 100) -> Q
     values, areas = region_values(label, smallest_px, photo.zero_is_region)
     chosen = values[np.argsort(-areas, kind="stable")][:most]
     masks = [label == value for value in chosen]
-    if photo.parts_of_one:
+    if photo.parts_of_one and masks:
         masks.append(label > 0)
     if not masks:
         return None

@@ -1,0 +1,28 @@
+"""What the plugin's own commands share: option types, and errors in one line with exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from simmat.errors import SimMATError
+
+
+def run_command(work: Callable[[], None]) -> None:
+    """Do the work of a command; what can be put right ends in one line and exit code 2, not in a traceback."""
+    try:
+        work()
+    except (SimMATError, OSError, ValueError, ImportError, ArithmeticError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def whole_number(text: str) -> int:
+    """Read an option that counts something: 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"{value} is below 1")
+    return value
+
+
+whole_number.__name__ = "number of 1 or more"  # what argparse calls it where it is not
