@@ -92,6 +92,22 @@ def test_the_zero_shot_map_of_the_residual_stays_fixed() -> None:
     assert "zero_shot.weights" not in dict(layer.named_parameters())
 
 
+def test_contrast_scales_the_map_alone() -> None:
+    """A fainter picture at the start; what training adds is as large as ever."""
+    faint = build("mat-residual", 2, contrast=0.25)
+    torch.testing.assert_close(faint(planes(2)), 0.25 * build("mat-residual", 2)(planes(2)))
+    with torch.no_grad():
+        faint.stack[-1].bias.fill_(3.0)
+    torch.testing.assert_close(faint(planes(2)), 0.25 * build("mat-residual", 2)(planes(2)) + 3.0)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "much", True])
+def test_a_contrast_that_shows_nothing_is_refused(value: object) -> None:
+    """With 0 the model would see no picture, and no gradient would say which."""
+    with pytest.raises(ConfigError, match="'contrast' of a transfer layer must be a number above 0"):
+        build("mat-residual", 2, contrast=value)
+
+
 def test_identity_hands_three_planes_on() -> None:
     """It is the baseline for colour pictures."""
     x = planes(3)

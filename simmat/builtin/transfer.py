@@ -15,7 +15,7 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
         name="mat-residual",
         description="the zero-shot map plus the paper's layer as a residual; step 0 is the zero-shot model",
         build="simmat.nn.mat:build_mat_residual",
-        options={"width": 64},
+        options={"width": 64, "contrast": 1.0},
     ),
     TransferLayerSpec(
         name="linear",

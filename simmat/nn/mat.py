@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from simmat.errors import ConfigError
 from simmat.nn.initial import conv2d, conv_stack, zero_conv2d
 from simmat.normalize import describe
-from simmat.types import Channel
+from simmat.types import Channel, is_finite_number
 
 
 class ZeroShotMap(nn.Module):
@@ -36,10 +36,10 @@ class ZeroShotMap(nn.Module):
 
 
 class ResidualMAT(nn.Module):
-    """The zero-shot map plus a stack of convolutions whose last layer starts at zero.
+    """A fixed map plus a stack of convolutions whose last layer starts at zero.
 
-    So step 0 is exactly the zero-shot model, for every C. The map stays fixed: what training learns is
-    all in the stack.
+    With the zero-shot map, step 0 is exactly the zero-shot model, for every C. The map stays fixed: what training
+    learns is all in the stack.
 
     Args:
         zero_shot: (3, C).
@@ -67,11 +67,24 @@ def build_mat(
 
 
 def build_mat_residual(
-    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator, width: int
+    *,
+    channels: Sequence[Channel],
+    zero_shot: Tensor,
+    backbone: object,
+    generator: torch.Generator,
+    width: int,
+    contrast: float,
 ) -> nn.Module:
-    """Build the zero-shot map plus the paper's layer as a residual that starts at zero."""
+    """Build the zero-shot map, its planes times `contrast`, plus the paper's layer as a residual that starts at zero.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
     _check_width(width)
-    return ResidualMAT(zero_shot, conv_stack(conv2d(len(channels), width, 3, generator), zero_conv2d(width, 3, 3)))
+    if not (is_finite_number(contrast) and contrast > 0):
+        raise ConfigError(f"option 'contrast' of a transfer layer must be a number above 0, got {contrast}")
+    stack = conv_stack(conv2d(len(channels), width, 3, generator), zero_conv2d(width, 3, 3))
+    return ResidualMAT(zero_shot * contrast, stack)
 
 
 def build_linear(
