@@ -1,0 +1,102 @@
+"""Keep what a bench measured in benchmarks/results, and bring its table in docs/transfer.md in line.
+
+    python benchmarks/publish_results.py transfer runs/transfer
+
+Of each tested cell its settings and its result are kept; the data's place becomes ../shared/data/NAME. The table's rows
+are the arms of the bench that have results, in the order of its file, those of few images last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from simmat.bench.cells import Cell
+from simmat.bench.grid import expand
+from simmat.bench.reading import read_settings
+from simmat.files import atomic_write_json, atomic_write_text
+from simmat.plugins import load_plugins
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "transfer.md"
+SETS = (
+    "thermal-udder",
+    "nir-crops",
+    "fluorescence-nuclei",
+    "sar-ships",
+    "sonar-objects",
+    "multispectral-water",
+)
+
+
+def cells_in(bench: str, folder: Path) -> Sequence[Cell]:
+    """Return the cells of benchmarks/BENCH.toml as they lie in a folder."""
+    toml = ROOT / "benchmarks" / f"{bench}.toml"
+    return expand(read_settings(toml), toml, folder, load_plugins()).cells
+
+
+def keep(bench: str, runs: Path) -> int:
+    """Copy the tested cells of a bench's folder into benchmarks/results; returns how many."""
+    kept = 0
+    for cell in cells_in(bench, runs):
+        result = cell.result()
+        if result is None or not result.get("test"):
+            continue
+        target = ROOT / "benchmarks" / "results" / bench / cell.root.relative_to(runs)
+        result["data"]["path"] = f"../shared/data/{cell.dataset}"
+        atomic_write_json(target / "result.json", result)
+        atomic_write_json(target / "cell.json", json.loads((cell.root / "cell.json").read_text()))
+        kept += 1
+    return kept
+
+
+def table(bench: str) -> Iterator[str]:
+    """Lines of the table of scores: the mean over the seeds there are."""
+    tests: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    names: dict[str, str] = {}
+    for cell in cells_in(bench, ROOT / "benchmarks" / "results" / bench):
+        folder = cell.root.parent.name
+        names.setdefault(folder, cell.arm)
+        result = cell.result()
+        if result is not None and result.get("test"):
+            tests.setdefault((folder, cell.dataset), []).append(result["test"])
+    counts = [next(found[0]["objects"] for (_, name), found in tests.items() if name == dataset) for dataset in SETS]
+    first, *others = [f"{name} ({count})" for name, count in zip(SETS, counts, strict=True)]
+    head = ["arm", first.replace(")", " objects)"), *others, "mean"]
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    for folder, name in sorted(names.items(), key=lambda item: "@" in item[0]):
+        found = [tests.get((folder, dataset), []) for dataset in SETS]
+        scores = [fmean(test["miou_object"] for test in part) if part else None for part in found]
+        if any(found):
+            known = [score for score in scores if score is not None]
+            mean = f"{fmean(known):.3f}" if len(known) == len(SETS) else "–"
+            shown = [f"{score:.3f}" if score is not None else "not run" for score in scores]
+            yield f"| {' | '.join([f'{name} (`{folder}`)', *shown, mean])} |"
+
+
+def main() -> None:
+    """Keep the results, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bench", help="transfer for benchmarks/transfer.toml")
+    parser.add_argument("runs", type=Path, help="folder of the bench")
+    options = parser.parse_args()
+    kept = keep(options.bench, options.runs)
+    rows = "\n".join(table(options.bench))
+    mark = re.escape(f"<!-- results: {options.bench} -->")
+    page, found = re.subn(
+        rf"({mark}\n\n)(\|.*\n)+", lambda match: match[1] + rows + "\n", PAGE.read_text(encoding="utf-8")
+    )
+    if not found:
+        parser.error(f"{PAGE} has no table after <!-- results: {options.bench} -->")
+    atomic_write_text(PAGE, page)
+    print(f"{kept} tested cells kept; table of {options.bench} written")
+
+
+if __name__ == "__main__":
+    main()
