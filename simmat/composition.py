@@ -17,7 +17,7 @@ from simmat.types import BoolArray, Channel, Georeference, SensorImage
 if TYPE_CHECKING:
     from simmat.scene import Scene
 
-_SAME_PLACE_PX = 0.01  # programs round the corners of one grid differently
+_SAME_PLACE_PX = 0.1  # of the image's corners: programs round a grid differently
 
 
 class SelectedChannels(ModalityAdapter):
@@ -196,6 +196,7 @@ class ComposedModality(ModalityAdapter):
 def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
     """Return the place on the earth that any of the images states; two that lie apart raise DataError."""
     placed = [(image.origin, image.georeference) for image in images if image.georeference is not None]
+    height, width = images[0].size_hw
     if not placed:
         return None
     (origin, first), *others = placed
@@ -206,7 +207,9 @@ def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
                 f"{other_origin}: its coordinate system {other.crs} is not that of {origin}, {first.crs}; "
                 "all sources of a sample must share one pixel grid"
             )
-        apart = max(abs(a - b) for a, b in zip(first.transform, other.transform, strict=True))
+        difference = [a - b for a, b in zip(first.transform, other.transform, strict=True)]
+        corners = [(x, y) for x in (0, width) for y in (0, height)]
+        apart = max(abs(a * x + b * y + c) for a, b, c in (difference[:3], difference[3:6]) for x, y in corners)
         if apart > _SAME_PLACE_PX * pixel:
             raise DataError(
                 f"{other_origin}: its place on the earth {other.transform} is not that of {origin} {first.transform}; "

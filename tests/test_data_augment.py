@@ -240,3 +240,17 @@ def test_impossible_settings_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         Augmentation(scale=(0, 1), gain=-1, noise=2)
     assert all(word in str(caught.value) for word in ("scale", "gain", "noise"))
+
+
+def test_a_pixel_at_an_end_of_its_range_stays_there() -> None:
+    """What is full received that much light or more, and nothing can be computed from it, however it is jittered."""
+    channel = Channel("nir", "counts", "count", valid_range=(0, 4095))
+    plane = np.random.default_rng(0).integers(1, 4095, (1, 32, 32)).astype(np.float32)
+    plane[0, 0], plane[0, 1] = 4095, 0
+    image = SensorImage.from_planes(plane, (channel,))
+    label = label_of((32, 32), region_at(8, 8, np.ones((8, 8))))
+    for seed in range(8):
+        changed, _ = still(gain=0.3, offset=0.3, noise=0.05)(image, label, Planes(), np.random.default_rng(seed))
+        assert (changed.data[0, 0] == 4095).all()
+        assert (changed.data[0, 1] == 0).all()
+        assert not np.array_equal(changed.data[0, 2:], plane[0, 2:])

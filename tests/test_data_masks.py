@@ -61,6 +61,16 @@ def test_a_tiff_whose_white_is_zero_is_refused(tmp_path: Path, bits: int) -> Non
         read_mask(tmp_path / "m.tif")
 
 
+@pytest.mark.parametrize("turn", [2, 3, 4, 6])
+def test_a_tiff_that_is_to_be_turned_is_refused(tmp_path: Path, turn: int) -> None:
+    """Its image is read as it is stored, so the labels would lie elsewhere."""
+    tifffile.imwrite(
+        tmp_path / "m.tif", np.arange(16, dtype=np.uint8).reshape(4, 4), extratags=[(274, "H", 1, turn, True)]
+    )
+    with pytest.raises(DataError, match=rf"turned or mirrored \(Orientation {turn}\)"):
+        read_mask(tmp_path / "m.tif")
+
+
 def test_palette_image_gives_its_indices(tmp_path: Path) -> None:
     """In VOC-like masks the colour is for people, the index is the label."""
     picture = Image.fromarray(np.asarray([[0, 2]], dtype=np.uint8), mode="P")

@@ -135,6 +135,14 @@ def test_decibel_is_10_log_of_power_and_20_log_of_amplitude(tmp_path: Path) -> N
     assert image.valid.all()
 
 
+def test_what_has_no_logarithm_is_missing_before_augmentation(tmp_path: Path) -> None:
+    """Jitter would make a measurement of it, which validation never sees."""
+    for rule in ("log", {"kind": "db", "of": "power"}):
+        adapter = sensor({**ONE, "normalize": rule})
+        files = written(tmp_path / "a.npy", np.array([[[0, -1, 5]]], dtype=np.float32))
+        assert adapter.load(files).valid.tolist() == [[[False, False, True]]]
+
+
 def test_log_is_natural_and_needs_values_above_zero(tmp_path: Path) -> None:
     """A value without a logarithm is missing, not zero."""
     image = prepared(sensor({**ONE, "normalize": "log"}), [[np.e, 0]], tmp_path)

@@ -103,3 +103,18 @@ def test_predict_asks_the_sensor_for_a_mask_that_keeps_its_place(
     words = ["predict", str(tmp_path / "run/bundle"), str(data / "images/s0.png"), "--point", "20,20"]
     assert run([*words, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert (tmp_path / "out/s0_mask.txt").read_text().endswith("EPSG:32632")
+
+
+def test_grids_that_drift_apart_are_refused() -> None:
+    """The same corner and another pixel size: the far edge lies elsewhere, the farther the larger the image."""
+    wider = replace(PLACE, transform=(PLACE.transform[0] * 1.2, *PLACE.transform[1:]))
+    sensor, files = both(PLACE, wider)
+    with pytest.raises(DataError, match="must share one pixel grid"):
+        sensor.load(files)
+
+
+def test_places_that_are_rounded_differently_are_one() -> None:
+    """Programs write ten digits, or six."""
+    rounded = replace(PLACE, transform=tuple(value * (1 + 1e-12) for value in PLACE.transform))
+    sensor, files = both(PLACE, rounded)
+    assert sensor.load(files).georeference == PLACE

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import read_image, write_image
+from simmat.imageio import read_image, require_unscaled, write_image
 from simmat.types import Channel, SensorImage
 
 RNG = np.random.default_rng(0)
@@ -104,6 +104,43 @@ def test_nodata_that_the_file_states_is_not_valid(tmp_path: Path) -> None:
     image = read_image(tmp_path / "a.tif")
     assert image.valid is not None
     np.testing.assert_array_equal(image.valid[0], [[True, False], [True, True]])
+
+
+def test_a_scale_that_the_file_states_is_told(tmp_path: Path) -> None:
+    """GDAL keeps it as XML in a tag; whoever needs values, not numbers, can refuse the file."""
+    text = (
+        '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item>'
+        '<Item name="OFFSET" sample="0" role="offset">-20</Item></GDALMetadata>'
+    )
+    tag = [(42112, "s", 0, text, True)]
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((2, 2), np.int16), metadata=None, extratags=tag)
+    image = read_image(tmp_path / "a.tif")
+    assert image.scale == (0.01, -20.0)
+    with pytest.raises(DataError, match=r"its numbers times 0.01 plus -20, which modality 'sar-db' does not apply"):
+        require_unscaled(image, "sar-db")
+    for harmless in ("<GDALMetadata><Item name='AREA'>x</Item></GDALMetadata>", "no xml"):
+        tag = [(42112, "s", 0, harmless, True)]
+        tifffile.imwrite(tmp_path / "b.tif", np.ones((2, 2), np.int16), metadata=None, extratags=tag)
+        require_unscaled(read_image(tmp_path / "b.tif"), "sar-db")
+
+
+def test_tiles_that_gdal_leaves_out_are_missing(tmp_path: Path) -> None:
+    """Its sparse files hold no tile of nodata alone; without a nodata value the file counts as damaged."""
+    rasterio = pytest.importorskip("rasterio", reason="comes with simmat-plugin-multispectral")
+    values = np.zeros((64, 64), np.uint16)
+    values[:16, :16] = 7
+    for name, nodata in (("a.tif", 0), ("b.tif", None)):
+        layout = {"tiled": True, "blockxsize": 16, "blockysize": 16, "sparse_ok": True, "nodata": nodata}
+        with rasterio.open(
+            tmp_path / name, "w", driver="GTiff", height=64, width=64, count=1, dtype="uint16", **layout
+        ) as file:
+            file.write(values[:16, :16], 1, window=((0, 16), (0, 16)))
+    image = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.planes[0], values)
+    assert image.valid is not None
+    np.testing.assert_array_equal(image.valid[0], values > 0)
+    with pytest.raises(DataError, match="damaged or cut short"):
+        read_image(tmp_path / "b.tif")
 
 
 def test_missing_codec_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

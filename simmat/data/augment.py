@@ -13,8 +13,9 @@ import numpy as np
 
 from simmat.data.regions import Label, Region, region_from_mask
 from simmat.errors import ConfigError, all_problems
+from simmat.imageio import full_scale
 from simmat.modality import Axis, ModalityAdapter
-from simmat.types import FloatArray, SensorImage
+from simmat.types import BoolArray, FloatArray, SensorImage
 
 ANGLE_UNITS = ("rad", "deg")
 """Channels in these units keep their values: an angle has no gain."""
@@ -93,7 +94,10 @@ class Augmentation:
         return [axis for axis in axes if rng.random() < 0.5] if self.flip else []
 
     def _jitter(self, image: SensorImage, rng: np.random.Generator) -> SensorImage:
-        """Change each channel's contrast and level and add noise, within what the channel can hold."""
+        """Change each channel's contrast and level and add noise, within what the channel can hold.
+
+        A pixel at an end of its channel's declared range stays there: what is full or dark says no more than that.
+        """
         if not (self.gain or self.offset or self.noise):
             return image
         data = image.data.copy()
@@ -106,7 +110,8 @@ class Augmentation:
             mean, std = float(measured.mean(dtype=np.float64)), float(measured.std(dtype=np.float64))
             changed = data[index] + (data[index] - mean) * gain + std * (offset + abs(level) * noise)
             low, high = _limits(measured, channel.valid_range)
-            data[index] = np.where(image.valid[index], np.clip(changed, low, high), data[index])
+            moves = image.valid[index] & ~at_an_end(data[index], channel.valid_range)
+            data[index] = np.where(moves, np.clip(changed, low, high), data[index])
         return replace(image, data=data)
 
 
@@ -223,6 +228,14 @@ def _turn_once(label: Label) -> Label:
         for region in label.regions
     ]
     return Label((width, height), tuple(regions), np.ascontiguousarray(np.rot90(label.ignore)), label.dropped)
+
+
+def at_an_end(plane: FloatArray, valid_range: Sequence[float] | None) -> BoolArray:
+    """Return (H, W) where values are at an end of a range, or full of light in 16 bits, see `full_scale`."""
+    if valid_range is None:
+        return np.zeros(plane.shape, dtype=np.bool_)
+    low, high = valid_range
+    return np.asarray((plane <= low) | (plane >= full_scale(high)))
 
 
 def _limits(measured: FloatArray, valid_range: Sequence[float] | None) -> tuple[float, float]:

@@ -21,7 +21,7 @@ JPEG_EXTENSIONS = (".jpg", ".jpeg")
 
 LabelArray = npt.NDArray[np.int64]
 
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF 6.0
+_BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF 6.0
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
 
 _COLOUR = (
@@ -91,13 +91,19 @@ def _tiff_kind(path: Path, picture: Image.Image) -> type[np.generic] | None:
     """Return as what a TIFF's numbers must be read where Pillow takes them for another type of the same size.
 
     Raises:
-        DataError: white is zero there, which Pillow turns round for some files and not for others.
+        DataError: white is zero there, which Pillow turns round for some files and not for others; or the file is to be
+            turned, which it does, too.
     """
     tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise DataError(
             f"{path}: white is zero in this TIFF (an inverting LUT of ImageJ), so it is not clear which label a number "
             "means; save it with black as zero"
+        )
+    if tags.get(_ORIENTATION, 1) != 1:
+        raise DataError(
+            f"{path}: this TIFF is to be turned or mirrored (Orientation {tags[_ORIENTATION]}), and its image is read "
+            "as it is stored; save the mask as it lies over the stored image, without that tag"
         )
     bits, signed = tags.get(_BITS, (8,))[0], tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
     if bits == 8 and signed:

@@ -11,7 +11,7 @@ import numpy as np
 
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.declared.scaling import scaled
-from simmat.declared.schema import ChannelRule, Declaration
+from simmat.declared.schema import ChannelRule, Decibel, Declaration, Log
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import ImageFile, read_image
 from simmat.modality import ModalityAdapter, Source
@@ -103,6 +103,8 @@ class DeclaredModality(ModalityAdapter):
             for value in rule.nodata:
                 valid = valid & (stored != value)
             values = (stored.astype(np.float64) * rule.scale + rule.offset).astype(np.float32)
+        if isinstance(rule.normalize, Log | Decibel) and rule.normalize.floor is None:
+            valid = valid & (values > 0)  # known here already, so that augmentation makes no measurement of it
         return values, valid
 
 

@@ -4,7 +4,7 @@ from simmat.imageio.read import read_image
 from simmat.imageio.reading import stated_valid
 from simmat.imageio.saturation import describe_bits, full_scale, largest_count
 from simmat.imageio.units import Unit, agreed_unit, require_measured, stated_unit
-from simmat.imageio.values import ImageFile, require_one_plane
+from simmat.imageio.values import ImageFile, require_one_plane, require_unscaled
 from simmat.imageio.write import write_image
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "read_image",
     "require_measured",
     "require_one_plane",
+    "require_unscaled",
     "stated_unit",
     "stated_valid",
     "write_image",

@@ -48,11 +48,11 @@ def describe_bits(bits: int) -> str:
 def _stated_bits(image: ImageFile) -> int | None:
     try:
         values = json.loads(image.description)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or "bits" not in values:
         return None
     bits, most = values["bits"], image.planes.dtype.itemsize * 8
-    if not isinstance(bits, int) or not 1 <= bits <= most:
+    if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= most:
         raise DataError(f"{image.path}: its description states {bits!r} bits; 1 to {most} are possible")
     return bits

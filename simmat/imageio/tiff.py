@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ from simmat.errors import DataError
 from simmat.imageio.values import Colour, ImageFile, check_size
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
-_CODEC_HINT = "pip install imagecodecs (or store the file uncompressed or with deflate)"
+_CODEC_HINT = "pip install imagecodecs (or store the file uncompressed, or with deflate and no predictor)"
+_GDAL_METADATA, _NODATA = 42112, 42113  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.html
 
 
 def read_tiff(path: Path) -> ImageFile:
@@ -34,7 +36,15 @@ def read_tiff(path: Path) -> ImageFile:
         if len(pages) == 1 and tiff.series[0].size != int(np.prod(pages[0].shape)):
             raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one file an image")
         planes = np.concatenate([_planes_of(path, page) for page in pages])  # (P, H, W)
-        return ImageFile(planes, "tiff", _colour(pages), path, str(pages[0].description or ""), _nodata(path, pages[0]))
+        return ImageFile(
+            planes,
+            "tiff",
+            _colour(pages),
+            path,
+            description=str(pages[0].description or ""),
+            nodata=_nodata(path, pages[0]),
+            scale=_scale(path, pages[0]),
+        )
 
 
 @contextmanager
@@ -91,8 +101,12 @@ def _check_meaning(path: Path, page: Any) -> None:
 def _check_whole(path: Path, page: Any) -> None:
     """Refuse a file that ends before its pixels do; tifffile would fill some of them with zeros."""
     size = path.stat().st_size
-    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
-    if not ends or max(ends) > size or 0 in page.databytecounts:
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if any(part == (0, 0) for part in parts) and page.tags.get(_NODATA) is not None:
+        parts = [part for part in parts if part != (0, 0)]  # GDAL's sparse files leave out tiles of nodata alone
+    elif not parts:
+        parts = [(size, 1)]
+    if any(offset + count > size or count == 0 for offset, count in parts):
         raise DataError(f"{path}: damaged or cut short, pixels are missing from its {size} bytes")
 
 
@@ -103,8 +117,9 @@ def _planes_of(path: Path, page: Any) -> npt.NDArray[Any]:
     except (ValueError, KeyError, ImportError, NotImplementedError) as error:
         if "imagecodecs" in str(error) or isinstance(error, ImportError):
             scheme = getattr(page.compression, "name", page.compression)
+            predictor = "" if page.predictor == 1 else f" with predictor {int(page.predictor)}"
             raise DataError(
-                f"{path}: TIFF compression {scheme}, {page.bitspersample} bits, needs a codec: {_CODEC_HINT}"
+                f"{path}: TIFF compression {scheme}{predictor}, {page.bitspersample} bits, needs a codec: {_CODEC_HINT}"
             ) from error
         raise
     if page.axes == "YX":
@@ -125,10 +140,35 @@ def _colour(pages: list[Any]) -> Colour:
 
 def _nodata(path: Path, page: Any) -> float | None:
     """Return the value of the GDAL_NODATA tag (42113), which GIS programs write."""
-    tag = page.tags.get(42113)
+    tag = page.tags.get(_NODATA)
     if tag is None:
         return None
     try:
         return float(str(tag.value).strip().strip("\0"))
     except ValueError:
         raise DataError(f"{path}: its GDAL_NODATA tag is no number: {tag.value!r}") from None
+
+
+def _scale(path: Path, page: Any) -> tuple[float, float]:
+    """Return factor and offset of the first band in the GDAL_METADATA tag; (1, 0) where none is said.
+
+    Raises:
+        DataError: the bands differ, or one is no number.
+    """
+    tag = page.tags.get(_GDAL_METADATA)
+    if tag is None:
+        return 1.0, 0.0
+    try:
+        items = list(ElementTree.fromstring(str(tag.value).strip("\0 \n")).iter("Item"))
+    except ElementTree.ParseError:
+        return 1.0, 0.0  # a text of another program, or a damaged one: it says nothing of numbers
+    found: dict[str, set[float]] = {"scale": set(), "offset": set()}
+    try:
+        for item in items:
+            if (role := item.get("role")) in found:
+                found[role].add(float(item.text or ""))
+    except ValueError:
+        raise DataError(f"{path}: its GDAL_METADATA tag states a scale that is no number: {item.text!r}") from None
+    if any(len(values) > 1 for values in found.values()):
+        raise DataError(f"{path}: its bands state different scales; store values, or use --modality multispectral")
+    return next(iter(found["scale"]), 1.0), next(iter(found["offset"]), 0.0)

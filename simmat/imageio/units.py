@@ -11,7 +11,10 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.imageio.values import ImageFile
-from simmat.types import SensorImage
+from simmat.types import BoolArray, SensorImage
+
+_SURELY_ANOTHER = 9
+"""So many times more different numbers out of range than in it mean another unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def stated_unit(image: ImageFile, known: Mapping[str, Unit], *, no_unit: Collect
     """
     try:
         values = json.loads(image.description)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or "unit" not in values or values["unit"] in no_unit:
         return None
@@ -86,21 +89,30 @@ def agreed_unit(image: ImageFile, said: Unit | None, meant: Unit, *, modality: s
     return meant
 
 
-def require_measured(image: SensorImage, values: npt.NDArray[np.floating], advice: str) -> SensorImage:
-    """Return an image of one channel; DataError where none of its numbers can be real, as in another unit.
+def require_measured(
+    image: SensorImage, values: npt.NDArray[np.floating], advice: str, *, measured: BoolArray | None = None
+) -> SensorImage:
+    """Return an image of one channel; DataError where its numbers can hardly be real, as in another unit.
+
+    That is where more than nine of ten different numbers lie outside of the channel's range; a fill value is one,
+    however often it stands there. An image of which nothing was measured is returned as it is.
 
     Args:
         image: (1, H, W), whose channel has a valid range.
         values: its numbers before any became invalid.
         advice: what to try, without a full stop.
+        measured: (1, H, W) False where the file or the user calls a number missing.
     """
     channel = image.channels[0]
-    if channel.valid_range is None or image.valid.any():
+    taken = np.isfinite(values) if measured is None else np.isfinite(values) & measured
+    within, without = values[taken & image.valid], values[taken & ~image.valid]
+    if channel.valid_range is None or within.size >= without.size:
+        return image  # most images; the different numbers need not be sorted out
+    if within.size and _SURELY_ANOTHER * np.unique(within).size >= np.unique(without).size:
         return image
-    finite = values[np.isfinite(values)]
-    span = f"{finite.min():.6g} to {finite.max():.6g} {channel.unit}" if finite.size else "no finite number"
     low, high = channel.valid_range
+    many = "most of its numbers lie outside of" if within.size else "no pixel lies within"
     raise DataError(
-        f"{image.origin}: no pixel lies within {low:g} to {high:g} {channel.unit}, got {span}; is its unit another "
-        f"one? {advice}"
+        f"{image.origin}: {many} {low:g} to {high:g} {channel.unit}, got {values[taken].min():.6g} to "
+        f"{values[taken].max():.6g} {channel.unit}; is its unit another one? {advice}"
     )

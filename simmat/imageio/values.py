@@ -29,6 +29,7 @@ class ImageFile:
         path: where it was read.
         description: TIFF ImageDescription or PNG text "Description"; empty where there is none.
         nodata: the value that the file itself says means "no measurement" (GDAL_NODATA tag), or None.
+        scale: factor and offset from stored numbers to values that the file states (GDAL_METADATA tag); not applied.
         stated: (P, H, W) False where the user says so (`--nodata`); None where nothing is said.
     """
 
@@ -38,6 +39,7 @@ class ImageFile:
     path: Path
     description: str = ""
     nodata: float | None = None
+    scale: tuple[float, float] = (1.0, 0.0)
     stated: npt.NDArray[np.bool_] | None = None
 
     @property
@@ -79,6 +81,16 @@ def check_size(path: Path, height: int, width: int) -> None:
     if height * width > MAX_PIXELS:
         raise DataError(
             f"{path}: claims {width}x{height} pixels, more than {MAX_PIXELS}; the file is damaged, or cut it into tiles"
+        )
+
+
+def require_unscaled(image: ImageFile, modality: str) -> None:
+    """Raise DataError where a file says that its values are others than the numbers stored in it."""
+    factor, offset = image.scale
+    if (factor, offset) != (1.0, 0.0):
+        raise DataError(
+            f"{image.path}: states that its values are its numbers times {factor:g} plus {offset:g}, which modality "
+            f"{modality!r} does not apply; store the values themselves (gdal_translate -unscale -ot Float32)"
         )
 
 

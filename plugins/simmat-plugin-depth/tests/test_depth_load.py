@@ -253,3 +253,37 @@ def test_min_max_is_saved_with_its_holes(tmp_path: Path, name: str) -> None:
     back = load(tmp_path / name, "depth-minmax")
     np.testing.assert_array_equal(back.valid, valid)
     np.testing.assert_allclose(back.data[valid], image.data[valid], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (("ViewLayer.Depth.Z", "ViewLayer.Normal.X", "ViewLayer.Normal.Y", "ViewLayer.Normal.Z"), "ViewLayer.Depth.Z"),
+        (("Depth.V", "UV.U", "UV.V"), "Depth.V"),
+        (("R", "G", "B", "Z"), "Z"),
+        (("Y",), "Y"),
+    ],
+)
+def test_the_depth_among_the_passes_of_a_renderer_is_told_by_name(
+    tmp_path: Path, names: tuple[str, ...], taken: str
+) -> None:
+    """The z of a normal is no depth."""
+    write_exr(tmp_path / "a.exr", **{name: np.full((2, 2), 1 + place, np.float32) for place, name in enumerate(names)})
+    assert load(tmp_path / "a.exr").data[0, 0, 0] == 1 + names.index(taken)
+
+
+@pytest.mark.parametrize("names", [("N.X", "N.Y", "N.Z"), ("R",)])
+def test_a_normal_or_a_mask_is_no_depth(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """It would be read as metres."""
+    write_exr(tmp_path / "a.exr", **{name: np.ones((2, 2), np.float32) for name in names})
+    with pytest.raises(DataError, match="which channel is the depth"):
+        load(tmp_path / "a.exr")
+
+
+def test_millimetres_of_which_a_few_could_be_metres_are_refused(tmp_path: Path) -> None:
+    """Read in another unit, the nearest things would lie at 200 m, and all else be missing."""
+    np.save(tmp_path / "a.npy", np.linspace(200, 3000, 4096, dtype=np.float32).reshape(64, 64))
+    with pytest.raises(DataError, match=r"most of its numbers lie outside of 0\.001 to 300 m, got 200 to 3000 m"):
+        load(tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", np.where(np.arange(4096) < 40, np.linspace(1, 2, 4096), 1e4).reshape(64, 64))
+    assert load(tmp_path / "b.npy").valid.sum() == 40

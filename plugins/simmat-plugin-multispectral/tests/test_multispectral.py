@@ -155,15 +155,34 @@ def test_a_satellite_knows_its_bands_scale_and_gaps(
     np.testing.assert_allclose(image.data[image.valid], expected[DN != 0], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("count", "tenth"), [(12, "swir1"), (13, "cirrus")])
-def test_bands_without_descriptions_are_named_where_their_count_leaves_no_doubt(
-    tmp_path: Path, count: int, tenth: str
-) -> None:
-    """Level-2A products lack band 10; a subset of unknown order is not guessed."""
-    image = load(write(tmp_path / "a.tif", np.full((count, 2, 2), 900, np.uint16)), "sentinel2")
-    assert image.channels[10].name == tenth
-    with pytest.raises(DataError, match="4 bands without descriptions; Sentinel-2 products have 13 or 12"):
-        load(write(tmp_path / "b.tif", np.full((4, 2, 2), 900, np.uint16)), "sentinel2")
+def test_bands_without_descriptions_are_named_where_only_one_order_is_in_use(tmp_path: Path) -> None:
+    """B8A of Sentinel-2 stands after B8, or last; a subset of unknown order is not guessed."""
+    image = load(write(tmp_path / "a.tif", np.full((7, 2, 2), 9000, np.uint16)), "landsat8")
+    assert [channel.name for channel in image.channels][4:] == ["nir", "swir1", "swir2"]
+    with pytest.raises(DataError, match="4 bands without descriptions; Landsat 8 products have 7"):
+        load(write(tmp_path / "b.tif", np.full((4, 2, 2), 9000, np.uint16)), "landsat8")
+    for count in (12, 13):
+        with pytest.raises(DataError, match="Sentinel-2 bands are stacked in more than one order"):
+            load(write(tmp_path / "c.tif", np.full((count, 2, 2), 900, np.uint16)), "sentinel2")
+
+
+@pytest.mark.parametrize(
+    ("description", "um"),
+    [("Band 4 Red (0.636-0.673 um)", 0.6545), ("red edge 705 to 745 nm", 0.725), ("lwir 8.0 – 14.0 µm", 11.0)],
+)
+def test_a_range_of_wavelengths_is_told_by_its_middle(tmp_path: Path, description: str, um: float) -> None:
+    """Its upper end alone would be another band."""
+    image = load(write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]), "multispectral")
+    assert image.channels[0].wavelength_um == pytest.approx(um)
+
+
+def test_names_as_gdals_own_driver_writes_them_are_taken(tmp_path: Path) -> None:
+    """And one band under two names is named as what it is."""
+    said = [BandTags("B4, central wavelength 665 nm"), BandTags("B8A, central wavelength 865 nm")]
+    image = load(write(tmp_path / "a.tif", bands=said), "sentinel2")
+    assert [channel.name for channel in image.channels] == ["red", "nir08"]
+    with pytest.raises(DataError, match="Sentinel-2 has b1, b2"):
+        load(write(tmp_path / "b.tif", bands=[BandTags("B4"), BandTags("red")]), "sentinel2")
 
 
 @pytest.mark.parametrize("other", ["SCL", "", "B04"])
@@ -245,3 +264,15 @@ def test_it_composes_with_colour() -> None:
     scene = generate_scene(np.random.default_rng(0), (32, 40))
     names = [channel.name for channel in sensor.simulate(scene, np.random.default_rng(0)).channels]
     assert names[3:] == ["multispectral.blue", "multispectral.green", "multispectral.red", "nir", "swir1", "swir2"]
+
+
+def test_nodata_and_alpha_both_count(tmp_path: Path) -> None:
+    """GDAL's own mask is made of one of them alone."""
+    planes = np.full((4, 2, 2), 500, np.uint16)
+    planes[0, 0, 0] = 0
+    planes[3] = [[255, 255], [255, 0]]
+    profile = {"driver": "GTiff", "height": 2, "width": 2, "count": 4, "dtype": "uint16", "nodata": 0}
+    with rasterio.open(tmp_path / "a.tif", "w", photometric="rgb", alpha="yes", **profile) as file:
+        file.write(planes)
+    image = load(tmp_path / "a.tif")
+    assert image.valid.tolist() == [[[False, True], [True, False]]] + 2 * [[[True, True], [True, False]]]

@@ -244,3 +244,27 @@ def test_it_composes_with_colour(scene: Scene) -> None:
     sensor = ComposedModality([Rgb(), ADAPTERS["sar"]])
     image = sensor.transform(sensor.simulate(scene, np.random.default_rng(0)))
     assert [channel.name for channel in image.channels] == ["red", "green", "blue", "sar"]
+
+
+@pytest.mark.parametrize("modality", ["sar", "sar-power"])
+def test_zeros_of_floats_are_missing_before_augmentation(tmp_path: Path, modality: str) -> None:
+    """Jitter would give the border of a scene a measurement, which validation never sees."""
+    values = np.array([[0.0, 0.5], [1.0, 2.0]], np.float32)
+    assert load(write(tmp_path / "a.tif", values), modality).valid[0].tolist() == [[False, True], [True, True]]
+    assert load(write(tmp_path / "b.tif", COUNTS), modality).valid.all()
+
+
+def test_a_tile_without_a_measurement_is_no_other_unit(tmp_path: Path) -> None:
+    """The corner of a swath is nodata throughout; a data set must not stop there."""
+    tag = [(42113, "s", 0, "0", True)]
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.uint16), metadata=None, extratags=tag)
+    assert not load(tmp_path / "a.tif").valid.any()
+
+
+def test_decibel_times_a_hundred_is_refused(tmp_path: Path) -> None:
+    """A file that states a scale is not in decibel, though some of its numbers could be."""
+    text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item></GDALMetadata>'
+    tag = [(42112, "s", 0, text, True)]
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(-1600, 0, 100, np.int16).reshape(4, 4), metadata=None, extratags=tag)
+    with pytest.raises(DataError, match=r"its numbers times 0.01 plus 0, which modality 'sar-db' does not apply"):
+        load(tmp_path / "a.tif", "sar-db")

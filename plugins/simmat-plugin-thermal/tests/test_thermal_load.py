@@ -225,3 +225,28 @@ def test_nodata_is_refused_for_the_records_of_a_radiometric_jpeg(tmp_path: Path,
         DataCard(regions="classes", nodata=0).reading(files),
     ):
         ADAPTERS["thermal"].load(files)
+
+
+def test_a_band_that_states_a_scale_is_refused_where_its_unit_matters(tmp_path: Path) -> None:
+    """Hundredths of a degree with a fill value, read as degrees, would be 2000 K."""
+    text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item></GDALMetadata>'
+    tag = [(42112, "s", 0, text, True)]
+    tifffile.imwrite(tmp_path / "a.tif", np.full((2, 2), 1900, np.int16), metadata=None, extratags=tag)
+    with pytest.raises(DataError, match=r"times 0.01 plus 0, which modality 'thermal-c' does not apply"):
+        load(tmp_path / "a.tif", "thermal-c")
+    assert load(tmp_path / "a.tif").channels == (COUNTS,)
+
+
+def test_degrees_with_a_flame_are_not_kelvin(tmp_path: Path) -> None:
+    """A few pixels in range make no temperature of the others."""
+    celsius = np.linspace(15, 40, 4096, dtype=np.float32)
+    celsius[:64] = np.linspace(150, 400, 64)
+    np.save(tmp_path / "a.npy", celsius.reshape(64, 64))
+    with pytest.raises(DataError, match="most of its numbers lie outside of 150 to 2500 K"):
+        load(tmp_path / "a.npy", "thermal-k")
+
+
+def test_a_description_that_nests_too_deep_states_no_unit(tmp_path: Path) -> None:
+    """It must not end the program."""
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((2, 2), np.uint16), description="[" * 100_000, metadata=None)
+    assert load(tmp_path / "a.tif").channels == (COUNTS,)

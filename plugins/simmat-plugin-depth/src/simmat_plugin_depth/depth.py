@@ -16,6 +16,7 @@ from simmat.imageio import (
     read_image,
     require_measured,
     require_one_plane,
+    require_unscaled,
     stated_unit,
     write_image,
 )
@@ -172,12 +173,14 @@ def metres_of(image: ImageFile, unit: Unit) -> SensorImage:
     """Return (1, H, W) metres of a file of one plane.
 
     Raises:
-        DataError: none of its numbers can be a depth.
+        DataError: its numbers can hardly be depths in this unit.
     """
+    require_unscaled(image, "depth")
     metres = unit.physical(image.planes)
-    found = SensorImage.from_planes(metres, (DEPTH,), valid=measured(image), origin=str(image.path))
+    returned = measured(image)
+    found = SensorImage.from_planes(metres, (DEPTH,), valid=returned, origin=str(image.path))
     advice = f"it was read in {unit.name}; depth-m, depth-cm, depth-mm, depth-tum and depth-kitti say which"
-    return require_measured(found, metres, advice)
+    return require_measured(found, metres, advice, measured=returned)
 
 
 DEPTH_MODALITIES: tuple[ModalityAdapter, ...] = (

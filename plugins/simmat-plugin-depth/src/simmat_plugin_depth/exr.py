@@ -10,11 +10,9 @@ from simmat.errors import DataError
 from simmat.imageio import ImageFile, stated_valid
 from simmat.imageio.values import check_size
 
-_DEPTH_NAMES = ("z", "v", "depth")  # "Z", Blender's "ViewLayer.Depth.Z" and "Depth.V", "depth"
-
 
 def read_exr(path: Path) -> ImageFile:
-    """Read the one channel of an EXR file, or the one that is called depth: the last part of its name is Z, V or depth.
+    """Read the channel of an EXR file that is the depth: called so, else Z or V of no vector, else Y where it is alone.
 
     Returns:
         (1, H, W) float16 or float32.
@@ -48,8 +46,18 @@ def read_exr(path: Path) -> ImageFile:
 
 
 def _pick(path: Path, channels: dict[str, np.ndarray]) -> np.ndarray:
-    named = [name for name in channels if name.rpartition(".")[2].lower() in _DEPTH_NAMES]
-    picked = list(channels) if len(channels) == 1 else named
+    layers: dict[str, set[str]] = {}  # a layer's path -> the last parts of its channels
+    for name in channels:
+        layer, _, last = name.lower().rpartition(".")
+        layers.setdefault(layer, set()).add(last)
+    named = []
+    for name in channels:
+        layer, _, last = name.lower().rpartition(".")
+        vector = layers[layer] & {"x", "u"}  # of a normal, a position, a texture
+        if last == "depth" or (last in ("z", "v") and not vector):
+            named.append(name)
+    said = [name for name in named if "depth" in name.lower().split(".")]
+    picked = said or named or (list(channels) if set(channels) == {"Y"} else [])
     if len(picked) != 1:
         raise DataError(f"{path}: which channel is the depth? It holds {sorted(channels)}; store one, called Z")
     values = channels[picked[0]]

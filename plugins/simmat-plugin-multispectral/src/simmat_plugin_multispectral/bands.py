@@ -11,7 +11,8 @@ from simmat.errors import DataError
 from simmat_plugin_multispectral.geotiff import BandTags
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
-_WITH_UNIT = re.compile(_NUMBER + r"\s*(nm|nanomet\w*|um|µm|μm|micromet\w*)", re.IGNORECASE)
+_RANGE = _NUMBER + r"(?:\s*(?:-|–|to)\s*" + _NUMBER + r")?"
+_WITH_UNIT = re.compile(_RANGE + r"\s*(nm|nanomet\w*|um|µm|μm|micromet\w*)", re.IGNORECASE)
 _UM_TAGS = ("central_wavelength_um", "wavelength_um")
 _NM_TAGS = ("central_wavelength_nm", "wavelength_nm")
 
@@ -31,7 +32,8 @@ class Satellite:
     Attributes:
         title: its name for people.
         bands: its own band name, lower case -> ours.
-        orders: the band names of files without descriptions, one order for each count; other counts are refused.
+        orders: the band names of files without descriptions, one order for each count; other counts are refused, as are
+            all where files of different orders are in use.
     """
 
     title: str
@@ -65,7 +67,7 @@ _L8 = {
     "b6": NamedBand("swir1", 1.609),
     "b7": NamedBand("swir2", 2.201),
 }
-SENTINEL2 = Satellite("Sentinel-2", _S2, (tuple(_S2), tuple(name for name in _S2 if name != "b10")))
+SENTINEL2 = Satellite("Sentinel-2", _S2, ())  # B8A stands after B8 in some stacks of bands, and last in others
 LANDSAT8 = Satellite("Landsat 8", _L8, (tuple(_L8),))
 
 
@@ -93,19 +95,20 @@ def bands_of_satellite(satellite: Satellite, bands: Sequence[BandTags], path: Pa
     Raises:
         DataError: a description is no band of the satellite, or there are none and the count fits no product.
     """
-    said = [_band_number(band.description) for band in bands]
+    said = [_band_number(band.description.partition(",")[0]) for band in bands]  # GDAL: "B4, central wavelength …"
     if not any(said):
         order = next((order for order in satellite.orders if len(order) == len(bands)), None)
         if order is None:
             counts = " or ".join(str(len(order)) for order in satellite.orders)
+            why = f"products have {counts}" if counts else "bands are stacked in more than one order"
             raise DataError(
-                f"{path}: {len(bands)} bands without descriptions; {satellite.title} products have {counts}. Describe "
-                f"them ({', '.join(satellite.bands)}) or use --modality multispectral"
+                f"{path}: {len(bands)} bands without descriptions; {satellite.title} {why}. Describe them "
+                f"({', '.join(satellite.bands)}), or use --modality multispectral or multispectral-10000"
             )
         said = list(order)
     own = {band.name: band for band in satellite.bands.values()}
     found = [satellite.bands.get(name) or own.get(name) for name in said]
-    if None in found or len(set(said)) != len(said):
+    if None in found or len(set(found)) != len(found):
         raise DataError(
             f"{path}: bands are described as {[band.description for band in bands]}; {satellite.title} has "
             f"{', '.join(satellite.bands)}, each once"
@@ -137,5 +140,6 @@ def _wavelength(band: BandTags) -> float | None:
     unit = tags.get("wavelength_units", tags.get("wavelength_unit", ""))
     for text in (f"{tags.get('wavelength', '')} {unit}", band.description):
         if match := _WITH_UNIT.search(text):
-            return float(match[1]) / (1000 if match[2].lower().startswith("n") else 1) or None
+            centre = (float(match[1]) + float(match[2] or match[1])) / 2  # of a range "636-673 nm"
+            return centre / (1000 if match[3].lower().startswith("n") else 1) or None
     return None

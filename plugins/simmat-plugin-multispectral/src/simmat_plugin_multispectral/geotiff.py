@@ -79,6 +79,11 @@ def read_geotiff(path: Path) -> GeoTiff:
                 raise DataError(f"{path}: a palette image; its numbers are indices, not intensities")
             kept = [i for i, role in zip(file.indexes, file.colorinterp, strict=True) if role is not ColorInterp.alpha]
             stored, valid = file.read(kept), file.read_masks(kept) > 0  # (P, H, W) each
+            for number, index in enumerate(kept):  # GDAL's mask is made of one of mask, nodata and alpha alone
+                if (missing := file.nodatavals[index - 1]) is not None:
+                    valid[number] &= stored[number] != missing
+            for alpha in set(file.indexes) - set(kept):
+                valid &= file.read(alpha) > 0
             bands = tuple(_tags(file, index) for index in kept)
             place = georeference_of(file)
     except rasterio.errors.RasterioError as error:

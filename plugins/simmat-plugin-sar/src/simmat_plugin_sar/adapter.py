@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, require_one_plane, write_image
+from simmat.imageio import ImageFile, read_image, require_one_plane, require_unscaled, write_image
 from simmat.imageio.georeference import read_georeference, write_mask
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
@@ -78,12 +78,17 @@ class Sar(ModalityAdapter):
         planes = self._planes(image)
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
         channels = described(self.content.planes, self.scale, unit)
+        require_unscaled(image, self.name)
         measured = image.measured[: len(planes)]
         loaded = SensorImage.from_planes(
             planes, channels, valid=measured, origin=str(image.path), georeference=read_georeference(image.path)
         )
         _check_scale(loaded, planes[measured], self.scale)
-        return self._smoothed(loaded) if self.filtered else loaded
+        if self.filtered:
+            loaded = self._smoothed(loaded)
+        if self.scale.kind != "decibel" and unit != "count":  # augmentation must not give 0 a logarithm
+            loaded = replace(loaded, valid=loaded.valid & (loaded.data > 0))
+        return loaded
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Return (P, H, W) decibel; see `to_decibel` for zeros."""
@@ -177,7 +182,7 @@ def _check_scale(image: SensorImage, stored: FloatArray, scale: Scale) -> None:
             f"{image.origin}: most of its numbers are negative, as {scale.kind} never is; use --modality sar-db for "
             "decibel, or say --nodata where they are one fill value"
         )
-    if not image.valid.any():
+    if stored.size and not image.valid.any():
         raise DataError(
             f"{image.origin}: none of its numbers can be {scale.words}; sar reads amplitude, sar-power power and "
             "sar-db decibel"

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, Unit, agreed_unit, read_image, require_measured, require_one_plane, write_image
+from simmat.imageio import (
+    ImageFile,
+    Unit,
+    agreed_unit,
+    read_image,
+    require_measured,
+    require_one_plane,
+    require_unscaled,
+    write_image,
+)
 from simmat.modality import ModalityAdapter, Source
 from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
@@ -51,6 +60,7 @@ class Thermal(ModalityAdapter):
         unit = self.unit_of(image)
         if unit is None:
             return SensorImage.from_planes(image.planes, (COUNTS,), valid=image.valid, origin=str(path))
+        require_unscaled(image, self.name)
         return kelvin_image(unit.physical(image.planes).astype(np.float32), image.valid, path)
 
     def unit_of(self, image: ImageFile) -> Unit | None:
@@ -144,10 +154,10 @@ class MinMaxThermal(Thermal):
 
 
 def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path) -> SensorImage:
-    """Wrap (1, H, W) kelvin; numbers of which none can be a temperature raise DataError."""
+    """Wrap (1, H, W) kelvin; numbers that can hardly be temperatures raise DataError."""
     image = SensorImage.from_planes(kelvin, (TEMPERATURE,), valid=valid, origin=str(path))
     advice = "thermal-k, thermal-ck and thermal-c read kelvin, centi-kelvin and degrees Celsius, thermal reads counts"
-    return require_measured(image, kelvin, advice)
+    return require_measured(image, kelvin, advice, measured=valid)
 
 
 MODALITIES: tuple[ModalityAdapter, ...] = (
