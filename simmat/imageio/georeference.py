@@ -96,9 +96,14 @@ def write_mask(mask: BoolArray, georeference: Georeference, path: Path) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A file without a place on the earth is ordinary here: cameras on drones and tables write them."""
-    from rasterio.errors import NotGeoreferencedWarning
+    """Pass over two of rasterio's warnings.
+
+    A file without a place on the earth is ordinary here: cameras on drones and tables write them. And where a nodata value
+    hides an alpha band from GDAL's mask, the reader looks at both.
+    """
+    from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", NodataShadowWarning)
         yield
