@@ -279,7 +279,7 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
         if any(given.get(key) for key in pair):
             in_file = {key: value for key, value in in_file.items() if key not in pair}
     for table, part in _TABLES.items():
-        if part in given and given[part] != in_file.get(part):
+        if part in given and given[part] != in_file.get(part, TrainConfig.model_fields[part].default):
             in_file.pop(table, None)  # the options in the file are those of another part
         if isinstance(in_file.get(table), dict) and isinstance(given.get(table), Mapping):
             given[table] = {**in_file[table], **given[table]}

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from simmat.errors import ConfigError, OutputError
 
 TEMPORARY_MARK = ".simmat-tmp"
 """Stands in every temporary file's name, so that what a killed process left can be told and removed."""
+
+_TRIALS = 5
 
 _CAUSES = {
     errno.ENOSPC: ("the disk is full", "free some space or choose another folder"),
@@ -135,6 +138,32 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         _remove_folder(old)
 
 
+@contextmanager
+def staged_files(folder: Path | str) -> Iterator[Path]:
+    """Give an empty folder within `folder`; the files written there move up into `folder` when the block ends well.
+
+    On any failure before that `folder` has only what it had. A file of the same name is replaced.
+
+    Raises:
+        OutputError: files cannot be written there.
+    """
+    target = Path(folder)
+    staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
+    with _output_errors(target):
+        staging.mkdir(parents=True)
+        try:
+            yield staging
+            files = sorted(staging.iterdir())
+            if blocked := next((target / file.name for file in files if (target / file.name).is_dir()), None):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
+            for file in files:
+                os.replace(file, target / file.name)
+            _sync(target)
+        finally:
+            with suppress(OSError):
+                _remove_folder(staging)
+
+
 def recover_folder(path: Path | str) -> Path:
     """Finish a swap of `atomic_folder` that a crash cut between its two renames; call it before reading.
 
@@ -162,7 +191,10 @@ def remove_temporary(folder: Path | str) -> None:
     """Remove the temporary files that a killed process left in `folder`; nobody else may be writing there."""
     with _output_errors(Path(folder)):
         for left in Path(folder).glob(f".*{TEMPORARY_MARK}*"):
-            left.unlink(missing_ok=True)
+            if left.is_dir():
+                _remove_folder(left)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path | str) -> None:
@@ -171,7 +203,14 @@ def check_writable(folder: Path | str) -> None:
     Raises:
         OutputError: it cannot be made or written to.
     """
-    target = Path(folder)
+    for _ in range(_TRIALS - 1):
+        with suppress(OutputError):
+            return _try_to_write(Path(folder))
+        time.sleep(0.01)  # another process may have been trying the same, and have removed what it had made
+    _try_to_write(Path(folder))
+
+
+def _try_to_write(target: Path) -> None:
     probe = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
     made: list[Path] = []
     with _output_errors(target):

@@ -12,7 +12,7 @@ from bad_input_places import BREAK, LIBRARIES, Places
 
 ROWS = [row for row in rows() if not row.title.endswith(BY_HAND)]
 
-BEGUN = ("Data sets/Val masks empty", "Names and settings/Lr absurd")
+BEGUN = ("Names and settings/Lr absurd",)
 """Found by a run that has begun, whose folder stays."""
 
 

@@ -23,3 +23,20 @@ def test_the_file_beside_a_mask_begins_with_its_format(tmp_path: Path, monkeypat
     said = json.loads((out / "s.json").read_text(encoding="utf-8"))
     assert next(iter(said.items())) == ("format", 1)
     assert (said["size_hw"], said["point_coords_xy"]) == ([40, 56], [[3.0, 4.0]])
+
+
+def test_a_bad_file_leaves_nothing_of_the_good_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the masks would pass for all; those of an earlier call stay."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
+    for name in "ab":
+        Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / f"{name}.png")
+    call = ["predict", str(bundle), "--point", "3,4", "--out", str(out), "--device", "cpu"]
+    assert run([*call, str(tmp_path / "a.png")]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    assert run([*call, str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 2
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert "b.png" in capsys.readouterr().err

@@ -179,6 +179,9 @@ def test_options_of_a_part_are_merged_unless_the_part_is_another(tmp_path: Path)
     merged = load_config(path, {**NEEDED, "mat_options": {"depth": 3}})
     assert merged.mat_options == {"width": 8, "depth": 3}
     assert load_config(path, {**NEEDED, "mat": "linear"}).mat_options == {}
+    default = toml(tmp_path, "[tune_options]\nrank = 16\n")
+    assert load_config(default, {**NEEDED, "tune": "lora"}).tune_options == {"rank": 16}
+    assert load_config(default, {**NEEDED, "tune": "full"}).tune_options == {}
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,18 @@ def test_one_device_for_several_processes_is_refused(gpus: pytest.MonkeyPatch, d
         join_processes(device)
 
 
-@pytest.mark.parametrize("name", ["meta", "xpu", "cpu:1", "cuda:", "cuda:-1", "gpu", ""])
+@pytest.mark.parametrize("name", ["meta", "xpu", "cpu:1", "cuda:", "cuda:-1", "cuda:٣", "gpu", ""])
 def test_devices_that_nothing_was_tried_on_are_refused(name: str) -> None:
     """torch knows names on which a network computes nothing, as meta, or on which no score was ever taken."""
     with pytest.raises(ConfigError, match="use auto, cpu, cuda, cuda:N or mps"):
         pick_device(name)
+
+
+@pytest.mark.parametrize("number", ["7", "128", "300", "99999999999999999999"])
+def test_a_gpu_that_is_not_there_is_refused(number: str) -> None:
+    """torch would take 300 for 44."""
+    with pytest.raises(ConfigError, match=f"no device 'cuda:{number}': there are"):
+        pick_device(f"cuda:{number}")
 
 
 @pytest.mark.parametrize(("name", "waits"), [("cuda:1", ["cuda"]), ("mps", ["mps"]), ("cpu", [])])

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,6 +20,7 @@ from simmat.files import (
     check_writable,
     recover_folder,
     remove_temporary,
+    staged_files,
 )
 
 
@@ -323,3 +325,43 @@ def test_a_folder_under_a_file_is_refused_before_the_work(tmp_path: Path) -> Non
     (tmp_path / "run").write_text("a file")
     with pytest.raises(OutputError, match="a file"):
         check_writable(tmp_path / "run")
+
+
+def test_staged_files_come_all_or_not_at_all(tmp_path: Path) -> None:
+    """What was there before stays until all is whole."""
+    (tmp_path / "a").write_text("old")
+
+    def stage(*, fail: bool) -> None:
+        with staged_files(tmp_path) as staging:
+            (staging / "a").write_text("new")
+            (staging / "b").write_text("new")
+            if fail:
+                raise ValueError("half-way")
+
+    with pytest.raises(ValueError, match="half-way"):
+        stage(fail=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
+    stage(fail=False)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}
+
+
+def test_a_folder_in_the_way_of_a_staged_file_moves_none(tmp_path: Path) -> None:
+    """The first of them would be there, the others not."""
+    (tmp_path / "b").mkdir()
+
+    def stage() -> None:
+        with staged_files(tmp_path) as staging:
+            (staging / "a").write_text("new")
+            (staging / "b").write_text("new")
+
+    with pytest.raises(OutputError, match="a folder of that name is in the way"):
+        stage()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_processes_that_try_one_folder_do_not_refuse_each_other(tmp_path: Path) -> None:
+    """Each removes what it made for the trial, perhaps while another writes there."""
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(20):
+            list(pool.map(check_writable, [tmp_path / str(number) / "new"] * 8))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -15,7 +16,8 @@ import pytest
 from runs import config, files_of, gray_set, registry, run_and_die
 
 from simmat import training
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError, DataError, OutputError
+from simmat.training.run_folder import RunFolder
 
 CHANGES = {"lr": 1e-4, "tune": "full", "loss": "bce", "seed": 1}
 POINTS = [
@@ -69,7 +71,34 @@ def test_a_killed_run_ends_in_the_same_bits(data: Path, whole: Path, tmp_path: P
     assert files_of(out / "bundle") == files_of(whole / "bundle")
     assert (out / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
     assert (out / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
-    assert not [name for name in os.listdir(out) if name.startswith(".")]
+    assert [name for name in os.listdir(out) if name.startswith(".")] == [".lock"]
+
+
+def test_a_run_at_work_lets_no_other_into_its_folder(data: Path, tmp_path: Path) -> None:
+    """A job that is queued again while it runs would mix the weights of one with the json of the other."""
+    training.train(config(data, tmp_path / "run", **CHANGES), registry())
+    before = files_of(tmp_path / "run")
+    with RunFolder(tmp_path / "run").held(), pytest.raises(OutputError, match="another training is at work in"):
+        training.resume(tmp_path / "run", registry())
+    assert files_of(tmp_path / "run") == before
+    with RunFolder(tmp_path / "new").held(), pytest.raises(OutputError, match="another training is at work in"):
+        training.train(config(data, tmp_path / "new", **CHANGES), registry())
+    assert training.resume(tmp_path / "run", registry()) == tmp_path / "run" / "bundle"
+
+
+def test_a_resumed_run_knows_the_best_it_had(data: Path, tmp_path: Path) -> None:
+    """Its last line would say: validation mIoU nan at step -1."""
+    training.train(config(data, tmp_path / "run", **CHANGES), registry())
+    plans: list[training.RunPlan] = []
+
+    class Listener(training.Watcher):
+        def started(self, plan: training.RunPlan) -> None:
+            plans.append(plan)
+
+    training.resume(tmp_path / "run", registry(), Listener())
+    scores = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    best = max((score for score in scores if score["kind"] == "val"), key=lambda score: score["miou_object"])
+    assert (plans[0].best_miou, plans[0].best_step) == (best["miou_object"], best["step"])
 
 
 def test_sigterm_saves_and_says_how_to_go_on(data: Path, whole: Path, tmp_path: Path) -> None:

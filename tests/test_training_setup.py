@@ -8,7 +8,10 @@ import pytest
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, DataError
+from simmat.evaluation import find_protocol
+from simmat.evaluation.targets import grid_hw
+from simmat.geometry import Frame
 from simmat.training import Watcher
 from simmat.training.setup import prepare
 
@@ -31,3 +34,29 @@ def test_fp16_is_refused_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
+    """Neither a layer without parameters nor a frozen model moves."""
+    settings = config(gray_set(tmp_path / "data"), tmp_path / "run", mat="zeroshot", tune="frozen")
+    with pytest.raises(ConfigError, match="nothing to train; use another --mat"):
+        training.train(settings, registry())
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_validation_cannot_read_is_found_before_the_first_step(tmp_path: Path) -> None:
+    """The same --out must work once it is mended."""
+    data = gray_set(tmp_path / "data")
+    broken = next(line for line in (data / "manifest.csv").read_text().splitlines() if ",val," in line).split(",")[3]
+    (data / broken).write_bytes(b"no mask")
+    with pytest.raises(DataError, match="cannot be read as a mask"):
+        training.train(config(data, tmp_path / "run"), registry())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_size_that_the_protocol_cannot_score_is_found_before_the_first_step(tmp_path: Path) -> None:
+    """A run would train to its first validation and stop there, each time."""
+    with pytest.raises(ConfigError, match="whose side 518 px is no multiple of 4"):
+        grid_hw(Frame((1, 1), 518, "squash"), find_protocol("simmat-compat"))
+    settings = config(gray_set(tmp_path / "data"), tmp_path / "run", protocol="simmat-compat", steps=1)
+    assert prepare(settings, registry(), Watcher()).spec.image_size % 4 == 0

@@ -87,6 +87,8 @@ def _check_types(spec: BundleSpec) -> None:
     ):
         if not isinstance(name, str):
             raise ValueError(f"{what} {name!r} must be a name")
+    if not isinstance(spec.foundation_sha256, str | None):
+        raise ValueError(f"the foundation's sha256 {spec.foundation_sha256!r} must be a text")
     if spec.aspect not in get_args(Aspect):
         raise ValueError(f"aspect {spec.aspect!r} is none of {', '.join(get_args(Aspect))}")
     if problems := [problem for declaration in spec.described for problem in declaration.problems()]:

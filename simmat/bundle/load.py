@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from simmat.bundle.document import check_weights, read_document
 from simmat.bundle.opened import bundle_folder
 from simmat.bundle.plan import adapter_for, plan_of
-from simmat.bundle.spec import JSON_NAME, BundleSpec
+from simmat.bundle.spec import JSON_NAME, WEIGHTS_NAME, BundleSpec
 from simmat.bundle.tensors import load_tensors
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
@@ -84,15 +86,16 @@ def load_bundle(
         BundleError: it is damaged, of a newer format, or its tensors do not fit.
         UnknownNameError: its modality, foundation model, transfer layer or tuner is not installed.
         WeightsError: the foundation weights are missing, or not those it was trained on.
+        ConfigError: `foundation` or `checkpoint` is given for a bundle that stands on random weights.
     """
     path = path.parent if path.name == JSON_NAME else path
     with bundle_folder(path) as folder:
-        document = read_document(folder)
+        document, tensors = _read(folder)
         spec = _standing_on(BundleSpec.from_dict(document), foundation, path)
         adapter = adapter_for(registry, spec.modality, spec.picks, spec.described).configured(spec.card.model_dump())
         plan = plan_of(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
         model = assemble(plan)
-        _fill(model, folder, document["weights_sha256"])
+        load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
     model.to(device).eval()
     return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), plan, path)
 
@@ -135,10 +138,18 @@ def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkp
     return file
 
 
-def _fill(model: SimMAT, path: Path, sha256: str) -> None:
-    file = check_weights(path, sha256)
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read json and weights of one bundle: a training that finds a better one swaps the folder, so it is read twice."""
     try:
-        tensors = load_file(file)
+        return _read_once(folder)
+    except BundleError:
+        return _read_once(folder)
+
+
+def _read_once(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    document = read_document(folder)
+    file = check_weights(folder, document["weights_sha256"])
+    try:
+        return document, load_file(file)
     except (OSError, safetensors.SafetensorError) as error:
         raise BundleError(f"{file} is damaged: {error}") from error
-    load_tensors(model, tensors, str(file))

@@ -64,6 +64,7 @@ def push_bundle(
             _refuse_folder(target, force)
             with atomic_folder(target) as new:
                 _place(files, new)
+                check_bundle(new)  # a run at work may have swapped the one that was checked
     return destination
 
 

@@ -75,7 +75,7 @@ def command(
     lacking = _channels(missing)
 
     from simmat.bundle import load_bundle
-    from simmat.files import check_writable
+    from simmat.files import check_writable, staged_files
     from simmat.nn.device import pick_device
     from simmat.prediction import missing_channels, predict
 
@@ -85,17 +85,17 @@ def command(
     )
     names = missing_channels(loaded, lacking)
     samples = _samples(loaded, files, source, names)
-    # All files are segmented before the first is written, so that a bad one leaves no half of the work.
-    done = [
-        (name, predict(loaded, sources, prompt, choice=choice, missing=lacking))  # type: ignore[arg-type]
-        for name, sources in samples.items()
-    ]
-    for name, prediction in done:
-        _write(out, name, prediction, prompt, samples[name], bundle, names)
-        if prediction.georeference is not None:
-            loaded.adapter.save_mask(prediction.mask, prediction.georeference, out / f"{name}_mask")
-        pixels = int(prediction.mask.sum())
-        click.echo(f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px")
+    lines = []
+    with staged_files(out) as staging:  # a bad file must leave no half of the work, nor all of it in memory
+        for name, sources in samples.items():
+            prediction = predict(loaded, sources, prompt, choice=choice, missing=lacking)  # type: ignore[arg-type]
+            _write(staging, name, prediction, prompt, sources, bundle, names)
+            if prediction.georeference is not None:
+                loaded.adapter.save_mask(prediction.mask, prediction.georeference, staging / f"{name}_mask")
+            pixels = int(prediction.mask.sum())
+            lines.append(f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px")
+    for line in lines:
+        click.echo(line)
 
 
 def _channels(text: str | None) -> tuple[str | int, ...]:

@@ -53,6 +53,8 @@ class ConsoleWatcher(Watcher):
         """Say what will be trained, on what, and how much memory that takes."""
         self._end_phase()
         self.plan = plan
+        if plan.best_miou is not None and plan.best_step is not None:
+            self.best, self.best_step = plan.best_miou, plan.best_step
         share = 100 * plan.trainable / max(plan.total, 1)
         for line in (
             *plan.notes,

@@ -39,11 +39,15 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     from simmat.cli.progress import ConsoleWatcher
 
     registry = load_registry()
-    with ConsoleWatcher() as watcher:
-        if resume is not None:
-            bundle = training.resume(resume, registry, watcher)
-        else:
-            bundle = training.train(settings, registry, watcher)
+    try:
+        with ConsoleWatcher() as watcher:
+            if resume is not None:
+                bundle = training.resume(resume, registry, watcher)
+            else:
+                bundle = training.train(settings, registry, watcher)
+    except training.Interrupted as stopped:
+        click.echo(str(stopped), err=True)
+        click.get_current_context().exit(130)
     if watcher.plan is not None:
         click.echo(f"best bundle: {bundle} (validation mIoU {watcher.best:.4f} at step {watcher.best_step})")
         click.echo(f"score it with: simmat eval {bundle} --data DIR --split test")

@@ -153,6 +153,26 @@ def trainable_samples(dataset: Dataset, samples: Sequence[Sample]) -> tuple[Samp
     Raises:
         DataError: images or masks cannot be read or do not fit each other, all of them at once; or none has.
     """
+    kept = samples_with_regions(dataset, samples, "training")
+    if not kept:
+        raise DataError(
+            f"{dataset.root}: no training sample has a region of at least {dataset.card.smallest} "
+            "with a valid pixel in its image; check the masks, --regions, --min-region and --nodata"
+        )
+    return kept
+
+
+def samples_with_regions(dataset: Dataset, samples: Sequence[Sample], what: str) -> tuple[Sample, ...]:
+    """Read every sample and keep those that have a region with a valid pixel.
+
+    Args:
+        dataset: of the samples.
+        samples: to look at.
+        what: what they are for, in messages: "training".
+
+    Raises:
+        DataError: images or masks cannot be read or do not fit each other, all of them at once.
+    """
     kept: list[Sample] = []
     problems: list[str] = []
     for sample in samples:
@@ -165,12 +185,7 @@ def trainable_samples(dataset: Dataset, samples: Sequence[Sample]) -> tuple[Samp
     if len(problems) == 1:
         raise DataError(problems[0])
     if problems:
-        raise DataError(all_problems(f"{dataset.root}: training samples that cannot be used:", problems))
-    if not kept:
-        raise DataError(
-            f"{dataset.root}: no training sample has a region of at least {dataset.card.smallest} "
-            "with a valid pixel in its image; check the masks, --regions, --min-region and --nodata"
-        )
+        raise DataError(all_problems(f"{dataset.root}: {what} samples that cannot be used:", problems))
     return tuple(kept)
 
 

@@ -143,7 +143,7 @@ def evaluate_shared(
     )
     scores = merge_scores(processes.gather(own), (sample.id for sample in samples))
     if not scores.objects:
-        raise _nothing_to_score(dataset, samples)
+        raise nothing_to_score(dataset, samples)
     return scores
 
 
@@ -188,7 +188,7 @@ def evaluate(
             progress(1)
     scores = merge_scores(parts, (sample.id for sample in samples))
     if not scores.objects and not allow_empty:
-        raise _nothing_to_score(dataset, samples)
+        raise nothing_to_score(dataset, samples)
     return scores
 
 
@@ -206,7 +206,8 @@ def _score_sample(
     return Scores(tuple(objects), (), left_out, Cost((encoded.encode_s,), tuple(encoded.decode_s)))
 
 
-def _nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:
+def nothing_to_score(dataset: Dataset, samples: Sequence[Sample]) -> DataError:
+    """Return the error of a split without a region."""
     return DataError(
         f"{dataset.root}: none of the {len(samples)} samples has a region of at least "
         f"{dataset.card.smallest}, so there is nothing to score; check --regions and --min-region"

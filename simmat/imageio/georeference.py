@@ -98,8 +98,8 @@ def write_mask(mask: BoolArray, georeference: Georeference, path: Path) -> Path:
 def quiet() -> Iterator[None]:
     """Pass over two of rasterio's warnings.
 
-    A file without a place on the earth is ordinary here: cameras on drones and tables write them. And where a nodata value
-    hides an alpha band from GDAL's mask, the reader looks at both.
+    A file without a place on the earth is ordinary here: cameras on drones and tables write them. And where a nodata
+    value hides an alpha band from GDAL's mask, the reader looks at both.
     """
     from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 

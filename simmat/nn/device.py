@@ -24,17 +24,16 @@ def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(name)):
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", str(name)):
         raise ConfigError(f"no device {name!r}; use auto, cpu, cuda, cuda:N or mps")
-    device = torch.device(str(name))
-    if processes > 1 and (device.type == "mps" or device.index is not None):
+    kind, _, number = str(name).partition(":")
+    if processes > 1 and (kind == "mps" or number):
         raise ConfigError(f"--device {name} is one device, for {processes} processes; use cuda, cpu or auto")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        have = torch.cuda.device_count()
+    if kind == "cuda" and int(number or 0) >= (have := torch.cuda.device_count()):  # torch wraps a large number
         raise ConfigError(f"no device {name!r}: there are {have} CUDA devices here; use --device cpu or auto")
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"no device {name!r} here; use --device cpu or auto")
-    return device
+    return torch.device(str(name))
 
 
 def launched_processes() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from simmat.bundle import BundleSpec, check_bundle, load_tensors, trained_tensors, write_bundle
@@ -99,6 +100,7 @@ class _Run:
     def __init__(self, config: TrainConfig, registry: Registry, watcher: Watcher, *, resume: bool) -> None:
         self.config = config
         self.folder = RunFolder(config.out)
+        self.resumes = resume
         self.accelerator = make_accelerator(config)
         self.watcher = watcher if self.accelerator.is_main_process else Watcher()
         # A run killed before its first save has a config and nothing to lose: it begins again.
@@ -120,7 +122,7 @@ class _Run:
         if config.precision == "bf16" and self.accelerator.device.type == "cpu":
             keep_depthwise_in_fp32(self.model)
         if config.gradient_checkpointing:
-            _checkpoint_gradients(self.model, config.foundation)
+            _checkpoint_gradients(self.model, config.foundation, config.tune)
         self.done = state.step if state else 0
         self.best: dict[str, Any] = dict(state.notes["best"]) if state else {}
         self.stop = False
@@ -141,9 +143,6 @@ class _Run:
             backbone=cast(torch.nn.Module, self.model.foundation.backbone),
             backbone_factor=config.backbone_lr_factor,
         )
-        if state:
-            load_optimizer_tensors(optimizer, step, state.optimizer, str(self.folder.state))
-            load_scaler_notes(self.accelerator.scaler, state.notes["scaler"], str(self.folder.state))
         parts = config.grad_accumulation
         loader = DataLoader(
             self.setup.items(),
@@ -153,12 +152,22 @@ class _Run:
             persistent_workers=False,
         )
         self.step, self.optimizer, self.loader = self.accelerator.prepare(step, optimizer, loader)
+        if state:  # after that, for it moves all that the optimiser holds to the device, and a step count need not
+            module = self.accelerator.unwrap_model(self.step)
+            load_optimizer_tensors(self.optimizer.optimizer, module, state.optimizer, str(self.folder.state))
+            load_scaler_notes(self.accelerator.scaler, state.notes["scaler"], str(self.folder.state))
 
     def _peak(self) -> float:
         return self.config.lr if self.config.lr is not None else self.setup.plan.tuner.learning_rate
 
     def go(self) -> Path:
+        with self.folder.held() if self.accelerator.is_main_process else nullcontext():
+            return self._go()
+
+    def _go(self) -> Path:
         if self.accelerator.is_main_process:
+            if not self.resumes:
+                self.folder.create()  # another run may have been there and gone
             recover_folder(self.folder.bundle)
             self.folder.reopen(self.done if self.best else -1)
             atomic_write_text(self.folder.config, dump_toml(self.config))
@@ -296,16 +305,26 @@ class _Run:
             memory_bytes=memory,
             device=str(self.accelerator.device),
             processes=processes,
+            best_miou=self.best.get("miou"),
+            best_step=self.best.get("step"),
             notes=(*self.setup.notes, *([warning] if warning else [])),
         )
 
 
-def _checkpoint_gradients(model: SimMAT, name: str) -> None:
+def _checkpoint_gradients(model: SimMAT, name: str, tune: str) -> None:
     turn_on = getattr(model.foundation, "gradient_checkpointing", None)
     if turn_on is None:
         raise ConfigError(
             f"foundation model {name!r} has no gradient checkpointing; leave --gradient-checkpointing out, "
             "or save memory with --batch-size, --grad-accumulation or --image-size"
+        )
+    set_train_mode(model)
+    backbone = cast(torch.nn.Module, model.foundation.backbone)
+    if any(isinstance(module, _BatchNorm) and module.training for module in backbone.modules()):
+        raise ConfigError(
+            f"--tune {tune} trains BatchNorm in {name!r}, whose statistics --gradient-checkpointing would move twice a "
+            "step; leave it out and save memory with --batch-size, --grad-accumulation or --image-size, or use another "
+            "--tune"
         )
     turn_on()
 

@@ -71,12 +71,12 @@ def memory_warning(needed: int, device: torch.device, processes: int) -> str:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Return the memory of a device: what is free on a GPU, else what the machine or its container has at all.
+    """Return the memory of a device: on a GPU what is free or ours, else what the machine or its container has at all.
 
     None where nobody knows.
     """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
     if device.type != "cpu":
         return None
     try:

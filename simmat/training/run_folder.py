@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simmat.errors import ConfigError
+from filelock import FileLock, Timeout
+
+from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_write_text, check_writable, output_error, remove_temporary
+
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class RunFolder:
             OutputError: it cannot be written to.
         """
         try:
-            occupied = self.root.is_dir() and any(self.root.iterdir())
+            occupied = self.root.is_dir() and any(path.name != _LOCK for path in self.root.iterdir())
         except OSError as error:
             raise output_error(error, self.root) from error
         if occupied:
@@ -67,11 +73,33 @@ class RunFolder:
             raise ConfigError(f"--out {self.root} is not empty; {hint} or remove it first")
         check_writable(self.root)
 
-    def reopen(self, step: int) -> None:
-        """Prepare for going on after `step` steps (-1: from nothing): drop scraps, and records to be made again."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other trainings out while the block lasts.
+
+        Raises:
+            OutputError: one is at work there.
+        """
         check_writable(self.root)
-        if self.root.is_dir():
-            remove_temporary(self.root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise OutputError(
+                f"another training is at work in {self.root}; wait for it, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def reopen(self, step: int) -> None:
+        """Prepare for going on after `step` steps (-1: from nothing): drop scraps, and records to be made again.
+
+        Call it within `held`: a run at work has scraps, too.
+        """
+        remove_temporary(self.root)
         kept = [record for record in self.records() if record["step"] <= step]
         atomic_write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
 

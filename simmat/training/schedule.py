@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from simmat.errors import ConfigError
+
 Schedule = Literal["cosine", "constant", "halving"]
 
 HALVING_EPOCHS = 10
@@ -47,6 +49,9 @@ def build_optimizer(
         weight_decay: of matrices.
         backbone: the part of `module` with a rate of its own.
         backbone_factor: that rate, as a part of the others'.
+
+    Raises:
+        ConfigError: nothing requires a gradient.
     """
     inner = {id(parameter) for parameter in backbone.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -54,6 +59,11 @@ def build_optimizer(
         if parameter.requires_grad:
             slower = id(parameter) in inner and backbone_factor != 1
             groups.setdefault((slower, parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        raise ConfigError(
+            "this --mat has no parameters and --tune frozen moves none, so there is nothing to train; use another "
+            "--mat (mat-residual, linear) or --tune (lora, decoder, full)"
+        )
     return torch.optim.AdamW(
         [
             {

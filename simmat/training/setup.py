@@ -11,13 +11,17 @@ from pathlib import Path
 from simmat.bundle import BundleSpec, adapter_for, plan_of
 from simmat.config import TrainConfig
 from simmat.data.augment import Augmentation
-from simmat.data.batches import TrainingItems, trainable_samples
+from simmat.data.batches import TrainingItems, samples_with_regions, trainable_samples
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.fingerprint import fingerprint_of
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
 from simmat.declared import declarations_of
+from simmat.evaluation import find_protocol
+from simmat.evaluation.job import nothing_to_score
+from simmat.evaluation.targets import grid_hw
 from simmat.foundation import FoundationSpec
+from simmat.geometry import Frame
 from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan, merge_options
 from simmat.normalize import fit_channels, zero_shot_map
@@ -120,6 +124,10 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     adapter = _sensor(config, registry, known)
     dataset = open_dataset(config.data, adapter, config.card_overrides())
     every, val = trainable_samples(dataset, dataset.split("train")), dataset.split("val")
+    if known is None:  # what validation would refuse is refused before the run's folder is made
+        if not samples_with_regions(dataset, val, "validation"):
+            raise nothing_to_score(dataset, val)
+        grid_hw(Frame((1, 1), size, "squash"), find_protocol(config.protocol))
     train = few_of(every, config)
     digest = _digest(foundation, weights, config)
     if known is None:

@@ -132,8 +132,9 @@ def load_optimizer_tensors(
         if name not in parameters:
             raise _damaged(origin, f"it holds {path!r} of a parameter that the network does not have")
         parameter = parameters[name]
-        # AdamW keeps its step count on the CPU, its moments beside the parameter.
-        optimizer.state[parameter][key] = value.clone() if key == "step" else value.clone().to(parameter.device)
+        # AdamW keeps its step count on the CPU, its moments beside the parameter and laid out as it is.
+        moved = value.clone() if key == "step" else torch.empty_like(parameter, requires_grad=False).copy_(value)
+        optimizer.state[parameter][key] = moved
 
 
 def scaler_notes(scaler: torch.amp.GradScaler | None) -> dict[str, float] | None:

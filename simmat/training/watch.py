@@ -20,6 +20,8 @@ class RunPlan:
         memory_bytes: estimate of what weights, optimiser and one batch's activations need.
         device: where it runs.
         processes: how many work on it.
+        best_miou: of a resumed run, the best validation so far; None where there was none.
+        best_step: when that was.
         notes: sentences a user should read, such as how the data was split.
     """
 
@@ -32,6 +34,8 @@ class RunPlan:
     memory_bytes: int
     device: str
     processes: int
+    best_miou: float | None = None
+    best_step: int | None = None
     notes: tuple[str, ...] = field(default=())
 
 
