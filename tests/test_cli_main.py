@@ -190,3 +190,17 @@ def test_a_process_leaves_the_group_of_its_launcher(tmp_path: Path, args: list[s
         main(args)
     assert left.value.code == code
     assert not distributed.is_initialized()
+
+
+def test_a_training_that_was_stopped_ends_in_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script must tell an interrupt from a mistake."""
+    from simmat import training
+
+    def stopped(*_: object) -> Path:
+        raise training.Interrupted("stopped after step 3 of 9; the state is saved")
+
+    monkeypatch.setattr(training, "resume", stopped)
+    assert run(["train", "--resume", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "stopped after step 3 of 9; the state is saved\n"

@@ -47,7 +47,8 @@ def check_network(
 ) -> None:
     """Refuse to go on with another network than the one that was begun, whatever made it another.
 
-    Settings alone do not say it: plugins may have changed their defaults, and files what is in them.
+    Settings alone do not say it: plugins may have changed their defaults, and files what is in them. An option that is
+    new since then was at its default.
 
     Args:
         config: what the run's config says now.
@@ -74,10 +75,10 @@ def check_network(
     }
     if config.mat == known.mat:
         options = merge_options("transfer layer", transfer.name, transfer.options, config.mat_options)
-        said["mat_options"] = (_plain(options), _plain(known.mat_options))
+        said["mat_options"] = (_plain(options), _plain({**transfer.options, **known.mat_options}))
     if config.tune == known.tune:
         options = merge_options("tuner", tuner.name, tuner.options, config.tune_options)
-        said["tune_options"] = (_plain(options), _plain(known.tune_options))
+        said["tune_options"] = (_plain(options), _plain({**tuner.options, **known.tune_options}))
     _refuse_changes(config, said)
     if declarations_of(adapter) != known.described:
         raise ConfigError(
