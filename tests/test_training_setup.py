@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from runs import config, gray_set, registry
+from torch import nn
 
 from simmat import training
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.targets import grid_hw
 from simmat.geometry import Frame
-from simmat.training import Watcher
+from simmat.model import assemble
+from simmat.training import Watcher, loop
 from simmat.training.setup import prepare
 
 
@@ -60,3 +63,18 @@ def test_a_size_that_the_protocol_cannot_score_is_found_before_the_first_step(tm
         grid_hw(Frame((1, 1), 518, "squash"), find_protocol("simmat-compat"))
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", protocol="simmat-compat", steps=1)
     assert prepare(settings, registry(), Watcher()).spec.image_size % 4 == 0
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_recomputing_a_trained_batch_norm_is_refused(tmp_path: Path, tune: str) -> None:
+    """It would move the running statistics twice a step; a frozen one keeps them."""
+    settings = config(gray_set(tmp_path / "data"), tmp_path / "run", tune=tune)
+    model = assemble(prepare(settings, registry(), Watcher()).plan)
+    loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
+    norm = nn.BatchNorm2d(3).requires_grad_(tune == "full")
+    cast(nn.Module, model.foundation.backbone).add_module("norm", norm)
+    if tune == "full":
+        with pytest.raises(ConfigError, match="--tune full trains BatchNorm in 'sam_vit_tiny'"):
+            loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
+    else:
+        loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
