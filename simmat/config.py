@@ -35,8 +35,8 @@ DEFAULT_FOUNDATION = "lite"
 FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
 """Settings that change how a run is done, not what comes out."""
 
-FILES = frozenset({"checkpoint", "data", "modality", "out"})
-"""Settings that name files, which may have moved: what is in them decides the result, not where they lie."""
+FILES = frozenset({"checkpoint", "data", "foundation", "modality", "out"})
+"""Settings that may name files, which may have moved: what is in them decides the result, not where they lie."""
 
 _PATHS = ("data", "out", "checkpoint")
 _TABLES = {"mat_options": "mat", "tune_options": "tune"}

@@ -19,7 +19,6 @@ from simmat.training.watch import Watcher
 
 BEGUN: dict[str, Any] = {"modality": "gray", "data": Path("data"), "out": Path("run"), "train_share": 0.5}
 OTHER: dict[str, Any] = {
-    "foundation": "sam_vit_b",
     "mat": "mat",
     "tune": "full",
     "mat_options": {"width": 8},
@@ -79,6 +78,7 @@ def test_what_does_not_decide_the_result_may_change() -> None:
     begun = settings_of(TrainConfig.model_validate(BEGUN))
     free = {"device": "cpu", "gradient_checkpointing": True, "pictures": False, "workers": 2}
     files = {"data": Path("moved"), "out": Path("here"), "checkpoint": Path("w.pth"), "modality": "./sensor.toml"}
+    files["foundation"] = "hf/./moved"
     assert set(free) | set(files) == FREE | FILES
     check_settings(TrainConfig.model_validate({**BEGUN, **free, **files}), begun)
 
@@ -125,3 +125,12 @@ def test_a_run_does_not_go_on_upon_other_weights(tmp_path: Path) -> None:
     prepare(settings, registry(), Watcher(), known=spec)
     with pytest.raises(ConfigError, match=r"weights of 'sam_vit_tiny' are not those .* has sha256 none, was 0{12}…"):
         prepare(settings, registry(), Watcher(), known=replace(spec, foundation_sha256="0" * 64))
+
+
+def test_another_foundation_model_of_random_weights_is_refused(tmp_path: Path) -> None:
+    """Nothing but its name says which it was."""
+    settings = config(gray_set(tmp_path / "set"), tmp_path / "run")
+    spec = prepare(settings, registry(), Watcher()).spec
+    assert spec.foundation_sha256 is None
+    with pytest.raises(ConfigError, match="foundation = 'sam_vit_tiny', was 'another'"):
+        prepare(settings, registry(), Watcher(), known=replace(spec, foundation="another"))

@@ -20,7 +20,7 @@ FORMAT = 1
 State = Literal["open", "begun", "trained", "tested", "failed", "changed"]
 """Nothing there · begun, to be resumed · trained, test split unread · tested · failed · begun with other settings."""
 
-_NOT_THE_RESULT = set((FREE | FILES) - {"modality"})
+_NOT_THE_RESULT = set((FREE | FILES) - {"foundation", "modality"})
 """Settings that say where and how a run is done; which sensor it is stays, its file has no digest here."""
 
 

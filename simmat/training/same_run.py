@@ -66,13 +66,14 @@ def check_network(
     said: dict[str, tuple[object, object]] = {
         "modality": (adapter.name, known.modality),
         "channels": (config.channels, known.picks),
-        "foundation": (config.foundation, known.foundation),
         "seed": (config.seed, known.seed),
         "image_size": (image_size, known.image_size),
         "aspect": (config.aspect, known.aspect),
         "mat": (config.mat, known.mat),
         "tune": (config.tune, known.tune),
     }
+    if known.foundation_sha256 is None:  # else its weights show that it is the same, whatever its folder is called now
+        said["foundation"] = (config.foundation, known.foundation)
     if config.mat == known.mat:
         options = merge_options("transfer layer", transfer.name, transfer.options, config.mat_options)
         said["mat_options"] = (_plain(options), _plain({**transfer.options, **known.mat_options}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -134,6 +134,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
         known = _describe(config, registry, foundation, dataset, train, size, digest, watcher)
     else:
         check_network(config, known, registry, adapter, weights, digest, size)
+        known = replace(known, foundation=config.foundation)
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
     notes = tuple(
