@@ -15,7 +15,7 @@ from simmat.data.regions import Label, Region, region_from_mask
 from simmat.errors import ConfigError, all_problems
 from simmat.imageio import full_scale
 from simmat.modality import Axis, ModalityAdapter
-from simmat.types import BoolArray, FloatArray, SensorImage
+from simmat.types import RGB_QUANTITY, BoolArray, FloatArray, SensorImage
 
 ANGLE_UNITS = ("rad", "deg")
 """Channels in these units keep their values: an angle has no gain."""
@@ -97,6 +97,7 @@ class Augmentation:
         """Change each channel's contrast and level and add noise, within what the channel can hold.
 
         A pixel at an end of its channel's declared range stays there: what is full or dark says no more than that.
+        Colour pictures, developed for the eye, are changed as a whole.
         """
         if not (self.gain or self.offset or self.noise):
             return image
@@ -110,7 +111,9 @@ class Augmentation:
             mean, std = float(measured.mean(dtype=np.float64)), float(measured.std(dtype=np.float64))
             changed = data[index] + (data[index] - mean) * gain + std * (offset + abs(level) * noise)
             low, high = _limits(measured, channel.valid_range)
-            moves = image.valid[index] & ~at_an_end(data[index], channel.valid_range)
+            moves = image.valid[index]
+            if channel.quantity != RGB_QUANTITY:
+                moves = moves & ~at_an_end(data[index], channel.valid_range)
             data[index] = np.where(moves, np.clip(changed, low, high), data[index])
         return replace(image, data=data)
 
