@@ -65,7 +65,7 @@ def table(bench: str) -> Iterator[str]:
         result = cell.result()
         if result is not None and result.get("test"):
             tests.setdefault((folder, cell.dataset), []).append(result["test"])
-    counts = [next(found[0]["objects"] for (_, name), found in tests.items() if name == dataset) for dataset in SETS]
+    counts = [next((found[0]["objects"] for (_, name), found in tests.items() if name == s), "none") for s in SETS]
     first, *others = [f"{name} ({count})" for name, count in zip(SETS, counts, strict=True)]
     head = ["arm", first.replace(")", " objects)"), *others, "mean"]
     yield f"| {' | '.join(head)} |"
@@ -86,15 +86,17 @@ def main() -> None:
     parser.add_argument("bench", help="transfer for benchmarks/transfer.toml")
     parser.add_argument("runs", type=Path, help="folder of the bench")
     options = parser.parse_args()
-    kept = keep(options.bench, options.runs)
-    rows = "\n".join(table(options.bench))
-    mark = re.escape(f"<!-- results: {options.bench} -->")
-    page, found = re.subn(
-        rf"({mark}\n\n)(\|.*\n)+", lambda match: match[1] + rows + "\n", PAGE.read_text(encoding="utf-8")
-    )
+    mark = f"<!-- results: {options.bench} -->"
+    before, found, after = PAGE.read_text(encoding="utf-8").partition(f"{mark}\n\n")
     if not found:
-        parser.error(f"{PAGE} has no table after <!-- results: {options.bench} -->")
-    atomic_write_text(PAGE, page)
+        parser.error(f"{PAGE} has no table after {mark}")
+    if not (options.runs / "cells").is_dir():
+        parser.error(f"no bench has run in {options.runs}")
+    if changed := [cell.name for cell in cells_in(options.bench, options.runs) if cell.state() == "changed"]:
+        parser.error(f"run with other settings than the bench says now: {', '.join(changed)}")
+    kept = keep(options.bench, options.runs)
+    rows = "".join(f"{line}\n" for line in table(options.bench))
+    atomic_write_text(PAGE, before + found + rows + re.sub(r"\A(\|.*\n)+", "", after))
     print(f"{kept} tested cells kept; table of {options.bench} written")
 
 

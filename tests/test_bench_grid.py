@@ -124,6 +124,28 @@ def test_a_place_decides_nothing_and_a_setting_everything(tmp_path: Path) -> Non
     assert moved.digest() == first.digest() != other.digest()
 
 
+def test_a_described_sensor_is_what_its_file_says(tmp_path: Path) -> None:
+    """Scores of two readings of the files must not stand in one table; where the file lies does not matter."""
+    sensor = (
+        'format = 1\nname = "sonar"\ndescription = "echo"\n[[source]]\nfiles = "*.png"\n[[channel]]\nname = "echo"\n'
+    )
+    sensor += 'quantity = "counts"\nunit = "count"\n'
+    toml = TINY + SET.replace('"gray"', '"s.toml"') + '[[arm]]\nname = "x"\n'
+    digests = []
+    for folder, more in (("a", ""), ("b", ""), ("c", "nodata = 0\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "s.toml").write_text(sensor + more)
+        digests.append(cells_named(bench_of(tmp_path / folder, toml), "/x/")[0].digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_rates_that_six_digits_do_not_tell_apart_have_a_folder_each(tmp_path: Path) -> None:
+    """The second would find the first one's results, of other settings."""
+    bench = bench_of(tmp_path, "lr = [0.00123456, 0.001234561, 1e-3]\n" + TINY + SET + '[[arm]]\nname = "x"\n')
+    names = {cell.root.name for cell in cells_named(bench, "/x/")}
+    assert names == {"seed-0_lr-0.00123456", "seed-0_lr-0.001234561", "seed-0_lr-0.001"}
+
+
 def test_other_weights_are_another_cell(tmp_path: Path) -> None:
     """Else a table would show what a replaced weight file once gave."""
     toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("sam_vit_tiny", "sam_vit_b")

@@ -13,10 +13,11 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.bench.cells import Cell, write_order
 from simmat.bench.grid import Bench
-from simmat.bench.prepare import locked, ready_to_run
+from simmat.bench.prepare import check_inputs, locked, ready_to_run
 from simmat.data.dataset import open_dataset
 from simmat.data.fingerprint import fingerprint_of
 from simmat.errors import ConfigError, OutputError
+from simmat.files import atomic_write_json
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
 OTHER_SET = '[[data]]\nname = "b"\nmodality = "gray"\ndata = "gone"\n'
@@ -81,6 +82,27 @@ def test_a_begun_cell_of_other_data_can_be_begun_anew(tmp_path: Path) -> None:
         ready(bench)
     assert "its data is not" in ready(bench, rerun=True)[0]
     assert cell.state() == "open"
+
+
+def test_a_cell_whose_test_failed_is_not_tested_on_other_data(tmp_path: Path) -> None:
+    """Trained on one set and tested on another, its score would be of neither."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    data = open_dataset(tmp_path / "set", registry().modality("gray"))
+    fill(bench.cells[0], val=0.5, data={"path": "set", "fingerprint": fingerprint_of(data)})
+    atomic_write_json(bench.cells[0].folder.failure, {"format": 1, "log": "a damaged test image"})
+    assert (bench.cells[0].state(), ready(bench)) == ("failed", [])
+    shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready(bench)
+
+
+def test_nodata_of_one_source_of_several_is_taken(tmp_path: Path) -> None:
+    """It is a table, as in the data card."""
+    both = SET.replace('"gray"', '"rgb+gray"') + "nodata = { gray = 0 }\n"
+    bench = bench_of(tmp_path, TINY + both + ARM)
+    with pytest.raises(ConfigError, match="no such folder"):
+        check_inputs(bench, bench.cells, registry())
 
 
 def test_what_is_not_to_be_run_stays_as_it_is(tmp_path: Path) -> None:

@@ -132,6 +132,19 @@ def test_a_stopped_bench_ends_its_processes_and_says_how_to_go_on(tmp_path: Path
     assert "the state is saved" in log.read_text()
     assert list((folder / "out").rglob("last.safetensors"))
 
+    # Its data has moved meanwhile: what was begun goes on there.
+    (folder / "set").rename(folder / "moved")
+    toml = (folder / "bench.toml").read_text()
+    (folder / "bench.toml").write_text(toml.replace('data = "set"', 'data = "moved"'))
+    process = subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
+    while "going on" not in log.read_text() and process.poll() is None and log.read_text().count("from step") < 2:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 130
+    assert "no such folder" not in log.read_text()
+
 
 def test_a_failure_stops_no_other_cell(tmp_path: Path) -> None:
     """One arm that cannot work must not cost the night."""

@@ -78,6 +78,7 @@ def test_values_of_training_are_checked_where_they_stand(tmp_path: Path) -> None
         (SET + GRID + '[quick]\ndata = "b"\n', "quick is to run 'b', which is no data set here. There: a"),
         (SET + GRID + '[quick]\narms = "mat + lara"\n', "which is no arm here; did you mean 'mat + lora'?"),
         (SET + GRID + "[quick]\nimage_size = -1\n", "quick: image_size in"),
+        (SET + GRID + "options = { steps = 2 }\n", "has no key 'options'"),
         (SET + GRID + "[quick]\nstep = 3\n", "no setting 'step' in quick; did you mean 'steps'?"),
     ],
 )

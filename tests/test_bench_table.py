@@ -185,6 +185,8 @@ def test_the_markdown_is_tables(tmp_path: Path) -> None:
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert "| x | 0.500 ± 0.141 | +0.250 |" in text
+    assert "| Arm | Score | Gain |" in text
+    assert re.search(r"^\| Arm \|.*\| Mean \| Gain \|$", text, flags=re.MULTILINE)
 
 
 def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None:

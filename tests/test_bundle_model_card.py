@@ -20,6 +20,12 @@ def test_the_hub_reads_its_head() -> None:
     assert data.tags == ["simmat", "image-segmentation", "gray", "sam_vit_tiny"]
 
 
+def test_it_shows_how_to_ask_a_sensor_of_several_files() -> None:
+    """One IMAGE would be refused."""
+    assert "simmat predict BUNDLE IMAGE --point" in model_card(SPEC)
+    assert "simmat predict BUNDLE --source NAME=FILE … --point" in model_card(replace(SPEC, modality="rgb+gray"))
+
+
 def test_a_licence_nobody_stated_is_not_made_up() -> None:
     """Weights without a licence may not be used, however open the code is."""
     card = model_card(SPEC)

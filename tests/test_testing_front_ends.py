@@ -156,6 +156,7 @@ def test_a_failure_stays_on_one_line(capsys: pytest.CaptureFixture[str], monkeyp
         (f"gray --source grey={__file__}", "'gray' has the sources gray, got files of grey"),
         (f"sam_vit_tiny --source gray={__file__}", "are for a sensor, and 'sam_vit_tiny' is none"),
         ("sam_vit_tiny --image-size 7", "takes square inputs whose side is a multiple of 16, got --image-size 7"),
+        ("gray --image-size 64", "--image-size is for foundation models, and 'gray' is a sensor; leave it out"),
         (f"gray --source gray={os.devnull} --source gray={os.devnull}", "is no file"),
     ],
 )

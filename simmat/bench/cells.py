@@ -12,16 +12,18 @@ from typing import Any, Literal
 
 from simmat.bench.settings import Simulated
 from simmat.config import FILES, FREE, TrainConfig
+from simmat.declared import read_sensor
 from simmat.errors import DataError
 from simmat.files import atomic_write_json
+from simmat.sensor_names import is_sensor_file, modality_parts
 
 FORMAT = 1
 
 State = Literal["open", "begun", "trained", "tested", "failed", "changed"]
 """Nothing there · begun, to be resumed · trained, test split unread · tested · failed · begun with other settings."""
 
-_NOT_THE_RESULT = set((FREE | FILES) - {"foundation", "modality"})
-"""Settings that say where and how a run is done; which sensor it is stays, its file has no digest here."""
+_NOT_THE_RESULT = set((FREE | FILES) - {"foundation"})
+"""Settings that say where and how a run is done."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Cell:
         values = self.config.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT)
         simulate = self.simulate.model_dump(mode="json") if self.simulate is not None else None
         named = {"kind": self.kind, "dataset": self.dataset, "simulate": simulate, "weights": self.weights}
-        return {**named, **values}
+        return {**named, **values, "modality": "+".join(map(_sensor, modality_parts(self.config.modality)))}
 
     def digest(self) -> str:
         """Return the sha256 of `settings`."""
@@ -162,6 +164,14 @@ def matches(cell: Cell, pattern: str | None) -> bool:
 def digest_of(settings: Mapping[str, Any]) -> str:
     """Return the sha256 of json values, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _sensor(part: str) -> str:
+    """Return what a sensor is, wherever its description lies: its name, of a described one with a digest."""
+    if not is_sensor_file(part):
+        return part
+    declaration = read_sensor(part).declaration
+    return f"{declaration.name} ({digest_of(declaration.model_dump(mode='json'))[:16]})"
 
 
 def write_order(cell: Cell) -> None:

@@ -317,7 +317,10 @@ def _check_options(kind: str, owner: str, allowed: Mapping[str, Any], given: Map
 
 
 def _cell_name(seed: int, lr: float | None) -> str:
-    return f"seed-{seed}" + (f"_lr-{lr:g}" if lr is not None else "")
+    if lr is None:
+        return f"seed-{seed}"
+    short = f"{lr:g}"
+    return f"seed-{seed}_lr-{short if float(short) == lr else repr(lr)}"
 
 
 def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder: Path) -> dict[str, Any]:

@@ -24,10 +24,10 @@ import simmat
 from simmat import training
 from simmat.bench.cells import FORMAT, CellFolder, read_json
 from simmat.bundle import load_bundle
-from simmat.config import TrainConfig, load_config
+from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import OutputError, SimMATError
 from simmat.evaluation import Scores, evaluate, evaluate_bundle, find_protocol
-from simmat.files import atomic_write_json, recover_folder, remove_temporary
+from simmat.files import atomic_write_json, atomic_write_text, recover_folder, remove_temporary
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
 from simmat.plugins import Registry, load_plugins
@@ -123,6 +123,7 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
     diverged = ""
     try:
         if run.config.is_file():
+            atomic_write_text(run.config, dump_toml(config))  # where its data lies now, and how it is to run
             training.resume(run.root, registry, watcher)
         else:
             # What a process killed before its first line left cannot be resumed and holds nothing.

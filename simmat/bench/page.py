@@ -12,6 +12,7 @@ from simmat.bench.table import (
     DIFFERENCE_NOTE,
     HEAD,
     NONE,
+    WORDS,
     difference_table,
     difference_title,
     overview,
@@ -151,7 +152,7 @@ def _mean(score: Spread | None) -> float | None:
 
 
 def _title(name: str) -> str:
-    return name.lower() if name.isupper() else name
+    return name.lower() if name in WORDS else name
 
 
 def _plot(name: str, plots: Mapping[str, tuple[Path, Path]]) -> str:

@@ -104,8 +104,8 @@ class Look:
 
 def family(arm: Arm) -> str:
     """Return what an arm has in common with itself on fewer images."""
-    options = {key: value for key, value in arm.options.items() if key not in ("train_images", "train_share")}
-    return repr((arm.foundation, arm.kind, arm.steps_factor, sorted(options.items(), key=lambda item: item[0])))
+    options = sorted((key, value) for key, value in arm.options.items() if key not in ("train_images", "train_share"))
+    return repr((arm.foundation, arm.kind, arm.steps_factor, arm.rates, options))
 
 
 def _scores(results: Results, look: Look) -> Figure | None:

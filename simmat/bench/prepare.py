@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import filelock
 
-from simmat.bench.cells import Cell
+from simmat.bench.cells import Cell, read_json
 from simmat.bench.grid import Bench, slug
 from simmat.bench.reading import problems_error
 from simmat.bundle import adapter_for
+from simmat.config import TrainConfig
 from simmat.data.dataset import open_dataset
 from simmat.data.fingerprint import fingerprint_of
 from simmat.data.simulate import simulate_dataset
@@ -50,13 +51,13 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
         ConfigError: a data set cannot be opened, or a checkpoint is missing; all of it in one message.
     """
     problems: list[str] = []
-    opened: set[tuple[object, ...]] = set()
+    opened: set[str] = set()
     for cell in cells:
         config = cell.config
         if config.checkpoint is not None and not config.checkpoint.is_file():
             problems.append(f"checkpoint of {cell.foundation}: {config.checkpoint} does not exist")
         card = config.card_overrides()
-        key = (config.data, config.modality, config.channels, *card.values())
+        key = _reading(config)
         if cell.simulate is not None or key in opened:
             continue
         opened.add(key)
@@ -119,13 +120,13 @@ def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles
 
 def _on_other_data(cells: Iterable[Cell], registry: Registry) -> Iterator[Cell]:
     """Go through the cells whose data set, wherever it lies now, is another than the one they were run on."""
-    now: dict[tuple[object, ...], str] = {}
+    now: dict[str, str] = {}
     for cell in cells:
         before, config = _data_of(cell), cell.config
         if before is None:
             continue
         card = config.card_overrides()
-        key = (config.data, config.modality, config.channels, *card.values())
+        key = _reading(config)
         if key not in now:
             adapter = adapter_for(registry, config.modality, config.channels)
             now[key] = fingerprint_of(open_dataset(config.data, adapter, card))
@@ -133,12 +134,17 @@ def _on_other_data(cells: Iterable[Cell], registry: Registry) -> Iterator[Cell]:
             yield cell
 
 
+def _reading(config: TrainConfig) -> str:
+    """Return what decides which data is read, and how."""
+    return repr((config.data, config.modality, config.channels, config.card_overrides()))
+
+
 def _data_of(cell: Cell) -> str | None:
     """Return the fingerprint of the data that a cell was run or begun on; None where it is not begun or not known."""
-    if (result := cell.result()) is not None:
-        return str(result["data"]["fingerprint"])
-    if cell.state() not in ("begun", "failed"):
+    if cell.state() in ("open", "changed"):
         return None
+    if cell.folder.result.is_file():  # also of a cell whose test failed
+        return str(read_json(cell.folder.result, "data")["data"]["fingerprint"])
     try:
         return fingerprint_in(RunFolder(cell.folder.run).state)
     except DataError:

@@ -75,6 +75,8 @@ class Section(BaseModel):
     def _sort(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        if "options" in values:
+            raise ValueError("has no key 'options'; settings of simmat train stand in it themselves")
         options = {key: value for key, value in values.items() if key in cls.takes and key not in cls.model_fields}
         return {key: value for key, value in values.items() if key not in options} | {"options": options}
 

@@ -11,6 +11,8 @@ from simmat.bench.results import Average, Results, Row
 from simmat.bench.settings import DataSet
 
 HEAD = ("ARM", "SCORE", "GAIN", "TRAINABLE", "LR", "SECONDS", "STATE")
+WORDS = (*HEAD, "MEAN")
+"""Our own words in the heads of tables; data sets are called as their user calls them."""
 NONE = "–"
 DIFFERENCE_NOTE = (
     "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval when "
@@ -131,7 +133,7 @@ def _markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    names = [head[0].capitalize(), *(name.capitalize() if name.isupper() else name for name in head[1:])]
+    names = [name.capitalize() if name in WORDS else name for name in head]
     rule = "|" + "|".join("---" if index == 0 else "---:" for index in range(len(head))) + "|"
     return "\n".join([line(names), rule, *(line(cells) for cells in lines)])
 

@@ -13,6 +13,7 @@ from typing import Any
 from simmat.bundle.spec import BundleSpec, with_options
 from simmat.nodata import describe_nodata
 from simmat.normalize import describe
+from simmat.sensor_names import modality_parts
 from simmat.types import Channel
 
 UNSTATED = "unknown"
@@ -70,11 +71,12 @@ def _head(spec: BundleSpec, licence: str | None) -> str:
 
 def _use(spec: BundleSpec) -> str:
     needs = "" if spec.described else f" and the plugin that brings the sensor `{_code(spec.modality)}`"
+    several = len(modality_parts(spec.modality)) > 1  # one file for each
     return (
         "## Use\n\n"
         "```\n"
         "pip install simmat\n"
-        "simmat predict BUNDLE IMAGE --point X,Y --out OUT\n"
+        f"simmat predict BUNDLE {'--source NAME=FILE …' if several else 'IMAGE'} --point X,Y --out OUT\n"
         "simmat eval BUNDLE --data DIR\n"
         "```\n\n"
         f"It needs the foundation model `{_code(spec.foundation)}`{needs}; where one is missing, the error names the "

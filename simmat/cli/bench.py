@@ -50,6 +50,8 @@ def command(
 
     if dry_run and report:
         raise ConfigError("--dry-run and --report exclude each other; give one")
+    if report and (jobs is not None or only is not None or rerun_changed):
+        raise ConfigError("--report shows what is there and runs nothing; leave --jobs, --only and --rerun-changed out")
     registry = load_registry()
     folder = (out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)).absolute()
     bench = expand(read_settings(toml), toml, folder, registry, quick=quick)

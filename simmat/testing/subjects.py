@@ -61,13 +61,24 @@ def find_subjects(
     """
     samples = [files] if files else None
     found: list[Subject] = []
-    if any(part in registry.modality_names or is_sensor_file(part) for part in name.split("+")):
+    claimed = {(kind, owned) for kind, owned in registry.conflicts()}  # by two packages: asking says which
+    if any(
+        part in registry.modality_names or is_sensor_file(part) or ("modality", part) in claimed
+        for part in name.split("+")
+    ):
         adapter = registry.modality(name)
         _check_sources(adapter, files or {})
+        if image_size is not None:
+            raise ConfigError(f"--image-size is for foundation models, and {name!r} is a sensor; leave it out")
         found.append(_modality(adapter, full, samples))
     elif files:
         raise ConfigError(f"sample files (--source) are for a sensor, and {name!r} is none; leave them out")
-    if name in registry.foundation_names or name.partition("/")[0] in registry.foundation_family_names:
+    family, slash, _ = name.partition("/")
+    if (
+        name in registry.foundation_names
+        or (slash and family in registry.foundation_family_names)
+        or ("foundation model", name) in claimed
+    ):
         found.append(_foundation(registry.foundation(name), full, image_size))
     if found:
         return found
