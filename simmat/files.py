@@ -151,17 +151,18 @@ def staged_files(folder: Path | str) -> Iterator[Path]:
     staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
     with _output_errors(target):
         staging.mkdir(parents=True)
-        try:
-            yield staging
+    try:
+        yield staging
+        with _output_errors(target):
             files = sorted(staging.iterdir())
             if blocked := next((target / file.name for file in files if (target / file.name).is_dir()), None):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
             for file in files:
                 os.replace(file, target / file.name)
             _sync(target)
-        finally:
-            with suppress(OSError):
-                _remove_folder(staging)
+    finally:
+        with suppress(OSError):
+            _remove_folder(staging)
 
 
 def recover_folder(path: Path | str) -> Path:

@@ -18,6 +18,7 @@ from simmat.imageio.values import Colour, ImageFile, check_size
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
 _CODEC_HINT = "pip install imagecodecs (or store the file uncompressed, or with deflate and no predictor)"
 _GDAL_METADATA, _NODATA = 42112, 42113  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.html
+_ROLES = ("scale", "offset")
 
 
 def read_tiff(path: Path) -> ImageFile:
@@ -43,7 +44,7 @@ def read_tiff(path: Path) -> ImageFile:
             path,
             description=str(pages[0].description or ""),
             nodata=_nodata(path, pages[0]),
-            scale=_scale(path, pages[0]),
+            scale=_scale(pages[0]),
         )
 
 
@@ -149,26 +150,14 @@ def _nodata(path: Path, page: Any) -> float | None:
         raise DataError(f"{path}: its GDAL_NODATA tag is no number: {tag.value!r}") from None
 
 
-def _scale(path: Path, page: Any) -> tuple[float, float]:
-    """Return factor and offset of the first band in the GDAL_METADATA tag; (1, 0) where none is said.
-
-    Raises:
-        DataError: the bands differ, or one is no number.
-    """
+def _scale(page: Any) -> tuple[float, float]:
+    """Return factor and offset of the first band that the GDAL_METADATA tag states one of; (1, 0) where it does not."""
     tag = page.tags.get(_GDAL_METADATA)
     if tag is None:
         return 1.0, 0.0
     try:
         items = list(ElementTree.fromstring(str(tag.value).strip("\0 \n")).iter("Item"))
-    except ElementTree.ParseError:
+        stated = {item.get("role"): float(item.text or "") for item in reversed(items) if item.get("role") in _ROLES}
+    except (ElementTree.ParseError, ValueError):
         return 1.0, 0.0  # a text of another program, or a damaged one: it says nothing of numbers
-    found: dict[str, set[float]] = {"scale": set(), "offset": set()}
-    try:
-        for item in items:
-            if (role := item.get("role")) in found:
-                found[role].add(float(item.text or ""))
-    except ValueError:
-        raise DataError(f"{path}: its GDAL_METADATA tag states a scale that is no number: {item.text!r}") from None
-    if any(len(values) > 1 for values in found.values()):
-        raise DataError(f"{path}: its bands state different scales; store values, or use --modality multispectral")
-    return next(iter(found["scale"]), 1.0), next(iter(found["offset"]), 0.0)
+    return stated.get("scale", 1.0), stated.get("offset", 0.0)
