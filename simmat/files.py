@@ -102,6 +102,25 @@ def atomic_write_json(path: Path | str, value: Any) -> None:
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_log(path: Path | str) -> list[dict[str, Any]]:
+    """Return the records of a log, a json object with its "step" a line, up to the first line that is none.
+
+    A crash cuts the last one. Without a log there are none.
+    """
+    file, found = Path(path), []
+    if not file.exists():
+        return []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            break
+        found.append(record)
+    return found
+
+
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Give an empty folder beside `path`; what it holds becomes the folder `path` when the block ends well.

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from simmat.errors import ConfigError, OutputError
-from simmat.files import atomic_write_text, check_writable, output_error, remove_temporary
+from simmat.files import atomic_write_text, check_writable, output_error, read_log, remove_temporary
 
 _LOCK = ".lock"
 
@@ -109,16 +109,5 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """Return what was logged, up to the first line that is no record: a crash cuts the last one."""
-        if not self.metrics.exists():
-            return []
-        found = []
-        for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break
-            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-                break
-            found.append(record)
-        return found
+        """Return what was logged, see `read_log`."""
+        return read_log(self.metrics)

@@ -18,13 +18,13 @@ from simmat_plugin_lite.lesson import Lesson, normalise
 from simmat_plugin_lite.losses import mask_loss, pretraining_loss
 from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.regions import Photo, read_photos, region_values
-from simmat_plugin_lite.run_log import LOG_FILE, RunLog, read_log
+from simmat_plugin_lite.run_log import LOG_FILE, RunLog
 from simmat_plugin_lite.run_state import FORMAT
 from simmat_plugin_lite.spec import LITE, PIXEL_MEAN, PIXEL_STD, WEIGHTS_FILE
 from simmat_plugin_lite.validation import quiz_of
 from simmat_plugin_lite.views import mosaic, paste, view_of
 
-from simmat.files import TEMPORARY_MARK
+from simmat.files import TEMPORARY_MARK, read_log
 
 PLAN = BatchPlan(images=2, prompts=2, size=64, smallest_px=16)
 
@@ -148,12 +148,12 @@ def test_a_line_that_a_crash_cut_ends_the_log(tmp_path: Path) -> None:
     """A run whose last line is half written can be continued, frozen and drawn."""
     whole = {"kind": "val", "step": 3, "click1": 0.5}
     (tmp_path / LOG_FILE).write_text(json.dumps(whole) + "\n" + '{"kind": "tra')
-    assert read_log(tmp_path) == [whole]
+    assert read_log(tmp_path / LOG_FILE) == [whole]
     log = RunLog(tmp_path, first_step=3)
     log.add(kind="val", step=4, click1=0.6)
-    assert [line["step"] for line in read_log(tmp_path)] == [3, 4]
+    assert [line["step"] for line in read_log(tmp_path / LOG_FILE)] == [3, 4]
     RunLog(tmp_path, first_step=2)
-    assert read_log(tmp_path) == []
+    assert read_log(tmp_path / LOG_FILE) == []
 
 
 def test_a_source_of_ones_own_is_drawn_as_often_as_it_has_photographs(regions_folder: Path) -> None:

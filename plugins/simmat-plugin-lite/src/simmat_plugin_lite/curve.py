@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from simmat.files import atomic_path
+from simmat.files import atomic_path, read_log
 from simmat_plugin_lite.command import run_command
-from simmat_plugin_lite.run_log import LOG_FILE, read_log
+from simmat_plugin_lite.run_log import LOG_FILE
 
 VALIDATED = {
     "click1": "1 click",
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    lines = read_log(options.run)
+    lines = read_log(options.run / LOG_FILE)
     if not lines:
         raise ValueError(f"{options.run / LOG_FILE} is missing or empty; give the folder of a pretraining run")
     draw(lines, options.out)

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from simmat.files import atomic_write_bytes, atomic_write_json, check_writable
+from simmat.files import atomic_write_bytes, atomic_write_json, check_writable, read_log
 from simmat_plugin_lite.command import run_command
-from simmat_plugin_lite.run_log import read_log
+from simmat_plugin_lite.run_log import LOG_FILE
 from simmat_plugin_lite.run_state import read_state
 from simmat_plugin_lite.spec import FACTS_FILE, WEIGHTS_FILE, WEIGHTS_FOLDER
 
@@ -56,7 +56,7 @@ def freeze(run: Path, folder: Path) -> dict[str, object]:
         raise ValueError(
             f"the weights have {len(data)} bytes, at most {_LARGEST_BYTES} go into the package; make the model smaller"
         )
-    checks = [line for line in read_log(run) if line["kind"] == "val" and line["step"] <= state["step"]]
+    checks = [line for line in read_log(run / LOG_FILE) if line["kind"] == "val" and line["step"] <= state["step"]]
     facts: dict[str, object] = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "size_bytes": len(data),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from simmat.files import atomic_write_text
+from simmat.files import atomic_write_text, read_log
 
 LOG_FILE = "log.jsonl"
 
@@ -16,7 +16,7 @@ class RunLog:
 
     def __init__(self, run: Path, first_step: int) -> None:
         self.path = run / LOG_FILE
-        kept = [line for line in read_log(run) if line["step"] <= first_step]
+        kept = [line for line in read_log(self.path) if line["step"] <= first_step]
         atomic_write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def add(self, **line: Any) -> None:
@@ -24,19 +24,3 @@ class RunLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
-
-
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's log up to the first that is none: a crash cuts the last one. Without a log, none."""
-    path = run / LOG_FILE
-    found: list[dict[str, Any]] = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                break
-            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-                break
-            found.append(line)
-    return found
