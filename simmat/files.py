@@ -161,13 +161,14 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 def staged_files(folder: Path | str) -> Iterator[Path]:
     """Give an empty folder within `folder`; the files written there move up into `folder` when the block ends well.
 
-    On any failure before that `folder` has only what it had. A file of the same name is replaced.
+    On any failure before that `folder` has only what it had, and is not made. A file of the same name is replaced.
 
     Raises:
         OutputError: files cannot be written there.
     """
     target = Path(folder)
     staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
+    made = [place for place in (target, *target.parents) if not place.exists()]
     with _output_errors(target):
         staging.mkdir(parents=True)
     try:
@@ -182,6 +183,8 @@ def staged_files(folder: Path | str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             _remove_folder(staging)
+            for place in made:
+                place.rmdir()  # refuses one that holds something
 
 
 def recover_folder(path: Path | str) -> Path:

@@ -345,6 +345,13 @@ def test_staged_files_come_all_or_not_at_all(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}
 
 
+def test_a_folder_that_got_no_file_is_not_made(tmp_path: Path) -> None:
+    """A folder that is there looks like work that was done."""
+    with pytest.raises(ValueError, match="half-way"), staged_files(tmp_path / "new" / "out"):
+        raise ValueError("half-way")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_in_the_way_of_a_staged_file_moves_none(tmp_path: Path) -> None:
     """The first of them would be there, the others not."""
     (tmp_path / "b").mkdir()
