@@ -15,6 +15,7 @@ from simmat.api_version import API_VERSION
 from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError
 from simmat.plugins import PluginReport, Registry, load_plugins
+from simmat.testing.subjects import find_subjects
 
 Install = Callable[..., Path]
 
@@ -250,6 +251,8 @@ def test_a_name_two_packages_claim_is_refused_when_asked_for_naming_both(install
     registry = load(install("simmat-plugin-z", good("z")))
     with pytest.raises(PluginError, match=r"'same' is claimed by simmat-plugin-x 1\.2 and simmat-plugin-y 1\.2"):
         registry.modality("same")
+    with pytest.raises(PluginError, match=r"'same' is claimed by simmat-plugin-x 1\.2 and simmat-plugin-y 1\.2"):
+        find_subjects("same", registry)
     assert registry.conflicts() == {("modality", "same"): ("simmat-plugin-x 1.2", "simmat-plugin-y 1.2")}
     assert "same" not in registry.modality_names
     assert registry.modality("z").name == "z"

@@ -61,7 +61,7 @@ def find_subjects(
     """
     samples = [files] if files else None
     found: list[Subject] = []
-    claimed = {(kind, owned) for kind, owned in registry.conflicts()}  # by two packages: asking says which
+    claimed = registry.conflicts()  # by two packages: asking for one says which
     if any(
         part in registry.modality_names or is_sensor_file(part) or ("modality", part) in claimed
         for part in name.split("+")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from simmat_plugin_lite.batches import BatchPlan, RegionBatches
 from simmat_plugin_lite.clicks import correction
+from simmat_plugin_lite.command import whole_number
 from simmat_plugin_lite.freeze import freeze, packed
 from simmat_plugin_lite.lesson import Lesson, normalise
 from simmat_plugin_lite.losses import mask_loss, pretraining_loss
@@ -68,6 +70,21 @@ def test_an_unknown_split_is_named_with_those_there_are(regions_folder: Path) ->
     """The message says what the manifest has."""
     with pytest.raises(ValueError, match=r"no split 'dev'.*train"):
         read_photos(regions_folder, "dev")
+
+
+def test_a_manifest_without_its_columns_is_refused_by_name(tmp_path: Path) -> None:
+    """That of a data set of `simmat train` may do without some of them."""
+    (tmp_path / "manifest.csv").write_text("id,split,image,mask\na,train,a.png,b.png\n")
+    with pytest.raises(ValueError, match=r"lacks the columns \['source', 'zero_means'\]; it needs id, split,"):
+        read_photos(tmp_path, "train")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_an_option_that_counts_takes_whole_numbers_from_one(text: str) -> None:
+    """With 0 steps between saves the run would stop at its first one."""
+    with pytest.raises(ArgumentTypeError, match=f"must be a whole number of at least 1, got '{text}'"):
+        whole_number(text)
+    assert whole_number("12") == 12
 
 
 def test_zero_is_asked_for_only_where_it_is_a_region() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from simmat.cli import run
 from simmat.foundation import FoundationSpec
 from simmat.testing import FoundationContract, PackageContract
 
@@ -27,3 +28,9 @@ class TestPackage(PackageContract):
     def package(self) -> str:
         """Its name."""
         return "simmat-plugin-timm"
+
+
+def test_the_name_of_the_family_alone_means_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model is timm/NAME; `timm` is how `simmat plugins list` calls the plugin."""
+    assert run(["plugins", "check", "timm"]) == 0
+    assert "package simmat-plugin-timm" in capsys.readouterr().out

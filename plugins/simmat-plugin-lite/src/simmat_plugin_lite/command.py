@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -19,10 +20,6 @@ def run_command(work: Callable[[], None]) -> None:
 
 def whole_number(text: str) -> int:
     """Read an option that counts something: 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(f"{value} is below 1")
-    return value
-
-
-whole_number.__name__ = "number of 1 or more"  # what argparse calls it where it is not
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)

@@ -14,6 +14,8 @@ from PIL import Image
 WHOLE_WEIGHT = 2.0
 """How much likelier the whole of a photograph's parts is asked for than one part, where there is such a whole."""
 
+_COLUMNS = ("id", "split", "image", "mask", "source", "zero_means")
+
 _PARTS_OF_ONE = frozenset({"ccp"})
 """Sources whose regions are parts (clothes, skin, hair) of one thing: their union is an object too."""
 
@@ -46,10 +48,13 @@ def read_photos(folder: Path, split: str) -> list[Photo]:
     """Read and decode every photograph of a split.
 
     Raises:
-        ValueError: no such split in the manifest, or a mask does not fit its image.
+        ValueError: the manifest lacks columns or the split, or a mask does not fit its image.
     """
     with (folder / "manifest.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if missing := [column for column in _COLUMNS if column not in (reader.fieldnames or ())]:
+        raise ValueError(f"{folder / 'manifest.csv'} lacks the columns {missing}; it needs {', '.join(_COLUMNS)}")
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         if row["split"] == split:
