@@ -287,3 +287,12 @@ def test_millimetres_of_which_a_few_could_be_metres_are_refused(tmp_path: Path) 
         load(tmp_path / "a.npy")
     np.save(tmp_path / "b.npy", np.where(np.arange(4096) < 40, np.linspace(1, 2, 4096), 1e4).reshape(64, 64))
     assert load(tmp_path / "b.npy").valid.sum() == 40
+
+
+def test_a_depth_that_states_a_scale_is_refused(tmp_path: Path) -> None:
+    """Read as millimetres, a tenth of a millimetre would be ten times as far."""
+    text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.0001</Item></GDALMetadata>'
+    tag = [(42112, "s", 0, text, True)]
+    tifffile.imwrite(tmp_path / "a.tif", np.full((2, 2), 9000, np.uint16), metadata=None, extratags=tag)
+    with pytest.raises(DataError, match=r"times 0.0001 plus 0, which modality 'depth-mm' does not apply"):
+        load(tmp_path / "a.tif", "depth-mm")

@@ -52,7 +52,7 @@ class Depth(ModalityAdapter):
         """Read (1, H, W) in metres; a file without a single return in range raises DataError."""
         image = read_planes(Path(files["depth"]))
         require_one_plane(image, self.name)
-        return metres_of(image, self.unit_of(image))
+        return metres_of(image, self.unit_of(image), self.name)
 
     def unit_of(self, image: ImageFile) -> Unit:
         """Return the unit of a file's numbers."""
@@ -169,13 +169,13 @@ def read_planes(path: Path) -> ImageFile:
     return read_exr(path) if path.suffix.lower() == ".exr" else read_image(path)
 
 
-def metres_of(image: ImageFile, unit: Unit) -> SensorImage:
-    """Return (1, H, W) metres of a file of one plane.
+def metres_of(image: ImageFile, unit: Unit, modality: str) -> SensorImage:
+    """Return (1, H, W) metres of a file of one plane, which `modality` reads.
 
     Raises:
-        DataError: its numbers can hardly be depths in this unit.
+        DataError: its numbers can hardly be depths in this unit, or it states a scale of its own.
     """
-    require_unscaled(image, "depth")
+    require_unscaled(image, modality)
     metres = unit.physical(image.planes)
     returned = measured(image)
     found = SensorImage.from_planes(metres, (DEPTH,), valid=returned, origin=str(image.path))

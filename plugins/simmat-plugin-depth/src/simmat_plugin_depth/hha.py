@@ -70,7 +70,7 @@ class Hha(ModalityAdapter):
         image = read_planes(Path(files["hha"]))
         count, dtype = len(image.planes), image.planes.dtype
         if count == 1:
-            return self._computed(metres_of(image, unit_of(image)), self._known_camera(image.path))
+            return self._computed(metres_of(image, unit_of(image), self.name), self._known_camera(image.path))
         if count == 3 and dtype.kind == "f":
             return SensorImage.from_planes(image.planes, PHYSICAL, valid=image.valid, origin=str(image.path))
         if count == 3 and dtype == np.uint8:
