@@ -186,7 +186,10 @@ class TrainConfig(BaseModel):
     )
     box_fraction: float = Field(0.2, ge=0, le=1, description="Part of the steps that ask with boxes, not clicks.")
     corrections: int = Field(1, ge=0, le=4, description="Clicks on an error that follow the first answer of a step.")
-    augment: bool = Field(True, description="Random flips, turns and scales of training images.")
+    augment: bool = Field(True, description="Random flips, scales, gains, offsets and noise of training images.")
+    rotate: bool = Field(
+        False, description="Random quarter turns and top-bottom flips too, for images without an up (from above)."
+    )
     workers: int = Field(0, ge=0, description="Processes that load data; 0 loads in the main one.")
 
     loss: Literal["focal", "bce"] = Field("focal", description="Mask loss beside dice.")
@@ -260,6 +263,8 @@ def _across_fields(values: Mapping[str, Any]) -> list[str]:
     batch, parts = (values.get(name, TrainConfig.model_fields[name].default) for name in together)
     if isinstance(batch, int) and isinstance(parts, int) and parts > 0 and batch % parts:
         problems.append(f"batch_size = {batch} must be a multiple of grad_accumulation = {parts}")
+    if values.get("rotate") is True and values.get("augment") is False:
+        problems.append("rotate = true is part of augment, which is false; give --augment, or leave rotate out")
     return problems
 
 

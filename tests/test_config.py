@@ -68,6 +68,13 @@ def test_what_is_not_given_counts_with_its_default_where_fields_go_together(extr
     assert "batch_size = 4 must be a multiple" in message(None, {**NEEDED, **extra, "grad_accumulation": 3})
 
 
+@pytest.mark.parametrize("extra", [{"augment": False}, {"protocol": "simmat-compat"}])
+def test_turns_without_augmentation_are_refused(extra: dict[str, Any]) -> None:
+    """Ignored in silence, they would be believed to have been there."""
+    assert "rotate = true is part of augment, which is false" in message(None, {**NEEDED, **extra, "rotate": True})
+    assert load_config(None, {**NEEDED, **extra, "augment": True, "rotate": True}).rotate
+
+
 def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
     """Mending one line a run is a waste of a user's morning."""
     wrong = 'batchsize = 3\nlr = -1\ndevice = "gpu"\nregions = "things"\nsteps = 1\nepochs = 1\n'

@@ -12,7 +12,7 @@ from PIL import Image
 from runs import config, gray_set, registry
 from scipy import ndimage
 
-from simmat.data.batches import TrainingItems, collate
+from simmat.data.batches import Batch, TrainingItems, collate
 from simmat.data.regions import Label, region_from_mask, visible_regions
 from simmat.training.setup import prepare
 from simmat.training.watch import Watcher
@@ -94,6 +94,18 @@ def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -
     ]
     assert len(hidden) > 10
     assert not any(hidden)
+
+
+def test_images_are_turned_where_asked(items: TrainingItems, tmp_path: Path) -> None:
+    """A street has an up and stays upright; a satellite's picture has none."""
+    settings = config(gray_set(tmp_path / "set"), tmp_path / "run", rotate=True)
+    turned = prepare(settings, registry(), Watcher()).items()
+
+    def upright(item: Batch) -> bool:
+        return bool(item.content.any(0).sum() > item.content.any(1).sum())  # the images are wide
+
+    assert all(upright(items[position]) for position in range(12))
+    assert {upright(turned[position]) for position in range(12)} == {True, False}
 
 
 def test_hidden_regions_are_not_asked_about() -> None:

@@ -76,7 +76,7 @@ class Setup:
             dataset=self.dataset,
             samples=self.train,
             pipeline=self.pipeline,
-            augmentation=Augmentation() if self.config.augment else Augmentation.none(),
+            augmentation=Augmentation(rotate=self.config.rotate) if self.config.augment else Augmentation.none(),
             prompts=self.config.prompts_per_image,
             clicks=self.config.clicks,
             batch_size=self.config.batch_size,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from simmat.scene import Scene
+from simmat.scene.detector import detected
 from simmat.scene.shading import radiance
 from simmat.scene.spectrum import optical_bands
 
@@ -55,9 +56,7 @@ def _exposed(scene: Scene, linear: Array) -> tuple[Array, float]:
 def _develop(linear: Array, gain: float, rng: np.random.Generator) -> Array:
     """Blur, add noise, apply the sRGB curve and count: (C, H, W) of whole numbers 0 to 255."""
     blurred = gaussian_filter(linear.clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))
-    amplified = max(gain, 1.0)  # electrons at white fall with the gain
-    electrons = blurred * _FULL_WELL / amplified
-    noisy = electrons + rng.normal(size=linear.shape) * np.sqrt(electrons + _READ_NOISE**2)
-    values = (noisy * amplified / _FULL_WELL).clip(0, 1)
+    full_well = _FULL_WELL / max(gain, 1.0)  # electrons at white fall with the gain
+    values = detected(blurred, full_well=full_well, read_noise=_READ_NOISE, rng=rng).clip(0, 1)
     curved = np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
     return np.asarray(np.rint(curved * 255))

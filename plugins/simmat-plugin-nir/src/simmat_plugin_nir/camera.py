@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from simmat.scene import Scene
+from simmat.scene.detector import detected
 from simmat.scene.shading import radiance
 from simmat.scene.spectrum import optical_bands
 
@@ -31,10 +32,9 @@ def counts(scene: Scene, bands: Sequence[str], rng: np.random.Generator) -> Arra
     light = radiance(scene, optical_bands(scene, bands))
     gain = _exposure(scene, light)
     blurred = gaussian_filter((light * gain).clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))
-    amplified = max(gain, 1.0)  # electrons at white fall with the gain
-    electrons = blurred * _FULL_WELL / amplified
-    noisy = electrons + rng.normal(size=light.shape) * np.sqrt(electrons + _READ_NOISE**2)
-    return np.asarray(np.rint((noisy * amplified / _FULL_WELL).clip(0, 1) * WHITE))
+    full_well = _FULL_WELL / max(gain, 1.0)  # electrons at white fall with the gain
+    values = detected(blurred, full_well=full_well, read_noise=_READ_NOISE, rng=rng)
+    return np.asarray(np.rint(values.clip(0, 1) * WHITE))
 
 
 def _exposure(scene: Scene, light: Array) -> float:

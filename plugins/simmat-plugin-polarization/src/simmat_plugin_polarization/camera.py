@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from simmat.scene import Scene, Surface
+from simmat.scene.detector import detected
 from simmat_plugin_polarization.fresnel import diffuse_degree, pane, reflectances
 from simmat_plugin_polarization.stokes import intensities_of
 
@@ -139,6 +140,5 @@ def _counts(scene: Scene, stokes: Array, rng: np.random.Generator) -> Array:
     metered = blurred[..., np.isfinite(scene.surface.depth_m)]
     bright = max(float(np.percentile(metered, 98)) / 0.7, float(np.percentile(blurred, 98)) / 0.95, 1 / _MOST_GAIN)
     well = _FULL_WELL * min(1.0, _LONGEST * bright)  # in the dark the exposure ends, and electrons are few
-    electrons = blurred.clip(0, None) / bright * well
-    noisy = electrons + rng.normal(size=electrons.shape) * np.sqrt(electrons + _READ_NOISE**2)
-    return np.asarray(np.rint(noisy / well * FULL_COUNTS).clip(0, FULL_COUNTS))
+    values = detected(blurred.clip(0, None) / bright, full_well=well, read_noise=_READ_NOISE, rng=rng)
+    return np.asarray(np.rint(values * FULL_COUNTS).clip(0, FULL_COUNTS))
