@@ -190,6 +190,9 @@ class TrainConfig(BaseModel):
     rotate: bool = Field(
         False, description="Random quarter turns and top-bottom flips too, for images without an up (from above)."
     )
+    paste: float = Field(
+        0.0, ge=0, le=1, description="Part of the training images in which objects are repeated beside others."
+    )
     workers: int = Field(0, ge=0, description="Processes that load data; 0 loads in the main one.")
 
     loss: Literal["focal", "bce"] = Field("focal", description="Mask loss beside dice.")
@@ -263,8 +266,13 @@ def _across_fields(values: Mapping[str, Any]) -> list[str]:
     batch, parts = (values.get(name, TrainConfig.model_fields[name].default) for name in together)
     if isinstance(batch, int) and isinstance(parts, int) and parts > 0 and batch % parts:
         problems.append(f"batch_size = {batch} must be a multiple of grad_accumulation = {parts}")
-    if values.get("rotate") is True and values.get("augment") is False:
-        problems.append("rotate = true is part of augment, which is false; give --augment, or leave rotate out")
+    if values.get("augment") is False:
+        problems += [
+            f"{name} = {str(values[name]).lower()} is part of augment, which is false; give --augment, "
+            f"or leave {name} out"
+            for name in ("rotate", "paste")
+            if values.get(name)
+        ]
     return problems
 
 

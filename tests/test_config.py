@@ -69,10 +69,13 @@ def test_what_is_not_given_counts_with_its_default_where_fields_go_together(extr
 
 
 @pytest.mark.parametrize("extra", [{"augment": False}, {"protocol": "simmat-compat"}])
-def test_turns_without_augmentation_are_refused(extra: dict[str, Any]) -> None:
-    """Ignored in silence, they would be believed to have been there."""
-    assert "rotate = true is part of augment, which is false" in message(None, {**NEEDED, **extra, "rotate": True})
-    assert load_config(None, {**NEEDED, **extra, "augment": True, "rotate": True}).rotate
+@pytest.mark.parametrize(("name", "value", "said"), [("rotate", True, "true"), ("paste", 0.5, "0.5")])
+def test_a_part_of_the_augmentation_without_it_is_refused(
+    extra: dict[str, Any], name: str, value: object, said: str
+) -> None:
+    """Ignored in silence, it would be believed to have been there."""
+    assert f"{name} = {said} is part of augment, which is false" in message(None, {**NEEDED, **extra, name: value})
+    assert getattr(load_config(None, {**NEEDED, **extra, "augment": True, name: value}), name) == value
 
 
 def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:

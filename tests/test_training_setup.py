@@ -47,6 +47,16 @@ def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) -> None:
+    """Two copies would be two regions, and the rule says they are one."""
+    settings = config(gray_set(tmp_path / "data"), tmp_path / "run", paste=0.5, regions="classes")
+    with pytest.raises(ConfigError, match=r"--paste 0.5 repeats objects, and with regions = \"classes\""):
+        training.train(settings, registry())
+    assert not (tmp_path / "run").exists()
+    kept = prepare(config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry(), Watcher())
+    assert kept.items().augmentation.paste == 0.5
+
+
 def test_what_validation_cannot_read_is_found_before_the_first_step(tmp_path: Path) -> None:
     """The same --out must work once it is mended."""
     data = gray_set(tmp_path / "data")

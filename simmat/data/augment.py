@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from simmat.data.paste import repeat_regions
 from simmat.data.regions import Label, Region, region_from_mask
 from simmat.errors import ConfigError, all_problems
 from simmat.imageio import full_scale
@@ -37,6 +38,7 @@ class Augmentation:
         offset: most by which a channel shifts, in its standard deviations within the image.
         noise: largest standard deviation of added Gaussian noise, in the same.
         keep: a region that a window cuts stays a region if this part of it is left.
+        paste: part of the images in which regions are repeated, see `repeat_regions`.
     """
 
     flip: bool = True
@@ -46,12 +48,13 @@ class Augmentation:
     offset: float = 0.2
     noise: float = 0.03
     keep: float = 0.25
+    paste: float = 0
 
     def __post_init__(self) -> None:
         problems = []
         if not 0 < self.scale[0] <= self.scale[1]:
             problems.append(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
-        for name in ("gain", "offset", "noise", "keep"):
+        for name in ("gain", "offset", "noise", "keep", "paste"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"{name} must lie in 0 to 1, got {getattr(self, name)}")
         if problems:
@@ -78,6 +81,8 @@ class Augmentation:
             had a region it still has one.
         """
         before = image
+        if self.paste and rng.random() < self.paste:
+            image, label = repeat_regions(image, label, adapter, rng, rotate=self.rotate)
         for axis in self._axes(rng):
             image, label = adapter.flip(image, axis), _flip_label(label, axis)
         if self.rotate and (turns := int(rng.integers(4))):

@@ -17,6 +17,7 @@ from simmat.data.fingerprint import fingerprint_of
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
 from simmat.declared import declarations_of
+from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.job import nothing_to_score
 from simmat.evaluation.targets import grid_hw
@@ -76,7 +77,7 @@ class Setup:
             dataset=self.dataset,
             samples=self.train,
             pipeline=self.pipeline,
-            augmentation=Augmentation(rotate=self.config.rotate) if self.config.augment else Augmentation.none(),
+            augmentation=_augmentation(self.config),
             prompts=self.config.prompts_per_image,
             clicks=self.config.clicks,
             batch_size=self.config.batch_size,
@@ -87,6 +88,10 @@ class Setup:
     def fingerprint(self) -> str:
         """The digest of the data that a resumed run must find again."""
         return fingerprint_of(self.dataset)
+
+
+def _augmentation(config: TrainConfig) -> Augmentation:
+    return Augmentation(rotate=config.rotate, paste=config.paste) if config.augment else Augmentation.none()
 
 
 SLOW_FOR_RANDOM = 1e-4
@@ -123,6 +128,11 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     dataset = open_dataset(config.data, adapter, config.card_overrides())
+    if config.paste and dataset.card.regions == "classes":
+        raise ConfigError(
+            f'--paste {config.paste:g} repeats objects, and with regions = "classes" of {config.data} all of a class '
+            "is one; leave --paste out, or give --regions components where each connected piece is an object"
+        )
     every, val = trainable_samples(dataset, dataset.split("train")), dataset.split("val")
     if known is None:  # what validation would refuse is refused before the run's folder is made
         if not samples_with_regions(dataset, val, "validation"):
