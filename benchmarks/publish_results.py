@@ -56,16 +56,18 @@ def keep(bench: str, runs: Path) -> int:
 
 
 def table(bench: str) -> Iterator[str]:
-    """Lines of the table of scores: the mean over the seeds there are."""
+    """Lines of the table of scores: the mean over the seeds there are, a dash where an arm is not meant to run."""
     tests: dict[tuple[str, str], list[dict[str, Any]]] = {}
     names: dict[str, str] = {}
     for cell in cells_in(bench, ROOT / "benchmarks" / "results" / bench):
         folder = cell.root.parent.name
         names.setdefault(folder, cell.arm)
+        part = tests.setdefault((folder, cell.dataset), [])
         result = cell.result()
         if result is not None and result.get("test"):
-            tests.setdefault((folder, cell.dataset), []).append(result["test"])
-    counts = [next((found[0]["objects"] for (_, name), found in tests.items() if name == s), "none") for s in SETS]
+            part.append(result["test"])
+    objects = {dataset: found[0]["objects"] for (_, dataset), found in tests.items() if found}
+    counts = [objects.get(dataset, "none") for dataset in SETS]
     first, *others = [f"{name} ({count})" for name, count in zip(SETS, counts, strict=True)]
     head = ["arm", first.replace(")", " objects)"), *others, "mean"]
     yield f"| {' | '.join(head)} |"
@@ -76,7 +78,8 @@ def table(bench: str) -> Iterator[str]:
         if any(found):
             known = [score for score in scores if score is not None]
             mean = f"{fmean(known):.3f}" if len(known) == len(SETS) else "–"
-            shown = [f"{score:.3f}" if score is not None else "not run" for score in scores]
+            missing = ["not run" if (folder, dataset) in tests else "–" for dataset in SETS]
+            shown = [f"{score:.3f}" if score is not None else why for score, why in zip(scores, missing, strict=True)]
             yield f"| {' | '.join([f'{name} (`{folder}`)', *shown, mean])} |"
 
 
