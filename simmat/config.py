@@ -40,6 +40,7 @@ FILES = frozenset({"checkpoint", "data", "foundation", "modality", "out"})
 
 _PATHS = ("data", "out", "checkpoint")
 _TABLES = {"mat_options": "mat", "tune_options": "tune"}
+_PARTS_OF_AUGMENT = ("rotate", "paste")
 _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("train_images", "train_share"))
 
 COMPAT_TRAINING: Mapping[str, Any] = MappingProxyType(
@@ -270,7 +271,7 @@ def _across_fields(values: Mapping[str, Any]) -> list[str]:
         problems += [
             f"{name} = {str(values[name]).lower()} is part of augment, which is false; give --augment, "
             f"or leave {name} out"
-            for name in ("rotate", "paste")
+            for name in _PARTS_OF_AUGMENT
             if values.get(name)
         ]
     return problems
@@ -291,6 +292,9 @@ def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = N
     for pair in _EXCLUDE_EACH_OTHER:
         if any(given.get(key) for key in pair):
             in_file = {key: value for key, value in in_file.items() if key not in pair}
+    plain = given.get("protocol") == "simmat-compat" and "augment" not in in_file
+    if given.get("augment", not plain) is False:
+        in_file = {key: value for key, value in in_file.items() if key not in _PARTS_OF_AUGMENT}
     for table, part in _TABLES.items():
         if part in given and given[part] != in_file.get(part, TrainConfig.model_fields[part].default):
             in_file.pop(table, None)  # the options in the file are those of another part

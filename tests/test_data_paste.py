@@ -2,111 +2,188 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from data_sets import Planes, label_of, region_at
+from scipy import ndimage
 
 from simmat.data.augment import Augmentation
-from simmat.data.paste import MOST, repeat_regions
-from simmat.data.regions import Label, Region
+from simmat.data.card import DataCard
+from simmat.data.paste import MOST, check_repeats, repeat_regions, repeatable
+from simmat.data.regions import EIGHT, Label, Region
+from simmat.errors import ConfigError
+from simmat.modality import Axis
 from simmat.types import Channel, SensorImage
 
 SIZE = (60, 80)
+CHANNELS = [Channel(f"p{index}", "temperature", "K") for index in range(2)]
+FLAG = np.zeros((9, 7), dtype=np.bool_)
+FLAG[:, 1:5] = True
+FLAG[2:6] = True
+FLAG[0, 1] = False  # no flip or turn of it is itself
 
 
-def scene() -> tuple[SensorImage, Label]:
-    """Two objects in an image of which every pixel has a value of its own, the second plane its negative."""
+class Directed(Planes):
+    """A sensor whose values depend on direction: a flip adds 10,000, a quarter turn 100,000."""
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        """Add."""
+        flipped = super().flip(image, axis)
+        return replace(flipped, data=flipped.data + np.float32(1e4))
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        """Add for every turn."""
+        turned = super().rotate(image, quarter_turns)
+        return replace(turned, data=turned.data + np.float32(1e5 * quarter_turns))
+
+
+def scene(*regions: Region, smallest: int = 1) -> tuple[SensorImage, Label]:
+    """An image of which every pixel has a value of its own, the second plane its negative."""
     values = np.arange(np.prod(SIZE), dtype=np.float32).reshape(SIZE)
-    channels = [Channel(f"p{index}", "temperature", "K") for index in range(2)]
-    blob = np.ones((9, 7), dtype=np.bool_)
-    blob[0, :3] = False
-    label = label_of(SIZE, region_at(20, 30, blob, class_id=3), region_at(40, 10, np.ones((6, 12)), class_id=5))
-    return SensorImage.from_planes(np.stack([values, -values]), channels), label
+    label = label_of(SIZE, *(regions or (region_at(20, 30, FLAG, 3), region_at(40, 10, np.ones((6, 12)), 5))))
+    return SensorImage.from_planes(np.stack([values, -values]), CHANNELS), replace(label, smallest=smallest)
+
+
+def repeats(
+    image: SensorImage, label: Label, *, rotate: bool, adapter: Planes | None = None, seeds: int = 40
+) -> Iterator[tuple[SensorImage, tuple[Region, ...]]]:
+    """Images with copies, and the copies."""
+    for seed in range(seeds):
+        changed, more = repeat_regions(image, label, adapter or Planes(), np.random.default_rng(seed), rotate=rotate)
+        assert more.regions[: len(label.regions)] == label.regions
+        yield changed, more.regions[len(label.regions) :]
+
+
+def ways(values: npt.NDArray[np.float32], *, rotate: bool) -> dict[str, npt.NDArray[np.float32]]:
+    """All that may become of a piece."""
+    mirrored = {"as it is": values, "mirrored": values[:, ::-1]}
+    turned = {f"{name}, {k} turns": np.rot90(v, k) for name, v in mirrored.items() for k in range(4 if rotate else 1)}
+    return turned | {f"{name}, halved": v[::2, ::2] for name, v in turned.items()}
 
 
 @pytest.mark.parametrize("rotate", [False, True])
-@pytest.mark.parametrize("seed", range(15))
-def test_copies_are_measured_values_beside_what_was_there(seed: int, rotate: bool) -> None:
-    """A resampled object would be none the sensor saw, and a covered one would be asked for where it is not."""
+def test_a_copy_is_the_object_as_it_was_measured_mirrored_turned_or_halved(rotate: bool) -> None:
+    """A resampled object would be none the sensor saw; one upside down is none that a street shows."""
+    image, label = scene(region_at(20, 30, FLAG))
+    original = np.where(FLAG, image.data[0, 20:29, 30:37], 0)
+    allowed = ways(original, rotate=rotate)
+    met = set()
+    for changed, copies in repeats(image, label, rotate=rotate, seeds=80):
+        for copy in copies:
+            y0, x0, y1, x1 = copy.box
+            got = np.where(copy.crop, changed.data[0, y0:y1, x0:x1], 0)
+            met |= {name for name, way in allowed.items() if np.array_equal(_trimmed(way), got)} or {"something else"}
+        assert np.array_equal(changed.data[1], -changed.data[0])
+    assert met == set(allowed)
+
+
+def _trimmed(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return values[np.ix_(values.any(axis=1), values.any(axis=0))]
+
+
+def test_the_sensor_decides_what_mirroring_and_turning_does_to_values() -> None:
+    """A mirrored angle is another angle."""
+    image, label = scene(region_at(20, 30, FLAG))
+    added = set()
+    for changed, copies in repeats(image, label, rotate=True, adapter=Directed()):
+        for copy in copies:
+            added |= set(changed.data[0][copy.mask(SIZE)] // 1e4)
+    assert added == {flips + 10 * turns for flips in (0, 1) for turns in range(4)}
+
+
+def test_nothing_is_covered_and_nothing_touched() -> None:
+    """Pieces that touch are one object where objects are connected pieces."""
     image, label = scene()
-    changed, more = repeat_regions(image, label, Planes(), np.random.default_rng(seed), rotate=rotate)
-    copies = more.regions[2:]
-    assert more.regions[:2] == label.regions
-    assert 1 <= len(copies) <= MOST
-    everything = np.zeros(SIZE, dtype=int)
-    for region in more.regions:
-        everything += region.mask(SIZE)
-    assert everything.max() == 1
-    assert np.array_equal(changed.data[0] != image.data[0], everything.astype(bool) & ~_of(label, SIZE))
-    for copy in copies:
-        [original] = [region for region in label.regions if region.class_id == copy.class_id]
-        assert set(changed.data[0][copy.mask(SIZE)]) <= set(image.data[0][original.mask(SIZE)])
-        assert copy.area == original.area or copy.area < original.area / 2
-    assert np.array_equal(changed.data[1], -changed.data[0])
-
-
-def _of(label: Label, size_hw: tuple[int, int]) -> np.ndarray:
-    return np.any([region.mask(size_hw) for region in label.regions], axis=0)
+    for changed, copies in repeats(image, label, rotate=True):
+        assert len(copies) <= MOST
+        for one, other in combinations((*label.regions, *copies), 2):
+            assert not (ndimage.binary_dilation(one.mask(SIZE), EIGHT) & other.mask(SIZE)).any()
+        pasted = np.any([np.zeros(SIZE, dtype=bool), *(copy.mask(SIZE) for copy in copies)], axis=0)
+        assert np.array_equal(changed.data[0] != image.data[0], pasted)
 
 
 def test_many_copies_are_close_to_a_region() -> None:
     """Neighbours are what few images lack."""
     image, label = scene()
-    distances = []
-    for seed in range(60):
-        _, more = repeat_regions(image, label, Planes(), np.random.default_rng(seed), rotate=False)
-        distances += [_apart(copy, [other for other in more.regions if other is not copy]) for copy in more.regions[2:]]
-    close = np.mean([distance < 12 for distance in distances])
-    assert 0.4 < close < 0.9, close
+    distances = [
+        min(np.hypot(*(_centre(copy) - _centre(other))) for other in (*label.regions, *copies) if other is not copy)
+        for _, copies in repeats(image, label, rotate=False, seeds=60)
+        for copy in copies
+    ]
+    assert 0.4 < np.mean([distance < 12 for distance in distances]) < 0.9
 
 
-def _apart(region: Region, others: list[Region]) -> float:
-    (y, x), places = _centre(region), [_centre(other) for other in others]
-    return float(min(np.hypot(y - other_y, x - other_x) for other_y, other_x in places))
-
-
-def _centre(region: Region) -> tuple[float, float]:
+def _centre(region: Region) -> npt.NDArray[np.float64]:
     y0, x0, y1, x1 = region.box
-    return (y0 + y1) / 2, (x0 + x1) / 2
+    return np.array([y0 + y1, x0 + x1]) / 2
 
 
-def test_what_was_not_measured_stays_so_in_the_copy_and_ignored_places_are_left_alone() -> None:
-    """Nobody knows what is there."""
-    image, label = scene()
-    valid = image.valid.copy()
-    valid[1, 22, 31] = False
+def test_a_copy_is_no_smaller_than_a_region_may_be() -> None:
+    """What the card calls too small is never scored."""
+    area = int(FLAG.sum())
+    for smallest, halves in ((1, True), (area // 2, False)):
+        image, label = scene(region_at(20, 30, FLAG), smallest=smallest)
+        areas = {copy.area for _, copies in repeats(image, label, rotate=False) for copy in copies}
+        assert (min(areas) < area) is halves
+
+
+def test_halving_takes_no_object_apart() -> None:
+    """Of a thin slope every second pixel would be a row of dots."""
+    image, label = scene(region_at(20, 30, np.eye(8) + np.eye(8, k=1)), region_at(2, 2, np.tri(12)[::-1]))
+    for _, copies in repeats(image, label, rotate=True):
+        for copy in copies:
+            assert ndimage.label(copy.crop, EIGHT)[1] == 1
+
+
+@pytest.mark.parametrize(("y", "x"), [(0, 30), (51, 30), (20, 0), (20, 73)])
+def test_an_object_that_the_border_cuts_is_not_copied(y: int, x: int) -> None:
+    """Its straight edge is the camera's, not the object's."""
+    image, label = scene(region_at(y, x, FLAG | True))
+    assert not repeatable(label)
+    changed, more = repeat_regions(image, label, Planes(), np.random.default_rng(0), rotate=True)
+    assert changed is image
+    assert more is label
+
+
+def test_an_object_that_missing_pixels_cut_is_not_copied() -> None:
+    """The border of a warped image runs across it."""
+    _, label = scene()
     ignore = np.zeros(SIZE, dtype=np.bool_)
-    ignore[:, 45:] = True
+    ignore[:, 37:] = True
+    cut = replace(label, ignore=ignore)
+    assert [region.class_id for region in repeatable(cut)] == [5]
+
+
+def test_what_was_not_measured_stays_so_and_ignored_pixels_are_neither_copied_nor_covered() -> None:
+    """Nobody knows what is there."""
+    image, label = scene(region_at(20, 30, FLAG))
+    valid, ignore = image.valid.copy(), label.ignore.copy()
+    valid[1, 22, 31] = False
+    ignore[24, 33] = ignore[:10] = True
     image, label = replace(image, valid=valid), replace(label, ignore=ignore)
     lacking = 0
-    for seed in range(30):
-        changed, _ = repeat_regions(image, label, Planes(), np.random.default_rng(seed), rotate=False)
-        assert np.array_equal(changed.data[:, :, 45:], image.data[:, :, 45:])
+    for changed, copies in repeats(image, label, rotate=False):
+        assert np.array_equal(changed.data[:, :10], image.data[:, :10])
         hidden = ~changed.valid[1] & valid[1]
         assert set(changed.data[0][hidden]) <= {image.data[0, 22, 31]}
         lacking += int(hidden.sum())
+        for copy in copies:
+            assert image.data[0, 24, 33] not in changed.data[0][copy.mask(SIZE)]
     assert lacking > 5
-
-
-def test_an_object_that_the_border_cuts_is_not_copied() -> None:
-    """Its straight edge is the camera's, not the object's."""
-    image, _ = scene()
-    cut = label_of(SIZE, region_at(0, 30, np.ones((9, 7))), region_at(30, 73, np.ones((9, 7))))
-    for seed in range(10):
-        changed, more = repeat_regions(image, cut, Planes(), np.random.default_rng(seed), rotate=True)
-        assert changed is image
-        assert more is cut
 
 
 def test_an_image_that_is_full_stays_as_it_is() -> None:
     """Where every pixel belongs to something there is no place."""
-    image, _ = scene()
-    full = label_of(SIZE, region_at(1, 1, np.ones((58, 78))))
-    changed, more = repeat_regions(image, full, Planes(), np.random.default_rng(0), rotate=True)
-    assert len(more.regions) == 1
-    assert np.array_equal(changed.data, image.data)
+    image, label = scene(region_at(1, 1, np.ones((58, 78))))
+    for changed, copies in repeats(image, label, rotate=True, seeds=3):
+        assert not copies
+        assert np.array_equal(changed.data, image.data)
 
 
 def test_the_augmentation_repeats_in_the_part_that_was_asked_for() -> None:
@@ -124,3 +201,14 @@ def test_the_augmentation_repeats_in_the_part_that_was_asked_for() -> None:
     rng = np.random.default_rng(3)
     Augmentation.none()(image, label, Planes(), rng)
     assert rng.random() == np.random.default_rng(3).random()
+
+
+def test_data_whose_rule_leaves_no_room_for_a_copy_is_refused() -> None:
+    """It would be believed to have been there."""
+    where = Path("DATA")
+    with pytest.raises(ConfigError, match="in DATA all pixels of a class are one region"):
+        check_repeats(0.5, DataCard(regions="classes"), where)
+    with pytest.raises(ConfigError, match="in DATA every pixel is part of one"):
+        check_repeats(0.5, DataCard(regions="components", zero_means="none"), where)
+    check_repeats(0.5, DataCard(regions="components"), where)
+    check_repeats(0, DataCard(regions="classes"), where)

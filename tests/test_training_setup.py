@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
+from PIL import Image
 from runs import config, gray_set, registry
 from torch import nn
 
@@ -50,11 +52,27 @@ def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
 def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) -> None:
     """Two copies would be two regions, and the rule says they are one."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", paste=0.5, regions="classes")
-    with pytest.raises(ConfigError, match=r"--paste 0.5 repeats objects, and with regions = \"classes\""):
+    with pytest.raises(ConfigError, match=r"--paste 0.5 repeats objects, and in .*data all pixels of a class"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
     kept = prepare(config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry(), Watcher())
     assert kept.items().augmentation.paste == 0.5
+    assert not any("--paste" in note for note in kept.notes)
+
+
+def test_it_is_said_how_many_images_have_something_to_repeat(tmp_path: Path) -> None:
+    """Where no object lies whole in its image, the option would do nothing, and nobody would know."""
+    data = gray_set(tmp_path / "data")
+    settings = config(data, tmp_path / "run", paste=0.5)
+    strip = np.zeros((40, 56), dtype=np.uint8)
+    strip[10:20] = 1
+    Image.fromarray(strip).save(data / "masks" / "s0.png")
+    notes = prepare(settings, registry(), Watcher()).notes
+    assert "4 of 5 training images have an object for --paste that no border cuts." in notes
+    for number in range(1, 5):
+        Image.fromarray(strip).save(data / "masks" / f"s{number}.png")
+    with pytest.raises(ConfigError, match=r"--paste 0\.5 has nothing to repeat: every object of the 5 training images"):
+        prepare(settings, registry(), Watcher())
 
 
 def test_what_validation_cannot_read_is_found_before_the_first_step(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from simmat.bundle import adapter_for
 from simmat.config import TrainConfig
 from simmat.data.dataset import open_dataset
 from simmat.data.fingerprint import fingerprint_of
+from simmat.data.paste import check_repeats
 from simmat.data.simulate import simulate_dataset
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.files import atomic_write_text, check_writable, recover_folder
@@ -51,18 +52,19 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
         ConfigError: a data set cannot be opened, or a checkpoint is missing; all of it in one message.
     """
     problems: list[str] = []
-    opened: set[str] = set()
+    opened: set[tuple[str, float]] = set()
     for cell in cells:
         config = cell.config
         if config.checkpoint is not None and not config.checkpoint.is_file():
             problems.append(f"checkpoint of {cell.foundation}: {config.checkpoint} does not exist")
         card = config.card_overrides()
-        key = _reading(config)
+        key = _reading(config), config.paste
         if cell.simulate is not None or key in opened:
             continue
         opened.add(key)
         try:
-            open_dataset(config.data, adapter_for(registry, config.modality, config.channels), card)
+            dataset = open_dataset(config.data, adapter_for(registry, config.modality, config.channels), card)
+            check_repeats(config.paste, dataset.card, dataset.root)
         except SimMATError as error:
             problems.append(f"data {cell.dataset!r}: {error}")
     if problems:

@@ -166,7 +166,8 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
     kept = [piece for region, piece in pieces if piece.area >= keep * region.area]
     if pieces and not kept:
         kept = [max((piece for _, piece in pieces), key=lambda piece: piece.area)]
-    return Label(size, tuple(kept), ignore, label.dropped + len(label.regions) - len(kept))
+    dropped = label.dropped + len(label.regions) - len(kept)
+    return replace(label, size_hw=size, regions=tuple(kept), ignore=ignore, dropped=dropped)
 
 
 def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
@@ -235,7 +236,8 @@ def _turn_once(label: Label) -> Label:
         )
         for region in label.regions
     ]
-    return Label((width, height), tuple(regions), np.ascontiguousarray(np.rot90(label.ignore)), label.dropped)
+    ignore = np.ascontiguousarray(np.rot90(label.ignore))
+    return replace(label, size_hw=(width, height), regions=tuple(regions), ignore=ignore)
 
 
 def at_an_end(plane: FloatArray, valid_range: Sequence[float] | None) -> BoolArray:

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class CocoLabels:
             empty += not found
             regions += found
         label = make_label(image.size_hw, regions, ignore, card.smallest_px(image.size_hw))
-        return Label(label.size_hw, label.regions, label.ignore, label.dropped + empty)
+        return replace(label, dropped=label.dropped + empty)
 
 
 def annotation_files(root: Path) -> dict[str, Path]:

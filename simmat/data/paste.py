@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
+from simmat.data.card import DataCard
 from simmat.data.regions import EIGHT, Label, Region, region_from_mask, seen_part
+from simmat.errors import ConfigError
 from simmat.modality import ModalityAdapter
 from simmat.types import BoolArray, SensorImage
 
@@ -15,18 +19,42 @@ MOST = 4
 """Most copies in one image."""
 
 _TRIES = 10
-_SMALLEST_PX = 16
-"""A copy is halved only where this much is left of it."""
+_CUT = 0.1
+"""A region is cut where more than this part of the pixels around it lie outside of the image or are ignored."""
+
+
+def check_repeats(paste: float, card: DataCard, root: Path) -> None:
+    """Refuse to repeat objects where the data's own rule leaves no room for a copy.
+
+    Args:
+        paste: part of the images in which regions would be repeated.
+        card: of the data set.
+        root: its folder, for the message.
+
+    Raises:
+        ConfigError: all of a class is one region, or every pixel is part of one.
+    """
+    if paste and card.regions == "classes":
+        raise ConfigError(
+            f"--paste {paste:g} repeats objects, and in {root} all pixels of a class are one region "
+            '(regions = "classes"); leave --paste out, or give --regions components where each connected piece is an '
+            "object"
+        )
+    if paste and card.zero_means == "none":
+        raise ConfigError(
+            f"--paste {paste:g} repeats objects where none is, and in {root} every pixel is part of one "
+            '(zero_means = "none"); leave --paste out'
+        )
 
 
 def repeat_regions(
     image: SensorImage, label: Label, adapter: ModalityAdapter, rng: np.random.Generator, *, rotate: bool
 ) -> tuple[SensorImage, Label]:
-    """Copy 1 to `MOST` of an image's regions to where none is, half of them close to another one.
+    """Copy up to `MOST` of an image's regions to where none is, half of the tries close to another one.
 
     Copy-paste (Ghiasi et al., CVPR 2021) within one image, whose light, gain and noise are then right. A copy is
-    mirrored, turned or halved by chance; halving takes every second pixel, so that values stay measured ones. What the
-    image's border cuts is not copied.
+    mirrored, turned or halved by chance; halving takes every second pixel, so that values stay measured ones, and is
+    left out where it would take an object apart or make it smaller than a region may be.
 
     Args:
         image: (C, H, W).
@@ -36,19 +64,18 @@ def repeat_regions(
         rotate: quarter turns and top-bottom flips too.
 
     Returns:
-        The image and its label with a new region for each copy that found a place; copies never overlap a region or
-        pixels that are ignored.
+        The image and its label with a new region for each copy that found a place; copies touch neither a region nor
+        each other and hide no ignored pixel. The same objects where there is nothing to copy, see `repeatable`.
     """
-    whole = (region for region in label.regions if not _is_cut(region, label.size_hw))
-    seen = [part for region in whole if (part := seen_part(region, label.ignore)) is not None]
-    if not seen:
+    sources = repeatable(label)
+    if not sources:
         return image, label
     data, valid = image.data.copy(), image.valid.copy()
     closed = label.ignore | ndimage.binary_dilation(_union(label), EIGHT)
     regions = list(label.regions)
     for _ in range(int(rng.integers(1, MOST + 1))):
-        source = seen[int(rng.integers(len(seen)))]
-        piece, mask = _copy(image, source, adapter, rng, rotate=rotate)
+        source = sources[int(rng.integers(len(sources)))]
+        piece, mask = _copy(image, source, adapter, rng, rotate=rotate, smallest=label.smallest)
         anchor = regions[int(rng.integers(len(regions)))] if rng.random() < 0.5 else None
         if (place := _free_place(mask, closed, anchor, rng)) is None:
             continue
@@ -61,9 +88,19 @@ def repeat_regions(
     return replace(image, data=data, valid=valid), replace(label, regions=tuple(regions))
 
 
-def _is_cut(region: Region, size_hw: tuple[int, int]) -> bool:
+def repeatable(label: Label) -> Sequence[Region]:
+    """Return what of a label's regions can be copied: seen, and not cut by the image's border or ignored pixels."""
+    whole = (region for region in label.regions if not _is_cut(region, label.ignore))
+    return [part for region in whole if (part := seen_part(region, label.ignore)) is not None]
+
+
+def _is_cut(region: Region, ignore: BoolArray) -> bool:
+    """A straight edge that is the camera's or the file's is not the object's."""
     y0, x0, y1, x1 = region.box
-    return y0 == 0 or x0 == 0 or y1 == size_hw[0] or x1 == size_hw[1]
+    around = np.pad(ignore, 1, constant_values=True)[y0 : y1 + 2, x0 : x1 + 2]
+    inside = np.pad(region.crop, 1)
+    ring = ndimage.binary_dilation(inside, EIGHT) & ~inside
+    return bool(np.count_nonzero(around & ring) > _CUT * np.count_nonzero(ring))
 
 
 def _union(label: Label) -> BoolArray:
@@ -75,7 +112,13 @@ def _union(label: Label) -> BoolArray:
 
 
 def _copy(
-    image: SensorImage, region: Region, adapter: ModalityAdapter, rng: np.random.Generator, *, rotate: bool
+    image: SensorImage,
+    region: Region,
+    adapter: ModalityAdapter,
+    rng: np.random.Generator,
+    *,
+    rotate: bool,
+    smallest: int,
 ) -> tuple[SensorImage, BoolArray]:
     """Return a region's box of the image and its mask, mirrored, turned and halved by chance."""
     y0, x0, y1, x1 = region.box
@@ -87,13 +130,19 @@ def _copy(
     if rotate:
         turns = int(rng.integers(4))
         piece, mask = adapter.rotate(piece, turns), np.rot90(mask, turns)
-    if rng.random() < 0.5 and np.count_nonzero(mask[::2, ::2]) >= _SMALLEST_PX:
+    if rng.random() < 0.5 and _stays_itself(mask, smallest):
         half = (slice(None), slice(None, None, 2), slice(None, None, 2))
         piece = replace(
             piece, data=np.ascontiguousarray(piece.data[half]), valid=np.ascontiguousarray(piece.valid[half])
         )
         mask = mask[::2, ::2]
     return piece, np.ascontiguousarray(mask)
+
+
+def _stays_itself(mask: BoolArray, smallest: int) -> bool:
+    """Whether every second pixel of an object is an object still: large enough, and in as many pieces."""
+    half = mask[::2, ::2]
+    return bool(np.count_nonzero(half) >= smallest and ndimage.label(half, EIGHT)[1] == ndimage.label(mask, EIGHT)[1])
 
 
 def _free_place(

@@ -60,12 +60,14 @@ class Label:
             order of their file. They overlap only where the data set's own annotations do.
         ignore: (H, W) bool, True where there is no ground truth or no measurement.
         dropped: regions left out because they are smaller than the card allows.
+        smallest: pixels that the card asks of a region.
     """
 
     size_hw: tuple[int, int]
     regions: tuple[Region, ...]
     ignore: BoolArray
     dropped: int = 0
+    smallest: int = 1
 
 
 def label_from_mask(
@@ -101,7 +103,7 @@ def label_from_mask(
 def make_label(size_hw: tuple[int, int], regions: Sequence[Region], ignore: BoolArray, min_region: int) -> Label:
     """Make a label of the regions of at least `min_region` pixels; the others are counted."""
     kept = tuple(region for region in regions if region.area >= min_region)
-    return Label(size_hw, kept, ignore, len(regions) - len(kept))
+    return Label(size_hw, kept, ignore, len(regions) - len(kept), min_region)
 
 
 def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> Region | None:

@@ -14,6 +14,7 @@ from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems, samples_with_regions, trainable_samples
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.fingerprint import fingerprint_of
+from simmat.data.paste import check_repeats, repeatable
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
 from simmat.declared import declarations_of
@@ -109,6 +110,25 @@ def _note_on_rate(config: TrainConfig, plan: ModelPlan) -> str:
     )
 
 
+def _note_on_repeats(config: TrainConfig, dataset: Dataset, train: Sequence[Sample]) -> str:
+    """Say how many images have something to repeat, where it is not all of them.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not config.paste:
+        return ""
+    count = sum(bool(repeatable(dataset.label(sample, dataset.image(sample)))) for sample in train)
+    if not count:
+        raise ConfigError(
+            f"--paste {config.paste:g} has nothing to repeat: every object of the {len(train)} training images in "
+            f"{dataset.root} is cut by the border or by ignored pixels; leave --paste out"
+        )
+    if count == len(train):
+        return ""
+    return f"{count} of {len(train)} training images have an object for --paste that no border cuts."
+
+
 def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known: BundleSpec | None = None) -> Setup:
     """Open the data, take its statistics and plan the network.
 
@@ -128,11 +148,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     dataset = open_dataset(config.data, adapter, config.card_overrides())
-    if config.paste and dataset.card.regions == "classes":
-        raise ConfigError(
-            f'--paste {config.paste:g} repeats objects, and with regions = "classes" of {config.data} all of a class '
-            "is one; leave --paste out, or give --regions components where each connected piece is an object"
-        )
+    check_repeats(config.paste, dataset.card, dataset.root)
     every, val = trainable_samples(dataset, dataset.split("train")), dataset.split("val")
     if known is None:  # what validation would refuse is refused before the run's folder is made
         if not samples_with_regions(dataset, val, "validation"):
@@ -147,9 +163,9 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
         known = replace(known, foundation=config.foundation)
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
-    notes = tuple(
-        note for note in (dataset.split_note, note_on(train, every, config), _note_on_rate(config, plan)) if note
-    )
+    repeats = _note_on_repeats(config, dataset, train)
+    said = (dataset.split_note, note_on(train, every, config), repeats, _note_on_rate(config, plan))
+    notes = tuple(note for note in said if note)
     return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)), notes)
 
 
