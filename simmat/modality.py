@@ -101,7 +101,7 @@ class ModalityAdapter(ABC):
         return image
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
-        """Mirror an image; override where mirroring changes values, as for angles.
+        """Mirror an image or a part of one; override where mirroring changes values, as for angles.
 
         Args:
             image: (C, H, W).
@@ -115,7 +115,7 @@ class ModalityAdapter(ABC):
         )
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
-        """Turn an image counter-clockwise by 90° times `quarter_turns`; override for angles."""
+        """Turn an image or a part of one counter-clockwise by 90° times `quarter_turns`; override for angles."""
         data = np.ascontiguousarray(np.rot90(image.data, quarter_turns, axes=(1, 2)))
         valid = np.ascontiguousarray(np.rot90(image.valid, quarter_turns, axes=(1, 2)))
         return replace(image, data=data, valid=valid)

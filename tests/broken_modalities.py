@@ -180,6 +180,15 @@ class HalfTurn(Good):
         return replace(flipped, data=flipped.data + np.float32(0.5))
 
 
+class Slanted(Good):
+    """Believes that mirroring changes values by where they lie."""
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        columns = np.arange(image.size_hw[1], dtype=np.float32)
+        flipped = super().flip(replace(image, data=image.data + columns * 1e-3), axis)
+        return replace(flipped, data=flipped.data - columns * 1e-3)
+
+
 class Unseeded(Good):
     """Simulates with noise of its own."""
 
@@ -330,7 +339,10 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     ],
     "truncated-files-are-refused": [(FillsUp, "'gloss' was cut to 50% .* returned an image")],
     "wrong-files-are-refused": [(ReadsAnything, "'gloss' was plain text .* returned an image")],
-    "flips-and-turns-return": [(HalfTurn, "two horizontal flips changed the values")],
+    "flips-and-turns-return": [
+        (HalfTurn, "two horizontal flips changed the values"),
+        (Slanted, "a part of an image was mirrored otherwise than within the whole"),
+    ],
     "loads-in-a-worker": [(Bounded, "started in another process")],
     "loads-in-a-spawned-worker": [(SpawnShy, "calibration was not sent along")],
     "normalized-samples-are-centred": [(with_channel(mean=330.0, std=10.0), "has mean -[34].* mean 330 and std 10 K")],

@@ -105,6 +105,16 @@ def test_nodata_of_one_source_of_several_is_taken(tmp_path: Path) -> None:
         check_inputs(bench, bench.cells, registry())
 
 
+def test_objects_that_cannot_be_repeated_are_found_before_the_first_process(tmp_path: Path) -> None:
+    """Every cell would fail by itself, an hour into the night."""
+    gray_set(tmp_path / "set")
+    repeated = ARM + "paste = 0.5\n"
+    check_inputs(bench := bench_of(tmp_path, TINY + SET + repeated), bench.cells, registry())
+    bench = bench_of(tmp_path, TINY + SET + 'regions = "classes"\n' + ARM + repeated.replace('"x"', '"y"'))
+    with pytest.raises(ConfigError, match=r"data 'a': --paste 0\.5 repeats objects"):
+        check_inputs(bench, bench.cells, registry())
+
+
 def test_what_is_not_to_be_run_stays_as_it_is(tmp_path: Path) -> None:
     """`--only` a part, and hours of the other part are neither removed nor in need of their data."""
     gray_set(tmp_path / "set")

@@ -35,10 +35,10 @@ ROWS = [
 
 
 @cache
-def cells_in(bench: str) -> tuple[Cell, ...]:
+def cells_in(bench: str, folder: str | None = None) -> tuple[Cell, ...]:
     """The cells of a bench as it stands in benchmarks/, with the published results as its folder."""
     toml = ROOT / "benchmarks" / f"{bench}.toml"
-    return expand(read_settings(toml), toml, RESULTS / bench, load_plugins()).cells
+    return expand(read_settings(toml), toml, RESULTS / (folder or bench), load_plugins()).cells
 
 
 def score_of(bench: str, dataset: str, arm: str) -> float | str:
@@ -67,6 +67,17 @@ def test_the_table_is_what_was_measured(bench: str, row: str) -> None:
     assert figures == [score if isinstance(score, str) else f"{score:.3f}" for score in scores]
     known = [score for score in scores if not isinstance(score, str)]
     assert mean == (f"{fmean(known):.3f}" if len(known) == len(scores) else "–")
+
+
+def test_every_result_that_is_kept_is_a_cell_of_its_bench_and_has_its_row() -> None:
+    """One that fell out of the bench or of the page would be kept, and shown nowhere."""
+    rates = cells_in("transfer-rates", "transfer-short")
+    for bench, table in TABLES.items():
+        known = {cell.root for cell in (*cells_in(bench), *rates)}
+        assert {path.parent for path in (RESULTS / bench).rglob("result.json")} <= known
+        shown = {match[1] for row in table[2:] if (match := re.search(r"\(`([^`]+)`\)", row))}
+        tested = {cell.root.parent.name for cell in cells_in(bench) if (result := cell.result()) and result["test"]}
+        assert tested == shown, bench
 
 
 def test_no_result_is_of_other_settings_than_it_says() -> None:
