@@ -90,14 +90,20 @@ def repeat_regions(
 
 def repeatable(label: Label) -> Sequence[Region]:
     """Return what of a label's regions can be copied: seen, and not cut by the image's border or ignored pixels."""
-    whole = (region for region in label.regions if not _is_cut(region, label.ignore))
+    unknown = np.pad(label.ignore, 1, constant_values=True)
+    whole = (region for region in label.regions if not _is_cut(region, unknown))
     return [part for region in whole if (part := seen_part(region, label.ignore)) is not None]
 
 
-def _is_cut(region: Region, ignore: BoolArray) -> bool:
-    """A straight edge that is the camera's or the file's is not the object's."""
+def _is_cut(region: Region, unknown: BoolArray) -> bool:
+    """A straight edge that is the camera's or the file's is not the object's.
+
+    Args:
+        region: of the image.
+        unknown: (H + 2, W + 2), what is ignored, with a border of True around it.
+    """
     y0, x0, y1, x1 = region.box
-    around = np.pad(ignore, 1, constant_values=True)[y0 : y1 + 2, x0 : x1 + 2]
+    around = unknown[y0 : y1 + 2, x0 : x1 + 2]
     inside = np.pad(region.crop, 1)
     ring = ndimage.binary_dilation(inside, EIGHT) & ~inside
     return bool(np.count_nonzero(around & ring) > _CUT * np.count_nonzero(ring))
