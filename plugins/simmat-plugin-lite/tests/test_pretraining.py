@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from simmat_plugin_lite.batches import BatchPlan, RegionBatches
 from simmat_plugin_lite.clicks import correction
-from simmat_plugin_lite.command import whole_number
+from simmat_plugin_lite.command import fraction, whole_number
 from simmat_plugin_lite.freeze import freeze, packed
 from simmat_plugin_lite.lesson import Lesson, normalise
 from simmat_plugin_lite.losses import mask_loss, pretraining_loss
 from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.regions import Photo, read_photos, region_values
 from simmat_plugin_lite.run_log import LOG_FILE, RunLog
-from simmat_plugin_lite.run_state import FORMAT
+from simmat_plugin_lite.run_state import FORMAT, STATE_FILE
 from simmat_plugin_lite.spec import LITE, PIXEL_MEAN, PIXEL_STD, WEIGHTS_FILE
 from simmat_plugin_lite.validation import quiz_of
 from simmat_plugin_lite.views import mosaic, paste, view_of
@@ -85,6 +85,14 @@ def test_an_option_that_counts_takes_whole_numbers_from_one(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match=f"must be a whole number of at least 1, got '{text}'"):
         whole_number(text)
     assert whole_number("12") == 12
+
+
+@pytest.mark.parametrize("text", ["25", "-0.1", "nan", "half"])
+def test_an_option_that_is_a_part_of_all_takes_0_to_1(text: str) -> None:
+    """25 would mean always, and a person meant percent."""
+    with pytest.raises(ArgumentTypeError, match=f"must be a number from 0 to 1, got '{text}'"):
+        fraction(text)
+    assert fraction("0.25") == 0.25
 
 
 def test_zero_is_asked_for_only_where_it_is_a_region() -> None:
@@ -234,6 +242,23 @@ def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_p
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert [path.name for path in (tmp_path / "parts").iterdir() if TEMPORARY_MARK in path.name] == []
+
+
+def test_a_run_begun_before_herds_does_not_get_them_unasked(tmp_path: Path) -> None:
+    """Its state cannot say that it had none."""
+    pytest.importorskip("accelerate", reason="the loop is in the extra 'pretrain'")
+    from simmat_plugin_lite.pretrain import arguments, check_same_run, settings_of
+
+    options = arguments().parse_args(["--data", "d", "--out", str(tmp_path)])
+    settings = settings_of(options, 1)
+    del settings["herds"]
+    state = {"format": FORMAT, "step": 1, "file": "state-000001.safetensors", "settings": settings}
+    (tmp_path / STATE_FILE).write_text(json.dumps(state))
+    (tmp_path / "state-000001.safetensors").touch()
+    with pytest.raises(ValueError, match=r"herds is 0\.25, was 0\.0; give them as they were"):
+        check_same_run(options, 1)
+    options.herds = 0.0
+    check_same_run(options, 1)
 
 
 @pytest.mark.usefixtures("fresh_accelerate")

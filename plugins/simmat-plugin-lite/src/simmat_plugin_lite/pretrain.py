@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from simmat.files import atomic_write_json, check_writable, remove_temporary
 from simmat_plugin_lite.batches import Batch, BatchPlan, RegionBatches
-from simmat_plugin_lite.command import run_command, whole_number
+from simmat_plugin_lite.command import fraction, run_command, whole_number
 from simmat_plugin_lite.imagenet import load_imagenet
 from simmat_plugin_lite.lesson import Lesson, normalise
 from simmat_plugin_lite.losses import pretraining_loss
@@ -38,6 +38,9 @@ _FREE = frozenset(
 )
 """Options that may be others when a run goes on; more steps stretch its schedule."""
 
+_BEFORE = {"herds": 0.0}
+"""What options were that a run begun before them could not keep."""
+
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
@@ -52,7 +55,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=whole_number, default=3000)
     parser.add_argument("--batch-size", type=whole_number, default=8, help="images a step and process")
     parser.add_argument("--prompts", type=whole_number, default=4, help="prompts an image")
-    parser.add_argument("--boxes", type=float, default=0.3, help="share of first prompts that are a box")
+    parser.add_argument("--boxes", type=fraction, default=0.3, help="share of first prompts that are a box")
+    parser.add_argument("--herds", type=fraction, default=0.25, help="share of views of many things alike")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of neck and decoder")
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
@@ -110,7 +114,8 @@ def check_same_run(options: argparse.Namespace, processes: int) -> None:
     Raises:
         ValueError: settings differ, each by name; or the state is damaged.
     """
-    begun = read_state(options.out).get("settings", {})
+    kept = read_state(options.out).get("settings", {})
+    begun = _BEFORE | kept if kept else {}
     changed = [
         f"{name.replace('_', '-')} is {now}, was {begun[name]}"
         for name, now in settings_of(options, processes).items()
@@ -161,7 +166,7 @@ class Pretraining:
     def batches(self) -> Iterator[Batch]:
         """Batches from the step the run stands at; each process of several draws its own."""
         options = self.options
-        plan = BatchPlan(options.batch_size, options.prompts, options.image_size, box=options.boxes)
+        plan = BatchPlan(options.batch_size, options.prompts, options.image_size, box=options.boxes, herd=options.herds)
         seed = options.seed * 1000 + self.accelerator.process_index
         data = RegionBatches(self.photos, plan, seed, self.step)
         return iter(

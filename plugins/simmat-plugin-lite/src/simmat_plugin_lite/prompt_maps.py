@@ -24,8 +24,9 @@ class PromptState:
     """Prompts with every part present: absent ones are marked, never None.
 
     coords_xy (K, N, 2) float input pixels, N >= 1; positive and negative (K, N) bool;
-    boxes (K, 4) float; has_box (K,) bool; outside_xy (K, R, 2) float and outside (K, R) bool, places just
-    outside of the box, R = 0 where no prompt has one; mask (K, 1, h, w) probability or None.
+    boxes (K, 4) float, in pixel indices like the clicks; has_box (K,) bool; outside_xy (K, R, 2) float and
+    outside (K, R) bool, places just outside of the box, R = 0 where no prompt has one; mask (K, 1, h, w)
+    probability or None.
     """
 
     image_index: Tensor
@@ -54,7 +55,7 @@ class PromptState:
         if prompts.boxes is None:
             boxes = torch.zeros((count, 4), device=device)
         else:
-            boxes = torch.nan_to_num(prompts.boxes.float())
+            boxes = torch.nan_to_num(prompts.boxes.float()) - 0.5  # from edges to the indices of pixels
         has_box = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         around = places_around(boxes, 0 if prompts.boxes is None else OUTSIDE_PER_SIDE)
         seen = ((around >= 0) & (around < size)).all(-1) & has_box[:, None]
@@ -100,11 +101,7 @@ def _click_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
 
 
 def _box_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
-    """Inside or not, and how far inside of each side; zero without a box.
-
-    A box's edges are half a pixel off the pixels' indices, and are compared with them as they are: the packaged weights
-    were trained so.
-    """
+    """Inside or not, and how far inside of each side; zero without a box."""
     x0, y0, x1, y1 = (state.boxes[:, i, None, None] for i in range(4))
     shape = (state.boxes.shape[0], y.shape[0], x.shape[1])
     sides = [d.expand(shape) for d in (x - x0, y - y0, x1 - x, y1 - y)]

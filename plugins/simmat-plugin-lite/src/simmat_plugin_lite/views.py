@@ -33,6 +33,30 @@ class View:
     weights: list[float]
 
 
+@dataclass(frozen=True)
+class Cutout:
+    """A thing cut out of a photograph: (h, w, 3) uint8, and which of these pixels are it, (h, w) bool."""
+
+    image: np.ndarray
+    mask: np.ndarray
+
+    def tight(self) -> Cutout:
+        """The same without what lies around it."""
+        ys, xs = np.nonzero(self.mask)
+        part = (slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1))
+        return Cutout(self.image[part], self.mask[part])
+
+
+def cut_object(photo: Photo, rng: np.random.Generator) -> Cutout | None:
+    """A random object of a photograph, larger ones sooner; None where it has none of 200 pixels."""
+    mask = photo.masks[0]
+    values, areas = region_values(mask, 200, False)
+    if not len(values):
+        return None
+    chosen = mask > 0 if photo.parts_of_one else mask == rng.choice(values, p=areas / areas.sum())
+    return Cutout(photo.image, chosen).tight()
+
+
 Window = tuple[float, float, float, float]
 
 
@@ -131,18 +155,14 @@ def mosaic(views: list[View], size: int) -> View:
 def paste(view: View, photo: Photo, rng: np.random.Generator) -> View:
     """Put an object of another photograph somewhere; it becomes a region and hides what it covers."""
     size = view.image.shape[0]
-    mask = photo.masks[0]
-    values, areas = region_values(mask, 200, False)
-    if not len(values):
+    thing = cut_object(photo, rng)
+    if thing is None:
         return view
-    chosen = mask > 0 if photo.parts_of_one else mask == rng.choice(values, p=areas / areas.sum())
-    ys, xs = np.nonzero(chosen)
-    window = (float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1))
-    long_side = size * float(np.exp(rng.uniform(np.log(0.12), np.log(0.7))))
-    scale = long_side / max(window[2] - window[0], window[3] - window[1])
-    size_wh = (max(4, round((window[2] - window[0]) * scale)), max(4, round((window[3] - window[1]) * scale)))
-    cut = _resize(photo.image, window, size_wh, True)
-    alpha = _resize((chosen * 255).astype(np.uint8), window, size_wh, True).astype(np.float32) / 255
+    h, w = thing.mask.shape
+    scale = size * float(np.exp(rng.uniform(np.log(0.12), np.log(0.7)))) / max(h, w)
+    size_wh = (max(4, round(w * scale)), max(4, round(h * scale)))
+    cut = _resize(thing.image, (0, 0, w, h), size_wh, True)
+    alpha = _resize((thing.mask * 255).astype(np.uint8), (0, 0, w, h), size_wh, True).astype(np.float32) / 255
     if rng.random() < 0.5:
         cut, alpha = cut[:, ::-1], alpha[:, ::-1]
     h, w = alpha.shape
