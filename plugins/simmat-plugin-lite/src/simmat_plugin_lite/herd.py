@@ -109,6 +109,29 @@ class _Kind:
         return pixels * np.float32(gain) + np.float32(shift), alpha / 255, long_px
 
 
+Centre = tuple[float, float]
+Part = tuple[slice, slice]
+
+
+def _somewhere(centres: list[Centre], long_px: float, content_hw: tuple[int, int], rng: np.random.Generator) -> Centre:
+    """A centre (y, x) for a thing of a longer side of `long_px`: close to one that is there, or anywhere."""
+    if centres and rng.random() < _NEAR:
+        y, x = centres[int(rng.integers(len(centres)))]
+        angle, far = rng.uniform(0, 2 * np.pi), long_px * rng.uniform(0.5, 1.3)
+        return y + far * np.sin(angle), x + far * np.cos(angle)
+    return rng.uniform(0, content_hw[0]), rng.uniform(0, content_hw[1])
+
+
+def _spot(alpha: np.ndarray, centre: Centre, content_hw: tuple[int, int]) -> tuple[Part, Part] | None:
+    """Which part of a thing lies within the content, and where; None where less than three pixels do."""
+    h, w = alpha.shape
+    y, x = int(centre[0] - h / 2), int(centre[1] - w / 2)
+    y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + h, content_hw[0]), min(x + w, content_hw[1])
+    if y1 - y0 < 3 or x1 - x0 < 3:
+        return None
+    return (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)), (slice(y0, y1), slice(x0, x1))
+
+
 def herd(view: View, photo: Photo, rng: np.random.Generator) -> View:
     """Many copies of one thing on the ground of a view, half of them close to another; they alone are its regions.
 
@@ -131,28 +154,20 @@ def herd(view: View, photo: Photo, rng: np.random.Generator) -> View:
     kind = _Kind(side_px, rng.random() < 0.3, rng.uniform(0, 0.4), rng.uniform(0, 0.25))
     image = _ground(view, rng)
     owner = np.zeros((size, size), np.int16)
-    centres: list[tuple[float, float]] = []
+    centres: list[Centre] = []
     for _ in range(many):
         pixels, alpha, long_px = kind.one(thing, rng)
-        h, w = alpha.shape
         for _ in range(_TRIES):
-            if centres and rng.random() < _NEAR:
-                near = centres[int(rng.integers(len(centres)))]
-                angle, far = rng.uniform(0, 2 * np.pi), long_px * rng.uniform(0.5, 1.3)
-                cy, cx = near[0] + far * np.sin(angle), near[1] + far * np.cos(angle)
-            else:
-                cy, cx = rng.uniform(0, height), rng.uniform(0, width)
-            y, x = int(cy - h / 2), int(cx - w / 2)
-            y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + h, height), min(x + w, width)
-            if y1 - y0 < 3 or x1 - x0 < 3:
+            y, x = _somewhere(centres, long_px, (height, width), rng)
+            if (spot := _spot(alpha, (y, x), (height, width))) is None:
                 continue
-            part, where = (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)), (slice(y0, y1), slice(x0, x1))
+            part, where = spot
             a = alpha[part] * view.content[where]
             seen = a > 0.5
             if seen.sum() < SMALLEST_PX or (owner[where][seen] > 0).mean() > _OVERLAP:
                 continue
             image[where] = image[where] * (1 - a[..., None]) + pixels[part] * a[..., None]
-            centres.append((cy, cx))
+            centres.append((y, x))
             owner[where][seen] = len(centres)
             break
     values, _ = region_values(owner, SMALLEST_PX, False)
