@@ -22,6 +22,7 @@ _SHAPES = 0.6
 """How often the thing is a random shape, not an object of a photograph."""
 
 _SHAPE_PX = 64
+"""Side of the square a random shape is drawn in."""
 
 _NEAR = 0.5
 """How often a thing is put close to another."""
@@ -30,8 +31,10 @@ _OVERLAP = 0.15
 """How much of a thing may lie on others before another place is tried."""
 
 _MOST = 60
+"""Most things in a view."""
 
 _TRIES = 6
+"""Places tried for a thing before it is left out."""
 
 
 def random_shape(photo: Photo, rng: np.random.Generator) -> Cutout:
