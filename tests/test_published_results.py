@@ -19,7 +19,7 @@ from simmat.plugins import load_plugins
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = "\n<!-- next page -->\n".join(
-    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("transfer", "transfer-three-runs")
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("transfer", "transfer-short")
 )
 
 
