@@ -15,6 +15,7 @@ from PIL import Image
 
 from simmat.bench.differences import differences
 from simmat.bench.grid import Bench
+from simmat.bench.plots import Look, curves_figure
 from simmat.bench.report import write_report
 from simmat.bench.results import Spread, collect
 from simmat.bench.table import as_csv, markdown, overview, rows_of
@@ -210,6 +211,18 @@ def test_few_images_are_drawn_where_there_are_several_numbers_of_them(tmp_path: 
         fill(cell, val=0.5, test=0.5, train_samples=4 if "10pct" in cell.name else 40)
     write_report(bench)
     assert (bench.out / "plots" / "few.png").is_file()
+
+
+def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(tmp_path: Path) -> None:
+    """On an even axis the long arm would squeeze all others into a corner."""
+    bench = bench_of(tmp_path, MODEL + SETS + '[[arm]]\nname = "x"\n[[arm]]\nname = "long"\nsteps_factor = 4\n')
+    short, long = cells_named(bench, "a/sam_vit_b/x/"), cells_named(bench, "a/sam_vit_b/long/")
+    for cell, steps in [(short[0], (0, 50, 100, 150, 200)), (long[0], (0, 200, 800))]:
+        fill(cell, val=0.5, test=0.5, curve=[{"step": step, "miou_object": 0.5} for step in steps])
+    results = collect(bench)
+    figure = curves_figure(results, Look(results, dark=False))
+    assert figure is not None
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0", "50", "100", "200", "400", "800"]
 
 
 def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from simmat.bench.grid import Arm
 from simmat.bench.results import Results, Row, Spread
@@ -35,7 +35,7 @@ def draw_plots(results: Results, folder: Path) -> dict[str, tuple[Path, Path]]:
     Returns:
         Name of the plot -> its picture for a light and for a dark page; a plot without a point is left out.
     """
-    plots = {"scores": _scores, "gain": _gain, "curves": _curves, "few": _few}
+    plots = {"scores": _scores, "gain": _gain, "curves": curves_figure, "few": _few}
     drawn: dict[str, tuple[Path, Path]] = {}
     for name, draw in plots.items():
         light, dark = draw(results, Look(results, dark=False)), draw(results, Look(results, dark=True))
@@ -168,7 +168,7 @@ def _trainable(results: Results, arm: Arm) -> float | None:
     return fmean(counts) if counts else None
 
 
-def _curves(results: Results, look: Look) -> Figure | None:
+def curves_figure(results: Results, look: Look) -> Figure | None:
     """Validation score against step, mean over seeds with its standard deviation; dashed is zero-shot."""
     sets = [data for data in results.bench.settings.data if any(row.curves for row in _full(results.of(data)))]
     if not sets:
@@ -181,8 +181,7 @@ def _curves(results: Results, look: Look) -> Figure | None:
                 axes.axhline(row.val, color=look.colours["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm))
             else:
                 _draw_curve(axes, row, results, look)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
-        axes.set_xlim(left=0)
+        _scale_steps(axes, _full(results.of(data)))
         style_axes(axes, look.colours)
     for axes in panels[-COLUMNS:]:
         axes.set_xlabel("step", color=look.colours["faint"], fontsize=9)
@@ -190,6 +189,21 @@ def _curves(results: Results, look: Look) -> Figure | None:
         axes.set_ylabel("validation mIoU", color=look.colours["faint"], fontsize=9)
     look.legend(figure, panels)
     return figure
+
+
+def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
+    """Scale the axis of steps: evenly, or by doubling from the first validation on where some run is far longer."""
+    curves = [[step for step, _ in curve] for row in rows for curve in row.curves.values() if curve]
+    lengths = [steps[-1] for steps in curves]
+    axes.set_xlim(left=0)
+    if min(lengths) > 0 and max(lengths) > 2 * min(lengths):
+        first = min(step for steps in curves for step in steps if step > 0)
+        axes.set_xscale("symlog", base=2, linthresh=first)
+        ticks = [0, *(first * 2**k for k in range(math.ceil(math.log2(max(lengths) / first)) + 1))]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
 
 
 def _draw_curve(axes: Axes, row: Row, results: Results, look: Look) -> None:
@@ -200,6 +214,7 @@ def _draw_curve(axes: Axes, row: Row, results: Results, look: Look) -> None:
     spreads = [Spread(tuple(run[step] for run in runs)) for step in steps]
     means = [spread.mean for spread in spreads]
     colour, dash = look.colour(row.arm), look.dash(row.arm)
+    axes.plot(steps, means, ".", color=colour, ms=4)
     axes.plot(steps, means, color=colour, ls=dash, lw=1.6, label=results.label(row.arm))
     if len(runs) > 1:
         deviations = [spread.std or 0.0 for spread in spreads]
