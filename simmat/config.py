@@ -33,7 +33,7 @@ DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
 
 FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
-"""Settings that change how a run is done, not what comes out."""
+"""Settings that change how a run is done, not what comes out, but for rounding."""
 
 FILES = frozenset({"checkpoint", "data", "foundation", "modality", "out"})
 """Settings that may name files, which may have moved: what is in them decides the result, not where they lie."""

@@ -185,8 +185,8 @@ class WeightFile:
 
     Attributes:
         filename: its name in the cache.
-        sha256: hex digest of the file; "" where its publisher may change it, as on a hub. Bundles keep the digest of
-            the file they were trained on in any case.
+        sha256: hex digest of the file; "" where its publisher may change it, as on a hub, but not with a url. Bundles
+            keep the digest of the file they were trained on in any case.
         size_bytes: size, for progress and disk checks; 0 where unknown.
         url: where to download it; empty where `path` or `hub` is given.
         path: where it lies in an installed package; None where it is downloaded.
@@ -204,6 +204,10 @@ class WeightFile:
     licence: str = ""
     hub: str = ""
     alternatives: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.url and not self.sha256:
+            raise SpecError(f"weight file {self.filename!r} is downloaded from a url, so it needs its sha256")
 
 
 @dataclass(frozen=True, slots=True)

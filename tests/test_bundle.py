@@ -180,6 +180,19 @@ def test_a_split_without_regions_has_no_score(trained: Path, tmp_path: Path) -> 
         evaluate_bundle(load_bundle(trained, REGISTRY), empty, "test")
 
 
+def test_what_training_said_of_regions_holds_where_the_data_set_does_not(tmp_path: Path) -> None:
+    """A card that says one thing says nothing of the others; left out, the score would be of other objects."""
+    data = gray_set(tmp_path / "set", test=8)
+    silent = evaluate_bundle(
+        load_bundle(training.train(config(data, tmp_path / "a", steps=1), REGISTRY), REGISTRY), data
+    )
+    areas = sorted(score.area for score in silent[0].objects)
+    bar = areas[len(areas) // 2]
+    stated = training.train(config(data, tmp_path / "b", steps=1, min_region=bar), REGISTRY)
+    scores, _ = evaluate_bundle(load_bundle(stated, REGISTRY), data)
+    assert sorted(score.area for score in scores.objects) == [area for area in areas if area >= bar] != areas
+
+
 def test_evaluation_equals_the_definition(trained: Path, data: Path) -> None:
     """The published figure is the mean binary IoU at the original resolution, click at the distance maximum."""
     from simmat.data.clicks import center_click

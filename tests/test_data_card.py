@@ -25,6 +25,14 @@ def test_command_line_overrides_the_file_and_none_means_unsaid(tmp_path: Path) -
     assert (card.regions, card.min_region) == ("components", 9)
 
 
+def test_a_size_said_anew_replaces_the_whole_rule(tmp_path: Path) -> None:
+    """A share in the card would make --min-region 10 do nothing."""
+    (tmp_path / "card.toml").write_text('regions = "classes"\nmin_region_share = 0.01\n')
+    card = load_card(tmp_path, {"min_region": 10}, defaults={"min_region": 500, "ignore": 9})
+    assert (card.smallest_px((480, 640)), card.ignore) == (10, 9)
+    assert load_card(tmp_path, {}, defaults={"min_region": 5000}).smallest_px((480, 640)) == 3072
+
+
 def test_written_card_reads_back_equal(tmp_path: Path) -> None:
     """A card that loses a field changes what is trained."""
     card = DataCard(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,35 @@ def test_crowds_are_ignored_and_cover_what_lies_below(tmp_path: Path) -> None:
     label = of(opened(write(tmp_path, [{"segmentation": [SQUARE]}, crowd])))
     assert np.array_equal(label.ignore, pixels((0, 0, 6, 4)).astype(bool))
     assert [region.area for region in label.regions] == [3]
+
+
+def test_the_category_to_ignore_has_no_ground_truth(tmp_path: Path) -> None:
+    """--ignore means the same as for label images: no region, and no score there."""
+    void = {"segmentation": compressed(pixels((0, 0, 6, 4))), "category_id": 9}
+    label = of(opened(write(tmp_path, [{"segmentation": [SQUARE]}, void]), ignore=9))
+    assert [region.class_id for region in label.regions] == [4]
+    assert label.ignore.sum() == 24
+    assert label.regions[0].area == 3
+
+
+def test_many_annotations_cost_no_more_memory_than_one(tmp_path: Path) -> None:
+    """An aerial image has a thousand objects; a mask of its whole size for each would not fit."""
+    size = 1000
+    mask = np.zeros((size, size), dtype=np.uint8)
+    mask[:10, :10] = 1
+    root = write(tmp_path, [{"segmentation": compressed(mask)} for _ in range(50)])
+    text = (root / "annotations.json").read_text()
+    (root / "annotations.json").write_text(
+        text.replace('"height": 6, "width": 8', f'"height": {size}, "width": {size}')
+    )
+    dataset = opened(root)
+    assert dataset.coco is not None
+    tracemalloc.start()
+    label = dataset.coco.label("a", dataset.card)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(label.regions) == 50
+    assert peak < 10 * size * size
 
 
 def test_objects_of_which_nothing_is_left_are_counted_as_dropped(tmp_path: Path) -> None:

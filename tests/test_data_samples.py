@@ -28,6 +28,13 @@ def test_unsaid_splits_are_70_15_15_and_said_so() -> None:
     assert "28 images are train, 6 val and 6 test" in listing.split_note
 
 
+def test_an_image_in_two_splits_is_refused() -> None:
+    """Its score would be of an image trained on; two ids do not make two images of it."""
+    train, test = samples(3, "train"), samples(5, "test")[3:]
+    with pytest.raises(DataError, match=r"s1\.npy is in train \('s1'\) and in test \('again'\)"):
+        decide_splits(Path("D"), [*train, *test, replace(train[1], id="again", split="test")], "manifest.csv")
+
+
 def test_splits_follow_the_hash_of_the_id_and_not_the_order() -> None:
     """A new listing order of the file system must not move images between splits; the picks are pinned for good."""
     forward = decide_splits(Path("D"), samples(20), "x").samples

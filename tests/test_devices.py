@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from runs import config
 
 from simmat.errors import ConfigError
@@ -22,6 +23,7 @@ class Starting:
     """Stands for accelerate where there is no GPU to start it on: keeps what it would read."""
 
     num_processes = 1
+    distributed_type = DistributedType.NO
 
     def __init__(self, **settings: Any) -> None:
         self.named = os.environ.get(VARIABLE)

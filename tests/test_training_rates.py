@@ -40,6 +40,16 @@ def test_the_backbone_moves_at_its_part_of_the_rate(tmp_path: Path, factor: floa
     assert most["foundation.backbone."] == pytest.approx(moved, rel=0.01)
 
 
+def test_biases_of_several_channels_do_not_decay() -> None:
+    """SimCMF has a bias for each channel and output, a matrix in shape alone."""
+    module = torch.nn.Module()
+    module.weights = torch.nn.Parameter(torch.ones(2, 3))
+    module.biases = torch.nn.Parameter(torch.ones(2, 3))
+    optimizer = build_optimizer(module, weight_decay=0.5, backbone=torch.nn.Module())
+    decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert (decays[id(module.weights)], decays[id(module.biases)]) == (0.5, 0.0)
+
+
 def test_every_weight_that_moves_has_one_rate() -> None:
     """And none of what is frozen; vectors have no weight decay, in the backbone too."""
     inner, outer = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)

@@ -87,7 +87,7 @@ class TrainingItems(TorchDataset[Batch]):
         label = self.dataset.label(sample, image)
         image, label = self.augmentation(image, label, self.pipeline.adapter, rng)
         prepared = self.pipeline(image)
-        ignore = ~prepared.content | (_resized(label.ignore[None], prepared.frame)[0] > 0.5)
+        ignore = ~prepared.content | torch.from_numpy(_resized(label.ignore, prepared.frame) > 0.5)
         if not (regions := visible_regions(label)):
             # Augmentation hid them all: a shape is needed, but nothing of this image counts.
             regions, ignore = label.regions, torch.ones_like(ignore)
@@ -115,18 +115,19 @@ class TrainingItems(TorchDataset[Batch]):
         count = len(regions)
         order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
         picked = {int(index): None for index in order}
-        masks = np.stack([regions[index].mask(size_hw) for index in picked])
-        resized = _resized(masks, frame).numpy()  # (distinct, S, S) in 0..1
+        # One by one: a mask of a large image takes more than all of them at the input's size.
+        resized = np.stack([_resized(regions[index].mask(size_hw), frame) for index in picked])  # (distinct, S, S)
         # A region thinner than an input pixel keeps its strongest pixels, so that every prompt has a target.
         bar = np.minimum(0.5, resized.max(axis=(1, 2)) * 0.999)
         binary = dict(zip(picked, resized > bar[:, None, None], strict=True))
         return np.stack([binary[int(index)] for index in order])
 
 
-def _resized(masks: npt.NDArray[np.bool_], frame: Frame) -> Tensor:
-    """Bring (N, H, W) masks to the input as coverage in 0..1: (N, S, S)."""
-    planes = torch.from_numpy(masks.astype(np.float32))
-    return resize_planes(planes, torch.ones_like(planes, dtype=torch.bool), frame)
+def _resized(mask: npt.NDArray[np.bool_], frame: Frame) -> npt.NDArray[np.float32]:
+    """Bring an (H, W) mask to the input as coverage in 0..1: (S, S)."""
+    plane = torch.from_numpy(mask[None].astype(np.float32))
+    resized: npt.NDArray[np.float32] = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), frame)[0].numpy()
+    return resized
 
 
 def _click(

@@ -21,6 +21,8 @@ from simmat.types import RegionRule, ZeroMeans
 CARD_FILE = "card.toml"
 FORMAT = 1
 INTRINSICS = {"fx", "fy", "cx", "cy"}
+SIZE_RULE = {"min_region", "min_region_share"}
+"""The fields that say together how small a region may be."""
 
 NO_REGIONS = """{where}: nothing says what a region is. Say one of
   --regions instances   every label value but 0 is one object, whatever its shape
@@ -123,35 +125,38 @@ class DataCard(BaseModel):
             )
 
 
-def load_card(root: Path, overrides: Mapping[str, object], *, implied_regions: RegionRule | None = None) -> DataCard:
+def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[str, object] | None = None) -> DataCard:
     """Read `root/card.toml`, if there is one, and let `overrides` have the last word.
 
     Args:
         root: folder of the data set.
         overrides: card fields from the command line; None means not said.
-        implied_regions: the rule the label format itself defines (COCO), where nobody says another.
+        defaults: what holds where neither says it, such as the rule that the label format itself defines (COCO).
 
     Raises:
         ConfigError: unknown keys, wrong values, or nothing says what a region is; all at once.
     """
     path = root / CARD_FILE
     said = read_toml(path, "data card") if path.exists() else {}
-    return make_card(merge(said, overrides), where=str(root), implied_regions=implied_regions)
+    return make_card(merge(merge(defaults or {}, said), overrides), where=str(root))
 
 
-def merge(card: DataCard | Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields of a card with those of `overrides` that are not None in their place."""
-    values = card.model_dump() if isinstance(card, DataCard) else dict(card)
-    return values | {key: value for key, value in overrides.items() if value is not None}
+def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of a card with those of `overrides` that are not None in their place.
+
+    `min_region` and `min_region_share` are one rule: who says one of them takes back what was said before of the other.
+    """
+    said = {key: value for key, value in overrides.items() if value is not None}
+    replaced = SIZE_RULE if SIZE_RULE & set(said) else set()
+    return {key: value for key, value in card.items() if key not in replaced} | said
 
 
-def make_card(values: Mapping[str, object], *, where: str, implied_regions: RegionRule | None = None) -> DataCard:
+def make_card(values: Mapping[str, object], *, where: str) -> DataCard:
     """Make a card from plain values, see `load_card`.
 
     Args:
         values: field -> value.
         where: the data set's folder, for messages.
-        implied_regions: see `load_card`.
     """
     known = set(DataCard.model_fields)
     problems = []
@@ -159,8 +164,6 @@ def make_card(values: Mapping[str, object], *, where: str, implied_regions: Regi
         guess = nearest(key, known)
         problems.append(f"no field {key!r}" + (f"; did you mean {guess!r}?" if guess else f"; fields: {sorted(known)}"))
     given = {key: value for key, value in values.items() if key in known}
-    if implied_regions is not None:
-        given.setdefault("regions", implied_regions)
     if "regions" not in given and not problems:
         raise ConfigError(NO_REGIONS.format(where=where, card=Path(where) / CARD_FILE))
     try:

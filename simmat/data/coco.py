@@ -54,27 +54,30 @@ class CocoLabels:
     class_names: Mapping[int, str]
 
     def label(self, sample_id: str, card: DataCard) -> Label:
-        """Return the regions of one sample by the card's rule; crowds become `ignore`.
+        """Return the regions of one sample by the card's rule; crowds, and the category to ignore, become `ignore`.
 
         "instances" makes each annotation a region of its category; "classes" joins those of one
-        category; "components" joins them and takes the connected pieces.
+        category; "components" joins them and takes the connected pieces. One mask of the image's size is held at a
+        time, however many annotations there are.
 
         Raises:
             DataError: an annotation cannot be drawn.
         """
         image = self.images[sample_id]
         ignore = np.zeros(image.size_hw, dtype=np.bool_)
-        drawn: list[tuple[int, BoolArray]] = []
+        objects: list[Mapping[str, Any]] = []
         for annotation in image.annotations:
-            mask = _draw(annotation, image.size_hw)
-            if annotation.get("iscrowd"):
-                ignore |= mask
+            if annotation.get("iscrowd") or annotation["category_id"] == card.ignore:
+                ignore |= _draw([annotation], image.size_hw)
             else:
-                drawn.append((annotation["category_id"], mask))
+                objects.append(annotation)
+        seen = ~ignore
         regions: list[Region] = []
         empty = 0
-        for category, mask in drawn if card.regions == "instances" else _joined(drawn):
-            visible = mask & ~ignore
+        for group in _groups(objects, joined=card.regions != "instances"):
+            category = group[0]["category_id"]
+            visible = _draw(group, image.size_hw)
+            visible &= seen
             found = components(visible, category) if card.regions == "components" else []
             if card.regions != "components" and (region := region_from_mask(visible, category)):
                 found = [region]
@@ -246,17 +249,22 @@ def _duplicates(samples: Sequence[Sample]) -> list[str]:
     ]
 
 
-def _draw(annotation: Mapping[str, Any], size_hw: tuple[int, int]) -> BoolArray:
-    """Return one annotation as (H, W) bool."""
-    try:
-        return draw_segmentation(annotation["segmentation"], size_hw)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"annotation {annotation['id']}: its segmentation cannot be drawn: {error}") from None
+def _draw(annotations: Sequence[Mapping[str, Any]], size_hw: tuple[int, int]) -> BoolArray:
+    """Return what some annotations cover together as (H, W) bool."""
+    mask = np.zeros(size_hw, dtype=np.bool_)
+    for annotation in annotations:
+        try:
+            mask |= draw_segmentation(annotation["segmentation"], size_hw)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise DataError(f"annotation {annotation['id']}: its segmentation cannot be drawn: {error}") from None
+    return mask
 
 
-def _joined(drawn: Sequence[tuple[int, BoolArray]]) -> list[tuple[int, BoolArray]]:
-    """Join the masks of one category, categories in rising order."""
-    joined: dict[int, BoolArray] = {}
-    for category, mask in drawn:
-        joined[category] = joined[category] | mask if category in joined else mask
-    return sorted(joined.items())
+def _groups(annotations: Sequence[Mapping[str, Any]], *, joined: bool) -> list[list[Mapping[str, Any]]]:
+    """Return each annotation alone, or those of one category together, categories in rising order."""
+    if not joined:
+        return [[annotation] for annotation in annotations]
+    by_category: dict[int, list[Mapping[str, Any]]] = {}
+    for annotation in annotations:
+        by_category.setdefault(annotation["category_id"], []).append(annotation)
+    return [by_category[category] for category in sorted(by_category)]

@@ -140,13 +140,20 @@ class Dataset:
             raise DataError(f"{self.root}: image {sample.id!r}: {error}") from None
 
 
-def open_dataset(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[str, object] | None = None) -> Dataset:
+def open_dataset(
+    root: Path | str,
+    adapter: ModalityAdapter,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    defaults: Mapping[str, object] | None = None,
+) -> Dataset:
     """Open a folder as a data set: `manifest.csv`, COCO json, or `images/` and `masks/` alone.
 
     Args:
         root: the folder.
         adapter: the sensor; its sources are the files of a sample.
         overrides: fields of the data card from the command line, None where not said.
+        defaults: fields of the card that hold where neither the folder's own nor `overrides` says them.
 
     Raises:
         DataError: the folder is no data set, with all that is wrong with it.
@@ -160,7 +167,8 @@ def open_dataset(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[
     if annotations and (folder / MASKS).is_dir():
         raise DataError(f"{folder}: both masks/ and COCO annotations are there; keep the one that is right")
     listing, coco = _list(folder, adapter, annotations)
-    card = load_card(folder, overrides or {}, implied_regions="instances" if annotations else None)
+    implied = {"regions": "instances"} if annotations else {}
+    card = load_card(folder, overrides or {}, defaults=implied | dict(defaults or {}))
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     if problems := list(nodata_problems(card.nodata, adapter)):

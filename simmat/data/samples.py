@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from simmat.errors import DataError
+from simmat.errors import DataError, all_problems
 from simmat.types import ZeroMeans
 
 SPLITS = ("train", "val", "test")
@@ -86,8 +86,12 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str) -> Listin
         said_by: what names the splits ("manifest.csv", "the folders of images/").
 
     Raises:
-        DataError: too few images to cut.
+        DataError: too few images to cut, or an image stands in two splits.
     """
+    if shared := list(_shared(samples)):
+        raise DataError(
+            all_problems(f"{root}: images in two splits, whose scores would be of images trained on:", shared)
+        )
     groups = _groups(samples)
     if not any(sample.split for sample in samples):
         share = max(round(SHARE * len(groups)), 1)
@@ -116,6 +120,15 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str) -> Listin
             "images are val.",
         )
     return Listing(tuple(samples), f"The splits are those of {said_by} in {root}.")
+
+
+def _shared(samples: Sequence[Sample]) -> Iterator[str]:
+    """Name the reference files that stand in two splits."""
+    first: dict[Path, Sample] = {}
+    for sample in samples:
+        other = first.setdefault(sample.reference, sample)
+        if other.split != sample.split:
+            yield f"{sample.reference.name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
 
 
 def _groups(samples: Sequence[Sample]) -> list[Path]:

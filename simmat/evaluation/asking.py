@@ -22,7 +22,13 @@ from simmat.nn.resize import restore_logits, upsample_logits
 from simmat.types import BoolArray, Prompt
 
 PROMPTS_AT_ONCE = 16
-"""Prompts decoded and brought to the grid together; bounds memory, changes no figure."""
+"""Prompts decoded and brought to the grid together, at most; see `EncodedImage.together`."""
+
+_MOST_ELEMENTS = 2**26
+"""Values of all their masks on the grid, at most: about a GiB while they are compared."""
+
+_ALTERNATIVES = 4
+"""Masks to a prompt where alternatives are looked at, those of SAM."""
 
 
 class Answer(NamedTuple):
@@ -51,6 +57,7 @@ class EncodedImage:
 
     Attributes:
         targets: the objects.
+        together: prompts to ask at once; fewer on a large grid, so that memory does not grow with their number.
         encode_s: seconds it took to encode.
         decode_s: seconds a prompt, one number a decoding.
     """
@@ -61,6 +68,9 @@ class EncodedImage:
         self._frame = prepared.frame
         self._protocol = protocol
         self._device = next(model.parameters()).device
+        masks = _ALTERNATIVES if protocol.alternatives else 1
+        fitting = _MOST_ELEMENTS // (masks * targets.scored.size)
+        self.together = max(min(fitting, PROMPTS_AT_ONCE), 1)
         self._scored = torch.from_numpy(targets.scored).to(self._device)
         start = self._now()
         self._embedding = model.encode(prepared.planes[None].to(self._device), prepared.content[None].to(self._device))
@@ -97,8 +107,8 @@ class EncodedImage:
     def single_ious(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> list[float]:
         """Return the IoU of the single mask of each of any number of prompts, see `ask`."""
         ious: list[float] = []
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            part = slice(start, start + PROMPTS_AT_ONCE)
+        for start in range(0, len(prompts), self.together):
+            part = slice(start, start + self.together)
             ious += self.ask(prompts[part], rows[part]).ious[:, 0].tolist()
         return ious
 

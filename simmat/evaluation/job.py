@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from simmat.bundle import Bundle, zero_shot_plan
-from simmat.data.card import CARD_FILE, merge
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
@@ -23,6 +22,9 @@ from simmat.geometry import Frame
 from simmat.model import SimMAT, assemble
 from simmat.plugins import Registry
 from simmat.types import SensorImage
+
+TRAINED_CARD_FIELDS = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics"}
+"""Fields of the data card that a bundle brings along; what else a card says is about its own data set."""
 
 
 def evaluate_bundle(
@@ -39,8 +41,8 @@ def evaluate_bundle(
 ) -> tuple[Scores, Scores | None]:
     """Score a bundle on a split of a data set, and the untuned foundation model on the same prompts.
 
-    What a region and a missing value are is said by `overrides`, else by the data set's card, else
-    as it was in training.
+    What a region and a missing value are is said by `overrides`, else by the data set's card, else,
+    field by field, as it was in training.
 
     Args:
         bundle: a loaded bundle.
@@ -61,7 +63,8 @@ def evaluate_bundle(
         DataError: no sample has a region.
         ConfigError: the protocol does not suit the network's input.
     """
-    dataset = open_dataset(data, bundle.adapter, _card_fields(bundle, data, overrides or {}))
+    trained = bundle.spec.card.model_dump(include=TRAINED_CARD_FIELDS)
+    dataset = open_dataset(data, bundle.adapter, overrides, defaults=trained)
     samples = dataset.split(split)
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
@@ -102,16 +105,6 @@ def why_no_zero_shot(bundle: Bundle) -> str:
     if not bundle.plan.foundation.promptable:
         return f"the decoder of {bundle.plan.foundation.name!r} was never trained"
     return "the bundle's model started from random weights" if bundle.plan.weights is None else ""
-
-
-def _card_fields(bundle: Bundle, data: Path, overrides: Mapping[str, object]) -> dict[str, object]:
-    if (data / CARD_FILE).is_file():
-        return dict(overrides)
-    trained = bundle.spec.card.model_dump(
-        include=set(overrides)
-        | {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics"}
-    )
-    return merge(trained, overrides)
 
 
 def evaluate_shared(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
-from simmat.evaluation.asking import PROMPTS_AT_ONCE, Answer, EncodedImage, box_prompt
+from simmat.evaluation.asking import Answer, EncodedImage, box_prompt
 from simmat.evaluation.metrics import boundary_iou, boundary_width
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.scores import ObjectScore
@@ -27,8 +27,8 @@ def score_objects(image: EncodedImage, sample: str, protocol: Protocol) -> list[
     """
     found = image.targets.found
     scores: list[ObjectScore] = []
-    for start in range(0, len(found), PROMPTS_AT_ONCE):
-        rows = range(start, min(start + PROMPTS_AT_ONCE, len(found)))
+    for start in range(0, len(found), image.together):
+        rows = range(start, min(start + image.together, len(found)))
         first = [Prompt.points([found[row].click_xy]) for row in rows]
         answer = image.ask(first, rows, alternatives=protocol.alternatives)
         masks = answer.single_masks()

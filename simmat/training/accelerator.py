@@ -9,13 +9,15 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, broadcast
+from accelerate.utils import DataLoaderConfiguration, DistributedType, GradientAccumulationPlugin, broadcast
 
 from simmat.config import TrainConfig
 from simmat.errors import ConfigError
 from simmat.nn.device import launched_processes, pick_device
 
 _DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
+_CUT_UP = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+"""Ways to train in which no process holds the whole network."""
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -29,10 +31,15 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     with _device_named(config.device):
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-            gradient_accumulation_steps=config.grad_accumulation,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.grad_accumulation),
             cpu=config.device == "cpu",
             dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
             rng_types=[],
+        )
+    if accelerator.distributed_type in _CUT_UP:
+        raise ConfigError(
+            f"accelerate is set to {accelerator.distributed_type.value}, which cuts the weights up; SimMAT trains with "
+            "whole ones on every device: accelerate launch --multi_gpu, or another answer to accelerate config"
         )
     if config.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would compute in fp32 unasked
         raise ConfigError("--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def train(config: TrainConfig, registry: Registry, watcher: Watcher | None = Non
 
 
 def resume(root: Path, registry: Registry, watcher: Watcher | None = None) -> Path:
-    """Go on with a run from its last state; the result is that of a run never interrupted, bit for bit.
+    """Go on with a run from its last state; the result is that of a run never interrupted, on a CPU bit for bit.
 
     Args:
         root: the run's folder.
@@ -212,20 +213,30 @@ class _Run:
             with self.accelerator.accumulate(self.step):
                 losses = self.step(next(batches))
                 self.accelerator.backward(losses["loss"])
-                if self.accelerator.sync_gradients and config.grad_clip:
-                    self.accelerator.clip_grad_norm_(self.step.parameters(), config.grad_clip)
+                if self.accelerator.sync_gradients:
+                    self._clip()
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             for name, value in self._shared(losses).items():
                 totals[name] = totals.get(name, 0.0) + value / config.grad_accumulation
         self.done += 1
         if not np.isfinite(totals["loss"]):
-            raise Diverged(
-                f"the loss became {totals['loss']} at step {self.done}; lower --lr (now {self._peak():g})"
-                + ("" if config.precision == "fp32" else f" or use --precision fp32 (now {config.precision})")
-            )
+            raise self._diverged(f"the loss became {totals['loss']}", self.done)
         self._log({"kind": "train", "step": self.done, "lr": rate, **totals})
         self.watcher.stepped(self.done, totals)
+
+    def _clip(self) -> None:
+        """Clip the gradient; one that is not finite would make every weight NaN, though the loss was a number."""
+        norm = self.accelerator.clip_grad_norm_(self.step.parameters(), self.config.grad_clip or math.inf)
+        if self.config.precision != "fp16" and not math.isfinite(float(norm)):  # fp16's scaler leaves such a step out
+            raise self._diverged(f"the gradient became {float(norm)}", self.done + 1)
+
+    def _diverged(self, what: str, step: int) -> Diverged:
+        precision = self.config.precision
+        return Diverged(
+            f"{what} at step {step}; lower --lr (now {self._peak():g})"
+            + ("" if precision == "fp32" else f" or use --precision fp32 (now {precision})")
+        )
 
     def _shared(self, losses: dict[str, Tensor]) -> dict[str, float]:
         names = sorted(losses)

@@ -55,10 +55,11 @@ def build_optimizer(
     """
     inner = {id(parameter) for parameter in backbone.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in module.parameters():
+    for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             slower = id(parameter) in inner and backbone_factor != 1
-            groups.setdefault((slower, parameter.ndim > 1), []).append(parameter)
+            matrix = parameter.ndim > 1 and not name.endswith(("bias", "biases"))
+            groups.setdefault((slower, matrix), []).append(parameter)
     if not groups:
         raise ConfigError(
             "this --mat has no parameters and --tune frozen moves none, so there is nothing to train; use another "

@@ -116,6 +116,24 @@ def test_an_alpha_band_marks_gaps_and_is_no_channel(tmp_path: Path) -> None:
     assert image.valid[0].tolist() == [[True, True], [True, False]]
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        BandTags("ndvi", scale=0.1),
+        BandTags("emissivity", "1"),
+        BandTags("t", "K", 0.01),
+        BandTags("red", "reflectance"),
+    ],
+    ids=lambda tags: tags.description,
+)
+def test_what_was_saved_is_the_same_quantity_when_read(tmp_path: Path, tags: BandTags) -> None:
+    """An index is no reflectance, and a bundle trained on one must know it again."""
+    image = load(write(tmp_path / "a.tif", bands=[tags, BandTags("b", tags.unit, tags.scale)]))
+    ADAPTERS["multispectral"].save(image, {"multispectral": tmp_path / "b.tif"})
+    assert load(tmp_path / "b.tif").channels == image.channels
+    assert (image.channels[0].quantity == "reflectance") == (tags.unit == "reflectance")
+
+
 def test_the_user_can_state_that_files_hold_reflectance_times_10000(tmp_path: Path) -> None:
     """Most satellite tiles do, and few say so."""
     image = load(write(tmp_path / "a.tif"), "multispectral-10000")

@@ -96,6 +96,20 @@ def test_two_files_are_joined(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ADAPTERS["red-nir-files"].load(files).data, [RED_COUNTS, NIR_COUNTS])
 
 
+@pytest.mark.parametrize("modality", ["red-nir", "red-nir-files"])
+def test_an_index_of_numbers_that_are_not_the_values_is_refused(tmp_path: Path, modality: str) -> None:
+    """Of reflectance stored with an offset, the counts give 0.56 where the NDVI is 0.82."""
+    text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.0001</Item></GDALMetadata>'
+    tag = [(42112, "s", 0, text, True)]
+    planes = np.array([[[1400, 1400]], [[5000, 5000]]], np.uint16)
+    paths = [tmp_path / name for name in ("both.tif", "red.tif", "nir.tif")]
+    for path, stored in zip(paths, (planes, planes[0], planes[1]), strict=True):
+        tifffile.imwrite(path, stored, photometric="minisblack", metadata=None, extratags=tag)
+    files = {"red-nir": paths[0], "red": paths[1], "nir": paths[2]}
+    with pytest.raises(DataError, match=rf"times 0.0001 plus 0, which modality '{modality}' does not apply"):
+        ADAPTERS[modality].load({source.name: files[source.name] for source in ADAPTERS[modality].sources})
+
+
 def test_two_files_of_different_kind_are_refused(tmp_path: Path) -> None:
     """8 bits beside 16 have no common scale, and an index of them no meaning."""
     wide = NIR_COUNTS.astype(np.uint16)

@@ -268,6 +268,18 @@ def test_colour_images_are_averaged_over_their_planes(tmp_path: Path) -> None:
     assert_same_light(one, three)
 
 
+@pytest.mark.parametrize("modality", ["polarization", "polarization-mosaic", "polarization-aolp-dolp"])
+def test_numbers_that_are_not_the_values_are_refused(tmp_path: Path, modality: str) -> None:
+    """An offset does not cancel in a degree of polarization."""
+    text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.0001</Item></GDALMetadata>'
+    tag = [(42112, "s", 0, text, True)]
+    files = {source.name: tmp_path / f"{source.name}.tif" for source in ADAPTERS[modality].sources}
+    for path in files.values():
+        tifffile.imwrite(path, np.full((4, 4), 0.5, np.float32), metadata=None, extratags=tag)
+    with pytest.raises(DataError, match=rf"times 0.0001 plus 0, which modality '{modality}' does not apply"):
+        load(modality, files)
+
+
 def test_images_that_are_not_alike_are_refused(tmp_path: Path) -> None:
     """Two of them may be of another camera or another crop."""
     images = four(np.uint16)

@@ -65,11 +65,11 @@ class Multispectral(ModalityAdapter):
 
     def channel(self, band: NamedBand, tags: BandTags) -> Channel:
         """Describe one band by what the file states."""
-        if tags.unit.lower() in (REFLECTANCE, "1"):
+        if tags.unit.lower() == REFLECTANCE:
             quantity, unit = REFLECTANCE, "1"
-        elif tags.unit:
+        elif tags.unit and tags.unit != "1":
             quantity, unit = "measured", tags.unit
-        elif (tags.scale, tags.offset) != (1.0, 0.0):
+        elif tags.unit or (tags.scale, tags.offset) != (1.0, 0.0):
             quantity, unit = "scaled", "1"
         else:
             quantity, unit = "counts", "count"

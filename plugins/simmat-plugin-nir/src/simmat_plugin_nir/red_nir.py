@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, write_image
+from simmat.imageio import ImageFile, read_image, require_unscaled, write_image
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, full, read_plane, stored, within
@@ -36,9 +36,10 @@ class RedNir(ModalityAdapter):
         """Read (2, H, W) counts, red and nir.
 
         Raises:
-            DataError: the file has another number of planes, or a third one with something in it.
+            DataError: the file has another number of planes, or a third one with something in it, or states a scale.
         """
         image = read_image(files["red-nir"])
+        require_unscaled(image, self.name)
         _check_planes(image)
         return SensorImage.from_planes(
             image.planes[:2],
@@ -88,8 +89,10 @@ class RedNirFiles(RedNir):
     )
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
-        """Read (2, H, W) counts; files of different sizes or number types raise DataError."""
+        """Read (2, H, W) counts; files of different sizes or number types, or that state a scale, raise DataError."""
         red, nir = (read_plane(files[name], self.name) for name in ("red", "nir"))
+        for image in (red, nir):
+            require_unscaled(image, self.name)
         if red.planes.shape != nir.planes.shape or red.planes.dtype != nir.planes.dtype:
             raise DataError(
                 f"{nir.path}: nir is {_kind(nir)}, red is {_kind(red)} ({red.path}); both must have one size and type"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import ImageFile, describe_bits, read_image, write_image
+from simmat.imageio import ImageFile, describe_bits, read_image, require_unscaled, write_image
 from simmat.modality import Source
 from simmat.types import SensorImage
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
@@ -41,6 +41,8 @@ class FourAngles(PolarizationAdapter):
         """
         images = [read_image(files[name]) for name in NAMES]
         check_alike(images)
+        for image in images:
+            require_unscaled(image, self.name)
         planes = np.stack([image.planes for image in images]).astype(np.float64)  # (4, P, H, W)
         full = (planes >= saturation_of(images[0])).any(axis=(0, 1))
         found = np.stack([image.measured for image in images])  # (4, P, H, W)

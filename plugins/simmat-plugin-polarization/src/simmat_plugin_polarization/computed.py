@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, write_image
+from simmat.imageio import ImageFile, read_image, require_unscaled, write_image
 from simmat.modality import Source
 from simmat.types import SensorImage
 from simmat_plugin_polarization.angles import ENDINGS, FOUR_ANGLES
@@ -47,6 +47,8 @@ class Computed(PolarizationAdapter):
         parameters, all colours taken to be equally bright, since the files do not say how bright each was.
         """
         first, second = (read_image(files[name]) for name in ("aolp", "dolp"))
+        for image in (first, second):
+            require_unscaled(image, self.name)
         if first.planes.shape != second.planes.shape or len(first.planes) not in (1, 3):
             raise DataError(
                 f"{first.path}: {_size(first)}, and {second.path}: {_size(second)}; {self.name!r} needs one or three "

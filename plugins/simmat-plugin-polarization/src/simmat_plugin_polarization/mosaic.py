@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import describe_bits, read_image, require_one_plane, write_image
+from simmat.imageio import describe_bits, read_image, require_one_plane, require_unscaled, write_image
 from simmat.modality import Source
 from simmat.types import BoolArray, SensorImage
 from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of
@@ -42,6 +42,7 @@ class Mosaic(PolarizationAdapter):
         """
         image = read_image(files["mosaic"])
         require_one_plane(image, self.name)
+        require_unscaled(image, self.name)
         raw = image.planes[0].astype(np.float64)
         if raw.shape[0] % 2 or raw.shape[1] % 2 or min(raw.shape) < 4:
             height, width = raw.shape

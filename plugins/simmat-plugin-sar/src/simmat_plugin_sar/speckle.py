@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter1d, uniform_filter
+from scipy.ndimage import correlate1d, gaussian_filter1d
 
 from simmat.types import BoolArray
 
@@ -54,8 +54,20 @@ def estimate_looks(power: Array, valid: BoolArray) -> float:
 
 def _local(power: Array, valid: BoolArray) -> tuple[Array, Array]:
     """Return (H, W) mean and squared coefficient of variation of the valid pixels in each window."""
-    share = np.maximum(uniform_filter(valid.astype(np.float64), WINDOW), 1 / WINDOW**4)
+    share = np.maximum(_window_mean(valid.astype(np.float64)), 1 / WINDOW**4)
     known = np.where(valid, power, 0.0)
-    mean = uniform_filter(known, WINDOW) / share
-    variance = np.maximum(uniform_filter(known**2, WINDOW) / share - mean**2, 0)
+    mean = _window_mean(known) / share
+    variance = np.maximum(_window_mean(known**2) / share - mean**2, 0)
     return mean, variance / np.maximum(mean**2, _SMALLEST)
+
+
+def _window_mean(values: Array) -> Array:
+    """Return (H, W) mean of the window around each pixel.
+
+    Each window is summed anew: running sums, as `uniform_filter` has them, carry the lost digits of a bright target
+    along the whole line behind it.
+    """
+    weights = np.full(WINDOW, 1 / WINDOW)
+    for axis in (0, 1):
+        values = correlate1d(values, weights, axis)
+    return values
