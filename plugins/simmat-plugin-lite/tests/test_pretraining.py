@@ -16,14 +16,14 @@ from simmat_plugin_lite.batches import BatchPlan, RegionBatches
 from simmat_plugin_lite.clicks import correction
 from simmat_plugin_lite.command import fraction, whole_number
 from simmat_plugin_lite.freeze import freeze, packed
-from simmat_plugin_lite.lesson import Lesson, normalise
 from simmat_plugin_lite.losses import mask_loss, pretraining_loss
 from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.regions import Photo, read_photos, region_values
 from simmat_plugin_lite.run_log import LOG_FILE, RunLog
 from simmat_plugin_lite.run_state import FORMAT, STATE_FILE
 from simmat_plugin_lite.spec import LITE, PIXEL_MEAN, PIXEL_STD, WEIGHTS_FILE
-from simmat_plugin_lite.validation import quiz_of
+from simmat_plugin_lite.training_step import TrainingStep, normalise
+from simmat_plugin_lite.validation import validation_photo
 from simmat_plugin_lite.views import mosaic, paste, view_of
 
 from simmat.files import TEMPORARY_MARK, read_log
@@ -198,26 +198,26 @@ def test_photographs_without_any_region_are_refused() -> None:
         RegionBatches([photo], PLAN, seed=0)
 
 
-def test_a_photograph_of_parts_without_any_is_no_quiz() -> None:
+def test_a_photograph_of_parts_without_any_is_not_validated() -> None:
     """The union of no parts is no object."""
     blank = np.zeros((32, 32), np.uint8)
     photo = Photo(("a",), np.zeros((32, 32, 3), np.uint8), (blank,), "ccp", zero_is_region=False)
-    assert quiz_of(photo, 64) is None
+    assert validation_photo(photo, 64) is None
 
 
 def test_corrections_leave_every_weight_of_the_decoder_its_gradient(regions_folder: Path) -> None:
     """They are asked without gradient, in the same autocast: its casts must not be used again."""
     torch.manual_seed(0)
-    lesson = Lesson(LiteModel())
+    training_step = TrainingStep(LiteModel())
     data = RegionBatches(read_photos(regions_folder, "train"), PLAN, seed=0).batch(0)
     content = data["content"]
     image = normalise(data["image"], content, PIXEL_MEAN, PIXEL_STD)
     asked = content[data["image_index"]]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        prediction, coarse = lesson(image, data, asked, 1, np.random.default_rng(0))
+        prediction, coarse = training_step(image, data, asked, 1, np.random.default_rng(0))
     loss, _ = pretraining_loss(prediction, coarse, data["region"], asked)
     loss.backward()  # type: ignore[no-untyped-call]
-    assert [name for name, p in lesson.model.decoder.named_parameters() if p.grad is None] == []
+    assert [name for name, p in training_step.model.decoder.named_parameters() if p.grad is None] == []
 
 
 @pytest.mark.usefixtures("fresh_accelerate")
@@ -244,20 +244,20 @@ def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_p
     assert [path.name for path in (tmp_path / "parts").iterdir() if TEMPORARY_MARK in path.name] == []
 
 
-def test_a_run_begun_before_herds_does_not_get_them_unasked(tmp_path: Path) -> None:
+def test_a_run_begun_before_copies_does_not_get_them_unasked(tmp_path: Path) -> None:
     """Its state cannot say that it had none."""
     pytest.importorskip("accelerate", reason="the loop is in the extra 'pretrain'")
     from simmat_plugin_lite.pretrain import arguments, check_same_run, settings_of
 
     options = arguments().parse_args(["--data", "d", "--out", str(tmp_path)])
     settings = settings_of(options, 1)
-    del settings["herds"]
+    del settings["copies"]
     state = {"format": FORMAT, "step": 1, "file": "state-000001.safetensors", "settings": settings}
     (tmp_path / STATE_FILE).write_text(json.dumps(state))
     (tmp_path / "state-000001.safetensors").touch()
-    with pytest.raises(ValueError, match=r"herds is 0\.25, was 0\.0; give them as they were"):
+    with pytest.raises(ValueError, match=r"copies is 0\.25, was 0\.0; give them as they were"):
         check_same_run(options, 1)
-    options.herds = 0.0
+    options.copies = 0.0
     check_same_run(options, 1)
 
 

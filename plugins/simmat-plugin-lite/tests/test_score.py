@@ -13,7 +13,7 @@ from simmat_plugin_lite import score as scoring
 from simmat_plugin_lite.command import run_command
 from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.regions import read_photos
-from simmat_plugin_lite.score import Asker, RegionScore, corrected, iou_of, score, table
+from simmat_plugin_lite.score import EncodedPhoto, RegionScore, corrected, iou_of, score, table
 
 
 def test_every_region_of_a_photograph_is_scored(model: LiteModel, regions_folder: Path) -> None:
@@ -30,13 +30,13 @@ def test_past_eight_clicks_only_what_is_not_solved_is_asked(
 ) -> None:
     """Up to there every region is, for its curve."""
     regions: list[int] = []
-    plain = Asker.ask
+    plain = EncodedPhoto.ask
 
-    def counted(self: Asker, points: np.ndarray, *args: Any, **more: Any) -> Any:
+    def counted(self: EncodedPhoto, points: np.ndarray, *args: Any, **more: Any) -> Any:
         regions.append(len(points) if points.shape[1] else 0)
         return plain(self, points, *args, **more)
 
-    monkeypatch.setattr(Asker, "ask", counted)
+    monkeypatch.setattr(EncodedPhoto, "ask", counted)
     monkeypatch.setattr(scoring, "GOOD_IOU", good)
     photos = read_photos(regions_folder, "test")
     options = argparse.Namespace(device="cpu", precision="no", image_size=64, noc=[photo.source for photo in photos])

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from simmat_plugin_lite.clicks import box_around, click_inside
-from simmat_plugin_lite.herd import herd
+from simmat_plugin_lite.copies import many_copies
 from simmat_plugin_lite.photometry import recolour
 from simmat_plugin_lite.regions import Photo, region_values
 from simmat_plugin_lite.spec import LITE
@@ -30,11 +30,11 @@ class BatchPlan:
         size: S, the frame.
         small: how often a batch has frames of three quarters of S: cheaper, and it keeps the model open to other sizes.
         shares: how often each source is drawn, relative; one that is not here as often as it has photographs.
-        herd: how often a view is made to show many things alike.
+        copies: how often a view is made to show many things alike.
         zoom, mosaic, paste: how often another one is cut, made of four, gets an object of another photograph.
         box: how often the first prompt is a box.
         central: how often a first click is near the region's deepest place.
-        smallest_px: smallest region of a photograph asked for, in pixels of the frame; of a herd, see its module.
+        smallest_px: smallest region of a photograph asked for, in pixels of the frame; of copies, see their module.
     """
 
     images: int = 8
@@ -44,7 +44,7 @@ class BatchPlan:
     shares: Mapping[str, float] = field(
         default_factory=lambda: {"coco": 0.36, "bsds": 0.26, "ccp": 0.14, "horses": 0.13, "cats": 0.11}
     )
-    herd: float = 0.25
+    copies: float = 0.25
     zoom: float = 0.4
     mosaic: float = 0.12
     paste: float = 0.25
@@ -121,9 +121,9 @@ class RegionBatches(IterableDataset[Batch]):
     def _view(self, rng: np.random.Generator, size: int) -> View:
         plan = self.plan
         while True:
-            if rng.random() < plan.herd:
+            if rng.random() < plan.copies:
                 ground = view_of(self._photo(rng), size, rng, plan.smallest_px, plan.zoom)
-                view = herd(ground, self._photo(rng, "bsds"), rng)
+                view = many_copies(ground, self._photo(rng, "bsds"), rng)
             else:
                 view = self._view_of_photos(rng, size)
             if view.regions and view.content.any():

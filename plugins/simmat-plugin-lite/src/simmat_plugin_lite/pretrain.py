@@ -21,14 +21,14 @@ from simmat.files import atomic_write_json, check_writable, remove_temporary
 from simmat_plugin_lite.batches import Batch, BatchPlan, RegionBatches
 from simmat_plugin_lite.command import fraction, run_command, whole_number
 from simmat_plugin_lite.imagenet import load_imagenet
-from simmat_plugin_lite.lesson import Lesson, normalise
 from simmat_plugin_lite.losses import pretraining_loss
 from simmat_plugin_lite.model import LiteModel, read_weights
 from simmat_plugin_lite.regions import read_photos
 from simmat_plugin_lite.run_log import RunLog
 from simmat_plugin_lite.run_state import STATE_FILE, RunningMean, load_run, read_state, save_run
 from simmat_plugin_lite.spec import LITE, PIXEL_MEAN, PIXEL_STD
-from simmat_plugin_lite.validation import quiz_of, validate
+from simmat_plugin_lite.training_step import TrainingStep, normalise
+from simmat_plugin_lite.validation import validate, validation_photo
 
 ROUNDS = (0.6, 0.2, 0.12, 0.08)
 """How often the answer that counts comes after 0, 1, 2, 3 corrections."""
@@ -38,7 +38,7 @@ _FREE = frozenset(
 )
 """Options that may be others when a run goes on; more steps stretch its schedule."""
 
-_BEFORE = {"herds": 0.0}
+_BEFORE = {"copies": 0.0}
 """What options were that a run begun before them could not keep."""
 
 
@@ -56,7 +56,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=whole_number, default=8, help="images a step and process")
     parser.add_argument("--prompts", type=whole_number, default=4, help="prompts an image")
     parser.add_argument("--boxes", type=fraction, default=0.3, help="share of first prompts that are a box")
-    parser.add_argument("--herds", type=fraction, default=0.25, help="share of views of many things alike")
+    parser.add_argument("--copies", type=fraction, default=0.25, help="share of views of many things alike")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of neck and decoder")
     parser.add_argument("--encoder-lr", type=float, default=2e-4)
@@ -154,10 +154,10 @@ class Pretraining:
             self.step = int(load_run(options.out, model, self.mean, self.optimizer)["step"])
         self.model = model.to(self.accelerator.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.mean.tensors = {n: t.to(self.accelerator.device) for n, t in self.mean.tensors.items()}
-        self.lesson, self.optimizer = self.accelerator.prepare(Lesson(self.model), self.optimizer)
+        self.training_step, self.optimizer = self.accelerator.prepare(TrainingStep(self.model), self.optimizer)
         if self.accelerator.is_main_process:
-            quizzes = (quiz_of(photo, options.image_size) for photo in read_photos(options.data, "val"))
-            self.quizzes = [quiz for quiz in quizzes if quiz is not None]
+            photos = (validation_photo(photo, options.image_size) for photo in read_photos(options.data, "val"))
+            self.validation = [photo for photo in photos if photo is not None]
             options.out.mkdir(parents=True, exist_ok=True)
             remove_temporary(options.out)
             self.log = RunLog(options.out, self.step)
@@ -166,7 +166,9 @@ class Pretraining:
     def batches(self) -> Iterator[Batch]:
         """Batches from the step the run stands at; each process of several draws its own."""
         options = self.options
-        plan = BatchPlan(options.batch_size, options.prompts, options.image_size, box=options.boxes, herd=options.herds)
+        plan = BatchPlan(
+            options.batch_size, options.prompts, options.image_size, box=options.boxes, copies=options.copies
+        )
         seed = options.seed * 1000 + self.accelerator.process_index
         data = RegionBatches(self.photos, plan, seed, self.step)
         return iter(
@@ -184,19 +186,23 @@ class Pretraining:
         content = batch["content"]
         image = normalise(batch["image"], content, PIXEL_MEAN, PIXEL_STD)
         asked = content.index_select(0, batch["image_index"])
-        self.lesson.train()
+        self.training_step.train()
         with self.accelerator.autocast():
-            prediction, coarse = self.lesson(image, batch, asked, rounds, rng)
+            prediction, coarse = self.training_step(image, batch, asked, rounds, rng)
         loss, parts = pretraining_loss(prediction, coarse, batch["region"], asked)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(
-                f"loss is {loss.item()} at step {self.step}; begin a new --out folder with a lower --lr"
-            )
+        self._check_finite("loss", loss.item())
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.lesson.parameters(), 1.0)
+        norm = float(self.accelerator.clip_grad_norm_(self.training_step.parameters(), 1.0))
+        self._check_finite("norm of the gradient", norm)  # of one that is not, AdamW makes every weight NaN
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"loss": float(loss.detach()), **parts, "rounds": rounds, "grad_norm": float(norm)}
+        return {"loss": float(loss.detach()), **parts, "rounds": rounds, "grad_norm": norm}
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{what} is {value} at step {self.step}; begin a new --out folder with a lower --lr"
+            )
 
     def check(self) -> None:
         """Score the running mean on the validation split."""
@@ -204,7 +210,7 @@ class Pretraining:
         self.model.load_state_dict(self.mean.tensors)
         on = self.accelerator.autocast() if self.options.precision == "bf16" else nullcontext()
         with on:
-            scores = validate(self.model, self.quizzes, PIXEL_MEAN, PIXEL_STD, self.accelerator.device)
+            scores = validate(self.model, self.validation, PIXEL_MEAN, PIXEL_STD, self.accelerator.device)
         self.model.load_state_dict(fast)
         self.log.add(step=self.step, kind="val", **scores)
 

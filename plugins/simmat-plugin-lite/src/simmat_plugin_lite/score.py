@@ -62,7 +62,7 @@ class RegionScore:
     noc85: int | None
 
 
-class Asker:
+class EncodedPhoto:
     """A photograph, encoded once, that answers prompts with masks of the original size."""
 
     def __init__(self, model: LiteModel, image: np.ndarray, size: int, device: torch.device) -> None:
@@ -107,14 +107,14 @@ def iou_of(masks: Tensor, truth: np.ndarray) -> np.ndarray:
     return ((masks & right).sum((2, 3)) / (masks | right).sum((2, 3)).clamp(min=1)).cpu().numpy()
 
 
-def score_regions(asker: Asker, truth: np.ndarray, source: str, rounds: int) -> Iterator[RegionScore]:
+def score_regions(encoded: EncodedPhoto, truth: np.ndarray, source: str, rounds: int) -> Iterator[RegionScore]:
     """Score (K, H, W) regions of one photograph with up to `rounds` clicks."""
     points = np.array([[center_click(region)] for region in truth], np.float32)
     labels = np.ones((len(truth), 1), np.int64)
     boxes = np.stack([tight_box(region) for region in truth])
-    _, boxed = asker.ask(np.zeros((len(truth), 0, 2), np.float32), labels[:, :0], boxes)
+    _, boxed = encoded.ask(np.zeros((len(truth), 0, 2), np.float32), labels[:, :0], boxes)
     box = iou_of(boxed, truth)[:, 0]
-    answer, masks = asker.ask(points, labels, alternatives=True)
+    answer, masks = encoded.ask(points, labels, alternatives=True)
     ious = iou_of(masks, truth)
     best = ious[np.arange(len(truth)), 1 + answer.iou[:, 1:].argmax(1).cpu().numpy()]
     oracle = ious.max(1)
@@ -128,7 +128,7 @@ def score_regions(asker: Asker, truth: np.ndarray, source: str, rounds: int) -> 
             asked, points, labels = asked[unsolved], points[unsolved], labels[unsolved]
             low, masks = low[torch.from_numpy(unsolved)], masks[torch.from_numpy(unsolved)]
         points, labels = corrected(points, labels, masks[:, 0].cpu().numpy(), truth[asked])
-        answer, masks = asker.ask(points, labels, mask=low)
+        answer, masks = encoded.ask(points, labels, mask=low)
         low = answer.logits[:, :1]
         for k, iou in zip(asked, iou_of(masks, truth[asked])[:, 0], strict=True):
             curves[k].append(float(iou))
@@ -160,12 +160,12 @@ def corrected(
 
 def score_photo(model: LiteModel, photo: Photo, size: int, device: torch.device, rounds: int) -> Iterator[RegionScore]:
     """Score every region of every segmentation of a photograph."""
-    asker = Asker(model, photo.image, size, device)
+    encoded = EncodedPhoto(model, photo.image, size, device)
     for mask in photo.masks:
         values, _ = region_values(mask, min(SMALLEST_PX), photo.zero_is_region)
         for start in range(0, len(values), TOGETHER):
             truth = np.stack([mask == value for value in values[start : start + TOGETHER]])
-            yield from score_regions(asker, truth, photo.source, rounds)
+            yield from score_regions(encoded, truth, photo.source, rounds)
 
 
 def table(scores: Sequence[RegionScore]) -> list[dict[str, object]]:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from simmat.data.clicks import center_click, tight_box
 from simmat.foundation import PromptBatch
-from simmat_plugin_lite.lesson import corrected, normalise
 from simmat_plugin_lite.losses import to_size, true_iou
 from simmat_plugin_lite.model import LiteModel
 from simmat_plugin_lite.regions import Photo, region_values
+from simmat_plugin_lite.training_step import corrected, normalise
 
 
 @dataclass
-class Quiz:
+class ValidationPhoto:
     """One photograph in the frame and its largest objects.
 
     image (1, S, S, 3) uint8; content (1, S, S) bool; regions (K, S, S) bool; clicks (K, 1, 2) and
@@ -32,7 +32,7 @@ class Quiz:
     boxes: Tensor
 
 
-def quiz_of(photo: Photo, size: int, most: int = 4, smallest_px: int = 100) -> Quiz | None:
+def validation_photo(photo: Photo, size: int, most: int = 4, smallest_px: int = 100) -> ValidationPhoto | None:
     """Letterbox a photograph and choose its largest objects; None where it has none."""
     h, w = photo.image.shape[:2]
     scale = size / max(h, w)
@@ -52,7 +52,7 @@ def quiz_of(photo: Photo, size: int, most: int = 4, smallest_px: int = 100) -> Q
     image[0, : size_wh[1], : size_wh[0]] = small
     content[0, : size_wh[1], : size_wh[0]] = True
     regions[:, : size_wh[1], : size_wh[0]] = np.stack(masks)
-    return Quiz(
+    return ValidationPhoto(
         torch.from_numpy(image),
         torch.from_numpy(content),
         torch.from_numpy(regions),
@@ -63,20 +63,24 @@ def quiz_of(photo: Photo, size: int, most: int = 4, smallest_px: int = 100) -> Q
 
 @torch.no_grad()
 def validate(
-    model: LiteModel, quizzes: list[Quiz], mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+    model: LiteModel,
+    photos: list[ValidationPhoto],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
 ) -> dict[str, float]:
     """Mean IoU over objects: one click (single, best-predicted and oracle mask), three clicks, box."""
     model.eval()
     scores: dict[str, list[Tensor]] = {}
-    for quiz in quizzes:
-        content = quiz.content.to(device)
-        embedding = model.backbone.encode(model.backbone.embed(normalise(quiz.image.to(device), content, mean, std)))
-        regions = quiz.regions.to(device)
+    for photo in photos:
+        content = photo.content.to(device)
+        embedding = model.backbone.encode(model.backbone.embed(normalise(photo.image.to(device), content, mean, std)))
+        regions = photo.regions.to(device)
         k = len(regions)
         index = torch.zeros(k, dtype=torch.long, device=device)
         inside = content.expand(k, -1, -1)
         labels = torch.ones((k, 1), dtype=torch.long, device=device)
-        prompts = PromptBatch(index, quiz.clicks.to(device), labels)
+        prompts = PromptBatch(index, photo.clicks.to(device), labels)
         rng = np.random.default_rng(0)
         for click in (1, 2, 3):
             prediction = model.decoder.decode(embedding, prompts)
@@ -89,7 +93,7 @@ def validate(
                 scores.setdefault("click1_oracle", []).append(iou.amax(1))
             scores.setdefault(f"click{click}", []).append(iou[:, 0])
             prompts = corrected(prompts, prediction, regions, inside, rng, 1.0)
-        none = PromptBatch(index, quiz.clicks.new_zeros((k, 0, 2)).to(device), labels[:, :0], quiz.boxes.to(device))
+        none = PromptBatch(index, photo.clicks.new_zeros((k, 0, 2)).to(device), labels[:, :0], photo.boxes.to(device))
         boxed = model.decoder.decode(embedding, none)
         scores.setdefault("box", []).append(true_iou(boxed.logits, target, seen)[:, 0])
     return {name: round(float(torch.cat(parts).float().mean()), 4) for name, parts in scores.items()}

@@ -135,7 +135,7 @@ def _spot(alpha: np.ndarray, centre: Centre, content_hw: tuple[int, int]) -> tup
     return (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)), (slice(y0, y1), slice(x0, x1))
 
 
-def herd(view: View, photo: Photo, rng: np.random.Generator) -> View:
+def many_copies(view: View, photo: Photo, rng: np.random.Generator) -> View:
     """Many copies of one thing on the ground of a view, half of them close to another; they alone are its regions.
 
     Args:

@@ -60,7 +60,7 @@ def corrected(
     )
 
 
-class Lesson(nn.Module):
+class TrainingStep(nn.Module):
     """A model and the way it is asked in training; its forward is what DDP needs to see."""
 
     def __init__(self, model: LiteModel) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, label
-from simmat_plugin_lite import herd as module
+from simmat_plugin_lite import copies as module
 from simmat_plugin_lite.batches import BatchPlan, RegionBatches
-from simmat_plugin_lite.herd import SMALLEST_PX, herd, random_shape
+from simmat_plugin_lite.copies import SMALLEST_PX, many_copies, random_shape
 from simmat_plugin_lite.regions import Photo, read_photos
 from simmat_plugin_lite.views import View, cut_object, mosaic, view_of
 
@@ -32,7 +32,7 @@ def test_every_thing_is_a_region_of_its_own(photo: Photo, shapes: float, monkeyp
     """None leaves the content or is too small to be clicked."""
     monkeypatch.setattr(module, "_SHAPES", shapes)
     for seed in range(20):
-        view = herd(_ground(), photo, np.random.default_rng(seed))
+        view = many_copies(_ground(), photo, np.random.default_rng(seed))
         assert len(view.regions) >= 2
         assert len(view.weights) == len(view.regions)
         stack = np.stack(view.regions)
@@ -45,7 +45,7 @@ def test_what_is_asked_for_is_what_is_seen(photo: Photo, monkeypatch: pytest.Mon
     """On a ground without structure every pixel that differs from it, but for soft borders, is in a region."""
     monkeypatch.setattr(module, "_SHAPES", 0.0)
     for seed in range(20):
-        view = herd(_ground(128), photo, np.random.default_rng(seed))
+        view = many_copies(_ground(128), photo, np.random.default_rng(seed))
         covered = np.any(view.regions, axis=0)
         elsewhere = view.image[view.content & ~binary_dilation(covered, iterations=3)]
         share = (elsewhere == np.median(elsewhere, axis=0)).mean() if len(elsewhere) else 1.0
@@ -54,10 +54,10 @@ def test_what_is_asked_for_is_what_is_seen(photo: Photo, monkeypatch: pytest.Mon
 
 
 def _closely(photo: Photo) -> float:
-    """Part of the things of twenty herds that lie within three pixels of another."""
+    """Part of the things of twenty views that lie within three pixels of another."""
     close = total = 0
     for seed in range(20):
-        regions = herd(_ground(), photo, np.random.default_rng(seed)).regions
+        regions = many_copies(_ground(), photo, np.random.default_rng(seed)).regions
         for index, region in enumerate(regions):
             others = np.any(regions[:index] + regions[index + 1 :], axis=0)
             close += bool((binary_dilation(region, iterations=3) & others).any())
@@ -77,7 +77,7 @@ def test_things_hide_little_of_each_other(photo: Photo, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "_SHAPES", 0.0)
 
     def broken() -> int:
-        views = [herd(_ground(), photo, np.random.default_rng(seed)) for seed in range(20)]
+        views = [many_copies(_ground(), photo, np.random.default_rng(seed)) for seed in range(20)]
         return sum(int(label(region, np.ones((3, 3)))[1]) > 1 for view in views for region in view.regions)
 
     few = broken()
@@ -88,7 +88,7 @@ def test_things_hide_little_of_each_other(photo: Photo, monkeypatch: pytest.Monk
 def test_the_ground_of_a_frame_with_padding_stays_as_bright_towards_it(photo: Photo) -> None:
     """Blurred together with the black padding it would darken, as no sensor's image does."""
     for seed in range(20):
-        view = herd(_ground(), photo, np.random.default_rng(seed))
+        view = many_copies(_ground(), photo, np.random.default_rng(seed))
         plain = ~binary_dilation(np.any(view.regions, axis=0), iterations=3) & view.content
         if plain[:64].any() and plain[88:96].any():
             upper, lower = np.median(view.image[:64][plain[:64]]), np.median(view.image[88:96][plain[88:96]])
@@ -105,7 +105,7 @@ def test_a_small_photograph_fills_shapes_too(size_hw: tuple[int, int]) -> None:
 def test_what_a_view_holds_already_is_no_region_any_more(photo: Photo) -> None:
     """The ground is blurred and covered; nobody can say where its objects end."""
     ground = view_of(photo, 128, np.random.default_rng(0), 16, zoom=0.0)
-    view = herd(ground, photo, np.random.default_rng(0))
+    view = many_copies(ground, photo, np.random.default_rng(0))
     assert max(region.sum() for region in view.regions) < min(region.sum() for region in ground.regions)
 
 
@@ -114,7 +114,7 @@ def test_gaps_of_a_mosaic_stay_empty(photo: Photo) -> None:
     rng = np.random.default_rng(0)
     for _ in range(10):
         ground = mosaic([view_of(photo, 64, rng, 16, 0.5) for _ in range(4)], 128)
-        view = herd(ground, photo, rng)
+        view = many_copies(ground, photo, rng)
         assert not view.image[~view.content].any()
         assert not any((region & ~view.content).any() for region in view.regions)
 
@@ -125,7 +125,7 @@ def test_a_photograph_without_objects_leaves_the_view_as_it_is(monkeypatch: pyte
     empty = Photo(("e",), np.zeros((64, 64, 3), np.uint8), (np.zeros((64, 64), np.uint8),), "coco", False)
     assert cut_object(empty, np.random.default_rng(0)) is None
     ground = _ground()
-    assert herd(ground, empty, np.random.default_rng(0)) is ground
+    assert many_copies(ground, empty, np.random.default_rng(0)) is ground
 
 
 def test_shapes_are_one_piece_of_many_forms(photo: Photo) -> None:
@@ -141,11 +141,11 @@ def test_shapes_are_one_piece_of_many_forms(photo: Photo) -> None:
     assert max(ratios) > 2.5
 
 
-def test_a_batch_shows_herds_as_often_as_it_is_told(regions_folder: Path) -> None:
+def test_a_batch_shows_copies_as_often_as_it_is_told(regions_folder: Path) -> None:
     """With 1 in every view: all regions are small; with 0 in none."""
     photos = read_photos(regions_folder, "train")
     areas = {
-        share: RegionBatches(photos, BatchPlan(8, 2, 128, small=0, herd=share, mosaic=0, paste=0), seed=0)
+        share: RegionBatches(photos, BatchPlan(8, 2, 128, small=0, copies=share, mosaic=0, paste=0), seed=0)
         .batch(0)["region"]
         .sum((1, 2))
         for share in (0.0, 1.0)
