@@ -32,6 +32,9 @@ from simmat.types import RegionRule, ZeroMeans
 DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
 
+MOST_WORKERS, MOST_TOGETHER, MOST_SIZE = 256, 2**16, 2**14
+"""Loading processes, images or prompts a step, and pixels to a side of the input: what is beyond is a slip."""
+
 FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
 """Settings that change how a run is done, not what comes out, but for rounding."""
 
@@ -178,10 +181,12 @@ class TrainConfig(BaseModel):
     )
     steps: int | None = Field(None, ge=1, description=f"Optimiser steps; {DEFAULT_STEPS} where no epochs are given.")
     epochs: int | None = Field(None, ge=1, description="Passes over the training split, instead of steps.")
-    image_size: int | None = Field(None, ge=1, description="Square input size in pixels; native by default.")
+    image_size: int | None = Field(
+        None, ge=1, le=MOST_SIZE, description="Square input size in pixels; native by default."
+    )
     aspect: Literal["keep", "squash"] = Field("keep", description="Pad to a square, or squash into one.")
-    batch_size: int = Field(4, ge=1, description="Images a step, over all processes.")
-    prompts_per_image: int = Field(4, ge=1, description="Regions asked about in each image.")
+    batch_size: int = Field(4, ge=1, le=MOST_TOGETHER, description="Images a step, over all processes.")
+    prompts_per_image: int = Field(4, ge=1, le=MOST_TOGETHER, description="Regions asked about in each image.")
     clicks: Literal["mixed", "random"] = Field(
         "mixed", description="First clicks: half at the region's centre and half anywhere on it, or all anywhere."
     )
@@ -194,7 +199,7 @@ class TrainConfig(BaseModel):
     paste: float = Field(
         0.0, ge=0, le=1, description="Part of the training images in which objects are repeated beside others."
     )
-    workers: int = Field(0, ge=0, description="Processes that load data; 0 loads in the main one.")
+    workers: int = Field(0, ge=0, le=MOST_WORKERS, description="Processes that load data; 0 loads in the main one.")
 
     loss: Literal["focal", "bce"] = Field("focal", description="Mask loss beside dice.")
     lr: float | None = Field(None, gt=0, description="Peak learning rate; the tuner's own by default.")

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +64,20 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside `path`; what was written there becomes `path` when the block ends well.
 
     The temporary name keeps the ending (".png"), so that libraries that go by it write the right
-    format. Missing parent folders are made. On any failure the temporary file is removed and
-    `path` stays as it was.
+    format. Missing parent folders are made; of a link the file it leads to is replaced. On any failure the
+    temporary file is removed and `path` stays as it was.
 
     Raises:
-        OutputError: the file cannot be written there.
+        OutputError: the file cannot be written there, or something that is no file has its name (a device, a pipe).
     """
-    target = Path(path)
+    target = _led_to(Path(path))
     temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}")
     with _output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file; give the name of a file")
         try:
             yield temporary
             _sync(temporary)
@@ -93,8 +95,12 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def atomic_write_text(path: Path | str, text: str) -> None:
-    """Write text as the whole of `path`, UTF-8, lines ending in a line feed; see `atomic_path`."""
-    atomic_write_bytes(path, text.encode("utf-8"))
+    """Write text as the whole of `path`, UTF-8, lines ending in a line feed; see `atomic_path`.
+
+    A byte of a file name that is no UTF-8, which Python holds as a lone surrogate, is written as its escape, which
+    json reads back.
+    """
+    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def atomic_write_json(path: Path | str, value: Any) -> None:
@@ -125,36 +131,35 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Give an empty folder beside `path`; what it holds becomes the folder `path` when the block ends well.
 
-    A folder already at `path` is replaced as a whole. No file system swaps two folders in one step
-    everywhere, so between two renames `path` is missing for a moment; `recover_folder` finishes a
-    swap that was cut there. Two processes must not write the same folder at once.
+    A folder already at `path` is replaced as a whole, or of a link the folder it leads to. No file system swaps two
+    folders in one step everywhere, so between two renames `path` is missing for a moment; `recover_folder` finishes a
+    swap that was cut there.
 
     Raises:
-        OutputError: the folder cannot be written there, or `path` is a file.
+        OutputError: the folder cannot be written there, `path` is a file, or another process is writing it.
     """
-    target = Path(path)
-    if not _has_name(target):
+    if not _has_name(Path(path)):
         raise OutputError(f"{path} cannot be replaced as a whole; give the folder by its name")
+    target = _led_to(Path(path))
     new, old = _beside(target)
     with _output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         recover_folder(target)
         if target.exists() and not target.is_dir():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        _remove_folder(new)
-        _remove_folder(old)
-        new.mkdir()
-        try:
-            yield new
-            _sync_tree(new)
-            _swap(new, target, old)
-        except BaseException:
-            recover_folder(target)
-            with suppress(OSError):
-                _remove_folder(new)
-            raise
-        _sync(target.parent)
-        _remove_folder(old)
+        with _claimed(new, target):
+            _remove_folder(old)
+            try:
+                yield new
+                _sync_tree(new)
+                _swap(new, target, old)
+            except BaseException:
+                recover_folder(target)
+                with suppress(OSError):
+                    _remove_folder(new)
+                raise
+            _sync(target.parent)
+            _remove_folder(old)
 
 
 @contextmanager
@@ -195,9 +200,9 @@ def recover_folder(path: Path | str) -> Path:
     Returns:
         `path`, for use in an expression.
     """
-    target = Path(path)
-    if not _has_name(target):
-        return target
+    if not _has_name(Path(path)):
+        return Path(path)
+    target = _led_to(Path(path))
     new, old = _beside(target)
     if not target.exists() and old.is_dir():
         # The old folder only moves away once the new one is complete and durable.
@@ -207,7 +212,7 @@ def recover_folder(path: Path | str) -> Path:
             except OSError:
                 if not target.is_dir():  # where it is, a writer that lives has finished its swap since
                     raise
-    return target
+    return Path(path)
 
 
 def remove_temporary(folder: Path | str) -> None:
@@ -258,7 +263,8 @@ def _output_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        about = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        named = error.filename2 or error.filename  # of two, the second is written
+        about = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else None
         ours = (target, *target.parents, *(_beside(target) if _has_name(target) else ()))
         made = about is not None and (about in ours or TEMPORARY_MARK in about.name)
         near = about is None or target.parent in about.parents
@@ -271,6 +277,59 @@ def _output_errors(target: Path) -> Iterator[None]:
 def _has_name(target: Path) -> bool:
     """False for "." and "..": nothing lies beside them that could take their place."""
     return target.name not in ("", "..")
+
+
+def _led_to(path: Path) -> Path:
+    """Return what a link leads to, and a path without its "..", which a folder on the way could take along."""
+    return Path(os.path.realpath(path)) if path.is_symlink() or ".." in path.parts else path
+
+
+@contextmanager
+def _claimed(new: Path, target: Path) -> Iterator[None]:
+    """Make the folder `new` for this process alone; one that a killed process left is emptied.
+
+    A lock on the folder itself leaves no file behind, and ends with its process.
+
+    Raises:
+        OutputError: a process that lives has it.
+    """
+    with ExitStack() as held:
+        with _locked(target.parent, patience_s=2):  # for the moment between looking and taking
+            if new.exists():
+                with _locked(new) as free:
+                    if not free:
+                        raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
+                    _remove_folder(new)
+            new.mkdir()
+            held.enter_context(_locked(new))
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, *, patience_s: float = 0) -> Iterator[bool]:
+    """Hold a folder's lock and give True, or False where another has it; a system without such locks gives True."""
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    end = time.monotonic() + patience_s
+    free = False
+    try:
+        while not free:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free = True
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    break
+                time.sleep(0.02)
+            except OSError:  # a file system without locks
+                free = True
+        yield free
+    finally:
+        os.close(handle)
 
 
 def _beside(target: Path) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from simmat.composition import ComposedModality, SelectedChannels
-from simmat.modality import ModalityAdapter
+from simmat.modality import ModalityAdapter, load_sample
 from simmat.types import Channel, SensorImage, same_channels
 
 _COUNTED = re.compile(r"band\d+")
@@ -45,7 +45,7 @@ def load_without(
         return load_without(adapter.base, files, channels, missing)
     if isinstance(adapter, ComposedModality):
         return _load_composed(adapter, files, channels, missing)
-    image = adapter.load(files)
+    image = load_sample(adapter, files)
     kept = [index for index, channel in enumerate(channels) if channel.name not in missing]
     if same_channels(image.channels, channels):
         return _spread(image.select(kept), channels, kept)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from simmat.api_version import API_VERSION
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, PluginError, SimMATError
 from simmat.types import BoolArray, Channel, Georeference, SensorImage
 
 if TYPE_CHECKING:
@@ -157,3 +157,29 @@ class ModalityAdapter(ABC):
     def source_names(self) -> tuple[str, ...]:
         """The names of `sources`, reference first."""
         return tuple(source.name for source in self.sources)
+
+
+def load_sample(adapter: ModalityAdapter, files: Mapping[str, Path]) -> SensorImage:
+    """Read one sample as the adapter does, so that a fault in a plugin's own code is told as one.
+
+    Args:
+        adapter: the sensor.
+        files: source name -> file.
+
+    Raises:
+        SimMATError: as `adapter.load` says.
+        PluginError: it raised anything else, or returned something else; the message names sensor, file and class.
+    """
+    where = f"modality {adapter.name!r} ({type(adapter).__module__}) failed on {', '.join(map(str, files.values()))}"
+    try:
+        image = adapter.load(files)
+    except (SimMATError, MemoryError):
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{where}: {type(error).__name__}: {error}. This is a fault in the sensor's plugin; tell its author, or "
+            "set SIMMAT_DEBUG=1 to see where it happened"
+        ) from error
+    if not isinstance(image, SensorImage):
+        raise PluginError(f"{where}: its load returned {type(image).__name__}, not a SensorImage; tell its author")
+    return image

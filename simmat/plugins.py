@@ -172,7 +172,11 @@ def _load(candidate: _Candidate) -> tuple[PluginReport, list[tuple[Kind, Item]]]
 
 
 def _cause(error: BaseException) -> str:
-    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+    try:
+        said = str(error)
+    except Exception:  # an exception of the plugin's own, which fails at that, too
+        said = "(it has no text)"
+    return said if isinstance(error, PluginError) else f"{type(error).__name__}: {said}"
 
 
 def _take(plugin: object, reference: str) -> list[tuple[Kind, Item]]:

@@ -11,16 +11,20 @@ import numpy as np
 import torch
 
 from simmat.bundle import Bundle
-from simmat.data.pipeline import Pipeline, prompt_batch
-from simmat.errors import BundleError, ConfigError
+from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch
+from simmat.errors import BundleError, ConfigError, DataError
 from simmat.missing import load_without, optional_sources
+from simmat.modality import load_sample
 from simmat.model import SimMAT
 from simmat.nn.resize import restore_logits
-from simmat.normalize import describe
+from simmat.normalize import CLIP, describe
 from simmat.picking import pick_channels
-from simmat.types import BoolArray, FloatArray, Georeference, Prompt, SensorImage
+from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Georeference, Prompt, SensorImage
 
 Choice = Literal["single", "best"]
+
+_FAR, _MOSTLY, _FLAT = 0.99, 0.5, 0.02
+"""Of the clip, of the pixels, and of training's standard deviation: what makes an image unlike those of training."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Prediction:
         score: predicted IoU of the mask.
         image: what was loaded.
         georeference: of the original image, where the file says it.
+        doubt: in what the values are unlike those of training, so that the answer may mean nothing; "" where they are
+            not.
     """
 
     mask: BoolArray
@@ -40,6 +46,7 @@ class Prediction:
     score: float
     image: SensorImage
     georeference: Georeference | None
+    doubt: str = ""
 
 
 def predict(
@@ -71,7 +78,7 @@ def predict(
         if names:
             image = load_without(bundle.adapter, files, bundle.spec.sensor_channels, names)
         else:
-            image = bundle.adapter.load(files)
+            image = load_sample(bundle.adapter, files)
     _check_channels(bundle, image)
     return segment(bundle.model, bundle.pipeline, image, prompt, choice=choice)
 
@@ -130,8 +137,14 @@ def segment(
         image: (C, H, W) in physical units.
         prompt: points and box in pixels of the image.
         choice: which answer is taken, see `predict`.
+
+    Raises:
+        ConfigError: a point or the box lies outside of the image.
+        DataError: the image has no valid pixel.
     """
     _check_inside(prompt, image)
+    if not image.valid.any():
+        raise DataError(f"{image.origin}: no pixel holds a measurement, so there is nothing to segment")
     model.eval()
     device = next(model.parameters()).device
     prepared = pipeline(image)
@@ -139,7 +152,25 @@ def segment(
     answer = model.decode(embedding, prompt_batch([prompt], prepared.frame, device))
     picked = _pick(answer.iou[0].tolist(), choice)
     logits = restore_logits(answer.logits[:, picked : picked + 1].float(), prepared.frame)[0, 0].cpu().numpy()
-    return Prediction(logits > 0, logits, float(answer.iou[0, picked]), image, image.georeference)
+    doubt = _unlike_training(prepared, pipeline.channels)
+    return Prediction(logits > 0, logits, float(answer.iou[0, picked]), image, image.georeference, doubt)
+
+
+def _unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
+    """Say which channel's values are far from those of training, as in another unit or bit depth; "" where none is.
+
+    Colour is scaled by the foundation model's statistics, which say nothing of the training images.
+    """
+    for channel, plane in zip(channels, prepared.planes, strict=True):
+        seen = plane[prepared.content & (plane != 0)]  # what is invalid is 0
+        if channel.quantity == RGB_QUANTITY or not seen.numel():
+            continue
+        trained = f"{channel.mean:.4g} ± {channel.std:.4g} {channel.unit}"
+        if float((seen.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
+            return f"most values of channel {channel.name!r} are far from those of training ({trained})"
+        if float(seen.std()) < _FLAT and seen.numel() > 1:
+            return f"the values of channel {channel.name!r} hardly vary beside those of training ({trained})"
+    return ""
 
 
 def _pick(predicted: Sequence[float], choice: Choice) -> int:

@@ -62,6 +62,21 @@ def test_the_card_is_written_where_asked(tmp_path: Path, capsys: pytest.CaptureF
     assert run(command) == 0
 
 
+def test_a_card_with_a_persons_notes_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Comments say why; a card that says all already stays as it is, another is kept beside."""
+    root = folder_of(tmp_path / "set", 4)
+    text = '# asked Ann: ids, not classes\nregions = "instances"\n'
+    (root / "card.toml").write_text(text)
+    command = ["data", "check", str(root), *RASTER, "--write-card"]
+    assert run(command) == 0
+    assert "says so already" in capsys.readouterr().err
+    assert (root / "card.toml").read_text() == text
+    assert run([*command, "--ignore", "9"]) == 0
+    assert "what it was before is in card.toml.old" in capsys.readouterr().err
+    assert (root / "card.toml.old").read_text() == text
+    assert tomllib.loads((root / "card.toml").read_text()) == {"format": 1, "regions": "instances", "ignore": 9}
+
+
 def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The most frequent slip of all."""
     assert run(["data", "check", str(tmp_path / "none"), *RASTER]) == 2

@@ -101,6 +101,13 @@ def test_a_slip_of_the_keyboard_is_answered_with_the_nearest(
     assert captured.err.rstrip().endswith("--help")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_does_not_stop_the_work(closed: str) -> None:
+    """Services and schedulers start programs so."""
+    command = f"'{sys.executable}' -m simmat modalities list {closed}"
+    assert subprocess.run(["sh", "-c", command], timeout=60, check=False, stdin=subprocess.DEVNULL).returncode == 0
+
+
 def test_an_error_of_ours_is_one_message_without_a_traceback(
     failing: Failing, capsys: pytest.CaptureFixture[str]
 ) -> None:

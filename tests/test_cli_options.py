@@ -72,7 +72,7 @@ def test_help_tells_defaults_and_bounds() -> None:
         pass
 
     said = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
-    for part in ("--batch-size INT", "[default: 4] [x>=1]", "[0<=x<=1]", "--aspect [keep|squash]", "--lr NUMBER"):
+    for part in ("--batch-size INT", "[default: 4] [1<=x<=65536]", "[0<=x<=1]", "--aspect [keep|squash]", "--lr NUMBER"):
         assert part in said
 
 

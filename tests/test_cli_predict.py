@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from bundles import tiny_bundle
 from PIL import Image
+from runs import config, gray_set, registry
 
+from simmat import training
 from simmat.cli import run
 
 
@@ -40,3 +42,51 @@ def test_a_bad_file_leaves_nothing_of_the_good_ones(
     assert run([*call, str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 2
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert "b.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("theirs", ["s.json", "s_mask.png"])
+def test_files_of_others_are_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], theirs: str
+) -> None:
+    """labelme keeps its polygons in NAME.json, and truth is often called NAME_mask.png."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
+    Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / "s.png")
+    out.mkdir()
+    (out / theirs).write_text('{"shapes": [], "version": "5.4.1"}')
+    call = ["predict", str(bundle), str(tmp_path / "s.png"), "--point", "3,4", "--out", str(out), "--device", "cpu"]
+    assert run(call) == 2
+    assert f"{theirs} is there already and was not written by simmat predict" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [theirs]
+    (out / theirs).unlink()
+    assert [run(call), run(call)] == [0, 0]
+
+
+def test_an_image_without_a_measurement_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mask of it would look like any other."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    bundle = tiny_bundle(tmp_path / "bundle")
+    np.save(tmp_path / "s.npy", np.full((40, 56), np.nan, np.float32))
+    call = ["predict", str(bundle), str(tmp_path / "s.npy"), "--point", "3,4", "--out", str(tmp_path / "out")]
+    assert run([*call, "--device", "cpu"]) == 2
+    assert "s.npy: no pixel holds a measurement" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [(1, ""), (256, "most values of channel 'gray' are far from those of training"), (1 / 255, "hardly vary")],
+)
+def test_values_unlike_those_of_training_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], factor: float, said: str
+) -> None:
+    """16 bits in place of 8, or 0 to 1, give a mask and a score that mean nothing."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    data = gray_set(tmp_path / "set")
+    bundle = training.train(config(data, tmp_path / "run", steps=1), registry())
+    values = np.asarray(Image.open(data / "images/s8.png")).astype(np.float32) * factor
+    np.save(tmp_path / "s.npy", values)
+    call = ["predict", str(bundle), str(tmp_path / "s.npy"), "--point", "3,4", "--out", str(tmp_path / "out")]
+    assert run([*call, "--device", "cpu"]) == 0
+    assert (said in capsys.readouterr().err) if said else ("Warning" not in capsys.readouterr().err)

@@ -92,6 +92,30 @@ def test_crowds_are_ignored_and_cover_what_lies_below(tmp_path: Path) -> None:
     assert [region.area for region in label.regions] == [3]
 
 
+@pytest.mark.parametrize(("name", "meant"), [("validation", "val"), ("instances_vall2017", "val"), ("Test", "test")])
+def test_a_split_by_another_name_is_not_dropped(tmp_path: Path, name: str, meant: str) -> None:
+    """Without it, images of training would become the validation split."""
+    root = write(tmp_path, [{"segmentation": [SQUARE]}], file="annotations/train.json")
+    (root / f"annotations/{name}.json").write_text("{}")
+    with pytest.raises(DataError, match=rf"rename the file to {meant}\.json"):
+        opened(root)
+
+
+def test_other_files_of_coco_are_passed_over(tmp_path: Path) -> None:
+    """Captions and keypoints lie in the same folder."""
+    root = write(tmp_path, [{"segmentation": [SQUARE]}], file="annotations/train.json")
+    for name in ("captions_train2017", "person_keypoints_val2017", "image_info_test2017"):
+        (root / f"annotations/{name}.json").write_text("{}")
+    assert len(opened(root).samples) == 3
+
+
+@pytest.mark.parametrize("said", ["0", "false", 2])
+def test_a_crowd_is_0_or_1(tmp_path: Path, said: object) -> None:
+    """A text is true, whatever it says."""
+    with pytest.raises(DataError, match="iscrowd must be 0 or 1"):
+        opened(write(tmp_path, [{"segmentation": [SQUARE], "iscrowd": said}]))
+
+
 def test_the_category_to_ignore_has_no_ground_truth(tmp_path: Path) -> None:
     """--ignore means the same as for label images: no region, and no score there."""
     void = {"segmentation": compressed(pixels((0, 0, 6, 4))), "category_id": 9}

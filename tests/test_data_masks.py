@@ -185,3 +185,43 @@ def test_packed_grey_tiff_keeps_its_labels(tmp_path: Path) -> None:
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
     (tmp_path / "m.tif").write_bytes(b"II*\0" + struct.pack("<I", 10) + pixels + directory)
     assert read_mask(tmp_path / "m.tif").tolist() == [[0, 1, 2, 15]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("m.npy", b"PK\x03\x04 not an archive"),
+        ("m.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<i8 \x00(("),
+        ("m.tif", b"II*\0\x08\0\0\0\x01\0\x00\x01\x03\0\x01\0\0\0\x10\0\0\0\x08\0\0\0"),
+        ("m.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xff\xff\0\0\xff\xff\x08\0\0\0\0"),
+    ],
+)
+def test_a_damaged_mask_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    """One file of a thousand is cut by a copy; without its name nobody finds it."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: (cannot be read as|holds no pixels)"):
+        read_mask(tmp_path / name)
+
+
+def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
+    """It is a damaged file, not an image too large for the machine."""
+    np.lib.format.open_memmap(tmp_path / "m.npy", "w+", np.uint8, (4, 4)).flush()
+    text = (tmp_path / "m.npy").read_bytes().replace(b"(4, 4), }          ", b"(300000, 300000), }")
+    (tmp_path / "m.npy").write_bytes(text)
+    with pytest.raises(DataError, match=r"m\.npy"):
+        read_mask(tmp_path / "m.npy")
+
+
+def test_a_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:
+    """It smears labels as any JPEG does: 6 objects become 200."""
+    Image.fromarray(np.eye(64, dtype=np.uint8)).save(tmp_path / "m.tif", compression="jpeg")
+    with pytest.raises(DataError, match="compressed as JPEG or WebP within"):
+        read_mask(tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize("value", [np.float64(1e30), np.uint64(2**63 + 5)])
+def test_labels_beyond_what_counts_are_refused(tmp_path: Path, value: np.generic) -> None:
+    """They would wrap to negative numbers, which the advice then ignores."""
+    np.save(tmp_path / "m.npy", np.full((4, 4), value))
+    with pytest.raises(DataError, match="labels are whole numbers up to"):
+        read_mask(tmp_path / "m.npy")

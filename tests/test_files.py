@@ -1,6 +1,7 @@
 """Files and folders that are whole or not there."""
 
 import errno
+import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -372,3 +373,56 @@ def test_processes_that_try_one_folder_do_not_refuse_each_other(tmp_path: Path) 
         for number in range(20):
             list(pool.map(check_writable, [tmp_path / str(number) / "new"] * 8))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """As root, --out /dev/null would take the device away from the whole machine."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="it is a device or a pipe, not a file"):
+        atomic_write_text(pipe, "x")
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """Results often lie on another disk; who links to it wants them there."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/old.txt").write_text("old")
+    (tmp_path / "file.txt").symlink_to("disk/old.txt")
+    (tmp_path / "folder").symlink_to("disk")
+    atomic_write_text(tmp_path / "file.txt", "new")
+    assert (tmp_path / "disk/old.txt").read_text() == "new"
+    for content in ("first", "second"):
+        with atomic_folder(tmp_path / "folder") as folder:
+            (folder / "new.txt").write_text(content)
+    assert (tmp_path / "file.txt").is_symlink()
+    assert (tmp_path / "folder").is_symlink()
+    assert [path.read_text() for path in (tmp_path / "disk").iterdir()] == ["second"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "file.txt", "folder"]
+
+
+def test_a_folder_named_through_itself_is_replaced(tmp_path: Path) -> None:
+    """Its own path leads nowhere while it is away."""
+    (tmp_path / "a").mkdir()
+    with atomic_folder(tmp_path / "a" / ".." / "a") as folder:
+        (folder / "x").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "x"]
+
+
+def test_two_writers_of_one_folder_do_not_mix(tmp_path: Path) -> None:
+    """Both would say that all is written, and half of it would be gone."""
+    with (
+        atomic_folder(tmp_path / "set") as first,
+        pytest.raises(OutputError, match="another process is writing it"),
+        atomic_folder(tmp_path / "set"),
+    ):
+        pass
+    assert first.name == ".set.new"
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+    """Files of old cameras and archives have such names; the work must not be lost at its end."""
+    name = os.fsdecode(b"caf\xe9.png")
+    atomic_write_json(tmp_path / "a.json", {"file": name})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"file": name}

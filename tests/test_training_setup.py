@@ -106,3 +106,13 @@ def test_recomputing_a_trained_batch_norm_is_refused(tmp_path: Path, tune: str) 
             loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
     else:
         loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
+
+
+@pytest.mark.parametrize("place", ["images", "masks"])
+def test_a_run_among_the_images_is_refused(tmp_path: Path, place: str) -> None:
+    """The next reader of the data set would find its pictures there."""
+    data = gray_set(tmp_path / "data")
+    with pytest.raises(ConfigError, match=f"lies among the files of the data set, in {place}/"):
+        training.train(config(data, data / place / "run"), registry())
+    assert not (data / place / "run").exists()
+    training.train(config(data, data / "run", steps=1), registry())

@@ -7,6 +7,7 @@ Nothing heavy is imported here, and a command's module only when that command ru
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -81,9 +82,20 @@ def group() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave with its code: 0 done, 1 our bug, 2 a mistake one can mend, 130 interrupted."""
+    _mend_streams()
     code = run(args)
     _leave_process_group()
     sys.exit(code)
+
+
+def _mend_streams() -> None:
+    """Let work go on where its messages cannot: a stream that is closed, or whose encoding lacks a character."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave_process_group() -> None:
@@ -121,7 +133,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         from simmat.files import output_error
 
-        return str(output_error(error, Path(os.fsdecode(error.filename or "the output")))), 2
+        return str(output_error(error, Path(os.fsdecode(error.filename2 or error.filename or "the output")))), 2
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):
         return f"cannot use {error.filename}: {error.strerror}; check the path and who may read it", 2
     if _is_lack_of_memory(error):

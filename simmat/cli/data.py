@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,11 @@ from simmat.cli.common import load_registry, print_json
 from simmat.cli.data_index import command as index
 from simmat.cli.data_simulate import command as simulate
 from simmat.cli.options import data_options, json_option, sensor_options
+from simmat.errors import ConfigError
+from simmat.files import atomic_path
+
+if TYPE_CHECKING:
+    from simmat.data.card import DataCard
 
 
 @click.group(cls=Group)
@@ -47,7 +53,6 @@ def check(
     from tqdm import tqdm
 
     from simmat.composition import SelectedChannels
-    from simmat.data.card import write_card as write
     from simmat.data.checks import check_dataset
     from simmat.data.dataset import open_dataset
 
@@ -66,6 +71,24 @@ def check(
     else:
         click.echo(report.text())
     if write_card:
-        click.echo(f"wrote {write(dataset.root, dataset.card)}", err=True)
+        click.echo(_write_card(dataset.root, dataset.card), err=True)
     if report.problems:
         ctx.exit(2)
+
+
+def _write_card(root: Path, card: DataCard) -> str:
+    """Write the card where it says anything new; the one before, which a person may have commented, is kept beside."""
+    from simmat.data.card import CARD_FILE, load_card, write_card
+
+    path = root / CARD_FILE
+    if not path.exists():
+        return f"wrote {write_card(root, card)}"
+    try:
+        said = load_card(root, {})
+    except ConfigError:
+        said = None
+    if said == card:
+        return f"{path} says so already"
+    with atomic_path(root / f"{CARD_FILE}.old") as kept:
+        shutil.copyfile(path, kept)
+    return f"wrote {write_card(root, card)}; what it was before is in {path.name}.old"

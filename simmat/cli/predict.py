@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of the json beside a mask; raised with every change that an older reader would misread."""
+
+_ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
+"""Of the files that are written for each image."""
 
 
 @click.command()
@@ -66,7 +70,8 @@ def command(
 
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and
     NAME.json (score, prompt, size); where the file says its place on the earth and the sensor's plugin can write it,
-    NAME_mask.tif keeps it. Pixels count from the top-left corner: X is the column, Y the row.
+    NAME_mask.tif keeps it. Those of an earlier call are replaced, other files never. Pixels count from the top-left
+    corner of the image as it is stored: X is the column, Y the row.
 
     A camera without one of its bands: --missing BAND, whether the file has that plane or not. A sensor all of whose
     channels are missing needs no file.
@@ -85,6 +90,7 @@ def command(
     )
     names = missing_channels(loaded, lacking)
     samples = _samples(loaded, files, source, names)
+    _check_own(out, samples)
     lines = []
     with staged_files(out) as staging:  # a bad file must leave no half of the work, nor all of it in memory
         for name, sources in samples.items():
@@ -92,10 +98,29 @@ def command(
             _write(staging, name, prediction, prompt, sources, bundle, names)
             if prediction.georeference is not None:
                 loaded.adapter.save_mask(prediction.mask, prediction.georeference, staging / f"{name}_mask")
+            if prediction.doubt:
+                click.echo(f"Warning: {name}: {prediction.doubt}; are unit, bit depth and exposure the same?", err=True)
             pixels = int(prediction.mask.sum())
             lines.append(f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px")
     for line in lines:
         click.echo(line)
+
+
+def _check_own(out: Path, samples: Mapping[str, Mapping[str, Path]]) -> None:
+    """Refuse to replace files that another command or a person made, such as the masks of a data set."""
+    for name in samples:
+        written = [out / f"{name}{ending}" for ending in _ENDINGS]
+        if not any(path.exists() for path in written):
+            continue
+        try:
+            found = json.loads((out / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            found = None
+        if not (isinstance(found, dict) and {"format", "bundle", "mask_pixels"} <= set(found)):
+            first = next(path for path in written if path.exists())
+            raise ConfigError(
+                f"{first} is there already and was not written by simmat predict; choose another --out, or move it away"
+            )
 
 
 def _channels(text: str | None) -> tuple[str | int, ...]:

@@ -16,15 +16,16 @@ from simmat.data.card import DataCard
 from simmat.data.folders import IMAGES, files_by_stem
 from simmat.data.manifest import find_file
 from simmat.data.regions import Label, Region, components, make_label, region_from_mask
-from simmat.data.samples import Listing, Sample, decide_splits
+from simmat.data.samples import SPLITS, Listing, Sample, decide_splits, split_meant
 from simmat.data.segmentations import draw_segmentation, segmentation_problem
-from simmat.errors import DataError, all_problems
+from simmat.errors import DataError, all_problems, nearest
 from simmat.imageio.values import MAX_PIXELS
 from simmat.modality import Source
 from simmat.types import BoolArray
 
 ANNOTATIONS = "annotations"
 _Types = type | tuple[type, ...]
+_WORDS: Mapping[type, str] = {int: "a whole number", str: "text"}
 _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
 
 
@@ -97,6 +98,10 @@ def annotation_files(root: Path) -> dict[str, Path]:
             if match[1] in found:
                 raise DataError(f"{folder}: two files for split {match[1]!r}: {found[match[1]].name} and {path.name}")
             found[match[1]] = path
+        elif meant := split_meant(stem := path.stem.removeprefix("instances_").rstrip("0123456789")) or nearest(
+            stem.lower(), SPLITS
+        ):
+            raise DataError(f"{path}: no split {stem!r}; rename the file to {meant}.json (splits: {', '.join(SPLITS)})")
     if "" in found and len(found) > 1:
         raise DataError(f"{root}: annotations.json and annotations/*.json are both there; keep one of them")
     return found
@@ -170,6 +175,8 @@ class _Reader:
             return f"no image has the id {annotation['image_id']!r}"
         if annotation["category_id"] not in self.names:
             return f"no category has the id {annotation['category_id']!r}; ids: {sorted(self.names)}"
+        if (annotation.get("iscrowd") or 0) not in (0, 1):
+            return f"iscrowd must be 0 or 1, got {annotation['iscrowd']!r}"
         if not annotation.get("segmentation"):
             return "it has no segmentation; a box alone is no mask. Draw it, or take the annotation out"
         return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
@@ -235,8 +242,9 @@ def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[s
         if lacking := [name for name in needed if name not in entry]:
             raise DataError(f"{path}: {key}[{index}] lacks {', '.join(lacking)}")
         for name, kind in needed.items():
-            if not isinstance(entry[name], kind):
-                raise DataError(f"{path}: {key}[{index}] has {name} = {entry[name]!r}, which is of the wrong type")
+            if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
+                allowed = " or ".join(_WORDS[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
+                raise DataError(f"{path}: {key}[{index}] has {name} = {entry[name]!r}; it must be {allowed}")
     return entries
 
 

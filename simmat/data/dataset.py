@@ -16,7 +16,7 @@ from simmat.data.regions import Label, label_from_mask
 from simmat.data.samples import SPLITS, Listing, Sample
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.imageio.reading import Reading
-from simmat.modality import ModalityAdapter
+from simmat.modality import ModalityAdapter, load_sample
 from simmat.nodata import nodata_problems
 from simmat.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels
@@ -70,7 +70,7 @@ class Dataset:
     def read(self, sample: Sample) -> tuple[SensorImage, Reading]:
         """Read one image as `image` does; give what its files hold beside it, in their own numbers."""
         with self.card.reading(sample.files) as found:
-            image = self.adapter.load(sample.files)
+            image = load_sample(self.adapter, sample.files)
         expected = self.loaded_channels
         if not same_channels(image.channels, expected):
             first = self.first.reference.name
@@ -125,7 +125,7 @@ class Dataset:
     @cached_property
     def _reference(self) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
         with self.card.reading(self.first.files):
-            image = self.adapter.load(self.first.files)
+            image = load_sample(self.adapter, self.first.files)
         return image.channels, self.adapter.transform(image).channels
 
     def _read_label(self, sample: Sample) -> Label:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 from PIL import Image
 
 from simmat.errors import DataError
+from simmat.imageio.tiff import read_tiff
+from simmat.imageio.values import check_size
 
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
 """File endings a label image may have."""
@@ -22,12 +23,14 @@ JPEG_EXTENSIONS = (".jpg", ".jpeg")
 LabelArray = npt.NDArray[np.int64]
 
 _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF 6.0
+_MOST = 2**53  # whole numbers that a double tells apart
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
 
 _COLOUR = (
     "colours are not label numbers. Save one plane of integers: 0 for background, then 1, 2, 3 … "
     "for each object or class (8 or 16 bit PNG)"
 )
+_LOSSY = ("jpeg", "tiff_jpeg", "webp")
 _JPEG = "JPEG changes label values; save the mask as PNG from the original"
 
 
@@ -58,11 +61,13 @@ def read_mask(path: Path) -> LabelArray:
 
 def _read_npy(path: Path) -> npt.NDArray[np.generic]:
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # a cut one raises before memory is taken
+    except Exception as error:  # a damaged header is parsed as Python, and raises whatever comes
         raise DataError(f"{path}: cannot be read as .npy: {error}") from None
     if not isinstance(values, np.ndarray):
         raise DataError(f"{path}: an archive of arrays, not one array")
+    if values.ndim == 2 and values.size:
+        check_size(path, *values.shape)
     return values
 
 
@@ -73,6 +78,8 @@ def _read_picture(path: Path) -> npt.NDArray[np.generic]:
             with Image.open(path) as picture:
                 if picture.format in ("JPEG", "MPO"):
                     raise DataError(f"{path}: a JPEG under another name; {_JPEG}")
+                if str(picture.info.get("compression")).lower() in _LOSSY:
+                    raise DataError(f"{path}: compressed as JPEG or WebP within; {_JPEG}")
                 if getattr(picture, "n_frames", 1) > 1:
                     raise DataError(f"{path}: {getattr(picture, 'n_frames', 1)} pages; a mask has one")
                 if len(picture.getbands()) > 1:
@@ -81,7 +88,9 @@ def _read_picture(path: Path) -> npt.NDArray[np.generic]:
                 kind = _tiff_kind(path, picture)
                 values = np.asarray(picture) // step if step > 1 else np.asarray(picture)
                 return values.view(kind) if kind is not None else values
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise whatever comes
         if path.suffix.lower() in (".tif", ".tiff"):
             return _read_tiff(path)
         raise DataError(f"{path}: cannot be read as a mask: {error}") from None
@@ -122,7 +131,10 @@ def _stretch(picture: Image.Image) -> int:
 def _read_tiff(path: Path) -> npt.NDArray[np.generic]:
     """Read what Pillow does not know, such as 64-bit integers."""
     try:
-        return np.asarray(tifffile.imread(path))
+        planes = read_tiff(path).planes
+        return planes[0] if len(planes) == 1 else np.moveaxis(planes, 0, 2)
+    except (DataError, MemoryError):
+        raise
     except Exception as error:  # tifffile raises whatever a damaged tag leads to
         raise DataError(f"{path}: cannot be read as a mask: {error}") from None
 
@@ -142,4 +154,9 @@ def _whole_numbers(path: Path, values: npt.NDArray[np.generic]) -> LabelArray:
             )
     elif values.dtype.kind not in "bui":
         raise DataError(f"{path}: a mask holds integers, got dtype {values.dtype}")
+    low, high = values.min().item(), values.max().item()
+    if not -_MOST <= low <= high <= _MOST:
+        raise DataError(
+            f"{path}: label values reach from {low:g} to {high:g}; labels are whole numbers up to {_MOST} (2^53)"
+        )
     return values.astype(np.int64)

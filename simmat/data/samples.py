@@ -136,7 +136,9 @@ def _groups(samples: Sequence[Sample]) -> list[Path]:
     first: dict[Path, str] = {}
     for sample in samples:
         first[sample.reference] = min(sample.id, first.get(sample.reference, sample.id))
-    return sorted(first, key=lambda path: (hashlib.sha256(first[path].encode()).hexdigest(), first[path]))
+    return sorted(
+        first, key=lambda path: (hashlib.sha256(first[path].encode(errors="surrogateescape")).hexdigest(), first[path])
+    )
 
 
 def _with_splits(samples: Sequence[Sample], chosen: Mapping[Path, str]) -> tuple[Sample, ...]:

@@ -34,7 +34,7 @@ from simmat.training.pictures import draw_run
 from simmat.training.run_folder import RunFolder
 from simmat.training.same_run import check_settings, settings_of
 from simmat.training.schedule import build_optimizer, learning_rate, set_rates
-from simmat.training.setup import prepare
+from simmat.training.setup import check_apart, prepare
 from simmat.training.state import (
     RunState,
     load_optimizer_tensors,
@@ -106,6 +106,8 @@ class _Run:
         self.watcher = watcher if self.accelerator.is_main_process else Watcher()
         # A run killed before its first save has a config and nothing to lose: it begins again.
         state = load_state(self.folder.state) if resume and self.folder.state.exists() else None
+        if not resume:
+            check_apart(config)
         if not resume and self.accelerator.is_main_process:
             self.folder.create()
         if state and state.notes["best"] and self.accelerator.is_main_process:

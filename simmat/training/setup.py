@@ -12,8 +12,10 @@ from simmat.bundle import BundleSpec, adapter_for, plan_of
 from simmat.config import TrainConfig
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems, samples_with_regions, trainable_samples
+from simmat.data.coco import ANNOTATIONS
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.fingerprint import fingerprint_of
+from simmat.data.folders import IMAGES, MASKS
 from simmat.data.paste import check_repeats, repeatable
 from simmat.data.pipeline import Pipeline
 from simmat.data.statistics import channel_statistics
@@ -167,6 +169,20 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     said = (dataset.split_note, note_on(train, every, config), repeats, _note_on_rate(config, plan))
     notes = tuple(note for note in said if note)
     return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)), notes)
+
+
+def check_apart(config: TrainConfig) -> None:
+    """Refuse a run's folder among the images, masks or annotations it trains on, of which it would become a part.
+
+    Raises:
+        ConfigError: `out` lies there.
+    """
+    for name in (IMAGES, MASKS, ANNOTATIONS):
+        if config.out.is_relative_to(config.data / name):
+            raise ConfigError(
+                f"--out {config.out} lies among the files of the data set, in {name}/, and would be read as a part of "
+                f"it; choose a folder outside of {config.data / name}"
+            )
 
 
 def _digest(foundation: FoundationSpec, weights: Path | None, config: TrainConfig) -> str | None:
