@@ -90,6 +90,11 @@ def jpeg_mask() -> None:
     replace(MANIFEST, ("masks/s1.png", "masks/s1.jpg"))
 
 
+def jpeg_tiff_mask() -> None:
+    Image.fromarray(np.ones((40, 56), np.uint8)).save(DATA / "masks/s1.tif", compression="jpeg")
+    replace(MANIFEST, ("masks/s1.png", "masks/s1.tif"))
+
+
 def bomb() -> None:
     """A header that claims 40000 x 40000 pixels."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 40000, 40000, 8, 0, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
@@ -168,6 +173,7 @@ BREAK: dict[str, Break] = {
             "Rgb mask": each_mask(np.ones((40, 56, 3)), "s1"),
             "Float mask": float_mask,
             "Jpeg mask": jpeg_mask,
+            "Jpeg within a TIFF mask": jpeg_tiff_mask,
             "Object npy (pickle)": both(arrays(lambda i: np.ones((40, 56), np.float32)), lambda: np.save(
                 DATA / "images/s0.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)),
             "Truncated npy": both(arrays(lambda i: np.ones((40, 56), np.float32)), cut("data/images/s0.npy")),
@@ -178,6 +184,7 @@ BREAK: dict[str, Break] = {
             "Manifest wrong columns": manifest(("id,split", "name,fold")),
             "Manifest misspelt column": manifest(("id,split", "id,splt")),
             "Manifest duplicate ids": manifest(("s1,train", "s0,train")),
+            "Manifest image in two splits": manifest(("images/s4.png", "images/s0.png")),
             "Manifest path leaves the folder": manifest(("images/s0.png", "../../../etc/passwd")),
             "Manifest wrong split names": manifest((",train,", ",training,")),
             "Manifest ragged row": lambda: MANIFEST.write_text(MANIFEST.read_text() + "s5,train\n"),
@@ -195,6 +202,8 @@ BREAK: dict[str, Break] = {
             "Coco missing keys": coco({"images": []}),
             "Coco rle wrong": coco_of({}, segmentation={"size": [40, 56], "counts": [1, 2, 3]}),
             "Coco missing image": coco_of({"file_name": "no.png"}),
+            "Coco split of another name": both(coco({}), lambda: (DATA / "annotations").mkdir(), lambda: (
+                DATA / "annotations.json").rename(DATA / "annotations/validation.json")),
             "Coco huge size": coco_of({"width": 1000000000}),
             "Data is empty folder": Path("e").mkdir,
             "Same stem twice": both(gone("data/manifest.csv"), lambda: np.save(

@@ -139,6 +139,8 @@ BREAK: dict[str, Break] = {
             "Eval empty split": manifest((",test,", ",val,")),
             "Predict same stem twice": other_folder,
             "Predict good and bad file": write("bad.png"),
+            "Predict over other files": both(Path("pred").mkdir, write("pred/s4.json", '{"shapes": []}')),
+            "Predict without a measurement": lambda: np.save("nan.npy", np.full((40, 56), np.nan, np.float32)),
         },
         "Benches": {
             "Several slips": bench(TRAIN.replace("steps", "stpes") + SET + ARM + "lr = 0\n"),

@@ -72,7 +72,8 @@ def test_help_tells_defaults_and_bounds() -> None:
         pass
 
     said = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
-    for part in ("--batch-size INT", "[default: 4] [1<=x<=65536]", "[0<=x<=1]", "--aspect [keep|squash]", "--lr NUMBER"):
+    bounds = ("[default: 4] [1<=x<=65536]", "[0<=x<=1]")
+    for part in ("--batch-size INT", *bounds, "--aspect [keep|squash]", "--lr NUMBER"):
         assert part in said
 
 

@@ -216,7 +216,7 @@ class _Run:
                 losses = self.step(next(batches))
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
-                    self._clip()
+                    self._clip(losses["loss"])
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             for name, value in self._shared(losses).items():
@@ -227,11 +227,12 @@ class _Run:
         self._log({"kind": "train", "step": self.done, "lr": rate, **totals})
         self.watcher.stepped(self.done, totals)
 
-    def _clip(self) -> None:
-        """Clip the gradient; one that is not finite would make every weight NaN, though the loss was a number."""
-        norm = self.accelerator.clip_grad_norm_(self.step.parameters(), self.config.grad_clip or math.inf)
-        if self.config.precision != "fp16" and not math.isfinite(float(norm)):  # fp16's scaler leaves such a step out
-            raise self._diverged(f"the gradient became {float(norm)}", self.done + 1)
+    def _clip(self, loss: Tensor) -> None:
+        """Clip the gradient; one that is not finite would make every weight NaN, even where the loss is a number."""
+        norm = float(self.accelerator.clip_grad_norm_(self.step.parameters(), self.config.grad_clip or math.inf))
+        if self.config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler leaves such a step out
+            what = f"gradient became {norm}" if bool(loss.isfinite()) else f"loss became {float(loss)}"
+            raise self._diverged(f"the {what}", self.done + 1)
 
     def _diverged(self, what: str, step: int) -> Diverged:
         precision = self.config.precision
