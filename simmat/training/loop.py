@@ -216,7 +216,7 @@ class _Run:
                 losses = self.step(next(batches))
                 self.accelerator.backward(losses["loss"])
                 if self.accelerator.sync_gradients:
-                    self._clip(losses["loss"])
+                    self._clip(losses["loss"].detach())
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             for name, value in self._shared(losses).items():
