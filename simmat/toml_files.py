@@ -9,6 +9,9 @@ from typing import Any
 
 from simmat.errors import ConfigError
 
+_MOST_BYTES = 2**24
+"""What no person writes; a device such as /dev/zero has no end."""
+
 
 def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
     """Read a TOML file; UTF-8 with or without a byte order mark.
@@ -22,7 +25,11 @@ def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
         ConfigError: it is not there, cannot be read, or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ConfigError(f"{path} is no {kind}: it is larger than {_MOST_BYTES >> 20} MiB; give another file")
+        return tomllib.loads(content.decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"no {kind} {path}" + (f"; {hint}" if hint else "")) from error
     except OSError as error:

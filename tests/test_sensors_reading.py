@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -312,3 +313,10 @@ def _png(rows: np.ndarray, bits: int, *, colour: int = 0, width: int | None = No
 
 def _bits_of(rows: np.ndarray, bits: int) -> np.ndarray:
     return np.unpackbits(rows[..., None], axis=2)[..., -bits:].reshape(len(rows), -1)
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    """Opening one waits for ever for somebody who writes."""
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match="a pipe or a device, not a file"):
+        read_image(tmp_path / "a.png")

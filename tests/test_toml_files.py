@@ -40,3 +40,9 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     """A slash too many is easily typed."""
     with pytest.raises(ConfigError, match=r"cannot read config file .*: Is a directory"):
         read_toml(tmp_path, "config file")
+
+
+def test_a_device_without_an_end_is_refused() -> None:
+    """Reading all of it would take all memory."""
+    with pytest.raises(ConfigError, match=r"/dev/zero is no config file: it is larger than 16 MiB"):
+        read_toml(Path("/dev/zero"), "config file")

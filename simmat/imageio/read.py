@@ -59,6 +59,8 @@ def read_image(path: Path | str) -> ImageFile:
 
 def _format_of(path: Path) -> str:
     """Tell the format by content and hold the ending against it."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path}: a pipe or a device, not a file; store the image in a file")
     try:
         with path.open("rb") as stream:
             head = stream.read(16)
