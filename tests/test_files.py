@@ -10,7 +10,6 @@ from unittest.mock import patch
 
 import pytest
 
-from simmat import files
 from simmat.errors import OutputError
 from simmat.files import (
     atomic_folder,
@@ -23,6 +22,7 @@ from simmat.files import (
     remove_temporary,
     staged_files,
 )
+from simmat.files import folder as module
 
 
 class Crash(BaseException):
@@ -114,7 +114,7 @@ def test_what_the_system_refuses_says_where_and_what_to_do(
     def refuse(handle: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.os, "fsync", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OutputError, match=words) as caught:
         atomic_write_bytes(tmp_path / "state.bin", b"x")
     assert str(tmp_path / "state.bin") in str(caught.value)
@@ -207,9 +207,9 @@ def test_a_swap_cut_between_its_two_renames_is_finished_by_the_next_reader(
             raise Crash
         real_rename(source, destination)
 
-    monkeypatch.setattr(files.os, "rename", killed_at_the_second)
+    monkeypatch.setattr(os, "rename", killed_at_the_second)
     # The handlers of a killed process do not run either: every rename after the cut fails too.
-    monkeypatch.setattr(files, "_remove_folder", lambda folder: None)
+    monkeypatch.setattr(module, "remove_folder", lambda folder: None)
     with pytest.raises(Crash), atomic_folder(target) as folder:
         (folder / "a").write_text("new")
     monkeypatch.undo()
@@ -230,10 +230,10 @@ def test_a_reader_may_finish_the_swap_of_a_writer_that_lives(tmp_path: Path, mon
     def rename(source: Path, destination: Path) -> None:
         real_rename(source, destination)
         if Path(destination).name == ".bundle.old":
-            monkeypatch.setattr(files.os, "rename", real_rename)
+            monkeypatch.setattr(os, "rename", real_rename)
             recover_folder(target)
 
-    monkeypatch.setattr(files.os, "rename", rename)
+    monkeypatch.setattr(os, "rename", rename)
     with atomic_folder(target) as folder:
         (folder / "a").write_text("new")
     assert (target / "a").read_text() == "new"

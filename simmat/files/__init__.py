@@ -1,0 +1,35 @@
+"""Files that are whole or not there: written beside, made durable, renamed into place.
+
+A crash at any moment leaves the old file or the new one, never half of one. What the operating
+system refuses becomes an OutputError that says what, where and what to do.
+"""
+
+from simmat.files.folder import atomic_folder, recover_folder
+from simmat.files.single import (
+    atomic_path,
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    check_writable,
+    read_log,
+    remove_temporary,
+    staged_files,
+    with_home,
+)
+from simmat.files.system import TEMPORARY_MARK, output_error
+
+__all__ = [
+    "TEMPORARY_MARK",
+    "atomic_folder",
+    "atomic_path",
+    "atomic_write_bytes",
+    "atomic_write_json",
+    "atomic_write_text",
+    "check_writable",
+    "output_error",
+    "read_log",
+    "recover_folder",
+    "remove_temporary",
+    "staged_files",
+    "with_home",
+]

@@ -1,0 +1,170 @@
+"""Files that are whole or not there, one by one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from simmat.errors import ConfigError, OutputError
+from simmat.files.system import TEMPORARY_MARK, led_to, output_errors, remove_folder, sync
+
+_TRIALS = 5
+
+
+def with_home(path: Path | str) -> Path:
+    """Return a path with `~` or `~name` at its start replaced by that home folder.
+
+    Raises:
+        ConfigError: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path} begins with a home folder that does not exist; give the whole path") from error
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what was written there becomes `path` when the block ends well.
+
+    The temporary name keeps the ending (".png"), so that libraries that go by it write the right
+    format. Missing parent folders are made; of a link the file it leads to is replaced. On any failure the
+    temporary file is removed and `path` stays as it was.
+
+    Raises:
+        OutputError: the file cannot be written there, or something that is no file has its name (a device, a pipe).
+    """
+    target = led_to(Path(path))
+    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}")
+    with output_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {path}: it is a device or a pipe, not a file; give the name of a file")
+        try:
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, target)
+            sync(target.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def atomic_write_bytes(path: Path | str, data: bytes) -> None:
+    """Write bytes as the whole of `path`; see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def atomic_write_text(path: Path | str, text: str) -> None:
+    """Write text as the whole of `path`, UTF-8, lines ending in a line feed; see `atomic_path`.
+
+    A byte of a file name that is no UTF-8, which Python holds as a lone surrogate, is written as its escape, which
+    json reads back.
+    """
+    atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def atomic_write_json(path: Path | str, value: Any) -> None:
+    """Write a json value, indented, keys in the order given; NaN and infinity raise ValueError (they are no json)."""
+    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_log(path: Path | str) -> list[dict[str, Any]]:
+    """Return the records of a log, a json object with its "step" a line, up to the first line that is none.
+
+    A crash cuts the last one. Without a log there are none.
+    """
+    file, found = Path(path), []
+    if not file.exists():
+        return []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            break
+        found.append(record)
+    return found
+
+
+@contextmanager
+def staged_files(folder: Path | str) -> Iterator[Path]:
+    """Give an empty folder within `folder`; the files written there move up into `folder` when the block ends well.
+
+    On any failure before that `folder` has only what it had, and is not made. A file of the same name is replaced.
+
+    Raises:
+        OutputError: files cannot be written there.
+    """
+    target = Path(folder)
+    staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
+    made = [place for place in (target, *target.parents) if not place.exists()]
+    with output_errors(target):
+        staging.mkdir(parents=True)
+    try:
+        yield staging
+        with output_errors(target):
+            files = sorted(staging.iterdir())
+            if blocked := next((target / file.name for file in files if (target / file.name).is_dir()), None):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
+            for file in files:
+                os.replace(file, target / file.name)
+            sync(target)
+    finally:
+        with suppress(OSError):
+            remove_folder(staging)
+            for place in made:
+                place.rmdir()  # refuses one that holds something
+
+
+def remove_temporary(folder: Path | str) -> None:
+    """Remove the temporary files that a killed process left in `folder`; nobody else may be writing there."""
+    with output_errors(Path(folder)):
+        for left in Path(folder).glob(f".*{TEMPORARY_MARK}*"):
+            if left.is_dir():
+                remove_folder(left)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path | str) -> None:
+    """Try to make `folder` and to write into it, before hours of work depend on it; no trace of the trial stays.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    for _ in range(_TRIALS - 1):
+        with suppress(OutputError):
+            return _try_to_write(Path(folder))
+        time.sleep(0.01)  # another process may have been trying the same, and have removed what it had made
+    _try_to_write(Path(folder))
+
+
+def _try_to_write(target: Path) -> None:
+    probe = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
+    made: list[Path] = []
+    with output_errors(target):
+        try:
+            for place in reversed([target, *target.parents]):
+                if not place.exists():
+                    place.mkdir(exist_ok=True)
+                    made.append(place)
+            target.mkdir(exist_ok=True)  # refuses a file of that name
+            probe.write_bytes(b"\0")
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+            for place in reversed(made):
+                with suppress(OSError):
+                    place.rmdir()

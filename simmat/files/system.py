@@ -1,0 +1,89 @@
+"""What the operating system refuses, in words, and what it makes durable."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from simmat.errors import OutputError
+
+TEMPORARY_MARK = ".simmat-tmp"
+"""Stands in every temporary file's name, so that what a killed process left can be told and removed."""
+
+_CAUSES = {
+    errno.ENOSPC: ("the disk is full", "free some space or choose another folder"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or choose another folder"),
+    errno.EFBIG: ("the file is larger than allowed here", "choose another folder or raise the file size limit"),
+    errno.EACCES: ("no permission", "choose a folder you may write to"),
+    errno.EPERM: ("no permission", "choose a folder you may write to"),
+    errno.EROFS: ("the file system is read-only", "choose a folder you may write to"),
+    errno.ENOENT: ("nothing can be made there", "choose another folder"),
+    errno.EISDIR: ("a folder of that name is in the way", "move it or choose another name"),
+    errno.ENOTEMPTY: ("a folder of that name is in the way", "move it or choose another name"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "move it or choose another path"),
+    errno.EEXIST: ("a file of that name is in the way", "move it or choose another path"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+    errno.ELOOP: ("the path is a loop of links", "choose another path"),
+}
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """Say in words why `path` cannot be written, and what to do."""
+    cause, remedy = _CAUSES.get(error.errno or 0, (error.strerror or str(error), "check the path and try again"))
+    return OutputError(f"cannot write {path}: {cause}; {remedy}")
+
+
+@contextmanager
+def output_errors(target: Path, *beside: Path) -> Iterator[None]:
+    """Turn what the system refuses about `target`, or what is made beside it, into an OutputError; the rest passes."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename2 or error.filename  # of two, the second is written
+        about = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else None
+        ours = (target, *target.parents, *beside)
+        made = about is not None and (about in ours or TEMPORARY_MARK in about.name)
+        near = about is None or target.parent in about.parents
+        # A file that is missing beside it may be one that is read there; a network has errors of no cause here.
+        if not made and not (near and error.errno in _CAUSES and error.errno != errno.ENOENT):
+            raise
+        raise output_error(error, target) from error
+
+
+def led_to(path: Path) -> Path:
+    """Return what a link leads to, and a path without its "..", which a folder on the way could take along."""
+    return Path(os.path.realpath(path)) if path.is_symlink() or ".." in path.parts else path
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all in it, where there is one."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def sync(path: Path) -> None:
+    """Make a file or folder durable; systems that cannot sync a folder need no sync of it."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a folder and all in it durable."""
+    for inner in sorted(folder.rglob("*"), reverse=True):
+        sync(inner)
+    sync(folder)
