@@ -168,7 +168,7 @@ def _unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> st
         trained = f"{channel.mean:.4g} ± {channel.std:.4g} {channel.unit}"
         if float((seen.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
             return f"most values of channel {channel.name!r} are far from those of training ({trained})"
-        if float(seen.std()) < _FLAT and seen.numel() > 1:
+        if seen.numel() > 1 and float(seen.std()) < _FLAT:
             return f"the values of channel {channel.name!r} hardly vary beside those of training ({trained})"
     return ""
 
