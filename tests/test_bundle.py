@@ -19,7 +19,7 @@ from simmat import training
 from simmat.bundle import load_bundle, push_bundle, read_bundle_spec
 from simmat.data.batches import sample_at
 from simmat.errors import BundleError, ConfigError, DataError
-from simmat.evaluation import evaluate_bundle
+from simmat.evaluation import asking, evaluate_bundle
 from simmat.prediction import predict
 from simmat.types import Prompt
 
@@ -208,3 +208,16 @@ def test_evaluation_equals_the_definition(trained: Path, data: Path) -> None:
             ious.append((found & truth).sum() / (found | truth).sum())
     assert scores.summary()["miou_object"] == pytest.approx(float(np.mean(ious)), abs=1e-4)
     assert torch.is_inference_mode_enabled() is False
+
+
+def test_prompts_go_in_smaller_groups_on_a_large_image(
+    trained: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory must not grow with the number of objects; the scores do not depend on it."""
+    bundle = load_bundle(trained, REGISTRY)
+    at_once, _ = evaluate_bundle(bundle, data, "test")
+    monkeypatch.setattr(asking, "_MOST_ELEMENTS", 1)
+    one_by_one, _ = evaluate_bundle(bundle, data, "test")
+    assert (len(at_once.cost.decode_s), len(one_by_one.cost.decode_s)) == (2, 4)
+    for found, expected in zip(one_by_one.objects, at_once.objects, strict=True):
+        assert found.iou == pytest.approx(expected.iou, abs=1e-6)

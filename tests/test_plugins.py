@@ -378,6 +378,13 @@ def test_an_unknown_model_names_the_package_that_brings_it() -> None:
         load_plugins([], {}).foundation("timm/vit_base_patch16_224")
 
 
+def test_a_failure_without_a_text_is_told_too(install: Install) -> None:
+    """An exception of the plugin's own may fail at saying what it is; the others must still be listed."""
+    code = "class Broken(Exception):\n    def __str__(self):\n        raise ValueError\nraise Broken\n"
+    registry = load(install("simmat-plugin-bad", code))
+    assert report(registry, "simmat_plugin_bad").error == "Broken: (it has no text)"
+
+
 def test_an_unknown_name_mentions_plugins_that_failed(install: Install) -> None:
     """The sensor is missing because its plugin broke, and the user must not install it a second time."""
     registry = load(install("simmat-plugin-bad", "raise RuntimeError"))

@@ -12,7 +12,7 @@ from runs import config, gray_set, registry
 
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig
-from simmat.errors import WeightsError
+from simmat.errors import SpecError, WeightsError
 from simmat.foundation import FoundationSpec, WeightFile
 from simmat.registry import Registry
 from simmat.training import Watcher, setup
@@ -77,6 +77,12 @@ def test_a_wrong_digest_is_told_with_what_to_do(place: dict[str, object], cure: 
 def test_a_file_that_its_publisher_may_change_is_taken_as_it_is() -> None:
     """A hub's repository states no digest that lasts."""
     check_digest(described(replace(DESCRIBED, sha256="", hub="o/r")), Path("w.safetensors"), "0" * 64)
+
+
+def test_a_file_from_a_url_needs_its_digest() -> None:
+    """Nothing else tells that what came over the net is what was meant; it would be refused after the download."""
+    with pytest.raises(SpecError, match=r"'w\.pth' is downloaded from a url, so it needs its sha256"):
+        WeightFile("w.pth", "", url="https://example.org/w.pth")
 
 
 def test_a_run_on_damaged_weights_does_not_begin(tmp_path: Path) -> None:

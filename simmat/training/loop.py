@@ -53,7 +53,7 @@ class Interrupted(SimMATError):
 
 
 class Diverged(ConfigError):
-    """The loss is no number any more; the learning rate is too high."""
+    """The loss or its gradient is no number any more; the learning rate is too high."""
 
 
 def train(config: TrainConfig, registry: Registry, watcher: Watcher | None = None) -> Path:

