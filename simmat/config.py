@@ -101,6 +101,13 @@ def _channels(value: Any) -> Any:
     return value
 
 
+def _named(value: Any) -> Any:
+    """Refuse an empty text, which as a path would be the current folder."""
+    if value == "":
+        raise ValueError("must name a file or folder, . for the current one")
+    return value
+
+
 def _absolute(path: Path) -> Path:
     if "\0" in str(path) or any("\ud800" <= letter <= "\udfff" for letter in str(path)):
         raise ValueError("must be a path that can be written as UTF-8 text")
@@ -123,7 +130,7 @@ def _options(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(_absolute)]
+AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_named), AfterValidator(_absolute)]
 Channels = Annotated[tuple[str | int, ...], Field(strict=False), BeforeValidator(_channels)]
 Options = Annotated[dict[str, Any], AfterValidator(_options)]
 Name = Annotated[str, Field(min_length=1)]
@@ -326,7 +333,7 @@ def _plain(value: Any) -> Any:
 def _read_file(path: Path) -> dict[str, Any]:
     values = read_toml(path, "config file")
     for key in _PATHS:
-        if isinstance(value := values.get(key), str) and not value.startswith("~"):
+        if isinstance(value := values.get(key), str) and value and not value.startswith("~"):
             values[key] = str(path.absolute().parent / value)
     if isinstance(modality := values.get("modality"), str):
         values["modality"] = with_absolute_files(modality, path.absolute().parent)

@@ -163,6 +163,12 @@ def test_a_home_folder_is_found_in_a_file_too(tmp_path: Path, monkeypatch: pytes
     assert "--data must begin with a home folder that exists" in message(None, {**NEEDED, "data": Path("~no-one/x")})
 
 
+def test_an_empty_path_is_not_the_folder_of_the_file(tmp_path: Path) -> None:
+    """A run would fill the folder of its config."""
+    assert "out in" in (said := message(toml(tmp_path, 'modality = "rgb"\ndata = "set"\nout = ""\n'), {}))
+    assert "must name a file or folder" in said
+
+
 def test_bad_toml_is_named_with_line_and_column(tmp_path: Path) -> None:
     """The user must find the place without guessing."""
     path = toml(tmp_path, 'modality = "rgb"\nlr = = 3\n')

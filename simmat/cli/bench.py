@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simmat.cli.common import load_registry, print_table
+from simmat.cli.common import PATH, load_registry, print_table
 from simmat.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("toml", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
+@click.argument("toml", type=PATH)
+@click.option("--out", type=PATH, help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
 @click.option("--quick", is_flag=True, help="Run what the table [quick] of TOML leaves, in runs/NAME-OF-TOML-quick.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
 @click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import json_option, load_registry, print_json, print_table
+from simmat.cli.common import PATH, json_option, load_registry, print_json, print_table
 from simmat.errors import SimMATError
 from simmat.nodata import describe_nodata
 
@@ -23,7 +23,7 @@ def command() -> None:
 
 
 @command.command("show")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @json_option
 def show(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE was trained for, on and with, and how well it scored."""
@@ -42,7 +42,7 @@ def show(bundle: Path, as_json: bool) -> None:
 
 
 @command.command("push")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.argument("destination")
 @click.option(
     "--licence", "--license", metavar="NAME", help="Of the bundle, as the hub writes it: apache-2.0, cc-by-4.0, other."
@@ -74,7 +74,7 @@ def push(bundle: Path, destination: str, licence: str | None, private: bool, for
 
 @command.command("pull")
 @click.argument("source")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to make.  [default: the source's name, here]")
+@click.option("--out", type=PATH, help="Folder to make.  [default: the source's name, here]")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there.")
 def pull(source: str, out: Path | None, force: bool) -> None:
     """Fetch a bundle from SOURCE, a folder, a .zip or hf://ORG/NAME[@REVISION], check it and make a folder of it."""

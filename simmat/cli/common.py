@@ -1,11 +1,13 @@
-"""What several commands need: the registry with its warnings, tables, json."""
+"""What several commands need: the registry with its warnings, paths, tables, json."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -14,6 +16,22 @@ from simmat.hookspecs import PROJECT
 from simmat.plugins import Registry, load_plugins
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class PathType(click.Path):
+    """A path as a pathlib.Path; an empty one, as an unset shell variable leaves it, would mean the current folder."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Refuse an empty text."""
+        if value == "":
+            self.fail("the path is empty; name a file or folder, . for the current one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = PathType(path_type=Path)
+"""Type of every option and argument that names a file or folder."""
 
 
 def json_option(command: Command) -> Command:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import load_registry, print_json
+from simmat.cli.common import PATH, load_registry, print_json
 from simmat.cli.data_index import command as index
 from simmat.cli.data_simulate import command as simulate
 from simmat.cli.options import data_options, json_option, sensor_options
@@ -30,7 +30,7 @@ command.add_command(simulate)
 
 
 @command.command("check")
-@click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("data", metavar="DIR", type=PATH)
 @sensor_options
 @data_options
 @click.option("--write-card", is_flag=True, help="Write what these options say into the data set's card.toml.")

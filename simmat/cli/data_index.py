@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from simmat.cli.common import PATH
 from simmat.cli.options import data_options
 
 _MOST = 10
@@ -14,10 +15,10 @@ _MOST = 10
 
 @click.command("index")
 @click.argument("layout")
-@click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("data", metavar="DIR", type=PATH)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FOLDER",
     help="A new or empty folder.  [default: DIR-simmat, beside DIR]",
 )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from simmat.cli.common import load_registry
+from simmat.cli.common import PATH, load_registry
 
 
 @click.command("simulate")
 @click.option("--modality", required=True, metavar="NAME", help="The sensor, such as thermal or rgb+thermal.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A new or empty folder.")
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="A new or empty folder.")
 @click.option("--count", default=100, show_default=True, metavar="N", help="Number of samples, at least 3.")
 @click.option("--seed", default=0, show_default=True, metavar="N", help="The same seed gives the same files.")
 @click.option("--size", default=(256, 192), show_default=True, type=(int, int), metavar="W H", help="Size in pixels.")

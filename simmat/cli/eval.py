@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from simmat.cli.common import json_option, load_registry, print_json
+from simmat.cli.common import PATH, json_option, load_registry, print_json
 from simmat.cli.eval_table import print_report
 from simmat.cli.options import data_options, device_option, foundation_options
 from simmat.errors import ConfigError, OutputError
@@ -17,8 +17,8 @@ from simmat.files import atomic_write_json, check_writable
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set.")
+@click.argument("bundle", type=PATH)
+@click.option("--data", required=True, type=PATH, help="Folder of the data set.")
 @click.option("--split", default="test", show_default=True, help="Split to score: train, val or test.")
 @click.option("--zero-shot/--no-zero-shot", default=True, show_default=True, help="Score the untuned model too.")
 @click.option(
@@ -36,8 +36,8 @@ from simmat.files import atomic_write_json, check_writable
 @data_options
 @foundation_options
 @device_option
-@click.option("--out", type=click.Path(path_type=Path), help="Write the scores, object by object, to this json file.")
-@click.option("--curve", type=click.Path(path_type=Path), help="Draw mIoU by clicks into this .png or .svg, for full.")
+@click.option("--out", type=PATH, help="Write the scores, object by object, to this json file.")
+@click.option("--curve", type=PATH, help="Draw mIoU by clicks into this .png or .svg, for full.")
 @json_option
 def command(
     bundle: Path,

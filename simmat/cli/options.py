@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from annotated_types import Ge, Gt, Le, Lt
 
-from simmat.cli.common import json_option
+from simmat.cli.common import PATH, json_option
 from simmat.config import TrainConfig, option_name, parse_channels
 from simmat.nodata import parse_nodata
 
@@ -113,7 +113,7 @@ def _kind(core: Any, metadata: list[Any]) -> dict[str, Any]:
     if get_origin(core) is Literal:
         return {"type": click.Choice(list(get_args(core)))}
     if core is Path:
-        return {"type": click.Path(path_type=Path)}
+        return {"type": PATH}
     if core not in (int, float):
         return {"type": click.STRING}
     low = next((m for m in metadata if isinstance(m, Ge | Gt)), None)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from simmat.cli.common import PATH
 from simmat.plugins import load_plugins
 
 
 @click.command("new", short_help="Start a package of your own for a sensor.")
 @click.argument("name")
-@click.option("--path", type=click.Path(path_type=Path), default=Path(), help="Folder to make it in; here by default.")
+@click.option("--path", type=PATH, default=Path(), help="Folder to make it in; here by default.")
 def command(name: str, path: Path) -> None:
     """Make the package simmat-plugin-NAME: a sensor of one plane, its README and its tests.
 

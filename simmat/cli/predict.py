@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from simmat.cli.common import load_registry
+from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import device_option, foundation_options
 from simmat.config import parse_channels
 from simmat.errors import ConfigError
@@ -30,8 +30,8 @@ _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
+@click.argument("files", nargs=-1, type=PATH)
 @click.option("--source", multiple=True, metavar="NAME=FILE", help="File of a source, where a sample has several.")
 @click.option(
     "--missing",
@@ -49,7 +49,7 @@ _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
     show_default=True,
     help="The single answer, or the alternative with the best predicted score.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for masks and pictures.")
+@click.option("--out", required=True, type=PATH, help="Folder for masks and pictures.")
 @foundation_options
 @device_option
 def command(

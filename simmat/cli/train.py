@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from simmat.cli.common import load_registry
+from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import config_options
 from simmat.config import load_config, option_name
 from simmat.errors import ConfigError
@@ -15,10 +15,8 @@ from simmat.errors import ConfigError
 
 @click.command()
 @config_options()
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with the same settings.")
-@click.option(
-    "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run; takes no other option."
-)
+@click.option("--config", type=PATH, help="TOML file with the same settings.")
+@click.option("--resume", type=PATH, metavar="RUN", help="Go on with a run; takes no other option.")
 def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 

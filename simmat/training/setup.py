@@ -112,6 +112,16 @@ def _note_on_rate(config: TrainConfig, plan: ModelPlan) -> str:
     )
 
 
+def _note_on_warmup(config: TrainConfig, steps: int) -> str:
+    """Say where the run ends before its learning rate has come to its peak; "" elsewhere."""
+    if config.warmup_steps is None or config.warmup_steps <= steps:
+        return ""
+    return (
+        f"Warning: --warmup-steps {config.warmup_steps} is more than the {steps} steps of the run, so the learning "
+        f"rate only comes to {steps / config.warmup_steps:.0%} of its peak; left out, it is 5 % of the run"
+    )
+
+
 def _note_on_repeats(config: TrainConfig, dataset: Dataset, train: Sequence[Sample]) -> str:
     """Say how many images have something to repeat, where it is not all of them.
 
@@ -165,10 +175,16 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
         known = replace(known, foundation=config.foundation)
     plan = plan_of(known, registry, weights)
     pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
-    repeats = _note_on_repeats(config, dataset, train)
-    said = (dataset.split_note, note_on(train, every, config), repeats, _note_on_rate(config, plan))
+    steps = _steps(config, len(train))
+    said = (
+        dataset.split_note,
+        note_on(train, every, config),
+        _note_on_repeats(config, dataset, train),
+        _note_on_rate(config, plan),
+        _note_on_warmup(config, steps),
+    )
     notes = tuple(note for note in said if note)
-    return Setup(config, dataset, train, val, known, plan, pipeline, _steps(config, len(train)), notes)
+    return Setup(config, dataset, train, val, known, plan, pipeline, steps, notes)
 
 
 def check_apart(config: TrainConfig) -> None:
