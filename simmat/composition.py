@@ -50,6 +50,10 @@ class SelectedChannels(ModalityAdapter):
         full = self.base.transform(image)
         return full.select(pick_channels(full.channels, self.picks, origin=image.origin))
 
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """As the base adapter: of all channels."""
+        return self.base.logarithmic(channels)
+
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """As the base adapter."""
         return self.base.flip(image, axis)
@@ -113,6 +117,11 @@ class ComposedModality(ModalityAdapter):
     def transform(self, image: SensorImage) -> SensorImage:
         """Every part transforms its own planes."""
         return self.stack([part.transform(piece) for part, piece in self._pieces(image)])
+
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """Every part knows its own channels."""
+        groups = [self.own_channels(index, group) for index, group in enumerate(self.split(channels))]
+        return tuple(flag for part, group in zip(self.parts, groups, strict=True) for flag in part.logarithmic(group))
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Every part mirrors its own planes."""

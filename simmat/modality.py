@@ -8,7 +8,7 @@ imports torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -99,6 +99,20 @@ class ModalityAdapter(ABC):
         are taken of what it returns. Invalid pixels must stay invalid.
         """
         return image
+
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """Say which channels, as `load` gives them, `transform` takes the logarithm of; default: none.
+
+        Augmentation changes those by factors: what suits the spread of a radar's power, which is that of its few bright
+        targets, would leave nothing of the sea.
+
+        Args:
+            channels: C of them, of a loaded image.
+
+        Returns:
+            One truth value for each.
+        """
+        return (False,) * len(channels)
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Mirror an image or a part of one; override where mirroring changes values, as for angles.

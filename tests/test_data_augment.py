@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,30 @@ def test_angles_have_no_gain() -> None:
     image = SensorImage.from_planes(np.linspace(0, 3, 16).reshape(1, 4, 4), [Channel("p0", "aolp", "rad")])
     changed, _ = still(gain=1, offset=1, noise=1)(image, label_of((4, 4)), Planes(), np.random.default_rng(0))
     assert np.array_equal(changed.data, image.data)
+
+
+class Power(Planes):
+    """A sensor of which the network gets decibel."""
+
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        return (True,) * len(channels)
+
+
+def test_what_becomes_a_logarithm_is_changed_by_factors() -> None:
+    """The spread of a radar's power is that of its few bright targets: a fifth of it is more than the whole sea."""
+    rng = np.random.default_rng(0)
+    sea = 0.01 * rng.gamma(4, 0.25, (1, 64, 64))
+    sea[0, 8, 8:12], sea[0, 9, 0] = 10, 0
+    image = SensorImage.from_planes(sea, [Channel("p0", "power", "1")])
+    before = 10 * np.log10(sea[sea > 0])
+    for seed in range(30):
+        jitter = Augmentation(flip=False, scale=(1, 1))
+        changed, _ = jitter(image, label_of((64, 64)), Power(), np.random.default_rng(seed))
+        after = 10 * np.log10(changed.data[sea > 0])
+        assert abs(after.mean() - before.mean()) < 0.21 * before.std()
+        assert 0.75 < after.std() / before.std() < 1.25
+        assert changed.data[0, 9, 0] == 0
+    assert not np.array_equal(after, before)
 
 
 def test_position_on_the_earth_is_dropped_with_the_pixels_place() -> None:

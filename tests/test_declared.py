@@ -143,6 +143,13 @@ def test_what_has_no_logarithm_is_missing_before_augmentation(tmp_path: Path) ->
         assert adapter.load(files).valid.tolist() == [[[False, False, True]]]
 
 
+def test_augmentation_changes_by_factors_what_becomes_a_logarithm() -> None:
+    """Every channel by its own declaration."""
+    for rule, factors in (("log", True), ({"kind": "db", "of": "power"}, True), ("z-score", False)):
+        described = sensor({**ONE, "normalize": rule})
+        assert described.logarithmic(described.channels) == (factors,)
+
+
 def test_log_is_natural_and_needs_values_above_zero(tmp_path: Path) -> None:
     """A value without a logarithm is missing, not zero."""
     image = prepared(sensor({**ONE, "normalize": "log"}), [[np.e, 0]], tmp_path)

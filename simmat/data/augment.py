@@ -36,7 +36,8 @@ class Augmentation:
             somewhere in a larger, otherwise invalid one.
         gain: most by which a channel's contrast about its mean changes, as a fraction.
         offset: most by which a channel shifts, in its standard deviations within the image.
-        noise: largest standard deviation of added Gaussian noise, in the same.
+        noise: largest standard deviation of added Gaussian noise, in the same. Channels that the adapter calls
+            `logarithmic` are changed so in their logarithm.
         keep: a region that a window cuts stays a region if this part of it is left.
         paste: part of the images in which regions are repeated, see `repeat_regions`.
     """
@@ -91,14 +92,14 @@ class Augmentation:
             low, high = np.log(self.scale)
             window = choose_window(label, float(np.exp(rng.uniform(low, high))), rng)
             image, label = cut_image(image, window), cut_label(label, window, self.keep)
-        image = self._jitter(image, rng)
+        image = self._jitter(image, adapter.logarithmic(image.channels), rng)
         return (image if image is before else replace(image, georeference=None)), label
 
     def _axes(self, rng: np.random.Generator) -> list[Axis]:
         axes: list[Axis] = ["horizontal", "vertical"] if self.rotate else ["horizontal"]
         return [axis for axis in axes if rng.random() < 0.5] if self.flip else []
 
-    def _jitter(self, image: SensorImage, rng: np.random.Generator) -> SensorImage:
+    def _jitter(self, image: SensorImage, logarithmic: Sequence[bool], rng: np.random.Generator) -> SensorImage:
         """Change each channel's contrast and level and add noise, within what the channel can hold.
 
         A pixel at an end of its channel's declared range stays there: what is full or dark says no more than that.
@@ -107,16 +108,20 @@ class Augmentation:
         if not (self.gain or self.offset or self.noise):
             return image
         data = image.data.copy()
-        for index, channel in enumerate(image.channels):
+        for index, (channel, factors) in enumerate(zip(image.channels, logarithmic, strict=True)):
             gain, offset, level = rng.uniform(-1, 1, size=3) * (self.gain, self.offset, self.noise)
             noise = rng.standard_normal(image.size_hw, dtype=np.float32) if self.noise else np.float32(0)
-            measured = image.data[index][image.valid[index]]
-            if channel.unit in ANGLE_UNITS or not measured.size:
+            taken = image.valid[index] & (data[index] > 0) if factors else image.valid[index]
+            if channel.unit in ANGLE_UNITS or not taken.any():
                 continue
-            mean, std = float(measured.mean(dtype=np.float64)), float(measured.std(dtype=np.float64))
-            changed = data[index] + (data[index] - mean) * gain + std * (offset + abs(level) * noise)
-            low, high = _limits(measured, channel.valid_range)
-            moves = image.valid[index]
+            values = np.log(data[index], out=np.zeros_like(data[index]), where=taken) if factors else data[index]
+            mean, std = float(values[taken].mean(dtype=np.float64)), float(values[taken].std(dtype=np.float64))
+            changed = values + (values - mean) * gain + std * (offset + abs(level) * noise)
+            if factors:  # what is positive stays so
+                changed, (low, high) = np.exp(changed), channel.valid_range or (0.0, np.inf)
+            else:
+                low, high = _limits(values[taken], channel.valid_range)
+            moves = taken
             if channel.quantity != RGB_QUANTITY:
                 moves = moves & ~at_an_end(data[index], channel.valid_range)
             data[index] = np.where(moves, np.clip(changed, low, high), data[index])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from simmat.declared.schema import ChannelRule, Decibel, Declaration, Log
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import ImageFile, read_image
 from simmat.modality import ModalityAdapter, Source
-from simmat.types import BoolArray, FloatArray, SensorImage
+from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
@@ -69,6 +69,10 @@ class DeclaredModality(ModalityAdapter):
             valid=np.stack([valid for _, valid, _ in done]),
             channels=tuple(channel for _, _, channel in done),
         )
+
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """Say which channels are declared to be normalized by a logarithm."""
+        return tuple(isinstance(rule.normalize, Log | Decibel) for rule in self.declaration.channel)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Refuse: a description says what files hold, not how a sensor sees."""

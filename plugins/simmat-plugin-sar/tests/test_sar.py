@@ -14,7 +14,7 @@ from simmat_plugin_sar.radar import LOOKS, backscatter, sigma_nought
 from simmat_plugin_sar.speckle import estimate_looks, lee
 
 from simmat.builtin.sensors import Rgb
-from simmat.composition import ComposedModality
+from simmat.composition import ComposedModality, SelectedChannels
 from simmat.data.card import DataCard
 from simmat.errors import DataError
 from simmat.modality import ModalityAdapter
@@ -244,9 +244,28 @@ def test_it_composes_with_colour(scene: Scene) -> None:
     sensor = ComposedModality([Rgb(), ADAPTERS["sar"]])
     image = sensor.transform(sensor.simulate(scene, np.random.default_rng(0)))
     assert [channel.name for channel in image.channels] == ["red", "green", "blue", "sar"]
+    joined = sensor.simulate(scene, np.random.default_rng(0)).channels
+    assert sensor.logarithmic(joined) == (False, False, False, True)
+    assert SelectedChannels(sensor, ("sar",)).logarithmic(joined) == (False, False, False, True)
 
 
-@pytest.mark.parametrize("modality", ["sar", "sar-power"])
+@pytest.mark.parametrize(("modality", "factors"), [("sar-power-dual", True), ("sar-lee", True), ("sar-db", False)])
+def test_augmentation_keeps_the_sea(modality: str, factors: bool) -> None:
+    """Power and amplitude are changed by factors: a fifth of the spread of a few bright ships is more than the sea."""
+    channels = ADAPTERS[modality].channels
+    assert ADAPTERS[modality].logarithmic(channels) == (factors,) * len(channels)
+
+
+def test_the_filter_takes_nothing_from_a_border_of_zeros(tmp_path: Path) -> None:
+    """Floats of zero are missing before the filter too: it would measure them, and darken what lies beside them."""
+    power = np.full((40, 40), 0.1, np.float32) * np.random.default_rng(0).gamma(4, 0.25, (40, 40)).astype(np.float32)
+    power[:, :10] = 0
+    image = load(write(tmp_path / "a.tif", power), "sar-power-lee")
+    assert not image.valid[0, :, :10].any()
+    assert image.data[0, :, 10].mean() == pytest.approx(power[:, 10:14].mean(), rel=0.15)
+
+
+@pytest.mark.parametrize("modality", ["sar", "sar-power", "sar-lee", "sar-power-lee"])
 def test_zeros_of_floats_are_missing_before_augmentation(tmp_path: Path, modality: str) -> None:
     """Jitter would give the border of a scene a measurement, which validation never sees."""
     values = np.array([[0.0, 0.5], [1.0, 2.0]], np.float32)

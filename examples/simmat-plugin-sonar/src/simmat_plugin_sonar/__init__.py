@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,10 @@ class Sonar(ModalityAdapter):
         """Return (1, H, W) decibel of the amplitude; a count of 0 is a weak echo, taken as half a count."""
         decibel = 20 * np.log10(np.maximum(image.data, np.float32(0.5)))
         return replace(image, data=decibel, channels=(Channel("echo", "echo_strength", "dB"),))
+
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """Say that the echo is one that `transform` takes the logarithm of."""
+        return (True,)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return (1, H, W) counts: Lambert's law (amplitude ~ cos), weaker with range, with Rayleigh speckle."""

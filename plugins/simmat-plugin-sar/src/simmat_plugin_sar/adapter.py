@@ -102,6 +102,10 @@ class Sar(ModalityAdapter):
             data, channels, valid=valid, origin=image.origin, georeference=image.georeference
         )
 
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """All channels, but where the file holds decibel already."""
+        return (self.scale.kind != "decibel",) * len(channels)
+
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return (P, H, W) of a radar beside the camera, C band, four looks; see `simmat_plugin_sar.radar`.
 
@@ -156,7 +160,7 @@ class Sar(ModalityAdapter):
         from simmat_plugin_sar.speckle import lee
 
         power = self.scale.to_power(image.data)
-        usable = image.valid & (power >= 0)
+        usable = image.valid & (power >= 0 if image.channels[0].unit == "count" else power > 0)
         smooth = np.stack([lee(plane, good) for plane, good in zip(power, usable, strict=True)])
         positive = np.where(smooth > 0, smooth, 1.0)
         data = np.where(usable & (smooth > 0), self.scale.from_power(positive), image.data)
