@@ -146,7 +146,7 @@ def uninstall(distribution: str) -> None:
 
 def installed_plugins() -> list[dict[str, Any]]:
     """Return what `simmat plugins list --json` says in a new process: this one does not see what changed under it."""
-    done = _run([sys.executable, "-m", "simmat", "plugins", "list", "--json"])
+    done = _run([sys.executable, "-P", "-m", "simmat", "plugins", "list", "--json"])
     if done.returncode:
         raise InstallerError(f"SimMAT does not start any more: {_short(done.stderr)}")
     plugins: list[dict[str, Any]] = json.loads(done.stdout)["plugins"]
@@ -239,10 +239,10 @@ def _venv_settings(prefix: Path) -> frozenset[str]:
 
 
 def _pip(command: str, *arguments: str) -> None:
-    line = [sys.executable, "-m", "pip", command, "--disable-pip-version-check", "--no-input", *arguments]
+    line = [sys.executable, "-P", "-m", "pip", command, "--disable-pip-version-check", "--no-input", *arguments]
     done = _run(line)
     if done.returncode:
-        again = shlex.join([*line[:4], arguments[-1]])
+        again = shlex.join([sys.executable, "-m", "pip", command, arguments[-1]])
         raise InstallerError(f"pip could not {command} {arguments[-1]}: {_short(done.stderr)}\nAll it says: {again}")
 
 

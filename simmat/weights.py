@@ -12,7 +12,8 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
@@ -192,7 +193,7 @@ def _download(file: WeightFile, target: Path, progress: Progress) -> None:
             cause = "the connection was cut"
         except urllib.error.HTTPError as error:
             raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {_by_hand(file, target)}") from error
-        except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, HTTPException, _Cut) as error:
             cause = str(getattr(error, "reason", error)) or type(error).__name__
         after = part.stat().st_size if part.is_file() else 0
         fruitless = 0 if after > before else fruitless + 1
@@ -208,7 +209,8 @@ def _load_rest(file: WeightFile, part: Path, progress: Progress) -> bool:
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:
-        response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        with _network():
+            response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # nothing after what we have: the digest will tell whether it is right
             return True
@@ -219,6 +221,11 @@ def _load_rest(file: WeightFile, part: Path, progress: Progress) -> bool:
         start = have if goes_on else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else 0
+        if file.size_bytes and total and total != file.size_bytes:  # a login page, before it replaces what is there
+            raise WeightsError(
+                f"{file.url} is not the right file: it has {total} bytes, should have {file.size_bytes}; something "
+                "between here and there (a proxy, a login page) may answer in its place"
+            )
         with part.open("ab" if goes_on else "wb") as stream:
             got = start + _copy(response, stream, start, total or file.size_bytes, progress)
     return got == (total or file.size_bytes or got)
@@ -228,11 +235,29 @@ def _copy(response: HTTPResponse, stream: BinaryIO, start: int, total: int, prog
     """Copy a response to a file and return the number of bytes."""
     got = 0
     progress(start, total)
-    while piece := response.read(_CHUNK):
+    while True:
+        with _network():
+            piece = response.read(_CHUNK)
+        if not piece:
+            return got
         stream.write(piece)
         got += len(piece)
         progress(start + got, total)
-    return got
+
+
+class _Cut(Exception):
+    """The network failed on the way; nothing of the disk did."""
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    """Tell what the network refuses from what the disk does, which is an OSError too."""
+    try:
+        yield
+    except urllib.error.URLError:
+        raise
+    except OSError as error:
+        raise _Cut(str(error.strerror or error) or type(error).__name__) from error
 
 
 def _finish(file: WeightFile, part: Path, target: Path) -> None:

@@ -105,6 +105,31 @@ def test_nodata_of_one_source_of_several_is_taken(tmp_path: Path) -> None:
         check_inputs(bench, bench.cells, registry())
 
 
+def test_a_set_without_a_test_split_is_found_before_the_first_process(tmp_path: Path) -> None:
+    """Every cell would train and fail at the end, and test images added then make it another set."""
+    gray_set(tmp_path / "set")
+    (tmp_path / "set/card.toml").write_text('regions = "instances"\nmin_region = 5000\n', encoding="utf-8")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    with pytest.raises(ConfigError, match=r"data 'a': .*none of the .* samples has a region of at least 5000 px"):
+        check_inputs(bench, bench.cells, registry())
+    (tmp_path / "set/card.toml").write_text('regions = "instances"\n', encoding="utf-8")
+    (tmp_path / "set/manifest.csv").write_text(
+        "id,split,image,mask\na,train,images/s0.png,masks/s0.png\nb,val,images/s1.png,masks/s1.png\n", encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match=r"data 'a': .*the test split is empty"):
+        check_inputs(bench, bench.cells, registry())
+
+
+def test_results_stay_where_a_checkpoint_is_not_here_any_more(tmp_path: Path) -> None:
+    """A report on a laptop, without the weights, is of the results that were copied there."""
+    (tmp_path / "sam.pth").write_bytes(b"weights")
+    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("_tiny", "_b") + SET + '[[arm]]\nname = "x"\n'
+    for cell in bench_of(tmp_path, toml).cells:
+        fill(cell, val=0.5, test=0.5)
+    (tmp_path / "sam.pth").unlink()
+    assert {cell.state() for cell in bench_of(tmp_path, toml).cells} == {"tested"}
+
+
 def test_objects_that_cannot_be_repeated_are_found_before_the_first_process(tmp_path: Path) -> None:
     """Every cell would fail by itself, an hour into the night."""
     gray_set(tmp_path / "set")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,11 +25,11 @@ ARMS = '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n[[arm]]\nname
 NOT_THE_SAME = {"seconds", "test_seconds", "peak_memory_bytes"}
 
 
-def bench(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def bench(folder: Path, *options: str, plugins: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "simmat", "bench", "bench.toml", "--out", "out", *options],
+        [sys.executable, "-P", "-m", "simmat", "bench", "bench.toml", "--out", "out", *options],
         cwd=folder,
-        env=environment(),
+        env={**environment(), "SIMMAT_PLUGINS": plugins},
         capture_output=True,
         text=True,
         check=False,
@@ -144,6 +146,23 @@ def test_a_stopped_bench_ends_its_processes_and_says_how_to_go_on(tmp_path: Path
     process.communicate()
     assert process.returncode == 130
     assert "no such folder" not in log.read_text()
+
+
+def test_the_untouched_model_is_scored_on_validation_and_test(tmp_path: Path) -> None:
+    """The number that every gain is taken against; a file of the user's that is named as a module changes nothing."""
+    if find_spec("simmat_plugin_lite") is None:
+        pytest.skip("needs simmat-plugin-lite, a small model that has a zero-shot score")
+    folder = prepared(tmp_path / "zero", (RUN + ARMS).replace("sam_vit_tiny", "lite"))
+    (folder / "statistics.py").write_text("raise RuntimeError\n", encoding="utf-8")
+    done = bench(folder, "--only", "zero-shot", plugins="lite")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = results(folder).values()
+    with (folder / "set/manifest.csv").open(encoding="utf-8") as file:
+        splits = {row["id"]: row["split"] for row in csv.DictReader(file)}
+    assert {splits[sample] for sample in result["test_ious"]} == {"test"}
+    assert result["val"]["objects"] == result["test"]["objects"] > 0
+    assert result["val"]["miou_object"] != result["test"]["miou_object"]
+    assert (folder / "out/index.html").is_file()
 
 
 def test_a_failure_stops_no_other_cell(tmp_path: Path) -> None:

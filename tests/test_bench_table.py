@@ -21,6 +21,7 @@ from simmat.bench.results import Spread, collect
 from simmat.bench.table import as_csv, markdown, overview, rows_of
 from simmat.cli import run
 from simmat.errors import ConfigError
+from simmat.files import atomic_write_json
 
 SETS = """
 [[data]]
@@ -176,6 +177,41 @@ def test_a_figure_that_the_data_did_not_give_is_named(tmp_path: Path) -> None:
     large = bench_of(tmp_path, 'score = "by_size.large.miou_object"\n' + SEEDS + MODEL + SETS + ARMS)
     with pytest.raises(ConfigError, match=r"'by_size\.large\.miou_object' is no figure of these results; did you mean"):
         collect(large)
+
+
+def test_a_figure_that_one_data_set_does_not_give_is_missing_there_alone(tmp_path: Path) -> None:
+    """Sonar without small objects is no reason to lose the table of all other sensors, after hours."""
+    small = 'score = "by_size.small.miou_object"\n' + SEEDS + MODEL + SETS + ARMS
+    filled(tmp_path)
+    for cell in cells_named(bench := bench_of(tmp_path, small), "b/sam_vit_b/"):
+        if (result := cell.result()) is not None:
+            del result["test"]["by_size"]
+            atomic_write_json(cell.folder.result, result)
+    head, lines = overview(collect(bench))
+    rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert rows["x"]["a"].startswith("0.125")
+    assert rows["x"]["b"] == "– (no such figure)"
+    assert rows["x"]["MEAN"] == "– (1 of 2)"
+    assert write_report(bench)[1]
+
+
+def test_the_untouched_model_alone_has_no_learning_curve(tmp_path: Path) -> None:
+    """It is scored first; a report of it, or of arms with few images alone, must not fail for want of a curve."""
+    few = '[[arm]]\nname = "x @ 10"\ntrain_images = 10\n'
+    bench = bench_of(tmp_path, SEEDS + MODEL + SETS + few)
+    for cell in bench.cells:
+        fill(cell, val=0.1, test=0.2, **({"curve": []} if cell.kind == "zero-shot" else {}))
+    results, files = write_report(bench)
+    assert curves_figure(results, Look(results, dark=False)) is None
+    assert all(file.is_file() for file in files)
+
+
+def test_the_page_shows_what_was_run_not_what_the_file_says_now(tmp_path: Path) -> None:
+    """A long bench ends when its file has been edited for the next one, or moved away."""
+    bench = filled(tmp_path)
+    (bench.out / "bench.toml").write_text('title = "as it was run"\n', encoding="utf-8")
+    bench.path.unlink()
+    assert "as it was run" in write_report(bench)[1][-1].read_text(encoding="utf-8")
 
 
 def test_the_markdown_is_tables(tmp_path: Path) -> None:

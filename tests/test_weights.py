@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
 import http.server
 import os
+import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -225,6 +227,31 @@ def test_a_disk_that_fills_up_is_told_in_words(server: Server, tmp_path: Path, m
     monkeypatch.setattr(weights, "_copy", full)
     with pytest.raises(WeightsError, match=r"cannot store .*model\.pth: No space left on device"):
         fetch(file_at(server.url), tmp_path)
+
+
+def test_a_network_that_fails_on_the_way_is_no_fault_of_the_disk(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What TLS or the way there refuses is an OSError too; what came before is kept and gone on from."""
+    read, fails = http.client.HTTPResponse.read, iter([False, True])
+
+    def once(response: http.client.HTTPResponse, amount: int) -> bytes:
+        if next(fails, False):
+            raise ssl.SSLError("bad record mac")
+        return read(response, min(amount, 100_000))
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", once)
+    assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
+    assert server.behaviour.ranges == [None, "bytes=100000-"]
+
+
+def test_a_login_page_does_not_replace_what_was_loaded(server: Server, tmp_path: Path) -> None:
+    """A hotel's network answers 200 and a page of its own to whatever is asked for."""
+    (tmp_path / "model.pth.part").write_bytes(BODY[:777])
+    server.behaviour.takes_range = False
+    with pytest.raises(WeightsError, match=r"has 256000 bytes, should have 256001.*login page"):
+        fetch(file_at(server.url, size_bytes=len(BODY) + 1), tmp_path)
+    assert (tmp_path / "model.pth.part").read_bytes() == BODY[:777]
 
 
 def test_a_cache_that_cannot_be_made_is_told_in_words(server: Server, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from simmat.bench.cells import Cell
+from simmat.bench.cells import Cell, CellFolder, read_json
 from simmat.bench.figures import unknown_figure
 from simmat.bench.quick import is_left, shortened, unknown_names
 from simmat.bench.reading import problems_error
@@ -291,16 +291,22 @@ def _cells(
         _check_options("tuner", tuner.name, tuner.options, config.tune_options)
         spec = registry.foundation(config.foundation)
         spec.check_image_size(config.image_size or spec.image_size)
-        weights = _weights_sha256(spec, config)
+        weights = _weights_sha256(spec, config, folder)
         yield Cell(data.name, arm.name, arm.foundation, arm.kind, seed, lr, config, folder, data.simulate, weights)
 
 
-def _weights_sha256(spec: FoundationSpec, config: TrainConfig) -> str | None:
-    """Return which weights a run starts from, so that its result is not taken for that of others."""
+def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> str | None:
+    """Return which weights a run starts from, so that its result is not taken for that of others.
+
+    Of a checkpoint that is not here (any more), a report believes what the cell wrote down; no run begins without it.
+    """
     if config.from_scratch:
         return None
     if config.checkpoint is not None and config.checkpoint.is_file():
         return _file_sha256(config.checkpoint)
+    order = CellFolder(cell).order
+    if config.checkpoint is not None and order.is_file():
+        return cast(str | None, read_json(order, "settings")["settings"].get("weights"))
     return spec.weights.sha256 if spec.weights is not None else None
 
 

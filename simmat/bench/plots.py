@@ -170,7 +170,9 @@ def _trainable(results: Results, arm: Arm) -> float | None:
 
 def curves_figure(results: Results, look: Look) -> Figure | None:
     """Validation score against step, mean over seeds with its standard deviation; dashed is zero-shot."""
-    sets = [data for data in results.bench.settings.data if any(row.curves for row in _full(results.of(data)))]
+    sets = [
+        data for data in results.bench.settings.data if any(any(row.curves.values()) for row in _full(results.of(data)))
+    ]
     if not sets:
         return None
     figure, panels = look.panels(len(sets), height=2.9, labels=len(results.bench.arms))

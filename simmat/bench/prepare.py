@@ -18,12 +18,15 @@ from simmat.data.fingerprint import fingerprint_of
 from simmat.data.paste import check_repeats
 from simmat.data.simulate import simulate_dataset
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
+from simmat.evaluation.job import nothing_to_score
 from simmat.files import atomic_write_text, check_writable, recover_folder
 from simmat.registry import Registry
 from simmat.training.run_folder import RunFolder
 from simmat.training.state import fingerprint_in
 
-_OF_A_BENCH = {".lock", "bench.toml", "cells"}
+RUN_WITH = "bench.toml"
+"""In the bench's folder: the file it was run with."""
+_OF_A_BENCH = {".lock", RUN_WITH, "cells"}
 """What stands in the folder of every bench that was begun."""
 
 
@@ -49,7 +52,8 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
     """Find every data set and weight file that is not there now, not once in each cell's process.
 
     Raises:
-        ConfigError: a data set cannot be opened, or a checkpoint is missing; all of it in one message.
+        ConfigError: a data set cannot be opened or has nothing to test on, or a checkpoint is missing; all of it in one
+            message.
     """
     problems: list[str] = []
     opened: set[tuple[str, float]] = set()
@@ -65,6 +69,9 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
         try:
             dataset = open_dataset(config.data, adapter_for(registry, config.modality, config.channels), card)
             check_repeats(config.paste, dataset.card, dataset.root)
+            test = dataset.split("test")
+            if not any(dataset.label(sample).regions for sample in test):  # up to the first that has one
+                raise nothing_to_score(dataset, test)
         except SimMATError as error:
             problems.append(f"data {cell.dataset!r}: {error}")
     if problems:
@@ -98,7 +105,7 @@ def ready_to_run(
     clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
     _simulate(bench, {cell.dataset for cell in cells}, registry, say)
     clear([(cell, "its data is not what it was run on") for cell in _on_other_data(cells, registry)])
-    atomic_write_text(bench.out / "bench.toml", bench.path.read_text(encoding="utf-8"))
+    atomic_write_text(bench.out / RUN_WITH, bench.path.read_text(encoding="utf-8"))
 
 
 def _changed_error(bench: Bench, changed: Sequence[tuple[Cell, str]]) -> ConfigError:

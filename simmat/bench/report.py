@@ -7,6 +7,7 @@ from pathlib import Path
 from simmat.bench.grid import Bench
 from simmat.bench.page import write_bench_page
 from simmat.bench.plots import draw_plots
+from simmat.bench.prepare import RUN_WITH
 from simmat.bench.results import Results, collect
 from simmat.bench.table import as_csv, markdown
 from simmat.files import atomic_write_text
@@ -28,5 +29,7 @@ def write_report(bench: Bench) -> tuple[Results, list[Path]]:
     atomic_write_text(table, markdown(results))
     atomic_write_text(csv, as_csv(results))
     plots = draw_plots(results, bench.out / "plots")
-    page = write_bench_page(bench.out / "index.html", results, plots, bench.path.read_text(encoding="utf-8"))
+    told = bench.out / RUN_WITH  # the TOML may have changed, or gone, since
+    settings = (told if told.is_file() else bench.path).read_text(encoding="utf-8")
+    page = write_bench_page(bench.out / "index.html", results, plots, settings)
     return results, [table, csv, page]

@@ -14,6 +14,8 @@ from simmat.bench.schedule import arm_state
 from simmat.bench.settings import DataSet
 from simmat.errors import ConfigError
 
+_NO_FIGURE = "no such figure"
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -62,7 +64,7 @@ class Row:
         vals: by seed, the best validation score.
         on: the devices the runs had.
         state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
-            "changed", "not begun".
+            "changed", "not begun"; "no such figure" where the data does not give the score asked for.
         failures: the last lines of what failed.
     """
 
@@ -168,6 +170,7 @@ def collect(bench: Bench) -> Results:
     """Read what there is.
 
     Raises:
+        ConfigError: the score asked for is no figure of any result.
         DataError: a result is damaged.
     """
     rows: list[Row] = []
@@ -175,6 +178,7 @@ def collect(bench: Bench) -> Results:
         own = [_row(bench, data, arm) for one, arm in bench.pairs() if one.name == data.name]
         zero = {row.arm.foundation: row.score for row in own if row.arm.kind == ZERO_SHOT}
         rows += [_with_gain(row, zero.get(row.arm.foundation)) for row in own]
+    _check_score(bench, rows)
     wanted = sum(data.averaged for data in bench.settings.data)
     averages = [
         _average(arm, [row for row in rows if row.arm is arm and row.data.averaged], wanted) for arm in bench.arms
@@ -187,7 +191,8 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
     cells = bench.cells_of(data, arm)
     results = {cell.seed: result for cell in state.chosen if (result := cell.result()) is not None}
     tested = {seed: result for seed, result in results.items() if result["test"] is not None}
-    scores = {seed: _score(result["test"], bench.settings.score) for seed, result in tested.items()}
+    figures = {seed: dict(figures_of(result["test"])).get(bench.settings.score) for seed, result in tested.items()}
+    scores = {seed: figure for seed, figure in figures.items() if figure is not None}
     some = next(iter(tested.values()), {})
     return Row(
         data=data,
@@ -205,17 +210,27 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         ious={seed: _ious(result) for seed, result in tested.items() if "test_ious" in result},
         vals={seed: float(result["val"]["miou_object"]) for seed, result in tested.items()},
         on=", ".join(sorted({_device(result) for result in tested.values()})),
-        state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
+        state=_NO_FIGURE
+        if tested and not scores
+        else "every rate diverged"
+        if state.lost
+        else _state(arm, cells, results, len(scores)),
         failures=tuple(_failure(cell) for cell in cells if cell.state() == "failed"),
     )
 
 
-def _score(summary: Mapping[str, Any], key: str) -> float:
-    numbers = dict(figures_of(summary))
-    value = numbers.get(key)
-    if value is None:
-        raise ConfigError(f"score = {key!r} is no figure of these results{hint(key, numbers)}")
-    return value
+def _check_score(bench: Bench, rows: list[Row]) -> None:
+    """Refuse a score that no result gives; one that some data sets do not give is missing there alone."""
+    lacking = [row for row in rows if row.state == _NO_FIGURE]
+    if not lacking or any(row.scores for row in rows):
+        return
+    numbers: dict[str, float] = {}
+    for row in lacking:
+        for cell in bench.cells_of(row.data, row.arm):
+            if (result := cell.result()) is not None and result["test"] is not None:
+                numbers |= dict(figures_of(result["test"]))
+    score = bench.settings.score
+    raise ConfigError(f"score = {score!r} is no figure of these results{hint(score, numbers)}")
 
 
 def _peak(result: Mapping[str, Any]) -> int:

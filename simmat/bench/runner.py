@@ -126,7 +126,7 @@ class Runner:
         write_order(job.cell)
         atomic_write_text(folder.config, dump_toml(job.cell.config))
         folder.failure.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "simmat.bench.job", str(folder.root), *(["--test"] if job.test else [])]
+        command = [sys.executable, "-P", "-m", "simmat.bench.job", str(folder.root), *(["--test"] if job.test else [])]
         slot = self._free.popleft()
         log = folder.log.open("ab")
         # A session of its own: Ctrl-C reaches only us, and we pass it on once.
