@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,6 +41,23 @@ def test_features_that_are_handed_in_are_answered_whatever_the_image_and_no_long
     with first.handing(features):
         assert torch.equal(model(blank_image(features, first)), features.relu())
     assert torch.equal(model(image), before)
+
+
+def test_threads_that_share_a_network_are_handed_their_own() -> None:
+    """A service that answers several users at once must not answer one with the image of another."""
+    model = network()
+    first, together = open_first_layer(model, "0"), threading.Barrier(2)
+
+    def answer(features: Tensor) -> Tensor:
+        with first.handing(features):
+            together.wait(10)  # both have handed in
+            found = cast(Tensor, model(blank_image(features, first)))
+            together.wait(10)
+            return found
+
+    handed = [torch.full((1, 4, 4, 4), value) for value in (1.0, 2.0)]
+    with ThreadPoolExecutor(2) as pool:
+        assert all(torch.equal(*pair) for pair in zip(pool.map(answer, handed), handed, strict=True))
 
 
 def test_a_refitted_copy_of_an_opened_convolution_keeps_its_rule() -> None:

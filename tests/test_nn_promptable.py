@@ -12,7 +12,7 @@ from simmat.errors import DataError
 from simmat.foundation import FoundationModel, HasFirstLayer, PromptBatch, TuningTargets
 from simmat.nn.promptable import FRESH, PromptableModel
 from simmat.nn.pyramid import FeaturePyramid
-from simmat.nn.tuners import unfreeze_fresh
+from simmat.nn.tuners import pretrained_backbone, trainable_state, unfreeze_fresh
 
 SIZE = 64
 DIM = 32
@@ -173,3 +173,26 @@ def test_a_prompt_that_says_nothing_is_refused() -> None:
     wrong = PromptBatch(click.image_index, click.point_coords, click.point_labels, None, torch.zeros(1, 1, 8, 8))
     with pytest.raises(DataError, match=r"\(K, 1, 16, 16\).*got \(1, 1, 8, 8\)"):
         network.decoder.decode(encoded(network), wrong)
+
+
+def test_what_no_weight_file_fills_is_no_pretrained_backbone() -> None:
+    """`--backbone-lr-factor` slows what is known already; a random pyramid has everything to learn."""
+    network = model(4, 8, 16, 32)
+    known = {id(parameter) for parameter in pretrained_backbone(network, TuningTargets(fresh=FRESH))}
+    names = [name for name, parameter in network.named_parameters() if id(parameter) in known]
+    assert names == ["backbone.body.first_layer.weight", "backbone.body.first_layer.bias"]
+
+
+def test_a_trained_decoder_is_kept_with_the_random_frequencies_it_lives_by() -> None:
+    """Drawn otherwise one day, every click would lie elsewhere for it, and its bundle would load without a word."""
+    network = model(4, 8, 16, 32)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    unfreeze_fresh(network, TuningTargets(fresh=FRESH))
+    kept = trainable_state(network)
+    other = PromptableModel("zoo/m", Maps([4, 8, 16, 32]), image_size=SIZE, seed=4, dim=DIM, heads=2, hidden=16)
+    other.backbone.body.load_state_dict(network.backbone.body.state_dict())
+    other.load_state_dict(kept, strict=False)
+    with torch.no_grad():
+        expected = network.decoder.decode(encoded(network), clicks((20, 30, 1))).logits
+        assert torch.equal(other.decoder.decode(encoded(other), clicks((20, 30, 1))).logits, expected)

@@ -263,7 +263,7 @@ def test_an_image_without_any_channel_gives_numbers() -> None:
 
 def test_channels_are_dropped_in_training_alone_and_never_all() -> None:
     """What was never missing in training cannot be missing later."""
-    module = layer("channel-attention", 3, drop=0.6)
+    module = layer("channel-attention", 3, drop=0.2)
     x = torch.ones(400, 3, 4, 4)
     x[:, 2] = 0
     assert torch.equal(module._used(x), torch.tensor([True, True, False]).expand(400, 3))
@@ -272,9 +272,7 @@ def test_channels_are_dropped_in_training_alone_and_never_all() -> None:
         used = module.train()._used(x)
     assert used.any(1).all()
     assert not used[:, 2].any()
-    share = used[:, :2].float().mean().item()
-    assert share == pytest.approx(0.4 + 0.36 / 2 * 1.2, abs=0.2)
-    assert 0.4 < share < 0.8
+    assert used[:, :2].float().mean().item() == pytest.approx(0.8 + 0.2**2, abs=0.03)  # both stay where both fell
 
 
 def test_weights_of_channels_differ_from_place_to_place_and_sum_to_one() -> None:
@@ -306,6 +304,17 @@ def test_a_channel_with_a_wavelength_has_its_code_and_one_without_learns_it() ->
     torch.testing.assert_close(codes(), torch.stack([fixed[0], codes.learned[0], fixed[1]]))
     assert by_wavelength(0.66, 0.84).codes.learned is None
     assert by_wavelength(0.66, 0.84, embedding="identity").codes.learned.shape == (2, 64)
+
+
+def test_channels_of_one_wavelength_are_told_apart() -> None:
+    """Two polarizations of a radar, two dates of a satellite: with one code, swapped they would be the same input."""
+    module = shake(by_wavelength(0.66, 55000, 55000))
+    assert module.codes.learned.shape == (2, 64)
+    x = planes(3)
+    with torch.no_grad():
+        assert not torch.allclose(features(module, x), features(module, x[:, [0, 2, 1]]), atol=1e-3)
+    with pytest.raises(ConfigError, match=r"cannot tell apart \['c1', 'c2'\], which share one; use auto"):
+        by_wavelength(0.66, 55000, 55000, embedding="wavelength")
 
 
 def test_near_wavelengths_have_near_codes() -> None:

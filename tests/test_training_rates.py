@@ -54,7 +54,7 @@ def test_biases_of_several_channels_do_not_decay() -> None:
     module = torch.nn.Module()
     module.weights = torch.nn.Parameter(torch.ones(2, 3))
     module.biases = torch.nn.Parameter(torch.ones(2, 3))
-    optimizer = build_optimizer(module, weight_decay=0.5, backbone=torch.nn.Module())
+    optimizer = build_optimizer(module, weight_decay=0.5)
     decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
     assert (decays[id(module.weights)], decays[id(module.biases)]) == (0.5, 0.0)
 
@@ -64,7 +64,7 @@ def test_every_weight_that_moves_has_one_rate() -> None:
     inner, outer = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
     frozen = torch.nn.Linear(1, 1).requires_grad_(False)
     module = torch.nn.Sequential(inner, outer, frozen)
-    optimizer = build_optimizer(module, weight_decay=0.5, backbone=inner, backbone_factor=0.1)
+    optimizer = build_optimizer(module, weight_decay=0.5, backbone=inner.parameters(), backbone_factor=0.1)
     set_rates(optimizer, 2.0)
     rates = {
         id(parameter): (group["lr"], group["weight_decay"])

@@ -159,8 +159,8 @@ def build_channel_attention(
         zero_shot: (3, C); the mean of its rows' sums scales the mean of the channels at the start.
         backbone: whose first layer is shared.
         generator: of the random weights.
-        embedding: "wavelength", "identity" (a learned code for each channel), or "auto": a wavelength where a channel
-            states one, else a learned code.
+        embedding: "wavelength", "identity" (a learned code for each channel), or "auto": a wavelength where one channel
+            alone states it, else a learned code, for the layer could not tell two of one code apart.
         heads: see `ChannelAttention`.
         drop: see `ChannelAttention`, in [0, 1).
 
@@ -178,9 +178,17 @@ def build_channel_attention(
     lacking = [channel.name for channel in channels if channel.wavelength_um is None]
     if embedding == "wavelength" and lacking:
         problems.append(f"embedding=wavelength needs a wavelength of every channel, {lacking} have none; use auto")
+    stated = [channel.wavelength_um for channel in channels if channel.wavelength_um is not None]
+    shared = {wavelength for wavelength in stated if stated.count(wavelength) > 1}
+    if embedding == "wavelength" and shared:
+        alike = [channel.name for channel in channels if channel.wavelength_um in shared]
+        problems.append(f"embedding=wavelength cannot tell apart {alike}, which share one; use auto")
     if problems:
         raise ConfigError("transfer layer 'channel-attention': " + "; ".join(problems))
-    wavelengths = [None if embedding == "identity" else channel.wavelength_um for channel in channels]
+    wavelengths = [
+        None if embedding == "identity" or channel.wavelength_um in shared else channel.wavelength_um
+        for channel in channels
+    ]
     gain = float(zero_shot.sum(1).mean())
     codes = ChannelCodes(wavelengths, generator)
     return ChannelAttention(layer, codes, gain=gain, heads=heads, drop=drop, generator=generator)

@@ -10,8 +10,9 @@ runs as the library wrote it, on a blank image.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -90,27 +91,26 @@ def embedding_of_zeros(layer: nn.Conv2d) -> Tensor:
     return layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias.detach()
 
 
+_HANDED: ContextVar[Mapping[int, Tensor]] = ContextVar("handed", default={})  # noqa: B039 (it is replaced, not changed)
+"""id of a convolution -> (B, D, h, w) what it was handed: of each thread its own, for threads may share a network."""
+
+
 class HandedConvolution(nn.Conv2d):
-    """A convolution that may be handed its answer.
-
-    Attributes:
-        handed: (B, D, h, w) features that are answered in place of the convolution's, whatever the input; or None.
-    """
-
-    handed: Tensor | None
+    """A convolution that may be handed its answer."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (B, C, S, S) to (B, D, h, w), or answer what was handed in."""
-        return super().forward(input) if self.handed is None else self.handed
+        handed = _HANDED.get().get(id(self))
+        return super().forward(input) if handed is None else handed
 
     @contextmanager
     def handing(self, features: Tensor) -> Iterator[None]:
-        """Answer these features inside the block."""
-        self.handed = features
+        """Answer these features (B, D, h, w) inside the block, whatever the input."""
+        token = _HANDED.set({**_HANDED.get(), id(self): features})
         try:
             yield
         finally:
-            self.handed = None
+            _HANDED.reset(token)
 
 
 def open_first_layer(model: nn.Module, name: str) -> HandedConvolution:
@@ -120,7 +120,6 @@ def open_first_layer(model: nn.Module, name: str) -> HandedConvolution:
     # Only behaviour is added, so the object itself changes class: a convolution that pads by its own rule keeps it.
     layer.__class__ = type(f"Handed{kind.__name__}", (HandedConvolution, kind), {})
     assert isinstance(layer, HandedConvolution)
-    layer.handed = None
     return layer
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from simmat.errors import ConfigError
 from simmat.foundation import TuningTargets
@@ -112,22 +111,33 @@ def unfreeze_fresh(model: nn.Module, targets: TuningTargets) -> None:
             parameter.requires_grad_(True)
 
 
+def pretrained_backbone(model: nn.Module, targets: TuningTargets) -> list[nn.Parameter]:
+    """Return the backbone's parameters but those that no weight file fills."""
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith("backbone.") and not _matches(targets.fresh, name)
+    ]
+
+
 def model_name(model: nn.Module) -> str:
     """Return what a foundation model calls itself: its `name`, else its class."""
     return str(getattr(model, "name", type(model).__name__))
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes, by name: parameters that require gradients and the statistics of trained BatchNorm.
+    """Return what training changes or builds on, by name: parameters that require gradients, and buffers beside them.
 
-    The tensors are the model's own, detached; copy them to keep them.
+    Those are the statistics of trained BatchNorm, and what a layer drew at its making and lives by, such as the random
+    frequencies of a decoder's position encoding. The tensors are the model's own, detached; copy them to keep them.
     """
     state = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    trains = _training_modules(model)
+    trains, stored = _training_modules(model), model.state_dict().keys()
     for prefix, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and prefix in trains and module.track_running_stats:
-            for name, buffer in module.named_buffers(recurse=False):
-                state[f"{prefix}.{name}" if prefix else name] = buffer.detach()
+        if prefix in trains:
+            for own, buffer in module.named_buffers(recurse=False):
+                if (name := f"{prefix}.{own}" if prefix else own) in stored:
+                    state[name] = buffer.detach()
     return state
 
 

@@ -31,7 +31,10 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     with _device_named(config.device):
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.grad_accumulation),
+            # The parts of a step are counted, for accelerate would look at a loader, perhaps at that of an earlier run.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                config.grad_accumulation, sync_with_dataloader=False
+            ),
             cpu=config.device == "cpu",
             dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
             rng_types=[],

@@ -26,7 +26,7 @@ from simmat.files import atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
 from simmat.nn.depthwise import keep_depthwise_in_fp32
 from simmat.nn.losses import LOSSES
-from simmat.nn.tuners import set_train_mode
+from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins import Registry
 from simmat.training.accelerator import make_accelerator, share_buffers
 from simmat.training.memory import estimate_bytes, memory_warning
@@ -143,7 +143,7 @@ class _Run:
         optimizer = build_optimizer(
             step,
             weight_decay=config.weight_decay,
-            backbone=cast(torch.nn.Module, self.model.foundation.backbone),
+            backbone=pretrained_backbone(self.model.foundation, self.setup.plan.foundation.targets),
             backbone_factor=config.backbone_lr_factor,
         )
         parts = config.grad_accumulation

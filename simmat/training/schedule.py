@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -38,7 +39,7 @@ def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: 
 
 
 def build_optimizer(
-    module: nn.Module, *, weight_decay: float, backbone: nn.Module, backbone_factor: float = 1.0
+    module: nn.Module, *, weight_decay: float, backbone: Iterable[nn.Parameter] = (), backbone_factor: float = 1.0
 ) -> torch.optim.AdamW:
     """Return AdamW over what requires a gradient; biases, norms and other vectors have no weight decay.
 
@@ -47,13 +48,13 @@ def build_optimizer(
     Args:
         module: what is trained.
         weight_decay: of matrices.
-        backbone: the part of `module` with a rate of its own.
+        backbone: parameters of `module` with a rate of their own.
         backbone_factor: that rate, as a part of the others'.
 
     Raises:
         ConfigError: nothing requires a gradient.
     """
-    inner = {id(parameter) for parameter in backbone.parameters()}
+    inner = {id(parameter) for parameter in backbone}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from simmat_plugin_lite.backbone import STRIDES, WIDTHS
+from simmat_plugin_lite.blocks import pool_region
 from simmat_plugin_lite.model import LiteModel, build_lite
 from simmat_plugin_lite.prompt_maps import PromptState, prompt_maps
 from simmat_plugin_lite.spec import LITE
@@ -200,3 +201,11 @@ def test_a_seed_leaves_every_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     build_lite(LITE, image_size=64, weights=None, seed=1)
     assert seeded == []
+
+
+def test_the_mean_of_a_large_region_stays_within_fp16() -> None:
+    """The sum over a frame of 1024 px is beyond what 16 bits hold; only the mean is asked for."""
+    maps = torch.full((1, 4, 256, 256), 3.0).half()
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = pool_region(maps, torch.ones(1, 1, 256, 256))
+    torch.testing.assert_close(found.float(), torch.full((1, 1, 4), 3.0), rtol=2e-3, atol=0)

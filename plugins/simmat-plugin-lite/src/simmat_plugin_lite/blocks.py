@@ -136,6 +136,6 @@ def pool_region(maps: Tensor, weight: Tensor) -> Tensor:
         (K, M, D); zero where a weight is zero everywhere.
     """
     flat = maps.flatten(2).transpose(1, 2)  # (K, h*w, D)
-    w = weight.flatten(2).to(flat.dtype)
-    total = w.float().sum(-1, keepdim=True).clamp(min=1e-4)
-    return (w @ flat).float().div(total).to(flat.dtype)
+    w = weight.flatten(2).to(flat.dtype).float()
+    root = w.sum(-1, keepdim=True).clamp(min=1e-4).sqrt()  # half of the division before the sum: fp16 holds both parts
+    return ((w / root).to(flat.dtype) @ flat).float().div(root).to(flat.dtype)
