@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tifffile
 
 from simmat.declared import DeclaredModality, parse_declaration, read_sensor
 from simmat.errors import ConfigError, DataError
@@ -99,6 +100,45 @@ def test_values_outside_of_the_valid_range_are_invalid(tmp_path: Path) -> None:
     adapter = sensor({**ONE, "scale": 0.1, "valid_range": [0, 5]})
     files = written(tmp_path / "a.npy", np.array([[[10, 60]]], dtype=np.uint8))
     assert adapter.load(files).valid.tolist() == [[[True, False]]]
+
+
+def stating(path: Path, *scales: tuple[int, float, float]) -> dict[str, Path]:
+    """Write centikelvin whose TIFF states plane, scale and offset as GDAL does, and return it as a sample."""
+    text = "".join(
+        f'<Item name="{role.upper()}" sample="{plane}" role="{role}">{value}</Item>'
+        for plane, *values in scales
+        for role, value in zip(("scale", "offset"), values, strict=True)
+    )
+    tag = [(42112, "s", 0, f"<GDALMetadata>{text}</GDALMetadata>", True)]
+    planes = np.full((2, 4, 4), 29475, np.uint16)
+    tifffile.imwrite(path, planes, photometric="minisblack", planarconfig="separate", metadata=None, extratags=tag)
+    return {"sonar": path}
+
+
+@pytest.mark.parametrize("declared", [{}, {"scale": 0.1}, {"scale": 0.01, "offset": 5.0}])
+def test_a_scale_that_the_file_states_and_the_description_does_not_is_refused(
+    declared: dict[str, float], tmp_path: Path
+) -> None:
+    """29475 K would train, and mean nothing."""
+    files = stating(tmp_path / "a.tif", (0, 0.01, 0.0))
+    with pytest.raises(DataError, match=r"a\.tif: states scale 0.01 and offset 0 .* write scale = 0.01 and offset = 0"):
+        sensor({**ONE, "unit": "K", "plane": 0, **declared}).load(files)
+
+
+def test_a_scale_that_file_and_description_agree_on_is_applied_once(tmp_path: Path) -> None:
+    """Writers keep the scale as float32, whose digits differ from those of the description."""
+    files = stating(tmp_path / "a.tif", (0, float(np.float32(0.01)), -float(np.float32(0.1))))
+    image = sensor({**ONE, "unit": "K", "plane": 0, "scale": 0.01, "offset": -0.1}).load(files)
+    assert image.data[0, 0, 0] == pytest.approx(294.65)
+
+
+def test_only_the_scale_of_the_plane_that_is_taken_counts(tmp_path: Path) -> None:
+    """One band is in kelvin, the next in flags."""
+    files = stating(tmp_path / "a.tif", (1, 0.01, 0.0))
+    assert sensor({**ONE, "unit": "1", "plane": 0}).load(files).data[0, 0, 0] == 29475
+    assert sensor({**ONE, "unit": "count", "plane": 1}).load(files).data[0, 0, 0] == 29475
+    with pytest.raises(DataError, match="of plane 1"):
+        sensor({**ONE, "unit": "K", "plane": 1}).load(files)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,13 @@ def test_gray_tells_grey_in_three_equal_planes_from_colour(tmp_path: Path) -> No
         Gray().load({"gray": tmp_path / "colour.png"})
 
 
+def test_gray_refuses_grey_with_alpha_and_says_what_the_second_plane_is(tmp_path: Path) -> None:
+    """ "Pick planes" would leave the user to guess that one of them is transparency."""
+    Image.fromarray(COLOUR).convert("LA").save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"got 2 of uint8; the second is alpha: .* --modality raster --channels 0"):
+        Gray().load({"gray": tmp_path / "a.png"})
+
+
 def test_raster_gives_all_planes_in_the_order_of_the_file(tmp_path: Path) -> None:
     """`--channels 0,3` must mean the file's own bands."""
     values = RNG.integers(-99, 9999, (12, 6, 8)).astype(np.int16)

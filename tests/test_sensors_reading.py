@@ -125,6 +125,46 @@ def test_a_scale_that_the_file_states_is_told(tmp_path: Path) -> None:
         require_unscaled(read_image(tmp_path / "b.tif"), "sar-db")
 
 
+def test_a_scale_is_told_of_the_plane_it_is_stated_of(tmp_path: Path) -> None:
+    """One band may be in kelvin and the next in flags, in one page or in a page each."""
+    item = '<GDALMetadata><Item name="SCALE" {} role="scale">0.01</Item></GDALMetadata>'
+    planes, plain = np.ones((2, 4, 5), np.int16), (1.0, 0.0)
+
+    def tag(where: str) -> list[tuple[int, str, int, str, bool]]:
+        return [(42112, "s", 0, item.format(where), True)]
+
+    for where, scales in (('sample="1"', (plain, (0.01, 0.0))), ("", ((0.01, 0.0),) * 2), ('sample="7"', (plain,) * 2)):
+        tifffile.imwrite(
+            tmp_path / "a.tif", planes, photometric="minisblack", planarconfig="separate", extratags=tag(where)
+        )
+        assert read_image(tmp_path / "a.tif").scales == scales
+    with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
+        writer.write(planes[0], metadata=None)
+        writer.write(planes[1], metadata=None, extratags=tag('sample="0"'))
+    assert read_image(tmp_path / "b.tif").scales == (plain, (0.01, 0.0))
+    assert read_image(tmp_path / "b.tif").scale == (0.01, 0.0)
+
+
+@pytest.mark.parametrize(("mode", "alpha"), [("L", False), ("LA", True), ("RGB", False), ("RGBA", True)])
+def test_alpha_is_told_of_a_png(tmp_path: Path, mode: str, alpha: bool) -> None:
+    """It is a plane of the file and no measurement; a sensor of two bands must know."""
+    Image.fromarray(RGB8).convert(mode).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert (len(image.planes), image.alpha) == (len(mode), alpha)
+
+
+@pytest.mark.parametrize(
+    ("extra", "alpha"), [((0,), False), ((1,), True), ((2,), True), ((0, 2), True), ((0, 0), False)]
+)
+def test_alpha_is_told_of_a_tiff_by_its_tag(tmp_path: Path, extra: tuple[int, ...], alpha: bool) -> None:
+    """ExtraSamples: unspecified, associated or unassociated alpha."""
+    planes = np.zeros((4, 5, 1 + len(extra)), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", planes, photometric="minisblack", planarconfig="contig", extrasamples=extra, metadata=None
+    )
+    assert read_image(tmp_path / "a.tif").alpha is alpha
+
+
 def test_tiles_that_gdal_leaves_out_are_missing(tmp_path: Path) -> None:
     """Its sparse files hold no tile of nodata alone; without a nodata value the file counts as damaged."""
     rasterio = pytest.importorskip("rasterio", reason="comes with simmat-plugin-multispectral")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ class DeclaredModality(ModalityAdapter):
         """Read (C, H, W): stored * scale + offset of the declared planes, invalid where the file says nodata.
 
         Raises:
-            DataError: a file holds other planes than declared, or the sources differ in size.
+            DataError: a file holds other planes than declared or states another scale, or the sources differ in size.
         """
         images = {source.name: self._read(source.name, source.planes, files) for source in self.declaration.source}
         reference = next(iter(images.values()))
@@ -101,6 +102,7 @@ class DeclaredModality(ModalityAdapter):
                 f"{image.path}: holds {count} planes of {image.planes.dtype}, but channel {rule.name!r} of sensor "
                 f"{self.name!r} takes plane {index} (from 0)"
             )
+        self._check_scale(rule, image, index)
         stored = image.planes[index]
         valid = np.ones(stored.shape, dtype=np.bool_) if image.valid is None else image.valid[index]
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is invalid
@@ -110,6 +112,23 @@ class DeclaredModality(ModalityAdapter):
         if isinstance(rule.normalize, Log | Decibel) and rule.normalize.floor is None:
             valid = valid & (values > 0)  # known here already, so that augmentation makes no measurement of it
         return values, valid
+
+    def _check_scale(self, rule: ChannelRule, image: ImageFile, index: int) -> None:
+        """Refuse a plane of which the file states another scale than is declared; counts are the stored numbers."""
+        scale, offset = image.scales[index] if image.scales else (1.0, 0.0)
+        if (scale, offset) == (1.0, 0.0) or (rule.scale, rule.offset, rule.unit) == (1.0, 0.0, "count"):
+            return
+        small = 1e-6  # files may keep a scale in single precision
+        if math.isclose(scale, rule.scale, rel_tol=small) and math.isclose(
+            offset, rule.offset, rel_tol=small, abs_tol=small * abs(scale)
+        ):
+            return
+        raise DataError(
+            f"{image.path}: states scale {scale:.9g} and offset {offset:.9g} of plane {index} (from 0), but channel "
+            f"{rule.name!r} of sensor {self.name!r} has unit {rule.unit!r}, scale = {rule.scale:.9g} and offset = "
+            f"{rule.offset:.9g}; write scale = {scale:.9g} and offset = {offset:.9g} into its sensor.toml, or store "
+            "the values themselves (gdal_translate -unscale -ot Float32)"
+        )
 
 
 def declarations_of(adapter: ModalityAdapter) -> tuple[Declaration, ...]:

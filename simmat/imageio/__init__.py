@@ -2,9 +2,9 @@
 
 from simmat.imageio.read import read_image
 from simmat.imageio.reading import stated_valid
-from simmat.imageio.saturation import describe_bits, full_scale, largest_count
+from simmat.imageio.saturation import describe_bits, full_scale, largest_count, stated_bits
 from simmat.imageio.units import Unit, agreed_unit, require_measured, stated_unit
-from simmat.imageio.values import ImageFile, require_one_plane, require_unscaled
+from simmat.imageio.values import ImageFile, require_no_alpha, require_one_plane, require_unscaled
 from simmat.imageio.write import write_image
 
 __all__ = [
@@ -16,8 +16,10 @@ __all__ = [
     "largest_count",
     "read_image",
     "require_measured",
+    "require_no_alpha",
     "require_one_plane",
     "require_unscaled",
+    "stated_bits",
     "stated_unit",
     "stated_valid",
     "write_image",

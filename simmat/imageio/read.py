@@ -131,7 +131,7 @@ def _read_pillow(path: Path, kind: str) -> ImageFile:
         values = values.astype(np.uint16)
     planes = np.ascontiguousarray(values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0))  # (P, H, W)
     colours: dict[str, Colour] = {"RGB": "rgb", "RGBA": "rgb", "LA": "planes"}
-    return ImageFile(planes, kind, colours.get(mode, "gray"), path, description)
+    return ImageFile(planes, kind, colours.get(mode, "gray"), path, description, alpha=mode in ("LA", "RGBA"))
 
 
 def _png_depth(path: Path) -> int:

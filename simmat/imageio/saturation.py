@@ -23,7 +23,7 @@ def largest_count(image: ImageFile) -> float:
         DataError: the stated bits are no number of bits of the file's type.
     """
     dtype = image.planes.dtype
-    if (bits := _stated_bits(image)) is not None:
+    if (bits := stated_bits(image)) is not None:
         return float(2**bits - 1)
     if dtype.kind == "f":
         return float("inf")
@@ -45,7 +45,12 @@ def describe_bits(bits: int) -> str:
     return json.dumps({"bits": bits})
 
 
-def _stated_bits(image: ImageFile) -> int | None:
+def stated_bits(image: ImageFile) -> int | None:
+    """Return the bits of its counts that a TIFF's ImageDescription states; None where it states none.
+
+    Raises:
+        DataError: they are no number of bits of the file's type.
+    """
     try:
         values = json.loads(image.description)
     except (ValueError, RecursionError):

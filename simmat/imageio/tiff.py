@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from simmat.imageio.values import Colour, ImageFile, check_size
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
 _CODEC_HINT = "pip install imagecodecs (or store the file uncompressed, or with deflate and no predictor)"
 _GDAL_METADATA, _NODATA = 42112, 42113  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.html
-_ROLES = ("scale", "offset")
+_ALPHA = (1, 2)  # ExtraSamples, associated and not, TIFF 6.0 page 31
 
 
 def read_tiff(path: Path) -> ImageFile:
@@ -44,7 +44,8 @@ def read_tiff(path: Path) -> ImageFile:
             path,
             description=str(pages[0].description or ""),
             nodata=_nodata(path, pages[0]),
-            scale=_scale(pages[0]),
+            scales=_scales(pages),
+            alpha=bool(pages[0].extrasamples) and pages[0].extrasamples[-1] in _ALPHA,
         )
 
 
@@ -150,14 +151,29 @@ def _nodata(path: Path, page: Any) -> float | None:
         raise DataError(f"{path}: its GDAL_NODATA tag is no number: {tag.value!r}") from None
 
 
-def _scale(page: Any) -> tuple[float, float]:
-    """Return factor and offset of the first band that the GDAL_METADATA tag states one of; (1, 0) where it does not."""
+def _scales(pages: Sequence[Any]) -> tuple[tuple[float, float], ...]:
+    """Return factor and offset of each plane, as the GDAL_METADATA tags state them; (1, 0) where they do not."""
+    samples = pages[0].samplesperpixel
+    stated: list[dict[str, float]] = [{} for _ in range(samples * len(pages))]
+    for number, page in enumerate(pages):
+        for role, sample, value in _stated_scales(page):
+            first, count = (0, samples) if sample is None else (sample, 1)
+            for plane in stated[number * samples + first :][:count]:
+                plane[role] = value
+    return tuple((plane.get("scale", 1.0), plane.get("offset", 0.0)) for plane in stated)
+
+
+def _stated_scales(page: Any) -> list[tuple[str, int | None, float]]:
+    """Return role, sample from 0 (None: all of the page) and number of each scale and offset that its tag states."""
     tag = page.tags.get(_GDAL_METADATA)
     if tag is None:
-        return 1.0, 0.0
+        return []
     try:
         items = list(ElementTree.fromstring(str(tag.value).strip("\0 \n")).iter("Item"))
-        stated = {item.get("role"): float(item.text or "") for item in reversed(items) if item.get("role") in _ROLES}
+        return [
+            (role, int(item.attrib["sample"]) if "sample" in item.attrib else None, float(item.text or ""))
+            for item in items
+            if (role := item.get("role", "")) in ("scale", "offset")
+        ]
     except (ElementTree.ParseError, ValueError):
-        return 1.0, 0.0  # a text of another program, or a damaged one: it says nothing of numbers
-    return stated.get("scale", 1.0), stated.get("offset", 0.0)
+        return []  # a text of another program, or a damaged one: it says nothing of numbers

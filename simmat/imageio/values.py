@@ -29,7 +29,9 @@ class ImageFile:
         path: where it was read.
         description: TIFF ImageDescription or PNG text "Description"; empty where there is none.
         nodata: the value that the file itself says means "no measurement" (GDAL_NODATA tag), or None.
-        scale: factor and offset from stored numbers to values that the file states (GDAL_METADATA tag); not applied.
+        scales: of each plane, factor and offset from stored numbers to values that the file states (GDAL_METADATA
+            tag), (1, 0) where it states none; not applied. Empty where its format has no such tag.
+        alpha: True where the file says that its last plane is alpha, how opaque a pixel is; it measures nothing.
         stated: (P, H, W) False where the user says so (`--nodata`); None where nothing is said.
     """
 
@@ -39,8 +41,14 @@ class ImageFile:
     path: Path
     description: str = ""
     nodata: float | None = None
-    scale: tuple[float, float] = (1.0, 0.0)
+    scales: tuple[tuple[float, float], ...] = ()
+    alpha: bool = False
     stated: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Factor and offset of the first plane of which the file states some; (1, 0) where it states none."""
+        return next((stated for stated in self.scales if stated != (1.0, 0.0)), (1.0, 0.0))
 
     @property
     def valid(self) -> npt.NDArray[np.bool_] | None:
@@ -94,6 +102,16 @@ def require_unscaled(image: ImageFile, modality: str) -> None:
         )
 
 
+def require_no_alpha(image: ImageFile, modality: str) -> None:
+    """Raise DataError where a file says that its last plane is alpha; for sensors that count planes."""
+    if image.alpha:
+        raise DataError(
+            f"{image.path}: modality {modality!r} needs measurements, but the last of {len(image.planes)} planes is "
+            "alpha (how opaque a pixel is); save the file without alpha, or if that plane was measured after all, save "
+            "the planes as npy or as TIFF without alpha (tifffile: photometric='minisblack')"
+        )
+
+
 def require_one_plane(image: ImageFile, modality: str) -> None:
     """Raise DataError where a file holds several planes; equal ones are named, for they are grey in disguise."""
     planes = image.planes
@@ -103,6 +121,8 @@ def require_one_plane(image: ImageFile, modality: str) -> None:
         advice = "all three are equal, so take the first: --modality raster --channels 0"
     elif image.colour == "rgb" and len(planes) == 3:
         advice = "it is a colour picture: use --modality rgb, or --modality raster --channels 0 for its first plane"
+    elif image.alpha and len(planes) == 2:
+        advice = "the second is alpha: save the file without transparency, or use --modality raster --channels 0"
     else:
         advice = "use --modality raster, and --channels to pick planes"
     raise DataError(

@@ -116,6 +116,68 @@ def test_an_alpha_band_marks_gaps_and_is_no_channel(tmp_path: Path) -> None:
     assert image.valid[0].tolist() == [[True, True], [True, False]]
 
 
+def rgba(path: Path, fourth: np.ndarray, description: str = "", **tags: str) -> Path:
+    """Write four bands of 8 bits as rasterio does unless told otherwise: the fourth becomes alpha."""
+    planes = np.random.default_rng(1).integers(0, 256, (4, *fourth.shape)).astype(np.uint8)
+    planes[3] = fourth
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype="uint8", count=4, height=fourth.shape[0], width=fourth.shape[1]
+    ) as file:
+        file.write(planes)
+        file.set_band_description(4, description)
+        file.update_tags(4, **tags)
+        assert file.colorinterp[3] is rasterio.enums.ColorInterp.alpha
+    return path
+
+
+NIR = np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.uint8)
+FULL = np.full_like(NIR, 255)
+CURE = r"rio edit-info --colorinterp red,green,blue,undefined FILE.*photometric='minisblack'"
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("fourth", "description", "tags", "why"),
+    [
+        (FULL, "nir", {}, "described as 'nir'"),
+        (FULL, "nir_masked", {}, "described as 'nir_masked'"),
+        (FULL, "", {"CENTRAL_WAVELENGTH_UM": "0.842"}, "metadata central_wavelength_um 0.842"),
+        (NIR, "", {}, "other numbers than 0 and full at 9[0-9]% of the pixels"),
+        (NIR, "Band 4", {}, "other numbers than 0 and full"),
+    ],
+    ids=["described", "masked", "wavelength", "numbers", "counted"],
+)
+def test_a_measured_band_is_not_taken_for_alpha(
+    tmp_path: Path, fourth: np.ndarray, description: str, tags: dict[str, str], why: str
+) -> None:
+    """The near-infrared of 8-bit RGB+NIR would be no channel, and its dark pixels holes in the others."""
+    path = rgba(tmp_path / "a.tif", fourth, description, **tags)
+    with pytest.raises(DataError, match=rf"a\.tif: band 4 is alpha .*{why}.*{CURE}"):
+        load(path)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = (*file.colorinterp[:3], rasterio.enums.ColorInterp.undefined)
+    image = load(path)
+    np.testing.assert_array_equal(image.data[3], fourth)
+    assert image.valid.all()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("description", ["", "Band 4", "Alpha", "dataMask"])
+def test_an_alpha_band_that_was_blended_at_the_border_stays_one(tmp_path: Path, description: str) -> None:
+    """Resampling gives it all numbers, along an edge; one that is described as alpha may be half transparent."""
+    alpha = np.where(np.arange(40) < 20, 0, FULL)
+    alpha[:, 20] = np.where(np.arange(40) % 2, 99, 0)
+    if description in ("Alpha", "dataMask"):
+        alpha = np.where(alpha > 0, 128, 0)
+    image = load(rgba(tmp_path / "a.tif", alpha, description))
+    np.testing.assert_array_equal(image.valid, np.stack([alpha > 0] * 3))
+
+
+def test_four_bands_of_eight_bits_are_written_as_four(tmp_path: Path) -> None:
+    """GDAL would call the last alpha."""
+    assert len(load(write(tmp_path / "a.tif", np.stack([NIR] * 4))).channels) == 4
+
+
 @pytest.mark.parametrize(
     "tags",
     [
@@ -143,8 +205,37 @@ def test_the_user_can_state_that_files_hold_reflectance_times_10000(tmp_path: Pa
 
 def test_reflectance_stated_as_scaled_again_is_refused(tmp_path: Path) -> None:
     """0.4 / 10000 would train, and mean nothing."""
-    with pytest.raises(DataError, match=r"largest stored number is 0\.7, so it seems to hold reflectance already"):
+    with pytest.raises(DataError, match=r"within -2 to 2, got 0 to 0\.7, so it seems to hold reflectance already"):
         load(write(tmp_path / "a.tif", (DN / 1e4).astype(np.float32)), "multispectral-10000")
+
+
+@pytest.mark.parametrize("outlier", [-9999.0, 3.5])
+@pytest.mark.parametrize("share", [0.0003, 0.4], ids=["few", "many"])
+def test_an_outlier_does_not_make_reflectance_a_multiple_of_it(tmp_path: Path, outlier: float, share: float) -> None:
+    """A fill value that the file does not state, or a glint, is in nearly every tile."""
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0, 0.6, (3, 64, 64)).astype(np.float32)
+    values[:, rng.random((64, 64)) < share] = outlier
+    values[:, 0, 0] = outlier
+    with pytest.raises(DataError, match="seems to hold reflectance already"):
+        load(write(tmp_path / "a.tif", values), "multispectral-10000")
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_dark_scene_is_no_reflectance_already(tmp_path: Path, dtype: type) -> None:
+    """Of water at 2.2 um little comes back, beyond the bands that see it."""
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.normal(mean, spread, (64, 64)) for mean, spread in ((40, 10), (0, 0.9))])
+    image = load(write(tmp_path / "a.tif", np.rint(values).astype(dtype)), "multispectral-10000")
+    assert image.data[0].mean() == pytest.approx(0.004, rel=0.05)
+    deep = np.where(rng.random((1, 8, 8)) < 0.3, 2, 1).astype(np.int16)
+    assert load(write(tmp_path / "b.tif", deep), "multispectral-10000").valid.all()
+
+
+def test_a_mask_is_no_multiple_of_reflectance(tmp_path: Path) -> None:
+    """Zeros and ones are another file of the set."""
+    with pytest.raises(DataError, match="within -2 to 2, got 0 to 1"):
+        load(write(tmp_path / "a.tif", (DN > 2000).astype(np.uint8)), "multispectral-10000")
 
 
 def test_a_file_that_states_another_scale_than_the_user_is_refused(tmp_path: Path) -> None:
@@ -186,10 +277,36 @@ def test_bands_without_descriptions_are_named_where_only_one_order_is_in_use(tmp
 
 @pytest.mark.parametrize(
     ("description", "um"),
-    [("Band 4 Red (0.636-0.673 um)", 0.6545), ("red edge 705 to 745 nm", 0.725), ("lwir 8.0 – 14.0 µm", 11.0)],
+    [
+        ("Band 4 Red (0.636-0.673 um)", 0.6545),
+        ("red edge 705 to 745 nm", 0.725),
+        ("lwir 8.0 – 14.0 µm", 11.0),
+        ("Band 636-673 nm", 0.6545),
+        ("pan 450 - 900 nm", 0.675),
+    ],
 )
 def test_a_range_of_wavelengths_is_told_by_its_middle(tmp_path: Path, description: str, um: float) -> None:
     """Its upper end alone would be another band."""
+    image = load(write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]), "multispectral")
+    assert image.channels[0].wavelength_um == pytest.approx(um)
+
+
+@pytest.mark.parametrize(
+    ("description", "um"),
+    [
+        ("B4 - 665 nm", 0.665),
+        ("B8 - 842 nm", 0.842),
+        ("B11 - 1610 nm", 1.610),
+        ("Band 4 - 665 nm", 0.665),
+        ("4 - 665 nm", 0.665),
+        ("B10 - 10.9 µm", 10.9),
+        ("Band 10 – 10.9 um", 10.9),
+        ("Band 300 - 665 nm", 0.665),
+        ("SR_B10-10.9 um", 10.9),
+    ],
+)
+def test_the_number_of_a_band_is_no_wavelength(tmp_path: Path, description: str, um: float) -> None:
+    """The middle of 4 and 665 nm is a band in the ultraviolet."""
     image = load(write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]), "multispectral")
     assert image.channels[0].wavelength_um == pytest.approx(um)
 
@@ -201,6 +318,26 @@ def test_names_as_gdals_own_driver_writes_them_are_taken(tmp_path: Path) -> None
     assert [channel.name for channel in image.channels] == ["red", "nir08"]
     with pytest.raises(DataError, match="Sentinel-2 has b1, b2"):
         load(write(tmp_path / "b.tif", bands=[BandTags("B4"), BandTags("red")]), "sentinel2")
+
+
+@pytest.mark.parametrize("form", ["Band {}", "band_{}", "{}", "Band 0{}"])
+def test_descriptions_that_merely_count_say_nothing(tmp_path: Path, form: str) -> None:
+    """GIS programs number the bands of any stack; of B2, B3, B4 and B8 the first is no B1."""
+    said = [BandTags(form.format(number)) for number in range(1, 8)]
+    with pytest.raises(DataError, match=r"4 bands without descriptions but their count; Sentinel-2 bands are stacked"):
+        load(write(tmp_path / "a.tif", np.full((4, 2, 2), 900, np.uint16), bands=said[:4]), "sentinel2")
+    image = load(write(tmp_path / "b.tif", np.full((7, 2, 2), 9000, np.uint16), bands=said), "landsat8")
+    assert [channel.name for channel in image.channels][3:5] == ["red", "nir"]
+    image = load(write(tmp_path / "c.tif", bands=[BandTags("Band 4"), BandTags("Band 8")]), "sentinel2")
+    assert [channel.name for channel in image.channels] == ["red", "nir"]
+
+
+@pytest.mark.parametrize("form", ["B{}", "B0{}", "SR_B{}"])
+def test_names_of_the_satellite_are_names_even_where_they_count(tmp_path: Path, form: str) -> None:
+    """A file may hold the first bands only."""
+    said = [BandTags(form.format(number)) for number in (1, 2)]
+    image = load(write(tmp_path / "a.tif", bands=said), "sentinel2")
+    assert [channel.name for channel in image.channels] == ["coastal", "blue"]
 
 
 @pytest.mark.parametrize("other", ["SCL", "", "B04"])

@@ -62,7 +62,7 @@ def test_nir_refuses_a_colour_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("third", [RED_COUNTS, NIR_COUNTS, np.zeros_like(RED_COUNTS)], ids=["red", "nir", "empty"])
 def test_a_third_plane_that_adds_nothing_is_passed_over(tmp_path: Path, third: np.ndarray) -> None:
-    """PNG knows no files of two planes, so two-band cameras fill the third."""
+    """The two planes of a PNG are grey and alpha, so two-band cameras write three and fill the third."""
     path = save_png(tmp_path / "a.png", RED_COUNTS, NIR_COUNTS, third)
     image = ADAPTERS["red-nir"].load({"red-nir": path})
     assert [channel.name for channel in image.channels] == ["red", "nir"]
@@ -88,6 +88,20 @@ def test_a_jpeg_of_several_planes_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.dstack([RED_COUNTS, NIR_COUNTS, RED_COUNTS])).save(tmp_path / "a.jpg")
     with pytest.raises(DataError, match="a JPEG mixes the planes"):
         ADAPTERS["red-nir"].load({"red-nir": tmp_path / "a.jpg"})
+
+
+@pytest.mark.parametrize("name", ["png", "two.tif", "three.tif"])
+def test_alpha_is_no_near_infrared(tmp_path: Path, name: str) -> None:
+    """It is 255 everywhere, which is an NDVI of vegetation."""
+    path, alpha = tmp_path / f"a.{name}", np.full_like(RED_COUNTS, 255)
+    if name == "png":
+        save_png(path, RED_COUNTS, alpha)
+    else:
+        planes = (RED_COUNTS, alpha) if name == "two.tif" else (RED_COUNTS, NIR_COUNTS, alpha * 0)
+        extra = (2,) if name == "two.tif" else (0, 2)  # unspecified, unassociated alpha
+        tifffile.imwrite(path, np.dstack(planes), photometric="minisblack", planarconfig="contig", extrasamples=extra)
+    with pytest.raises(DataError, match=r"'red-nir' needs measurements, .* is alpha .* as TIFF without alpha"):
+        ADAPTERS["red-nir"].load({"red-nir": path})
 
 
 def test_two_files_are_joined(tmp_path: Path) -> None:

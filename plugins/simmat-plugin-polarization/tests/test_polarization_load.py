@@ -258,6 +258,28 @@ def test_a_stated_bit_depth_tells_saturation(tmp_path: Path) -> None:
         load("polarization", files)
 
 
+@pytest.mark.parametrize("saying", ["i0", "i45", "i135"])
+def test_the_bits_that_one_of_four_files_states_hold_for_all(tmp_path: Path, saying: str) -> None:
+    """It is one camera; whoever writes the four may describe only some."""
+    files = {name: tmp_path / f"{name}.tif" for name in ("i0", "i45", "i90", "i135")}
+    for name, path in files.items():
+        values = np.full(SIZE_HW, 1000, dtype=np.uint16)
+        if name == "i45":
+            values[2, 3] = 4095
+        tifffile.imwrite(path, values, description='{"bits": 12}' if name == saying else "", metadata=None)
+    assert np.argwhere(~load("polarization", files).valid[1]).tolist() == [[2, 3]]
+
+
+def test_files_of_one_camera_that_state_different_bits_are_refused(tmp_path: Path) -> None:
+    """One of them is wrong, and only the user can tell which."""
+    files = {name: tmp_path / f"{name}.tif" for name in ("i0", "i45", "i90", "i135")}
+    for name, path in files.items():
+        said = {"i45": '{"bits": 12}', "i135": '{"bits": 10}'}.get(name, "")
+        tifffile.imwrite(path, np.full(SIZE_HW, 1000, np.uint16), description=said, metadata=None)
+    with pytest.raises(DataError, match=r"i135\.tif: its description states 10 bits, that of .*i45\.tif 12"):
+        load("polarization", files)
+
+
 def test_colour_images_are_averaged_over_their_planes(tmp_path: Path) -> None:
     """Light of all colours adds up in the Stokes parameters."""
     weights = np.array([0.5, 1.0, 1.5])[:, None, None]
@@ -365,6 +387,27 @@ def test_computed_angle_and_degree_are_read(
     expected = AOLP if aolp.min() >= 0 else np.mod(aolp, np.pi)
     np.testing.assert_allclose(image.data[0], expected, atol=atol)
     np.testing.assert_allclose(image.data[1], DOLP, atol=atol)
+
+
+def test_computed_integers_are_scaled_to_the_bits_that_the_file_states(tmp_path: Path) -> None:
+    """Of 12 bits in 16, a degree of 1 would be one of 0.06."""
+    files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
+    for name, part in (("aolp", AOLP / np.pi), ("dolp", DOLP)):
+        counts = np.rint(part * 4095).astype(np.uint16)
+        tifffile.imwrite(files[name], counts, description='{"bits": 12}', metadata=None)
+    image = load("polarization-aolp-dolp", files)
+    np.testing.assert_allclose(image.data, [AOLP, DOLP], atol=1e-3)
+
+
+@pytest.mark.parametrize("beyond", ["aolp", "dolp"])
+def test_computed_integers_beyond_the_bits_that_the_file_states_are_refused(tmp_path: Path, beyond: str) -> None:
+    """The statement is wrong then, or was copied from another file; an angle would wind around."""
+    files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
+    for name, path in files.items():
+        counts = np.full(SIZE_HW, 5000 if name == beyond else 4000, np.uint16)
+        tifffile.imwrite(path, counts, description='{"bits": 12}', metadata=None)
+    with pytest.raises(DataError, match=rf"{beyond}\.tif: .*; got 5000 to 5000"):
+        load("polarization-aolp-dolp", files)
 
 
 @pytest.mark.parametrize(

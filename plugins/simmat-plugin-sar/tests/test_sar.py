@@ -289,6 +289,48 @@ def test_decibel_times_a_hundred_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "a.tif", "sar-db")
 
 
+@pytest.mark.parametrize("modality", ["sar-db", "sar-db-dual", "sar-db-lee"])
+def test_decibel_times_a_hundred_that_the_file_does_not_state_is_refused(tmp_path: Path, modality: str) -> None:
+    """2 pixels of 100 lie within -100 to 100, and the network would be trained on those."""
+    count = 2 if modality == "sar-db-dual" else 1
+    values = np.random.default_rng(0).normal(-1200, 600, (count, 64, 64)).astype(np.int16)
+    assert 0 < (np.abs(values) <= 100).mean() < 0.1
+    with pytest.raises(DataError, match=r"most of its numbers lie outside of -100 to 100 dB.*not hundredths"):
+        load(write(tmp_path / "a.tif", values), modality)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_unsigned_numbers_are_no_decibel(tmp_path: Path, dtype: type) -> None:
+    """Chips of 8-bit amplitude have a third of their pixels below 100, and those would pass for strong returns."""
+    chip = np.random.default_rng(0).rayleigh(110, (64, 64)).clip(0, 255).astype(dtype)
+    assert 0.2 < (chip <= 100).mean() < 0.5
+    with pytest.raises(DataError, match=r"holds no negative numbers, .* use --modality sar \(amplitude\)"):
+        load(write(tmp_path / "a.tif", chip), "sar-db")
+    tag = [(42113, "s", 0, "0", True)]
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((4, 4), dtype), metadata=None, extratags=tag)
+    assert not load(tmp_path / "b.tif", "sar-db").valid.any()
+
+
+def test_a_wide_border_of_fill_is_no_other_unit_of_decibel(tmp_path: Path) -> None:
+    """A fill value is one number, however often it stands there; a whole plane of it leaves the other one."""
+    values = np.random.default_rng(0).normal(-12, 6, (2, 16, 16)).astype(np.float32)
+    values[0, 2:] = -9999
+    values[1] = -32768
+    valid = load(write(tmp_path / "a.tif", values), "sar-db-dual").valid
+    assert valid[0, :2].all()
+    assert not valid[0, 2:].any()
+    assert not valid[1].any()
+
+
+def test_alpha_is_no_polarization(tmp_path: Path) -> None:
+    """Two planes of a PNG are grey and how opaque it is; cross-polarised it would be 255 everywhere."""
+    Image.fromarray(np.dstack([COUNTS, np.full_like(COUNTS, 255)])).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"'sar-dual' needs measurements, but the last of 2 planes is alpha"):
+        load(tmp_path / "a.png", "sar-dual")
+    with pytest.raises(DataError, match=r"the second is alpha: .* --modality raster --channels 0"):
+        load(tmp_path / "a.png", "sar")
+
+
 def test_a_long_bright_target_changes_nothing_beyond_its_windows() -> None:
     """The power of 16-bit amplitude spans 1e19 squared; running sums would lose the sea behind a quay."""
     sea = np.random.default_rng(0).gamma(4, 25, (64, 64))

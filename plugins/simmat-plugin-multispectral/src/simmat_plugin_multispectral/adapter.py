@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError
 from simmat.imageio.georeference import write_mask
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 REFLECTANCE = "reflectance"
 _STORED_SCALE, _STORED_NODATA = 1e-4, -32768
+_MOST_REFLECTANCE = 2  # of a glint, in a file that holds reflectance itself
+_SURELY = 9
 
 
 class Multispectral(ModalityAdapter):
@@ -42,7 +45,10 @@ class Multispectral(ModalityAdapter):
 
     def load(self, files: Mapping[str, Path]) -> SensorImage:
         """Read (C, H, W) of all bands, with the file's georeference."""
-        file = read_geotiff(Path(files["multispectral"]))
+        return self.image(read_geotiff(Path(files["multispectral"])))
+
+    def image(self, file: GeoTiff) -> SensorImage:
+        """Return (C, H, W) of all bands of a file."""
         named = self.bands(file)
         values = np.stack([self.scaled(file, index) for index in range(len(named))])
         channels = tuple(self.channel(band, tags) for band, tags in zip(named, file.bands, strict=True))
@@ -129,14 +135,16 @@ class StatedReflectance(Multispectral):
         self.variant_of = {"multispectral-10000": "multispectral", "sentinel2-offset": "sentinel2"}.get(name, "")
         self.scale, self.offset, self.satellite, self.nodata = scale, offset, satellite, nodata
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
-        """Read (C, H, W) reflectance of all bands; DataError where the file's numbers cannot have this scale."""
-        image = super().load(files)
-        largest = float(np.abs(image.data[image.valid] - self.offset).max()) if image.valid.any() else 0.0
-        if 0 < largest <= 2 * self.scale:
+    def image(self, file: GeoTiff) -> SensorImage:
+        """Return (C, H, W) reflectance of all bands; DataError where the file's numbers cannot have this scale."""
+        image = super().image(file)
+        bands = [plane[valid] for plane, valid in zip(file.stored, image.valid, strict=True)]
+        bands = [numbers for numbers in bands if numbers.any()]  # a band of zeros is of any scale
+        if bands and all(map(_is_reflectance, bands)):
+            low, high = min(numbers.min() for numbers in bands), max(numbers.max() for numbers in bands)
             raise DataError(
-                f"{image.origin}: its largest stored number is {largest / self.scale:.4g}, so it seems to hold "
-                "reflectance already; use --modality multispectral"
+                f"{file.path}: nearly all numbers of every band lie within -2 to 2, got {low:.4g} to {high:.4g}, "
+                "so it seems to hold reflectance already; use --modality multispectral"
             )
         return image
 
@@ -167,6 +175,18 @@ class StatedReflectance(Multispectral):
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Refuse: a simulated file says its scale itself."""
         raise ConfigError(f"modality {self.name!r} is for files that do not say their scale; simulate multispectral")
+
+
+def _is_reflectance(numbers: npt.NDArray[Any]) -> bool:
+    """Return whether the numbers of a band can hardly be a multiple of reflectance.
+
+    Whole numbers can, but for 0 and 1. Of others it is hard where more than nine of ten different ones lie within -2 to
+    2: a fill value is one number, however often it stands there, and glints are few.
+    """
+    if numbers.dtype.kind != "f":
+        return bool(numbers.min() >= 0 and numbers.max() <= 1)
+    small = np.abs(numbers) <= _MOST_REFLECTANCE
+    return np.unique(numbers[small]).size > _SURELY * np.unique(numbers[~small]).size
 
 
 def _linear(file: GeoTiff, index: int, scale: float, offset: float) -> FloatArray:

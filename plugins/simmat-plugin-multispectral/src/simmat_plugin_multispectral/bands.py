@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simmat.errors import DataError
-from simmat_plugin_multispectral.geotiff import BandTags
+from simmat_plugin_multispectral.geotiff import BandTags, is_count
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
-_RANGE = _NUMBER + r"(?:\s*(?:-|–|to)\s*" + _NUMBER + r")?"
-_WITH_UNIT = re.compile(_RANGE + r"\s*(nm|nanomet\w*|um|µm|μm|micromet\w*)", re.IGNORECASE)
+_FROM = r"(?:(?<![\w.])" + _NUMBER + r"\s*(?:-|–|to)\s*)?"  # not glued to a letter, which makes the number of a band
+_WITH_UNIT = re.compile(_FROM + _NUMBER + r"\s*(nm|nanomet\w*|um|µm|μm|micromet\w*)", re.IGNORECASE)
+_BAND_AND_DASH = re.compile(r"\b(?:band|channel)\s*\d+\s+[-–]\s", re.IGNORECASE)
+_WIDEST = 3  # no band reaches from one wavelength to three times that
 _UM_TAGS = ("central_wavelength_um", "wavelength_um")
 _NM_TAGS = ("central_wavelength_nm", "wavelength_nm")
 
@@ -92,18 +94,21 @@ def bands_of_file(bands: Sequence[BandTags], path: Path) -> tuple[NamedBand, ...
 def bands_of_satellite(satellite: Satellite, bands: Sequence[BandTags], path: Path) -> tuple[NamedBand, ...]:
     """Name each band by the satellite's standard: its description, or its place where the count leaves no doubt.
 
+    Descriptions that merely count the bands of the file ("Band 1", "Band 2", …) say nothing; programs add them.
+
     Raises:
         DataError: a description is no band of the satellite, or there are none and the count fits no product.
     """
     said = [_band_number(band.description.partition(",")[0]) for band in bands]  # GDAL: "B4, central wavelength …"
-    if not any(said):
+    if not any(said) or all(is_count(band.description, index) for index, band in enumerate(bands, 1)):
         order = next((order for order in satellite.orders if len(order) == len(bands)), None)
         if order is None:
             counts = " or ".join(str(len(order)) for order in satellite.orders)
             why = f"products have {counts}" if counts else "bands are stacked in more than one order"
             raise DataError(
-                f"{path}: {len(bands)} bands without descriptions; {satellite.title} {why}. Describe them "
-                f"({', '.join(satellite.bands)}), or use --modality multispectral or multispectral-10000"
+                f"{path}: {len(bands)} bands without descriptions{' but their count' if any(said) else ''}; "
+                f"{satellite.title} {why}. Describe them ({', '.join(satellite.bands)}), or use --modality "
+                "multispectral or multispectral-10000"
             )
         said = list(order)
     own = {band.name: band for band in satellite.bands.values()}
@@ -139,7 +144,8 @@ def _wavelength(band: BandTags) -> float | None:
             return float(match[1]) / 1000 or None
     unit = tags.get("wavelength_units", tags.get("wavelength_unit", ""))
     for text in (f"{tags.get('wavelength', '')} {unit}", band.description):
-        if match := _WITH_UNIT.search(text):
-            centre = (float(match[1]) + float(match[2] or match[1])) / 2  # of a range "636-673 nm"
+        if match := _WITH_UNIT.search(_BAND_AND_DASH.sub(" ", text)):
+            low, high = float(match[1] or match[2]), float(match[2])  # of a range "636-673 nm"
+            centre = (low + high) / 2 if low <= _WIDEST * high and high <= _WIDEST * low else high
             return centre / (1000 if match[3].lower().startswith("n") else 1) or None
     return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
@@ -15,6 +17,11 @@ from simmat.imageio import stated_valid
 from simmat.imageio.georeference import georeference_of, placed, quiet
 from simmat.imageio.values import check_size
 from simmat.types import BoolArray, Georeference
+
+_COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)
+_MASK_WORDS = re.compile(r"alpha|mask(?!ed)|opac|transparen|valid(?!ated)|no.?data", re.IGNORECASE)
+_OPAQUE = (0, 1, 255, 32767, 65535)  # nothing, and the full scales of floats and of 8, 15 and 16 bits
+_MOST_PARTIAL = 0.05  # resampling blends an alpha band along borders, which are few pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,8 @@ def read_geotiff(path: Path) -> GeoTiff:
     """Read a TIFF of any number of bands.
 
     Raises:
-        DataError: the file is missing, damaged, no TIFF, of several pages, or holds complex numbers or a palette.
+        DataError: the file is missing, damaged, no TIFF, of several pages, or holds complex numbers or a palette, or an
+            alpha band that seems to be measured.
     """
     import rasterio
     from rasterio.enums import ColorInterp
@@ -83,7 +91,9 @@ def read_geotiff(path: Path) -> GeoTiff:
                 if (missing := file.nodatavals[index - 1]) is not None:
                     valid[number] &= stored[number] != missing
             for alpha in set(file.indexes) - set(kept):
-                valid &= file.read(alpha) > 0
+                opacity = file.read(alpha)
+                _check_alpha(path, file, alpha, opacity)
+                valid &= opacity > 0
             bands = tuple(_tags(file, index) for index in kept)
             place = georeference_of(file)
     except rasterio.errors.RasterioError as error:
@@ -111,6 +121,7 @@ def write_geotiff(
 
     count, height, width = planes.shape
     profile: dict[str, Any] = {"driver": "GTiff", "dtype": planes.dtype.name, "compress": "deflate", "nodata": nodata}
+    profile["photometric"] = "minisblack"  # else GDAL calls the fourth of four 8-bit bands alpha
     profile |= placed(georeference)
     with (
         atomic_path(path) as temporary,
@@ -126,6 +137,42 @@ def write_geotiff(
         if bands:
             file.scales = [band.scale for band in bands]
             file.offsets = [band.offset for band in bands]
+
+
+def is_count(description: str, index: int) -> bool:
+    """Return whether a description says no more than that its band is the `index`th of the file, from 1."""
+    match = _COUNT.fullmatch(description.strip())
+    return match is not None and int(match[1]) == index
+
+
+def _check_alpha(path: Path, file: Any, index: int, opacity: npt.NDArray[Any]) -> None:
+    """Refuse an alpha band that was measured: GDAL calls the fourth band of 8 bits alpha unless it is told otherwise.
+
+    Args:
+        path: of the file.
+        file: opened by rasterio.
+        index: of the band, from 1.
+        opacity: (H, W) its numbers.
+    """
+    said = _tags(file, index)
+    wavelength = next((f"{key} {text}" for key, text in (said.tags or {}).items() if "wavelength" in key and text), "")
+    partial = float(np.mean(~np.isin(opacity, _OPAQUE)))
+    if wavelength:
+        why = f"has the metadata {wavelength}"
+    elif _MASK_WORDS.search(said.description):
+        return
+    elif said.description and not is_count(said.description, index):
+        why = f"is described as {said.description!r}"
+    elif partial > _MOST_PARTIAL:
+        why = f"holds other numbers than 0 and full at {partial:.0%} of the pixels"
+    else:
+        return
+    roles = [role.name if other != index else "undefined" for other, role in enumerate(file.colorinterp, 1)]
+    raise DataError(
+        f"{path}: band {index} is alpha (how opaque a pixel is) by its colour interpretation, but {why}. If it "
+        f"was measured, set that: rio edit-info --colorinterp {','.join(roles)} FILE, or write the file with "
+        "photometric='minisblack'; if it is alpha, describe it as 'alpha'"
+    )
 
 
 def _tags(file: Any, index: int) -> BandTags:

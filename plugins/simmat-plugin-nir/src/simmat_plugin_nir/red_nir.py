@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, require_unscaled, write_image
+from simmat.imageio import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, full, read_plane, stored, within
@@ -36,7 +36,8 @@ class RedNir(ModalityAdapter):
         """Read (2, H, W) counts, red and nir.
 
         Raises:
-            DataError: the file has another number of planes, or a third one with something in it, or states a scale.
+            DataError: the file has another number of planes, or a third one with something in it, or an alpha plane, or
+                states a scale.
         """
         image = read_image(files["red-nir"])
         require_unscaled(image, self.name)
@@ -130,6 +131,8 @@ def _check_planes(image: ImageFile) -> None:
             f"{image.path}: modality 'red-nir' reads PNG, TIFF or npy: a JPEG mixes the planes of a "
             "file; for a JPEG a band use red-nir-files"
         )
+    if count in (2, 3):
+        require_no_alpha(image, "red-nir")
     if count == 2 or (count == 3 and _adds_nothing(image)):
         return
     if count == 1:

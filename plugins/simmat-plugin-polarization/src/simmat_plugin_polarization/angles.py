@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import ImageFile, describe_bits, read_image, require_unscaled, write_image
+from simmat.imageio import ImageFile, describe_bits, read_image, require_unscaled, stated_bits, write_image
 from simmat.modality import Source
 from simmat.types import SensorImage
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
@@ -44,7 +44,8 @@ class FourAngles(PolarizationAdapter):
         for image in images:
             require_unscaled(image, self.name)
         planes = np.stack([image.planes for image in images]).astype(np.float64)  # (4, P, H, W)
-        full = (planes >= saturation_of(images[0])).any(axis=(0, 1))
+        most = min(saturation_of(image) for image in images)  # one camera: what one file says of its bits is so of all
+        full = (planes >= most).any(axis=(0, 1))
         found = np.stack([image.measured for image in images])  # (4, P, H, W)
         intensities = np.where(found, planes, 0).mean(axis=1)
         measured = np.asarray(found.all(axis=(0, 1)))
@@ -87,7 +88,10 @@ def counts_of(image: SensorImage) -> np.ndarray:
 
 
 def check_alike(images: Sequence[ImageFile]) -> None:
-    """Raise DataError where the four images differ in size, planes or number type, or have not one or three planes."""
+    """Raise DataError where the four images differ in size, planes, number type or the bits that they state.
+
+    Also where they have not one or three planes. Files that state no bits contradict none that do.
+    """
     first = images[0]
     if len(first.planes) not in (1, 3):
         raise DataError(f"{first.path}: one or three planes are needed behind each polarizer, got {len(first.planes)}")
@@ -96,6 +100,13 @@ def check_alike(images: Sequence[ImageFile]) -> None:
             raise DataError(
                 f"{image.path}: {_kind(image)}, but {first.path} is {_kind(first)}; the four images of a polarization "
                 "camera must be alike"
+            )
+    stated = [(image, bits) for image in images if (bits := stated_bits(image)) is not None]
+    for image, bits in stated[1:]:
+        if bits != stated[0][1]:
+            raise DataError(
+                f"{image.path}: its description states {bits} bits, that of {stated[0][0].path} {stated[0][1]}; the "
+                "four images of a polarization camera must be alike, so correct the descriptions"
             )
 
 

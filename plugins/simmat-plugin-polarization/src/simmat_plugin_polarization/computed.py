@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, require_unscaled, write_image
+from simmat.imageio import ImageFile, largest_count, read_image, require_unscaled, write_image
 from simmat.modality import Source
 from simmat.types import SensorImage
 from simmat_plugin_polarization.angles import ENDINGS, FOUR_ANGLES
@@ -25,8 +25,8 @@ _SLACK = 1e-3
 class Computed(PolarizationAdapter):
     """Angle and degree of linear polarization from two files.
 
-    Floats are angles in the modality's unit and fractions. Integers of 8 or 16 bits are scaled to their full range:
-    0 to 255 (or 65535) is 0 to 180 degrees, and 0 to 1.
+    Floats are angles in the modality's unit and fractions. Integers of 8 or 16 bits are scaled to their full range, or
+    to that of the bits which the file states: 0 to 255 (or 65535) is 0 to 180 degrees, and 0 to 1.
     """
 
     sources = (Source("aolp", ENDINGS), Source("dolp", ENDINGS))
@@ -78,7 +78,9 @@ class Computed(PolarizationAdapter):
     def _angle(self, image: ImageFile) -> Array:
         """Return (P, H, W) radians."""
         if image.planes.dtype.kind != "f":
-            return _scaled(image) * np.pi
+            part = _scaled(image)
+            _refuse_beyond(image, part, 0, 1, "angles lie within the bits that the file states")
+            return part * np.pi
         angle = image.planes.astype(np.float64) / self.half_turn
         limit = f"angles in {self.unit} lie within ±{self.half_turn:g}; polarization-aolp-dolp reads radians, "
         _refuse_beyond(image, angle, -1, 1, limit + "polarization-aolp-dolp-deg degrees")
@@ -92,7 +94,7 @@ def _scaled(image: ImageFile) -> Array:
         return image.planes.astype(np.float64)
     if dtype not in (np.uint8, np.uint16):
         raise DataError(f"{image.path}: angle and degree are 8 or 16-bit integers, or floats; got {dtype}")
-    return image.planes / np.float64(np.iinfo(dtype).max)
+    return image.planes / np.float64(largest_count(image))
 
 
 def _refuse_beyond(image: ImageFile, values: Array, low: float, high: float, what: str) -> None:

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, require_one_plane, require_unscaled, write_image
+from simmat.imageio import (
+    ImageFile,
+    read_image,
+    require_measured,
+    require_no_alpha,
+    require_one_plane,
+    require_unscaled,
+    write_image,
+)
 from simmat.imageio.georeference import read_georeference, write_mask
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
@@ -83,7 +92,7 @@ class Sar(ModalityAdapter):
         loaded = SensorImage.from_planes(
             planes, channels, valid=measured, origin=str(image.path), georeference=read_georeference(image.path)
         )
-        _check_scale(loaded, planes[measured], self.scale)
+        _check_scale(loaded, planes, measured, self.scale)
         if self.filtered:
             loaded = self._smoothed(loaded)
         if self.scale.kind != "decibel" and unit != "count":  # augmentation must not give 0 a logarithm
@@ -153,6 +162,8 @@ class Sar(ModalityAdapter):
                 f"{image.path}: modality {self.name!r} needs {self.content.words}, got {count} planes; one plane a "
                 "file is read by sar, and by sar+sar-cross where the polarizations are two files"
             )
+        else:
+            require_no_alpha(image, self.name)
         return planes
 
     def _smoothed(self, image: SensorImage) -> SensorImage:
@@ -179,8 +190,26 @@ def described(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel, .
     return tuple(Channel(name, quantity, unit, valid_range=bounds) for name in names)
 
 
-def _check_scale(image: SensorImage, stored: FloatArray, scale: Scale) -> None:
-    """Refuse numbers that are mostly negative where only decibel can be; `stored` are those not called missing."""
+def _check_scale(image: SensorImage, planes: npt.NDArray[Any], measured: BoolArray, scale: Scale) -> None:
+    """Refuse numbers that cannot be in the scale: mostly negative, or in decibel unsigned or mostly out of range.
+
+    Args:
+        image: (P, H, W) as loaded.
+        planes: (P, H, W) as they lie in the file.
+        measured: (P, H, W) False where the file or the user calls a number missing.
+        scale: what the modality's name says.
+    """
+    stored = planes[measured]
+    if scale.kind == "decibel" and stored.size:
+        if planes.dtype.kind in "bu":
+            raise DataError(
+                f"{image.origin}: {planes.dtype} holds no negative numbers, as most decibel of radar are; for counts "
+                "use --modality sar (amplitude) or sar-power (power), and store decibel as floats"
+            )
+        line = (1, -1, planes.shape[2])  # all planes have one scale
+        whole = SensorImage(image.data.reshape(line), image.valid.reshape(line), image.channels[:1], image.origin)
+        advice = "sar-db reads decibel themselves, not hundredths; sar reads amplitude and sar-power power"
+        require_measured(whole, planes.reshape(line), advice, measured=measured.reshape(line))
     if scale.kind != "decibel" and stored.size and float((stored < 0).mean()) > 0.5:
         raise DataError(
             f"{image.origin}: most of its numbers are negative, as {scale.kind} never is; use --modality sar-db for "
