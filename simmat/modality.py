@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from simmat.api_version import API_VERSION
-from simmat.errors import ConfigError, PluginError, SimMATError
+from simmat.errors import ConfigError, PluginError, SimMATError, SpecError
 from simmat.types import BoolArray, Channel, Georeference, SensorImage
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
 
 Axis = Literal["horizontal", "vertical"]
+
+
+RESERVED_SOURCES = ("id", "split", "mask", "zero_means", "train", "val", "test")
+"""Columns of `manifest.csv` and folders of splits, which no source can be named as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +36,20 @@ class Source:
     Attributes:
         name: the column of `manifest.csv`, the folder `images/NAME`, the NAME of `--source NAME=FILE`.
         extensions: lower-case file endings it may have, with the dot; the first is the one `save` writes.
+
+    Raises:
+        SpecError: the name is one of `RESERVED_SOURCES`.
     """
 
     name: str
     extensions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.name in RESERVED_SOURCES:
+            raise SpecError(
+                f"a source cannot be named {self.name!r}: data sets use {', '.join(RESERVED_SOURCES)} themselves; "
+                "choose another name"
+            )
 
 
 class ModalityAdapter(ABC):

@@ -44,6 +44,26 @@ def test_a_bad_file_leaves_nothing_of_the_good_ones(
     assert "b.png" in capsys.readouterr().err
 
 
+def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mask with coordinates, of an image that had some, would be opened as that of the next one of its name."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
+    Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / "s.png")
+    call = ["predict", str(bundle), str(tmp_path / "s.png"), "--point", "3,4", "--out", str(out), "--device", "cpu"]
+    assert run(call) == 0
+    said = json.loads((out / "s.json").read_text(encoding="utf-8"))
+    assert sorted(said["written"]) == sorted(path.name for path in out.iterdir())
+    (out / "s_mask.tif").write_bytes(b"of a person")
+    assert run(call) == 2
+    assert "s_mask.tif is there already and was not written by simmat predict" in capsys.readouterr().err
+    (out / "s.json").write_text(json.dumps(said | {"written": [*said["written"], "s_mask.tif"]}), encoding="utf-8")
+    (out / "other_mask.tif").write_bytes(b"of another image")
+    assert run(call) == 0
+    assert {path.name for path in out.iterdir()} == {*said["written"], "other_mask.tif"}
+
+
 @pytest.mark.parametrize("theirs", ["s.json", "s_mask.png"])
 def test_files_of_others_are_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], theirs: str

@@ -8,7 +8,8 @@ import pytest
 from data_sets import Pair, Planes, one_square, save_image, save_mask
 
 from simmat.data.manifest import read_manifest
-from simmat.errors import DataError
+from simmat.errors import DataError, SpecError
+from simmat.modality import Source
 
 
 def write(root: Path, text: str | bytes, *, files: str = "abc") -> Path:
@@ -86,6 +87,12 @@ def test_several_sources_have_a_column_each(tmp_path: Path) -> None:
     write(tmp_path, "id,split,left,right,mask\na,test,images/a.npy,images/b.npy,masks/a.png\n")
     files = read_manifest(tmp_path, Pair.sources).samples[0].files
     assert [path.name for path in files.values()] == ["a.npy", "b.npy"]
+
+
+def test_no_source_takes_the_truth_for_the_image() -> None:
+    """A sensor of that name would train and be scored on what it is to find."""
+    with pytest.raises(SpecError, match="cannot be named 'mask': data sets use id, split, mask"):
+        Source("mask", (".png",))
 
 
 def test_one_source_may_use_its_own_column_among_others(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def test_what_it_makes_is_clean(tmp_path: Path) -> None:
         ("a--b", "single hyphens"),
         ("../x", "single hyphens"),
         ("simmat-plugin-sonar", "give the sensor's name alone, 'sonar'"),
+        ("mask", "data sets use id, split, mask, zero_means, train, val, test themselves, got 'mask'"),
         ("rgb", "the name 'rgb' is taken by simmat "),
         ("hha", "the name 'hha' is taken by "),
     ],

@@ -90,14 +90,17 @@ def command(
     )
     names = missing_channels(loaded, lacking)
     samples = _samples(loaded, files, source, names)
-    _check_own(out, samples)
-    lines = []
-    with staged_files(out) as staging:  # a bad file must leave no half of the work, nor all of it in memory
+    before, lines = _own_files(out, samples), []
+    with staged_files(
+        out, replaced=before
+    ) as staging:  # a bad file must leave no half of the work, nor all of it in memory
         for name, sources in samples.items():
             prediction = predict(loaded, sources, prompt, choice=choice, missing=lacking)  # type: ignore[arg-type]
-            _write(staging, name, prediction, prompt, sources, bundle, names)
+            placed = None
             if prediction.georeference is not None:
-                loaded.adapter.save_mask(prediction.mask, prediction.georeference, staging / f"{name}_mask")
+                place = staging / f"{name}_mask"
+                placed = loaded.adapter.save_mask(prediction.mask, prediction.georeference, place)
+            _write(staging, name, prediction, prompt, sources, bundle, names, placed)
             if prediction.doubt:
                 click.echo(f"Warning: {name}: {prediction.doubt}; are unit, bit depth and exposure the same?", err=True)
             pixels = int(prediction.mask.sum())
@@ -106,21 +109,33 @@ def command(
         click.echo(line)
 
 
-def _check_own(out: Path, samples: Mapping[str, Mapping[str, Path]]) -> None:
-    """Refuse to replace files that another command or a person made, such as the masks of a data set."""
+def _own_files(out: Path, samples: Mapping[str, Mapping[str, Path]]) -> frozenset[str]:
+    """Return the names of files that an earlier call wrote of these samples.
+
+    Raises:
+        ConfigError: what would be replaced was made by another command or a person, such as the masks of a data set.
+    """
+    own: set[str] = set()
     for name in samples:
-        written = [out / f"{name}{ending}" for ending in _ENDINGS]
-        if not any(path.exists() for path in written):
-            continue
-        try:
-            found = json.loads((out / f"{name}.json").read_bytes())
-        except (OSError, ValueError):
-            found = None
-        if not (isinstance(found, dict) and {"format", "bundle", "mask_pixels"} <= set(found)):
-            first = next(path for path in written if path.exists())
+        there = [f"{name}{ending}" for ending in _ENDINGS if (out / f"{name}{ending}").exists()]
+        written = _written(out / f"{name}.json") if there else frozenset()
+        if foreign := [file for file in there if file not in written]:
             raise ConfigError(
-                f"{first} is there already and was not written by simmat predict; choose another --out, or move it away"
+                f"{out / foreign[0]} is there already and was not written by simmat predict; choose another --out, or "
+                "move it away"
             )
+        own.update(there)
+    return frozenset(own)
+
+
+def _written(beside: Path) -> frozenset[str]:
+    """Return which files the json of an earlier call says it wrote; none where it is no such json."""
+    try:
+        found = json.loads(beside.read_bytes())
+    except (OSError, ValueError):
+        return frozenset()
+    names = found.get("written") if isinstance(found, dict) else None
+    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
 
 def _channels(text: str | None) -> tuple[str | int, ...]:
@@ -203,6 +218,7 @@ def _write(
     files: Mapping[str, Path],
     bundle: Path,
     missing: frozenset[str],
+    placed: Path | None,
 ) -> None:
     from PIL import Image
 
@@ -217,6 +233,7 @@ def _write(
     with atomic_path(out / f"{name}_overlay.png") as path:
         draw_overlay(display_rgb(seen), prediction.mask, prompt).save(path)
     height, width = prediction.image.size_hw
+    written = [f"{name}_mask.png", f"{name}_overlay.png", f"{name}.json", *([placed.name] if placed else [])]
     atomic_write_json(
         out / f"{name}.json",
         {
@@ -230,5 +247,6 @@ def _write(
             "point_coords_xy": prompt.point_coords.tolist(),
             "point_labels": prompt.point_labels.tolist(),
             "box_xyxy": prompt.box.tolist() if prompt.box is not None else None,
+            "written": written,
         },
     )

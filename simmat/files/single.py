@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,14 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def staged_files(folder: Path | str) -> Iterator[Path]:
+def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterator[Path]:
     """Give an empty folder within `folder`; the files written there move up into `folder` when the block ends well.
 
     On any failure before that `folder` has only what it had, and is not made. A file of the same name is replaced.
+
+    Args:
+        folder: where the files go.
+        replaced: names of files of an earlier call, which are removed where they were not written again.
 
     Raises:
         OutputError: files cannot be written there.
@@ -120,6 +124,8 @@ def staged_files(folder: Path | str) -> Iterator[Path]:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
             for file in files:
                 os.replace(file, target / file.name)
+            for name in set(replaced) - {file.name for file in files}:
+                (target / name).unlink(missing_ok=True)
             sync(target)
     finally:
         with suppress(OSError):

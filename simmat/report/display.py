@@ -112,10 +112,10 @@ def hatch(picture: PictureArray, where: BoolArray) -> PictureArray:
     """Return the picture (H, W, 3) with diagonal hatching where `where` (H, W) is True."""
     if not where.any():
         return picture
-    rows, columns = np.indices(where.shape)
-    stripe = ((rows + columns) // HATCH_PX) % 2
-    colours = np.asarray(INVALID_RGB, dtype=np.uint8)[stripe]  # (H, W, 3)
-    return np.where(where[..., None], colours, picture)
+    rows, columns = np.nonzero(where)
+    hatched = picture.copy()
+    hatched[rows, columns] = np.asarray(INVALID_RGB, dtype=picture.dtype)[((rows + columns) // HATCH_PX) % 2]
+    return hatched
 
 
 def _inferno(values: FloatArray) -> PictureArray:

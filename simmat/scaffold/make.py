@@ -17,6 +17,7 @@ from simmat.errors import ConfigError
 from simmat.files import atomic_folder, atomic_write_text
 from simmat.imageio import write_image
 from simmat.installer import PREFIX, is_installed
+from simmat.modality import RESERVED_SOURCES
 from simmat.registry import KNOWN_PLUGINS, Registry
 
 SAMPLE_HW = (48, 64)
@@ -35,6 +36,8 @@ def check_name(name: str, registry: Registry) -> None:
         raise ConfigError(
             f"a plugin's name is lower case letters, digits and single hyphens, a letter first, got {name!r}"
         )
+    if name in RESERVED_SOURCES:
+        raise ConfigError(f"data sets use {', '.join(RESERVED_SOURCES)} themselves, got {name!r}; choose another name")
     owners = {part: f"SimMAT's package {package}" for part, package in KNOWN_PLUGINS["modality"].items()}
     owners |= {part: registry.owner("modality", part) for part in registry.modality_names}
     owners |= {part: " and ".join(owned) for (kind, part), owned in registry.conflicts().items() if kind == "modality"}
