@@ -52,8 +52,8 @@ def display_rgb(image: SensorImage) -> PictureArray:
     elif len(shown) == 1 and is_temperature(image.channels[shown[0]]):
         picture = _inferno(stretch(data[0], valid[0]))
     else:
-        planes = [np.rint(stretch(plane, good) * 255) for plane, good in zip(data, valid, strict=True)]
-        picture = np.stack(planes * 3 if len(planes) == 1 else planes).astype(np.uint8)
+        planes = [np.rint(stretch(plane, good) * 255).astype(np.uint8) for plane, good in zip(data, valid, strict=True)]
+        picture = np.stack(planes * 3 if len(planes) == 1 else planes)
     return hatch(np.ascontiguousarray(picture.transpose(1, 2, 0)), np.any(~valid, axis=0))  # (3, H, W) -> (H, W, 3)
 
 
@@ -98,14 +98,16 @@ def stretch(plane: FloatArray, valid: BoolArray) -> FloatArray:
     """
     if not valid.any():
         return np.full(plane.shape, 0.5, dtype=np.float32)
-    values = plane[valid].astype(np.float64)
-    low, high = np.percentile(values, STRETCH_PERCENT)
+    values = plane[valid]
+    low, high = (float(value) for value in np.percentile(values, STRETCH_PERCENT))
     if not high > low:  # an object smaller than the percentiles leave out still shows
         low, high = float(values.min()), float(values.max())
     if not high > low:
         return np.full(plane.shape, 0.5, dtype=np.float32)
-    scaled = np.clip((np.where(valid, plane, low) - low) / (high - low), 0, 1)
-    return np.asarray(scaled, dtype=np.float32)
+    scaled = np.where(valid, plane, np.float32(low))  # in place from here on: a satellite's tile has 120 million pixels
+    scaled -= np.float32(low)
+    scaled /= np.float32(high - low)
+    return np.clip(scaled, 0, 1, out=scaled)
 
 
 def hatch(picture: PictureArray, where: BoolArray) -> PictureArray:

@@ -136,9 +136,10 @@ def _scaled_mask(mask: BoolArray, picture: PictureArray, size_wh: tuple[int, int
 
 
 def _tint(canvas: Image.Image, where: BoolArray, colour: Colour, *, alpha: float = FILL_ALPHA) -> Image.Image:
-    pixels = np.asarray(canvas, dtype=np.float32)
-    mixed = pixels * (1 - alpha) + np.asarray(colour, dtype=np.float32) * alpha
-    return Image.fromarray(np.rint(np.where(where[..., None], mixed, pixels)).astype(np.uint8))
+    pixels = np.array(canvas)
+    under = pixels[where].astype(np.float32)
+    pixels[where] = np.rint(under * (1 - alpha) + np.asarray(colour, dtype=np.float32) * alpha).astype(np.uint8)
+    return Image.fromarray(pixels)
 
 
 def _contour(canvas: Image.Image, mask: BoolArray, colour: Colour) -> Image.Image:
