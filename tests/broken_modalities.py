@@ -311,11 +311,15 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     "unit-fits-quantity": [
         (with_channel(unit="degC"), "brightness_temperature in 'degC'; .* goes with 'K'"),
         (with_channel(quantity="brightness_temprature"), "did you mean 'brightness_temperature'"),
+        (with_channel(quantity="brightness temperature"), "did you mean 'brightness_temperature'"),
+        (with_channel(quantity="dpeth", unit="m"), "did you mean 'depth'"),
         (CountsAsPower, "power in 'count'; power goes with '1' or 'W'"),
     ],
     "wavelengths-plausible": [
         (with_channel(wavelength_um=10000.0), "nanometres: write 10$"),
         (with_channel(wavelength_um=1e-5), "metres: write 10$"),
+        (with_channel(name="tb_89v", wavelength_um=0.0033), "metres: write 3300$"),
+        (with_channel(name="band1", quantity="reflectance", unit="1", wavelength_um=842.0), "nanometres: write 0.842$"),
     ],
     "simulation-is-seeded": [(Unseeded, "gave two different images")],
     "loads-float32-planes": [

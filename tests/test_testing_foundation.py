@@ -61,6 +61,12 @@ def test_a_broken_model_fails_its_check_and_is_told_why(
     assert result.advice
 
 
+def test_a_network_may_scale_its_pixels_itself(tmp_path: Path) -> None:
+    """Statistics times 255, as those on the scale of 0 to 1 are told, would break one that takes 0 to 255."""
+    spec = replace(GOOD, pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0))
+    assert run_check(CHECKS["pixel-statistics-are-counts"], FoundationCase(spec, tmp_path)).status == "ok"
+
+
 def test_weights_that_are_shipped_are_loaded(tmp_path: Path) -> None:
     """A digest that fits says nothing of a file that the builder cannot read."""
     check = CHECKS["weights-are-the-ones-described"]

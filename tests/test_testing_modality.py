@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from broken_modalities import BROKEN, Good
+from broken_modalities import BROKEN, Good, with_channel
 
 from simmat.builtin.sensors import MODALITIES, Raster
 from simmat.errors import DataError
@@ -77,6 +78,31 @@ def test_a_broken_sensor_fails_its_check_and_is_told_why(
     assert result.status == "failed"
     assert re.search(said, result.why), result.why
     assert result.advice
+
+
+RIGHT = [
+    {"quantity": "degree_of_polarization", "unit": "1"},
+    {"quantity": "degree_of_circular_polarization", "unit": "1"},
+    {"quantity": "angle_of_polarization", "unit": "deg"},
+    {"quantity": "irradiance", "unit": "W/m2"},
+    {"quantity": "height_above_ground_level", "unit": "m"},
+    {"quantity": "variance", "unit": "K2"},  # two letters from radiance
+    {"quantity": "axial_velocity", "unit": "mm/s"},  # two letters from radial_velocity
+    {"name": "tb_89v", "quantity": "brightness_temperature", "wavelength_um": 3368.0},
+    {"name": "tb_1.4h", "quantity": "brightness_temperature", "wavelength_um": 214_000.0},
+    {"name": "doppler", "quantity": "radial_velocity", "unit": "m/s", "wavelength_um": 3893.0},
+    {"name": "range", "quantity": "range", "unit": "m", "wavelength_um": 3893.0},
+    {"name": "terahertz", "quantity": "intensity", "unit": "count", "wavelength_um": 300.0},
+    {"name": "rain", "quantity": "rain_rate", "unit": "mm/h", "wavelength_um": 8428.0},
+]
+
+
+@pytest.mark.parametrize("changes", RIGHT, ids=lambda changes: str(changes.get("wavelength_um", changes["quantity"])))
+@pytest.mark.parametrize("name", ["unit-fits-quantity", "wavelengths-plausible"])
+def test_a_right_channel_of_any_sensor_is_taken(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """A rule that fails what is right teaches its readers to look away."""
+    result = run_check(CHECKS[name], ModalityCase(with_channel(**changes)(), tmp_path))
+    assert result.status == "ok", result.why
 
 
 @pytest.mark.parametrize("check", MODALITY_CHECKS, ids=lambda check: check.id)

@@ -34,10 +34,12 @@ def spec_readable_without_torch(case: FoundationCase) -> None:
 
 
 def pixel_statistics_are_counts(case: FoundationCase) -> None:
-    """`pixel_mean` and `pixel_std` are those of R, G, B on the scale of 0 to 255."""
+    """`pixel_mean` and `pixel_std` are those of R, G, B on the scale of 0 to 255; 0 and 1 leave it to the network."""
     mean, std = tuple(case.spec.pixel_mean), tuple(case.spec.pixel_std)
     if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
         raise CheckFailed(f"pixel_mean is {mean}, pixel_std {std}", "give three numbers each, each std above 0")
+    if set(mean) == {0.0} and set(std) == {1.0}:
+        return  # the network scales 0 to 255 itself
     if all(abs(value) <= 1.5 for value in (*mean, *std)):
         raise CheckFailed(f"pixel_mean {mean} and pixel_std {std} are on the scale of 0 to 1", "multiply both by 255")
     if not all(0 <= value <= 255 for value in (*mean, *std)):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Iterable
-from difflib import SequenceMatcher
+import re
 
-from simmat.errors import SimMATError, nearest
+from simmat.errors import SimMATError
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.samples import ModalityCase
 from simmat.testing.units import QUANTITY_UNITS, plausible_um
 from simmat.types import Channel
 
-_TYPO = 0.85  # a quantity this like a known one is taken for a misspelt one
+_MOST_SLIPS = 2  # of the pen, in a quantity that is taken for a known one misspelt
 
 
 def spec_round_trips(case: ModalityCase) -> None:
@@ -85,13 +84,13 @@ def wavelengths_plausible(case: ModalityCase) -> None:
     """A wavelength is given in micrometres and is one that its quantity is measured at."""
     for channel in channels_of(case):
         wavelength = channel.wavelength_um
-        bands = plausible_um(channel.quantity)
-        if wavelength is None or any(low <= wavelength <= high for low, high in bands):
+        low, high = plausible_um(channel)
+        if wavelength is None or low <= wavelength <= high:
             continue
-        allowed = " or ".join(f"{low:g} to {high:g} um" for low, high in bands)
         raise CheckFailed(
-            f"channel {channel.name!r} ({channel.quantity}) has wavelength_um {wavelength:g}; plausible are {allowed}",
-            _wavelength_advice(wavelength, bands),
+            f"channel {channel.name!r} ({channel.quantity}) has wavelength_um {wavelength:g}; "
+            f"plausible are {low:g} to {high:g} um",
+            _wavelength_advice(wavelength, low, high),
         )
 
 
@@ -112,20 +111,41 @@ _PLAIN = "use plain text and numbers in Channel"
 
 
 def _refuse_misspelt(channel: Channel) -> None:
-    guess = nearest(channel.quantity, QUANTITY_UNITS)
-    if guess is not None and _alike(channel.quantity, guess):
-        raise CheckFailed(
-            f"channel {channel.name!r} has quantity {channel.quantity!r}, which nobody knows",
-            f"did you mean {guess!r}?",
-        )
+    for known in QUANTITY_UNITS:
+        if _is_typo(channel.quantity, known):
+            raise CheckFailed(
+                f"channel {channel.name!r} has quantity {channel.quantity!r}, which nobody knows",
+                f"did you mean {known!r}?",
+            )
 
 
-def _alike(one: str, other: str) -> bool:
-    return SequenceMatcher(None, one, other).ratio() >= _TYPO
+def _is_typo(written: str, meant: str) -> bool:
+    """Whether as many words were written, none more than one slip from what was meant; or only their joints differ."""
+    one, other = (re.split(r"[^a-z0-9]+", text.lower()) for text in (written, meant))
+    if "".join(one) == "".join(other):
+        return True
+    if len(one) != len(other):
+        return False  # a word more or less is another quantity: degree_of_polarization
+    slips = [_slips(a, b) for a, b in zip(one, other, strict=True)]
+    return max(slips) <= 1 and sum(slips) <= _MOST_SLIPS
 
 
-def _wavelength_advice(wavelength: float, bands: Iterable[tuple[float, float]]) -> str:
+def _slips(one: str, other: str) -> int:
+    """Return how many letters are added, lost, changed or swapped with the next (Damerau's distance, aligned)."""
+    rows = [list(range(len(other) + 1))]
+    for i, a in enumerate(one, start=1):
+        row = [i]
+        for j, b in enumerate(other, start=1):
+            best = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (a != b))
+            if i > 1 and j > 1 and (a, one[i - 2]) == (other[j - 2], b):
+                best = min(best, rows[-2][j - 2] + 1)
+            row.append(best)
+        rows.append(row)
+    return rows[-1][-1]
+
+
+def _wavelength_advice(wavelength: float, low: float, high: float) -> str:
     for unit, factor in (("nanometres", 1e-3), ("metres", 1e6), ("millimetres", 1e3)):
-        if any(low <= wavelength * factor <= high for low, high in bands):
+        if low <= wavelength * factor <= high:
             return f"this looks like {unit}: write {wavelength * factor:g}"
     return "give the centre of the band in micrometres, or None where there is none"
