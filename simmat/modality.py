@@ -110,7 +110,8 @@ class ModalityAdapter(ABC):
         """Map physical values pointwise to those the network gets (log, dB, sin/cos); default: none.
 
         It runs after augmentation and before normalization. It may change the channels; statistics
-        are taken of what it returns. Invalid pixels must stay invalid.
+        are taken of what it returns. Invalid pixels must stay invalid. The image given is not written into, for it is
+        used again: return new arrays.
         """
         return image
 
@@ -131,6 +132,8 @@ class ModalityAdapter(ABC):
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Mirror an image or a part of one; override where mirroring changes values, as for angles.
 
+        The image given is not written into.
+
         Args:
             image: (C, H, W).
             axis: "horizontal" swaps left and right, "vertical" swaps top and bottom.
@@ -143,7 +146,10 @@ class ModalityAdapter(ABC):
         )
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
-        """Turn an image or a part of one counter-clockwise by 90° times `quarter_turns`; override for angles."""
+        """Turn an image or a part of one counter-clockwise by 90° times `quarter_turns`; override for angles.
+
+        The image given is not written into.
+        """
         data = np.ascontiguousarray(np.rot90(image.data, quarter_turns, axes=(1, 2)))
         valid = np.ascontiguousarray(np.rot90(image.valid, quarter_turns, axes=(1, 2)))
         return replace(image, data=data, valid=valid)

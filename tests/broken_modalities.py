@@ -19,6 +19,7 @@ from simmat.types import Channel, SensorImage
 
 LWIR = Channel("lwir", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
 GLOSS = Channel("gloss", "degree_of_linear_polarization", "1", valid_range=(0.0, 1.0))
+ANGLE = Channel("aolp", "angle_of_linear_polarization", "deg")
 
 
 class Good(ModalityAdapter):
@@ -189,6 +190,95 @@ class Slanted(Good):
         return replace(flipped, data=flipped.data - columns * 1e-3)
 
 
+class SlantedUpright(Good):
+    """Believes the same of rows and of vertical mirrors."""
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        if axis == "horizontal":
+            return super().flip(image, axis)
+        rows = np.arange(image.size_hw[0], dtype=np.float32)[:, None]
+        flipped = super().flip(replace(image, data=image.data + rows * 1e-3), axis)
+        return replace(flipped, data=flipped.data - rows * 1e-3)
+
+
+class OneAxis(Good):
+    """Mirrors left and right, whatever it is asked."""
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        return super().flip(image, "horizontal")
+
+
+class Clockwise(Good):
+    """Turns the wrong way."""
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        return super().rotate(image, -quarter_turns)
+
+
+class NeverMirrors(Good):
+    """Mirrors what is valid, and leaves the values where they are."""
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        return replace(image, valid=super().flip(image, axis).valid)
+
+
+class NeverTurns(Good):
+    """Leaves all as it is."""
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        return image
+
+
+class Angles(Good):
+    """Has an angle of polarization in place of the ratio, and turns it as told."""
+
+    channels = (LWIR, ANGLE)
+
+    def __init__(self, sign: int = -1, quarter: float = 90.0) -> None:
+        self.sign, self.quarter = sign, quarter
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        return replace(image, data=image.data * np.float32([[[1]], [[180]]]))
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        return self._turned(super().flip(image, axis), self.sign, 0)
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        return self._turned(super().rotate(image, quarter_turns), 1, quarter_turns)
+
+    def _turned(self, image: SensorImage, sign: int, quarter_turns: int) -> SensorImage:
+        data = image.data.copy()
+        data[1] = (sign * data[1] + quarter_turns * self.quarter) % 180
+        return replace(image, data=data)
+
+
+class AddsOffset(Good):
+    """Converts to Celsius in the array it is given."""
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        image.data[0] -= np.float32(273.15)
+        return image
+
+
+class FlipsInPlace(Good):
+    """Mirrors the array it is given."""
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        flipped = super().flip(image, axis)
+        image.data[:], image.valid[:] = flipped.data, flipped.valid
+        return image
+
+
+class TurnsMarks(Good):
+    """Turns, and lets the image it was given be valid nowhere."""
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        turned = super().rotate(image, quarter_turns)
+        image.valid[:] = False
+        return turned
+
+
 class Unseeded(Good):
     """Simulates with noise of its own."""
 
@@ -345,7 +435,21 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     "wrong-files-are-refused": [(ReadsAnything, "'gloss' was plain text .* returned an image")],
     "flips-and-turns-return": [
         (HalfTurn, "two horizontal flips changed the values"),
-        (Slanted, "a part of an image was mirrored otherwise than within the whole"),
+        (Slanted, "after a horizontal flip, a part of an image became another than within the whole"),
+        (SlantedUpright, "after a vertical flip, a part of an image became another than within the whole"),
+    ],
+    "flips-and-turns-move-pixels": [
+        (OneAxis, "after a vertical flip, the valid pixels are not where they belong"),
+        (Clockwise, "after 1 quarter turn, the valid pixels are not where they belong"),
+        (NeverMirrors, "after a horizontal flip, the values of channel 'lwir' are not where they belong"),
+        (NeverTurns, "after 1 quarter turn, the valid pixels are not where they belong"),
+        (lambda: Angles(sign=1), "after a horizontal flip, the angles of channel 'aolp' are not those of"),
+        (lambda: Angles(quarter=0), "after 1 quarter turn, the angles of channel 'aolp' are not those of"),
+    ],
+    "images-are-not-written-into": [
+        (AddsOffset, "transform wrote into the image it was given"),
+        (FlipsInPlace, "flip wrote into the image it was given"),
+        (TurnsMarks, "rotate wrote into the image it was given"),
     ],
     "loads-in-a-worker": [(Bounded, "started in another process")],
     "loads-in-a-spawned-worker": [(SpawnShy, "calibration was not sent along")],

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from broken_modalities import BROKEN, Good, with_channel
+from broken_modalities import BROKEN, Angles, Good, with_channel
 
 from simmat.builtin.sensors import MODALITIES, Raster
 from simmat.errors import DataError
@@ -32,6 +32,12 @@ class TestGood(ModalityContract):
     @pytest.fixture
     def modality(self) -> ModalityAdapter:
         return Good()
+
+
+def test_angles_that_turn_with_the_image_are_right(tmp_path: Path) -> None:
+    """A rule on places must leave room for values that change with direction."""
+    asked = [check for name, check in CHECKS.items() if name.startswith("flips-and-turns")]
+    assert {result.status for result in run_checks(asked, ModalityCase(Angles(), tmp_path))} == {"ok"}
 
 
 @pytest.mark.slow

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import read_image
-from simmat.modality import Axis, ModalityAdapter
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.samples import ModalityCase, scene_number
 from simmat.types import SensorImage
@@ -106,30 +103,6 @@ def writes_nothing(case: ModalityCase) -> None:
         )
 
 
-def flips_and_turns_return(case: ModalityCase) -> None:
-    """Mirroring twice and turning four times give the image back, and a part of it becomes what it is in the whole."""
-    image, adapter = case.load(case.samples[0].files), case.adapter
-    axes: tuple[Axis, Axis] = ("horizontal", "vertical")
-    ways: dict[str, Callable[[], SensorImage]] = {
-        f"two {axis} flips": lambda axis=axis: adapter.flip(adapter.flip(image, axis), axis)  # type: ignore[misc]
-        for axis in axes
-    }
-    ways["four quarter turns"] = lambda: _turned(adapter, image)
-    for what, way in ways.items():
-        back = way()
-        if back.data.shape != image.data.shape or not np.array_equal(back.valid, image.valid):
-            raise CheckFailed(f"{what} gave other valid pixels or another shape", _TURN)
-        if not np.allclose(back.data[back.valid], image.data[image.valid], rtol=1e-4, atol=1e-4):
-            raise CheckFailed(f"{what} changed the values", _TURN)
-    y, x = image.size_hw[0] // 2, image.size_hw[1] // 3  # --paste mirrors objects by their own boxes
-    within = _part(adapter.flip(image, "horizontal"), slice(y, None), slice(image.size_hw[1] - x))
-    if not same_bits(within, adapter.flip(_part(image, slice(y, None), slice(x, None)), "horizontal")):
-        raise CheckFailed(
-            "a part of an image was mirrored otherwise than within the whole",
-            "let flip and rotate see to values and direction alone, not to places in the image",
-        )
-
-
 def simulation_is_seeded(case: ModalityCase) -> None:
     """`simulate` draws all its noise from the generator it is given: the same seed gives the same image."""
     try:
@@ -154,18 +127,6 @@ def same_bits(one: SensorImage, other: SensorImage) -> bool:
 
 
 _FROM_PLANES = "build the image with SensorImage.from_planes, which sees to it"
-_TURN = "override flip and rotate together, for values that depend on direction and for nothing else"
-
-
-def _part(image: SensorImage, rows: slice, columns: slice) -> SensorImage:
-    data, valid = image.data[:, rows, columns], image.valid[:, rows, columns]
-    return replace(image, data=np.ascontiguousarray(data), valid=np.ascontiguousarray(valid), georeference=None)
-
-
-def _turned(adapter: ModalityAdapter, image: SensorImage) -> SensorImage:
-    for _ in range(4):
-        image = adapter.rotate(image, 1)
-    return image
 
 
 def _snapshot(folder: Path) -> dict[Path, tuple[int, str]]:

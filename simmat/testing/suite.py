@@ -14,6 +14,7 @@ from simmat.testing import (
     modality_missing,
     modality_network,
     modality_spec,
+    modality_turns,
     package,
 )
 from simmat.testing.checks import Check
@@ -46,7 +47,9 @@ MODALITY_CHECKS: tuple[Check[ModalityCase], ...] = (
         modality_damage.missing_files_are_refused,
         modality_damage.truncated_files_are_refused,
         modality_damage.wrong_files_are_refused,
-        modality_files.flips_and_turns_return,
+        modality_turns.flips_and_turns_return,
+        modality_turns.flips_and_turns_move_pixels,
+        modality_turns.images_are_not_written_into,
         modality_network.loads_in_a_worker,
         modality_network.normalized_samples_are_centred,
         modality_network.normalized_samples_are_scaled,
