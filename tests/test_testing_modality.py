@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from broken_modalities import BROKEN, Angles, Good, with_channel
+from PIL import Image
 
 from simmat.builtin.sensors import MODALITIES, Raster
 from simmat.errors import DataError
@@ -143,6 +144,34 @@ def test_files_for_other_sources_are_refused(tmp_path: Path) -> None:
     result = run_check(CHECKS["same-file-same-bits"], case)
     assert result.status == "failed"
     assert "give one file for each source: ['raster']" in result.why
+
+
+class CropsRaster(Raster):
+    """Cuts an odd row and column off."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        even = (slice(None), *(slice(side // 2 * 2) for side in image.size_hw))
+        return SensorImage.from_planes(image.data[even], image.channels)
+
+
+@pytest.mark.parametrize("ending", [".tif", ".png", ".npy"])
+def test_given_files_of_even_size_are_cut_to_an_odd_one(ending: str, tmp_path: Path) -> None:
+    """Most recordings are even, and would show no sensor that crops."""
+    file = tmp_path / f"a{ending}"
+    write_image(file, np.random.default_rng(0).integers(0, 4096, (1, 8, 10)).astype(np.uint16))
+    check, samples = CHECKS["keeps-odd-sizes"], [{"raster": file}]
+    result = run_check(check, ModalityCase(CropsRaster(), tmp_path / "crops", samples))
+    assert "a file of 7 rows and 9 columns was loaded as 6 x 8" in result.found
+    assert run_check(check, ModalityCase(Raster(), tmp_path / "keeps", samples)).status == "ok"
+
+
+def test_given_files_of_even_size_that_cannot_be_cut_are_said_to_be_even(tmp_path: Path) -> None:
+    """A check that could not fail must not look like one that passed."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 10)).astype(np.uint8)).save(tmp_path / "a.jpg")
+    case = ModalityCase(Raster(), tmp_path / "scratch", [{"raster": tmp_path / "a.jpg"}])
+    result = run_check(CHECKS["keeps-odd-sizes"], case)
+    assert (result.status, result.found) == ("skipped", "the sample is 8 x 10: give one of odd height and width")
 
 
 class Mosaic(Good):

@@ -20,7 +20,7 @@ from simmat.installer import PREFIX, is_installed
 from simmat.modality import RESERVED_SOURCES
 from simmat.registry import KNOWN_PLUGINS, Registry
 
-SAMPLE_HW = (48, 64)
+SAMPLE_HW = (47, 61)  # odd, so that a sensor which crops is found out
 _SUFFIX = ".template"
 
 

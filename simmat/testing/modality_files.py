@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.imageio import read_image
 from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.samples import ModalityCase, scene_number
+from simmat.testing.rewriting import can_be_rewritten, rewrite
+from simmat.testing.samples import ModalityCase, Sample, scene_number
 from simmat.types import SensorImage
 
 _ODD_FOLDER = "a folder, ünïcødé 海 (1)"
@@ -67,20 +68,52 @@ def keeps_odd_sizes(case: ModalityCase) -> None:
     sample = case.samples[0]
     if case.odd_refusal:
         raise CheckSkipped(f"the sensor refuses odd sizes: {case.odd_refusal}")
-    found = case.load(sample.files).size_hw
     if sample.simulated is not None:
-        wanted = sample.simulated.size_hw
-    else:
-        try:
-            planes = read_image(sample.files[case.adapter.source_names()[0]]).planes
-        except DataError as error:
-            raise CheckSkipped("nobody but the sensor can read the size of the given file") from error
-        wanted = (int(planes.shape[1]), int(planes.shape[2]))
+        _expect_size(sample.simulated.size_hw, case.load(sample.files).size_hw)
+        return
+    try:
+        planes = read_image(sample.files[case.adapter.source_names()[0]]).planes
+    except DataError as error:
+        raise CheckSkipped("nobody but the sensor can read the size of the given file") from error
+    wanted = (int(planes.shape[1]), int(planes.shape[2]))
+    _expect_size(wanted, case.load(sample.files).size_hw)
+    if wanted[0] % 2 == 0 or wanted[1] % 2 == 0:
+        _expect_odd_size(case, sample, wanted)
+
+
+def _expect_size(wanted: tuple[int, int], found: tuple[int, int]) -> None:
     if found != wanted:
         raise CheckFailed(
             f"a file of {wanted[0]} rows and {wanted[1]} columns was loaded as {found[0]} x {found[1]}",
             "do not crop, pad or resize in load; the core does what the network needs",
         )
+
+
+def _expect_odd_size(case: ModalityCase, sample: Sample, size_hw: tuple[int, int]) -> None:
+    """Ask again with the given files cut to an odd height and width, where they can be written anew."""
+    even = CheckSkipped(f"the sample is {size_hw[0]} x {size_hw[1]}: give one of odd height and width")
+    whole, cut = case.copy(sample, "even"), case.copy(sample, "odd")
+    height, width = (side - (side % 2 == 0) for side in size_hw)
+    for name, file in sample.files.items():
+        try:
+            planes = read_image(file).planes
+        except DataError:
+            raise even from None
+        if planes.shape[1:] != size_hw or not can_be_rewritten(file):
+            raise even
+        rewrite(whole[name], planes)
+        rewrite(cut[name], planes[:, :height, :width])
+    try:
+        kept = same_bits(case.load(whole), case.load(sample.files))
+    except SimMATError:
+        kept = False
+    if not kept:
+        raise even  # the files say more than their planes, which is lost in writing them anew
+    try:
+        image = case.load(cut)
+    except DataError as error:
+        raise CheckSkipped(f"the sensor refuses odd sizes: {error}") from error
+    _expect_size((height, width), image.size_hw)
 
 
 def same_file_same_bits(case: ModalityCase) -> None:
