@@ -201,6 +201,59 @@ class SlantedUpright(Good):
         return replace(flipped, data=flipped.data - rows * 1e-3)
 
 
+class Mirrors(Good):
+    """Reads rows from below, or from the right, as some cameras write them and this one does not."""
+
+    def __init__(self, *axes: int) -> None:
+        self.axes = axes
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        data, valid = (np.ascontiguousarray(np.flip(planes, self.axes)) for planes in (image.data, image.valid))
+        return replace(image, data=data, valid=valid)
+
+
+class SavesTwice(Good):
+    """Writes half kelvin and reads kelvin."""
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        super().save(replace(image, data=image.data * 2), files)
+
+
+class SavesHalf(Good):
+    """Writes half the ratio: it was that of the amplitude."""
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        super().save(replace(image, data=image.data * np.float32([[[1]], [[0.5]]])), files)
+
+
+class SavesSkyAsNothing(Good):
+    """Writes what is colder than most as missing."""
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        warm = image.data[:1] > np.percentile(image.data[0], 60)
+        super().save(replace(image, data=np.where(warm, image.data, np.float32(np.nan))), files)
+
+
+class Rounds(Good):
+    """Writes both in steps: of one kelvin and of a tenth."""
+
+    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+        steps = np.float32([[[1]], [[0.1]]])
+        super().save(replace(image, data=np.rint(image.data / steps) * steps), files)
+
+
+class Filters(Good):
+    """Takes the mean over nine pixels, as radars do against speckle."""
+
+    def load(self, files: Mapping[str, Path]) -> SensorImage:
+        image = super().load(files)
+        padded = np.pad(image.data, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        height, width = image.size_hw
+        data = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / np.float32(9)
+        return replace(image, data=np.asarray(data, dtype=np.float32))
+
+
 class OneAxis(Good):
     """Mirrors left and right, whatever it is asked."""
 
@@ -433,6 +486,14 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     ],
     "truncated-files-are-refused": [(FillsUp, "'gloss' was cut to 50% .* returned an image")],
     "wrong-files-are-refused": [(ReadsAnything, "'gloss' was plain text .* returned an image")],
+    "what-is-saved-is-loaded": [
+        (lambda: Mirrors(1), "channel 'lwir', as loaded, is what was saved with top and bottom swapped"),
+        (lambda: Mirrors(2), "channel 'lwir', as loaded, is what was saved with left and right swapped"),
+        (lambda: Mirrors(1, 2), "channel 'lwir', as loaded, is what was saved upside down"),
+        (SavesTwice, r"channel 'lwir' was saved as 2\d\d.* and loaded as 5\d\d.* K, \d+ apart on average"),
+        (SavesHalf, "channel 'gloss' was saved as .* to 0.99.* and loaded as .* to 0.49.* 1, 0.2.* apart on average"),
+        (SavesSkyAsNothing, "was saved with 5063 valid pixels, of which 2025 are valid as loaded"),
+    ],
     "flips-and-turns-return": [
         (HalfTurn, "two horizontal flips changed the values"),
         (Slanted, "after a horizontal flip, a part of an image became another than within the whole"),

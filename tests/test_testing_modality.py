@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from broken_modalities import BROKEN, Angles, Good, with_channel
+from broken_modalities import BROKEN, Angles, Filters, Good, Rounds, with_channel
 from PIL import Image
 
 from simmat.builtin.sensors import MODALITIES, Raster
@@ -39,6 +39,12 @@ def test_angles_that_turn_with_the_image_are_right(tmp_path: Path) -> None:
     """A rule on places must leave room for values that change with direction."""
     asked = [check for name, check in CHECKS.items() if name.startswith("flips-and-turns")]
     assert {result.status for result in run_checks(asked, ModalityCase(Angles(), tmp_path))} == {"ok"}
+
+
+@pytest.mark.parametrize("sensor", [Rounds(), Filters()], ids=["whole numbers", "a filter against speckle"])
+def test_a_file_may_round_and_load_may_filter(sensor: ModalityAdapter, tmp_path: Path) -> None:
+    """What is saved comes back as the format and the sensor let it, not bit for bit."""
+    assert run_check(CHECKS["what-is-saved-is-loaded"], ModalityCase(sensor, tmp_path)).status == "ok"
 
 
 @pytest.mark.slow
