@@ -55,12 +55,15 @@ class Backbone(nn.Module):
             mixed = F.conv2d(features, self.mix.weight, self.mix.bias)
         else:
             mixed = self.mix(features)
-        level = features + mixed + self.offset
+        level = features + mixed + (self.offset if self.fault == "hidden" else 0.0)
         level = level + self.block(level)
         if self.fault == "dropout":
             level = F.dropout(level, 0.5, training=True)
         if self.fault == "mixes images":
             level = level - level.mean(0, keepdim=True)
+        if self.fault == "class iou":
+            other = 0.0 if type(self.mix) is nn.Conv2d else 1.0
+            return ImageEmbedding((level, F.avg_pool2d(level, 2) + other), (STRIDE, 2 * STRIDE))
         if self.fault == "coarse first":
             return ImageEmbedding((F.avg_pool2d(level, 2), level), (2 * STRIDE, STRIDE))
         return ImageEmbedding((level,), (2 * STRIDE if self.fault == "stride" else STRIDE,))
@@ -69,9 +72,9 @@ class Backbone(nn.Module):
 class Decoder(nn.Module):
     """Asks every place how like it is to what the prompt points at."""
 
-    def __init__(self, fault: str) -> None:
+    def __init__(self, fault: str, offset: float) -> None:
         super().__init__()
-        self.fault = fault
+        self.fault, self.offset = fault, offset
         self.query = nn.Linear(D, MASKS * D)
         self.mask = nn.Conv2d(1, D, 1)
         self.iou = nn.Linear(D, MASKS)
@@ -84,8 +87,17 @@ class Decoder(nn.Module):
         level = level[index if self.fault == "order" else prompts.image_index]  # (K, D, h, w)
         side = level.shape[-1]
         points, signs = prompts.point_coords, (2.0 * prompts.point_labels - 1) * (prompts.point_labels >= 0)
+        if self.fault == "no labels":
+            signs = signs.abs()
+        if self.fault == "padding":
+            signs = 2.0 * (prompts.point_labels == 1) - 1
+        if self.fault == "first click":
+            points, signs = points[:, :1], signs[:, :1]
+        if self.fault == "no places":
+            points = points * 0 + side
         if prompts.boxes is not None and self.fault != "no boxes":
-            points = torch.cat([points, prompts.boxes.reshape(-1, 2, 2)], dim=1)
+            corners = prompts.boxes.reshape(-1, 2, 2) * (0.0 if self.fault == "no box" else 1.0)
+            points = torch.cat([points, corners], dim=1)
             signs = torch.cat([signs, torch.ones(len(signs), 2)], dim=1)
         if points.shape[1] == 0:
             raise ValueError("no points")
@@ -97,6 +109,14 @@ class Decoder(nn.Module):
         queries = self.query(asked).reshape(-1, MASKS, D)
         logits = torch.einsum("kmd,kdhw->kmhw", queries, level)
         iou = self.iou(level.mean((2, 3)) + asked)
+        if self.fault == "mixes iou":
+            iou = iou - iou.mean(0)
+        if self.fault == "random iou":
+            iou = iou + torch.rand(())
+        if self.fault == "hidden iou":
+            iou = iou + self.offset
+        if self.fault == "class iou":
+            iou = self.iou(embedding.levels[-1][prompts.image_index].mean((2, 3)) + asked)
         if self.fault == "nan":
             logits = logits / 0.0
         return MaskPrediction(logits, iou[:, :1] if self.fault == "iou" else iou)
@@ -109,7 +129,7 @@ class Tiny(nn.Module):
 
     def __init__(self, fault: str, offset: float) -> None:
         super().__init__()
-        self.backbone, self.decoder = Backbone(fault, offset), Decoder(fault)
+        self.backbone, self.decoder = Backbone(fault, offset), Decoder(fault, offset)
 
 
 class Text(str):
@@ -127,7 +147,7 @@ def build(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: 
             torch.manual_seed(seed)
         else:
             torch.seed()
-        model = Tiny(fault, float(torch.randn(())) if fault == "hidden" else 0.0)
+        model = Tiny(fault, float(torch.randn(())) if fault.startswith("hidden") else 0.0)
     if weights is not None and weights.read_bytes() != b"weights":
         raise WeightsError(f"{weights} is damaged")
     if fault == "not a model":
@@ -204,18 +224,33 @@ BROKEN: dict[str, list[tuple[FoundationSpec, str]]] = {
         (fault("global seed"), "moved torch's random state"),
         (fault("unseeded"), "two models of seed 3 differ in backbone.stem.weight"),
         (fault("dropout"), "answered the same question in two ways"),
+        (fault("random iou"), "answered the same question in two ways"),
     ],
     "batch-of-two-equals-two-singles": [
         (fault("mixes images"), "apart from when image and prompt stand alone"),
         (fault("order"), "apart from when image and prompt stand alone"),
+        (fault("mixes iou"), "of the largest predicted IoU apart from when image and prompt stand alone"),
     ],
-    "state-survives-safetensors": [(fault("hidden"), "a model with the loaded state answers differently")],
+    "prompts-decide-the-answer": [
+        (fault("no places"), "a click moves and the logits stay as they were"),
+        (fault("no labels"), "a click's label turns and the logits stay as they were"),
+        (fault("first click"), "the second click moves and the logits stay as they were"),
+        (fault("no box"), "a box moves and the logits stay as they were"),
+        (fault("padding"), "a point of label -1 moves and the answer with it, by "),
+    ],
+    "state-survives-safetensors": [
+        (fault("hidden"), "a model with the loaded state answers differently"),
+        (fault("hidden iou"), "a model with the loaded state answers differently"),
+    ],
     "weights-are-the-ones-described": [
         (shipped(Path(__file__), "0" * 64), "has sha256 [0-9a-f]{64}, the spec says 0000"),
         (shipped(Path(__file__), "md5:1"), "give the 64 hex digits"),
         (shipped(Path(__file__).with_name("no such file"), "0" * 64), "WeightsError: .* is missing"),
     ],
-    "lora-changes-nothing-at-step-0": [(fault("class"), "moved by up to .* under LoRA that adds zero")],
+    "lora-changes-nothing-at-step-0": [
+        (fault("class"), "logits .* moved by up to .* under LoRA that adds zero"),
+        (fault("class iou"), "predicted IoU .* moved by up to .* under LoRA that adds zero"),
+    ],
     "gradient-reaches-the-mat": [(fault("detached"), "gets no gradient")],
     "frozen-stays-without-gradient": [(fault("thaws"), "what is frozen gets a gradient: foundation.backbone.stem")],
     "all-that-trains-has-a-gradient": [

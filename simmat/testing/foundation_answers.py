@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -9,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from simmat.errors import WeightsError
-from simmat.foundation import PromptBatch
+from simmat.foundation import MaskPrediction, PromptBatch
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.models import FoundationCase
 from simmat.testing.prompts import answer, images, prompt_kinds
 from simmat.weights import find_weights, sha256_of
 
-_TOLERANCE = 1e-3  # of the largest logit: float32 sums in another order differ by less
+_TOLERANCE = 1e-3  # of the largest number: float32 sums in another order differ by less
 
 
 def levels_have_their_strides(case: FoundationCase) -> None:
@@ -62,10 +63,10 @@ def same_seed_same_answers(case: FoundationCase) -> None:
         if not torch.equal(tensor, two.state_dict()[name]):
             raise CheckFailed(f"two models of seed 3 differ in {name}", _SEEDED)
     picture, ask = images(2, case.image_size), prompt_kinds(one, case.image_size)["a click"]
-    first, again, other = (answer(model, picture, ask).logits for model in (one, one, two))
-    if not torch.equal(first, again):
+    first, again, other = (answer(model, picture, ask) for model in (one, one, two))
+    if not _equal(first, again):
         raise CheckFailed("one model answered the same question in two ways", "return the model in eval mode")
-    if not torch.equal(first, other):
+    if not _equal(first, other):
         raise CheckFailed("two models of seed 3 answered differently", "keep everything random in the state dict")
 
 
@@ -77,14 +78,45 @@ def batch_of_two_equals_two_singles(case: FoundationCase) -> None:
         together = answer(model, pictures, prompts)
         for row, index in enumerate(prompts.image_index.tolist()):
             alone = answer(model, pictures[index : index + 1], _only(prompts, row))
-            largest = max(float(alone.logits.abs().max()), 1e-6)
-            apart = float((together.logits[row] - alone.logits[0]).abs().max()) / largest
-            if apart > _TOLERANCE:
-                raise CheckFailed(
-                    f"prompt {row} ({kind}) about image {index} is answered {apart:.1%} of the largest logit apart "
-                    "from when image and prompt stand alone",
-                    "mix nothing over the batch, and read image_index: it may come in any order",
-                )
+            for what, one, other in (
+                ("logit", together.logits[row], alone.logits[0]),
+                ("predicted IoU", together.iou[row], alone.iou[0]),
+            ):
+                if (apart := _apart(one, other)) > _TOLERANCE:
+                    raise CheckFailed(
+                        f"prompt {row} ({kind}) about image {index} is answered {apart:.1%} of the largest {what} "
+                        "apart from when image and prompt stand alone",
+                        "mix nothing over the batch, and read image_index: it may come in any order",
+                    )
+
+
+def prompts_decide_the_answer(case: FoundationCase) -> None:
+    """The answer changes where a click moves or its label turns, or a box moves, and not by a point of label -1."""
+    model, size = case.model, case.image_size
+    pictures, kinds = images(2, size), prompt_kinds(model, size)
+    click, box, corrected = (kinds[kind] for kind in ("a click", "a box", "two clicks and the answer before"))
+    one, two = click.point_coords, corrected.point_coords
+    elsewhere = torch.cat([two[:, :1], (two[:, 1:] + 0.3 * size) % size], dim=1)
+    real = [row for row, label in enumerate(corrected.point_labels[:, 1].tolist()) if label >= 0]
+    changes: list[tuple[str, PromptBatch, PromptBatch, list[int], str]] = [
+        ("a click moves", click, replace(click, point_coords=size - one), [0, 1, 2], _PLACES),
+        ("a click's label turns", click, replace(click, point_labels=1 - click.point_labels), [0, 1, 2], _LABELS),
+        ("the second click moves", corrected, replace(corrected, point_coords=elsewhere), real, _PLACES),
+        ("a box moves", box, replace(box, boxes=_mirrored(box.boxes, size)), [0, 1, 2], _PLACES),
+    ]
+    for what, before, after, rows, advice in changes:
+        first, second = (answer(model, pictures, prompts).logits for prompts in (before, after))
+        for row in rows:
+            if torch.equal(first[row], second[row]):
+                raise CheckFailed(f"{what} and the logits stay as they were, bit for bit", advice)
+    moved, kept = (answer(model, pictures, p) for p in (replace(corrected, point_coords=elsewhere), corrected))
+    for row in set(range(len(two))) - set(real):
+        apart = max(_apart(moved.logits[row], kept.logits[row]), _apart(moved.iou[row], kept.iou[row]))
+        if apart > _TOLERANCE:
+            raise CheckFailed(
+                f"a point of label -1 moves and the answer with it, by {apart:.1%}",
+                "leave points of label -1 out: they fill up prompts of fewer points than others of the batch",
+            )
 
 
 def state_survives_safetensors(case: FoundationCase) -> None:
@@ -103,7 +135,7 @@ def state_survives_safetensors(case: FoundationCase) -> None:
         ) from error
     ask, picture = prompt_kinds(one, size)["a click"], images(1, size)
     ask = _only(ask, 0)
-    if not torch.equal(answer(one, picture, ask).logits, answer(other, picture, ask).logits):
+    if not _equal(answer(one, picture, ask), answer(other, picture, ask)):
         raise CheckFailed(
             "a model with the loaded state answers differently",
             "register every tensor that decides an answer as a parameter or a persistent buffer",
@@ -133,7 +165,23 @@ def weights_are_the_ones_described(case: FoundationCase) -> None:
     case.build(weights=path)
 
 
+_PLACES = "read point_coords and boxes, in pixels of the square input, of every prompt"
+_LABELS = "read point_labels: 1 is on the object, 0 is not"
 _SEEDED = "draw every random weight from a torch.Generator of the seed, or under torch.random.fork_rng"
+
+
+def _equal(one: MaskPrediction, other: MaskPrediction) -> bool:
+    return torch.equal(one.logits, other.logits) and torch.equal(one.iou, other.iou)
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference, as a share of the largest number."""
+    return float((one - other).abs().max()) / max(float(other.abs().max()), 1e-6)
+
+
+def _mirrored(boxes: Tensor | None, size: int) -> Tensor:
+    assert boxes is not None  # of the kind "a box"
+    return size - boxes[:, [2, 3, 0, 1]]
 
 
 def _only(prompts: PromptBatch, row: int) -> PromptBatch:

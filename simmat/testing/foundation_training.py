@@ -27,12 +27,13 @@ def lora_changes_nothing_at_step_0(case: FoundationCase) -> None:
     lora = cast(FoundationModel, apply_tuner(cast(nn.Module, plain), case.spec, TUNER["lora"]))
     for kind, prompts in prompt_kinds(plain, case.image_size).items():
         pictures = images(2, case.image_size)
-        before, after = answer(plain, pictures, prompts).logits, answer(lora, pictures, prompts).logits
-        if not torch.allclose(before, after, rtol=1e-5, atol=1e-5):
-            raise CheckFailed(
-                f"logits ({kind}) moved by up to {float((before - after).abs().max()):.3g} under LoRA that adds zero",
-                "let the layers be called, and do not look at their class: LoRA puts a subclass in their place",
-            )
+        before, after = answer(plain, pictures, prompts), answer(lora, pictures, prompts)
+        for what, one, other in (("logits", before.logits, after.logits), ("predicted IoU", before.iou, after.iou)):
+            if not torch.allclose(one, other, rtol=1e-5, atol=1e-5):
+                raise CheckFailed(
+                    f"{what} ({kind}) moved by up to {float((one - other).abs().max()):.3g} under LoRA that adds zero",
+                    "let the layers be called, and do not look at their class: LoRA puts a subclass in their place",
+                )
 
 
 def gradient_reaches_the_mat(case: FoundationCase) -> None:

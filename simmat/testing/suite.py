@@ -70,6 +70,7 @@ FOUNDATION_CHECKS: tuple[Check[FoundationCase], ...] = _checks(
     foundation_answers.masks_cover_the_input,
     foundation_answers.same_seed_same_answers,
     foundation_answers.batch_of_two_equals_two_singles,
+    foundation_answers.prompts_decide_the_answer,
     foundation_answers.state_survives_safetensors,
     foundation_answers.weights_are_the_ones_described,
     foundation_training.lora_changes_nothing_at_step_0,
