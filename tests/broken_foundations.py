@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,6 +36,8 @@ class Backbone(nn.Module):
         self.mix = nn.Conv2d(D, D, 1)
         self.block = nn.Sequential(nn.Conv2d(D, D, 3, padding=1), nn.GELU())
         self.drop = nn.Dropout(0.5)
+        if fault == "numpy":
+            self.register_buffer("positions", torch.from_numpy(np.ones((1, D, 1, 1), dtype=np.float32)))
 
     @property
     def first_layer(self) -> nn.Conv2d:
@@ -57,6 +60,8 @@ class Backbone(nn.Module):
             mixed = self.mix(features)
         level = features + mixed + (self.offset if self.fault == "hidden" else 0.0)
         level = level + self.block(level)
+        if self.fault == "numpy":
+            level = level + self.positions
         if self.fault == "dropout":
             level = F.dropout(level, 0.5, training=True)
         if self.fault == "mixes images":

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from broken_foundations import BROKEN, GOOD, shipped
+from broken_foundations import BROKEN, GOOD, fault, shipped
 
 from simmat.builtin.sam import SAM_VIT_H
 from simmat.foundation import FoundationSpec
@@ -87,3 +87,15 @@ def test_a_large_model_is_measured_without_values(tmp_path: Path) -> None:
     assert results["levels-have-their-strides"].status == "ok"
     assert results["same-seed-same-answers"].status == "skipped"
     assert "run with --full" in results["same-seed-same-answers"].found
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("name", ["levels-have-their-strides", "wrong-input-size-is-refused"])
+def test_a_large_model_that_needs_values_is_measured_with_them(
+    name: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of positions from numpy is on the CPU, whatever device torch is told to build on; it is no fault."""
+    monkeypatch.setattr("simmat.testing.models.MOST_PARAMETERS", 0)
+    result = run_check(CHECKS[name], FoundationCase(fault("numpy"), tmp_path, full=full))
+    assert result.status == ("ok" if full else "skipped"), result.why
+    assert full or "does not run on torch's meta device" in result.found

@@ -57,11 +57,28 @@ class FoundationCase:
         return cast("nn.Module", self.model if self.measured is None or not self._is_large else self.measured)
 
     def embedding(self) -> ImageEmbedding:
-        """Return what the backbone says of an image of zeros; where the model is large, without values."""
+        """Return what the backbone says of an image of zeros; where the model is large, without values.
+
+        Raises:
+            CheckSkipped: it is large, cannot run without values, and not all was asked for.
+        """
+        skeleton = self.skeleton
+        if skeleton is not self.measured:
+            return self._embedding(skeleton)
+        try:
+            return self._embedding(skeleton)
+        except Exception as error:  # torch.device("meta") does not reach what comes from numpy
+            if self.full:
+                return self._embedding(cast("nn.Module", self.model))
+            raise CheckSkipped(
+                f"{self.parameters / 1e6:.0f} M parameters, and the model does not run on torch's meta device "
+                f"({type(error).__name__}: {error}): run with --full (full = True)"
+            ) from error
+
+    def _embedding(self, module: nn.Module) -> ImageEmbedding:
         import torch
 
-        model = cast(FoundationModel, self.skeleton)
-        device = next(self.skeleton.parameters()).device
+        model, device = cast(FoundationModel, module), next(module.parameters()).device
         with torch.no_grad():
             image = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
             return model.backbone.encode(model.backbone.embed(image))
