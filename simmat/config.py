@@ -209,7 +209,7 @@ class TrainConfig(BaseModel):
     workers: int = Field(0, ge=0, le=MOST_WORKERS, description="Processes that load data; 0 loads in the main one.")
 
     loss: Literal["focal", "bce"] = Field("focal", description="Mask loss beside dice.")
-    lr: float | None = Field(None, gt=0, description="Peak learning rate; the tuner's own by default.")
+    lr: float | None = Field(None, gt=0, description="Peak learning rate; the model's or tuner's own by default.")
     backbone_lr_factor: float = Field(
         1.0, gt=0, le=1, description="Learning rate of the backbone, as a part of that of transfer layer and decoder."
     )

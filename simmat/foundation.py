@@ -229,6 +229,8 @@ class FoundationSpec:
         promptable: whether its decoder was trained; False has no zero-shot score.
         licence: of code and weights.
         options: further plain values for the builder.
+        learning_rates: name of a tuner -> the peak learning rate that suits this model better than the tuner's own,
+            which is for one like SAM; used where the user gives none and the weights are not random.
         api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
     """
 
@@ -244,6 +246,7 @@ class FoundationSpec:
     promptable: bool = True
     licence: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
     api_version: int = API_VERSION
 
     def check_image_size(self, size: int) -> None:

@@ -101,6 +101,12 @@ class ModelPlan:
     mat_options: Mapping[str, Any] = field(default_factory=dict)
     tune_options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate where the user gives none: the foundation model's for this tuner, or the tuner's."""
+        own = self.foundation.learning_rates if self.weights is not None else {}
+        return own.get(self.tuner.name, self.tuner.learning_rate)
+
 
 def assemble(plan: ModelPlan) -> SimMAT:
     """Build the network of a plan.

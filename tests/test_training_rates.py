@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,20 @@ def test_biases_of_several_channels_do_not_decay() -> None:
     optimizer = build_optimizer(module, weight_decay=0.5)
     decays = {id(parameter): group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
     assert (decays[id(module.weights)], decays[id(module.biases)]) == (0.5, 0.0)
+
+
+def test_a_model_may_know_a_better_rate_than_the_tuner(tmp_path: Path) -> None:
+    """A small network is not tuned at SAM's rate; a rate that was found for its weights is none for random ones."""
+    plan = prepare(
+        config(gray_set(tmp_path / "set"), tmp_path / "run", tune="full", lr=None), registry(), Watcher()
+    ).plan
+    knows = replace(plan.foundation, learning_rates={"full": 1e-3})
+    own = plan.tuner.learning_rate
+    assert plan.learning_rate == own != 1e-3
+    assert replace(plan, foundation=knows, weights=tmp_path / "w").learning_rate == 1e-3
+    assert replace(plan, foundation=knows, weights=None).learning_rate == own
+    other = registry().tuner("lora")
+    assert replace(plan, foundation=knows, weights=tmp_path / "w", tuner=other).learning_rate == other.learning_rate
 
 
 def test_every_weight_that_moves_has_one_rate() -> None:

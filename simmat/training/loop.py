@@ -161,7 +161,7 @@ class _Run:
             load_scaler_notes(self.accelerator.scaler, state.notes["scaler"], str(self.folder.state))
 
     def _peak(self) -> float:
-        return self.config.lr if self.config.lr is not None else self.setup.plan.tuner.learning_rate
+        return self.config.lr if self.config.lr is not None else self.setup.plan.learning_rate
 
     def go(self) -> Path:
         with self.folder.held() if self.accelerator.is_main_process else nullcontext():

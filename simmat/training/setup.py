@@ -104,11 +104,11 @@ SLOW_FOR_RANDOM = 1e-4
 def _note_on_rate(config: TrainConfig, plan: ModelPlan) -> str:
     """Say where a random decoder would be trained at a rate meant for a pretrained one; "" elsewhere."""
     starts_random = plan.weights is None or not plan.foundation.promptable
-    if config.lr is not None or not starts_random or plan.tuner.learning_rate >= SLOW_FOR_RANDOM:
+    if config.lr is not None or not starts_random or plan.learning_rate >= SLOW_FOR_RANDOM:
         return ""
     return (
         f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
-        f"--tune {config.tune}, {plan.tuner.learning_rate:g}, is one for pretrained weights; try --lr 1e-3"
+        f"--tune {config.tune}, {plan.learning_rate:g}, is one for pretrained weights; try --lr 1e-3"
     )
 
 

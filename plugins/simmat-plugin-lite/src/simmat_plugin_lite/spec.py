@@ -69,4 +69,5 @@ LITE = FoundationSpec(
     weights=_WEIGHTS,
     promptable=_WEIGHTS is not None,
     licence="Apache-2.0",
+    learning_rates={"full": 1e-3},  # chosen on validation, docs/transfer.md
 )

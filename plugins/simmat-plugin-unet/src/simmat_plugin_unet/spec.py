@@ -27,5 +27,6 @@ UNET = FoundationSpec(
     ),
     promptable=False,
     licence="Apache-2.0 AND MIT",
+    learning_rates={"full": 3e-3},  # chosen on validation, docs/transfer.md
 )
 """No layer is named for low-rank updates, adapters or tokens: those tuners refuse it, and so does `linear`."""
