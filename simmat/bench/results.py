@@ -210,11 +210,7 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         ious={seed: _ious(result) for seed, result in tested.items() if "test_ious" in result},
         vals={seed: float(result["val"]["miou_object"]) for seed, result in tested.items()},
         on=", ".join(sorted({_device(result) for result in tested.values()})),
-        state=_NO_FIGURE
-        if tested and not scores
-        else "every rate diverged"
-        if state.lost
-        else _state(arm, cells, results, len(scores)),
+        state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
         failures=tuple(_failure(cell) for cell in cells if cell.state() == "failed"),
     )
 
@@ -253,6 +249,8 @@ def _ious(result: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
 def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]], done: int) -> str:
     if done == len(arm.seeds):
         return "done"
+    if not done and any(result["test"] is not None for result in results.values()):
+        return _NO_FIGURE
     states = {cell.state() for cell in cells}
     for wrong in ("failed", "changed"):
         if wrong in states:
