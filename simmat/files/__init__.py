@@ -5,6 +5,7 @@ system refuses becomes an OutputError that says what, where and what to do.
 """
 
 from simmat.files.folder import atomic_folder, recover_folder
+from simmat.files.inputs import parse_json, read_bytes, read_json, require_file
 from simmat.files.single import (
     atomic_path,
     atomic_write_bytes,
@@ -27,9 +28,13 @@ __all__ = [
     "atomic_write_text",
     "check_writable",
     "output_error",
+    "parse_json",
+    "read_bytes",
+    "read_json",
     "read_log",
     "recover_folder",
     "remove_temporary",
+    "require_file",
     "staged_files",
     "with_home",
 ]

@@ -1,0 +1,136 @@
+"""Files that may come from a stranger: opened only where they are files, read up to a limit, json up to a depth."""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+from simmat.errors import DataError, SimMATError
+
+MAX_BYTES = 2**26
+"""Largest text file that is read whole (64 MiB) where a caller states no other limit."""
+MAX_DEPTH = 64
+"""Deepest nesting of json values; no file that SimMAT reads needs half of it."""
+_WHOLE = (-(2**63), 2**64 - 1)
+"""Range of whole numbers in json: what 64 bits hold, signed or not."""
+
+
+def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = DataError, hint: str = "") -> None:
+    """Check that `path` is a regular file, without opening it.
+
+    A FIFO would wait for a writer, and a device may have no end; links are followed.
+
+    Args:
+        path: the file.
+        what: what it should be, for messages ("image", "config file").
+        error: class of the error to raise.
+        hint: what to do where there is no such file.
+
+    Raises:
+        SimMATError: of class `error`; it is missing, a folder, a FIFO, a socket or a device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise error(f"{path}: no such file" + (f"; {hint}" if hint else "")) from None
+    except (OSError, ValueError) as cause:
+        raise error(f"{path}: cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
+    if stat.S_ISDIR(mode):
+        raise error(f"{path}: a folder, not a file; give the path of a file ({what})")
+    if not stat.S_ISREG(mode):
+        raise error(f"{path}: a pipe, socket or device, not a file; store the {what} in a file")
+
+
+def read_bytes(
+    path: Path,
+    what: str = "file",
+    *,
+    limit: int = MAX_BYTES,
+    error: type[SimMATError] = DataError,
+    hint: str = "",
+) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes; see `require_file` for the other arguments.
+
+    Raises:
+        SimMATError: of class `error`; as `require_file`, or it cannot be read, or is larger.
+    """
+    require_file(path, what, error=error, hint=hint)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except OSError as cause:
+        raise error(f"{path}: cannot be read: {cause.strerror}; check who may read it") from cause
+    if len(content) > limit:
+        raise error(f"{path}: larger than {limit / 2**20:g} MiB, too large for a {what}; give another file")
+    return content
+
+
+def read_json(
+    path: Path,
+    what: str = "file",
+    *,
+    limit: int = MAX_BYTES,
+    error: type[SimMATError] = DataError,
+    hint: str = "",
+    constants: bool = False,
+) -> Any:
+    """Return the value of a json file; see `read_bytes` and `parse_json`.
+
+    Raises:
+        SimMATError: of class `error`; it cannot be read, is too large, or is not json within the limits.
+    """
+    content = read_bytes(path, what, limit=limit, error=error, hint=hint)
+    try:
+        return parse_json(content, constants=constants)
+    except ValueError as cause:
+        raise error(f"{path}: not valid json: {cause}") from cause
+
+
+def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
+    """Return the value of a json text.
+
+    Args:
+        text: json; bytes are UTF-8, with or without a byte order mark.
+        constants: whether NaN and Infinity are allowed, which Python writes though they are not json.
+
+    Raises:
+        ValueError: it is not json, is nested deeper than `MAX_DEPTH`, or holds a number that 64 bits do not hold.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=None if constants else _refuse_constant)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
+    _check_tree(value, finite=not constants)
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a json number")
+
+
+def _check_tree(value: Any, *, finite: bool) -> None:
+    """Check depth and numbers of a parsed value level by level, without recursion."""
+    low, high = _WHOLE
+    level = [[value]]
+    for _ in range(MAX_DEPTH + 1):
+        deeper = []
+        for node in level:
+            for child in node:
+                kind = type(child)
+                if kind is dict:
+                    deeper.append(child.values())
+                elif kind is list:
+                    deeper.append(child)
+                elif kind is int and not low <= child <= high:
+                    raise ValueError(f"a whole number of {child.bit_length()} bits; at most 64 are allowed")
+                elif kind is float and finite and not math.isfinite(child):
+                    raise ValueError("a number larger than a double can hold")
+        if not deeper:
+            return
+        level = deeper
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
