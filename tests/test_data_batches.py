@@ -108,6 +108,20 @@ def test_images_are_turned_where_asked(items: TrainingItems, tmp_path: Path) -> 
     assert {upright(turned[position]) for position in range(12)} == {True, False}
 
 
+def test_strips_may_be_turned(tmp_path: Path) -> None:
+    """A line scan of 600x5 turned is 5x600, one input pixel wide, and its objects must still be there to click on."""
+    data = gray_set(tmp_path / "set")
+    for index, path in enumerate(sorted((data / "masks").iterdir())):
+        mask = np.zeros((5, 600), dtype=np.uint8)
+        mask[1:4, 300 + 20 * index : 330 + 20 * index] = 1
+        Image.fromarray(mask).save(path)
+        Image.fromarray(mask * 100 + np.arange(600, dtype=np.uint8) % 50).save(data / "images" / path.name)
+    strips = prepare(config(data, tmp_path / "run", rotate=True), registry(), Watcher()).items()
+    found = [strips[position] for position in range(12)]
+    assert {int(item.content.any(0).sum()) for item in found} >= {1}, "none was turned"
+    assert all(target.any() for item in found for target in item.targets)
+
+
 def test_hidden_regions_are_not_asked_about() -> None:
     """Nothing can be learnt from a region of which no pixel counts."""
     left, right = np.zeros((2, 4, 8), dtype=bool)

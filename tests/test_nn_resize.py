@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from segment_anything.modeling import Sam
 from torch import nn
+from torch.nn.functional import interpolate
 
-from simmat.geometry import Frame
+from simmat.geometry import Aspect, Frame
 from simmat.nn.resize import content_mask, resize_planes, restore_logits, upsample_logits
 
 
@@ -62,6 +63,48 @@ def test_it_is_the_antialiased_bilinear_filter_of_pil(size_hw: tuple[int, int]) 
     ]
     out = resize_planes(planes, all_valid(planes), frame)[:, :height, :width]
     np.testing.assert_allclose(out.numpy(), np.stack(expected), atol=1e-5)
+
+
+def triangle(planes: np.ndarray, size: int) -> np.ndarray:
+    """Filter the last axis to `size` values with a triangle that is as wide as an output pixel, or an input pixel."""
+    length = planes.shape[-1]
+    scale = length / size
+    centres = (np.arange(size)[:, None] + 0.5) * scale
+    weights = np.clip(1 - np.abs(np.arange(length) + 0.5 - centres) / max(scale, 1), 0, None)  # (size, length)
+    return planes @ (weights / weights.sum(axis=1, keepdims=True)).T
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("size_hw", [(3000, 20), (20, 3000), (137, 1), (1, 137), (40, 1), (1, 40), (5, 300)], ids=str)
+@pytest.mark.parametrize("aspect", ["keep", "squash"])
+def test_strips_are_filtered_along_their_length(size_hw: tuple[int, int], count: int, aspect: Aspect) -> None:
+    """torch repeats the first row of what becomes one pixel wide; a line scan would train on one constant."""
+    planes = smooth(count, *size_hw)
+    frame = Frame(size_hw, 64, aspect)
+    height, width = frame.scaled_hw
+    rows = triangle(planes.numpy().astype(np.float64), width)
+    expected = triangle(rows.swapaxes(-1, -2), height).swapaxes(-1, -2)
+    out = resize_planes(planes, all_valid(planes), frame)[:, :height, :width]
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
+
+
+def test_missing_rows_of_a_strip_leave_the_others_alone() -> None:
+    """Values and validity are filtered alike, or their quotient means nothing."""
+    planes = torch.full((1, 3000, 20), 5.0)
+    valid = all_valid(planes)
+    valid[:, :1500] = False
+    out = resize_planes(planes, valid, Frame((3000, 20), 64))
+    assert (out[0, :31, 0] == 0).all()
+    torch.testing.assert_close(out[0, 33:, 0], torch.full((31,), 5.0))
+
+
+@pytest.mark.parametrize("size_hw", [(100, 73), (9, 2), (1, 1), (130, 64)], ids=str)
+def test_ordinary_sizes_keep_the_bits_of_torch(size_hw: tuple[int, int]) -> None:
+    """Published figures and the parity with SAM stand on them."""
+    planes, frame = smooth(3, *size_hw), Frame(size_hw, 32)
+    expected = interpolate(planes[None], frame.scaled_hw, mode="bilinear", antialias=True)[0]
+    height, width = frame.scaled_hw
+    assert torch.equal(resize_planes(planes, all_valid(planes), frame)[:, :height, :width], expected)
 
 
 def test_invalid_pixels_bleed_into_nothing() -> None:

@@ -78,4 +78,11 @@ def _restore(logits: Tensor, frame: Frame) -> Tensor:
 
 
 def _antialiased(planes: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Resize (C, H, W) to (C, *size_hw).
+
+    Where the result is one pixel wide, torch's kernel for the rows (seen in 2.13) steps down the only column
+    with the weights of its first row. One pixel high is filtered right, so such planes are laid on their side.
+    """
+    if size_hw[1] == 1 and size_hw[0] > 1:
+        return _antialiased(planes.mT.contiguous(), (1, size_hw[0])).mT  # (C, 1, h) -> (C, h, 1)
     return F.interpolate(planes[None], size_hw, mode="bilinear", align_corners=False, antialias=True)[0]
