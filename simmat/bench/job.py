@@ -31,6 +31,7 @@ from simmat.files import atomic_write_json, atomic_write_text, recover_folder, r
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
 from simmat.plugins import Registry, load_plugins
+from simmat.terminal import escaped_streams, say
 from simmat.training import RunPlan, Watcher
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import Setup, prepare
@@ -62,15 +63,16 @@ class JobWatcher(Watcher):
         """Say what will be trained."""
         self.plan = plan
         for note in plan.notes:
-            print(note)
-        print(f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}")
+            say(note)
+        say(f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}")
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
         """Say how good it is, and save the time."""
-        print(f"step {step}: validation mIoU {summary['miou_object']:.4f}{' (best)' if best else ''}", flush=True)
+        say(f"step {step}: validation mIoU {summary['miou_object']:.4f}{' (best)' if best else ''}")
         atomic_write_json(self._clock, {"format": FORMAT, "seconds": self.seconds})
 
 
+@escaped_streams()
 def main(arguments: list[str]) -> int:
     """Do the job; whatever is wrong with data or settings is one line in the log and exit code 2."""
     folder, test = CellFolder(Path(arguments[0])), "--test" in arguments[1:]
@@ -80,10 +82,10 @@ def main(arguments: list[str]) -> int:
             remove_temporary(folder.root)
             _work(folder, load_plugins(), test=test)
     except training.Interrupted as error:
-        print(error, flush=True)
+        say(error)
         return 130
     except SimMATError as error:
-        print(f"error: {error}", flush=True)
+        say(f"error: {error}")
         return 2
     return 0
 
@@ -92,7 +94,7 @@ def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
     kind = read_json(folder.order)["kind"]
     config = load_config(folder.config)
     if test and _bundle_is_gone(folder, kind):
-        print("its bundle was removed as that of a learning rate that lost; training it again")
+        say("its bundle was removed as that of a learning rate that lost; training it again")
         shutil.rmtree(folder.run, ignore_errors=True)
         folder.result.unlink()
         folder.clock.unlink(missing_ok=True)
@@ -131,7 +133,7 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
             training.train(config, registry, watcher)
     except training.Diverged as error:
         diverged = str(error)
-        print(diverged, flush=True)
+        say(diverged)
     assert watcher.plan is not None  # both ways through above call `started`
     curve = [record for record in run.records() if record["kind"] == "val"]
     best = max(curve, key=lambda record: (record["miou_object"], -record["step"]))
@@ -166,7 +168,7 @@ def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
     protocol = find_protocol(config.protocol)
     scores = evaluate(model.to(device), setup.pipeline, setup.dataset, setup.val, protocol=protocol)
     data = {"path": str(config.data), "fingerprint": setup.fingerprint}
-    print(f"zero-shot: validation mIoU {scores.summary()['miou_object']:.4f}", flush=True)
+    say(f"zero-shot: validation mIoU {scores.summary()['miou_object']:.4f}")
     return {
         "data": data,
         "diverged": "",

@@ -19,7 +19,8 @@ from typing import NoReturn
 import click
 
 from simmat import __version__
-from simmat.errors import SimMATError, nearest
+from simmat.errors import ConfigError, SimMATError, nearest
+from simmat.terminal import escaped_streams, say
 
 DEBUG_VARIABLE = "SIMMAT_DEBUG"
 
@@ -76,8 +77,41 @@ class LazyGroup(Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="simmat")
-def group() -> None:
+@click.option(
+    "--max-image-gib",
+    type=float,
+    metavar="NUMBER",
+    help="Largest size of one decoded image, in GiB; images are float32. Sets SIMMAT_MAX_IMAGE_GIB.  [default: 2]",
+)
+@click.pass_context
+def group(ctx: click.Context, /, max_image_gib: float | None) -> None:
     """Bring any image sensor to a vision foundation model."""
+    if max_image_gib is not None:
+        _set_image_limit(ctx, max_image_gib)
+
+
+def _set_image_limit(ctx: click.Context, gib: float) -> None:
+    """Set the limit on decoded images for this command and the processes it starts.
+
+    Raises:
+        ConfigError: it is not a positive number.
+    """
+    from simmat.imageio.limits import LIMIT_VARIABLE, decoded_limit
+
+    before = os.environ.get(LIMIT_VARIABLE)
+    ctx.call_on_close(lambda: _restore(LIMIT_VARIABLE, before))
+    os.environ[LIMIT_VARIABLE] = repr(gib)
+    try:
+        decoded_limit()
+    except ConfigError:
+        raise ConfigError(f"--max-image-gib takes a positive number of GiB such as 8, got {gib:g}") from None
+
+
+def _restore(variable: str, before: str | None) -> None:
+    if before is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = before
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -105,6 +139,7 @@ def _leave_process_group() -> None:
         distributed.destroy_process_group()
 
 
+@escaped_streams()
 def run(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; whatever goes wrong becomes one message on standard error."""
     try:
@@ -114,13 +149,13 @@ def run(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _reader_left()
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         return 130
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             traceback.print_exc()
         message, code = _explain(error)
-        click.echo(f"error: {message}", err=True)
+        say(f"error: {message}", err=True)
         return code
 
 

@@ -11,6 +11,7 @@ import click
 
 from simmat.cli.common import PATH, load_registry, print_table
 from simmat.errors import ConfigError
+from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.bench.cells import Cell
@@ -69,9 +70,9 @@ def command(
     results, files = write_report(bench)
     _print(results)
     for file in files:
-        click.echo(f"wrote {file}")
+        say(f"wrote {file}")
     if stopped:
-        click.echo("stopped; run the same command again to go on", err=True)
+        say("stopped; run the same command again to go on", err=True)
         return 130
     return 1 if failed else 0
 
@@ -85,12 +86,12 @@ def _run(
 
     check_inputs(bench, cells, registry)
     with locked(bench):
-        ready_to_run(bench, cells, registry, rerun_changed=rerun, say=click.echo)
+        ready_to_run(bench, cells, registry, rerun_changed=rerun, say=say)
         runner = Runner(bench, find_devices(jobs), _Lines(), only)
         runner.run()
     for log in dict.fromkeys(runner.failed.values()):
         names = [name for name, one in runner.failed.items() if one == log]
-        click.echo(f"failed: {', '.join(names)}\n{textwrap.indent(log, '    ')}", err=True)
+        say(f"failed: {', '.join(names)}\n{textwrap.indent(log, '    ')}", err=True)
     return len(runner.failed), runner.stopped
 
 
@@ -101,7 +102,7 @@ class _Lines:
         """Say what came out of a job."""
         cell = job.cell
         result = cell.result()
-        click.echo(f"{cell.name}: {_outcome(result, failure)} ({seconds:.0f} s)")
+        say(f"{cell.name}: {_outcome(result, failure)} ({seconds:.0f} s)")
 
 
 def _outcome(result: dict[str, Any] | None, failure: str) -> str:
@@ -125,11 +126,9 @@ def _list(bench: Bench, cells: Sequence[Cell]) -> None:
         later = {cell.seed for cell in own if cell.seed != arm.seeds[0]}
         arms += bool(own)
         skipped += len(own) - len(first) - len(later)
-    click.echo(f"{len(cells)} cells in {arms} arms on data sets")
+    say(f"{len(cells)} cells in {arms} arms on data sets")
     if skipped:
-        click.echo(
-            f"{skipped} of them will not be run: other seeds take only the learning rate that validation chooses"
-        )
+        say(f"{skipped} of them will not be run: other seeds take only the learning rate that validation chooses")
 
 
 def _print(results: Results) -> None:
@@ -140,9 +139,9 @@ def _print(results: Results) -> None:
     for data in sets:
         if several and not any(row.begun for row in results.of(data)):
             continue
-        click.echo(f"\n{data.name}: {results.bench.settings.score} on the test split")
+        say(f"\n{data.name}: {results.bench.settings.score} on the test split")
         print_table(HEAD, rows_of(results, data, waiting=not several))
     if several:
-        click.echo(f"\nall data sets: {results.bench.settings.score} on the test split")
+        say(f"\nall data sets: {results.bench.settings.score} on the test split")
         print_table(*overview(results))
-    click.echo("")
+    say("")

@@ -11,6 +11,7 @@ from simmat.cli import Group
 from simmat.cli.common import PATH, json_option, load_registry, print_json, print_table
 from simmat.errors import SimMATError
 from simmat.nodata import describe_nodata
+from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
@@ -34,7 +35,7 @@ def show(bundle: Path, as_json: bool) -> None:
         print_json(spec.to_dict())
         return
     print_table(("", str(bundle)), _rows(spec))
-    click.echo()
+    say()
     print_table(
         ("CHANNEL", "QUANTITY", "UNIT", "MEAN", "STD"),
         [(c.name, c.quantity, c.unit, _number(c.mean), _number(c.std)) for c in spec.channels],
@@ -67,9 +68,9 @@ def push(bundle: Path, destination: str, licence: str | None, private: bool, for
         force=force,
         private=private,
     )
-    click.echo(where)
+    say(where)
     if licence is None:
-        click.echo("note: no licence is stated; say --licence NAME, so that others know what they may do", err=True)
+        say("note: no licence is stated; say --licence NAME, so that others know what they may do", err=True)
 
 
 @command.command("pull")
@@ -80,7 +81,7 @@ def pull(source: str, out: Path | None, force: bool) -> None:
     """Fetch a bundle from SOURCE, a folder, a .zip or hf://ORG/NAME[@REVISION], check it and make a folder of it."""
     from simmat.bundle import pull_bundle
 
-    click.echo(pull_bundle(source, out, force=force))
+    say(pull_bundle(source, out, force=force))
 
 
 def _rows(spec: BundleSpec) -> list[tuple[str, str]]:

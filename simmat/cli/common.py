@@ -14,6 +14,7 @@ import click
 
 from simmat.hookspecs import PROJECT
 from simmat.plugins import Registry, load_plugins
+from simmat.terminal import escape, escape_json, say
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -46,28 +47,29 @@ def load_registry() -> Registry:
     """
     registry = load_plugins()
     if failed := [report.name for report in registry.reports if report.error]:
-        click.echo(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
+        say(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
     for report in registry.reports:
         if report.slow and report.distribution != PROJECT:
-            click.echo(f"warning: plugin {report.name!r} took {report.seconds:.1f} s to load", err=True)
+            say(f"warning: plugin {report.name!r} took {report.seconds:.1f} s to load", err=True)
     return registry
 
 
 def print_json(value: Any) -> None:
     """Print a value as indented json."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    say(escape_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a head; the last column is wrapped to the terminal's width."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head) - 1)]
+    """Print rows under a head; the last column is wrapped to the terminal's width and may hold line feeds."""
+    table = [[*(escape(cell, keep="") for cell in row[:-1]), escape(row[-1])] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
     indent = sum(widths) + 2 * len(widths)
     room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)
-    for row in [head, *rows]:
+    for row in table:
         # A name is copied from here: it must not be cut at its hyphens.
         wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap
         lines = [line for part in row[-1].splitlines() for line in wrap(part)] or [""]
         start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
-        click.echo((start + lines[0]).rstrip())
+        say((start + lines[0]).rstrip())
         for line in lines[1:]:
-            click.echo(" " * indent + line)
+            say(" " * indent + line)

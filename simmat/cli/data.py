@@ -15,6 +15,7 @@ from simmat.cli.data_simulate import command as simulate
 from simmat.cli.options import data_options, json_option, sensor_options
 from simmat.errors import ConfigError
 from simmat.files import atomic_path
+from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.data.card import DataCard
@@ -69,9 +70,9 @@ def check(
     if as_json:
         print_json(report.to_dict())
     else:
-        click.echo(report.text())
+        say(report.text())
     if write_card:
-        click.echo(_write_card(dataset.root, dataset.card), err=True)
+        say(_write_card(dataset.root, dataset.card), err=True)
     if report.problems:
         ctx.exit(2)
 

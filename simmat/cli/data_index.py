@@ -9,6 +9,7 @@ import click
 
 from simmat.cli.common import PATH
 from simmat.cli.options import data_options
+from simmat.terminal import say
 
 _MOST = 10
 
@@ -34,11 +35,11 @@ def command(layout: str, data: Path, out: Path | None, skip_missing: bool, **car
 
     index = index_layout(find_layout(layout), data, out, card=card, skip_missing=skip_missing)
     counts = ", ".join(f"{count} {split}" for split, count in index.counts.items())
-    click.echo(f"wrote {index.folder}: {sum(index.counts.values())} samples ({counts})")
+    say(f"wrote {index.folder}: {sum(index.counts.values())} samples ({counts})")
     for note in index.notes:
-        click.echo(note, err=True)
+        say(note, err=True)
     if index.left_out:
         more = [f"and {len(index.left_out) - _MOST} more"] if len(index.left_out) > _MOST else []
-        click.echo("\n  - ".join([f"left out: {len(index.left_out)}", *index.left_out[:_MOST], *more]), err=True)
-    click.echo(f"next: simmat data check {index.folder} --modality {index.modalities[0]}", err=True)
-    click.echo(f"sensors: {', '.join(index.modalities)}", err=True)
+        say("\n  - ".join([f"left out: {len(index.left_out)}", *index.left_out[:_MOST], *more]), err=True)
+    say(f"next: simmat data check {index.folder} --modality {index.modalities[0]}", err=True)
+    say(f"sensors: {', '.join(index.modalities)}", err=True)

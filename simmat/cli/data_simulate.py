@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from simmat.cli.common import PATH, load_registry
+from simmat.terminal import say
 
 
 @click.command("simulate")
@@ -32,4 +33,4 @@ def command(modality: str, out: Path, count: int, seed: int, size: tuple[int, in
             bar.update(done)
 
         simulate_dataset(adapter, out, count, seed, size_hw=(size[1], size[0]), progress=step)
-    click.echo(f"wrote {count} samples of {adapter.name} to {out}")
+    say(f"wrote {count} samples of {adapter.name} to {out}")

@@ -14,6 +14,7 @@ from simmat.cli.eval_table import print_report
 from simmat.cli.options import data_options, device_option, foundation_options
 from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_write_json, check_writable
+from simmat.terminal import say
 
 
 @click.command()
@@ -81,7 +82,7 @@ def command(
             _check_place(file)
     loaded = load_bundle(bundle, registry, foundation=foundation, checkpoint=checkpoint, device=processes.device)
     if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:
-        click.echo(f"note: {bundle} was trained on images of kept aspect; {name} squashes them", err=True)
+        say(f"note: {bundle} was trained on images of kept aspect; {name} squashes them", err=True)
     with _progress(shown=processes.is_main) as advance:
         tuned, untuned = evaluate_bundle(
             loaded,

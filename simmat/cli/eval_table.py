@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import click
-
 from simmat.cli.common import print_table
+from simmat.terminal import say
 
 Row = tuple[str, str, str]
 
@@ -23,15 +22,15 @@ def print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:
         no_zero_shot: why there are no zero-shot figures, where they were asked for; else "".
     """
     tuned, untuned = report["tuned"], report["zero_shot"]
-    click.echo(
+    say(
         f"{report['split']} split of {report['data']}: {tuned['objects']} objects in {tuned['images']} images, "
         f"protocol {report['protocol']['name']}"
     )
     if tuned["left_out"]:
-        click.echo(f"{tuned['left_out']} objects have no pixel where masks are compared and are left out")
+        say(f"{tuned['left_out']} objects have no pixel where masks are compared and are left out")
     print_table(("", "ZERO-SHOT", "TUNED"), list(_rows(tuned, untuned)))
     if no_zero_shot:
-        click.echo(f"no zero-shot figure: {no_zero_shot}")
+        say(f"no zero-shot figure: {no_zero_shot}")
     _print_cost(report)
 
 
@@ -85,7 +84,7 @@ def _figure(value: Any, path: Sequence[str | int]) -> str:
 def _print_cost(report: dict[str, Any]) -> None:
     parameters, cost, times = report["parameters"], report["cost"], report["cost"]["tuned"]
     memory = f", peak memory {cost['peak_memory_mib']:.0f} MiB" if cost["peak_memory_mib"] is not None else ""
-    click.echo(
+    say(
         f"{parameters['trainable']:,} of {parameters['total']:,} parameters tuned; "
         f"{times['encode_ms']:.0f} ms an image and {times['decode_ms']:.1f} ms a prompt on {cost['device']}{memory}"
     )

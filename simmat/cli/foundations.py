@@ -13,6 +13,7 @@ from simmat.cli.modalities import print_conflicts
 from simmat.families import FoundationFamily
 from simmat.foundation import FoundationSpec
 from simmat.plugins import Registry
+from simmat.terminal import escape, say
 
 
 @click.group(cls=Group)
@@ -62,7 +63,7 @@ def _list_family(registry: Registry, name: str, match: str, as_json: bool) -> No
     elif chosen:
         print_table(("NAME", "WHAT IT IS"), list(chosen.items()))
     else:
-        click.echo(f"none of the {len(listed)} models of {name}/ has {match!r} in its name", err=True)
+        say(f"none of the {len(listed)} models of {name}/ has {match!r} in its name", err=True)
 
 
 @command.command("fetch")
@@ -70,7 +71,7 @@ def _list_family(registry: Registry, name: str, match: str, as_json: bool) -> No
 def fetch(name: str) -> None:
     """Download the weights of foundation model NAME into the cache, and check them."""
     spec = load_registry().foundation(name)
-    click.echo(str(_fetch(spec)))
+    say(str(_fetch(spec)))
 
 
 def _fetch(spec: FoundationSpec) -> Path:
@@ -83,7 +84,7 @@ def _fetch(spec: FoundationSpec) -> Path:
         raise WeightsError(f"foundation model {spec.name!r} has no weight file: it is random from its seed")
     if spec.weights.hub:
         return fetch_weights(spec.weights)  # the Hub's client shows a bar of its own
-    with tqdm(desc=spec.weights.filename, unit="B", unit_scale=True, unit_divisor=1000, leave=False) as bar:
+    with tqdm(desc=escape(spec.weights.filename), unit="B", unit_scale=True, unit_divisor=1000, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total or None

@@ -12,6 +12,7 @@ from simmat.cli.common import json_option, load_registry, print_json, print_tabl
 from simmat.modality import ModalityAdapter
 from simmat.plugins import Registry
 from simmat.sensor_names import is_sensor_file, modality_parts
+from simmat.terminal import say
 from simmat.types import Channel
 
 _MOST = 6  # variants named on a sensor's line
@@ -63,7 +64,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json(_as_dict(modality_parts(name), adapter, registry))
         return
-    click.echo(f"{adapter.name}: {adapter.description}\n")
+    say(f"{adapter.name}: {adapter.description}\n")
     print_table(
         ("SOURCE", "FILES"),
         [
@@ -71,17 +72,17 @@ def show(name: str, as_json: bool) -> None:
             for index, source in enumerate(adapter.sources)
         ],
     )
-    click.echo()
+    say()
     if adapter.channels:
         print_table(
             ("", "CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE"),
             [(str(index), *_channel_row(channel)) for index, channel in enumerate(adapter.channels)],
         )
     else:
-        click.echo("Channels: as many as the file has.")
+        say("Channels: as many as the file has.")
     others = [registry.modality(other) for other in registry.modality_names]
     if names := _variants(others).get(adapter.name):
-        click.echo()
+        say()
         print_table(
             ("VARIANT", "WHAT IT IS"), [(other.name, other.description) for other in others if other.name in names]
         )
@@ -91,7 +92,7 @@ def print_conflicts(registry: Registry, kind: str) -> None:
     """Name on standard error the names of a kind that two packages claim."""
     for (its_kind, name), owners in registry.conflicts().items():
         if its_kind == kind:
-            click.echo(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
+            say(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
 
 
 def _variants(adapters: Sequence[ModalityAdapter]) -> dict[str, list[str]]:

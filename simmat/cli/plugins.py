@@ -12,6 +12,7 @@ from simmat.cli.plugins_check import check
 from simmat.cli.plugins_install import install, uninstall
 from simmat.cli.plugins_new import command as new
 from simmat.plugins import PluginReport, Registry, load_plugins
+from simmat.terminal import say
 
 _PLURAL = {
     "modality": "modalities",
@@ -45,7 +46,7 @@ def list_plugins(as_json: bool) -> None:
     )
     for conflict in _conflicts(registry):
         owners = " and ".join(conflict["claimed_by"])
-        click.echo(f"\n{conflict['kind']} {conflict['name']!r} is claimed by {owners}: not usable until one is gone")
+        say(f"\n{conflict['kind']} {conflict['name']!r} is claimed by {owners}: not usable until one is gone")
 
 
 def _state(report: PluginReport) -> str:

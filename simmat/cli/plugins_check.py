@@ -13,6 +13,7 @@ import click
 
 from simmat.cli.common import json_option, load_registry, print_json
 from simmat.errors import ConfigError
+from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.testing import Result
@@ -46,23 +47,23 @@ def check(name: str, full: bool, source: Sequence[str], image_size: int | None, 
     if as_json:
         print_json({"name": name, **count, "subjects": [_as_dict(subject, results) for subject, results in found]})
     else:
-        click.echo(f"\n{count['ok']} ok, {count['failed']} failed, {count['skipped']} skipped")
+        say(f"\n{count['ok']} ok, {count['failed']} failed, {count['skipped']} skipped")
     return 1 if count["failed"] else 0
 
 
 def _run(subject: Subject, *, quiet: bool) -> list[Result]:
     """Run the checks of one subject, and print a line as each is done."""
     if not quiet:
-        click.echo(f"\n{subject.kind} {subject.name}")
+        say(f"\n{subject.kind} {subject.name}")
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="simmat-check-") as folder:
         running = subject.run(Path(folder))
         while (result := _next(running)) is not None:
             results.append(result)
             if not quiet:
-                click.echo(f"  {_WORDS[result.status]:<8} {result.check:<34} {result.why}".rstrip())
+                say(f"  {_WORDS[result.status]:<8} {result.check:<34} {result.why}".rstrip())
     if subject.note and not quiet:
-        click.echo(f"  note     {subject.note}")
+        say(f"  note     {subject.note}")
     return results
 
 

@@ -10,6 +10,7 @@ import click
 from simmat import installer
 from simmat.errors import ConfigError
 from simmat.plugins import load_plugins
+from simmat.terminal import say
 
 
 @click.command("install", short_help="Install a plugin: by name, path or package.")
@@ -31,7 +32,7 @@ def install(ctx: click.Context, /, plugin: str, editable: bool, as_it_is: bool) 
         )
     _refuse_kept(requirement, editable=editable)
     before = {_key(found) for found in installer.installed_plugins()}
-    click.echo(f"installing {requirement}", err=True)
+    say(f"installing {requirement}", err=True)
     try:
         done = installer.install(requirement, editable=editable)
     except installer.InstallerError as error:
@@ -41,11 +42,11 @@ def install(ctx: click.Context, /, plugin: str, editable: bool, as_it_is: bool) 
     mine = [found for found in plugins if installer.canonical(found["package"]) in names]
     fresh = mine or [found for found in plugins if _key(found) not in before]
     if not done:
-        click.echo(f"{requirement} is already installed")
+        say(f"{requirement} is already installed")
     if not fresh:
         _fail(ctx, f"{' '.join(done) or requirement} brings no plugin of SimMAT: it has no entry point of group simmat")
     for found in fresh:
-        click.echo(f"{found['package']} {found['version']}: plugin {found['name']!r}{_gives(found)}")
+        say(f"{found['package']} {found['version']}: plugin {found['name']!r}{_gives(found)}")
     if failed := [found for found in fresh if found["error"]]:
         _fail(ctx, "; ".join(f"plugin {found['name']!r} is installed but failed: {found['error']}" for found in failed))
 
@@ -64,7 +65,7 @@ def uninstall(ctx: click.Context, /, plugin: str) -> None:
         _fail(ctx, str(error))
     if still := [found["name"] for found in installer.installed_plugins() if found["package"] == distribution]:
         _fail(ctx, f"pip removed {distribution}, but plugin {still[0]!r} is still found: another copy is on the path")
-    click.echo(f"uninstalled {distribution}")
+    say(f"uninstalled {distribution}")
 
 
 def _refuse_kept(argument: str, *, remove: bool = False, editable: bool = False) -> None:
@@ -82,5 +83,5 @@ def _gives(found: dict[str, Any]) -> str:
 
 def _fail(ctx: click.Context, message: str) -> None:
     """Say what failed and leave with 1: the environment refused, not the command line."""
-    click.echo(f"error: {message}", err=True)
+    say(f"error: {message}", err=True)
     ctx.exit(1)

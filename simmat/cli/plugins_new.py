@@ -9,6 +9,7 @@ import click
 
 from simmat.cli.common import PATH
 from simmat.plugins import load_plugins
+from simmat.terminal import say
 
 
 @click.command("new", short_help="Start a package of your own for a sensor.")
@@ -23,11 +24,11 @@ def command(name: str, path: Path) -> None:
 
     check_name(name, load_plugins())
     made = make_plugin(name, path)
-    click.echo(f"made {made}:")
+    say(f"made {made}:")
     for file in sorted(file for file in made.rglob("*") if file.is_file()):
-        click.echo(f"  {file.relative_to(made)}")
+        say(f"  {file.relative_to(made)}")
     there = shlex.quote(str(made) if made.is_absolute() else f"./{made}")
-    click.echo("Next:")
-    click.echo(f"  simmat plugins install --editable {there}")
-    click.echo(f"  simmat plugins check {made.name}")
-    click.echo(f"  pytest {there}")
+    say("Next:")
+    say(f"  simmat plugins install --editable {there}")
+    say(f"  simmat plugins check {made.name}")
+    say(f"  pytest {there}")

@@ -15,6 +15,7 @@ from simmat.cli.options import device_option, foundation_options
 from simmat.config import parse_channels
 from simmat.errors import ConfigError
 from simmat.missing import optional_sources
+from simmat.terminal import say
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
@@ -102,11 +103,11 @@ def command(
                 placed = loaded.adapter.save_mask(prediction.mask, prediction.georeference, place)
             _write(staging, name, prediction, prompt, sources, bundle, names, placed)
             if prediction.doubt:
-                click.echo(f"Warning: {name}: {prediction.doubt}; are unit, bit depth and exposure the same?", err=True)
+                say(f"Warning: {name}: {prediction.doubt}; are unit, bit depth and exposure the same?", err=True)
             pixels = int(prediction.mask.sum())
             lines.append(f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px")
     for line in lines:
-        click.echo(line)
+        say(line)
 
 
 def _own_files(out: Path, samples: Mapping[str, Mapping[str, Path]]) -> frozenset[str]:

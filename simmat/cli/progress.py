@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from simmat.terminal import escape
 from simmat.training import RunPlan, Watcher
 
 
@@ -42,7 +43,7 @@ class ConsoleWatcher(Watcher):
         """Open a short bar for a phase."""
         self._end_phase()
         # Where nobody watches, a bar for each of many validations would only fill the log.
-        self._phase = tqdm(total=total, desc=what, leave=False, unit="image", disable=None, file=sys.stderr)
+        self._phase = tqdm(total=total, desc=escape(what), leave=False, unit="image", disable=None, file=sys.stderr)
 
     def advanced(self, count: int) -> None:
         """Move the phase's bar."""
@@ -63,9 +64,9 @@ class ConsoleWatcher(Watcher):
             f"about {_bytes(plan.memory_bytes)} of memory on {plan.device}"
             + (f" in each of {plan.processes} processes" if plan.processes > 1 else ""),
         ):
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(escape(line), file=sys.stderr)
         if plan.first_step:
-            tqdm.write(f"going on after step {plan.first_step} of {plan.steps}", file=sys.stderr)
+            tqdm.write(escape(f"going on after step {plan.first_step} of {plan.steps}"), file=sys.stderr)
         self._bar = tqdm(
             total=plan.steps,
             initial=plan.first_step,

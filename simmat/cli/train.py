@@ -11,6 +11,7 @@ from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import config_options
 from simmat.config import load_config, option_name
 from simmat.errors import ConfigError
+from simmat.terminal import say
 
 
 @click.command()
@@ -44,8 +45,8 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
             else:
                 bundle = training.train(settings, registry, watcher)
     except training.Interrupted as stopped:
-        click.echo(str(stopped), err=True)
+        say(str(stopped), err=True)
         click.get_current_context().exit(130)
     if watcher.plan is not None:
-        click.echo(f"best bundle: {bundle} (validation mIoU {watcher.best:.4f} at step {watcher.best_step})")
-        click.echo(f"score it with: simmat eval {bundle} --data DIR --split test")
+        say(f"best bundle: {bundle} (validation mIoU {watcher.best:.4f} at step {watcher.best_step})")
+        say(f"score it with: simmat eval {bundle} --data DIR --split test")

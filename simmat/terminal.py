@@ -1,0 +1,115 @@
+"""Text on its way to a terminal: what would steer the terminal is shown as an escape.
+
+File names, bundles, plugins and data sets may come from strangers. A character that moves the cursor, changes colours
+or reverses the direction of writing could hide what a message says or forge another one.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+LAYOUT = "\n\t"
+"""Control characters that lay our own text out."""
+_JOINERS = "\u200c\u200d"
+"""Format characters that Persian, Indic scripts and emoji are written with; they move nothing."""
+_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories: control, format (bidirectional overrides), surrogate, line and paragraph separator."""
+_CURSOR_UP = re.compile(r"(\x1b\[A)+")
+"""All that a progress bar below another one writes at once."""
+
+
+def escape(text: str, *, keep: str = LAYOUT) -> str:
+    r"""Return text with each character that steers a terminal as its escape, such as \x1b or \u202e.
+
+    Args:
+        text: any text; a byte of a file name that is not UTF-8, which Python holds as a lone surrogate, becomes \udcXX.
+        keep: characters that stay as they are.
+    """
+    return _replace(text, keep, _python_escape)
+
+
+def escape_json(text: str) -> str:
+    r"""Return a json text with each such character as \uXXXX; it stays the same json value."""
+    return _replace(text, LAYOUT, _json_escape)
+
+
+def say(text: object = "", *, err: bool = False) -> None:
+    """Print a text and a line feed, escaped, on standard output or standard error."""
+    print(escape(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+class EscapingStream:
+    """A text stream that escapes what is written to it.
+
+    Progress bars go on: a carriage return at the start of a write and a write of nothing but steps up pass, as tqdm
+    writes them. There is no `buffer`, through which bytes would go past it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, escaped; return its length."""
+        if not isinstance(text, str):
+            raise TypeError(f"a text stream takes str, got {type(text).__name__}")
+        if _CURSOR_UP.fullmatch(text):
+            self._stream.write(text)
+        else:
+            body = text.removeprefix("\r")
+            self._stream.write(text[: len(text) - len(body)] + escape(body))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts, escaped."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("buffer", "detach"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def escaped_streams() -> Iterator[None]:
+    """Escape what anything writes to standard output and standard error: warnings, logging, plugins, libraries."""
+    before = sys.stdout, sys.stderr
+    ours = sys.stdout, sys.stderr = _escaping(sys.stdout), _escaping(sys.stderr)
+    try:
+        yield
+    finally:
+        # Where the reader has left, click has put a stream there that says nothing more; it stays.
+        if sys.stdout is ours[0]:
+            sys.stdout = before[0]
+        if sys.stderr is ours[1]:
+            sys.stderr = before[1]
+
+
+def _escaping(stream: TextIO) -> TextIO:
+    if stream is None or isinstance(stream, EscapingStream):
+        return stream
+    return cast(TextIO, EscapingStream(stream))
+
+
+def _replace(text: str, keep: str, escaped: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    kept = keep + _JOINERS
+    return "".join(escaped(c) if c not in kept and unicodedata.category(c) in _STEERING else c for c in text)
+
+
+def _python_escape(char: str) -> str:
+    code = ord(char)
+    if char == "\r":
+        return r"\r"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
