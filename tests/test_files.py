@@ -1,10 +1,16 @@
 """Files and folders that are whole or not there."""
 
 import errno
+import fcntl
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,6 +18,7 @@ import pytest
 
 from simmat.errors import OutputError
 from simmat.files import (
+    TEMPORARY_MARK,
     atomic_folder,
     atomic_path,
     atomic_write_bytes,
@@ -365,6 +372,80 @@ def test_a_folder_in_the_way_of_a_staged_file_moves_none(tmp_path: Path) -> None
     with pytest.raises(OutputError, match="a folder of that name is in the way"):
         stage()
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+STAGE = """
+import sys
+from simmat.files import staged_files
+with staged_files(sys.argv[1]) as staging:
+    (staging / "half.png").write_bytes(b"half")
+    print(staging.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def staging_process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process in the middle of its work, and the folder it writes to."""
+    command = [sys.executable, "-c", STAGE, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, folder / process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_the_next_writer_removes_what_a_killed_one_staged(tmp_path: Path) -> None:
+    """Each killed call would leave its pictures for ever, under a name that `ls` does not show."""
+    with staging_process(tmp_path / "out") as (process, left):
+        assert names(left) == ["half.png"]
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=60)
+    assert left.is_dir()
+    with staged_files(tmp_path / "out") as staging:
+        (staging / "a").write_text("new")
+    assert names(tmp_path / "out") == ["a"]
+
+
+def test_writers_at_one_time_keep_their_hands_off_each_other(tmp_path: Path) -> None:
+    """Two shells predict into one folder; a writer that removed the other's work would end it in the middle."""
+    with staging_process(tmp_path) as (process, theirs):
+        with staged_files(tmp_path) as staging:
+            (staging / "a").write_text("ours")
+            with staged_files(tmp_path) as other:
+                (other / "b").write_text("ours too")
+        assert names(theirs) == ["half.png"]
+        process.communicate("", timeout=60)
+        assert process.returncode == 0
+    assert names(tmp_path) == ["a", "b", "half.png"]
+
+
+def test_without_locks_nothing_of_others_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On such a file system nobody can tell whether the other lives."""
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    left = tmp_path / f".0123abcd{TEMPORARY_MARK}"
+    left.mkdir()
+    with staged_files(tmp_path) as staging:
+        (staging / "a").write_text("new")
+    assert names(tmp_path) == [left.name, "a"]
+
+
+def test_only_folders_of_staging_are_removed(tmp_path: Path) -> None:
+    """What a person made, or what a link leads to, is not ours."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "photo").write_text("mine")
+    (tmp_path / f".0123abcd{TEMPORARY_MARK}").symlink_to(kept)
+    (tmp_path / f".my-folder{TEMPORARY_MARK}").mkdir()
+    with staged_files(tmp_path) as staging:
+        (staging / "a").write_text("new")
+    assert names(tmp_path) == [f".0123abcd{TEMPORARY_MARK}", f".my-folder{TEMPORARY_MARK}", "a", "kept"]
+    assert names(kept) == ["photo"]
 
 
 def test_processes_that_try_one_folder_do_not_refuse_each_other(tmp_path: Path) -> None:

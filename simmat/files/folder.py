@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from simmat.errors import OutputError
+from simmat.files.locks import locked
 from simmat.files.system import led_to, output_errors, remove_folder, sync, sync_tree
 
 
@@ -81,42 +81,15 @@ def _claimed(new: Path, target: Path) -> Iterator[None]:
         OutputError: a process that lives has it.
     """
     with ExitStack() as held:
-        with _locked(target.parent, patience_s=2):  # for the moment between looking and taking
+        with locked(target.parent, patience_s=2):  # for the moment between looking and taking
             if new.exists():
-                with _locked(new) as free:
+                with locked(new) as free:
                     if not free:
                         raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
                     remove_folder(new)
             new.mkdir()
-            held.enter_context(_locked(new))
+            held.enter_context(locked(new))
         yield
-
-
-@contextmanager
-def _locked(folder: Path, *, patience_s: float = 0) -> Iterator[bool]:
-    """Hold a folder's lock and give True, or False where another has it; a system without such locks gives True."""
-    try:
-        import fcntl
-    except ImportError:
-        yield True
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    end = time.monotonic() + patience_s
-    free = False
-    try:
-        while not free:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                free = True
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    break
-                time.sleep(0.02)
-            except OSError:  # a file system without locks
-                free = True
-        yield free
-    finally:
-        os.close(handle)
 
 
 def _has_name(target: Path) -> bool:

@@ -8,14 +8,17 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from simmat.errors import ConfigError, OutputError
+from simmat.files.locks import locked
 from simmat.files.system import TEMPORARY_MARK, led_to, output_errors, remove_folder, sync
 
 _TRIALS = 5
+_STAGING = f".{'[0-9a-f]' * 8}{TEMPORARY_MARK}"
+"""Pattern of the names of `staged_files`."""
 
 
 def with_home(path: Path | str) -> Path:
@@ -102,7 +105,8 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
 def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterator[Path]:
     """Give an empty folder within `folder`; the files written there move up into `folder` when the block ends well.
 
-    On any failure before that `folder` has only what it had, and is not made. A file of the same name is replaced.
+    On any failure before that `folder` has only what it had, and is not made. A file of the same name is replaced. What
+    a killed process left of such a call in `folder` is removed; calls of processes that live do not disturb each other.
 
     Args:
         folder: where the files go.
@@ -112,26 +116,49 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterato
         OutputError: files cannot be written there.
     """
     target = Path(folder)
-    staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
     made = [place for place in (target, *target.parents) if not place.exists()]
-    with output_errors(target):
-        staging.mkdir(parents=True)
-    try:
-        yield staging
+    with ExitStack() as held:
         with output_errors(target):
-            files = sorted(staging.iterdir())
-            if blocked := next((target / file.name for file in files if (target / file.name).is_dir()), None):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
-            for file in files:
-                os.replace(file, target / file.name)
-            for name in set(replaced) - {file.name for file in files}:
-                (target / name).unlink(missing_ok=True)
-            sync(target)
-    finally:
-        with suppress(OSError):
-            remove_folder(staging)
-            for place in made:
-                place.rmdir()  # refuses one that holds something
+            staging, left = _new_staging(target, held)
+            _remove_unheld(left)
+        try:
+            yield staging
+            with output_errors(target):
+                files = sorted(staging.iterdir())
+                if blocked := next((target / file.name for file in files if (target / file.name).is_dir()), None):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(blocked))
+                for file in files:
+                    os.replace(file, target / file.name)
+                for name in set(replaced) - {file.name for file in files}:
+                    (target / name).unlink(missing_ok=True)
+                sync(target)
+        finally:
+            with suppress(OSError):
+                remove_folder(staging)
+                for place in made:
+                    place.rmdir()  # refuses one that holds something
+
+
+def _new_staging(target: Path, held: ExitStack) -> tuple[Path, list[Path]]:
+    """Make a folder within `target` that is locked until `held` closes, and list those that were there before.
+
+    All is done under the lock of `target`, so every folder on the list has been locked by its process already.
+    """
+    staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
+    target.mkdir(parents=True, exist_ok=True)
+    with locked(target, patience_s=2, without=False) as alone:
+        left = [path for path in target.glob(_STAGING) if path.is_dir() and not path.is_symlink()] if alone else []
+        staging.mkdir(parents=True)
+        held.enter_context(locked(staging))
+    return staging, left
+
+
+def _remove_unheld(folders: Iterable[Path]) -> None:
+    """Remove the folders whose processes have ended; where that cannot be told, as without locks, they stay."""
+    for folder in folders:
+        with suppress(OSError), locked(folder, without=False) as free:
+            if free:
+                remove_folder(folder)
 
 
 def remove_temporary(folder: Path | str) -> None:
