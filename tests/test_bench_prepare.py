@@ -15,7 +15,7 @@ from simmat.bench.cells import Cell, write_order
 from simmat.bench.grid import Bench
 from simmat.bench.prepare import check_inputs, locked, ready_to_run
 from simmat.data.dataset import open_dataset
-from simmat.data.fingerprint import fingerprint_of
+from simmat.data.fingerprint import fingerprint_by_size, fingerprint_of
 from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_write_json
 
@@ -34,6 +34,7 @@ def ready(bench: Bench, cells: tuple[Cell, ...] | list[Cell] | None = None, *, r
 
 def test_results_of_other_settings_are_refused_and_named(tmp_path: Path) -> None:
     """Old figures under new settings would be a lie nobody sees."""
+    gray_set(tmp_path / "set")
     for cell in bench_of(tmp_path, TINY + SET + ARM).cells:
         fill(cell, val=0.5, test=0.5)
     changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + ARM)
@@ -53,9 +54,34 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
     fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_of(data)})
     ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
-    (tmp_path / "set" / "images" / "s0.png").write_bytes((tmp_path / "set" / "images" / "s0.png").read_bytes() + b"\0")
+    image = tmp_path / "set" / "images" / "s0.png"
+    image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
     with pytest.raises(ConfigError, match="its data is not what it was run on"):
         ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
+
+
+def test_results_of_an_older_version_stay(tmp_path: Path) -> None:
+    """Its fingerprint is compared as it was made: an update must not cost a night of runs."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    data = open_dataset(tmp_path / "set", registry().modality("gray"))
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_by_size(data)})
+    assert ready(bench) == []
+    image = tmp_path / "set" / "images" / "s0.png"
+    image.write_bytes(image.read_bytes() + b"\0")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready(bench)
+
+
+def test_images_in_two_splits_are_warned_of_once(tmp_path: Path) -> None:
+    """Every score of the bench would be of an image trained on; `data check` says so, too."""
+    root = gray_set(tmp_path / "set")
+    shutil.copy(root / "images/s0.png", root / "images/s8.png")
+    bench = bench_of(tmp_path, TINY.replace("foundation", "seeds = [0, 1]\nfoundation", 1) + SET + ARM)
+    assert len(bench.cells) > 1
+    (said,) = ready(bench)
+    for words in ("Warning: 1 images", str(root), "train ('s0', s0.png)", "test ('s8', s8.png)"):
+        assert words in said
 
 
 def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""What tells one data set from another without reading its images."""
+"""What tells one data set from another: every byte of its files."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,12 +12,28 @@ import pytest
 from PIL import Image
 from runs import gray_set, registry
 
-from simmat.data.dataset import open_dataset
-from simmat.data.fingerprint import fingerprint_of
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.fingerprint import Contents, contents_of, fingerprint_by_size, fingerprint_of, is_same
+from simmat.errors import DataError
+
+
+def opened(root: Path) -> Dataset:
+    return open_dataset(root, registry().modality("gray"))
 
 
 def fingerprint(root: Path) -> str:
-    return fingerprint_of(open_dataset(root, registry().modality("gray")))
+    return fingerprint_of(opened(root))
+
+
+def contents(root: Path) -> Contents:
+    return contents_of(opened(root))
+
+
+def change_a_byte(path: Path) -> None:
+    """Change the last byte and leave the length."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
 
 
 def test_it_is_the_same_wherever_the_set_lies(tmp_path: Path) -> None:
@@ -39,6 +56,74 @@ def test_a_mask_of_the_same_size_with_other_values_is_another(tmp_path: Path) ->
     np.save(root / "masks/s0.npy", np.roll(mask, 1, axis=1))
     assert (root / "masks/s0.npy").stat().st_size == size
     assert len({before, as_array, fingerprint(root)}) == 3
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_one_byte_of_an_image_makes_another(tmp_path: Path, split: str) -> None:
+    """An image exported anew is often as long as it was, and a run would go on with a mixture of both."""
+    root = gray_set(tmp_path / "set")
+    before = contents(root)
+    name = {"train": "s1", "val": "s5", "test": "s8"}[split]
+    change_a_byte(root / f"images/{name}.png")
+    after = contents(root)
+    said = after.changes_since(json.loads(json.dumps(before.notes())), before.fingerprint)
+    assert before.fingerprint != after.fingerprint
+    assert said.startswith("1 parts of it differ")
+    assert str(root / f"images/{name}.png") in said
+
+
+def test_what_changed_is_counted_and_the_first_named(tmp_path: Path) -> None:
+    """Which of 50,000 files it was, no person finds by hand."""
+    root = gray_set(tmp_path / "set")
+    before = contents(root)
+    for name in ("s0", "s2", "s3"):
+        change_a_byte(root / f"images/{name}.png")
+    manifest = root / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("s8,test,", "new,test,"))
+    after = contents(root)
+    said = after.changes_since(before.notes(), before.fingerprint)
+    assert said.startswith("9 parts of it differ: image 's0' (gray), ")
+    assert "'s3'" in said
+    assert said.endswith("and 6 more")
+    assert after.changes_since(before.notes(), "another") == ""
+    assert after.changes_since(None, before.fingerprint) == ""
+
+
+def test_it_is_taken_in_the_order_of_the_samples(tmp_path: Path) -> None:
+    """Which sample stands where in a run goes by the order."""
+    root = gray_set(tmp_path / "set")
+    before = contents(root)
+    head, first, second, *rest = (root / "manifest.csv").read_text().splitlines()
+    (root / "manifest.csv").write_text("\n".join([head, second, first, *rest]) + "\n")
+    after = contents(root)
+    assert after.fingerprint != before.fingerprint
+    assert "order" in after.changes_since(before.notes(), before.fingerprint)
+
+
+def test_a_fingerprint_of_sizes_is_compared_by_sizes(tmp_path: Path) -> None:
+    """Version 0.1.0 wrote them; its runs go on."""
+    root = gray_set(tmp_path / "set")
+    dataset = opened(root)
+    begun = fingerprint_by_size(dataset)
+    change_a_byte(root / "images/s0.png")
+    assert is_same(begun, dataset, contents(root))
+    assert not is_same(fingerprint_of(dataset), dataset, contents(gray_set(tmp_path / "other")))
+    with (root / "images/s0.png").open("ab") as file:
+        file.write(b"0")
+    assert not is_same(begun, dataset, contents(root))
+
+
+def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
+    """A pipe has no content, and would be waited on for ever."""
+    root = gray_set(tmp_path / "set")
+    dataset = opened(root)
+    (root / "images/s0.png").unlink()
+    os.mkfifo(root / "images/s0.png")
+    (root / "masks/s7.png").unlink()
+    with pytest.raises(DataError) as caught:
+        contents_of(dataset)
+    assert "s0.png: a pipe" in str(caught.value)
+    assert "s7.png: no such file" in str(caught.value)
 
 
 @pytest.mark.parametrize("meaning", ["none", "unlabelled"])

@@ -10,14 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from runs import config, files_of, gray_set, registry, run_and_die
 
 from simmat import training
+from simmat.data.dataset import open_dataset
+from simmat.data.fingerprint import fingerprint_by_size
 from simmat.errors import ConfigError, DataError, OutputError
 from simmat.training.run_folder import RunFolder
+from simmat.training.setup import prepare
+from simmat.training.state import load_state, save_state
 
 CHANGES = {"lr": 1e-4, "tune": "full", "loss": "bce", "seed": 1}
 POINTS = [
@@ -135,6 +140,51 @@ def test_changed_data_is_refused(data: Path, tmp_path: Path) -> None:
     (copy / "card.toml").write_text('format = 1\nregions = "components"\n')
     with pytest.raises(ConfigError, match="not what the run"):
         training.resume(out, registry())
+
+
+def test_an_image_that_changed_at_equal_size_is_refused_by_name(tmp_path: Path) -> None:
+    """An export with other settings is often as long; the bundle would be of a mixture that nobody can name."""
+    copy, out = gray_set(tmp_path / "set"), tmp_path / "run"
+    training.train(config(copy, out, steps=1), registry())
+    image = copy / "images/s0.png"
+    before = image.read_bytes()
+    image.write_bytes(bytes([*before[:-1], before[-1] ^ 1]))
+    state = files_of(out)
+    with pytest.raises(ConfigError, match=r"not what the run .*1 parts .*images/s0\.png; restore it"):
+        training.resume(out, registry())
+    assert files_of(out) == state
+    (out / "data.json").unlink()
+    with pytest.raises(ConfigError, match="not what the run"):
+        training.resume(out, registry())
+    image.write_bytes(before)
+    training.resume(out, registry())
+
+
+def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    """Its fingerprint is of sizes; that there is a better one now must not cost the run."""
+    copy, out = gray_set(tmp_path / "set"), tmp_path / "run"
+    training.train(config(copy, out, steps=2), registry())
+    state = load_state(out / "last.safetensors")
+    old = fingerprint_by_size(open_dataset(copy, registry().modality("gray")))
+    save_state(out / "last.safetensors", replace(state, notes={**state.notes, "fingerprint": old}))
+    (out / "data.json").unlink()
+    training.resume(out, registry())
+    assert (out / "data.json").exists(), "from now on its files are compared"
+    with (copy / "images/s0.png").open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(ConfigError, match="not what the run"):
+        training.resume(out, registry())
+
+
+def test_images_in_two_splits_are_warned_of_before_the_first_step(tmp_path: Path) -> None:
+    """Who does not run `data check` learns it, too: the score is of an image trained on."""
+    copy = gray_set(tmp_path / "set")
+    shutil.copy(copy / "images/s0.png", copy / "images/s5.png")
+    shutil.copy(copy / "images/s1.png", copy / "images/s7.png")
+    notes = prepare(config(copy, tmp_path / "run"), registry(), training.Watcher()).notes
+    (warning,) = (note for note in notes if note.startswith("Warning"))
+    for words in ("2 images", "train ('s0', s0.png)", "val ('s5', s5.png)", "test ('s7', s7.png)"):
+        assert words in warning
 
 
 def test_a_damaged_state_is_refused_by_name(data: Path, tmp_path: Path) -> None:

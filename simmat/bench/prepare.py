@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import filelock
 
@@ -13,15 +13,17 @@ from simmat.bench.grid import Bench, slug
 from simmat.bench.reading import problems_error
 from simmat.bundle import adapter_for
 from simmat.config import TrainConfig
-from simmat.data.dataset import open_dataset
-from simmat.data.fingerprint import fingerprint_of
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.fingerprint import Contents, contents_of, is_same
 from simmat.data.paste import check_repeats
+from simmat.data.shared import shared_warning
 from simmat.data.simulate import simulate_dataset
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.evaluation.job import nothing_to_score
 from simmat.files import atomic_write_text, check_writable, recover_folder
 from simmat.registry import Registry
 from simmat.training.run_folder import RunFolder
+from simmat.training.same_run import changes_noted
 from simmat.training.state import fingerprint_in
 
 RUN_WITH = "bench.toml"
@@ -104,7 +106,10 @@ def ready_to_run(
 
     clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
     _simulate(bench, {cell.dataset for cell in cells}, registry, say)
-    clear([(cell, "its data is not what it was run on") for cell in _on_other_data(cells, registry)])
+    data = _DataSets(registry)
+    clear([(cell, why) for cell in cells if (why := data.change(cell))])
+    for warning in dict.fromkeys(filter(None, map(data.warning, cells))):
+        say(warning)
     atomic_write_text(bench.out / RUN_WITH, bench.path.read_text(encoding="utf-8"))
 
 
@@ -127,20 +132,41 @@ def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles
             shutil.rmtree(cell.folder.run / "bundle", ignore_errors=True)
 
 
-def _on_other_data(cells: Iterable[Cell], registry: Registry) -> Iterator[Cell]:
-    """Go through the cells whose data set, wherever it lies now, is another than the one they were run on."""
-    now: dict[str, str] = {}
-    for cell in cells:
-        before, config = _data_of(cell), cell.config
-        if before is None:
-            continue
-        card = config.card_overrides()
+class _DataSets:
+    """Opens the data sets of cells and takes the digests of their files, each set once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._opened: dict[str, tuple[Dataset, Contents]] = {}
+        self._same: dict[tuple[str, str], bool] = {}
+
+    def of(self, cell: Cell) -> tuple[Dataset, Contents]:
+        """Return a cell's data set as it is now, and its contents."""
+        config = cell.config
         key = _reading(config)
-        if key not in now:
-            adapter = adapter_for(registry, config.modality, config.channels)
-            now[key] = fingerprint_of(open_dataset(config.data, adapter, card))
-        if before != now[key]:
-            yield cell
+        if key not in self._opened:
+            adapter = adapter_for(self.registry, config.modality, config.channels)
+            dataset = open_dataset(config.data, adapter, config.card_overrides())
+            self._opened[key] = dataset, contents_of(dataset)
+        return self._opened[key]
+
+    def change(self, cell: Cell) -> str:
+        """Say that a cell was run or begun on other data than there is now, and what changed; "" where it was not."""
+        if (before := _data_of(cell)) is None:
+            return ""
+        dataset, contents = self.of(cell)
+        key = _reading(cell.config), before
+        if key not in self._same:
+            self._same[key] = is_same(before, dataset, contents)
+        if self._same[key]:
+            return ""
+        what = changes_noted(RunFolder(cell.folder.run), before, contents)
+        return "its data is not what it was run on" + (f": {what}" if what else "")
+
+    def warning(self, cell: Cell) -> str:
+        """Return the warning of images in two splits of a cell's data set; "" where there is none."""
+        dataset, contents = self.of(cell)
+        return shared_warning(dataset.root, dataset.samples, contents.by_file)
 
 
 def _reading(config: TrainConfig) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from simmat.data.dataset import Dataset
 from simmat.data.fills import StoredNumbers
+from simmat.data.fingerprint import file_digests
 from simmat.data.regions import Label, visible_regions
 from simmat.data.report import ChannelReport, DataReport, SplitReport
 from simmat.data.samples import SPLITS, Sample
+from simmat.data.shared import shared_images
 from simmat.errors import DataError, SimMATError, all_problems
 from simmat.types import Channel, SensorImage
 
@@ -43,7 +43,8 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
             progress(1)
     used = [tally for tally in tallies.values() if tally.samples]
     problems += [problem for tally in used for problem in tally.problems()]
-    problems += _shared_images(samples)
+    digests, _ = file_digests(sample.reference for sample in samples)  # reading has named what cannot be read
+    problems += shared_images(samples, digests)
     return DataReport(
         root=str(dataset.root),
         regions=dataset.card.regions,
@@ -183,35 +184,6 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
         if unnamed:
             yield f"{tally.name}: classes without a name in the card: {unnamed}"
         yield from tally.stored.hints(tally.name, dataset.card.nodata)
-
-
-def _shared_images(samples: Sequence[Sample]) -> Iterator[str]:
-    """Name images that stand in two splits, by path or by content: their scores would be of training images.
-
-    Files that cannot be read are left out: reading the samples has named them.
-    """
-    first: dict[str, Sample] = {}
-    digests: dict[Path, str | None] = {}
-    for sample in samples:
-        path = sample.reference
-        if path not in digests:
-            digests[path] = _digest(path)
-        if (digest := digests[path]) is None:
-            continue
-        other = first.setdefault(digest, sample)
-        if other.split != sample.split:
-            yield (
-                f"the same image is in {other.split} ({other.id!r}, {other.reference.name}) and in {sample.split} "
-                f"({sample.id!r}, {path.name})"
-            )
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def _spread(areas: Sequence[int]) -> tuple[int, int, int] | None:

@@ -22,7 +22,7 @@ from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, collate
 from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Processes, evaluate_shared, find_protocol
-from simmat.files import atomic_write_text, recover_folder
+from simmat.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
 from simmat.nn.depthwise import keep_depthwise_in_fp32
 from simmat.nn.losses import LOSSES
@@ -32,7 +32,7 @@ from simmat.training.accelerator import make_accelerator, share_buffers
 from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.pictures import draw_run
 from simmat.training.run_folder import RunFolder
-from simmat.training.same_run import check_settings, settings_of
+from simmat.training.same_run import check_data, check_settings, settings_of
 from simmat.training.schedule import build_optimizer, learning_rate, set_rates
 from simmat.training.setup import check_apart, prepare
 from simmat.training.state import (
@@ -116,11 +116,8 @@ class _Run:
             check_settings(config, state.notes["settings"])
         known = BundleSpec.from_dict(state.notes["spec"]) if state else None
         self.setup = prepare(config, registry, self.watcher, known=known)
-        if state and state.notes["fingerprint"] != self.setup.fingerprint:
-            raise ConfigError(
-                f"the data in {config.data} is not what the run in {config.out} began with; "
-                "restore it, or start a new run"
-            )
+        if state:
+            check_data(self.folder, str(state.notes["fingerprint"]), self.setup.dataset, self.setup.contents)
         self.model = assemble(self.setup.plan)
         if config.precision == "bf16" and self.accelerator.device.type == "cpu":
             keep_depthwise_in_fp32(self.model)
@@ -174,6 +171,7 @@ class _Run:
             recover_folder(self.folder.bundle)
             self.folder.reopen(self.done if self.best else -1)
             atomic_write_text(self.folder.config, dump_toml(self.config))
+            atomic_write_json(self.folder.contents, self.setup.contents.notes())
         self.watcher.started(self._plan())
         with _signals(self):
             if not self.best:

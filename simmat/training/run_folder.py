@@ -43,6 +43,11 @@ class RunFolder:
         return self.root / "last.safetensors"
 
     @property
+    def contents(self) -> Path:
+        """Digests of the data set's files, by which a changed one is named."""
+        return self.root / "data.json"
+
+    @property
     def bundle(self) -> Path:
         """The best bundle by validation."""
         return self.root / "bundle"

@@ -1,4 +1,4 @@
-"""Whether a run that is to go on is the one that was begun."""
+"""Check that a resumed run has the settings, the network and the data it began with."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from typing import Any
 
 from simmat.bundle import BundleSpec
 from simmat.config import FILES, FREE, TrainConfig
+from simmat.data.dataset import Dataset
+from simmat.data.fingerprint import Contents, is_same
 from simmat.declared import declarations_of
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, DataError
+from simmat.files import read_json
 from simmat.modality import ModalityAdapter
 from simmat.model import merge_options
 from simmat.plugins import Registry
+from simmat.training.run_folder import RunFolder
+
+_MOST_NOTES = 2**30
+"""Largest file of digests that is read, in bytes; a sample takes about 200."""
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
@@ -92,6 +99,41 @@ def check_network(
             f"sha256 {_short(digest)}, was {_short(known.foundation_sha256)}; put them back, name them by checkpoint "
             f"in {config.out / 'config.toml'}, or start a new run"
         )
+
+
+def check_data(folder: RunFolder, begun: str, dataset: Dataset, contents: Contents) -> None:
+    """Refuse to go on with other data: a byte that changed in any of its files, a sample more or fewer, another card.
+
+    Args:
+        folder: of the run.
+        begun: fingerprint of the data that its state was made with.
+        dataset: as it is now.
+        contents: of it.
+
+    Raises:
+        ConfigError: it is another; where the run's own notes say so, how many parts differ and the first of them.
+    """
+    if is_same(begun, dataset, contents):
+        return
+    changes = changes_noted(folder, begun, contents)
+    raise ConfigError(
+        f"the data in {dataset.root} is not what the run in {folder.root} began with"
+        f"{f': {changes}' if changes else ''}; restore it, or start a new run"
+    )
+
+
+def changes_noted(folder: RunFolder, begun: str, contents: Contents) -> str:
+    """Say what changed in the data since a run began, by the run's own notes; "" where it has none.
+
+    Args:
+        folder: of the run.
+        begun: fingerprint of the data it began with.
+        contents: of the data as it is now.
+    """
+    try:
+        return contents.changes_since(read_json(folder.contents, limit=_MOST_NOTES), begun)
+    except DataError:  # the run of an older version, or one that was copied without them
+        return ""
 
 
 def _refuse_changes(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]) -> None:

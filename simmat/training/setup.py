@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from simmat.bundle import BundleSpec, adapter_for, plan_of
@@ -14,10 +13,11 @@ from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems, samples_with_regions, trainable_samples
 from simmat.data.coco import ANNOTATIONS
 from simmat.data.dataset import Dataset, Sample, open_dataset
-from simmat.data.fingerprint import fingerprint_of
+from simmat.data.fingerprint import Contents, contents_of, count_files
 from simmat.data.folders import IMAGES, MASKS
 from simmat.data.paste import check_repeats, repeatable
 from simmat.data.pipeline import Pipeline
+from simmat.data.shared import shared_warning
 from simmat.data.statistics import channel_statistics
 from simmat.declared import declarations_of
 from simmat.errors import ConfigError
@@ -44,6 +44,7 @@ class Setup:
     Attributes:
         config: the resolved config.
         dataset: the opened data set.
+        contents: digests of its files, which a resumed run must find again.
         train: samples trained on, each with a region.
         val: samples validated on.
         spec: what the run's bundles say of themselves, without metrics.
@@ -55,6 +56,7 @@ class Setup:
 
     config: TrainConfig
     dataset: Dataset
+    contents: Contents
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     spec: BundleSpec
@@ -87,10 +89,10 @@ class Setup:
             seed=self.config.seed,
         )
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """The digest of the data that a resumed run must find again."""
-        return fingerprint_of(self.dataset)
+        return self.contents.fingerprint
 
 
 def _augmentation(config: TrainConfig) -> Augmentation:
@@ -167,6 +169,8 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
             raise nothing_to_score(dataset, val)
         grid_hw(Frame((1, 1), size, "squash"), find_protocol(config.protocol))
     train = few_of(every, config)
+    watcher.preparing("digests", count_files(dataset))
+    contents = contents_of(dataset, progress=watcher.advanced)
     digest = _digest(foundation, weights, config)
     if known is None:
         known = _describe(config, registry, foundation, dataset, train, size, digest, watcher)
@@ -178,13 +182,14 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     steps = _steps(config, len(train))
     said = (
         dataset.split_note,
+        shared_warning(dataset.root, dataset.samples, contents.by_file),
         note_on(train, every, config),
         _note_on_repeats(config, dataset, train),
         _note_on_rate(config, plan),
         _note_on_warmup(config, steps),
     )
     notes = tuple(note for note in said if note)
-    return Setup(config, dataset, train, val, known, plan, pipeline, steps, notes)
+    return Setup(config, dataset, contents, train, val, known, plan, pipeline, steps, notes)
 
 
 def check_apart(config: TrainConfig) -> None:
