@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -255,6 +256,7 @@ def test_all_bad_annotations_are_told_at_once(tmp_path: Path) -> None:
         ([[0, -1e9, 0, 5, 3, 3]], "far out of an image"),
         ({"size": [6, 8], "counts": [50, -2]}, "no whole number"),
         ({"size": [6, 8], "counts": "\u2603"}, "no COCO text"),
+        ({"size": [6, 8], "counts": "\ud800"}, "no COCO text"),
     ],
 )
 def test_what_would_crash_the_drawing_library_is_refused_before(
@@ -277,7 +279,7 @@ def test_images_without_pixels_are_refused(tmp_path: Path) -> None:
     write(tmp_path, [])
     text = (tmp_path / "annotations.json").read_text().replace('"height": 6', '"height": 0', 1)
     (tmp_path / "annotations.json").write_text(text)
-    with pytest.raises(DataError, match="image 1 is 8x0"):
+    with pytest.raises(DataError, match="image 1: holds no pixels, its size is 8x0"):
         opened(tmp_path)
 
 
@@ -366,12 +368,45 @@ def test_equal_names_in_the_folders_of_two_splits_are_two_images(tmp_path: Path)
     assert opened(tmp_path).label(opened(tmp_path).split("val")[0]).regions == ()
 
 
-@pytest.mark.parametrize("number", [10**400, float("inf"), "1", None], ids=["long", "inf", "text", "null"])
+@pytest.mark.parametrize("number", [float("inf"), "1", None, True], ids=["inf", "text", "null", "true"])
 def test_a_corner_that_is_no_number_is_refused(tmp_path: Path, number: object) -> None:
-    """json takes whole numbers of any length."""
+    """Python writes infinity into json; the annotation is named."""
     polygon = [[1, 1, 5, 1, 5, number]]
     write(tmp_path, [{"id": 1, "image_id": 1, "category_id": 4, "segmentation": polygon}])
     with pytest.raises(DataError, match="something that is no number"):
+        opened(tmp_path)
+
+
+def test_a_number_that_no_machine_number_holds_is_refused(tmp_path: Path) -> None:
+    """json allows whole numbers of any length, and arithmetic on them takes as long."""
+    write(tmp_path, [{"segmentation": [[1, 1, 5, 1, 5, 10**400]]}])
+    with pytest.raises(DataError, match=r"annotations\.json: not valid json: .*bits"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["annotations.json", "annotations/train.json"])
+def test_annotations_that_are_no_file_are_refused_unopened(tmp_path: Path, file: str) -> None:
+    """Opening a pipe waits for a writer that never comes; passing over it, the folder would be called no data set."""
+    write(tmp_path, [], file="other.json")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    os.mkfifo(tmp_path / file)
+    with pytest.raises(DataError, match=rf"{file}: a pipe"):
+        opened(tmp_path)
+
+
+def test_a_link_to_annotations_that_are_gone_is_named(tmp_path: Path) -> None:
+    """The folder would be called no data set."""
+    write(tmp_path, [], file="other.json")
+    (tmp_path / "annotations.json").symlink_to(tmp_path / "gone.json")
+    with pytest.raises(DataError, match=r"annotations\.json: no such file"):
+        opened(tmp_path)
+
+
+def test_deep_json_is_refused(tmp_path: Path) -> None:
+    """A recursive look at it would end in a traceback."""
+    write(tmp_path, [])
+    (tmp_path / "annotations.json").write_text('{"images": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    with pytest.raises(DataError, match=r"annotations\.json: .*nested deeper"):
         opened(tmp_path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,13 +18,17 @@ from simmat.data.regions import Label, Region, components, make_label, region_fr
 from simmat.data.samples import SPLITS, Listing, Sample, decide_splits, split_meant
 from simmat.data.segmentations import draw_segmentation, segmentation_problem
 from simmat.errors import DataError, all_problems, nearest
-from simmat.imageio.values import MAX_PIXELS
+from simmat.files import read_json
+from simmat.imageio.limits import check_size
 from simmat.modality import Source
 from simmat.types import BoolArray
 
 ANNOTATIONS = "annotations"
+MAX_JSON_BYTES = 2**31
+"""Largest file of annotations that is read (2 GiB); that of COCO 2017 has 450 MiB."""
 _Types = type | tuple[type, ...]
 _WORDS: Mapping[type, str] = {int: "a whole number", str: "text"}
+_MOST_QUOTED = 60
 _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
 
 
@@ -91,7 +94,7 @@ class CocoLabels:
 def annotation_files(root: Path) -> dict[str, Path]:
     """Return the COCO files of a data set: split -> file; the split is "" where one file holds all."""
     single = root / f"{ANNOTATIONS}.json"
-    found = {"": single} if single.is_file() else {}
+    found = {"": single} if single.exists() or single.is_symlink() else {}
     folder = root / ANNOTATIONS
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         if match := _SPLIT_FILE.fullmatch(path.name):
@@ -172,11 +175,11 @@ class _Reader:
 
     def _problem_of(self, annotation: Mapping[str, Any], sizes: Mapping[int | str, tuple[int, int]]) -> str | None:
         if annotation["image_id"] not in sizes:
-            return f"no image has the id {annotation['image_id']!r}"
+            return f"no image has the id {_quoted(annotation['image_id'])}"
         if annotation["category_id"] not in self.names:
             return f"no category has the id {annotation['category_id']!r}; ids: {sorted(self.names)}"
         if (annotation.get("iscrowd") or 0) not in (0, 1):
-            return f"iscrowd must be 0 or 1, got {annotation['iscrowd']!r}"
+            return f"iscrowd must be 0 or 1, got {_quoted(annotation['iscrowd'])}"
         if not annotation.get("segmentation"):
             return "it has no segmentation; a box alone is no mask. Draw it, or take the annotation out"
         return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
@@ -194,10 +197,10 @@ class _Reader:
         name = f"{split}/{stem}" if split else stem  # equal names in two splits are two samples
         self.samples.append(Sample(id=name, split=split, files=files, mask=None))
         size = (entry["height"], entry["width"])
-        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-            self.problems.append(
-                f"{where}: image {entry['id']} is {size[1]}x{size[0]}; an image has 1 to {MAX_PIXELS} pixels"
-            )
+        try:
+            check_size(Path(f"{where}: image {entry['id']}"), *size)
+        except DataError as error:
+            self.problems.append(str(error))
         self.images[name] = CocoImage(size, tuple(found))
 
     def _file(self, split: str, name: str, source: Source, *, exact: bool) -> Path | str:
@@ -222,15 +225,16 @@ class _Reader:
 
 
 def _load_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid json: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    content = read_json(path, "COCO json", limit=MAX_JSON_BYTES, constants=True)  # what uses a number looks at it
     if not isinstance(content, dict):
         raise DataError(f"{path}: COCO json is an object with images, annotations and categories")
     return content
+
+
+def _quoted(value: object) -> str:
+    """Return a json value as text for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}…"
 
 
 def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[str, _Types]) -> list[Mapping[str, Any]]:
@@ -244,7 +248,7 @@ def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[s
         for name, kind in needed.items():
             if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
                 allowed = " or ".join(_WORDS[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
-                raise DataError(f"{path}: {key}[{index}] has {name} = {entry[name]!r}; it must be {allowed}")
+                raise DataError(f"{path}: {key}[{index}] has {name} = {_quoted(entry[name])}; it must be {allowed}")
     return entries
 
 

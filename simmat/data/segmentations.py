@@ -70,6 +70,8 @@ def _lengths_of_text(text: str) -> npt.NDArray[np.int64] | None:
     A character is 48 + 5 bits of a number, lowest first, + 32 where more of it follow; the highest bit of the
     last is the sign. From the fourth on, a number is the difference to the length two before.
     """
+    if not text.isascii():
+        return None
     codes = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) - 48
     if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
         return None
