@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from simmat.nn.device import launched_processes, pick_device
+from simmat.nn.launcher import check_launcher, own_settings
 
 Item = TypeVar("Item")
 
@@ -53,7 +54,8 @@ def join_processes(device: str | None) -> Processes:
         device: auto, cpu, cuda, cuda:N or mps; None is auto. Several processes take a GPU each, so none can be named.
 
     Raises:
-        ConfigError: the device is not there, or is one for several processes.
+        ConfigError: the device is not there, is one for several processes, or an environment variable of accelerate
+            would change how they compute.
     """
     processes = launched_processes()
     picked = pick_device(device, processes=processes)
@@ -61,5 +63,7 @@ def join_processes(device: str | None) -> Processes:
         return Processes(picked)
     from accelerate import PartialState
 
-    state = PartialState(cpu=picked.type == "cpu")
+    check_launcher(picked)
+    with own_settings(None):
+        state = PartialState(cpu=picked.type == "cpu")
     return Processes(state.device, state.process_index, state.num_processes)

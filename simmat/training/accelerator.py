@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -14,8 +10,8 @@ from accelerate.utils import DataLoaderConfiguration, DistributedType, GradientA
 from simmat.config import TrainConfig
 from simmat.errors import ConfigError
 from simmat.nn.device import launched_processes, pick_device
+from simmat.nn.launcher import check_launcher, own_settings
 
-_DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 _CUT_UP = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 """Ways to train in which no process holds the whole network."""
 
@@ -24,11 +20,16 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     """Return accelerate's front end of a run, on the config's device.
 
     Raises:
-        ConfigError: the device is not there or has no such precision, or the batch cannot be split over the processes.
+        ConfigError: the device is not there or has no such precision, the batch cannot be split over the processes, or
+            an environment variable of accelerate would change how the run computes.
     """
+    processes = launched_processes()
+    device = pick_device(config.device, processes=processes)
+    check_launcher(device)
     # accelerate keeps its state for the whole process; a second run in it may want other settings.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    with _device_named(config.device):
+    # Several processes must be left to take a GPU each; "auto" and "cpu" need not be named.
+    with own_settings(None if config.device in ("auto", "cpu") or processes > 1 else device):
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
             # The parts of a step are counted, for accelerate would look at a loader, perhaps at that of an earlier run.
@@ -64,26 +65,3 @@ def share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
     if accelerator.num_processes > 1:
         for buffer in model.buffers():
             buffer.copy_(broadcast(buffer.contiguous(), from_process=0))
-
-
-@contextmanager
-def _device_named(name: str) -> Iterator[None]:
-    """Let accelerate take the named device while it starts.
-
-    It takes a device from the environment only, and one that is named there is that of every process: several
-    must be left to take a GPU each.
-    """
-    processes = launched_processes()
-    device = pick_device(name, processes=processes)
-    if name in ("auto", "cpu") or processes > 1:
-        yield
-        return
-    before = os.environ.get(_DEVICE_VARIABLE)
-    os.environ[_DEVICE_VARIABLE] = str(device)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_DEVICE_VARIABLE]
-        else:
-            os.environ[_DEVICE_VARIABLE] = before
