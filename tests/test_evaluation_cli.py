@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from launched import TWO_PROCESSES, run_python
 from PIL import Image
 from runs import config, gray_set, registry
 
@@ -104,13 +102,8 @@ def test_compat_says_what_the_bundle_was_not_trained_for(
 def test_two_processes_give_the_file_of_one(bundle: Path, data: Path, tmp_path: Path) -> None:
     """Three samples on two processes: none is scored twice, and the order is that of the data set."""
     alone = evaluate(bundle, data, tmp_path / "one.json", *FULL)
-    # On a machine without GPUs, accelerate's launcher for several of them starts gloo processes on the CPU.
-    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    launch += " --dynamo_backend no --main_process_port 0 -m simmat eval"
-    command = [sys.executable, *launch.split(), str(bundle), "--data", str(data), "--out", str(tmp_path / "two.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SIMMAT_PLUGINS": "", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run([*command, *FULL], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    command = ["-m", "simmat", "eval", str(bundle), "--data", str(data), "--out", str(tmp_path / "two.json"), *FULL]
+    done = run_python([*TWO_PROCESSES, *command])
     assert done.stdout.count("protocol full") == 1
     shared = json.loads((tmp_path / "two.json").read_text())
     assert [(s["sample"], s["region"]) for s in shared["scores"]] == [

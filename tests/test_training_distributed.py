@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import norm_layer
 import pytest
 import torch
+from launched import TWO_PROCESSES, run_python
 from runs import gray_set
 from safetensors.torch import load_file
 
@@ -22,11 +20,6 @@ TRAIN = (
     "train --modality gray --foundation sam_vit_tiny --mat mat --tune full --image-size 64 --steps 3 --val-every 3 "
     "--batch-size 4 --prompts-per-image 2 --lr 1e-3 --device cpu"
 ).split()
-# On a machine without GPUs, accelerate's launcher for several of them starts gloo processes on the CPU.
-LAUNCH = (
-    "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
-    "--dynamo_backend no --main_process_port 0"
-).split()
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +27,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("distributed")
     data = gray_set(root / "set", train=6, val=3)
     one, two = root / "one", root / "two"
-    _run([sys.executable, "-m", "simmat", *TRAIN, "--data", str(data), "--out", str(one)])
-    said = _run([sys.executable, *LAUNCH, "-m", "simmat", *TRAIN, "--data", str(data), "--out", str(two)])
-    assert "in each of 2 processes" in said
+    run_python(["-m", "simmat", *TRAIN, "--data", str(data), "--out", str(one)])
+    done = run_python([*TWO_PROCESSES, "-m", "simmat", *TRAIN, "--data", str(data), "--out", str(two)])
+    assert "in each of 2 processes" in done.stderr
     return one, two
-
-
-def _run(command: list[str]) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SIMMAT_PLUGINS": "", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 def test_two_processes_give_the_weights_of_one(runs: tuple[Path, Path]) -> None:
@@ -73,7 +59,7 @@ def test_two_processes_log_every_step_once(runs: tuple[Path, Path]) -> None:
 def test_two_processes_score_the_network_that_is_kept(tmp_path: Path) -> None:
     """BatchNorm's running statistics are each process's own; a score over several networks is that of no bundle."""
     data, out = gray_set(tmp_path / "set", train=6, val=6), tmp_path / "run"
-    _run([sys.executable, *LAUNCH, norm_layer.__file__, str(data), str(out)])
+    run_python([*TWO_PROCESSES, norm_layer.__file__, str(data), str(out)])
     last = load_bundle(out / "bundle", norm_layer.registry())
     load_tensors(last.model, load_state(out / "last.safetensors").model, "the run")
     scores, _ = evaluate_bundle(last, data, "val")
