@@ -8,6 +8,7 @@ from pathlib import Path
 
 import layout_trees
 import pytest
+from installed import need_plugins
 
 from simmat.cli import run
 
@@ -24,8 +25,7 @@ def test_the_papers_bench_finds_its_data_where_its_header_puts_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Paths of a command are relative to where one stands, those of a TOML to the TOML."""
-    for name in PLUGINS:
-        pytest.importorskip(f"simmat_plugin_{name}")
+    need_plugins(*PLUGINS)
     monkeypatch.delenv("SIMMAT_PLUGINS", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").mkdir()

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from installed import need_plugins
 
 from simmat.bench.cells import Cell, digest_of
 from simmat.bench.grid import expand
@@ -45,6 +46,7 @@ ROWS = [
 @cache
 def cells_in(folder: str, bench: str | None = None) -> tuple[Cell, ...]:
     """The cells of a folder of results, as its bench, or another one, stands in benchmarks/."""
+    need_plugins("lite", "thermal", "unet")
     toml = ROOT / "benchmarks" / f"{bench or Path(folder).name}.toml"
     return expand(read_settings(toml), toml, RESULTS / folder, load_plugins()).cells
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from installed import need_plugins
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
 
@@ -60,7 +61,7 @@ def test_a_failing_command_ends_the_demo_with_its_code(
 @pytest.mark.slow
 def test_the_demo_runs_to_a_page(tmp_path: Path) -> None:
     """From nothing to a page with scores, curves and predictions, by the commands it shows."""
-    pytest.importorskip("simmat_plugin_thermal")
+    need_plugins("thermal")
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, str(DEMO), "--out", str(out), "--steps", "2"], capture_output=True, text=True, check=False
