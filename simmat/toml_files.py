@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from simmat.errors import ConfigError
+from simmat.files import read_bytes
 
 _MOST_BYTES = 2**24
-"""What no person writes; a device such as /dev/zero has no end."""
+"""What no person writes."""
 
 
 def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
@@ -22,18 +24,14 @@ def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
         hint: what to do where there is no such file.
 
     Raises:
-        ConfigError: it is not there, cannot be read, or is no TOML.
+        ConfigError: it is not there, is no regular file, cannot be read, or is no TOML.
     """
+    with suppress(OSError):  # what the system refuses, the reader says
+        if not path.exists():
+            raise ConfigError(f"no {kind} {path}" + (f"; {hint}" if hint else ""))
+    content = read_bytes(path, kind, limit=_MOST_BYTES, error=ConfigError)
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise ConfigError(f"{path} is no {kind}: it is larger than {_MOST_BYTES >> 20} MiB; give another file")
         return tomllib.loads(content.decode("utf-8-sig"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"no {kind} {path}" + (f"; {hint}" if hint else "")) from error
-    except OSError as error:
-        raise ConfigError(f"cannot read {kind} {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError

@@ -180,7 +180,7 @@ def test_bad_toml_is_named_with_line_and_column(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """A missing file, a folder and bytes that are no text are three mistakes a user makes."""
     assert message(tmp_path / "none.toml", {}) == f"no config file {tmp_path / 'none.toml'}"
-    assert "directory" in message(tmp_path, {})
+    assert "a folder, not a file" in message(tmp_path, {})
     (tmp_path / "bin.toml").write_bytes(b"a = \xff")
     assert "not UTF-8 text at byte 4" in message(tmp_path / "bin.toml", {})
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from data_sets import Pair, Planes, one_square, save_image, save_mask
 
+from simmat.data import manifest
 from simmat.data.manifest import read_manifest
 from simmat.errors import DataError, SpecError
 from simmat.modality import Source
@@ -181,3 +183,27 @@ def test_a_table_of_another_form_says_what_is_wrong(tmp_path: Path, text: str | 
     message = complaint(write(tmp_path, text))
     assert words in message
     assert "manifest.csv" in message
+
+
+def test_a_pipe_or_device_is_no_sample(tmp_path: Path) -> None:
+    """Opening a pipe waits for a writer, and a device may have no end; a link to one is one."""
+    write(tmp_path, "id,split,image,mask\na,test,images/p.npy,masks/z.png\n", files="a")
+    os.mkfifo(tmp_path / "images/p.npy")
+    (tmp_path / "masks/z.png").symlink_to("/dev/zero")
+    said = complaint(tmp_path)
+    assert "line 2: image 'images/p.npy' is a pipe, socket or device, not a file" in said
+    assert "line 2: mask 'masks/z.png' is a pipe, socket or device, not a file" in said
+
+
+def test_a_manifest_that_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    """It would be read without end."""
+    (tmp_path / "manifest.csv").symlink_to("/dev/zero")
+    assert "manifest.csv: a pipe, socket or device, not a file" in complaint(tmp_path)
+
+
+def test_a_manifest_beyond_all_measure_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read whole."""
+    monkeypatch.setattr(manifest, "_MOST_BYTES", 2**20)
+    with (tmp_path / "manifest.csv").open("wb") as stream:
+        stream.truncate(2**20 + 1)
+    assert "manifest.csv: larger than 1 MiB, too large for a manifest" in complaint(tmp_path)

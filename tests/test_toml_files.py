@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from runs import gray_set
 
+from simmat.cli import run
 from simmat.errors import ConfigError
 from simmat.toml_files import read_toml
 
@@ -38,11 +43,61 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path: Path, content: byte
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     """A slash too many is easily typed."""
-    with pytest.raises(ConfigError, match=r"cannot read config file .*: Is a directory"):
+    with pytest.raises(ConfigError, match=rf"{tmp_path}: a folder, not a file; .*\(config file\)"):
         read_toml(tmp_path, "config file")
+
+
+def test_a_file_that_no_person_wrote_is_refused(tmp_path: Path) -> None:
+    """Parsing it would take minutes and all memory."""
+    with (tmp_path / "a.toml").open("wb") as stream:
+        stream.truncate(2**24 + 1)
+    with pytest.raises(ConfigError, match=r"a\.toml: larger than 16 MiB, too large for a config file"):
+        read_toml(tmp_path / "a.toml", "config file")
 
 
 def test_a_device_without_an_end_is_refused() -> None:
     """Reading all of it would take all memory."""
-    with pytest.raises(ConfigError, match=r"/dev/zero is no config file: it is larger than 16 MiB"):
+    with pytest.raises(ConfigError, match=r"/dev/zero: a pipe, socket or device, not a file; .* config file"):
         read_toml(Path("/dev/zero"), "config file")
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """Ends a test that waits for a writer who never comes."""
+
+    def give_up(*args: object) -> None:
+        raise TimeoutError("opened a FIFO")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("in_time")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --config x.toml",
+        "bench x.toml",
+        "modalities show ./x.toml",
+        "data check set --modality gray",
+    ],
+)
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_command_waits_for_no_pipe(
+    command: str, linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A FIFO in an archive would hold a service for ever."""
+    monkeypatch.chdir(tmp_path)
+    gray_set(tmp_path / "set")
+    (tmp_path / "set/card.toml").unlink(missing_ok=True)
+    os.mkfifo("pipe")
+    for name in ("x.toml", "set/card.toml"):
+        if linked:
+            Path(name).symlink_to(tmp_path / "pipe")
+        else:
+            os.mkfifo(name)
+    assert run(command.split()) == 2
+    assert ".toml: a pipe, socket or device, not a file" in capsys.readouterr().err

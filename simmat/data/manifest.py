@@ -14,10 +14,13 @@ from typing import cast, get_args
 
 from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, decide_splits
 from simmat.errors import DataError, all_problems, nearest
+from simmat.files import read_bytes
 from simmat.modality import Source
 from simmat.types import ZeroMeans
 
 MANIFEST_FILE = "manifest.csv"
+_MOST_BYTES = 2**30
+"""Of a manifest, which is read whole: some ten million samples."""
 
 
 def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
@@ -60,6 +63,8 @@ def find_file(root: Path, text: str) -> Path | str:
             return path
         if path.is_dir():
             return f"{text!r} is a folder, not a file"
+        if path.exists():
+            return f"{text!r} is a pipe, socket or device, not a file"
     except OSError as error:
         return f"{text[:60]!r}…: {error.strerror}"
     return f"{text!r}: no such file" + ("; write / between folders, not \\" if "\\" in text else "")
@@ -138,16 +143,15 @@ def _across(samples: Sequence[Sample]) -> Iterator[str]:
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header, and the rows with their line numbers; blank lines are passed over."""
+    content = read_bytes(path, "manifest", limit=_MOST_BYTES)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except csv.Error as error:
         raise DataError(f"{path}: not valid CSV: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if not lines:
         raise DataError(f"{path}: the file is empty; its first line names the columns: id,split,image,mask")
     header = lines[0][1]
