@@ -128,3 +128,22 @@ def test_a_picture_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         write_page(tmp_path / "index.html", PageContent("T", "S", sheet=Figure(tmp_path / "nowhere.png", "x")))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_picture_is_shown_without_a_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Pillow takes more than 89 million pixels for an attack; a contact sheet of many samples may have them."""
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "sheet.png")
+    page = read(write_page(tmp_path / "index.html", PageContent("T", "S", sheet=Figure(tmp_path / "sheet.png", "x"))))
+    assert [attrs["width"] for tag, attrs in page.attributes if tag == "img"] == ["10000"]
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_only_pictures_of_the_named_format_are_opened(tmp_path: Path) -> None:
+    """Pillow would run a program on a PostScript file of any name, and wait at a pipe."""
+    (tmp_path / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("eps.png", "cut.jpg", "zero.png"):
+        with pytest.raises(DataError, match=name):
+            write_page(tmp_path / "index.html", PageContent("T", "S", sheet=Figure(tmp_path / name, "x")))
+    assert not (tmp_path / "index.html").exists()

@@ -11,10 +11,12 @@ from html import escape
 from pathlib import Path
 
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 import simmat
 from simmat.errors import DataError
-from simmat.files import atomic_write_text
+from simmat.files import atomic_write_text, read_bytes, require_file
 from simmat.report import overlay
 from simmat.report.page_template import PAGE, STYLE
 from simmat.types import Channel
@@ -23,6 +25,9 @@ Picture = Image.Image | Path
 """A drawn picture, or a PNG or JPEG file."""
 
 _MIME = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+_CLASSES = {"image/png": PngImageFile, "image/jpeg": JpegImageFile}
+_MOST_BYTES = 2**30
+"""Of a picture's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,21 +273,25 @@ def data_uri(picture: Picture) -> str:
         picture.save(buffer, format="PNG", optimize=True)
         mime, data = "image/png", buffer.getvalue()
     else:
-        if picture.suffix.lower() not in _MIME:
-            raise DataError(f"cannot put {picture} on a page; give a PNG or JPEG file")
-        mime = _MIME[picture.suffix.lower()]
-        try:
-            data = picture.read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read the picture {picture}: {error.strerror}") from error
+        mime, data = _mime(picture), read_bytes(picture, "picture", limit=_MOST_BYTES)
     return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _mime(picture: Path) -> str:
+    if picture.suffix.lower() not in _MIME:
+        raise DataError(f"cannot put {picture} on a page; give a PNG or JPEG file")
+    return _MIME[picture.suffix.lower()]
 
 
 def _size(picture: Picture) -> tuple[int, int]:
     if isinstance(picture, Image.Image):
         return picture.size
+    mime = _mime(picture)
+    require_file(picture, "picture")
     try:
-        with Image.open(picture) as opened:
+        # Only the header is read. PIL.Image.open would warn of large pictures, which are not decoded here, and would
+        # try formats that run programs.
+        with _CLASSES[mime](picture) as opened:
             return opened.size
-    except OSError as error:
-        raise DataError(f"cannot read the picture {picture}: {error}") from error
+    except Exception as error:  # of a damaged file Pillow raises whatever comes
+        raise DataError(f"cannot read the picture {picture}: {error}; give a PNG or JPEG file") from error
