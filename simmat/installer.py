@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import re
 import shlex
@@ -24,7 +23,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from simmat.errors import ConfigError, SimMATError, nearest
-from simmat.files import with_home
+from simmat.files import parse_json, read_json, with_home
 from simmat.registry import KNOWN_PLUGINS, PluginReport
 
 PREFIX = "simmat-plugin-"
@@ -135,7 +134,7 @@ def install(requirement: str, *, editable: bool = False) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         _pip("install", "--report", str(report), *(["--editable"] if editable else []), requirement)
-        done = json.loads(report.read_text(encoding="utf-8"))["install"]
+        done = read_json(report, "report of pip", error=InstallerError)["install"]
     return tuple(f"{item['metadata']['name']} {item['metadata']['version']}" for item in done if item.get("requested"))
 
 
@@ -149,7 +148,10 @@ def installed_plugins() -> list[dict[str, Any]]:
     done = _run([sys.executable, "-P", "-m", "simmat", "plugins", "list", "--json"])
     if done.returncode:
         raise InstallerError(f"SimMAT does not start any more: {_short(done.stderr)}")
-    plugins: list[dict[str, Any]] = json.loads(done.stdout)["plugins"]
+    try:
+        plugins: list[dict[str, Any]] = parse_json(done.stdout)["plugins"]
+    except ValueError as error:
+        raise InstallerError(f"simmat plugins list --json gives no valid json: {error}") from error
     return plugins
 
 
@@ -247,7 +249,9 @@ def _pip(command: str, *arguments: str) -> None:
 
 
 def _run(line: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(line, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        line, capture_output=True, text=True, errors="backslashreplace", check=False, stdin=subprocess.DEVNULL
+    )
 
 
 def _short(text: str, most: int = 3) -> str:

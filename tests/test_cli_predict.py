@@ -13,6 +13,8 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.cli import run
+from simmat.cli.predict import _own_files
+from simmat.errors import ConfigError
 
 
 def test_the_file_beside_a_mask_begins_with_its_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +112,15 @@ def test_values_unlike_those_of_training_are_told(
     call = ["predict", str(bundle), str(tmp_path / "s.npy"), "--point", "3,4", "--out", str(tmp_path / "out")]
     assert run([*call, "--device", "cpu"]) == 0
     assert (said in capsys.readouterr().err) if said else ("Warning" not in capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("content", [None, "[" * 100_000, '{"written": 3}', "9" * 400])
+def test_a_file_of_that_name_that_is_no_answer_of_ours_is_kept(tmp_path: Path, content: str | None) -> None:
+    """What stands beside the masks may come from anyone: a pipe, json of any depth, another program's."""
+    path = tmp_path / "photo.json"
+    if content is None:
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=r"photo\.json is there already and was not written by simmat predict"):
+        _own_files(tmp_path, {"photo": {}})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from throwaway import make_venv, make_wheel, simmat
 
+from simmat import installer
 from simmat.cli import run
 from simmat.errors import ConfigError
 from simmat.installer import Environment, distribution_of, name_in, requirement_of
@@ -271,3 +273,12 @@ def test_uninstalling_a_name_nobody_has_ends_with_2(capsys: pytest.CaptureFixtur
     """A slip of the keyboard, before pip is asked."""
     assert run(["plugins", "uninstall", "nowhere"]) == 2
     assert capsys.readouterr().err.startswith("error: no plugin 'nowhere' is installed")
+
+
+@pytest.mark.parametrize("said", ["", "hello\n{}", "[" * 100_000])
+def test_an_answer_that_is_no_json_is_one_error(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin may print where the list is read from."""
+    done = subprocess.CompletedProcess([], 0, said, "")
+    monkeypatch.setattr(installer, "_run", lambda line: done)
+    with pytest.raises(installer.InstallerError, match="plugins list --json gives no valid json"):
+        installer.installed_plugins()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,8 @@ import numpy as np
 from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import device_option, foundation_options
 from simmat.config import parse_channels
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, SimMATError
+from simmat.files import check_writable, read_json, staged_files
 from simmat.missing import optional_sources
 from simmat.terminal import say
 from simmat.types import Prompt
@@ -81,7 +81,6 @@ def command(
     lacking = _channels(missing)
 
     from simmat.bundle import load_bundle
-    from simmat.files import check_writable, staged_files
     from simmat.nn.device import pick_device
     from simmat.prediction import missing_channels, predict
 
@@ -132,8 +131,8 @@ def _own_files(out: Path, samples: Mapping[str, Mapping[str, Path]]) -> frozense
 def _written(beside: Path) -> frozenset[str]:
     """Return which files the json of an earlier call says it wrote; none where it is no such json."""
     try:
-        found = json.loads(beside.read_bytes())
-    except (OSError, ValueError):
+        found = read_json(beside)
+    except SimMATError:
         return frozenset()
     names = found.get("written") if isinstance(found, dict) else None
     return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
