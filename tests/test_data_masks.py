@@ -126,7 +126,7 @@ def test_fractions_are_refused(tmp_path: Path, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [(np.zeros((2, 2, 3)), "one plane"), (np.zeros((0, 4)), "no pixel"), (np.array([["a"]]), "dtype")],
+    [(np.zeros((2, 2, 3)), "one plane"), (np.zeros((0, 4)), "no pixel"), (np.array([["a"]]), "<U1")],
 )
 def test_arrays_that_are_no_label_image_are_refused(tmp_path: Path, values: np.ndarray, words: str) -> None:
     """Each says what a mask is instead."""
@@ -199,7 +199,7 @@ def test_packed_grey_tiff_keeps_its_labels(tmp_path: Path) -> None:
 def test_a_damaged_mask_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     """One file of a thousand is cut by a copy; without its name nobody finds it."""
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=rf"{name}: (cannot be read as|holds no pixels)"):
+    with pytest.raises(DataError, match=rf"{name}: .*(cannot be read as|holds no pixels|convert it)"):
         read_mask(tmp_path / name)
 
 
@@ -215,7 +215,7 @@ def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
 def test_a_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:
     """It smears labels as any JPEG does: 6 objects become 200."""
     Image.fromarray(np.eye(64, dtype=np.uint8)).save(tmp_path / "m.tif", compression="jpeg")
-    with pytest.raises(DataError, match="compressed as JPEG or WebP within"):
+    with pytest.raises(DataError, match=r"compressed as JPEG within.* save the mask"):
         read_mask(tmp_path / "m.tif")
 
 

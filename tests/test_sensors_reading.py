@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -184,16 +183,11 @@ def test_tiles_that_gdal_leaves_out_are_missing(tmp_path: Path) -> None:
         read_image(tmp_path / "b.tif")
 
 
-def test_missing_codec_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LZW TIFF needs imagecodecs, which is not always there."""
-    Image.fromarray(RGB8[..., 0]).save(tmp_path / "a.tif", compression="tiff_lzw")
-
-    def without_codec(self: object, **_: object) -> None:
-        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
-
-    monkeypatch.setattr(tifffile.TiffPage, "asarray", without_codec)
-    with pytest.raises(DataError, match=r"compression LZW, 8 bits, needs a codec: pip install imagecodecs"):
-        read_image(tmp_path / "a.tif")
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
+def test_the_usual_compressions_of_tiff_are_read(tmp_path: Path, compression: str) -> None:
+    """GIS programs and microscopes write LZW unless they are told otherwise."""
+    Image.fromarray(RGB8[..., 0]).save(tmp_path / "a.tif", compression=compression)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif").planes[0], RGB8[..., 0])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.npy", "deflate.tif"])
@@ -285,26 +279,8 @@ def test_a_missing_file_and_a_folder_are_data_errors(tmp_path: Path) -> None:
     """The user sees one line with the path, not a traceback."""
     with pytest.raises(DataError, match="no such file"):
         read_image(tmp_path / "a.png")
-    with pytest.raises(DataError, match="cannot be opened"):
+    with pytest.raises(DataError, match="a folder, not a file"):
         read_image(tmp_path)
-
-
-def test_a_claim_of_too_many_pixels_is_refused_before_they_are_unpacked(tmp_path: Path) -> None:
-    """A bomb of some kilobytes must not take the machine's memory."""
-    (tmp_path / "a.png").write_bytes(_png(np.zeros((1, 1), dtype=np.uint8), 8, width=40000, height=40000))
-    with pytest.raises(DataError, match="more than 178956970"):
-        read_image(tmp_path / "a.png")
-
-
-def test_an_array_too_large_to_be_an_image_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    """The header says how many pixels follow; here they are a hole in the file."""
-    np.save(tmp_path / "a.npy", np.zeros((1, 1), dtype=np.uint8))
-    header = (tmp_path / "a.npy").read_bytes().replace(b"(1, 1), }    ", b"(15000, 15000), }")[:128]
-    with (tmp_path / "a.npy").open("wb") as stream:
-        stream.write(header)
-        stream.truncate(128 + 15000 * 15000)
-    with pytest.raises(DataError, match="claims 15000x15000 pixels"):
-        read_image(tmp_path / "a.npy")
 
 
 def test_exif_orientation_does_not_turn_the_pixels(tmp_path: Path) -> None:
@@ -353,10 +329,3 @@ def _png(rows: np.ndarray, bits: int, *, colour: int = 0, width: int | None = No
 
 def _bits_of(rows: np.ndarray, bits: int) -> np.ndarray:
     return np.unpackbits(rows[..., None], axis=2)[..., -bits:].reshape(len(rows), -1)
-
-
-def test_a_pipe_is_no_image(tmp_path: Path) -> None:
-    """Opening one waits for ever for somebody who writes."""
-    os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(DataError, match="a pipe or a device, not a file"):
-        read_image(tmp_path / "a.png")

@@ -12,11 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from simmat.errors import DataError
+from simmat.errors import DataError, SimMATError
+from simmat.files import require_file
+from simmat.imageio.limits import check_size
 from simmat.imageio.reading import stated_valid
-from simmat.imageio.values import MAX_PIXELS, Colour, ImageFile, check_size, checked
+from simmat.imageio.values import Colour, ImageFile, checked
 
-_FORMATS = {"png": (".png",), "jpeg": (".jpg", ".jpeg"), "tiff": (".tif", ".tiff"), "npy": (".npy",)}
+_FORMATS = {
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg"),
+    "tiff": (".tif", ".tiff"),
+    "npy": (".npy",),
+    "bmp": (".bmp",),
+}
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"\xff\xd8\xff", "jpeg"),
@@ -25,8 +33,18 @@ _MAGIC = (
     (b"II+\0", "tiff"),
     (b"MM\0+", "tiff"),
     (b"\x93NUMPY", "npy"),
+    (b"BM", "bmp"),
 )
-_OTHERS = ((b"PK\x03\x04", "a zip or npz archive"), (b"GIF8", "a GIF"), (b"BM", "a BMP"), (b"\x89HDF", "an HDF5 file"))
+_IMAGES, _LABELS = ("png", "jpeg", "tiff", "npy"), ("png", "tiff", "npy", "bmp")
+_OTHERS = (
+    (b"PK\x03\x04", "a zip or npz archive"),
+    (b"GIF8", "a GIF"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"%!PS", "a PostScript program"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (b"RIFF", "a WebP or another RIFF file"),
+)
 
 
 def read_image(path: Path | str) -> ImageFile:
@@ -36,45 +54,61 @@ def read_image(path: Path | str) -> ImageFile:
         path: a PNG, JPEG, TIFF or npy file; its ending must agree with its content.
 
     Raises:
-        DataError: the file is missing, damaged, of another format, or cannot be read without a guess.
+        DataError: the file is missing, damaged, of another format, larger than `simmat.imageio.limits` allows, or
+            cannot be read without a guess.
     """
     file = Path(path)
-    kind = _format_of(file)
-    try:
-        if kind == "npy":
-            found = _read_npy(file)
-        elif kind == "tiff":
-            from simmat.imageio.tiff import read_tiff
-
-            found = read_tiff(file)
-        else:
-            found = _read_pillow(file, kind)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file makes the libraries raise whatever comes (zlib.error, TokenError, …)
-        raise DataError(f"{file}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
-    found = checked(found)
+    found = checked(_read(file, _format_of(file, _IMAGES), labels=False))
     return replace(found, stated=stated_valid(file, found.planes))
 
 
-def _format_of(path: Path) -> str:
-    """Tell the format by content and hold the ending against it."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise DataError(f"{path}: a pipe or a device, not a file; store the image in a file")
+def read_labels(path: Path | str) -> ImageFile:
+    """Read a label image: the stored numbers of one plane, which of a palette image are its indices.
+
+    Args:
+        path: a PNG, TIFF, npy or BMP file; its ending must agree with its content.
+
+    Raises:
+        DataError: as `read_image`; or the format or its compression changes values.
+    """
+    file = Path(path)
+    return checked(_read(file, _format_of(file, _LABELS), labels=True), bits=64)
+
+
+def _read(path: Path, kind: str, *, labels: bool) -> ImageFile:
+    try:
+        if kind == "npy":
+            return _read_npy(path, itemsize=8 if labels else 4)
+        if kind == "tiff":
+            from simmat.imageio.tiff import read_tiff
+
+            return read_tiff(path, labels=labels)
+        return _read_pillow(path, kind, labels=labels)
+    except (SimMATError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise whatever comes (zlib.error, TokenError, …)
+        raise DataError(f"{path}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
+
+
+def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
+    """Return the format by content, which the ending must agree with."""
+    require_file(path, "image")
     try:
         with path.open("rb") as stream:
             head = stream.read(16)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
     if not head:
         raise DataError(f"{path}: the file is empty")
     kind = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
     claimed = next((name for name, endings in _FORMATS.items() if path.suffix.lower() in endings), None)
-    if kind is None:
-        other = next((f"it is {name}" for magic, name in _OTHERS if head.startswith(magic)), "its content is not known")
-        raise DataError(f"{path}: not a PNG, JPEG, TIFF or npy file ({other}); convert it to one of these")
+    if kind == "jpeg" and kind not in allowed:
+        raise DataError(f"{path}: a JPEG{_LOSSY}")
+    if kind not in allowed:
+        other = next((name for magic, name in _OTHERS if head.startswith(magic)), None)
+        found = f"a {kind.upper()}" if kind else other
+        what = f"it is {found}" if found else "its content is not known"
+        raise DataError(f"{path}: not a {_listed(allowed)} file ({what}); convert it to one of these")
     if claimed is not None and claimed != kind:
         raise DataError(
             f"{path}: named {path.suffix} but its content is {kind.upper()}; rename it to "
@@ -83,7 +117,15 @@ def _format_of(path: Path) -> str:
     return kind
 
 
-def _read_npy(path: Path) -> ImageFile:
+def _listed(formats: tuple[str, ...]) -> str:
+    names = [name if name == "npy" else name.upper() for name in formats]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+_LOSSY = "; JPEG changes label values; save the mask as PNG from the original"
+
+
+def _read_npy(path: Path, *, itemsize: int) -> ImageFile:
     """Read an array (H, W) or (P, H, W); the axes of three are told by this rule, not from sizes."""
     try:
         # Maps the file: a cut one raises before memory is taken.
@@ -102,26 +144,22 @@ def _read_npy(path: Path) -> ImageFile:
             f"{path}: an array of three axes is read as (planes, height, width), but shape {header.shape} looks like "
             "(height, width, planes); save it as np.save(path, array.transpose(2, 0, 1))"
         )
-    check_size(path, *header.shape[-2:])
+    height, width = header.shape[-2:]
+    count = header.shape[0] if header.ndim == 3 else 1
+    check_size(path, height, width, count, itemsize=max(itemsize, header.itemsize))
     planes = np.array(header)
     if planes.ndim == 2:
         return ImageFile(planes[None], "npy", "gray", path)
     return ImageFile(planes, "npy", "gray" if len(planes) == 1 else "planes", path)
 
 
-def _read_pillow(path: Path, kind: str) -> ImageFile:
-    """Read a PNG or JPEG by Pillow, where Pillow gives the stored numbers."""
-    from PIL import Image
-
+def _read_pillow(path: Path, kind: str, *, labels: bool) -> ImageFile:
+    """Read a PNG, JPEG or BMP by Pillow, where Pillow gives the stored numbers."""
     depth = _png_depth(path) if kind == "png" else 8
-    try:
-        opened = Image.open(path, formats=(kind.upper(),))
-    except Image.DecompressionBombError:
-        raise DataError(f"{path}: claims more than {MAX_PIXELS} pixels; damaged, or cut it into tiles") from None
-    with opened as image:
-        check_size(path, image.height, image.width)
+    with _open_pillow(path, kind) as image:
         mode = image.mode
-        _refuse_mode(path, image, depth)
+        check_size(path, image.height, image.width, len(image.getbands()), itemsize=8 if labels else 4)
+        _refuse_mode(path, image, depth, palette=labels)
         image.load()
         values = np.asarray(image)
         description = str(image.info.get("Description", ""))
@@ -134,6 +172,19 @@ def _read_pillow(path: Path, kind: str) -> ImageFile:
     return ImageFile(planes, kind, colours.get(mode, "gray"), path, description, alpha=mode in ("LA", "RGBA"))
 
 
+def _open_pillow(path: Path, kind: str) -> Any:
+    """Open a file by Pillow's class for its format; `PIL.Image.open` would try formats that run programs.
+
+    It would also apply Pillow's own limit on pixels, in place of `check_size`.
+    """
+    from PIL.BmpImagePlugin import BmpImageFile
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+
+    kinds: dict[str, Any] = {"png": PngImageFile, "jpeg": JpegImageFile, "bmp": BmpImageFile}
+    return kinds[kind](path)
+
+
 def _png_depth(path: Path) -> int:
     """Return the bits per sample from the IHDR chunk, which Pillow does not tell."""
     with path.open("rb") as stream:
@@ -143,17 +194,17 @@ def _png_depth(path: Path) -> int:
     return head[24]
 
 
-def _refuse_mode(path: Path, image: Any, depth: int) -> None:
-    """Refuse what Pillow would change on the way, or what holds no measurement."""
+def _refuse_mode(path: Path, image: Any, depth: int, *, palette: bool) -> None:
+    """Refuse what Pillow would change on the way, or what holds no measurement; a palette where it is not wanted."""
     mode = image.mode
-    if mode == "P":
+    if mode == "P" and not palette:
         raise DataError(
             f"{path}: a palette image; its numbers are indices, not intensities. Convert it: "
             "Image.open(path).convert('RGB') or, where the palette is grey, .convert('L')"
         )
     if depth == 16 and mode not in ("I;16", "I;16B", "I"):
         raise DataError(f"{path}: a 16-bit PNG of several planes would be cut to 8 bits; store it as TIFF")
-    if mode not in ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I"):
+    if mode not in ("1", "P", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I"):
         raise DataError(f"{path}: Pillow mode {mode} is not supported; store it as grey, RGB or TIFF")
     if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
         raise DataError(f"{path}: an animated PNG of {image.n_frames} frames; store one file a frame")

@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 from simmat.errors import DataError
+from simmat.files import parse_json
 from simmat.imageio.values import ImageFile
 
 _LARGEST_16_BITS = 65535.0
@@ -52,8 +53,8 @@ def stated_bits(image: ImageFile) -> int | None:
         DataError: they are no number of bits of the file's type.
     """
     try:
-        values = json.loads(image.description)
-    except (ValueError, RecursionError):
+        values = parse_json(image.description)
+    except ValueError:
         return None
     if not isinstance(values, dict) or "bits" not in values:
         return None

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
+from simmat.files import parse_json
 from simmat.imageio.values import ImageFile
 from simmat.types import BoolArray, SensorImage
 
@@ -55,8 +56,8 @@ def stated_unit(image: ImageFile, known: Mapping[str, Unit], *, no_unit: Collect
         DataError: it states a unit that is not known.
     """
     try:
-        values = json.loads(image.description)
-    except (ValueError, RecursionError):
+        values = parse_json(image.description)
+    except ValueError:
         return None
     if not isinstance(values, dict) or "unit" not in values or values["unit"] in no_unit:
         return None

@@ -1,4 +1,4 @@
-"""What an image file holds, and the bounds that every format keeps."""
+"""What an image file holds, and checks of it that several sensors share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ import numpy.typing as npt
 from simmat.errors import DataError
 
 Colour = Literal["gray", "rgb", "planes"]
-
-MAX_PIXELS = 178_956_970
-"""Largest height x width that is opened; a larger claim is taken for a damaged file or a decompression bomb."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +63,28 @@ class ImageFile:
         return np.asarray(finite) if self.valid is None else finite & self.valid
 
 
-def checked(found: ImageFile) -> ImageFile:
-    """Refuse what no float32 image can hold; put the bytes in native order."""
+def checked(found: ImageFile, *, bits: int = 32) -> ImageFile:
+    """Refuse types that are not supported; put the bytes in native order.
+
+    Args:
+        found: what a reader gave.
+        bits: most bits of an integer.
+
+    Raises:
+        DataError: the type is not supported, or there are no pixels.
+    """
     planes, path = found.planes, found.path
-    kind, bits = planes.dtype.kind, planes.dtype.itemsize * 8
-    if kind not in "buif" or (kind in "iu" and bits > 32) or bits > 64:
+    kind, has = planes.dtype.kind, planes.dtype.itemsize * 8
+    if kind not in "buif" or (kind in "iu" and has > bits) or has > 64:
         raise DataError(
             f"{path}: values of type {planes.dtype} are not supported; store them as float32 or integers of at most "
-            "32 bits"
+            f"{bits} bits"
         )
     if planes.ndim != 3 or 0 in planes.shape:
         raise DataError(f"{path}: holds no pixels, its shape is {planes.shape}")
     if planes.dtype.byteorder not in "=|":
         found = replace(found, planes=planes.astype(planes.dtype.newbyteorder("=")))
     return found
-
-
-def check_size(path: Path, height: int, width: int) -> None:
-    """Refuse an empty image, and one too large to be meant, before its pixels are unpacked."""
-    if height < 1 or width < 1:
-        raise DataError(f"{path}: holds no pixels, its size is {width}x{height}")
-    if height * width > MAX_PIXELS:
-        raise DataError(
-            f"{path}: claims {width}x{height} pixels, more than {MAX_PIXELS}; the file is damaged, or cut it into tiles"
-        )
 
 
 def require_unscaled(image: ImageFile, modality: str) -> None:

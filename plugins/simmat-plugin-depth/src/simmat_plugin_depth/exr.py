@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from simmat.errors import DataError
+from simmat.errors import DataError, SimMATError
+from simmat.files import require_file
 from simmat.imageio import ImageFile, stated_valid
-from simmat.imageio.values import check_size
+from simmat.imageio.limits import check_size
 
 
 def read_exr(path: Path) -> ImageFile:
@@ -20,8 +21,7 @@ def read_exr(path: Path) -> ImageFile:
     Raises:
         DataError: OpenEXR is not installed, the file is missing or damaged, or no channel is told to be the depth.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
+    require_file(path, "image")
     try:
         import OpenEXR
     except ImportError:
@@ -31,11 +31,13 @@ def read_exr(path: Path) -> ImageFile:
     try:
         with OpenEXR.File(str(path), header_only=True) as opened:
             low, high = (np.array(corner) for corner in opened.header()["dataWindow"])
+            count = len(opened.header()["channels"])
             whole = np.array_equal([low, high], opened.header()["displayWindow"])
-        check_size(path, *(int(length) for length in (high - low + 1)[::-1]))
+        width, height = (int(length) for length in high - low + 1)
+        check_size(path, height, width, count)
         with OpenEXR.File(str(path), separate_channels=True) as opened:
             channels = {name: np.array(channel.pixels) for name, channel in opened.channels().items()}
-    except DataError:
+    except SimMATError:
         raise
     except Exception as error:  # a damaged file makes the library raise whatever comes
         raise DataError(f"{path}: damaged or cut short, it cannot be read as EXR ({error})") from error

@@ -16,6 +16,7 @@ WHOLE_WEIGHT = 2.0
 
 _COLUMNS = ("id", "split", "image", "mask", "source", "zero_means")
 
+_FORMATS = ("JPEG", "PNG")
 _PARTS_OF_ONE = frozenset({"ccp"})
 """Sources whose regions are parts (clothes, skin, hair) of one thing: their union is an object too."""
 
@@ -66,8 +67,8 @@ def read_photos(folder: Path, split: str) -> list[Photo]:
 
 
 def _read_photo(folder: Path, image_name: str, rows: Sequence[dict[str, str]]) -> Photo:
-    image = np.asarray(Image.open(folder / image_name).convert("RGB"))
-    masks = tuple(np.asarray(Image.open(folder / row["mask"])) for row in rows)
+    image = np.asarray(Image.open(folder / image_name, formats=_FORMATS).convert("RGB"))
+    masks = tuple(np.asarray(Image.open(folder / row["mask"], formats=_FORMATS)) for row in rows)
     for row, mask in zip(rows, masks, strict=True):
         if mask.shape != image.shape[:2]:
             raise ValueError(

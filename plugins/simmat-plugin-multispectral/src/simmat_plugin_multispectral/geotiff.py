@@ -15,7 +15,7 @@ from simmat.errors import DataError
 from simmat.files import atomic_path
 from simmat.imageio import stated_valid
 from simmat.imageio.georeference import georeference_of, placed, quiet
-from simmat.imageio.values import check_size
+from simmat.imageio.tiff import check_tiff
 from simmat.types import BoolArray, Georeference
 
 _COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)
@@ -73,8 +73,7 @@ def read_geotiff(path: Path) -> GeoTiff:
     import rasterio
     from rasterio.enums import ColorInterp
 
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
+    check_tiff(path)
     try:
         with quiet(), rasterio.open(path, driver="GTiff") as file:
             if file.subdatasets:
@@ -82,7 +81,6 @@ def read_geotiff(path: Path) -> GeoTiff:
                     f"{path}: {len(file.subdatasets)} pages; a GeoTIFF has its bands in one. Write them as planes of "
                     "one page (tifffile: planarconfig='separate'), or use --modality raster, which reads pages as bands"
                 )
-            check_size(path, file.height, file.width)
             if ColorInterp.palette in file.colorinterp:
                 raise DataError(f"{path}: a palette image; its numbers are indices, not intensities")
             kept = [i for i, role in zip(file.indexes, file.colorinterp, strict=True) if role is not ColorInterp.alpha]

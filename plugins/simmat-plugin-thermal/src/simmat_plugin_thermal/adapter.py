@@ -22,8 +22,8 @@ from simmat.imageio import (
 from simmat.modality import ModalityAdapter, Source
 from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
-from simmat_plugin_thermal.flir import read_flir
-from simmat_plugin_thermal.units import CELSIUS, CENTI_KELVIN, KELVIN, is_flir_jpeg, said_unit
+from simmat_plugin_thermal.flir import is_flir_jpeg, read_flir
+from simmat_plugin_thermal.units import CELSIUS, CENTI_KELVIN, KELVIN, said_unit
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
@@ -53,7 +53,7 @@ class Thermal(ModalityAdapter):
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
         """
         path = Path(files["thermal"])
-        if path.suffix.lower() in _JPEG and path.is_file() and is_flir_jpeg(path):
+        if path.suffix.lower() in _JPEG and is_flir_jpeg(path):
             return kelvin_image(read_flir(path)[None], None, path)
         image = read_image(path)
         require_one_plane(image, self.name)

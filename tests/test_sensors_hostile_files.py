@@ -1,0 +1,237 @@
+"""What a stranger's file may not do: run a program, open other files, wait for ever, or fill the memory."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from simmat.data.masks import read_mask
+from simmat.errors import ConfigError, DataError
+from simmat.imageio import read_image
+from simmat.imageio.tiff import check_tiff
+
+Reader = Callable[[Path], object]
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif"])
+def test_a_postscript_program_under_another_name_starts_no_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Reader, name: str
+) -> None:
+    """Pillow runs Ghostscript on whatever is PostScript inside."""
+    marker, folder = tmp_path / "ran", tmp_path / "bin"
+    folder.mkdir()
+    (folder / "gs").write_text(f"#!/bin/sh\ntouch {marker}\n")
+    (folder / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / name).write_bytes(EPS)
+    with pytest.raises(DataError, match=f"{name}.*PostScript"):
+        read(tmp_path / name)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "WEBP", "GIF", "AVIF"])
+def test_a_lossy_or_foreign_format_under_the_name_of_another_is_no_mask(tmp_path: Path, kind: str) -> None:
+    """A mask that lost labels in its compression trains on objects that are not there."""
+    try:
+        Image.new("L", (8, 8)).save(tmp_path / "m.png", format=kind)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow writes no {kind}")
+    with pytest.raises(DataError, match=r"m\.png: not a PNG"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_a_mask_of_another_format_is_told_its_right_name(tmp_path: Path) -> None:
+    """One reader goes by the name, the next by the content; both must mean the same file."""
+    tifffile.imwrite(tmp_path / "m.png", np.eye(4, dtype=np.uint8))
+    with pytest.raises(DataError, match=r"m\.png: .*TIFF.*rename it to m\.tif"):
+        read_mask(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.int32, np.uint32, np.float32])
+def test_a_big_endian_mask_keeps_its_labels(tmp_path: Path, dtype: type[np.generic], compression: str | None) -> None:
+    """Read with its bytes swapped, label 1 is 256."""
+    labels = np.arange(256 * 4).reshape(16, 64) % 300
+    tifffile.imwrite(tmp_path / "m.tif", labels.astype(dtype), byteorder=">", compression=compression)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.tif"), labels)
+
+
+@pytest.mark.parametrize("fill_order", [1, 2])
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_packed_labels_are_read_in_either_order_of_bits(tmp_path: Path, bits: int, fill_order: int) -> None:
+    """FillOrder 2 has the first pixel in the lowest bits; stretched to 8 bits, label 1 is 85 or 17."""
+    labels = [0, 1, 2**bits - 1, 0, 1, 1, 0, 0]
+    packed = sum(value << (bits * (7 - place)) for place, value in enumerate(labels)).to_bytes(bits, "big")
+    if fill_order == 2:
+        packed = bytes(int(f"{byte:08b}"[::-1], 2) for byte in packed)
+    (tmp_path / "m.tif").write_bytes(_tiff([packed], width=8, height=1, bits=bits, extra=[(266, 3, fill_order)]))
+    assert read_mask(tmp_path / "m.tif").tolist() == [labels]
+
+
+def test_pages_that_share_pixels_are_counted_one_by_one(tmp_path: Path) -> None:
+    """36 KB on disk, 200 pages of one strip: 3 GiB in memory."""
+    strip = zlib.compress(bytes(2000 * 2000))
+    (tmp_path / "a.tif").write_bytes(_tiff([strip] * 200, width=2000, height=2000, compression=8, shared=True))
+    assert (tmp_path / "a.tif").stat().st_size < 40_000
+    with pytest.raises(DataError, match=r"a\.tif: claims 200 x 2000 x 2000 .*--max-image-gib 3"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_file_of_too_many_planes_is_refused_before_they_are_described(tmp_path: Path) -> None:
+    """3 KB that state 65,535 samples a pixel took a GeoTIFF reader 200 seconds."""
+    content = _tiff([bytes(2976)], width=31, height=24, bits=32, extra=[(277, 3, 65535)])
+    (tmp_path / "a.tif").write_bytes(content)
+    for read in (read_image, check_tiff):
+        with pytest.raises(DataError, match="65535 planes"):
+            read(tmp_path / "a.tif")
+
+
+def test_an_uncompressed_file_that_names_fewer_bytes_than_its_pixels_take_is_damaged(tmp_path: Path) -> None:
+    """The rest would be read from whatever follows, or be zeros."""
+    (tmp_path / "a.tif").write_bytes(_tiff([bytes(100)], width=20, height=20))
+    with pytest.raises(DataError, match="pixels are missing"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_chain_of_pages_that_ends_in_itself_is_refused(tmp_path: Path) -> None:
+    """Followed without a count it has no end and fills the memory."""
+    content = bytearray(_tiff([bytes(16)], width=4, height=4))
+    content[-4:] = content[4:8]  # the next page is this one
+    (tmp_path / "a.tif").write_bytes(content)
+    read_image(tmp_path / "a.tif")  # one page, found once
+
+
+@pytest.mark.parametrize("limit", ["0.0001", "8"])
+def test_the_limit_on_decoded_bytes_is_the_user_s_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """A scene may be large on purpose, and a server may have little memory."""
+    monkeypatch.setenv("SIMMAT_MAX_IMAGE_GIB", limit)
+    Image.new("L", (300, 300)).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.npy", np.zeros((300, 300), np.uint8))
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((300, 300), np.uint8))
+    for name in ("a.png", "a.npy", "a.tif"):
+        if limit == "8":
+            assert read_image(tmp_path / name).planes.shape == (1, 300, 300)
+        else:
+            with pytest.raises(DataError, match=f"{name}: claims 1 x 300 x 300.*SIMMAT_MAX_IMAGE_GIB"):
+                read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("limit", ["-1", "0", "nan", "much", "1e30"])
+def test_a_limit_that_is_no_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """Taken for no limit, it would protect nobody."""
+    monkeypatch.setenv("SIMMAT_MAX_IMAGE_GIB", limit)
+    Image.new("L", (3, 3)).save(tmp_path / "a.png")
+    with pytest.raises(ConfigError, match=f"SIMMAT_MAX_IMAGE_GIB .*GiB.*{limit}"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [12_000, 40_000])
+def test_a_large_claim_is_refused_by_our_limit_alone(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, size: int
+) -> None:
+    """Pillow has limits of its own, of which one warns in words about bombs."""
+    header = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    content = struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    with pytest.raises(DataError, match=r"a\.png"):
+        read_image(tmp_path / "a.png")
+    assert not recwarn.list
+
+
+def test_an_array_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """The header says how many pixels follow; here they are a hole in the file."""
+    np.save(tmp_path / "a.npy", np.zeros((1, 1), dtype=np.uint8))
+    header = (tmp_path / "a.npy").read_bytes().replace(b"(1, 1), }    ", b"(25000, 25000), }")[:128]
+    with (tmp_path / "a.npy").open("wb") as stream:
+        stream.write(header)
+        stream.truncate(128 + 25000 * 25000)
+    with pytest.raises(DataError, match="claims 1 x 25000 x 25000"):
+        read_image(tmp_path / "a.npy")
+
+
+OME = """<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">
+<Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="4" SizeY="4" SizeC="2" SizeZ="1" SizeT="1">
+<Channel ID="Channel:0:0" SamplesPerPixel="1"/><Channel ID="Channel:0:1" SamplesPerPixel="1"/>
+<TiffData IFD="0" FirstC="0" FirstZ="0" FirstT="0" PlaneCount="1"/>
+<TiffData IFD="0" FirstC="1" FirstZ="0" FirstT="0" PlaneCount="1"><UUID FileName="{name}">urn:uuid:1</UUID></TiffData>
+</Pixels></Image></OME>"""
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("pipe", [False, True])
+def test_a_file_that_an_ome_tiff_names_is_not_opened(tmp_path: Path, pipe: bool, absolute: bool) -> None:
+    """The names are a stranger's: another user's scan, or a pipe that nobody writes to."""
+    other = tmp_path / "other.tif"
+    if pipe:
+        os.mkfifo(other)
+    else:
+        tifffile.imwrite(other, np.full((4, 4), 77, np.uint8))
+    name = str(other) if absolute else other.name
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.full((4, 4), 5, np.uint8), description=OME.format(name=name))
+    planes = read_image(tmp_path / "a.ome.tif").planes
+    assert planes.shape == (1, 4, 4)
+    assert (planes == 5).all()
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path, read: Reader, linked: bool) -> None:
+    """Opening one waits for ever for somebody who writes."""
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / "a.png"
+    if linked:
+        path.symlink_to(tmp_path / "pipe")
+    else:
+        (tmp_path / "pipe").rename(path)
+    with pytest.raises(DataError, match=r"a\.png: .*pipe"):
+        read(path)
+
+
+def test_a_device_is_refused_before_it_is_opened(tmp_path: Path) -> None:
+    """/dev/zero has no end."""
+    (tmp_path / "a.tif").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"a\.tif: .*device"):
+        read_image(tmp_path / "a.tif")
+
+
+def _tiff(
+    strips: list[bytes],
+    *,
+    width: int,
+    height: int,
+    bits: int = 8,
+    compression: int = 1,
+    shared: bool = False,
+    extra: list[tuple[int, int, int]] | None = None,
+) -> bytes:
+    """Return a little-endian TIFF of a page a strip, after TIFF 6.0; pages share the first strip where `shared`."""
+    content = bytearray(b"II*\0" + bytes(4))
+    offsets = []
+    for strip in strips[:1] if shared else strips:
+        offsets.append(len(content))
+        content += strip + b"\0" * (len(strip) % 2)
+    link = 4  # where the offset of the next page stands
+    for page, strip in enumerate(strips):
+        tags = {256: (3, width), 257: (3, height), 258: (3, bits), 259: (3, compression), 262: (3, 1)}
+        tags |= {273: (4, offsets[0 if shared else page]), 277: (3, 1), 278: (3, height), 279: (4, len(strip))}
+        tags |= {tag: (kind, value) for tag, kind, value in extra or []}
+        content[link : link + 4] = struct.pack("<I", len(content))
+        content += struct.pack("<H", len(tags))
+        for tag, (kind, value) in sorted(tags.items()):
+            content += struct.pack("<HHII", tag, kind, 1, value)
+        link = len(content)
+        content += bytes(4)
+    return bytes(content)
