@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
+from simmat.data.regions import Region, region_from_mask
 from simmat.evaluation.metrics import boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
 from simmat.evaluation.targets import middle_pixel, resize_nearest
 
 
-def square(y0: int, x0: int, side: int, *, of: int = 11) -> np.ndarray:
-    mask = np.zeros((of, of), dtype=np.bool_)
-    mask[y0 : y0 + side, x0 : x0 + side] = True
-    return mask
+def square(y0: int, x0: int, side: int) -> Region:
+    return Region(None, (y0, x0, y0 + side, x0 + side), np.ones((side, side), dtype=np.bool_))
+
+
+def region(mask: list[list[int]]) -> Region:
+    found = region_from_mask(np.asarray(mask, dtype=np.bool_), None)
+    assert found is not None
+    return found
 
 
 EVERYWHERE = np.ones((11, 11), dtype=np.bool_)
@@ -24,18 +28,21 @@ def test_the_iou_looks_at_scored_pixels_only() -> None:
     truth, guess = square(2, 2, 4), square(2, 4, 4)  # 16 each, 8 shared: 8/24
     scored = EVERYWHERE.copy()
     scored[:, 6:] = False  # leaves 16 and 8, 8 shared: 8/16
-    masks = torch.from_numpy(guess)[None, None]
     for area, iou in ((EVERYWHERE, 1 / 3), (scored, 1 / 2)):
-        found = mask_iou(masks, torch.from_numpy(truth)[None], torch.from_numpy(area))
-        assert found.shape == (1, 1)
-        assert float(found) == pytest.approx(iou)
+        assert mask_iou(guess, truth, area) == pytest.approx(iou)
+
+
+def test_nothing_found_is_an_iou_of_zero() -> None:
+    """An empty answer is wrong about an object, and it has no box to look at."""
+    assert mask_iou(None, square(2, 2, 4), EVERYWHERE) == 0
+    assert mask_iou(square(7, 7, 4), square(2, 2, 4), EVERYWHERE) == 0
 
 
 @pytest.mark.parametrize(("shared", "union"), [(9, 10), (17, 20)])
 def test_an_iou_on_the_target_reaches_it(shared: int, union: int) -> None:
     """In 32 bits 9/10 lies below 0.9, and the click that got there would not count."""
-    truth, mask = (torch.arange(20)[None, None] < count for count in (union, shared))
-    iou = mask_iou(mask[None], truth, torch.ones(1, 20, dtype=torch.bool)).item()
+    truth, mask = (region([[1] * count]) for count in (union, shared))
+    iou = mask_iou(mask, truth, np.ones((1, 20), dtype=np.bool_))
     assert number_of_clicks([iou], shared / union) == 1
 
 
@@ -48,19 +55,19 @@ def test_the_boundary_is_two_percent_of_the_diagonal_wide(size_hw: tuple[int, in
 @pytest.mark.parametrize(("width", "pixels"), [(1, 24), (2, 40), (3, 48), (4, 49)])
 def test_the_boundary_of_a_square_is_its_rings(width: int, pixels: int) -> None:
     """A 7 x 7 square has rings of 24, 16, 8 and 1 pixels."""
-    assert np.count_nonzero(boundary(square(2, 2, 7), width)) == pixels
+    assert boundary(square(2, 2, 7), width).area == pixels
 
 
 def test_what_lies_beyond_the_image_is_outside() -> None:
     """The authors pad with background, so an object at the border has a boundary there."""
-    assert np.count_nonzero(boundary(np.ones((5, 5), dtype=np.bool_), 1)) == 16
+    assert boundary(square(0, 0, 5), 1).area == 16
 
 
 def test_a_hole_has_a_boundary_too() -> None:
     """A contour of a ring is inside as well as outside."""
     ring = square(1, 1, 9)
-    ring[5, 5] = False
-    assert np.count_nonzero(boundary(ring, 1)) == 32 + 8
+    ring.crop[4, 4] = False
+    assert boundary(ring, 1).area == 32 + 8
 
 
 def test_the_boundary_iou_of_a_shifted_square() -> None:
@@ -78,7 +85,7 @@ def test_the_edge_of_an_ignored_area_is_no_contour() -> None:
 def test_a_boundary_of_which_nothing_is_scored_has_no_figure() -> None:
     """A 0 would count against the model what nobody can judge."""
     assert boundary_iou(square(2, 2, 7), square(2, 2, 7), ~EVERYWHERE, 1) is None
-    assert boundary_iou(~EVERYWHERE, square(2, 2, 7), EVERYWHERE, 1) == 0
+    assert boundary_iou(None, square(2, 2, 7), EVERYWHERE, 1) == 0
 
 
 @pytest.mark.parametrize(
@@ -99,7 +106,7 @@ def test_the_number_of_clicks_is_the_first_that_reaches_the_target(ious: list[fl
 )
 def test_the_middle_pixel_is_counted_in_raster_order(mask: list[list[int]], xy: tuple[float, float]) -> None:
     """Row by row, as the released code lists a region's pixels; it need not be in the middle of the shape."""
-    assert middle_pixel(np.asarray(mask, dtype=np.bool_)) == xy
+    assert middle_pixel(region(mask)) == xy
 
 
 def test_a_mask_is_resized_by_the_pixel_under_each_centre() -> None:

@@ -10,14 +10,14 @@ from simmat.errors import ConfigError, DataError
 from simmat.types import BoolArray, FloatArray
 
 
-def center_click(mask: BoolArray) -> tuple[float, float]:
+def center_click(mask: BoolArray | Region) -> tuple[float, float]:
     """Return the pixel of a region that is farthest from everything outside of it.
 
     It is the maximum of the Euclidean distance transform with one background pixel padded around the
     image, so the image's border counts as outside; among equals the first in raster order.
 
     Args:
-        mask: (H, W) bool, not empty.
+        mask: (H, W) bool, not empty, or a region; of a region the cost is that of its box.
 
     Returns:
         (x, y), the centre of that pixel.
@@ -25,8 +25,8 @@ def center_click(mask: BoolArray) -> tuple[float, float]:
     return _center(_region(mask))
 
 
-def random_click(mask: BoolArray, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the centre (x, y) of a pixel of a (H, W) mask, all equally likely."""
+def random_click(mask: BoolArray | Region, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the centre (x, y) of a pixel of a (H, W) mask or a region, all equally likely."""
     region = _region(mask)
     inside = np.flatnonzero(region.crop)
     row, column = divmod(int(inside[rng.integers(len(inside))]), region.crop.shape[1])
@@ -34,7 +34,7 @@ def random_click(mask: BoolArray, rng: np.random.Generator) -> tuple[float, floa
 
 
 def corrective_click(
-    truth: BoolArray, prediction: BoolArray, ignore: BoolArray | None = None
+    truth: BoolArray | Region, prediction: BoolArray | Region | None, ignore: BoolArray | None = None
 ) -> tuple[tuple[float, float], int] | None:
     """Return the next click of a person who mends a prediction: the centre of its largest error.
 
@@ -43,24 +43,27 @@ def corrective_click(
     much; among equals of one kind the first in raster order wins.
 
     Args:
-        truth: (H, W) bool.
-        prediction: (H, W) bool.
+        truth: (H, W) bool, or a region.
+        prediction: (H, W) bool, a region, or None where nothing was found; of regions the cost is that of their boxes.
         ignore: (H, W) bool, pixels that are neither right nor wrong.
 
     Returns:
         ((x, y), label), label 1 where truth is missing and 0 where there is too much; None where
         nothing is wrong.
     """
-    scored = np.ones(truth.shape, dtype=np.bool_) if ignore is None else ~ignore
-    missing = _largest_component(truth & ~prediction & scored)
-    extra = _largest_component(prediction & ~truth & scored)
+    right = region_from_mask(truth, None) if isinstance(truth, np.ndarray) else truth
+    found = region_from_mask(prediction, None) if isinstance(prediction, np.ndarray) else prediction
+    missing, extra = _largest_component(right, found, ignore), _largest_component(found, right, ignore)
     if missing is not None and (extra is None or missing.area >= extra.area):
         return _center(missing), 1
     return None if extra is None else (_center(extra), 0)
 
 
-def tight_box(mask: BoolArray) -> FloatArray:
-    """Return the (4,) float32 XYXY box of a (H, W) mask; x1 is its last column + 1, y1 its last row + 1."""
+def tight_box(mask: BoolArray | Region) -> FloatArray:
+    """Return the (4,) float32 XYXY box of a (H, W) mask or a region.
+
+    x1 is its last column + 1, y1 its last row + 1.
+    """
     y0, x0, y1, x1 = _region(mask).box
     return np.asarray([x0, y0, x1, y1], dtype=np.float32)
 
@@ -101,16 +104,27 @@ def _center(region: Region) -> tuple[float, float]:
     return float(column + region.box[1]), float(row + region.box[0])
 
 
-def _region(mask: BoolArray) -> Region:
+def _region(mask: BoolArray | Region) -> Region:
+    if isinstance(mask, Region):
+        return mask
     region = region_from_mask(mask, None)
     if region is None:
         raise DataError("a click or a box needs a region with at least one pixel, got an empty mask")
     return region
 
 
-def _largest_component(mask: BoolArray) -> Region | None:
-    """The largest 8-connected component, the first in raster order among equals; None where the mask is empty."""
-    around = region_from_mask(mask, None)
+def _largest_component(region: Region | None, without: Region | None, ignore: BoolArray | None) -> Region | None:
+    """The largest 8-connected component of what of a region lies neither in another nor in (H, W) `ignore`.
+
+    The first in raster order among equals; None where nothing is left.
+    """
+    if region is None:
+        return None
+    y0, x0, y1, x1 = region.box
+    left = region.crop.copy() if without is None else region.crop & ~without.within(region.box)
+    if ignore is not None:
+        left &= ~ignore[y0:y1, x0:x1]
+    around = region_from_mask(left, None, (y0, x0))
     if around is None:
         return None
     numbered, _ = ndimage.label(around.crop, structure=EIGHT)

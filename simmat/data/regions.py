@@ -44,10 +44,18 @@ class Region:
 
     def mask(self, size_hw: tuple[int, int]) -> BoolArray:
         """Return the region as (H, W) bool."""
-        full = np.zeros(size_hw, dtype=np.bool_)
-        y0, x0, y1, x1 = self.box
-        full[y0:y1, x0:x1] = self.crop
-        return full
+        return self.within((0, 0, *size_hw))
+
+    def within(self, box: Box) -> BoolArray:
+        """Return what of the region lies in a box, as (y1 - y0, x1 - x0) bool of the box."""
+        y0, x0, y1, x1 = box
+        part = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
+        top, left, bottom, right = self.box
+        rows, columns = slice(max(y0, top), min(y1, bottom)), slice(max(x0, left), min(x1, right))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            shared = self.crop[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            part[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = shared
+        return part
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from simmat.evaluation.metrics import boundary_iou, boundary_width
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.scores import ObjectScore
 from simmat.evaluation.targets import Target
-from simmat.types import BoolArray, Prompt
+from simmat.types import Prompt
 
 
 def score_objects(image: EncodedImage, sample: str, protocol: Protocol) -> list[ObjectScore]:
@@ -31,42 +31,40 @@ def score_objects(image: EncodedImage, sample: str, protocol: Protocol) -> list[
         rows = range(start, min(start + image.together, len(found)))
         first = [Prompt.points([found[row].click_xy]) for row in rows]
         answer = image.ask(first, rows, alternatives=protocol.alternatives)
-        masks = answer.single_masks()
         part = [_first_score(found[row], sample, answer, place, protocol) for place, row in enumerate(rows)]
         if protocol.grid == "original":
             borders = (
-                boundary_iou(mask, found[row].truth(), image.targets.scored, boundary_width(found[row].image_hw))
-                for mask, row in zip(masks, rows, strict=True)
+                boundary_iou(mask, found[row].truth, image.targets.scored, boundary_width(found[row].image_hw))
+                for mask, row in zip(answer.masks, rows, strict=True)
             )
             part = [replace(score, boundary_iou=iou) for score, iou in zip(part, borders, strict=True)]
         if protocol.clicks > 1:
-            curves = click_curves(image, rows, answer, masks, protocol.clicks)
+            curves = click_curves(image, rows, answer, protocol.clicks)
             part = [replace(score, clicks=curve) for score, curve in zip(part, curves, strict=True)]
         scores += part
     return _with_draws(scores, image, sample, protocol) if protocol.draws else scores
 
 
-def click_curves(
-    image: EncodedImage, rows: Sequence[int], answer: Answer, masks: BoolArray, clicks: int
-) -> list[tuple[float, ...]]:
+def click_curves(image: EncodedImage, rows: Sequence[int], answer: Answer, clicks: int) -> list[tuple[float, ...]]:
     """Mend K answers click by click, each at the centre of the largest error, with the answer before as mask input.
 
     Args:
         image: what is asked.
         rows: K numbers of targets.
         answer: to their first clicks.
-        masks: (K, h, w) bool, its single masks.
         clicks: how many there are at most, the first included.
 
     Returns:
         K times the IoU after 1, 2, … `clicks` clicks. Where nothing is wrong any more the last IoU stays.
     """
-    found, ignore = image.targets.found, ~image.targets.scored
+    found, ignore = image.targets.found, image.targets.ignore
     prompts = [Prompt.points([found[row].click_xy]) for row in rows]
     curves = [[iou] for iou in answer.ious[:, 0].tolist()]
-    asked, low = list(range(len(rows))), answer.low
+    asked = list(range(len(rows)))
     for _ in range(clicks - 1):
-        errors = [corrective_click(found[rows[k]].truth(), mask, ignore) for k, mask in zip(asked, masks, strict=True)]
+        errors = [
+            corrective_click(found[rows[k]].truth, mask, ignore) for k, mask in zip(asked, answer.masks, strict=True)
+        ]
         wrong = [(place, error) for place, error in enumerate(errors) if error is not None]
         if not wrong:
             break
@@ -74,8 +72,7 @@ def click_curves(
             prompts[asked[place]] = _with_click(prompts[asked[place]], click_xy, on_object)
         places = [place for place, _ in wrong]
         asked = [asked[place] for place in places]
-        answer = image.ask([prompts[k] for k in asked], [rows[k] for k in asked], mask_input=low[places])
-        masks, low = answer.single_masks(), answer.low
+        answer = image.ask([prompts[k] for k in asked], [rows[k] for k in asked], mask_input=answer.low[places])
         for k, iou in zip(asked, answer.ious[:, 0].tolist(), strict=True):
             curves[k].append(iou)
     return [tuple(curve + curve[-1:] * (clicks - len(curve))) for curve in curves]
@@ -92,14 +89,13 @@ def _with_draws(
     """Ask with tight and jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
     boxes, jittered, clicks = [], [], []
     for target in image.targets.found:
-        seen = target.seen.mask(target.image_hw)
-        box = tight_box(target.region.mask(target.image_hw))
+        box = tight_box(target.region)
         boxes.append(box_prompt(box))
         for draw in range(protocol.draws):
             rng = _generator(protocol.seed, sample, target.index, "box", draw)
             jittered.append(box_prompt(jitter_box(box, target.image_hw, rng)))
             rng = _generator(protocol.seed, sample, target.index, "click", draw)
-            clicks.append(Prompt.points([random_click(seen, rng)]))
+            clicks.append(Prompt.points([random_click(target.seen, rng)]))
     rows = range(len(boxes))
     several = [row for row in rows for _ in range(protocol.draws)]
     tight = image.single_ious(boxes, rows)

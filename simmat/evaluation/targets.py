@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat.data.clicks import center_click
-from simmat.data.regions import Label, Region, seen_part
+from simmat.data.regions import Label, Region, region_from_mask, seen_part
 from simmat.errors import ConfigError
 from simmat.evaluation.protocol import Protocol
 from simmat.geometry import Frame
@@ -25,21 +26,17 @@ class Target:
         index: of the region within its image.
         region: the region.
         seen: its pixels that count, where clicks fall.
+        truth: it on the grid.
         click_xy: the first click, in pixels of the original image.
         image_hw: (height, width) of the original image.
-        grid_hw: (h, w) of the grid.
     """
 
     index: int
     region: Region
     seen: Region
+    truth: Region
     click_xy: tuple[float, float]
     image_hw: tuple[int, int]
-    grid_hw: tuple[int, int]
-
-    def truth(self) -> BoolArray:
-        """Return the object as (h, w) bool; made anew each time, as many objects of a large image fill the memory."""
-        return resize_nearest(self.region.mask(self.image_hw), self.grid_hw)
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,13 @@ class Targets:
 
     Attributes:
         found: them.
-        scored: (h, w) bool, the pixels of the grid that count.
+        ignore: (h, w) bool, the pixels of the grid that do not count.
+        scored: (h, w) bool, those that do.
         left_out: indices of regions that have no scored pixel on the grid, though they have one in the image.
     """
 
     found: tuple[Target, ...]
+    ignore: BoolArray
     scored: BoolArray
     left_out: tuple[int, ...]
 
@@ -78,40 +77,58 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
         protocol: says the grid and the first click.
     """
     size_hw = grid_hw(frame, protocol)
-    scored = resize_nearest(~label.ignore, size_hw)
+    ignore = resize_nearest(label.ignore, size_hw)
     found, left_out = [], []
     for index, region in enumerate(label.regions):
         seen = seen_part(region, label.ignore)
         if seen is None:
             continue
-        click_xy = _first_click(seen.mask(label.size_hw), frame, protocol)
-        if click_xy is None or not (resize_nearest(region.mask(label.size_hw), size_hw) & scored).any():
+        click_xy = _first_click(seen, frame, protocol)
+        truth = resize_region(region, label.size_hw, size_hw)
+        if click_xy is None or truth is None or seen_part(truth, ignore) is None:
             left_out.append(index)
         else:
-            found.append(Target(index, region, seen, click_xy, label.size_hw, size_hw))
-    return Targets(tuple(found), scored, tuple(left_out))
+            found.append(Target(index, region, seen, truth, click_xy, label.size_hw))
+    return Targets(tuple(found), ignore, ~ignore, tuple(left_out))
 
 
-def _first_click(mask: BoolArray, frame: Frame, protocol: Protocol) -> tuple[float, float] | None:
+def _first_click(seen: Region, frame: Frame, protocol: Protocol) -> tuple[float, float] | None:
     if protocol.first_click == "center":
-        return center_click(mask)
-    squashed = resize_nearest(mask, (frame.size, frame.size))
-    if not squashed.any():
+        return center_click(seen)
+    squashed = resize_region(seen, frame.original_hw, (frame.size, frame.size))
+    if squashed is None:
         return None
     x, y = frame.points_to_original(np.asarray(middle_pixel(squashed), dtype=np.float32)).tolist()
     return x, y
 
 
-def middle_pixel(mask: BoolArray) -> tuple[float, float]:
-    """Return (x, y) of the middle pixel of a (H, W) mask in raster order: number ⌊n / 2⌋ of n, counted from 0."""
-    inside = np.flatnonzero(mask)
-    row, column = divmod(int(inside[len(inside) // 2]), mask.shape[1])
-    return float(column), float(row)
+def middle_pixel(region: Region) -> tuple[float, float]:
+    """Return (x, y) of the middle pixel of a region in raster order: number ⌊n / 2⌋ of n, counted from 0."""
+    inside = np.flatnonzero(region.crop)
+    row, column = divmod(int(inside[len(inside) // 2]), region.crop.shape[1])
+    return float(column + region.box[1]), float(row + region.box[0])
 
 
 def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
     """Bring a (H, W) mask to another size: each pixel takes the one its centre falls into."""
     if mask.shape == tuple(size_hw):
         return mask
-    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(mask.shape, size_hw, strict=True))
+    rows, columns = (_under_centres(old, new) for old, new in zip(mask.shape, size_hw, strict=True))
     return np.ascontiguousarray(mask[np.ix_(rows, columns)])
+
+
+def resize_region(region: Region, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Region | None:
+    """Bring a region of an image to another size of it as `resize_nearest` does; None where no pixel is left."""
+    if old_hw == new_hw:
+        return region
+    y0, x0, y1, x1 = region.box
+    rows, columns = (_under_centres(old, new) for old, new in zip(old_hw, new_hw, strict=True))
+    top, bottom = np.searchsorted(rows, (y0, y1)).tolist()
+    left, right = np.searchsorted(columns, (x0, x1)).tolist()
+    crop = region.crop[np.ix_(rows[top:bottom] - y0, columns[left:right] - x0)]
+    return region_from_mask(crop, region.class_id, (top, left))
+
+
+def _under_centres(old: int, new: int) -> npt.NDArray[np.int64]:
+    """Return the one of `old` pixels that the centre of each of `new` falls into: (new,)."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
