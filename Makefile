@@ -5,6 +5,11 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 JOBS ?= 2
 DEMO_OUT ?= demo-out
+# The environments of test-lowest, made anew each time.
+LOWEST ?= .venv-lowest
+LOWEST_PYTHON ?= python3.11
+# The environment of test-newest, made anew each time.
+NEWEST ?= .venv-newest
 
 # The first Python that is new enough and can make virtual environments.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -14,10 +19,16 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-depth := [exr]
+EXTRAS_simmat-plugin-lite := [pretrain]
 EXTRAS_simmat-plugin-thermal := [flir]
+editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')
+CORE := -e '.[dev]'
+CORE_ALL := -e '.[dev,docs,hub]'
+# These two need newer libraries than the core's lower bounds allow: they are run in an environment of their own.
+APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
 STAMP := $(VENV)/.simmat-installed
 
-.PHONY: install lint test test-slow demo docs clean
+.PHONY: install lint test test-slow test-lowest test-newest smoke demo docs clean
 
 install: $(STAMP)
 
@@ -26,8 +37,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv "$(VENV)"
 
 $(STAMP): pyproject.toml $(addsuffix /pyproject.toml,$(PACKAGES)) | $(BIN)/python
-	"$(BIN)/python" -m pip install --disable-pip-version-check -e '.[dev]' \
-		$(foreach package,$(PACKAGES),-e './$(package)$(EXTRAS_$(notdir $(package)))')
+	"$(BIN)/python" -m pip install --disable-pip-version-check $(CORE) \
+		$(call editable,$(PACKAGES))
 	@touch "$@"
 
 lint: install
@@ -42,6 +53,47 @@ test: install
 
 test-slow: install
 	"$(BIN)/python" -m pytest -m slow -n $(JOBS)
+
+# Make an environment $(1) of the Python $(2) with uv, and install $(3) into it; pip stands in it for the tests.
+define fresh
+	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet uv
+	"$(BIN)/uv" venv --quiet --clear --seed --python "$(2)" "$(1)"
+	sed -n 's/^requires = \["\(.*\)>=\(.*\)"\]/\1==\2/p' pyproject.toml > "$(1)/lowest-build.txt"
+	"$(BIN)/uv" pip install --quiet --python "$(1)" $(3)
+endef
+
+# Every direct dependency, those of the build too, at its lower bound: that it is, is checked before the tests.
+# uv takes PyPI's torch of that version, on x86-64 a CUDA build of 3 GB, which runs without a GPU.
+TOGETHER := $(filter-out $(APART),$(PACKAGES))
+AT_LOWEST := --resolution lowest-direct --build-constraints "$(LOWEST)/lowest-build.txt"
+test-lowest: | $(BIN)/python
+	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE_ALL) $(call editable,$(TOGETHER)))
+	"$(LOWEST)/bin/python" .ci/lowest_bounds.py simmat $(notdir $(TOGETHER))
+	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(addprefix --ignore=,$(APART))
+	"$(LOWEST)/bin/mkdocs" build --quiet --strict --site-dir "$(LOWEST)/site"
+	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,$(APART)))
+	"$(LOWEST)/bin/python" .ci/lowest_bounds.py $(notdir $(APART))
+	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(APART)
+
+# The newest releases, whatever pip is told to keep to: tests, and one training from simulated data to a mask.
+# Another Python with `make PYTHON=python3.13 test-newest`.
+test-newest: | $(BIN)/python
+	$(call fresh,$(NEWEST),$(PYTHON),$(CORE) $(call editable,$(PACKAGES)))
+	$(call smoke,$(NEWEST)/bin)
+	"$(NEWEST)/bin/python" -m pytest -n $(JOBS)
+
+smoke: install
+	$(call smoke,$(BIN))
+
+# A training of a few steps, from simulated data to a mask, with the commands in $(1).
+define smoke
+	out="$$(mktemp -d)" && trap 'rm -rf "$$out"' EXIT && \
+	"$(1)/simmat" data simulate --modality thermal --count 12 --size 96 96 --out "$$out/data" && \
+	"$(1)/simmat" train --modality thermal --data "$$out/data" --foundation lite --mat mat-residual --tune lora \
+		--image-size 64 --steps 4 --batch-size 2 --out "$$out/run" && \
+	"$(1)/simmat" eval "$$out/run/bundle" --data "$$out/data" --split test && \
+	"$(1)/simmat" predict "$$out/run/bundle" "$$(ls "$$out"/data/images/* | head -n 1)" --point 48,48 --out "$$out/masks"
+endef
 
 demo: install
 	"$(BIN)/python" examples/demo.py --out "$(DEMO_OUT)"
