@@ -73,6 +73,11 @@ class Listing:
     split_note: str
 
 
+def id_digest(text: str) -> bytes:
+    """Return the sha256 of an id; a byte of a file name that is not UTF-8 counts as itself."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+
+
 def decide_splits(root: Path, samples: Sequence[Sample], said_by: str) -> Listing:
     """Put samples without a split into one, by the hash of their ids.
 
@@ -136,9 +141,7 @@ def _groups(samples: Sequence[Sample]) -> list[Path]:
     first: dict[Path, str] = {}
     for sample in samples:
         first[sample.reference] = min(sample.id, first.get(sample.reference, sample.id))
-    return sorted(
-        first, key=lambda path: (hashlib.sha256(first[path].encode(errors="surrogateescape")).hexdigest(), first[path])
-    )
+    return sorted(first, key=lambda path: (id_digest(first[path]), first[path]))
 
 
 def _with_splits(samples: Sequence[Sample], chosen: Mapping[Path, str]) -> tuple[Sample, ...]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
 from simmat.config import TrainConfig
-from simmat.data.dataset import Sample
+from simmat.data.samples import Sample, id_digest
 from simmat.errors import ConfigError
 
 
@@ -30,7 +29,7 @@ def few_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, ...]
             f"--train-images {count} is more than the {len(samples)} training samples with a region in {config.data}; "
             f"use at most {len(samples)}, or leave it out"
         )
-    drawn = sorted(samples, key=lambda sample: hashlib.sha256(f"{config.seed}/{sample.id}".encode()).digest())
+    drawn = sorted(samples, key=lambda sample: id_digest(f"{config.seed}/{sample.id}"))
     chosen = {sample.id for sample in drawn[:count]}
     return tuple(sample for sample in samples if sample.id in chosen)
 
