@@ -101,7 +101,7 @@ def test_it_is_taken_in_the_order_of_the_samples(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_of_sizes_is_compared_by_sizes(tmp_path: Path) -> None:
-    """Version 0.1.0 wrote them; its runs go on."""
+    """Earlier versions wrote them; their runs go on."""
     root = gray_set(tmp_path / "set")
     dataset = opened(root)
     begun = fingerprint_by_size(dataset)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from runs import config, files_of, gray_set, registry, run_and_die
 
 from simmat import training
@@ -56,6 +57,21 @@ def _in_process(data: Path, out: Path, where: str, number: int) -> int | None:
     process.start()
     process.join()
     return process.exitcode
+
+
+def test_another_number_of_threads_changes_rounding_alone(data: Path, tmp_path: Path) -> None:
+    """The documentation promises the same bits on as many threads, and the same training on others."""
+    before, moved = torch.get_num_threads(), {}
+    try:
+        for name, threads in (("one", 1), ("again", 1), ("two", 2)):
+            torch.set_num_threads(threads)
+            training.train(config(data, tmp_path / name, steps=3, val_every=3, pictures=False), registry())
+            moved[name] = load_state(tmp_path / name / "last.safetensors").model
+    finally:
+        torch.set_num_threads(before)
+    for key, value in moved["one"].items():
+        assert torch.equal(value, moved["again"][key])
+        torch.testing.assert_close(moved["two"][key], value, rtol=0, atol=1e-3 * float(value.abs().max()) + 1e-9)
 
 
 def test_the_best_bundle_changes_during_the_run(whole: Path) -> None:

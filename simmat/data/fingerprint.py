@@ -17,7 +17,7 @@ from simmat.errors import DataError, all_problems
 from simmat.files import require_file
 
 _RULE = "content-1:"
-"""Start of a fingerprint of contents; one without it is of an older version, see `fingerprint_by_size`."""
+"""Start of a fingerprint of contents; one without it is of an earlier version, see `fingerprint_by_size`."""
 _THREADS = 4
 _NAMED = 3
 _NOTED_DIGITS = 16
@@ -132,7 +132,7 @@ def is_same(begun: str, dataset: Dataset, contents: Contents) -> bool:
 
 
 def fingerprint_by_size(dataset: Dataset) -> str:
-    """Return the fingerprint that version 0.1.0 wrote: of images only the sizes in bytes.
+    """Return the fingerprint that earlier versions wrote: of images only the sizes in bytes.
 
     Raises:
         DataError: an image is not there, or a label image cannot be read.

@@ -75,7 +75,9 @@ def train(config: TrainConfig, registry: Registry, watcher: Watcher | None = Non
 
 
 def resume(root: Path, registry: Registry, watcher: Watcher | None = None) -> Path:
-    """Go on with a run from its last state; the result is that of a run never interrupted, on a CPU bit for bit.
+    """Go on with a run from its last state; the result is that of a run never interrupted.
+
+    On a CPU with the same number of threads it is so bit for bit, else but for rounding.
 
     Args:
         root: the run's folder.
