@@ -85,21 +85,23 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["trian"], "error: no command 'trian'; did you mean 'train'? Commands: train, eval,"),
-        (["modalities", "lst"], "error: no command 'lst'; did you mean 'list'? Commands: list, show"),
-        (["modalities", "list", "--jsn"], "error: no such option '--jsn'. Did you mean '--json'?"),
-        (["modalities", "show"], "error: missing argument 'NAME'."),
+        (["trian"], ["error: no command 'trian'; did you mean 'train'? Commands: train, eval,"]),
+        (["modalities", "lst"], ["error: no command 'lst'; did you mean 'list'? Commands: list, show"]),
+        (["modalities", "list", "--jsn"], ["error: no such option", "--jsn", "--json"]),  # click's own words
+        (["modalities", "show"], ["error: missing argument 'NAME'."]),
     ],
 )
 def test_a_slip_of_the_keyboard_is_answered_with_the_nearest(
-    args: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    args: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line says what was meant and the next where to read on."""
     assert run(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(said)
-    assert captured.err.rstrip().endswith("--help")
+    first, hint = captured.err.splitlines()
+    assert first.startswith(said[0])
+    assert all(part in first for part in said)
+    assert hint.endswith("--help")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
