@@ -80,7 +80,7 @@ def test_images_in_two_splits_are_warned_of_once(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, TINY.replace("foundation", "seeds = [0, 1]\nfoundation", 1) + SET + ARM)
     assert len(bench.cells) > 1
     (said,) = ready(bench)
-    for words in ("Warning: 1 images", str(root), "train ('s0', s0.png)", "test ('s8', s8.png)"):
+    for words in ("Warning: 1 image of", str(root), "train ('s0', s0.png)", "test ('s8', s8.png)"):
         assert words in said
 
 

@@ -68,7 +68,7 @@ def test_one_byte_of_an_image_makes_another(tmp_path: Path, split: str) -> None:
     after = contents(root)
     said = after.changes_since(json.loads(json.dumps(before.notes())), before.fingerprint)
     assert before.fingerprint != after.fingerprint
-    assert said.startswith("1 parts of it differ")
+    assert said.startswith("1 part of it differs")
     assert str(root / f"images/{name}.png") in said
 
 

@@ -74,7 +74,8 @@ class Contents:
         if not differ:
             return "the order of the samples differs"
         more = f" and {len(differ) - _NAMED} more" if len(differ) > _NAMED else ""
-        return f"{len(differ)} parts of it differ: {', '.join(differ[:_NAMED])}{more}"
+        count = "1 part of it differs" if len(differ) == 1 else f"{len(differ)} parts of it differ"
+        return f"{count}: {', '.join(differ[:_NAMED])}{more}"
 
     def _said(self, name: str) -> str:
         return f"{name}, {self.files[name]}" if name in self.files else name

@@ -40,7 +40,8 @@ def shared_warning(root: Path, samples: Sequence[Sample], digests: Mapping[Path,
     if not found:
         return ""
     more = f"; and {len(found) - _NAMED} more, see `simmat data check`" if len(found) > _NAMED else ""
+    count = "1 image" if len(found) == 1 else f"{len(found)} images"
     return (
-        f"Warning: {len(found)} images in {root} stand in two splits, so that scores are of images that were trained "
-        f"or chosen on; keep each in one: {'; '.join(found[:_NAMED])}{more}"
+        f"Warning: {count} of {root} in two splits, so that scores are of images that were trained or chosen on; keep "
+        f"each in one: {'; '.join(found[:_NAMED])}{more}"
     )
