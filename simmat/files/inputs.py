@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import stat
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,7 +61,10 @@ def read_bytes(
     require_file(path, what, error=error, hint=hint)
     try:
         with path.open("rb") as stream:
-            content = stream.read(limit + 1)
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(min(size, limit) + 1)  # read() takes the memory it is asked for, not what is there
+            if size < len(content) <= limit:  # it grows, or is of a file system that states no size
+                content += stream.read(limit + 1 - len(content))
     except OSError as cause:
         raise error(f"{path}: cannot be read: {cause.strerror}; check who may read it") from cause
     if len(content) > limit:

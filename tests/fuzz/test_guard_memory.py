@@ -1,0 +1,41 @@
+"""The guard through which files of strangers are read."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from simmat.errors import DataError
+from simmat.files.inputs import read_bytes
+
+
+def test_a_small_file_takes_little_memory_whatever_the_limit(tmp_path: Path) -> None:
+    """COCO json may have gigabytes; asking for the limit at once would fail on a small machine, for any file."""
+    path = tmp_path / "small.json"
+    path.write_bytes(b"{}")
+    tracemalloc.start()
+    try:
+        assert read_bytes(path, limit=2**30) == b"{}"
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_states_no_size_is_read_whole() -> None:
+    """Files of /proc say that they have 0 bytes."""
+    path = Path("/proc/self/status")
+    if not path.is_file():
+        pytest.skip("no /proc here")
+    assert read_bytes(path).startswith(b"Name:")
+    assert b"\nVmSize" in read_bytes(path)
+
+
+def test_a_file_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
+    """The limit holds to the byte."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10))
+    assert len(read_bytes(path, limit=10)) == 10
+    with pytest.raises(DataError, match="larger than"):
+        read_bytes(path, limit=9)
