@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from simmat.errors import ConfigError, OutputError
-from simmat.files import atomic_write_text, check_writable, output_error, read_log, remove_temporary
+from simmat.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, read_log, remove_temporary
 
 _LOCK = ".lock"
 
@@ -65,12 +65,14 @@ class RunFolder:
     def create(self) -> None:
         """Check that the folder can take a new run; its first file makes it.
 
+        What a run left that was killed before it wrote its settings is nothing to keep: `reopen` clears it.
+
         Raises:
             ConfigError: there is something in it already.
             OutputError: it cannot be written to.
         """
         try:
-            occupied = self.root.is_dir() and any(path.name != _LOCK for path in self.root.iterdir())
+            occupied = self.root.is_dir() and not all(map(_is_scrap, self.root.iterdir()))
         except OSError as error:
             raise output_error(error, self.root) from error
         if occupied:
@@ -116,3 +118,9 @@ class RunFolder:
     def records(self) -> list[dict[str, Any]]:
         """Return what was logged, see `read_log`."""
         return read_log(self.metrics)
+
+
+def _is_scrap(path: Path) -> bool:
+    """True for what is in the folder of a run before its settings are."""
+    empty_log = path.name == "metrics.jsonl" and path.stat().st_size == 0
+    return path.name == _LOCK or TEMPORARY_MARK in path.name or empty_log
