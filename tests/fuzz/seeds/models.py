@@ -1,0 +1,113 @@
+"""What a training writes, and weight files of others: all of tiny random models, nothing is trained."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuzz.mutate.code import CODE
+
+
+def make_bundle(folder: Path) -> None:
+    """A bundle's folder `tuned`, with LoRA, and `tuned.zip`."""
+    from bundles import tiny_bundle
+
+    from simmat.bundle import push_bundle
+
+    tuned = tiny_bundle(folder / "tuned", tune="lora", tune_options={"rank": 2})
+    push_bundle(tuned, str(folder / "tuned.zip"), licence="mit")
+
+
+def make_run(folder: Path) -> None:
+    """The state and the log of a run."""
+    import torch
+    from bundles import SPEC
+    from runs import registry
+
+    from simmat.bundle import plan_of, trained_tensors
+    from simmat.model import assemble
+    from simmat.training.run_folder import RunFolder
+    from simmat.training.state import RunState, save_state
+
+    model = trained_tensors(assemble(plan_of(SPEC, registry(), None)))
+    moments = {f"{name}/exp_avg": torch.zeros_like(tensor) for name, tensor in model.items()}
+    notes = {
+        "settings": {"modality": "gray", "seed": 0, "steps": 4},
+        "best": {"miou_object": 0.5, "step": 2},
+        "spec": SPEC.to_dict(),
+        "fingerprint": "f" * 64,
+        "scaler": None,
+    }
+    save_state(folder / "last.safetensors", RunState(4, model, moments, notes))
+    log = RunFolder(folder)
+    for step in range(5):
+        log.log({"kind": "train", "step": step, "loss": 0.5, "lr": 1e-3, "grad_norm": 1.0})
+        log.log({"kind": "val", "step": step, "miou_object": 0.25, "objects": 4, "miou_class": None})
+
+
+def make_checkpoints(folder: Path) -> None:
+    """State dicts as torch and safetensors write them, and two pickles that would run a command."""
+    import torch
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        "image_encoder.patch_embed.proj.weight": torch.randn(8, 3, 4, 4, generator=generator),
+        "image_encoder.pos_embed": torch.randn(1, 4, 4, 8, generator=generator),
+        "image_encoder.blocks.0.x": torch.randn(2, generator=generator),
+        "a": torch.arange(10),
+        "b": torch.randn(3, generator=generator).half(),
+    }
+    torch.save(state, folder / "zip.pth")
+    torch.save(state, folder / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(state, folder / "state.safetensors")
+    torch.save({**state, "code": _Hostile()}, folder / "hostile_zip.pth")
+    (folder / "hostile.pth").write_bytes(pickle.dumps(_Hostile(), protocol=2))
+
+
+class _Hostile:
+    """Unpickled, it would run a command."""
+
+    def __reduce__(self) -> Any:
+        import os
+
+        return os.system, (CODE,)
+
+
+def make_hf_model(folder: Path) -> None:
+    """A tiny SAM as `transformers` writes it."""
+    import torch
+    from transformers import SamConfig, SamModel
+
+    config = SamConfig(
+        vision_config={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 64,
+            "patch_size": 16,
+            "output_channels": 16,
+            "mlp_dim": 32,
+            "global_attn_indexes": [1],
+            "window_size": 2,
+            "num_pos_feats": 8,
+        },
+        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 4},
+        mask_decoder_config={
+            "hidden_size": 16,
+            "mlp_dim": 16,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": 16,
+        },
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        SamModel(config).save_pretrained(folder)
+    values = np.full(3, 0.5).tolist()
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": values, "image_std": values, "size": {"longest_edge": 64}})
+    )

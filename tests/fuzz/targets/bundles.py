@@ -1,0 +1,135 @@
+"""Bundles: their json, their weights, and a zip of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuzz.mutate.archive import mutate_zip
+from fuzz.mutate.raw import mutate_bytes
+from fuzz.mutate.tensors import mutate_safetensors
+from fuzz.mutate.tree import mutate_tree, to_json
+from fuzz.targets.case import Case, Place, Target, registry
+from simmat.bundle import load_bundle, pull_bundle, push_bundle, read_bundle_spec
+from simmat.bundle.model_card import model_card
+from simmat.bundle.spec import JSON_NAME, SHARED_NAMES, WEIGHTS_NAME
+from simmat.prediction import predict
+from simmat.types import Prompt
+
+_SENSOR = {
+    "format": 1,
+    "name": "other",
+    "description": "",
+    "source": [{"name": "g", "files": ["*.png"], "planes": None}],
+    "channel": [{"name": "g", "quantity": "counts", "unit": "count"}],
+}
+_SIZES = (0, -1, -16, 16, 48, 80, 2**20, 2**40)
+_COUNTS = (0, -1, 10**5, 10**7, 2**31, 2**63, 1.5, "x", None, True, float("nan"))
+_SEEDS = (-1, 2**32, 2**63, 2**64, 10**30)
+_LAYERS = ("preconv", "channel-attention", "simcmf", "linear", "zeroshot", "baseline-a")
+_TUNERS = ("prompt", "prefix", "adapter", "full", "frozen")
+
+
+def _use(path: Path, image: Path) -> None:
+    """Load a bundle and ask it something."""
+    bundle = load_bundle(path, registry())
+    files = {source.name: image for source in bundle.adapter.sources}
+    found = predict(bundle, files, Prompt.points([(3, 3)]))
+    assert found.mask.dtype == np.bool_, f"a mask of {found.mask.dtype}"
+    assert np.isfinite(found.score), f"a score of {found.score}"
+
+
+def _json(place: Place, rng: random.Random) -> Case:
+    content = (place.seeds.folder("bundle") / "tuned" / JSON_NAME).read_bytes()
+    place.link(place.seeds.folder("bundle") / "tuned" / WEIGHTS_NAME)
+    place.put(JSON_NAME, _damaged_json(content, rng))
+    image = _image(place)
+
+    def read() -> None:
+        model_card(read_bundle_spec(place.files))
+        _use(place.files, image)
+
+    return Case(read)
+
+
+def _damaged_json(content: bytes, rng: random.Random) -> bytes:
+    tree, share = json.loads(content), rng.random()
+    if share < 0.15:
+        return mutate_bytes(content, rng)
+    if rng.random() < 0.3:
+        tree["described"] = [_SENSOR]
+    if share < 0.4:
+        _ask_for_much(tree, rng)
+        return to_json(tree)
+    return to_json(mutate_tree(tree, rng))
+
+
+def _ask_for_much(tree: dict[str, Any], rng: random.Random) -> None:
+    """Put in numbers and names that a network of another size, or none, would be built from."""
+    kind, count = rng.randrange(7), rng.choice(_COUNTS)
+    if kind == 0:
+        tree["image_size"] = rng.choice(_SIZES)
+    elif kind == 1:
+        tree["mat"]["options"]["width"] = count
+    elif kind == 2:
+        tree["tune"]["options"]["rank"] = count
+    elif kind == 3:
+        tree["foundation"]["seed"] = rng.choice(_SEEDS)
+    elif kind == 4:
+        tree["mat"] = {"name": rng.choice(_LAYERS), "options": {}}
+    elif kind == 5:
+        tree["tune"] = {"name": rng.choice(_TUNERS), "options": rng.choice(({}, {"tokens": count}))}
+    else:
+        tree["channels"] *= rng.choice((2, 1000))
+        tree["zero_shot"] = [row * len(tree["channels"]) for row in tree["zero_shot"]]
+
+
+def _weights(place: Place, rng: random.Random) -> Case:
+    """Damage the weights, and let the json name their digest, as a stranger would."""
+    seed = place.seeds.folder("bundle") / "tuned"
+    weights = mutate_safetensors((seed / WEIGHTS_NAME).read_bytes(), rng)
+    place.put(WEIGHTS_NAME, weights)
+    document = json.loads((seed / JSON_NAME).read_bytes())
+    place.put(JSON_NAME, to_json({**document, "weights_sha256": hashlib.sha256(weights).hexdigest()}))
+    image, pushed = _image(place), place.scratch / "pushed"
+
+    def read() -> None:
+        _use(place.files, image)
+        push_bundle(place.files, str(pushed), licence="mit")
+
+    return Case(read)
+
+
+def _zip(place: Place, rng: random.Random) -> Case:
+    archive = place.put(
+        "bundle.zip", mutate_zip((place.seeds.folder("bundle") / "tuned.zip").read_bytes(), rng, _member)
+    )
+
+    def read() -> None:
+        pulled = pull_bundle(str(archive), place.files / "pulled")
+        read_bundle_spec(archive)
+        read_bundle_spec(pulled)
+
+    return Case(read, outputs=frozenset({"pulled", *(f"pulled/{name}" for name in SHARED_NAMES)}))
+
+
+def _member(content: bytes, rng: random.Random) -> bytes:
+    if content.startswith(b"{") and rng.random() < 0.6:
+        return to_json(mutate_tree(json.loads(content), rng))
+    return mutate_bytes(content, rng)
+
+
+def _image(place: Place) -> Path:
+    return place.seeds.folder("manifest") / "images" / "s0.png"
+
+
+BUNDLE_TARGETS = (
+    Target("bundle-json", _json),
+    Target("bundle-weights", _weights),
+    Target("bundle-zip", _zip),
+)

@@ -1,0 +1,99 @@
+"""What trainings and benches leave for later: the state, the log, and the files of cells."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+
+from fuzz.mutate.raw import mutate_bytes
+from fuzz.mutate.tensors import join_safetensors, mutate_safetensors, split_safetensors
+from fuzz.mutate.tree import mutate_tree, to_json
+from fuzz.targets.case import Case, Place, Target, registry
+from simmat.bench.grid import expand
+from simmat.bench.page import write_bench_page
+from simmat.bench.reading import read_settings
+from simmat.bench.report import write_report
+from simmat.bench.results import collect
+from simmat.bench.table import as_csv, markdown
+from simmat.training.run_folder import RunFolder
+from simmat.training.state import fingerprint_in, load_state
+
+_LAST_STEP = 3
+
+
+def _state(place: Place, rng: random.Random) -> Case:
+    content = (place.seeds.folder("run") / "last.safetensors").read_bytes()
+    if rng.random() < 0.5:
+        table, numbers = split_safetensors(content)
+        notes = json.loads(table["__metadata__"]["simmat"])
+        table["__metadata__"]["simmat"] = to_json(mutate_tree(notes, rng)).decode()
+        damaged = join_safetensors(table, numbers)
+    else:
+        damaged = mutate_safetensors(content, rng)
+    path = place.put("last.safetensors", damaged)
+
+    def read() -> None:
+        state = load_state(path)
+        assert isinstance(state.step, int), f"step is {state.step!r}"
+        assert fingerprint_in(path) == str(state.notes["fingerprint"]), "two fingerprints"
+
+    return Case(read)
+
+
+def _log(place: Place, rng: random.Random) -> Case:
+    lines = (place.seeds.folder("run") / "metrics.jsonl").read_bytes().splitlines()
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        index = rng.randrange(len(lines))
+        is_json = rng.random() < 0.7 and lines[index].startswith(b"{") and lines[index].endswith(b"}")
+        lines[index] = to_json(mutate_tree(_parsed(lines[index]), rng)) if is_json else mutate_bytes(lines[index], rng)
+    place.put("metrics.jsonl", b"\n".join(lines))
+
+    def read() -> None:
+        folder = RunFolder(place.files)
+        folder.reopen(_LAST_STEP)
+        assert all(record["step"] <= _LAST_STEP for record in folder.records()), "a later record was kept"
+
+    return Case(read)
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:  # damaged by an earlier change
+        return {}
+
+
+def _report(place: Place, rng: random.Random) -> Case:
+    from bench_set import fill
+
+    seed = place.seeds.folder("bench")
+    shutil.copy(seed / "bench.toml", place.scratch)
+    (place.scratch / "set").symlink_to(seed / "set")
+    toml, out = place.scratch / "bench.toml", place.files / "out"
+    bench = expand(read_settings(toml), toml, out, registry())
+    for index, cell in enumerate(bench.cells):
+        fill(cell, val=0.25 + index / 100, test=0.5 + index / 100)
+    victim = rng.choice(sorted(out.glob("cells/**/*.json")))
+    content = victim.read_bytes()
+    tree = rng.random() < 0.8
+    victim.write_bytes(to_json(mutate_tree(json.loads(content), rng)) if tree else mutate_bytes(content, rng))
+    drawn = rng.random() < 0.02  # plots take a second
+
+    def read() -> None:
+        again = expand(read_settings(toml), toml, out, registry())
+        if drawn:
+            write_report(again)
+        else:
+            results = collect(again)
+            markdown(results), as_csv(results)
+            write_bench_page(place.scratch / "index.html", results, {}, "")
+
+    return Case(read, outputs=frozenset({"out/*"}))
+
+
+RUN_TARGETS = (
+    Target("state", _state),
+    Target("log", _log),
+    Target("bench-report", _report, weight=3),
+)
