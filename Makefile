@@ -28,7 +28,7 @@ CORE_ALL := -e '.[dev,docs,hub]'
 APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
 STAMP := $(VENV)/.simmat-installed
 
-.PHONY: install lint test test-slow test-lowest test-newest smoke demo docs clean
+.PHONY: install lint test test-slow test-lowest test-newest smoke fuzz kill demo docs clean
 
 install: $(STAMP)
 
@@ -54,10 +54,10 @@ test: install
 test-slow: install
 	"$(BIN)/python" -m pytest -m slow -n $(JOBS)
 
-# Make an environment $(1) of the Python $(2) with uv, and install $(3) into it; pip stands in it for the tests.
+# Make an environment $(1) of the Python $(2) with uv, and install $(3) into it.
 define fresh
 	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet uv
-	"$(BIN)/uv" venv --quiet --clear --seed --python "$(2)" "$(1)"
+	"$(BIN)/uv" venv --quiet --clear --python "$(2)" "$(1)"
 	sed -n 's/^requires = \["\(.*\)>=\(.*\)"\]/\1==\2/p' pyproject.toml > "$(1)/lowest-build.txt"
 	"$(BIN)/uv" pip install --quiet --python "$(1)" $(3)
 endef
@@ -94,6 +94,19 @@ define smoke
 	"$(1)/simmat" eval "$$out/run/bundle" --data "$$out/data" --split test && \
 	"$(1)/simmat" predict "$$out/run/bundle" "$$(ls "$$out"/data/images/* | head -n 1)" --point 48,48 --out "$$out/masks"
 endef
+
+# Damaged files against every reader: CASES of each, the same in every call, which continues where the last one was
+# stopped (.fuzz/). SECONDS ends it at that time: `make fuzz SECONDS=600`.
+CASES ?= 20000
+SEED ?= 0
+LIMIT = $(if $(SECONDS),--seconds $(SECONDS))
+fuzz: install
+	"$(BIN)/python" tests/fuzz/run.py --cases $(CASES) --seed $(SEED) --jobs $(JOBS) $(LIMIT)
+
+# Commands killed at random moments: KILLS of them, or as many as SECONDS allow.
+KILLS ?= 50
+kill: install
+	"$(BIN)/python" tests/kill/run.py --kills $(KILLS) --seed $(SEED) $(LIMIT)
 
 demo: install
 	"$(BIN)/python" examples/demo.py --out "$(DEMO_OUT)"
