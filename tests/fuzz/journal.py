@@ -33,15 +33,14 @@ class Journal:
         for line in path.read_text().splitlines() if path.is_file() else ():
             self._take(line)
 
-    def open_numbers(self, start: int, cases: int) -> Iterator[int]:
-        """Yield the numbers from `start` that did not pass yet, those that failed first."""
-        wanted = range(start, start + cases)
+    def open_numbers(self, wanted: range) -> Iterator[int]:
+        """Yield those of the numbers that did not pass yet, those that failed first."""
         yield from (number for number in sorted(self.failures) if number in wanted)
         yield from (number for number in wanted if number not in self._passed and number not in self.failures)
 
-    def passed(self, start: int, cases: int) -> int:
-        """Return how many of the numbers from `start` have passed."""
-        return sum(start <= number < start + cases for number in self._passed)
+    def passed(self, wanted: range) -> int:
+        """Return how many of the numbers have passed."""
+        return sum(number in self._passed for number in wanted)
 
     def add(self, outcome: Outcome) -> None:
         """Note one outcome."""

@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,33 +37,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return its exit code."""
     options = _options(arguments)
     folder: Path = options.folder
-    seeds = Seeds(folder / "seeds")
+    runner = Runner(Seeds(folder / "seeds"), folder / "failed", verbose=options.one is not None)
     names = [name for name in options.targets or TARGETS if not _skipped(name)]
     if options.one is not None:
-        return _run_one(names, options.seed, options.one, seeds, folder)
+        return _run_one(runner, names, options.seed, options.one)
     deadline = None if options.seconds is None else time.monotonic() + options.seconds
     journals = {name: Journal(folder / f"seed-{options.seed}" / f"{name}.jsonl") for name in names}
     blocks = _blocks(journals, options.seed, options.start, options.cases)
-    began, done, failed = time.monotonic(), 0, 0
+    began, done = time.monotonic(), Counter[str]()
     try:
-        for block, outcome in Runner(seeds, folder / "failed").run(blocks, jobs=options.jobs, deadline=deadline):
+        for block, outcome in runner.run(blocks, jobs=options.jobs, deadline=deadline):
             journals[block.target].add(outcome)
-            done += 1
+            done[block.target] += 1
             if outcome.failed:
-                failed += 1
                 print(told(block.target, block.seed, outcome), flush=True)
     except KeyboardInterrupt:
         print("stopped; the same command continues")
     finally:
         for journal in journals.values():
             journal.write()
-    _print_table(journals, options.start, options.cases)
-    rest = sum(options.cases - journal.passed(options.start, options.cases) for journal in journals.values()) - failed
-    seconds = time.monotonic() - began
+    rates = {name: count / seconds for name, count in done.items() if (seconds := runner.cpu_seconds[name])}
+    _print_table(journals, range(options.start, options.start + options.cases), rates)
+    failed = sum(len(journal.failures) for journal in journals.values())
     print(
-        f"{done} cases in {seconds:.0f} s, {failed} failed" + (f"; {rest} are left, run it again" if rest > 0 else "")
+        f"{done.total()} cases in {time.monotonic() - began:.0f} s; {failed} failed, run them again one by one as said"
     )
-    return 1 if any(journal.failures for journal in journals.values()) else 0
+    return 1 if failed else 0
 
 
 def told(target: str, seed: int, outcome: Outcome) -> str:
@@ -95,32 +95,34 @@ def _skipped(name: str) -> bool:
     return missing is not None
 
 
-def _run_one(names: Sequence[str], seed: int, number: int, seeds: Seeds, folder: Path) -> int:
+def _run_one(runner: Runner, names: Sequence[str], seed: int, number: int) -> int:
     code = 0
     for name in names:
-        for block, outcome in Runner(seeds, folder / "failed", verbose=True).run([Block(name, seed, (number,))]):
+        for _, outcome in runner.run([Block(name, seed, (number,))]):
             print(told(name, seed, outcome) if outcome.failed else f"{name} {number} (seed {seed}): {outcome}")
-            if outcome.failed:
+            if outcome.failed and runner.kept is not None:
                 code = 1
-                print(f"    files: {folder / 'failed' / f'{block.target}-{seed}-{number}'}")
+                print(f"    files: {runner.kept / f'{name}-{seed}-{number}'}")
     return code
 
 
 def _blocks(journals: dict[str, Journal], seed: int, start: int, cases: int) -> Iterator[Block]:
     """Yield blocks of what is open, of each target in turn, so that a short run sees them all."""
-    numbers = {name: list(journal.open_numbers(start, cases)) for name, journal in journals.items()}
+    numbers = {name: list(journal.open_numbers(range(start, start + cases))) for name, journal in journals.items()}
     for first in range(0, cases, _BLOCK):
         for name, found in numbers.items():
             if part := tuple(found[first : first + _BLOCK]):
                 yield Block(name, seed, part)
 
 
-def _print_table(journals: dict[str, Journal], start: int, cases: int) -> None:
-    print(f"\n{'TARGET':<16}{'PASSED':>8}{'OF':>8}{'VALUE':>8}{'REFUSED':>9}{'FAILED':>8}")
+def _print_table(journals: dict[str, Journal], numbers: range, rates: dict[str, float]) -> None:
+    """Print what has passed of these numbers, in all calls, and the cases a second of computing time in this one."""
+    print(f"\n{'TARGET':<16}{'PASSED':>8}{'OF':>8}{'VALUE':>8}{'REFUSED':>9}{'FAILED':>8}{'CASES/S':>9}")
     for name, journal in journals.items():
-        passed, counts = journal.passed(start, cases), journal.counts
+        counts, rate = journal.counts, f"{rates[name]:.0f}" if name in rates else "-"
         print(
-            f"{name:<16}{passed:>8}{cases:>8}{counts['value']:>8}{counts['refused']:>9}{len(journal.failures):>8}",
+            f"{name:<16}{journal.passed(numbers):>8}{len(numbers):>8}{counts['value']:>8}{counts['refused']:>9}"
+            f"{len(journal.failures):>8}{rate:>9}"
         )
 
 

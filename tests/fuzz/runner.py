@@ -11,7 +11,7 @@ import signal
 import stat
 import tempfile
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,6 +66,8 @@ class Runner:
         self.seeds = seeds
         self.kept = kept
         self.verbose = verbose
+        self.cpu_seconds: dict[str, float] = defaultdict(float)
+        """Computing time of the children, by target."""
 
     def run(
         self, blocks: Iterable[Block], *, jobs: int = 1, deadline: float | None = None
@@ -104,7 +106,7 @@ class Runner:
         finally:
             for child in children.values():
                 os.kill(child.pid, signal.SIGKILL)
-                os.waitpid(child.pid, 0)
+                self._wait(child)
                 os.close(child.pipe)
             shutil.rmtree(root, ignore_errors=True)
 
@@ -141,7 +143,7 @@ class Runner:
     def _ended(self, child: _Child) -> Outcome | None:
         """Take leave of a child; return the outcome of the case it died in."""
         os.close(child.pipe)
-        _, status = os.waitpid(child.pid, 0)
+        status = self._wait(child)
         number = child.current
         if number is None and child.left and status:
             number = child.left[0]  # it died before it could say which case it began
@@ -155,6 +157,11 @@ class Runner:
             )
         shutil.rmtree(child.work, ignore_errors=True)
         return outcome
+
+    def _wait(self, child: _Child) -> int:
+        _, status, used = os.wait4(child.pid, 0)
+        self.cpu_seconds[child.block.target] += used.ru_utime + used.ru_stime
+        return status
 
     def _keep(self, block: Block, number: int, work: Path) -> None:
         """Copy the files of a case that failed to where they stay."""
