@@ -5,7 +5,6 @@ It is a number of the file, before scale, offset, filter or min-max; see `simmat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from pydantic import BeforeValidator
 from simmat.composition import ComposedModality, uncut
 from simmat.errors import nearest
 from simmat.modality import ModalityAdapter
+from simmat.types import is_finite_number
 
 
 def parse_nodata(text: str) -> float | dict[str, float]:
@@ -92,8 +92,11 @@ def _checked(value: Any) -> Any:
     numbers = list(value.values()) if isinstance(value, Mapping) else [value]
     if not numbers or any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
         raise ValueError("must be a number, or a table of numbers, one a source")
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("NaN and infinity always mean a missing value and need not be said; leave nodata out")
+    if not all(map(is_finite_number, numbers)):
+        raise ValueError(
+            "NaN, infinity and numbers that no float holds always mean a missing value and need not be said; leave "
+            "nodata out"
+        )
     return value
 
 

@@ -12,6 +12,7 @@ from data_sets import save_image, save_mask
 from simmat.builtin.sensors import Gray, Raster, Rgb
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.config import TrainConfig, dump_toml, load_config
+from simmat.data.card import load_card
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.errors import ConfigError, DataError
@@ -201,3 +202,24 @@ def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(dump_toml(config))
     assert load_config(tmp_path / "c.toml") == config
     assert TrainConfig.model_fields["nodata"].default is None
+
+
+@pytest.mark.parametrize("said", ["1" * 400, "-" + "1" * 400, f"tenths={'1' * 400}", "1e999"])
+def test_a_number_no_float_holds_is_refused(said: str, tmp_path: Path) -> None:
+    """A slip of the keyboard must end in a message on nodata, in a card as on the command line."""
+    settings = {"modality": "gray", "data": "d", "out": "o", "nodata": said}
+    with pytest.raises(ConfigError, match=r"nodata.*numbers that no float holds"):
+        load_config(None, settings)
+    source, _, number = said.rpartition("=")
+    toml = number if not source else f"{{ {source} = {number} }}"
+    (tmp_path / "card.toml").write_text(f'regions = "instances"\nnodata = {toml}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"nodata.*numbers that no float holds"):
+        load_card(tmp_path, {})
+
+
+@pytest.mark.parametrize("field", ["ignore = {}", "min_region = {}", '[class_names]\n{} = "ship"'])
+def test_a_number_beyond_64_bits_in_a_card_is_refused(field: str, tmp_path: Path) -> None:
+    """A mask cannot hold it, and a bundle that keeps the card could not be read again."""
+    (tmp_path / "card.toml").write_text('regions = "instances"\n' + field.format(10**30), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"data card is wrong:\n.*9223372036854775808"):
+        load_card(tmp_path, {})

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -57,12 +57,12 @@ class DataCard(BaseModel):
 
     format: int = FORMAT
     regions: RegionRule
-    min_region: int = Field(default=1, ge=1)
+    min_region: int = Field(default=1, ge=1, lt=2**63)
     min_region_share: float = Field(default=0.0, ge=0, lt=1)
     nodata: Nodata | None = None
-    ignore: int | None = None
+    ignore: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     zero_means: ZeroMeans = "background"
-    class_names: dict[int, str] = Field(default_factory=dict)
+    class_names: dict[Annotated[int, Field(ge=-(2**63), lt=2**63)], str] = Field(default_factory=dict)
     intrinsics: dict[str, float] | None = None
     notes: str = ""
     licence: str = ""
