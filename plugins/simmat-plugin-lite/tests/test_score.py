@@ -77,7 +77,7 @@ def test_a_right_mask_gets_no_further_click() -> None:
     [
         (["--sources", "davsi"], "--sources names davsi; split 'test' has bsds"),
         (["--noc", "davsi"], "--noc names davsi; split 'test' has bsds"),
-        (["--split", "val", "--weights", "nowhere.safetensors"], "nowhere.safetensors is missing, damaged"),
+        (["--split", "val", "--weights", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
         (["--image-size", "100"], "multiple of 32, got --image-size 100"),
         (["--device", "gpu"], "no device 'gpu'"),
     ],

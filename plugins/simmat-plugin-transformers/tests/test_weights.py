@@ -53,7 +53,7 @@ def test_weights_of_another_width_are_refused(tiny_of: Any, tmp_path: Path) -> N
 def test_a_damaged_or_pickled_file_is_refused(tiny_of: Any, tmp_path: Path, name: str) -> None:
     """A cut download, and a file that could run code."""
     torch.save({"a": torch.zeros(1)}, tmp_path / name)
-    with pytest.raises(WeightsError, match="no file of safetensors"):
+    with pytest.raises(WeightsError, match="damaged or no safetensors file"):
         built_with(tiny_of("sam").spec(), tmp_path / name, 64)
 
 

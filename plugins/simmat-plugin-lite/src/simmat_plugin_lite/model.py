@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from simmat.errors import WeightsError
 from simmat.foundation import FoundationSpec
+from simmat.nn.tensor_files import read_safetensors
 from simmat_plugin_lite.backbone import LiteBackbone
 from simmat_plugin_lite.decoder import LiteDecoder
 
@@ -53,12 +52,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is damaged, or its tensors are not the model's.
     """
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise WeightsError(
-            f"{path} is missing, damaged or no safetensors file: {error}; give another, or none for the packaged one"
-        ) from error
+    found = read_safetensors(path)
     wanted = model.state_dict()
     wrong = [
         f"{name} has shape {tuple(found[name].shape)}, needs {tuple(tensor.shape)}"

@@ -9,12 +9,11 @@ from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import WeightsError
+from simmat.nn.tensor_files import first_line, read_safetensors
 from simmat_plugin_transformers.families import Family
 
 
@@ -44,7 +43,7 @@ def loaded_model(config: Any, family: Family, weights: Path) -> nn.Module:
     Raises:
         WeightsError: the file is damaged, no safetensors, or of another model.
     """
-    state = _read(weights)
+    state = read_safetensors(weights)
     with torch.random.fork_rng(devices=[]), quiet():
         try:
             model, report = _class(family).from_pretrained(
@@ -56,7 +55,7 @@ def loaded_model(config: Any, family: Family, weights: Path) -> nn.Module:
                 **_options(family),
             )
         except (RuntimeError, ValueError) as error:
-            raise WeightsError(f"{weights} does not fit {family.title}: {_first_line(error)}") from error
+            raise WeightsError(f"{weights} does not fit {family.title}: {first_line(error)}") from error
     problems = [
         f"{len(names)} tensors {word} ({', '.join(sorted(map(str, names))[:3])}…)"
         for word, names in (("missing", report["missing_keys"]), ("of another shape", report["mismatched_keys"]))
@@ -123,15 +122,3 @@ def _class(family: Family) -> Any:
 
 def _options(family: Family) -> dict[str, Any]:
     return {"add_pooling_layer": False} if family.model == "ViTModel" else {}
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        kind = "" if path.suffix == ".safetensors" else "; pickled weights are not read"
-        raise WeightsError(f"{path} is damaged, or no file of safetensors ({error}){kind}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simmat.errors import WeightsError
+from simmat.nn.tensor_files import read_torch
 
 
 def load_encoder(encoder: nn.Module, path: Path) -> None:
@@ -24,7 +24,7 @@ def load_encoder(encoder: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: the file is damaged or of another model.
     """
-    found = _read(path)
+    found = read_torch(path, hint="give the weights of EfficientNet-Lite0")
     with torch.device("meta"):
         whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     if [tuple(tensor.shape) for tensor in found.values()] != [tuple(tensor.shape) for tensor in whole.values()]:
@@ -34,14 +34,3 @@ def load_encoder(encoder: nn.Module, path: Path) -> None:
         )
     named = dict(zip(whole, found.values(), strict=True))
     encoder.load_state_dict({name: named[name] for name in encoder.state_dict()})
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{path} is missing, damaged or no file of weights: {reason}") from error
-    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise WeightsError(f"{path} holds no table of tensors; give the weights of EfficientNet-Lite0")
-    return found
