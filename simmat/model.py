@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from simmat.errors import ConfigError, nearest
+from simmat.errors import ConfigError, SimMATError, nearest
 from simmat.foundation import (
     Backbone,
     FoundationModel,
@@ -25,6 +26,8 @@ from simmat.foundation import (
     build_foundation,
     resolve,
 )
+from simmat.nn.allocation import AllocationLimit, Room
+from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
 from simmat.transfer import Output, TransferLayerSpec, TunerSpec
 from simmat.types import Channel
@@ -108,38 +111,65 @@ class ModelPlan:
         return own.get(self.tuner.name, self.tuner.learning_rate)
 
 
-def assemble(plan: ModelPlan) -> SimMAT:
+def assemble(plan: ModelPlan, *, foundation_room: Room | None = None, own_room: Room | None = None) -> SimMAT:
     """Build the network of a plan.
 
     Only the transfer layer, what the tuner moves, and what no weight file fills, require gradients.
 
+    Args:
+        plan: what is built.
+        foundation_room: memory that building the foundation model may take; None for no limit.
+        own_room: memory that building transfer layer and tuner may take, each; None for no limit.
+
     Raises:
-        ConfigError: an unknown option, or a model the tuner cannot work on.
+        ConfigError: an unknown option or one out of range, or a model the tuner cannot work on.
+        TooLargeError: a limit is reached, see `simmat.nn.allocation`.
         SpecError: the input size does not fit.
         WeightsError: the weight file is damaged or of another model.
     """
     mat_options = merge_options("transfer layer", plan.transfer.name, plan.transfer.options, plan.mat_options)
     tune_options = merge_options("tuner", plan.tuner.name, plan.tuner.options, plan.tune_options)
-    foundation = build_foundation(plan.foundation, image_size=plan.image_size, weights=plan.weights, seed=plan.seed)
+    with _limited(foundation_room, f"foundation model {plan.foundation.name!r} at {plan.image_size} px"):
+        foundation = build_foundation(plan.foundation, image_size=plan.image_size, weights=plan.weights, seed=plan.seed)
     network = cast(nn.Module, foundation)
     network.requires_grad_(False)
-    mat = resolve(plan.transfer.build)(
-        channels=plan.channels,
-        zero_shot=torch.from_numpy(plan.zero_shot.copy()),
-        backbone=foundation.backbone,
-        generator=torch.Generator().manual_seed(plan.seed),
-        **mat_options,
-    )
-    resolve(plan.tuner.apply)(
-        foundation,
-        targets=plan.foundation.targets,
-        generator=torch.Generator().manual_seed(plan.seed + 1),
-        **tune_options,
-    )
+    with _part("transfer layer", plan.transfer.name, mat_options, own_room):
+        mat = resolve(plan.transfer.build)(
+            channels=plan.channels,
+            zero_shot=torch.from_numpy(plan.zero_shot.copy()),
+            backbone=foundation.backbone,
+            generator=torch.Generator().manual_seed(plan.seed),
+            **mat_options,
+        )
+    with _part("tuner", plan.tuner.name, tune_options, own_room):
+        resolve(plan.tuner.apply)(
+            foundation,
+            targets=plan.foundation.targets,
+            generator=torch.Generator().manual_seed(plan.seed + 1),
+            **tune_options,
+        )
     unfreeze_fresh(network, plan.foundation.targets)
     if plan.transfer.output == "features" and isinstance(foundation.backbone, HasFirstLayer):
         foundation.backbone.first_layer.requires_grad_(False)  # replaced: it would train without a gradient
     return SimMAT(mat, foundation, plan.transfer.output)
+
+
+def _limited(room: Room | None, what: str) -> AbstractContextManager[object]:
+    return nullcontext() if room is None else AllocationLimit(room, what)
+
+
+@contextmanager
+def _part(kind: str, name: str, options: Mapping[str, Any], room: Room | None) -> Iterator[None]:
+    """Build a part within a limit of memory; what torch says to options out of all range becomes one error."""
+    given = ", ".join(f"{key} = {value}" for key, value in options.items())
+    said = f"{kind} {name!r}" + (f" of {given}" if given else "")
+    try:
+        with _limited(room, said):
+            yield
+    except SimMATError:
+        raise
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{said} cannot be built ({first_line(error)}); give it options in range") from error
 
 
 def merge_options(kind: str, owner: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import zipfile
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from bad_input_data import Break, both, cut, manifest, png, replace, write
+from bundles import change_json
 
 RUN = Path("run")
 BUNDLE = RUN / "bundle"
@@ -53,10 +53,7 @@ def of_vit_l() -> dict[str, torch.Tensor]:
 
 def bundle_json(change: Callable[[dict[str, Any]], Any]) -> Break:
     def put() -> None:
-        file = BUNDLE / "bundle.json"
-        document = json.loads(file.read_text())
-        change(document)
-        file.write_text(json.dumps(document))
+        change_json(BUNDLE, change)
 
     return put
 

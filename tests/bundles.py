@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from runs import registry
 
 from simmat.bundle import BundleSpec, plan_of, trained_tensors, write_bundle
+from simmat.bundle.digest import sealed
 from simmat.data.card import DataCard
 from simmat.model import assemble
 from simmat.normalize import Statistics
@@ -40,3 +43,18 @@ def tiny_bundle(folder: Path, **changes: Any) -> Path:
     spec = replace(SPEC, **changes)
     write_bundle(folder, spec, trained_tensors(assemble(plan_of(spec, registry(), None))))
     return folder
+
+
+def change_json(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None, **values: Any) -> None:
+    """Change a bundle's json as whoever makes bundles could: with a digest that is right.
+
+    Args:
+        folder: the bundle's.
+        change: changes the document in place.
+        values: fields put into it.
+    """
+    file = folder / "bundle.json"
+    document = json.loads(file.read_text(encoding="utf-8")) | values
+    if change is not None:
+        change(document)
+    file.write_text(json.dumps(sealed(document)), encoding="utf-8")

@@ -1,6 +1,5 @@
 """Bad input at the command line: one clear message, exit code 2, and nothing left behind."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bundles import change_json
 from PIL import Image
 from runs import gray_set
 
@@ -191,7 +191,7 @@ def test_a_bundle_with_a_wrong_value_is_called_damaged(
 ) -> None:
     """People edit json by hand; what comes of it must not fail deep in the network."""
     file = place / "run/bundle/bundle.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    change_json(file.parent, **changes)
     image = place / "data/images/s0.png"
     out = place / "out"
     said = message(capsys, ["predict", str(file.parent), str(image), "--point", "3,3", "--out", str(out)])

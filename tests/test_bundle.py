@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundles import change_json
 from PIL import Image
 from runs import config, files_of, gray_set, registry
 
@@ -80,9 +80,7 @@ def test_a_bundle_holds_no_pickle_and_no_clock(trained: Path, data: Path, tmp_pa
 
 def test_other_channels_are_refused_by_name(bundle: Path, tmp_path: Path) -> None:
     """Kelvin in a network trained on counts would give a mask that looks like one."""
-    document = json.loads((bundle / "bundle.json").read_text())
-    document["sensor_channels"][0]["unit"] = "K"
-    (bundle / "bundle.json").write_text(json.dumps(document))
+    change_json(bundle, lambda document: document["sensor_channels"][0].update(unit="K"))
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(BundleError, match=r"gray \[count\].*gray \[K\]"):
         predict(load_bundle(bundle, REGISTRY), {"gray": tmp_path / "x.png"}, Prompt.points([(1, 1)]))
@@ -90,8 +88,7 @@ def test_other_channels_are_refused_by_name(bundle: Path, tmp_path: Path) -> Non
 
 def test_a_newer_format_is_refused(bundle: Path) -> None:
     """Guessing at a newer format could misread it silently."""
-    document = json.loads((bundle / "bundle.json").read_text()) | {"format": 99}
-    (bundle / "bundle.json").write_text(json.dumps(document))
+    change_json(bundle, format=99)
     with pytest.raises(BundleError, match="bundle format 99"):
         load_bundle(bundle, REGISTRY)
 
@@ -114,9 +111,7 @@ def test_damage_is_named(bundle: Path, name: str, damage: str) -> None:
 
 def test_other_tensors_are_refused(bundle: Path) -> None:
     """A bundle whose json says another transfer layer than its weights hold is nobody's."""
-    document = json.loads((bundle / "bundle.json").read_text())
-    document["mat"] = {"name": "linear", "options": {}}
-    (bundle / "bundle.json").write_text(json.dumps(document))
+    change_json(bundle, mat={"name": "linear", "options": {}})
     with pytest.raises(BundleError, match="does not fit the network"):
         load_bundle(bundle, REGISTRY)
 

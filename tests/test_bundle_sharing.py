@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -10,11 +9,11 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
-from bundles import tiny_bundle
+from bundles import change_json, tiny_bundle
 from runs import files_of, registry
 from safetensors.torch import save_file
 from torch import nn
@@ -94,12 +93,13 @@ def test_a_json_of_wrong_types_is_damaged_and_not_passed_on(
 ) -> None:
     """What comes from a stranger is looked at as a whole."""
     shutil.copytree(bundle, here / "b")
-    document = json.loads((here / "b/bundle.json").read_text())
-    inner = document
-    for key in place[:-1]:
-        inner = inner[key]
-    inner[place[-1]] = value
-    (here / "b/bundle.json").write_text(json.dumps(document))
+
+    def put(document: dict[str, Any]) -> None:
+        for key in place[:-1]:
+            document = document[key]
+        document[place[-1]] = value
+
+    change_json(here / "b", put)
     for job in (lambda: read_bundle_spec(Path("b")), lambda: push_bundle(Path("b"), "y.zip")):
         with pytest.raises(BundleError, match=r"bundle\.json is damaged"):
             job()
@@ -252,8 +252,7 @@ def _changed(bundle: Path, target: Path, **values: object) -> Path:
     target.mkdir()
     for name, content in files_of(bundle).items():
         (target / name).write_bytes(content)
-    document = json.loads((target / "bundle.json").read_text()) | values
-    (target / "bundle.json").write_text(json.dumps(document))
+    change_json(target, **values)
     return target
 
 
@@ -325,6 +324,6 @@ def test_a_json_deep_in_brackets_is_damaged(here: Path) -> None:
     """A stranger's file must not end in a traceback of the json reader."""
     Path("deep").mkdir()
     Path("deep/bundle.json").write_text("[" * 100_000, encoding="utf-8")
-    with pytest.raises(BundleError, match=r"bundle\.json is damaged \(RecursionError"):
+    with pytest.raises(BundleError, match=r"bundle\.json is damaged \(.*nested deeper"):
         pull_bundle("deep", Path("out"))
     assert [path.name for path in here.iterdir()] == ["deep"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import change_json
 from PIL import Image
 from runs import config, gray_set, registry
 
@@ -145,7 +146,7 @@ def test_a_damaged_description_in_a_bundle_is_refused() -> None:
     for change, said in (({"unit": 3}, "unit"), ({"scale": 0.0}, "scale must not be 0")):
         channel = document["described"][0]["channel"][0]
         damaged = {**document["described"][0], "channel": [{**channel, **change}]}
-        file.write_text(json.dumps({**document, "described": [damaged]}))
+        change_json(file.parent, described=[damaged])
         with pytest.raises(BundleError, match=rf"is damaged \(.*{said}"):
             read_bundle_spec(Path("run/bundle"))
 

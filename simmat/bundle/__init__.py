@@ -5,7 +5,7 @@
 are not in it: the json names their file by sha256, or the seed where they are random.
 """
 
-from simmat.bundle.document import check_bundle, read_bundle_spec
+from simmat.bundle.document import check_bundle, checked_spec, read_bundle_spec
 from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle
 from simmat.bundle.plan import adapter_for, plan_of, zero_shot_plan
 from simmat.bundle.sharing import pull_bundle, push_bundle
@@ -22,6 +22,7 @@ __all__ = [
     "adapter_for",
     "check_bundle",
     "check_sensor_channels",
+    "checked_spec",
     "load_bundle",
     "load_tensors",
     "plan_of",

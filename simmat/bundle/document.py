@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -11,10 +10,14 @@ import numpy as np
 from pydantic import ValidationError
 
 import simmat
+from simmat.bundle.digest import check_seal
 from simmat.bundle.opened import bundle_folder
 from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
+from simmat.bundle.tensors import read_tensors
+from simmat.bundle.zipped import SIZE_LIMITS
+from simmat.config import MOST_SIZE
 from simmat.errors import BundleError, SpecError
-from simmat.files import recover_folder
+from simmat.files import parse_json, read_bytes, recover_folder, require_file
 from simmat.geometry import Aspect
 from simmat.types import is_finite_number
 from simmat.weights import sha256_of
@@ -34,9 +37,9 @@ def check_bundle(path: Path) -> None:
     """Check that a bundle is there and whole, without building its network.
 
     Raises:
-        BundleError: it is missing, damaged, or of a newer format.
+        BundleError: it is missing, damaged, or of a newer format, or its weights are not finite.
     """
-    check_weights(path, read_document(path)["weights_sha256"])
+    read_tensors(check_weights(path, read_document(path)["weights_sha256"]))
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -45,21 +48,21 @@ def read_document(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is a run folder, not a bundle; use {path / 'bundle'}")
     recover_folder(path)
     file = path / JSON_NAME
-    if not file.is_file():
+    if not file.exists():
         raise BundleError(f"no bundle at {path}: a bundle is a folder with {JSON_NAME} and {WEIGHTS_NAME}")
+    content = read_bytes(file, "bundle", limit=SIZE_LIMITS[JSON_NAME], error=BundleError)
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = parse_json(content)
         found = document["format"]
         if found != FORMAT:
             raise BundleError(
                 f"{path} has bundle format {found}, this is simmat {simmat.__version__} which reads format {FORMAT}; "
                 "upgrade with `pip install --upgrade simmat`"
             )
-        _check_types(BundleSpec.from_dict(document))
+        check_seal(document)
+        checked_spec(document)
         str(document["weights_sha256"])
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror}; check who may read it") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SpecError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, SpecError) as error:
         why = _in_words(error)
         raise BundleError(f"{file} is damaged ({why}); copy or train the bundle again") from error
     return dict(document)
@@ -68,17 +71,33 @@ def read_document(path: Path) -> dict[str, Any]:
 def check_weights(path: Path, sha256: str) -> Path:
     """Return a bundle's weight file; BundleError where it is missing or not the one its json names."""
     file = path / WEIGHTS_NAME
-    if not file.is_file() or sha256_of(file) != sha256:
-        state = "missing" if not file.is_file() else "damaged: its sha256 is not the one in " + JSON_NAME
-        raise BundleError(f"{file} is {state}; copy or train the bundle again")
+    if not file.exists():
+        raise BundleError(f"{file} is missing; copy or train the bundle again")
+    require_file(file, "weight file", error=BundleError)
+    if sha256_of(file) != sha256:
+        raise BundleError(
+            f"{file} is damaged: its sha256 is not the one in {JSON_NAME}; copy or train the bundle again"
+        )
     return file
 
 
-def _check_types(spec: BundleSpec) -> None:
-    """Refuse json values that no training writes and that would fail somewhere deep in the network."""
-    whole = (spec.seed, spec.image_size)
-    if not all(isinstance(value, int) and not isinstance(value, bool) for value in whole) or spec.image_size < 1:
-        raise ValueError(f"seed {spec.seed!r} and image_size {spec.image_size!r} must be whole numbers")
+def checked_spec(values: Mapping[str, Any]) -> BundleSpec:
+    """Read what a bundle says of itself from json values.
+
+    Raises:
+        LookupError, TypeError, ValueError, SpecError: values are missing, of a wrong type, or such as no training
+            writes, which would fail somewhere deep in the network.
+    """
+    spec = BundleSpec.from_dict(values)
+    _check_values(spec)
+    return spec
+
+
+def _check_values(spec: BundleSpec) -> None:
+    whole = (("seed", spec.seed, 0, 2**63 - 1), ("image_size", spec.image_size, 1, MOST_SIZE))
+    for what, number, low, high in whole:  # the bounds of a training's config
+        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
+            raise ValueError(f"{what} must be a whole number from {low} to {high}, got {number!r}")
     for what, name in (
         ("modality", spec.modality),
         ("foundation", spec.foundation),

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from simmat.bundle.document import check_weights, read_document
 from simmat.bundle.opened import bundle_folder
 from simmat.bundle.plan import adapter_for, plan_of
 from simmat.bundle.spec import JSON_NAME, WEIGHTS_NAME, BundleSpec
-from simmat.bundle.tensors import load_tensors
+from simmat.bundle.tensors import load_tensors, read_tensors
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.nn.allocation import Room, TooLargeError
 from simmat.normalize import describe
 from simmat.plugins import Registry
 from simmat.types import Channel, SensorImage, same_channels
 from simmat.weights import check_digest, find_weights, sha256_of
+
+_TIMES_OVER, _CALLS_EACH = 8, 20
+"""How often a network's bytes may be made over while it is built (drawn, converted, brought to another size), and how
+many tensors may be made for each of a bundle's."""
+_ROOM, _ROOM_WITHOUT_FILE = Room(2**30, 2**17), Room(2**33, 2**17)
+"""What building may take besides; of a random foundation model no file tells the size."""
+_ROOM_OWN_TENSORS = 1000
 
 
 @dataclass(frozen=True)
@@ -94,10 +101,33 @@ def load_bundle(
         spec = _standing_on(BundleSpec.from_dict(document), foundation, path)
         adapter = adapter_for(registry, spec.modality, spec.picks, spec.described).configured(spec.card.model_dump())
         plan = plan_of(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
-        model = assemble(plan)
+        model = _assembled(plan, tensors, folder)
         load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
     model.to(device).eval()
     return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), plan, path)
+
+
+def _assembled(plan: ModelPlan, tensors: Mapping[str, Tensor], folder: Path) -> SimMAT:
+    """Build the network that a stranger described, in memory that the weights at hand can account for.
+
+    A network is made once or a few times over while it is built, and the weights of transfer layer and tuner are all
+    in the bundle; so what takes many times their size cannot fit them.
+    """
+    own = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    file = plan.foundation.weights
+    frozen = max(file.size_bytes if file is not None else 0, plan.weights.stat().st_size if plan.weights else 0)
+    room = _ROOM if frozen else _ROOM_WITHOUT_FILE
+    try:
+        return assemble(
+            plan,
+            foundation_room=Room(_TIMES_OVER * (frozen + own) + room.most_bytes, room.most_tensors),
+            own_room=Room(_TIMES_OVER * own + _ROOM.most_bytes, _CALLS_EACH * len(tensors) + _ROOM_OWN_TENSORS),
+        )
+    except TooLargeError as error:
+        raise BundleError(
+            f"{folder / JSON_NAME} does not fit the weights beside it: {error}, and {WEIGHTS_NAME} holds "
+            f"{len(tensors)} tensors of {own / 2**20:.3g} MiB; copy or train the bundle again"
+        ) from error
 
 
 def _standing_on(spec: BundleSpec, foundation: str | None, path: Path) -> BundleSpec:
@@ -148,8 +178,4 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _read_once(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     document = read_document(folder)
-    file = check_weights(folder, document["weights_sha256"])
-    try:
-        return document, load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise BundleError(f"{file} is damaged: {error}") from error
+    return document, read_tensors(check_weights(folder, document["weights_sha256"]))

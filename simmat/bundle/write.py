@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import simmat
+from simmat.bundle.digest import sealed
 from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
 from simmat.files import atomic_folder, atomic_write_bytes, atomic_write_json
 from simmat.weights import sha256_of
@@ -41,4 +42,4 @@ def write_bundle(path: Path, spec: BundleSpec, tensors: Mapping[str, Tensor]) ->
                 "python": platform.python_version(),
             },
         }
-        atomic_write_json(folder / JSON_NAME, document)
+        atomic_write_json(folder / JSON_NAME, sealed(document))

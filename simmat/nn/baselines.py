@@ -17,6 +17,9 @@ from simmat.nn.initial import conv2d, conv_stack, uniform_
 from simmat.nn.mat import ZeroShotMap
 from simmat.types import Channel
 
+MOST_CONVOLUTIONS = 1000
+"""Of `preconv`; no stack of more is trained, and each takes time to make however small it is."""
+
 
 class ReplacedFirstLayer(nn.Module):
     """Another first layer in place of the pretrained one.
@@ -94,6 +97,8 @@ def build_preconv(
         ConfigError: an option is out of range.
     """
     problems = [f"option {name!r} must be at least 1, got {value}" for name, value in (("n", n), ("d", d)) if value < 1]
+    if n > MOST_CONVOLUTIONS:
+        problems.append(f"option 'n' must be at most {MOST_CONVOLUTIONS}, got {n}")
     if k < 1 or k % 2 == 0:
         problems.append(f"option 'k' must be odd and at least 1, got {k}")
     if problems:
