@@ -20,7 +20,6 @@ PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml ex
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-lite := [pretrain]
-EXTRAS_simmat-plugin-thermal := [flir]
 editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')
 CORE := -e '.[dev]'
 CORE_ALL := -e '.[dev,docs,hub]'
@@ -59,7 +58,7 @@ define fresh
 	"$(BIN)/python" -m pip install --disable-pip-version-check --quiet uv
 	"$(BIN)/uv" venv --quiet --clear --python "$(2)" "$(1)"
 	sed -n 's/^requires = \["\(.*\)>=\(.*\)"\]/\1==\2/p' pyproject.toml > "$(1)/lowest-build.txt"
-	"$(BIN)/uv" pip install --quiet --python "$(1)" $(3)
+	"$(BIN)/uv" pip install --quiet --compile-bytecode --python "$(1)" $(3)
 endef
 
 # Every direct dependency, those of the build too, at its lower bound: that it is, is checked before the tests.

@@ -159,7 +159,7 @@ def test_an_environment_without_pip_says_how_to_get_it(tmp_path: Path) -> None:
     [
         ("thermal", "simmat-plugin-thermal"),
         ("hha", "simmat-plugin-depth"),
-        ("thermal[flir]", "simmat-plugin-thermal[flir]"),
+        ("depth[exr]", "simmat-plugin-depth[exr]"),
         ("depth==0.1", "simmat-plugin-depth==0.1"),
         ("sonar", "simmat-plugin-sonar"),
         ("simmat-plugin-sonar", "simmat-plugin-sonar"),

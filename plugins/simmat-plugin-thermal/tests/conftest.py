@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ _RAW, _CAMERA = 1, 32
 
 
 @pytest.fixture
-def write_flir_jpeg() -> Callable[[Path, np.ndarray], None]:
+def write_flir_jpeg() -> Callable[..., None]:
     """Return the function that writes raw counts as a radiometric JPEG."""
     return _write_flir_jpeg
 
@@ -27,13 +27,29 @@ def kelvin_of() -> Callable[[np.ndarray], np.ndarray]:
     return _kelvin_of
 
 
-def _write_flir_jpeg(path: Path, raw: np.ndarray) -> None:
-    """Write a JPEG whose APP1 segment holds `raw` (H, W) uint16 and a camera with emissivity 1 at distance 0."""
+def _write_flir_jpeg(
+    path: Path, raw: np.ndarray, *, order: str = ">", png: bool = False, pieces: int = 1, **settings: float
+) -> None:
+    """Write a JPEG whose APP1 segments hold raw counts and the settings of a camera.
+
+    Args:
+        path: the file.
+        raw: (H, W) uint16.
+        order: of the bytes of the directory, as `struct` has it.
+        png: whether the raw image is a PNG, whose bytes FLIR swaps.
+        pieces: number of segments.
+        settings: emissivity, distance_m, reflected_k, air_k, window_k and window; without them emissivity is 1 at
+            distance 0.
+    """
     picture = io.BytesIO()
     Image.fromarray(np.full((24, 32), 128, dtype=np.uint8)).save(picture, "JPEG")
-    payload = b"FLIR\0\x01\x00\x00" + _records(raw)
-    segment = b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
-    path.write_bytes(picture.getvalue()[:2] + segment + picture.getvalue()[2:])
+    records = _records(raw, order, png=png, settings=settings)
+    length = -(-len(records) // pieces)
+    segments = b""
+    for number in range(pieces):
+        payload = b"FLIR\0\x01" + bytes([number, pieces - 1]) + records[number * length : (number + 1) * length]
+        segments += b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+    path.write_bytes(picture.getvalue()[:2] + segments + picture.getvalue()[2:])
 
 
 def _kelvin_of(raw: np.ndarray) -> np.ndarray:
@@ -41,11 +57,19 @@ def _kelvin_of(raw: np.ndarray) -> np.ndarray:
     return PLANCK["b"] / np.log(PLANCK["r1"] / (PLANCK["r2"] * (raw.astype(float) + PLANCK["o"])) + PLANCK["f"])
 
 
-def _records(raw: np.ndarray) -> bytes:
+def _records(raw: np.ndarray, order: str, *, png: bool, settings: Mapping[str, float]) -> bytes:
     height, width = raw.shape
-    raw_record = b"\x02\x00" + struct.pack("<HH", width, height) + bytes(26) + raw.astype("<u2").tobytes()
+    pixels = raw.astype("<u2").tobytes()
+    if png:
+        stored = io.BytesIO()
+        Image.fromarray(raw.byteswap()).save(stored, "PNG")
+        pixels = stored.getvalue()
+    raw_record = b"\x02\x00" + struct.pack("<HH", width, height) + bytes(26) + pixels
+    values = {"emissivity": 1.0, "distance_m": 0.0, "reflected_k": 293.15, "air_k": 293.15, "window_k": 293.15}
+    values |= {"window": 1.0} | dict(settings)
     camera = bytearray(1000)
-    struct.pack_into("<6f", camera, 32, 1.0, 0.0, 293.15, 293.15, 293.15, 1.0)
+    struct.pack_into("<H", camera, 0, 2)
+    struct.pack_into("<6f", camera, 32, *values.values())
     struct.pack_into("<f", camera, 60, 0.5)
     struct.pack_into("<3f", camera, 88, PLANCK["r1"], PLANCK["b"], PLANCK["f"])
     struct.pack_into("<5f", camera, 112, 0.006569, 0.01262, -0.002276, -0.00667, 1.9)
@@ -54,7 +78,9 @@ def _records(raw: np.ndarray) -> bytes:
     count, start = 6, 64  # cameras leave blank entries at the end of the directory
     first = start + 32 * count
     entries = [(_RAW, first, len(raw_record)), (_CAMERA, first + len(raw_record), len(camera))]
-    directory = b"".join(struct.pack(">HHIIII12x", kind, 2, 100, 1, offset, size) for kind, offset, size in entries)
-    header = b"FFF\0" + b"SIMMAT".ljust(16, b"\0") + struct.pack(">III", 100, start, count)
+    directory = b"".join(
+        struct.pack(f"{order}HHIIII12x", kind, 2, 100, 1, place, size) for kind, place, size in entries
+    )
+    header = b"FFF\0" + b"SIMMAT".ljust(16, b"\0") + struct.pack(f"{order}III", 100, start, count)
     blob = header.ljust(start, b"\0") + directory.ljust(32 * count, b"\0")
     return blob + raw_record + bytes(camera)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,40 +118,6 @@ def test_a_colour_picture_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "a.png")
 
 
-def test_a_radiometric_jpeg_gives_the_temperatures_of_its_records(
-    tmp_path: Path, write_flir_jpeg: Write, kelvin_of: Callable[[np.ndarray], np.ndarray]
-) -> None:
-    """Its picture is 8 bits of automatic gain; the records hold the measurement, at its own size."""
-    pytest.importorskip("flyr", reason="comes with the extra 'flir'")
-    raw = np.linspace(13000, 20000, 12 * 16).reshape(12, 16).astype(np.uint16)
-    write_flir_jpeg(tmp_path / "a.jpg", raw)
-    image = load(tmp_path / "a.jpg")
-    assert image.channels == (TEMPERATURE,)
-    np.testing.assert_allclose(image.data[0], kelvin_of(raw), rtol=1e-5)
-    assert 250 < image.data.min() < image.data.max() < 400
-
-
-def test_a_radiometric_jpeg_without_its_library_names_the_extra(
-    tmp_path: Path, write_flir_jpeg: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To read the picture's counts instead, without a word, would hide that temperatures were there."""
-    monkeypatch.setitem(sys.modules, "flyr", None)
-    write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 5), 15000, dtype=np.uint16))
-    with pytest.raises(DataError, match=r"pip install 'simmat-plugin-thermal\[flir\]'"):
-        load(tmp_path / "a.jpg")
-
-
-def test_damaged_flir_records_are_a_data_error(tmp_path: Path, write_flir_jpeg: Write) -> None:
-    """One bad file of a thousand must be named, not end in a traceback."""
-    pytest.importorskip("flyr", reason="comes with the extra 'flir'")
-    write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 5), 15000, dtype=np.uint16))
-    whole = (tmp_path / "a.jpg").read_bytes()
-    place = whole.index(b"FFF\0")
-    (tmp_path / "a.jpg").write_bytes(whole[:place] + bytes(1200) + whole[place + 1200 :])
-    with pytest.raises(DataError, match=r"a\.jpg: flyr cannot read"):
-        load(tmp_path / "a.jpg")
-
-
 def test_a_plain_grey_jpeg_is_counts(tmp_path: Path) -> None:
     """Without FLIR's records it is a picture like any other."""
     Image.fromarray(np.full((8, 8), 77, dtype=np.uint8)).save(tmp_path / "a.jpg")
@@ -217,7 +182,6 @@ def test_a_fill_value_takes_no_part_in_min_max(tmp_path: Path) -> None:
 
 def test_nodata_is_refused_for_the_records_of_a_radiometric_jpeg(tmp_path: Path, write_flir_jpeg: Write) -> None:
     """They hold every pixel's temperature, and no number that the user could have seen."""
-    pytest.importorskip("flyr")
     write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 6), 17000, dtype=np.uint16))
     files = {"thermal": tmp_path / "a.jpg"}
     with (

@@ -17,12 +17,13 @@ from simmat.imageio import (
     require_measured,
     require_one_plane,
     require_unscaled,
+    stated_valid,
     write_image,
 )
 from simmat.modality import ModalityAdapter, Source
 from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
-from simmat_plugin_thermal.flir import is_flir_jpeg, read_flir
+from simmat_plugin_thermal.radiometric import read_radiometric
 from simmat_plugin_thermal.units import CELSIUS, CENTI_KELVIN, KELVIN, said_unit
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ _JPEG = (".jpg", ".jpeg")
 
 
 class Thermal(ModalityAdapter):
-    """Kelvin where the file says so (radiometric FLIR JPEG, TIFF or PNG with a stated unit), else counts.
+    """Kelvin where the file says so (radiometric JPEG of FLIR, TIFF or PNG with a stated unit), else counts.
 
     The channel of the loaded image tells which: `thermal [K]` or `thermal [count]`.
     """
 
     name = "thermal"
-    description = "thermal camera: kelvin where the file says so, else counts (TIFF, PNG, npy, JPEG, FLIR JPEG)"
+    description = "thermal camera: kelvin where the file says so, else counts (TIFF, PNG, npy, JPEG, radiometric JPEG)"
     sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
     channels = (TEMPERATURE,)
 
@@ -53,8 +54,11 @@ class Thermal(ModalityAdapter):
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
         """
         path = Path(files["thermal"])
-        if path.suffix.lower() in _JPEG and is_flir_jpeg(path):
-            return kelvin_image(read_flir(path)[None], None, path)
+        if path.suffix.lower() in _JPEG and (radiometric := read_radiometric(path)) is not None:
+            stored, is_kelvin = radiometric[0][None], radiometric[1]  # (1, H, W)
+            if is_kelvin:
+                return kelvin_image(stored.astype(np.float32), None, path)
+            return SensorImage.from_planes(stored, (COUNTS,), valid=stated_valid(path, stored), origin=str(path))
         image = read_image(path)
         require_one_plane(image, self.name)
         unit = self.unit_of(image)

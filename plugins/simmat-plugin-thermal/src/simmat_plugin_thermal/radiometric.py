@@ -1,0 +1,233 @@
+"""Radiometric JPEGs: the raw image that a thermal camera keeps beside the picture, in kelvin where the file can say it.
+
+FLIR's records stand in APP1 segments (layout as ExifTool documents it, Image::ExifTool::FLIR), with the constants of
+the camera's calibration. DJI's R-JPEG has 16-bit raw numbers in APP3 segments, and no constants that are documented.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError
+from simmat.files import read_bytes
+from simmat.imageio.limits import check_size
+from simmat.types import FloatArray
+
+RawArray = npt.NDArray[np.uint16]
+
+_MOST_BYTES = 2**28
+_APP1, _APP3, _FRAMES, _SCAN = 0xE1, 0xE3, (0xC0, 0xC1, 0xC2), 0xDA  # markers of JPEG, ITU T.81 table B.1
+_SEGMENT_HEAD = 8  # "FLIR", 0, 1, number of the segment, number of the last one
+_FFF_HEAD, _ENTRY = 64, 32  # bytes of the records' header, and of an entry of their directory
+_RAW, _CAMERA = 1, 32  # types of records
+_RAW_HEAD, _CAMERA_BYTES = 32, 784
+_ZERO_C = 273.15
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What turns raw numbers into kelvin, as a FLIR camera writes it.
+
+    Attributes:
+        emissivity: of the object, 0..1.
+        distance_m: to the object.
+        reflected_k: apparent temperature of what the object mirrors.
+        air_k: temperature of the air between.
+        window_k: temperature of a window before the lens.
+        window: its transmission, 0..1.
+        humidity: relative, 0..1.
+        r1: constants of FLIR's form of Planck's law, raw = r1 / (r2 (exp(b / T) - f)) - o.
+        b: see `r1`, kelvin.
+        f: see `r1`.
+        o: see `r1`.
+        r2: see `r1`.
+        alpha: constants of the air's transmission.
+        beta: the same.
+        x: the same.
+    """
+
+    emissivity: float
+    distance_m: float
+    reflected_k: float
+    air_k: float
+    window_k: float
+    window: float
+    humidity: float
+    r1: float
+    b: float
+    f: float
+    o: float
+    r2: float
+    alpha: tuple[float, float]
+    beta: tuple[float, float]
+    x: float
+
+    def kelvin(self, raw: npt.NDArray[np.generic]) -> FloatArray:
+        """Return the temperature of the object from raw numbers (H, W), float32; NaN where there is none.
+
+        The radiation of object, mirrored surroundings, air and window is parted as in Minkina and Dudzik, Infrared
+        Thermography (2009), section 2.3, with the air before and behind the window alike.
+        """
+        half = self._air()
+        passed = half * self.window * half  # object -> air -> window -> air -> camera
+        added = passed * (1 - self.emissivity) * self._raw(self.reflected_k)
+        added += ((1 - half) * self.window * half + (1 - half)) * self._raw(self.air_k)
+        added += (1 - self.window) * half * self._raw(self.window_k)
+        with np.errstate(all="ignore"):
+            alone = (raw.astype(np.float64) - added) / (passed * self.emissivity)
+            kelvin = self.b / np.log(self.r1 / (self.r2 * (alone + self.o)) + self.f)
+        return np.where(np.isfinite(kelvin), kelvin, np.nan).astype(np.float32)
+
+    def _raw(self, kelvin: float) -> float:
+        return self.r1 / (self.r2 * (math.exp(self.b / kelvin) - self.f)) - self.o
+
+    def _air(self) -> float:
+        """Return the transmission of half of the air; Minkina and Dudzik, eq. 2.24."""
+        celsius = self.air_k - _ZERO_C
+        water = self.humidity * math.exp(1.5587 + 0.06939 * celsius - 2.7816e-4 * celsius**2 + 6.8455e-7 * celsius**3)
+        path, vapour = math.sqrt(self.distance_m / 2), math.sqrt(water)
+        first, second = (-path * (a + b * vapour) for a, b in zip(self.alpha, self.beta, strict=True))
+        return self.x * math.exp(first) + (1 - self.x) * math.exp(second)
+
+
+def read_radiometric(path: Path) -> tuple[npt.NDArray[np.generic], bool] | None:
+    """Read the raw image of a radiometric JPEG.
+
+    Returns:
+        (H, W) and True for float32 kelvin, by the camera's own settings (emissivity, distance, air), or False for
+        uint16 counts, where the file says no constants; None where it is a picture and nothing more.
+
+    Raises:
+        DataError: it is no file, or its raw image is damaged.
+    """
+    content = read_bytes(path, "JPEG", limit=_MOST_BYTES)
+    segments = list(_segments(content))
+    flir = [(p[6], p[_SEGMENT_HEAD:]) for kind, p in segments if kind == _APP1 and p.startswith(b"FLIR\0")]
+    if flir:
+        try:
+            return _read_flir(path, b"".join(part for _, part in sorted(flir, key=lambda numbered: numbered[0])))
+        except (IndexError, OverflowError, ValueError, ZeroDivisionError, struct.error) as error:
+            raise DataError(f"{path}: its FLIR records are damaged ({error})") from error
+    raw = b"".join(payload for kind, payload in segments if kind == _APP3)
+    frame = next((payload for kind, payload in segments if kind in _FRAMES and len(payload) > 4), b"")
+    size = struct.unpack(">HH", frame[1:5]) if frame else (0, 0)
+    if not raw or 2 * size[0] * size[1] != len(raw):  # APP3 of another program
+        return None
+    return np.frombuffer(raw, "<u2").reshape(size).astype(np.uint16), False  # (H, W)
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and payload of the segments before a JPEG's scan; nothing of what is no JPEG."""
+    place = 2
+    while content[:2] == b"\xff\xd8" and len(head := content[place : place + 4]) == 4:
+        length = int.from_bytes(head[2:], "big")
+        if head[0] != 0xFF or head[1] == _SCAN or length < 2:
+            return
+        yield head[1], content[place + 4 : place + 2 + length]
+        place += 2 + length
+
+
+def _read_flir(path: Path, records: bytes) -> tuple[npt.NDArray[np.generic], bool]:
+    """Read FLIR's records: kelvin where they hold the constants of the calibration, else counts."""
+    found = _directory(path, records)
+    if _RAW not in found:
+        raise DataError(
+            f"{path}: its FLIR records hold no raw image; to use the picture: --modality gray, rgb or raster"
+        )
+    raw = _raw_image(path, found[_RAW])
+    calibration = _calibration(found.get(_CAMERA, b""))
+    if calibration is None:
+        return raw, False
+    return calibration.kelvin(raw), True
+
+
+def _directory(path: Path, records: bytes) -> dict[int, bytes]:
+    """Return the records by type, the first of each; the directory is in either byte order."""
+    if records[:4] not in (b"FFF\0", b"AFF\0") or len(records) < _FFF_HEAD:
+        raise DataError(f"{path}: its FLIR records are damaged, they do not begin as such")
+    for order in "><":
+        version, offset, count = struct.unpack_from(f"{order}III", records, 20)
+        if 100 <= version < 200 and offset + count * _ENTRY <= len(records):
+            break
+    else:
+        raise DataError(
+            f"{path}: its FLIR records are damaged, their directory is larger than their {len(records)} bytes"
+        )
+    found: dict[int, bytes] = {}
+    for entry in range(count):
+        kind, start, length = struct.unpack_from(f"{order}H10xII", records, offset + entry * _ENTRY)
+        if length and start + length > len(records):
+            raise DataError(f"{path}: damaged or cut short, a FLIR record ends beyond the file")
+        if length:
+            found.setdefault(kind, records[start : start + length])
+    return found
+
+
+def _order_of(record: bytes) -> str:
+    """Return the byte order of a record, whose first number is 2."""
+    return "<" if record[:2] == b"\2\0" else ">"
+
+
+def _raw_image(path: Path, record: bytes) -> RawArray:
+    """Return (H, W) raw numbers: stored as they are, or as a PNG of 16 bits whose bytes FLIR swaps."""
+    order = _order_of(record)
+    width, height = struct.unpack_from(f"{order}HH", record, 2)
+    check_size(path, height, width)
+    body = record[_RAW_HEAD:]
+    if body.startswith(b"\x89PNG"):
+        return _png_image(path, body, (height, width))
+    if len(body) < 2 * width * height:
+        raise DataError(f"{path}: damaged or cut short, its raw image of {width}x{height} has {len(body)} bytes")
+    return np.frombuffer(body, f"{order}u2", width * height).reshape(height, width).astype(np.uint16)
+
+
+def _png_image(path: Path, body: bytes, size_hw: tuple[int, int]) -> RawArray:
+    from PIL.PngImagePlugin import PngImageFile
+
+    try:
+        with PngImageFile(io.BytesIO(body)) as image:
+            if (image.height, image.width) != size_hw or image.mode not in ("I;16", "I;16B", "I"):
+                raise ValueError(f"it is {image.width}x{image.height} of mode {image.mode}")
+            return np.asarray(image).astype(np.uint16).byteswap()
+    except Exception as error:  # a damaged file makes Pillow raise whatever comes
+        raise DataError(f"{path}: the raw image in its FLIR records is damaged ({error})") from error
+
+
+def _calibration(record: bytes) -> Calibration | None:
+    """Return the constants of a camera record; None where it has none that can be."""
+    if len(record) < _CAMERA_BYTES:
+        return None
+    order = _order_of(record)
+    emissivity, distance, reflected, air, window_k, window, _, humidity = struct.unpack_from(f"{order}8f", record, 32)
+    r1, b, f = struct.unpack_from(f"{order}3f", record, 88)
+    alpha1, alpha2, beta1, beta2, x = struct.unpack_from(f"{order}5f", record, 112)
+    o, r2 = struct.unpack_from(f"{order}if", record, 776)
+    numbers = (emissivity, distance, reflected, air, window_k, window, humidity, r1, b, f, r2, alpha1, alpha2, beta1, x)
+    positive = (emissivity, reflected, air, window_k, window, r1, b, r2)
+    if not all(map(math.isfinite, (*numbers, beta2))) or min(positive) <= 0 or min(distance, humidity) < 0:
+        return None
+    return Calibration(
+        emissivity=emissivity,
+        distance_m=distance,
+        reflected_k=reflected,
+        air_k=air,
+        window_k=window_k,
+        window=window,
+        humidity=humidity / 100 if humidity > 2 else humidity,  # some cameras write per cent
+        r1=r1,
+        b=b,
+        f=f,
+        o=o,
+        r2=r2,
+        alpha=(alpha1, alpha2),
+        beta=(beta1, beta2),
+        x=x,
+    )
