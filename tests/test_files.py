@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import pytest
 
-from simmat.errors import OutputError
+from simmat.errors import DataError, OutputError
 from simmat.files import (
     TEMPORARY_MARK,
     atomic_folder,
@@ -25,6 +25,7 @@ from simmat.files import (
     atomic_write_json,
     atomic_write_text,
     check_writable,
+    read_log,
     recover_folder,
     remove_temporary,
     staged_files,
@@ -507,3 +508,33 @@ def test_a_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None
     name = os.fsdecode(b"caf\xe9.png")
     atomic_write_json(tmp_path / "a.json", {"file": name})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"file": name}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[" * 100_000,
+        '{"step": 2, "x": ' + "[" * 100 + "]" * 100 + "}",
+        '{"step": 1' + "0" * 400 + "}",
+        '{"step": true}',
+    ],
+)
+def test_a_log_is_read_up_to_a_line_that_no_program_wrote(tmp_path: Path, line: str) -> None:
+    """A damaged line must neither end a resumed run nor hide what stands before it."""
+    (tmp_path / "log.jsonl").write_text(f'{{"step": 1, "loss": NaN}}\n{line}\n{{"step": 3}}\n')
+    assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [1]
+
+
+def test_a_line_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
+    """A log that a device filled up would be read into memory as one line."""
+    with (tmp_path / "log.jsonl").open("wb") as file:
+        file.write(b'{"step": 1}\n')
+        file.truncate(2**36)
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1}]
+
+
+def test_a_pipe_is_no_log(tmp_path: Path) -> None:
+    """Reading it waits for a writer that never comes."""
+    os.mkfifo(tmp_path / "log.jsonl")
+    with pytest.raises(DataError, match=r"log\.jsonl: a pipe"):
+        read_log(tmp_path / "log.jsonl")

@@ -12,11 +12,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from simmat.errors import ConfigError, OutputError
+from simmat.errors import ConfigError, DataError, OutputError
+from simmat.files.inputs import parse_json, require_file
 from simmat.files.locks import locked
 from simmat.files.system import TEMPORARY_MARK, led_to, output_errors, remove_folder, sync
 
 _TRIALS = 5
+_LONGEST_RECORD = 2**20
+"""Bytes of a line of a log; a longer one is no record."""
 _STAGING = f".{'[0-9a-f]' * 8}{TEMPORARY_MARK}"
 """Pattern of the names of `staged_files`."""
 
@@ -86,18 +89,25 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
     """Return the records of a log, a json object with its "step" a line, up to the first line that is none.
 
     A crash cuts the last one. Without a log there are none.
+
+    Raises:
+        DataError: it is no file, or cannot be read.
     """
     file, found = Path(path), []
     if not file.exists():
         return []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            break
-        found.append(record)
+    require_file(file, "log")
+    try:
+        with file.open("rb") as stream:
+            while line := stream.readline(_LONGEST_RECORD):
+                record = parse_json(line, constants=True)
+                if not isinstance(record, dict) or type(record.get("step")) is not int:
+                    break
+                found.append(record)
+    except ValueError:
+        return found
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}; check who may read it") from error
     return found
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from simmat.report.plot_style import DARK, LIGHT, new_figure, picture_kind, save_figure, style_axes
+from simmat.types import is_finite_number
 
 Record = Mapping[str, Any]
 Points = list[tuple[float, float]]
@@ -62,7 +63,7 @@ def _series(records: Sequence[Record], kind: str, key: str) -> Points:
     found = {
         float(record["step"]): float(record[key])
         for record in records
-        if record.get("kind") == kind and record.get(key) is not None and math.isfinite(float(record[key]))
+        if record.get("kind") == kind and is_finite_number(record.get(key))
     }
     return sorted(found.items())
 

@@ -12,18 +12,41 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simmat.bundle import BundleSpec
+from simmat.bundle import checked_spec
 from simmat.errors import DataError, SpecError
-from simmat.files import atomic_write_bytes
+from simmat.files import atomic_write_bytes, parse_json, require_file
 
 FORMAT = 1
+
+
+class _Best(BaseModel):
+    """The best validation so far."""
+
+    model_config = ConfigDict(strict=True)
+
+    miou: float
+    step: int
+
+
+class _Notes(BaseModel):
+    """What every state says of itself beside its tensors; further values may stand there."""
+
+    model_config = ConfigDict(strict=True)
+
+    step: int = Field(ge=0)
+    settings: dict[str, Any]
+    spec: dict[str, Any]
+    fingerprint: str
+    best: _Best | Annotated[dict[str, Any], Field(max_length=0)]
+    scaler: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -64,9 +87,7 @@ def load_state(path: Path) -> RunState:
     with _reading(path) as file:
         notes = _notes_of(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        step = int(notes.pop("step"))
-        BundleSpec.from_dict(notes["spec"]), dict(notes["best"]), str(notes["fingerprint"])
-        dict(notes["settings"]), notes["scaler"]
+        step = notes.pop("step")
     return RunState(step, _below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
 
 
@@ -82,19 +103,28 @@ def fingerprint_in(path: Path) -> str:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[Any]:
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"no state to resume at {path}; the run saved none yet: start it again without --resume")
+    require_file(path, "state of a run")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
+    except ValidationError as error:
+        raise _damaged(
+            path, "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        ) from error
+    except (
+        ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, SafetensorError, SpecError, TypeError,
+        ValueError,
+    ) as error:  # fmt: skip
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
 def _notes_of(file: Any, path: Path) -> dict[str, Any]:
-    notes: dict[str, Any] = json.loads((file.metadata() or {})["simmat"])
+    notes: dict[str, Any] = parse_json((file.metadata() or {})["simmat"], constants=True)
     if notes.pop("format") != FORMAT:
         raise DataError(f"{path} was written by another version of simmat; resume it with that version")
+    checked_spec(_Notes.model_validate(notes).spec)
     return notes
 
 

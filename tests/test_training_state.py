@@ -1,0 +1,76 @@
+"""The state of a run, damaged: one error that names the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bundles import SPEC
+from safetensors.torch import save_file
+
+from simmat.errors import DataError
+from simmat.training.state import RunState, fingerprint_in, load_state, save_state
+
+NOTES: dict[str, Any] = {
+    "settings": {"modality": "gray"},
+    "spec": SPEC.to_dict(),
+    "fingerprint": "f",
+    "best": {"miou": 0.5, "step": 2},
+    "scaler": None,
+}
+
+
+def put(path: Path, notes: str) -> None:
+    """Write a state with these notes."""
+    save_file({"model/x": torch.zeros(1)}, path, metadata={"simmat": notes})
+
+
+def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """All that is refused below would otherwise be refused for another reason."""
+    save_state(tmp_path / "last.safetensors", RunState(4, {"x": torch.ones(2)}, {}, NOTES))
+    state = load_state(tmp_path / "last.safetensors")
+    assert (state.step, dict(state.notes)) == (4, json.loads(json.dumps(NOTES)))
+    assert fingerprint_in(tmp_path / "last.safetensors") == "f"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -1},
+        {"step": "4"},
+        {"step": 10**400},
+        {"settings": [1]},
+        {"best": {"miou": "x", "step": 2}},
+        {"best": {"step": 2}},
+        {"fingerprint": 3},
+        {"scaler": 3},
+        {"spec": {**SPEC.to_dict(), "channels": []}},
+        {"spec": {**SPEC.to_dict(), "image_size": 2**36}},
+        {"spec": {**SPEC.to_dict(), "statistics": {"mean": 1}}},
+    ],
+)
+def test_notes_that_no_run_writes_are_damage(tmp_path: Path, change: dict[str, Any]) -> None:
+    """A resumed run would fail hours later, or go on from what it never was."""
+    put(tmp_path / "last.safetensors", json.dumps({"format": 1, "step": 4, **NOTES, **change}))
+    with pytest.raises(DataError, match=r"last\.safetensors is damaged \(.*start a new run"):
+        load_state(tmp_path / "last.safetensors")
+
+
+@pytest.mark.parametrize("notes", ["[" * 100_000, "[1]", "3", '{"format": ' * 100 + "1" + "}" * 100, '{"format": 1}'])
+def test_notes_that_are_no_table_are_damage(tmp_path: Path, notes: str) -> None:
+    """The json reader's own errors name no file."""
+    put(tmp_path / "last.safetensors", notes)
+    for read in (load_state, fingerprint_in):
+        with pytest.raises(DataError, match=r"last\.safetensors is damaged"):
+            read(tmp_path / "last.safetensors")
+
+
+def test_a_pipe_is_no_state(tmp_path: Path) -> None:
+    """Opening it waits for a writer that never comes."""
+    os.mkfifo(tmp_path / "last.safetensors")
+    with pytest.raises(DataError, match=r"last\.safetensors: a pipe"):
+        load_state(tmp_path / "last.safetensors")
