@@ -7,7 +7,8 @@ from typing import Any
 
 from runs import registry
 
-from simmat.bench.cells import FORMAT, Cell, write_order
+from simmat.bench.cell_files import FORMAT
+from simmat.bench.cells import Cell, write_order
 from simmat.bench.grid import Bench, expand
 from simmat.bench.reading import read_settings
 from simmat.files import atomic_write_json

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from bench_set import TINY, bench_of
+from bench_set import TINY, bench_of, fill
 from runs import gray_set
 
 from simmat.cli import run
+from simmat.files import atomic_write_json
 
 SET = '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n'
 ARM = '[[arm]]\nname = "x"\n'
@@ -73,6 +76,55 @@ def test_a_damaged_cell_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
     assert f"{order} is damaged" in capsys.readouterr().err
     assert not (tmp_path / "out" / "table.md").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"val": 3},
+        {"val": {"miou_object": "x"}},
+        {"val": {"miou_object": 2.0}},
+        {"curve": [{"step": 0}]},
+        {"curve": {"a": 1}},
+        {"test": {"miou_object": 1e308}},
+        {"test": [1]},
+        {"test_ious": {"s7": [None]}},
+        {"seconds": -1},
+        {"seconds": "long"},
+        {"trainable": 1.5},
+        {"peak_memory_bytes": None},
+        {"device": {}},
+        {"diverged": 0},
+        {"data": {}},
+    ],
+)
+def test_a_damaged_result_is_named_by_its_file_and_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]
+) -> None:
+    """A report that breaks off in a drawing says nothing of the one file of hundreds that is to be removed."""
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    fill(bench.cells[-1], val=0.5, test=0.5)
+    result = bench.cells[-1].folder.result
+    atomic_write_json(result, json.loads(result.read_text(encoding="utf-8")) | changes)
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {result} is damaged ({next(iter(changes))}" in said
+    assert f"remove {bench.cells[-1].root} and run the bench again" in said
+    assert not (tmp_path / "out" / "table.md").exists()
+
+
+@pytest.mark.parametrize("name", ["cell.json", "result.json", "failure.json"])
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"format": 1' + "0" * 400 + "}", '{"format": 1, "log": 3}'])
+def test_no_file_of_a_cell_ends_in_an_error_of_the_json_reader(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str
+) -> None:
+    """Whatever a full disk or a stranger has made of it."""
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    cell = bench.cells[-1]
+    fill(cell, val=0.5, test=0.5)
+    (cell.root / name).write_text(content, encoding="utf-8")
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    assert f"error: {cell.root / name} is damaged (" in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

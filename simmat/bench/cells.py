@@ -10,14 +10,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
+from simmat.bench.cell_files import FORMAT, Order, Result, read_cell_file
 from simmat.bench.settings import Simulated
 from simmat.config import FILES, FREE, TrainConfig
 from simmat.declared import read_sensor
-from simmat.errors import DataError
 from simmat.files import atomic_write_json
 from simmat.sensor_names import is_sensor_file, modality_parts
-
-FORMAT = 1
 
 State = Literal["open", "begun", "trained", "tested", "failed", "changed"]
 """Nothing there · begun, to be resumed · trained, test split unread · tested · failed · begun with other settings."""
@@ -131,24 +129,24 @@ class Cell:
         folder = self.folder
         if not folder.order.is_file():
             return "open"
-        order = read_json(folder.order, "digest", "settings")
+        order = read_cell_file(folder.order, Order)
         if order["digest"] != self.digest():
             return "changed"
         if folder.failure.is_file():
             return "failed"
         if not folder.result.is_file():
             return "begun"
-        return "tested" if read_json(folder.result, "test", "val", "diverged")["test"] is not None else "trained"
+        return "tested" if read_cell_file(folder.result, Result)["test"] is not None else "trained"
 
     def result(self) -> dict[str, Any] | None:
         """Return what came out, or None where nothing did or it belongs to other settings."""
         if self.state() not in ("trained", "tested"):
             return None
-        return read_json(self.folder.result)
+        return read_cell_file(self.folder.result, Result)
 
     def changes(self) -> str:
         """Say which settings are not those it was begun with."""
-        before, now = read_json(self.folder.order)["settings"], self.settings()
+        before, now = read_cell_file(self.folder.order, Order)["settings"], self.settings()
         return ", ".join(
             f"{key} = {now.get(key, 'default')}, was {before.get(key, 'default')}"
             for key in sorted(before.keys() | now.keys())
@@ -178,20 +176,3 @@ def write_order(cell: Cell) -> None:
     """Write down what is to be done in a cell, before it is begun."""
     order = {"format": FORMAT, "kind": cell.kind, "digest": cell.digest(), "settings": cell.settings()}
     atomic_write_json(cell.folder.order, order)
-
-
-def read_json(path: Path, *needed: str) -> dict[str, Any]:
-    """Read a json object of a cell that has the keys needed.
-
-    Raises:
-        DataError: it is damaged, or of another format.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise DataError(f"{path} was written by another version of simmat; use that version, or another --out")
-        if missing := [key for key in needed if key not in values]:
-            raise ValueError(f"no key {missing[0]!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); remove {path.parent} and run the bench again") from error
-    return dict(values)

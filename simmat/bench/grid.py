@@ -10,7 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-from simmat.bench.cells import Cell, CellFolder, read_json
+from simmat.bench.cell_files import Order, read_cell_file
+from simmat.bench.cells import Cell, CellFolder
 from simmat.bench.figures import unknown_figure
 from simmat.bench.quick import is_left, shortened, unknown_names
 from simmat.bench.reading import problems_error
@@ -306,7 +307,7 @@ def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> st
         return _file_sha256(config.checkpoint)
     order = CellFolder(cell).order
     if config.checkpoint is not None and order.is_file():
-        return cast(str | None, read_json(order, "settings")["settings"].get("weights"))
+        return cast(str | None, read_cell_file(order, Order)["settings"].get("weights"))
     return spec.weights.sha256 if spec.weights is not None else None
 
 

@@ -22,10 +22,11 @@ import torch
 
 import simmat
 from simmat import training
-from simmat.bench.cells import FORMAT, CellFolder, read_json
+from simmat.bench.cell_files import FORMAT, Clock, Order, Result, read_cell_file
+from simmat.bench.cells import CellFolder
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
-from simmat.errors import OutputError, SimMATError
+from simmat.errors import DataError, OutputError, SimMATError
 from simmat.evaluation import Scores, evaluate, evaluate_bundle, find_protocol
 from simmat.files import atomic_write_json, atomic_write_text, recover_folder, remove_temporary
 from simmat.model import assemble, count_parameters
@@ -36,6 +37,7 @@ from simmat.training import RunPlan, Watcher
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import Setup, prepare
 from simmat.training.state import fingerprint_in
+from simmat.types import is_finite_number
 
 LOCK_SECONDS = 120
 """How long to wait for a process of a killed bench to end the step it is in."""
@@ -51,7 +53,7 @@ class JobWatcher(Watcher):
     def __init__(self, clock: Path) -> None:
         self.plan: RunPlan | None = None
         self._clock = clock
-        self._before = read_json(clock)["seconds"] if clock.is_file() else 0.0
+        self._before = read_cell_file(clock, Clock)["seconds"] if clock.is_file() else 0.0
         self._began = time.monotonic()
 
     @property
@@ -91,7 +93,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
-    kind = read_json(folder.order)["kind"]
+    kind = read_cell_file(folder.order, Order)["kind"]
     config = load_config(folder.config)
     if test and _bundle_is_gone(folder, kind):
         say("its bundle was removed as that of a learning rate that lost; training it again")
@@ -101,7 +103,7 @@ def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
     if not folder.result.is_file():
         _write(folder, _zero_shot(config, registry) if kind == "zero-shot" else _train(folder, config, registry))
     RunFolder(folder.run).state.unlink(missing_ok=True)  # the optimiser's moments; nobody goes on from here
-    result = read_json(folder.result)
+    result = read_cell_file(folder.result, Result)
     if test and result["test"] is None and not result["diverged"]:
         began = time.monotonic()
         scores = _test_zero_shot(config, registry) if kind == "zero-shot" else _test(folder, config, registry)
@@ -112,12 +114,14 @@ def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
 def _bundle_is_gone(folder: CellFolder, kind: str) -> bool:
     if kind != "train" or not folder.result.is_file():
         return False
-    result = read_json(folder.result)
+    result = read_cell_file(folder.result, Result)
     return result["test"] is None and not result["diverged"] and not recover_folder(folder.run / "bundle").is_dir()
 
 
 def _write(folder: CellFolder, result: dict[str, Any]) -> None:
-    atomic_write_json(folder.result, {"format": FORMAT, "digest": read_json(folder.order)["digest"], **result})
+    atomic_write_json(
+        folder.result, {"format": FORMAT, "digest": read_cell_file(folder.order, Order)["digest"], **result}
+    )
 
 
 def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[str, Any]:
@@ -135,7 +139,12 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
         diverged = str(error)
         say(diverged)
     assert watcher.plan is not None  # both ways through above call `started`
-    curve = [record for record in run.records() if record["kind"] == "val"]
+    records = [record for record in run.records() if record.get("kind") == "val"]
+    curve = [record for record in records if is_finite_number(record.get("miou_object"))]
+    if not curve:
+        raise DataError(
+            f"{run.metrics} is damaged: it holds no validation; remove {folder.root} and run the bench again"
+        )
     best = max(curve, key=lambda record: (record["miou_object"], -record["step"]))
     return {
         "data": {"path": str(config.data), "fingerprint": fingerprint_in(run.state)},

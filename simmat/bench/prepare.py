@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import filelock
 
-from simmat.bench.cells import Cell, read_json
+from simmat.bench.cell_files import Result, read_cell_file
+from simmat.bench.cells import Cell
 from simmat.bench.grid import Bench, slug
 from simmat.bench.reading import problems_error
 from simmat.bundle import adapter_for
@@ -179,7 +180,7 @@ def _data_of(cell: Cell) -> str | None:
     if cell.state() in ("open", "changed"):
         return None
     if cell.folder.result.is_file():  # also of a cell whose test failed
-        return str(read_json(cell.folder.result, "data")["data"]["fingerprint"])
+        return str(read_cell_file(cell.folder.result, Result)["data"]["fingerprint"])
     try:
         return fingerprint_in(RunFolder(cell.folder.run).state)
     except DataError:
@@ -195,7 +196,7 @@ def _simulate(bench: Bench, names: Collection[str], registry: Registry, say: Cal
         made, note = data.simulate, folder.with_name(f"{folder.name}.json")
         how = json.dumps({"modality": data.modality, **made.model_dump(mode="json")}, sort_keys=True)
         if folder.is_dir():
-            if note.is_file() and note.read_text(encoding="utf-8") == how:
+            if note.is_file() and note.read_bytes() == how.encode():
                 continue
             shutil.rmtree(folder)
         simulate_dataset(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])

@@ -10,7 +10,7 @@ from simmat.bench.plots import draw_plots
 from simmat.bench.prepare import RUN_WITH
 from simmat.bench.results import Results, collect
 from simmat.bench.table import as_csv, markdown
-from simmat.files import atomic_write_text
+from simmat.files import atomic_write_text, read_bytes
 
 
 def write_report(bench: Bench) -> tuple[Results, list[Path]]:
@@ -30,6 +30,6 @@ def write_report(bench: Bench) -> tuple[Results, list[Path]]:
     atomic_write_text(csv, as_csv(results))
     plots = draw_plots(results, bench.out / "plots")
     told = bench.out / RUN_WITH  # the TOML may have changed, or gone, since
-    settings = (told if told.is_file() else bench.path).read_text(encoding="utf-8")
+    settings = read_bytes(told if told.is_file() else bench.path, "bench file").decode("utf-8", "replace")
     page = write_bench_page(bench.out / "index.html", results, plots, settings)
     return results, [table, csv, page]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from simmat.bench.cells import Cell, read_json
+from simmat.bench.cell_files import Failure, read_cell_file
+from simmat.bench.cells import Cell
 from simmat.bench.figures import figures_of, hint
 from simmat.bench.grid import ZERO_SHOT, Arm, Bench
 from simmat.bench.schedule import arm_state
@@ -263,7 +264,7 @@ def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]]
 
 
 def _failure(cell: Cell) -> str:
-    return f"{cell.name}: {read_json(cell.folder.failure, 'log')['log']}"
+    return f"{cell.name}: {read_cell_file(cell.folder.failure, Failure)['log']}"
 
 
 def _with_gain(row: Row, zero: Spread | None) -> Row:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from simmat.bench.cells import FORMAT, Cell, matches, write_order
+from simmat.bench.cell_files import FORMAT
+from simmat.bench.cells import Cell, matches, write_order
 from simmat.bench.grid import Bench
 from simmat.bench.prepare import remove_losers
 from simmat.bench.schedule import Job, all_jobs, arm_state
