@@ -148,6 +148,10 @@ def test_statistics_beside_the_weights_are_read(tiny_of: Any, tmp_path: Path) ->
         ({"image_size": 57}, "57 is no multiple of 14"),
         ({"num_channels": 4}, "takes 4 planes"),
         ({"hidden_size": "wide"}, "damaged"),
+        ({"hidden_size": 2**40}, "hidden_size is larger than"),
+        ({"num_hidden_layers": 2**40}, "num_hidden_layers is larger than"),
+        ({"patch_size": 0}, "damaged"),
+        ({"patch_size": {}}, "damaged"),
     ],
 )
 def test_a_config_that_cannot_be_taken_is_refused_with_the_reason(
@@ -163,7 +167,17 @@ def test_a_config_that_cannot_be_taken_is_refused_with_the_reason(
 def test_a_damaged_config_is_refused(tmp_path: Path) -> None:
     """Half a download."""
     (tmp_path / "config.json").write_text('{"model_type": "sa')
-    with pytest.raises(SpecError, match="damaged"):
+    with pytest.raises(SpecError, match=r"config\.json: not valid json"):
+        spec(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"model_type": ' * 100 + "1" + "}" * 100, '{"a": 1' + "0" * 400 + "}"]
+)
+def test_a_config_beyond_all_limits_is_refused(tmp_path: Path, content: str) -> None:
+    """A file from a hub must not end in an error of the json reader."""
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(SpecError, match=r"config\.json: not valid json: .*(nested|bits)"):
         spec(str(tmp_path))
 
 

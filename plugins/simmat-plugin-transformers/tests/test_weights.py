@@ -11,11 +11,13 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from simmat_plugin_transformers import build
 from simmat_plugin_transformers.library import quiet
 from simmat_plugin_transformers.specs import spec
 
-from simmat.errors import SpecError, WeightsError
+from simmat.errors import ConfigError, SpecError, WeightsError
 from simmat.foundation import build_foundation
+from simmat.nn.allocation import Room
 
 
 def built_with(found: Any, weights: Path | None, size: int) -> Any:
@@ -154,3 +156,35 @@ def test_a_seed_leaves_every_gpu_alone(tiny_of: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     tiny.build(scratch=True, seed=1)
     assert seeded == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_attention_heads": 0},
+        {"hidden_act": "nothing"},
+        {"layer_norm_eps": "small"},
+        {"hidden_dropout_prob": "x"},
+        {"mlp_ratio": None},
+    ],
+)
+def test_a_config_the_library_cannot_build_is_refused_by_its_file(
+    tiny_of: Any, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    """The library checks few values; a KeyError of an activation says nothing of the file it stands in."""
+    config = json.loads((tiny_of("dinov2").folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **values}))
+    with pytest.raises(SpecError, match=r"config\.json (describes no model that the library can build|is damaged)"):
+        built_with(spec(str(tmp_path / "config.json")), None, 56)
+
+
+@pytest.mark.parametrize("values", [{"hidden_size": 2**20}, {"num_hidden_layers": 2**20}])
+def test_a_config_that_asks_for_terabytes_is_refused(
+    tiny_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any]
+) -> None:
+    """A kilobyte of a stranger must not end the machine."""
+    monkeypatch.setattr(build, "_ROOM_RANDOM", Room(2**36, 1000))  # a million layers would take seconds
+    config = json.loads((tiny_of("dinov2").folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **values}))
+    with pytest.raises(ConfigError, match=r"the model of .*config\.json would take more than"):
+        built_with(spec(str(tmp_path / "config.json")), None, 56)

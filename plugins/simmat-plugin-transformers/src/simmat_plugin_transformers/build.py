@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
+from simmat.errors import SimMATError, SpecError
 from simmat.foundation import FoundationModel, FoundationSpec
+from simmat.nn.allocation import AllocationLimit, Room
 from simmat.nn.promptable import PromptableModel
+from simmat.nn.tensor_files import first_line
 from simmat_plugin_transformers.attention import WindowAttention, open_attention
 from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone, VitBody
 from simmat_plugin_transformers.configs import family_of, library_config
@@ -18,6 +23,10 @@ from simmat_plugin_transformers.library import bring_to_size, loaded_model, rand
 
 _OF_PRETRAINING = ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale")
 """DINOv3 moves its positions at random in training; what is random in a run of SimMAT is its own augmentation."""
+_TIMES_OVER, _MOST_TENSORS = 8, 2**15
+"""How often a model's bytes may be made over while it is built, from 16 bits too, and tensors made in doing so."""
+_ROOM_RANDOM = Room(2**36, _MOST_TENSORS)
+"""For a model without a file; twice the largest published one in 32 bit floats."""
 _DECODERS = {"sam": ClickDecoder, "sam_hq": SamHQDecoder, "pyramid": PyramidDecoder}
 
 
@@ -56,8 +65,30 @@ def build_model(spec: FoundationSpec, *, image_size: int, weights: Path | None, 
 
     Raises:
         SpecError: the library does not take the config.
+        TooLargeError: the config asks for a model far larger than its weights, or than any published one.
         WeightsError: the file is damaged, or of another model.
     """
+    room = _ROOM_RANDOM if weights is None else Room(_TIMES_OVER * weights.stat().st_size + 2**30, _MOST_TENSORS)
+    origin = spec.options["origin"]
+    with _as_described(origin), AllocationLimit(room, f"the model of {origin}"):
+        return _built(spec, image_size, weights, seed)
+
+
+@contextmanager
+def _as_described(origin: str) -> Iterator[None]:
+    """Say that it is the config where the library fails to build what it describes: it checks few of its values."""
+    try:
+        yield
+    except SimMATError:
+        raise
+    except Exception as error:
+        raise SpecError(
+            f"{origin} describes no model that the library can build ({type(error).__name__}: {first_line(error)}); "
+            "give the config as it was published"
+        ) from error
+
+
+def _built(spec: FoundationSpec, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
     options = dict(spec.options)
     values, origin = options.pop("config"), options.pop("origin")
     family, config = family_of(values, origin), library_config(values, origin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from simmat.errors import SpecError
@@ -18,6 +18,9 @@ _HINTS = {
     "dinov3_convnext": "of DINOv3 the ViTs are spoken here",
 }
 _PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+_LARGEST = 2**20
+"""No size, count or id in a config of the library is larger."""
+_MOST_POOLINGS = 16
 _NOT_THE_NETWORK = ("architectures", "model_type", "auto_map", "dtype", "torch_dtype", "transformers_version")
 
 
@@ -52,6 +55,8 @@ def library_config(values: Values, origin: str) -> Any:
     """
     from transformers import AutoConfig
 
+    if large := [key for key, number in _whole_numbers(values) if abs(number) > _LARGEST]:
+        raise SpecError(f"{origin} is damaged: {large[0]} is larger than {_LARGEST}, which no model of the library has")
     kind = values["model_type"]
     plain = {key: value for key, value in values.items() if key not in _NOT_THE_NETWORK}
     try:
@@ -79,7 +84,7 @@ def input_size(config: Any, family: Family, origin: str) -> tuple[int, int]:
     """
     try:
         size, multiple, planes = _READERS[family.kind](config)
-    except (AttributeError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SpecError(f"{origin} is damaged: {_first_line(error)}") from error
     if planes != 3:
         raise SpecError(f"{origin} is of a model that takes {planes} planes; a foundation model of SimMAT takes 3")
@@ -100,6 +105,8 @@ def _pyramid(config: Any) -> tuple[int, int, int]:
     patch = _square(prompts.patch_size)
     if hasattr(vision, "window_size_per_stage"):  # Hiera: whole windows of the first stage, whole places of the last
         first = _square(vision.patch_stride)
+        if not 0 <= vision.num_query_pool_stages <= _MOST_POOLINGS:
+            raise ValueError(f"num_query_pool_stages is {vision.num_query_pool_stages}")
         places = _square(vision.query_stride) ** vision.num_query_pool_stages
         patch = math.lcm(first * vision.window_size_per_stage[0], first * places)
     return _square(prompts.image_size), patch, vision.num_channels
@@ -107,6 +114,15 @@ def _pyramid(config: Any) -> tuple[int, int, int]:
 
 def _vit(config: Any) -> tuple[int, int, int]:
     return _square(config.image_size), _square(config.patch_size), config.num_channels
+
+
+def _whole_numbers(values: Any, name: str = "a number") -> Iterator[tuple[str, int]]:
+    """Go through the whole numbers of a config, each with the key it stands under."""
+    if isinstance(values, int):
+        yield name, values
+    elif isinstance(values, list | Mapping):
+        for key, value in values.items() if isinstance(values, Mapping) else ((name, value) for value in values):
+            yield from _whole_numbers(value, key)
 
 
 def _square(value: Any) -> int:

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simmat.errors import SpecError, UnknownNameError, WeightsError, nearest
+from simmat.files import read_json
 from simmat.foundation import WeightFile
 from simmat.weights import sha256_of
 from simmat_plugin_transformers.published import PUBLISHED
@@ -23,6 +23,8 @@ CONFIG_NAME = "config.json"
 _INDEX_NAME = "model.safetensors.index.json"
 _PROCESSOR_NAMES = ("preprocessor_config.json", "processor_config.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_LARGEST_CONFIG = 2**20
+"""Bytes; the largest of the library's configs have some ten thousand."""
 _REPOSITORY = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?"
 
 
@@ -164,10 +166,9 @@ def _unreached(repository: str, error: Exception) -> UnknownNameError | WeightsE
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SpecError(f"{path} is damaged or cannot be read: {error}") from error
+    values = read_json(
+        path, "config", limit=_LARGEST_CONFIG, error=SpecError, hint="give another model", constants=True
+    )
     if not isinstance(values, dict):
         raise SpecError(f"{path} is damaged: a table is needed, got a {type(values).__name__}")
     return values
