@@ -25,6 +25,8 @@ class FakeHub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repos: dict[str, dict[str, bytes]] = {}
         self.private: set[str] = set()
+        self.nonsense: bytes | None = None
+        """What a broken hub says to everything."""
 
     @property
     def url(self) -> str:
@@ -42,6 +44,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if self.server.nonsense is not None:
+            return self._send(200, self.server.nonsense, {"Content-Type": "application/json"})
         path = unquote(urlsplit(self.path).path)
         if path.startswith("/api/models/"):
             repo = "/".join(path.split("/")[3:5])

@@ -104,6 +104,18 @@ def test_what_the_hub_refuses_is_said_in_one_line(bundle: Path, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir() if path.name != "hf"] == []
 
 
+@pytest.mark.parametrize("nonsense", [b"[]", b"{", b'{"siblings": [{"rfilename": "bundle.json", "size": "x"}]}'])
+def test_a_hub_that_answers_nonsense_is_named(bundle: Path, tmp_path: Path, nonsense: bytes) -> None:
+    """A login page or a broken mirror in between: what the client says to it names no place."""
+    with running_hub() as hub:
+        hub.nonsense = nonsense
+        found = simmat([["bundle", "pull", "hf://someone/x"]], tmp_path, hub.url)
+    assert [code for code, _ in found] == [2]
+    assert found[0][1].startswith("error: ")
+    assert f"{hub.url} for hf://someone/x" in found[0][1]
+    assert [path.name for path in tmp_path.iterdir() if path.name != "hf"] == []
+
+
 @pytest.mark.parametrize("offline", ["", "1"])
 def test_without_a_network_folder_and_zip_are_named(bundle: Path, tmp_path: Path, offline: str) -> None:
     """A closed network is common where sensors are; what to do instead must be in the message."""

@@ -123,11 +123,10 @@ def _hub_errors(place: HubPlace, api: HfApi, kind: type[SimMATError]) -> Iterato
         status = getattr(error.response, "status_code", None)
         remedy = login if status in (401, 403) else "try again later"
         raise kind(f"{api.endpoint} refuses {where} (status {status}): {_first_line(error)}; {remedy}") from error
-    except Exception as error:
-        if not _is_no_connection(error):
-            raise
+    except Exception as error:  # what its client makes of an answer may be any error: the server is a stranger, too
+        what = "cannot reach" if _is_no_connection(error) else "cannot make sense of the answer of"
         raise kind(
-            f"cannot reach {api.endpoint} for {where} ({type(error).__name__}: {_first_line(error)}); check the "
+            f"{what} {api.endpoint} for {where} ({type(error).__name__}: {_first_line(error)}); check the "
             "network and HF_ENDPOINT, or share the bundle as a folder or a .zip"
         ) from error
 
