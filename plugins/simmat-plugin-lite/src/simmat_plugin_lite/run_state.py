@@ -5,7 +5,6 @@ Every random choice of a run is a function of seed and step, so no generator's s
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from simmat.files import atomic_path, atomic_write_json
+from simmat.errors import DataError
+from simmat.files import atomic_path, atomic_write_json, read_json
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -76,11 +76,11 @@ def read_state(folder: Path) -> dict[str, Any]:
         ValueError: there is no run, its state is damaged or was written by another format.
     """
     path = folder / STATE_FILE
+    if not path.exists():
+        raise ValueError(f"there is no {path}; give the folder of a pretraining run that has saved a state")
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no {path}; give the folder of a pretraining run that has saved a state") from error
-    except ValueError as error:
+        state = read_json(path, "state", constants=True)
+    except DataError as error:
         raise ValueError(f"{path} is damaged ({error}); start a new --out folder") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from simmat.errors import WeightsError
+from simmat.files import read_json
 from simmat.foundation import FoundationSpec, TuningTargets, WeightFile
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -45,7 +46,7 @@ def _weights() -> WeightFile | None:
     facts_path = WEIGHTS_FOLDER / FACTS_FILE
     if not facts_path.is_file():
         return None
-    facts = json.loads(facts_path.read_text(encoding="utf-8"))
+    facts = read_json(facts_path, "facts of the weights", error=WeightsError, hint="install the package again")
     return WeightFile(
         filename=WEIGHTS_FILE,
         sha256=facts["sha256"],
