@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -36,16 +37,22 @@ _BLOCK = 200
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return its exit code."""
     options = _options(arguments)
-    folder: Path = options.folder
-    runner = Runner(Seeds(folder / "seeds"), folder / "failed", verbose=options.one is not None)
     names = [name for name in options.targets or TARGETS if not _skipped(name)]
-    if options.one is not None:
-        return _run_one(runner, names, options.seed, options.one)
+    # The seeds are made anew in each call: what SimMAT itself writes may have changed since the last one.
+    with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as seeds:
+        runner = Runner(Seeds(Path(seeds)), options.folder / "failed", verbose=options.one is not None)
+        if options.one is not None:
+            return _run_one(runner, names, options.seed, options.one)
+        return _run_many(runner, names, options)
+
+
+def _run_many(runner: Runner, names: Sequence[str], options: argparse.Namespace) -> int:
     deadline = None if options.seconds is None else time.monotonic() + options.seconds
-    journals = {name: Journal(folder / f"seed-{options.seed}" / f"{name}.jsonl") for name in names}
-    blocks = _blocks(journals, options.seed, options.start, options.cases)
+    journals = {name: Journal(options.folder / f"seed-{options.seed}" / f"{name}.jsonl") for name in names}
+    numbers = range(options.start, options.start + options.cases)
     began, done = time.monotonic(), Counter[str]()
     try:
+        blocks = _blocks(journals, options.seed, numbers)
         for block, outcome in runner.run(blocks, jobs=options.jobs, deadline=deadline):
             journals[block.target].add(outcome)
             done[block.target] += 1
@@ -57,11 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for journal in journals.values():
             journal.write()
     rates = {name: count / seconds for name, count in done.items() if (seconds := runner.cpu_seconds[name])}
-    _print_table(journals, range(options.start, options.start + options.cases), rates)
+    _print_table(journals, numbers, rates)
     failed = sum(len(journal.failures) for journal in journals.values())
-    print(
-        f"{done.total()} cases in {time.monotonic() - began:.0f} s; {failed} failed, run them again one by one as said"
-    )
+    print(f"{done.total()} cases in {time.monotonic() - began:.0f} s, seed {options.seed}; {failed} failed")
     return 1 if failed else 0
 
 
@@ -106,11 +111,11 @@ def _run_one(runner: Runner, names: Sequence[str], seed: int, number: int) -> in
     return code
 
 
-def _blocks(journals: dict[str, Journal], seed: int, start: int, cases: int) -> Iterator[Block]:
+def _blocks(journals: dict[str, Journal], seed: int, numbers: range) -> Iterator[Block]:
     """Yield blocks of what is open, of each target in turn, so that a short run sees them all."""
-    numbers = {name: list(journal.open_numbers(range(start, start + cases))) for name, journal in journals.items()}
-    for first in range(0, cases, _BLOCK):
-        for name, found in numbers.items():
+    open_numbers = {name: list(journal.open_numbers(numbers)) for name, journal in journals.items()}
+    for first in range(0, len(numbers), _BLOCK):
+        for name, found in open_numbers.items():
             if part := tuple(found[first : first + _BLOCK]):
                 yield Block(name, seed, part)
 

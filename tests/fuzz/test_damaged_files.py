@@ -27,5 +27,6 @@ def test_a_damaged_file_is_read_or_refused(name: str, run_cases: Callable[[str, 
     cases = CASES // target.weight
     outcomes = run_cases(name, SEED, cases)
     assert len(outcomes) == cases
+    assert any(outcome.kind == "value" for outcome in outcomes), "all were refused: the seeds are not valid any more"
     failed = [told(name, SEED, outcome) for outcome in outcomes if outcome.failed]
     assert not failed, "\n".join([f"{len(failed)} of {cases} cases failed", *failed[:10]])

@@ -133,9 +133,9 @@ def test_ctrl_c_ends_a_run_with_its_counts(tmp_path: Path) -> None:
     """Whoever stops it wants to know how far it came."""
     command = [sys.executable, str(Path(__file__).with_name("run.py")), "npy", "--folder", str(tmp_path)]
     process = subprocess.Popen([*command, "--cases", "100000"], stdout=subprocess.PIPE, text=True)
-    while process.poll() is None and not (tmp_path / "seeds" / "images").is_dir():
+    journal = tmp_path / "seed-0" / "npy.jsonl"
+    while process.poll() is None and not journal.exists():
         time.sleep(0.02)
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate()
     assert "the same command continues" in said

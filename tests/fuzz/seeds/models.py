@@ -1,9 +1,11 @@
-"""What a training writes, and weight files of others: all of tiny random models, nothing is trained."""
+"""What a training writes, and weight files of others: all of tiny models."""
 
 from __future__ import annotations
 
 import json
 import pickle
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +25,17 @@ def make_bundle(folder: Path) -> None:
 
 
 def make_run(folder: Path) -> None:
-    """The state and the log of a run."""
-    import torch
-    from bundles import SPEC
-    from runs import registry
+    """The state and the log of a run of two steps."""
+    from runs import config, gray_set, registry
 
-    from simmat.bundle import plan_of, trained_tensors
-    from simmat.model import assemble
-    from simmat.training.run_folder import RunFolder
-    from simmat.training.state import RunState, save_state
+    from simmat import training
 
-    model = trained_tensors(assemble(plan_of(SPEC, registry(), None)))
-    moments = {f"{name}/exp_avg": torch.zeros_like(tensor) for name, tensor in model.items()}
-    notes = {
-        "settings": {"modality": "gray", "seed": 0, "steps": 4},
-        "best": {"miou_object": 0.5, "step": 2},
-        "spec": SPEC.to_dict(),
-        "fingerprint": "f" * 64,
-        "scaler": None,
-    }
-    save_state(folder / "last.safetensors", RunState(4, model, moments, notes))
-    log = RunFolder(folder)
-    for step in range(5):
-        log.log({"kind": "train", "step": step, "loss": 0.5, "lr": 1e-3, "grad_norm": 1.0})
-        log.log({"kind": "val", "step": step, "miou_object": 0.25, "objects": 4, "miou_class": None})
+    with tempfile.TemporaryDirectory() as name:
+        data, out = gray_set(Path(name) / "set", train=2, val=1, test=0), Path(name) / "run"
+        settings = {"mat": "mat", "tune": "frozen", "mat_options": {"width": 4}, "steps": 2, "val_every": 1}
+        training.train(config(data, out, **settings, pictures=False), registry())
+        for file in ("last.safetensors", "metrics.jsonl"):
+            shutil.copy(out / file, folder)
 
 
 def make_checkpoints(folder: Path) -> None:

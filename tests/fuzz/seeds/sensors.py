@@ -32,22 +32,28 @@ def make_exr(folder: Path) -> None:
 
 
 def make_flir(folder: Path) -> None:
-    """A radiometric JPEG, a plain one, and a TIFF that states its unit."""
+    """Radiometric JPEGs of FLIR (raw numbers as they are and as a PNG) and DJI, a plain one, a TIFF with its unit."""
     picture = io.BytesIO()
     Image.fromarray(GRAY8).save(picture, "JPEG")
-    plain = picture.getvalue()
-    payload = b"FLIR\0\x01\0\0" + _flir_records((GRAY16 // 4 + 9000).astype("<u2"))
-    segment = b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
-    (folder / "radiometric.jpg").write_bytes(plain[:2] + segment + plain[2:])
+    plain, raw = picture.getvalue(), (GRAY16 // 4 + 9000).astype("<u2")
+    packed = io.BytesIO()
+    Image.fromarray(raw.byteswap()).save(packed, "PNG")  # FLIR swaps the bytes
+    for name, pixels in (("flir", raw.tobytes()), ("flir_png", packed.getvalue())):
+        segment = _segment(0xE1, b"FLIR\0\x01\0\0" + _flir_records(pixels))
+        (folder / f"{name}.jpg").write_bytes(plain[:2] + segment + plain[2:])
+    (folder / "dji.jpg").write_bytes(plain[:2] + _segment(0xE3, raw.tobytes()) + plain[2:])
     (folder / "plain.jpg").write_bytes(plain)
     unit = '{"quantity": "brightness_temperature", "unit": "cK"}'
     tifffile.imwrite(folder / "described.tif", GRAY16, metadata=None, description=unit)
 
 
-def _flir_records(raw: Any) -> bytes:
-    """Return a FLIR file of raw counts (H, W) and camera settings, after ExifTool's Image::ExifTool::FLIR."""
-    height, width = raw.shape
-    pixels = struct.pack("<HHH", 2, width, height).ljust(32, b"\0") + bytes(raw.tobytes())
+def _segment(marker: int, payload: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload
+
+
+def _flir_records(raw: bytes) -> bytes:
+    """Return a FLIR file of raw counts and camera settings, after ExifTool's Image::ExifTool::FLIR."""
+    pixels = struct.pack("<HHH", 2, WIDTH, HEIGHT).ljust(32, b"\0") + raw
     camera = bytearray(1000)
     struct.pack_into("<6f", camera, 32, 0.95, 1.0, 293.15, 293.15, 293.15, 1.0)  # emissivity, distance, temperatures
     struct.pack_into("<f", camera, 60, 0.5)  # humidity

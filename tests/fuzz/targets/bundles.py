@@ -16,6 +16,7 @@ from fuzz.mutate.tensors import mutate_safetensors
 from fuzz.mutate.tree import mutate_tree, to_json
 from fuzz.targets.case import Case, Place, Target, registry
 from simmat.bundle import load_bundle, pull_bundle, push_bundle, read_bundle_spec
+from simmat.bundle.digest import sealed
 from simmat.bundle.model_card import model_card
 from simmat.bundle.spec import JSON_NAME, SHARED_NAMES, WEIGHTS_NAME
 from simmat.prediction import predict
@@ -58,6 +59,7 @@ def _json(place: Place, rng: random.Random) -> Case:
 
 
 def _damaged_json(content: bytes, rng: random.Random) -> bytes:
+    """Return damaged json with, but for changed bytes, the digest of what it holds: a stranger writes that, too."""
     tree, share = json.loads(content), rng.random()
     if share < 0.15:
         return mutate_bytes(content, rng)
@@ -65,8 +67,13 @@ def _damaged_json(content: bytes, rng: random.Random) -> bytes:
         tree["described"] = [_SENSOR]
     if share < 0.4:
         _ask_for_much(tree, rng)
-        return to_json(tree)
-    return to_json(mutate_tree(tree, rng))
+    else:
+        tree = mutate_tree(tree, rng)
+    return to_json(_sealed(tree))
+
+
+def _sealed(tree: Any) -> Any:
+    return sealed(tree) if isinstance(tree, dict) else tree
 
 
 def _ask_for_much(tree: dict[str, Any], rng: random.Random) -> None:
@@ -95,7 +102,7 @@ def _weights(place: Place, rng: random.Random) -> Case:
     weights = mutate_safetensors((seed / WEIGHTS_NAME).read_bytes(), rng)
     place.put(WEIGHTS_NAME, weights)
     document = json.loads((seed / JSON_NAME).read_bytes())
-    place.put(JSON_NAME, to_json({**document, "weights_sha256": hashlib.sha256(weights).hexdigest()}))
+    place.put(JSON_NAME, to_json(sealed({**document, "weights_sha256": hashlib.sha256(weights).hexdigest()})))
     image, pushed = _image(place), place.scratch / "pushed"
 
     def read() -> None:
@@ -120,7 +127,7 @@ def _zip(place: Place, rng: random.Random) -> Case:
 
 def _member(content: bytes, rng: random.Random) -> bytes:
     if content.startswith(b"{") and rng.random() < 0.6:
-        return to_json(mutate_tree(json.loads(content), rng))
+        return to_json(_sealed(mutate_tree(json.loads(content), rng)))
     return mutate_bytes(content, rng)
 
 
@@ -129,7 +136,7 @@ def _image(place: Place) -> Path:
 
 
 BUNDLE_TARGETS = (
-    Target("bundle-json", _json),
-    Target("bundle-weights", _weights),
+    Target("bundle-json", _json, weight=4),
+    Target("bundle-weights", _weights, weight=4),
     Target("bundle-zip", _zip),
 )

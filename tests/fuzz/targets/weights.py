@@ -19,13 +19,15 @@ _LARGEST_SIZE = 256
 
 def _checkpoint(place: Place, rng: random.Random) -> Case:
     seed = rng.choice(place.seeds.files("checkpoints"))
+    named = rng.random() < 0.5  # no seed is large enough for any variant of SAM
     is_zip = seed.name.endswith("zip.pth")
     path = place.put(seed.name, mutate_zip(seed.read_bytes(), rng) if is_zip else mutate_file(seed, rng))
 
     def read() -> None:
         state = read_checkpoint(path)
         assert all(isinstance(name, str) for name in state), "a name that is no text"
-        check_variant(state, registry().foundation("sam_vit_b"), path)
+        if named:
+            check_variant(state, registry().foundation("sam_vit_b"), path)
 
     return Case(read)
 
