@@ -163,11 +163,12 @@ def test_no_damage_of_a_pickle_ends_in_an_error_of_its_reader(tmp_path: Path, co
         read_checkpoint(tmp_path / "odd.pth")
 
 
-def test_a_tensor_larger_than_what_is_stored_is_refused_before_it_is_copied(tmp_path: Path) -> None:
+def test_a_tensor_larger_than_what_is_stored_is_refused_before_it_is_copied(state: State, tmp_path: Path) -> None:
     """One number, said to be a terabyte of equal ones, is a few hundred bytes of file."""
-    torch.save({"image_encoder.pos_embed": torch.zeros(1).expand(2**38)}, tmp_path / "wide.pth")
-    with pytest.raises(WeightsError, match=r"wide\.pth is damaged: 'image_encoder.pos_embed'"):
-        read_checkpoint(tmp_path / "wide.pth")
+    wide = {**state, "image_encoder.pos_embed": torch.zeros(1).expand(1, 2**16, 2**16, 64)}
+    torch.save(wide, tmp_path / "wide.pth")
+    with pytest.raises(WeightsError, match=r"wide\.pth does not fit: image_encoder\.pos_embed .* than the file stores"):
+        build_sam(SAM_VIT_TINY, image_size=256, weights=tmp_path / "wide.pth", seed=0)
 
 
 def test_a_tensor_without_plain_numbers_is_refused(tmp_path: Path) -> None:

@@ -57,6 +57,11 @@ def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]
     return state
 
 
+def is_stored(tensor: Tensor) -> bool:
+    """False for a view that has more numbers than are stored for it, so that a copy takes more than its file."""
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
 def first_line(error: BaseException) -> str:
     """Return the first 300 characters of an error's text in one line, or its class where it has none."""
     return " ".join(str(error).split())[:300] or type(error).__name__
@@ -81,10 +86,8 @@ def _unpickled(path: Path, hint: str) -> object:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """False for sparse, quantized and placeless tensors, and for views that claim more than is stored for them."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    """False for sparse, quantized and placeless tensors."""
+    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
 
 
 def _describe(table: object) -> str:

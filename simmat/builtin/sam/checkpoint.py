@@ -14,7 +14,7 @@ from simmat.builtin.sam import FOUNDATION_MODELS
 from simmat.errors import WeightsError
 from simmat.foundation import FoundationSpec
 from simmat.nn.initial import uniform_
-from simmat.nn.tensor_files import read_safetensors, read_torch
+from simmat.nn.tensor_files import is_stored, read_safetensors, read_torch
 
 State = dict[str, Tensor]
 
@@ -71,6 +71,9 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> Stat
                 ((missing, "missing"), (left, "too many")) if names]  # fmt: skip
     fitted: State = {}
     for name in sorted(set(wanted) & set(state)):
+        if not is_stored(state[name]):
+            problems.append(f"{name} of {tuple(state[name].shape)} has more numbers than the file stores")
+            continue
         tensor = _fit(name, state[name], tuple(wanted[name].shape), model)
         if tuple(tensor.shape) != tuple(wanted[name].shape):
             problems.append(f"{name} has shape {tuple(tensor.shape)}, needs {tuple(wanted[name].shape)}")
