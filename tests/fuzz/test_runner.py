@@ -115,6 +115,7 @@ def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
     assert found == {"0": "value", "1": "crash", "2": "value", "3": "time", "4": "value", "5": "time", "6": "value"}
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_a_run_and_the_next_call_continues(tmp_path: Path) -> None:
     """A job with so many minutes left must stop by then, and lose nothing of what it did."""
     command = [sys.executable, str(Path(__file__).with_name("run.py")), "png", "--folder", str(tmp_path)]
@@ -129,6 +130,7 @@ def test_a_time_budget_ends_a_run_and_the_next_call_continues(tmp_path: Path) ->
     assert int(second.stdout.splitlines()[-1].split()[0]) == 50
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_with_its_counts(tmp_path: Path) -> None:
     """Whoever stops it wants to know how far it came."""
     command = [sys.executable, str(Path(__file__).with_name("run.py")), "npy", "--folder", str(tmp_path)]

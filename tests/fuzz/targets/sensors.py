@@ -78,7 +78,7 @@ SENSOR_TARGETS = (
     Target("thermal", _thermal, needs=("simmat_plugin_thermal",)),
     Target("depth", _depth, needs=(_DEPTH,)),
     Target("exr", _exr, needs=(_DEPTH, "OpenEXR")),
-    Target("hha", _hha, needs=(_DEPTH, "OpenEXR"), weight=3),
+    Target("hha", _hha, needs=(_DEPTH, "OpenEXR"), weight=6),
     Target("polarization", _polarization, needs=(_POLARIZATION,)),
     Target("mosaic", _mosaic, needs=(_POLARIZATION,)),
     Target("multispectral", _multispectral, needs=_BANDS),

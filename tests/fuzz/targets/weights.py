@@ -57,5 +57,5 @@ def _hf_model(place: Place, rng: random.Random) -> Case:
 
 WEIGHT_TARGETS = (
     Target("checkpoint", _checkpoint),
-    Target("hf-config", _hf_model, needs=("simmat_plugin_transformers", "transformers"), weight=3),
+    Target("hf-config", _hf_model, needs=("simmat_plugin_transformers", "transformers"), weight=6),
 )
