@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -74,6 +75,8 @@ def run_trials(numbers: Sequence[int], seed: int, folder: Path, *, deadline: flo
 
 def _load() -> None:
     """Load what the commands need, once, so that a moment falls into their work and not into imports."""
+    for name in ("accelerate", "matplotlib.pyplot", "simmat.bundle", "simmat.data.simulate", "simmat.training"):
+        import_module(name)
 
 
 def _told(trial: Trial, seed: int) -> str:
