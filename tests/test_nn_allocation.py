@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -51,6 +52,17 @@ def test_a_tensor_beyond_the_limit_is_not_made(make: Callable[[], object]) -> No
     said = r"transfer layer 'x' would take more than 0\.0625 GiB"
     with pytest.raises(TooLargeError, match=said), AllocationLimit(Room(64 * MIB, 100), "transfer layer 'x'"):
         make()
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, lambda: torch.device("meta")])
+def test_a_refusal_leaves_torch_as_it_was(context: Callable[[], AbstractContextManager[object]]) -> None:
+    """A refused bundle must not switch gradients off for the training that follows."""
+    limit = AllocationLimit(Room(MIB, 2), "it")
+    with pytest.raises(TooLargeError), limit, context():
+        [torch.zeros(2**40) if torch.get_default_device().type == "cpu" else torch.zeros(1) for _ in range(9)]
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+    assert torch.get_default_device().type == "cpu"
 
 
 @pytest.mark.parametrize("make", [lambda: torch.zeros(0), lambda: nn.Linear(2, 2, device="meta")])

@@ -72,6 +72,8 @@ class AllocationLimit(TorchFunctionMode):
         return result
 
     def _take(self, sizes: Sequence[int]) -> None:
+        if not sizes:  # also what torch calls to end a context, such as no_grad, after the limit was reached
+            return
         self._bytes += sum(sizes)
         self._tensors += len(sizes)
         if self._bytes > self._room.most_bytes:
@@ -113,7 +115,7 @@ def _planned(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> list[in
     try:
         planned = _made(func(*shadows, **shadows_named), (shadows, shadows_named), meta=True)
     except (RuntimeError, TypeError, ValueError):
-        planned = [sum(tensor.numel() * tensor.element_size() for tensor in given)]
+        planned = [sum(tensor.numel() * tensor.element_size() for tensor in given)] if given else []
     return [0] * len(planned) if torch.device(device).type == "meta" else planned
 
 
