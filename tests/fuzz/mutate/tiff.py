@@ -42,6 +42,8 @@ _TEXTS = (
     "\u0661".encode(),
 )
 _ENTRY = 12
+_MOST_BYTES = 2**24
+"""Of many directories: a small file is what is dangerous."""
 _SHORT = 3
 
 
@@ -148,6 +150,7 @@ def _add_many_tags(data: bytearray, order: str, place: _Directory, rng: random.R
 def _add_many_pages(data: bytearray, order: str, place: _Directory, rng: random.Random) -> None:
     """Let many pages share the pixels of one."""
     entries, pages = _entries(data, place), rng.choice((2, 50, 200, 3000))
+    pages = min(pages, max(_MOST_BYTES // (_ENTRY * len(entries)), 1))
     body = struct.pack(f"{order}H", len(entries)) + b"".join(entries)
     data += bytes(len(data) % 2)
     _set(data, f"{order}I", 4, len(data))
