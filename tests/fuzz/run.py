@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -51,6 +52,8 @@ def _run_many(runner: Runner, names: Sequence[str], options: argparse.Namespace)
     journals = {name: Journal(options.folder / f"seed-{options.seed}" / f"{name}.jsonl") for name in names}
     numbers = range(options.start, options.start + options.cases)
     began, done = time.monotonic(), Counter[str]()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         blocks = _blocks(journals, options.seed, numbers)
         for block, outcome in runner.run(blocks, jobs=options.jobs, deadline=deadline):

@@ -127,6 +127,8 @@ class Runner:
 
     def _work(self, target: Target, block: Block, work: Path, pipe: int) -> None:
         """Be the child."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if not self.verbose:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, 1)

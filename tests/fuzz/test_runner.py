@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -131,14 +132,21 @@ def test_a_time_budget_ends_a_run_and_the_next_call_continues(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_run_with_its_counts(tmp_path: Path) -> None:
-    """Whoever stops it wants to know how far it came."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_gives_its_counts(tmp_path: Path, number: signal.Signals) -> None:
+    """Whoever stops it wants to know how far it came, and the next call must not do it again."""
     command = [sys.executable, str(Path(__file__).with_name("run.py")), "npy", "--folder", str(tmp_path)]
     process = subprocess.Popen([*command, "--cases", "100000"], stdout=subprocess.PIPE, text=True)
     journal = tmp_path / "seed-0" / "npy.jsonl"
     while process.poll() is None and not journal.exists():
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, _ = process.communicate()
     assert "the same command continues" in said
-    assert "npy" in said
+    assert int(said.splitlines()[-1].split()[0]) == sum(
+        1 + line["passed"][1] - line["passed"][0] for line in _lines(journal)
+    )
+
+
+def _lines(journal: Path) -> list[dict[str, list[int]]]:
+    return [json.loads(line) for line in journal.read_text().splitlines()]
