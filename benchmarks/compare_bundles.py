@@ -23,7 +23,7 @@ from simmat.evaluation import has_zero_shot
 from simmat.files import atomic_path
 from simmat.model import SimMAT, assemble
 from simmat.plugins import load_plugins
-from simmat.prediction import segment
+from simmat.predictor import segment
 from simmat.report.contact_sheet import GAP, GROUND, LINE, MARGIN, TEXT
 from simmat.report.display import display_rgb
 from simmat.report.overlay import draw_comparison, draw_overlay, font

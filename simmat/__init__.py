@@ -1,3 +1,65 @@
-"""SimMAT: bring any image sensor to a vision foundation model."""
+"""SimMAT: bring any image sensor to a vision foundation model.
+
+    import simmat
+
+    model = simmat.load("RUN")                     # or simmat.load(foundation="lite", modality="thermal")
+    model.set_image("photo.tiff")
+    found = model.predict(points=[(320, 240)])     # found.mask, found.score
+
+The public names are loaded when they are first used, so that `import simmat` imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from simmat.api import evaluate as evaluate
+    from simmat.api import list_foundations as list_foundations
+    from simmat.api import list_modalities as list_modalities
+    from simmat.api import load as load
+    from simmat.api import open_dataset as open_dataset
+    from simmat.api import train as train
+    from simmat.data.dataset import Dataset as Dataset
+    from simmat.hookspecs import hookimpl as hookimpl
+    from simmat.modality import ModalityAdapter as ModalityAdapter
+    from simmat.modality import Source as Source
+    from simmat.predictor import Predictor as Predictor
+    from simmat.types import Channel as Channel
+    from simmat.types import Prompt as Prompt
+    from simmat.types import SensorImage as SensorImage
+
+_HOMES = {
+    "Channel": "simmat.types",
+    "Dataset": "simmat.data.dataset",
+    "ModalityAdapter": "simmat.modality",
+    "Predictor": "simmat.predictor",
+    "Prompt": "simmat.types",
+    "SensorImage": "simmat.types",
+    "Source": "simmat.modality",
+    "evaluate": "simmat.api",
+    "hookimpl": "simmat.hookspecs",
+    "list_foundations": "simmat.api",
+    "list_modalities": "simmat.api",
+    "load": "simmat.api",
+    "open_dataset": "simmat.api",
+    "train": "simmat.api",
+}
+"""Public name -> the module it is loaded from."""
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'simmat' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

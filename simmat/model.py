@@ -127,20 +127,12 @@ def assemble(plan: ModelPlan, *, foundation_room: Room | None = None, own_room: 
         SpecError: the input size does not fit.
         WeightsError: the weight file is damaged or of another model.
     """
-    mat_options = merge_options("transfer layer", plan.transfer.name, plan.transfer.options, plan.mat_options)
     tune_options = merge_options("tuner", plan.tuner.name, plan.tuner.options, plan.tune_options)
     with _limited(foundation_room, f"foundation model {plan.foundation.name!r} at {plan.image_size} px"):
         foundation = build_foundation(plan.foundation, image_size=plan.image_size, weights=plan.weights, seed=plan.seed)
     network = cast(nn.Module, foundation)
     network.requires_grad_(False)
-    with _part("transfer layer", plan.transfer.name, mat_options, own_room):
-        mat = resolve(plan.transfer.build)(
-            channels=plan.channels,
-            zero_shot=torch.from_numpy(plan.zero_shot.copy()),
-            backbone=foundation.backbone,
-            generator=torch.Generator().manual_seed(plan.seed),
-            **mat_options,
-        )
+    mat = assemble_transfer(plan, foundation, room=own_room)
     with _part("tuner", plan.tuner.name, tune_options, own_room):
         resolve(plan.tuner.apply)(
             foundation,
@@ -152,6 +144,20 @@ def assemble(plan: ModelPlan, *, foundation_room: Room | None = None, own_room: 
     if plan.transfer.output == "features" and isinstance(foundation.backbone, HasFirstLayer):
         foundation.backbone.first_layer.requires_grad_(False)  # replaced: it would train without a gradient
     return SimMAT(mat, foundation, plan.transfer.output)
+
+
+def assemble_transfer(plan: ModelPlan, foundation: FoundationModel, *, room: Room | None = None) -> nn.Module:
+    """Build the transfer layer of a plan in front of a foundation model; raises as `assemble`."""
+    options = merge_options("transfer layer", plan.transfer.name, plan.transfer.options, plan.mat_options)
+    with _part("transfer layer", plan.transfer.name, options, room):
+        mat: nn.Module = resolve(plan.transfer.build)(
+            channels=plan.channels,
+            zero_shot=torch.from_numpy(plan.zero_shot.copy()),
+            backbone=foundation.backbone,
+            generator=torch.Generator().manual_seed(plan.seed),
+            **options,
+        )
+    return mat
 
 
 def _limited(room: Room | None, what: str) -> AbstractContextManager[object]:

@@ -139,6 +139,15 @@ class Registry:
         adapters = [self._adapter(part, described or {}) for part in parts]
         return adapters[0] if len(adapters) == 1 else ComposedModality(adapters)
 
+    def with_modality(self, adapter: ModalityAdapter) -> Registry:
+        """Return a registry in which a name means this sensor, whatever is installed under it."""
+        changed = Registry(self.reports, ())
+        changed._claims = {
+            **self._claims,
+            "modality": {**self._claims["modality"], adapter.name: [(adapter, "caller")]},
+        }
+        return changed
+
     def foundation(self, name: str) -> FoundationSpec:
         """Return the foundation model called `name`, which may be FAMILY/MODEL; raises as `modality`."""
         if name in self._of_family:

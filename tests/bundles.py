@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from runs import registry
 
-from simmat.bundle import BundleSpec, plan_of, trained_tensors, write_bundle
+from simmat.bundle import Bundle, BundleSpec, plan_of, trained_tensors, write_bundle
 from simmat.bundle.digest import sealed
 from simmat.data.card import DataCard
 from simmat.model import assemble
 from simmat.normalize import Statistics
-from simmat.types import Channel
+from simmat.predictor import Choice, Prediction, Predictor
+from simmat.types import Channel, Prompt
 
 GRAY = Channel("gray", "counts", "count", valid_range=(0.0, 255.0))
 SPEC = BundleSpec(
@@ -43,6 +44,20 @@ def tiny_bundle(folder: Path, **changes: Any) -> Path:
     spec = replace(SPEC, **changes)
     write_bundle(folder, spec, trained_tensors(assemble(plan_of(spec, registry(), None))))
     return folder
+
+
+def predict(
+    bundle: Bundle,
+    files: Mapping[str, Path],
+    prompt: Prompt,
+    *,
+    choice: Choice = "single",
+    missing: Sequence[str | int] = (),
+) -> Prediction:
+    """Ask a bundle one thing of one image."""
+    predictor = Predictor.of_bundle(bundle)
+    predictor.set_image(files, missing=missing)
+    return predictor.predict_prompts([prompt], choice=choice)[0]
 
 
 def change_json(folder: Path, change: Callable[[dict[str, Any]], Any] | None = None, **values: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import change_json
+from bundles import change_json, predict
 from PIL import Image
 from runs import config, files_of, gray_set, registry
 
@@ -20,7 +20,6 @@ from simmat.bundle import load_bundle, push_bundle, read_bundle_spec
 from simmat.data.batches import sample_at
 from simmat.errors import BundleError, ConfigError, DataError
 from simmat.evaluation import asking, evaluate_bundle
-from simmat.prediction import predict
 from simmat.types import Prompt
 
 REGISTRY = registry()
@@ -50,7 +49,7 @@ def test_a_bundle_needs_nothing_but_itself(bundle: Path, data: Path, trained: Pa
     picture = data / "images/s0.png"
     script = (
         "import sys; from pathlib import Path; from runs import registry; from simmat.bundle import load_bundle\n"
-        "from simmat.prediction import predict; from simmat.types import Prompt\n"
+        "from bundles import predict; from simmat.types import Prompt\n"
         "import torch; torch.set_num_threads(1)\n"
         f"b = load_bundle(Path({str(bundle)!r}), registry())\n"
         f"print(repr(predict(b, {{'gray': Path({str(picture)!r})}}, Prompt.points([(14, 20)])).score))"

@@ -124,3 +124,108 @@ def test_a_file_of_that_name_that_is_no_answer_of_ours_is_kept(tmp_path: Path, c
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"photo\.json is there already and was not written by simmat predict"):
         _own_files(tmp_path, {"photo": {}})
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a bundle and three images, one of them in a subfolder."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    tiny_bundle(tmp_path / "bundle")
+    (tmp_path / "images/night").mkdir(parents=True)
+    for name in ("a", "b", "night/a"):
+        Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / f"images/{name}.png")
+    return tmp_path
+
+
+def test_a_folder_is_segmented_file_by_file(place: Path) -> None:
+    """Five thousand names do not fit on a command line; two files of one name must not share a mask."""
+    call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(place / "out")]
+    assert run(call) == 0
+    masks = sorted(path.name for path in (place / "out").glob("*_mask.png"))
+    assert masks == ["a_mask.png", "b_mask.png", "night__a_mask.png"]
+
+
+def test_an_empty_folder_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt folder must not look like a finished job."""
+    (place / "none").mkdir()
+    call = ["predict", str(place / "bundle"), str(place / "none"), "--point", "3,4", "--out", str(place / "out")]
+    assert run(call) == 2
+    assert "none: holds no image" in capsys.readouterr().err
+    assert not (place / "out").exists()
+
+
+def test_a_table_of_prompts_gives_a_mask_an_object(place: Path) -> None:
+    """Clicks come from another program, for many objects in many images."""
+    (place / "images/prompts.csv").write_text(
+        'file,object,point,negative,box\na.png,1,"3,4",,\na.png,1,"5,6","20,20",\na.png,cow,,,"2,2,30,30"\n'
+        'night/a.png,1,"3,4",,\n'
+    )
+    call = ["predict", str(place / "bundle"), "--prompts", str(place / "images/prompts.csv"), "--out"]
+    assert run([*call, str(place / "out")]) == 0
+    names = sorted(path.stem for path in (place / "out").glob("*.json"))
+    assert names == ["a_1", "a_cow", "night__a_1"]
+    said = json.loads((place / "out/a_1.json").read_text())
+    assert (said["point_coords_xy"], said["point_labels"]) == ([[3.0, 4.0], [5.0, 6.0], [20.0, 20.0]], [1, 1, 0])
+    assert json.loads((place / "out/a_cow.json").read_text())["box_xyxy"] == [2.0, 2.0, 30.0, 30.0]
+
+
+def test_boxes_of_a_coco_json_give_a_mask_an_annotation(place: Path) -> None:
+    """Detectors write them; their boxes are corner and size."""
+    coco = {
+        "images": [{"id": 7, "file_name": "b.png", "width": 56, "height": 40}],
+        "annotations": [{"id": 31, "image_id": 7, "category_id": 1, "bbox": [2, 3, 10, 20]}],
+    }
+    (place / "boxes.json").write_text(json.dumps(coco))
+    call = ["predict", str(place / "bundle"), str(place / "images"), "--prompts", str(place / "boxes.json"), "--out"]
+    assert run([*call, str(place / "out")]) == 0
+    assert json.loads((place / "out/b_31.json").read_text())["box_xyxy"] == [2.0, 3.0, 12.0, 23.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "no prompts"),
+        ("file,object\na.png,1\n", "needed are file, object and point or box"),
+        ("file,object,point,colour\na.png,1,,red\n", "needed are file, object and point or box"),
+        ('file,object,point\nnone.png,1,"3,4"\n', "none.png: not in"),
+        ('file,object,point\na.png,1,"3"\n', "object '1' of a.png: point takes X,Y"),
+        ("file,object,point\na.png,1,\n", "object '1' of a.png: nothing says what to segment"),
+        ('file,object,point\na.png,../x,"3,4"\n', "leave out /"),
+        ('file,object,box\na.png,1,"1,1,9,9"\na.png,1,"1,1,9,9"\n', "line 3: a second box"),
+        ('file,object,point\na.png,,"3,4"\n', "line 2: file and object must be given"),
+        ('file,object,point\na.png,1,"300,4"\n', "point 300,4"),
+    ],
+)
+def test_a_bad_table_of_prompts_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], content: str, words: str
+) -> None:
+    """With its line or object, and without a mask of the good rows."""
+    (place / "images/p.csv").write_text(content)
+    call = ["predict", str(place / "bundle"), "--prompts", str(place / "images/p.csv"), "--out", str(place / "out")]
+    assert run(call) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "p.csv" in error or "300,4" in error
+    assert not (place / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--point 3,4", "name a BUNDLE, or --foundation and --modality"),
+        ("--modality gray images/a.png --point 3,4", "needs --foundation NAME"),
+        ("bundle images/a.png --channels 0 --point 3,4", "--channels is for an untuned model"),
+        ("bundle images/a.png --prompts p.csv --point 3,4", "leave --point, --negative and --box out"),
+        ("bundle images/a.png images/night --prompts p.csv", "at most the folder"),
+        ("bundle images/a.png images/night/a.png --point 3,4", "several masks would be written as ['a']"),
+        ("--foundation sam_vit_tiny --modality gray images/a.png --point 3,4", "answers no prompt untuned"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: str, words: str
+) -> None:
+    """Each is a mistake of a moment; a guess at what was meant would cost hours."""
+    monkeypatch.chdir(place)
+    (place / "p.csv").write_text('file,object,point\na.png,1,"3,4"\n')
+    assert run(["predict", *arguments.split(), "--out", "out"]) == 2
+    assert words in capsys.readouterr().err

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundles import predict
 from data_sets import Planes, folder_of
 from runs import config, gray_set, registry
 
@@ -20,7 +21,6 @@ from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.evaluation import evaluate_bundle
 from simmat.modality import ModalityAdapter
-from simmat.prediction import predict
 from simmat.registry import Registry
 from simmat.types import Prompt, SensorImage
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundles import predict
 from data_sets import one_square, save_image, save_mask
 from runs import registry
 
@@ -18,7 +19,6 @@ from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError
 from simmat.missing import load_without, optional_sources
 from simmat.modality import ModalityAdapter, Source
-from simmat.prediction import predict
 from simmat.training import train
 from simmat.types import Channel, Prompt, SensorImage
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,29 +11,42 @@ import click
 import numpy as np
 
 from simmat.cli.common import PATH, load_registry
-from simmat.cli.options import device_option, foundation_options
+from simmat.cli.options import config_options, device_option, foundation_options
+from simmat.cli.prompts import make_prompt, read_prompts
 from simmat.config import parse_channels
-from simmat.errors import ConfigError, SimMATError
+from simmat.errors import ConfigError, DataError, SimMATError, all_problems
 from simmat.files import check_writable, read_json, staged_files
-from simmat.missing import optional_sources
-from simmat.terminal import say
+from simmat.terminal import escape, say
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
-    from simmat.bundle import Bundle
-    from simmat.prediction import Prediction
+    from simmat.predictor import Choice, Prediction, Predictor
 
 
 FORMAT = 1
 """Of the json beside a mask; raised with every change that an older reader would misread."""
 
 _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
-"""Of the files that are written for each image."""
+"""Of the files that are written for each object."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image and what is asked about it.
+
+    Attributes:
+        files: source name -> file.
+        prompts: name of the output, without ending -> prompt.
+    """
+
+    files: Mapping[str, Path]
+    prompts: Mapping[str, Prompt]
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
-@click.argument("files", nargs=-1, type=PATH)
+@click.argument("paths", nargs=-1, type=PATH, metavar="[BUNDLE] [FILE|DIR]...")
+@config_options("modality", "channels")
+@foundation_options
 @click.option("--source", multiple=True, metavar="NAME=FILE", help="File of a source, where a sample has several.")
 @click.option(
     "--missing",
@@ -43,6 +57,12 @@ _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
 @click.option("--negative", multiple=True, metavar="X,Y", help="Pixel not on the object; repeatable.")
 @click.option("--box", metavar="X0,Y0,X1,Y1", help="Box around the object, in pixels.")
 @click.option(
+    "--prompts",
+    type=PATH,
+    metavar="FILE",
+    help="Prompts for many objects in many images: CSV (file,object,point,negative,box) or COCO json (its boxes).",
+)
+@click.option(
     "--mask",
     "choice",
     type=click.Choice(["single", "best"]),
@@ -51,72 +71,116 @@ _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
     help="The single answer, or the alternative with the best predicted score.",
 )
 @click.option("--out", required=True, type=PATH, help="Folder for masks and pictures.")
-@foundation_options
 @device_option
 def command(
-    bundle: Path,
-    files: tuple[Path, ...],
+    paths: tuple[Path, ...],
+    modality: str | None,
+    channels: tuple[str | int, ...] | None,
+    foundation: str | None,
+    checkpoint: Path | None,
     source: tuple[str, ...],
     missing: str | None,
     point: tuple[str, ...],
     negative: tuple[str, ...],
     box: str | None,
-    choice: str,
+    prompts: Path | None,
+    choice: Choice,
     out: Path,
-    foundation: str | None,
-    checkpoint: Path | None,
     device: str | None,
 ) -> None:
-    """Segment what the prompt means in each of FILES with BUNDLE.
+    """Segment what prompts mean in each FILE, and in the files of each DIR, with BUNDLE.
+
+    BUNDLE is the folder of a bundle or of a run, or a zip. Without one, --foundation NAME --modality NAME answers with
+    the untuned foundation model, which normalises each image by itself.
 
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and
     NAME.json (score, prompt, size); where the file says its place on the earth and the sensor's plugin can write it,
-    NAME_mask.tif keeps it. Those of an earlier call are replaced, other files never. Pixels count from the top-left
-    corner of the image as it is stored: X is the column, Y the row.
+    NAME_mask.tif keeps it. With --prompts, whose files are looked for in DIR or beside it, NAME is that of the file
+    and of the object, NAME_OBJECT. Those of an earlier call are replaced, other files never. Pixels count from the
+    top-left corner of the image as it is stored: X is the column, Y the row.
 
     A camera without one of its bands: --missing BAND, whether the file has that plane or not. A sensor all of whose
     channels are missing needs no file.
     """
-    prompt = _prompt(point, negative, box)
+    if prompts is not None and (point or negative or box is not None):
+        raise ConfigError("--prompts says what is asked of each image; leave --point, --negative and --box out")
+    asked = read_prompts(prompts) if prompts is not None else None
+    everywhere = make_prompt(point, negative, box) if prompts is None else None
     lacking = _channels(missing)
-
-    from simmat.bundle import load_bundle
-    from simmat.nn.device import pick_device
-    from simmat.prediction import missing_channels, predict
-
     check_writable(out)
-    loaded = load_bundle(
-        bundle, load_registry(), foundation=foundation, checkpoint=checkpoint, device=pick_device(device)
-    )
-    names = missing_channels(loaded, lacking)
-    samples = _samples(loaded, files, source, names)
-    before, lines = _own_files(out, samples), []
-    with staged_files(
-        out, replaced=before
-    ) as staging:  # a bad file must leave no half of the work, nor all of it in memory
-        for name, sources in samples.items():
-            prediction = predict(loaded, sources, prompt, choice=choice, missing=lacking)  # type: ignore[arg-type]
-            placed = None
-            if prediction.georeference is not None:
-                place = staging / f"{name}_mask"
-                placed = loaded.adapter.save_mask(prediction.mask, prediction.georeference, place)
-            _write(staging, name, prediction, prompt, sources, bundle, names, placed)
-            if prediction.doubt:
-                say(f"Warning: {name}: {prediction.doubt}; are unit, bit depth and exposure the same?", err=True)
-            pixels = int(prediction.mask.sum())
-            lines.append(f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px")
+
+    from tqdm import tqdm
+
+    predictor, files = _predictor(paths, modality, channels, foundation, checkpoint, device)
+    names = predictor.missing_channels(lacking)
+    if asked is not None and prompts is not None:
+        samples = list(_samples_of(asked, prompts, files, predictor, source))
+    else:
+        assert everywhere is not None  # one of both is there
+        samples = _samples(predictor, files, source, names, everywhere)
+    outputs = [name for sample in samples for name in sample.prompts]
+    if twice := sorted({name for name in outputs if outputs.count(name) > 1}):
+        raise ConfigError(f"several masks would be written as {twice[:5]}; rename the files, or use separate calls")
+    before, lines = _own_files(out, outputs), []
+    with (
+        staged_files(out, replaced=before) as staging,  # a bad file must leave no half of the work, nor all in memory
+        tqdm(samples, desc="predict", unit="image", disable=None if len(samples) > 1 else True, leave=False) as bar,
+    ):
+        for sample in bar:
+            bar.set_postfix_str(escape(next(iter(sample.prompts))), refresh=False)
+            predictor.set_image(sample.files, missing=lacking)
+            found = predictor.predict_prompts(tuple(sample.prompts.values()), choice=choice)
+            for (name, prompt), prediction in zip(sample.prompts.items(), found, strict=True):
+                _write(staging, name, prediction, prompt, sample.files, predictor, names)
+                lines.append(f"{out / name}_mask.png  score {prediction.score:.3f}  {int(prediction.mask.sum())} px")
+            if doubt := found[0].doubt:
+                where = next(iter(sample.files.values()), Path(next(iter(sample.prompts)))).name
+                say(f"Warning: {where}: {doubt}; are unit, bit depth and exposure the same?", err=True)
     for line in lines:
         say(line)
 
 
-def _own_files(out: Path, samples: Mapping[str, Mapping[str, Path]]) -> frozenset[str]:
-    """Return the names of files that an earlier call wrote of these samples.
+def _predictor(
+    paths: Sequence[Path],
+    modality: str | None,
+    channels: tuple[str | int, ...] | None,
+    foundation: str | None,
+    checkpoint: Path | None,
+    device: str | None,
+) -> tuple[Predictor, Sequence[Path]]:
+    """Load the bundle that the first path names, or the untuned model; return it with the paths of images."""
+    if modality is None and (not paths or channels is not None):
+        raise ConfigError(
+            "--channels is for an untuned model, a bundle has its own; leave it out"
+            if paths
+            else "name a BUNDLE, or --foundation and --modality for an untuned model"
+        )
+    if modality is not None and foundation is None:
+        raise ConfigError("--modality is for an untuned model, which needs --foundation NAME; a bundle has its own")
+
+    from simmat.api import load
+
+    source = None if modality is not None else paths[0]
+    predictor = load(
+        source,
+        foundation=foundation,
+        modality=modality,
+        channels=channels,
+        checkpoint=checkpoint,
+        device=device or "auto",
+        registry=load_registry(),
+    )
+    return predictor, paths if source is None else paths[1:]
+
+
+def _own_files(out: Path, outputs: Sequence[str]) -> frozenset[str]:
+    """Return the names of files that an earlier call wrote of these outputs.
 
     Raises:
         ConfigError: what would be replaced was made by another command or a person, such as the masks of a data set.
     """
     own: set[str] = set()
-    for name in samples:
+    for name in outputs:
         there = [f"{name}{ending}" for ending in _ENDINGS if (out / f"{name}{ending}").exists()]
         written = _written(out / f"{name}.json") if there else frozenset()
         if foreign := [file for file in there if file not in written]:
@@ -145,46 +209,57 @@ def _channels(text: str | None) -> tuple[str | int, ...]:
         raise ConfigError(f"--missing {text!r} {error}") from None
 
 
-def _prompt(point: Sequence[str], negative: Sequence[str], box: str | None) -> Prompt:
-    positive = [_numbers("--point", text, "X,Y") for text in point]
-    others = [_numbers("--negative", text, "X,Y") for text in negative]
-    if not positive and box is None:
-        raise ConfigError("nothing says what to segment; give --point X,Y or --box X0,Y0,X1,Y1")
-    corners = np.asarray(_numbers("--box", box, "X0,Y0,X1,Y1"), dtype=np.float32) if box is not None else None
-    with np.errstate(over="ignore"):  # the bounds of the image refuse infinity
-        coords = np.asarray([*positive, *others], dtype=np.float32).reshape(-1, 2)
-    labels = np.asarray([1] * len(positive) + [0] * len(others), dtype=np.int64)
-    return Prompt(coords, labels, corners)
-
-
-def _numbers(option: str, text: str, form: str) -> list[float]:
-    parts = text.replace(" ", "").split(",")
-    try:
-        values = [float(part) for part in parts]
-    except ValueError:
-        values = []
-    if len(values) != form.count(",") + 1 or not np.isfinite(values).all():
-        raise ConfigError(f"{option} takes {form} in pixels, got {text!r}")
-    return values
-
-
 def _samples(
-    bundle: Bundle, files: Sequence[Path], source: Sequence[str], missing: frozenset[str]
-) -> dict[str, Mapping[str, Path]]:
-    """Name every sample and say which files it is made of."""
-    spare = optional_sources(bundle.adapter, bundle.spec.sensor_channels, missing)
-    names = tuple(name for name in bundle.adapter.source_names() if name not in spare)
+    predictor: Predictor, paths: Sequence[Path], source: Sequence[str], missing: frozenset[str], prompt: Prompt
+) -> list[Sample]:
+    """Name every image and say which files it is made of; of each the same is asked."""
+    spare = predictor.optional_sources(missing)
+    names = tuple(name for name in predictor.adapter.source_names() if name not in spare)
     if source:
-        given = _by_source(source, names, spare, files)
-        return {given[names[0]].stem: given}
-    if not files:
-        raise ConfigError("no file to segment; give one or more FILES" + _how(names))
+        given = _by_source(source, names, spare, paths)
+        return [Sample(given, {given[names[0]].stem: prompt})]
+    if not paths:
+        raise ConfigError("no file to segment; give one or more files or folders" + _how(names))
     if len(names) > 1:
-        raise ConfigError(f"modality {bundle.spec.modality!r} needs {len(names)} files a sample" + _how(names))
-    stems = [file.stem for file in files]
-    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise ConfigError(f"several files would be written as {twice}; segment them in separate calls")
-    return {file.stem: {names[0]: file} for file in files}
+        raise ConfigError(f"modality {predictor.adapter.name!r} needs {len(names)} files a sample" + _how(names))
+    return [Sample({names[0]: file}, {name: prompt}) for name, file in _files_of(predictor, paths)]
+
+
+def _files_of(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """Yield name and file of each image; those of a folder's subfolders have the folders in their names."""
+    from simmat.data.folders import files_by_stem
+
+    for path in paths:
+        if not path.is_dir():
+            yield path.stem, path
+            continue
+        found, _ = files_by_stem(path, predictor.adapter.sources[0].extensions)
+        if not found:
+            raise DataError(f"{path}: holds no image ({', '.join(predictor.adapter.sources[0].extensions)})")
+        for stem, files in sorted(found.items()):
+            yield from ((stem.replace("/", "__"), file) for file in files)
+
+
+def _samples_of(
+    asked: Mapping[str, Mapping[str, Prompt]],
+    prompts: Path,
+    paths: Sequence[Path],
+    predictor: Predictor,
+    source: Sequence[str],
+) -> Iterator[Sample]:
+    """Yield the images that a prompts file names, looked for in the folder given, else beside it."""
+    names = predictor.adapter.source_names()
+    if source or len(names) > 1:
+        raise ConfigError("--prompts names one file an image, so it is for sensors of one file")
+    if len(paths) > 1 or any(not path.is_dir() for path in paths):
+        raise ConfigError("--prompts names the files itself; give at most the folder where they lie")
+    folder = paths[0] if paths else prompts.parent
+    lacking = [f"{file}: not in {folder}" for file in asked if not (folder / file).is_file()]
+    if lacking:
+        raise DataError(all_problems(f"{prompts}: files that are not there:", lacking))
+    for file, objects in asked.items():
+        stem = Path(file).with_suffix("").as_posix().strip("./").replace("/", "__")
+        yield Sample({names[0]: folder / file}, {f"{stem}_{name}": prompt for name, prompt in objects.items()})
 
 
 def _by_source(
@@ -216,9 +291,8 @@ def _write(
     prediction: Prediction,
     prompt: Prompt,
     files: Mapping[str, Path],
-    bundle: Path,
+    predictor: Predictor,
     missing: frozenset[str],
-    placed: Path | None,
 ) -> None:
     from PIL import Image
 
@@ -226,6 +300,9 @@ def _write(
     from simmat.report.display import display_rgb
     from simmat.report.overlay import draw_overlay
 
+    placed = None
+    if prediction.georeference is not None:
+        placed = predictor.adapter.save_mask(prediction.mask, prediction.georeference, out / f"{name}_mask")
     channels = prediction.image.channels
     seen = prediction.image.select([i for i, channel in enumerate(channels) if channel.name not in missing])
     with atomic_path(out / f"{name}_mask.png") as path:
@@ -240,7 +317,7 @@ def _write(
             "format": FORMAT,
             "files": {source: str(file) for source, file in files.items()},
             "missing": sorted(missing),
-            "bundle": str(bundle),
+            "bundle": str(predictor.bundle.path) if predictor.bundle else None,
             "size_hw": [height, width],
             "score": prediction.score,
             "mask_pixels": int(prediction.mask.sum()),

@@ -35,7 +35,7 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
         settings = load_config(config, overrides)
 
     from simmat import training
-    from simmat.cli.progress import ConsoleWatcher
+    from simmat.training.console import ConsoleWatcher
 
     registry = load_registry()
     try:

@@ -13,7 +13,7 @@ from simmat.data.samples import Sample
 from simmat.errors import DataError, all_problems
 from simmat.nodata import describe_nodata
 from simmat.normalize import Statistics
-from simmat.types import BoolArray, Channel, FloatArray
+from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 Matrix = npt.NDArray[np.float64]
 
@@ -80,6 +80,19 @@ class Moments:
         )
 
 
+def image_moments(image: SensorImage, before: Moments | None = None) -> Moments:
+    """Return the moments of the valid pixels of a (C, H, W) image, together with those of `before`."""
+    values = image.data.reshape(len(image.channels), -1)  # (C, H·W)
+    valid = image.valid.reshape(values.shape)
+    step = max(BLOCK_VALUES // len(values), 1)
+    for start in range(0, values.shape[1], step):
+        part = Moments.of_pixels(values[:, start : start + step], valid[:, start : start + step])
+        before = part if before is None else before.merge(part)
+    if before is None:
+        raise DataError("an image without pixels has no statistics")
+    return before
+
+
 def channel_statistics(
     dataset: Dataset, samples: Sequence[Sample], progress: Callable[[int], None] | None = None
 ) -> Statistics:
@@ -108,23 +121,13 @@ def channel_statistics(
             valid = image.valid.reshape(len(channels), -1)
             low = np.minimum(low, np.min(values, axis=1, initial=np.inf, where=valid))
             high = np.maximum(high, np.max(values, axis=1, initial=-np.inf, where=valid))
-            moments = _add(moments, values, valid)
+            moments = image_moments(image, moments)
         if progress is not None:
             progress(1)
     if moments is None:
         raise DataError(f"{dataset.root}: no samples to take channel statistics of")
     _check(dataset, channels, low, high)
     return moments.statistics()
-
-
-def _add(moments: Moments | None, values: FloatArray, valid: BoolArray) -> Moments:
-    step = max(BLOCK_VALUES // len(values), 1)
-    for start in range(0, values.shape[1], step):
-        part = Moments.of_pixels(values[:, start : start + step], valid[:, start : start + step])
-        moments = part if moments is None else moments.merge(part)
-    if moments is None:
-        raise DataError("an image without pixels has no statistics")
-    return moments
 
 
 def _check(dataset: Dataset, channels: Sequence[Channel], low: Matrix, high: Matrix) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from simmat.evaluation import ObjectScore, Scores
 from simmat.files import atomic_path
 from simmat.model import SimMAT
-from simmat.prediction import segment
+from simmat.predictor import segment
 from simmat.report.contact_sheet import SheetRow, contact_sheet
 from simmat.report.curves import plot_curves
 from simmat.training.run_folder import RunFolder

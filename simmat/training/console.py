@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from simmat.terminal import escape
-from simmat.training import RunPlan, Watcher
+from simmat.training.watch import RunPlan, Watcher
 
 
 class ConsoleWatcher(Watcher):

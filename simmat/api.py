@@ -1,0 +1,227 @@
+"""The functions of `import simmat`: load, train, evaluate, open a data set, list what is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simmat.bundle import adapter_for, load_bundle
+from simmat.bundle.hub import HUB, HubPlace, download
+from simmat.bundle.spec import JSON_NAME
+from simmat.config import load_config, parse_channels
+from simmat.data.dataset import Dataset
+from simmat.data.dataset import open_dataset as open_dataset_of
+from simmat.errors import BundleError, ConfigError
+from simmat.evaluation import evaluate_bundle, find_protocol
+from simmat.evaluation.report import report_of
+from simmat.modality import ModalityAdapter
+from simmat.model import ModelPlan
+from simmat.nn.device import pick_device
+from simmat.plugins import Registry, load_plugins
+from simmat.predictor import Predictor, ZeroShotPredictor
+from simmat.weights import check_digest, find_weights, sha256_of
+
+Modality = str | ModalityAdapter | type[ModalityAdapter]
+
+_NO_CHANNEL = np.zeros((3, 1), np.float32)
+
+
+def load(
+    source: str | Path | None = None,
+    *,
+    foundation: str | None = None,
+    modality: Modality | None = None,
+    channels: str | Sequence[str | int] | None = None,
+    checkpoint: str | Path | None = None,
+    image_size: int | None = None,
+    device: str = "auto",
+    registry: Registry | None = None,
+) -> Predictor:
+    """Load a tuned model, or an untuned foundation model on a sensor.
+
+    Args:
+        source: the folder of a run, a bundle, a zip of one, or hf://ORG/NAME; None for an untuned model.
+        foundation: without `source` the foundation model; with it, the name that the bundle's model has here.
+        modality: without `source` the sensor: a name, an adapter, or its class. With it, a sensor of the bundle that
+            is not installed, such as one defined in a notebook.
+        channels: of the untuned model's sensor, as `--channels` takes them; None for all.
+        checkpoint: the foundation model's weight file; None looks in the cache and the packages.
+        image_size: side of the untuned model's input in pixels; None takes the model's own.
+        device: auto, cpu, cuda, cuda:N or mps.
+        registry: what is installed; None loads the plugins.
+
+    Raises:
+        TypeError: neither `source` nor both of `foundation` and `modality` are given, or what they leave no room for.
+        SimMATError: whatever is wrong with names, files or weights.
+    """
+    known, name = _with(registry or _installed(), modality)
+    place, weights = pick_device(device), Path(checkpoint) if checkpoint is not None else None
+    if source is not None:
+        if channels is not None or image_size is not None:
+            raise TypeError("channels and image_size are those of the bundle; leave them out, or leave source out")
+        bundle = load_bundle(_local(source), known, foundation=foundation, checkpoint=weights, device=place)
+        return Predictor.of_bundle(bundle)
+    if foundation is None or name is None:
+        raise TypeError("give source, or both foundation and modality for an untuned model")
+    spec = known.foundation(foundation)
+    file = find_weights(spec, weights)
+    if file is None or not spec.promptable:
+        raise ConfigError(
+            f"foundation model {foundation!r} answers no prompt untuned, for its weights or its decoder are random; "
+            "train it first"
+        )
+    if weights is None:
+        check_digest(spec, file, sha256_of(file))
+    picks = parse_channels(channels) if isinstance(channels, str) else channels
+    plan = ModelPlan(
+        foundation=spec,
+        transfer=known.transfer_layer("zeroshot"),
+        tuner=known.tuner("frozen"),
+        channels=(),
+        zero_shot=_NO_CHANNEL,
+        image_size=image_size or spec.image_size,
+        weights=file,
+        seed=0,
+    )
+    spec.check_image_size(plan.image_size)
+    return ZeroShotPredictor(plan, adapter_for(known, name, tuple(picks) if picks is not None else None), place)
+
+
+def train(
+    *,
+    modality: Modality,
+    data: str | Path | Dataset,
+    out: str | Path,
+    progress: bool = True,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> Path:
+    """Train a transfer layer and tune a foundation model.
+
+    Args:
+        modality: the sensor: a name, an adapter, or its class.
+        data: folder of the data set, or a data set.
+        out: the run's folder; `load` takes it.
+        progress: whether a bar shows how far it is.
+        registry: what is installed; None loads the plugins.
+        settings: those of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        TypeError: a setting is unknown.
+        SimMATError: whatever is wrong with settings, data, weights or the output folder.
+    """
+    from simmat.config import TrainConfig
+    from simmat.training import Watcher
+    from simmat.training import train as run_training
+    from simmat.training.console import ConsoleWatcher
+
+    if unknown := [key for key in settings if key not in TrainConfig.model_fields]:
+        raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}")
+    known, name = _with(registry or _installed(), modality)
+    root = data.root if isinstance(data, Dataset) else Path(data)
+    config = load_config(None, {"modality": name, "data": root, "out": Path(out), **settings})
+    if progress:
+        with ConsoleWatcher() as watcher:
+            run_training(config, known, watcher)
+    else:
+        run_training(config, known, Watcher())
+    return config.out
+
+
+def evaluate(
+    model: str | Path | Predictor,
+    data: str | Path | Dataset,
+    *,
+    split: str = "test",
+    protocol: str = "one-click",
+    zero_shot: bool = True,
+    registry: Registry | None = None,
+    **card: Any,
+) -> dict[str, Any]:
+    """Score a bundle on a split of a data set, and the untuned foundation model beside it.
+
+    Args:
+        model: what `load` takes or gave; it must be a bundle.
+        data: folder of the data set, or a data set.
+        split: "train", "val" or "test".
+        protocol: name of an evaluation protocol.
+        zero_shot: whether the untuned model is scored too, where there is one.
+        registry: what is installed; None loads the plugins.
+        card: fields of the data card that take precedence: regions="instances", min_region=30, …
+
+    Returns:
+        What `simmat eval --json` prints: "tuned" and "zero_shot" hold the averages, or None.
+
+    Raises:
+        ConfigError: the model has no bundle, or the protocol is unknown.
+        DataError: the data set cannot be read, or has no region to score.
+    """
+    known = registry or _installed()
+    predictor = model if isinstance(model, Predictor) else load(model, registry=known)
+    if predictor.bundle is None:
+        raise ConfigError(
+            "an untuned model has no bundle to score; train one, and its zero-shot figure stands beside it"
+        )
+    root = data.root if isinstance(data, Dataset) else Path(data)
+    asked = find_protocol(protocol)
+    tuned, untuned = evaluate_bundle(
+        predictor.bundle, root, split, overrides=card, zero_shot=zero_shot, registry=known, protocol=asked
+    )
+    return report_of(predictor.bundle, root, split, asked, tuned, untuned)
+
+
+def open_dataset(root: str | Path, modality: Modality, *, registry: Registry | None = None, **card: Any) -> Dataset:
+    """Open a folder as a data set of a sensor.
+
+    Args:
+        root: the folder.
+        modality: the sensor: a name, an adapter, or its class.
+        registry: what is installed; None loads the plugins.
+        card: fields of the data card that take precedence: regions="instances", nodata=0, …
+
+    Raises:
+        DataError: the folder is not a data set.
+        ConfigError: the card is wrong, or nothing says what a region is.
+    """
+    known, name = _with(registry or _installed(), modality)
+    return open_dataset_of(root, known.modality(name or ""), card)
+
+
+def list_modalities(registry: Registry | None = None) -> tuple[str, ...]:
+    """Return the names of the sensors that are installed, sorted."""
+    return (registry or _installed()).modality_names
+
+
+def list_foundations(registry: Registry | None = None) -> tuple[str, ...]:
+    """Return the names of the foundation models that are installed, sorted; those of families come in addition."""
+    return (registry or _installed()).foundation_names
+
+
+@cache
+def _installed() -> Registry:
+    return load_plugins()
+
+
+def _with(registry: Registry, modality: Modality | None) -> tuple[Registry, str | None]:
+    """Return a registry that knows a sensor, and the sensor's name."""
+    if modality is None or isinstance(modality, str):
+        return registry, modality
+    adapter = modality() if isinstance(modality, type) else modality
+    return registry.with_modality(adapter), adapter.name
+
+
+def _local(source: str | Path) -> Path:
+    """Return where a bundle lies, fetched into the hub client's cache where it is on the hub."""
+    if str(source).startswith(HUB):
+        return download(HubPlace.parse(str(source)))[JSON_NAME].parent
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise BundleError(f"{path}: no such run, bundle or zip")
+    return path

@@ -1,0 +1,418 @@
+"""A network at work: an image is encoded once, then asked as often as you like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from simmat.bundle import Bundle, check_sensor_channels
+from simmat.data.card import DataCard
+from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch
+from simmat.data.statistics import image_moments
+from simmat.errors import BundleError, ConfigError, DataError
+from simmat.foundation import FoundationModel, ImageEmbedding, MaskPrediction
+from simmat.missing import load_without, optional_sources
+from simmat.modality import ModalityAdapter, load_sample
+from simmat.model import ModelPlan, SimMAT, assemble, assemble_transfer
+from simmat.nn.resize import restore_logits
+from simmat.normalize import CLIP, describe, fit_channels, zero_shot_map
+from simmat.picking import pick_channels
+from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Georeference, Prompt, SensorImage
+
+Choice = Literal["single", "best"]
+Files = Mapping[str, Path | str]
+
+_FAR, _MOSTLY, _FLAT = 0.99, 0.5, 0.02
+"""Of the clip, of the pixels, and of training's standard deviation: what makes an image unlike those of training."""
+_PROMPTS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A mask of one image.
+
+    Attributes:
+        mask: (H, W) bool at the original size.
+        logits: (H, W) float32; the mask is where they are above 0.
+        score: predicted IoU of the mask.
+        low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
+        image: what was loaded.
+        georeference: of the original image, where the file says it.
+        doubt: in what the values are unlike those of training, so that the answer may mean nothing; "" where they are
+            not.
+    """
+
+    mask: BoolArray
+    logits: FloatArray
+    score: float
+    low_res: FloatArray
+    image: SensorImage
+    georeference: Georeference | None
+    doubt: str = ""
+
+
+class EncodedImage:
+    """An image behind the encoder.
+
+    Attributes:
+        prepared: the network's input, and how the original image lies in it.
+        embedding: of the image.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: SimMAT, prepared: PreparedImage) -> None:
+        self.prepared = prepared
+        self._model = model
+        self._device = next(model.parameters()).device
+        planes, content = prepared.planes[None].to(self._device), prepared.content[None].to(self._device)
+        self.embedding: ImageEmbedding = model.encode(planes, content)
+
+    @torch.inference_mode()
+    def decode(self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None) -> MaskPrediction:
+        """Answer K prompts of one kind: all with as many points, and all with or without box and mask.
+
+        Args:
+            prompts: in pixels of the original image.
+            mask_input: (K, 1, h, w) logits of earlier answers, in place of the prompts' own.
+        """
+        batch = prompt_batch(prompts, self.prepared.frame, self._device)
+        if mask_input is not None:
+            batch = replace(batch, mask_input=mask_input)
+        return self._model.decode(self.embedding, batch)
+
+
+class Predictor:
+    """A network and its sensor: `set_image` once, then `predict` any number of times.
+
+    Attributes:
+        model: the network, in eval mode.
+        pipeline: image in physical units -> network input.
+        bundle: what it was loaded from; None of a network that has none.
+        image: the current image in physical units, or None.
+    """
+
+    def __init__(self, model: SimMAT, pipeline: Pipeline, *, bundle: Bundle | None = None) -> None:
+        """Put a network to work.
+
+        Args:
+            model: the network; it is put into eval mode and left so.
+            pipeline: image -> network input.
+            bundle: what both are of; its card and channels then hold for files and images.
+        """
+        self.model = model.eval()
+        self.pipeline = pipeline
+        self.bundle = bundle
+        self.image: SensorImage | None = None
+        self._encoded: EncodedImage | None = None
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Predictor:
+        """Put a loaded bundle to work."""
+        return cls(bundle.model, bundle.pipeline, bundle=bundle)
+
+    @property
+    def adapter(self) -> ModalityAdapter:
+        """The sensor."""
+        return self.pipeline.adapter
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The C channels that the sensor's images have; empty where only a file can say."""
+        return self.bundle.spec.sensor_channels if self.bundle else self.adapter.channels
+
+    @property
+    def card(self) -> DataCard:
+        """What the files' numbers mean: the card of the training data."""
+        return self.bundle.spec.card if self.bundle else DataCard(regions="instances")
+
+    def set_image(
+        self,
+        image: Path | str | Files | SensorImage | npt.NDArray[np.generic],
+        *,
+        missing: Sequence[str | int] = (),
+    ) -> SensorImage:
+        """Load an image and encode it.
+
+        Args:
+            image: a file; source name -> file where a sample has several; a `SensorImage`; or an array (C, H, W) of
+                the sensor's channels in their units, NaN where nothing was measured.
+            missing: channels of the sensor that the files lack, by name, 0-based index or wavelength.
+
+        Returns:
+            The image in physical units.
+
+        Raises:
+            TypeError: a file is given for a sensor that needs several.
+            ValueError: an array has another number of planes than the sensor.
+            DataError: a file cannot be read, or no pixel holds a measurement.
+            BundleError: the image has other channels than the bundle was trained on.
+            ConfigError: the bundle's transfer layer needs the missing channels.
+        """
+        self.image, self._encoded = None, None  # an error below leaves no image, not the one before
+        loaded = self._load(image, missing)
+        if not loaded.valid.any():
+            raise DataError(f"{loaded.origin}: no pixel holds a measurement, so there is nothing to segment")
+        self._encoded = self._encode(loaded)
+        self.image = loaded
+        return loaded
+
+    def predict(
+        self,
+        points: Sequence[tuple[float, float]] = (),
+        labels: Sequence[int] | None = None,
+        box: Sequence[float] | None = None,
+        mask: FloatArray | None = None,
+        *,
+        choice: Choice = "single",
+    ) -> Prediction:
+        """Segment what a prompt means in the current image.
+
+        Args:
+            points: (x, y) in pixels of the original image; (0, 0) is the centre of the top-left pixel.
+            labels: 1 on the object, 0 not on it, one for each point; None means that all are on it.
+            box: (x0, y0, x1, y1) of its outer edges, from 0 to width and height.
+            mask: (h, w) logits of an earlier answer, `Prediction.low_res`.
+            choice: "single" takes the model's single answer; "best" the alternative with the highest predicted IoU,
+                which suits one ambiguous click.
+
+        Raises:
+            ValueError: there is no image yet.
+            DataError: there is no prompt, or labels and points do not match.
+            ConfigError: a point or the box lies outside of the image.
+        """
+        coords = np.asarray(points, np.float32).reshape(-1, 2)
+        marks = np.ones(len(coords), np.int64) if labels is None else np.asarray(labels, np.int64)
+        corners = None if box is None else np.asarray(box, np.float32)
+        return self.predict_prompts([Prompt(coords, marks, corners, mask)], choice=choice)[0]
+
+    def predict_prompts(self, prompts: Sequence[Prompt], *, choice: Choice = "single") -> list[Prediction]:
+        """Segment what each of several prompts means in the current image; prompts of one kind are decoded together.
+
+        Raises:
+            ValueError: there is no image yet.
+            ConfigError: a point or a box lies outside of the image.
+        """
+        if self._encoded is None or self.image is None:
+            raise ValueError("no image is set; call set_image first")
+        for prompt in prompts:
+            _check_inside(prompt, self.image)
+        doubt = unlike_training(self._encoded.prepared, self.pipeline.channels) if self.bundle else ""
+        found: dict[int, Prediction] = {}
+        for group in _of_one_kind(prompts):
+            answer = self._encoded.decode([prompts[place] for place in group])
+            for row, place in enumerate(group):
+                found[place] = self._prediction(answer, row, choice, doubt)
+        return [found[place] for place in range(len(prompts))]
+
+    def _prediction(self, answer: MaskPrediction, row: int, choice: Choice, doubt: str) -> Prediction:
+        assert self._encoded is not None  # predict_prompts has checked both
+        assert self.image is not None
+        picked = _pick(answer.iou[row].tolist(), choice)
+        low_res = answer.logits[row : row + 1, picked : picked + 1].float()  # (1, 1, h, w)
+        logits = restore_logits(low_res, self._encoded.prepared.frame)[0, 0].cpu().numpy()
+        return Prediction(
+            mask=logits > 0,
+            logits=logits,
+            score=float(answer.iou[row, picked]),
+            low_res=low_res[0, 0].cpu().numpy(),
+            image=self.image,
+            georeference=self.image.georeference,
+            doubt=doubt,
+        )
+
+    def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
+        """Return the names of the sensor's channels that an image lacks.
+
+        Args:
+            missing: names, 0-based indices or wavelengths of channels, as for `--channels`.
+
+        Raises:
+            ConfigError: there is no such channel, none is left, or the transfer layer needs them all.
+        """
+        if not missing:
+            return frozenset()
+        if self.bundle is None:
+            raise ConfigError(
+                "an untuned model needs all its channels; only a bundle of channel-attention can lack one"
+            )
+        transfer = self.bundle.plan.transfer
+        if not transfer.takes_missing:
+            raise ConfigError(
+                f"{self.bundle.path} was trained with transfer layer {transfer.name!r}, which needs all its channels; "
+                "a bundle trained with --mat channel-attention takes a missing one"
+            )
+        channels = self.bundle.spec.sensor_channels
+        names = frozenset(channels[index].name for index in pick_channels(channels, missing, origin="--missing"))
+        reaching = {channel.name for channel in self.bundle.spec.channels}
+        if len(names) == len(channels) or reaching <= names:
+            raise ConfigError(
+                f"--missing leaves no channel: {self.bundle.path} has {describe(self.bundle.spec.channels)}"
+            )
+        return names
+
+    def optional_sources(self, missing: frozenset[str]) -> tuple[str, ...]:
+        """Return the sources whose file need not be given, for all that they give is missing."""
+        return optional_sources(self.adapter, self.channels, missing)
+
+    def _load(
+        self, image: Path | str | Files | SensorImage | npt.NDArray[np.generic], missing: Sequence[str | int]
+    ) -> SensorImage:
+        names = self.missing_channels(missing)
+        if isinstance(image, np.ndarray):
+            image = self._of_array(image)
+        loaded = image if isinstance(image, SensorImage) else self._of_files(self._files(image), names)
+        self._check_channels(loaded)
+        return loaded
+
+    def _files(self, image: Path | str | Files) -> dict[str, Path]:
+        if isinstance(image, Mapping):
+            return {source: Path(file) for source, file in image.items()}
+        sources = self.adapter.source_names()
+        if len(sources) > 1:
+            wanted = ", ".join(f"{source!r}: …" for source in sources)
+            raise TypeError(f"modality {self.adapter.name!r} needs several files, {{{wanted}}}; got {str(image)!r}")
+        return {sources[0]: Path(image)}
+
+    def _of_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
+        spare = self.optional_sources(missing)
+        lacking = [name for name in self.adapter.source_names() if name not in files and name not in spare]
+        unknown = [name for name in files if name not in self.adapter.source_names()]
+        if lacking or unknown:
+            sources, got = ", ".join(self.adapter.source_names()), ", ".join(files) or "none"
+            raise TypeError(f"modality {self.adapter.name!r} has the sources {sources}; got {got}")
+        needed = {source: file for source, file in files.items() if source not in spare}
+        with self.card.reading(needed):
+            if missing:
+                return load_without(self.adapter, files, self.channels, missing)
+            return load_sample(self.adapter, files)
+
+    def _of_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
+        channels = self.channels
+        if planes.ndim != 3 or (channels and len(planes) != len(channels)):
+            wanted = f"({len(channels)}, H, W) of {describe(channels)}" if channels else "(C, H, W)"
+            raise ValueError(f"modality {self.adapter.name!r} takes an array {wanted}; got shape {planes.shape}")
+        if not channels:
+            raise ValueError(f"modality {self.adapter.name!r} learns its channels from files; give a SensorImage")
+        return SensorImage.from_planes(planes, channels, origin="array")
+
+    def _check_channels(self, image: SensorImage) -> None:
+        """Refuse other channels than the bundle's; where only some lack and that can be said, say how."""
+        if self.bundle is None:
+            return
+        try:
+            check_sensor_channels(self.bundle.spec, image.channels, image.origin, self.bundle.path)
+        except BundleError as error:
+            found, expected = ({c.name for c in channels} for channels in (image.channels, self.channels))
+            if not (found < expected and self.bundle.plan.transfer.takes_missing):
+                raise
+            lacking = ",".join(channel.name for channel in self.channels if channel.name not in found)
+            raise BundleError(f"{error}. If these are all there are: --missing {lacking}") from None
+
+    def _encode(self, image: SensorImage) -> EncodedImage:
+        return EncodedImage(self.model, self.pipeline(image))
+
+
+class ZeroShotPredictor(Predictor):
+    """An untuned foundation model on any sensor, without a bundle.
+
+    Channels are normalised by the statistics of each image itself, and shown to the model as three planes by the map of
+    `simmat.normalize.zero_shot_map`.
+    """
+
+    def __init__(self, plan: ModelPlan, adapter: ModalityAdapter, device: torch.device) -> None:
+        """Put a plan with a zero-shot transfer layer to work; its channels are fitted anew to every image."""
+        self._plan = plan
+        model = assemble(plan).to(device)
+        super().__init__(model, Pipeline(adapter, plan.channels, plan.image_size))
+
+    def _encode(self, image: SensorImage) -> EncodedImage:
+        seen = self.adapter.transform(image)
+        statistics = image_moments(seen).statistics()
+        foundation = self._plan.foundation
+        spread = [value if value > 0 else 1.0 for value in statistics.std]  # a flat channel stays 0
+        channels = fit_channels(
+            seen.channels,
+            replace(statistics, std=tuple(spread)),
+            pixel_mean=foundation.pixel_mean,
+            pixel_std=foundation.pixel_std,
+        )
+        plan = replace(self._plan, channels=channels, zero_shot=zero_shot_map(channels, statistics))
+        device = next(self.model.parameters()).device
+        self.model.mat = assemble_transfer(plan, cast(FoundationModel, self.model.foundation)).to(device).eval()
+        self.pipeline = replace(self.pipeline, channels=channels)
+        return super()._encode(image)
+
+
+def segment(
+    model: SimMAT, pipeline: Pipeline, image: SensorImage, prompt: Prompt, *, choice: Choice = "single"
+) -> Prediction:
+    """Segment what one prompt means in an image already loaded, its missing values already marked.
+
+    Raises:
+        ConfigError: a point or the box lies outside of the image.
+        DataError: the image has no valid pixel.
+    """
+    predictor = Predictor(model, pipeline)
+    predictor.set_image(image)
+    return predictor.predict_prompts([prompt], choice=choice)[0]
+
+
+def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
+    """Say which channel's values are far from those of training, as in another unit or bit depth; "" where none is.
+
+    Colour is scaled by the foundation model's statistics, which say nothing of the training images.
+
+    Args:
+        prepared: the network's input.
+        channels: C fitted channels.
+    """
+    for channel, plane in zip(channels, prepared.planes, strict=True):
+        seen = plane[prepared.content & (plane != 0)]  # what is invalid is 0
+        if channel.quantity == RGB_QUANTITY or not seen.numel():
+            continue
+        trained = f"{channel.mean:.4g} ± {channel.std:.4g} {channel.unit}"
+        if float((seen.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
+            return f"most values of channel {channel.name!r} are far from those of training ({trained})"
+        if seen.numel() > 1 and float(seen.std()) < _FLAT:
+            return f"the values of channel {channel.name!r} hardly vary beside those of training ({trained})"
+    return ""
+
+
+def _pick(predicted: Sequence[float], choice: Choice) -> int:
+    if choice == "single" or len(predicted) == 1:
+        return 0
+    return 1 + int(np.argmax(predicted[1:]))
+
+
+def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Return groups of places of prompts that can be decoded together, at most `_PROMPTS_AT_ONCE` in each."""
+    kinds: dict[tuple[int, bool, bool], list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        kind = (len(prompt.point_coords), prompt.box is None, prompt.mask_input is None)
+        kinds.setdefault(kind, []).append(place)
+    step = _PROMPTS_AT_ONCE
+    return [places[start : start + step] for places in kinds.values() for start in range(0, len(places), step)]
+
+
+def _check_inside(prompt: Prompt, image: SensorImage) -> None:
+    """Refuse points that are no pixel, and boxes that are not within the edges, of an image."""
+    height, width = image.size_hw
+    problems = []
+    for x, y in prompt.point_coords.tolist():
+        if not (0 <= x < width and 0 <= y < height):
+            problems.append(f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})")
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box.tolist()
+        if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
+            problems.append(f"box {x0:g},{y0:g},{x1:g},{y1:g} (X is 0 to {width}, Y 0 to {height})")
+    if problems:
+        raise ConfigError(
+            f"{image.origin}: {' and '.join(problems)} outside of the image, which is {width} wide and {height} high"
+        )

@@ -1,0 +1,131 @@
+"""The one place that asks a model: an image is encoded once, then asked as often as one likes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import GRAY, tiny_bundle
+from PIL import Image
+from runs import registry
+
+from simmat.bundle import load_bundle
+from simmat.errors import BundleError, ConfigError, DataError
+from simmat.predictor import Predictor
+from simmat.types import Channel, Prompt, SensorImage
+
+SCENE = np.random.default_rng(0).integers(0, 256, (40, 56)).astype(np.uint8)
+
+
+@pytest.fixture
+def predictor(tmp_path: Path) -> Predictor:
+    return Predictor.of_bundle(load_bundle(tiny_bundle(tmp_path / "bundle"), registry()))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.fromarray(SCENE).save(tmp_path / "s.png")
+    return tmp_path / "s.png"
+
+
+def test_a_second_question_does_not_encode_again(
+    predictor: Predictor, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder is nearly all of the cost; clicks that repeat it cannot be interactive."""
+    calls = []
+    encode = predictor.model.encode
+    monkeypatch.setattr(predictor.model, "encode", lambda *given: calls.append(1) or encode(*given))
+    predictor.set_image(picture)
+    first = predictor.predict(points=[(20, 20)])
+    predictor.predict(points=[(30, 10), (5, 5)], labels=[1, 0])
+    predictor.predict(box=(3, 3, 30, 30), mask=first.low_res)
+    assert len(calls) == 1
+
+
+def test_every_kind_of_image_gives_the_same_mask(predictor: Predictor, picture: Path) -> None:
+    """A notebook has arrays, a pipeline images, a folder files."""
+    loaded = predictor.set_image(picture)
+    expected = predictor.predict(points=[(20, 20)])
+    for image in (str(picture), {"gray": picture}, loaded, SCENE[None].astype(np.float64), SCENE[None]):
+        predictor.set_image(image)
+        np.testing.assert_array_equal(predictor.predict(points=[(20, 20)]).logits, expected.logits)
+    assert expected.mask.shape == expected.logits.shape == (40, 56)
+    assert expected.mask.dtype == np.bool_
+
+
+def test_prompts_of_all_kinds_come_back_in_their_order(predictor: Predictor, picture: Path) -> None:
+    """They are decoded in groups of one kind; an answer under another's number would be worse than none."""
+    predictor.set_image(picture)
+    box = np.asarray([3, 3, 30, 30], np.float32)
+    prompts = [Prompt.points([(x, 20)]) for x in range(20)]
+    prompts.insert(3, Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box))
+    prompts.insert(9, Prompt.points([(1, 2)], [(30, 30)]))
+    together = predictor.predict_prompts(prompts)
+    for prompt, found in zip(prompts, together, strict=True):
+        alone = predictor.predict_prompts([prompt])[0]
+        np.testing.assert_allclose(found.logits, alone.logits, atol=1e-4)
+    assert predictor.predict_prompts([]) == []
+
+
+def test_a_failed_image_leaves_none_to_be_asked(predictor: Predictor, picture: Path, tmp_path: Path) -> None:
+    """A click answered on the image before would look like an answer on this one."""
+    with pytest.raises(ValueError, match="set_image"):
+        predictor.predict(points=[(1, 1)])
+    predictor.set_image(picture)
+    with pytest.raises(DataError, match="no such file"):
+        predictor.set_image(tmp_path / "none.png")
+    with pytest.raises(ValueError, match="set_image"):
+        predictor.predict(points=[(1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "words"),
+    [
+        (np.zeros((2, 8, 8)), ValueError, r"\(1, H, W\) of gray \[count\]; got shape \(2, 8, 8\)"),
+        (np.zeros((8, 8)), ValueError, r"got shape \(8, 8\)"),
+        ({"rgb": "a.png"}, TypeError, "sources gray; got rgb"),
+        (np.full((1, 8, 8), np.nan), DataError, "no pixel holds a measurement"),
+        (
+            SensorImage.from_planes(np.ones((1, 8, 8)), (Channel("nir", "counts", "count"),)),
+            BundleError,
+            r"nir \[count\]",
+        ),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused(
+    predictor: Predictor, image: object, error: type[Exception], words: str
+) -> None:
+    """Planes are never broadcast or guessed."""
+    with pytest.raises(error, match=words):
+        predictor.set_image(image)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "at least one point, a box or a mask"),
+        ({"points": [(1, 1)], "labels": [1, 0]}, "one for each point"),
+        ({"points": [(1, 1)], "labels": [2]}, "0 or 1"),
+        ({"box": (30, 3, 3, 30)}, "X0 < X1"),
+        ({"points": [(56, 3)]}, "point 56,3 .*0 to 55.*56 wide and 40 high"),
+        ({"box": (0, 0, 57, 40)}, "box 0,0,57,40 .*0 to 56"),
+    ],
+)
+def test_a_prompt_that_means_nothing_is_refused(
+    predictor: Predictor, picture: Path, given: dict[str, object], words: str
+) -> None:
+    """The limits named are those that hold: of points the last pixel, of boxes the outer edge."""
+    predictor.set_image(picture)
+    predictor.predict(box=(0, 0, 56, 40))
+    with pytest.raises((ConfigError, DataError), match=words):
+        predictor.predict(**given)  # type: ignore[arg-type]
+
+
+def test_arrays_are_in_the_channels_units(predictor: Predictor) -> None:
+    """What lies outside of a channel's range, or is NaN, is no measurement."""
+    planes = np.full((1, 8, 8), 60.0)
+    planes[0, 0] = (np.nan, -1, 256, 255, 0, 60, 60, 60)
+    image = predictor.set_image(planes)
+    assert image.channels == (GRAY,)
+    assert image.valid[0, 0].tolist() == [False, False, False, True, True, True, True, True]
