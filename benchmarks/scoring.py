@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from simmat.data.pipeline import PreparedImage, prompt_batch
 from simmat.data.regions import Label, region_from_mask
 from simmat.evaluation import ONE_CLICK, ObjectScore
-from simmat.evaluation.asking import EncodedImage
+from simmat.evaluation.asking import ScoredImage
 from simmat.evaluation.metrics import boundary_width
 from simmat.evaluation.sample import score_objects
 from simmat.evaluation.targets import find_targets
@@ -100,7 +100,7 @@ def within_boxes(label: Label, model: Discs) -> tuple[list[ObjectScore], int]:
     frame = Frame(label.size_hw, INPUT)
     targets = find_targets(label, frame, ONE_CLICK)
     prepared = PreparedImage(torch.zeros(1, 1, 1), content_mask(frame), frame)
-    image = EncodedImage(cast(SimMAT, model), prepared, targets, ONE_CLICK)
+    image = ScoredImage(cast(SimMAT, model), prepared, targets, ONE_CLICK)
     return score_objects(image, "image", ONE_CLICK), image.grid.resized_whole
 
 

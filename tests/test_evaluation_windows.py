@@ -17,7 +17,7 @@ from simmat.data.clicks import corrective_click
 from simmat.data.pipeline import PreparedImage
 from simmat.data.regions import Label, Region, region_from_mask
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
-from simmat.evaluation.asking import EncodedImage
+from simmat.evaluation.asking import ScoredImage
 from simmat.evaluation.grid import MaskGrid
 from simmat.evaluation.metrics import boundary_iou, boundary_width, mask_iou
 from simmat.evaluation.sample import score_objects
@@ -207,10 +207,10 @@ class Answering(Scripted):
         return MaskPrediction(logits, torch.linspace(0.9, 0.5, count).expand(len(logits), count))
 
 
-def encoded(model: Scripted, label: Label, frame: Frame, protocol: Protocol) -> EncodedImage:
+def encoded(model: Scripted, label: Label, frame: Frame, protocol: Protocol) -> ScoredImage:
     planes = torch.zeros(1, frame.size, frame.size)
     prepared = PreparedImage(planes, content_mask(frame), frame)
-    return EncodedImage(cast(Any, model), prepared, find_targets(label, frame, protocol), protocol)
+    return ScoredImage(cast(Any, model), prepared, find_targets(label, frame, protocol), protocol)
 
 
 def random_label(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> Label:

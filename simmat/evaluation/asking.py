@@ -1,9 +1,8 @@
-"""An image encoded once, and asked any number of times."""
+"""An image with its objects: prompts are answered, and the answers compared with the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from simmat.data.pipeline import PreparedImage, prompt_batch
+from simmat.data.pipeline import PreparedImage
 from simmat.data.regions import Region
 from simmat.evaluation.grid import MaskGrid
 from simmat.evaluation.metrics import mask_iou
@@ -19,10 +18,11 @@ from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.targets import Targets
 from simmat.model import SimMAT
 from simmat.nn.device import wait_for
+from simmat.predictor import EncodedImage
 from simmat.types import Prompt
 
 PROMPTS_AT_ONCE = 16
-"""Prompts decoded and brought to the grid together, at most; see `EncodedImage.together`."""
+"""Prompts decoded and brought to the grid together, at most; see `ScoredImage.together`."""
 
 _MOST_ELEMENTS = 2**26
 """Pixels of all their masks on the grid, at most, as each may cover all of it: a byte a pixel."""
@@ -47,8 +47,8 @@ class Answer(NamedTuple):
     low: Tensor
 
 
-class EncodedImage:
-    """One image with its objects.
+class ScoredImage:
+    """One image with its objects, encoded once and asked any number of times.
 
     Attributes:
         targets: the objects.
@@ -60,15 +60,13 @@ class EncodedImage:
 
     def __init__(self, model: SimMAT, prepared: PreparedImage, targets: Targets, protocol: Protocol) -> None:
         self.targets = targets
-        self._model = model
-        self._frame = prepared.frame
         self.grid = MaskGrid(prepared.frame, protocol)
         self._device = next(model.parameters()).device
         masks = _ALTERNATIVES if protocol.alternatives else 1
         fitting = _MOST_ELEMENTS // (masks * targets.scored.size)
         self.together = max(min(fitting, PROMPTS_AT_ONCE), 1)
         start = self._now()
-        self._embedding = model.encode(prepared.planes[None].to(self._device), prepared.content[None].to(self._device))
+        self._image = EncodedImage(model, prepared)
         self.encode_s = self._now() - start
         self.decode_s: list[float] = []
 
@@ -88,9 +86,8 @@ class EncodedImage:
             mask_input: (K, 1, h', w') logits of earlier answers.
             alternatives: whether the decoder's alternative masks are looked at, and not mask 0 alone.
         """
-        batch = replace(prompt_batch(prompts, self._frame, self._device), mask_input=mask_input)
         start = self._now()
-        answer = self._model.decode(self._embedding, batch)
+        answer = self._image.decode(prompts, mask_input=mask_input)
         self.decode_s.append((self._now() - start) / len(prompts))
         kept = slice(None) if alternatives else slice(1)
         logits = answer.logits[:, kept].float()

@@ -12,7 +12,7 @@ from simmat.bundle import Bundle, zero_shot_plan
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
-from simmat.evaluation.asking import EncodedImage
+from simmat.evaluation.asking import ScoredImage
 from simmat.evaluation.processes import Processes
 from simmat.evaluation.protocol import ONE_CLICK, Protocol
 from simmat.evaluation.sample import score_objects
@@ -194,7 +194,7 @@ def _score_sample(
     left_out = tuple((sample.id, index) for index in targets.left_out)
     if not targets.found:
         return Scores((), () if left_out else (sample.id,), left_out)
-    encoded = EncodedImage(model, pipeline(image), targets, protocol)
+    encoded = ScoredImage(model, pipeline(image), targets, protocol)
     objects = score_objects(encoded, sample.id, protocol)
     return Scores(tuple(objects), (), left_out, Cost((encoded.encode_s,), tuple(encoded.decode_s)))
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
-from simmat.evaluation.asking import Answer, EncodedImage, box_prompt
+from simmat.evaluation.asking import Answer, ScoredImage, box_prompt
 from simmat.evaluation.metrics import boundary_iou, boundary_width
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.scores import ObjectScore
@@ -17,7 +17,7 @@ from simmat.evaluation.targets import Target
 from simmat.types import Prompt
 
 
-def score_objects(image: EncodedImage, sample: str, protocol: Protocol) -> list[ObjectScore]:
+def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[ObjectScore]:
     """Ask about every object of an image as a protocol says.
 
     Args:
@@ -45,7 +45,7 @@ def score_objects(image: EncodedImage, sample: str, protocol: Protocol) -> list[
     return _with_draws(scores, image, sample, protocol) if protocol.draws else scores
 
 
-def click_curves(image: EncodedImage, rows: Sequence[int], answer: Answer, clicks: int) -> list[tuple[float, ...]]:
+def click_curves(image: ScoredImage, rows: Sequence[int], answer: Answer, clicks: int) -> list[tuple[float, ...]]:
     """Mend K answers click by click, each at the centre of the largest error, with the answer before as mask input.
 
     Args:
@@ -84,7 +84,7 @@ def _with_click(prompt: Prompt, click_xy: tuple[float, float], on_object: int) -
 
 
 def _with_draws(
-    scores: Sequence[ObjectScore], image: EncodedImage, sample: str, protocol: Protocol
+    scores: Sequence[ObjectScore], image: ScoredImage, sample: str, protocol: Protocol
 ) -> list[ObjectScore]:
     """Ask with tight and jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
     boxes, jittered, clicks = [], [], []
