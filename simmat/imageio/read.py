@@ -103,7 +103,7 @@ def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
     kind = next((name for magic, name in _MAGIC if head.startswith(magic)), None)
     claimed = next((name for name, endings in _FORMATS.items() if path.suffix.lower() in endings), None)
     if kind == "jpeg" and kind not in allowed:
-        raise DataError(f"{path}: a JPEG{_LOSSY}")
+        raise DataError(f"{path}: a JPEG changes label values; save the mask as PNG from the original")
     if kind not in allowed:
         other = next((name for magic, name in _OTHERS if head.startswith(magic)), None)
         found = f"a {kind.upper()}" if kind else other
@@ -120,9 +120,6 @@ def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
 def _listed(formats: tuple[str, ...]) -> str:
     names = [name if name == "npy" else name.upper() for name in formats]
     return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-_LOSSY = "; JPEG changes label values; save the mask as PNG from the original"
 
 
 def _read_npy(path: Path, *, itemsize: int) -> ImageFile:
