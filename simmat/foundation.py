@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard
 
 from simmat.api_version import API_VERSION
 from simmat.errors import SpecError
@@ -84,7 +84,6 @@ class Backbone(Protocol):
         """Run the rest of the backbone on the first layer's features."""
 
 
-@runtime_checkable
 class HasFirstLayer(Protocol):
     """A backbone whose first layer is one convolution: what transfer layers that replace or copy it ask for.
 
@@ -112,7 +111,6 @@ class Memory(Protocol):
         """Return what joins the keys and what joins the values: (N, D) each; for a prompt both are the same."""
 
 
-@runtime_checkable
 class TunableAttention(Protocol):
     """What prompt and prefix tuning ask of the modules that `TuningTargets.attention` names; each an nn.Module.
 
@@ -134,7 +132,6 @@ class PromptDecoder(Protocol):
         """Answer every prompt of the batch."""
 
 
-@runtime_checkable
 class FoundationModel(Protocol):
     """A backbone and a prompt decoder in one nn.Module."""
 
@@ -146,6 +143,25 @@ class FoundationModel(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """As of nn.Module."""
+
+
+# Not `isinstance` with runtime_checkable: from Python 3.12 on it looks attributes up statically, and a submodule of an
+# nn.Module is none.
+
+
+def has_first_layer(backbone: object) -> TypeGuard[HasFirstLayer]:
+    """Return whether a backbone has what `HasFirstLayer` asks for."""
+    return hasattr(backbone, "first_layer")
+
+
+def is_tunable_attention(module: object) -> TypeGuard[TunableAttention]:
+    """Return whether a module has what `TunableAttention` asks for."""
+    return hasattr(module, "width") and hasattr(module, "memory")
+
+
+def is_foundation_model(model: object) -> TypeGuard[FoundationModel]:
+    """Return whether a model has what `FoundationModel` asks for."""
+    return all(hasattr(model, name) for name in ("backbone", "decoder", "named_parameters", "state_dict"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from simmat.foundation import (
     Backbone,
     FoundationModel,
     FoundationSpec,
-    HasFirstLayer,
     ImageEmbedding,
     MaskPrediction,
     PromptBatch,
     build_foundation,
+    has_first_layer,
     resolve,
 )
 from simmat.nn.allocation import AllocationLimit, Room
@@ -141,7 +141,7 @@ def assemble(plan: ModelPlan, *, foundation_room: Room | None = None, own_room: 
             **tune_options,
         )
     unfreeze_fresh(network, plan.foundation.targets)
-    if plan.transfer.output == "features" and isinstance(foundation.backbone, HasFirstLayer):
+    if plan.transfer.output == "features" and has_first_layer(foundation.backbone):
         foundation.backbone.first_layer.requires_grad_(False)  # replaced: it would train without a gradient
     return SimMAT(mat, foundation, plan.transfer.output)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import DataError
-from simmat.foundation import FoundationModel, HasFirstLayer, PromptBatch, TuningTargets
+from simmat.foundation import PromptBatch, TuningTargets, has_first_layer, is_foundation_model
 from simmat.nn.promptable import FRESH, PromptableModel
 from simmat.nn.pyramid import FeaturePyramid
 from simmat.nn.tuners import pretrained_backbone, trainable_state, unfreeze_fresh
@@ -78,11 +78,11 @@ def test_every_kind_of_backbone_gets_three_levels_and_masks_at_the_finest(
 def test_the_contract_of_a_foundation_model_is_kept() -> None:
     """Transfer layers ask for `first_layer`, the core for both halves."""
     network = model(16)
-    assert isinstance(network, FoundationModel)
-    assert isinstance(network.backbone, HasFirstLayer)
+    assert is_foundation_model(network)
+    assert has_first_layer(network.backbone)
     body = Maps((16,))
     body.stem = body._modules.pop("first_layer")
-    assert not isinstance(PromptableModel("m", body, image_size=64, seed=0, dim=DIM).backbone, HasFirstLayer)
+    assert not has_first_layer(PromptableModel("m", body, image_size=64, seed=0, dim=DIM).backbone)
 
 
 def test_strides_that_do_not_double_are_refused() -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.foundation import HasFirstLayer
+from simmat.foundation import has_first_layer
 
 
 def first_layer_of(backbone: object, user: str) -> nn.Conv2d:
@@ -31,7 +31,7 @@ def first_layer_of(backbone: object, user: str) -> nn.Conv2d:
     Raises:
         ConfigError: it is not one convolution without groups.
     """
-    layer = backbone.first_layer if isinstance(backbone, HasFirstLayer) else None
+    layer = backbone.first_layer if has_first_layer(backbone) else None
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1:
         found = "has no `first_layer`" if layer is None else "has a `first_layer` that is no Conv2d without groups"
         raise ConfigError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.foundation import Memory, TunableAttention, TuningTargets
+from simmat.foundation import Memory, TunableAttention, TuningTargets, is_tunable_attention
 from simmat.nn.tuners import matching_modules, model_name
 
 _STD = 0.02
@@ -130,7 +130,7 @@ def _attentions(
             "use another --tune (frozen, lora, decoder, full)"
         )
     for name, module in found:
-        if not isinstance(module, TunableAttention):
+        if not is_tunable_attention(module):
             raise ConfigError(
                 f"foundation model {model_name(model)!r} names {name!r} for tuner {tuner!r}, but a "
                 f"{type(module).__name__} takes no tokens; it needs `width` and `memory`, see "

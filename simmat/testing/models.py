@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from simmat.foundation import FoundationModel, FoundationSpec, ImageEmbedding, build_foundation
+from simmat.foundation import FoundationModel, FoundationSpec, ImageEmbedding, build_foundation, is_foundation_model
 from simmat.testing.checks import CheckFailed, CheckSkipped
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class FoundationCase:
 
     def _build(self, seed: int, weights: Path | None) -> FoundationModel:
         model = build_foundation(self.spec, image_size=self.image_size, weights=weights, seed=seed)
-        if not isinstance(model, FoundationModel):
+        if not is_foundation_model(model):
             raise CheckFailed(
                 f"{self.spec.build} returned a {type(model).__name__}",
                 "return an nn.Module with `backbone` and `decoder`, see simmat.foundation.FoundationModel",
