@@ -31,6 +31,8 @@ from fuzz.runner import Block, Runner  # noqa: E402
 from fuzz.seeds import Seeds  # noqa: E402
 from fuzz.targets import TARGETS, missing_module  # noqa: E402
 
+_MOST_TOLD = 20
+"""Failures of a target that are printed; the table counts all, and .fuzz/ has all."""
 _BLOCK = 200
 """Cases that a child works through before another target has its turn."""
 
@@ -59,7 +61,7 @@ def _run_many(runner: Runner, names: Sequence[str], options: argparse.Namespace)
         for block, outcome in runner.run(blocks, jobs=options.jobs, deadline=deadline):
             journals[block.target].add(outcome)
             done[block.target] += 1
-            if outcome.failed:
+            if outcome.failed and len(journals[block.target].failures) <= _MOST_TOLD:
                 print(told(block.target, block.seed, outcome), flush=True)
     except KeyboardInterrupt:
         print("stopped; the same command continues")

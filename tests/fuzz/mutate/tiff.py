@@ -129,6 +129,7 @@ def _append(data: bytearray, order: str, entries: list[bytes], following: bytes)
     """Put a directory at the end, and make it the first one."""
     data += bytes(len(data) % 2)
     _set(data, f"{order}I", 4, len(data))
+    entries = entries[: 2**16 - 1]
     data += struct.pack(f"{order}H", len(entries)) + b"".join(entries) + following
 
 
