@@ -142,6 +142,7 @@ def evaluate(
     split: str = "test",
     protocol: str = "one-click",
     zero_shot: bool = True,
+    device: str = "auto",
     registry: Registry | None = None,
     **card: Any,
 ) -> dict[str, Any]:
@@ -153,6 +154,7 @@ def evaluate(
         split: "train", "val" or "test".
         protocol: name of an evaluation protocol.
         zero_shot: whether the untuned model is scored too, where there is one.
+        device: where a model that is still to be loaded goes.
         registry: what is installed; None loads the plugins.
         card: fields of the data card that take precedence: regions="instances", min_region=30, …
 
@@ -164,7 +166,7 @@ def evaluate(
         DataError: the data set cannot be read, or has no region to score.
     """
     known = registry or _installed()
-    predictor = model if isinstance(model, Predictor) else load(model, registry=known)
+    predictor = model if isinstance(model, Predictor) else load(model, device=device, registry=known)
     if predictor.bundle is None:
         raise ConfigError(
             "an untuned model has no bundle to score; train one, and its zero-shot figure stands beside it"

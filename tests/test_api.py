@@ -118,3 +118,49 @@ def test_what_is_installed_is_listed() -> None:
     """The first thing one asks."""
     assert {"gray", "rgb", "raster"} <= set(simmat.list_modalities(registry()))
     assert "sam_vit_b" in simmat.list_foundations(registry())
+
+
+def test_arrays_are_trained_on(tmp_path: Path) -> None:
+    """A data scientist has arrays; files are not what the question is about."""
+    data = gray_set(tmp_path / "data", train=3, val=1, test=1)
+    images, masks = ([np.asarray(Image.open(p)) for p in sorted((data / d).iterdir())] for d in ("images", "masks"))
+    arrays = simmat.Dataset.from_arrays(images, masks, split={"train": 3, "val": 1, "test": 1})
+    assert [sample.split for sample in arrays.samples] == ["train"] * 3 + ["val", "test"]
+    run = simmat.train(
+        modality="gray", data=arrays, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
+    )
+    assert simmat.evaluate(run, arrays, registry=registry(), device="cpu")["tuned"]["objects"] == 2
+    root = arrays.root
+    del arrays
+    assert not root.exists()
+
+
+def test_arrays_of_many_planes_and_floats_come_back_as_they_are(tmp_path: Path) -> None:
+    """16 bits, floats and seven bands: never cut to eight bits."""
+    rng = np.random.default_rng(0)
+    images = [rng.normal(size=(7, 8, 9)).astype(np.float32) for _ in range(3)]
+    masks = [np.eye(8, 9, dtype=np.int32) * 70_000 for _ in range(3)]
+    kept = simmat.Dataset.from_arrays(images, masks, folder=tmp_path / "kept", class_names={70_000: "line"})
+    assert kept.class_names == {70_000: "line"}
+    for sample, image in zip(kept.samples, images, strict=True):
+        np.testing.assert_array_equal(kept.image(sample).data, image)
+        assert kept.label(sample).regions[0].area == 8
+    assert (tmp_path / "kept/manifest.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "split", "words"),
+    [
+        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 2, None, "got 2 and 3"),
+        ([np.zeros((8, 8))] * 3, [np.zeros((8, 9), int)] * 3, None, r"\(8, 8\) and \(8, 9\)"),
+        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8))] * 3, None, "whole numbers, got float64"),
+        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 3, ["train", "val"], "split names 2 images"),
+        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 3, {"training": 3}, "no split 'training'"),
+    ],
+)
+def test_arrays_that_do_not_match_are_refused(
+    images: list[np.ndarray], masks: list[np.ndarray], split: object, words: str
+) -> None:
+    """With the number of the array."""
+    with pytest.raises((ValueError, ConfigError), match=words):
+        simmat.Dataset.from_arrays(images, masks, split=split)  # type: ignore[arg-type]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from simmat.data.arrays import Arrays, write_arrays
 from simmat.data.card import DataCard, load_card
 from simmat.data.coco import CocoLabels, annotation_files, read_coco
 from simmat.data.folders import MASKS, scan_folders
@@ -43,6 +47,42 @@ class Dataset:
     samples: tuple[Sample, ...]
     split_note: str
     coco: CocoLabels | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Arrays,
+        masks: Arrays,
+        *,
+        split: Sequence[str] | Mapping[str, int] | None = None,
+        folder: Path | str | None = None,
+        adapter: ModalityAdapter | None = None,
+        **card: object,
+    ) -> Dataset:
+        """Make a data set of arrays. They are written to a folder, which training reads like any other.
+
+        Args:
+            images: each (H, W) or (P, H, W), in the numbers that the sensor reads.
+            masks: each (H, W) of whole numbers, 0 where there is nothing.
+            split: "train", "val" or "test" of each image, or how many of each in this order; None decides by hash.
+            folder: where they are written, to be kept and to resume a training; None takes a temporary folder, which is
+                removed with the data set.
+            adapter: the sensor; None opens planes as they are, and `train(modality=)` says the sensor.
+            card: fields of the data card; `regions` is "instances" where it is not given.
+
+        Raises:
+            ValueError: images, masks and split do not match.
+            ConfigError: the card is wrong.
+            OutputError: the folder holds something, or cannot be written.
+        """
+        from simmat.builtin.sensors.raster import Raster
+
+        root = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="simmat-arrays-"))
+        write_arrays(root, images, masks, split=split, card={"regions": "instances", **card})
+        dataset = open_dataset(root, adapter or Raster())
+        if folder is None:
+            weakref.finalize(dataset, shutil.rmtree, root, ignore_errors=True)
+        return dataset
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """Return the samples of "train", "val" or "test".
