@@ -14,7 +14,7 @@ from simmat.normalize import Statistics
 from simmat.types import Channel
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 60)
-"""Examples of each test; `make fuzz` sets the variable, and draws others each time."""
+"""Examples of each test; with the variable set, other ones are drawn each time."""
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 """Any text that UTF-8 can hold."""
