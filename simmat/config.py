@@ -32,8 +32,8 @@ from simmat.types import RegionRule, ZeroMeans
 DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
 
-MOST_WORKERS, MOST_TOGETHER, MOST_SIZE = 256, 2**16, 2**14
-"""Loading processes, images or prompts a step, and pixels to a side of the input: what is beyond is a slip."""
+MOST_WORKERS, MOST_TOGETHER, MOST_SIZE, MOST_STEPS = 256, 2**16, 2**14, 10**9
+"""Loading processes, images or prompts a step, pixels to a side of the input, steps: what is beyond is a slip."""
 
 FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
 """Settings that change how a run is done, not what comes out, but for rounding."""
@@ -186,8 +186,12 @@ class TrainConfig(BaseModel):
     protocol: Literal["one-click", "simmat-compat"] = Field(
         "one-click", description="Protocol of validation; simmat-compat also trains as the paper's released code does."
     )
-    steps: int | None = Field(None, ge=1, description=f"Optimiser steps; {DEFAULT_STEPS} where no epochs are given.")
-    epochs: int | None = Field(None, ge=1, description="Passes over the training split, instead of steps.")
+    steps: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description=f"Optimiser steps; {DEFAULT_STEPS} where no epochs are given."
+    )
+    epochs: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description="Passes over the training split, instead of steps."
+    )
     image_size: int | None = Field(
         None, ge=1, le=MOST_SIZE, description="Square input size in pixels; native by default."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,6 +199,7 @@ class Predictor:
         Raises:
             ValueError: there is no image yet.
             ConfigError: a point or a box lies outside of the image.
+            BundleError: the network's answer is not finite.
         """
         if self._encoded is None or self.image is None:
             raise ValueError("no image is set; call set_image first")
@@ -217,6 +219,9 @@ class Predictor:
         picked = _pick(answer.iou[row].tolist(), choice)
         low_res = answer.logits[row : row + 1, picked : picked + 1].float()  # (1, 1, h, w)
         logits = restore_logits(low_res, self._encoded.prepared.frame)[0, 0].cpu().numpy()
+        if not (np.isfinite(logits).all() and math.isfinite(float(answer.iou[row, picked]))):
+            model = self.bundle.path if self.bundle else "the model"
+            raise BundleError(f"{model} answers {self.image.origin} with what is no number; its weights are damaged")
         return Prediction(
             mask=logits > 0,
             logits=logits,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from bundles import GRAY, tiny_bundle
 from PIL import Image
 from runs import registry
@@ -129,3 +130,13 @@ def test_arrays_are_in_the_channels_units(predictor: Predictor) -> None:
     image = predictor.set_image(planes)
     assert image.channels == (GRAY,)
     assert image.valid[0, 0].tolist() == [False, False, False, True, True, True, True, True]
+
+
+def test_an_answer_that_is_no_number_is_refused(predictor: Predictor, picture: Path) -> None:
+    """Weights may be finite and still overflow; a score of NaN would be written beside an empty mask."""
+    with torch.no_grad():
+        for parameter in predictor.model.mat.parameters():
+            parameter.fill_(1e38)
+    predictor.set_image(picture)
+    with pytest.raises(BundleError, match="bundle answers .*s.png with what is no number"):
+        predictor.predict(points=[(3, 3)])

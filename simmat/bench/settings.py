@@ -169,7 +169,7 @@ class ArmSettings(Section):
 
     name: Name
     foundation: str | None = None
-    steps_factor: Annotated[float, Field(gt=0)] = 1.0
+    steps_factor: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     peer: bool = False
     seeds: Seeds | None = None
     lr: Rates | None = None

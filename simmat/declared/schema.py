@@ -193,6 +193,8 @@ class Declaration(_Table):
         return rule.source or self.source[0].name
 
     def _channel_problems(self, rule: ChannelRule) -> Iterator[str]:
+        if not rule.unit.strip() or not rule.quantity.strip():
+            yield f"quantity and unit must not be blank, got {rule.quantity!r} and {rule.unit!r}"
         if rule.plane is not None and rule.band is not None:
             yield f"plane = {rule.plane} (from 0) and band = {rule.band} (from 1) exclude each other; give one"
         planes = {source.name: source.planes for source in self.source}.get(self.source_of(rule))

@@ -40,13 +40,13 @@ def read_georeference(path: Path) -> Georeference | None:
     try:
         with quiet(), rasterio.open(path, driver="GTiff") as file:
             return georeference_of(file)
-    except rasterio.errors.RasterioError as error:
+    except Exception as error:  # GDAL's own errors are of no public class
         raise DataError(f"{path}: its place on the earth cannot be read ({error})") from error
 
 
 def georeference_of(file: Any) -> Georeference | None:
     """Return where an opened rasterio dataset lies, if it states a coordinate system and an affine grid."""
-    if file.crs is None or file.transform.is_identity:
+    if file.crs is None or file.transform.is_identity or not np.isfinite(file.transform).all():
         return None
     code = file.crs.to_epsg()
     a, b, c, d, e, f = tuple(file.transform)[:6]

@@ -84,8 +84,10 @@ def _read(path: Path, kind: str, *, labels: bool) -> ImageFile:
 
             return read_tiff(path, labels=labels)
         return _read_pillow(path, kind, labels=labels)
-    except (SimMATError, MemoryError):
+    except SimMATError:
         raise
+    except MemoryError as error:  # its size was checked, so it is a length within that is wrong, or a small machine
+        raise DataError(f"{path}: damaged, or larger than the memory that is free") from error
     except Exception as error:  # a damaged file makes the libraries raise whatever comes (zlib.error, TokenError, …)
         raise DataError(f"{path}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
 

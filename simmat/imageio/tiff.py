@@ -69,7 +69,7 @@ def check_tiff(path: Path) -> None:
     try:
         with opened(path) as tiff:
             _check_claims(path, _pages_of(path, tiff))
-    except (SimMATError, MemoryError):
+    except SimMATError:
         raise
     except Exception as error:  # tifffile raises whatever a damaged tag leads to
         raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
@@ -132,6 +132,8 @@ def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4) -> Non
     check_size(path, min(page.imagelength for page in pages), min(page.imagewidth for page in pages))
     check_size(path, largest.imagelength, largest.imagewidth, count, itemsize=max(itemsize, stored))
     for page in pages:
+        if page.is_tiled:  # a tile is decoded as a whole, however little of it lies in the image
+            check_size(path, page.tilelength, page.tilewidth, page.samplesperpixel, itemsize=max(itemsize, stored))
         _check_whole(path, page)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import DataError
+from simmat.errors import DataError, SimMATError
 from simmat.files import atomic_path
 from simmat.imageio import stated_valid
 from simmat.imageio.georeference import georeference_of, placed, quiet
@@ -94,7 +94,9 @@ def read_geotiff(path: Path) -> GeoTiff:
                 valid &= opacity > 0
             bands = tuple(_tags(file, index) for index in kept)
             place = georeference_of(file)
-    except rasterio.errors.RasterioError as error:
+    except SimMATError:
+        raise
+    except Exception as error:  # GDAL's own errors are of no public class
         raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
     if stored.dtype.kind not in "uif" or (stored.dtype.kind in "ui" and stored.dtype.itemsize > 4):
         raise DataError(f"{path}: values of type {stored.dtype} are not supported; store them as float32")
