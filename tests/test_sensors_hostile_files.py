@@ -100,7 +100,7 @@ def test_a_tile_larger_than_the_limit_is_refused(tmp_path: Path) -> None:
     """A tile is decoded as a whole, so its size counts, not the image's."""
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((32, 32), np.uint8), tile=(16, 16), compression="zlib")
     content = bytearray((tmp_path / "a.tif").read_bytes())
-    entry = content.index(struct.pack("<HHI", 322, 3, 1))  # TileWidth, one SHORT
+    entry = max(content.find(struct.pack("<HHI", 322, kind, 1)) for kind in (3, 4))  # TileWidth, SHORT or LONG
     content[entry : entry + 12] = struct.pack("<HHII", 322, 4, 1, 2**31 - 16)
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tif: claims 1 x 16 x 2147483632"):
@@ -112,7 +112,8 @@ def test_a_length_within_that_no_memory_holds_names_the_file(tmp_path: Path) -> 
     Image.new("L", (3, 3)).save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     place = content.index(b"IDAT") - 4
-    (tmp_path / "a.png").write_bytes(content[:place] + struct.pack(">I", 2**31 - 1) + content[place + 4 :])
+    chunk = struct.pack(">I", 2**31 - 1) + b"tEXt"
+    (tmp_path / "a.png").write_bytes(content[:place] + chunk + content[place:])
     with pytest.raises(DataError, match=r"a\.png: damaged"):
         read_image(tmp_path / "a.png")
 
