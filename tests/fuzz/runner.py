@@ -21,7 +21,7 @@ from fuzz.outcome import Outcome
 from fuzz.seeds import Seeds
 from fuzz.targets import TARGETS, Target
 
-CLOCK_SECONDS = 40
+CLOCK_SECONDS = 120
 """After so long on the clock a case hangs, in C or in a wait, where its own limit of computing time does not reach."""
 
 
