@@ -16,7 +16,7 @@ from simmat.cli.prompts import make_prompt, read_prompts
 from simmat.config import parse_channels
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
 from simmat.files import check_writable, read_json, staged_files
-from simmat.terminal import escape, say
+from simmat.terminal import say
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
@@ -124,10 +124,9 @@ def command(
     before, lines = _own_files(out, outputs), []
     with (
         staged_files(out, replaced=before) as staging,  # a bad file must leave no half of the work, nor all in memory
-        tqdm(samples, desc="predict", unit="image", disable=None if len(samples) > 1 else True, leave=False) as bar,
+        tqdm(desc="predict", total=len(samples), unit="image", disable=len(samples) < 2 or None, leave=False) as bar,
     ):
-        for sample in bar:
-            bar.set_postfix_str(escape(next(iter(sample.prompts))), refresh=False)
+        for sample in samples:
             predictor.set_image(sample.files, missing=lacking)
             found = predictor.predict_prompts(tuple(sample.prompts.values()), choice=choice)
             for (name, prompt), prediction in zip(sample.prompts.items(), found, strict=True):
@@ -136,6 +135,7 @@ def command(
             if doubt := found[0].doubt:
                 where = next(iter(sample.files.values()), Path(next(iter(sample.prompts)))).name
                 say(f"Warning: {where}: {doubt}; are unit, bit depth and exposure the same?", err=True)
+            bar.update(1)
     for line in lines:
         say(line)
 
