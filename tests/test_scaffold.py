@@ -16,6 +16,7 @@ from simmat.cli import run
 from simmat.errors import OutputError
 from simmat.plugins import load_plugins
 from simmat.scaffold import make_plugin
+from simmat.testing.subjects import find_subjects
 
 
 def test_it_makes_a_package_and_says_what_to_do_next(
@@ -58,6 +59,19 @@ def test_its_sensor_reads_the_sample_that_comes_with_it(tmp_path: Path, monkeypa
     assert image.size_hw == (47, 61)  # odd: an even one shows no sensor that crops
     assert image.data.max() > 3000  # all 16 bits
     assert image.valid.all()
+
+
+def test_no_check_of_its_sensor_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that is skipped says nothing; a newcomer who reads "0 failed" takes the sensor for checked."""
+    made = make_plugin("ultrasound-probe", tmp_path)
+    monkeypatch.syspath_prepend(str(made / "src"))
+    entry = importlib.metadata.EntryPoint("ultrasound-probe", "simmat_plugin_ultrasound_probe", "simmat")
+    (sensor,) = find_subjects("ultrasound-probe", load_plugins([entry], {}))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    results = list(sensor.run(scratch))
+    assert len(results) > 20
+    assert {result.check: result.why for result in results if result.status != "ok"} == {}
 
 
 def test_what_it_makes_is_clean(tmp_path: Path) -> None:
