@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -167,6 +168,61 @@ def test_the_list_of_a_sensor_file_says_where_it_is_from(capsys: pytest.CaptureF
     shown = json.loads(capsys.readouterr().out)
     assert shown["from"][1] == "./sensor.toml"
     assert [channel["name"] for channel in shown["channels"]] == ["red", "green", "blue", "echo"]
+
+
+DETAILED = """
+format = 1
+name = "probe"
+
+[[source]]
+files = "*.tif"
+planes = 4
+
+[[channel]]
+name = "heat"
+plane = 2
+quantity = "temperature"
+unit = "K"
+scale = 0.04
+offset = -273.15
+nodata = [0, 65535]
+normalize = { kind = "range", low = 250, high = 330 }
+
+[[channel]]
+name = "echo"
+band = 1
+quantity = "echo_strength"
+unit = "count"
+normalize = { kind = "db", of = "amplitude", floor = 1 }
+
+[[channel]]
+name = "plain"
+plane = 1
+quantity = "counts"
+unit = "count"
+"""
+
+
+def test_a_described_sensor_is_shown_with_plane_scale_and_normalization(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These lines decide what the network sees; whoever wrote them looks here whether they were understood."""
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("probe.toml").write_text(DETAILED, encoding="utf-8")
+    assert run(["modalities", "show", "rgb+./probe.toml"]) == 0
+    table = capsys.readouterr().out.partition("DESCRIBED")[2].splitlines()[1:]
+    rows = {line.split()[0]: [cell.strip() for cell in re.split(r" {2,}", line)[1:]] for line in table}
+    file = "*.tif (4 planes)"
+    assert rows == {
+        "heat": [file, "2", "stored * 0.04 - 273.15", "0, 65535", "range (low = 250, high = 330)"],
+        "echo": [file, "0", "stored", "-", "db (of = amplitude, floor = 1), then z-score by the training split"],
+        "plain": [file, "1", "stored", "-", "z-score by the training split"],
+    }
+    assert run(["modalities", "show", "./probe.toml", "--json"]) == 0
+    (described,) = json.loads(capsys.readouterr().out)["described"]
+    assert (described["channel"][0]["plane"], described["channel"][0]["scale"]) == (2, 0.04)
+    assert run(["modalities", "show", "rgb"]) == 0
+    assert "DESCRIBED" not in capsys.readouterr().out
 
 
 def test_it_cannot_be_simulated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from simmat.cli import Group
 from simmat.cli.common import json_option, load_registry, print_json, print_table
+from simmat.cli.described import print_declarations
 from simmat.modality import ModalityAdapter
 from simmat.plugins import Registry
 from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.terminal import say
 from simmat.types import Channel
+
+if TYPE_CHECKING:
+    from simmat.declared import Declaration
 
 _MOST = 6  # variants named on a sensor's line
 
@@ -80,6 +84,9 @@ def show(name: str, as_json: bool) -> None:
         )
     else:
         say("Channels: as many as the file has.")
+    if declarations := _declarations(adapter):
+        say()
+        print_declarations(declarations)
     others = [registry.modality(other) for other in registry.modality_names]
     if names := _variants(others).get(adapter.name):
         say()
@@ -112,6 +119,13 @@ def _also(names: Sequence[str]) -> str:
     return f"\nalso {', '.join(names[:_MOST])}{more}"
 
 
+def _declarations(adapter: ModalityAdapter) -> tuple[Declaration, ...]:
+    """Return what describes the parts of a sensor that a `sensor.toml` describes."""
+    from simmat.declared import declarations_of
+
+    return declarations_of(adapter)
+
+
 def _channel_row(channel: Channel) -> tuple[str, str, str, str, str]:
     wavelength = f"{channel.wavelength_um:g} um" if channel.wavelength_um is not None else "-"
     valid = "{:g} to {:g}".format(*channel.valid_range) if channel.valid_range is not None else "any"
@@ -131,4 +145,5 @@ def _as_dict(asked: Sequence[str], adapter: ModalityAdapter, registry: Registry)
         "from": [_origin(part, registry) for part in asked],
         "sources": [{"name": s.name, "extensions": list(s.extensions)} for s in adapter.sources],
         "channels": [channel.to_dict() for channel in adapter.channels],
+        "described": [declaration.model_dump(mode="json") for declaration in _declarations(adapter)],
     }
