@@ -151,7 +151,10 @@ def test_masks_are_those_of_logits_resized_as_a_whole(
     noise[2, 1] = -1  # none
     noise[2, 2] = 1  # all
     logits = torch.from_numpy(noise.round() if rounded else noise).float()
-    for given in (logits, logits[:, :1], logits.contiguous(memory_format=torch.channels_last)):
+    layouts = [logits, logits[:, :1]]
+    if not rounded:  # of an exact 0 in this layout, the sign depends on torch's version and the number of masks
+        layouts.append(logits.contiguous(memory_format=torch.channels_last))
+    for given in layouts:
         expected = plain_masks(given, frame, protocol)
         found = MaskGrid(frame, protocol).masks(given)
         for k, m in np.ndindex(*expected.shape[:2]):

@@ -32,6 +32,9 @@ _ROUNDING = 2.0**-20
 A product of two weights with a value, and three sums, round 5 times by 2**-24 each; two resizings 10 times.
 """
 
+_WEIGHTS = 2.0**-23
+"""Most by which a weight in 32 bits, of 0 to 1, may differ from ours."""
+
 _UNDERFLOW = 2.0**-100
 """Logits nearer to 0 than this may be rounded to 0 on the way."""
 
@@ -151,10 +154,12 @@ def _positive_tile(logits: FloatArray, rows: _Weights, columns: _Weights) -> Boo
         return True
     values = rows @ logits @ columns.T  # (A, B)
     size = np.abs(logits)
-    near = np.abs(values) <= _ROUNDING * size.max() + _UNDERFLOW
+    near = np.abs(values) <= 2 * _ROUNDING * size.max() + _UNDERFLOW
     if near.any():
         y, x = np.nonzero(near)
         sizes = ((rows[y] @ size) * columns[x]).sum(axis=1)
+        # A weight of torch's may be 0 where ours is a rounding, so what lies under a pixel counts unweighted too.
+        sizes += _WEIGHTS / _ROUNDING * (((rows[y] > 0) @ size) * (columns[x] > 0)).sum(axis=1)
         if ((np.abs(values[y, x]) <= _ROUNDING * sizes + _UNDERFLOW) & (sizes > 0)).any():
             raise _UnsureError
     above: BoolArray = values > 0

@@ -92,6 +92,8 @@ def evaluate_bundle(
         )
         for model in models
     ]
+    names = dataset.class_names or bundle.spec.card.class_names
+    scores = [replace(score, class_names=names) for score in scores]
     return scores[0], scores[1] if len(scores) > 1 else None
 
 

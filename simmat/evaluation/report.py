@@ -35,6 +35,7 @@ def report_of(
     spec = bundle.spec
     trainable, total = count_parameters(bundle.model)
     device = next(bundle.model.parameters()).device
+    summary = tuned.summary()
     asked = asdict(protocol)
     del asked["description"]
     return {
@@ -48,9 +49,12 @@ def report_of(
         "tune": spec.tune,
         "image_size": spec.image_size,
         "protocol": asked,
+        "class_names": {
+            key: tuned.class_names[int(key)] for key in summary["iou_by_class"] if int(key) in tuned.class_names
+        },
         "sizes_px": {name: [low, high if math.isfinite(high) else None] for name, (low, high) in SIZES.items()},
         "parameters": {"trainable": trainable, "total": total},
-        "tuned": tuned.summary(),
+        "tuned": summary,
         "zero_shot": untuned.summary() if untuned is not None else None,
         "cost": {
             "device": str(device),

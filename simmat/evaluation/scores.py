@@ -82,12 +82,14 @@ class Scores:
         without_region: ids of samples that hold no region, which are not scored.
         left_out: (sample, region) of objects too small to have a pixel where masks are compared.
         cost: what it took.
+        class_names: class -> name, of the data set that was scored.
     """
 
     objects: tuple[ObjectScore, ...]
     without_region: tuple[str, ...] = ()
     left_out: tuple[tuple[str, int], ...] = ()
     cost: Cost = field(default=Cost(), compare=False)
+    class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
 
     def by_sample(self) -> dict[str, list[float]]:
         """Return the IoU of each object's single mask, sample by sample."""
