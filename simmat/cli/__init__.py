@@ -6,6 +6,8 @@ Nothing heavy is imported here, and a command's module only when that command ru
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import io
 import os
@@ -117,9 +119,10 @@ def _restore(variable: str, before: str | None) -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave with its code: 0 done, 1 our bug, 2 a mistake one can mend, 130 interrupted."""
     _mend_streams()
-    code = run(args)
-    _leave_process_group()
-    sys.exit(code)
+    codes: list[int] = []
+    atexit.register(_leave_process_group, codes)  # as the first it is called as the last
+    codes.append(run(args))
+    sys.exit(codes[0])
 
 
 def _mend_streams() -> None:
@@ -132,11 +135,18 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _leave_process_group() -> None:
-    """Leave the group of the launcher's processes: its threads, still there while Python ends, would abort this one."""
+def _leave_process_group(codes: Sequence[int]) -> None:
+    """End a process of the launcher's group with the code, past what Python does after its exit handlers.
+
+    The group's threads, still there while Python ends, would abort it. To destroy the group may never return: in torch
+    2.4 gloo's destructor holds the GIL and waits for a thread that waits for the GIL.
+    """
     distributed = sys.modules.get("torch.distributed")  # only a command that joins one imports torch
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if codes and distributed is not None and distributed.is_available() and distributed.is_initialized():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # closed by their reader: there is nobody to tell
+                stream.flush()
+        os._exit(codes[0])
 
 
 @escaped_streams()
