@@ -43,6 +43,12 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
 """Which package brings a name that is not installed; of `timm/NAME` and `depth-mm` the part before the mark counts."""
 
 
+def known_package(kind: Kind, name: str) -> str | None:
+    """Return the package of `KNOWN_PLUGINS` that brings a name; None where none of them does."""
+    known = KNOWN_PLUGINS[kind]
+    return known.get(name) or known.get(re.split("[/-]", name)[0])
+
+
 @dataclass(frozen=True)
 class PluginReport:
     """What became of one plugin.
@@ -224,8 +230,7 @@ class Registry:
         return claims[0][0]
 
     def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
-        known = KNOWN_PLUGINS[kind]
-        package = known.get(name) or known.get(re.split("[/-]", name)[0])
+        package = known_package(kind, name)
         installed = {report.distribution for report in self.reports if not report.error and not report.off}
         hints = [f"A plugin brings it: pip install {package}"] if package and package not in installed else []
         if not hints and kind == "modality":

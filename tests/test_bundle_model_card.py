@@ -9,6 +9,9 @@ from bundles import GRAY, SPEC
 
 from simmat.bundle.model_card import model_card
 from simmat.data.card import DataCard
+from simmat.declared import Declaration
+from simmat.registry import PluginReport, Registry
+from simmat.transfer import TunerSpec
 
 hub = pytest.importorskip("huggingface_hub")
 
@@ -24,6 +27,38 @@ def test_it_shows_how_to_ask_a_sensor_of_several_files() -> None:
     """One IMAGE would be refused."""
     assert "simmat predict BUNDLE IMAGE --point" in model_card(SPEC)
     assert "simmat predict BUNDLE --source NAME=FILE … --point" in model_card(replace(SPEC, modality="rgb+gray"))
+
+
+def pip_lines(card: str) -> list[str]:
+    return [line for line in card.splitlines() if line.startswith("pip install")]
+
+
+def test_it_names_every_plugin_to_install() -> None:
+    """Who fetches a bundle has none of its plugins yet; the line is copied as it stands."""
+    card = model_card(replace(SPEC, modality="rgb+thermal", foundation="timm/vit_small"))
+    assert pip_lines(card) == ["pip install simmat simmat-plugin-thermal simmat-plugin-timm"]
+    assert "`simmat-plugin-thermal` brings the sensor `thermal`" in card
+    assert "`simmat-plugin-timm` brings the foundation model `timm/vit_small`" in card
+
+
+def test_it_names_a_strangers_plugin_that_is_installed_where_it_is_shared() -> None:
+    """A tuner or sensor of another author is known to the registry alone."""
+    tuner = TunerSpec("theirs", "a tuner", apply="m:f")
+    reports = [PluginReport("x", "someones-tuners", "2.1"), PluginReport("builtin", "simmat", "0.1.0")]
+    known = Registry(reports, [("tuner", tuner, "someones-tuners 2.1")])
+    card = model_card(replace(SPEC, tune="theirs"), registry=known)
+    assert pip_lines(card) == ["pip install simmat someones-tuners"]
+    assert "`someones-tuners` brings the tuner `theirs`" in card
+
+
+def test_built_in_and_described_parts_need_no_plugin() -> None:
+    """A name that a bundle describes itself may be that of a package with another sensor."""
+    rule = {"name": "t", "quantity": "counts", "unit": "count"}
+    declared = Declaration.model_validate(
+        {"format": 1, "name": "thermal", "source": [{"name": "thermal", "files": "*.png"}], "channel": [rule]}
+    )
+    assert pip_lines(model_card(SPEC)) == ["pip install simmat"]
+    assert pip_lines(model_card(replace(SPEC, modality="thermal", described=(declared,)))) == ["pip install simmat"]
 
 
 def test_a_licence_nobody_stated_is_not_made_up() -> None:

@@ -10,14 +10,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from simmat.bundle.packages import needed_packages
 from simmat.bundle.spec import BundleSpec, with_options
 from simmat.nodata import describe_nodata
 from simmat.normalize import describe
+from simmat.registry import Registry
 from simmat.sensor_names import modality_parts
 from simmat.types import Channel
 
 UNSTATED = "unknown"
 """The hub's own word for a licence that nobody has said."""
+_KINDS = {"modality": "sensor"}
+"""Kinds of parts that people know by another word."""
 _ONE_CLICK = "one-click"
 """Protocol of validation where none is stored."""
 _SCORES = {
@@ -30,13 +34,20 @@ _SCORES = {
 }
 
 
-def model_card(spec: BundleSpec, *, licence: str | None = None, foundation_licence: str = "") -> str:
+def model_card(
+    spec: BundleSpec,
+    *,
+    licence: str | None = None,
+    foundation_licence: str = "",
+    registry: Registry | None = None,
+) -> str:
     """Return the card of a bundle, in Markdown behind YAML; the same bundle gives the same text.
 
     Args:
         spec: what the bundle says of itself.
         licence: of the bundle, as the hub names it ("apache-2.0", "cc-by-4.0", "other").
         foundation_licence: of the foundation model, where known.
+        registry: what is installed, by which the packages of plugins are named; None names SimMAT's own.
     """
     parts = [
         _head(spec, licence),
@@ -44,7 +55,7 @@ def model_card(spec: BundleSpec, *, licence: str | None = None, foundation_licen
         "A SimMAT bundle: a transfer layer and tuned weights that bring the sensor "
         f"`{_code(spec.modality)}` to the vision foundation model `{_code(spec.foundation)}`. It answers clicks and "
         "boxes on a sensor image with masks. The frozen weights of the foundation model are not in it.",
-        _use(spec),
+        _use(spec, needed_packages(spec, registry)),
         _channels(spec),
         _scores(spec),
         _made(spec),
@@ -69,18 +80,22 @@ def _head(spec: BundleSpec, licence: str | None) -> str:
     return "\n".join(lines)
 
 
-def _use(spec: BundleSpec) -> str:
-    needs = "" if spec.described else f" and the plugin that brings the sensor `{_code(spec.modality)}`"
+def _use(spec: BundleSpec, packages: Mapping[str, Sequence[tuple[str, str]]]) -> str:
+    brings = [
+        f"`{package}` brings {' and '.join(f'the {_KINDS.get(kind, kind)} `{_code(name)}`' for kind, name in parts)}"
+        for package, parts in packages.items()
+    ]
+    plugins = f"{'; '.join(brings)}. " if brings else ""
     several = len(modality_parts(spec.modality)) > 1  # one file for each
     return (
         "## Use\n\n"
         "```\n"
-        "pip install simmat\n"
+        f"pip install {' '.join(['simmat', *packages])}\n"
         f"simmat predict BUNDLE {'--source NAME=FILE …' if several else 'IMAGE'} --point X,Y --out OUT\n"
         "simmat eval BUNDLE --data DIR\n"
         "```\n\n"
-        f"It needs the foundation model `{_code(spec.foundation)}`{needs}; where one is missing, the error names the "
-        "package. Input of other channels or units, and other foundation weights, are refused."
+        f"{plugins}Where a part is missing, the error names it. Input of other channels or units, and other foundation "
+        "weights, are refused."
     )
 
 

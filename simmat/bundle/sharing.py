@@ -16,6 +16,7 @@ from simmat.bundle.spec import JSON_NAME, README_NAME, SHARED_NAMES, WEIGHTS_NAM
 from simmat.bundle.zipped import write_zip
 from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_folder
+from simmat.registry import Registry
 
 
 def push_bundle(
@@ -24,6 +25,7 @@ def push_bundle(
     *,
     licence: str | None = None,
     foundation_licence: str = "",
+    registry: Registry | None = None,
     force: bool = False,
     private: bool = False,
 ) -> str:
@@ -36,6 +38,7 @@ def push_bundle(
         destination: a folder, a path that ends in .zip, or hf://ORG/NAME.
         licence: of the bundle, as the hub names it.
         foundation_licence: of the foundation model, where known.
+        registry: what is installed, by which the model card names the packages to install.
         force: whether a bundle that is there is replaced.
         private: whether a new repository on the hub is private.
 
@@ -53,7 +56,7 @@ def push_bundle(
         raise ConfigError(f"--private is for hf:// alone, got {destination!r}")
     with bundle_folder(bundle) as folder:
         check_bundle(folder)
-        files = _files_to_share(folder, licence, foundation_licence)
+        files = _files_to_share(folder, licence, foundation_licence, registry)
         if destination.startswith(HUB):
             return upload(HubPlace.parse(destination), files, force=force, private=private)
         target = Path(destination)
@@ -92,12 +95,14 @@ def pull_bundle(source: str, out: Path | None = None, *, force: bool = False) ->
     return target
 
 
-def _files_to_share(folder: Path, licence: str | None, foundation_licence: str) -> dict[str, Path | bytes]:
+def _files_to_share(
+    folder: Path, licence: str | None, foundation_licence: str, registry: Registry | None
+) -> dict[str, Path | bytes]:
     readme = folder / README_NAME
     if readme.is_file() and licence is not None:
         raise ConfigError(f"{readme} is there and goes along as it is; state the licence in it, or remove it first")
     spec = BundleSpec.from_dict(read_document(folder))
-    card = model_card(spec, licence=licence, foundation_licence=foundation_licence).encode()
+    card = model_card(spec, licence=licence, foundation_licence=foundation_licence, registry=registry).encode()
     return {
         JSON_NAME: folder / JSON_NAME,
         README_NAME: readme if readme.is_file() else card,

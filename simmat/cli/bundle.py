@@ -65,6 +65,7 @@ def push(bundle: Path, destination: str, licence: str | None, private: bool, for
         destination,
         licence=licence,
         foundation_licence=foundation_licence,
+        registry=known,
         force=force,
         private=private,
     )
