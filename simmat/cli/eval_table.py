@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from simmat.cli.common import print_table
+from simmat.data.classes import class_title
 from simmat.terminal import say
 
 Row = tuple[str, str, str]
@@ -28,13 +29,13 @@ def print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:
     )
     if tuned["left_out"]:
         say(f"{tuned['left_out']} objects have no pixel where masks are compared and are left out")
-    print_table(("", "ZERO-SHOT", "TUNED"), list(_rows(tuned, untuned)))
+    print_table(("", "ZERO-SHOT", "TUNED"), list(_rows(tuned, untuned, report["class_names"])))
     if no_zero_shot:
         say(f"no zero-shot figure: {no_zero_shot}")
     _print_cost(report)
 
 
-def _rows(tuned: dict[str, Any], untuned: dict[str, Any] | None) -> Iterator[Row]:
+def _rows(tuned: dict[str, Any], untuned: dict[str, Any] | None, class_names: dict[str, str]) -> Iterator[Row]:
     yield _row("one click: mean over objects", tuned, untuned, "miou_object")
     yield _row("  95 % interval (bootstrap over images)", tuned, untuned, "miou_object_interval")
     yield _row("  mean over images", tuned, untuned, "miou_image")
@@ -46,8 +47,9 @@ def _rows(tuned: dict[str, Any], untuned: dict[str, Any] | None) -> Iterator[Row
     for name, found in tuned["by_size"].items():
         if found["objects"]:
             yield _row(f"  {name} ({found['objects']} objects)", tuned, untuned, "by_size", name, "miou_object")
-    for name in tuned["iou_by_class"]:
-        yield _row(f"  class {name}", tuned, untuned, "iou_by_class", name)
+    names = {int(key): name for key, name in class_names.items()}
+    for key in tuned["iou_by_class"]:
+        yield _row(f"  class {class_title(int(key), names)}", tuned, untuned, "iou_by_class", key)
     if "clicks" in tuned:
         yield from _click_rows(tuned, untuned)
     if "box" in tuned:

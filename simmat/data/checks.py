@@ -52,6 +52,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
         splits=tuple(tally.report() for tally in used),
         problems=tuple(problems),
         notes=tuple(_notes(dataset, used)),
+        class_names=dataset.class_names,
     )
 
 

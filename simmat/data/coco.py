@@ -153,6 +153,8 @@ class _Reader:
         where = path.name
         for entry in _entries(content, path, "categories", {"id": int, "name": str}):
             number, name = entry["id"], entry["name"]
+            if not -(2**63) <= number < 2**63:
+                self.problems.append(f"{where}: category id {_quoted(number)} must be a whole number of 64 bits")
             if self.names.setdefault(number, name) != name:
                 self.problems.append(f"{where}: category {number} is {name!r}, elsewhere {self.names[number]!r}")
         by_image: dict[int | str, list[Mapping[str, Any]]] = {}

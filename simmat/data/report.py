@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from simmat.data.classes import class_title
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class DataReport:
         splits: those that have samples.
         problems: what training or scoring would stumble over.
         notes: what a person should look at.
+        class_names: class -> name, of the card or the COCO categories.
     """
 
     root: str
@@ -76,10 +79,12 @@ class DataReport:
     splits: tuple[SplitReport, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    class_names: Mapping[int, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain json values."""
         values = asdict(self)
+        values["class_names"] = {str(number): name for number, name in sorted(self.class_names.items())}
         for split in values["splits"]:
             split["sizes_hw"] = [[*size, count] for size, count in split["sizes_hw"].items()]
             split["classes"] = {str(number): count for number, count in split["classes"].items()}
@@ -94,7 +99,7 @@ class DataReport:
         yield self.split_note
         for split in self.splits:
             yield ""
-            yield from _split_lines(split)
+            yield from _split_lines(split, self.class_names)
         for title, entries in (("Notes", self.notes), ("Problems", self.problems)):
             if entries:
                 yield ""
@@ -102,14 +107,15 @@ class DataReport:
                 yield from (f"  - {entry}" for entry in entries)
 
 
-def _split_lines(split: SplitReport) -> Iterator[str]:
+def _split_lines(split: SplitReport, names: Mapping[int, str]) -> Iterator[str]:
     area = "" if split.area_px is None else " of {} to {} px (median {})".format(*(split.area_px[i] for i in (0, 2, 1)))
     yield f"{split.name}: {split.samples} samples, {split.regions} regions{area}"
     sizes = ", ".join(f"{width}x{height} ({count})" for (height, width), count in list(split.sizes_hw.items())[:4])
     more = f" and {len(split.sizes_hw) - 4} more" if len(split.sizes_hw) > 4 else ""
     yield f"  sizes (width x height): {sizes}{more}"
     if split.classes:
-        yield "  regions by class: " + ", ".join(f"{number}: {count}" for number, count in split.classes.items())
+        classes = (f"{class_title(number, names)}: {count}" for number, count in split.classes.items())
+        yield "  regions by class: " + ", ".join(classes)
     if split.without_region:
         yield f"  {len(split.without_region)} samples without a region, first: {split.without_region[0]}"
     if split.dropped:

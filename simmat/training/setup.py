@@ -256,7 +256,7 @@ def _describe(
         mat_options=merge_options("transfer layer", transfer.name, transfer.options, config.mat_options),
         tune=config.tune,
         tune_options=merge_options("tuner", tuner.name, tuner.options, config.tune_options),
-        card=dataset.card,
+        card=dataset.card.model_copy(update={"class_names": dict(sorted(dataset.class_names.items()))}),
         described=declarations_of(dataset.adapter),
     )
 
