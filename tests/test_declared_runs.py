@@ -58,7 +58,9 @@ def test_a_described_sensor_is_checked_trained_scored_and_used(capsys: pytest.Ca
     os.chdir("elsewhere")
     capsys.readouterr()
     assert run(["bundle", "show", "bundle"]) == 0
-    assert "sonar: echo = *.png (db)" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "described here sonar" in shown
+    assert "echo *.png the only one stored - db (of = amplitude, floor = 1)" in shown
     assert run(["eval", "bundle", "--data", "../data", "--split", "test", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tuned"]["objects"] == 4
     assert run(["predict", "bundle", "../data/images/s0.png", "--point", "14,20", "--out", "out"]) == 0

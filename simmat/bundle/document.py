@@ -123,6 +123,10 @@ def _check_values(spec: BundleSpec) -> None:
         raise ValueError(f"picks {spec.picks!r} must be names or numbers of channels")
     if not all(is_finite_number(value) for row in spec.zero_shot for value in row):
         raise ValueError("zero_shot must hold finite numbers")
+    found = spec.statistics
+    for what, numbers in (("mean", found.mean), ("std", found.std), ("pixels", found.pixels)):
+        if len(numbers) != len(spec.channels) or not all(is_finite_number(number) for number in numbers):
+            raise ValueError(f"statistics: {what} must be {len(spec.channels)} numbers, one for each channel")
     if not spec.channels or np.shape(spec.zero_shot) != (3, len(spec.channels)):
         raise ValueError(f"zero_shot must be 3 rows of {len(spec.channels)} numbers, one for each channel")
 

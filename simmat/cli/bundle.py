@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from simmat.cli import Group
 from simmat.cli.common import PATH, json_option, load_registry, print_json, print_table
+from simmat.cli.described import print_declarations
+from simmat.data.classes import class_title
 from simmat.errors import SimMATError
 from simmat.nodata import describe_nodata
 from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.bundle import BundleSpec
-    from simmat.declared import Declaration
+    from simmat.data.card import DataCard
+    from simmat.types import Channel
+
+_DEEPEST = 3
+"""Tables in tables of the metrics that training writes: val, by_size, small."""
 
 
 @click.group(cls=Group)
@@ -34,12 +43,21 @@ def show(bundle: Path, as_json: bool) -> None:
     if as_json:
         print_json(spec.to_dict())
         return
-    print_table(("", str(bundle)), _rows(spec))
+    print_table(("", str(bundle)), _network_rows(spec))
     say()
+    found = spec.statistics
     print_table(
-        ("CHANNEL", "QUANTITY", "UNIT", "MEAN", "STD"),
-        [(c.name, c.quantity, c.unit, _number(c.mean), _number(c.std)) for c in spec.channels],
+        ("CHANNEL", "QUANTITY", "UNIT", "WAVELENGTH", "VALID RANGE", "MEAN", "STD", "TRAINING SPLIT"),
+        [_channel_row(*row) for row in zip(spec.channels, found.mean, found.std, found.pixels, strict=True)],
     )
+    if spec.described:
+        say()
+        print_declarations(spec.described)
+    say()
+    print_table(("DATA CARD", ""), _card_rows(spec.card))
+    if rows := list(_metric_rows(spec)):
+        say()
+        print_table(("METRIC", "VALUE"), rows)
 
 
 @command.command("push")
@@ -85,32 +103,86 @@ def pull(source: str, out: Path | None, force: bool) -> None:
     say(pull_bundle(source, out, force=force))
 
 
-def _rows(spec: BundleSpec) -> list[tuple[str, str]]:
-    from simmat.bundle.spec import with_options
-
-    card = spec.card
+def _network_rows(spec: BundleSpec) -> list[tuple[str, str]]:
     source = f"weights sha256 {spec.foundation_sha256}" if spec.foundation_sha256 else f"random from seed {spec.seed}"
-    rows = [
+    return [
         ("modality", spec.modality + (f", channels {_list(spec.picks)}" if spec.picks is not None else "")),
-        *(("described here", f"{declared.name}: {_described(declared)}") for declared in spec.described),
+        *(("described here", declared.name) for declared in spec.described),
         ("foundation", f"{spec.foundation}, {source}"),
         ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
-        ("transfer layer", with_options(spec.mat, spec.mat_options)),
-        ("tuning", with_options(spec.tune, spec.tune_options)),
-        ("regions", f"{card.regions}, smallest {card.smallest}, label value 0: {card.zero_means}"),
-        ("no data", "none declared" if card.nodata is None else describe_nodata(card.nodata)),
+        ("transfer layer", "\n".join([spec.mat, *_option_lines(spec.mat_options)])),
+        ("tuning", "\n".join([spec.tune, *_option_lines(spec.tune_options)])),
     ]
-    return rows + [(f"metric: {name}", str(value)) for name, value in spec.metrics.items()]
 
 
-def _described(declaration: Declaration) -> str:
-    """Say which planes of which files a described sensor takes, and what the network gets of them."""
-    files = {source.name: " ".join(source.files) for source in declaration.source}
-    return ", ".join(
-        f"{rule.name} = {'' if rule.index is None else f'plane {rule.index} of '}{files[declaration.source_of(rule)]} "
-        f"({rule.normalize.kind})"
-        for rule in declaration.channel
+def _option_lines(options: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key} = {value if isinstance(value, str) else json.dumps(value)}" for key, value in sorted(options.items())
+    ]
+
+
+def _channel_row(channel: Channel, mean: float, std: float, pixels: int) -> tuple[str, ...]:
+    """Return the channel with the mean and std it is normalized by, and those of the pixels it was trained on."""
+    return (
+        channel.name,
+        channel.quantity,
+        channel.unit,
+        "-" if channel.wavelength_um is None else f"{channel.wavelength_um:g} um",
+        "any" if channel.valid_range is None else "{:g} to {:g}".format(*channel.valid_range),
+        _number(channel.mean),
+        _number(channel.std),
+        f"mean {_number(mean)}, std {_number(std)}, {pixels:,} valid pixels",
     )
+
+
+def _card_rows(card: DataCard) -> list[tuple[str, str]]:
+    rows = [
+        ("regions", f"{card.regions}, smallest {card.smallest}"),
+        ("label value 0", card.zero_means),
+        ("ignored label value", "none" if card.ignore is None else str(card.ignore)),
+        ("no data", "none declared" if card.nodata is None else describe_nodata(card.nodata)),
+        ("classes", "\n".join(f"{number}: {name}" for number, name in sorted(card.class_names.items())) or "no names"),
+    ]
+    if card.intrinsics is not None:
+        rows.append(("camera", ", ".join(f"{key} = {value:g} px" for key, value in sorted(card.intrinsics.items()))))
+    given = (("source", card.source), ("licence", card.licence), ("notes", card.notes))
+    return rows + [(title, text) for title, text in given if text]
+
+
+def _metric_rows(spec: BundleSpec) -> Iterator[tuple[str, str]]:
+    """Yield the name and value of each stored figure, those of tables in tables with a name of several words."""
+    names = spec.card.class_names
+    for path, value in _flat(dict(spec.metrics)):
+        words = list(path)
+        if words[-2:-1] == ["iou_by_class"] and _is_class(words[-1]):
+            words[-1] = class_title(int(words[-1]), names)
+        yield " ".join(words), _plain(value)
+
+
+def _flat(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield (keys, value) of all that is in tables in tables, as deep as training writes them; deeper ones whole."""
+    for key, value in values.items():
+        if isinstance(value, dict) and len(path) < _DEEPEST:
+            yield from _flat(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _is_class(key: str) -> bool:
+    return re.fullmatch(r"-?[0-9]{1,19}", key) is not None
+
+
+def _plain(value: Any) -> str:
+    """Return a json value as text for people."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(entry) for entry in value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _list(values: tuple[str | int, ...]) -> str:

@@ -1,0 +1,91 @@
+"""`simmat bundle show`: what a bundle holds, for people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bundles import SPEC, change_json, tiny_bundle
+
+from simmat.cli import run
+from simmat.data.card import DataCard
+
+METRICS = {
+    "val": {
+        "objects": 8,
+        "miou_object": 0.51234,
+        "miou_object_interval": [0.4, 0.6],
+        "miou_class": None,
+        "iou_by_class": {"3": 0.25, "4": 0.5},
+        "by_size": {"small": {"objects": 2, "boundary_iou": 0.75}},
+    },
+    "step": 30,
+    "protocol": "one-click",
+}
+CARD = DataCard(regions="classes", class_names={3: "boat", 7: "plane"}, ignore=255, source="the sea", licence="CC0-1.0")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COLUMNS", "200")
+    return tiny_bundle(tmp_path / "b", card=CARD, metrics=METRICS)
+
+
+def test_every_value_stands_on_a_line_of_its_own(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is read by a person who chooses between bundles; a Python dict is not text."""
+    assert run(["bundle", "show", str(bundle)]) == 0
+    said = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in said.splitlines()]
+    for line in (
+        "modality gray",
+        "transfer layer mat",
+        "width = 4",
+        "gray counts count - 0 to 255 60 20 mean 60, std 20, 1,000 valid pixels",
+        "regions classes, smallest 1 px",
+        "ignored label value 255",
+        "classes 3: boat",
+        "7: plane",
+        "source the sea",
+        "licence CC0-1.0",
+        "val objects 8",
+        "val miou_object 0.5123",
+        "val miou_object_interval 0.4, 0.6",
+        "val miou_class -",
+        "val iou_by_class 3 (boat) 0.25",
+        "val iou_by_class 4 0.5",
+        "val by_size small boundary_iou 0.75",
+        "step 30",
+        "protocol one-click",
+    ):
+        assert line in lines
+    assert not set("{}'[]") & set(said.replace(str(bundle), ""))
+
+
+def test_json_holds_the_values_as_they_are(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs read this, not the table."""
+    assert run(["bundle", "show", str(bundle), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["metrics"] == METRICS
+    assert shown["card"]["class_names"] == {"3": "boat", "7": "plane"}
+
+
+@pytest.mark.parametrize("metrics", [{}, {"val": None}, {"a": {"b": {"c": {"d": {"e": [{"f": True}, None]}}}}}])
+def test_metrics_of_any_shape_are_shown(
+    metrics: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bundle of another version, or of a stranger, may hold others."""
+    assert run(["bundle", "show", str(tiny_bundle(tmp_path / "b", metrics=metrics))]) == 0
+    assert SPEC.modality in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mean", [[], [1.0, 2.0], ["x"]])
+def test_statistics_that_do_not_fit_the_channels_are_refused(
+    bundle: Path, mean: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is one mean for each channel, or somebody has edited the file."""
+    change_json(bundle, lambda document: document["statistics"].update(mean=mean))
+    assert run(["bundle", "show", str(bundle)]) == 2
+    said = capsys.readouterr().err
+    assert str(bundle) in said
+    assert "statistics: mean" in said
