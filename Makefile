@@ -27,7 +27,7 @@ CORE_ALL := -e '.[dev,docs,hub]'
 APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
 STAMP := $(VENV)/.simmat-installed
 
-.PHONY: install lint test test-slow test-lowest test-newest smoke fuzz kill demo docs clean
+.PHONY: install lint test test-slow test-lowest test-newest test-wheels smoke fuzz kill demo docs clean
 
 install: $(STAMP)
 
@@ -80,6 +80,17 @@ test-newest: | $(BIN)/python
 	$(call fresh,$(NEWEST),$(PYTHON),$(CORE) $(call editable,$(PACKAGES)))
 	$(call smoke,$(NEWEST)/bin)
 	"$(NEWEST)/bin/python" -m pytest -n $(JOBS)
+
+# As a user has it: built wheels alone, in an environment of their own, and one name to install.
+WHEELS ?= $(VENV)/wheels
+test-wheels: | $(BIN)/python
+	rm -rf "$(WHEELS)" && mkdir -p "$(WHEELS)/dist"
+	"$(BIN)/python" -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir "$(WHEELS)/dist" \
+		. ./plugins/simmat-plugin-lite ./plugins/simmat-plugin-thermal
+	"$(BIN)/python" -m venv "$(WHEELS)/venv"
+	"$(WHEELS)/venv/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" \
+		simmat-plugin-thermal
+	$(call smoke,$(WHEELS)/venv/bin)
 
 smoke: install
 	$(call smoke,$(BIN))
