@@ -13,6 +13,7 @@ from simmat.cli.common import PATH, load_registry, print_json
 from simmat.cli.data_index import command as index
 from simmat.cli.data_simulate import command as simulate
 from simmat.cli.options import data_options, json_option, sensor_options
+from simmat.cli.progress import progress_bar
 from simmat.errors import ConfigError
 from simmat.files import atomic_path
 from simmat.terminal import say
@@ -51,8 +52,6 @@ def check(
 
     The exit code is 2 where something would stop training or scoring.
     """
-    from tqdm import tqdm
-
     from simmat.composition import SelectedChannels
     from simmat.data.checks import check_dataset
     from simmat.data.dataset import open_dataset
@@ -61,7 +60,7 @@ def check(
     if channels is not None:
         adapter = SelectedChannels(adapter, channels)
     dataset = open_dataset(data, adapter, card)
-    with tqdm(total=len(dataset.samples), desc="reading", unit=" samples", leave=False, disable=None) as bar:
+    with progress_bar("reading", " samples", total=len(dataset.samples)) as bar:
 
         def advance(count: int) -> None:
             bar.update(count)

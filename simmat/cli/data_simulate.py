@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from simmat.cli.common import PATH, load_registry
+from simmat.cli.progress import progress_bar
 from simmat.terminal import say
 
 
@@ -22,12 +23,10 @@ def command(modality: str, out: Path, count: int, seed: int, size: tuple[int, in
     The folder has images, 16-bit instance masks, manifest.csv with splits, and card.toml, ready for `simmat train`.
     Sample i is the same scene for every sensor and every --count.
     """
-    from tqdm import tqdm
-
     from simmat.data.simulate import simulate_dataset
 
     adapter = load_registry().modality(modality)
-    with tqdm(total=count, desc="simulating", unit=" scenes", leave=False, disable=None) as bar:
+    with progress_bar("simulating", " scenes", total=count) as bar:
 
         def step(done: int) -> None:
             bar.update(done)

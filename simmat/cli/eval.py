@@ -12,6 +12,7 @@ import click
 from simmat.cli.common import PATH, json_option, load_registry, print_json
 from simmat.cli.eval_table import print_report
 from simmat.cli.options import data_options, device_option, foundation_options
+from simmat.cli.progress import progress_bar
 from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_write_json, check_writable
 from simmat.terminal import say
@@ -110,10 +111,8 @@ def command(
 
 @contextmanager
 def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give what moves a bar to (done, total) images; where nobody watches there is none, as it would fill the log."""
-    from tqdm import tqdm
-
-    with tqdm(desc="scoring", unit="image", disable=None if shown else True, leave=False) as bar:
+    """Give what moves a bar to (done, total) images."""
+    with progress_bar("scoring", "image", shown=shown) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total
