@@ -1,0 +1,67 @@
+"""The progress bar of commands: drawn where somebody watches, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from data_sets import folder_of
+
+from simmat.cli import run
+
+pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
+SIMULATE = "data simulate --modality gray --count 3 --size 48 32 --out".split()
+
+
+@contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[list[str]]:
+    """Let standard error be a terminal of so many columns; the list holds what it showed, after the block."""
+    import fcntl
+    import struct
+    import termios
+
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24 if columns else 0, columns, 0, 0))
+    shown = [""]
+    try:
+        with os.fdopen(writer, "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            yield shown
+            stream.flush()
+            os.set_blocking(reader, False)
+            with suppress(BlockingIOError):
+                shown[0] += os.read(reader, 65536).decode("utf-8", "replace")
+    finally:
+        os.close(reader)
+
+
+@pytest.fixture(autouse=True)
+def _built_in_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+
+
+@pytest.mark.parametrize("columns", [80, 0])
+def test_simulating_shows_how_far_it_is(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred scenes take a minute; a terminal that states no width, as in a container, is watched as well."""
+    with terminal(monkeypatch, columns) as shown:
+        assert run([*SIMULATE, str(tmp_path / "d")]) == 0
+    assert re.search(r"simulating: +0%.*0/3", shown[0])
+
+
+def test_checking_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads every file of a data set."""
+    folder = folder_of(tmp_path / "set", 3)
+    with terminal(monkeypatch, 0) as shown:
+        assert run(["data", "check", str(folder), "--modality", "raster", "--regions", "instances"]) == 0
+    assert re.search(r"reading: +0%.*0/3", shown[0])
+
+
+def test_a_log_is_not_filled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where standard error is a file, a bar would be thousands of lines."""
+    assert run([*SIMULATE, str(tmp_path / "d")]) == 0
+    assert capsys.readouterr().err == ""
