@@ -48,7 +48,7 @@ def mutate_segmentation(annotation: dict[str, Any], rng: random.Random) -> None:
     elif kind == 2:
         runs["size"] = rng.choice(_SIZES)
     elif isinstance(runs["counts"], str):
-        runs["counts"] = mutate_bytes(runs["counts"].encode(), rng).decode("latin-1")
+        runs["counts"] = mutate_bytes(runs["counts"].encode(errors="surrogatepass"), rng).decode("latin-1")
     else:
         runs["counts"] = mutate_tree(runs["counts"], rng)
 
