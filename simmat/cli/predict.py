@@ -12,6 +12,7 @@ import numpy as np
 
 from simmat.cli.common import PATH, load_registry
 from simmat.cli.options import config_options, device_option, foundation_options
+from simmat.cli.progress import progress_bar
 from simmat.cli.prompts import make_prompt, read_prompts
 from simmat.config import parse_channels
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
@@ -109,8 +110,6 @@ def command(
     lacking = _channels(missing)
     check_writable(out)
 
-    from tqdm import tqdm
-
     predictor, files = _predictor(paths, modality, channels, foundation, checkpoint, device)
     names = predictor.missing_channels(lacking)
     if asked is not None and prompts is not None:
@@ -124,7 +123,7 @@ def command(
     before, lines = _own_files(out, outputs), []
     with (
         staged_files(out, replaced=before) as staging,  # a bad file must leave no half of the work, nor all in memory
-        tqdm(desc="predict", total=len(samples), unit="image", disable=len(samples) < 2 or None, leave=False) as bar,
+        progress_bar("predict", "image", total=len(samples), shown=len(samples) > 1) as bar,
     ):
         for sample in samples:
             predictor.set_image(sample.files, missing=lacking)
