@@ -1,4 +1,4 @@
-"""The doors for plugins: five hooks that return values.
+"""The doors for plugins: six hooks that return values.
 
 A plugin is a module named by an entry point of group "simmat"; it decorates functions of these
 names with `hookimpl`. It must not import torch at import time.
@@ -7,6 +7,7 @@ names with `hookimpl`. It must not import torch at import time.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -15,8 +16,14 @@ from simmat.foundation import FoundationSpec
 from simmat.modality import ModalityAdapter
 from simmat.transfer import TransferLayerSpec, TunerSpec
 
+if TYPE_CHECKING:
+    import click
+
 PROJECT = "simmat"
 """Name of the pluggy project and of the entry-point group."""
+
+OWN_COMMANDS = ("train", "eval", "predict", "bench", "data", "modalities", "foundations", "plugins", "bundle")
+"""Commands of SimMAT itself, which no plugin can replace."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -45,3 +52,8 @@ def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:  # type: ignore[emp
 @hookspec
 def simmat_tuners() -> Iterable[TunerSpec]:  # type: ignore[empty-body]
     """Return the tuners a plugin brings."""
+
+
+@hookspec
+def simmat_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
+    """Return the commands a plugin adds to `simmat`; what is heavy is imported when one runs."""

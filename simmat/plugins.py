@@ -18,6 +18,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import click
 import pluggy
 
 from simmat import __version__, hookspecs
@@ -25,7 +26,7 @@ from simmat.api_version import api_problem
 from simmat.errors import ConfigError, PluginError, all_problems, nearest
 from simmat.families import FoundationFamily
 from simmat.foundation import FoundationSpec
-from simmat.hookspecs import PROJECT
+from simmat.hookspecs import OWN_COMMANDS, PROJECT
 from simmat.modality import ModalityAdapter, Source
 from simmat.registry import Item, Kind, PluginReport, Registry
 from simmat.transfer import TransferLayerSpec, TunerSpec
@@ -42,6 +43,7 @@ HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
     "simmat_foundation_families": ("foundation family", FoundationFamily),
     "simmat_transfer_layers": ("transfer layer", TransferLayerSpec),
     "simmat_tuners": ("tuner", TunerSpec),
+    "simmat_commands": ("command", click.Command),
 }
 """Hook -> what it brings and the type each item must have."""
 
@@ -51,6 +53,7 @@ _NAMES: Mapping[Kind, tuple[str, str]] = {
     "foundation family": (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens"),
     "transfer layer": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens or underscores"),
     "tuner": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens or underscores"),
+    "command": (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens"),
 }
 
 
@@ -159,7 +162,7 @@ def _load(candidate: _Candidate) -> tuple[PluginReport, list[tuple[Kind, Item]]]
         report = replace(report, error=_cause(error))
     gives: dict[Kind, tuple[str, ...]] = {}
     for kind, item in given:
-        gives[kind] = (*gives.get(kind, ()), item.name)
+        gives[kind] = (*gives.get(kind, ()), str(item.name))
     return (
         replace(
             report,
@@ -198,7 +201,7 @@ def _take(plugin: object, reference: str) -> list[tuple[Kind, Item]]:
                 problems += [f"{hook.name}: {problem}" for problem in found]
                 if not found:
                     given.append((kind, value))
-    names = [(kind, item.name) for kind, item in given]
+    names = [(kind, str(item.name)) for kind, item in given]
     problems += [f"{kind} {name!r} is given twice" for kind, name in sorted({n for n in names if names.count(n) > 1})]
     if len(problems) == 1:
         raise PluginError(problems[0])
@@ -248,6 +251,8 @@ def _item_problems(kind: Kind, item: Any, expected: type[Any]) -> list[str]:
     name = getattr(item, "name", None)
     if not isinstance(name, str) or not re.fullmatch(pattern, name):
         return [f"the name of {_short(item)} must be {in_words}, got {name!r}"]
+    if isinstance(item, click.Command):
+        return [f"command {name!r} is one of SimMAT's own; choose another name"] if name in OWN_COMMANDS else []
     if problem := api_problem(item.api_version):
         return [f"{kind} {name!r} {problem}"]
     if not isinstance(getattr(item, "description", None), str):

@@ -1,11 +1,11 @@
-"""Names and what answers to them: sensors, foundation models, transfer layers, tuners."""
+"""Names and what answers to them: sensors, foundation models, transfer layers, tuners, commands of plugins."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_name
@@ -15,7 +15,10 @@ from simmat.modality import ModalityAdapter
 from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.transfer import TransferLayerSpec, TunerSpec
 
-Kind = Literal["modality", "foundation model", "foundation family", "transfer layer", "tuner"]
+if TYPE_CHECKING:
+    import click
+
+Kind = Literal["modality", "foundation model", "foundation family", "transfer layer", "tuner", "command"]
 
 SLOW_SECONDS = 0.5
 """A plugin that takes longer than this to load is called slow, with its time."""
@@ -39,6 +42,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "foundation family": {"timm": "simmat-plugin-timm", "hf": "simmat-plugin-transformers"},
     "transfer layer": {},
     "tuner": {},
+    "command": {},
 }
 """Which package brings a name that is not installed; of `timm/NAME` and `depth-mm` the part before the mark counts."""
 
@@ -84,7 +88,7 @@ class PluginReport:
         return f"{self.distribution} {self.version}".strip()
 
 
-Item = ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec
+Item: TypeAlias = "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | click.Command"
 
 
 class Registry:
@@ -99,7 +103,7 @@ class Registry:
         self.reports = tuple(reports)
         self._claims: dict[Kind, dict[str, list[tuple[Item, str]]]] = {kind: {} for kind in KNOWN_PLUGINS}
         for kind, item, owner in items:
-            self._claims[kind].setdefault(item.name, []).append((item, owner))
+            self._claims[kind].setdefault(str(item.name), []).append((item, owner))
         self._of_family: dict[str, FoundationSpec] = {}
 
     @property
@@ -126,6 +130,11 @@ class Registry:
     def tuner_names(self) -> tuple[str, ...]:
         """Names of the tuners that can be asked for, sorted."""
         return self._names("tuner")
+
+    @property
+    def command_names(self) -> tuple[str, ...]:
+        """Names of the commands that plugins add, sorted."""
+        return self._names("command")
 
     def modality(self, name: str, described: Mapping[str, ModalityAdapter] | None = None) -> ModalityAdapter:
         """Return the adapter called `name`, or the composition of the adapters joined by "+".
@@ -178,6 +187,11 @@ class Registry:
         """Return the tuner called `name`; raises as `modality`."""
         spec: TunerSpec = self._get("tuner", name)
         return spec
+
+    def command(self, name: str) -> click.Command:
+        """Return the command called `name` that a plugin adds; raises as `modality`."""
+        command: click.Command = self._get("command", name)
+        return command
 
     def conflicts(self) -> dict[tuple[Kind, str], tuple[str, ...]]:
         """Return every (kind, name) that more than one package claims, with the packages."""

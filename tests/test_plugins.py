@@ -12,8 +12,10 @@ from bad_input_page import reasons
 from throwaway import ADAPTER
 
 from simmat.api_version import API_VERSION
+from simmat.cli import COMMANDS, run
 from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError
+from simmat.hookspecs import OWN_COMMANDS
 from simmat.plugins import PluginReport, Registry, load_plugins
 from simmat.testing.subjects import find_subjects
 
@@ -213,6 +215,43 @@ def test_an_item_written_for_this_plugin_interface_is_taken(install: Install, ki
     registry = load(install("simmat-plugin-bad", giving(kind, str(API_VERSION))))
     assert report(registry, "simmat_plugin_bad").error == ""
     assert report(registry, "simmat_plugin_bad").gives == {kind: ("bad",)}
+
+
+COMMAND = """
+import click
+from simmat.hookspecs import hookimpl
+
+@click.command("NAME")
+def command():
+    "Count what is there."
+    click.echo("counted")
+
+@hookimpl
+def simmat_commands():
+    return [command]
+"""
+
+
+def test_a_plugin_s_command_is_listed_and_run(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tool can be a package of its own, and is found where all others are."""
+    folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "count"))
+    monkeypatch.setattr("simmat.plugins.load_plugins", lambda: load(folder))
+    assert run(["count"]) == 0
+    assert capsys.readouterr().out == "counted\n"
+    assert run(["--help"]) == 0
+    assert re.search(r"count +Count what is there", capsys.readouterr().out)
+    assert run(["coun"]) == 2
+    assert "did you mean 'count'?" in capsys.readouterr().err
+
+
+def test_a_command_of_our_own_cannot_be_replaced(install: Install) -> None:
+    """A plugin that answered to `train` could do anything in its name."""
+    registry = load(install("simmat-plugin-counter", COMMAND.replace("NAME", "train")))
+    assert "command 'train' is one of SimMAT's own" in report(registry, "simmat_plugin_counter").error
+    assert registry.command_names == ()
+    assert set(OWN_COMMANDS) == set(COMMANDS)
 
 
 def test_a_package_with_damaged_metadata_stops_nobody(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,16 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from simmat import __version__
 from simmat.errors import ConfigError, SimMATError, nearest
-from simmat.terminal import escaped_streams, say
+from simmat.terminal import escape, escaped_streams, say
+
+if TYPE_CHECKING:
+    from simmat.registry import Registry
 
 DEBUG_VARIABLE = "SIMMAT_DEBUG"
 
@@ -57,24 +60,40 @@ class Group(click.Group):
 
 
 class LazyGroup(Group):
-    """The top group: it knows the names and one line of each command, and imports one when it is run."""
+    """The top group: it knows the names and one line of each command, and imports one when it is run.
+
+    Commands of plugins are asked for where a name is not one of ours, and for the help.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table: the way a user goes."""
-        return list(COMMANDS)
+        """In the order of the table, the way a user goes; then those of plugins."""
+        return [*COMMANDS, *_of_plugins().command_names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command and return its `command`."""
+        """Import the module of a command and return its `command`, or a plugin's."""
         if cmd_name not in COMMANDS:
-            return None
+            registry = _of_plugins()
+            return registry.command(cmd_name) if cmd_name in registry.command_names else None
         command = import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)  # our own table, not a user's input
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table into the help without importing anything."""
+        """Write the table into the help without importing a command of ours."""
+        registry = _of_plugins()
+        lines = [(name, line) for name, (_, line) in COMMANDS.items()]
+        lines += [
+            (name, escape(registry.command(name).get_short_help_str(limit=80))) for name in registry.command_names
+        ]
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl(lines)
+
+
+def _of_plugins() -> Registry:
+    """Load the plugins; one that fails is told by the commands that need it, and by `simmat plugins list`."""
+    from simmat.plugins import load_plugins
+
+    return load_plugins()
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

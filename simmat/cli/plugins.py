@@ -20,6 +20,7 @@ _PLURAL = {
     "foundation family": "foundation families",
     "transfer layer": "transfer layers",
     "tuner": "tuners",
+    "command": "commands",
 }
 
 
