@@ -54,20 +54,25 @@ def _run_many(runner: Runner, names: Sequence[str], options: argparse.Namespace)
     journals = {name: Journal(options.folder / f"seed-{options.seed}" / f"{name}.jsonl") for name in names}
     numbers = range(options.start, options.start + options.cases)
     began, done = time.monotonic(), Counter[str]()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):  # noted, not raised: an exception may be lost within a library
+        signal.signal(number, lambda number, _: signals.append(number))
+
+    def stop() -> bool:
+        return bool(signals) or (deadline is not None and time.monotonic() >= deadline)
+
     try:
         blocks = _blocks(journals, options.seed, numbers)
-        for block, outcome in runner.run(blocks, jobs=options.jobs, deadline=deadline):
+        for block, outcome in runner.run(blocks, jobs=options.jobs, stop=stop):
             journals[block.target].add(outcome)
             done[block.target] += 1
             if outcome.failed and len(journals[block.target].failures) <= _MOST_TOLD:
                 print(told(block.target, block.seed, outcome), flush=True)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues")
     finally:
         for journal in journals.values():
             journal.write()
+    if signals:
+        print("stopped; the same command continues")
     rates = {name: count / seconds for name, count in done.items() if (seconds := runner.cpu_seconds[name])}
     _print_table(journals, numbers, rates)
     failed = sum(len(journal.failures) for journal in journals.values())

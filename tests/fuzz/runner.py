@@ -12,7 +12,7 @@ import stat
 import tempfile
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -70,20 +70,20 @@ class Runner:
         """Computing time of the children, by target."""
 
     def run(
-        self, blocks: Iterable[Block], *, jobs: int = 1, deadline: float | None = None
+        self, blocks: Iterable[Block], *, jobs: int = 1, stop: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[Block, Outcome]]:
         """Yield the outcome of every case, those of one block in order.
 
         Args:
             blocks: taken one after the other.
             jobs: number of children at a time.
-            deadline: of `time.monotonic`; what is not done by then is left.
+            stop: asked twice a second or more; once it says True, what is not done is left.
         """
         root = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
         waiting, again, children = iter(blocks), deque[Block](), dict[int, _Child]()
         try:
             with selectors.DefaultSelector() as selector:
-                while deadline is None or time.monotonic() < deadline:
+                while not stop():
                     while len(children) < jobs and (block := again.popleft() if again else next(waiting, None)):
                         child = self._start(block, root / f"{block.target}-{block.numbers[0]}")
                         children[child.pipe] = child
