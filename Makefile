@@ -29,7 +29,7 @@ CORE_ALL := -e '.[dev,docs,hub]'
 APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
 STAMP := $(VENV)/.simmat-installed
 
-.PHONY: install lint test test-slow test-lowest test-newest test-wheels smoke fuzz kill demo docs clean
+.PHONY: install lint test test-slow test-lowest test-newest test-wheels smoke smoke-newest fuzz kill demo docs clean
 
 install: $(STAMP)
 
@@ -76,11 +76,13 @@ test-lowest: | $(BIN)/python
 	"$(LOWEST)/bin/python" .ci/lowest_bounds.py $(notdir $(APART))
 	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(APART)
 
-# The newest releases, whatever pip is told to keep to: tests, and one training from simulated data to a mask.
+# The newest releases, whatever pip is told to keep to: one training from simulated data to a mask, then the tests.
 # Another Python with `make PYTHON=python3.13 test-newest`.
-test-newest: | $(BIN)/python
+smoke-newest: | $(BIN)/python
 	$(call fresh,$(NEWEST),$(PYTHON),$(CORE) $(call editable,$(PACKAGES)))
 	$(call smoke,$(NEWEST)/bin)
+
+test-newest: smoke-newest
 	"$(NEWEST)/bin/python" -m pytest -n $(JOBS)
 
 # As a user has it: built wheels alone, in an environment of their own, and one name to install.
