@@ -4,13 +4,14 @@ import errno
 import fcntl
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
@@ -27,6 +28,7 @@ from simmat.files import (
     check_writable,
     read_log,
     recover_folder,
+    remove_left,
     remove_temporary,
     staged_files,
 )
@@ -538,3 +540,22 @@ def test_a_pipe_is_no_log(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "log.jsonl")
     with pytest.raises(DataError, match=r"log\.jsonl: a pipe"):
         read_log(tmp_path / "log.jsonl")
+
+
+def test_what_a_dead_process_left_of_a_file_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """A killed `bundle push` leaves gigabytes beside its zip; another one at work must keep its own."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    target, names = tmp_path / "b.zip", {}
+    for whose, pid in (("dead", dead.pid), ("alive", os.getpid())):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "getpid", lambda pid=pid: pid)
+            with suppress(KeyboardInterrupt), atomic_path(target) as temporary:
+                names[whose] = temporary
+                raise KeyboardInterrupt
+    names["other machine"] = tmp_path / re.sub(r"\.[0-9a-f]{6}-", ".000000-", names["dead"].name)
+    names["other file"] = tmp_path / names["dead"].name.replace(".b.", ".c.")
+    for path in names.values():
+        path.write_bytes(b"half")
+    remove_left(target)
+    assert {whose for whose, path in names.items() if path.exists()} == {"alive", "other machine", "other file"}

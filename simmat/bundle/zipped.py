@@ -12,7 +12,7 @@ from pathlib import Path
 
 from simmat.bundle.spec import JSON_NAME, README_NAME, SHARED_NAMES, WEIGHTS_NAME
 from simmat.errors import BundleError
-from simmat.files import atomic_path
+from simmat.files import atomic_path, remove_left
 
 SIZE_LIMITS = {JSON_NAME: 16 << 20, README_NAME: 4 << 20, WEIGHTS_NAME: 16 << 30}
 """Bytes a file of a bundle may have; all of SAM ViT-H, tuned in full, has 2.6 GB."""
@@ -29,6 +29,7 @@ def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
+    remove_left(target)
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(files.items()):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import re
 import secrets
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -48,7 +51,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         OutputError: the file cannot be written there, or something that is no file has its name (a device, a pipe).
     """
     target = led_to(Path(path))
-    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}")
+    temporary = target.with_name(
+        f"{_begin(target)}{os.getpid():x}-{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}"
+    )
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
@@ -63,6 +68,40 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def remove_left(path: Path | str) -> None:
+    """Remove the temporary files beside `path` that `atomic_path` made for it in a process that has died.
+
+    Those of other machines, which may share the folder, are left alone.
+
+    Raises:
+        OutputError: one cannot be removed.
+    """
+    target = led_to(Path(path))
+    left = re.compile(
+        rf"{re.escape(_begin(target))}([0-9a-f]+)-[0-9a-f]{{8}}{re.escape(TEMPORARY_MARK + target.suffix)}"
+    )
+    with output_errors(target):
+        for found in target.parent.iterdir() if target.parent.is_dir() else ():
+            if (match := left.fullmatch(found.name)) and not _is_alive(int(match[1], 16)):
+                found.unlink(missing_ok=True)
+
+
+def _begin(target: Path) -> str:
+    """Return how the name of a temporary file begins: for which file, and on which machine."""
+    machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+    return f".{target.stem[:40]}.{machine}-"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def atomic_write_bytes(path: Path | str, data: bytes) -> None:
