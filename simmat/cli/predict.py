@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,7 +258,7 @@ def _samples_of(
     if lacking:
         raise DataError(all_problems(f"{prompts}: files that are not there:", lacking))
     for file, objects in asked.items():
-        stem = Path(file).with_suffix("").as_posix().strip("./").replace("/", "__")
+        stem = posixpath.normpath(Path(file).with_suffix("").as_posix()).strip("/").replace("/", "__")
         yield Sample({names[0]: folder / file}, {f"{stem}_{name}": prompt for name, prompt in objects.items()})
 
 
