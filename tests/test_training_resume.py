@@ -27,14 +27,19 @@ from simmat.training.state import load_state, save_state
 
 CHANGES = {"lr": 1e-4, "tune": "full", "loss": "bce", "seed": 1}
 POINTS = [
-    ("between steps", 1),
     ("between steps", 4),
     ("half the state written", 2),
-    ("state written, not renamed", 3),
-    ("half the bundle written", 2),
-    ("bundle half swapped", 1),
     ("bundle half swapped", 2),
-    ("bundle written, state not", 2),
+    *(
+        pytest.param(*point, marks=pytest.mark.slow)
+        for point in (
+            ("between steps", 1),
+            ("state written, not renamed", 3),
+            ("half the bundle written", 2),
+            ("bundle half swapped", 1),
+            ("bundle written, state not", 2),
+        )
+    ),
 ]
 
 
