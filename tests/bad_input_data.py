@@ -153,7 +153,9 @@ BREAK: dict[str, Break] = {
                 "sonar.toml", HEAD.replace('"s"', '"sonar"') + SOURCE.replace('"s"', '"sonar"').replace("png", "npy")
                 + CHANNEL
             ),
-            "Missing mask, folders": both(gone("data/manifest.csv"), gone("data/masks/s0.png")),
+            "No mask at all, folders": both(
+                gone("data/manifest.csv"), *(gone(f"data/masks/{name}.png") for name in NAMES)
+            ),
             "Mask without image": both(gone("data/manifest.csv"), gone("data/images/s0.png")),
             "Mask of other size": each_mask(np.ones((20, 30)), "s1"),
             "Mask of other size (check)": each_mask(np.ones((20, 30)), "s1"),

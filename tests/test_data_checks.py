@@ -216,6 +216,19 @@ def test_mostly_dropped_hidden_and_unnamed_regions_are_noted(tmp_path: Path) -> 
     assert "classes without a name in the card: [3]" in notes
 
 
+def test_images_without_a_mask_are_listed(tmp_path: Path) -> None:
+    """One whose mask was lost is found here, among those nobody has labelled yet."""
+    root = folder_of(tmp_path, 20)
+    for index in range(12):
+        (root / f"masks/s{index}.png").unlink()
+    report = check_dataset(open_planes(root))
+    assert report.problems == ()
+    assert len(report.to_dict()["unlabelled"]) == 12
+    assert "images/s0.npy" in report.text()
+    assert "(12)" in report.text()
+    assert "and 2 more" in report.text()
+
+
 def test_no_readable_image_at_all_is_an_error(tmp_path: Path) -> None:
     """There is nothing to report on, usually because the modality is another one."""
     dataset = open_planes(folder_of(tmp_path, 3), nodata=1)

@@ -99,7 +99,6 @@ def test_all_mismatches_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "images/d.bmp").write_text("")
     message = complaint(tmp_path)
     for words in (
-        "image 'a' has no mask: masks/a.png",
         "masks/x.png: a mask without an image",
         "two masks of one name: masks/c.jpg, masks/c.png",
         "masks/note.txt: no mask format",
@@ -127,6 +126,21 @@ def test_all_mismatches_are_told_at_once(tmp_path: Path) -> None:
 def test_layouts_that_could_be_misread_are_refused(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
     """A split folder taken for part of a name would mix train and test."""
     assert words in complaint(put(tmp_path, *names))
+
+
+def test_images_without_a_mask_are_set_aside_and_the_others_divided(tmp_path: Path) -> None:
+    """300 images with 20 masks is how labelling begins; each split gets its part of the 20."""
+    put(tmp_path, *(f"images/{n:03}.npy" for n in range(300)), *(f"masks/{n:03}.png" for n in range(0, 300, 15)))
+    listing = scan_folders(tmp_path, Planes.sources)
+    assert len(listing.unlabelled) == 280
+    splits = [sample.split for sample in listing.samples]
+    assert [splits.count(name) for name in ("train", "val", "test")] == [14, 3, 3]
+
+
+def test_where_no_image_has_a_mask_it_is_told_where_one_would_be(tmp_path: Path) -> None:
+    """The folder of masks is there, and empty."""
+    (tmp_path / "masks").mkdir()
+    assert "masks/a.png" in complaint(put(tmp_path, "images/a.npy", "images/b.npy"))
 
 
 def test_a_split_folder_without_images_is_told(tmp_path: Path) -> None:

@@ -145,6 +145,18 @@ def test_a_path_out_of_the_folder_by_detour_is_refused(tmp_path: Path) -> None:
     assert "leaves the data folder" in complaint(tmp_path / "set")
 
 
+def test_rows_without_a_mask_are_set_aside(tmp_path: Path) -> None:
+    """A table of all images, labelled or not; a mask that is named and is not there is a mistake still."""
+    whole = rows("train", "val", "test")
+    listing = read_manifest(write(tmp_path, whole.replace("masks/c.png", "")), Planes.sources)
+    assert [sample.id for sample in listing.unlabelled] == ["c"]
+    assert [sample.id for sample in listing.samples] == ["a", "b"]
+    assert "masks/gone.png" in complaint(write(tmp_path, whole.replace("masks/b.png", "masks/gone.png")))
+    for name in "abc":
+        whole = whole.replace(f"masks/{name}.png", "")
+    assert "mask" in complaint(write(tmp_path, whole))
+
+
 def test_double_ids_are_refused(tmp_path: Path) -> None:
     """Results are filed by id."""
     assert "id 'a' stands in more than one row" in complaint(

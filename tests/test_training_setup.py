@@ -50,6 +50,16 @@ def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Labelling begins with some of the images, and training can begin with those."""
+    data = gray_set(tmp_path / "data", train=6)
+    (data / "manifest.csv").unlink()
+    (data / "masks/s3.png").unlink()
+    setup = prepare(config(data, tmp_path / "run"), registry(), Watcher())
+    assert "s3" not in {sample.id for sample in (*setup.train, *setup.val)}
+    assert any("Skipped 1 image without a mask" in note for note in setup.notes)
+
+
 def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) -> None:
     """Two copies would be two regions, and the rule says they are one."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", paste=0.5, regions="classes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def command(
             zero_shot=zero_shot,
             registry=registry,
             progress=advance,
+            note=partial(say, err=True) if processes.is_main else None,
             protocol=protocol,
             processes=processes,
         )

@@ -53,6 +53,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
         problems=tuple(problems),
         notes=tuple(_notes(dataset, used)),
         class_names=dataset.class_names,
+        unlabelled=tuple(sample.reference.relative_to(dataset.root).as_posix() for sample in dataset.unlabelled),
     )
 
 

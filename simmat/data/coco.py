@@ -132,7 +132,7 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
         raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
     if not reader.samples:
         raise DataError(f"{root}: {', '.join(path.name for path in files.values())} names no image")
-    listing = decide_splits(root, reader.samples, ", ".join(path.name for path in files.values()))
+    listing = decide_splits(root, reader.samples, ", ".join(path.name for path in files.values()), masks=False)
     return listing, CocoLabels(reader.images, reader.names)
 
 

@@ -39,6 +39,7 @@ class Dataset:
         samples: all of them, each with a split.
         split_note: one sentence on where the splits come from, to be shown to the user.
         coco: the labels where a COCO file holds them, else None.
+        unlabelled: images without a mask, which neither training nor evaluation uses.
     """
 
     root: Path
@@ -47,6 +48,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     split_note: str
     coco: CocoLabels | None = field(default=None, repr=False)
+    unlabelled: tuple[Sample, ...] = field(default=(), repr=False)
 
     @classmethod
     def from_arrays(
@@ -158,6 +160,13 @@ class Dataset:
         return {**(self.coco.class_names if self.coco else {}), **self.card.class_names}
 
     @property
+    def skipped_note(self) -> str:
+        """Say how many images are not used, for want of a mask; "" where none is."""
+        if not (count := len(self.unlabelled)):
+            return ""
+        return f"Skipped {count} image{'s' * (count > 1)} without a mask; `simmat data check` lists them."
+
+    @property
     def first(self) -> Sample:
         """The sample whose channels all others must have: the first of training, or of all."""
         return next((sample for sample in self.samples if sample.split == "train"), self.samples[0])
@@ -213,7 +222,15 @@ def open_dataset(
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     if problems := list(nodata_problems(card.nodata, adapter)):
         raise ConfigError(all_problems(f"{folder}: the data card does not fit the sensor:", problems))
-    return Dataset(folder, adapter.configured(card.model_dump()), card, listing.samples, listing.split_note, coco)
+    return Dataset(
+        folder,
+        adapter.configured(card.model_dump()),
+        card,
+        listing.samples,
+        listing.split_note,
+        coco,
+        listing.unlabelled,
+    )
 
 
 def _list(folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path]) -> tuple[Listing, CocoLabels | None]:

@@ -19,7 +19,7 @@ SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
 def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
-    """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM.
+    """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are set aside.
 
     With several sources a sample is `images/SOURCE/STEM.*` for each of them (so it may be with one).
     `images/train/`, `images/val/` and `images/test/`, with the same folders in `masks/` or none, say
@@ -47,7 +47,12 @@ def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
     problems = [*scan.problems, *scan.unused_masks()]
     if problems:
         raise DataError(all_problems(f"{root}: images and masks do not fit together:", problems))
-    return decide_splits(root, sorted(samples, key=lambda sample: sample.id), "the folders of images/")
+    samples.sort(key=lambda sample: sample.id)
+    if all(sample.mask is None for sample in samples):
+        raise DataError(
+            f"{root}: none of the {len(samples)} images has a mask; draw one, and save it as masks/{samples[0].id}.png"
+        )
+    return decide_splits(root, samples, "the folders of images/")
 
 
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -188,11 +193,10 @@ class _Scan:
             mask=self._mask(name, stem),
         )
 
-    def _mask(self, name: str, stem: str) -> Path:
+    def _mask(self, name: str, stem: str) -> Path | None:
         key = name if name in self.masks else stem
         if key not in self.masks:
-            self.problems.append(f"image {name!r} has no mask: masks/{name}.png")
-            return self.root / "missing"
+            return None
         if key in self.used:
             self.problems.append(f"masks/{key}: the mask of two images; put masks into masks/train/ and so on")
         self.used.add(key)

@@ -29,6 +29,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
     Columns: `id`, `mask`, one for each source (where there is one source only, `image` will do), and
     where wanted `split` and `zero_means`. All others are kept as `Sample.extra`. Paths are relative to
     `root` with "/" between folders, and end as their source says, as they must in folders and in COCO.
+    Rows whose `mask` is empty are set aside.
 
     Args:
         root: folder of the data set.
@@ -47,6 +48,8 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
         raise DataError(all_problems(f"{path}: rows that cannot be used:", problems))
     if not samples:
         raise DataError(f"{path}: no rows below the header")
+    if all(sample.mask is None for sample in samples):
+        raise DataError(f"{path}: none of the {len(samples)} rows names a mask; fill in the column mask")
     return decide_splits(root, samples, MANIFEST_FILE)
 
 
@@ -101,7 +104,7 @@ class _Reader:
             id=row["id"],
             split=self._one_of(where, "split", row, SPLITS) if self.columns.split else "",
             files=files,
-            mask=self._file(where, "mask", row),
+            mask=self._file(where, "mask", row) if row["mask"] else None,
             extra={name: row[name] for name in self.columns.extra},
             zero_means=self._zero_means(where, row),
         )

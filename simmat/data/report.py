@@ -8,6 +8,9 @@ from typing import Any
 
 from simmat.data.classes import class_title
 
+_NAMED = 10
+"""Images without a mask that the text names."""
+
 
 @dataclass(frozen=True)
 class ChannelReport:
@@ -71,6 +74,7 @@ class DataReport:
         problems: what training or scoring would stumble over.
         notes: what a person should look at.
         class_names: class -> name, of the card or the COCO categories.
+        unlabelled: files of the images without a mask, which nothing uses, relative to the folder.
     """
 
     root: str
@@ -80,6 +84,7 @@ class DataReport:
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     class_names: Mapping[int, str] = field(default_factory=dict)
+    unlabelled: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain json values."""
@@ -100,6 +105,12 @@ class DataReport:
         for split in self.splits:
             yield ""
             yield from _split_lines(split, self.class_names)
+        if self.unlabelled:
+            yield ""
+            yield f"Images without a mask, which are skipped ({len(self.unlabelled)}):"
+            yield from (f"  - {name}" for name in self.unlabelled[:_NAMED])
+            if (more := len(self.unlabelled) - _NAMED) > 0:
+                yield f"  and {more} more; --json names all"
         for title, entries in (("Notes", self.notes), ("Problems", self.problems)):
             if entries:
                 yield ""

@@ -42,7 +42,7 @@ class Sample:
         id: unique within the data set.
         split: "train", "val" or "test"; "" while nobody decided.
         files: source name -> file, in the order of the adapter's sources, the reference first.
-        mask: label image, or None where the labels are in a COCO file.
+        mask: label image, or None where the labels are in a COCO file or nobody drew them yet.
         extra: what else `manifest.csv` says about it, column -> text.
         zero_means: what label value 0 means in this sample, where its row overrides the data card.
     """
@@ -67,10 +67,12 @@ class Listing:
     Attributes:
         samples: in the order of the manifest, or sorted by id; each has a split.
         split_note: one sentence on where the splits come from, to be shown to the user.
+        unlabelled: images without a mask, which take no part; a split where the data set names one.
     """
 
     samples: tuple[Sample, ...]
     split_note: str
+    unlabelled: tuple[Sample, ...] = ()
 
 
 def id_digest(text: str) -> bytes:
@@ -78,9 +80,10 @@ def id_digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
-def decide_splits(root: Path, samples: Sequence[Sample], said_by: str) -> Listing:
+def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, *, masks: bool = True) -> Listing:
     """Put samples without a split into one, by the hash of their ids.
 
+    Samples without a mask are set aside first, so that each split has its part of those with one.
     Without any split, 15 % of the images go to val, 15 % to test and the rest to train. With a train
     split and no val, 15 % of train become val. Samples that share a reference file stay together. The
     rule is the order of sha256(id), so it needs no seed and does not depend on the order of the files.
@@ -89,10 +92,17 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str) -> Listin
         root: folder of the data set, for messages.
         samples: all with a split or all without.
         said_by: what names the splits ("manifest.csv", "the folders of images/").
+        masks: whether labels are masks, and not those of a COCO file.
 
     Raises:
         DataError: too few images to cut, or an image stands in two splits.
     """
+    unlabelled = tuple(sample for sample in samples if masks and sample.mask is None)
+    labelled = [sample for sample in samples if not masks or sample.mask is not None]
+    return replace(_split(root, labelled, said_by), unlabelled=unlabelled)
+
+
+def _split(root: Path, samples: Sequence[Sample], said_by: str) -> Listing:
     if shared := list(_shared(samples)):
         raise DataError(
             all_problems(f"{root}: images in two splits, whose scores would be of images trained on:", shared)
@@ -102,7 +112,7 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str) -> Listin
         share = max(round(SHARE * len(groups)), 1)
         if len(groups) < 3:
             raise DataError(
-                f"{root}: {len(groups)} images cannot be cut into train, val and test; "
+                f"{root}: {len(groups)} labelled images cannot be cut into train, val and test; "
                 "at least 3 are needed, or a split column in manifest.csv"
             )
         chosen = dict.fromkeys(groups, "train")

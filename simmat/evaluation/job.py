@@ -36,6 +36,7 @@ def evaluate_bundle(
     zero_shot: bool = False,
     registry: Registry | None = None,
     progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], object] | None = None,
     protocol: Protocol = ONE_CLICK,
     processes: Processes | None = None,
 ) -> tuple[Scores, Scores | None]:
@@ -52,6 +53,7 @@ def evaluate_bundle(
         zero_shot: whether the foundation model is scored too; it needs `registry`.
         registry: where the zero-shot map and the frozen tuner are found.
         progress: called with (done, total) samples of this process.
+        note: called with what a user should know of the data, such as images left out for want of a mask.
         protocol: what is asked, and where answers are compared.
         processes: those that share the samples; every one gets all scores. None works alone.
 
@@ -66,6 +68,8 @@ def evaluate_bundle(
     trained = bundle.spec.card.model_dump(include=TRAINED_CARD_FIELDS)
     dataset = open_dataset(data, bundle.adapter, overrides, defaults=trained)
     samples = dataset.split(split)
+    if note is not None and dataset.skipped_note:
+        note(dataset.skipped_note)
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
     models = [bundle.model]

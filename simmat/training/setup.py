@@ -182,6 +182,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     steps = _steps(config, len(train))
     said = (
         dataset.split_note,
+        dataset.skipped_note,
         shared_warning(dataset.root, dataset.samples, contents.by_file),
         note_on(train, every, config),
         _note_on_repeats(config, dataset, train),
