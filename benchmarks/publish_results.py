@@ -16,9 +16,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from simmat.bench.cells import Cell
-from simmat.bench.grid import expand
-from simmat.bench.reading import read_settings
+from simmat_plugin_bench.cells import Cell
+from simmat_plugin_bench.grid import expand
+from simmat_plugin_bench.reading import read_settings
+
 from simmat.files import atomic_write_json, atomic_write_text
 from simmat.plugins import load_plugins
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROJECT = "simmat"
 """Name of the pluggy project and of the entry-point group."""
 
-OWN_COMMANDS = ("train", "eval", "predict", "bench", "data", "modalities", "foundations", "plugins", "bundle")
+OWN_COMMANDS = ("train", "eval", "predict", "data", "modalities", "foundations", "plugins", "bundle")
 """Commands of SimMAT itself, which no plugin can replace."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -1,4 +1,4 @@
-"""Small benches for the tests of `simmat.bench`, and cells filled in without training."""
+"""Small benches for the tests of simmat-plugin-bench, and cells filled in without training."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from runs import registry
+from simmat_plugin_bench.cell_files import FORMAT
+from simmat_plugin_bench.cells import Cell, write_order
+from simmat_plugin_bench.grid import Bench, expand
+from simmat_plugin_bench.reading import read_settings
 
-from simmat.bench.cell_files import FORMAT
-from simmat.bench.cells import Cell, write_order
-from simmat.bench.grid import Bench, expand
-from simmat.bench.reading import read_settings
 from simmat.files import atomic_write_json
 
 TINY = """

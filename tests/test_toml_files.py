@@ -80,7 +80,6 @@ def in_time() -> Iterator[None]:
     "command",
     [
         "train --config x.toml",
-        "bench x.toml",
         "modalities show ./x.toml",
         "data check set --modality gray",
     ],

@@ -33,7 +33,6 @@ COMMANDS = {
     "train": ("simmat.cli.train", "Train a transfer layer and tune a foundation model on a data set."),
     "eval": ("simmat.cli.eval", "Score a bundle on a data set, beside the zero-shot model."),
     "predict": ("simmat.cli.predict", "Turn clicks and boxes on sensor files into masks."),
-    "bench": ("simmat.cli.bench", "Run a grid of trainings, resumable, and report on it."),
     "data": ("simmat.cli.data", "Check a data set before training on it, or simulate one."),
     "modalities": ("simmat.cli.modalities", "List the sensors that can be used, and show one."),
     "foundations": ("simmat.cli.foundations", "List foundation models, and fetch their weights."),

@@ -1,9 +1,16 @@
 """Scoring: what a model answers to clicks and boxes, compared with the truth by a named protocol."""
 
-from simmat.evaluation.job import evaluate, evaluate_bundle, evaluate_shared, has_zero_shot, why_no_zero_shot
+from simmat.evaluation.job import (
+    evaluate,
+    evaluate_bundle,
+    evaluate_shared,
+    has_zero_shot,
+    nothing_to_score,
+    why_no_zero_shot,
+)
 from simmat.evaluation.processes import Processes, join_processes
 from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, PROTOCOLS, Protocol, find_protocol
-from simmat.evaluation.scores import NOC_TARGETS, SIZES, Cost, ObjectScore, Scores, merge_scores
+from simmat.evaluation.scores import NOC_TARGETS, SIZES, Cost, ObjectScore, Scores, merge_scores, possible_summary
 
 __all__ = [
     "COMPAT",
@@ -24,5 +31,7 @@ __all__ = [
     "has_zero_shot",
     "join_processes",
     "merge_scores",
+    "nothing_to_score",
+    "possible_summary",
     "why_no_zero_shot",
 ]

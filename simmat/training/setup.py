@@ -161,8 +161,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     foundation.check_image_size(size)
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
-    dataset = open_dataset(config.data, adapter, config.card_overrides())
-    check_repeats(config.paste, dataset.card, dataset.root)
+    dataset = _opened(config, adapter)
     every, val = trainable_samples(dataset, dataset.split("train")), dataset.split("val")
     if known is None:  # what validation would refuse is refused before the run's folder is made
         if not samples_with_regions(dataset, val, "validation"):
@@ -191,6 +190,21 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     )
     notes = tuple(note for note in said if note)
     return Setup(config, dataset, contents, train, val, known, plan, pipeline, steps, notes)
+
+
+def open_data(config: TrainConfig, registry: Registry) -> Dataset:
+    """Open the data set of a config as its training would.
+
+    Raises:
+        SimMATError: the sensor is unknown, the data set cannot be opened, or its card forbids a setting.
+    """
+    return _opened(config, adapter_for(registry, config.modality, config.channels))
+
+
+def _opened(config: TrainConfig, adapter: ModalityAdapter) -> Dataset:
+    dataset = open_dataset(config.data, adapter, config.card_overrides())
+    check_repeats(config.paste, dataset.card, dataset.root)
+    return dataset
 
 
 def check_apart(config: TrainConfig) -> None:

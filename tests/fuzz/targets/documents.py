@@ -14,8 +14,6 @@ import numpy as np
 from fuzz.mutate.raw import mutate_bytes
 from fuzz.mutate.tree import mutate_tree, to_toml
 from fuzz.targets.case import Case, Place, Target, check_image, check_same, registry
-from simmat.bench.grid import expand
-from simmat.bench.reading import read_settings
 from simmat.config import dump_toml, load_config
 from simmat.data.card import load_card, write_card
 from simmat.data.dataset import open_dataset
@@ -25,7 +23,7 @@ from simmat.modality import load_sample
 _Read = Callable[[Place, Path], None]
 
 
-def _document(name: str, read: _Read) -> Target:
+def _document(name: str, read: _Read, needs: tuple[str, ...] = ()) -> Target:
     def prepare(place: Place, rng: random.Random) -> Case:
         content = (place.seeds.folder("documents") / f"{name}.toml").read_bytes()
         tree = tomllib.loads(content.decode())
@@ -36,7 +34,7 @@ def _document(name: str, read: _Read) -> Target:
         shutil.copy(place.seeds.folder("images") / "rgb.tif", place.scratch)
         return Case(lambda: read(place, path))
 
-    return Target(f"{name}.toml", prepare)
+    return Target(f"{name}.toml", prepare, needs)
 
 
 def _card(place: Place, path: Path) -> None:
@@ -67,6 +65,9 @@ def _config(place: Place, path: Path) -> None:
 
 
 def _bench(place: Place, path: Path) -> None:
+    from simmat_plugin_bench.grid import expand
+    from simmat_plugin_bench.reading import read_settings
+
     bench = expand(read_settings(path), path, place.scratch / "out", registry())
     names = [cell.name for cell in bench.cells]
     assert len(set(names)) == len(names), "two cells have one name"
@@ -76,5 +77,5 @@ DOCUMENT_TARGETS = (
     _document("card", _card),
     _document("sensor", _sensor),
     _document("config", _config),
-    _document("bench", _bench),
+    _document("bench", _bench, needs=("simmat_plugin_bench",)),
 )

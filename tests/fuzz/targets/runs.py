@@ -10,12 +10,6 @@ from fuzz.mutate.raw import mutate_bytes
 from fuzz.mutate.tensors import join_safetensors, mutate_safetensors, split_safetensors
 from fuzz.mutate.tree import mutate_tree, to_json
 from fuzz.targets.case import Case, Place, Target, registry
-from simmat.bench.grid import expand
-from simmat.bench.page import write_bench_page
-from simmat.bench.reading import read_settings
-from simmat.bench.report import write_report
-from simmat.bench.results import collect
-from simmat.bench.table import as_csv, markdown
 from simmat.training.run_folder import RunFolder
 from simmat.training.state import fingerprint_in, load_state
 
@@ -66,6 +60,12 @@ def _parsed(line: bytes) -> object:
 
 def _report(place: Place, rng: random.Random) -> Case:
     from bench_set import fill
+    from simmat_plugin_bench.grid import expand
+    from simmat_plugin_bench.page import write_bench_page
+    from simmat_plugin_bench.reading import read_settings
+    from simmat_plugin_bench.report import write_report
+    from simmat_plugin_bench.results import collect
+    from simmat_plugin_bench.table import as_csv, markdown
 
     seed = place.seeds.folder("bench")
     shutil.copy(seed / "bench.toml", place.scratch)
@@ -95,5 +95,5 @@ def _report(place: Place, rng: random.Random) -> Case:
 RUN_TARGETS = (
     Target("state", _state),
     Target("log", _log),
-    Target("bench-report", _report, weight=3),
+    Target("bench-report", _report, needs=("simmat_plugin_bench",), weight=3),
 )

@@ -1,0 +1,147 @@
+"""`simmat bench`: run a grid of trainings and report on it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simmat.cli.common import PATH, load_registry, print_table
+from simmat.errors import ConfigError
+from simmat.terminal import say
+
+if TYPE_CHECKING:
+    from simmat.plugins import Registry
+    from simmat_plugin_bench.cells import Cell
+    from simmat_plugin_bench.grid import Bench
+    from simmat_plugin_bench.results import Results
+    from simmat_plugin_bench.schedule import Job
+
+
+@click.command("bench", short_help="Run a grid of trainings, resumable, and report on it.")
+@click.argument("toml", type=PATH)
+@click.option("--out", type=PATH, help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
+@click.option("--quick", is_flag=True, help="Run what the table [quick] of TOML leaves, in runs/NAME-OF-TOML-quick.")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
+@click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")
+@click.option("--dry-run", is_flag=True, help="List the cells and how far they are, run nothing.")
+@click.option("--report", is_flag=True, help="Make table, plots and page of what is there, run nothing.")
+@click.option("--rerun-changed", is_flag=True, help="Remove and run again what was run with other settings or data.")
+def command(
+    toml: Path,
+    out: Path | None,
+    quick: bool,
+    jobs: int | None,
+    only: str | None,
+    dry_run: bool,
+    report: bool,
+    rerun_changed: bool,
+) -> int:
+    """Run the grid of trainings that TOML describes, with zero-shot and from-scratch beside, and report on it.
+
+    Each cell is a process of its own. Run the same command again to go on where it was stopped: what is
+    done stays, what was begun is resumed, what failed is tried again.
+    """
+    from simmat_plugin_bench.cells import matches
+    from simmat_plugin_bench.grid import expand
+    from simmat_plugin_bench.reading import read_settings
+
+    if dry_run and report:
+        raise ConfigError("--dry-run and --report exclude each other; give one")
+    if report and (jobs is not None or only is not None or rerun_changed):
+        raise ConfigError("--report shows what is there and runs nothing; leave --jobs, --only and --rerun-changed out")
+    registry = load_registry()
+    folder = (out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)).absolute()
+    bench = expand(read_settings(toml), toml, folder, registry, quick=quick)
+    cells = [cell for cell in bench.cells if matches(cell, only)]
+    if not cells:
+        raise ConfigError(f"--only {only!r} is in the name of no cell; see their names with --dry-run")
+    if dry_run:
+        _list(bench, cells)
+        return 0
+    if report and not (folder / "cells").is_dir():
+        raise ConfigError(f"no bench has run in {folder}; run it first, or name its folder with --out")
+    failed, stopped = (0, False) if report else _run(bench, cells, registry, jobs, only, rerun=rerun_changed)
+    from simmat_plugin_bench.report import write_report
+
+    results, files = write_report(bench)
+    _print(results)
+    for file in files:
+        say(f"wrote {file}")
+    if stopped:
+        say("stopped; run the same command again to go on", err=True)
+        return 130
+    return 1 if failed else 0
+
+
+def _run(
+    bench: Bench, cells: Sequence[Cell], registry: Registry, jobs: int | None, only: str | None, *, rerun: bool
+) -> tuple[int, bool]:
+    """Run what is to be done; return how many cells failed, and whether a signal stopped it."""
+    from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
+    from simmat_plugin_bench.runner import Runner, find_devices
+
+    check_inputs(bench, cells, registry)
+    with locked(bench):
+        ready_to_run(bench, cells, registry, rerun_changed=rerun, say=say)
+        runner = Runner(bench, find_devices(jobs), _Lines(), only)
+        runner.run()
+    for log in dict.fromkeys(runner.failed.values()):
+        names = [name for name, one in runner.failed.items() if one == log]
+        say(f"failed: {', '.join(names)}\n{textwrap.indent(log, '    ')}", err=True)
+    return len(runner.failed), runner.stopped
+
+
+class _Lines:
+    """One line a job, when it ends."""
+
+    def ended(self, job: Job, seconds: float, failure: str) -> None:
+        """Say what came out of a job."""
+        cell = job.cell
+        result = cell.result()
+        say(f"{cell.name}: {_outcome(result, failure)} ({seconds:.0f} s)")
+
+
+def _outcome(result: dict[str, Any] | None, failure: str) -> str:
+    if failure:
+        return "failed"
+    if result is None:
+        return "stopped"
+    if result["diverged"]:
+        return "diverged"
+    test = f", test mIoU {result['test']['miou_object']:.4f}" if result["test"] is not None else ""
+    return f"validation mIoU {result['val']['miou_object']:.4f}{test}"
+
+
+def _list(bench: Bench, cells: Sequence[Cell]) -> None:
+    print_table(("CELL", "STATE"), [(cell.name, cell.state()) for cell in cells])
+    names = {cell.name for cell in cells}
+    skipped = arms = 0
+    for data, arm in bench.pairs():
+        own = [cell for cell in bench.cells_of(data, arm) if cell.name in names]
+        first = [cell for cell in own if cell.seed == arm.seeds[0]]
+        later = {cell.seed for cell in own if cell.seed != arm.seeds[0]}
+        arms += bool(own)
+        skipped += len(own) - len(first) - len(later)
+    say(f"{len(cells)} cells in {arms} arms on data sets")
+    if skipped:
+        say(f"{skipped} of them will not be run: other seeds take only the learning rate that validation chooses")
+
+
+def _print(results: Results) -> None:
+    from simmat_plugin_bench.table import HEAD, overview, rows_of
+
+    sets = results.bench.settings.data
+    several = len(sets) > 1  # then the last table says what has not begun
+    for data in sets:
+        if several and not any(row.begun for row in results.of(data)):
+            continue
+        say(f"\n{data.name}: {results.bench.settings.score} on the test split")
+        print_table(HEAD, rows_of(results, data, waiting=not several))
+    if several:
+        say(f"\nall data sets: {results.bench.settings.score} on the test split")
+        print_table(*overview(results))
+    say("")

@@ -1,0 +1,360 @@
+"""From the settings of a bench to its arms and cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+from simmat.config import Origin, TrainConfig
+from simmat.errors import ConfigError, SimMATError
+from simmat.foundation import FoundationSpec
+from simmat.registry import Registry
+from simmat.weights import sha256_of
+from simmat_plugin_bench.cell_files import Order, read_cell_file
+from simmat_plugin_bench.cells import Cell, CellFolder
+from simmat_plugin_bench.figures import unknown_figure
+from simmat_plugin_bench.quick import is_left, shortened, unknown_names
+from simmat_plugin_bench.reading import problems_error
+from simmat_plugin_bench.settings import FEW, BenchSettings, DataSet, Grid, merged
+
+ZERO_SHOT = "zero-shot"
+SCRATCH = "from scratch"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train, tried on data sets.
+
+    Attributes:
+        name: unique among the arms of its foundation model.
+        foundation: name of the foundation model.
+        options: settings of `simmat train`.
+        seeds: one run each.
+        rates: candidates of the learning rate, of which validation chooses; (None,) is the tuner's own.
+        on: names of its data sets.
+        kind: "train", or "zero-shot": the untouched model, which is only scored.
+        steps_factor: how many times the steps of the others it trains.
+        peer: whether it is there for comparison alone, and asks for no references of its own.
+    """
+
+    name: str
+    foundation: str
+    options: dict[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    rates: tuple[float | None, ...] = (None,)
+    on: tuple[str, ...] = ()
+    kind: str = "train"
+    steps_factor: float = 1.0
+    peer: bool = False
+
+    @property
+    def few(self) -> tuple[Any, Any]:
+        """What is left of the training images: (number, share); (None, None) is all."""
+        share = self.options.get("train_share")
+        return self.options.get("train_images"), None if share == 1 else share
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether its foundation model starts from random weights."""
+        return bool(self.options.get("from_scratch"))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A bench, expanded.
+
+    Attributes:
+        settings: as in the TOML.
+        path: of the TOML.
+        out: the bench's folder.
+        arms: in the order of the table.
+        cells: all that may be run: of several learning rates each is a cell with the first seed; with the other
+            seeds only the chosen one is run, and the cells of all rates stand here.
+        no_zero_shot: foundation models without a zero-shot score -> why.
+    """
+
+    settings: BenchSettings
+    path: Path
+    out: Path
+    arms: tuple[Arm, ...]
+    cells: tuple[Cell, ...]
+    no_zero_shot: dict[str, str]
+
+    def cells_of(self, data: DataSet, arm: Arm) -> list[Cell]:
+        """Return the cells of an arm on a data set."""
+        return [
+            cell
+            for cell in self.cells
+            if cell.dataset == data.name and cell.arm == arm.name and cell.foundation == arm.foundation
+        ]
+
+    def pairs(self) -> Iterator[tuple[DataSet, Arm]]:
+        """Go through the arms on each data set."""
+        for data in self.settings.data:
+            for arm in self.arms:
+                if data.name in arm.on:
+                    yield data, arm
+
+
+def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *, quick: bool = False) -> Bench:
+    """Expand a bench; every name and setting is checked before anything runs.
+
+    Args:
+        settings: as in the TOML.
+        path: of the TOML.
+        out: the bench's folder.
+        registry: where names are found.
+        quick: whether only what its table `[quick]` leaves is run.
+
+    Raises:
+        ConfigError: names or settings are wrong; all of it in one message. Or there is no `[quick]`.
+    """
+    whole = settings
+    if quick:
+        settings = shortened(settings, path)
+    said = [*_from_grids(settings), *_from_arms(settings)]
+    names = [(arm.foundation, slug(arm.name)) for arm in said]
+    problems = [
+        f"two arms of {foundation!r} are named {name!r}; give the second a name of its own"
+        for foundation, name in sorted({key for key in names if names.count(key) > 1})
+    ]
+    problems += _shared_folders([data.name for data in settings.data])
+    if settings.quick is not None:
+        problems += unknown_names(settings.quick.arms, (arm.name for arm in said), "arm")
+    if quick:
+        said = [arm for arm in said if is_left(arm.name, settings.quick)]
+    no_zero_shot: dict[str, str] = {}
+    for foundation in dict.fromkeys(arm.foundation for arm in said):
+        try:
+            spec = registry.foundation(foundation)
+        except SimMATError as error:
+            problems.append(str(error))
+            continue
+        peer = all(arm.peer for arm in said if arm.foundation == foundation)
+        if not peer and (not spec.promptable or spec.weights is None):
+            why = "its decoder was never trained" if not spec.promptable else "it has no pretrained weights"
+            no_zero_shot[foundation] = why
+    for foundation in settings.checkpoints:
+        try:
+            registry.foundation(foundation)
+        except SimMATError as error:
+            problems.append(f"checkpoints: {error}")
+    arms = list(_with_references(settings, said, no_zero_shot))
+    problems += _taken_names(said, [arm for arm in arms if arm not in said])
+    if whole.reference is not None:
+        every = _with_references(whole, [*_from_grids(whole), *_from_arms(whole)], no_zero_shot)
+        problems += unknown_names([whole.reference], (arm.name for arm in every), "arm", of="reference is")
+    cells: list[Cell] = []
+    problems += _setting_problems(settings, path, registry)
+    if not problems:
+        for data, arm in ((data, arm) for data in settings.data for arm in arms if data.name in arm.on):
+            try:
+                cells += _cells(settings, path, out, data, arm, registry)
+            except SimMATError as error:
+                problems += [f"arm {arm.name!r} on {data.name!r}: {line}" for line in _lines(error)]
+    if quick and not problems and not cells:
+        problems.append("quick leaves no cell: none of its arms runs on its data sets; name others in [quick]")
+    # Where nothing could be expanded, a name is wrong that not even the protocol with the most figures gives.
+    protocols = {cell.config.protocol for cell in cells} or {"one-click"}
+    problems += filter(None, (unknown_figure(settings.score, protocol) for protocol in sorted(protocols)))
+    if problems:
+        raise problems_error(path, problems)
+    return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)
+
+
+def _shared_folders(sets: Sequence[str]) -> Iterator[str]:
+    """Say which data sets would have one folder."""
+    for folder in dict.fromkeys(map(slug, sets)):
+        if len(names := [repr(name) for name in sets if slug(name) == folder]) > 1:
+            yield f"data sets {' and '.join(names)} would share the folder {folder}; name them less alike"
+
+
+def _taken_names(said: Sequence[Arm], added: Sequence[Arm]) -> Iterator[str]:
+    """Say which arm has the name, and so the folder, of a reference that the bench adds on the same data set."""
+    for arm, reference in product(said, added):
+        same = (arm.foundation, slug(arm.name)) == (reference.foundation, slug(reference.name))
+        if same and (on := [name for name in reference.on if name in arm.on]):
+            yield (
+                f"arm {arm.name!r} has the name of the reference that is added for {arm.foundation!r} on "
+                f"{', '.join(on)}; give it another name"
+            )
+
+
+def slug(name: str) -> str:
+    """Return a name as a folder can have it everywhere."""
+    tight = re.sub(r"\s*([+@])\s*", r"\1", name.replace("%", "pct"))
+    return re.sub(r"[^\w.+@=-]+", "-", tight).strip("-")
+
+
+def _from_grids(settings: BenchSettings) -> Iterator[Arm]:
+    for grid in settings.grid:
+        fewer = _fewer(grid)
+        for foundation, mat, tune, few in product(
+            grid.foundation or (settings.foundation,), dict.fromkeys(grid.mat), dict.fromkeys(grid.tune), fewer
+        ):
+            yield Arm(
+                name=f"{mat} + {tune}{_few_name(few)}",
+                foundation=foundation,
+                options={**grid.options, "mat": mat, "tune": tune, **few},
+                seeds=tuple(dict.fromkeys(grid.seeds or settings.seeds)),
+                rates=_rates(grid.lr, settings),
+                on=_on(grid.on, settings),
+            )
+
+
+def _fewer(grid: Grid) -> list[dict[str, Any]]:
+    if grid.train_images is not None:
+        return [{"train_images": number} for number in grid.train_images]
+    return [{} if share == 1 else {"train_share": share} for share in grid.train_share or (1.0,)]
+
+
+def _few_name(few: dict[str, Any]) -> str:
+    if "train_images" in few:
+        return f" @ {few['train_images']} images"
+    return f" @ {100 * few['train_share']:g}%" if "train_share" in few else ""
+
+
+def _from_arms(settings: BenchSettings) -> Iterator[Arm]:
+    for arm in settings.arm:
+        yield Arm(
+            name=arm.name,
+            foundation=arm.foundation or settings.foundation,
+            options=dict(arm.options),
+            seeds=tuple(dict.fromkeys(arm.seeds or settings.seeds)),
+            rates=_rates(arm.lr, settings),
+            on=_on(arm.on, settings),
+            steps_factor=arm.steps_factor,
+            peer=arm.peer,
+        )
+
+
+def _rates(own: Sequence[float] | None, settings: BenchSettings) -> tuple[float | None, ...]:
+    return tuple(dict.fromkeys(own or settings.lr or (None,)))
+
+
+def _on(own: Sequence[str] | None, settings: BenchSettings) -> tuple[str, ...]:
+    return tuple(data.name for data in settings.data if own is None or data.name in own)
+
+
+def _with_references(settings: BenchSettings, said: Sequence[Arm], no_zero_shot: dict[str, str]) -> Iterator[Arm]:
+    """Put zero-shot and from-scratch before the arms of each foundation model, unless they are there already."""
+    for foundation in dict.fromkeys(arm.foundation for arm in said):
+        own = [arm for arm in said if arm.foundation == foundation]
+        compared = [arm for arm in own if not arm.peer]
+        on = tuple(data.name for data in settings.data if any(data.name in arm.on for arm in compared))
+        if on and foundation not in no_zero_shot:
+            yield Arm(ZERO_SHOT, foundation, {"mat": "zeroshot", "tune": "frozen"}, on=on, kind=ZERO_SHOT)
+        for number, share in dict.fromkeys(arm.few for arm in compared):
+            measured = [arm for arm in compared if arm.few == (number, share)]
+            there = {name for arm in measured if arm.from_scratch and arm.steps_factor == 1 for name in arm.on}
+            places = tuple(name for name in on if name not in there and any(name in arm.on for arm in measured))
+            if not places:
+                continue
+            few = {key: value for key, value in zip(FEW, (number, share), strict=True) if value is not None}
+            seeds = tuple(dict.fromkeys(seed for arm in measured for seed in arm.seeds))
+            options = {"mat": "mat-residual", "tune": "full", "from_scratch": True, **few}
+            yield Arm(SCRATCH + _few_name(few), foundation, options, seeds, settings.scratch_lr, places)
+        yield from sorted(own, key=lambda arm: not arm.from_scratch)
+
+
+def _setting_problems(settings: BenchSettings, path: Path, registry: Registry) -> Iterator[str]:
+    """Say what is wrong with each table by itself, before tables are combined."""
+    parts: list[tuple[str, dict[str, Any]]] = [("train", settings.train.options)]
+    parts += [("quick", settings.quick.options)] if settings.quick is not None else []
+    parts += [(f"data {data.name!r}", data.options) for data in settings.data]
+    parts += [(f"grid {number}", grid.options) for number, grid in enumerate(settings.grid, start=1)]
+    parts += [(f"arm {arm.name!r}", arm.options) for arm in settings.arm]
+    for where, options in parts:
+        try:
+            _validated({"modality": "rgb", "data": Path("data"), "out": Path("out"), **options}, path)
+        except ConfigError as error:
+            yield from (f"{where}: {line}" for line in _lines(error))
+    for data in settings.data:
+        try:
+            registry.modality(data.modality)
+        except SimMATError as error:
+            yield f"data {data.name!r}: {error}"
+
+
+def _cells(
+    settings: BenchSettings, path: Path, out: Path, data: DataSet, arm: Arm, registry: Registry
+) -> Iterator[Cell]:
+    for seed, lr in product(arm.seeds, arm.rates):
+        folder = out / "cells" / slug(data.name) / slug(arm.foundation) / slug(arm.name) / _cell_name(seed, lr)
+        config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr}, path)
+        transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
+        _check_options("transfer layer", transfer.name, transfer.options, config.mat_options)
+        _check_options("tuner", tuner.name, tuner.options, config.tune_options)
+        spec = registry.foundation(config.foundation)
+        spec.check_image_size(config.image_size or spec.image_size)
+        weights = _weights_sha256(spec, config, folder)
+        yield Cell(data.name, arm.name, arm.foundation, arm.kind, seed, lr, config, folder, data.simulate, weights)
+
+
+def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> str | None:
+    """Return which weights a run starts from, so that its result is not taken for that of others.
+
+    Of a checkpoint that is not here (any more), a report believes what the cell wrote down; no run begins without it.
+    """
+    if config.from_scratch:
+        return None
+    if config.checkpoint is not None and config.checkpoint.is_file():
+        return _file_sha256(config.checkpoint)
+    order = CellFolder(cell).order
+    if config.checkpoint is not None and order.is_file():
+        return cast(str | None, read_cell_file(order, Order)["settings"].get("weights"))
+    return spec.weights.sha256 if spec.weights is not None else None
+
+
+@cache
+def _file_sha256(path: Path) -> str:
+    return sha256_of(path)
+
+
+def _check_options(kind: str, owner: str, allowed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    if given:
+        from simmat.model import merge_options  # loads torch, which a bench without options need not wait for
+
+        merge_options(kind, owner, allowed, given)
+
+
+def _cell_name(seed: int, lr: float | None) -> str:
+    if lr is None:
+        return f"seed-{seed}"
+    short = f"{lr:g}"
+    return f"seed-{seed}_lr-{short if float(short) == lr else repr(lr)}"
+
+
+def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder: Path) -> dict[str, Any]:
+    """Return the settings of one run, the arm's over the data set's over the common ones."""
+    values: dict[str, Any] = {
+        **merged(settings.train.options, data.options, arm.options),
+        "foundation": arm.foundation,
+        "modality": data.modality,
+        "data": data.data if data.data is not None else out / "data" / slug(data.name),
+        "out": folder / "run",
+    }
+    values.setdefault("pictures", False)
+    if not arm.from_scratch and arm.foundation in settings.checkpoints:
+        values["checkpoint"] = settings.checkpoints[arm.foundation]
+    if arm.steps_factor != 1:
+        plain = TrainConfig.model_validate(values)
+        measure, base = ("steps", plain.steps) if plain.epochs is None else ("epochs", plain.epochs)
+        values[measure] = max(round((base or 1) * arm.steps_factor), 1)
+    return values
+
+
+def _validated(values: dict[str, Any], path: Path) -> TrainConfig:
+    return TrainConfig.model_validate(values, context=Origin(path))
+
+
+def _lines(error: SimMATError) -> list[str]:
+    """Return the problems of an error one by one."""
+    lines = str(error).splitlines()
+    found = [line.removeprefix("  - ") for line in lines if line.startswith("  - ")]
+    return found or lines

@@ -1,0 +1,228 @@
+"""What the process of one cell does: `python -m simmat_plugin_bench.job CELL [--test]`.
+
+It trains (or goes on where it was stopped), writes `result.json`, and, where asked, reads the test split
+once with the bundle that validation chose. Everything that lasts is on disk, so it may die at any moment.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+import simmat
+from simmat import training
+from simmat.bundle import load_bundle
+from simmat.config import TrainConfig, dump_toml, load_config
+from simmat.errors import DataError, OutputError, SimMATError
+from simmat.evaluation import Scores, evaluate_bundle, find_protocol
+from simmat.files import atomic_write_json, atomic_write_text, recover_folder, remove_temporary
+from simmat.nn.device import pick_device
+from simmat.plugins import Registry, load_plugins
+from simmat.terminal import escaped_streams, say
+from simmat.training import RunFolder, RunPlan, Watcher, fingerprint_in, score_untrained
+from simmat.types import is_finite_number
+from simmat_plugin_bench.cell_files import FORMAT, Clock, Order, Result, read_cell_file
+from simmat_plugin_bench.cells import CellFolder
+
+LOCK_SECONDS = 120
+"""How long to wait for a process of a killed bench to end the step it is in."""
+
+
+class JobWatcher(Watcher):
+    """Keeps the time across interruptions, and writes a line into the log at each validation.
+
+    Attributes:
+        plan: what was known before the first step.
+    """
+
+    def __init__(self, clock: Path) -> None:
+        self.plan: RunPlan | None = None
+        self._clock = clock
+        self._before = read_cell_file(clock, Clock)["seconds"] if clock.is_file() else 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent so far, those before an interruption included up to its last validation."""
+        return float(self._before) + time.monotonic() - self._began
+
+    def started(self, plan: RunPlan) -> None:
+        """Say what will be trained."""
+        self.plan = plan
+        for note in plan.notes:
+            say(note)
+        say(f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}")
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
+        """Say how good it is, and save the time."""
+        say(f"step {step}: validation mIoU {summary['miou_object']:.4f}{' (best)' if best else ''}")
+        atomic_write_json(self._clock, {"format": FORMAT, "seconds": self.seconds})
+
+
+@escaped_streams()
+def main(arguments: list[str]) -> int:
+    """Do the job; whatever is wrong with data or settings is one line in the log and exit code 2."""
+    folder, test = CellFolder(Path(arguments[0])), "--test" in arguments[1:]
+    _end_with_parent()
+    try:
+        with _locked(folder):
+            remove_temporary(folder.root)
+            _work(folder, load_plugins(), test=test)
+    except training.Interrupted as error:
+        say(error)
+        return 130
+    except SimMATError as error:
+        say(f"error: {error}")
+        return 2
+    return 0
+
+
+def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
+    kind = read_cell_file(folder.order, Order)["kind"]
+    config = load_config(folder.config)
+    if test and _bundle_is_gone(folder, kind):
+        say("its bundle was removed as that of a learning rate that lost; training it again")
+        shutil.rmtree(folder.run, ignore_errors=True)
+        folder.result.unlink()
+        folder.clock.unlink(missing_ok=True)
+    if not folder.result.is_file():
+        _write(folder, _zero_shot(config, registry) if kind == "zero-shot" else _train(folder, config, registry))
+    RunFolder(folder.run).state.unlink(missing_ok=True)  # the optimiser's moments; nobody goes on from here
+    result = read_cell_file(folder.result, Result)
+    if test and result["test"] is None and not result["diverged"]:
+        began = time.monotonic()
+        if kind == "zero-shot":
+            scores = score_untrained(config, registry, "test").scores
+        else:
+            scores = _test(folder, config, registry)
+        tested = {"test": scores.summary(), "test_ious": scores.by_sample()}
+        _write(folder, result | tested | {"test_seconds": time.monotonic() - began})
+
+
+def _bundle_is_gone(folder: CellFolder, kind: str) -> bool:
+    if kind != "train" or not folder.result.is_file():
+        return False
+    result = read_cell_file(folder.result, Result)
+    return result["test"] is None and not result["diverged"] and not recover_folder(folder.run / "bundle").is_dir()
+
+
+def _write(folder: CellFolder, result: dict[str, Any]) -> None:
+    atomic_write_json(
+        folder.result, {"format": FORMAT, "digest": read_cell_file(folder.order, Order)["digest"], **result}
+    )
+
+
+def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[str, Any]:
+    run, watcher = RunFolder(folder.run), JobWatcher(folder.clock)
+    diverged = ""
+    try:
+        if run.config.is_file():
+            atomic_write_text(run.config, dump_toml(config))  # where its data lies now, and how it is to run
+            training.resume(run.root, registry, watcher)
+        else:
+            # What a process killed before its first line left cannot be resumed and holds nothing.
+            shutil.rmtree(run.root, ignore_errors=True)
+            training.train(config, registry, watcher)
+    except training.Diverged as error:
+        diverged = str(error)
+        say(diverged)
+    assert watcher.plan is not None  # both ways through above call `started`
+    records = [record for record in run.records() if record.get("kind") == "val"]
+    curve = [record for record in records if is_finite_number(record.get("miou_object"))]
+    if not curve:
+        raise DataError(
+            f"{run.metrics} is damaged: it holds no validation; remove {folder.root} and run the bench again"
+        )
+    best = max(curve, key=lambda record: (record["miou_object"], -record["step"]))
+    return {
+        "data": {"path": str(config.data), "fingerprint": fingerprint_in(run.state)},
+        "diverged": diverged,
+        "val": None if diverged else best,
+        "curve": [{"step": record["step"], "miou_object": record["miou_object"]} for record in curve],
+        "test": None,
+        "trainable": watcher.plan.trainable,
+        "total": watcher.plan.total,
+        "steps": watcher.plan.steps,
+        "train_samples": watcher.plan.train_samples,
+        "seconds": watcher.seconds,
+        **_circumstances(watcher.plan.device),
+    }
+
+
+def _test(folder: CellFolder, config: TrainConfig, registry: Registry) -> Scores:
+    device = pick_device(config.device)
+    bundle = load_bundle(folder.run / "bundle", registry, checkpoint=config.checkpoint, device=device)
+    protocol = find_protocol(config.protocol)
+    tuned, _ = evaluate_bundle(bundle, config.data, "test", overrides=config.card_overrides(), protocol=protocol)
+    return tuned
+
+
+def _zero_shot(config: TrainConfig, registry: Registry) -> dict[str, Any]:
+    began = time.monotonic()
+    found = score_untrained(config, registry, "val")
+    summary = found.scores.summary()
+    say(f"zero-shot: validation mIoU {summary['miou_object']:.4f}")
+    return {
+        "data": {"path": str(config.data), "fingerprint": found.fingerprint},
+        "diverged": "",
+        "val": {"kind": "val", "step": 0, **summary},
+        "curve": [],
+        "test": None,
+        "trainable": 0,
+        "total": found.parameters,
+        "steps": 0,
+        "train_samples": 0,
+        "seconds": time.monotonic() - began,
+        **_circumstances(found.device),
+    }
+
+
+def _circumstances(device: str) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    on_gpu = torch.cuda.is_available() and device.startswith("cuda")
+    return {
+        "device": torch.cuda.get_device_name() if on_gpu else device,
+        "threads": torch.get_num_threads(),
+        "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+        "peak_device_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+        "versions": {
+            "simmat": simmat.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _locked(folder: CellFolder) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(folder.lock)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except filelock.Timeout as error:
+        raise OutputError(f"another process is at work in {folder.root}; wait for it, or end it") from error
+    return lock
+
+
+def _end_with_parent() -> None:
+    """Stop as by SIGTERM when the bench is gone: its end of our standard input closes even where it was killed."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,284 @@
+"""The plots of a bench: scores, gain against trainable parameters, learning curves, few labelled images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
+
+from simmat.report.plot_style import DARK, LIGHT, new_figure, save_figure, style_axes
+from simmat_plugin_bench.grid import Arm
+from simmat_plugin_bench.results import Results, Row, Spread
+from simmat_plugin_bench.settings import DataSet
+
+COLUMNS = 3
+"""Panels beside each other."""
+
+_PAPER = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f3fbf", "#8c564b")
+_NIGHT = ("#56b4e9", "#e69f00", "#2fd1a3", "#e59bc4", "#f0e442", "#8fd3ff", "#b794f6", "#d2a48c")
+_MARKS = "osD^vPX<>"
+_DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+
+
+def draw_plots(results: Results, folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Draw what there is to draw.
+
+    Args:
+        results: what the bench found.
+        folder: where the pictures go.
+
+    Returns:
+        Name of the plot -> its picture for a light and for a dark page; a plot without a point is left out.
+    """
+    plots = {"scores": _scores, "gain": _gain, "curves": curves_figure, "few": _few}
+    drawn: dict[str, tuple[Path, Path]] = {}
+    for name, draw in plots.items():
+        light, dark = draw(results, Look(results, dark=False)), draw(results, Look(results, dark=True))
+        if light is not None and dark is not None:
+            drawn[name] = (
+                save_figure(light, folder / f"{name}.png", "png"),
+                save_figure(dark, folder / f"{name}-dark.png", "png"),
+            )
+        else:
+            for old in (folder / f"{name}.png", folder / f"{name}-dark.png"):
+                old.unlink(missing_ok=True)
+    return drawn
+
+
+class Look:
+    """How arms look: one colour, mark and dash each, the same in every plot; fewer images keep the arm's look.
+
+    Attributes:
+        colours: of the ground, texts and lines.
+    """
+
+    def __init__(self, results: Results, *, dark: bool) -> None:
+        self.colours: Mapping[str, str] = DARK if dark else LIGHT
+        self._palette = _NIGHT if dark else _PAPER
+        self._order = list(dict.fromkeys(family(arm) for arm in results.bench.arms if arm.kind == "train"))
+
+    def colour(self, arm: Arm) -> str:
+        """Return an arm's colour; zero-shot, which never trains, is grey."""
+        return self._palette[self._place(arm) % len(self._palette)] if arm.kind == "train" else self.colours["faint"]
+
+    def mark(self, arm: Arm) -> str:
+        """Return an arm's mark."""
+        return _MARKS[self._place(arm) % len(_MARKS)] if arm.kind == "train" else "|"
+
+    def dash(self, arm: Arm) -> str | tuple[float, tuple[float, ...]]:
+        """Return how an arm's line is broken."""
+        return _DASHES[self._place(arm) // len(self._palette) % len(_DASHES)]
+
+    def _place(self, arm: Arm) -> int:
+        return self._order.index(family(arm)) if family(arm) in self._order else 0
+
+    def panels(self, count: int, *, height: float, width: float = 3.6, labels: int = 0) -> tuple[Figure, list[Axes]]:
+        """Return a figure with panels in rows of `COLUMNS`, and room for a legend of `labels` below them."""
+        columns = min(COLUMNS, count)
+        rows = math.ceil(count / columns)
+        figure = new_figure((max(width * columns, 5.2), height * rows + 0.19 * math.ceil(labels / 3)), self.colours)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        axes = [axes for row in grid for axes in row]
+        for unused in axes[count:]:
+            unused.set_visible(False)
+        return figure, axes[:count]
+
+    def title(self, axes: Axes, text: str) -> None:
+        """Write a panel's title."""
+        axes.set_title(text, loc="left", fontsize=10, color=self.colours["text"])
+
+    def legend(self, figure: Figure, axes: Sequence[Axes]) -> None:
+        """Write one legend for all panels below them."""
+        found = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
+        legend = figure.legend(
+            list(found.values()), list(found), loc="outside lower left", ncols=3, fontsize=8.5, frameon=False
+        )
+        for text in legend.get_texts():
+            text.set_color(self.colours["text"])
+
+
+def family(arm: Arm) -> str:
+    """Return what an arm has in common with itself on fewer images."""
+    options = sorted((key, value) for key, value in arm.options.items() if key not in ("train_images", "train_share"))
+    return repr((arm.foundation, arm.kind, arm.steps_factor, arm.rates, options))
+
+
+def _scores(results: Results, look: Look) -> Figure | None:
+    """Each arm's score on each data set, mean and standard deviation, and every seed as a faint dot."""
+    sets = [data for data in results.bench.settings.data if any(row.score for row in results.of(data))]
+    arms = [arm for arm in results.bench.arms if any(row.score for row in results.rows if row.arm is arm)]
+    if not sets:
+        return None
+    figure, panels = look.panels(len(sets), height=0.9 + 0.26 * len(arms), width=3.3)
+    names = [results.label(arm) for arm in arms]
+    for number, (axes, data) in enumerate(zip(panels, sets, strict=True)):
+        look.title(axes, data.name)
+        for place, arm in enumerate(arms):
+            row = results.row(data, arm)
+            if row is None or row.score is None:
+                continue
+            colour = look.colour(arm)
+            axes.plot(row.score.values, [place] * len(row.score.values), ".", color=colour, alpha=0.45, ms=5)
+            axes.errorbar(
+                row.score.mean, place, xerr=row.score.std, fmt=look.mark(arm), color=colour, ms=5.5, capsize=3, lw=1.4
+            )
+        axes.set_ylim(len(arms) - 0.5, -0.5)
+        axes.set_yticks(range(len(arms)), names if number % COLUMNS == 0 else [""] * len(arms))
+        style_axes(axes, look.colours)
+        axes.grid(axis="x", color=look.colours["faint"], alpha=0.18, lw=0.8)
+    for axes in panels[-COLUMNS:]:
+        axes.set_xlabel(_short(results.bench.settings.score), color=look.colours["faint"], fontsize=9)
+    return figure
+
+
+def _gain(results: Results, look: Look) -> Figure | None:
+    """Gain over zero-shot against trainable parameters: a point an arm, its mean over the averaged data sets."""
+    points: list[tuple[Arm, float, float]] = []
+    for average in results.averages:
+        count = _trainable(results, average.arm)
+        if count is not None and average.gain is not None and average.arm.kind == "train":
+            points.append((average.arm, count, average.gain))
+    if not points:
+        return None
+    figure = new_figure((7.6, 4.4), look.colours)
+    axes = figure.subplots()
+    for arm, count, gain in points:
+        axes.plot([count], [gain], look.mark(arm), color=look.colour(arm), ms=8, label=results.label(arm))
+    axes.axhline(0, color=look.colours["faint"], lw=1.2, ls=(0, (5, 3)))
+    axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.15)
+    several = sum(data.averaged for data in results.bench.settings.data) > 1
+    where = "mean over data sets" if several else next(d.name for d in results.bench.settings.data if d.averaged)
+    look.title(axes, f"gain over zero-shot ({where})")
+    axes.set_xlabel("trainable parameters", color=look.colours["faint"])
+    style_axes(axes, look.colours)
+    axes.tick_params(which="minor", colors=look.colours["faint"], length=2)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    look.legend(figure, [axes])
+    return figure
+
+
+def _trainable(results: Results, arm: Arm) -> float | None:
+    counts = [row.trainable for row in results.rows if row.arm is arm and row.trainable and row.data.averaged]
+    return fmean(counts) if counts else None
+
+
+def curves_figure(results: Results, look: Look) -> Figure | None:
+    """Validation score against step, mean over seeds with its standard deviation; dashed is zero-shot."""
+    sets = [
+        data for data in results.bench.settings.data if any(any(row.curves.values()) for row in _full(results.of(data)))
+    ]
+    if not sets:
+        return None
+    figure, panels = look.panels(len(sets), height=2.9, labels=len(results.bench.arms))
+    for axes, data in zip(panels, sets, strict=True):
+        look.title(axes, data.name)
+        for row in _full(results.of(data)):
+            if row.arm.kind != "train" and row.val is not None:
+                axes.axhline(row.val, color=look.colours["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm))
+            else:
+                _draw_curve(axes, row, results, look)
+        _scale_steps(axes, _full(results.of(data)))
+        style_axes(axes, look.colours)
+    for axes in panels[-COLUMNS:]:
+        axes.set_xlabel("step", color=look.colours["faint"], fontsize=9)
+    for axes in panels[::COLUMNS]:
+        axes.set_ylabel("validation mIoU", color=look.colours["faint"], fontsize=9)
+    look.legend(figure, panels)
+    return figure
+
+
+def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
+    """Scale the axis of steps: evenly, or by doubling from the first validation on where some run is far longer."""
+    curves = [[step for step, _ in curve] for row in rows for curve in row.curves.values() if curve]
+    lengths = [steps[-1] for steps in curves]
+    axes.set_xlim(left=0)
+    if min(lengths) > 0 and max(lengths) > 2 * min(lengths):
+        first = min(step for steps in curves for step in steps if step > 0)
+        axes.set_xscale("symlog", base=2, linthresh=first)
+        ticks = [0, *(first * 2**k for k in range(math.ceil(math.log2(max(lengths) / first)) + 1))]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+
+
+def _draw_curve(axes: Axes, row: Row, results: Results, look: Look) -> None:
+    runs = [dict(curve) for curve in row.curves.values() if curve]
+    if not runs:
+        return
+    steps = sorted(set.intersection(*(set(run) for run in runs)))
+    spreads = [Spread(tuple(run[step] for run in runs)) for step in steps]
+    means = [spread.mean for spread in spreads]
+    colour, dash = look.colour(row.arm), look.dash(row.arm)
+    axes.plot(steps, means, ".", color=colour, ms=4)
+    axes.plot(steps, means, color=colour, ls=dash, lw=1.6, label=results.label(row.arm))
+    if len(runs) > 1:
+        deviations = [spread.std or 0.0 for spread in spreads]
+        low = [mean - deviation for mean, deviation in zip(means, deviations, strict=True)]
+        high = [mean + deviation for mean, deviation in zip(means, deviations, strict=True)]
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def _few(results: Results, look: Look) -> Figure | None:
+    """Score against the number of training images, for arms that were trained on several numbers of them."""
+    sets = [data for data in results.bench.settings.data if _families(results, data)]
+    if not sets:
+        return None
+    figure, panels = look.panels(len(sets), height=2.9, labels=len(results.bench.arms))
+    for axes, data in zip(panels, sets, strict=True):
+        look.title(axes, data.name)
+        for row in results.of(data):
+            if row.arm.kind != "train" and row.score is not None:
+                axes.axhline(
+                    row.score.mean, color=look.colours["faint"], lw=1.3, ls=(0, (5, 3)), label=results.label(row.arm)
+                )
+        for rows in _families(results, data):
+            last = rows[-1]
+            axes.errorbar(
+                [row.samples or 0 for row in rows],
+                [row.score.mean if row.score else math.nan for row in rows],
+                yerr=[(row.score.std if row.score else None) or 0.0 for row in rows],
+                fmt=look.mark(last.arm),
+                color=look.colour(last.arm),
+                ls=look.dash(last.arm),
+                lw=1.6,
+                ms=5,
+                capsize=3,
+                label=results.label(last.arm).split(" @ ")[0],
+            )
+        axes.set_xscale("log")
+        numbers = sorted({row.samples for rows in _families(results, data) for row in rows if row.samples})
+        axes.set_xticks(numbers, [str(number) for number in numbers])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        style_axes(axes, look.colours)
+    for axes in panels[-COLUMNS:]:
+        axes.set_xlabel("training images", color=look.colours["faint"], fontsize=9)
+    for axes in panels[::COLUMNS]:
+        axes.set_ylabel(_short(results.bench.settings.score), color=look.colours["faint"], fontsize=9)
+    look.legend(figure, panels)
+    return figure
+
+
+def _families(results: Results, data: DataSet) -> list[list[Row]]:
+    """Return the rows of each arm that was trained on more than one number of images, fewest first."""
+    groups: dict[str, list[Row]] = {}
+    for row in results.of(data):
+        if row.arm.kind == "train" and row.score is not None and row.samples:
+            groups.setdefault(family(row.arm), []).append(row)
+    several = [sorted(rows, key=lambda row: row.samples or 0) for rows in groups.values()]
+    return [rows for rows in several if len({row.samples for row in rows}) > 1]
+
+
+def _full(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows of arms trained on all images."""
+    return [row for row in rows if row.arm.few == (None, None)]
+
+
+def _short(score: str) -> str:
+    return {"miou_object": "test mIoU by object", "miou_image": "test mIoU by image"}.get(score, score)

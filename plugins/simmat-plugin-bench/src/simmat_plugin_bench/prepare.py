@@ -1,0 +1,197 @@
+"""What stands between a bench's settings and its first job: the folder, simulated data, cells of other settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import filelock
+
+from simmat.config import TrainConfig
+from simmat.data.dataset import Dataset
+from simmat.data.fingerprint import Contents, contents_of, is_same
+from simmat.data.shared import shared_warning
+from simmat.data.simulate import simulate_dataset
+from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
+from simmat.evaluation import nothing_to_score
+from simmat.files import atomic_write_text, check_writable, recover_folder
+from simmat.registry import Registry
+from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
+from simmat_plugin_bench.cell_files import Result, read_cell_file
+from simmat_plugin_bench.cells import Cell
+from simmat_plugin_bench.grid import Bench, slug
+from simmat_plugin_bench.reading import problems_error
+
+RUN_WITH = "bench.toml"
+"""In the bench's folder: the file it was run with."""
+_OF_A_BENCH = {".lock", RUN_WITH, "cells"}
+"""What stands in the folder of every bench that was begun."""
+
+
+def locked(bench: Bench) -> filelock.BaseFileLock:
+    """Take the bench's folder for this process.
+
+    Raises:
+        OutputError: it cannot be written, it holds something else, or another bench is at work there.
+    """
+    if bench.out.is_dir() and (found := {file.name for file in bench.out.iterdir()}) and not found & _OF_A_BENCH:
+        raise OutputError(f"{bench.out} is not empty and holds no bench; choose another --out, or remove it first")
+    check_writable(bench.out)
+    bench.out.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(bench.out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise OutputError(f"another bench is at work in {bench.out}; wait for it, or choose another --out") from error
+    return lock
+
+
+def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> None:
+    """Find every data set and weight file that is not there now, not once in each cell's process.
+
+    Raises:
+        ConfigError: a data set cannot be opened or has nothing to test on, or a checkpoint is missing; all of it in one
+            message.
+    """
+    problems: list[str] = []
+    opened: set[tuple[str, float]] = set()
+    for cell in cells:
+        config = cell.config
+        if config.checkpoint is not None and not config.checkpoint.is_file():
+            problems.append(f"checkpoint of {cell.foundation}: {config.checkpoint} does not exist")
+        key = _reading(config), config.paste
+        if cell.simulate is not None or key in opened:
+            continue
+        opened.add(key)
+        try:
+            dataset = open_data(config, registry)
+            test = dataset.split("test")
+            if not any(dataset.label(sample).regions for sample in test):  # up to the first that has one
+                raise nothing_to_score(dataset, test)
+        except SimMATError as error:
+            problems.append(f"data {cell.dataset!r}: {error}")
+    if problems:
+        raise problems_error(bench.path, problems)
+
+
+def ready_to_run(
+    bench: Bench, cells: Sequence[Cell], registry: Registry, *, rerun_changed: bool, say: Callable[[str], object]
+) -> None:
+    """Make what the cells need: simulated data sets; nothing in the way of what is to be run.
+
+    Args:
+        bench: the bench.
+        cells: those of it that are to be run; all others stay as they are.
+        registry: where sensors are found.
+        rerun_changed: whether cells that were run with other settings or data are removed, to be run again.
+        say: told what is made or removed, a sentence each.
+
+    Raises:
+        ConfigError: cells were run with other settings or data, and are not to be removed.
+        SimMATError: a data set cannot be simulated or opened.
+    """
+
+    def clear(changed: Sequence[tuple[Cell, str]]) -> None:
+        if changed and not rerun_changed:
+            raise _changed_error(bench, changed)
+        for cell, why in changed:
+            say(f"removed {cell.name}, which was run otherwise: {why}")
+            shutil.rmtree(cell.root)
+
+    clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
+    _simulate(bench, {cell.dataset for cell in cells}, registry, say)
+    data = _DataSets(registry)
+    clear([(cell, why) for cell in cells if (why := data.change(cell))])
+    for warning in dict.fromkeys(filter(None, map(data.warning, cells))):
+        say(warning)
+    atomic_write_text(bench.out / RUN_WITH, bench.path.read_text(encoding="utf-8"))
+
+
+def _changed_error(bench: Bench, changed: Sequence[tuple[Cell, str]]) -> ConfigError:
+    return ConfigError(
+        all_problems(
+            f"{len(changed)} cells in {bench.out} were run with other settings or data than {bench.path} says now; "
+            "put them back, choose another --out, or remove and run them again with --rerun-changed:",
+            [f"{cell.name}: {why}" for cell, why in changed],
+        )
+    )
+
+
+def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles: bool) -> None:
+    """Remove the bundles nobody will ask for: those of learning rates that lost, and all where none is kept."""
+    for cell in tried:
+        state = cell.state()
+        lost = bool(chosen) and cell not in chosen and state == "trained"
+        if lost or (state == "tested" and not keep_bundles):
+            shutil.rmtree(cell.folder.run / "bundle", ignore_errors=True)
+
+
+class _DataSets:
+    """Opens the data sets of cells and takes the digests of their files, each set once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._opened: dict[str, tuple[Dataset, Contents]] = {}
+        self._same: dict[tuple[str, str], bool] = {}
+
+    def of(self, cell: Cell) -> tuple[Dataset, Contents]:
+        """Return a cell's data set as it is now, and its contents."""
+        config = cell.config
+        key = _reading(config)
+        if key not in self._opened:
+            dataset = open_data(config, self.registry)
+            self._opened[key] = dataset, contents_of(dataset)
+        return self._opened[key]
+
+    def change(self, cell: Cell) -> str:
+        """Say that a cell was run or begun on other data than there is now, and what changed; "" where it was not."""
+        if (before := _data_of(cell)) is None:
+            return ""
+        dataset, contents = self.of(cell)
+        key = _reading(cell.config), before
+        if key not in self._same:
+            self._same[key] = is_same(before, dataset, contents)
+        if self._same[key]:
+            return ""
+        what = changes_noted(RunFolder(cell.folder.run), before, contents)
+        return "its data is not what it was run on" + (f": {what}" if what else "")
+
+    def warning(self, cell: Cell) -> str:
+        """Return the warning of images in two splits of a cell's data set; "" where there is none."""
+        dataset, contents = self.of(cell)
+        return shared_warning(dataset.root, dataset.samples, contents.by_file)
+
+
+def _reading(config: TrainConfig) -> str:
+    """Return what decides which data is read, and how."""
+    return repr((config.data, config.modality, config.channels, config.card_overrides()))
+
+
+def _data_of(cell: Cell) -> str | None:
+    """Return the fingerprint of the data that a cell was run or begun on; None where it is not begun or not known."""
+    if cell.state() in ("open", "changed"):
+        return None
+    if cell.folder.result.is_file():  # also of a cell whose test failed
+        return str(read_cell_file(cell.folder.result, Result)["data"]["fingerprint"])
+    try:
+        return fingerprint_in(RunFolder(cell.folder.run).state)
+    except DataError:
+        return None  # missing or damaged: the cell's own run says so
+
+
+def _simulate(bench: Bench, names: Collection[str], registry: Registry, say: Callable[[str], object]) -> None:
+    """Make the simulated data sets of these names anew, but for those that were made as the bench says now."""
+    for data in bench.settings.data:
+        if data.simulate is None or data.name not in names:
+            continue
+        folder = recover_folder(bench.out / "data" / slug(data.name))
+        made, note = data.simulate, folder.with_name(f"{folder.name}.json")
+        how = json.dumps({"modality": data.modality, **made.model_dump(mode="json")}, sort_keys=True)
+        if folder.is_dir():
+            if note.is_file() and note.read_bytes() == how.encode():
+                continue
+            shutil.rmtree(folder)
+        simulate_dataset(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])
+        atomic_write_text(note, how)
+        say(f"simulated {made.count} samples of {data.modality} in {folder}")

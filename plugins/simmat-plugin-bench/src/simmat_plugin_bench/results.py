@@ -1,0 +1,283 @@
+"""What a bench has found so far, row by row, from what lies in its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from simmat.errors import ConfigError
+from simmat_plugin_bench.cell_files import Failure, read_cell_file
+from simmat_plugin_bench.cells import Cell
+from simmat_plugin_bench.figures import figures_of, hint
+from simmat_plugin_bench.grid import ZERO_SHOT, Arm, Bench
+from simmat_plugin_bench.schedule import arm_state
+from simmat_plugin_bench.settings import DataSet
+
+_NO_FIGURE = "no such figure"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over seeds.
+
+    Attributes:
+        values: one a seed.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        return fmean(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation (n - 1); None of one value."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    def __str__(self) -> str:
+        """As "0.512 ± 0.013"."""
+        return f"{self.mean:.3f}" + (f" ± {self.std:.3f}" if self.std is not None else "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm on one data set.
+
+    Attributes:
+        data: the data set.
+        arm: the arm.
+        scores: by seed, those there are.
+        wanted: how many seeds there shall be.
+        lr: the chosen learning rate; None while none is chosen, or where it is the tuner's own.
+        gain: mean score minus that of the zero-shot model; None where one of the two is missing.
+        trainable: parameters that move; None while nothing is done.
+        total: parameters in all.
+        times: by seed, seconds of a run.
+        peaks: by seed, the most memory of a run in bytes: of the device where that is a GPU.
+        steps: of a run.
+        samples: training images of a run.
+        curves: by seed, (step, validation mIoU) of each validation.
+        ious: by seed, the IoU of each object of the test split, sample by sample; none of results that have none.
+        vals: by seed, the best validation score.
+        on: the devices the runs had.
+        state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
+            "changed", "not begun"; "no such figure" where the data does not give the score asked for.
+        failures: the last lines of what failed.
+    """
+
+    data: DataSet
+    arm: Arm
+    scores: Mapping[int, float]
+    wanted: int
+    lr: float | None = None
+    gain: float | None = None
+    trainable: int | None = None
+    total: int | None = None
+    times: Mapping[int, float] = field(default_factory=dict)
+    peaks: Mapping[int, int] = field(default_factory=dict)
+    steps: int | None = None
+    samples: int | None = None
+    curves: Mapping[int, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    ious: Mapping[int, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    vals: Mapping[int, float] = field(default_factory=dict)
+    on: str = ""
+    state: str = "not begun"
+    failures: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> Spread | None:
+        """Mean and spread over the seeds there are; None where there is none."""
+        return Spread(tuple(self.scores[seed] for seed in sorted(self.scores))) if self.scores else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a run, mean over the seeds there are."""
+        return fmean(self.times.values()) if self.times else None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The largest of the peaks."""
+        return max(self.peaks.values(), default=None)
+
+    @property
+    def val(self) -> float | None:
+        """Mean best validation score over the seeds there are."""
+        return fmean(self.vals.values()) if self.vals else None
+
+    @property
+    def done(self) -> bool:
+        """Whether every seed is there."""
+        return len(self.scores) == self.wanted
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it was run."""
+        return self.state != "not begun"
+
+
+@dataclass(frozen=True)
+class Average:
+    """One arm over the averaged data sets.
+
+    Attributes:
+        arm: the arm.
+        score: over seeds, of the mean over data sets; None where a data set is not done.
+        gain: mean over data sets; None where one is missing.
+        done: data sets that are done.
+        wanted: data sets averaged.
+    """
+
+    arm: Arm
+    score: Spread | None
+    gain: float | None
+    done: int
+    wanted: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a bench has found.
+
+    Attributes:
+        bench: the bench.
+        rows: data set by data set, arms in the bench's order; also those without a result.
+        averages: arm by arm.
+    """
+
+    bench: Bench
+    rows: tuple[Row, ...]
+    averages: tuple[Average, ...]
+
+    def of(self, data: DataSet) -> list[Row]:
+        """Return the rows of a data set."""
+        return [row for row in self.rows if row.data.name == data.name]
+
+    def row(self, data: DataSet, arm: Arm) -> Row | None:
+        """Return the row of an arm on a data set; None where it is not to run there."""
+        found = (row for row in self.of(data) if row.arm is arm)
+        return next(found, None)
+
+    def label(self, arm: Arm) -> str:
+        """Name an arm in a table: with its foundation model where there are several."""
+        several = len({arm.foundation for arm in self.bench.arms}) > 1
+        return f"{arm.foundation}: {arm.name}" if several else arm.name
+
+
+def collect(bench: Bench) -> Results:
+    """Read what there is.
+
+    Raises:
+        ConfigError: the score asked for is no figure of any result.
+        DataError: a result is damaged.
+    """
+    rows: list[Row] = []
+    for data in bench.settings.data:
+        own = [_row(bench, data, arm) for one, arm in bench.pairs() if one.name == data.name]
+        zero = {row.arm.foundation: row.score for row in own if row.arm.kind == ZERO_SHOT}
+        rows += [_with_gain(row, zero.get(row.arm.foundation)) for row in own]
+    _check_score(bench, rows)
+    wanted = sum(data.averaged for data in bench.settings.data)
+    averages = [
+        _average(arm, [row for row in rows if row.arm is arm and row.data.averaged], wanted) for arm in bench.arms
+    ]
+    return Results(bench, tuple(rows), tuple(averages))
+
+
+def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
+    state = arm_state(bench, data, arm)
+    cells = bench.cells_of(data, arm)
+    results = {cell.seed: result for cell in state.chosen if (result := cell.result()) is not None}
+    tested = {seed: result for seed, result in results.items() if result["test"] is not None}
+    figures = {seed: dict(figures_of(result["test"])).get(bench.settings.score) for seed, result in tested.items()}
+    scores = {seed: figure for seed, figure in figures.items() if figure is not None}
+    some = next(iter(tested.values()), {})
+    return Row(
+        data=data,
+        arm=arm,
+        scores=scores,
+        wanted=len(arm.seeds),
+        lr=state.chosen[0].lr if state.chosen else None,
+        trainable=some.get("trainable"),
+        total=some.get("total"),
+        times={seed: float(result["seconds"]) for seed, result in tested.items()},
+        peaks={seed: _peak(result) for seed, result in tested.items()},
+        steps=some.get("steps"),
+        samples=some.get("train_samples"),
+        curves={seed: _curve(result) for seed, result in tested.items()},
+        ious={seed: _ious(result) for seed, result in tested.items() if "test_ious" in result},
+        vals={seed: float(result["val"]["miou_object"]) for seed, result in tested.items()},
+        on=", ".join(sorted({_device(result) for result in tested.values()})),
+        state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
+        failures=tuple(_failure(cell) for cell in cells if cell.state() == "failed"),
+    )
+
+
+def _check_score(bench: Bench, rows: list[Row]) -> None:
+    """Refuse a score that no result gives; one that some data sets do not give is missing there alone."""
+    lacking = [row for row in rows if row.state == _NO_FIGURE]
+    if not lacking or any(row.scores for row in rows):
+        return
+    numbers: dict[str, float] = {}
+    for row in lacking:
+        for cell in bench.cells_of(row.data, row.arm):
+            if (result := cell.result()) is not None and result["test"] is not None:
+                numbers |= dict(figures_of(result["test"]))
+    score = bench.settings.score
+    raise ConfigError(f"score = {score!r} is no figure of these results{hint(score, numbers)}")
+
+
+def _peak(result: Mapping[str, Any]) -> int:
+    return int(result["peak_device_bytes"] or result["peak_memory_bytes"])
+
+
+def _device(result: Mapping[str, Any]) -> str:
+    threads = f", {result['threads']} threads" if result["threads"] != 1 else ", 1 thread"
+    return str(result["device"]) + (threads if result["device"] == "cpu" else "")
+
+
+def _curve(result: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
+    return tuple((int(point["step"]), float(point["miou_object"])) for point in result["curve"])
+
+
+def _ious(result: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {sample: tuple(values) for sample, values in result["test_ious"].items()}
+
+
+def _state(arm: Arm, cells: list[Cell], results: Mapping[int, Mapping[str, Any]], done: int) -> str:
+    if done == len(arm.seeds):
+        return "done"
+    if not done and any(result["test"] is not None for result in results.values()):
+        return _NO_FIGURE
+    states = {cell.state() for cell in cells}
+    for wrong in ("failed", "changed"):
+        if wrong in states:
+            return wrong
+    if any(result["diverged"] for result in results.values()):
+        return "diverged"
+    if done:
+        return f"{done} of {len(arm.seeds)} seeds"
+    return "begun" if states - {"open"} else "not begun"
+
+
+def _failure(cell: Cell) -> str:
+    return f"{cell.name}: {read_cell_file(cell.folder.failure, Failure)['log']}"
+
+
+def _with_gain(row: Row, zero: Spread | None) -> Row:
+    if zero is None or row.score is None or row.arm.kind == ZERO_SHOT:
+        return row
+    return replace(row, gain=row.score.mean - zero.mean)
+
+
+def _average(arm: Arm, rows: list[Row], wanted: int) -> Average:
+    """Return the mean of an arm over all `wanted` data sets; none where it has not run, or is not to run, on one."""
+    done = [row for row in rows if row.done]
+    whole = bool(rows) and len(done) == wanted
+    score = Spread(tuple(fmean(row.scores[seed] for row in rows) for seed in arm.seeds)) if whole else None
+    gains = [row.gain for row in rows if row.gain is not None]
+    gain = fmean(gains) if whole and len(gains) == len(rows) else None
+    return Average(arm, score, gain, len(done), wanted)

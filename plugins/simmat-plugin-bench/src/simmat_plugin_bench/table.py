@@ -1,0 +1,168 @@
+"""The table of a bench: for the terminal, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from simmat_plugin_bench.differences import differences
+from simmat_plugin_bench.results import Average, Results, Row
+from simmat_plugin_bench.settings import DataSet
+
+HEAD = ("ARM", "SCORE", "GAIN", "TRAINABLE", "LR", "SECONDS", "STATE")
+WORDS = (*HEAD, "MEAN")
+"""Our own words in the heads of tables; data sets are called as their user calls them."""
+NONE = "–"
+DIFFERENCE_NOTE = (
+    "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval when "
+    "test images are drawn anew, both arms on the same ones (bootstrap). It says how far chance in the test images "
+    "reaches, not how far another seed would."
+)
+
+
+def rows_of(results: Results, data: DataSet, *, waiting: bool = True) -> list[tuple[str, ...]]:
+    """Return the cells of one data set's table, under `HEAD`; what is missing says so.
+
+    Args:
+        results: what the bench found.
+        data: one of its data sets.
+        waiting: whether arms that have not begun stand there too.
+    """
+    lines = [
+        (
+            results.label(row.arm),
+            str(row.score) if row.score is not None else NONE,
+            signed(row.gain),
+            f"{row.trainable:,}" if row.trainable is not None else NONE,
+            _rate(row),
+            f"{row.seconds:.0f}" if row.seconds is not None else NONE,
+            row.state,
+        )
+        for row in results.of(data)
+        if waiting or row.begun
+    ]
+    return [*lines, *_without_zero_shot(results)]
+
+
+def _rate(row: Row) -> str:
+    if row.lr is not None:
+        return f"{row.lr:g}"
+    return "tuner's" if row.arm.kind == "train" and row.arm.rates == (None,) else NONE
+
+
+def _without_zero_shot(results: Results) -> list[tuple[str, ...]]:
+    several = len({arm.foundation for arm in results.bench.arms}) > 1
+    return [
+        (f"{name}: zero-shot" if several else "zero-shot", *([NONE] * 5), f"none: {why}")
+        for name, why in results.bench.no_zero_shot.items()
+    ]
+
+
+def overview(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return head and cells of the table arms x data sets, with the mean over the averaged ones at the end."""
+    sets = results.bench.settings.data
+    head = ("ARM", *(data.name + ("" if data.averaged else " (not averaged)") for data in sets), "MEAN", "GAIN")
+    lines = []
+    for average in results.averages:
+        row = [_short(results.row(data, average.arm)) for data in sets]
+        lines.append((results.label(average.arm), *row, mean_of(average), signed(average.gain)))
+    return head, lines
+
+
+def difference_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return head and cells of the table of differences from the reference arm; no cells where there is none.
+
+    The mean stands first: with intervals the table is wide.
+    """
+    sets = results.bench.settings.data
+    head = ("ARM", "MEAN", *(data.name for data in sets))
+    lines = [
+        (
+            results.label(found.arm),
+            str(found.mean) if found.mean is not None else NONE,
+            *(str(found.on.get(data.name, NONE)) for data in sets),
+        )
+        for found in differences(results)
+    ]
+    return head, lines
+
+
+def difference_title(results: Results) -> str:
+    """Head that table."""
+    return f'Difference from "{results.bench.settings.reference}"'
+
+
+def _short(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if row.score is None:
+        return f"{NONE} ({row.state})" if row.begun else NONE
+    return str(row.score) + ("" if row.done else f" ({row.state})")
+
+
+def mean_of(average: Average) -> str:
+    """Say the mean, or how much of it is missing: a mean over fewer data sets would compare with nothing."""
+    if average.score is not None:
+        return str(average.score)
+    return f"{NONE} ({average.done} of {average.wanted})" if average.wanted else NONE
+
+
+def signed(value: float | None) -> str:
+    """Return a difference with its sign."""
+    return f"{value:+.3f}" if value is not None else NONE
+
+
+def markdown(results: Results) -> str:
+    """Return all tables as Markdown."""
+    settings = results.bench.settings
+    parts = [f"# {settings.title}", f"Score: `{settings.score}` on the test split, mean ± std over seeds.", ""]
+    if len(settings.data) > 1:
+        parts += ["## All data sets", "", _markdown_table(*overview(results)), ""]
+    head, lines = difference_table(results)
+    if lines:
+        parts += [f"## {difference_title(results)}", "", DIFFERENCE_NOTE, "", _markdown_table(head, lines), ""]
+    for data in settings.data:
+        parts += [f"## {data.name}", "", _markdown_table(HEAD, rows_of(results, data)), ""]
+    if failures := [line for row in results.rows for line in row.failures]:
+        parts += ["## Failed", "", *(f"```\n{line}\n```" for line in failures), ""]
+    return "\n".join(parts)
+
+
+def _markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    names = [name.capitalize() if name in WORDS else name for name in head]
+    rule = "|" + "|".join("---" if index == 0 else "---:" for index in range(len(head))) + "|"
+    return "\n".join([line(names), rule, *(line(cells) for cells in lines)])
+
+
+CSV_HEAD = (
+    "data", "averaged", "foundation", "arm", "seed", "score", "gain", "lr", "trainable", "total", "steps", "seconds",
+    "memory_bytes", "val", "state",
+)  # fmt: skip
+
+
+def as_csv(results: Results) -> str:
+    """Return one line a seed, also where there is no score, so that nothing is dropped in silence."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_HEAD)
+    for row in results.rows:
+        for seed in row.arm.seeds:
+            score = row.scores.get(seed)
+            values = (
+                row.data.name, row.data.averaged, row.arm.foundation, row.arm.name, seed, score, _gain(row, seed),
+                row.lr, row.trainable, row.total, row.steps, row.times.get(seed), row.peaks.get(seed),
+                row.vals.get(seed), "done" if score is not None else row.state,
+            )  # fmt: skip
+            writer.writerow(["" if value is None else value for value in values])
+    return text.getvalue()
+
+
+def _gain(row: Row, seed: int) -> float | None:
+    """Return one seed's score minus the mean of the zero-shot model."""
+    if row.gain is None or row.score is None or seed not in row.scores:
+        return None
+    return row.gain + row.scores[seed] - row.score.mean

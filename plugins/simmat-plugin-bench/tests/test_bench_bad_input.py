@@ -1,0 +1,199 @@
+"""What a bench answers to mistakes before its first process begins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_set import TINY, bench_of, fill
+from runs import gray_set
+
+from simmat.cli import run
+from simmat.files import atomic_write_json
+
+SET = '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n'
+ARM = '[[arm]]\nname = "x"\n'
+
+
+@pytest.fixture(autouse=True)
+def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in parts and `bench` alone, whatever else is installed."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "bench")
+
+
+def refused(folder: Path, toml: str, *options: str) -> None:
+    """Run a bench that must end with 2 and leave no folder."""
+    (folder / "bench.toml").write_text(toml, encoding="utf-8")
+    assert run(["bench", str(folder / "bench.toml"), "--out", str(folder / "out"), *options]) == 2
+    assert not (folder / "out").exists()
+
+
+def test_a_missing_data_set_is_found_before_any_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each cell would find it by itself, a minute later and a hundred times."""
+    refused(tmp_path, TINY + SET + ARM)
+    said = capsys.readouterr().err
+    assert f"data 'discs': {tmp_path / 'set'}: no such folder" in said
+    assert said.count("no such folder") == 1
+
+
+def test_a_missing_checkpoint_is_found_before_any_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in the path of a weight file fails every cell of the model."""
+    gray_set(tmp_path / "set", train=1, val=1, test=1)
+    refused(tmp_path, 'checkpoints = { sam_vit_b = "no.pth" }\n' + TINY.replace("_tiny", "_b") + SET + ARM)
+    assert f"checkpoint of sam_vit_b: {tmp_path / 'no.pth'} does not exist" in capsys.readouterr().err
+
+
+def test_only_what_is_to_be_run_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --only, a part of a bench runs where the rest of its data is not."""
+    toml = TINY + SET + SET.replace("discs", "gone").replace("set", "gone") + ARM
+    refused(tmp_path, toml, "--only", "gone")
+    said = capsys.readouterr().err
+    assert "data 'gone'" in said
+    assert "data 'discs'" not in said
+
+
+def test_a_checkpoint_of_an_unknown_model_is_no_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A weight file named for a misspelt model would be ignored, and other weights scored."""
+    refused(tmp_path, 'checkpoints = { sam_vit_bb = "b.pth" }\n' + TINY + SET + ARM, "--dry-run")
+    assert "checkpoints: no foundation model 'sam_vit_bb'; did you mean" in capsys.readouterr().err
+
+
+def test_no_report_is_made_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in --out must not end in an empty table."""
+    refused(tmp_path, TINY + SET + ARM, "--report")
+    assert f"no bench has run in {tmp_path / 'out'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}'])
+def test_a_damaged_cell_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    """The user must know which of hundreds of cells to remove."""
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    order = bench.cells[-1].folder.order
+    order.parent.mkdir(parents=True)
+    order.write_text(content, encoding="utf-8")
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    assert f"{order} is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "table.md").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"val": 3},
+        {"val": {"miou_object": "x"}},
+        {"val": {"miou_object": 2.0}},
+        {"curve": [{"step": 0}]},
+        {"curve": {"a": 1}},
+        {"test": {"miou_object": 1e308}},
+        {"test": [1]},
+        {"test_ious": {"s7": [None]}},
+        {"seconds": -1},
+        {"seconds": "long"},
+        {"trainable": 1.5},
+        {"peak_memory_bytes": None},
+        {"device": {}},
+        {"diverged": 0},
+        {"data": {}},
+    ],
+)
+def test_a_damaged_result_is_named_by_its_file_and_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]
+) -> None:
+    """A report that breaks off in a drawing says nothing of the one file of hundreds that is to be removed."""
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    fill(bench.cells[-1], val=0.5, test=0.5)
+    result = bench.cells[-1].folder.result
+    atomic_write_json(result, json.loads(result.read_text(encoding="utf-8")) | changes)
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {result} is damaged ({next(iter(changes))}" in said
+    assert f"remove {bench.cells[-1].root} and run the bench again" in said
+    assert not (tmp_path / "out" / "table.md").exists()
+
+
+@pytest.mark.parametrize("name", ["cell.json", "result.json", "failure.json"])
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"format": 1' + "0" * 400 + "}", '{"format": 1, "log": 3}'])
+def test_no_file_of_a_cell_ends_in_an_error_of_the_json_reader(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str
+) -> None:
+    """Whatever a full disk or a stranger has made of it."""
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    cell = bench.cells[-1]
+    fill(cell, val=0.5, test=0.5)
+    (cell.root / name).write_text(content, encoding="utf-8")
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
+    assert f"error: {cell.root / name} is damaged (" in capsys.readouterr().err
+
+
+def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in --out must not put cells among a data set's images."""
+    gray_set(tmp_path / "set", train=1, val=1, test=1)
+    (tmp_path / "bench.toml").write_text(TINY + SET + ARM, encoding="utf-8")
+    before = sorted((tmp_path / "set").rglob("*"))
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "set")]) == 2
+    assert "is not empty and holds no bench; choose another --out" in capsys.readouterr().err
+    assert sorted((tmp_path / "set").rglob("*")) == before
+
+
+def test_dry_run_and_report_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of the two would be left out without a word."""
+    refused(tmp_path, TINY + SET + ARM, "--report", "--dry-run")
+    assert "--dry-run and --report exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        (TINY + SET + '[arm]\nname = "x"\n', "arm must be a list of tables, written [[arm]], got"),
+        ("train = 5\n" + SET + ARM, "train must be a table, got 5"),
+        (TINY + SET.replace('data = "set"', "simulate = 5") + ARM, "data 'discs': simulate must be a table, got 5"),
+        ("x = " + "[" * 3000 + "]" * 3000, "is not valid TOML: maximum recursion depth exceeded"),
+    ],
+)
+def test_a_wrong_shape_is_said_in_the_words_of_toml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], toml: str, said: str
+) -> None:
+    """Whoever writes TOML knows tables, not the classes that read them."""
+    refused(tmp_path, toml, "--dry-run")
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Tuple" not in error
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    """Editors on Windows write one in front of UTF-8."""
+    (tmp_path / "bench.toml").write_text(TINY + SET + ARM, encoding="utf-8-sig")
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("score", "protocol", "said"),
+    [
+        ("miou_objects", "one-click", "score = 'miou_objects' is no figure of protocol 'one-click'; did you mean"),
+        ("typo", "one-click", "Figures: objects, images, left_out, miou_object, miou_best_predicted"),
+        ("boundary_iou", "simmat-compat", "score = 'boundary_iou' is no figure of protocol 'simmat-compat'"),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--report",)])
+def test_a_score_nobody_gives_is_found_before_any_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], score: str, protocol: str, said: str, options: tuple[str, ...]
+) -> None:
+    """Else it would be found when the table is made, hours later."""
+    refused(tmp_path, f'score = "{score}"\n{TINY}protocol = "{protocol}"\n' + SET + ARM, *options)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("score", ["miou_image", "boundary_iou", "by_size.small.miou_object", "iou_by_class.3"])
+def test_every_figure_may_be_the_score(tmp_path: Path, score: str) -> None:
+    """Which classes and sizes there are, the data will show."""
+    bench_of(tmp_path, f'score = "{score}"\n' + TINY + SET + ARM)
+
+
+def test_a_wrong_score_is_said_beside_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mistakes that come one by one take an afternoon."""
+    refused(tmp_path, 'score = "typo"\n' + TINY + SET + ARM + "lr = 0.1\nloss = 5\n", "--dry-run")
+    said = capsys.readouterr().err
+    assert "score = 'typo'" in said
+    assert "loss" in said

@@ -1,0 +1,223 @@
+"""How much higher an arm of a bench scores than its reference, and how sure that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench_set import TINY, bench_of, cells_named, fill
+from simmat_plugin_bench.differences import Difference, Differences, differences
+from simmat_plugin_bench.grid import Bench
+from simmat_plugin_bench.report import write_report
+from simmat_plugin_bench.results import collect
+
+from simmat.errors import ConfigError
+from simmat.intervals import mean_interval
+
+SETS = "".join(f'[[data]]\nname = "{name}"\nmodality = "gray"\ndata = "set-{name}"\n' for name in ("a", "b"))
+ARMS = '[[arm]]\nname = "x"\nseeds = [0, 1]\n[[arm]]\nname = "from scratch"\nfrom_scratch = true\nseeds = [0, 1]\n'
+HEAD = 'reference = "from scratch"\n'
+MODEL = TINY.replace("sam_vit_tiny", "sam_vit_b")
+BEFORE = {"one": [0.3, 0.5], "two": [0.4], "three": [0.2, 0.1, 0.6]}
+GAINS = {"one": [0.2, 0.1], "two": [-0.1], "three": [0.4, 0.3, 0.0]}
+AFTER = {sample: [a + b for a, b in zip(BEFORE[sample], GAINS[sample], strict=True)] for sample in BEFORE}
+
+
+def put(bench: Bench, name: str, ious: dict[str, list[float]], **changes: Any) -> None:
+    """Fill the cells of a name with objects of these IoUs."""
+    values = [iou for objects in ious.values() for iou in objects]
+    for cell in cells_named(bench, name):
+        fill(cell, val=0.5, test=float(np.mean(values)), **({"test_ious": ious} | changes))
+
+
+def filled(folder: Path, head: str = HEAD, sets: str = SETS) -> Bench:
+    """A bench of which x and from scratch are done on both sets, all seeds alike."""
+    bench = bench_of(folder, head + MODEL + sets + ARMS)
+    put(bench, "/x/", AFTER)
+    put(bench, "/from-scratch/", BEFORE)
+    return bench
+
+
+def of_x(bench: Bench) -> Differences:
+    """What is said of x."""
+    return next(found for found in differences(collect(bench)) if found.arm.name == "x")
+
+
+def test_an_interval_is_that_of_the_differences_of_the_same_objects(tmp_path: Path) -> None:
+    """Two intervals that overlap say little: what images have in common drops out only in pairs."""
+    found = of_x(filled(tmp_path)).on["a"]
+    assert found.mean == pytest.approx(np.mean([gain for gains in GAINS.values() for gain in gains]))
+    assert found.interval == pytest.approx(mean_interval(GAINS.values()), abs=0.02)
+    assert str(found).startswith("+0.150 [")
+
+
+def test_an_object_counts_with_its_mean_over_seeds(tmp_path: Path) -> None:
+    """Else a seed would be taken for an image of its own, and the interval be too narrow."""
+    bench = filled(tmp_path)
+    same = of_x(bench).on["a"]
+    up, down = ({k: [v + step for v in values] for k, values in AFTER.items()} for step in (0.05, -0.05))
+    put(bench, "a/sam_vit_b/x/seed-0", up)
+    put(bench, "a/sam_vit_b/x/seed-1", down)
+    found = of_x(bench).on["a"]
+    assert found.mean == pytest.approx(same.mean)
+    assert found.interval == pytest.approx(same.interval)
+
+
+def test_the_mean_draws_the_images_of_each_set_by_themselves(tmp_path: Path) -> None:
+    """Chance in one set has nothing to do with chance in another, so their mean is surer than either."""
+    found = of_x(filled(tmp_path))
+    assert found.mean is not None
+    assert found.mean.interval is not None
+    assert found.on["a"].interval is not None
+    low, high = found.on["a"].interval
+    assert found.mean.mean == pytest.approx(0.15)
+    assert (found.mean.interval[1] - found.mean.interval[0]) / (high - low) == pytest.approx(0.5**0.5, abs=0.1)
+
+
+def test_sets_of_the_same_files_are_drawn_together(tmp_path: Path) -> None:
+    """Two sensors on the same scenes are no two samples of the world, and their mean no surer than each."""
+    found = of_x(filled(tmp_path, sets=SETS.replace('"set-b"', '"set-a"')))
+    assert found.mean is not None
+    assert found.mean.interval == pytest.approx(found.on["a"].interval)
+
+
+def test_an_interval_stays_what_it_is_when_another_set_is_done(tmp_path: Path) -> None:
+    """Nothing about it has changed."""
+    bench = filled(tmp_path)
+    both = of_x(bench).on["b"]
+    for cell in cells_named(bench, "a/sam_vit_b/x/"):
+        cell.folder.result.unlink()
+    assert of_x(bench).on == {"b": both}
+
+
+def test_sets_that_are_not_averaged_are_not(tmp_path: Path) -> None:
+    """They have a difference of their own and no part in the mean."""
+    bench = filled(tmp_path, sets=SETS + "averaged = false\n")
+    put(bench, "b/sam_vit_b/x/", BEFORE)
+    found = of_x(bench)
+    assert found.on["b"].mean == pytest.approx(0)
+    assert found.mean is not None
+    assert found.mean.mean == found.on["a"].mean
+    assert found.mean.interval == found.on["a"].interval
+
+
+def test_what_is_not_of_all_seeds_says_so_and_gives_no_mean(tmp_path: Path) -> None:
+    """As the scores themselves do."""
+    bench = filled(tmp_path)
+    cells_named(bench, "a/sam_vit_b/x/seed-1")[0].folder.result.unlink()
+    found = of_x(bench)
+    assert str(found.on["a"]).endswith("] (1 of 2 seeds)")
+    assert found.mean is None
+
+
+def test_an_arm_is_compared_with_the_reference_of_its_own_model(tmp_path: Path) -> None:
+    """Only a peer that has none of its own is compared with another model's."""
+    arms = ARMS + "".join(
+        f'[[arm]]\nname = "{name}"\nfoundation = "sam_vit_{size}"\nseeds = [0, 1]\n{more}\n'
+        for name, size, more in (
+            ("y", "l", ""),
+            ("from scratch", "l", "from_scratch = true"),
+            ("z", "h", "peer = true"),
+        )
+    )
+    bench = bench_of(tmp_path, HEAD + MODEL + SETS + arms)
+    for name, ious in (("b/from", BEFORE), ("l/from", AFTER), ("l/y", AFTER), ("h/z", AFTER)):
+        put(bench, f"sam_vit_{name}", ious)
+    means = {found.arm.name: found.on["a"].mean for found in differences(collect(bench))}
+    assert means == {"y": pytest.approx(0), "z": pytest.approx(0.15)}
+
+
+def test_a_reference_that_is_added_on_some_sets_stands_not_beside_itself(tmp_path: Path) -> None:
+    """Declared for one set and added for the other, it is one arm in two parts."""
+    on = ARMS.replace("from_scratch = true\n", 'from_scratch = true\non = "a"\n')
+    assert on != ARMS
+    bench = bench_of(tmp_path, "scratch_lr = 1e-3\n" + HEAD + MODEL + SETS + on)
+    put(bench, "/x/", AFTER)
+    put(bench, "/from-scratch/", BEFORE)
+    assert [found.arm.name for found in differences(collect(bench))] == ["x"]
+
+
+def test_the_mean_waits_for_every_averaged_set(tmp_path: Path) -> None:
+    """A mean over fewer sets would compare with nothing."""
+    bench = filled(tmp_path)
+    for cell in cells_named(bench, "b/sam_vit_b/x/"):
+        cell.folder.result.unlink()
+    found = of_x(bench)
+    assert (list(found.on), found.mean) == (["a"], None)
+
+
+@pytest.mark.parametrize("ious", [None, {"one": [0.5]}])
+def test_without_the_same_objects_there_is_no_interval(tmp_path: Path, ious: dict[str, list[float]] | None) -> None:
+    """Results of older versions have none, and other objects cannot be paired; the difference itself stands."""
+    bench = filled(tmp_path)
+    cell = cells_named(bench, "a/sam_vit_b/x/seed-1")[0]
+    fill(cell, val=0.5, test=0.5, **({"test_ious": ious} if ious else {}))
+    found = of_x(bench)
+    assert found.on["a"].interval is None
+    assert found.on["b"].interval is not None
+    assert found.mean is not None
+    assert found.mean.interval is None
+    assert "[" not in str(found.mean)
+
+
+def test_another_score_has_differences_without_intervals(tmp_path: Path) -> None:
+    """The objects' IoUs say nothing of how sure their boundary IoU is."""
+    filled(tmp_path)
+    bench = bench_of(tmp_path, 'score = "by_size.small.miou_object"\n' + HEAD + MODEL + SETS + ARMS)
+    assert of_x(bench).on["a"] == Difference(0.0, None)
+
+
+def test_the_reference_stands_in_table_and_page_and_not_beside_itself(tmp_path: Path) -> None:
+    """They are what people read."""
+    bench = filled(tmp_path)
+    _, (table, _, page) = write_report(bench)
+    text = table.read_text(encoding="utf-8").split('## Difference from "from scratch"')[1].split("\n## ")[0]
+    assert "| x | +0.150 [" in text
+    assert "| from scratch |" not in text
+    assert "Difference from &quot;from scratch&quot;" in page.read_text(encoding="utf-8")
+
+
+def test_without_a_reference_nothing_is_said(tmp_path: Path) -> None:
+    """Most benches ask for the gain over zero-shot alone."""
+    bench = filled(tmp_path, head="")
+    assert differences(collect(bench)) == []
+    _, (table, _, page) = write_report(bench)
+    assert "Difference" not in table.read_text(encoding="utf-8")
+    assert "Difference" not in page.read_text(encoding="utf-8")
+
+
+def test_a_reference_that_is_no_arm_is_refused(tmp_path: Path) -> None:
+    """Its table would be missing after hours."""
+    with pytest.raises(ConfigError, match=r"reference is 'from scrach', which is no arm here; did you mean 'from scra"):
+        bench_of(tmp_path, 'reference = "from scrach"\n' + MODEL + SETS + ARMS)
+
+
+def test_zero_shot_of_a_model_without_one_is_no_arm(tmp_path: Path) -> None:
+    """Nothing would ever be compared with it."""
+    with pytest.raises(ConfigError, match="reference is 'zero-shot', which is no arm here"):
+        bench_of(tmp_path, 'reference = "zero-shot"\n' + TINY + SETS + ARMS)
+
+
+def test_a_reference_on_sets_that_quick_leaves_out_is_right(tmp_path: Path) -> None:
+    """The file is checked as it stands, not as --quick leaves it."""
+    few = '[[arm]]\nname = "few"\ntrain_images = 4\non = "b"\n[quick]\ndata = "a"\n'
+    bench = bench_of(tmp_path, 'reference = "from scratch @ 4 images"\n' + MODEL + SETS + ARMS + few, quick=True)
+    assert differences(collect(bench)) == []
+
+
+def test_zero_shot_can_be_the_reference(tmp_path: Path) -> None:
+    """It is an arm that no file names."""
+    bench = filled(tmp_path, 'reference = "zero-shot"\n')
+    put(bench, "/zero-shot/", BEFORE)
+    assert of_x(bench).on["a"].mean == pytest.approx(0.15)
+
+
+def test_a_reference_that_quick_leaves_out_takes_its_table_along(tmp_path: Path) -> None:
+    """The file is right, and what --quick runs is enough without."""
+    quick = '[quick]\narms = "x"\n'
+    arms = ARMS + '[[arm]]\nname = "y"\n'
+    bench = bench_of(tmp_path, 'reference = "y"\n' + MODEL + SETS + arms + quick, quick=True)
+    put(bench, "/x/", AFTER)
+    assert differences(collect(bench)) == []

@@ -1,0 +1,210 @@
+"""What is made, refused and removed before the first job of a bench."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from bench_set import TINY, bench_of, cells_named, fill
+from runs import config, gray_set, registry
+from simmat_plugin_bench.cells import Cell, write_order
+from simmat_plugin_bench.grid import Bench
+from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
+
+from simmat import training
+from simmat.data.dataset import open_dataset
+from simmat.data.fingerprint import fingerprint_by_size, fingerprint_of
+from simmat.errors import ConfigError, OutputError
+from simmat.files import atomic_write_json
+
+SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
+OTHER_SET = '[[data]]\nname = "b"\nmodality = "gray"\ndata = "gone"\n'
+MADE = '[[data]]\nname = "made"\nmodality = "gray"\nsimulate = { count = 3, size = [48, 40] }\n'
+ARM = '[[arm]]\nname = "x"\nfrom_scratch = true\n'
+
+
+def ready(bench: Bench, cells: tuple[Cell, ...] | list[Cell] | None = None, *, rerun: bool = False) -> list[str]:
+    """What was said."""
+    said: list[str] = []
+    ready_to_run(bench, bench.cells if cells is None else cells, registry(), rerun_changed=rerun, say=said.append)
+    return said
+
+
+def test_results_of_other_settings_are_refused_and_named(tmp_path: Path) -> None:
+    """Old figures under new settings would be a lie nobody sees."""
+    gray_set(tmp_path / "set")
+    for cell in bench_of(tmp_path, TINY + SET + ARM).cells:
+        fill(cell, val=0.5, test=0.5)
+    changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + ARM)
+    assert changed.cells[0].result() is None
+    with pytest.raises(ConfigError, match=r"a/sam_vit_tiny/x/seed-0: steps = 3, was 2"):
+        ready_to_run(changed, changed.cells, registry(), rerun_changed=False, say=lambda _: None)
+    said: list[str] = []
+    ready_to_run(changed, changed.cells, registry(), rerun_changed=True, say=said.append)
+    assert [cell.state() for cell in changed.cells] == ["open"]
+    assert "steps = 3, was 2" in said[0]
+
+
+def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
+    """The folder's name says nothing about what lies in it."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    data = open_dataset(tmp_path / "set", registry().modality("gray"))
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_of(data)})
+    ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
+    image = tmp_path / "set" / "images" / "s0.png"
+    image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
+
+
+def test_results_of_an_older_version_stay(tmp_path: Path) -> None:
+    """Its fingerprint is compared as it was made: an update must not cost a night of runs."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    data = open_dataset(tmp_path / "set", registry().modality("gray"))
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_by_size(data)})
+    assert ready(bench) == []
+    image = tmp_path / "set" / "images" / "s0.png"
+    image.write_bytes(image.read_bytes() + b"\0")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready(bench)
+
+
+def test_images_in_two_splits_are_warned_of_once(tmp_path: Path) -> None:
+    """Every score of the bench would be of an image trained on; `data check` says so, too."""
+    root = gray_set(tmp_path / "set")
+    shutil.copy(root / "images/s0.png", root / "images/s8.png")
+    bench = bench_of(tmp_path, TINY.replace("foundation", "seeds = [0, 1]\nfoundation", 1) + SET + ARM)
+    assert len(bench.cells) > 1
+    (said,) = ready(bench)
+    for words in ("Warning: 1 image of", str(root), "train ('s0', s0.png)", "test ('s8', s8.png)"):
+        assert words in said
+
+
+def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
+    """Scores against the old masks are no scores of the new ones."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    data = open_dataset(tmp_path / "set", registry().modality("gray"))
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_of(data)})
+    shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready(bench)
+
+
+def test_a_begun_cell_of_other_data_can_be_begun_anew(tmp_path: Path) -> None:
+    """Its run refuses to go on; without this nothing but a hand could remove it."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    cell = bench.cells[0]
+    write_order(cell)
+    training.train(config(tmp_path / "set", cell.folder.run, steps=1), registry())
+    assert (cell.state(), ready(bench)) == ("begun", [])
+    shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready(bench)
+    assert "its data is not" in ready(bench, rerun=True)[0]
+    assert cell.state() == "open"
+
+
+def test_a_cell_whose_test_failed_is_not_tested_on_other_data(tmp_path: Path) -> None:
+    """Trained on one set and tested on another, its score would be of neither."""
+    gray_set(tmp_path / "set")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    data = open_dataset(tmp_path / "set", registry().modality("gray"))
+    fill(bench.cells[0], val=0.5, data={"path": "set", "fingerprint": fingerprint_of(data)})
+    atomic_write_json(bench.cells[0].folder.failure, {"format": 1, "log": "a damaged test image"})
+    assert (bench.cells[0].state(), ready(bench)) == ("failed", [])
+    shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
+    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+        ready(bench)
+
+
+def test_nodata_of_one_source_of_several_is_taken(tmp_path: Path) -> None:
+    """It is a table, as in the data card."""
+    both = SET.replace('"gray"', '"rgb+gray"') + "nodata = { gray = 0 }\n"
+    bench = bench_of(tmp_path, TINY + both + ARM)
+    with pytest.raises(ConfigError, match="no such folder"):
+        check_inputs(bench, bench.cells, registry())
+
+
+def test_a_set_without_a_test_split_is_found_before_the_first_process(tmp_path: Path) -> None:
+    """Every cell would train and fail at the end, and test images added then make it another set."""
+    gray_set(tmp_path / "set")
+    (tmp_path / "set/card.toml").write_text('regions = "instances"\nmin_region = 5000\n', encoding="utf-8")
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    with pytest.raises(ConfigError, match=r"data 'a': .*none of the .* samples has a region of at least 5000 px"):
+        check_inputs(bench, bench.cells, registry())
+    (tmp_path / "set/card.toml").write_text('regions = "instances"\n', encoding="utf-8")
+    (tmp_path / "set/manifest.csv").write_text(
+        "id,split,image,mask\na,train,images/s0.png,masks/s0.png\nb,val,images/s1.png,masks/s1.png\n", encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match=r"data 'a': .*the test split is empty"):
+        check_inputs(bench, bench.cells, registry())
+
+
+def test_results_stay_where_a_checkpoint_is_not_here_any_more(tmp_path: Path) -> None:
+    """A report on a laptop, without the weights, is of the results that were copied there."""
+    (tmp_path / "sam.pth").write_bytes(b"weights")
+    toml = 'checkpoints = { sam_vit_b = "sam.pth" }\n' + TINY.replace("_tiny", "_b") + SET + '[[arm]]\nname = "x"\n'
+    for cell in bench_of(tmp_path, toml).cells:
+        fill(cell, val=0.5, test=0.5)
+    (tmp_path / "sam.pth").unlink()
+    assert {cell.state() for cell in bench_of(tmp_path, toml).cells} == {"tested"}
+
+
+def test_objects_that_cannot_be_repeated_are_found_before_the_first_process(tmp_path: Path) -> None:
+    """Every cell would fail by itself, an hour into the night."""
+    gray_set(tmp_path / "set")
+    repeated = ARM + "paste = 0.5\n"
+    check_inputs(bench := bench_of(tmp_path, TINY + SET + repeated), bench.cells, registry())
+    bench = bench_of(tmp_path, TINY + SET + 'regions = "classes"\n' + ARM + repeated.replace('"x"', '"y"'))
+    with pytest.raises(ConfigError, match=r"data 'a': --paste 0\.5 repeats objects"):
+        check_inputs(bench, bench.cells, registry())
+
+
+def test_what_is_not_to_be_run_stays_as_it_is(tmp_path: Path) -> None:
+    """`--only` a part, and hours of the other part are neither removed nor in need of their data."""
+    gray_set(tmp_path / "set")
+    for cell in bench_of(tmp_path, TINY + SET + OTHER_SET + ARM).cells:
+        fill(cell, val=0.5, test=0.5)
+    changed = bench_of(tmp_path, TINY.replace("steps = 2", "steps = 3") + SET + OTHER_SET + ARM)
+    said = ready(changed, cells_named(changed, "a/"), rerun=True)
+    assert len(said) == 1
+    assert [(cell.dataset, cell.state()) for cell in changed.cells] == [("a", "open"), ("b", "changed")]
+
+
+def test_simulated_data_is_made_as_the_bench_says_now(tmp_path: Path) -> None:
+    """Results of three samples must not stand under a bench of four."""
+    bench = bench_of(tmp_path, TINY + MADE + ARM)
+    assert "simulated 3 samples of gray" in ready(bench)[0]
+    images = tmp_path / "out/data/made/images"
+    before = {path.name: path.read_bytes() for path in images.iterdir()}
+    assert ready(bench) == []
+    more = bench_of(tmp_path, TINY + MADE.replace("count = 3", "count = 4") + ARM)
+    assert "simulated 4 samples of gray" in ready(more)[0]
+    assert len(list(images.iterdir())) == 4
+    ready(bench)
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+    (tmp_path / "out/data/made.json").write_text(json.dumps({}))
+    assert "simulated 3" in ready(bench)[0], "it is not known how it was made"
+
+
+def test_results_on_other_simulated_data_are_refused_before_it_is_replaced(tmp_path: Path) -> None:
+    """Who put the wrong number into the TOML gets both back by putting it right."""
+    bench = bench_of(tmp_path, TINY + MADE + ARM)
+    ready(bench)
+    fill(bench.cells[0], val=0.5, test=0.5)
+    with pytest.raises(ConfigError, match="simulate = "):
+        ready(bench_of(tmp_path, TINY + MADE.replace("count = 3", "count = 4") + ARM))
+    assert len(list((tmp_path / "out/data/made/images").iterdir())) == 3
+
+
+def test_two_benches_do_not_share_a_folder(tmp_path: Path) -> None:
+    """Both would train the same cells over each other."""
+    bench = bench_of(tmp_path, TINY + SET + ARM)
+    with locked(bench), pytest.raises(OutputError, match="another bench is at work"):
+        locked(bench)

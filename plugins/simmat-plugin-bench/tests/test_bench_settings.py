@@ -1,0 +1,134 @@
+"""The TOML of a bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bench_set import TINY, bench_of
+from simmat_plugin_bench.reading import read_settings
+
+from simmat.errors import ConfigError
+
+SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
+NEAR = SET.replace('"a"', '"{}"')
+GRID = '[[grid]]\nmat = ["mat", "linear"]\n'
+
+
+def message(folder: Path, toml: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        bench_of(folder, toml)
+    return str(caught.value)
+
+
+def test_all_problems_come_in_one_message(tmp_path: Path) -> None:
+    """Mending one line a run is a waste of a user's morning."""
+    said = message(
+        tmp_path,
+        'titel = "x"\nseeds = [-1]\n[train]\nstep = 3\n[[data]]\nname = "a"\nmodality = "gray"\nregion = "classes"\n'
+        '[[data]]\nname = "b"\n[[grid]]\nmat = []\n[[arm]]\nname = "x/y"\nlr = 0\n',
+    )
+    for part in (
+        "no setting 'titel'; did you mean 'title'?",
+        "seeds 1 must be greater than or equal to 0, got -1",
+        "no setting 'step' in train; did you mean 'steps'?",
+        "no setting 'region' in data 'a'; did you mean 'regions'?",
+        "data 'a' needs data, a folder, or simulate",
+        "modality is missing in data 'b'",
+        "grid 1: mat",
+        "arm 'x/y': name must begin with a letter or digit",
+        "arm 'x/y': lr 1 must be greater than 0, got 0",
+    ):
+        assert part in said
+
+
+def test_values_of_training_are_checked_where_they_stand(tmp_path: Path) -> None:
+    """A wrong value is named with its table, before a data set is read or a process begun."""
+    said = message(
+        tmp_path,
+        '[train]\nimage_size = -1\n[[data]]\nname = "a"\nmodality = "grey"\ndata = "set"\nregions = "things"\n'
+        '[[arm]]\nname = "x"\nbox_fraction = 2\n',
+    )
+    for part in (
+        "train: image_size in",
+        "data 'a': regions in",
+        "data 'a': no modality 'grey'; did you mean 'gray'?",
+        "arm 'x': box_fraction in",
+        "no foundation model 'lite'",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        (SET + SET + GRID, "two data sets are named 'a'"),
+        (SET, "there is nothing to train"),
+        (SET + GRID + 'on = "b"', "grid 1 is to run on 'b', which is no data set here"),
+        (SET + GRID + "train_images = 3\ntrain_share = 0.5", "train_images and train_share exclude each other"),
+        (SET + GRID + 'tune = "lorra"', "no tuner 'lorra'; did you mean 'lora'?"),
+        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "x"\n', "two arms of 'sam_vit_tiny' are named 'x'"),
+        (NEAR.format("b c") + NEAR.format("b-c") + GRID, "data sets 'b c' and 'b-c' would share the folder b-c"),
+        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\n', "has the name of the reference that is added"),
+        (SET.replace('"set"', '"~no-such-user/set"') + GRID, "home folder that does not exist"),
+        (SET + GRID + '[checkpoints]\nsam_vit_tiny = "~no-such-user/w.pth"', "home folder that does not exist"),
+        (SET + GRID + "image_size = 100\n", "multiple of 16"),
+        (SET + GRID + "mat_options = { widht = 3 }\n", "no option 'widht'; did you mean 'width'?"),
+        (SET + GRID + "seed = 3\n", "no setting 'seed' in grid 1; did you mean 'seeds'?"),
+        (SET + GRID + '[quick]\ndata = "b"\n', "quick is to run 'b', which is no data set here. There: a"),
+        (SET + GRID + '[quick]\narms = "mat + lara"\n', "which is no arm here; did you mean 'mat + lora'?"),
+        (SET + GRID + "[quick]\nimage_size = -1\n", "quick: image_size in"),
+        (SET + GRID + "options = { steps = 2 }\n", "has no key 'options'"),
+        (SET + GRID + "[quick]\nstep = 3\n", "no setting 'step' in quick; did you mean 'steps'?"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, toml: str, said: str) -> None:
+    """A grid runs for hours; a slip in it must show at once."""
+    assert said in message(tmp_path, TINY + toml)
+
+
+def test_quick_runs_what_its_table_leaves(tmp_path: Path) -> None:
+    """A look at a bench of hours in minutes, with every setting that the table does not change as it was."""
+    toml = TINY + SET + SET.replace('"a"', '"b"') + GRID + "seeds = [0, 1]\n"
+    toml += '[[arm]]\nname = "other"\nval_every = 2\n'
+    whole = bench_of(tmp_path, toml + '[quick]\ndata = "b"\narms = ["mat + lora", "other"]\nseeds = 5\nepochs = 3\n')
+    assert {cell.dataset for cell in whole.cells} == {"a", "b"}
+    assert all(cell.config.epochs is None for cell in whole.cells)
+    path = tmp_path / "bench.toml"
+    short = bench_of(tmp_path, path.read_text(encoding="utf-8"), quick=True)
+    trained = [cell for cell in short.cells if cell.kind == "train" and not cell.config.from_scratch]
+    assert [(cell.dataset, cell.arm, cell.seed) for cell in trained] == [("b", "mat + lora", 5), ("b", "other", 5)]
+    assert [(cell.config.epochs, cell.config.val_every, cell.config.image_size) for cell in trained] == [
+        (3, 1, 64),
+        (3, 2, 64),
+    ]
+    assert short.settings.title == "Bench, quick"
+
+
+def test_quick_must_leave_something(tmp_path: Path) -> None:
+    """A run of no cell would look like one that went well."""
+    toml = TINY + SET + SET.replace('"a"', '"b"') + '[[arm]]\nname = "x"\non = "a"\n[quick]\ndata = "b"\n'
+    with pytest.raises(ConfigError, match="quick leaves no cell"):
+        bench_of(tmp_path, toml, quick=True)
+
+
+def test_quick_without_its_table_is_refused(tmp_path: Path) -> None:
+    """The whole bench in its place would take hours."""
+    with pytest.raises(ConfigError, match=r"bench\.toml: there is no table \[quick\]"):
+        bench_of(tmp_path, TINY + SET + GRID, quick=True)
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    """A bench lies beside its data and is run from anywhere."""
+    bench = bench_of(tmp_path, 'checkpoints = { sam_vit_b = "b.pth" }\n' + TINY + SET + GRID)
+    assert bench.settings.data[0].data == tmp_path / "set"
+    assert bench.settings.checkpoints == {"sam_vit_b": tmp_path / "b.pth"}
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    """The user must find the place without guessing."""
+    (tmp_path / "x.toml").write_text("a = = 3")
+    with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML: .*line 1"):
+        read_settings(tmp_path / "x.toml")
+    with pytest.raises(ConfigError, match=r"no bench .*none\.toml; give the TOML file of one"):
+        read_settings(tmp_path / "none.toml")

@@ -1,0 +1,278 @@
+"""The tables and the page of a bench."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+from bench_set import TINY, bench_of, cells_named, fill
+from PIL import Image
+from simmat_plugin_bench.differences import differences
+from simmat_plugin_bench.grid import Bench
+from simmat_plugin_bench.plots import Look, curves_figure
+from simmat_plugin_bench.report import write_report
+from simmat_plugin_bench.results import Spread, collect
+from simmat_plugin_bench.table import as_csv, markdown, overview, rows_of
+
+from simmat.cli import run
+from simmat.errors import ConfigError
+from simmat.files import atomic_write_json
+
+SETS = """
+[[data]]
+name = "a"
+modality = "gray"
+data = "set"
+[[data]]
+name = "b"
+modality = "gray"
+data = "set"
+[[data]]
+name = "hard"
+modality = "gray"
+data = "set"
+averaged = false
+"""
+ARMS = '[[arm]]\nname = "x"\n[[arm]]\nname = "random"\nfrom_scratch = true\n'
+SEEDS = "seeds = [0, 1]\n"
+MODEL = TINY.replace("sam_vit_tiny", "sam_vit_b")
+"""A model that has a zero-shot score; nothing is trained here."""
+
+SCORES = {"a": (0.4, 0.6), "b": (0.5, 0.8), "hard": (0.1, 0.1)}
+
+
+def filled(folder: Path) -> Bench:
+    """A bench of which arm x and zero-shot are done."""
+    bench = bench_of(folder, SEEDS + MODEL + SETS + ARMS)
+    for data, values in SCORES.items():
+        for seed, value in enumerate(values):
+            fill(cells_named(bench, f"{data}/sam_vit_b/x/seed-{seed}")[0], val=0.7, test=value)
+        fill(cells_named(bench, f"{data}/sam_vit_b/zero-shot")[0], val=0.1, test=0.25, trainable=0, curve=[])
+    return bench
+
+
+def test_scores_are_mean_and_sample_deviation_over_seeds(tmp_path: Path) -> None:
+    """Of a few seeds the deviation with n instead of n - 1 is far too small."""
+    results = collect(filled(tmp_path))
+    row = next(row for row in results.rows if row.data.name == "a" and row.arm.name == "x")
+    assert row.score == Spread((0.4, 0.6))
+    assert str(row.score) == f"0.500 ± {statistics.stdev([0.4, 0.6]):.3f}"
+    assert row.gain == pytest.approx(0.25)
+    assert str(Spread((0.25,))) == "0.250"
+
+
+def test_the_mean_is_over_the_averaged_data_sets_seed_by_seed(tmp_path: Path) -> None:
+    """Its deviation is that of what one run of the whole bench would say."""
+    results = collect(filled(tmp_path))
+    mean = next(average for average in results.averages if average.arm.name == "x")
+    assert mean.score is not None
+    assert mean.score.values == pytest.approx((0.45, 0.7))
+    assert mean.gain == pytest.approx(0.575 - 0.25)
+    assert (mean.done, mean.wanted) == (2, 2)
+
+
+def test_what_is_missing_says_so_and_gives_no_mean(tmp_path: Path) -> None:
+    """A mean over fewer data sets looks like one over all of them."""
+    bench = filled(tmp_path)
+    cells_named(bench, "b/sam_vit_b/x/seed-1")[0].folder.result.unlink()
+    head, lines = overview(collect(bench))
+    rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert rows["x"]["b"] == "0.500 (1 of 2 seeds)"
+    assert rows["x"]["MEAN"] == "– (1 of 2)"
+    assert rows["random"]["a"] == "–"
+    assert rows["random"]["MEAN"] == "– (0 of 2)"
+    assert "hard (not averaged)" in head
+
+
+def test_arms_that_have_not_begun_can_be_left_out(tmp_path: Path) -> None:
+    """After a part of a large bench the terminal would show little else."""
+    results = collect(filled(tmp_path))
+    data = results.bench.settings.data[0]
+    assert [line[0] for line in rows_of(results, data)] == ["zero-shot", "random", "x"]
+    assert [line[0] for line in rows_of(results, data, waiting=False)] == ["zero-shot", "x"]
+
+
+def test_the_terminal_shows_what_has_begun_and_names_the_rest_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An arm that waits stands in the table of all data sets, and in none of theirs."""
+    bench = filled(tmp_path)
+    for cell in [cell for cell in bench.cells if cell.dataset == "b"]:
+        shutil.rmtree(cell.root, ignore_errors=True)
+    assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 0
+    first, *rest = capsys.readouterr().out.strip().split("\n\n")
+    assert first.startswith("a: ")
+    assert "\nx " in first
+    assert "random" not in first
+    assert [table.split(":")[0] for table in rest[:2]] == ["hard", "all data sets"]
+    assert "\nrandom " in rest[1]
+
+
+def test_an_arm_of_one_data_set_has_no_mean_beside_those_of_all(tmp_path: Path) -> None:
+    """Its one figure in that column would rank it among means over more."""
+    filled(tmp_path)
+    only = ARMS.replace('name = "x"', 'name = "x"\non = "a"')
+    assert only != ARMS
+    head, lines = overview(collect(bench_of(tmp_path, SEEDS + MODEL + SETS + only)))
+    row = next(dict(zip(head, line, strict=True)) for line in lines if line[0] == "x")
+    assert (row["a"], row["b"], row["MEAN"], row["GAIN"]) == ("0.500 ± 0.141", "", "– (1 of 2)", "–")
+
+
+def test_the_csv_has_a_line_for_every_seed(tmp_path: Path) -> None:
+    """Who computes on it must see what is missing."""
+    lines = list(csv.DictReader(io.StringIO(as_csv(collect(filled(tmp_path))))))
+    assert len(lines) == 3 * (1 + 2 + 2)
+    done = next(line for line in lines if (line["data"], line["arm"], line["seed"]) == ("b", "x", "1"))
+    assert (float(done["score"]), done["trainable"], done["state"]) == (0.8, "1000", "done")
+    missing = next(line for line in lines if line["arm"] == "random")
+    assert (missing["score"], missing["state"]) == ("", "not begun")
+
+
+def test_a_line_of_the_csv_is_of_its_seed_alone(tmp_path: Path) -> None:
+    """A mean on every seed's line would look like a spread of nothing."""
+    bench = filled(tmp_path)
+    for seed, val in enumerate((0.1, 0.6)):
+        cell = cells_named(bench, f"a/sam_vit_b/x/seed-{seed}")[0]
+        memory = {"peak_memory_bytes": 1000 + seed, "peak_device_bytes": None}
+        fill(cell, val=val, test=SCORES["a"][seed], seconds=100.0 * (seed + 1), **memory)
+    lines = [line for line in csv.DictReader(io.StringIO(as_csv(collect(bench)))) if line["data"] == "a"]
+    found = [line for line in lines if line["arm"] == "x"]
+    assert [(line["val"], line["seconds"], line["memory_bytes"]) for line in found] == [
+        ("0.1", "100.0", "1000"),
+        ("0.6", "200.0", "1001"),
+    ]
+    assert [float(line["gain"]) for line in found] == pytest.approx([0.4 - 0.25, 0.6 - 0.25])
+
+
+def test_an_own_reference_on_one_set_and_an_added_one_on_the_rest_are_two_rows(tmp_path: Path) -> None:
+    """The TOML's own start from scratch replaces the bench's where it runs, and only there."""
+    own = '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\nfrom_scratch = true\nlr = 1e-3\non = "a"\n'
+    bench = bench_of(tmp_path, 'reference = "from scratch"\n' + MODEL + SETS + own)
+    for cell in bench.cells:
+        fill(cell, val=0.5, test=0.5 if cell.arm == "x" else 0.4, curve=[])
+    results = collect(bench)
+    head, lines = overview(results)
+    rows = [dict(zip(head, line, strict=True)) for line in lines if line[0] == "from scratch"]
+    assert sorted((bool(row["a"]), bool(row["b"])) for row in rows) == [(False, True), (True, False)]
+    x = next(found for found in differences(results) if found.arm.name == "x")
+    assert {name: round(difference.mean, 6) for name, difference in x.on.items()} == {"a": 0.1, "b": 0.1, "hard": 0.1}
+
+
+def test_another_figure_of_the_scores_can_be_the_score(tmp_path: Path) -> None:
+    """Also one that stands in a table of them."""
+    bench = filled(tmp_path)
+    small = bench_of(tmp_path, 'score = "by_size.small.miou_object"\n' + SEEDS + MODEL + SETS + ARMS)
+    assert next(row for row in collect(small).rows if row.arm.name == "x").score == Spread((0.125, 0.125))
+    assert bench.cells[0].digest() == small.cells[0].digest()
+
+
+def test_a_figure_that_the_data_did_not_give_is_named(tmp_path: Path) -> None:
+    """Whether there are large objects, or which classes, is known once there are scores."""
+    filled(tmp_path)
+    large = bench_of(tmp_path, 'score = "by_size.large.miou_object"\n' + SEEDS + MODEL + SETS + ARMS)
+    with pytest.raises(ConfigError, match=r"'by_size\.large\.miou_object' is no figure of these results; did you mean"):
+        collect(large)
+
+
+def test_a_figure_that_one_data_set_does_not_give_is_missing_there_alone(tmp_path: Path) -> None:
+    """Sonar without small objects is no reason to lose the table of all other sensors, after hours."""
+    small = 'score = "by_size.small.miou_object"\n' + SEEDS + MODEL + SETS + ARMS
+    filled(tmp_path)
+    for cell in cells_named(bench := bench_of(tmp_path, small), "b/sam_vit_b/"):
+        if (result := cell.result()) is not None:
+            del result["test"]["by_size"]
+            atomic_write_json(cell.folder.result, result)
+    head, lines = overview(collect(bench))
+    rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines}
+    assert rows["x"]["a"].startswith("0.125")
+    assert rows["x"]["b"] == "– (no such figure)"
+    assert rows["x"]["MEAN"] == "– (1 of 2)"
+    assert write_report(bench)[1]
+
+
+def test_the_untouched_model_alone_has_no_learning_curve(tmp_path: Path) -> None:
+    """It is scored first; a report of it, or of arms with few images alone, must not fail for want of a curve."""
+    few = '[[arm]]\nname = "x @ 10"\ntrain_images = 10\n'
+    bench = bench_of(tmp_path, SEEDS + MODEL + SETS + few)
+    for cell in bench.cells:
+        fill(cell, val=0.1, test=0.2, **({"curve": []} if cell.kind == "zero-shot" else {}))
+    results, files = write_report(bench)
+    assert curves_figure(results, Look(results, dark=False)) is None
+    assert all(file.is_file() for file in files)
+
+
+def test_the_page_shows_what_was_run_not_what_the_file_says_now(tmp_path: Path) -> None:
+    """A long bench ends when its file has been edited for the next one, or moved away."""
+    bench = filled(tmp_path)
+    (bench.out / "bench.toml").write_text('title = "as it was run"\n', encoding="utf-8")
+    bench.path.unlink()
+    assert "as it was run" in write_report(bench)[1][-1].read_text(encoding="utf-8")
+
+
+def test_the_markdown_is_tables(tmp_path: Path) -> None:
+    """Every line of a table has as many cells as its head."""
+    text = markdown(collect(filled(tmp_path)))
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    assert len(tables) == 4
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    assert "| x | 0.500 ± 0.141 | +0.250 |" in text
+    assert "| Arm | Score | Gain |" in text
+    assert re.search(r"^\| Arm \|.*\| Mean \| Gain \|$", text, flags=re.MULTILINE)
+
+
+def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None:
+    """It is sent to others without the folder around it."""
+    bench = filled(tmp_path)
+    _, files = write_report(bench)
+    page = files[-1].read_text(encoding="utf-8")
+    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
+    assert "random (not begun): everywhere" in page
+    assert "0.575 ± 0.177" in page
+    plots = {path.name for path in (bench.out / "plots").iterdir()}
+    assert plots == {f"{name}{dark}.png" for name in ("scores", "gain", "curves") for dark in ("", "-dark")}
+    with Image.open(bench.out / "plots" / "scores.png") as picture:
+        assert picture.width > 800
+
+
+def test_few_images_are_drawn_where_there_are_several_numbers_of_them(tmp_path: Path) -> None:
+    """One number of images is a point, and no curve."""
+    bench = bench_of(tmp_path, MODEL + SETS + "[[grid]]\ntrain_share = [0.1, 1.0]\n")
+    for cell in cells_named(bench, "mat-residual+lora"):
+        fill(cell, val=0.5, test=0.5, train_samples=4 if "10pct" in cell.name else 40)
+    write_report(bench)
+    assert (bench.out / "plots" / "few.png").is_file()
+
+
+def test_steps_double_along_the_axis_where_some_arm_trains_far_longer(tmp_path: Path) -> None:
+    """On an even axis the long arm would squeeze all others into a corner."""
+    bench = bench_of(tmp_path, MODEL + SETS + '[[arm]]\nname = "x"\n[[arm]]\nname = "long"\nsteps_factor = 4\n')
+    short, long = cells_named(bench, "a/sam_vit_b/x/"), cells_named(bench, "a/sam_vit_b/long/")
+    for cell, steps in [(short[0], (0, 50, 100, 150, 200)), (long[0], (0, 200, 800))]:
+        fill(cell, val=0.5, test=0.5, curve=[{"step": step, "miou_object": 0.5} for step in steps])
+    results = collect(bench)
+    figure = curves_figure(results, Look(results, dark=False))
+    assert figure is not None
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0", "50", "100", "200", "400", "800"]
+
+
+def test_a_report_of_nothing_is_a_report(tmp_path: Path) -> None:
+    """Before the first cell is done there is nothing to draw, and no error."""
+    _, files = write_report(bench_of(tmp_path, SEEDS + MODEL + SETS + ARMS))
+    assert all(path.is_file() for path in files)
+
+
+def test_an_arm_whose_rates_all_diverged_says_so(tmp_path: Path) -> None:
+    """Nothing more will be run, so "begun" would be waited for in vain."""
+    rates = "lr = [1e-1, 1.0]\n"
+    bench = bench_of(tmp_path, SEEDS + rates + MODEL + SETS + ARMS)
+    for cell in cells_named(bench, "a/sam_vit_b/x/seed-0"):
+        fill(cell, val=None, diverged="the loss became nan")
+    row = next(row for row in collect(bench).rows if row.data.name == "a" and row.arm.name == "x")
+    assert (row.state, row.score, row.lr) == ("every rate diverged", None, None)
+    assert "| x | – | – | – | – | – | every rate diverged |" in markdown(collect(bench))
