@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -12,9 +12,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -22,11 +20,12 @@ from pydantic import (
     model_validator,
 )
 
-from simmat.errors import ConfigError, all_problems, nearest
+from simmat.documents import Document, Problem, problems_of
+from simmat.errors import ConfigError, all_problems
 from simmat.files import with_home
 from simmat.nodata import Nodata
 from simmat.sensor_names import with_absolute_files
-from simmat.toml_files import message_of, read_toml
+from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
 
 DEFAULT_STEPS = 500
@@ -126,7 +125,7 @@ def _device(value: str) -> str:
 def _options(value: dict[str, Any]) -> dict[str, Any]:
     for key, option in value.items():
         if not isinstance(option, bool | int | float | str | list):
-            raise ValueError(f"option {key!r} must be a number, a text, true, false or a list")
+            raise ValueError(f"option {key!r} must be a number, a text, true, false or a list, got {option!r}")
     return value
 
 
@@ -145,7 +144,7 @@ class Origin:
     given: frozenset[str] = frozenset()
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Document):
     """Everything that decides a training run. The same fields stand in a config file.
 
     Paths are made absolute. Exactly one of `steps` and `epochs` is set; neither given means 500 steps.
@@ -153,8 +152,6 @@ class TrainConfig(BaseModel):
     Raises:
         ConfigError: fields are unknown, missing, out of range or exclude each other; all in one message.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     modality: Sensor = Field(description="Sensor, such as thermal or rgb+thermal, or the path of a sensor.toml.")
     data: AbsolutePath = Field(description="Folder of the data set.")
@@ -251,11 +248,12 @@ class TrainConfig(BaseModel):
         try:
             config = handler(values)
         except ValidationError as error:
-            problems += [_in_words(detail, origin) for detail in error.errors()]
+            problems += [_in_words(problem, origin) for problem in problems_of(error, cls, values)]
         if isinstance(values, Mapping):
             problems += _across_fields(_filled(values))
         if config is None or problems:
-            raise ConfigError(_one_message(problems))
+            several = f"{len(problems)} settings are wrong:"
+            raise ConfigError(problems[0] if len(problems) == 1 else all_problems(several, problems))
         return config
 
 
@@ -344,27 +342,18 @@ def _read_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def _in_words(detail: Mapping[str, Any], origin: Origin) -> str:
-    """Say one pydantic error as: where, what is allowed, what was got."""
-    message, kind = message_of(detail), detail["type"]
-    if not detail["loc"]:
-        return f"settings must be a table, got {detail['input']!r}"
-    key = str(detail["loc"][0])
+def _in_words(problem: Problem, origin: Origin) -> str:
+    """Say a problem with the setting's own name on the command line, or the file that says it."""
+    if not problem.keys:
+        return f"settings {problem.said}"
+    key = str(problem.keys[0])
     in_file = f" in {origin.path}" if origin.path is not None and key not in origin.given else ""
-    where = f"{key}{in_file}" if in_file else option_name(key)
-    if kind == "extra_forbidden":
-        guess = nearest(key.replace("-", "_"), TrainConfig.model_fields)
-        rest = f"; did you mean {guess!r}?" if guess else f". Settings: {', '.join(TrainConfig.model_fields)}"
-        return f"no setting {key!r}{in_file}{rest}"
-    if kind == "missing":
+    if problem.kind == "unknown":
+        return f"no setting {key!r}{in_file}{problem.hint}"
+    if problem.kind == "missing":
         return f"{key} is missing; give {option_name(key)}" + (f" or set it in {origin.path}" if origin.path else "")
-    if kind == "path_type":
-        message = "must be a path in quotes"
-    return f"{where} {message}, got {detail['input']!r}"
-
-
-def _one_message(problems: Sequence[str]) -> str:
-    return problems[0] if len(problems) == 1 else all_problems(f"{len(problems)} settings are wrong:", problems)
+    below = "".join(f".{part}" for part in problem.keys[1:])
+    return f"{key + in_file if in_file else option_name(key)}{below} {problem.said}"
 
 
 def option_name(key: str) -> str:

@@ -1,15 +1,18 @@
-"""Files that people write: TOML read from disk, and what a pydantic model says of it in plain words."""
+"""Files that people write: TOML read from disk."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from simmat.documents import follows
+from simmat.documents import sentence as message_of
 from simmat.errors import ConfigError
 from simmat.files import read_bytes
+
+__all__ = ["follows", "message_of", "read_toml"]
 
 _MOST_BYTES = 2**24
 """What no person writes."""
@@ -36,13 +39,3 @@ def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-
-
-def follows(detail: Mapping[str, Any]) -> bool:
-    """True for "too short" of a list that has entries: pydantic says it where all of them are wrong."""
-    return detail["type"] == "too_short" and bool(detail["input"])
-
-
-def message_of(detail: Mapping[str, Any]) -> str:
-    """Return what one pydantic error demands: "must be greater than 0"."""
-    return str(detail["msg"]).removeprefix("Value error, ").replace("Input should be", "must be", 1)

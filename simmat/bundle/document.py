@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from pydantic import ValidationError
 
 import simmat
 from simmat.bundle.digest import check_seal
@@ -16,6 +15,7 @@ from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
 from simmat.bundle.tensors import read_tensors
 from simmat.bundle.zipped import SIZE_LIMITS
 from simmat.config import MOST_SIZE
+from simmat.documents import InvalidDocument
 from simmat.errors import BundleError, SpecError
 from simmat.files import parse_json, read_bytes, recover_folder, require_file
 from simmat.geometry import Aspect
@@ -132,6 +132,6 @@ def _check_values(spec: BundleSpec) -> None:
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+    if isinstance(error, InvalidDocument):
+        return str(error)
     return f"no key {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from simmat.data.card import DataCard
 from simmat.declared import Declaration
+from simmat.documents import validate
 from simmat.geometry import Aspect
 from simmat.normalize import Statistics
 from simmat.types import Channel
@@ -107,9 +108,9 @@ class BundleSpec:
             mat_options=values["mat"]["options"],
             tune=values["tune"]["name"],
             tune_options=values["tune"]["options"],
-            card=DataCard.model_validate(values["card"]),
+            card=validate(DataCard, values["card"]),
             metrics=values["metrics"],
-            described=tuple(Declaration.model_validate(d) for d in values.get("described", ())),
+            described=tuple(validate(Declaration, d) for d in values.get("described", ())),
         )
 
 

@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from simmat.errors import ConfigError, DataError, all_problems, nearest
+from simmat.documents import Document, parse
+from simmat.errors import ConfigError, DataError
 from simmat.files import atomic_write_text
 from simmat.imageio.reading import Reading, reading
 from simmat.nodata import Nodata, describe_nodata, per_file
@@ -31,7 +32,7 @@ NO_REGIONS = """{where}: nothing says what a region is. Say one of
 or write it into {card}:  regions = "instances\""""
 
 
-class DataCard(BaseModel):
+class DataCard(Document):
     """What the labels and values of a data set mean; `card.toml` in its folder.
 
     Attributes:
@@ -53,8 +54,6 @@ class DataCard(BaseModel):
         source: where the data come from.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format: int = FORMAT
     regions: RegionRule
     min_region: int = Field(default=1, ge=1, lt=2**63)
@@ -62,24 +61,17 @@ class DataCard(BaseModel):
     nodata: Nodata | None = None
     ignore: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     zero_means: ZeroMeans = "background"
-    class_names: dict[Annotated[int, Field(ge=-(2**63), lt=2**63)], str] = Field(default_factory=dict)
+    class_names: dict[Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)], str] = Field(default_factory=dict)
     intrinsics: dict[str, float] | None = None
     notes: str = ""
     licence: str = ""
     source: str = ""
 
-    @field_validator("format", "min_region", "min_region_share", "ignore", "intrinsics", mode="before")
-    @classmethod
-    def _no_truth(cls, value: Any) -> Any:
-        if any(isinstance(number, bool) for number in (value.values() if isinstance(value, Mapping) else [value])):
-            raise ValueError("must be a number, not true or false")
-        return value
-
     @field_validator("format")
     @classmethod
     def _known_format(cls, value: int) -> int:
         if value != FORMAT:
-            raise ValueError(f"format {value} is not known, this SimMAT reads format {FORMAT}; update SimMAT")
+            raise ValueError(f"must be {FORMAT}; for a newer format update SimMAT")
         return value
 
     @field_validator("intrinsics")
@@ -88,7 +80,7 @@ class DataCard(BaseModel):
         if value is None:
             return None
         if set(value) != INTRINSICS:
-            raise ValueError(f"needs fx, fy, cx and cy and nothing else, got {', '.join(sorted(value)) or 'none'}")
+            raise ValueError(f"needs fx, fy, cx and cy and nothing else, has {', '.join(sorted(value)) or 'none'}")
         if not all(math.isfinite(number) for number in value.values()) or min(value["fx"], value["fy"]) <= 0:
             raise ValueError("must be finite numbers in pixels, and fx and fy greater than 0")
         return value
@@ -158,26 +150,9 @@ def make_card(values: Mapping[str, object], *, where: str) -> DataCard:
         values: field -> value.
         where: the data set's folder, for messages.
     """
-    known = set(DataCard.model_fields)
-    problems = []
-    for key in sorted(set(values) - known):
-        guess = nearest(key, known)
-        problems.append(f"no field {key!r}" + (f"; did you mean {guess!r}?" if guess else f"; fields: {sorted(known)}"))
-    given = {key: value for key, value in values.items() if key in known}
-    if "regions" not in given and not problems:
+    if "regions" not in values and values.keys() <= DataCard.model_fields.keys():
         raise ConfigError(NO_REGIONS.format(where=where, card=Path(where) / CARD_FILE))
-    try:
-        card = DataCard.model_validate(given)
-    except ValidationError as error:
-        for entry in error.errors():
-            if entry["type"] == "missing" and problems:  # a misspelt field is told already
-                continue
-            field = ".".join(str(part) for part in entry["loc"])
-            problems.append(f"{field} = {entry.get('input')!r}: {entry['msg'].removeprefix('Value error, ')}")
-        raise ConfigError(all_problems(f"{where}: the data card is wrong:", problems)) from None
-    if problems:
-        raise ConfigError(all_problems(f"{where}: the data card is wrong:", problems))
-    return card
+    return parse(DataCard, values, f"{where}: the data card")
 
 
 def write_card(root: Path, card: DataCard) -> Path:

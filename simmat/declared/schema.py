@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, ValidationInfo, field_validator
 
+from simmat.documents import Document
 from simmat.types import RGB_QUANTITY, Channel
 
 FORMAT = 1
 READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 """Endings of the files that can be read."""
 
-NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 
 
 def _one_or_more(value: Any) -> Any:
@@ -30,7 +28,7 @@ def _as_table(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-class ZScore(_Table):
+class ZScore(Document):
     """(value - mean) / std: of the training split, or as stated, in the channel's unit."""
 
     kind: Literal["z-score"] = "z-score"
@@ -38,7 +36,7 @@ class ZScore(_Table):
     std: Annotated[float, Field(gt=0)] | None = None
 
 
-class Percentile(_Table):
+class Percentile(Document):
     """Every image from its own low to its own high percentile, 0 to 1, clipped; then z-score by the training split."""
 
     kind: Literal["percentile"]
@@ -46,7 +44,7 @@ class Percentile(_Table):
     high: Annotated[float, Field(gt=0, le=100)] = 98.0
 
 
-class FixedRange(_Table):
+class FixedRange(Document):
     """Low to high, clipped, by the mean and std of a uniform distribution between them; no statistics are taken."""
 
     kind: Literal["range"]
@@ -54,14 +52,14 @@ class FixedRange(_Table):
     high: float
 
 
-class Log(_Table):
+class Log(Document):
     """Natural logarithm, then z-score by the training split."""
 
     kind: Literal["log"]
     floor: Annotated[float, Field(gt=0)] | None = None
 
 
-class Decibel(_Table):
+class Decibel(Document):
     """10 log10 of a power or 20 log10 of an amplitude, then z-score by the training split."""
 
     kind: Literal["db"]
@@ -72,13 +70,40 @@ class Decibel(_Table):
 Normalize = Annotated[
     Annotated[ZScore | Percentile | FixedRange | Log | Decibel, Discriminator("kind")], BeforeValidator(_as_table)
 ]
+
+
+def _pair(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(value) != 2:
+        raise ValueError("must be two numbers, [low, high]")
+    return value
+
+
+def _tables(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"must be a table or more, each written [[{info.field_name}]]")
+    return value
+
+
+def _sensor_name(value: str) -> str:
+    if not re.fullmatch(NAME, value):
+        raise ValueError("must be lower case letters, digits and single hyphens")
+    return value
+
+
+def _channel_name(value: str) -> str:
+    if not re.fullmatch(r"[^\s+.,]+", value):
+        raise ValueError("must be a text without spaces, commas, + and dots")
+    return value
+
+
 Numbers = Annotated[tuple[float, ...], Field(strict=False), BeforeValidator(_one_or_more)]
-Pair = Annotated[tuple[float, float], Field(strict=False)]
+Pair = Annotated[tuple[float, float], Field(strict=False), BeforeValidator(_pair)]
+SensorName = Annotated[str, AfterValidator(_sensor_name)]
 Text = Annotated[str, Field(min_length=1)]
 Patterns = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_more)]
 
 
-class ChannelDefaults(_Table):
+class ChannelDefaults(Document):
     """`[defaults]`: what holds for every channel that says nothing else."""
 
     quantity: Text | None = None
@@ -91,7 +116,13 @@ class ChannelDefaults(_Table):
     normalize: Normalize = ZScore()
 
 
-class ChannelRule(_Table):
+class Defaults(Document):
+    """The table of `[defaults]` by its name."""
+
+    defaults: ChannelDefaults
+
+
+class ChannelRule(Document):
     """`[[channel]]`: one plane of one file, and what its numbers mean.
 
     Attributes:
@@ -109,7 +140,7 @@ class ChannelRule(_Table):
         normalize: what the network gets.
     """
 
-    name: Annotated[str, Field(pattern=r"^[^\s+.,]+$")]
+    name: Annotated[str, AfterValidator(_channel_name)]
     quantity: Text
     unit: Text
     wavelength_um: Annotated[float, Field(gt=0)] | None = None
@@ -132,7 +163,7 @@ class ChannelRule(_Table):
         return Channel(self.name, self.quantity, self.unit, self.wavelength_um, self.valid_range)
 
 
-class SourceRule(_Table):
+class SourceRule(Document):
     """`[[source]]`: one of the files a sample is made of, the first the reference grid.
 
     Attributes:
@@ -141,7 +172,7 @@ class SourceRule(_Table):
         planes: how many planes every file must hold; None for any.
     """
 
-    name: Annotated[str, Field(pattern=NAME)]
+    name: SensorName
     files: Patterns
     planes: Annotated[int, Field(ge=1)] | None = None
 
@@ -162,14 +193,19 @@ class SourceRule(_Table):
         return tuple(pattern.removeprefix("*").lower() for pattern in self.files)
 
 
-class Declaration(_Table):
+class Declaration(Document):
     """A sensor as data: what `sensor.toml` says, its defaults filled in. The bundle keeps it whole."""
 
     format: Literal[1]
-    name: Annotated[str, Field(pattern=NAME)]
+    name: SensorName
     description: str = "described in a file"
-    source: Annotated[tuple[SourceRule, ...], Field(strict=False, min_length=1)]
-    channel: Annotated[tuple[ChannelRule, ...], Field(strict=False, min_length=1)]
+    source: Annotated[tuple[SourceRule, ...], Field(strict=False), BeforeValidator(_tables)]
+    channel: Annotated[tuple[ChannelRule, ...], Field(strict=False), BeforeValidator(_tables)]
+
+    @classmethod
+    def known_keys(cls) -> list[str]:
+        """Return every key that may stand in the file."""
+        return [*super().known_keys(), "defaults"]
 
     def problems(self) -> Iterator[str]:
         """Say what does not go together."""

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from simmat.bundle import checked_spec
+from simmat.documents import InvalidDocument, validate
 from simmat.errors import DataError, SpecError
 from simmat.files import atomic_write_bytes, parse_json, require_file
 
@@ -109,10 +110,8 @@ def _reading(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except ValidationError as error:
-        raise _damaged(
-            path, "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        ) from error
+    except InvalidDocument as error:
+        raise _damaged(path, str(error)) from error
     except (
         ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, SafetensorError, SpecError, TypeError,
         ValueError,
@@ -124,7 +123,7 @@ def _notes_of(file: Any, path: Path) -> dict[str, Any]:
     notes: dict[str, Any] = parse_json((file.metadata() or {})["simmat"], constants=True)
     if notes.pop("format") != FORMAT:
         raise DataError(f"{path} was written by another version of simmat; resume it with that version")
-    checked_spec(_Notes.model_validate(notes).spec)
+    checked_spec(validate(_Notes, notes).spec)
     return notes
 
 

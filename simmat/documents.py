@@ -1,0 +1,308 @@
+"""Documents that cross a file boundary: pydantic models, one parser, and one way to say what is wrong with one.
+
+A document is plain values, from TOML, json or Python. What is wrong with one never reaches a user in pydantic's words:
+every problem names the key, what is allowed, what was got, and for an unknown key the nearest known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from simmat.errors import ConfigError, SimMATError, all_problems, nearest
+
+Model = TypeVar("Model", bound=BaseModel)
+Keys = tuple[str | int, ...]
+
+_SENTENCES = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dataclass_exact_type": "must be a table",
+    "dataclass_type": "must be a table",
+    "dict_type": "must be a table",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be greater than or equal to {ge}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of at most 64 bits",
+    "int_type": "must be a whole number",
+    "invalid-json-value": "must be made of numbers, texts, true, false, lists and tables",
+    "json_invalid": "must be valid json",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be less than or equal to {le}",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "mapping_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "model_type": "must be a table",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "none_required": "must be left out",
+    "path_type": "must be a path in quotes",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "missing": "is missing",
+    "missing_argument": "is missing",
+    "string_sub_type": "must be a text",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_type": "must be a text",
+    "string_unicode": "must be a text that can be written as UTF-8",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "tuple_type": "must be a list",
+    "union_tag_invalid": "must be one of {expected_tags}",
+    "union_tag_not_found": "must be one of {expected_tags}",
+}
+_OTHERWISE = "is not valid here"
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_MISSING = ("missing", "missing_argument")
+_LONGEST, _FEW = 200, 20
+
+
+class Document(BaseModel):
+    """A frozen table of known keys: no text is a number, no number a truth value, and every number is finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def known_keys(cls) -> list[str]:
+        """Return every key that may stand in this table."""
+        return list(cls.model_fields)
+
+    def problems(self) -> Iterator[str]:
+        """Say what does not go together."""
+        yield from ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a document.
+
+    Attributes:
+        keys: the way to it: keys of tables, and numbers of list entries from 0.
+        kind: a value that is not allowed, a key that is not known, or a key that is missing.
+        demand: what is allowed: "must be greater than 0".
+        got: the value that is not allowed, as it stands in a message; "" where the demand says it itself.
+        known: of an unknown key, those that may stand in its place.
+        place: names the list entries on the way, each by its number from 1 and its name: "channel 2 ('nir')".
+        key: the way to it below the last of them, with dots; "" where the entry itself is wrong.
+    """
+
+    keys: Keys
+    kind: Literal["wrong", "unknown", "missing"]
+    demand: str
+    got: str = ""
+    known: tuple[str, ...] = ()
+    place: str = ""
+    key: str = ""
+
+    @property
+    def said(self) -> str:
+        """What is allowed, and what was got."""
+        return f"{self.demand}, got {self.got}" if self.got else self.demand
+
+    @property
+    def guess(self) -> str | None:
+        """The known key that an unknown one may be meant to be."""
+        key = str(self.keys[-1]) if self.keys else ""
+        return nearest(key.replace("-", "_"), self.known) or nearest(key, self.known)
+
+    @property
+    def hint(self) -> str:
+        """What follows an unknown key: the nearest one, and all that there are where they are few or none is near."""
+        guess = f"; did you mean {self.guess!r}?" if self.guess else "."
+        every = "" if self.guess and len(self.known) > _FEW else f" Keys: {', '.join(self.known)}"
+        return guess + every
+
+    def __str__(self) -> str:
+        """Return the problem as a sentence."""
+        words = f"no key {self.key!r}{self.hint}" if self.kind == "unknown" else f"{self.key} {self.said}".lstrip()
+        return f"{self.place}{': ' if self.place and self.key else ' ' if self.place else ''}{words}"
+
+
+class InvalidDocument(ValueError):
+    """A document that is not what its model asks for; every problem in one text."""
+
+    def __init__(self, problems: Sequence[Problem | str]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+def validate(model: type[Model], values: object) -> Model:
+    """Return a document as its model.
+
+    Raises:
+        InvalidDocument: keys are unknown or missing, values not allowed, or what it says does not go together.
+    """
+    try:
+        found = model.model_validate(values)
+    except ValidationError as error:
+        raise InvalidDocument(problems_of(error, model, values)) from error
+    if isinstance(found, Document) and (across := list(found.problems())):
+        raise InvalidDocument(across)
+    return found
+
+
+def parse(model: type[Model], values: object, where: str, *, error: type[SimMATError] = ConfigError) -> Model:
+    """Return a document as its model, see `validate`.
+
+    Args:
+        model: what it should be.
+        values: plain values.
+        where: the file, for messages.
+        error: class of the error to raise.
+
+    Raises:
+        SimMATError: of class `error`; everything that is wrong, in one message.
+    """
+    try:
+        return validate(model, values)
+    except InvalidDocument as invalid:
+        raise error(listed(where, invalid.problems)) from invalid
+
+
+def listed(where: str, problems: Sequence[object]) -> str:
+    """Return the message that names all problems of a file."""
+    if len(problems) == 1:
+        return f"{where}: {problems[0]}"
+    return all_problems(f"{where}: {len(problems)} problems:", [str(problem) for problem in problems], most=40)
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[Problem]:
+    """Return what pydantic found wrong with a document, each place once.
+
+    Args:
+        error: what it raised.
+        model: what the document should be.
+        values: the document, as it was given.
+    """
+    found: dict[tuple[Keys, str], Problem] = {}
+    for detail in error.errors(include_url=False):
+        if follows(detail):
+            continue
+        problem = _problem(detail, model, values)
+        at = (problem.keys, problem.kind)
+        if at in found and problem.kind == "wrong":  # of a union each kind has its say
+            others = found[at].demand.split(" or ")
+            more = problem.demand.removeprefix("must be ")
+            problem = found[at] if more in others[-1] else replace(problem, demand=f"{found[at].demand} or {more}")
+        found[at] = problem
+    misspelt = {(*p.keys[:-1], p.guess) for p in found.values() if p.kind == "unknown"}
+    return [problem for problem in found.values() if problem.kind != "missing" or problem.keys not in misspelt]
+
+
+def sentence(detail: Mapping[str, Any]) -> str:
+    """Return what one error of pydantic's demands: "must be greater than 0"."""
+    kind, context = detail["type"], dict(detail.get("ctx") or {})
+    if kind in ("value_error", "assertion_error"):
+        return str(context.get("error", _OTHERWISE))
+    if kind in ("too_short", "string_too_short") and context.get("min_length") == 1:
+        return "must not be empty"
+    if "expected_tags" in context:
+        context["expected_tags"] = str(context["expected_tags"]).replace("'", "")
+    limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context.items()}
+    return _SENTENCES.get(kind, _OTHERWISE).format(**limits)
+
+
+def shown(value: object) -> str:
+    """Return a value as it stands in a message, cut where it is long."""
+    return _cut(repr(list(value) if isinstance(value, tuple) else value))
+
+
+def follows(detail: Mapping[str, Any]) -> bool:
+    """True for "too short" of a list that has entries: pydantic says it where all of them are wrong."""
+    return detail["type"] == "too_short" and bool(detail["input"])
+
+
+def _problem(detail: Mapping[str, Any], model: type[BaseModel], values: object) -> Problem:
+    kind, got, demand = detail["type"], detail["input"], sentence(detail)
+    keys = _real_keys(detail, values)
+    if kind in _UNKNOWN:
+        known = _keys_at(model, detail["loc"][:-1])
+        return _placed(Problem(keys, "unknown", demand, known=tuple(known)), values)
+    if kind in _MISSING and isinstance(keys[-1], str):
+        return _placed(Problem(keys, "missing", demand), values)
+    if kind in _MISSING:  # of a list with a fixed number of entries
+        keys, demand = keys[:-1], "must have more entries"
+    elif detail["loc"][-1:] == ("[key]",):
+        keys, demand = keys[:-1], f"has a key that {demand}"
+    elif kind in ("union_tag_invalid", "union_tag_not_found"):
+        name = str(detail["ctx"]["discriminator"]).strip("'")
+        keys, got = (*keys, name), got.get(name) if isinstance(got, Mapping) else got
+    # A check of several keys of a table says itself what it got.
+    says = kind == "value_error" and isinstance(got, Mapping) and not demand.startswith("must")
+    return _placed(Problem(keys, "wrong", demand, "" if says else shown(got)), values)
+
+
+def _real_keys(detail: Mapping[str, Any], values: object) -> Keys:
+    """Return the keys of a problem that stand in the document, without the tags that pydantic puts between."""
+    loc, here = detail["loc"], values
+    kept: list[str | int] = []
+    for number, key in enumerate(loc):
+        if _has(here, key):
+            here = here[key]  # type: ignore[index]
+            kept.append(key)
+        elif number == len(loc) - 1 and detail["type"] in _MISSING + _UNKNOWN:
+            kept.append(key)
+    return tuple(kept)
+
+
+def _placed(problem: Problem, values: object) -> Problem:
+    """Name the list entries on the way to a problem, and the keys below the last of them."""
+    places: list[str] = []
+    below: list[str] = []
+    here = values
+    for key in problem.keys:
+        here = here[key] if _has(here, key) else None  # type: ignore[index]
+        if isinstance(key, int):
+            name = here.get("name") if isinstance(here, Mapping) else None
+            entry = f"{key + 1} ({shown(name)})" if isinstance(name, str) else f"{key + 1}"
+            places.append(f"{'.'.join(below)} {entry}".lstrip())
+            below = []
+        else:
+            below.append(_cut(key))
+    return replace(problem, place=": ".join(places), key=".".join(below))
+
+
+def _has(here: object, key: str | int) -> bool:
+    if isinstance(here, Mapping):
+        return key in here
+    return isinstance(here, list | tuple) and isinstance(key, int) and key < len(here)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:
+    """Return the keys that a table may have; where it may be of several kinds, a tag in `loc` says which it is."""
+    tables: list[type] = [model]
+    for key in loc:
+        inner = [_fields(table)[key] for table in tables if key in _fields(table)]
+        if inner:
+            tables = [table for annotation in inner for table in _tables_in(annotation)]
+        else:
+            tagged = [table for table in tables if any(key in get_args(kind) for kind in _fields(table).values())]
+            tables = tagged or tables
+    return list(dict.fromkeys(key for table in tables for key in _known_keys(table)))
+
+
+def _fields(table: type) -> Mapping[str | int, Any]:
+    if issubclass(table, BaseModel):
+        return {name: field.annotation for name, field in table.model_fields.items()}
+    return {field.name: field.type for field in fields(table)} if is_dataclass(table) else {}
+
+
+def _known_keys(table: type) -> Iterable[str]:
+    return table.known_keys() if issubclass(table, Document) else (str(key) for key in _fields(table))
+
+
+def _tables_in(annotation: object) -> list[type]:
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
+        return [annotation]
+    return [table for part in get_args(annotation) for table in _tables_in(part)]

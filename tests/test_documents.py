@@ -1,0 +1,152 @@
+"""What a document is refused with: the key, the value, what is allowed; nothing in the words of a library."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args
+
+import pytest
+from pydantic import BaseModel, Discriminator, Field, JsonValue
+from pydantic_core.core_schema import ErrorType
+
+from simmat.config import TrainConfig
+from simmat.data.card import DataCard
+from simmat.declared import Declaration
+from simmat.documents import Document, InvalidDocument, parse, sentence, validate
+from simmat.errors import BundleError, ConfigError, SimMATError
+
+FOREIGN = re.compile(
+    r"Input should|Field required|Extra inputs|\[key\]|Value error|valid (integer|string|number|tuple|list|dictionary)"
+    r"|unable to parse|validation error|pydantic|function-|type=|input_value",
+    re.IGNORECASE,
+)
+"""Words that only a library says."""
+MODELS: tuple[type[BaseModel], ...] = (TrainConfig, DataCard, Declaration)
+WRONG: tuple[Any, ...] = (
+    None, True, -1, 0.5, 10**30, 10**400, float("nan"), float("inf"), "", "x", "a b", "\udc80", b"x", [], [None],
+    [[1]], ["x", "x"], [1, 2, 3], (), {}, {"x": None}, {1: 2}, {"kind": "x"}, {"kind": 3}, [{}], [{"name": 3, "x": 1}],
+    object(),
+)  # fmt: skip
+
+
+class Left(Document):
+    kind: Literal["left"]
+    length: Annotated[float, Field(gt=0)]
+
+
+class Right(Document):
+    kind: Literal["right"]
+    width: int
+
+
+class Leaf(Document):
+    name: str
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    numbers: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    side: Annotated[Left | Right, Discriminator("kind")] | None = None
+
+
+class Tree(Document):
+    leaf: Annotated[tuple[Leaf, ...], Field(strict=False)] = ()
+    names: dict[Annotated[int, Field(strict=False)], str] = Field(default_factory=dict)
+    picks: Annotated[tuple[str | int, ...], Field(strict=False)] = ()
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    pair: Annotated[tuple[float, float], Field(strict=False)] = (0.0, 1.0)
+
+    def problems(self) -> Iterator[str]:
+        if len(self.leaf) > 2:
+            yield f"a tree has at most 2 leaves, got {len(self.leaf)}"
+
+
+def refused(model: type[BaseModel], values: object) -> str:
+    with pytest.raises(SimMATError) as caught:
+        parse(model, values, "a.toml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"leaf": [{"name": "a"}, {"name": "b", "share": 2}]}, "2 ('b'): share must be less than or equal to 1, got 2"),
+        ({"leaf": [{"name": "a", "shear": 2}]}, "leaf 1 ('a'): no key 'shear'; did you mean 'share'?"),
+        ({"leaf": [{}]}, "leaf 1: name is missing"),
+        ({"leaf": ["a"]}, "leaf 1 must be a table, got 'a'"),
+        ({"leaf": [{"name": "a", "numbers": [1, "2"]}]}, "leaf 1 ('a'): numbers 2 must be a whole number, got '2'"),
+        ({"leaf": [{"name": "a", "side": {"kind": "up"}}]}, "side.kind must be one of left, right, got 'up'"),
+        ({"leaf": [{"name": "a", "side": {"kind": "left", "length": 1, "widht": 1}}]},
+         "no key 'side.widht'. Keys: kind, length"),
+        ({"leaf": [{"name": "a", "side": {"kind": "left", "length": True}}]}, "side.length must be a number, got True"),
+        ({"names": {"person": "x"}}, "names has a key that must be a whole number, got 'person'"),
+        ({"picks": [0.5]}, "picks 1 must be a text or a whole number, got 0.5"),
+        ({"options": {"a": {"b": float("nan")}}}, "options.a.b must be a finite number, got nan"),
+        ({"pair": [1]}, "pair must have more entries, got [1]"),
+        ({"pair": [1, 2, 3]}, "pair must have at most 2 entries, got [1, 2, 3]"),
+        ([1], "must be a table, got [1]"),
+        ({"leaf": [{"name": "a"}] * 3}, "a tree has at most 2 leaves, got 3"),
+        ({"tree": 1}, "no key 'tree'"),
+    ],
+)  # fmt: skip
+def test_a_problem_names_the_key_the_value_and_what_is_allowed(values: object, said: str) -> None:
+    """A number of a list entry alone sends a user to count; a type's name alone says nothing of what to write."""
+    message = refused(Tree, values)
+    assert message.startswith("a.toml: ")
+    assert said in message
+    assert not FOREIGN.search(message)
+
+
+def test_all_problems_come_in_one_message_of_the_class_that_is_asked_for() -> None:
+    """Each run that shows one problem costs a user a run."""
+    with pytest.raises(BundleError, match=r"a\.json: 2 problems:\n.*picks.*\n.*pair"):
+        parse(Tree, {"picks": 3, "pair": "x"}, "a.json", error=BundleError)
+
+
+def test_a_misspelt_key_is_not_told_as_missing_too() -> None:
+    """Two problems for one slip send a user to look for a second one."""
+    with pytest.raises(InvalidDocument) as caught:
+        validate(Leaf, {"nmae": "a"})
+    assert [problem.kind for problem in caught.value.problems] == ["unknown"]  # type: ignore[union-attr]
+
+
+def test_a_long_value_is_cut() -> None:
+    """A list of a million numbers would hide the key."""
+    assert len(refused(Tree, {"pair": list(range(10**5))})) < 400
+
+
+@pytest.mark.parametrize("kind", get_args(ErrorType))
+def test_no_kind_of_error_speaks_in_the_librarys_words(kind: str) -> None:
+    """A kind that nobody thought of must not fall through to it."""
+    context: dict[str, Any] = defaultdict(lambda: 1) | {"expected": "'a' or 'b'", "error": "must be a name"}
+    known = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "expected_tags")
+    detail = {"type": kind, "msg": "Input should be a valid x", "input": 3, "loc": ("a",)}
+    said = sentence({**detail, "ctx": {**context, **dict.fromkeys(known, 3)}})
+    assert said.startswith(("must ", "is "))
+    assert not FOREIGN.search(said)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_a_wrong_value_of_any_field_is_told_in_plain_words(model: type[BaseModel]) -> None:
+    """Whatever kind of error each field can raise, at its top or one list or table below."""
+    for name in (*model.model_fields, "no_such_key"):
+        for value in WRONG:
+            for values in ({name: value}, {name: [value]}, {name: {"x": value}}):
+                with pytest.raises(SimMATError) as caught:
+                    parse(model, values, "a.toml")
+                found = FOREIGN.search(str(caught.value))
+                assert not found, (values, str(caught.value))
+
+
+def test_what_is_no_table_is_told_in_plain_words() -> None:
+    """A json file may hold a number alone."""
+    for model in MODELS:
+        for values in (None, 3, "x", [], b"x"):
+            assert "table" in refused(model, values)
+
+
+def test_a_document_is_frozen_strict_and_finite() -> None:
+    """No text becomes a number and no truth value either, whoever wrote it."""
+    for wrong in ("1", True, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="share must be a"):
+            parse(Leaf, {"name": "a", "share": wrong}, "a.toml")
+    assert parse(Leaf, {"name": "a", "share": 1}, "a.toml").share == 1.0
