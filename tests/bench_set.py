@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runs import registry
-from simmat_plugin_bench.cell_files import FORMAT
-from simmat_plugin_bench.cells import Cell, write_order
+from simmat_plugin_bench.cells import FORMAT, Cell, write_order
 from simmat_plugin_bench.grid import Bench, expand
 from simmat_plugin_bench.reading import read_settings
 

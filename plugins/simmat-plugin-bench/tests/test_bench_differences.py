@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from bench_set import TINY, bench_of, cells_named, fill
-from simmat_plugin_bench.differences import Difference, Differences, differences
 from simmat_plugin_bench.grid import Bench
-from simmat_plugin_bench.report import write_report
+from simmat_plugin_bench.page import write_report
 from simmat_plugin_bench.results import collect
+from simmat_plugin_bench.table import Difference, Differences, differences
 
 from simmat.errors import ConfigError
 from simmat.intervals import mean_interval

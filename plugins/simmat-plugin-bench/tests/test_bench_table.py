@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from bench_set import TINY, bench_of, cells_named, fill
 from PIL import Image
-from simmat_plugin_bench.differences import differences
 from simmat_plugin_bench.grid import Bench
+from simmat_plugin_bench.page import write_report
 from simmat_plugin_bench.plots import Look, curves_figure
-from simmat_plugin_bench.report import write_report
 from simmat_plugin_bench.results import Spread, collect
-from simmat_plugin_bench.table import as_csv, markdown, overview, rows_of
+from simmat_plugin_bench.table import as_csv, differences, markdown, overview, rows_of
 
 from simmat.cli import run
 from simmat.errors import ConfigError

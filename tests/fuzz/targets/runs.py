@@ -61,9 +61,8 @@ def _parsed(line: bytes) -> object:
 def _report(place: Place, rng: random.Random) -> Case:
     from bench_set import fill
     from simmat_plugin_bench.grid import expand
-    from simmat_plugin_bench.page import write_bench_page
+    from simmat_plugin_bench.page import write_bench_page, write_report
     from simmat_plugin_bench.reading import read_settings
-    from simmat_plugin_bench.report import write_report
     from simmat_plugin_bench.results import collect
     from simmat_plugin_bench.table import as_csv, markdown
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from simmat.plugins import Registry
     from simmat_plugin_bench.cells import Cell
     from simmat_plugin_bench.grid import Bench
-    from simmat_plugin_bench.results import Results
-    from simmat_plugin_bench.schedule import Job
+    from simmat_plugin_bench.results import Job, Results
 
 
 @click.command("bench", short_help="Run a grid of trainings, resumable, and report on it.")
@@ -65,7 +64,7 @@ def command(
     if report and not (folder / "cells").is_dir():
         raise ConfigError(f"no bench has run in {folder}; run it first, or name its folder with --out")
     failed, stopped = (0, False) if report else _run(bench, cells, registry, jobs, only, rerun=rerun_changed)
-    from simmat_plugin_bench.report import write_report
+    from simmat_plugin_bench.page import write_report
 
     results, files = write_report(bench)
     _print(results)

@@ -15,12 +15,9 @@ from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import FoundationSpec
 from simmat.registry import Registry
 from simmat.weights import sha256_of
-from simmat_plugin_bench.cell_files import Order, read_cell_file
-from simmat_plugin_bench.cells import Cell, CellFolder
-from simmat_plugin_bench.figures import unknown_figure
-from simmat_plugin_bench.quick import is_left, shortened, unknown_names
-from simmat_plugin_bench.reading import problems_error
-from simmat_plugin_bench.settings import FEW, BenchSettings, DataSet, Grid, merged
+from simmat_plugin_bench.cells import Cell, CellFolder, Order, read_cell_file
+from simmat_plugin_bench.reading import is_left, problems_error, shortened, unknown_names
+from simmat_plugin_bench.settings import FEW, BenchSettings, DataSet, Grid, merged, unknown_figure
 
 ZERO_SHOT = "zero-shot"
 SCRATCH = "from scratch"

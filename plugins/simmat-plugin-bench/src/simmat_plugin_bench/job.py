@@ -32,8 +32,7 @@ from simmat.plugins import Registry, load_plugins
 from simmat.terminal import escaped_streams, say
 from simmat.training import RunFolder, RunPlan, Watcher, fingerprint_in, score_untrained
 from simmat.types import is_finite_number
-from simmat_plugin_bench.cell_files import FORMAT, Clock, Order, Result, read_cell_file
-from simmat_plugin_bench.cells import CellFolder
+from simmat_plugin_bench.cells import FORMAT, CellFolder, Clock, Order, Result, read_cell_file
 
 LOCK_SECONDS = 120
 """How long to wait for a process of a killed bench to end the step it is in."""

@@ -1,4 +1,4 @@
-"""The page of a bench: one HTML file with its tables and plots, which opens from disk on any device."""
+"""The report of a bench: its tables, plots and the one HTML page, which opens from disk on any device."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from simmat.files import atomic_write_text, read_bytes
 from simmat.report.page import Figure, figure_html, section_html, table_html, write_sections
-from simmat_plugin_bench.results import Results, Spread
+from simmat_plugin_bench.grid import Bench
+from simmat_plugin_bench.plots import draw_plots
+from simmat_plugin_bench.prepare import RUN_WITH
+from simmat_plugin_bench.results import Results, Spread, collect
 from simmat_plugin_bench.settings import DataSet
 from simmat_plugin_bench.table import (
     DIFFERENCE_NOTE,
     HEAD,
     NONE,
     WORDS,
+    as_csv,
     difference_table,
     difference_title,
+    markdown,
     overview,
     rows_of,
 )
@@ -190,3 +196,25 @@ def _whole(value: int | None) -> str:
 
 def _memory(value: int | None) -> str:
     return f"{value / 2**30:.1f} GiB" if value else NONE
+
+
+def write_report(bench: Bench) -> tuple[Results, list[Path]]:
+    """Write table.md, table.csv, plots/ and index.html of what is there; what is missing says so in each.
+
+    Returns:
+        The results, and the files written.
+
+    Raises:
+        ConfigError: the score asked for is no figure of the results.
+        DataError: a result is damaged.
+        OutputError: a file cannot be written.
+    """
+    results = collect(bench)
+    table, csv = bench.out / "table.md", bench.out / "table.csv"
+    atomic_write_text(table, markdown(results))
+    atomic_write_text(csv, as_csv(results))
+    plots = draw_plots(results, bench.out / "plots")
+    told = bench.out / RUN_WITH  # the TOML may have changed, or gone, since
+    settings = read_bytes(told if told.is_file() else bench.path, "bench file").decode("utf-8", "replace")
+    page = write_bench_page(bench.out / "index.html", results, plots, settings)
+    return results, [table, csv, page]

@@ -18,8 +18,7 @@ from simmat.evaluation import nothing_to_score
 from simmat.files import atomic_write_text, check_writable, recover_folder
 from simmat.registry import Registry
 from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
-from simmat_plugin_bench.cell_files import Result, read_cell_file
-from simmat_plugin_bench.cells import Cell
+from simmat_plugin_bench.cells import Cell, Result, read_cell_file
 from simmat_plugin_bench.grid import Bench, slug
 from simmat_plugin_bench.reading import problems_error
 

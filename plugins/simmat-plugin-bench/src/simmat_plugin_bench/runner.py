@@ -17,11 +17,10 @@ from typing import IO, Any, Protocol
 
 from simmat.config import dump_toml
 from simmat.files import atomic_write_json, atomic_write_text
-from simmat_plugin_bench.cell_files import FORMAT
-from simmat_plugin_bench.cells import Cell, matches, write_order
+from simmat_plugin_bench.cells import FORMAT, Cell, matches, write_order
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.prepare import remove_losers
-from simmat_plugin_bench.schedule import Job, all_jobs, arm_state
+from simmat_plugin_bench.results import Job, all_jobs, arm_state
 
 LOG_LINES = 8
 """Last lines of the log that a failure keeps."""
