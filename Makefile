@@ -20,6 +20,7 @@ FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examp
 # lite before the sensors, which require it: older pip looks for it elsewhere else.
 PACKAGES := plugins/simmat-plugin-lite $(filter-out %-lite,$(FOUND))
 # Extras of plugins that their tests need.
+EXTRAS_simmat-plugin-bench := [dask]
 EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-lite := [pretrain]
 editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')

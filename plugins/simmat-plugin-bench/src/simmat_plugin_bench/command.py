@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from simmat_plugin_bench.cells import Cell
     from simmat_plugin_bench.grid import Bench
     from simmat_plugin_bench.results import Job, Results
+    from simmat_plugin_bench.run import Runner
 
 
 @click.command("bench", short_help="Run a grid of trainings, resumable, and report on it.")
 @click.argument("toml", type=PATH)
 @click.option("--out", type=PATH, help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
 @click.option("--quick", is_flag=True, help="Run what the table [quick] of TOML leaves, in runs/NAME-OF-TOML-quick.")
+@click.option("--executor", metavar="WHERE", help="local, or tcp://HOST:PORT of a dask scheduler.  [default: local]")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
 @click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")
 @click.option("--dry-run", is_flag=True, help="List the cells and how far they are, run nothing.")
@@ -33,6 +35,7 @@ def command(
     toml: Path,
     out: Path | None,
     quick: bool,
+    executor: str | None,
     jobs: int | None,
     only: str | None,
     dry_run: bool,
@@ -50,8 +53,10 @@ def command(
 
     if dry_run and report:
         raise ConfigError("--dry-run and --report exclude each other; give one")
-    if report and (jobs is not None or only is not None or rerun_changed):
-        raise ConfigError("--report shows what is there and runs nothing; leave --jobs, --only and --rerun-changed out")
+    if report and (executor is not None or jobs is not None or only is not None or rerun_changed):
+        raise ConfigError(
+            "--report shows what is there and runs nothing; leave --executor, --jobs, --only and --rerun-changed out"
+        )
     registry = load_registry()
     folder = (out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)).absolute()
     bench = expand(read_settings(toml), toml, folder, registry, quick=quick)
@@ -63,35 +68,44 @@ def command(
         return 0
     if report and not (folder / "cells").is_dir():
         raise ConfigError(f"no bench has run in {folder}; run it first, or name its folder with --out")
-    failed, stopped = (0, False) if report else _run(bench, cells, registry, jobs, only, rerun=rerun_changed)
+    runner = None if report else _run(bench, cells, registry, executor, jobs, only, rerun=rerun_changed)
     from simmat_plugin_bench.page import write_report
 
     results, files = write_report(bench)
     _print(results)
     for file in files:
         say(f"wrote {file}")
-    if stopped:
+    if runner is not None and runner.stopped:
         say("stopped; run the same command again to go on", err=True)
         return 130
-    return 1 if failed else 0
+    return 1 if runner is not None and runner.failed else 0
 
 
 def _run(
-    bench: Bench, cells: Sequence[Cell], registry: Registry, jobs: int | None, only: str | None, *, rerun: bool
-) -> tuple[int, bool]:
-    """Run what is to be done; return how many cells failed, and whether a signal stopped it."""
+    bench: Bench,
+    cells: Sequence[Cell],
+    registry: Registry,
+    executor: str | None,
+    jobs: int | None,
+    only: str | None,
+    *,
+    rerun: bool,
+) -> Runner:
+    """Run what is to be done; return what ran it, which knows what failed and whether a signal stopped it."""
+    from simmat_plugin_bench.executors import LOCAL, workers_for
     from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
-    from simmat_plugin_bench.runner import Runner, find_devices
+    from simmat_plugin_bench.run import Runner
 
     check_inputs(bench, cells, registry)
-    with locked(bench):
+    with workers_for(executor or LOCAL, jobs) as workers, locked(bench):
         ready_to_run(bench, cells, registry, rerun_changed=rerun, say=say)
-        runner = Runner(bench, find_devices(jobs), _Lines(), only)
+        workers.check_folder(bench.out)
+        runner = Runner(bench, workers, _Lines(), only)
         runner.run()
     for log in dict.fromkeys(runner.failed.values()):
         names = [name for name, one in runner.failed.items() if one == log]
         say(f"failed: {', '.join(names)}\n{textwrap.indent(log, '    ')}", err=True)
-    return len(runner.failed), runner.stopped
+    return runner
 
 
 class _Lines:

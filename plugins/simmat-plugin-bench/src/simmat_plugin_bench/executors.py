@@ -1,0 +1,209 @@
+"""Where the cells of a bench run: an executor with `submit` as in `concurrent.futures`, and the function it runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from simmat.errors import ConfigError
+from simmat_plugin_bench.cells import CellFolder
+from simmat_plugin_bench.prepare import RUN_WITH
+
+LOCAL = "local"
+STOP, KILL = "stop", "kill"
+"""What the stop file may hold: end the step and save; end at once."""
+_POLL_SECONDS = 0.2
+_CONNECT_SECONDS = 10
+_WORKER_SECONDS = 60
+"""How long to wait for the first worker of a scheduler."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What the cells run on.
+
+    Attributes:
+        jobs: how many at once.
+        gpus: CUDA devices as CUDA_VISIBLE_DEVICES names them; a cell gets one; empty on a CPU, and where workers have
+            their own.
+        threads: of each cell on a CPU; None where the environment says OMP_NUM_THREADS.
+    """
+
+    jobs: int
+    gpus: tuple[str, ...] = ()
+    threads: int | None = None
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """Return the variables of the cell in slot `slot`, 0 <= slot < jobs."""
+        said = {"PYTHONUNBUFFERED": "1"}
+        if self.gpus:
+            said["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        if self.threads is not None:
+            said["OMP_NUM_THREADS"] = str(self.threads)
+        return said
+
+
+def find_devices(jobs: int | None, environment: Mapping[str, str] = os.environ) -> Devices:
+    """Return one cell a GPU, or on a CPU one cell with all cores, unless `jobs` says how many."""
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    gpus = tuple(visible[:count]) if visible else tuple(str(index) for index in range(count))
+    if gpus:
+        return Devices(jobs or len(gpus), gpus)
+    threads = None if "OMP_NUM_THREADS" in environment else max((os.cpu_count() or 1) // (jobs or 1), 1)
+    return Devices(jobs or 1, (), threads)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """An executor and what it has.
+
+    Attributes:
+        executor: runs `run_cell`.
+        devices: how many cells at once, and their variables.
+        client: of dask; None where the cells run here.
+    """
+
+    executor: Executor
+    devices: Devices
+    client: Any = None
+
+    def check_folder(self, out: Path) -> None:
+        """Check that every worker sees the bench's folder, which has its TOML by now.
+
+        Raises:
+            ConfigError: one does not, or lacks this package.
+        """
+        if self.client is None:
+            return
+        try:
+            seen: Mapping[str, bool] = self.client.run(sees, str(out / RUN_WITH))
+        except ImportError as error:
+            raise ConfigError(
+                f"a dask worker cannot run cells ({error}); install simmat and simmat-plugin-bench where it runs, with "
+                "the plugins that the bench needs"
+            ) from error
+        if blind := [worker for worker, found in seen.items() if not found]:
+            raise ConfigError(
+                f"dask workers {', '.join(blind)} do not see {out}; put --out on a disk that all machines share"
+            )
+
+
+@contextmanager
+def workers_for(where: str, jobs: int | None) -> Iterator[Workers]:
+    """Give an executor, and shut it down at the end.
+
+    Args:
+        where: "local" for processes here, or tcp://HOST:PORT of a dask scheduler.
+        jobs: cells at once; None is one a GPU, or one, here; one a thread of the workers with dask.
+
+    Raises:
+        ConfigError: `where` is neither; dask is not installed; no scheduler answers, or it has no workers.
+    """
+    if where == LOCAL:
+        devices = find_devices(jobs)
+        with ThreadPoolExecutor(devices.jobs) as pool:
+            yield Workers(pool, devices)
+        return
+    with _dask_client(_checked(where)) as client:
+        devices = Devices(jobs or sum(client.nthreads().values()))
+        with client.get_executor(pure=False) as executor:
+            yield Workers(executor, devices, client)
+
+
+def _checked(address: str) -> str:
+    parts = urlsplit(address)
+    try:
+        known = parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path
+    except ValueError:  # the port is no number
+        known = False
+    if not known:
+        raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
+    return address
+
+
+@contextmanager
+def _dask_client(address: str) -> Iterator[Any]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(
+            f"--executor {address} needs dask.distributed ({error}); pip install 'simmat-plugin-bench[dask]', or leave "
+            "--executor out to run here"
+        ) from error
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call,unused-ignore]
+    except OSError as error:
+        raise ConfigError(
+            f"no dask scheduler answers at {address}; check host and port, or start one with `dask scheduler`"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+        except TimeoutError as error:
+            raise ConfigError(
+                f"the dask scheduler at {address} has no worker; start one with `dask worker {address} --nthreads 1`"
+            ) from error
+        yield client
+
+
+def sees(path: str) -> bool:
+    """Return whether a file is there, asked of a worker."""
+    return Path(path).is_file()
+
+
+def run_cell(root: str, stop: str, environment: Mapping[str, str], *, test: bool) -> int:
+    """Run one cell in a process of its own and wait for it.
+
+    The process stops by itself where this one dies: its standard input closes.
+
+    Args:
+        root: the cell's folder.
+        stop: the stop file of the bench; what is written there while the cell runs ends it.
+        environment: variables of the process, beside those of this one.
+        test: whether it reads the test split once it is trained.
+
+    Returns:
+        Its exit code; -N of one ended by signal N.
+    """
+    command = [sys.executable, "-P", "-m", "simmat_plugin_bench.job", root, *(["--test"] if test else [])]
+    asked = ""
+    # A session of its own: Ctrl-C reaches only the bench, which passes it on once.
+    with (
+        CellFolder(Path(root)).log.open("ab") as log,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        ) as process,
+    ):
+        while True:
+            try:
+                return process.wait(_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                wish = _read(stop)
+            if wish == KILL:
+                process.kill()
+            elif wish and not asked:
+                process.terminate()
+            asked = wish
+
+
+def _read(stop: str) -> str:
+    try:
+        return Path(stop).read_text(encoding="utf-8")
+    except OSError:
+        return ""

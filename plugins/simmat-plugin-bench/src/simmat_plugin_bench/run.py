@@ -1,0 +1,175 @@
+"""Runs the cells of a bench through an executor, as many at once as it has room for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from simmat.config import dump_toml
+from simmat.files import atomic_write_json, atomic_write_text
+from simmat_plugin_bench.cells import FORMAT, Cell, matches, write_order
+from simmat_plugin_bench.executors import KILL, STOP, Workers, run_cell
+from simmat_plugin_bench.grid import Bench
+from simmat_plugin_bench.prepare import remove_losers
+from simmat_plugin_bench.results import Job, all_jobs, arm_state
+
+LOG_LINES = 8
+"""Last lines of the log that a failure keeps."""
+GRACE_SECONDS = 90
+"""How long a run that is asked to stop may take to end its step and save."""
+_KILL_SECONDS = 10
+
+
+class Progress(Protocol):
+    """Told of every job."""
+
+    def ended(self, job: Job, seconds: float, failure: str) -> None:
+        """A job has ended; `failure` says why it failed, "" where it did not."""
+
+
+@dataclass(frozen=True)
+class _Running:
+    job: Job
+    slot: int
+    began: float = field(default_factory=time.monotonic)
+
+
+class Runner:
+    """Runs what is to be done in a bench.
+
+    Args:
+        bench: the bench.
+        workers: what runs the cells.
+        progress: told of every job.
+        only: run only cells whose name matches this pattern, as of a shell.
+
+    Attributes:
+        failed: the cells that failed, with the last lines of their logs.
+        stopped: whether a signal ended it.
+    """
+
+    def __init__(self, bench: Bench, workers: Workers, progress: Progress, only: str | None = None) -> None:
+        self.bench, self.workers, self.progress, self.only = bench, workers, progress, only
+        self.failed: dict[str, str] = {}
+        self.stopped = False
+        self._stop_file = bench.out / ".stop"
+        self._running: dict[Future[int], _Running] = {}
+        self._free = deque(range(workers.devices.jobs))
+
+    def run(self) -> None:
+        """Run until nothing is left that can run, or a signal comes."""
+        self._stop_file.unlink(missing_ok=True)
+        with _signals(self._ask_to_stop):
+            try:
+                while not self.stopped:
+                    self._submit()
+                    if not self._running:
+                        break
+                    self._collect()
+            finally:
+                if self._running:
+                    self._end_all()
+                self._stop_file.unlink(missing_ok=True)
+
+    def _submit(self) -> None:
+        """Hand over what is ready, no more than can run: what is ready first may change with every result."""
+        busy = {one.job.cell.root for one in self._running.values()}
+        for job in all_jobs(self.bench) if self._free else ():
+            cell = job.cell
+            if cell.root in busy or cell.name in self.failed or not matches(cell, self.only):
+                continue
+            write_order(cell)
+            atomic_write_text(cell.folder.config, dump_toml(cell.config))
+            cell.folder.failure.unlink(missing_ok=True)
+            slot = self._free.popleft()
+            variables = self.workers.devices.environment(slot)
+            future = self.workers.executor.submit(
+                run_cell, str(cell.root), str(self._stop_file), variables, test=job.test
+            )
+            self._running[future] = _Running(job, slot)
+            if not self._free:
+                return
+
+    def _collect(self) -> None:
+        """Wait until a job has ended, or a signal has come."""
+        ended: set[Future[int]] = set()
+        while not (ended or self.stopped):
+            ended, _ = wait(self._running, timeout=0.1, return_when=FIRST_COMPLETED)
+        for future in ended:
+            self._finish(future)
+
+    def _finish(self, future: Future[int]) -> None:
+        one = self._running.pop(future)
+        self._free.append(one.slot)
+        cell = one.job.cell
+        code, failure = 1, ""
+        try:
+            code = future.result(timeout=0)
+            failure = _last_lines(cell.folder.log, code) if code else ""
+        except (CancelledError, TimeoutError):
+            failure = "the executor cancelled it"
+        except Exception as error:  # the executor's own: a disk that is full, a worker that was lost
+            failure = f"{type(error).__name__}: {error}"
+        if self.stopped:
+            failure = ""
+        if failure:
+            self.failed[cell.name] = failure
+            atomic_write_json(cell.folder.failure, {"format": FORMAT, "code": code, "log": failure})
+        self._tidy(cell)
+        self.progress.ended(one.job, time.monotonic() - one.began, failure)
+
+    def _tidy(self, cell: Cell) -> None:
+        for data, arm in self.bench.pairs():
+            if (data.name, arm.name, arm.foundation) == (cell.dataset, cell.arm, cell.foundation):
+                chosen = arm_state(self.bench, data, arm).chosen
+                cells = self.bench.cells_of(data, arm)
+                remove_losers(chosen, cells, keep_bundles=self.bench.settings.keep_bundles)
+
+    def _end_all(self) -> None:
+        """Ask every job to save and stop; after a while, or a second signal, kill what is left."""
+        self.stopped = True
+        try:
+            atomic_write_text(self._stop_file, STOP)
+            _, left = wait(self._running, timeout=GRACE_SECONDS)
+        except KeyboardInterrupt:
+            left = set(self._running)
+        if left:
+            atomic_write_text(self._stop_file, KILL)
+            _, left = wait(self._running, timeout=_KILL_SECONDS)
+        for future in left:
+            future.cancel()
+        for future in list(self._running):
+            self._finish(future)
+
+    def _ask_to_stop(self) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+
+def _last_lines(log: Path, code: int) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    if code < 0:
+        lines.append(f"ended by signal {signal.Signals(-code).name}")
+    return "\n".join(lines) or f"exit code {code}"
+
+
+@contextmanager
+def _signals(ask: Callable[[], Any]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: ask()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
