@@ -86,15 +86,15 @@ smoke-newest: | $(BIN)/python
 test-newest: smoke-newest
 	"$(NEWEST)/bin/python" -m pytest -n $(JOBS)
 
-# As a user has it: built wheels alone, in an environment of their own, and one name to install.
+# As a user has it: built wheels alone, in an environment of their own, and two names to install.
 WHEELS ?= $(VENV)/wheels
 test-wheels: | $(BIN)/python
 	rm -rf "$(WHEELS)" && mkdir -p "$(WHEELS)/dist"
 	"$(BIN)/python" -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir "$(WHEELS)/dist" \
-		. ./plugins/simmat-plugin-lite ./plugins/simmat-plugin-thermal
+		. ./plugins/simmat-plugin-lite ./plugins/simmat-plugin-scenes ./plugins/simmat-plugin-thermal
 	"$(BIN)/python" -m venv "$(WHEELS)/venv"
 	"$(WHEELS)/venv/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" \
-		simmat-plugin-thermal
+		simmat-plugin-scenes simmat-plugin-thermal
 	$(call smoke,$(WHEELS)/venv/bin)
 
 smoke: install

@@ -6,7 +6,7 @@ names with `hookimpl`. It must not import torch at import time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -22,8 +22,17 @@ if TYPE_CHECKING:
 PROJECT = "simmat"
 """Name of the pluggy project and of the entry-point group."""
 
-OWN_COMMANDS = ("train", "eval", "predict", "data", "modalities", "foundations", "plugins", "bundle")
-"""Commands of SimMAT itself, which no plugin can replace."""
+OWN_COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "train": (),
+    "eval": (),
+    "predict": (),
+    "data": ("check", "index"),
+    "modalities": ("list", "show"),
+    "foundations": ("fetch", "list"),
+    "plugins": ("check", "install", "list", "new", "uninstall"),
+    "bundle": ("pull", "push", "show"),
+}
+"""Commands of SimMAT itself, with those below each group; no plugin can replace one."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -56,4 +65,7 @@ def simmat_tuners() -> Iterable[TunerSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def simmat_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
-    """Return the commands a plugin adds to `simmat`; what is heavy is imported when one runs."""
+    """Return the commands a plugin adds to `simmat`; what is heavy is imported when one runs.
+
+    The name of a command may be "GROUP NAME", as "data simulate": it then stands below that group of SimMAT's.
+    """

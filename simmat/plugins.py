@@ -53,7 +53,10 @@ _NAMES: Mapping[Kind, tuple[str, str]] = {
     "foundation family": (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens"),
     "transfer layer": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens or underscores"),
     "tuner": (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens or underscores"),
-    "command": (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens"),
+    "command": (
+        r"[a-z0-9]+(-[a-z0-9]+)*( [a-z0-9]+(-[a-z0-9]+)*)?",
+        'lower case letters, digits and single hyphens, or two such words as in "data simulate"',
+    ),
 }
 
 
@@ -252,12 +255,22 @@ def _item_problems(kind: Kind, item: Any, expected: type[Any]) -> list[str]:
     if not isinstance(name, str) or not re.fullmatch(pattern, name):
         return [f"the name of {_short(item)} must be {in_words}, got {name!r}"]
     if isinstance(item, click.Command):
-        return [f"command {name!r} is one of SimMAT's own; choose another name"] if name in OWN_COMMANDS else []
+        return _command_problems(name)
     if problem := api_problem(item.api_version):
         return [f"{kind} {name!r} {problem}"]
     if not isinstance(getattr(item, "description", None), str):
         return [f"{kind} {name!r} has no description; give it one line of text"]
     return _modality_problems(item) if isinstance(item, ModalityAdapter) else []
+
+
+def _command_problems(name: str) -> list[str]:
+    group, _, last = name.partition(" ")
+    if last in OWN_COMMANDS.get(group, ()) or (not last and group in OWN_COMMANDS):
+        return [f"command {name!r} is one of SimMAT's own; choose another name"]
+    if last and not OWN_COMMANDS.get(group):
+        groups = [own for own, below in OWN_COMMANDS.items() if below]
+        return [f"command {name!r}: {group!r} is not a group of SimMAT's; groups: {', '.join(groups)}"]
+    return []
 
 
 def _modality_problems(adapter: ModalityAdapter) -> list[str]:

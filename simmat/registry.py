@@ -42,7 +42,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "foundation family": {"timm": "simmat-plugin-timm", "hf": "simmat-plugin-transformers"},
     "transfer layer": {},
     "tuner": {},
-    "command": {},
+    "command": {"bench": "simmat-plugin-bench", "data simulate": "simmat-plugin-scenes"},
 }
 """Which package brings a name that is not installed; of `timm/NAME` and `depth-mm` the part before the mark counts."""
 

@@ -16,7 +16,11 @@ from runs import gray_set
 
 from simmat.cli import run
 
-LIBRARIES = {"Benches": ("bench",), "Foundation models of a library": ("timm", "transformers")}
+LIBRARIES = {
+    "Benches": ("bench",),
+    "Foundation models of a library": ("timm", "transformers"),
+    "Simulated data": ("scenes",),
+}
 """Section -> the plugins that its rows are run with; all others are run with the built-in parts alone."""
 
 BREAK = {**bad_input_data.BREAK, **bad_input_runs.BREAK}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from data_sets import folder_of
+from installed import need_plugins
 
 from simmat.cli import run
 
@@ -48,6 +49,8 @@ def _built_in_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("columns", [80, 0])
 def test_simulating_shows_how_far_it_is(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred scenes take a minute; a terminal that states no width, as in a container, is watched as well."""
+    need_plugins("scenes")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "simmat-plugin-scenes")
     with terminal(monkeypatch, columns) as shown:
         assert run([*SIMULATE, str(tmp_path / "d")]) == 0
     assert re.search(r"simulating: +0%.*0/3", shown[0])

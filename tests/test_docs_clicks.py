@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from simmat.data.simulate import SIZE_HW
-from simmat.scene import generate_scene
+from installed import need_plugins
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,6 +27,10 @@ def test_the_first_page_has_a_click() -> None:
 @pytest.mark.parametrize(("page", "index", "x", "y"), CLICKS)
 def test_a_click_lies_well_inside_of_an_object(page: Path, index: int, x: int, y: int) -> None:
     """The first mask that a newcomer sees shows whether SimMAT works; one of bare ground looks like a failure."""
+    need_plugins("scenes")
+    from simmat_plugin_scenes.dataset import SIZE_HW
+    from simmat_plugin_scenes.generate import generate_scene
+
     (simulate,) = re.findall(r"^simmat data simulate .*", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     seed = re.search(r"--seed (\d+)", simulate)
     assert "--size" not in simulate, "the test simulates images of the default size"

@@ -5,6 +5,8 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -251,7 +253,57 @@ def test_a_command_of_our_own_cannot_be_replaced(install: Install) -> None:
     registry = load(install("simmat-plugin-counter", COMMAND.replace("NAME", "train")))
     assert "command 'train' is one of SimMAT's own" in report(registry, "simmat_plugin_counter").error
     assert registry.command_names == ()
+
+
+def test_the_commands_that_no_plugin_can_replace_are_those_of_the_command_line() -> None:
+    """A command that the list lacks could be shadowed."""
     assert set(OWN_COMMANDS) == set(COMMANDS)
+    for name, (module, _) in COMMANDS.items():
+        command = import_module(module).command
+        assert sorted(OWN_COMMANDS[name]) == sorted(getattr(command, "commands", ()))
+
+
+def test_a_plugin_s_command_may_stand_below_a_group(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What makes a data set is looked for beside what checks one."""
+    folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "data count"))
+    monkeypatch.setattr("simmat.plugins.load_plugins", lambda: load(folder))
+    assert run(["data", "count"]) == 0
+    assert capsys.readouterr().out == "counted\n"
+    assert run(["data", "--help"]) == 0
+    assert re.search(r"check +.*count +Count what is there", capsys.readouterr().out, flags=re.DOTALL)
+    assert run(["--help"]) == 0
+    assert "Count what is there" not in capsys.readouterr().out
+    assert run(["count"]) == 2
+    assert run(["bundle", "count"]) == 2
+    assert run(["data", "coun"]) == 2
+    assert "did you mean 'count'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("data check", "'data check' is one of SimMAT's own"),
+        ("dat count", "'dat' is not a group of SimMAT's; groups: data,"),
+        ("train count", "'train' is not a group"),
+        ("data count all", "two such words"),
+    ],
+)
+def test_a_command_below_a_group_must_be_new_and_the_group_ours(install: Install, name: str, said: str) -> None:
+    """As for a command of its own: nobody may answer in SimMAT's name, or where nobody looks."""
+    registry = load(install("simmat-plugin-counter", COMMAND.replace("NAME", name)))
+    assert said in report(registry, "simmat_plugin_counter").error
+    assert registry.command_names == ()
+
+
+def test_a_command_of_a_plugin_that_is_missing_names_the_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The README's first steps use it, and the core alone does not have it."""
+    monkeypatch.setattr("simmat.plugins.load_plugins", partial(load_plugins, [], {}))
+    assert run(["data", "simulate", "--modality", "gray", "--out", "d"]) == 2
+    assert "pip install simmat-plugin-scenes" in capsys.readouterr().err
 
 
 def test_a_package_with_damaged_metadata_stops_nobody(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:

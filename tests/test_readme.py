@@ -17,9 +17,10 @@ def test_the_lines_of_python_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first thing that a data scientist copies; two small steps in place of eighty."""
-    need_plugins("thermal", "lite")
+    need_plugins("thermal", "lite", "scenes")
+    from simmat_plugin_scenes.dataset import simulate_dataset
+
     import simmat
-    from simmat.data.simulate import simulate_dataset
     from simmat.plugins import load_plugins
 
     monkeypatch.chdir(tmp_path)

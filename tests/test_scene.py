@@ -1,196 +1,71 @@
-"""The synthetic world: exact masks, physics that holds together, the same scene from the same seed."""
+"""What is left of simulation where simmat-plugin-scenes is not installed: a message that names it."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from installed import need_plugins
 
 from simmat.errors import ConfigError
-from simmat.scene import CLASSES, Scene, Surface, generate_scene
-from simmat.scene.generate import only_visible
-from simmat.scene.living import person
-from simmat.scene.made import stone
-from simmat.scene.noise import Noise
-from simmat.scene.parts import Climate, Thing
-from simmat.scene.render import Stage, render
-from simmat.scene.shapes import Shape, box, capsule, cylinder, ellipsoid, plane
-from simmat.scene.worlds import World, outdoors
+from simmat.plugins import load_plugins
+from simmat.scene import import_scenes
+from simmat.testing import MODALITY_CHECKS, ModalityCase, run_checks
+from simmat.testing.samples import scene_number
 
-SIZE_HW = (48, 64)
+PACKAGE = "simmat_plugin_scenes"
 
 
-def scene_of(seed: int) -> Scene:
-    """Return a small scene."""
-    return generate_scene(np.random.default_rng(seed), SIZE_HW)
+class NotThere:
+    """Finds no package of that name, wherever it lies."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == PACKAGE:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-@pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
-    """Return some small scenes, indoor and outdoor."""
-    return [scene_of(seed) for seed in range(6)]
+@pytest.fixture
+def _without_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the package be missing; what has been imported of it or with it is imported anew."""
+    for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE or name.endswith(".camera")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [NotThere(), *sys.meta_path])
+    scene_number.cache_clear()
 
 
-def test_the_same_seed_gives_the_same_scene() -> None:
-    """Data sets must be reproducible to the byte."""
-    first, second = scene_of(3), scene_of(3)
-    np.testing.assert_array_equal(first.instance, second.instance)
-    for field in fields(Surface):
-        np.testing.assert_array_equal(getattr(first.surface, field.name), getattr(second.surface, field.name))
+@pytest.mark.usefixtures("_without_scenes")
+def test_the_package_that_is_missing_is_named() -> None:
+    """A traceback of an import does not say what to install."""
+    with pytest.raises(ConfigError, match="pip install simmat-plugin-scenes"):
+        import_scenes("generate")
 
 
-def test_every_instance_shows_and_has_one_class(scenes: list[Scene]) -> None:
-    """An id without pixels, or with two classes, would break the region rules."""
-    for scene in scenes:
-        ids = np.unique(scene.instance)
-        assert 2 <= ids.max() <= 6
-        np.testing.assert_array_equal(ids, np.arange(ids.max() + 1))
-        for number in ids:
-            classes = np.unique(scene.class_id[scene.instance == number])
-            assert len(classes) == 1
-            assert (CLASSES[classes[0]] == "background") == (number == 0)
+def test_another_missing_module_is_not_taken_for_the_package() -> None:
+    """Advice to install what is there would help nobody."""
+    need_plugins("scenes")
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_the_kind"):
+        import_scenes("nothing_of_the_kind")
 
 
-def test_maps_have_the_shapes_and_types_they_declare(scenes: list[Scene]) -> None:
-    """Every sensor plugin stands on them."""
-    for scene in scenes:
-        for surface in (scene.surface, scene.behind):
-            assert surface.normal.shape == (3, *SIZE_HW)
-            assert surface.material.dtype == np.int32
-            assert surface.material.max() < len(scene.materials)
-            for name in ("depth_m", "temperature_k", "texture", "sunlit", "sky_view"):
-                values = getattr(surface, name)
-                assert values.shape == SIZE_HW
-                assert values.dtype == np.float32
-                assert not np.isnan(values).any()
+@pytest.mark.parametrize("modality", ["rgb", "gray", "nir", "multispectral", "polarization"])
+def test_a_sensor_needs_the_package_to_simulate_alone(
+    modality: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """It loads and trains without; a scene of somebody else's is answered with what to install."""
+    need_plugins("scenes", *({modality} - {"rgb", "gray"}))
+    scene = scene_number(0)
+    request.getfixturevalue("_without_scenes")
+    adapter = load_plugins().modality(modality)
+    with pytest.raises(ConfigError, match="pip install simmat-plugin-scenes"):
+        adapter.simulate(scene, np.random.default_rng(0))
 
 
-def test_normals_are_unit_vectors_toward_the_camera(scenes: list[Scene]) -> None:
-    """Fresnel and Lambert take the angle between normal and view."""
-    for scene in scenes:
-        np.testing.assert_allclose(np.linalg.norm(scene.surface.normal, axis=0), 1, atol=1e-5)
-        assert (np.einsum("chw,chw->hw", scene.surface.normal, scene.toward_camera()) > -1e-4).all()
-
-
-def test_temperatures_are_of_this_world(scenes: list[Scene]) -> None:
-    """Skin is near 306 K, a hot drink below boiling, the sky colder than the air."""
-    for scene in scenes:
-        ground = np.isfinite(scene.surface.depth_m)
-        assert scene.surface.temperature_k[ground].min() > 255
-        assert scene.surface.temperature_k.max() < 375
-        if (~ground).any():
-            assert scene.surface.temperature_k[~ground].max() <= scene.light.air_k
-
-
-def test_people_are_warmer_than_a_cold_background() -> None:
-    """This is what a thermal camera is for; a scene where they are not teaches the wrong thing."""
-    seen = 0
-    for seed in range(8):
-        scene = scene_of(seed)
-        people = scene.class_id == CLASSES.index("person")
-        if people.sum() > 20 and scene.light.air_k < 290:
-            ground = (scene.instance == 0) & np.isfinite(scene.surface.depth_m)
-            assert scene.surface.temperature_k[people].mean() > scene.surface.temperature_k[ground].mean()
-            seen += 1
-    assert seen >= 1
-
-
-def test_what_is_behind_glass_is_farther_and_no_glass() -> None:
-    """The visible camera looks through a pane that the thermal one sees as a mirror."""
-    worlds = (outdoors(np.random.default_rng(seed)) for seed in range(100))
-    world = next(world for world in worlds if any(thing.class_name == "glass" for thing in world.things))
-    scene = render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
-    clear = scene.of_material("transmits_visible") > 0
-    assert clear.sum() > 20
-    assert (scene.behind.depth_m[clear] > scene.surface.depth_m[clear]).all()
-    assert (scene.of_material("transmits_visible", scene.behind)[clear] == 0).all()
-    np.testing.assert_array_equal(scene.behind.depth_m[~clear], scene.surface.depth_m[~clear])
-
-
-def test_shadows_are_dark_only_by_day(scenes: list[Scene]) -> None:
-    """Without a sun nothing is sunlit; with one, some ground is and some is not."""
-    for scene in scenes:
-        if max(scene.light.sun_rgb) == 0:
-            assert scene.surface.sunlit.max() == 0
-        else:
-            assert set(np.unique(scene.surface.sunlit)) == {0.0, 1.0}
-
-
-def test_a_shadow_falls_away_from_the_sun() -> None:
-    """Shadows tie objects to the ground in the visible, and cool it in the infrared."""
-    lone = world_with(stone(np.random.default_rng(0), Climate(290, 1), 0.5).placed(0, 6, 0))
-    light = replace(lone.light, sun_direction=(0.8, 0.6, 0.0), sun_rgb=(1.0, 1.0, 1.0))
-    world = replace(lone, background=(lone.background[0],), light=light)
-    scene = render(world, Stage.of(world), SIZE_HW, Noise(np.random.default_rng(0)))
-    dark = (scene.instance == 0) & np.isfinite(scene.surface.depth_m) & (scene.surface.sunlit == 0)
-    columns = np.flatnonzero(dark.any(axis=0))
-    assert len(columns) > 0
-    assert columns.mean() < np.flatnonzero((scene.instance == 1).any(axis=0)).mean()
-
-
-def test_objects_of_which_too_little_shows_are_taken_away() -> None:
-    """A mask of two pixels is no object to click on."""
-    rng, climate = np.random.default_rng(0), Climate(290, 1)
-    near, far = person(rng, climate).placed(0, 5, 0), stone(rng, climate, 0.2).placed(-8, 60, 0)
-    seen = only_visible(world_with(near, far), SIZE_HW)
-    assert seen.things == (near,)
-
-
-def world_with(*things: Thing) -> World:
-    """Return an outdoor world with these objects instead of its own."""
-    return replace(outdoors(np.random.default_rng(0)), things=things)
-
-
-def test_too_small_a_scene_is_refused() -> None:
-    """Objects of two pixels teach nothing."""
-    with pytest.raises(ConfigError, match="at least 32x32 pixels, got 64x16"):
-        generate_scene(np.random.default_rng(0), (16, 64))
-
-
-ROTATION = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
-SHAPES = [
-    ellipsoid([0, 0, 5], [1, 0.5, 0.8]),
-    box([0, 0, 5], [1, 0.5, 0.8]),
-    cylinder([0, 0, 5], 0.6, 0.9, axis=0),
-    cylinder([0, 0, 5], 0.6, 0.9, axis=1),
-    cylinder([0, 0, 5], 0.6, 0.9, axis=2),
-    capsule([-0.8, 0.2, 5], [0.6, 0.4, 4.5], 0.3),
-    plane([0, -1, 5], [0, 1, -0.5]),
-]
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.kind)
-@pytest.mark.parametrize("turn", [np.eye(3), ROTATION], ids=["straight", "turned"])
-def test_rays_meet_a_shape_where_its_inside_begins(shape: Shape, turn: np.ndarray) -> None:
-    """The mask, the depth and the normal all come from this one answer; marching along the ray is the oracle."""
-    turned = shape.moved(turn, np.array([0, 0, 5.0]) - turn @ np.array([0, 0, 5.0]))
-    rng = np.random.default_rng(0)
-    rays = rng.normal(size=(300, 3)) * 0.15 + [0, 0, 1]
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    origin = np.zeros((1, 3))
-    found = turned.meet(origin, rays)
-    steps = np.arange(0, 12, 0.004)
-    for ray, t in zip(rays, found, strict=True):
-        inside = _inside(turned, steps[:, None] * ray)
-        if inside.sum() < 3:  # grazing: marching may step over it
-            continue
-        assert abs(steps[inside.argmax()] - t) < 0.005
-        point = (t * ray)[None]
-        normal = turned.normal(point)
-        assert not _inside(turned, point + 1e-3 * normal)[0]
-        assert normal[0] @ ray < 0
-
-
-def _inside(shape: Shape, points: np.ndarray) -> np.ndarray:
-    """Tell by the definition of each unit shape whether world points lie inside."""
-    x, y, z = shape.local(points).T
-    if shape.kind == "ellipsoid":
-        return x**2 + y**2 + z**2 <= 1
-    if shape.kind == "box":
-        return np.maximum(np.maximum(abs(x), abs(y)), abs(z)) <= 1
-    if shape.kind == "cylinder":
-        return (x**2 + z**2 <= 1) & (abs(y) <= 1)
-    if shape.kind == "capsule":
-        return x**2 + (y - np.clip(y, -shape.half, shape.half)) ** 2 + z**2 <= 1
-    return y <= 0
+@pytest.mark.usefixtures("_without_scenes")
+def test_the_checks_are_skipped_with_what_to_do(tmp_path: Path) -> None:
+    """An author without the package can give a file of the sensor, or install it."""
+    results = list(run_checks(MODALITY_CHECKS, ModalityCase(load_plugins([], {}).modality("gray"), tmp_path)))
+    assert {result.status for result in results} == {"ok", "skipped"}
+    told = [result.found for result in results if "simmat-plugin-scenes" in result.found]
+    assert any("--source gray=FILE" in found for found in told)

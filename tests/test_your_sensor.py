@@ -8,14 +8,14 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from installed import need_plugins
 from throwaway import clean_environment, make_venv, simmat
 
-from simmat.scene import generate_scene
+from simmat.scene import import_scenes
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "simmat-plugin-sonar"
@@ -44,7 +44,8 @@ def test_the_example_uses_public_names_alone() -> None:
 def test_the_echo_of_a_slanting_plane_falls_with_the_cosine() -> None:
     """Speckle and decibel of the page are those of an amplitude; Lambert's cos² is that of its square."""
     sonar = pytest.importorskip("simmat_plugin_sonar", reason="the example is not installed").Sonar()
-    scene = generate_scene(np.random.default_rng(0), (64, 64))
+    need_plugins("scenes")
+    scene = import_scenes("generate").generate_scene(np.random.default_rng(0), (64, 64))
     means = []
     for cosine in (1.0, 0.5):
         normal = np.zeros_like(scene.surface.normal)
@@ -55,9 +56,9 @@ def test_the_echo_of_a_slanting_plane_falls_with_the_cosine() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("simmat_plugin_lite") is None, reason="the page trains with simmat-plugin-lite")
 def test_every_block_of_the_page_works_in_its_order(tmp_path: Path) -> None:
     """A newcomer's first ten minutes; fewer steps of training, all else as it stands."""
+    need_plugins("lite", "scenes")
     python = make_venv(tmp_path / "env")
     folder = tmp_path
     env = {**clean_environment(), "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}

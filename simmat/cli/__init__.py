@@ -33,7 +33,7 @@ COMMANDS = {
     "train": ("simmat.cli.train", "Train a transfer layer and tune a foundation model on a data set."),
     "eval": ("simmat.cli.eval", "Score a bundle on a data set, beside the zero-shot model."),
     "predict": ("simmat.cli.predict", "Turn clicks and boxes on sensor files into masks."),
-    "data": ("simmat.cli.data", "Check a data set before training on it, or simulate one."),
+    "data": ("simmat.cli.data", "Check a data set before training on it, or make one."),
     "modalities": ("simmat.cli.modalities", "List the sensors that can be used, and show one."),
     "foundations": ("simmat.cli.foundations", "List foundation models, and fetch their weights."),
     "plugins": ("simmat.cli.plugins", "List plugins, install them, and start one of your own."),
@@ -43,14 +43,26 @@ COMMANDS = {
 
 
 class Group(click.Group):
-    """A group of commands that answers a misspelt one with the nearest."""
+    """A group of commands: its own, and those that plugins add below it. It answers a misspelt one with the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, sorted."""
+        return sorted([*super().list_commands(ctx), *_added(ctx)])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command of the group's own, or else a plugin's."""
+        return super().get_command(ctx, cmd_name) or _added(ctx).get(cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; an unknown one is a usage error that names the nearest."""
+        """Find the command; an unknown one is an error that names the plugin that brings it, or the nearest name."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
+            from simmat.registry import known_package
+
+            if known_package("command", _prefix(ctx) + name):
+                _of_plugins().command(_prefix(ctx) + name)  # raises: which plugin to install, or why it failed
             names = self.list_commands(ctx)
             guess = nearest(name, names)
             did_you_mean = f"; did you mean {guess!r}?" if guess else "."
@@ -66,26 +78,34 @@ class LazyGroup(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table, the way a user goes; then those of plugins."""
-        return [*COMMANDS, *_of_plugins().command_names]
+        return [*COMMANDS, *_added(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of a command and return its `command`, or a plugin's."""
         if cmd_name not in COMMANDS:
-            registry = _of_plugins()
-            return registry.command(cmd_name) if cmd_name in registry.command_names else None
+            return _added(ctx).get(cmd_name)
         command = import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)  # our own table, not a user's input
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table into the help without importing a command of ours."""
-        registry = _of_plugins()
         lines = [(name, line) for name, (_, line) in COMMANDS.items()]
-        lines += [
-            (name, escape(registry.command(name).get_short_help_str(limit=80))) for name in registry.command_names
-        ]
+        lines += [(name, escape(command.get_short_help_str(limit=80))) for name, command in _added(ctx).items()]
         with formatter.section("Commands"):
             formatter.write_dl(lines)
+
+
+def _prefix(ctx: click.Context) -> str:
+    """Return the names of the groups that lead to this one, each with a space behind; "" for the top group."""
+    return f"{_prefix(ctx.parent)}{ctx.info_name} " if ctx.parent is not None else ""
+
+
+def _added(ctx: click.Context) -> dict[str, click.Command]:
+    """Return the commands that plugins add to this group, by their last word."""
+    registry, prefix = _of_plugins(), _prefix(ctx)
+    names = [name.removeprefix(prefix) for name in registry.command_names if name.startswith(prefix)]
+    return {name: registry.command(prefix + name) for name in names if " " not in name}
 
 
 def _of_plugins() -> Registry:

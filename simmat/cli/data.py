@@ -1,4 +1,4 @@
-"""`simmat data`: make a data set, or look at one before hours of training depend on it."""
+"""`simmat data`: look at a data set before hours of training depend on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import click
 from simmat.cli import Group
 from simmat.cli.common import PATH, load_registry, print_json
 from simmat.cli.data_index import command as index
-from simmat.cli.data_simulate import command as simulate
 from simmat.cli.options import data_options, json_option, sensor_options
 from simmat.cli.progress import progress_bar
 from simmat.errors import ConfigError
@@ -24,11 +23,10 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def command() -> None:
-    """Check a data set before training on it, index a published one, or simulate one."""
+    """Check a data set before training on it, or make one."""
 
 
 command.add_command(index)
-command.add_command(simulate)
 
 
 @command.command("check")

@@ -13,7 +13,7 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError
 from simmat.modality import ModalityAdapter
-from simmat.scene import Scene, generate_scene
+from simmat.scene import Scene, import_scenes
 from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
 from simmat.types import BoolArray, SensorImage
 
@@ -146,8 +146,8 @@ class ModalityCase:
         return Sample(self.copy(original, f"sample{index}"))
 
     def _simulated(self, index: int, size_hw: tuple[int, int]) -> Sample:
-        scene = scene_number(index, size_hw)
         try:
+            scene = scene_number(index, size_hw)
             image = self.adapter.simulate(scene, np.random.default_rng([index, 1]))
             folder = self.folder / f"sample{index}"
             files = {s.name: folder / s.name / f"a{s.extensions[0]}" for s in self.adapter.sources}
@@ -163,8 +163,13 @@ class ModalityCase:
 
 @lru_cache(maxsize=4 * SIMULATED)
 def scene_number(index: int, size_hw: tuple[int, int] = SIZE_HW) -> Scene:
-    """Return a synthetic scene; every modality sees the same ones."""
-    return generate_scene(np.random.default_rng([index, 0]), size_hw)
+    """Return a synthetic scene; every modality sees the same ones.
+
+    Raises:
+        ConfigError: simmat-plugin-scenes is not installed.
+    """
+    scene: Scene = import_scenes("generate").generate_scene(np.random.default_rng([index, 0]), size_hw)
+    return scene
 
 
 def _card() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from runs import files_of, gray_set
@@ -131,7 +132,11 @@ COMMANDS = (
     Command("predict", _predict, _predict, _whole_files),
     Command("bundle push", _push("pushed"), _push("pushed"), _whole_folder("pushed")),
     Command("bundle push to a zip", _push("pushed.zip"), _push("pushed.zip"), _whole_files),
-    Command("data simulate", _simulate, _unless_there("set", _simulate), _whole_folder("set")),
+    *(
+        [Command("data simulate", _simulate, _unless_there("set", _simulate), _whole_folder("set"))]
+        if find_spec("simmat_plugin_scenes")
+        else []
+    ),
 )
-WEIGHTS = (6, 1, 1, 1, 1, 1)
+WEIGHTS = (6, 1, 1, 1, 1, 1)[: len(COMMANDS)]
 """How often each is drawn: what takes long and can be resumed, the most."""

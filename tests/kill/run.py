@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -75,8 +76,10 @@ def run_trials(numbers: Sequence[int], seed: int, folder: Path, *, deadline: flo
 
 def _load() -> None:
     """Load what the commands need, once, so that a moment falls into their work and not into imports."""
-    for name in ("accelerate", "matplotlib.pyplot", "simmat.bundle", "simmat.data.simulate", "simmat.training"):
+    for name in ("accelerate", "matplotlib.pyplot", "simmat.bundle", "simmat.training"):
         import_module(name)
+    if find_spec("simmat_plugin_scenes"):
+        import_module("simmat_plugin_scenes.dataset")
 
 
 def _told(trial: Trial, seed: int) -> str:

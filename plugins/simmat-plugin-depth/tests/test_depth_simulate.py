@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from simmat_plugin_depth.camera import dropout_probability, measured_depth_m, noise_m, shadowed
 from simmat_plugin_depth.depth import DEPTH, DEPTH_MODALITIES, Depth
+from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.scene import Scene, generate_scene
+from simmat.scene import Scene
 
 SIZE_HW = (64, 96)
 

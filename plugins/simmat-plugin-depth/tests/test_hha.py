@@ -11,13 +11,13 @@ from scipy.ndimage import maximum_filter
 from simmat_plugin_depth import HHA_MODALITIES
 from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, estimate_up, hha, surface_normals
 from simmat_plugin_depth.hha import ENCODED, PHYSICAL, Hha
+from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.modality import ModalityAdapter
-from simmat.scene import generate_scene
 from simmat.types import SensorImage
 
 HHA, LEVEL = HHA_MODALITIES

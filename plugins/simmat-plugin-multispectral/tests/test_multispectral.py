@@ -11,6 +11,7 @@ import rasterio
 import tifffile
 from simmat_plugin_multispectral import MODALITIES
 from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
+from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality
@@ -18,7 +19,6 @@ from simmat.data.card import DataCard
 from simmat.errors import ConfigError, DataError
 from simmat.modality import ModalityAdapter
 from simmat.picking import pick_channels
-from simmat.scene import generate_scene
 from simmat.types import Channel, Georeference, SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}

@@ -12,15 +12,16 @@ from PIL import Image
 from simmat_plugin_nir import MODALITIES
 from simmat_plugin_nir.planes import NIR, RED
 from simmat_plugin_nir.red_nir import NDVI, ndvi
+from simmat_plugin_scenes.generate import outdoors
+from simmat_plugin_scenes.noise import Noise
+from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.world import CLASSES
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.errors import DataError
 from simmat.modality import ModalityAdapter
-from simmat.scene import CLASSES, Scene
-from simmat.scene.noise import Noise
-from simmat.scene.render import Stage, render
-from simmat.scene.worlds import outdoors
+from simmat.scene import Scene
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}

@@ -122,7 +122,7 @@ def test_flips_and_turns_hold_within_a_composition(tmp_path: Path) -> None:
 )
 def test_channels_beside_colour(tmp_path: Path, modality: str, count: int) -> None:
     """Three of colour, and four or the benchmark's six."""
-    from simmat.scene import generate_scene
+    from simmat_plugin_scenes.generate import generate_scene
 
     joined = ComposedModality([Rgb(), ADAPTERS[modality]])
     image = joined.simulate(generate_scene(np.random.default_rng(1), (32, 48)), np.random.default_rng(0))

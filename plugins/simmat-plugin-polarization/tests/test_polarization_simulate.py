@@ -12,9 +12,10 @@ from simmat_plugin_polarization.angles import FOUR_ANGLES
 from simmat_plugin_polarization.camera import four_angles, radiance, through_pane
 from simmat_plugin_polarization.fresnel import diffuse_degree, pane, reflectances
 from simmat_plugin_polarization.stokes import angle_of, degree_of
+from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.modality import ModalityAdapter
-from simmat.scene import Scene, generate_scene
+from simmat.scene import Scene
 
 SIZE_HW = (48, 64)
 

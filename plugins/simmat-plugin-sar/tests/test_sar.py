@@ -12,16 +12,17 @@ from PIL import Image
 from simmat_plugin_sar import MODALITIES
 from simmat_plugin_sar.radar import LOOKS, backscatter, sigma_nought
 from simmat_plugin_sar.speckle import estimate_looks, lee
+from simmat_plugin_scenes.generate import outdoors
+from simmat_plugin_scenes.noise import Noise
+from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.world import CLASSES
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.data.card import DataCard
 from simmat.errors import DataError
 from simmat.modality import ModalityAdapter
-from simmat.scene import CLASSES, Scene
-from simmat.scene.noise import Noise
-from simmat.scene.render import Stage, render
-from simmat.scene.worlds import outdoors
+from simmat.scene import Scene
 from simmat.testing import MODALITY_CHECKS, ModalityCase, run_check
 from simmat.types import SensorImage
 

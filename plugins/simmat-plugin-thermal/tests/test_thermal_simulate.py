@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simmat_plugin_scenes.generate import generate_scene, outdoors
+from simmat_plugin_scenes.noise import Noise
+from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.world import CLASSES
 from simmat_plugin_thermal.adapter import MODALITIES, TEMPERATURE, StatedThermal, Thermal
 from simmat_plugin_thermal.camera import NOISE_K, apparent_temperature, band_radiance, to_brightness_temperature
 
-from simmat.scene import CLASSES, Scene, generate_scene
-from simmat.scene.noise import Noise
-from simmat.scene.render import Stage, render
-from simmat.scene.worlds import outdoors
+from simmat.scene import Scene
 
 SIZE_HW = (48, 64)
 

@@ -35,9 +35,10 @@ class Gray(ModalityAdapter):
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) picture a monochrome camera takes of the scene, whole counts 0 to 255."""
-        from simmat.builtin.sensors.camera import gray_counts
+        from simmat.scene import import_scenes
 
-        return SensorImage.from_planes(gray_counts(scene, rng), self.channels, origin="simulated")
+        counts = import_scenes("camera").gray_counts(scene, rng)
+        return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
         """Write whole counts of 0 to 255 as 8 bits, of 0 to 65535 as 16 bits, all else as float32 (TIFF or npy)."""

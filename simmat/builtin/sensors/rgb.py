@@ -37,9 +37,10 @@ class Rgb(ModalityAdapter):
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (3, H, W) picture a colour camera takes of the scene, whole counts 0 to 255."""
-        from simmat.builtin.sensors.camera import rgb_counts
+        from simmat.scene import import_scenes
 
-        return SensorImage.from_planes(rgb_counts(scene, rng), self.channels, origin="simulated")
+        counts = import_scenes("camera").rgb_counts(scene, rng)
+        return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
         """Write an 8-bit PNG or TIFF; counts are rounded."""

@@ -12,11 +12,11 @@ from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Contents, contents_of, is_same
 from simmat.data.shared import shared_warning
-from simmat.data.simulate import simulate_dataset
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.evaluation import nothing_to_score
 from simmat.files import atomic_write_text, check_writable, recover_folder
 from simmat.registry import Registry
+from simmat.scene import import_scenes
 from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
 from simmat_plugin_bench.cells import Cell, Result, read_cell_file
 from simmat_plugin_bench.grid import Bench, slug
@@ -191,6 +191,7 @@ def _simulate(bench: Bench, names: Collection[str], registry: Registry, say: Cal
             if note.is_file() and note.read_bytes() == how.encode():
                 continue
             shutil.rmtree(folder)
-        simulate_dataset(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])
+        simulate = import_scenes("dataset").simulate_dataset
+        simulate(registry.modality(data.modality), folder, made.count, made.seed, size_hw=made.size[::-1])
         atomic_write_text(note, how)
         say(f"simulated {made.count} samples of {data.modality} in {folder}")

@@ -84,10 +84,9 @@ class Multispectral(ModalityAdapter):
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (6, H, W) apparent reflectance of blue, green, red, nir, swir1 and swir2."""
-        from simmat.scene.spectrum import BANDS
-        from simmat_plugin_multispectral.camera import BAND_NAMES, apparent_reflectance
+        from simmat_plugin_multispectral.camera import WAVELENGTHS_UM, apparent_reflectance
 
-        channels = [Channel(name, REFLECTANCE, "1", wavelength_um=BANDS[name].wavelength_um) for name in BAND_NAMES]
+        channels = [Channel(name, REFLECTANCE, "1", wavelength_um=micron) for name, micron in WAVELENGTHS_UM.items()]
         return SensorImage.from_planes(apparent_reflectance(scene, rng), channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:

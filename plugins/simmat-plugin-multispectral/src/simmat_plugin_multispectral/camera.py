@@ -10,22 +10,25 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.scene import Scene
-from simmat.scene.shading import radiance
-from simmat.scene.spectrum import BANDS, optical_bands
+from simmat.scene import Scene, missing_scenes
+
+try:
+    from simmat_plugin_scenes.optics import BANDS, optical_bands, radiance
+except ModuleNotFoundError as error:
+    raise missing_scenes() from error
 
 Array = npt.NDArray[np.float64]
 
-BAND_NAMES = tuple(BANDS)
-"""Blue, green, red, nir, swir1, swir2."""
+WAVELENGTHS_UM = {name: band.wavelength_um for name, band in BANDS.items()}
+"""Of blue, green, red, nir, swir1 and swir2."""
 _BLUR_PX = (0.5, 0.5, 0.5, 0.6, 0.9, 1.0)  # short-wave infrared detectors have larger pixels
 _SIGNAL_TO_NOISE = (120.0, 140.0, 130.0, 120.0, 80.0, 60.0)  # at a reflectance of 1 in full sun
 _FLOOR = 0.001
 
 
 def apparent_reflectance(scene: Scene, rng: np.random.Generator) -> Array:
-    """Return (6, H, W) reflectance of `BAND_NAMES`; noise may take it below 0."""
-    bands = optical_bands(scene, BAND_NAMES)
+    """Return (6, H, W) reflectance in the order of `WAVELENGTHS_UM`; noise may take it below 0."""
+    bands = optical_bands(scene, tuple(WAVELENGTHS_UM))
     panel = (bands.sun + bands.ambient)[:, None, None]
     ideal = radiance(scene, bands) / panel
     seen = np.stack([gaussian_filter(plane, blur) for plane, blur in zip(ideal, _BLUR_PX, strict=True)])

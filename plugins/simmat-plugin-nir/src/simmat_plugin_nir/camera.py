@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.scene import Scene
-from simmat.scene.detector import detected
-from simmat.scene.shading import radiance
-from simmat.scene.spectrum import optical_bands
+from simmat.scene import Scene, missing_scenes
+
+try:
+    from simmat_plugin_scenes.optics import detected, optical_bands, radiance
+except ModuleNotFoundError as error:
+    raise missing_scenes() from error
 
 Array = npt.NDArray[np.float64]
 

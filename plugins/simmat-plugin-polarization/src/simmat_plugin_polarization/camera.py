@@ -11,10 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.scene import Scene, Surface
-from simmat.scene.detector import detected
+from simmat.scene import Scene, Surface, missing_scenes
 from simmat_plugin_polarization.fresnel import diffuse_degree, pane, reflectances
 from simmat_plugin_polarization.stokes import intensities_of
+
+try:
+    from simmat_plugin_scenes.optics import detected
+except ModuleNotFoundError as error:
+    raise missing_scenes() from error
 
 Array = npt.NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """What a visible-light camera sees of a synthetic scene.
 
-The light that the scene reflects (`simmat.scene.shading`), automatic exposure, lens blur, shot and read noise, the
-sRGB curve (IEC 61966-2-1), 8 bits.
+The light that the scene reflects, automatic exposure, lens blur, shot and read noise, the sRGB curve (IEC 61966-2-1),
+8 bits.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from simmat.scene import Scene
-from simmat.scene.detector import detected
-from simmat.scene.shading import radiance
-from simmat.scene.spectrum import optical_bands
+from simmat_plugin_scenes.optics import detected, optical_bands, radiance
 
 Array = npt.NDArray[np.float64]
 

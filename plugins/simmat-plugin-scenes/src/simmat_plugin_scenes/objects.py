@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from simmat.scene.materials import MATERIALS
-from simmat.scene.parts import Builder, Climate, Look, Thing, bright_colour, colour
-from simmat.scene.shapes import Shape, box, capsule, cylinder, ellipsoid
+from simmat_plugin_scenes.materials import MATERIALS
+from simmat_plugin_scenes.shapes import Shape, box, capsule, cylinder, ellipsoid
+from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, bright_colour, colour
 
 SMOOTH = Look(0.2, 0.03)
 

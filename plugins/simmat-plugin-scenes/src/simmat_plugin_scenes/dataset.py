@@ -15,7 +15,9 @@ from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_folder, atomic_write_text
 from simmat.imageio import write_image
 from simmat.modality import ModalityAdapter
-from simmat.scene import CLASSES, Scene, generate_scene
+from simmat.scene import Scene
+from simmat_plugin_scenes.generate import generate_scene
+from simmat_plugin_scenes.world import CLASSES
 
 SIZE_HW = (192, 256)
 LEAST_COUNT = 3

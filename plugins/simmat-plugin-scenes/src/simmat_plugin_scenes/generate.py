@@ -1,22 +1,31 @@
-"""Where objects stand: a place outdoors by day or night, or a table in a room."""
+"""Generate scenes: draw a world outdoors or on a table, look at it, keep the objects that show."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.scene.living import animal, bush, person, potted_plant, tree
-from simmat.scene.made import bottle, crate, cup, fruit, glass_pane, kettle, stone, vehicle
-from simmat.scene.materials import MATERIALS
-from simmat.scene.parts import Builder, Climate, Look, Thing, colour
-from simmat.scene.shapes import box, plane
-from simmat.scene.values import Light
+from simmat.errors import ConfigError
+from simmat.scene import Light, Scene, pixel_rays
+from simmat_plugin_scenes.materials import MATERIALS
+from simmat_plugin_scenes.noise import Noise
+from simmat_plugin_scenes.objects import bottle, crate, cup, fruit, glass_pane, kettle, stone, vehicle
+from simmat_plugin_scenes.organisms import animal, bush, person, potted_plant, tree
+from simmat_plugin_scenes.render import Stage, cast, render
+from simmat_plugin_scenes.shapes import box, plane
+from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, World, colour
 
 Array = npt.NDArray[np.float64]
 Make = Callable[[np.random.Generator, Climate], Thing]
+
+SMALLEST_PX = 32
+MOST_OBJECTS = 6
+_SMALLEST_SHARE = 0.0015
+_TABLE_SHARE = 0.35
+_TRIES = 20
 
 OUTDOOR: tuple[tuple[Make, float], ...] = (
     (person, 0.38),
@@ -41,25 +50,45 @@ TABLE: tuple[tuple[Make, float], ...] = (
 """What stands on a table."""
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """Objects, background and light, before a camera looks at them; world frame x right, y up, z forward.
+def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 256)) -> Scene:
+    """Draw a scene of 2 to 6 objects, each with at least 0.15 % of the pixels in view.
 
-    Attributes:
-        things: the objects; their order gives the instance ids.
-        background: ground, walls, trees.
-        light: as `Light`, with directions still in the world frame.
-        position: (3,) of the camera in metres.
-        axes: (3, 3) the camera's x, y, z axes as rows, world frame.
-        half_width: tangent of half the horizontal field of view.
+    About two thirds are outdoors (people, animals, cars, plants, stones, boxes, panes of glass; sun, cloud or night),
+    the rest a table in a room (cups, bottles, plants, fruit, kettles).
+
+    Args:
+        rng: the only source of randomness; the same state gives the same scene.
+        size_hw: (height, width) in pixels, each at least 32.
+
+    Raises:
+        ConfigError: the size is too small.
     """
+    if min(size_hw) < SMALLEST_PX:
+        raise ConfigError(f"a scene needs at least {SMALLEST_PX}x{SMALLEST_PX} pixels, got {size_hw[1]}x{size_hw[0]}")
+    for _ in range(_TRIES):
+        world = tabletop(rng) if rng.random() < _TABLE_SHARE else outdoors(rng)
+        noise = Noise(rng)
+        seen = only_visible(world, size_hw)
+        if len(seen.things) >= 2:
+            return render(seen, Stage.of(seen), size_hw, noise)
+    raise ConfigError(f"no scene with two visible objects in {_TRIES} tries at {size_hw[1]}x{size_hw[0]} pixels")
 
-    things: tuple[Thing, ...]
-    background: tuple[Thing, ...]
-    light: Light
-    position: Array
-    axes: Array
-    half_width: float
+
+def only_visible(world: World, size_hw: tuple[int, int]) -> World:
+    """Take away objects of which too little shows; what they hid may show then, so look again after each."""
+    rays = pixel_rays(size_hw, (size_hw[1] / 2) / world.half_width)[:, ::2, ::2].reshape(3, -1).T @ world.axes
+    least = max(_SMALLEST_SHARE * len(rays), 2)
+    world = replace(world, things=world.things[:MOST_OBJECTS])
+    while world.things:
+        stage = Stage.of(world)
+        _, index = cast(stage.parts, world.position[None], rays)
+        owner = np.where(index >= 0, stage.owner[index], 0)
+        pixels = np.bincount(owner, minlength=len(world.things) + 1)[1:]
+        if pixels.min() >= least:
+            return world
+        hidden = int(pixels.argmin())
+        world = replace(world, things=world.things[:hidden] + world.things[hidden + 1 :])
+    return world
 
 
 def outdoors(rng: np.random.Generator) -> World:

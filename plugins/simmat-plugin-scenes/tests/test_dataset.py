@@ -11,20 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from simmat_plugin_scenes.dataset import simulate_dataset, split_of
+from simmat_plugin_scenes.generate import generate_scene, outdoors
+from simmat_plugin_scenes.noise import Noise
+from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.world import World
 
 from simmat.builtin.sensors import Gray, Raster, Rgb
-from simmat.cli.data import command
+from simmat.cli import run
 from simmat.composition import ComposedModality
 from simmat.data.dataset import open_dataset
-from simmat.data.simulate import simulate_dataset, split_of
 from simmat.errors import ConfigError, OutputError
 from simmat.imageio import read_image
 from simmat.modality import ModalityAdapter
-from simmat.scene import generate_scene
-from simmat.scene.noise import Noise
-from simmat.scene.render import Stage, render
-from simmat.scene.worlds import World, outdoors
 
 SIZE_HW = (32, 48)
 
@@ -166,10 +165,11 @@ def is_night(night: bool, world: World) -> bool:
     return (max(world.light.sun_rgb) == 0) is night
 
 
-def test_the_command_writes_the_set_and_says_so(tmp_path: Path, gray_set: Path) -> None:
+def test_the_command_writes_the_set_and_says_so(
+    tmp_path: Path, gray_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The README's first command; width comes before height, as in every size a user reads."""
-    arguments = ["simulate", "--modality", "gray", "--out", str(tmp_path / "a"), "--count", "3", "--size", "48", "32"]
-    result = CliRunner().invoke(command, arguments)
-    assert result.exit_code == 0, result.output
-    assert "wrote 3 samples of gray to" in result.output
+    words = ["data", "simulate", "--modality", "gray", "--out", str(tmp_path / "a"), "--count", "3"]
+    assert run([*words, "--size", "48", "32"]) == 0
+    assert "wrote 3 samples of gray to" in capsys.readouterr().out
     assert digests(tmp_path / "a") == digests(gray_set)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from simmat.scene.materials import MATERIALS, Material
-from simmat.scene.parts import Builder, Climate, Look, Thing, bright_colour, colour
-from simmat.scene.shapes import Shape, capsule, cylinder, ellipsoid
+from simmat.scene import Material
+from simmat_plugin_scenes.materials import MATERIALS
+from simmat_plugin_scenes.shapes import Shape, capsule, cylinder, ellipsoid
+from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, bright_colour, colour
 
 Array = npt.NDArray[np.float64]
 CORE_K = 309.0  # of an animal

@@ -1,4 +1,4 @@
-"""Materials: how a surface reflects and emits from the visible to radar.
+"""The materials of generated scenes: how they reflect and emit from the visible to radar.
 
 The numbers are typical ones: long-wave emissivities and reflectances as the ECOSTRESS/ASTER spectral libraries
 show for such surfaces, backscatter as in Ulaby and Dobson, Handbook of Radar Scattering Statistics for Terrain (1989).
@@ -7,46 +7,8 @@ show for such surfaces, backscatter as in Ulaby and Dobson, Handbook of Radar Sc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
-Rgb = tuple[float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """One material.
-
-    Attributes:
-        name: what it is ("skin", "grass").
-        albedo_rgb: diffuse reflectance at red, green, blue, linear, 0 to 1.
-        emissivity_lwir: at normal view, 8 to 14 um.
-        refractive_index: real part n, visible.
-        extinction: imaginary part k, visible; 0 for dielectrics, above 1 for metals.
-        roughness: 0 a mirror, 1 matt.
-        nir_reflectance: diffuse, about 0.85 um.
-        swir1_reflectance: diffuse, about 1.6 um.
-        swir2_reflectance: diffuse, about 2.2 um.
-        backscatter_db: radar cross section per area (sigma nought), co-polarised, C band, about 35 degrees.
-        backscatter_cross_db: the same, cross-polarised.
-        transmits_visible: share of visible light that goes straight through, 0 to 1.
-    """
-
-    name: str
-    albedo_rgb: Rgb
-    emissivity_lwir: float
-    refractive_index: float = 1.5
-    extinction: float = 0.0
-    roughness: float = 0.8
-    nir_reflectance: float = 0.3
-    swir1_reflectance: float = 0.25
-    swir2_reflectance: float = 0.2
-    backscatter_db: float = -12.0
-    backscatter_cross_db: float = -19.0
-    transmits_visible: float = 0.0
-
-    def coloured(self, albedo_rgb: Rgb) -> Material:
-        """Return the same material in another visible colour."""
-        return replace(self, albedo_rgb=albedo_rgb)
+from simmat.scene import Material
 
 
 def _table() -> Mapping[str, Material]:
@@ -84,4 +46,4 @@ def _table() -> Mapping[str, Material]:
 
 
 MATERIALS = _table()
-"""Name -> material, as scenes are made of them."""
+"""Name -> material."""

@@ -1,35 +1,63 @@
-"""What a scene is: maps on one pixel grid, a table of materials, and the light.
+"""A synthetic scene, as `ModalityAdapter.simulate` is given it: maps on one pixel grid, materials and the light.
 
-Frames: maps and directions are in the camera's frame, x right, y down, z away from the camera.
+simmat-plugin-scenes generates scenes. Maps and directions are in the camera's frame: x right, y down, z away from the
+camera.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.scene.materials import Material
+from simmat.errors import ConfigError
 from simmat.types import FloatArray
 
-IntArray = npt.NDArray[np.int32]
+PACKAGE = "simmat-plugin-scenes"
+"""The plugin that generates scenes and models the light that reaches a camera."""
 
-CLASSES = (
-    "background",
-    "person",
-    "animal",
-    "vehicle",
-    "plant",
-    "stone",
-    "box",
-    "cup",
-    "bottle",
-    "kettle",
-    "fruit",
-    "glass",
-)
-"""Class names; `Scene.class_id` holds indices into them."""
+IntArray = npt.NDArray[np.int32]
+Rgb = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """One material.
+
+    Attributes:
+        name: what it is ("skin", "grass").
+        albedo_rgb: diffuse reflectance at red, green, blue, linear, 0 to 1.
+        emissivity_lwir: at normal view, 8 to 14 um.
+        refractive_index: real part n, visible.
+        extinction: imaginary part k, visible; 0 for dielectrics, above 1 for metals.
+        roughness: 0 a mirror, 1 matt.
+        nir_reflectance: diffuse, about 0.85 um.
+        swir1_reflectance: diffuse, about 1.6 um.
+        swir2_reflectance: diffuse, about 2.2 um.
+        backscatter_db: radar cross section per area (sigma nought), co-polarised, C band, about 35 degrees.
+        backscatter_cross_db: the same, cross-polarised.
+        transmits_visible: share of visible light that goes straight through, 0 to 1.
+    """
+
+    name: str
+    albedo_rgb: Rgb
+    emissivity_lwir: float
+    refractive_index: float = 1.5
+    extinction: float = 0.0
+    roughness: float = 0.8
+    nir_reflectance: float = 0.3
+    swir1_reflectance: float = 0.25
+    swir2_reflectance: float = 0.2
+    backscatter_db: float = -12.0
+    backscatter_cross_db: float = -19.0
+    transmits_visible: float = 0.0
+
+    def coloured(self, albedo_rgb: Rgb) -> Material:
+        """Return the same material in another visible colour."""
+        return replace(self, albedo_rgb=albedo_rgb)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +112,7 @@ class Scene:
 
     Attributes:
         instance: (H, W) int32, 0 background, 1 to N the objects; exact, at pixel centres.
-        class_id: (H, W) int32 index into `CLASSES`.
+        class_id: (H, W) int32, 0 background; whoever makes the scene says what the other numbers mean.
         surface: what each pixel meets first; glass counts as a surface.
         behind: what each pixel meets where glass is looked through; elsewhere as `surface`.
         reflected_k: (H, W) apparent temperature of what the mirrored ray of each pixel meets.
@@ -112,7 +140,7 @@ class Scene:
         return -pixel_rays(self.size_hw, self.focal_px).astype(np.float32)
 
     def of_material(self, name: str, surface: Surface | None = None) -> FloatArray:
-        """Look a material's property up for every pixel.
+        """Return a property of the material at every pixel.
 
         Args:
             name: a field of `Material` ("emissivity_lwir", "albedo_rgb").
@@ -133,3 +161,23 @@ def pixel_rays(size_hw: tuple[int, int], focal_px: float) -> npt.NDArray[np.floa
     y = np.arange(height) - (height - 1) / 2
     rays = np.stack([*np.meshgrid(x / focal_px, y / focal_px), np.ones((height, width))])  # (3, H, W)
     return np.asarray(rays / np.linalg.norm(rays, axis=0))
+
+
+def import_scenes(module: str) -> ModuleType:
+    """Import a module of simmat-plugin-scenes.
+
+    Raises:
+        ConfigError: it is not installed; the message names it.
+    """
+    name = PACKAGE.replace("-", "_")
+    try:
+        return import_module(f"{name}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != name:  # another package is missing
+            raise
+        raise missing_scenes() from error
+
+
+def missing_scenes() -> ConfigError:
+    """Return the error of a simulation without the plugin that generates scenes."""
+    return ConfigError(f"simulated scenes need {PACKAGE}: pip install {PACKAGE}")

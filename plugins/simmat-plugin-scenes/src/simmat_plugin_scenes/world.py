@@ -1,4 +1,4 @@
-"""A part of an object: its shape, its material, its look and its warmth."""
+"""What a world is made of: objects with their parts, materials, textures and temperatures; background; light."""
 
 from __future__ import annotations
 
@@ -8,11 +8,29 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from simmat.scene.materials import MATERIALS, Material
-from simmat.scene.shapes import Shape
+from simmat.scene import Light, Material
+from simmat_plugin_scenes.materials import MATERIALS
+from simmat_plugin_scenes.shapes import Shape
 
 Array = npt.NDArray[np.float64]
 Pattern = Literal["noise", "stripes", "planks", "tiles"]
+
+
+CLASSES = (
+    "background",
+    "person",
+    "animal",
+    "vehicle",
+    "plant",
+    "stone",
+    "box",
+    "cup",
+    "bottle",
+    "kettle",
+    "fruit",
+    "glass",
+)
+"""Class names; `Scene.class_id` holds indices into them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +111,27 @@ class Climate:
     air_k: float
     sun: float
     indoor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Objects, background and light, before a camera looks at them; world frame x right, y up, z forward.
+
+    Attributes:
+        things: the objects; their order gives the instance ids.
+        background: ground, walls, trees.
+        light: as in a scene, with directions in the world frame.
+        position: (3,) of the camera in metres.
+        axes: (3, 3) the camera's x, y, z axes as rows, world frame.
+        half_width: tangent of half the horizontal field of view.
+    """
+
+    things: tuple[Thing, ...]
+    background: tuple[Thing, ...]
+    light: Light
+    position: Array
+    axes: Array
+    half_width: float
 
 
 @dataclass(slots=True)

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simmat.scene.materials import MATERIALS, Material
-from simmat.scene.noise import Noise
-from simmat.scene.parts import Look, Part, Thing
-from simmat.scene.values import CLASSES, Light, Scene, Surface, pixel_rays
-from simmat.scene.worlds import World
+from simmat.scene import Light, Material, Scene, Surface, pixel_rays
+from simmat_plugin_scenes.materials import MATERIALS
+from simmat_plugin_scenes.noise import Noise
+from simmat_plugin_scenes.world import CLASSES, Look, Part, Thing, World
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -11,7 +11,7 @@ from simmat.cli.progress import progress_bar
 from simmat.terminal import say
 
 
-@click.command("simulate")
+@click.command("data simulate")
 @click.option("--modality", required=True, metavar="NAME", help="The sensor, such as thermal or rgb+thermal.")
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="A new or empty folder.")
 @click.option("--count", default=100, show_default=True, metavar="N", help="Number of samples, at least 3.")
@@ -23,7 +23,7 @@ def command(modality: str, out: Path, count: int, seed: int, size: tuple[int, in
     The folder has images, 16-bit instance masks, manifest.csv with splits, and card.toml, ready for `simmat train`.
     Sample i is the same scene for every sensor and every --count.
     """
-    from simmat.data.simulate import simulate_dataset
+    from simmat_plugin_scenes.dataset import simulate_dataset
 
     adapter = load_registry().modality(modality)
     with progress_bar("simulating", " scenes", total=count) as bar:

@@ -1,17 +1,17 @@
-"""Infrared light in scenes: what is bright, what is dark, and how deep the shadows are."""
+"""Light in scenes, from blue to short-wave infrared, and the noise of a detector that counts electrons."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from simmat_plugin_scenes.generate import outdoors
+from simmat_plugin_scenes.noise import Noise
+from simmat_plugin_scenes.optics import BANDS, detected, optical_bands, radiance
+from simmat_plugin_scenes.render import Stage, render
+from simmat_plugin_scenes.world import CLASSES
 
 from simmat.errors import ConfigError
-from simmat.scene import CLASSES, Scene
-from simmat.scene.noise import Noise
-from simmat.scene.render import Stage, render
-from simmat.scene.shading import radiance
-from simmat.scene.spectrum import BANDS, optical_bands
-from simmat.scene.worlds import outdoors
+from simmat.scene import Scene
 
 SIZE_HW = (48, 64)
 
@@ -51,3 +51,13 @@ def test_an_unknown_band_is_refused_with_those_there_are(scene: Scene) -> None:
     """A misspelt band must not become another one."""
     with pytest.raises(ConfigError, match=r"no optical band \['swir3'\]; they have \['blue'"):
         optical_bands(scene, ("nir", "swir3"))
+
+
+@pytest.mark.parametrize("exposure", [0.0, 0.01, 0.9])
+def test_noise_is_that_of_counted_electrons_and_of_reading_them(exposure: float) -> None:
+    """Variance in electrons: as many as there are, and the square of the read noise."""
+    light = np.full((2, 200, 200), exposure)
+    seen = detected(light, full_well=5000, read_noise=6, rng=np.random.default_rng(0))
+    electrons = seen * 5000
+    assert electrons.mean() == pytest.approx(5000 * exposure, abs=1)
+    assert electrons.var() == pytest.approx(5000 * exposure + 36, rel=0.03)

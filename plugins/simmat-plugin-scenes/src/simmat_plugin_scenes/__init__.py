@@ -1,0 +1,16 @@
+"""Synthetic scenes for SimMAT: `simmat data simulate`, and the light in a scene for the cameras of other plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from simmat.hookspecs import hookimpl
+from simmat_plugin_scenes.command import command
+
+
+@hookimpl
+def simmat_commands() -> Iterable[click.Command]:
+    """Return `data simulate`."""
+    return [command]
