@@ -66,5 +66,6 @@ def test_checking_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_log_is_not_filled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where standard error is a file, a bar would be thousands of lines."""
-    assert run([*SIMULATE, str(tmp_path / "d")]) == 0
+    folder = folder_of(tmp_path / "set", 3)
+    assert run(["data", "check", str(folder), "--modality", "raster", "--regions", "instances"]) == 0
     assert capsys.readouterr().err == ""
