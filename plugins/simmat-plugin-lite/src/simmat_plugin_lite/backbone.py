@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding
 from simmat_plugin_lite.blocks import AttentionBlock, ConvBlock, LayerNorm2d
+from simmat_plugin_lite.encoder import make_encoder
 
 STRIDES = (2, 4, 8, 16)
 WIDTHS = (16, 48, 96, 160)
@@ -64,10 +62,7 @@ class LiteBackbone(nn.Module):
 
     def __init__(self, freeze_statistics: bool) -> None:
         super().__init__()
-        encoder: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        self.conv_stem: nn.Conv2d = encoder.conv_stem
-        self.bn1: nn.Module = encoder.bn1
-        self.blocks: nn.Sequential = encoder.blocks
+        self.conv_stem, self.bn1, self.blocks = make_encoder()
         self.neck = Neck()
         self.freeze_statistics = freeze_statistics
 

@@ -1,0 +1,104 @@
+"""EfficientNet-Lite0 without its classifier (Tan and Le 2019, arXiv 1905.11946): ReLU6, no squeeze-and-excitation.
+
+Layers are named, padded and drawn at random as in timm's `tf_efficientnet_lite0`, so that weight files of both fit, and a
+seed gives the same network.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STEM = 32
+"""Channels of the first convolution."""
+
+STAGES = ((3, 1, 16, 1), (3, 2, 24, 2), (5, 2, 40, 2), (3, 2, 80, 3), (5, 1, 112, 3), (5, 2, 192, 4), (3, 1, 320, 1))
+"""Kernel, stride of the first block, channels and number of blocks of each stage."""
+
+_EXPANSION = 6
+_NORM_EPS = 1e-3
+_HEAD, _CLASSES = 1280, 1000
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow does: where a stride leaves one pixel over, at the right and the bottom."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, D, ceil(H / stride), ceil(W / stride))."""
+        rows, columns = (self._missing(axis, x.shape[2 + axis]) for axis in (0, 1))
+        x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+        return super().forward(x)
+
+    def _missing(self, axis: int, size: int) -> int:
+        stride, kernel = self.stride[axis], self.kernel_size[axis]
+        return max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+
+
+class NormReLU6(nn.BatchNorm2d):
+    """BatchNorm, then ReLU6."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any (N, C, H, W)."""
+        return F.relu6(super().forward(x), inplace=True)
+
+
+def _conv(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    if stride > 1:
+        return SameConv2d(inside, outside, kernel, stride, groups=groups, bias=False)
+    return nn.Conv2d(inside, outside, kernel, padding=kernel // 2, groups=groups, bias=False)
+
+
+class SeparableBlock(nn.Module):
+    """Depthwise convolution, then a 1x1 convolution to other channels."""
+
+    def __init__(self, inside: int, outside: int, kernel: int) -> None:
+        super().__init__()
+        self.conv_dw = _conv(inside, inside, kernel, groups=inside)
+        self.bn1 = NormReLU6(inside, eps=_NORM_EPS)
+        self.conv_pw = _conv(inside, outside, 1)
+        self.bn2 = nn.BatchNorm2d(outside, eps=_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, H, W) -> (N, outside, H, W)."""
+        change: Tensor = self.bn2(self.conv_pw(self.bn1(self.conv_dw(x))))
+        return change
+
+
+class InvertedResidual(nn.Module):
+    """1x1 convolution to more channels, depthwise convolution, 1x1 convolution back; residual where the shape stays."""
+
+    def __init__(self, inside: int, outside: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        wide = _EXPANSION * inside
+        self.conv_pw = _conv(inside, wide, 1)
+        self.bn1 = NormReLU6(wide, eps=_NORM_EPS)
+        self.conv_dw = _conv(wide, wide, kernel, stride, groups=wide)
+        self.bn2 = NormReLU6(wide, eps=_NORM_EPS)
+        self.conv_pwl = _conv(wide, outside, 1)
+        self.bn3 = nn.BatchNorm2d(outside, eps=_NORM_EPS)
+        self.keeps_shape = stride == 1 and inside == outside
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, H, W) -> (N, outside, H / stride, W / stride)."""
+        change: Tensor = self.bn3(self.conv_pwl(self.bn2(self.conv_dw(self.bn1(self.conv_pw(x))))))
+        return change + x if self.keeps_shape else change
+
+
+def make_encoder() -> tuple[nn.Conv2d, nn.Module, nn.Sequential]:
+    """Make the first convolution, its norm and the stages, with random weights of torch's generator."""
+    stem, norm, stages, inside = _conv(3, STEM, 3, stride=2), NormReLU6(STEM, eps=_NORM_EPS), nn.Sequential(), STEM
+    # Layers that timm makes and this network has not are drawn too, so that a seed gives the same weights as there.
+    nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+    for kernel, stride, width, count in STAGES:
+        first = InvertedResidual(inside, width, kernel, stride) if stages else SeparableBlock(inside, width, kernel)
+        stages.append(nn.Sequential(first, *(InvertedResidual(width, width, kernel, 1) for _ in range(count - 1))))
+        inside = width
+    head, classifier = _conv(inside, _HEAD, 1), nn.Linear(_HEAD, _CLASSES)
+    for module in (*stem.modules(), *stages.modules(), head):
+        if isinstance(module, nn.Conv2d):
+            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+            nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+    nn.init.uniform_(classifier.weight)
+    return stem, norm, stages
