@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,17 +14,16 @@ from simmat.bundle import adapter_for, load_bundle
 from simmat.bundle.hub import HUB, HubPlace, download
 from simmat.bundle.spec import JSON_NAME
 from simmat.config import load_config, parse_channels
-from simmat.data.dataset import Dataset
-from simmat.data.dataset import open_dataset as open_dataset_of
 from simmat.errors import BundleError, ConfigError
-from simmat.evaluation import evaluate_bundle, find_protocol
-from simmat.evaluation.report import report_of
 from simmat.modality import ModalityAdapter
 from simmat.model import ModelPlan
 from simmat.nn.device import pick_device
 from simmat.plugins import Registry, load_plugins
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.weights import check_digest, find_weights, sha256_of
+
+if TYPE_CHECKING:
+    from simmat.data.dataset import Dataset
 
 Modality = str | ModalityAdapter | type[ModalityAdapter]
 
@@ -125,7 +125,7 @@ def train(
     if unknown := [key for key in settings if key not in TrainConfig.model_fields]:
         raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}")
     known, name = _with(registry or _installed(), modality)
-    root = data.root if isinstance(data, Dataset) else Path(data)
+    root = _root(data)
     config = load_config(None, {"modality": name, "data": root, "out": Path(out), **settings})
     if progress:
         with ConsoleWatcher() as watcher:
@@ -165,13 +165,16 @@ def evaluate(
         ConfigError: the model has no bundle, or the protocol is unknown.
         DataError: the data set cannot be read, or has no region to score.
     """
+    from simmat.evaluation import evaluate_bundle, find_protocol
+    from simmat.evaluation.report import report_of
+
     known = registry or _installed()
     predictor = model if isinstance(model, Predictor) else load(model, device=device, registry=known)
     if predictor.bundle is None:
         raise ConfigError(
             "an untuned model has no bundle to score; train one, and its zero-shot figure stands beside it"
         )
-    root = data.root if isinstance(data, Dataset) else Path(data)
+    root = _root(data)
     asked = find_protocol(protocol)
     tuned, untuned = evaluate_bundle(
         predictor.bundle, root, split, overrides=card, zero_shot=zero_shot, registry=known, protocol=asked
@@ -192,6 +195,8 @@ def open_dataset(root: str | Path, modality: Modality, *, registry: Registry | N
         DataError: the folder is not a data set.
         ConfigError: the card is wrong, or nothing says what a region is.
     """
+    from simmat.data.dataset import open_dataset as open_dataset_of
+
     known, name = _with(registry or _installed(), modality)
     return open_dataset_of(root, known.modality(name or ""), card)
 
@@ -217,6 +222,11 @@ def _with(registry: Registry, modality: Modality | None) -> tuple[Registry, str 
         return registry, modality
     adapter = modality() if isinstance(modality, type) else modality
     return registry.with_modality(adapter), adapter.name
+
+
+def _root(data: str | Path | Dataset) -> Path:
+    """Return the folder of a data set."""
+    return Path(data) if isinstance(data, str | os.PathLike) else data.root
 
 
 def _local(source: str | Path) -> Path:

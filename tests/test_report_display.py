@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pytest
 
 from simmat.report.display import INVALID_RGB, describe_display, display_channels, display_rgb
+from simmat.report.inferno import inferno
 from simmat.types import Channel, SensorImage
 
 RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
@@ -45,6 +47,13 @@ def test_temperature_is_shown_in_colours_that_grow_brighter_with_it() -> None:
     luminance = shown @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance.ravel()) > -1).all()
     assert luminance.ravel()[-1] > 200 > 20 > luminance[0, 0]
+
+
+def test_temperature_has_the_colours_of_matplotlib() -> None:
+    """The table is a copy, so that a prediction need not import matplotlib; a wrong digit would show a wrong degree."""
+    values = np.append(np.random.default_rng(0).random((64, 64), np.float32), np.float32([0, 1, 0.5] * 64)[:64])
+    expected = matplotlib.colormaps["inferno"](values, bytes=True)[..., :3]
+    np.testing.assert_array_equal(inferno(values), expected)
 
 
 def test_a_hot_speck_does_not_darken_the_rest() -> None:

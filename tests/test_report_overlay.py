@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from simmat.errors import DataError
-from simmat.report.overlay import BOX, FALSE_ALARM, HIT, MASK, MISS, NEGATIVE, POSITIVE, draw_comparison, draw_overlay
+from simmat.report.overlay import (
+    BOX,
+    FALSE_ALARM,
+    HIT,
+    MASK,
+    MISS,
+    NEGATIVE,
+    POSITIVE,
+    _grown,
+    draw_comparison,
+    draw_overlay,
+)
 from simmat.types import Prompt
 
 
@@ -108,3 +120,10 @@ def test_a_mask_of_another_size_is_refused() -> None:
     """Stretching it would show a mask that nobody predicted."""
     with pytest.raises(DataError, match="mask of 7x5 over a picture of 8x8"):
         draw_overlay(grey(8, 8), np.zeros((5, 7), np.bool_))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_contours_are_as_wide_along_rows_as_along_columns(steps: int) -> None:
+    """They are grown without scipy, which takes long to import, and to the same pixels."""
+    mask = np.random.default_rng(0).random((40, 50)) < 0.02
+    np.testing.assert_array_equal(_grown(mask, steps), ndimage.binary_dilation(mask, iterations=steps))

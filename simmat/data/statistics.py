@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.dataset import Dataset
-from simmat.data.samples import Sample
 from simmat.errors import DataError, all_problems
 from simmat.nodata import describe_nodata
 from simmat.normalize import Statistics
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
+
+if TYPE_CHECKING:
+    from simmat.data.dataset import Dataset
+    from simmat.data.samples import Sample
 
 Matrix = npt.NDArray[np.float64]
 

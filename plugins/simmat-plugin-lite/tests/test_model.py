@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from simmat_plugin_lite.backbone import STRIDES, WIDTHS
 from simmat_plugin_lite.blocks import pool_region
+from simmat_plugin_lite.encoder import make_encoder
 from simmat_plugin_lite.model import LiteModel, build_lite
 from simmat_plugin_lite.prompt_maps import PromptState, prompt_maps
 from simmat_plugin_lite.spec import LITE
@@ -63,6 +64,25 @@ def test_levels_and_masks_have_the_promised_shapes(model: LiteModel, size: int) 
     assert prediction.logits.shape == (1, 4, size // 2, size // 2)
     assert prediction.iou.shape == (1, 4)
     assert ((prediction.iou >= 0) & (prediction.iou <= 1)).all()
+
+
+def test_the_encoder_is_that_of_timm_bit_for_bit() -> None:
+    """The packaged weights came of it, and bundles name random ones by their seed."""
+    timm = pytest.importorskip("timm", reason="lite builds its encoder without it")
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        theirs = timm.create_model("tf_efficientnet_lite0").eval()
+        torch.manual_seed(5)
+        stem, norm, stages = (part.eval() for part in make_encoder())
+    state = theirs.state_dict()
+    ours = nn.ModuleDict({"conv_stem": stem, "bn1": norm, "blocks": stages}).state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in ours.items())
+    assert [name for name in state if not name.startswith(("conv_head", "bn2", "classifier"))] == list(ours)
+    for size in (64, 75):  # with an odd side the padding is another
+        image = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            maps = theirs.blocks(theirs.bn1(theirs.conv_stem(image)))
+            assert torch.equal(stages(norm(stem(image))), maps)
 
 
 def test_points_labelled_minus_one_say_nothing(model: LiteModel) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +56,32 @@ def test_predict_answers_without_a_bundle(tmp_path: Path, capsys: pytest.Capture
     call = ["predict", "--foundation", "lite", "--modality", "gray", str(tmp_path / "s.png"), "--point", "70,48"]
     assert run([*call, "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
     assert iou(np.asarray(Image.open(tmp_path / "out/s_mask.png")) > 0) > 0.8
+
+
+PREDICT = """
+import sys, torch
+before = set(sys.modules)
+from simmat.cli import run
+code = run(sys.argv[1:])
+print(code, *sorted(set(sys.modules) - before))
+"""
+"""What a prediction imports beside torch, after its exit code."""
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_prediction_imports_no_library_it_does_not_need(tmp_path: Path, tuned: bool) -> None:
+    """They take longer to import than the mask to compute, on every call from a shell."""
+    Image.fromarray(SCENE.clip(0, 255).astype(np.uint8)).save(tmp_path / "s.png")
+    asked = ["--foundation", "lite", "--modality", "gray"]
+    if tuned:
+        masks = [DISC.astype(np.uint8)] * 2
+        data = simmat.Dataset.from_arrays([SCENE.clip(0, 255).astype(np.uint8)] * 2, masks, split=["train", "val"])
+        small = {"steps": 1, "image_size": 64, "batch_size": 1, "pictures": False, "device": "cpu"}
+        asked = [str(simmat.train(modality="gray", data=data, out=tmp_path / "run", progress=False, **small))]
+    call = ["predict", *asked, str(tmp_path / "s.png"), "--point", "70,48", "--device", "cpu"]
+    command = [sys.executable, "-c", PREDICT, *call, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    code, *imported = done.stdout.splitlines()[-1].split()
+    assert code == "0", done.stderr
+    unneeded = {"accelerate", "matplotlib", "pycocotools", "scipy", "sympy", "timm", "torchvision", "torch._dynamo"}
+    assert unneeded & set(imported) == set()
