@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 without its classifier (Tan and Le 2019, arXiv 1905.11946): ReLU6, no squeeze-and-excitation.
 
-Layers are named, padded and drawn at random as in timm's `tf_efficientnet_lite0`, so that its weight files fit, and a seed
-gives the same network.
+Layers are named, padded and drawn at random as in timm's `tf_efficientnet_lite0`: its weights fit, and a seed gives the
+same network.
 """
 
 from __future__ import annotations
