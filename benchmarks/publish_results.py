@@ -1,4 +1,4 @@
-"""Keep what a bench measured in benchmarks/results, and bring its table in docs/transfer.md in line.
+"""Keep what a bench measured in benchmarks/results/BENCH.json, and bring its table in docs/transfer.md in line.
 
     python benchmarks/publish_results.py transfer runs/transfer
 
@@ -9,7 +9,6 @@ are the arms of the bench that have results, in the order of its file, those of 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any
 from simmat_plugin_bench.cells import Cell
 from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.reading import read_settings
+from simmat_plugin_bench.results_file import read_results, results_of, write_results
 
-from simmat.files import atomic_write_json, atomic_write_text
+from simmat.files import atomic_write_text
 from simmat.plugins import load_plugins
 
 ROOT = Path(__file__).parents[1]
@@ -41,31 +41,33 @@ def cells_in(bench: str, folder: Path) -> Sequence[Cell]:
     return expand(read_settings(toml), toml, folder, load_plugins()).cells
 
 
+def kept_file(bench: str) -> Path:
+    """Return the file that keeps the results of a bench."""
+    return ROOT / "benchmarks" / "results" / f"{bench}.json"
+
+
 def keep(bench: str, runs: Path) -> int:
-    """Copy the tested cells of a bench's folder into benchmarks/results; returns how many."""
-    kept = 0
-    for cell in cells_in(bench, runs):
-        result = cell.result()
-        if result is None or not result.get("test"):
-            continue
-        target = ROOT / "benchmarks" / "results" / bench / cell.root.relative_to(runs)
-        result["data"]["path"] = f"../shared/data/{cell.dataset}"
-        atomic_write_json(target / "result.json", result)
-        atomic_write_json(target / "cell.json", json.loads((cell.root / "cell.json").read_text()))
-        kept += 1
-    return kept
+    """Write the tested cells of a bench's folder beside those kept before; returns how many the folder has."""
+    target = kept_file(bench)
+    kept = read_results(target) if target.is_file() else {}
+    found = results_of(cell for cell in cells_in(bench, runs) if cell.state() == "tested")
+    for entry in found.values():
+        entry["result"]["data"]["path"] = f"../shared/data/{entry['settings']['dataset']}"
+    write_results(target, kept | found)
+    return len(found)
 
 
 def table(bench: str) -> Iterator[str]:
     """Lines of the table of scores: the mean over the seeds there are, a dash where an arm is not meant to run."""
     tests: dict[tuple[str, str], list[dict[str, Any]]] = {}
     names: dict[str, str] = {}
-    for cell in cells_in(bench, ROOT / "benchmarks" / "results" / bench):
+    kept = read_results(kept_file(bench))
+    for cell in cells_in(bench, ROOT / "runs" / bench):
         folder = cell.root.parent.name
         names.setdefault(folder, cell.arm)
         part = tests.setdefault((folder, cell.dataset), [])
-        result = cell.result()
-        if result is not None and result.get("test"):
+        result = kept[cell.name]["result"] if cell.name in kept else {}
+        if result.get("test") and result["digest"] == cell.digest():
             part.append(result["test"])
     objects = {dataset: found[0]["objects"] for (_, dataset), found in tests.items() if found}
     counts = [objects.get(dataset, "none") for dataset in SETS]

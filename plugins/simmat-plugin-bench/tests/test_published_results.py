@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 
 import pytest
 from installed import need_plugins
-from simmat_plugin_bench.cells import Cell, digest_of
+from simmat_plugin_bench.cells import Cell
 from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.reading import read_settings
+from simmat_plugin_bench.results_file import read_results
 
 from simmat.plugins import load_plugins
 
@@ -32,9 +32,9 @@ TABLES = {
     name: table.strip().split("\n\n")[0].splitlines()
     for name, table in re.findall(r"<!-- results: ([\w/-]+) -->\n(.*?)(?=<!--|\Z)", PAGES, flags=re.DOTALL)
 }
-"""Folder of results -> head, rule and rows of its table of scores; the first column names the cell's arm in code.
+"""File of results, without its ending -> head, rule and rows of its table; the first column names the arm in code.
 
-A folder's last part names its bench; one within another is of earlier weights, which the other is named after.
+Its last part names its bench; one in a folder is of earlier weights, which the folder is named after.
 """
 ROWS = [
     pytest.param(folder, row, id=f"{folder}: {cells_of(row)[0]}")
@@ -45,17 +45,25 @@ ROWS = [
 
 @cache
 def cells_in(folder: str, bench: str | None = None) -> tuple[Cell, ...]:
-    """The cells of a folder of results, as its bench, or another one, stands in benchmarks/."""
+    """The cells of a file of results, as its bench, or another one, stands in benchmarks/."""
     need_plugins("lite", "thermal", "unet")
     toml = ROOT / "benchmarks" / f"{bench or Path(folder).name}.toml"
-    return expand(read_settings(toml), toml, RESULTS / folder, load_plugins()).cells
+    return expand(read_settings(toml), toml, Path("out"), load_plugins()).cells
+
+
+@cache
+def kept(folder: str) -> dict[str, dict[str, Any]]:
+    """The results that are kept, by the names of their cells."""
+    return read_results(RESULTS / f"{folder}.json")
 
 
 def published_test(folder: str, cell: Cell) -> dict[str, Any] | None:
     """Return a cell's published test scores; one of present weights counts only with the bench's present settings."""
-    path = cell.folder.result
-    result = cell.result() if "/" not in folder else json.loads(path.read_text()) if path.is_file() else None
-    return (result or {}).get("test")
+    entry = kept(folder).get(cell.name)
+    if entry is None or ("/" not in folder and entry["result"]["digest"] != cell.digest()):
+        return None
+    test: dict[str, Any] | None = entry["result"]["test"]
+    return test
 
 
 def score_of(folder: str, dataset: str, arm: str) -> float | str:
@@ -67,9 +75,9 @@ def score_of(folder: str, dataset: str, arm: str) -> float | str:
     return fmean(test["miou_object"] for test in tests) if tests else "not run"
 
 
-def test_every_folder_of_results_has_its_table() -> None:
+def test_every_file_of_results_has_its_table() -> None:
     """Results that no page shows would go stale unseen, and a table without results would be made up."""
-    assert set(TABLES) == {str(path.parent.relative_to(RESULTS)) for path in RESULTS.rglob("cells")}
+    assert set(TABLES) == {str(path.relative_to(RESULTS).with_suffix("")) for path in RESULTS.rglob("*.json")}
 
 
 @pytest.mark.parametrize(("folder", "row"), ROWS)
@@ -90,8 +98,7 @@ def test_every_result_that_is_kept_is_a_cell_of_its_bench_and_has_its_row() -> N
     """One that fell out of the bench or of the page would be kept, and shown nowhere."""
     for folder, table in TABLES.items():
         rates = cells_in(folder, "transfer-rates") if Path(folder).name == "transfer-short" else ()
-        known = {cell.root for cell in (*cells_in(folder), *rates)}
-        assert {path.parent for path in (RESULTS / folder).rglob("result.json")} <= known
+        assert kept(folder).keys() <= {cell.name for cell in (*cells_in(folder), *rates)}
         shown = {match[1] for row in table[2:] if (match := re.search(r"\(`([^`]+)`\)", row))}
         assert {cell.root.parent.name for cell in cells_in(folder) if published_test(folder, cell)} == shown, folder
 
@@ -99,18 +106,9 @@ def test_every_result_that_is_kept_is_a_cell_of_its_bench_and_has_its_row() -> N
 def test_the_tables_of_earlier_weights_are_of_one_model() -> None:
     """Scores of several weights in one table would be compared with each other; present ones the digest tells."""
     weights: dict[str, set[str]] = {}
-    for path in RESULTS.glob("*/*/cells/*/lite/*/*/cell.json"):
-        if digest := json.loads(path.read_text())["settings"]["weights"]:
-            weights.setdefault(path.relative_to(RESULTS).parts[0], set()).add(digest)
+    for folder in TABLES:
+        for name, entry in kept(folder).items():
+            if "/" in folder and "/lite/" in name and (digest := entry["settings"]["weights"]):
+                weights.setdefault(folder.split("/")[0], set()).add(digest)
     assert [len(found) for found in weights.values()] == [1] * len(weights)
     assert weights
-
-
-def test_no_result_is_of_other_settings_than_it_says() -> None:
-    """A result that was moved to another cell, or edited, would pass for another run's."""
-    results = sorted(RESULTS.rglob("result.json"))
-    assert results
-    for path in results:
-        order = json.loads((path.parent / "cell.json").read_text())
-        digest = json.loads(path.read_text())["digest"]
-        assert order["digest"] == digest == digest_of(order["settings"]), path

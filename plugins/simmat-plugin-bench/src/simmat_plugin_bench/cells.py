@@ -102,6 +102,11 @@ class Clock(CellFile):
     seconds: Seconds
 
 
+def problems_of(error: ValidationError) -> str:
+    """Name the first places where a json file is not what it should be."""
+    return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()[:3])
+
+
 def read_cell_file(path: Path, kind: type[CellFile]) -> dict[str, Any]:
     """Read a json file of a cell.
 
@@ -125,8 +130,7 @@ def read_cell_file(path: Path, kind: type[CellFile]) -> dict[str, Any]:
             raise DataError(f"{path} was written by another version of simmat; use that version, or another --out")
         kind.model_validate(values)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()[:3]]
-        raise DataError(f"{path} is damaged ({'; '.join(problems)}); {remedy}") from error
+        raise DataError(f"{path} is damaged ({problems_of(error)}); {remedy}") from error
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); {remedy}") from error
     return values

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 @click.option("--executor", metavar="WHERE", help="local, or tcp://HOST:PORT of a dask scheduler.  [default: local]")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
 @click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")
+@click.option(
+    "--results", type=PATH, help="A results.json: the cells in it that were run with these settings are done."
+)
 @click.option("--dry-run", is_flag=True, help="List the cells and how far they are, run nothing.")
 @click.option("--report", is_flag=True, help="Make table, plots and page of what is there, run nothing.")
 @click.option("--rerun-changed", is_flag=True, help="Remove and run again what was run with other settings or data.")
@@ -38,6 +41,7 @@ def command(
     executor: str | None,
     jobs: int | None,
     only: str | None,
+    results: Path | None,
     dry_run: bool,
     report: bool,
     rerun_changed: bool,
@@ -57,6 +61,8 @@ def command(
         raise ConfigError(
             "--report shows what is there and runs nothing; leave --executor, --jobs, --only and --rerun-changed out"
         )
+    if dry_run and results is not None:
+        raise ConfigError("--dry-run writes nothing, and --results fills cells; leave one out")
     registry = load_registry()
     folder = (out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)).absolute()
     bench = expand(read_settings(toml), toml, folder, registry, quick=quick)
@@ -66,13 +72,15 @@ def command(
     if dry_run:
         _list(bench, cells)
         return 0
+    if report and results is not None:
+        _put_back(bench, results)
     if report and not (folder / "cells").is_dir():
         raise ConfigError(f"no bench has run in {folder}; run it first, or name its folder with --out")
-    runner = None if report else _run(bench, cells, registry, executor, jobs, only, rerun=rerun_changed)
+    runner = None if report else _run(bench, cells, registry, executor, jobs, only, results, rerun=rerun_changed)
     from simmat_plugin_bench.page import write_report
 
-    results, files = write_report(bench)
-    _print(results)
+    found, files = write_report(bench)
+    _print(found)
     for file in files:
         say(f"wrote {file}")
     if runner is not None and runner.stopped:
@@ -88,6 +96,7 @@ def _run(
     executor: str | None,
     jobs: int | None,
     only: str | None,
+    results: Path | None,
     *,
     rerun: bool,
 ) -> Runner:
@@ -98,6 +107,8 @@ def _run(
 
     check_inputs(bench, cells, registry)
     with workers_for(executor or LOCAL, jobs) as workers, locked(bench):
+        if results is not None:
+            _put_back(bench, results)
         ready_to_run(bench, cells, registry, rerun_changed=rerun, say=say)
         workers.check_folder(bench.out)
         runner = Runner(bench, workers, _Lines(), only)
@@ -106,6 +117,14 @@ def _run(
         names = [name for name, one in runner.failed.items() if one == log]
         say(f"failed: {', '.join(names)}\n{textwrap.indent(log, '    ')}", err=True)
     return runner
+
+
+def _put_back(bench: Bench, results: Path) -> None:
+    """Fill the cells that have not begun from a file of results."""
+    from simmat_plugin_bench.results_file import put_back
+
+    done, other = put_back(results, bench.cells)
+    say(f"{done} results taken from {results}" + (f"; {other} of other settings left out" if other else ""))
 
 
 class _Lines:

@@ -12,6 +12,7 @@ from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.plots import draw_plots
 from simmat_plugin_bench.prepare import RUN_WITH
 from simmat_plugin_bench.results import Results, Spread, collect
+from simmat_plugin_bench.results_file import RESULTS, results_of, write_results
 from simmat_plugin_bench.settings import DataSet
 from simmat_plugin_bench.table import (
     DIFFERENCE_NOTE,
@@ -199,7 +200,7 @@ def _memory(value: int | None) -> str:
 
 
 def write_report(bench: Bench) -> tuple[Results, list[Path]]:
-    """Write table.md, table.csv, plots/ and index.html of what is there; what is missing says so in each.
+    """Write table.md, table.csv, results.json, plots/ and index.html of what is there; what is missing says so in each.
 
     Returns:
         The results, and the files written.
@@ -210,11 +211,12 @@ def write_report(bench: Bench) -> tuple[Results, list[Path]]:
         OutputError: a file cannot be written.
     """
     results = collect(bench)
-    table, csv = bench.out / "table.md", bench.out / "table.csv"
+    table, csv, kept = bench.out / "table.md", bench.out / "table.csv", bench.out / RESULTS
     atomic_write_text(table, markdown(results))
     atomic_write_text(csv, as_csv(results))
     plots = draw_plots(results, bench.out / "plots")
     told = bench.out / RUN_WITH  # the TOML may have changed, or gone, since
     settings = read_bytes(told if told.is_file() else bench.path, "bench file").decode("utf-8", "replace")
     page = write_bench_page(bench.out / "index.html", results, plots, settings)
-    return results, [table, csv, page]
+    write_results(kept, results_of(bench.cells))
+    return results, [table, csv, kept, page]

@@ -1,0 +1,116 @@
+"""All results of a bench in one json file, to keep or to give away: written by every report, read with `--results`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError, field_validator
+
+from simmat.errors import DataError
+from simmat.files import atomic_write_json, atomic_write_text, parse_json, read_bytes
+from simmat_plugin_bench.cells import FORMAT as CELL_FORMAT
+from simmat_plugin_bench.cells import Cell, CellFile, Order, Result, digest_of, problems_of, read_cell_file, write_order
+
+FORMAT = 1
+_MOST_BYTES = 2**30
+RESULTS = "results.json"
+"""Its name in the bench's folder."""
+
+
+class KeptResult(CellFile):
+    """One cell: the settings it was run with, and what came out."""
+
+    settings: dict[str, Any]
+    result: Result
+
+    @field_validator("result")
+    @classmethod
+    def _is_of_its_settings(cls, result: Result, info: Any) -> Result:
+        if "settings" in info.data and digest_of(info.data["settings"]) != result.digest:
+            raise ValueError("the result is of other settings than stand beside it")
+        return result
+
+
+class KeptResults(CellFile):
+    """The file."""
+
+    format: int
+    cells: dict[str, KeptResult]
+
+
+def results_of(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
+    """Return the settings and the result of every cell that has one, by the cell's name, as json values.
+
+    Raises:
+        DataError: a file of a cell is damaged.
+    """
+    found = {}
+    for cell in cells:
+        if (result := cell.result()) is not None:
+            settings = read_cell_file(cell.folder.order, Order)["settings"]
+            found[cell.name] = {"settings": settings, "result": {k: v for k, v in result.items() if k != "format"}}
+    return found
+
+
+def write_results(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write results as `results_of` gives them, a cell a line, so that two versions can be compared line by line.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    lines = [f"{json.dumps(name)}: {json.dumps(entry, allow_nan=False)}" for name, entry in sorted(found.items())]
+    atomic_write_text(path, f'{{"format": {FORMAT}, "cells": {{\n' + ",\n".join(lines) + "\n}}\n")
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """Read what `write_results` wrote.
+
+    Raises:
+        DataError: it cannot be read, is damaged, of another format, or a result is of other settings than it says.
+    """
+    content = read_bytes(path, "file of results", limit=_MOST_BYTES)
+    try:
+        values = parse_json(content)
+        if not isinstance(values, dict) or "format" not in values:
+            raise ValueError("no table with a format")
+        if values["format"] != FORMAT:
+            raise DataError(f"{path} was written by another version of simmat; use that version")
+        KeptResults.model_validate(values)
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged ({problems_of(error)}); give another file") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); give the {RESULTS} of a bench") from error
+    return dict(values["cells"])
+
+
+def put_back(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:
+    """Put the results of a file into the cells that have not begun; no other file is written.
+
+    Args:
+        path: the file.
+        cells: of the bench.
+
+    Returns:
+        How many were put back, and how many were left out because they are of other settings.
+
+    Raises:
+        DataError: as `read_results`.
+        OutputError: a cell cannot be written.
+    """
+    found = read_results(path)
+    done = other = 0
+    for cell in cells:
+        if (entry := found.get(cell.name)) is None or cell.state() != "open":
+            continue
+        if entry["result"]["digest"] != cell.digest():
+            other += 1
+            continue
+        # The order last: without it a cell has not begun, whatever a crash left.
+        cell.root.mkdir(parents=True, exist_ok=True)
+        atomic_write_json(cell.folder.result, {"format": CELL_FORMAT, **entry["result"]})
+        write_order(cell)
+        done += 1
+    return done, other
