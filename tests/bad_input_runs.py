@@ -155,6 +155,7 @@ BREAK: dict[str, Break] = {
             "No cell of that name": bench(TRAIN + SET + ARM),
             "Folder of something else": bench(TRAIN + SET + ARM),
             "Report of nothing": bench(TRAIN + SET + ARM),
+            "Executor that is none": bench(TRAIN + SET + ARM),
             "Two wishes": bench(TRAIN + SET + ARM),
         },
         "Plugins": {"Install a text file": write("notes.txt")},

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fuzz.mutate.raw import mutate_bytes
 from fuzz.mutate.tensors import join_safetensors, mutate_safetensors, split_safetensors
@@ -12,6 +15,9 @@ from fuzz.mutate.tree import mutate_tree, to_json
 from fuzz.targets.case import Case, Place, Target, registry
 from simmat.training.run_folder import RunFolder
 from simmat.training.state import fingerprint_in, load_state
+
+if TYPE_CHECKING:
+    from simmat_plugin_bench.grid import Bench
 
 _LAST_STEP = 1
 
@@ -58,21 +64,31 @@ def _parsed(line: bytes) -> object:
         return {}
 
 
-def _report(place: Place, rng: random.Random) -> Case:
+def _bench(place: Place, out: Path) -> tuple[Bench, Path]:
+    """Expand the bench of the seeds, its cells filled in `out`; return it and its TOML."""
     from bench_set import fill
+    from simmat_plugin_bench.grid import expand
+    from simmat_plugin_bench.reading import read_settings
+
+    seed = place.seeds.folder("bench")
+    shutil.copy(seed / "bench.toml", place.scratch)
+    (place.scratch / "set").symlink_to(seed / "set")
+    toml = place.scratch / "bench.toml"
+    bench = expand(read_settings(toml), toml, out, registry())
+    for index, cell in enumerate(bench.cells):
+        fill(cell, val=0.25 + index / 100, test=0.5 + index / 100)
+    return bench, toml
+
+
+def _report(place: Place, rng: random.Random) -> Case:
     from simmat_plugin_bench.grid import expand
     from simmat_plugin_bench.page import write_bench_page, write_report
     from simmat_plugin_bench.reading import read_settings
     from simmat_plugin_bench.results import collect
     from simmat_plugin_bench.table import as_csv, markdown
 
-    seed = place.seeds.folder("bench")
-    shutil.copy(seed / "bench.toml", place.scratch)
-    (place.scratch / "set").symlink_to(seed / "set")
-    toml, out = place.scratch / "bench.toml", place.files / "out"
-    bench = expand(read_settings(toml), toml, out, registry())
-    for index, cell in enumerate(bench.cells):
-        fill(cell, val=0.25 + index / 100, test=0.5 + index / 100)
+    bench, toml = _bench(place, place.files / "out")
+    out = bench.out
     victim = rng.choice(sorted(out.glob("cells/**/*.json")))
     content = victim.read_bytes()
     tree = rng.random() < 0.8
@@ -91,8 +107,31 @@ def _report(place: Place, rng: random.Random) -> Case:
     return Case(read, outputs=frozenset({"out/*"}))
 
 
+def _results(place: Place, rng: random.Random) -> Case:
+    from simmat_plugin_bench.results import collect
+    from simmat_plugin_bench.results_file import put_back, read_results, results_of, write_results
+    from simmat_plugin_bench.table import as_csv
+
+    bench, _ = _bench(place, place.scratch / "filled")
+    write_results(place.scratch / "results.json", results_of(bench.cells))
+    content = (place.scratch / "results.json").read_bytes()
+    tree = rng.random() < 0.8
+    damaged = to_json(mutate_tree(json.loads(content), rng)) if tree else mutate_bytes(content, rng)
+    path = place.put("results.json", damaged)
+    cells = [replace(cell, root=place.scratch / "empty" / cell.name) for cell in bench.cells]
+
+    def read() -> None:
+        found = read_results(path)
+        done, other = put_back(path, cells)
+        assert done + other <= len(found), "more cells than results"
+        as_csv(collect(replace(bench, cells=tuple(cells))))
+
+    return Case(read)
+
+
 RUN_TARGETS = (
     Target("state", _state),
     Target("log", _log),
     Target("bench-report", _report, needs=("simmat_plugin_bench",), weight=3),
+    Target("bench-results", _results, needs=("simmat_plugin_bench",), weight=3),
 )
