@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from bench_set import TINY, bench_of
 from runs import gray_set
 from simmat_plugin_bench import executors
-from simmat_plugin_bench.executors import Devices, Workers, find_devices, workers_for
+from simmat_plugin_bench.executors import KILL, STOP, Devices, Workers, ask_to_end, find_devices, workers_for
 from simmat_plugin_bench.results import Job
 from simmat_plugin_bench.run import Runner
 
@@ -91,6 +91,41 @@ def test_what_an_executor_raises_fails_that_cell_alone(tmp_path: Path) -> None:
     assert "the worker was lost" in told.failures[0]
     assert {cell.state() for cell in bench.cells} == {"failed"}
     assert not (bench.out / ".stop").exists()
+
+
+TRAPS = {"saves": "trap 'exit 130' TERM", "hangs": "trap '' TERM"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "wishes", "code", "disk"),
+    [
+        ("saves", [STOP], 130, "usual"),
+        ("saves", [STOP], 130, "full"),
+        ("saves", [STOP], 130, "another machine's"),
+        ("hangs", [STOP, KILL], -signal.SIGKILL, "usual"),
+    ],
+)
+def test_a_running_cell_ends_when_it_is_asked_to(
+    cell: str, wishes: list[str], code: int, disk: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C lets it save; one that hangs is killed; a full disk, where nothing can be written, keeps none alive."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{TRAPS[cell]}\necho ready\nwhile :; do sleep 0.05; done\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    stop = Path("/dev/null/stop") if disk == "full" else tmp_path / "stop"
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(executors.run_cell, str(tmp_path), str(stop), {}, test=False)
+        while not (tmp_path / "log.txt").is_file() or "ready" not in (tmp_path / "log.txt").read_text():
+            time.sleep(0.01)
+        for wish in wishes:
+            if disk == "another machine's":
+                stop.write_text(wish)
+            else:
+                ask_to_end(stop, wish)
+            time.sleep(0.5 if len(wishes) > 1 else 0)
+        assert future.result(timeout=60) == code
+    executors._WISHES.clear()
 
 
 @pytest.mark.parametrize("where", ["dask", "tcp://", "tcp://host", "tcp://host:x", "http://host:1", "tcp://host:1/x"])

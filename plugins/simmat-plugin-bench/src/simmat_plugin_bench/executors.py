@@ -7,19 +7,22 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from simmat.errors import ConfigError
+from simmat.errors import ConfigError, OutputError
+from simmat.files import atomic_write_text
 from simmat_plugin_bench.cells import CellFolder
 from simmat_plugin_bench.prepare import RUN_WITH
 
 LOCAL = "local"
 STOP, KILL = "stop", "kill"
 """What the stop file may hold: end the step and save; end at once."""
+_WISHES: dict[str, str] = {}
+"""Stop file -> what it holds, for the cells that this process runs: a full disk must not keep them from ending."""
 _POLL_SECONDS = 0.2
 _CONNECT_SECONDS = 10
 _WORKER_SECONDS = 60
@@ -194,12 +197,25 @@ def run_cell(root: str, stop: str, environment: Mapping[str, str], *, test: bool
             try:
                 return process.wait(_POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                wish = _read(stop)
+                wish = _WISHES.get(stop) or _read(stop)
             if wish == KILL:
                 process.kill()
             elif wish and not asked:
                 process.terminate()
             asked = wish
+
+
+def ask_to_end(stop: Path, wish: str) -> None:
+    """Ask all cells with this stop file to end, here and on other machines: `STOP` or `KILL`."""
+    _WISHES[str(stop)] = wish
+    with suppress(OutputError):
+        atomic_write_text(stop, wish)
+
+
+def forget_wish(stop: Path) -> None:
+    """Let cells with this stop file run again."""
+    _WISHES.pop(str(stop), None)
+    stop.unlink(missing_ok=True)
 
 
 def _read(stop: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from simmat.config import dump_toml
 from simmat.files import atomic_write_json, atomic_write_text
 from simmat_plugin_bench.cells import FORMAT, Cell, matches, write_order
-from simmat_plugin_bench.executors import KILL, STOP, Workers, run_cell
+from simmat_plugin_bench.executors import KILL, STOP, Workers, ask_to_end, forget_wish, run_cell
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.prepare import remove_losers
 from simmat_plugin_bench.results import Job, all_jobs, arm_state
@@ -66,7 +66,7 @@ class Runner:
 
     def run(self) -> None:
         """Run until nothing is left that can run, or a signal comes."""
-        self._stop_file.unlink(missing_ok=True)
+        forget_wish(self._stop_file)
         with _signals(self._ask_to_stop):
             try:
                 while not self.stopped:
@@ -77,7 +77,7 @@ class Runner:
             finally:
                 if self._running:
                     self._end_all()
-                self._stop_file.unlink(missing_ok=True)
+                forget_wish(self._stop_file)
 
     def _submit(self) -> None:
         """Hand over what is ready, no more than can run: what is ready first may change with every result."""
@@ -137,12 +137,12 @@ class Runner:
         """Ask every job to save and stop; after a while, or a second signal, kill what is left."""
         self.stopped = True
         try:
-            atomic_write_text(self._stop_file, STOP)
+            ask_to_end(self._stop_file, STOP)
             _, left = wait(self._running, timeout=GRACE_SECONDS)
         except KeyboardInterrupt:
             left = set(self._running)
         if left:
-            atomic_write_text(self._stop_file, KILL)
+            ask_to_end(self._stop_file, KILL)
             _, left = wait(self._running, timeout=_KILL_SECONDS)
         for future in left:
             future.cancel()
