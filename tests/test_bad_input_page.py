@@ -21,6 +21,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     return Places(tmp_path_factory.mktemp("page"))
 
 
+def _files(place: Path) -> set[Path]:
+    """All that lies there but what programs keep for their next start."""
+    return {path for path in place.rglob("*") if not {"__pycache__", ".simmat"} & set(path.parts)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=[row.key for row in ROWS])
 def test_the_page_shows_what_is_answered(row: Row, places: Places) -> None:
@@ -29,9 +34,9 @@ def test_the_page_shows_what_is_answered(row: Row, places: Places) -> None:
         if importlib.util.find_spec(f"simmat_plugin_{plugin}") is None:
             pytest.skip(f"needs simmat-plugin-{plugin}")
     with places.made(row) as place:
-        before = {path for path in place.rglob("*") if path.name != "__pycache__"}
+        before = _files(place)
         code, text = answer(row, place)
-        left = {path for path in place.rglob("*") if path.name != "__pycache__"} - before
+        left = _files(place) - before
     assert code == 2
     assert text == row.answer
     assert not left or row.key in BEGUN

@@ -13,7 +13,8 @@ from PIL import Image
 from runs import gray_set, registry
 
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.fingerprint import Contents, contents_of, fingerprint_by_size, fingerprint_of, is_same
+from simmat.data.fingerprint import Contents, fingerprint_by_size, is_same
+from simmat.data.index import contents_of
 from simmat.errors import DataError
 
 
@@ -22,7 +23,7 @@ def opened(root: Path) -> Dataset:
 
 
 def fingerprint(root: Path) -> str:
-    return fingerprint_of(opened(root))
+    return contents_of(opened(root)).fingerprint
 
 
 def contents(root: Path) -> Contents:
@@ -107,7 +108,7 @@ def test_a_fingerprint_of_sizes_is_compared_by_sizes(tmp_path: Path) -> None:
     begun = fingerprint_by_size(dataset)
     change_a_byte(root / "images/s0.png")
     assert is_same(begun, dataset, contents(root))
-    assert not is_same(fingerprint_of(dataset), dataset, contents(gray_set(tmp_path / "other")))
+    assert not is_same(contents_of(dataset).fingerprint, dataset, contents(gray_set(tmp_path / "other")))
     with (root / "images/s0.png").open("ab") as file:
         file.write(b"0")
     assert not is_same(begun, dataset, contents(root))

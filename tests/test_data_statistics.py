@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from data_sets import folder_of, open_planes, save_image
 
 from simmat.data import statistics
 from simmat.data.dataset import Dataset
-from simmat.data.statistics import channel_statistics
+from simmat.data.index import read_index
+from simmat.data.index_file import FOLDER
 from simmat.errors import DataError
 
 
@@ -31,7 +33,7 @@ def holey(root: Path, count: int = 5) -> tuple[Dataset, np.ndarray]:
 def test_equal_to_numpy_over_all_valid_pixels(tmp_path: Path) -> None:
     """Streaming is an economy of memory, not an estimate."""
     dataset, pixels = holey(tmp_path)
-    found = channel_statistics(dataset, dataset.samples)
+    found = read_index(dataset).statistics(dataset.samples)
     assert np.allclose(found.mean, np.nanmean(pixels, axis=1), rtol=1e-9)
     assert np.allclose(found.std, np.nanstd(pixels, axis=1), rtol=1e-9)
     assert found.pixels == tuple(np.isfinite(pixels).sum(axis=1))
@@ -45,9 +47,10 @@ def test_equal_to_numpy_over_all_valid_pixels(tmp_path: Path) -> None:
 def test_order_and_block_size_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same data must give the same bundle on every file system."""
     dataset, _ = holey(tmp_path)
-    forward = channel_statistics(dataset, dataset.samples)
+    forward = read_index(dataset).statistics(dataset.samples)
     monkeypatch.setattr(statistics, "BLOCK_VALUES", 50)
-    backward = channel_statistics(dataset, dataset.samples[::-1])
+    shutil.rmtree(dataset.root / FOLDER)
+    backward = read_index(dataset).statistics(dataset.samples[::-1])
     for one, other in zip((forward.mean, forward.std), (backward.mean, backward.std), strict=True):
         assert np.allclose(one, other, rtol=1e-9)
     assert np.allclose(forward.correlation, backward.correlation, atol=1e-9)
@@ -62,7 +65,7 @@ def test_large_offset_keeps_its_digits(tmp_path: Path) -> None:
         save_image(root / f"images/s{index}.npy", planes)
     dataset = open_planes(root)
     expected = np.std(np.concatenate(values).astype(np.float64))
-    assert channel_statistics(dataset, dataset.samples).std[0] == pytest.approx(expected, rel=1e-9)
+    assert read_index(dataset).statistics(dataset.samples).std[0] == pytest.approx(expected, rel=1e-9)
 
 
 def test_nodata_is_left_out(tmp_path: Path) -> None:
@@ -73,7 +76,7 @@ def test_nodata_is_left_out(tmp_path: Path) -> None:
     for index in range(3):
         save_image(root / f"images/s{index}.npy", values)
     dataset = open_planes(root, nodata=-9999)
-    found = channel_statistics(dataset, dataset.samples)
+    found = read_index(dataset).statistics(dataset.samples)
     assert (found.mean, found.std, found.pixels) == ((2.0,), (1.0,), (6,))
 
 
@@ -85,7 +88,7 @@ def test_channels_never_seen_together_have_no_correlation(tmp_path: Path) -> Non
     for index in range(3):
         save_image(root / f"images/s{index}.npy", values)
     dataset = open_planes(root)
-    assert channel_statistics(dataset, dataset.samples).correlation == ((1.0, 0.0), (0.0, 1.0))
+    assert read_index(dataset).statistics(dataset.samples).correlation == ((1.0, 0.0), (0.0, 1.0))
 
 
 def test_a_channel_missing_from_the_first_images_counts_from_its_first_pixel(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_a_channel_missing_from_the_first_images_counts_from_its_first_pixel(tmp
             values[1] = 500 + values[0] * index
         save_image(root / f"images/s{index}.npy", values)
     dataset = open_planes(root)
-    found = channel_statistics(dataset, sorted(dataset.samples, key=lambda sample: sample.id))
+    found = read_index(dataset).statistics(sorted(dataset.samples, key=lambda sample: sample.id))
     both = np.concatenate([500 + np.arange(64.0), 500 + 2 * np.arange(64.0)])
     assert (found.mean[1], found.std[1]) == pytest.approx((both.mean(), both.std()), rel=1e-9)
     assert found.correlation[0][1] == pytest.approx(np.corrcoef(np.tile(np.arange(64), 2), both)[0, 1], abs=1e-9)
@@ -109,7 +112,7 @@ def test_one_image_of_several_samples_counts_once(tmp_path: Path) -> None:
     rows = [f"{i}{copy},train,images/s{i}.npy,masks/s{i}.png" for i in range(3) for copy in range(1 + 5 * (i == 0))]
     (tmp_path / "manifest.csv").write_text("\n".join(["id,split,image,mask", *rows]))
     dataset = open_planes(tmp_path)
-    assert channel_statistics(dataset, dataset.samples).pixels == (192, 192)
+    assert read_index(dataset).statistics(dataset.samples).pixels == (192, 192)
 
 
 def test_channels_without_information_are_named_all_at_once(tmp_path: Path) -> None:
@@ -121,7 +124,7 @@ def test_channels_without_information_are_named_all_at_once(tmp_path: Path) -> N
         save_image(root / f"images/s{index}.npy", values)
     dataset = open_planes(root)
     with pytest.raises(DataError) as caught:
-        channel_statistics(dataset, dataset.samples)
+        read_index(dataset).statistics(dataset.samples)
     assert "'p1' has no valid pixel" in str(caught.value)
     assert "'p2' is 0.1 K in every valid pixel" in str(caught.value)
     assert "--channels" in str(caught.value)
@@ -131,5 +134,5 @@ def test_progress_is_told_of_every_sample(tmp_path: Path) -> None:
     """A minute without a sign looks like a hang."""
     dataset, _ = holey(tmp_path)
     steps: list[int] = []
-    channel_statistics(dataset, dataset.samples, steps.append)
+    read_index(dataset, steps.append)
     assert sum(steps) == len(dataset.samples)

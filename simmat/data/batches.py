@@ -22,7 +22,7 @@ from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.pipeline import Pipeline
 from simmat.data.regions import Region, visible_regions
-from simmat.errors import DataError, all_problems
+from simmat.errors import DataError
 from simmat.geometry import Frame
 from simmat.nn.resize import resize_planes
 
@@ -61,7 +61,7 @@ class TrainingItems(TorchDataset[Batch]):
 
     Attributes:
         dataset: where samples are read.
-        samples: the training samples; those without a region are left out by `trainable_samples`.
+        samples: the training samples; those without a region are left out, see `DataIndex`.
         pipeline: image -> network input.
         augmentation: applied in physical units.
         prompts: P, prompts an image; regions are drawn again where an image has fewer.
@@ -91,6 +91,8 @@ class TrainingItems(TorchDataset[Batch]):
         if not (regions := visible_regions(label)):
             # Augmentation hid them all: a shape is needed, but nothing of this image counts.
             regions, ignore = label.regions, torch.ones_like(ignore)
+        if not regions:
+            raise DataError(f"{sample.mask or sample.reference}: it has lost its regions since the run was started")
         targets = self._targets(regions, label.size_hw, prepared.frame, rng)
         points = np.stack([_click(target, ignore.numpy(), self.clicks, rng) for target in targets])
         size_hw = (self.pipeline.size, self.pipeline.size)
@@ -146,48 +148,6 @@ def sample_at(position: int, count: int, seed: int) -> int:
     """Return which of `count` samples stands at a position: every epoch is a new permutation."""
     epoch, place = divmod(position, count)
     return int(np.random.default_rng([seed, 0, epoch]).permutation(count)[place])
-
-
-def trainable_samples(dataset: Dataset, samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Keep the samples that have a region to ask about.
-
-    Raises:
-        DataError: images or masks cannot be read or do not fit each other, all of them at once; or none has.
-    """
-    kept = samples_with_regions(dataset, samples, "training")
-    if not kept:
-        raise DataError(
-            f"{dataset.root}: no training sample has a region of at least {dataset.card.smallest} "
-            "with a valid pixel in its image; check the masks, --regions, --min-region and --nodata"
-        )
-    return kept
-
-
-def samples_with_regions(dataset: Dataset, samples: Sequence[Sample], what: str) -> tuple[Sample, ...]:
-    """Read every sample and keep those that have a region with a valid pixel.
-
-    Args:
-        dataset: of the samples.
-        samples: to look at.
-        what: what they are for, in messages: "training".
-
-    Raises:
-        DataError: images or masks cannot be read or do not fit each other, all of them at once.
-    """
-    kept: list[Sample] = []
-    problems: list[str] = []
-    for sample in samples:
-        try:
-            if visible_regions(dataset.label(sample, dataset.image(sample))):
-                kept.append(sample)
-        except DataError as error:
-            problems.append(str(error))
-    problems = list(dict.fromkeys(problems))
-    if len(problems) == 1:
-        raise DataError(problems[0])
-    if problems:
-        raise DataError(all_problems(f"{dataset.root}: {what} samples that cannot be used:", problems))
-    return tuple(kept)
 
 
 class StepSampler(Sampler[list[int]]):

@@ -1,27 +1,27 @@
-"""Reading a whole data set once, to say what is in it and what is wrong with it."""
+"""What is in a whole data set and what is wrong with it, as its index says."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from simmat.data.dataset import Dataset
 from simmat.data.fills import StoredNumbers
-from simmat.data.fingerprint import file_digests
-from simmat.data.regions import Label, visible_regions
+from simmat.data.fingerprint import shared_images
+from simmat.data.index import read_index
+from simmat.data.index_file import NO_CLASS, Facts
 from simmat.data.report import ChannelReport, DataReport, SplitReport
 from simmat.data.samples import SPLITS, Sample
-from simmat.data.shared import shared_images
-from simmat.errors import DataError, SimMATError, all_problems
-from simmat.types import Channel, SensorImage
+from simmat.data.statistics import Moments
+from simmat.types import Channel
 
 
 def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = None) -> DataReport:
-    """Read every image and label once.
+    """Look at every image and label; what did not change since it was read last is not read again.
 
     Args:
         dataset: what to read.
@@ -31,20 +31,19 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
         What is in each split; `problems` are what training or scoring would stumble over, `notes` what
         a person should look at.
     """
-    samples = dataset.samples
-    dataset, problems = _with_readable_first(dataset)
+    index = read_index(dataset, progress)
+    dataset = index.dataset
     tallies = {name: _Tally(dataset, name, dataset.channels()) for name in SPLITS}
     for sample in dataset.samples:
-        try:
-            tallies[sample.split].add(sample)
-        except SimMATError as error:
-            problems.append(str(error))
-        if progress is not None:
-            progress(1)
+        tally = tallies[sample.split]
+        tally.samples += 1
+        if sample.id not in index.faults:
+            tally.add(sample, index.facts(sample))
     used = [tally for tally in tallies.values() if tally.samples]
+    problems = [str(fault) for fault in index.faults.values()]
     problems += [problem for tally in used for problem in tally.problems()]
-    digests, _ = file_digests(sample.reference for sample in samples)  # reading has named what cannot be read
-    problems += shared_images(samples, digests)
+    digests = {path: state.digest for path, state in index.files.items()}
+    problems += shared_images(dataset.samples, digests)
     return DataReport(
         root=str(dataset.root),
         regions=dataset.card.regions,
@@ -55,21 +54,6 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
         class_names=dataset.class_names,
         unlabelled=tuple(sample.reference.relative_to(dataset.root).as_posix() for sample in dataset.unlabelled),
     )
-
-
-def _with_readable_first(dataset: Dataset) -> tuple[Dataset, list[str]]:
-    """Leave out the samples that the others are compared with and that cannot be read, so that the rest is checked."""
-    problems: list[str] = []
-    while True:
-        try:
-            dataset.channels()
-            return dataset, problems
-        except SimMATError as error:
-            problems.append(str(error))
-            rest = tuple(sample for sample in dataset.samples if sample is not dataset.first)
-            if not rest:
-                raise DataError(all_problems(f"{dataset.root}: no image can be read:", problems)) from None
-            dataset = replace(dataset, samples=rest)
 
 
 @dataclass
@@ -94,35 +78,28 @@ class _Tally:
         count = len(self.channels)
         self.low, self.high = np.full(count, np.inf), np.full(count, -np.inf)
         self.total, self.valid = np.zeros(count), np.zeros(count)
-        self.stored = StoredNumbers(self.dataset.adapter, frozenset(channel.name for channel in self.channels))
+        self.stored = StoredNumbers(self.dataset.adapter)
 
-    def add(self, sample: Sample) -> None:
-        """Read and count one sample."""
-        self.samples += 1
-        image, found = self.dataset.read(sample)
-        label = self.dataset.label(sample, image)
+    def add(self, sample: Sample, facts: Facts) -> None:
+        """Count one sample."""
         self.read += 1
-        self.sizes[label.size_hw] += 1
-        self.stored.add(sample.files, image, found)
-        self._add_label(sample, label)
-        self._add_image(self.dataset.adapter.transform(image))
-
-    def _add_label(self, sample: Sample, label: Label) -> None:
-        if not label.regions:
+        height, width, dropped, ignored, hidden, _ = facts.counts.tolist()
+        self.sizes[height, width] += 1
+        self.pixels += height * width
+        self.ignored += ignored
+        self.dropped += dropped
+        self.hidden += hidden
+        if not len(facts.instances):
             self.without_region.append(sample.id)
-        self.areas += [region.area for region in label.regions]
-        self.classes.update(region.class_id for region in label.regions if region.class_id is not None)
-        self.dropped += label.dropped
-        self.pixels += label.ignore.size
-        self.ignored += int(np.count_nonzero(label.ignore))
-        self.hidden += len(label.regions) - len(visible_regions(label))
-
-    def _add_image(self, image: SensorImage) -> None:
-        axes = (1, 2)
-        self.low = np.minimum(self.low, np.min(image.data, axis=axes, initial=np.inf, where=image.valid))
-        self.high = np.maximum(self.high, np.max(image.data, axis=axes, initial=-np.inf, where=image.valid))
-        self.total += np.sum(image.data, axis=axes, dtype=np.float64, where=image.valid)
-        self.valid += image.valid.sum(axis=axes)
+        self.areas += facts.instances[:, 1].tolist()
+        self.classes.update(number for number in facts.instances[:, 0].tolist() if number != NO_CLASS)
+        self.stored.add(facts.stored)
+        split = 2 * len(self.channels)
+        moments = Moments.unpacked(facts.numbers[:-split])
+        low, high = facts.numbers[-split:].reshape(2, -1)
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        self.total += np.diag(moments.mean) * np.diag(moments.count)
+        self.valid += np.diag(moments.count)
 
     def problems(self) -> Iterator[str]:
         """Say what would stop training or scoring on this split."""

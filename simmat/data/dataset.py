@@ -40,6 +40,7 @@ class Dataset:
         split_note: one sentence on where the splits come from, to be shown to the user.
         coco: the labels where a COCO file holds them, else None.
         unlabelled: images without a mask, which neither training nor evaluation uses.
+        known_channels: those of the first image, as loaded and as they reach the network; None where it is to be read.
     """
 
     root: Path
@@ -49,6 +50,7 @@ class Dataset:
     split_note: str
     coco: CocoLabels | None = field(default=None, repr=False)
     unlabelled: tuple[Sample, ...] = field(default=(), repr=False)
+    known_channels: tuple[tuple[Channel, ...], tuple[Channel, ...]] | None = field(default=None, repr=False)
 
     @classmethod
     def from_arrays(
@@ -122,13 +124,14 @@ class Dataset:
             )
         return image, found
 
-    def label(self, sample: Sample, image: SensorImage | None = None) -> Label:
+    def label(self, sample: Sample, image: SensorImage | None = None, seen: SensorImage | None = None) -> Label:
         """Read the ground truth of one sample.
 
         Args:
             sample: of this data set.
             image: what `image` gave for it. With it, pixels without a measurement in any channel that
                 reaches the network are ignored, and the sizes are compared.
+            seen: `adapter.transform(image)`, where it is at hand.
 
         Raises:
             DataError: the mask cannot be read, or is not of the image's size.
@@ -142,7 +145,7 @@ class Dataset:
                 f"{where}: the mask is {_size(label.size_hw)}, the image {sample.reference} is "
                 f"{_size(image.size_hw)} (width x height); they must be equal"
             )
-        blind = ~self.adapter.transform(image).valid.any(axis=0)
+        blind = ~(seen or self.adapter.transform(image)).valid.any(axis=0)
         return replace(label, ignore=label.ignore | blind) if blind.any() else label
 
     def channels(self) -> tuple[Channel, ...]:
@@ -173,6 +176,8 @@ class Dataset:
 
     @cached_property
     def _reference(self) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
+        if self.known_channels is not None:
+            return self.known_channels
         with self.card.reading(self.first.files):
             image = load_sample(self.adapter, self.first.files)
         return image.channels, self.adapter.transform(image).channels

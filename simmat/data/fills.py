@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.composition import ComposedModality, SelectedChannels, uncut
-from simmat.imageio.reading import Reading
 from simmat.modality import ModalityAdapter
 from simmat.types import BoolArray, Channel, SensorImage
 
@@ -24,38 +23,79 @@ Plane = tuple[str, int]
 """Source name, plane of its file from 0."""
 
 
+Counts = npt.NDArray[np.int64]
+
+
+def count_stored(
+    adapter: ModalityAdapter,
+    used: Collection[str],
+    files: Mapping[str, Path],
+    image: SensorImage,
+    stored: Mapping[Path, npt.NDArray[Any]],
+) -> Counts:
+    """Count what the files of a sample hold where a pixel is taken for a measurement.
+
+    Args:
+        adapter: the sensor.
+        used: names of the channels that reach the network.
+        files: source name -> file.
+        image: (C, H, W) as loaded.
+        stored: file -> (P, H, W) in its own numbers.
+
+    Returns:
+        (Q, 8) a plane a row: its source, counted from 0, and its number in the file; pixels taken; 1 where all are
+        whole counts; pixels of each of `FILL_VALUES` and of 0.
+    """
+    rows = []
+    groups = channels_by_source(adapter, image.channels)
+    for place, source in enumerate(adapter.source_names()):
+        planes, indices = stored.get(Path(files[source])), groups.get(source, [])
+        if planes is None or planes.shape[1:] != image.size_hw:
+            continue
+        for number, plane in enumerate(planes):
+            own = [indices[number]] if len(planes) == len(indices) else indices
+            if len(own) > 1 or not isinstance(adapter, SelectedChannels) or image.channels[own[0]].name in used:
+                rows.append([place, number, *_count(plane, np.asarray(image.valid[own].any(axis=0)), image, own)])
+    return np.asarray(rows, dtype=np.int64).reshape(-1, 8)
+
+
+def _count(plane: npt.NDArray[Any], taken: BoolArray, image: SensorImage, own: Sequence[int]) -> list[int]:
+    everywhere = bool(taken.all())
+
+    def count(where: npt.NDArray[Any]) -> int:
+        return int(np.count_nonzero(where if everywhere else where[taken]))
+
+    pixels = int(np.count_nonzero(taken))
+    fills = [0 if plane.dtype.kind in "bu" else count(plane == value) for value in FILL_VALUES]
+    # A whole count of 0 is a measurement like any other: a black pixel.
+    whole = any(image.channels[index].unit == "count" for index in own) and (
+        plane.dtype.kind in "bui" or bool(((plane == np.rint(plane)) | ~taken).all())
+    )
+    return [pixels, int(whole), *fills, pixels - count(plane)]
+
+
 @dataclass
 class StoredNumbers:
     """Counts of what the files of a split hold where a pixel is taken for a measurement.
 
     Attributes:
         adapter: the sensor.
-        used: names of the channels that reach the network.
     """
 
     adapter: ModalityAdapter
-    used: frozenset[str]
     taken: Counter[Plane] = field(default_factory=Counter)
     values: Counter[tuple[Plane, float]] = field(default_factory=Counter)
     counted: dict[Plane, bool] = field(default_factory=dict)
 
-    def add(self, files: Mapping[str, Path], image: SensorImage, found: Reading) -> None:
-        """Count one sample.
-
-        Args:
-            files: source name -> file.
-            image: (C, H, W) as loaded.
-            found: what its files hold.
-        """
-        for source, indices in channels_by_source(self.adapter, image.channels).items():
-            planes = found.stored.get(Path(files[source]))
-            if planes is None or planes.shape[1:] != image.size_hw:
-                continue
-            for number, plane in enumerate(planes):
-                own = [indices[number]] if len(planes) == len(indices) else indices
-                if len(own) > 1 or self._is_used(image.channels[own[0]]):
-                    channels = [image.channels[index] for index in own]
-                    self._count((source, number), plane, np.asarray(image.valid[own].any(axis=0)), channels)
+    def add(self, counts: Counts) -> None:
+        """Add what `count_stored` gave for a sample."""
+        names = self.adapter.source_names()
+        for place, number, taken, whole, *found in counts.tolist():
+            key = (names[place], number)
+            self.taken[key] += taken
+            self.counted[key] = self.counted.get(key, True) and bool(whole)
+            for value, count in zip((*FILL_VALUES, 0.0), found, strict=True):
+                self.values[key, value] += count
 
     def hints(self, split: str, nodata: float | Mapping[str, float] | None) -> Iterator[str]:
         """Say which planes hold much that looks like nothing; of sources whose nodata is said, nothing.
@@ -86,17 +126,6 @@ class StoredNumbers:
         if self.values[plane, fill] > _MANY_FILLS * self.taken[plane]:
             return fill
         return 0.0 if self.values[plane, 0.0] > _MANY_ZEROS * self.taken[plane] and not self.counted[plane] else None
-
-    def _is_used(self, channel: Channel) -> bool:
-        return not isinstance(self.adapter, SelectedChannels) or channel.name in self.used
-
-    def _count(self, key: Plane, plane: npt.NDArray[Any], taken: BoolArray, channels: Sequence[Channel]) -> None:
-        self.taken[key] += int(np.count_nonzero(taken))
-        for value in (*FILL_VALUES, 0.0):
-            self.values[key, value] += int(np.count_nonzero((plane == value) & taken))
-        # A whole count of 0 is a measurement like any other: a black pixel.
-        whole = bool(((plane == np.rint(plane)) | ~taken).all()) and any(c.unit == "count" for c in channels)
-        self.counted[key] = self.counted.get(key, True) and whole
 
 
 def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:

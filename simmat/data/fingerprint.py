@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +20,36 @@ from simmat.files import require_file
 _RULE = "content-1:"
 """Start of a fingerprint of contents; one without it is of an earlier version, see `fingerprint_by_size`."""
 _THREADS = 4
+_SETTLED_NS = 2 * 10**9
+"""Age of a change from which on its time is trusted: the coarsest clock of a file system has steps of 2 s."""
 _NAMED = 3
 _NOTED_DIGITS = 16
 """Hexadecimal digits of a digest that a run notes down; the fingerprint is of all 64."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What tells that a file is still the one that was read.
+
+    Attributes:
+        size: in bytes.
+        mtime_ns: when its content was changed; -1 where it was so fresh that another change could have the same time.
+        ctime_ns: when it was last touched in any way, which no program sets at will.
+        digest: sha256 of its content.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    digest: bytes
+
+    def holds(self, path: Path) -> bool:
+        """Return whether a file is untouched since, without opening it."""
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            return False
+        return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == (self.size, self.mtime_ns, self.ctime_ns)
 
 
 @dataclass(frozen=True)
@@ -81,41 +109,30 @@ class Contents:
         return f"{name}, {self.files[name]}" if name in self.files else name
 
 
-def contents_of(dataset: Dataset, progress: Callable[[int], None] | None = None) -> Contents:
-    """Read every file of a data set once, as bytes, and take its digest.
+def contents_from(
+    dataset: Dataset, known: Mapping[Path, FileState], progress: Callable[[int], None] | None = None
+) -> Contents:
+    """Take the digest of every file of a data set; those that did not change since `known` are not read.
 
     Args:
-        dataset: what to read, all splits of it.
-        progress: called with 1 after every file.
+        dataset: all splits of it.
+        known: what is known of files.
+        progress: called with 1 after every file that is read.
 
     Raises:
         DataError: files cannot be read, all of them at once.
     """
-    files = _all_files(dataset)
-    digests, problems = file_digests(files.values(), progress)
+    files = {name: path for sample in dataset.samples for name, path in _files_of(sample)}
+    states, problems = file_states(files.values(), known, progress)
     if problems:
-        raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", problems))
+        raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", list(problems.values())))
     parts = {"the data card": _sha256(dataset.card.model_dump_json())}
     for sample in dataset.samples:
         parts[f"sample {sample.id!r}"] = _sha256(repr((sample.split, sample.zero_means)))
-        parts |= {name: digests[path] for name, path in _files_of(sample)}
+        parts |= {name: states[path].digest.hex() for name, path in _files_of(sample)}
         if sample.mask is None and dataset.coco is not None:
-            parts[f"annotations of {sample.id!r}"] = _annotations(dataset, sample)
+            parts[f"annotations of {sample.id!r}"] = annotations_digest(dataset, sample)
     return Contents(parts, files)
-
-
-def count_files(dataset: Dataset) -> int:
-    """Return how many files `contents_of` reads."""
-    return len(set(_all_files(dataset).values()))
-
-
-def fingerprint_of(dataset: Dataset) -> str:
-    """Return the fingerprint of a data set's contents, see `contents_of`.
-
-    Raises:
-        DataError: files cannot be read.
-    """
-    return contents_of(dataset).fingerprint
 
 
 def is_same(begun: str, dataset: Dataset, contents: Contents) -> bool:
@@ -139,48 +156,64 @@ def fingerprint_by_size(dataset: Dataset) -> str:
         DataError: an image is not there, or a label image cannot be read.
     """
     masks = (sample.mask for sample in dataset.samples if sample.mask is not None)
-    labels, problems = file_digests(masks)
+    labels, problems = file_states(masks, {})
     if problems:
-        raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", problems))
+        raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", list(problems.values())))
     digest = hashlib.sha256(dataset.card.model_dump_json().encode())
     for sample in dataset.samples:
         files = sorted((name, _size(path)) for name, path in sample.files.items())
         if sample.mask is not None:
-            label = labels[sample.mask]
+            label = labels[sample.mask].digest.hex()
         else:
-            label = "" if dataset.coco is None else _annotations(dataset, sample)
+            label = "" if dataset.coco is None else annotations_digest(dataset, sample)
         digest.update(repr((sample.id, sample.split, files, sample.zero_means, label)).encode())
     return digest.hexdigest()
 
 
-def file_digests(
-    paths: Iterable[Path], progress: Callable[[int], None] | None = None
-) -> tuple[dict[Path, str], list[str]]:
+def file_states(
+    paths: Iterable[Path], known: Mapping[Path, FileState], progress: Callable[[int], None] | None = None
+) -> tuple[dict[Path, FileState], dict[Path, str]]:
     """Take the sha256 of files, each once, several at a time; no file is held in memory.
 
     Args:
         paths: the files.
-        progress: called with 1 after every file.
+        known: what is known of some; where a file is as it was then, it is not read.
+        progress: called with 1 after every file that is read.
 
     Returns:
-        File -> sha256; and sentences on those that cannot be read, which are left out.
+        File -> state; and file -> why it cannot be read.
     """
-    distinct = list(dict.fromkeys(paths))
-    digests: dict[Path, str] = {}
-    problems: list[str] = []
+    distinct = dict.fromkeys(paths)
+    states = {path: state for path in distinct if (state := known.get(path)) and state.holds(path)}
+    problems: dict[Path, str] = {}
+    rest = [path for path in distinct if path not in states]
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        for path, found in zip(distinct, pool.map(_digest, distinct), strict=True):
+        for path, found in zip(rest, pool.map(_state, rest), strict=True):
             if isinstance(found, DataError):
-                problems.append(str(found))
+                problems[path] = str(found)
             else:
-                digests[path] = found
+                states[path] = found
             if progress is not None:
                 progress(1)
-    return digests, problems
+    return states, problems
 
 
-def _all_files(dataset: Dataset) -> dict[str, Path]:
-    return {name: path for sample in dataset.samples for name, path in _files_of(sample)}
+def read_state(path: Path) -> FileState:
+    """Read a file once, as bytes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    require_file(path, "image or mask", hint="put it back, or take its sample out")
+    try:
+        with path.open("rb") as stream:
+            found = os.fstat(stream.fileno())
+            digest = hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    # What is written again within a step of the file system's clock would look the same.
+    settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
+    return FileState(found.st_size, found.st_mtime_ns if settled else -1, found.st_ctime_ns, digest)
 
 
 def _files_of(sample: Sample) -> Iterator[tuple[str, Path]]:
@@ -191,13 +224,9 @@ def _files_of(sample: Sample) -> Iterator[tuple[str, Path]]:
         yield f"mask of {sample.id!r}", sample.mask
 
 
-def _digest(path: Path) -> str | DataError:
+def _state(path: Path) -> FileState | DataError:
     try:
-        require_file(path, "image or mask", hint="put it back, or take its sample out")
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        return _unreadable(path, error)
+        return read_state(path)
     except DataError as error:
         return error
 
@@ -213,7 +242,8 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read: {error.strerror}; repair the file or link, or remove it")
 
 
-def _annotations(dataset: Dataset, sample: Sample) -> str:
+def annotations_digest(dataset: Dataset, sample: Sample) -> str:
+    """Return the sha256 of a sample's COCO annotations."""
     assert dataset.coco is not None
     image = dataset.coco.images[sample.id]
     return _sha256(json.dumps((image.size_hw, image.annotations), sort_keys=True))
@@ -221,3 +251,40 @@ def _annotations(dataset: Dataset, sample: Sample) -> str:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shared_images(samples: Sequence[Sample], digests: Mapping[Path, object]) -> list[str]:
+    """Name the images that stand in two splits, by path or by content.
+
+    Args:
+        samples: of a data set, all splits.
+        digests: file -> sha256; a sample whose reference file is not there is left out.
+
+    Returns:
+        A sentence for each image that stands in another split than the first one equal to it.
+    """
+    first: dict[object, Sample] = {}
+    found = []
+    for sample in samples:
+        if (digest := digests.get(sample.reference)) is None:
+            continue
+        other = first.setdefault(digest, sample)
+        if other.split != sample.split:
+            found.append(
+                f"the same image is in {other.split} ({other.id!r}, {other.reference.name}) and in {sample.split} "
+                f"({sample.id!r}, {sample.reference.name})"
+            )
+    return found
+
+
+def shared_warning(root: Path, samples: Sequence[Sample], digests: Mapping[Path, object]) -> str:
+    """Return one warning for what `shared_images` finds in the data set in `root`; "" where that is nothing."""
+    found = shared_images(samples, digests)
+    if not found:
+        return ""
+    more = f"; and {len(found) - _NAMED} more, see `simmat data check`" if len(found) > _NAMED else ""
+    count = "1 image" if len(found) == 1 else f"{len(found)} images"
+    return (
+        f"Warning: {count} of {root} in two splits, so that scores are of images that were trained or chosen on; keep "
+        f"each in one: {'; '.join(found[:_NAMED])}{more}"
+    )

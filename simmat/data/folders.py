@@ -67,8 +67,9 @@ def files_by_stem(folder: Path, extensions: Iterable[str]) -> tuple[dict[str, li
     endings = sorted(extensions, key=len, reverse=True)
     found: dict[str, list[Path]] = {}
     others: dict[str, Path] = {}
+    start = 0 if folder == Path() else len(os.path.join(folder, ""))
     for path in _visible_files(folder):
-        name = path.relative_to(folder).as_posix()
+        name = str(path)[start:].replace(os.sep, "/")
         ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
         if ending is None:
             others[name] = path

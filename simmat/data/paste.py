@@ -104,6 +104,8 @@ def _is_cut(region: Region, unknown: BoolArray) -> bool:
     """
     y0, x0, y1, x1 = region.box
     around = unknown[y0 : y1 + 2, x0 : x1 + 2]
+    if not around.any():
+        return False
     inside = np.pad(region.crop, 1)
     ring = ndimage.binary_dilation(inside, EIGHT) & ~inside
     return bool(np.count_nonzero(around & ring) > _CUT * np.count_nonzero(ring))

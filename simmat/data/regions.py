@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from simmat.data.card import DataCard
@@ -20,7 +19,7 @@ Box = tuple[int, int, int, int]
 EIGHT = np.ones((3, 3), dtype=np.bool_)
 """Neighbourhood of connected components: pixels that touch at a corner are connected."""
 
-_DENSE_LIMIT = 1 << 20
+_DENSE_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,10 @@ def label_from_mask(
         DataError: negative values that the card does not ignore.
     """
     ignore = mask == card.ignore if card.ignore is not None else np.zeros(mask.shape, dtype=np.bool_)
-    zero = zero_means or card.zero_means
+    zero = (zero_means or card.zero_means) == "none"
     found = [
         region
-        for value, box, crop in _values(mask, origin, card.ignore)
-        if value != 0 or zero == "none"
+        for value, box, crop in _values(mask, origin, card.ignore, zero=zero)
         for region in _regions_of(value, box, crop, card)
     ]
     size_hw = int(mask.shape[0]), int(mask.shape[1])
@@ -167,29 +165,28 @@ def _regions_of(value: int, box: Box, crop: BoolArray, card: DataCard) -> list[R
     return [Region(value if card.regions == "classes" else None, box, crop)]
 
 
-def _values(mask: LabelArray, origin: str, ignored: int | None) -> Iterator[tuple[int, Box, BoolArray]]:
-    """Yield each label value but the ignored one with its box and its pixels in the box, in rising order."""
-    values, numbered = _number_values(mask)
-    negative = [value for value in values.tolist() if value < 0 and value != ignored]
+def _values(mask: LabelArray, origin: str, ignored: int | None, *, zero: bool) -> Iterator[tuple[int, Box, BoolArray]]:
+    """Yield each label value but the ignored one with its box and its pixels in the box, in rising order.
+
+    Args:
+        mask: (H, W).
+        origin: where it came from, for messages.
+        ignored: value without ground truth.
+        zero: whether value 0 is asked for, too.
+    """
+    low, high = int(mask.min()), int(mask.max())
+    if 0 <= low <= high < _DENSE_LIMIT:  # several times faster than sorting
+        values, numbered = range(0 if zero else 1, high + 1), mask + 1 if zero else mask
+    else:
+        unique, inverse = np.unique(mask, return_inverse=True)
+        values, numbered = unique.tolist(), inverse.reshape(mask.shape) + 1
+    negative = [value for value in values if value < 0 and value != ignored] if low < 0 else []
     if negative:
         raise DataError(
             f"{origin or 'mask'}: label values {negative[:5]} are negative; labels count from 0. If one means "
             f"'no ground truth here', say so: --ignore {negative[0]} or ignore = {negative[0]} in card.toml"
         )
-    for number, place in enumerate(ndimage.find_objects(numbered), start=1):
-        value = int(values[number - 1])
-        if value != ignored:
+    for number, (value, place) in enumerate(zip(values, ndimage.find_objects(numbered), strict=True), start=1):
+        if place is not None and value != ignored and (value or zero):
             rows, columns = place
             yield value, (rows.start, columns.start, rows.stop, columns.stop), numbered[place] == number
-
-
-def _number_values(mask: LabelArray) -> tuple[LabelArray, npt.NDArray[np.int32]]:
-    """Return the V label values in rising order and the mask with them numbered 1 to V: (V,), (H, W)."""
-    low, high = int(mask.min()), int(mask.max())
-    if low >= 0 and high < _DENSE_LIMIT:  # counting is several times faster than sorting
-        values = np.flatnonzero(np.bincount(mask.ravel()))
-        table = np.zeros(high + 1, dtype=np.int32)
-        table[values] = np.arange(1, len(values) + 1)
-        return values.astype(np.int64), table[mask]
-    unique, inverse = np.unique(mask, return_inverse=True)
-    return unique.astype(np.int64), (inverse.reshape(mask.shape) + 1).astype(np.int32)

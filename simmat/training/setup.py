@@ -10,15 +10,14 @@ from pathlib import Path
 from simmat.bundle import BundleSpec, adapter_for, plan_of
 from simmat.config import TrainConfig
 from simmat.data.augment import Augmentation
-from simmat.data.batches import TrainingItems, samples_with_regions, trainable_samples
+from simmat.data.batches import TrainingItems
 from simmat.data.coco import ANNOTATIONS
 from simmat.data.dataset import Dataset, Sample, open_dataset
-from simmat.data.fingerprint import Contents, contents_of, count_files
+from simmat.data.fingerprint import Contents, shared_warning
 from simmat.data.folders import IMAGES, MASKS
-from simmat.data.paste import check_repeats, repeatable
+from simmat.data.index import DataIndex, read_index
+from simmat.data.paste import check_repeats
 from simmat.data.pipeline import Pipeline
-from simmat.data.shared import shared_warning
-from simmat.data.statistics import channel_statistics
 from simmat.declared import declarations_of
 from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol
@@ -124,7 +123,7 @@ def _note_on_warmup(config: TrainConfig, steps: int) -> str:
     )
 
 
-def _note_on_repeats(config: TrainConfig, dataset: Dataset, train: Sequence[Sample]) -> str:
+def _note_on_repeats(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) -> str:
     """Say how many images have something to repeat, where it is not all of them.
 
     Raises:
@@ -132,11 +131,11 @@ def _note_on_repeats(config: TrainConfig, dataset: Dataset, train: Sequence[Samp
     """
     if not config.paste:
         return ""
-    count = sum(bool(repeatable(dataset.label(sample, dataset.image(sample)))) for sample in train)
+    count = index.with_repeatable(train)
     if not count:
         raise ConfigError(
             f"--paste {config.paste:g} has nothing to repeat: every object of the {len(train)} training images in "
-            f"{dataset.root} is cut by the border or by ignored pixels; leave --paste out"
+            f"{index.dataset.root} is cut by the border or by ignored pixels; leave --paste out"
         )
     if count == len(train):
         return ""
@@ -162,17 +161,19 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     dataset = _opened(config, adapter)
-    every, val = trainable_samples(dataset, dataset.split("train")), dataset.split("val")
+    watcher.preparing("data", len(dataset.samples))
+    index = read_index(dataset, watcher.advanced)
+    dataset = index.dataset
+    every, val = index.training_samples(), dataset.split("val")
     if known is None:  # what validation would refuse is refused before the run's folder is made
-        if not samples_with_regions(dataset, val, "validation"):
+        if not index.with_regions(val, "validation"):
             raise nothing_to_score(dataset, val)
         grid_hw(Frame((1, 1), size, "squash"), find_protocol(config.protocol))
     train = few_of(every, config)
-    watcher.preparing("digests", count_files(dataset))
-    contents = contents_of(dataset, progress=watcher.advanced)
+    contents = index.contents
     digest = _digest(foundation, weights, config)
     if known is None:
-        known = _describe(config, registry, foundation, dataset, train, size, digest, watcher)
+        known = _describe(config, registry, foundation, index, train, size, digest)
     else:
         check_network(config, known, registry, adapter, weights, digest, size)
         known = replace(known, foundation=config.foundation)
@@ -184,7 +185,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
         dataset.skipped_note,
         shared_warning(dataset.root, dataset.samples, contents.by_file),
         note_on(train, every, config),
-        _note_on_repeats(config, dataset, train),
+        _note_on_repeats(config, index, train),
         _note_on_rate(config, plan),
         _note_on_warmup(config, steps),
     )
@@ -243,14 +244,12 @@ def _describe(
     config: TrainConfig,
     registry: Registry,
     foundation: FoundationSpec,
-    dataset: Dataset,
+    index: DataIndex,
     train: Sequence[Sample],
     size: int,
     digest: str | None,
-    watcher: Watcher,
 ) -> BundleSpec:
-    watcher.preparing("statistics", len(train))
-    statistics = channel_statistics(dataset, train, progress=watcher.advanced)
+    dataset, statistics = index.dataset, index.statistics(train)
     channels = fit_channels(
         dataset.channels(), statistics, pixel_mean=foundation.pixel_mean, pixel_std=foundation.pixel_std
     )

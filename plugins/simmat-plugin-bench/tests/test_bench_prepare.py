@@ -15,7 +15,8 @@ from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
 
 from simmat import training
 from simmat.data.dataset import open_dataset
-from simmat.data.fingerprint import fingerprint_by_size, fingerprint_of
+from simmat.data.fingerprint import fingerprint_by_size
+from simmat.data.index import contents_of
 from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_write_json
 
@@ -52,7 +53,7 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_of(data)})
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": contents_of(data).fingerprint})
     ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
     image = tmp_path / "set" / "images" / "s0.png"
     image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
@@ -89,7 +90,7 @@ def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_of(data)})
+    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": contents_of(data).fingerprint})
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
     with pytest.raises(ConfigError, match="its data is not what it was run on"):
         ready(bench)
@@ -115,7 +116,7 @@ def test_a_cell_whose_test_failed_is_not_tested_on_other_data(tmp_path: Path) ->
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, data={"path": "set", "fingerprint": fingerprint_of(data)})
+    fill(bench.cells[0], val=0.5, data={"path": "set", "fingerprint": contents_of(data).fingerprint})
     atomic_write_json(bench.cells[0].folder.failure, {"format": 1, "log": "a damaged test image"})
     assert (bench.cells[0].state(), ready(bench)) == ("failed", [])
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load, save
 
 from fuzz.mutate.coco import mutate_segmentation
 from fuzz.mutate.raw import mutate_bytes
 from fuzz.mutate.table import mutate_csv
+from fuzz.mutate.tensors import mutate_safetensors
 from fuzz.mutate.tree import mutate_tree, to_json
 from fuzz.targets.case import Case, Place, Target, check_image, registry
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.index import read_index
+from simmat.data.index_file import FOLDER, digest_of, places_of
 from simmat.data.samples import SPLITS
 
 
@@ -58,7 +62,45 @@ def _read_set(root: Path, card: dict[str, Any], rng: random.Random) -> Case:
         if whole:
             check_dataset(dataset)
 
-    return Case(read)
+    return Case(read, outputs=_KEPT)
+
+
+def _index(place: Place, rng: random.Random) -> Case:
+    seed = place.seeds.folder("manifest")
+    for name in ("images", "masks", "card.toml", "manifest.csv"):
+        place.link(seed / name)
+    dataset = open_dataset(place.files, registry().modality("gray"))
+    read_index(dataset)
+    path = places_of(dataset)[0]
+    path.write_bytes(_damaged_index(path.read_bytes(), rng))
+
+    def read() -> None:
+        found = read_index(dataset)
+        for sample in found.with_regions(dataset.samples, "all"):
+            assert found.facts(sample).counts.shape == (6,), "facts of another shape"
+        check_dataset(dataset).to_dict()
+        found.statistics(found.training_samples())
+
+    return Case(read, outputs=_KEPT)
+
+
+def _damaged_index(content: bytes, rng: random.Random) -> bytes:
+    """Damage the file, or what it says under a right digest, as a stranger could."""
+    if rng.random() < 0.4:
+        return mutate_safetensors(content, rng)
+    tensors = {name: value.copy() for name, value in load(content).items()}
+    if rng.random() < 0.5:
+        notes = to_json(mutate_tree(json.loads(tensors["notes"].tobytes()), rng))
+        tensors["notes"] = np.frombuffer(notes, np.uint8).reshape(-1, 1)
+    else:
+        name = rng.choice(sorted(set(tensors) - {"notes"}))
+        value = tensors[name].reshape(-1)
+        place = rng.randrange(value.size)
+        if value.dtype == np.float64:
+            value[place] = rng.choice((np.nan, np.inf, -1.0, 0.0, 1e300))
+        else:
+            value[place] = rng.choice((0, 1, 100)) if value.dtype == np.uint8 else rng.choice((-1, 0, 9, 2**62))
+    return save(tensors, metadata={"sha256": digest_of(tensors)})
 
 
 def _read_sample(dataset: Dataset, sample: Any) -> None:
@@ -69,4 +111,7 @@ def _read_sample(dataset: Dataset, sample: Any) -> None:
         assert region.area == np.count_nonzero(region.mask(label.size_hw)) > 0, "a region's area is not its pixels"
 
 
-DATA_TARGETS = (Target("manifest", _manifest), Target("coco", _coco))
+_KEPT = frozenset({FOLDER, f"{FOLDER}/*"})
+"""What a reader of a data set may leave: its index."""
+
+DATA_TARGETS = (Target("manifest", _manifest), Target("coco", _coco), Target("index", _index))

@@ -10,8 +10,8 @@ import filelock
 
 from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset
-from simmat.data.fingerprint import Contents, contents_of, is_same
-from simmat.data.shared import shared_warning
+from simmat.data.fingerprint import Contents, is_same, shared_warning
+from simmat.data.index import contents_of
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.evaluation import nothing_to_score
 from simmat.files import atomic_write_text, check_writable, recover_folder

@@ -1,0 +1,235 @@
+"""The index of a data set: one pass finds all that training asks, and no later start makes it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
+
+from simmat.composition import SelectedChannels
+from simmat.data import index as index_module
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.index import DataIndex, contents_of, read_index
+from simmat.data.index_file import FOLDER
+from simmat.errors import DataError
+from simmat.types import SensorImage
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that the sensor reads, one after the other."""
+    found: list[str] = []
+    load = Planes.load
+
+    def counted(self: Planes, files: Mapping[str, Path]) -> SensorImage:
+        found.append(files["planes"].name)
+        return load(self, files)
+
+    monkeypatch.setattr(Planes, "load", counted)
+    return found
+
+
+@pytest.fixture
+def bytes_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files whose content is taken for its digest."""
+    found: list[str] = []
+    read = index_module.read_state
+
+    def counted(path: Path) -> Any:
+        found.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(index_module, "read_state", counted)
+    monkeypatch.setattr("simmat.data.fingerprint.read_state", counted)
+    return found
+
+
+def aged(root: Path) -> Path:
+    """Give all files of a set a change that lies a minute back, as they have in use."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            status = path.stat()
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - 60 * 10**9))
+    return root
+
+
+def index_of(root: Path) -> Path:
+    (path,) = (root / FOLDER).iterdir()
+    return path
+
+
+def values_of(index: DataIndex) -> tuple[object, ...]:
+    """All that an index says, to the last bit."""
+    tables = [part.tobytes() for part in vars(index.table).values()]
+    return tables, dict(index.rows), sorted(index.faults), index.contents.fingerprint
+
+
+def test_a_second_start_reads_no_image(tmp_path: Path, loads: list[str], bytes_read: list[str]) -> None:
+    """Neither decoded nor as bytes: a set of a million images starts at once."""
+    root = aged(folder_of(tmp_path, 6))
+    first, channels = values_of(read_index(open_planes(root))), open_planes(root).channels()
+    assert sorted(set(loads)) == [f"s{i}.npy" for i in range(6)]
+    assert len(bytes_read) == 12
+    loads.clear()
+    bytes_read.clear()
+    again = read_index(open_planes(root))
+    assert values_of(again) == first
+    assert again.dataset.channels() == channels
+    assert contents_of(open_planes(root)).fingerprint == again.contents.fingerprint
+    assert not loads + bytes_read
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_it_is_the_same_to_the_bit_for_any_number_of_processes(tmp_path: Path, processes: int) -> None:
+    """Training is the same to the bit, and stands on these statistics."""
+    root = aged(folder_of(tmp_path / "set", 40, channels=3))
+    np.save(root / "images/s7.npy", np.zeros((2, 2), dtype=np.complex64))
+    alone = read_index(open_planes(root), processes=1)
+    index_of(root).unlink()
+    shared = read_index(open_planes(root), processes=processes)
+    assert values_of(shared) == values_of(alone)
+    samples = [sample for sample in shared.dataset.samples if sample.id != "s7"]
+    assert shared.statistics(samples) == alone.statistics(samples)
+
+
+def test_one_changed_image_is_read_again_and_no_other(tmp_path: Path, loads: list[str]) -> None:
+    """Labelling goes on between two starts."""
+    root = aged(folder_of(tmp_path, 6))
+    before = read_index(open_planes(root))
+    mask = one_square()
+    mask[6, 6] = 2
+    save_mask(root / "masks/s3.png", mask)
+    save_image(root / "images/s6.npy", np.random.default_rng(9).normal(300, 5, (2, 8, 8)))
+    save_mask(root / "masks/s6.png", one_square())
+    loads.clear()
+    after = read_index(open_planes(root))
+    assert sorted(set(loads)) == ["s3.npy", "s6.npy"]
+    counts = {sample.id: len(after.facts(sample).instances) for sample in after.dataset.samples}
+    assert counts == {"s0": 1, "s1": 1, "s2": 1, "s3": 2, "s4": 1, "s5": 1, "s6": 1}
+    assert before.contents.fingerprint != after.contents.fingerprint
+
+
+def test_a_byte_that_changed_with_size_and_time_kept_is_found(tmp_path: Path, loads: list[str]) -> None:
+    """A resumed run must not go on with other images, and some programs put the time back."""
+    root = aged(folder_of(tmp_path, 4))
+    before = read_index(open_planes(root)).contents.fingerprint
+    path = root / "images/s2.npy"
+    status, data = path.stat(), bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    loads.clear()
+    assert read_index(open_planes(root)).contents.fingerprint != before
+    assert set(loads) == {"s2.npy"}
+
+
+def test_a_set_that_was_copied_or_touched_is_compared_by_content(tmp_path: Path, loads: list[str]) -> None:
+    """Its index travels with it, and its files have other times."""
+    root = aged(folder_of(tmp_path / "a", 4))
+    before = values_of(read_index(open_planes(root)))
+    moved = root.rename(tmp_path / "b")
+    for path in moved.rglob("*.*"):
+        path.touch()
+    loads.clear()
+    assert values_of(read_index(open_planes(moved))) == before
+    assert loads == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "text", "folder", "pipe"])
+def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str) -> None:
+    """It may be a stranger's, or of a disk that was full."""
+    root = aged(folder_of(tmp_path, 4))
+    before = values_of(read_index(open_planes(root)))
+    path = index_of(root)
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "bit":
+        data[-9] ^= 4
+        path.write_bytes(data)
+    elif damage == "text":
+        path.write_text("{}")
+    elif damage == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    assert values_of(read_index(open_planes(root))) == before
+
+
+def test_a_folder_that_cannot_be_written_has_its_index_in_the_cache(
+    tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shared data lies where only one person may write."""
+    monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
+    root = aged(folder_of(tmp_path / "set", 4))
+    (root / FOLDER).write_text("no folder can be made here")
+    read_index(open_planes(root))
+    loads.clear()
+    read_index(open_planes(root))
+    assert loads == []
+    assert list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_another_rule_another_sensor_and_other_code_have_an_index_of_their_own(
+    tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found by one says nothing about the other; going back to the first reads nothing."""
+    root = aged(folder_of(tmp_path, 4))
+    read_index(open_planes(root))
+    picked = open_dataset(root, SelectedChannels(Planes(), (1,)), {"regions": "instances"})
+    for other in (open_planes(root, min_region=5), open_planes(root, nodata=-1), picked):
+        loads.clear()
+        read_index(other)
+        assert len(set(loads)) == 4
+    loads.clear()
+    read_index(open_planes(root))
+    assert loads == []
+    monkeypatch.setattr("simmat.data.index_file._code_of", lambda package: "edited")
+    read_index(open_planes(root))
+    assert len(set(loads)) == 4
+
+
+def test_a_sensor_that_cannot_be_told_again_keeps_no_index(tmp_path: Path) -> None:
+    """One made in a notebook may read otherwise the next time, under the same name."""
+
+    class Typed(Planes):
+        pass
+
+    read_index(open_dataset(folder_of(tmp_path, 4), Typed(), {"regions": "instances"}))
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_samples_that_cannot_be_used_are_told_each_time(tmp_path: Path) -> None:
+    """A fault is not kept: the file may be repaired, or a limit raised."""
+    root = aged(folder_of(tmp_path, 6))
+    good = (root / "masks/s3.png").read_bytes()
+    save_mask(root / "masks/s3.png", one_square(6))
+    for _ in range(2):
+        found = read_index(open_planes(root))
+        assert "s3.png" in str(found.faults["s3"])
+        with pytest.raises(DataError, match=r"s3\.png"):
+            found.with_regions(found.dataset.samples, "training")
+    (root / "masks/s3.png").write_bytes(good)
+    assert not read_index(open_planes(root)).faults
+
+
+def test_a_process_that_is_killed_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where memory runs out."""
+    dataset = open_planes(folder_of(tmp_path, 4))
+    parent = os.getpid()
+    read = Dataset.read
+
+    def die(self: Dataset, sample: Any) -> Any:
+        if os.getpid() != parent:
+            os._exit(9)
+        return read(self, sample)
+
+    monkeypatch.setattr(Dataset, "read", die)
+    with pytest.raises(DataError, match="killed"):
+        read_index(dataset, processes=2)
