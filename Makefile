@@ -17,8 +17,9 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 	&& { echo "$$python"; break; }; done)
 
 FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
-# lite before the sensors, which require it: older pip looks for it elsewhere else.
-PACKAGES := plugins/simmat-plugin-lite $(filter-out %-lite,$(FOUND))
+# lite and polarization before those that require them: older pip looks for them elsewhere else.
+REQUIRED := plugins/simmat-plugin-lite plugins/simmat-plugin-polarization
+PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-bench := [dask]
 EXTRAS_simmat-plugin-depth := [exr]

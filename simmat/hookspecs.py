@@ -26,7 +26,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "train": (),
     "eval": (),
     "predict": (),
-    "data": ("check", "index"),
+    "data": ("check",),
     "modalities": ("list", "show"),
     "foundations": ("fetch", "list"),
     "plugins": ("check", "install", "list", "new", "uninstall"),

@@ -31,6 +31,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
             for name in ("thermal", "depth", "polarization", "nir", "multispectral", "sar")
         },
         **dict.fromkeys(("red-nir", "red-nir-files"), "simmat-plugin-nir"),
+        **dict.fromkeys(("polarization-aims", "polarization-aims-angles"), "simmat-plugin-aims"),
         **dict.fromkeys(("sentinel2", "landsat8"), "simmat-plugin-multispectral"),
     },
     "foundation model": {
@@ -42,7 +43,11 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "foundation family": {"timm": "simmat-plugin-timm", "hf": "simmat-plugin-transformers"},
     "transfer layer": {},
     "tuner": {},
-    "command": {"bench": "simmat-plugin-bench", "data simulate": "simmat-plugin-scenes"},
+    "command": {
+        "bench": "simmat-plugin-bench",
+        "data index": "simmat-plugin-aims",
+        "data simulate": "simmat-plugin-scenes",
+    },
 }
 """Which package brings a name that is not installed; of `timm/NAME` and `depth-mm` the part before the mark counts."""
 

@@ -19,6 +19,7 @@ from simmat.cli import run
 LIBRARIES = {
     "Benches": ("bench",),
     "Foundation models of a library": ("timm", "transformers"),
+    "Published data sets": ("aims",),
     "Simulated data": ("scenes",),
 }
 """Section -> the plugins that its rows are run with; all others are run with the built-in parts alone."""

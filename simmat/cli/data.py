@@ -10,7 +10,6 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import PATH, load_registry, print_json
-from simmat.cli.data_index import command as index
 from simmat.cli.options import data_options, json_option, sensor_options
 from simmat.cli.progress import progress_bar
 from simmat.errors import ConfigError
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 @click.group(cls=Group)
 def command() -> None:
     """Check a data set before training on it, or make one."""
-
-
-command.add_command(index)
 
 
 @command.command("check")

@@ -117,16 +117,14 @@ def test_flips_and_turns_hold_within_a_composition(tmp_path: Path) -> None:
     assert joined.transform(flipped).channels[-1].name == "dolp_sin_2aolp"
 
 
-@pytest.mark.parametrize(
-    ("modality", "count"), [("polarization", 7), ("polarization-mosaic", 7), ("polarization-aims", 9)]
-)
-def test_channels_beside_colour(tmp_path: Path, modality: str, count: int) -> None:
-    """Three of colour, and four or the benchmark's six."""
+@pytest.mark.parametrize("modality", ["polarization", "polarization-mosaic"])
+def test_channels_beside_colour(modality: str) -> None:
+    """Three of colour, and four."""
     from simmat_plugin_scenes.generate import generate_scene
 
     joined = ComposedModality([Rgb(), ADAPTERS[modality]])
     image = joined.simulate(generate_scene(np.random.default_rng(1), (32, 48)), np.random.default_rng(0))
-    assert len(joined.transform(image).channels) == count
+    assert len(joined.transform(image).channels) == 7
     assert image.channels == joined.channels
 
 
@@ -201,32 +199,6 @@ def test_a_fill_value_is_no_impossible_polarization(tmp_path: Path, source: str)
         tifffile.imwrite(file, values, extratags=[(42113, "s", 0, "-9999", True)])
     image = load("polarization-aolp-dolp", files)
     assert [np.argwhere(~valid).tolist() for valid in image.valid] == [[[2, 3]]] * 2
-
-
-def test_what_is_missing_is_invalid_in_the_benchmarks_planes(tmp_path: Path) -> None:
-    """Angle and degree are of one colour each; the other colours do not miss it."""
-    rng = np.random.default_rng(0)
-    files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
-    for name, file in files.items():
-        values = rng.integers(8, 256, (*SIZE_HW, 3)).astype(np.uint8)
-        if name == "dolp":
-            values[2, 3, 1] = 7
-        tifffile.imwrite(file, values, photometric="rgb", extratags=[(42113, "s", 0, "7", True)])
-    image = load("polarization-aims", files)
-    assert np.argwhere(~image.valid).tolist() == [[4, 2, 3]]
-
-
-def test_what_is_missing_is_invalid_in_all_that_the_benchmarks_planes_make_of_it(tmp_path: Path) -> None:
-    """Colour, angle and degree of one colour come from its four pictures."""
-    rng = np.random.default_rng(0)
-    files = {name: tmp_path / f"{name}.tif" for name in ("i0", "i45", "i90", "i135")}
-    for name, file in files.items():
-        values = rng.integers(8, 256, (*SIZE_HW, 3)).astype(np.uint8)
-        if name == "i90":
-            values[2, 3, 1] = 7
-        tifffile.imwrite(file, values, photometric="rgb", extratags=[(42113, "s", 0, "7", True)])
-    image = load("polarization-aims-angles", files)
-    assert np.argwhere(~image.valid).tolist() == [[1, 2, 3], [4, 2, 3], [7, 2, 3]]
 
 
 @pytest.mark.parametrize("hole", [-9999.0, np.nan])
@@ -467,55 +439,3 @@ def test_a_missing_intensity_cannot_be_saved_as_counts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="s0 is invalid at 1 pixels"):
         ADAPTERS["polarization"].save(image, {name: tmp_path / f"{name}.tif" for name in images})
     assert not list(tmp_path.glob("*.tif"))
-
-
-def test_the_benchmarks_encoding_is_left_as_it_is(tmp_path: Path) -> None:
-    """Its figures were reached with plain counts, mirrored without physics."""
-    planes = RNG.integers(0, 256, (2, *SIZE_HW, 3)).astype(np.uint8)
-    for name, values in zip(("aolp", "dolp"), planes, strict=True):
-        tifffile.imwrite(tmp_path / f"a_{name}.tiff", values, photometric="rgb")
-    adapter = ADAPTERS["polarization-aims"]
-    image = adapter.load({name: tmp_path / f"a_{name}.tiff" for name in ("aolp", "dolp")})
-    expected = np.concatenate([np.moveaxis(values, 2, 0) for values in planes])
-    np.testing.assert_array_equal(image.data, expected)
-    assert image.channels == adapter.channels
-    np.testing.assert_array_equal(adapter.flip(image, "horizontal").data, expected[:, :, ::-1])
-    assert adapter.transform(image) is image
-
-
-def test_the_benchmarks_encoding_refuses_other_files(tmp_path: Path) -> None:
-    """One plane is another encoding."""
-    Image.fromarray(np.zeros(SIZE_HW, dtype=np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"three 8-bit planes, got 1 of uint8; polarization-aolp-dolp reads"):
-        load("polarization-aims", {"aolp": tmp_path / "a.png", "dolp": tmp_path / "a.png"})
-
-
-def test_four_colour_pictures_give_the_benchmark_encoding(tmp_path: Path) -> None:
-    """ZJU-RGB-P publishes pictures only: fully polarized red at 45 degrees is half of the full angle, all of degree."""
-    red = {"i0": 100, "i45": 200, "i90": 100, "i135": 0}
-    for name, level in red.items():
-        picture = np.full((2, 3, 3), 80, dtype=np.uint8)
-        picture[..., 0] = level
-        Image.fromarray(picture).save(tmp_path / f"{name}.png")
-    image = load("polarization-aims-angles", {name: tmp_path / f"{name}.png" for name in red})
-    names = [channel.name for channel in image.channels]
-    assert names == ["red", "green", "blue", *(f"{q}_{c}" for q in ("aolp", "dolp") for c in ("red", "green", "blue"))]
-    np.testing.assert_allclose(image.data[:, 0, 0], [100, 80, 80, 255 / 4, 0, 0, 255, 0, 0])
-
-
-def test_four_colour_pictures_come_back_as_saved(tmp_path: Path) -> None:
-    """Simulated sets of the encoding are read as any other, to the rounding of 8 bits."""
-    adapter = ADAPTERS["polarization-aims-angles"]
-    planes = np.stack([np.full((2, 2), v) for v in (120.0, 90.0, 60.0, 30.0, 90.0, 200.0, 100.0, 60.0, 80.0)])
-    files = {source.name: tmp_path / f"{source.name}.png" for source in adapter.sources}
-    adapter.save(SensorImage.from_planes(planes, adapter.channels), files)
-    np.testing.assert_allclose(adapter.load(files).data, planes, atol=3)
-
-
-def test_four_grey_pictures_are_not_the_benchmark(tmp_path: Path) -> None:
-    """One plane has no colours to make nine channels of."""
-    files = {name: tmp_path / f"{name}.png" for name in ("i0", "i45", "i90", "i135")}
-    for path in files.values():
-        Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
-    with pytest.raises(DataError, match="three 8-bit planes behind each polarizer, got 1 of uint8; polarization reads"):
-        load("polarization-aims-angles", files)

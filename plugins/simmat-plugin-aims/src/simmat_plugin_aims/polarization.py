@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from simmat_plugin_polarization.angles import NAMES, check_alike
+from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
 
 from simmat.errors import DataError
 from simmat.imageio import read_image, write_image
 from simmat.modality import ModalityAdapter, Source
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, SensorImage
-from simmat_plugin_polarization.angles import NAMES, check_alike
-from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
 
 if TYPE_CHECKING:
     from simmat.scene import Scene

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from layout_trees import RELEASED_TEST, TREES, tree
 from runs import files_of
+from simmat_plugin_aims.index import index_layout
+from simmat_plugin_aims.layouts import LAYOUTS, find_layout
 
 from simmat.cli import run
 from simmat.data.card import load_card
-from simmat.data.layouts import LAYOUTS, find_layout, index_layout
 from simmat.errors import DataError, OutputError, UnknownNameError
 
 Rows = list[dict[str, str]]

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from simmat.data.layouts.files import Tree
-from simmat.data.layouts.layout import Found
 from simmat.data.masks import MASK_EXTENSIONS
 from simmat.errors import DataError
+from simmat_plugin_aims.files import Tree
+from simmat_plugin_aims.layout import Found
 
 MASK = "mask"
 _MASK_WORDS = (

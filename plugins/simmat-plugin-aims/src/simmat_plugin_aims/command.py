@@ -14,7 +14,7 @@ from simmat.terminal import say
 _MOST = 10
 
 
-@click.command("index")
+@click.command("data index")
 @click.argument("layout")
 @click.argument("data", metavar="DIR", type=PATH)
 @click.option(
@@ -31,7 +31,8 @@ def command(layout: str, data: Path, out: Path | None, skip_missing: bool, **car
     LAYOUT is ivrg-nir, rgb-thermal-glass, nyudv2, rgbp-glass (pgsnet) or zju-rgbp, as the AIMS benchmark has them; see
     docs/benchmark-data.md. The new folder holds a link to DIR and is ready for `simmat data check`, train and eval.
     """
-    from simmat.data.layouts import find_layout, index_layout
+    from simmat_plugin_aims.index import index_layout
+    from simmat_plugin_aims.layouts import find_layout
 
     index = index_layout(find_layout(layout), data, out, card=card, skip_missing=skip_missing)
     counts = ", ".join(f"{count} {split}" for split, count in index.counts.items())

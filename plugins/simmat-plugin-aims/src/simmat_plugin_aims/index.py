@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simmat.data.card import CARD_FILE, make_card, merge, write_card
-from simmat.data.layouts.layout import Layout
 from simmat.data.manifest import MANIFEST_FILE
 from simmat.data.samples import SPLITS, Sample, decide_splits
 from simmat.errors import DataError, OutputError, all_problems
 from simmat.files import atomic_folder, atomic_write_text
+from simmat_plugin_aims.layout import Layout
 
 LINK = "original"
 """The link's name; the manifest's paths begin with it, for they may not leave the data set's folder."""

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from layout_trees import ivrg_nir, picture, rgb_thermal_glass, table, write
+from simmat_plugin_aims.layouts import read_ivrg_nir, read_rgb_thermal_glass
+from simmat_plugin_aims.tables import words_of
 
-from simmat.data.layouts.ivrg_nir import read
-from simmat.data.layouts.rgb_thermal_glass import read as read_thermal
-from simmat.data.layouts.tables import words_of
 from simmat.data.samples import Sample
 from simmat.errors import DataError
 
@@ -26,7 +25,7 @@ def root(tmp_path: Path) -> Path:
 def train(root: Path, text: str) -> list[Sample]:
     """Replace the training table and read it."""
     (root / TRAIN).write_text(text, encoding="utf-8")
-    found = read(root)
+    found = read_ivrg_nir(root)
     assert not found.missing
     return [sample for sample in found.samples if sample.split == "train"]
 
@@ -64,7 +63,7 @@ def test_a_kind_is_told_by_the_end_of_a_name_too(tmp_path: Path) -> None:
             write(tmp_path / f"Outdoor_dataset/field/{split}7_{kind}.{ending}", picture(kind, planes))
         row = (f"field/{split}7_nir.tiff", f"field/{split}7_label.png")
         table(tmp_path / f"IVRG-nir_{split}_GroundTruth.csv", "a,b", [row])
-    sample = read(tmp_path).samples[0]
+    sample = read_ivrg_nir(tmp_path).samples[0]
     assert relative(tmp_path, sample) == ["field/train7_rgb.tiff", "field/train7_nir.tiff", "field/train7_label.png"]
 
 
@@ -75,7 +74,7 @@ def test_the_ending_tells_a_thermal_array(tmp_path: Path) -> None:
         path.rename(path.with_name("array"))
     for path in tmp_path.glob("*.csv"):
         path.write_text(path.read_text().replace("/thermal/", "/array/").replace("thermal_path", "second"))
-    assert len(read_thermal(tmp_path).samples) == 6
+    assert len(read_rgb_thermal_glass(tmp_path).samples) == 6
 
 
 def test_a_row_for_each_object_makes_one_sample(root: Path) -> None:
@@ -94,13 +93,13 @@ def test_a_mask_for_each_object_makes_several_samples_with_ids_of_their_own(root
 def test_rows_that_name_no_file_are_listed(root: Path) -> None:
     """With the line, so that it can be found in a table of thousands."""
     (root / TRAIN).write_text("image,mask\nnir/train0.png,mask/train0.png\nnir/gone.png,mask/train1.png\n")
-    assert read(root).missing == [f"{TRAIN} line 3: nir 'nir/gone.png': no such file"]
+    assert read_ivrg_nir(root).missing == [f"{TRAIN} line 3: nir 'nir/gone.png': no such file"]
 
 
 def test_a_colour_picture_that_is_not_there_is_listed(root: Path) -> None:
     """The pair is looked for, not assumed."""
     (root / "Outdoor_dataset/rgb/train1.png").unlink()
-    assert read(root).missing == ["train sample 'Outdoor_dataset/nir/train1' has no rgb"]
+    assert read_ivrg_nir(root).missing == ["train sample 'Outdoor_dataset/nir/train1' has no rgb"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_a_name_that_two_files_have_is_not_guessed(root: Path) -> None:
     """A table that leaves out the folder may mean either."""
     write(root / "Outdoor_dataset/b/nir/train0.png", picture("n", 1))
     (root / TRAIN).write_text("image,mask\nnir/train0.png,mask/train0.png\n")
-    (line,) = read(root).missing
+    (line,) = read_ivrg_nir(root).missing
     assert "nir 'nir/train0.png' may be Outdoor_dataset/b/nir/train0.png and Outdoor_dataset/nir/train0.png" in line
 
 
