@@ -15,13 +15,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from simmat.bundle import load_bundle, zero_shot_plan
+from simmat.bundle import load_bundle
 from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.evaluation import has_zero_shot
 from simmat.files import atomic_path
-from simmat.model import SimMAT, assemble
+from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins import load_plugins
 from simmat.predictor import segment
 from simmat.report.contact_sheet import GAP, GROUND, LINE, MARGIN, TEXT
@@ -95,7 +95,8 @@ def main() -> None:
     tuned = next((bundle for bundle in bundles.values() if has_zero_shot(bundle)), None)
     models: dict[str, tuple[SimMAT, Pipeline]] = {}
     if tuned is not None:
-        models["zero-shot"] = assemble(zero_shot_plan(tuned.plan, registry)).eval(), tuned.pipeline
+        untuned = assemble(*zero_shot_of(tuned.spec, registry, tuned.parts.weights))
+        models["zero-shot"] = untuned.eval(), tuned.pipeline
     models |= {name: (bundle.model, bundle.pipeline) for name, bundle in bundles.items()}
     dataset = open_dataset(options.data, first.adapter, first.spec.card.model_dump(exclude_unset=True))
     samples = spread(dataset.split("test"), options.rows)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from simmat.bundle import read_bundle_spec
 from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.plugins import load_plugins
@@ -30,7 +31,7 @@ from simmat.report.display import PictureArray, display_rgb
 from simmat.report.overlay import draw_comparison
 from simmat.report.page import Figure, PageContent, ScoreRow, Step, write_page
 from simmat.training.run_folder import RunFolder
-from simmat.types import BoolArray, Channel, Prompt
+from simmat.types import BoolArray, Prompt
 
 MARK = ".simmat-demo"
 """This file says that a folder was made by the demo and may be made anew."""
@@ -162,7 +163,7 @@ def predict(terminal: Terminal, dataset: Dataset, sample: Sample, bundle: Path, 
 
 def show(out: Path, run: Path, report: dict[str, Any], shown: list[Shown], steps: list[Step], *, seen: int) -> Path:
     """Write the page; `seen` is the number of training images."""
-    bundle = json.loads((run / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    spec = read_bundle_spec(run / "bundle")
     with tempfile.TemporaryDirectory() as folder:
         light, dark = (
             plot_curves(RunFolder(run).records(), Path(folder, f"{name}.png"), dark=name == "dark")
@@ -182,7 +183,7 @@ def show(out: Path, run: Path, report: dict[str, Any], shown: list[Shown], steps
             predictions=[figure(one) for one in shown],
             compared=True,
             steps=steps,
-            channels=[Channel.from_dict(channel) for channel in bundle["channels"]],
+            channels=spec.channels,
         )
         return write_page(out, content)
 

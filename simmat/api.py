@@ -8,15 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from simmat.bundle import adapter_for, load_bundle
+from simmat.bundle.files import JSON_NAME
 from simmat.bundle.hub import HUB, HubPlace, download
-from simmat.bundle.spec import JSON_NAME
 from simmat.config import load_config, parse_channels
 from simmat.errors import BundleError, ConfigError
 from simmat.modality import ModalityAdapter
-from simmat.model import ModelPlan
+from simmat.model import Parts
 from simmat.nn.device import pick_device
 from simmat.plugins import Registry, load_plugins
 from simmat.predictor import Predictor, ZeroShotPredictor
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from simmat.data.dataset import Dataset
 
 Modality = str | ModalityAdapter | type[ModalityAdapter]
-
-_NO_CHANNEL = np.zeros((3, 1), np.float32)
 
 
 def load(
@@ -77,18 +73,11 @@ def load(
     if weights is None:
         check_digest(spec, file, sha256_of(file))
     picks = parse_channels(channels) if isinstance(channels, str) else channels
-    plan = ModelPlan(
-        foundation=spec,
-        transfer=known.transfer_layer("zeroshot"),
-        tuner=known.tuner("frozen"),
-        channels=(),
-        zero_shot=_NO_CHANNEL,
-        image_size=image_size or spec.image_size,
-        weights=file,
-        seed=0,
-    )
-    spec.check_image_size(plan.image_size)
-    return ZeroShotPredictor(plan, adapter_for(known, name, tuple(picks) if picks is not None else None), place)
+    parts = Parts(spec, known.transfer_layer("zeroshot"), known.tuner("frozen"), file)
+    size = image_size or spec.image_size
+    spec.check_image_size(size)
+    sensor = adapter_for(known, name, tuple(picks) if picks is not None else None)
+    return ZeroShotPredictor(parts, sensor, size, place)
 
 
 def train(

@@ -7,10 +7,10 @@ every problem names the key, what is allowed, what was got, and for an unknown k
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, TypeVar, get_args
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
 from simmat.errors import ConfigError, SimMATError, all_problems, nearest
 
@@ -194,6 +194,29 @@ def problems_of(error: ValidationError, model: type[BaseModel], values: object) 
         found[at] = problem
     misspelt = {(*p.keys[:-1], p.guess) for p in found.values() if p.kind == "unknown"}
     return [problem for problem in found.values() if problem.kind != "missing" or problem.keys not in misspelt]
+
+
+def as_tuples(value: Any) -> Any:
+    """Return lists as tuples, at every depth: json and TOML know no tuples, and strict models take no lists."""
+    return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def of_dataclass(kind: type[Any]) -> BeforeValidator:
+    """Return what reads a field of a document as a plain dataclass: a table of its fields, as strict as all others."""
+    hints = get_type_hints(kind)
+    given = {f.name: (hints[f.name], ... if f.default is MISSING else f.default) for f in fields(kind)}
+    table: type[Document] = create_model(kind.__name__, __base__=Document, **given)  # type: ignore[call-overload]
+
+    def read(value: Any) -> Any:
+        given_as = asdict(value) if isinstance(value, kind) else value  # an instance, too, so that 1 becomes 1.0
+        plain = {key: as_tuples(item) for key, item in given_as.items()} if isinstance(given_as, Mapping) else given_as
+        found = table.model_validate(plain)
+        try:
+            return kind(**{name: getattr(found, name) for name in given})
+        except SimMATError as error:
+            raise ValueError(str(error)) from error
+
+    return BeforeValidator(read)
 
 
 def sentence(detail: Mapping[str, Any]) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -26,11 +24,12 @@ from simmat.foundation import (
     has_first_layer,
     resolve,
 )
+from simmat.model_spec import ModelSpec
 from simmat.nn.allocation import AllocationLimit, Room
 from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
+from simmat.registry import Registry
 from simmat.transfer import Output, TransferLayerSpec, TunerSpec
-from simmat.types import Channel
 
 
 class SimMAT(nn.Module):
@@ -77,32 +76,20 @@ class SimMAT(nn.Module):
 
 
 @dataclass(frozen=True)
-class ModelPlan:
-    """All that decides a network, as plain values: the same plan gives the same network, bit for bit.
+class Parts:
+    """What a `ModelSpec` names, as it is found here.
 
     Attributes:
         foundation: the foundation model.
         transfer: the transfer layer.
         tuner: the tuner.
-        channels: C fitted channels (with mean and std), as they reach the transfer layer.
-        zero_shot: (3, C) float32, see `simmat.normalize.zero_shot_map`.
-        image_size: S.
-        weights: the foundation model's weight file; None leaves it random from `seed`.
-        seed: of every random weight.
-        mat_options: options of the transfer layer; those not given take the spec's defaults.
-        tune_options: options of the tuner.
+        weights: the foundation model's weight file; None leaves it random from the spec's seed.
     """
 
     foundation: FoundationSpec
     transfer: TransferLayerSpec
     tuner: TunerSpec
-    channels: tuple[Channel, ...]
-    zero_shot: npt.NDArray[np.float32]
-    image_size: int
     weights: Path | None
-    seed: int
-    mat_options: Mapping[str, Any] = field(default_factory=dict)
-    tune_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def learning_rate(self) -> float:
@@ -111,13 +98,34 @@ class ModelPlan:
         return own.get(self.tuner.name, self.tuner.learning_rate)
 
 
-def assemble(plan: ModelPlan, *, foundation_room: Room | None = None, own_room: Room | None = None) -> SimMAT:
-    """Build the network of a plan.
+def find_parts(spec: ModelSpec, registry: Registry, weights: Path | None) -> Parts:
+    """Return the installed parts that a spec names; the weight file is already found and checked.
+
+    Raises:
+        UnknownNameError: one is not installed.
+    """
+    return Parts(
+        registry.foundation(spec.foundation), registry.transfer_layer(spec.mat), registry.tuner(spec.tune), weights
+    )
+
+
+def zero_shot_of(spec: ModelSpec, registry: Registry, weights: Path | None) -> tuple[ModelSpec, Parts]:
+    """Return spec and parts of the same foundation model, untouched, behind the zero-shot map."""
+    plain = {"mat": "zeroshot", "mat_options": {}, "tune": "frozen", "tune_options": {}}
+    untouched = spec.model_copy(update=plain)
+    return untouched, find_parts(untouched, registry, weights)
+
+
+def assemble(
+    spec: ModelSpec, parts: Parts, *, foundation_room: Room | None = None, own_room: Room | None = None
+) -> SimMAT:
+    """Build the network of a spec.
 
     Only the transfer layer, what the tuner moves, and what no weight file fills, require gradients.
 
     Args:
-        plan: what is built.
+        spec: what is built.
+        parts: what it names.
         foundation_room: memory that building the foundation model may take; None for no limit.
         own_room: memory that building transfer layer and tuner may take, each; None for no limit.
 
@@ -127,34 +135,38 @@ def assemble(plan: ModelPlan, *, foundation_room: Room | None = None, own_room: 
         SpecError: the input size does not fit.
         WeightsError: the weight file is damaged or of another model.
     """
-    tune_options = merge_options("tuner", plan.tuner.name, plan.tuner.options, plan.tune_options)
-    with _limited(foundation_room, f"foundation model {plan.foundation.name!r} at {plan.image_size} px"):
-        foundation = build_foundation(plan.foundation, image_size=plan.image_size, weights=plan.weights, seed=plan.seed)
+    tune_options = merge_options("tuner", parts.tuner.name, parts.tuner.options, spec.tune_options)
+    with _limited(foundation_room, f"foundation model {parts.foundation.name!r} at {spec.image_size} px"):
+        foundation = build_foundation(
+            parts.foundation, image_size=spec.image_size, weights=parts.weights, seed=spec.seed
+        )
     network = cast(nn.Module, foundation)
     network.requires_grad_(False)
-    mat = assemble_transfer(plan, foundation, room=own_room)
-    with _part("tuner", plan.tuner.name, tune_options, own_room):
-        resolve(plan.tuner.apply)(
+    mat = assemble_transfer(spec, parts, foundation, room=own_room)
+    with _part("tuner", parts.tuner.name, tune_options, own_room):
+        resolve(parts.tuner.apply)(
             foundation,
-            targets=plan.foundation.targets,
-            generator=torch.Generator().manual_seed(plan.seed + 1),
+            targets=parts.foundation.targets,
+            generator=torch.Generator().manual_seed(spec.seed + 1),
             **tune_options,
         )
-    unfreeze_fresh(network, plan.foundation.targets)
-    if plan.transfer.output == "features" and has_first_layer(foundation.backbone):
+    unfreeze_fresh(network, parts.foundation.targets)
+    if parts.transfer.output == "features" and has_first_layer(foundation.backbone):
         foundation.backbone.first_layer.requires_grad_(False)  # replaced: it would train without a gradient
-    return SimMAT(mat, foundation, plan.transfer.output)
+    return SimMAT(mat, foundation, parts.transfer.output)
 
 
-def assemble_transfer(plan: ModelPlan, foundation: FoundationModel, *, room: Room | None = None) -> nn.Module:
-    """Build the transfer layer of a plan in front of a foundation model; raises as `assemble`."""
-    options = merge_options("transfer layer", plan.transfer.name, plan.transfer.options, plan.mat_options)
-    with _part("transfer layer", plan.transfer.name, options, room):
-        mat: nn.Module = resolve(plan.transfer.build)(
-            channels=plan.channels,
-            zero_shot=torch.from_numpy(plan.zero_shot.copy()),
+def assemble_transfer(
+    spec: ModelSpec, parts: Parts, foundation: FoundationModel, *, room: Room | None = None
+) -> nn.Module:
+    """Build the transfer layer of a spec in front of a foundation model; raises as `assemble`."""
+    options = merge_options("transfer layer", parts.transfer.name, parts.transfer.options, spec.mat_options)
+    with _part("transfer layer", parts.transfer.name, options, room):
+        mat: nn.Module = resolve(parts.transfer.build)(
+            channels=spec.channels,
+            zero_shot=torch.tensor(spec.zero_shot, dtype=torch.float32),
             backbone=foundation.backbone,
-            generator=torch.Generator().manual_seed(plan.seed),
+            generator=torch.Generator().manual_seed(spec.seed),
             **options,
         )
     return mat

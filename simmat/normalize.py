@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,25 +30,6 @@ class Statistics:
     std: tuple[float, ...]
     correlation: tuple[tuple[float, ...], ...]
     pixels: tuple[int, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain json values."""
-        return {
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "correlation": [list(row) for row in self.correlation],
-            "pixels": list(self.pixels),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Statistics:
-        """Rebuild from `to_dict`."""
-        return cls(
-            tuple(values["mean"]),
-            tuple(values["std"]),
-            tuple(tuple(row) for row in values["correlation"]),
-            tuple(values["pixels"]),
-        )
 
 
 def rgb_indices(channels: Sequence[Channel]) -> tuple[int, int, int] | None:

@@ -21,9 +21,10 @@ from simmat.errors import BundleError, ConfigError, DataError
 from simmat.foundation import FoundationModel, ImageEmbedding, MaskPrediction
 from simmat.missing import load_without, optional_sources
 from simmat.modality import ModalityAdapter, load_sample
-from simmat.model import ModelPlan, SimMAT, assemble, assemble_transfer
+from simmat.model import Parts, SimMAT, assemble, assemble_transfer
+from simmat.model_spec import ModelSpec
 from simmat.nn.resize import restore_logits
-from simmat.normalize import CLIP, describe, fit_channels, zero_shot_map
+from simmat.normalize import CLIP, Statistics, describe, fit_channels, zero_shot_map
 from simmat.picking import pick_channels
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Georeference, Prompt, SensorImage
 
@@ -247,7 +248,7 @@ class Predictor:
             raise ConfigError(
                 "an untuned model needs all its channels; only a bundle of channel-attention can lack one"
             )
-        transfer = self.bundle.plan.transfer
+        transfer = self.bundle.parts.transfer
         if not transfer.takes_missing:
             raise ConfigError(
                 f"{self.bundle.path} was trained with transfer layer {transfer.name!r}, which needs all its channels; "
@@ -315,7 +316,7 @@ class Predictor:
             check_sensor_channels(self.bundle.spec, image.channels, image.origin, self.bundle.path)
         except BundleError as error:
             found, expected = ({c.name for c in channels} for channels in (image.channels, self.channels))
-            if not (found < expected and self.bundle.plan.transfer.takes_missing):
+            if not (found < expected and self.bundle.parts.transfer.takes_missing):
                 raise
             lacking = ",".join(channel.name for channel in self.channels if channel.name not in found)
             raise BundleError(f"{error}. If these are all there are: --missing {lacking}") from None
@@ -331,16 +332,35 @@ class ZeroShotPredictor(Predictor):
     `simmat.normalize.zero_shot_map`.
     """
 
-    def __init__(self, plan: ModelPlan, adapter: ModalityAdapter, device: torch.device) -> None:
-        """Put a plan with a zero-shot transfer layer to work; its channels are fitted anew to every image."""
-        self._plan = plan
-        model = assemble(plan).to(device)
-        super().__init__(model, Pipeline(adapter, plan.channels, plan.image_size))
+    def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
+        """Put a foundation model behind a zero-shot transfer layer to work; channels are fitted anew to every image.
+
+        Args:
+            parts: the model, a transfer layer that shows it the zero-shot map, and a tuner that changes nothing.
+            adapter: of the sensor.
+            image_size: S.
+            device: where the network goes.
+        """
+        self._parts = parts
+        self._spec = ModelSpec(
+            modality=adapter.name,
+            sensor_channels=adapter.channels,
+            channels=(),
+            statistics=Statistics((), (), (), ()),
+            zero_shot=((0.0,),) * 3,
+            foundation=parts.foundation.name,
+            seed=0,
+            image_size=image_size,
+            mat=parts.transfer.name,
+            tune=parts.tuner.name,
+            card=DataCard(regions="instances"),
+        )
+        super().__init__(assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size))
 
     def _encode(self, image: SensorImage) -> EncodedImage:
         seen = self.adapter.transform(image)
         statistics = image_moments(seen).statistics()
-        foundation = self._plan.foundation
+        foundation = self._parts.foundation
         spread = [value if value > 0 else 1.0 for value in statistics.std]  # a flat channel stays 0
         channels = fit_channels(
             seen.channels,
@@ -348,9 +368,11 @@ class ZeroShotPredictor(Predictor):
             pixel_mean=foundation.pixel_mean,
             pixel_std=foundation.pixel_std,
         )
-        plan = replace(self._plan, channels=channels, zero_shot=zero_shot_map(channels, statistics))
+        rows = tuple(map(tuple, zero_shot_map(channels, statistics).tolist()))
+        spec = self._spec.model_copy(update={"channels": channels, "zero_shot": rows})
         device = next(self.model.parameters()).device
-        self.model.mat = assemble_transfer(plan, cast(FoundationModel, self.model.foundation)).to(device).eval()
+        built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))
+        self.model.mat = built.to(device).eval()
         self.pipeline = replace(self.pipeline, channels=channels)
         return super()._encode(image)
 

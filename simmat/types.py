@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeGuard
+from typing import Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -70,32 +70,6 @@ class Channel:
     def with_statistics(self, mean: float, std: float) -> Channel:
         """Return the same channel with the mean and std of a training split, in its unit."""
         return replace(self, mean=float(mean), std=float(std))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the channel as plain json values."""
-        return {
-            "name": self.name,
-            "quantity": self.quantity,
-            "unit": self.unit,
-            "wavelength_um": self.wavelength_um,
-            "valid_range": list(self.valid_range) if self.valid_range is not None else None,
-            "mean": self.mean,
-            "std": self.std,
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Channel:
-        """Rebuild a channel from `to_dict`; unknown or missing keys raise SpecError."""
-        known = {"name", "quantity", "unit", "wavelength_um", "valid_range", "mean", "std"}
-        if unknown := sorted(set(values) - known):
-            raise SpecError(f"channel has unknown keys {unknown}; allowed: {sorted(known)}")
-        if missing := sorted({"name", "quantity", "unit"} - set(values)):
-            raise SpecError(f"channel lacks {missing}")
-        given = dict(values)
-        if given.get("valid_range") is not None:
-            low, high = given["valid_range"]
-            given["valid_range"] = (float(low), float(high))
-        return cls(**given)
 
 
 def is_finite_number(value: object) -> TypeGuard[int | float]:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from runs import registry
 
-from simmat.bundle import Bundle, BundleSpec, plan_of, trained_tensors, write_bundle
-from simmat.bundle.digest import sealed
+from simmat.bundle import Bundle, BundleSpec, trained_tensors, write_bundle
+from simmat.bundle.document import sealed
 from simmat.data.card import DataCard
-from simmat.model import assemble
+from simmat.model import assemble, find_parts
+from simmat.model_spec import ModelSpec
 from simmat.normalize import Statistics
 from simmat.predictor import Choice, Prediction, Predictor
 from simmat.types import Channel, Prompt
 
 GRAY = Channel("gray", "counts", "count", valid_range=(0.0, 255.0))
-SPEC = BundleSpec(
+METRICS: dict[str, Any] = {
+    "val": {"objects": 8, "images": 4, "miou_object": 0.512, "miou_class": None},
+    "step": 30,
+}
+SPEC = ModelSpec(
     modality="gray",
     picks=None,
     sensor_channels=(GRAY,),
@@ -35,14 +39,25 @@ SPEC = BundleSpec(
     mat_options={"width": 4},
     tune="frozen",
     card=DataCard(regions="instances", source="made up", licence="CC0-1.0"),
-    metrics={"val": {"objects": 8, "images": 4, "miou_object": 0.512, "miou_class": None}, "step": 30},
 )
+
+
+BUNDLE_SPEC = BundleSpec(
+    format=1,
+    metrics=METRICS,
+    weights_sha256="0" * 64,
+    versions={},
+    **{name: getattr(SPEC, name) for name in ModelSpec.model_fields},
+)
+"""What a bundle of SPEC says of itself."""
 
 
 def tiny_bundle(folder: Path, **changes: Any) -> Path:
     """Save a bundle of SPEC with some fields changed, and return its folder."""
-    spec = replace(SPEC, **changes)
-    write_bundle(folder, spec, trained_tensors(assemble(plan_of(spec, registry(), None))))
+    metrics = changes.pop("metrics", METRICS)
+    spec = SPEC.model_copy(update=changes)
+    model = assemble(spec, find_parts(spec, registry(), None))
+    write_bundle(folder, spec, trained_tensors(model), metrics)
     return folder
 
 

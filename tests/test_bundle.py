@@ -110,7 +110,7 @@ def test_damage_is_named(bundle: Path, name: str, damage: str) -> None:
 
 def test_other_tensors_are_refused(bundle: Path) -> None:
     """A bundle whose json says another transfer layer than its weights hold is nobody's."""
-    change_json(bundle, mat={"name": "linear", "options": {}})
+    change_json(bundle, mat="linear", mat_options={})
     with pytest.raises(BundleError, match="does not fit the network"):
         load_bundle(bundle, REGISTRY)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from bundles import GRAY, SPEC
+from bundles import BUNDLE_SPEC, GRAY
 
+from simmat.bundle import BundleSpec
 from simmat.bundle.model_card import model_card
 from simmat.data.card import DataCard
 from simmat.declared import Declaration
@@ -16,17 +18,22 @@ from simmat.transfer import TunerSpec
 hub = pytest.importorskip("huggingface_hub")
 
 
+def changed(**fields: Any) -> BundleSpec:
+    """The spec of a bundle with some fields changed."""
+    return BUNDLE_SPEC.model_copy(update=fields)
+
+
 def test_the_hub_reads_its_head() -> None:
     """By it a model is found, and its licence is seen before a download."""
-    data = hub.ModelCard(model_card(SPEC, licence="cc-by-4.0")).data
+    data = hub.ModelCard(model_card(BUNDLE_SPEC, licence="cc-by-4.0")).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("cc-by-4.0", "simmat", "mask-generation")
     assert data.tags == ["simmat", "image-segmentation", "gray", "sam_vit_tiny"]
 
 
 def test_it_shows_how_to_ask_a_sensor_of_several_files() -> None:
     """One IMAGE would be refused."""
-    assert "simmat predict BUNDLE IMAGE --point" in model_card(SPEC)
-    assert "simmat predict BUNDLE --source NAME=FILE … --point" in model_card(replace(SPEC, modality="rgb+gray"))
+    assert "simmat predict BUNDLE IMAGE --point" in model_card(BUNDLE_SPEC)
+    assert "simmat predict BUNDLE --source NAME=FILE … --point" in model_card(changed(modality="rgb+gray"))
 
 
 def pip_lines(card: str) -> list[str]:
@@ -35,7 +42,7 @@ def pip_lines(card: str) -> list[str]:
 
 def test_it_names_every_plugin_to_install() -> None:
     """Who fetches a bundle has none of its plugins yet; the line is copied as it stands."""
-    card = model_card(replace(SPEC, modality="rgb+thermal", foundation="timm/vit_small"))
+    card = model_card(changed(modality="rgb+thermal", foundation="timm/vit_small"))
     assert pip_lines(card) == ["pip install simmat simmat-plugin-thermal simmat-plugin-timm"]
     assert "`simmat-plugin-thermal` brings the sensor `thermal`" in card
     assert "`simmat-plugin-timm` brings the foundation model `timm/vit_small`" in card
@@ -46,7 +53,7 @@ def test_it_names_a_strangers_plugin_that_is_installed_where_it_is_shared() -> N
     tuner = TunerSpec("theirs", "a tuner", apply="m:f")
     reports = [PluginReport("x", "someones-tuners", "2.1"), PluginReport("builtin", "simmat", "0.1.0")]
     known = Registry(reports, [("tuner", tuner, "someones-tuners 2.1")])
-    card = model_card(replace(SPEC, tune="theirs"), registry=known)
+    card = model_card(changed(tune="theirs"), registry=known)
     assert pip_lines(card) == ["pip install simmat someones-tuners"]
     assert "`someones-tuners` brings the tuner `theirs`" in card
 
@@ -57,20 +64,20 @@ def test_built_in_and_described_parts_need_no_plugin() -> None:
     declared = Declaration.model_validate(
         {"format": 1, "name": "thermal", "source": [{"name": "thermal", "files": "*.png"}], "channel": [rule]}
     )
-    assert pip_lines(model_card(SPEC)) == ["pip install simmat"]
-    assert pip_lines(model_card(replace(SPEC, modality="thermal", described=(declared,)))) == ["pip install simmat"]
+    assert pip_lines(model_card(BUNDLE_SPEC)) == ["pip install simmat"]
+    assert pip_lines(model_card(changed(modality="thermal", described=(declared,)))) == ["pip install simmat"]
 
 
 def test_a_licence_nobody_stated_is_not_made_up() -> None:
     """Weights without a licence may not be used, however open the code is."""
-    card = model_card(SPEC)
+    card = model_card(BUNDLE_SPEC)
     assert hub.ModelCard(card).data.license == "unknown"
     assert "Nobody has stated a licence" in card
 
 
 def test_it_says_channels_scores_data_and_origin() -> None:
     """One who finds it must know which camera it is for and what to expect."""
-    card = model_card(SPEC, foundation_licence="Apache-2.0")
+    card = model_card(BUNDLE_SPEC, foundation_licence="Apache-2.0")
     for line in (
         "| gray | counts | count |  | 0 to 255 | 60 | 20 |",
         "| mean IoU over objects | 0.512 |",
@@ -95,25 +102,25 @@ def test_it_says_channels_scores_data_and_origin() -> None:
 )
 def test_the_scores_say_how_they_were_taken(stored: dict[str, str], asked: str) -> None:
     """A figure at a quarter of the input may not be read as one at the original size."""
-    assert f"8 objects in 4 images): {asked}\n" in model_card(replace(SPEC, metrics={**SPEC.metrics, **stored}))
+    assert f"8 objects in 4 images): {asked}\n" in model_card(changed(metrics={**BUNDLE_SPEC.metrics, **stored}))
 
 
 def test_the_weights_it_stands_on_are_named_in_full() -> None:
     """Twelve digits of a sha256 can be looked up by nobody."""
-    assert f"| its weights | sha256 `{'ab' * 32}` |" in model_card(replace(SPEC, foundation_sha256="ab" * 32))
+    assert f"| its weights | sha256 `{'ab' * 32}` |" in model_card(changed(foundation_sha256="ab" * 32))
 
 
 def test_free_text_stays_text() -> None:
     """A data set's notes come from a stranger and are shown on a web page."""
     notes = "a | b\n# not a heading\n<script>x</script> [click](https://x)"
-    card = model_card(replace(SPEC, card=DataCard(regions="instances", notes=notes)))
+    card = model_card(changed(card=DataCard(regions="instances", notes=notes)))
     line = next(line for line in card.splitlines() if line.startswith("| notes"))
     assert line == r"| notes | a \| b # not a heading &lt;script&gt;x&lt;/script&gt; \[click\](https://x) |"
 
 
 def test_a_channel_name_cannot_leave_the_head() -> None:
     """The head is YAML; a name with a colon or a line break would end it."""
-    odd = model_card(replace(SPEC, modality="my: sensor\n---+gray", channels=(replace(GRAY, name="a: b"),)))
+    odd = model_card(changed(modality="my: sensor\n---+gray", channels=(replace(GRAY, name="a: b"),)))
     data = hub.ModelCard(odd).data
     assert data.tags == ["simmat", "image-segmentation", "my-sensor", "gray", "sam_vit_tiny"]
     assert data.license == "unknown"
@@ -122,4 +129,4 @@ def test_a_channel_name_cannot_leave_the_head() -> None:
 @pytest.mark.parametrize("metrics", [{}, {"val": None}, {"val": {"miou_object": "x"}}])
 def test_without_scores_it_says_so(metrics: dict[str, object]) -> None:
     """An empty table would look like a fault."""
-    assert "None were stored." in model_card(replace(SPEC, metrics=metrics))
+    assert "None were stored." in model_card(changed(metrics=metrics))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_model import ask, inputs, plan
+from test_model import ask, inputs, network
 
 from simmat.builtin.transfer import TRANSFER_LAYERS
 from simmat.builtin.tuners import TUNERS
 from simmat.bundle import load_tensors, trained_tensors
-from simmat.model import SimMAT, assemble
+from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
 
 LAYERS = [(spec.name, "lora") for spec in TRANSFER_LAYERS] + [("mat-residual", spec.name) for spec in TUNERS]
@@ -25,7 +25,7 @@ def answer(model: SimMAT) -> tuple[torch.Tensor, torch.Tensor]:
 
 def trained(mat: str, tune: str) -> SimMAT:
     """Return a model after two training steps."""
-    model = assemble(plan(3, mat, tune))
+    model = network(3, mat, tune)
     set_train_mode(model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.SGD(parameters, 0.1)
@@ -42,7 +42,7 @@ def trained(mat: str, tune: str) -> SimMAT:
 @pytest.mark.parametrize(("mat", "tune"), PAIRS, ids=map("+".join, PAIRS))
 def test_what_a_bundle_holds_gives_the_trained_model_back(mat: str, tune: str) -> None:
     """Whatever training moved and a bundle forgot would be lost without a word."""
-    model, again = trained(mat, tune), assemble(plan(3, mat, tune))
+    model, again = trained(mat, tune), network(3, mat, tune)
     fresh = answer(again)
     expected = answer(model)
     assert not torch.equal(fresh[0], expected[0])

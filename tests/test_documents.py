@@ -11,11 +11,14 @@ import pytest
 from pydantic import BaseModel, Discriminator, Field, JsonValue
 from pydantic_core.core_schema import ErrorType
 
+from simmat.bundle import BundleSpec
 from simmat.config import TrainConfig
 from simmat.data.card import DataCard
 from simmat.declared import Declaration
 from simmat.documents import Document, InvalidDocument, parse, sentence, validate
 from simmat.errors import BundleError, ConfigError, SimMATError
+from simmat.model_spec import ModelSpec
+from simmat.training.state import RunNotes
 
 FOREIGN = re.compile(
     r"Input should|Field required|Extra inputs|\[key\]|Value error|valid (integer|string|number|tuple|list|dictionary)"
@@ -23,7 +26,7 @@ FOREIGN = re.compile(
     re.IGNORECASE,
 )
 """Words that only a library says."""
-MODELS: tuple[type[BaseModel], ...] = (TrainConfig, DataCard, Declaration)
+MODELS: tuple[type[BaseModel], ...] = (TrainConfig, DataCard, Declaration, ModelSpec, BundleSpec, RunNotes)
 WRONG: tuple[Any, ...] = (
     None, True, -1, 0.5, 10**30, 10**400, float("nan"), float("inf"), "", "x", "a b", "\udc80", b"x", [], [None],
     [[1]], ["x", "x"], [1, 2, 3], (), {}, {"x": None}, {1: 2}, {"kind": "x"}, {"kind": 3}, [{}], [{"name": 3, "x": 1}],

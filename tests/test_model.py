@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from runs import registry
 
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
-from simmat.model import ModelPlan, assemble, count_parameters, merge_options
+from simmat.model import SimMAT, count_parameters, merge_options
+from simmat.testing import build_network
 from simmat.training.memory import estimate_bytes
-from simmat.types import Channel
 
 REGISTRY = registry()
 
 
-def plan(channels: int = 2, mat: str = "mat-residual", tune: str = "lora", **changes: Any) -> ModelPlan:
-    planes = tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(channels))
-    zero_shot = np.full((3, channels), 1 / channels, dtype=np.float32)
-    base = ModelPlan(
-        foundation=REGISTRY.foundation("sam_vit_tiny"),
-        transfer=REGISTRY.transfer_layer(mat),
-        tuner=REGISTRY.tuner(tune),
-        channels=planes,
-        zero_shot=zero_shot,
-        image_size=64,
-        weights=None,
-        seed=3,
-    )
-    return replace(base, **changes)
+def network(channels: int = 2, mat: str = "mat-residual", tune: str = "lora", **changes: Any) -> SimMAT:
+    changes = {"image_size": 64, "seed": 3, **changes}
+    return build_network(REGISTRY.foundation("sam_vit_tiny"), channels=channels, transfer=mat, tuner=tune, **changes)
 
 
 def ask(count: int = 2) -> PromptBatch:
@@ -57,15 +44,15 @@ def test_step_0_of_mat_residual_with_lora_is_the_zero_shot_model(channels: int) 
     """Training starts from what the foundation model can do, whatever the sensor."""
     planes, content = inputs(channels)
     with torch.no_grad():
-        ours = assemble(plan(channels)).eval()(planes, content, ask())
-        zero = assemble(plan(channels, "zeroshot", "frozen")).eval()(planes, content, ask())
+        ours = network(channels).eval()(planes, content, ask())
+        zero = network(channels, "zeroshot", "frozen").eval()(planes, content, ask())
     assert torch.equal(ours.logits, zero.logits)
 
 
 def test_a_plan_gives_the_same_bits_twice_and_leaves_torchs_generator_alone() -> None:
     """A bundle rebuilds its frozen part from the plan; a global seed would reach into a user's program."""
     before = torch.random.get_rng_state()
-    one, two = assemble(plan()).state_dict(), assemble(plan()).state_dict()
+    one, two = network().state_dict(), network().state_dict()
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -73,7 +60,7 @@ def test_a_plan_gives_the_same_bits_twice_and_leaves_torchs_generator_alone() ->
 def test_padding_reaches_the_foundation_model_as_zero() -> None:
     """A transfer layer's bias must not paint the padding; the foundation model was trained with zeros there."""
     planes, content = inputs()
-    model = assemble(plan(mat="mat")).eval()
+    model = network(mat="mat").eval()
     seen = []
     model.foundation.backbone.register_forward_pre_hook(lambda *_: None)
     embed = model.foundation.backbone.embed
@@ -87,7 +74,7 @@ def test_padding_reaches_the_foundation_model_as_zero() -> None:
 def test_an_unknown_option_names_the_nearest() -> None:
     """A typing mistake in an option must not be ignored."""
     with pytest.raises(ConfigError, match="did you mean 'rank'"):
-        assemble(plan(tune_options={"rnak": 4}))
+        network(tune_options={"rnak": 4})
 
 
 @pytest.mark.parametrize(("given", "kept"), [("8", 8), (8.0, 8), (8, 8)])
@@ -120,19 +107,19 @@ def test_a_switch_is_true_or_false(given: object, kept: bool) -> None:
 
 def test_the_memory_estimate_grows_with_what_costs_memory() -> None:
     """A user chooses batch and image size by it."""
-    model = assemble(plan(tune="full"))
+    model = network(tune="full")
     settings: dict[str, Any] = {"channels": 2, "size": 64, "images": 1, "prompts": 2, "half": False}
     base = estimate_bytes(model, **settings)
     trainable, total = count_parameters(model)
     assert base > 4 * (total + 3 * trainable)
     assert estimate_bytes(model, **settings | {"images": 4}) > base
-    assert estimate_bytes(assemble(plan(tune="full", image_size=128)), **settings | {"size": 128}) > base
+    assert estimate_bytes(network(tune="full", image_size=128), **settings | {"size": 128}) > base
     assert estimate_bytes(model, **settings | {"half": True}) < base
 
 
 def test_the_memory_estimate_counts_no_less_than_autograd_keeps() -> None:
     """An estimate that forgets the backbone's activations would be worthless."""
-    model = assemble(plan(tune="full")).train()
+    model = network(tune="full").train()
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
 
@@ -153,7 +140,7 @@ def test_the_memory_estimate_counts_no_less_than_autograd_keeps() -> None:
 
 def test_weights_are_found_nowhere_else(tmp_path: Path) -> None:
     """A plan without weights is random from its seed, and another seed gives another network."""
-    one, two = assemble(plan()), assemble(plan(seed=4))
+    one, two = network(), network(seed=4)
     name = "foundation.backbone.pos_embed"
     tensors = (dict(one.state_dict()), dict(two.state_dict()))
     keys = [key for key in tensors[0] if tensors[0][key].is_floating_point() and tensors[0][key].std() > 0]

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from segment_anything import sam_model_registry
@@ -27,11 +26,11 @@ from simmat.foundation import (
     TunerSpec,
     build_foundation,
 )
-from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.model import SimMAT
 from simmat.nn.losses import mask_loss
 from simmat.nn.sam_prompts import embed_prompts
 from simmat.nn.tuners import apply_lora, set_train_mode, trainable_state
-from simmat.types import Channel
+from simmat.testing import build_network
 
 SIZE = 64
 
@@ -233,21 +232,9 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     torch.testing.assert_close(*gradients)
 
 
-CHANNELS = tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(3))
-
-
-def plan(transfer: TransferLayerSpec, tuner: TunerSpec) -> ModelPlan:
-    """Return a plan of a tiny SAM on three channels."""
-    return ModelPlan(
-        foundation=SAM_VIT_TINY,
-        transfer=transfer,
-        tuner=tuner,
-        channels=CHANNELS,
-        zero_shot=np.full((3, 3), 1 / 3, np.float32),
-        image_size=SIZE,
-        weights=None,
-        seed=0,
-    )
+def network(transfer: TransferLayerSpec, tuner: TunerSpec) -> SimMAT:
+    """Build a tiny SAM for three channels."""
+    return build_network(SAM_VIT_TINY, transfer=transfer, tuner=tuner, image_size=SIZE)
 
 
 def step(model: SimMAT, optimiser: torch.optim.Optimizer) -> None:
@@ -265,7 +252,7 @@ def test_after_two_steps_what_trains_has_moved_and_what_is_frozen_has_not(
     transfer: TransferLayerSpec, tuner: TunerSpec
 ) -> None:
     """A trainable weight without gradient is dead, and a frozen one that moves is lost when the bundle is saved."""
-    model = assemble(plan(transfer, tuner))
+    model = network(transfer, tuner)
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         assert {transfer.name, tuner.name} <= {"identity", "zeroshot", "first-three", "frozen"}
@@ -296,7 +283,7 @@ def test_before_the_first_step_every_tuner_answers_as_the_frozen_model(tuner: Tu
     frozen = next(spec for spec in TUNERS if spec.name == "frozen")
     content = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
     with torch.inference_mode():  # torch's attention takes another way where it must keep values for gradients
-        tuned, plain = (assemble(plan(transfer, spec))(images(2), content, clicks([0, 1])) for spec in (tuner, frozen))
+        tuned, plain = (network(transfer, spec)(images(2), content, clicks([0, 1])) for spec in (tuner, frozen))
     assert torch.equal(tuned.logits, plain.logits)
     assert torch.equal(tuned.iou, plain.iou)
 

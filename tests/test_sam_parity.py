@@ -20,13 +20,12 @@ from torch import nn
 from simmat.builtin.sam import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
 from simmat.builtin.sam.model import sam_parts
 from simmat.builtin.sensors.rgb import Rgb
-from simmat.builtin.transfer import TRANSFER_LAYERS
-from simmat.builtin.tuners import TUNERS
 from simmat.data.pipeline import Pipeline, prompt_batch
 from simmat.geometry import Frame
-from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.model import SimMAT
 from simmat.nn.resize import restore_logits
 from simmat.normalize import Statistics, fit_channels
+from simmat.testing import build_network
 from simmat.types import Prompt
 
 SIZE = 128
@@ -49,17 +48,9 @@ PROMPTS = {"points": POINTS, "box": BOX, "both": BOTH, "points and mask": MASKED
 @pytest.fixture(scope="module")
 def ours() -> SimMAT:
     """Return the tiny SAM behind an identity MAT, its weights spread so that nothing is near zero."""
-    plan = ModelPlan(
-        foundation=SAM_VIT_TINY,
-        transfer=next(spec for spec in TRANSFER_LAYERS if spec.name == "identity"),
-        tuner=next(spec for spec in TUNERS if spec.name == "frozen"),
-        channels=CHANNELS,
-        zero_shot=np.eye(3, dtype=np.float32),
-        image_size=SIZE,
-        weights=None,
-        seed=3,
-    )
-    model = assemble(plan).eval()
+    model = build_network(
+        SAM_VIT_TINY, transfer="identity", channels=CHANNELS, zero_shot=np.eye(3).tolist(), image_size=SIZE, seed=3
+    ).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, tensor in model.foundation.state_dict().items():

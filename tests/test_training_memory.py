@@ -34,7 +34,7 @@ def estimate(model: SimMAT, **changes: int) -> int:
 
 def test_the_estimate_is_what_a_step_keeps(setup: Setup) -> None:
     """Counted over a real step: the storages that its graph holds, beside weights, gradients and moments."""
-    model = assemble(setup.plan)
+    model = assemble(setup.spec, setup.parts)
     weights = sum(p.numel() * 4 for p in [*model.parameters(), *model.buffers()])
     moving = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
     own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
@@ -56,13 +56,13 @@ def test_the_estimate_is_what_a_step_keeps(setup: Setup) -> None:
 @pytest.mark.parametrize("more", [{"rounds": 3}, {"prompts": 4}, {"images": 4}])
 def test_more_of_anything_needs_more(setup: Setup, more: dict[str, int]) -> None:
     """Each of these can be turned down to fit."""
-    model = assemble(setup.plan)
+    model = assemble(setup.spec, setup.parts)
     assert estimate(model, **more) > 1.2 * estimate(model)
 
 
 def test_losses_of_many_prompts_are_kept_a_group_at_a_time(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are recomputed on the way back; counting all would frighten users off a run that fits."""
-    model = assemble(setup.plan)
+    model = assemble(setup.spec, setup.parts)
     plain = estimate(model, prompts=16)
     monkeypatch.setattr(memory, "MOST_ELEMENTS", 4 * 64 * 64)
     assert estimate(model, prompts=16) == plain - (2 * 32 - 1) * 4 * 64 * 64 * 4 * memory.FULL_SIZE_TENSORS
@@ -70,7 +70,7 @@ def test_losses_of_many_prompts_are_kept_a_group_at_a_time(setup: Setup, monkeyp
 
 def test_estimating_leaves_the_network_as_it_is(setup: Setup) -> None:
     """It runs before the first step of a run that must be the same bits every time."""
-    model = assemble(setup.plan).train()
+    model = assemble(setup.spec, setup.parts).train()
     model.foundation.eval()
     modes = [module.training for module in model.modules()]
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()

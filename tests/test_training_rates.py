@@ -29,7 +29,8 @@ def test_the_backbone_moves_at_its_part_of_the_rate(tmp_path: Path, factor: floa
         weight_decay=0.0,
         backbone_lr_factor=factor,
     )
-    before = assemble(prepare(chosen, registry(), Watcher()).plan).state_dict()
+    setup = prepare(chosen, registry(), Watcher())
+    before = assemble(setup.spec, setup.parts).state_dict()
     training.train(chosen, registry())
     after = load_state(tmp_path / "run" / "last.safetensors").model
     most = {
@@ -62,16 +63,16 @@ def test_biases_of_several_channels_do_not_decay() -> None:
 
 def test_a_model_may_know_a_better_rate_than_the_tuner(tmp_path: Path) -> None:
     """A small network is not tuned at SAM's rate; a rate that was found for its weights is none for random ones."""
-    plan = prepare(
+    parts = prepare(
         config(gray_set(tmp_path / "set"), tmp_path / "run", tune="full", lr=None), registry(), Watcher()
-    ).plan
-    knows = replace(plan.foundation, learning_rates={"full": 1e-3})
-    own = plan.tuner.learning_rate
-    assert plan.learning_rate == own != 1e-3
-    assert replace(plan, foundation=knows, weights=tmp_path / "w").learning_rate == 1e-3
-    assert replace(plan, foundation=knows, weights=None).learning_rate == own
+    ).parts
+    knows = replace(parts.foundation, learning_rates={"full": 1e-3})
+    own = parts.tuner.learning_rate
+    assert parts.learning_rate == own != 1e-3
+    assert replace(parts, foundation=knows, weights=tmp_path / "w").learning_rate == 1e-3
+    assert replace(parts, foundation=knows, weights=None).learning_rate == own
     other = registry().tuner("lora")
-    assert replace(plan, foundation=knows, weights=tmp_path / "w", tuner=other).learning_rate == other.learning_rate
+    assert replace(parts, foundation=knows, weights=tmp_path / "w", tuner=other).learning_rate == other.learning_rate
 
 
 def test_every_weight_that_moves_has_one_rate() -> None:

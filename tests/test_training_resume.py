@@ -187,7 +187,7 @@ def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
     training.train(config(copy, out, steps=2), registry())
     state = load_state(out / "last.safetensors")
     old = fingerprint_by_size(open_dataset(copy, registry().modality("gray")))
-    save_state(out / "last.safetensors", replace(state, notes={**state.notes, "fingerprint": old}))
+    save_state(out / "last.safetensors", replace(state, notes=state.notes.model_copy(update={"fingerprint": old})))
     (out / "data.json").unlink()
     training.resume(out, registry())
     assert (out / "data.json").exists(), "from now on its files are compared"

@@ -108,7 +108,8 @@ def test_a_size_that_the_protocol_cannot_score_is_found_before_the_first_step(tm
 def test_recomputing_a_trained_batch_norm_is_refused(tmp_path: Path, tune: str) -> None:
     """It would move the running statistics twice a step; a frozen one keeps them."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", tune=tune)
-    model = assemble(prepare(settings, registry(), Watcher()).plan)
+    setup = prepare(settings, registry(), Watcher())
+    model = assemble(setup.spec, setup.parts)
     loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
     norm = nn.BatchNorm2d(3).requires_grad_(tune == "full")
     cast(nn.Module, model.foundation.backbone).add_module("norm", norm)

@@ -12,12 +12,14 @@ import torch
 from bundles import SPEC
 from safetensors.torch import save_file
 
+from simmat.documents import validate
 from simmat.errors import DataError
-from simmat.training.state import RunState, fingerprint_in, load_state, save_state
+from simmat.training.state import RunNotes, RunState, fingerprint_in, load_state, save_state
 
+SPEC_JSON = SPEC.model_dump(mode="json")
 NOTES: dict[str, Any] = {
     "settings": {"modality": "gray"},
-    "spec": SPEC.to_dict(),
+    "spec": SPEC_JSON,
     "fingerprint": "f",
     "best": {"miou": 0.5, "step": 2},
     "scaler": None,
@@ -31,9 +33,9 @@ def put(path: Path, notes: str) -> None:
 
 def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """All that is refused below would otherwise be refused for another reason."""
-    save_state(tmp_path / "last.safetensors", RunState(4, {"x": torch.ones(2)}, {}, NOTES))
+    save_state(tmp_path / "last.safetensors", RunState(4, {"x": torch.ones(2)}, {}, validate(RunNotes, NOTES)))
     state = load_state(tmp_path / "last.safetensors")
-    assert (state.step, dict(state.notes)) == (4, json.loads(json.dumps(NOTES)))
+    assert (state.step, state.notes.model_dump(mode="json")) == (4, json.loads(json.dumps(NOTES)))
     assert fingerprint_in(tmp_path / "last.safetensors") == "f"
 
 
@@ -48,9 +50,9 @@ def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"best": {"step": 2}},
         {"fingerprint": 3},
         {"scaler": 3},
-        {"spec": {**SPEC.to_dict(), "channels": []}},
-        {"spec": {**SPEC.to_dict(), "image_size": 2**36}},
-        {"spec": {**SPEC.to_dict(), "statistics": {"mean": 1}}},
+        {"spec": {**SPEC_JSON, "channels": []}},
+        {"spec": {**SPEC_JSON, "image_size": 2**36}},
+        {"spec": {**SPEC_JSON, "statistics": {"mean": 1}}},
     ],
 )
 def test_notes_that_no_run_writes_are_damage(tmp_path: Path, change: dict[str, Any]) -> None:

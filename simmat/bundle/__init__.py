@@ -5,13 +5,11 @@
 are not in it: the json names their file by sha256, or the seed where they are random.
 """
 
-from simmat.bundle.document import check_bundle, checked_spec, read_bundle_spec
-from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle
-from simmat.bundle.plan import adapter_for, plan_of, zero_shot_plan
+from simmat.bundle.document import FORMAT, BundleSpec, check_bundle, read_bundle_spec, write_bundle
+from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME
+from simmat.bundle.load import Bundle, adapter_for, check_sensor_channels, load_bundle
 from simmat.bundle.sharing import pull_bundle, push_bundle
-from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
 from simmat.bundle.tensors import load_tensors, trained_tensors
-from simmat.bundle.write import write_bundle
 
 __all__ = [
     "FORMAT",
@@ -22,14 +20,11 @@ __all__ = [
     "adapter_for",
     "check_bundle",
     "check_sensor_channels",
-    "checked_spec",
     "load_bundle",
     "load_tensors",
-    "plan_of",
     "pull_bundle",
     "push_bundle",
     "read_bundle_spec",
     "trained_tensors",
     "write_bundle",
-    "zero_shot_plan",
 ]

@@ -1,26 +1,69 @@
-"""`bundle.json`: read, and refused where it is damaged, of a newer format, or beside other weights."""
+"""`bundle.json`: written with the digest of its content, read, and refused where it is damaged or of a newer format.
+
+The digest guards against damage and slips of an editor. It is no signature: whoever writes a bundle can write its
+digest, too, so it says nothing of who made the bundle or whether to trust it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal
 
-import numpy as np
+import torch
+from pydantic import Field, JsonValue
+from safetensors.torch import save
+from torch import Tensor
 
 import simmat
-from simmat.bundle.digest import check_seal
-from simmat.bundle.opened import bundle_folder
-from simmat.bundle.spec import FORMAT, JSON_NAME, WEIGHTS_NAME, BundleSpec
+from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder
 from simmat.bundle.tensors import read_tensors
-from simmat.bundle.zipped import SIZE_LIMITS
-from simmat.config import MOST_SIZE
-from simmat.documents import InvalidDocument
-from simmat.errors import BundleError, SpecError
-from simmat.files import parse_json, read_bytes, recover_folder, require_file
-from simmat.geometry import Aspect
+from simmat.documents import validate
+from simmat.errors import BundleError
+from simmat.files import (
+    atomic_folder,
+    atomic_write_bytes,
+    atomic_write_json,
+    parse_json,
+    read_bytes,
+    recover_folder,
+    require_file,
+)
+from simmat.model_spec import ModelSpec
 from simmat.types import is_finite_number
 from simmat.weights import sha256_of
+
+FORMAT = 1
+"""Raised with every change that an older reader would misread."""
+_SEAL = "sha256"
+"""Field of the json's own digest."""
+
+
+class BundleSpec(ModelSpec):
+    """What `bundle.json` holds: the network's spec, how well it scored, and what it was made with.
+
+    Attributes:
+        format: of the bundle.
+        metrics: scores on the validation split, the step they were reached at and the protocol they follow.
+        weights_sha256: of the weights beside it.
+        versions: of the software that wrote it.
+    """
+
+    format: Literal[1]
+    metrics: dict[str, JsonValue] = Field(default_factory=dict)
+    weights_sha256: str
+    versions: dict[str, str]
+
+    def problems(self) -> Iterator[str]:
+        """Say what does not go together, and which score is no number."""
+        yield from super().problems()
+        scores = self.metrics.get("val") or {}
+        score = scores.get("miou_object") if isinstance(scores, dict) else scores
+        if score is not None and not is_finite_number(score):
+            yield f"metrics.val.miou_object must be a number, got {score!r}"
 
 
 def read_bundle_spec(path: Path) -> BundleSpec:
@@ -30,7 +73,7 @@ def read_bundle_spec(path: Path) -> BundleSpec:
         BundleError: there is no bundle, it is damaged, or of a newer format.
     """
     with bundle_folder(path, (JSON_NAME,)) as folder:
-        return BundleSpec.from_dict(read_document(folder))
+        return read_spec(folder)
 
 
 def check_bundle(path: Path) -> None:
@@ -39,38 +82,35 @@ def check_bundle(path: Path) -> None:
     Raises:
         BundleError: it is missing, damaged, or of a newer format, or its weights are not finite.
     """
-    read_tensors(check_weights(path, read_document(path)["weights_sha256"]))
+    read_tensors(check_weights(path, read_spec(path).weights_sha256))
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """Return a bundle's json, checked; raises as `read_bundle_spec`."""
-    if (path / "bundle").is_dir() and not (path / JSON_NAME).exists():
-        raise BundleError(f"{path} is a run folder, not a bundle; use {path / 'bundle'}")
-    recover_folder(path)
-    file = path / JSON_NAME
+def read_spec(folder: Path) -> BundleSpec:
+    """Read the json in the folder of a bundle; raises as `read_bundle_spec`."""
+    if (folder / "bundle").is_dir() and not (folder / JSON_NAME).exists():
+        raise BundleError(f"{folder} is a run folder, not a bundle; use {folder / 'bundle'}")
+    recover_folder(folder)
+    file = folder / JSON_NAME
     if not file.exists():
-        raise BundleError(f"no bundle at {path}: a bundle is a folder with {JSON_NAME} and {WEIGHTS_NAME}")
+        raise BundleError(f"no bundle at {folder}: a bundle is a folder with {JSON_NAME} and {WEIGHTS_NAME}")
     content = read_bytes(file, "bundle", limit=SIZE_LIMITS[JSON_NAME], error=BundleError)
     try:
         document = parse_json(content)
-        found = document["format"]
-        if found != FORMAT:
+        if not isinstance(document, dict):
+            raise ValueError("it must be a table")
+        if (found := document.get("format")) != FORMAT:
             raise BundleError(
-                f"{path} has bundle format {found}, this is simmat {simmat.__version__} which reads format {FORMAT}; "
+                f"{folder} has bundle format {found}, this is simmat {simmat.__version__} which reads format {FORMAT}; "
                 "upgrade with `pip install --upgrade simmat`"
             )
-        check_seal(document)
-        checked_spec(document)
-        str(document["weights_sha256"])
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, SpecError) as error:
-        why = _in_words(error)
-        raise BundleError(f"{file} is damaged ({why}); copy or train the bundle again") from error
-    return dict(document)
+        return validate(BundleSpec, _unsealed(document))
+    except ValueError as error:
+        raise BundleError(f"{file} is damaged ({error}); copy or train the bundle again") from error
 
 
-def check_weights(path: Path, sha256: str) -> Path:
+def check_weights(folder: Path, sha256: str) -> Path:
     """Return a bundle's weight file; BundleError where it is missing or not the one its json names."""
-    file = path / WEIGHTS_NAME
+    file = folder / WEIGHTS_NAME
     if not file.exists():
         raise BundleError(f"{file} is missing; copy or train the bundle again")
     require_file(file, "weight file", error=BundleError)
@@ -81,57 +121,55 @@ def check_weights(path: Path, sha256: str) -> Path:
     return file
 
 
-def checked_spec(values: Mapping[str, Any]) -> BundleSpec:
-    """Read what a bundle says of itself from json values.
+def write_bundle(
+    path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], metrics: Mapping[str, Any] | None = None
+) -> None:
+    """Write a bundle as a whole: there is the old one or the new one, never half of either.
+
+    Only values that the training decides go in, no time and no place, so equal runs give equal files.
+
+    Args:
+        path: its folder.
+        spec: of the network.
+        tensors: name -> what training moved, see `trained_tensors`.
+        metrics: its scores.
 
     Raises:
-        LookupError, TypeError, ValueError, SpecError: values are missing, of a wrong type, or such as no training
-            writes, which would fail somewhere deep in the network.
+        OutputError: it cannot be written.
     """
-    spec = BundleSpec.from_dict(values)
-    _check_values(spec)
-    return spec
+    with atomic_folder(path) as folder:
+        atomic_write_bytes(folder / WEIGHTS_NAME, save(dict(tensors), metadata={"format": str(FORMAT)}))
+        document = {
+            "format": FORMAT,
+            **spec.model_dump(mode="json", include=set(ModelSpec.model_fields)),
+            "metrics": dict(metrics or {}),
+            "weights_sha256": sha256_of(folder / WEIGHTS_NAME),
+            "versions": {
+                "simmat": simmat.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        atomic_write_json(folder / JSON_NAME, sealed(document))
 
 
-def _check_values(spec: BundleSpec) -> None:
-    whole = (("seed", spec.seed, 0, 2**63 - 1), ("image_size", spec.image_size, 1, MOST_SIZE))
-    for what, number, low, high in whole:  # the bounds of a training's config
-        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
-            raise ValueError(f"{what} must be a whole number from {low} to {high}, got {number!r}")
-    for what, name in (
-        ("modality", spec.modality),
-        ("foundation", spec.foundation),
-        ("mat", spec.mat),
-        ("tune", spec.tune),
-    ):
-        if not isinstance(name, str):
-            raise ValueError(f"{what} {name!r} must be a name")
-    if not isinstance(spec.foundation_sha256, str | None):
-        raise ValueError(f"the foundation's sha256 {spec.foundation_sha256!r} must be a text")
-    if spec.aspect not in get_args(Aspect):
-        raise ValueError(f"aspect {spec.aspect!r} is none of {', '.join(get_args(Aspect))}")
-    if problems := [problem for declaration in spec.described for problem in declaration.problems()]:
-        raise ValueError(f"described: {'; '.join(problems)}")
-    if not isinstance(spec.mat_options, Mapping) or not isinstance(spec.tune_options, Mapping):
-        raise ValueError("options must be tables")
-    if not isinstance(spec.metrics, Mapping):
-        raise ValueError(f"metrics {spec.metrics!r} must be a table")
-    score = (spec.metrics.get("val") or {}).get("miou_object")
-    if score is not None and not is_finite_number(score):
-        raise ValueError(f"metrics: miou_object {score!r} must be a number")
-    if spec.picks is not None and not all(isinstance(pick, str | int) for pick in spec.picks):
-        raise ValueError(f"picks {spec.picks!r} must be names or numbers of channels")
-    if not all(is_finite_number(value) for row in spec.zero_shot for value in row):
-        raise ValueError("zero_shot must hold finite numbers")
-    found = spec.statistics
-    for what, numbers in (("mean", found.mean), ("std", found.std), ("pixels", found.pixels)):
-        if len(numbers) != len(spec.channels) or not all(is_finite_number(number) for number in numbers):
-            raise ValueError(f"statistics: {what} must be {len(spec.channels)} numbers, one for each channel")
-    if not spec.channels or np.shape(spec.zero_shot) != (3, len(spec.channels)):
-        raise ValueError(f"zero_shot must be 3 rows of {len(spec.channels)} numbers, one for each channel")
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a bundle's json with its digest as the last field; one that it has already is replaced."""
+    plain = {key: value for key, value in json.loads(json.dumps(document)).items() if key != _SEAL}
+    return {**plain, _SEAL: _digest(plain)}
 
 
-def _in_words(error: Exception) -> str:
-    if isinstance(error, InvalidDocument):
-        return str(error)
-    return f"no key {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+def _unsealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a bundle's json without its digest; ValueError where it has none, or its content is another."""
+    plain = {key: value for key, value in document.items() if key != _SEAL}
+    if _SEAL not in document:
+        raise ValueError(f"it has no {_SEAL} of its own content, as bundles of unreleased versions of SimMAT")
+    if document[_SEAL] != _digest(plain):
+        raise ValueError(f"a value in it was changed: the {_SEAL} of its content is not the one it states")
+    return plain
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    """Return the sha256 of json values in their canonical form: keys sorted, ASCII, no spaces."""
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import simmat
-from simmat.bundle.spec import JSON_NAME, SHARED_NAMES
-from simmat.bundle.zipped import SIZE_LIMITS
+from simmat.bundle.files import JSON_NAME, SHARED_NAMES, SIZE_LIMITS
 from simmat.errors import BundleError, ConfigError, OutputError, SimMATError
 
 if TYPE_CHECKING:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from simmat.bundle.document import check_weights, read_document
-from simmat.bundle.opened import bundle_folder
-from simmat.bundle.plan import adapter_for, plan_of
-from simmat.bundle.spec import JSON_NAME, WEIGHTS_NAME, BundleSpec
+from simmat.bundle.document import BundleSpec, check_weights, read_spec
+from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, bundle_folder
 from simmat.bundle.tensors import load_tensors, read_tensors
+from simmat.composition import SelectedChannels
 from simmat.data.pipeline import Pipeline
+from simmat.declared import Declaration, DeclaredModality
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.modality import ModalityAdapter
-from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.model import Parts, SimMAT, assemble, find_parts
+from simmat.model_spec import ModelSpec
 from simmat.nn.allocation import Room, TooLargeError
 from simmat.normalize import describe
 from simmat.plugins import Registry
@@ -41,14 +41,14 @@ class Bundle:
         spec: what it says of itself.
         model: the tuned network, in eval mode.
         pipeline: image in physical units -> network input.
-        plan: the plan the network was built from.
+        parts: the installed parts that the network was built of.
         path: where it was read.
     """
 
     spec: BundleSpec
     model: SimMAT
     pipeline: Pipeline
-    plan: ModelPlan
+    parts: Parts
     path: Path
 
     @property
@@ -61,7 +61,20 @@ class Bundle:
         check_sensor_channels(self.spec, image.channels, image.origin, self.path)
 
 
-def check_sensor_channels(spec: BundleSpec, channels: tuple[Channel, ...], origin: str, path: Path) -> None:
+def adapter_for(
+    registry: Registry,
+    modality: str,
+    picks: tuple[str | int, ...] | None,
+    described: Iterable[Declaration] = (),
+) -> ModalityAdapter:
+    """Return the adapter of a modality name, limited to the picked channels; `described` are those a bundle carries."""
+    adapter = registry.modality(
+        modality, {declaration.name: DeclaredModality(declaration) for declaration in described}
+    )
+    return SelectedChannels(adapter, picks) if picks is not None else adapter
+
+
+def check_sensor_channels(spec: ModelSpec, channels: tuple[Channel, ...], origin: str, path: Path) -> None:
     """Refuse channels of another name, quantity or unit, naming both sides."""
     expected = spec.sensor_channels
     if not same_channels(expected, channels):
@@ -97,29 +110,30 @@ def load_bundle(
     """
     path = path.parent if path.name == JSON_NAME else path
     with bundle_folder(path) as folder:
-        document, tensors = _read(folder)
-        spec = _standing_on(BundleSpec.from_dict(document), foundation, path)
+        spec, tensors = _read(folder)
+        spec = _standing_on(spec, foundation, path)
         adapter = adapter_for(registry, spec.modality, spec.picks, spec.described).configured(spec.card.model_dump())
-        plan = plan_of(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
-        model = _assembled(plan, tensors, folder)
+        parts = find_parts(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
+        model = _assembled(spec, parts, tensors, folder)
         load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
     model.to(device).eval()
-    return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), plan, path)
+    return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), parts, path)
 
 
-def _assembled(plan: ModelPlan, tensors: Mapping[str, Tensor], folder: Path) -> SimMAT:
+def _assembled(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], folder: Path) -> SimMAT:
     """Build the network that a stranger described, in memory that the weights at hand can account for.
 
     A network is made once or a few times over while it is built, and the weights of transfer layer and tuner are all
     in the bundle; so what takes many times their size cannot fit them.
     """
     own = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    file = plan.foundation.weights
-    frozen = max(file.size_bytes if file is not None else 0, plan.weights.stat().st_size if plan.weights else 0)
+    file = parts.foundation.weights
+    frozen = max(file.size_bytes if file is not None else 0, parts.weights.stat().st_size if parts.weights else 0)
     room = _ROOM if frozen else _ROOM_WITHOUT_FILE
     try:
         return assemble(
-            plan,
+            spec,
+            parts,
             foundation_room=Room(_TIMES_OVER * (frozen + own) + room.most_bytes, room.most_tensors),
             own_room=Room(_TIMES_OVER * own + _ROOM.most_bytes, _CALLS_EACH * len(tensors) + _ROOM_OWN_TENSORS),
         )
@@ -139,7 +153,7 @@ def _standing_on(spec: BundleSpec, foundation: str | None, path: Path) -> Bundle
             f"{path} stands on random weights of {spec.foundation!r} (seed {spec.seed}), so nothing can show that "
             f"{foundation!r} is the same model; leave --foundation out"
         )
-    return replace(spec, foundation=foundation)
+    return spec.model_copy(update={"foundation": foundation})
 
 
 def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkpoint: Path | None) -> Path | None:
@@ -168,7 +182,7 @@ def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkp
     return file
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(folder: Path) -> tuple[BundleSpec, dict[str, Tensor]]:
     """Read json and weights of one bundle: a training that finds a better one swaps the folder, so it is read twice."""
     try:
         return _read_once(folder)
@@ -176,6 +190,6 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return _read_once(folder)
 
 
-def _read_once(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    document = read_document(folder)
-    return document, read_tensors(check_weights(folder, document["weights_sha256"]))
+def _read_once(folder: Path) -> tuple[BundleSpec, dict[str, Tensor]]:
+    spec = read_spec(folder)
+    return spec, read_tensors(check_weights(folder, spec.weights_sha256))

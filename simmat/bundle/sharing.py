@@ -8,12 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from simmat.bundle.document import check_bundle, read_document
+from simmat.bundle.document import check_bundle, read_spec
+from simmat.bundle.files import (
+    JSON_NAME,
+    README_NAME,
+    SHARED_NAMES,
+    WEIGHTS_NAME,
+    ZIP_SUFFIX,
+    bundle_folder,
+    named_as,
+    write_zip,
+)
 from simmat.bundle.hub import HUB, HubPlace, download, upload
 from simmat.bundle.model_card import model_card
-from simmat.bundle.opened import ZIP_SUFFIX, bundle_folder, named_as
-from simmat.bundle.spec import JSON_NAME, README_NAME, SHARED_NAMES, WEIGHTS_NAME, BundleSpec
-from simmat.bundle.zipped import write_zip
 from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_folder
 from simmat.registry import Registry
@@ -101,7 +108,7 @@ def _files_to_share(
     readme = folder / README_NAME
     if readme.is_file() and licence is not None:
         raise ConfigError(f"{readme} is there and goes along as it is; state the licence in it, or remove it first")
-    spec = BundleSpec.from_dict(read_document(folder))
+    spec = read_spec(folder)
     card = model_card(spec, licence=licence, foundation_licence=foundation_licence, registry=registry).encode()
     return {
         JSON_NAME: folder / JSON_NAME,

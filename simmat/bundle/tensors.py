@@ -45,7 +45,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def load_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Put a bundle's tensors into a network of the same plan.
+    """Put a bundle's tensors into a network of the same spec.
 
     Raises:
         BundleError: one is missing, one too many, or of another shape or type of numbers.

@@ -41,7 +41,7 @@ def show(bundle: Path, as_json: bool) -> None:
 
     spec = read_bundle_spec(bundle)
     if as_json:
-        print_json(spec.to_dict())
+        print_json(spec.model_dump(mode="json"))
         return
     print_table(("", str(bundle)), _network_rows(spec))
     say()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -144,6 +145,6 @@ def _as_dict(asked: Sequence[str], adapter: ModalityAdapter, registry: Registry)
         "variant_of": adapter.variant_of or None,
         "from": [_origin(part, registry) for part in asked],
         "sources": [{"name": s.name, "extensions": list(s.extensions)} for s in adapter.sources],
-        "channels": [channel.to_dict() for channel in adapter.channels],
+        "channels": [asdict(channel) for channel in adapter.channels],
         "described": [declaration.model_dump(mode="json") for declaration in _declarations(adapter)],
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from simmat.bundle import Bundle, zero_shot_plan
+from simmat.bundle import Bundle
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
@@ -19,7 +19,7 @@ from simmat.evaluation.sample import score_objects
 from simmat.evaluation.scores import Cost, Scores, merge_scores
 from simmat.evaluation.targets import find_targets, grid_hw
 from simmat.geometry import Frame
-from simmat.model import SimMAT, assemble
+from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins import Registry
 from simmat.types import SensorImage
 
@@ -74,7 +74,7 @@ def evaluate_bundle(
     work = processes or Processes(device)
     models = [bundle.model]
     if zero_shot and registry is not None and has_zero_shot(bundle):
-        models.append(assemble(zero_shot_plan(bundle.plan, registry)).to(device))
+        models.append(assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device))
     total, done = len(models) * len(work.share(samples)), 0
 
     def advance(count: int) -> None:
@@ -108,9 +108,9 @@ def has_zero_shot(bundle: Bundle) -> bool:
 
 def why_no_zero_shot(bundle: Bundle) -> str:
     """Say why the bundle's foundation model cannot answer untuned; "" where it can."""
-    if not bundle.plan.foundation.promptable:
-        return f"the decoder of {bundle.plan.foundation.name!r} was never trained"
-    return "the bundle's model started from random weights" if bundle.plan.weights is None else ""
+    if not bundle.parts.foundation.promptable:
+        return f"the decoder of {bundle.parts.foundation.name!r} was never trained"
+    return "the bundle's model started from random weights" if bundle.parts.weights is None else ""
 
 
 def evaluate_shared(

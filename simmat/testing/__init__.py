@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simmat.testing.checks import Check, CheckFailed, CheckSkipped, Result, run_check, run_checks
     from simmat.testing.contracts import FoundationContract, ModalityContract, PackageContract
     from simmat.testing.models import FoundationCase
+    from simmat.testing.networks import build_network
     from simmat.testing.package import PackageCase
     from simmat.testing.samples import ModalityCase
     from simmat.testing.suite import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
@@ -39,6 +40,7 @@ __all__ = [
     "PackageCase",
     "PackageContract",
     "Result",
+    "build_network",
     "run_check",
     "run_checks",
 ]
@@ -47,6 +49,7 @@ _MODULES = {
     "checks": ("Check", "CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
     "contracts": ("FoundationContract", "ModalityContract", "PackageContract"),
     "models": ("FoundationCase",),
+    "networks": ("build_network",),
     "package": ("PackageCase",),
     "samples": ("ModalityCase",),
     "suite": ("FOUNDATION_CHECKS", "MODALITY_CHECKS", "PACKAGE_CHECKS"),

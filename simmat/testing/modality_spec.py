@@ -6,7 +6,10 @@ import json
 import math
 import pickle
 import re
+from dataclasses import asdict
+from typing import Annotated
 
+from simmat.documents import Document, of_dataclass, validate
 from simmat.errors import SimMATError
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.samples import ModalityCase
@@ -14,6 +17,12 @@ from simmat.testing.units import QUANTITY_UNITS, plausible_um
 from simmat.types import Channel
 
 _MOST_SLIPS = 2  # of the pen, in a quantity that is taken for a known one misspelt
+
+
+class _Kept(Document):
+    """A channel as a bundle keeps it."""
+
+    channel: Annotated[Channel, of_dataclass(Channel)]
 
 
 def spec_round_trips(case: ModalityCase) -> None:
@@ -34,7 +43,7 @@ def spec_round_trips(case: ModalityCase) -> None:
             )
     for channel in channels_of(case):
         try:
-            back = Channel.from_dict(json.loads(json.dumps(channel.to_dict())))
+            back = validate(_Kept, json.loads(json.dumps({"channel": asdict(channel)}))).channel
         except (TypeError, ValueError, SimMATError) as error:
             raise CheckFailed(f"channel {channel.name!r} cannot go through json: {error}", _PLAIN) from error
         if back != channel:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +14,20 @@ from simmat.builtin.sam import SAM_VIT_TINY
 from simmat.builtin.transfer import TRANSFER_LAYERS
 from simmat.builtin.tuners import TUNERS
 from simmat.data.batches import DRAWS, Batch
+from simmat.data.card import DataCard
 from simmat.data.clicks import tight_box
 from simmat.data.pipeline import Pipeline
 from simmat.foundation import FoundationSpec, resolve
 from simmat.modality import ModalityAdapter
-from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.model import Parts, SimMAT, assemble
+from simmat.model_spec import ModelSpec
 from simmat.nn.losses import SAM2_LOSS
 from simmat.nn.resize import resize_planes
 from simmat.nn.tuners import set_train_mode
+from simmat.normalize import Statistics
 from simmat.testing.models import FoundationCase
 from simmat.training.step import Asking, TrainingStep
-from simmat.transfer import TunerSpec
+from simmat.transfer import TransferLayerSpec, TunerSpec
 from simmat.types import BoolArray, Channel, SensorImage
 
 SIZE = 64
@@ -35,7 +40,7 @@ TUNER = {tuner.name: tuner for tuner in TUNERS}
 
 def tiny_step(channels: tuple[Channel, ...]) -> TrainingStep:
     """Return the paper's MAT for C channels before a tiny, frozen SAM, with the losses of training."""
-    model = assemble(plan(SAM_VIT_TINY, TUNER["frozen"], image_size=SIZE, channels=channels))
+    model = build_network(SAM_VIT_TINY, tuner=TUNER["frozen"], image_size=SIZE, channels=channels)
     step = TrainingStep(model, SAM2_LOSS, Asking(box_fraction=0.0, corrections=1))
     set_train_mode(step)
     return step
@@ -43,7 +48,7 @@ def tiny_step(channels: tuple[Channel, ...]) -> TrainingStep:
 
 def tuned(case: FoundationCase, tuner: TunerSpec) -> SimMAT:
     """Return the paper's MAT before the model of a case, tuned; raises ConfigError where the tuner refuses it."""
-    return assemble(plan(case.spec, tuner, image_size=case.image_size, channels=CHANNELS))
+    return build_network(case.spec, tuner=tuner, image_size=case.image_size, channels=CHANNELS)
 
 
 def apply_tuner(model: nn.Module, spec: FoundationSpec, tuner: TunerSpec) -> nn.Module:
@@ -54,19 +59,55 @@ def apply_tuner(model: nn.Module, spec: FoundationSpec, tuner: TunerSpec) -> nn.
     return copied
 
 
-def plan(spec: FoundationSpec, tuner: TunerSpec, *, image_size: int, channels: tuple[Channel, ...]) -> ModelPlan:
-    """Return the plan of a network with random weights."""
-    zero_shot = np.full((3, len(channels)), 1 / len(channels), dtype=np.float32)
-    return ModelPlan(
-        foundation=spec,
-        transfer=TRANSFER["mat"],
-        tuner=tuner,
-        channels=channels,
-        zero_shot=zero_shot,
-        image_size=image_size,
-        weights=None,
-        seed=0,
-    )
+def build_network(foundation: FoundationSpec, **values: Any) -> SimMAT:
+    """Build a network, see `network_of`.
+
+    Raises:
+        ConfigError: an option is unknown or out of range, or the tuner refuses the model.
+    """
+    return assemble(*network_of(foundation, **values))
+
+
+def network_of(
+    foundation: FoundationSpec,
+    *,
+    image_size: int,
+    channels: int | tuple[Channel, ...] = 3,
+    transfer: str | TransferLayerSpec = "mat",
+    tuner: str | TunerSpec = "frozen",
+    weights: Path | None = None,
+    **more: Any,
+) -> tuple[ModelSpec, Parts]:
+    """Return spec and parts of a network: a transfer layer before a foundation model, tuned.
+
+    Args:
+        foundation: the foundation model.
+        image_size: S.
+        channels: C, or the channels of the sensor, with mean and std.
+        transfer: the transfer layer, or the name of one of the core's.
+        tuner: the tuner, or the name of one of the core's.
+        weights: the foundation model's weight file; None leaves it random.
+        more: further fields of `ModelSpec`: seed, zero_shot, mat_options, tune_options.
+    """
+    own = TRANSFER[transfer] if isinstance(transfer, str) else transfer
+    tuned_by = TUNER[tuner] if isinstance(tuner, str) else tuner
+    if isinstance(channels, int):
+        channels = tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(channels))
+    count = len(channels)
+    values: dict[str, Any] = {
+        "modality": "made-up",
+        "sensor_channels": channels,
+        "channels": channels,
+        "statistics": Statistics((0.0,) * count, (1.0,) * count, ((0.0,) * count,) * count, (1,) * count),
+        "zero_shot": ((1 / count,) * count,) * 3,
+        "foundation": foundation.name,
+        "seed": 0,
+        "image_size": image_size,
+        "mat": own.name,
+        "tune": tuned_by.name,
+        "card": DataCard(regions="instances"),
+    }
+    return ModelSpec(**{**values, **more}), Parts(foundation, own, tuned_by, weights)
 
 
 def batch_of(

@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from simmat.bundle import BundleSpec, check_bundle, load_tensors, trained_tensors, write_bundle
+from simmat.bundle import check_bundle, load_tensors, trained_tensors, write_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, collate
 from simmat.errors import ConfigError, SimMATError
@@ -31,11 +30,13 @@ from simmat.plugins import Registry
 from simmat.training.accelerator import make_accelerator, share_buffers
 from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.pictures import draw_run
+from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
-from simmat.training.same_run import check_data, check_settings, settings_of
 from simmat.training.schedule import build_optimizer, learning_rate, set_rates
 from simmat.training.setup import check_apart, prepare
 from simmat.training.state import (
+    Best,
+    RunNotes,
     RunState,
     load_optimizer_tensors,
     load_scaler_notes,
@@ -112,21 +113,21 @@ class _Run:
             check_apart(config)
         if not resume and self.accelerator.is_main_process:
             self.folder.create()
-        if state and state.notes["best"] and self.accelerator.is_main_process:
+        if state and state.notes.best and self.accelerator.is_main_process:
             check_bundle(self.folder.bundle)
         if state:
-            check_settings(config, state.notes["settings"])
-        known = BundleSpec.from_dict(state.notes["spec"]) if state else None
-        self.setup = prepare(config, registry, self.watcher, known=known)
+            check_settings(config, state.notes.settings)
+        self.setup = prepare(config, registry, self.watcher, known=state.notes.spec if state else None)
         if state:
-            check_data(self.folder, str(state.notes["fingerprint"]), self.setup.dataset, self.setup.contents)
-        self.model = assemble(self.setup.plan)
+            check_data(self.folder, state.notes.fingerprint, self.setup.dataset, self.setup.contents)
+            check_network(config, state.notes.spec, self.setup.spec, self.setup.parts)
+        self.model = assemble(self.setup.spec, self.setup.parts)
         if config.precision == "bf16" and self.accelerator.device.type == "cpu":
             keep_depthwise_in_fp32(self.model)
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.model, config.foundation, config.tune)
         self.done = state.step if state else 0
-        self.best: dict[str, Any] = dict(state.notes["best"]) if state else {}
+        self.best = state.notes.best if state else None
         self.stop = False
         self._prepare(state)
 
@@ -142,7 +143,7 @@ class _Run:
         optimizer = build_optimizer(
             step,
             weight_decay=config.weight_decay,
-            backbone=pretrained_backbone(self.model.foundation, self.setup.plan.foundation.targets),
+            backbone=pretrained_backbone(self.model.foundation, self.setup.parts.foundation.targets),
             backbone_factor=config.backbone_lr_factor,
         )
         parts = config.grad_accumulation
@@ -157,10 +158,10 @@ class _Run:
         if state:  # after that, for it moves all that the optimiser holds to the device, and a step count need not
             module = self.accelerator.unwrap_model(self.step)
             load_optimizer_tensors(self.optimizer.optimizer, module, state.optimizer, str(self.folder.state))
-            load_scaler_notes(self.accelerator.scaler, state.notes["scaler"], str(self.folder.state))
+            load_scaler_notes(self.accelerator.scaler, state.notes.scaler, str(self.folder.state))
 
     def _peak(self) -> float:
-        return self.config.lr if self.config.lr is not None else self.setup.plan.learning_rate
+        return self.config.lr if self.config.lr is not None else self.setup.parts.learning_rate
 
     def go(self) -> Path:
         with self.folder.held() if self.accelerator.is_main_process else nullcontext():
@@ -267,27 +268,26 @@ class _Run:
             protocol=find_protocol(self.config.protocol),
         )
         summary = scores.summary()
-        better = not self.best or summary["miou_object"] > self.best["miou"]
+        better = self.best is None or summary["miou_object"] > self.best.miou
         self._log({"kind": "val", "step": self.done, **{k: v for k, v in summary.items() if k != "iou_by_class"}})
         if better:
-            self.best = {"miou": summary["miou_object"], "step": self.done}
+            self.best = Best(miou=summary["miou_object"], step=self.done)
             if self.accelerator.is_main_process:
                 metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
-                spec = replace(self.setup.spec, metrics=metrics)
-                write_bundle(self.folder.bundle, spec, trained_tensors(self.model))
+                write_bundle(self.folder.bundle, self.setup.spec, trained_tensors(self.model), metrics)
         if self.accelerator.is_main_process and self.config.pictures:
             draw_run(self.folder, self.model, self.setup, scores, sheet=better)
         self.watcher.validated(self.done, summary, best=better)
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            notes = {
-                "settings": settings_of(self.config),
-                "spec": self.setup.spec.to_dict(),
-                "fingerprint": self.setup.fingerprint,
-                "best": self.best,
-                "scaler": scaler_notes(self.accelerator.scaler),
-            }
+            notes = RunNotes(
+                settings=settings_of(self.config),
+                spec=self.setup.spec,
+                fingerprint=self.setup.fingerprint,
+                best=self.best,
+                scaler=scaler_notes(self.accelerator.scaler),
+            )
             optimizer = optimizer_tensors(self.optimizer.optimizer, self.accelerator.unwrap_model(self.step))
             save_state(self.folder.state, RunState(self.done, trained_tensors(self.model), optimizer, notes))
         self.accelerator.wait_for_everyone()
@@ -319,8 +319,8 @@ class _Run:
             memory_bytes=memory,
             device=str(self.accelerator.device),
             processes=processes,
-            best_miou=self.best.get("miou"),
-            best_step=self.best.get("step"),
+            best_miou=self.best.miou if self.best else None,
+            best_step=self.best.step if self.best else None,
             notes=(*self.setup.notes, *([warning] if warning else [])),
         )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from simmat.bundle import BundleSpec, adapter_for, plan_of
+from simmat.bundle import adapter_for
 from simmat.config import TrainConfig
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
@@ -26,12 +27,12 @@ from simmat.evaluation.targets import grid_hw
 from simmat.foundation import FoundationSpec
 from simmat.geometry import Frame
 from simmat.modality import ModalityAdapter
-from simmat.model import ModelPlan, merge_options
+from simmat.model import Parts, find_parts, merge_options
+from simmat.model_spec import TAKEN, ModelSpec, as_json
 from simmat.normalize import fit_channels, zero_shot_map
 from simmat.plugins import Registry
 from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.training.few import few_of, note_on
-from simmat.training.same_run import check_network
 from simmat.training.watch import Watcher
 from simmat.weights import check_digest, find_weights, sha256_of
 
@@ -46,8 +47,8 @@ class Setup:
         contents: digests of its files, which a resumed run must find again.
         train: samples trained on, each with a region.
         val: samples validated on.
-        spec: what the run's bundles say of themselves, without metrics.
-        plan: the network.
+        spec: of the network.
+        parts: what it names.
         pipeline: image -> network input.
         steps: optimiser steps in all.
         notes: sentences on where the samples come from, to be shown to the user.
@@ -58,8 +59,8 @@ class Setup:
     contents: Contents
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
-    spec: BundleSpec
-    plan: ModelPlan
+    spec: ModelSpec
+    parts: Parts
     pipeline: Pipeline
     steps: int
     notes: tuple[str, ...] = ()
@@ -102,14 +103,14 @@ SLOW_FOR_RANDOM = 1e-4
 """A peak learning rate below this is one for weights that were pretrained."""
 
 
-def _note_on_rate(config: TrainConfig, plan: ModelPlan) -> str:
+def _note_on_rate(config: TrainConfig, parts: Parts) -> str:
     """Say where a random decoder would be trained at a rate meant for a pretrained one; "" elsewhere."""
-    starts_random = plan.weights is None or not plan.foundation.promptable
-    if config.lr is not None or not starts_random or plan.learning_rate >= SLOW_FOR_RANDOM:
+    starts_random = parts.weights is None or not parts.foundation.promptable
+    if config.lr is not None or not starts_random or parts.learning_rate >= SLOW_FOR_RANDOM:
         return ""
     return (
         f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
-        f"--tune {config.tune}, {plan.learning_rate:g}, is one for pretrained weights; try --lr 1e-3"
+        f"--tune {config.tune}, {parts.learning_rate:g}, is one for pretrained weights; try --lr 1e-3"
     )
 
 
@@ -142,7 +143,7 @@ def _note_on_repeats(config: TrainConfig, index: DataIndex, train: Sequence[Samp
     return f"{count} of {len(train)} training images have an object for --paste that no border cuts."
 
 
-def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known: BundleSpec | None = None) -> Setup:
+def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known: ModelSpec | None = None) -> Setup:
     """Open the data, take its statistics and plan the network.
 
     Args:
@@ -172,13 +173,11 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     train = few_of(every, config)
     contents = index.contents
     digest = _digest(foundation, weights, config)
-    if known is None:
-        known = _describe(config, registry, foundation, index, train, size, digest)
-    else:
-        check_network(config, known, registry, adapter, weights, digest, size)
-        known = replace(known, foundation=config.foundation)
-    plan = plan_of(known, registry, weights)
-    pipeline = Pipeline(dataset.adapter, known.channels, size, config.aspect)
+    chosen = _chosen(config, registry, dataset, size, digest)
+    taken = _taken(foundation, index, train) if known is None else known.model_dump(include=set(TAKEN))
+    spec = ModelSpec(**chosen, **taken)
+    parts = find_parts(spec, registry, weights)
+    pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
     steps = _steps(config, len(train))
     said = (
         dataset.split_note,
@@ -186,11 +185,11 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
         shared_warning(dataset.root, dataset.samples, contents.by_file),
         note_on(train, every, config),
         _note_on_repeats(config, index, train),
-        _note_on_rate(config, plan),
+        _note_on_rate(config, parts),
         _note_on_warmup(config, steps),
     )
     notes = tuple(note for note in said if note)
-    return Setup(config, dataset, contents, train, val, known, plan, pipeline, steps, notes)
+    return Setup(config, dataset, contents, train, val, spec, parts, pipeline, steps, notes)
 
 
 def open_data(config: TrainConfig, registry: Registry) -> Dataset:
@@ -232,7 +231,7 @@ def _digest(foundation: FoundationSpec, weights: Path | None, config: TrainConfi
     return digest
 
 
-def _sensor(config: TrainConfig, registry: Registry, known: BundleSpec | None) -> ModalityAdapter:
+def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) -> ModalityAdapter:
     """Return the sensor; a resumed run whose `sensor.toml` is gone goes on with what it wrote down."""
     files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
     if known is not None and not all(file.exists() for file in files):
@@ -240,39 +239,38 @@ def _sensor(config: TrainConfig, registry: Registry, known: BundleSpec | None) -
     return adapter_for(registry, config.modality, config.channels)
 
 
-def _describe(
-    config: TrainConfig,
-    registry: Registry,
-    foundation: FoundationSpec,
-    index: DataIndex,
-    train: Sequence[Sample],
-    size: int,
-    digest: str | None,
-) -> BundleSpec:
+def _chosen(config: TrainConfig, registry: Registry, dataset: Dataset, size: int, digest: str | None) -> dict[str, Any]:
+    """Return what config, plugins and files decide of a network, which a resumed run must find again."""
+    transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
+    return {
+        "modality": dataset.adapter.name,
+        "picks": config.channels,
+        "sensor_channels": dataset.loaded_channels,
+        "foundation": config.foundation,
+        "foundation_sha256": digest,
+        "seed": config.seed,
+        "image_size": size,
+        "aspect": config.aspect,
+        "mat": transfer.name,
+        "mat_options": as_json(merge_options("transfer layer", transfer.name, transfer.options, config.mat_options)),
+        "tune": tuner.name,
+        "tune_options": as_json(merge_options("tuner", tuner.name, tuner.options, config.tune_options)),
+        "card": dataset.card.model_copy(update={"class_names": dict(sorted(dataset.class_names.items()))}),
+        "described": declarations_of(dataset.adapter),
+    }
+
+
+def _taken(foundation: FoundationSpec, index: DataIndex, train: Sequence[Sample]) -> dict[str, Any]:
+    """Return what the training split decides of a network."""
     dataset, statistics = index.dataset, index.statistics(train)
     channels = fit_channels(
         dataset.channels(), statistics, pixel_mean=foundation.pixel_mean, pixel_std=foundation.pixel_std
     )
-    transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
-    return BundleSpec(
-        modality=dataset.adapter.name,
-        picks=config.channels,
-        sensor_channels=dataset.loaded_channels,
-        channels=channels,
-        statistics=statistics,
-        zero_shot=tuple(tuple(float(v) for v in row) for row in zero_shot_map(channels, statistics)),
-        foundation=config.foundation,
-        foundation_sha256=digest,
-        seed=config.seed,
-        image_size=size,
-        aspect=config.aspect,
-        mat=config.mat,
-        mat_options=merge_options("transfer layer", transfer.name, transfer.options, config.mat_options),
-        tune=config.tune,
-        tune_options=merge_options("tuner", tuner.name, tuner.options, config.tune_options),
-        card=dataset.card.model_copy(update={"class_names": dict(sorted(dataset.class_names.items()))}),
-        described=declarations_of(dataset.adapter),
-    )
+    return {
+        "channels": channels,
+        "statistics": statistics,
+        "zero_shot": zero_shot_map(channels, statistics).tolist(),
+    }
 
 
 def _steps(config: TrainConfig, samples: int) -> int:

@@ -12,42 +12,62 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simmat.bundle import checked_spec
-from simmat.documents import InvalidDocument, validate
-from simmat.errors import DataError, SpecError
+from simmat.documents import Document, InvalidDocument, validate
+from simmat.errors import DataError
 from simmat.files import atomic_write_bytes, parse_json, require_file
+from simmat.model_spec import ModelSpec
 
 FORMAT = 1
 
 
-class _Best(BaseModel):
-    """The best validation so far."""
+class Best(Document):
+    """The best validation so far.
 
-    model_config = ConfigDict(strict=True)
+    Attributes:
+        miou: mean IoU over objects.
+        step: it was reached at.
+    """
 
     miou: float
     step: int
 
 
-class _Notes(BaseModel):
-    """What every state says of itself beside its tensors; further values may stand there."""
+class RunNotes(Document):
+    """What a state says of its run; further values may stand there.
 
-    model_config = ConfigDict(strict=True)
+    Attributes:
+        settings: of the run, see `simmat.training.resume_checks`.
+        spec: of the network.
+        fingerprint: of the data.
+        best: None before the first validation.
+        scaler: loss scale of fp16; None in other precisions.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    settings: dict[str, Any]
+    spec: ModelSpec
+    fingerprint: str
+    best: Best | None
+    scaler: dict[str, Any] | None
+
+    def problems(self) -> Iterator[str]:
+        """Say what does not go together in the spec."""
+        yield from self.spec.problems()
+
+
+class _Head(Document):
+    model_config = ConfigDict(extra="ignore")
 
     step: int = Field(ge=0)
-    settings: dict[str, Any]
-    spec: dict[str, Any]
-    fingerprint: str
-    best: _Best | Annotated[dict[str, Any], Field(max_length=0)]
-    scaler: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -58,13 +78,13 @@ class RunState:
         step: optimiser steps done.
         model: tensors of the network, see `simmat.bundle.trained_tensors`.
         optimizer: "PARAMETER/key" -> tensor.
-        notes: json values: settings, best score, bundle spec, fingerprint of the data, loss scale of fp16.
+        notes: what it says of the run.
     """
 
     step: int
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
-    notes: Mapping[str, Any]
+    notes: RunNotes
 
 
 def save_state(path: Path, state: RunState) -> None:
@@ -75,8 +95,8 @@ def save_state(path: Path, state: RunState) -> None:
     """
     tensors = {f"model/{name}": tensor for name, tensor in state.model.items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
-    notes = json.dumps({"format": FORMAT, "step": state.step, **state.notes}, sort_keys=True)
-    atomic_write_bytes(path, save(tensors, metadata={"simmat": notes}))
+    notes = {"format": FORMAT, "step": state.step, **state.notes.model_dump(mode="json")}
+    atomic_write_bytes(path, save(tensors, metadata={"simmat": json.dumps(notes, sort_keys=True)}))
 
 
 def load_state(path: Path) -> RunState:
@@ -86,9 +106,8 @@ def load_state(path: Path) -> RunState:
         DataError: it is missing, damaged, or of another format.
     """
     with _reading(path) as file:
-        notes = _notes_of(file, path)
+        step, notes = _notes_of(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        step = notes.pop("step")
     return RunState(step, _below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
 
 
@@ -99,7 +118,7 @@ def fingerprint_in(path: Path) -> str:
         DataError: the state is missing, damaged, or of another format.
     """
     with _reading(path) as file:
-        return str(_notes_of(file, path)["fingerprint"])
+        return _notes_of(file, path)[1].fingerprint
 
 
 @contextmanager
@@ -113,18 +132,17 @@ def _reading(path: Path) -> Iterator[Any]:
     except InvalidDocument as error:
         raise _damaged(path, str(error)) from error
     except (
-        ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, SafetensorError, SpecError, TypeError,
+        ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, SafetensorError, TypeError,
         ValueError,
     ) as error:  # fmt: skip
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
-def _notes_of(file: Any, path: Path) -> dict[str, Any]:
+def _notes_of(file: Any, path: Path) -> tuple[int, RunNotes]:
     notes: dict[str, Any] = parse_json((file.metadata() or {})["simmat"], constants=True)
     if notes.pop("format") != FORMAT:
         raise DataError(f"{path} was written by another version of simmat; resume it with that version")
-    checked_spec(validate(_Notes, notes).spec)
-    return notes
+    return validate(_Head, notes).step, validate(RunNotes, notes)
 
 
 def _damaged(path: Path | str, why: str) -> DataError:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.values import EXAMPLES, FINITE, JSON, NAMED, NAMES, OPTIONS, POSITIVE, TEXT, cards, channels, ranges, specs
-from simmat.bundle import BundleSpec, read_bundle_spec, write_bundle
+from simmat.bundle import read_bundle_spec, write_bundle
 from simmat.config import dump_toml, load_config
 from simmat.data.card import DataCard, load_card, write_card
 from simmat.declared import Declaration, read_sensor
+from simmat.documents import Document, of_dataclass, validate
 from simmat.files import atomic_write_json, parse_json
 from simmat.files.inputs import read_json
+from simmat.model_spec import ModelSpec
 from simmat.types import Channel
+
+
+class Kept(Document):
+    channel: Annotated[Channel, of_dataclass(Channel)]
 
 
 @given(card=cards())
@@ -29,16 +36,17 @@ def test_a_card_is_read_as_it_was_written(tmp_path: Path, card: DataCard) -> Non
 @given(channel=channels())
 def test_a_channel_is_read_as_it_was_written(tmp_path: Path, channel: Channel) -> None:
     """Mean and range decide what the network sees, to the last bit."""
-    atomic_write_json(tmp_path / "channel.json", channel.to_dict())
-    assert Channel.from_dict(read_json(tmp_path / "channel.json")) == channel
+    atomic_write_json(tmp_path / "channel.json", {"channel": asdict(channel)})
+    assert validate(Kept, read_json(tmp_path / "channel.json")).channel == channel
 
 
 @settings(max_examples=EXAMPLES // 3)  # a bundle is written through to the disk
 @given(spec=specs())
-def test_a_bundle_is_read_as_it_was_written(tmp_path: Path, spec: BundleSpec) -> None:
+def test_a_bundle_is_read_as_it_was_written(tmp_path: Path, spec: ModelSpec) -> None:
     """What training decided is all that another machine knows."""
     write_bundle(tmp_path / "bundle", spec, {})
-    assert read_bundle_spec(tmp_path / "bundle") == spec
+    read = read_bundle_spec(tmp_path / "bundle")
+    assert all(getattr(read, name) == getattr(spec, name) for name in ModelSpec.model_fields)
 
 
 _CONFIGS = st.fixed_dictionaries(

@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from simmat.bundle import BundleSpec
 from simmat.data.card import DataCard
 from simmat.geometry import Aspect
+from simmat.model_spec import ModelSpec
 from simmat.normalize import Statistics
 from simmat.types import Channel
 
@@ -81,12 +81,12 @@ def cards(draw: st.DrawFn) -> DataCard:
 
 
 @st.composite
-def specs(draw: st.DrawFn) -> BundleSpec:
+def specs(draw: st.DrawFn) -> ModelSpec:
     """What a bundle says of itself, with 1 to 3 channels."""
     count = draw(st.integers(1, 3))
     own = tuple(draw(channels(f"c{index}")) for index in range(count))
     numbers = st.tuples(*[FINITE] * count)
-    return BundleSpec(
+    return ModelSpec(
         modality=draw(NAMES),
         picks=draw(st.none() | st.lists(st.integers(0, 9) | NAMES, min_size=1, max_size=3).map(tuple)),
         sensor_channels=own,
@@ -108,5 +108,4 @@ def specs(draw: st.DrawFn) -> BundleSpec:
         tune=draw(NAMES),
         tune_options=draw(OPTIONS),
         card=draw(cards()),
-        metrics={"val": {"miou_object": draw(st.none() | st.floats(0, 1))}, "step": draw(st.integers(0, 10**6))},
     )

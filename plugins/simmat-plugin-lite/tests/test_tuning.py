@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from simmat_plugin_lite.spec import LITE
@@ -10,9 +9,9 @@ from simmat_plugin_lite.spec import LITE
 from simmat.builtin.transfer import TRANSFER_LAYERS
 from simmat.builtin.tuners import TUNERS
 from simmat.foundation import PromptBatch, TransferLayerSpec, TunerSpec
-from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
-from simmat.types import Channel
+from simmat.testing import build_network
 
 SIZE = 64
 FROZEN = next(spec for spec in TUNERS if spec.name == "frozen")
@@ -22,18 +21,7 @@ MAT = next(spec for spec in TRANSFER_LAYERS if spec.name == "mat")
 
 def network(transfer: TransferLayerSpec, tuner: TunerSpec) -> SimMAT:
     """Build lite of random weights for three channels."""
-    return assemble(
-        ModelPlan(
-            foundation=LITE,
-            transfer=transfer,
-            tuner=tuner,
-            channels=tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(3)),
-            zero_shot=np.full((3, 3), 1 / 3, np.float32),
-            image_size=SIZE,
-            weights=None,
-            seed=0,
-        )
-    )
+    return build_network(LITE, transfer=transfer, tuner=tuner, image_size=SIZE)
 
 
 def answer(model: SimMAT) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_every_channel_says_its_unit_in_json() -> None:
     units = {name: sensor.channels[0].unit for name, sensor in ADAPTERS.items()}
     assert (units["sar"], units["sar-power"], units["sar-db"]) == ("count", "1", "dB")
     for sensor in ADAPTERS.values():
-        json.dumps([channel.to_dict() for channel in sensor.channels], allow_nan=False)
+        json.dumps([asdict(channel) for channel in sensor.channels], allow_nan=False)
 
 
 @pytest.mark.parametrize("modality", ["sar", "sar-power"])

@@ -16,11 +16,11 @@ from simmat.builtin.transfer import TRANSFER_LAYERS
 from simmat.builtin.tuners import TUNERS
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch, resolve
-from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.model import SimMAT
 from simmat.nn.memory import PrefixTokens, PromptTokens
 from simmat.nn.promptable import PromptableModel
 from simmat.nn.tuners import set_train_mode
-from simmat.types import Channel
+from simmat.testing import build_network
 
 TUNER = {spec.name: spec for spec in TUNERS}
 TRANSFER = {spec.name: spec for spec in TRANSFER_LAYERS}
@@ -48,18 +48,13 @@ BARE = {
 
 def network(family: Any, tuner: str, transfer: str = "zeroshot") -> SimMAT:
     """Build a family's tiny model for three channels."""
-    return assemble(
-        ModelPlan(
-            foundation=family.spec,
-            transfer=TRANSFER[transfer],
-            tuner=TUNER[tuner],
-            channels=tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(3)),
-            zero_shot=np.eye(3, dtype=np.float32),
-            image_size=family.size,
-            weights=None,
-            seed=0,
-            tune_options=SMALL.get(tuner, {}),
-        )
+    return build_network(
+        family.spec,
+        transfer=transfer,
+        tuner=tuner,
+        zero_shot=np.eye(3).tolist(),
+        image_size=family.size,
+        tune_options=SMALL.get(tuner, {}),
     )
 
 

@@ -214,8 +214,8 @@ def test_a_bundle_is_rebuilt_from_name_and_weights(tmp_path: Path) -> None:
     sizes = ["--image-size", "64", "--steps", "2", "--batch-size", "1", "--prompts-per-image", "1"]
     assert run(["train", *common, *training, *sizes, "--out", str(out)]) == 0
     document = json.loads((out / "bundle" / "bundle.json").read_text())
-    assert document["foundation"]["name"] == f"timm/{MODEL}"
-    assert document["foundation"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert document["foundation"] == f"timm/{MODEL}"
+    assert document["foundation_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert run(["eval", str(out / "bundle"), *common, "--split", "test"]) == 0
     predict = ["predict", str(out / "bundle"), str(data / "images/2.png"), "--point", "20,20"]
     assert run([*predict, "--checkpoint", str(file), "--out", str(tmp_path / "masks")]) == 0

@@ -40,9 +40,9 @@ def test_a_folder_is_trained_scored_and_asked(name: str, data: Path, tiny_of: An
     assert run(["eval", str(bundle), "--data", str(data), "--split", "test"]) == 0
     assert run(["predict", str(bundle), str(picture), "--point", "30,30", "--out", str(tmp_path / "out")]) == 0
     assert list((tmp_path / "out").glob("*mask*"))
-    said = json.loads((bundle / "bundle.json").read_text())["foundation"]
-    assert said["name"] == foundation
-    assert said["sha256"] == tiny.spec().weights.sha256
+    said = json.loads((bundle / "bundle.json").read_text())
+    assert said["foundation"] == foundation
+    assert said["foundation_sha256"] == tiny.spec().weights.sha256
 
 
 def test_a_config_alone_is_trained_from_a_seed(data: Path, tiny_of: Any, tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_a_config_alone_is_trained_from_a_seed(data: Path, tiny_of: Any, tmp_pat
     quick = "--steps 1 --batch-size 1 --prompts-per-image 1 --tune frozen --seed 5".split()
     assert run([*start, "--foundation", f"hf/{config}", "--image-size", "64", *quick]) == 0
     bundle = tmp_path / "run/bundle"
-    said = json.loads((bundle / "bundle.json").read_text())["foundation"]
-    assert (said["sha256"], said["seed"]) == (None, 5)
+    said = json.loads((bundle / "bundle.json").read_text())
+    assert (said["foundation_sha256"], said["seed"]) == (None, 5)
     picture = next((data / "images").iterdir())
     assert run(["predict", str(bundle), str(picture), "--point", "30,30", "--out", str(tmp_path / "out")]) == 0
 

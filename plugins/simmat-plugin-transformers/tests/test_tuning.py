@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from simmat.foundation import PromptBatch
-from simmat.model import ModelPlan, assemble
 from simmat.nn.memory import apply_prefix, apply_prompt
 from simmat.nn.tuners import apply_conv_lora, set_train_mode
 from simmat.plugins import load_plugins
-from simmat.types import Channel
+from simmat.testing import build_network
 
 BUILTIN = load_plugins(env={"SIMMAT_PLUGINS": ""})
 
@@ -154,17 +152,8 @@ def test_every_transfer_layer_works_before_every_kind_of_first_layer(tiny_of: An
     """A stem that overlaps and pads, one without bias, and a patch embedding: what a layer trains gets a gradient."""
     tiny = tiny_of(name)
     planes = 4 if mat != "identity" else 3
-    network = assemble(
-        ModelPlan(
-            foundation=tiny.spec(),
-            transfer=BUILTIN.transfer_layer(mat),
-            tuner=BUILTIN.tuner("frozen"),
-            channels=tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(planes)),
-            zero_shot=np.full((3, planes), 1 / planes, np.float32),
-            image_size=tiny.size,
-            weights=tiny.spec().weights.path,
-            seed=0,
-        )
+    network = build_network(
+        tiny.spec(), channels=planes, transfer=mat, image_size=tiny.size, weights=tiny.spec().weights.path
     )
     set_train_mode(network)
     content = torch.ones(1, tiny.size, tiny.size, dtype=torch.bool)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -19,9 +18,9 @@ from simmat.builtin.transfer import TRANSFER_LAYERS
 from simmat.builtin.tuners import TUNERS
 from simmat.errors import ConfigError, WeightsError
 from simmat.foundation import PromptBatch
-from simmat.model import ModelPlan, SimMAT, assemble
+from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
-from simmat.types import Channel
+from simmat.testing import build_network
 from simmat.weights import find_weights, sha256_of
 
 SIZE = 64
@@ -30,17 +29,8 @@ TUNE = {spec.name: spec for spec in TUNERS}
 
 
 def network(channels: int, tune: str = "full", *, mat: str = "first-conv", seed: int = 0) -> SimMAT:
-    return assemble(
-        ModelPlan(
-            foundation=UNET,
-            transfer=LAYERS[mat],
-            tuner=TUNE[tune],
-            channels=tuple(Channel(f"c{i}", "counts", "count", mean=0.0, std=1.0) for i in range(channels)),
-            zero_shot=np.full((3, channels), 1 / channels, np.float32),
-            image_size=SIZE,
-            weights=find_weights(UNET),
-            seed=seed,
-        )
+    return build_network(
+        UNET, channels=channels, transfer=mat, tuner=tune, image_size=SIZE, weights=find_weights(UNET), seed=seed
     )
 
 

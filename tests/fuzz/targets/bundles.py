@@ -14,9 +14,9 @@ from fuzz.mutate.tensors import mutate_safetensors
 from fuzz.mutate.tree import mutate_tree, to_json
 from fuzz.targets.case import Case, Place, Target
 from simmat.bundle import pull_bundle, push_bundle, read_bundle_spec
-from simmat.bundle.digest import sealed
+from simmat.bundle.document import sealed
+from simmat.bundle.files import JSON_NAME, SHARED_NAMES, WEIGHTS_NAME
 from simmat.bundle.model_card import model_card
-from simmat.bundle.spec import JSON_NAME, SHARED_NAMES, WEIGHTS_NAME
 from simmat.cli import group
 from simmat.files import parse_json
 
@@ -84,15 +84,15 @@ def _ask_for_much(tree: dict[str, Any], rng: random.Random) -> None:
     if kind == 0:
         tree["image_size"] = rng.choice(_SIZES)
     elif kind == 1:
-        tree["mat"]["options"]["width"] = count
+        tree["mat_options"]["width"] = count
     elif kind == 2:
-        tree["tune"]["options"]["rank"] = count
+        tree["tune_options"]["rank"] = count
     elif kind == 3:
-        tree["foundation"]["seed"] = rng.choice(_SEEDS)
+        tree["seed"] = rng.choice(_SEEDS)
     elif kind == 4:
-        tree["mat"] = {"name": rng.choice(_LAYERS), "options": {}}
+        tree |= {"mat": rng.choice(_LAYERS), "mat_options": {}}
     elif kind == 5:
-        tree["tune"] = {"name": rng.choice(_TUNERS), "options": rng.choice(({}, {"tokens": count}))}
+        tree |= {"tune": rng.choice(_TUNERS), "tune_options": rng.choice(({}, {"tokens": count}))}
     else:
         tree["channels"] *= rng.choice((2, 1000))
         tree["zero_shot"] = [row * len(tree["channels"]) for row in tree["zero_shot"]]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from simmat.bundle import BundleSpec
 from simmat.config import FILES, FREE, TrainConfig
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Contents, is_same
-from simmat.declared import declarations_of
+from simmat.documents import Document, shown
 from simmat.errors import ConfigError, DataError
 from simmat.files import read_json
-from simmat.modality import ModalityAdapter
-from simmat.model import merge_options
-from simmat.plugins import Registry
+from simmat.model import Parts
+from simmat.model_spec import TAKEN, ModelSpec, as_json
+from simmat.normalize import describe
 from simmat.training.run_folder import RunFolder
+from simmat.types import Channel
 
+_SETTINGS = {"picks": "channels", "sensor_channels": "channels of the files"}
+"""Fields of a spec -> what people call them."""
 _MOST_NOTES = 2**30
 """Largest file of digests that is read, in bytes; a sample takes about 200."""
 
@@ -30,7 +30,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 
 def check_settings(config: TrainConfig, begun: Mapping[str, Any]) -> None:
-    """Refuse to go on with settings that were changed.
+    """Refuse to resume with settings that were changed.
 
     Args:
         config: what the run's config says now.
@@ -43,16 +43,8 @@ def check_settings(config: TrainConfig, begun: Mapping[str, Any]) -> None:
     _refuse_changes(config, {name: (now, begun.get(name, default[name])) for name, now in settings_of(config).items()})
 
 
-def check_network(
-    config: TrainConfig,
-    known: BundleSpec,
-    registry: Registry,
-    adapter: ModalityAdapter,
-    weights: Path | None,
-    digest: str | None,
-    image_size: int,
-) -> None:
-    """Refuse to go on with another network than the one that was begun, whatever made it another.
+def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec, parts: Parts) -> None:
+    """Refuse to resume with another network than the one the run began with, whatever made it another.
 
     Settings alone do not say it: plugins may have changed their defaults, and files what is in them. An option that is
     new since then was at its default.
@@ -60,49 +52,44 @@ def check_network(
     Args:
         config: what the run's config says now.
         known: what the run wrote down when it began.
-        registry: where names are looked up.
-        adapter: of the sensor, as it is now.
-        weights: weight file of the foundation model, as it is now.
-        digest: its sha256.
-        image_size: the network's input, as it would be now.
+        now: what it would write down now.
+        parts: what `now` names.
 
     Raises:
         ConfigError: something differs, each by name.
     """
-    transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
-    said: dict[str, tuple[object, object]] = {
-        "modality": (adapter.name, known.modality),
-        "channels": (config.channels, known.picks),
-        "seed": (config.seed, known.seed),
-        "image_size": (image_size, known.image_size),
-        "aspect": (config.aspect, known.aspect),
-        "mat": (config.mat, known.mat),
-        "tune": (config.tune, known.tune),
-    }
-    if known.foundation_sha256 is None:  # else its weights show that it is the same, whatever its folder is called now
-        said["foundation"] = (config.foundation, known.foundation)
-    if config.mat == known.mat:
-        options = merge_options("transfer layer", transfer.name, transfer.options, config.mat_options)
-        said["mat_options"] = (_plain(options), _plain({**transfer.options, **known.mat_options}))
-    if config.tune == known.tune:
-        options = merge_options("tuner", tuner.name, tuner.options, config.tune_options)
-        said["tune_options"] = (_plain(options), _plain({**tuner.options, **known.tune_options}))
-    _refuse_changes(config, said)
-    if declarations_of(adapter) != known.described:
+    known = known.model_copy(update=_with_defaults(known, now, parts))
+    apart = {*TAKEN, "described", "foundation_sha256"}
+    if known.foundation_sha256 is not None:  # its weights show that it is the same, whatever its folder is called now
+        apart.add("foundation")
+    compared = [name for name in ModelSpec.model_fields if name not in apart]
+    pairs = {_SETTINGS.get(name, name): (getattr(now, name), getattr(known, name)) for name in compared}
+    _refuse_changes(config, pairs)
+    if now.described != known.described:
         raise ConfigError(
             f"{config.modality} describes another sensor than the one this run began with; put it back, remove it to "
             "go on with what the run wrote down, or start a new run"
         )
-    if digest != known.foundation_sha256:
+    if now.foundation_sha256 != known.foundation_sha256:
         raise ConfigError(
-            f"the weights of {config.foundation!r} are not those this run began with: {weights or 'no file'} has "
-            f"sha256 {_short(digest)}, was {_short(known.foundation_sha256)}; put them back, name them by checkpoint "
-            f"in {config.out / 'config.toml'}, or start a new run"
+            f"the weights of {config.foundation!r} are not those this run began with: {parts.weights or 'no file'} has "
+            f"sha256 {_short(now.foundation_sha256)}, was {_short(known.foundation_sha256)}; put them back, name them "
+            f"by checkpoint in {config.out / 'config.toml'}, or start a new run"
         )
 
 
+def _with_defaults(known: ModelSpec, now: ModelSpec, parts: Parts) -> dict[str, object]:
+    """Return the options a run began with, filled with the defaults of those that its parts have got since then."""
+    filled: dict[str, object] = {}
+    if known.mat == now.mat:
+        filled["mat_options"] = {**as_json(parts.transfer.options), **known.mat_options}
+    if known.tune == now.tune:
+        filled["tune_options"] = {**as_json(parts.tuner.options), **known.tune_options}
+    return filled
+
+
 def check_data(folder: RunFolder, begun: str, dataset: Dataset, contents: Contents) -> None:
-    """Refuse to go on with other data: a byte that changed in any of its files, a sample more or fewer, another card.
+    """Refuse to resume with other data: a byte that changed in any of its files, a sample more or fewer, another card.
 
     Args:
         folder: of the run.
@@ -147,13 +134,12 @@ def _refuse_changes(config: TrainConfig, pairs: Mapping[str, tuple[object, objec
 
 
 def _said(value: object) -> str:
-    return "nothing" if value is None else repr(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Channel):
+        return describe(value)
+    if isinstance(value, Document):
+        value = value.model_dump(mode="json", exclude_defaults=True)
+    return "nothing" if value is None else shown(value)
 
 
 def _short(sha256: str | None) -> str:
     return f"{sha256[:12]}…" if sha256 is not None else "none"
-
-
-def _plain(options: Mapping[str, object]) -> object:
-    """Return options as json gives them back, where a tuple is a list."""
-    return json.loads(json.dumps(dict(options)))

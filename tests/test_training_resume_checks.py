@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,21 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.config import FILES, FREE, TrainConfig, dump_toml, load_config
+from simmat.data.card import DataCard
+from simmat.declared import parse_declaration
 from simmat.errors import ConfigError
-from simmat.training.same_run import check_settings, settings_of
-from simmat.training.setup import prepare
+from simmat.model_spec import TAKEN, ModelSpec
+from simmat.training.resume_checks import check_network, check_settings, settings_of
+from simmat.training.setup import Setup, prepare
 from simmat.training.watch import Watcher
+from simmat.types import Channel
 
+SENSOR = {
+    "format": 1,
+    "name": "sonar",
+    "source": [{"files": "*.png"}],
+    "channel": [{"name": "echo", "quantity": "echo_strength", "unit": "count"}],
+}
 BEGUN: dict[str, Any] = {"modality": "gray", "data": Path("data"), "out": Path("run"), "train_share": 0.5}
 OTHER: dict[str, Any] = {
     "mat": "mat",
@@ -121,19 +131,65 @@ def test_a_run_whose_file_was_edited_does_not_go_on(tmp_path: Path, line: str, s
         training.resume(out, registry())
 
 
-def test_a_run_does_not_go_on_upon_other_weights(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    folder = tmp_path_factory.mktemp("begun")
+    return prepare(config(gray_set(folder / "set"), folder / "run"), registry(), Watcher())
+
+
+def refused(setup: Setup, **changes: Any) -> str:
+    """Resume a run whose network was another when it began, and return what is said."""
+    with pytest.raises(ConfigError) as caught:
+        check_network(setup.config, setup.spec.model_copy(update=changes), setup.spec, setup.parts)
+    return str(caught.value)
+
+
+def test_a_run_does_not_resume_on_other_weights(begun: Setup) -> None:
     """Updates learned on one network mean nothing on another, though all shapes fit."""
-    settings = config(gray_set(tmp_path / "set"), tmp_path / "run")
-    spec = prepare(settings, registry(), Watcher()).spec
-    prepare(settings, registry(), Watcher(), known=spec)
-    with pytest.raises(ConfigError, match=r"weights of 'sam_vit_tiny' are not those .* has sha256 none, was 0{12}…"):
-        prepare(settings, registry(), Watcher(), known=replace(spec, foundation_sha256="0" * 64))
+    check_network(begun.config, begun.spec, begun.spec, begun.parts)
+    said = refused(begun, foundation_sha256="0" * 64)
+    assert re.search(r"weights of 'sam_vit_tiny' are not those .* has sha256 none, was 0{12}…", said)
 
 
-def test_another_foundation_model_of_random_weights_is_refused(tmp_path: Path) -> None:
+def test_another_foundation_model_of_random_weights_is_refused(begun: Setup) -> None:
     """Nothing but its name says which it was."""
-    settings = config(gray_set(tmp_path / "set"), tmp_path / "run")
-    spec = prepare(settings, registry(), Watcher()).spec
-    assert spec.foundation_sha256 is None
-    with pytest.raises(ConfigError, match="foundation = 'sam_vit_tiny', was 'another'"):
-        prepare(settings, registry(), Watcher(), known=replace(spec, foundation="another"))
+    assert begun.spec.foundation_sha256 is None
+    assert "foundation = 'sam_vit_tiny', was 'another'" in refused(begun, foundation="another")
+
+
+WAS: dict[str, Any] = {
+    "modality": "rgb",
+    "modality_options": {"gray": {"unit": "K"}},
+    "picks": (0,),
+    "sensor_channels": (Channel("gray", "counts", "K"),),
+    "foundation": "another",
+    "foundation_sha256": "0" * 64,
+    "seed": 9,
+    "image_size": 128,
+    "aspect": "squash",
+    "mat": "preconv",
+    "mat_options": {"width": 9},
+    "tune": "full",
+    "tune_options": {"rank": 9},
+    "card": DataCard(regions="classes"),
+    "described": (parse_declaration(SENSOR, "sensor.toml"),),
+}
+"""Another value of every field of a spec that a resumed run must find again."""
+
+
+def test_every_field_of_a_spec_is_taken_of_the_data_or_tried_below() -> None:
+    """A field that is compared with nothing lets a run resume as another."""
+    assert set(WAS) == set(ModelSpec.model_fields) - set(TAKEN)
+
+
+@pytest.mark.parametrize("name", WAS)
+def test_a_run_resumes_only_with_the_network_it_began_with(begun: Setup, name: str) -> None:
+    """Plugins change their defaults, and files what is in them, while the config stays as it was."""
+    assert "start a new run" in refused(begun, **{name: WAS[name]})
+
+
+def test_an_option_that_a_plugin_has_got_since_was_at_its_default(begun: Setup) -> None:
+    """An update that brings an option must not stop the runs under way."""
+    options = {name: value for name, value in begun.spec.tune_options.items() if name != "rank"}
+    assert len(options) < len(begun.spec.tune_options)
+    check_network(begun.config, begun.spec.model_copy(update={"tune_options": options}), begun.spec, begun.parts)

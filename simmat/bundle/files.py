@@ -1,24 +1,81 @@
-"""A bundle as one zip file: written the same from the same bundle, read as if a stranger had made it."""
+"""Where a bundle lies: in a folder, in that of a run, or in a zip, which is read as if a stranger had made it."""
 
 from __future__ import annotations
 
 import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from simmat.bundle.spec import JSON_NAME, README_NAME, SHARED_NAMES, WEIGHTS_NAME
-from simmat.errors import BundleError
-from simmat.files import atomic_path, remove_left
+from simmat.errors import BundleError, SimMATError
+from simmat.files import atomic_path, output_error, recover_folder, remove_left
 
+JSON_NAME = "bundle.json"
+WEIGHTS_NAME = "weights.safetensors"
+README_NAME = "README.md"
+"""The model card, beside the two where a bundle was shared."""
+SHARED_NAMES = (JSON_NAME, README_NAME, WEIGHTS_NAME)
+"""Every file that a bundle may hold."""
 SIZE_LIMITS = {JSON_NAME: 16 << 20, README_NAME: 4 << 20, WEIGHTS_NAME: 16 << 30}
 """Bytes a file of a bundle may have; all of SAM ViT-H, tuned in full, has 2.6 GB."""
 _MOST_EXPANSION = 20
 """Weights hardly compress and text does so to a tenth, about; what grows more than this is made to fill a disk."""
 _CHUNK = 1 << 20
+ZIP_SUFFIX = ".zip"
+RUN_BUNDLE = "bundle"
+"""Where a run keeps its best bundle."""
+
+
+@contextmanager
+def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator[Path]:
+    """Give the folder of a bundle; one in a zip is unpacked for as long as the block lasts.
+
+    Args:
+        path: a folder, its `bundle.json`, a zip, or the folder of a run, whose best bundle is meant.
+        names: which of the files are needed.
+
+    Raises:
+        BundleError: the zip is not taken, see `unpack_zip`; a folder is not looked into here.
+    """
+    if path.parts[:1] == ("hf:",):  # a path has lost one of the two slashes
+        place = f"hf://{path.relative_to('hf:').as_posix()}"
+        raise BundleError(f"{place} is on the hub; fetch it first: simmat bundle pull {place}")
+    if path.name == JSON_NAME:
+        yield path.parent
+    elif not path.is_file():
+        yield _of_run(path)
+    elif path.suffix.lower() != ZIP_SUFFIX:
+        raise BundleError(f"{path} is a file, no bundle; give a bundle's folder, or a {ZIP_SUFFIX} that holds one")
+    else:
+        with tempfile.TemporaryDirectory(prefix="simmat-bundle-") as made:
+            folder = Path(made)
+            try:
+                unpack_zip(path, folder, names)
+            except OSError as error:
+                raise output_error(error, folder) from error
+            with named_as(folder, path):
+                yield folder
+
+
+def _of_run(path: Path) -> Path:
+    """Return the best bundle where a folder is a run's, else the folder as it is."""
+    inner = recover_folder(path / RUN_BUNDLE)
+    return inner if inner.is_dir() and not (path / JSON_NAME).exists() else path
+
+
+@contextmanager
+def named_as(folder: Path, path: Path | str) -> Iterator[None]:
+    """Let errors about a folder of passing name speak of the path that the user gave."""
+    try:
+        yield
+    except SimMATError as error:
+        if str(folder) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(folder), str(path))) from error
 
 
 def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:
