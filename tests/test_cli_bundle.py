@@ -88,4 +88,4 @@ def test_statistics_that_do_not_fit_the_channels_are_refused(
     assert run(["bundle", "show", str(bundle)]) == 2
     said = capsys.readouterr().err
     assert str(bundle) in said
-    assert "statistics: mean" in said
+    assert "statistics.mean" in said
