@@ -12,7 +12,7 @@ import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +24,11 @@ from safetensors.numpy import save
 
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import FileState
+from simmat.documents import Document, validate
 from simmat.errors import OutputError, SimMATError
 from simmat.files import atomic_write_bytes, parse_json, require_file
 from simmat.modality import ModalityAdapter
+from simmat.model_spec import Channels
 from simmat.types import Channel
 from simmat.weights import cache_folder
 
@@ -44,6 +46,13 @@ _CARD = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+
+class _Channels(Document):
+    """Channels as they are loaded, and as they reach the network."""
+
+    loaded: Channels
+    seen: Channels
 
 
 class Facts(NamedTuple):
@@ -211,7 +220,7 @@ def write_kept(dataset: Dataset, places: Sequence[Path], kept: Kept) -> None:
         "format": FORMAT,
         "samples": kept.samples,
         "files": [_relative(dataset.root, path) for path, _ in files],
-        "channels": [[channel.to_dict() for channel in group] for group in kept.channels],
+        "channels": [[asdict(channel) for channel in group] for group in kept.channels],
         "first": kept.first,
     }
     tensors["notes"] = np.frombuffer(json.dumps(notes).encode(), np.uint8).reshape(-1, 1)
@@ -233,7 +242,8 @@ def _read(dataset: Dataset, place: Path) -> Kept:
         if value.dtype != kind or value.ndim != 2 or columns not in (None, value.shape[1]):
             raise ValueError(f"{name} is {value.dtype} of shape {value.shape}")
     notes = parse_json(tensors["notes"].tobytes(), constants=True)
-    loaded, seen = (tuple(map(Channel.from_dict, group)) for group in notes["channels"])
+    found = validate(_Channels, dict(zip(("loaded", "seen"), notes["channels"], strict=True)))
+    loaded, seen = found.loaded, found.seen
     samples, names = notes["samples"], notes["files"]
     table = Table(*(tensors[name] for name in list(_PARTS)[:5]))
     if (
