@@ -14,7 +14,7 @@ import time
 import numpy as np
 import torch
 
-from simmat.model import ModelPlan
+from simmat.model import Parts
 from simmat.plugins import Registry, load_plugins
 from simmat.predictor import Predictor, ZeroShotPredictor
 
@@ -22,17 +22,8 @@ from simmat.predictor import Predictor, ZeroShotPredictor
 def predictor_of(registry: Registry, name: str, size: int | None) -> Predictor:
     """Return an untuned model with random weights on `gray`."""
     spec = registry.foundation(name)
-    plan = ModelPlan(
-        foundation=spec,
-        transfer=registry.transfer_layer("zeroshot"),
-        tuner=registry.tuner("frozen"),
-        channels=(),
-        zero_shot=np.zeros((3, 1), np.float32),
-        image_size=size or spec.image_size,
-        weights=None,
-        seed=0,
-    )
-    return ZeroShotPredictor(plan, registry.modality("gray"), torch.device("cpu"))
+    parts = Parts(spec, registry.transfer_layer("zeroshot"), registry.tuner("frozen"), weights=None)
+    return ZeroShotPredictor(parts, registry.modality("gray"), size or spec.image_size, torch.device("cpu"))
 
 
 def best_of(predictor: Predictor, runs: int) -> tuple[float, float]:
