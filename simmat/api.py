@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ def load(
     *,
     foundation: str | None = None,
     modality: Modality | None = None,
+    modality_options: Mapping[str, Any] | None = None,
     channels: str | Sequence[str | int] | None = None,
     checkpoint: str | Path | None = None,
     image_size: int | None = None,
@@ -44,6 +45,7 @@ def load(
         foundation: without `source` the foundation model; with it, the name that the bundle's model has here.
         modality: without `source` the sensor: a name, an adapter, or its class. With it, a sensor of the bundle that
             is not installed, such as one defined in a notebook.
+        modality_options: of the untuned model's sensor: {"unit": "cK"}, of a composition {"thermal.unit": "cK"}.
         channels: of the untuned model's sensor, as `--channels` takes them; None for all.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
         image_size: side of the untuned model's input in pixels; None takes the model's own.
@@ -57,8 +59,10 @@ def load(
     known, name = _with(registry or _installed(), modality)
     place, weights = pick_device(device), Path(checkpoint) if checkpoint is not None else None
     if source is not None:
-        if channels is not None or image_size is not None:
-            raise TypeError("channels and image_size are those of the bundle; leave them out, or leave source out")
+        if channels is not None or image_size is not None or modality_options is not None:
+            raise TypeError(
+                "channels, image_size and modality_options are those of the bundle; leave them out, or leave source out"
+            )
         bundle = load_bundle(_local(source), known, foundation=foundation, checkpoint=weights, device=place)
         return Predictor.of_bundle(bundle)
     if foundation is None or name is None:
@@ -76,7 +80,7 @@ def load(
     parts = Parts(spec, known.transfer_layer("zeroshot"), known.tuner("frozen"), file)
     size = image_size or spec.image_size
     spec.check_image_size(size)
-    sensor = adapter_for(known, name, tuple(picks) if picks is not None else None)
+    sensor = adapter_for(known, name, tuple(picks) if picks is not None else None, options=modality_options)
     return ZeroShotPredictor(parts, sensor, size, place)
 
 
@@ -171,12 +175,20 @@ def evaluate(
     return report_of(predictor.bundle, root, split, asked, tuned, untuned)
 
 
-def open_dataset(root: str | Path, modality: Modality, *, registry: Registry | None = None, **card: Any) -> Dataset:
+def open_dataset(
+    root: str | Path,
+    modality: Modality,
+    *,
+    modality_options: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+    **card: Any,
+) -> Dataset:
     """Open a folder as a data set of a sensor.
 
     Args:
         root: the folder.
         modality: the sensor: a name, an adapter, or its class.
+        modality_options: of the sensor: {"unit": "cK"}, of a composition {"thermal.unit": "cK"}.
         registry: what is installed; None loads the plugins.
         card: fields of the data card that take precedence: regions="instances", nodata=0, …
 
@@ -187,7 +199,7 @@ def open_dataset(root: str | Path, modality: Modality, *, registry: Registry | N
     from simmat.data.dataset import open_dataset as open_dataset_of
 
     known, name = _with(registry or _installed(), modality)
-    return open_dataset_of(root, known.modality(name or ""), card)
+    return open_dataset_of(root, known.modality(name or "", modality_options), card)
 
 
 def list_modalities(registry: Registry | None = None) -> tuple[str, ...]:

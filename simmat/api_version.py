@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simmat import __version__
 
-API_VERSION = 1
+API_VERSION = 2
 """What this SimMAT speaks. It goes up where a plugin that worked would no longer do so."""
 
 

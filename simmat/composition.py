@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
+from simmat.missing_channels import MissingChannels
 from simmat.modality import Axis, ModalityAdapter
 from simmat.picking import pick_channels
+from simmat.stated_nodata import StatedNodata
 from simmat.types import BoolArray, Channel, Georeference, SensorImage
 
 if TYPE_CHECKING:
@@ -37,13 +39,31 @@ class SelectedChannels(ModalityAdapter):
         self.sources = base.sources
         self.channels = base.channels
 
+    def sensors(self) -> tuple[ModalityAdapter, ...]:
+        """As the base adapter."""
+        return self.base.sensors()
+
+    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> SelectedChannels:
+        """As the base adapter, with the same picks."""
+        return SelectedChannels(self.base.with_options(options), self.picks)
+
     def configured(self, card: Mapping[str, Any]) -> SelectedChannels:
         """As the base adapter, with the same picks."""
         return SelectedChannels(self.base.configured(card), self.picks)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """As the base adapter: all planes."""
-        return self.base.load(files)
+        return self.base.load(files, nodata=nodata, missing=missing)
+
+    def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
+        """As the base adapter."""
+        return self.base.optional_sources(missing)
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Transform as the base adapter, then keep the picked channels."""
@@ -106,13 +126,50 @@ class ComposedModality(ModalityAdapter):
         if all(part.channels for part in parts):
             self.channels = self._joined([part.channels for part in parts])
 
+    def sensors(self) -> tuple[ModalityAdapter, ...]:
+        """The parts."""
+        return self.parts
+
+    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ComposedModality:
+        """Every part takes its own."""
+        return ComposedModality([part.with_options(options) for part in self.parts])
+
     def configured(self, card: Mapping[str, Any]) -> ComposedModality:
         """Every part takes what it needs; all sources share one pixel grid, so the intrinsics are those of all."""
         return ComposedModality([part.configured(card) for part in self.parts])
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
-        """Read every part and stack the planes; parts of different sizes raise DataError."""
-        return self.stack([part.load(self._files_of(index, files)) for index, part in enumerate(self.parts)])
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
+        """Read every part and stack the planes; parts of different sizes raise DataError.
+
+        A part of which all channels are missing needs no file.
+        """
+        if missing is None:
+            return self.stack(
+                [part.load(self._files_of(index, files), nodata=nodata) for index, part in enumerate(self.parts)]
+            )
+        shares = self._shares(missing)
+        loaded: dict[int, SensorImage] = {}
+        for index, (part, share) in enumerate(zip(self.parts, shares, strict=True)):
+            if len(share.names) < len(share.channels):
+                own = part.load(self._files_of(index, files), nodata=nodata, missing=share)
+                loaded[index] = share.spread(own)
+        first = next(iter(loaded.values()))
+        return self.stack([loaded.get(index) or share.blank(first) for index, share in enumerate(shares)])
+
+    def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
+        """The sources of the parts of which all channels are missing."""
+        return tuple(
+            joined
+            for index, share in enumerate(self._shares(missing))
+            if len(share.names) == len(share.channels)
+            for joined in self._sources[index].values()
+        )
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Every part transforms its own planes."""
@@ -159,6 +216,15 @@ class ComposedModality(ModalityAdapter):
         """Return a part's channels by the names it gives them itself."""
         prefix = f"{self.parts[index].name}."
         return tuple(replace(channel, name=channel.name.removeprefix(prefix)) for channel in group)
+
+    def _shares(self, missing: MissingChannels) -> list[MissingChannels]:
+        """Return what is missing of each part, by the names that it gives its channels itself."""
+        shares = []
+        for index, group in enumerate(self.split(missing.channels)):
+            own = self.own_channels(index, group)
+            gone = frozenset(mine.name for mine, joined in zip(own, group, strict=True) if joined.name in missing.names)
+            shares.append(MissingChannels(own, gone))
+        return shares
 
     def source_map(self, index: int) -> Mapping[str, str]:
         """Return a part's own source name -> that of the composition."""

@@ -41,7 +41,7 @@ FILES = frozenset({"checkpoint", "data", "foundation", "modality", "out"})
 """Settings that may name files, which may have moved: what is in them decides the result, not where they lie."""
 
 _PATHS = ("data", "out", "checkpoint")
-_TABLES = {"mat_options": "mat", "tune_options": "tune"}
+_TABLES = {"mat_options": "mat", "tune_options": "tune", "modality_options": "modality"}
 _PARTS_OF_AUGMENT = ("rotate", "paste")
 _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("train_images", "train_share"))
 
@@ -129,9 +129,16 @@ def _options(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _sensor_options(value: dict[str, Any]) -> dict[str, Any]:
+    for key, option in value.items():
+        _options(option if isinstance(option, dict) else {key: option})
+    return value
+
+
 AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_named), AfterValidator(_absolute)]
 Channels = Annotated[tuple[str | int, ...], Field(strict=False), BeforeValidator(_channels)]
 Options = Annotated[dict[str, Any], AfterValidator(_options)]
+SensorOptions = Annotated[dict[str, Any], AfterValidator(_sensor_options)]
 Name = Annotated[str, Field(min_length=1)]
 Sensor = Annotated[Name, AfterValidator(with_absolute_files)]
 
@@ -154,6 +161,9 @@ class TrainConfig(Document):
     """
 
     modality: Sensor = Field(description="Sensor, such as thermal or rgb+thermal, or the path of a sensor.toml.")
+    modality_options: SensorOptions = Field(
+        {}, description="Options of the sensor, as `modalities show` lists them; SENSOR.OPTION of a composition."
+    )
     data: AbsolutePath = Field(description="Folder of the data set.")
     out: AbsolutePath = Field(description="Folder of the run; made where missing.")
     foundation: Name = Field(DEFAULT_FOUNDATION, description="Foundation model.")

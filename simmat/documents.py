@@ -56,7 +56,7 @@ _SENTENCES = {
     "too_long": "must have at most {max_length} entries",
     "tuple_type": "must be a list",
     "union_tag_invalid": "must be one of {expected_tags}",
-    "union_tag_not_found": "must be one of {expected_tags}",
+    "union_tag_not_found": "must have a key {discriminator}",
 }
 _OTHERWISE = "is not valid here"
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
@@ -226,8 +226,8 @@ def sentence(detail: Mapping[str, Any]) -> str:
         return str(context.get("error", _OTHERWISE))
     if kind in ("too_short", "string_too_short") and context.get("min_length") == 1:
         return "must not be empty"
-    if "expected_tags" in context:
-        context["expected_tags"] = str(context["expected_tags"]).replace("'", "")
+    for tagged in {"expected_tags", "discriminator"} & context.keys():
+        context[tagged] = str(context[tagged]).replace("'", "")
     limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in context.items()}
     return _SENTENCES.get(kind, _OTHERWISE).format(**limits)
 

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from simmat.api_version import API_VERSION
-from simmat.errors import ConfigError, PluginError, SimMATError, SpecError
+from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError
+from simmat.missing_channels import MissingChannels as MissingChannels
+from simmat.modality_options import ModalityOptions, option_words, options_by_sensor, parse_options
+from simmat.stated_nodata import StatedNodata as StatedNodata
 from simmat.types import BoolArray, Channel, Georeference, SensorImage
 
 if TYPE_CHECKING:
@@ -61,8 +64,10 @@ class ModalityAdapter(ABC):
         sources: the files of one sample; the first is the reference grid, which is the original image.
         channels: the channels `load` returns; empty where only the file can say how many. Where a
             file can refine a unit (kelvin or counts), the loaded image's own channels are what counts.
-        variant_of: name of the sensor whose files this one reads otherwise (another unit, another encoding); `simmat
-            modalities list` then names it on that sensor's line. Empty for a sensor of its own.
+        options: what the user says of the files or of how to read them.
+        Options: the pydantic model of `options`; a sensor that has any declares a subclass of `ModalityOptions`,
+            and its constructor takes them alone. What depends on an option (sources, channels) is set there.
+        replaces: names that an older version of the plugin gave -> the option that takes its place, "unit=cK".
         api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
     """
 
@@ -70,19 +75,32 @@ class ModalityAdapter(ABC):
     description: str
     sources: tuple[Source, ...]
     channels: tuple[Channel, ...] = ()
-    variant_of: str = ""
+    options: ModalityOptions = ModalityOptions()
 
+    Options: ClassVar[type[ModalityOptions]] = ModalityOptions
+    replaces: ClassVar[Mapping[str, str]] = {}
     api_version: ClassVar[int] = API_VERSION
 
+    def __init__(self, options: ModalityOptions | None = None) -> None:
+        """Make the sensor with options; None for its defaults."""
+        self.options = self.Options() if options is None else options
+
     @abstractmethod
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read one sample.
 
-        `simmat.imageio.read_image` marks the stored numbers that the user calls nodata; a sensor that reads files
-        by other means asks `simmat.imageio.stated_valid` for them.
-
         Args:
-            files: source name -> file, one for each of `sources`.
+            files: source name -> file, one for each of `sources` but the optional ones.
+            nodata: numbers stored in the files that the user calls nodata: hand it to `simmat.imageio.read_image`; a
+                sensor that reads files by other means calls `simmat.imageio.stated_valid`.
+            missing: channels that the files need not have, or None. Whether a file has them or not, load what it has:
+                the caller puts invalid planes in the place of those.
 
         Returns:
             (C, H, W) in physical units, at the size of the reference source's file.
@@ -105,6 +123,32 @@ class ModalityAdapter(ABC):
             Another adapter, for an installed one is shared; self where nothing depends on the card.
         """
         return self
+
+    def sensors(self) -> tuple[ModalityAdapter, ...]:
+        """The sensors it consists of: itself alone, or the parts of a composition."""
+        return (self,)
+
+    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
+        """Return this sensor with other options; those that are not named stay as they are.
+
+        Args:
+            options: sensor -> option -> value; what is said of other sensors is not looked at.
+
+        Raises:
+            ConfigError: an option is unknown, or its value is not allowed.
+        """
+        said = options.get(self.name)
+        if not said:
+            return self
+        return type(self)(parse_options(self.Options, {**self.stated_options(), **said}, self.name))
+
+    def stated_options(self) -> dict[str, Any]:
+        """The options that were given a value, as plain values."""
+        return self.options.model_dump(mode="json", exclude_unset=True)
+
+    def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
+        """Return the sources whose file need not be given where channels are missing."""
+        return ()
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Map physical values pointwise to those the network gets (log, dB, sin/cos); default: none.
@@ -193,20 +237,57 @@ class ModalityAdapter(ABC):
         return tuple(source.name for source in self.sources)
 
 
-def load_sample(adapter: ModalityAdapter, files: Mapping[str, Path]) -> SensorImage:
+def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
+    """Return sensor -> option -> value of all options that were given one."""
+    return {part.name: stated for part in adapter.sensors() if (stated := part.stated_options())}
+
+
+def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> ModalityAdapter:
+    """Return a sensor ready for one data set: with the options that its card says, and `configured`.
+
+    Args:
+        adapter: the sensor, with the options that the user gives.
+        card: the fields of the data card as plain values.
+
+    Raises:
+        ConfigError: the card contradicts an option, or says one that the sensor does not have.
+    """
+    parts = adapter.sensors()
+    said = options_by_sensor(card.get("modality_options") or {}, [part.name for part in parts])
+    for part in parts:
+        own, stated = said.get(part.name, {}), part.stated_options()
+        for option in sorted(set(own) & set(stated)):
+            if own[option] != stated[option]:
+                raise ConfigError(
+                    f"modality {part.name!r}: the option says {option_words({option: stated[option]})}, the data card "
+                    f"{option_words({option: own[option]})}; correct the one that is wrong"
+                )
+    return adapter.with_options(said).configured(card)
+
+
+def load_sample(
+    adapter: ModalityAdapter,
+    files: Mapping[str, Path],
+    *,
+    nodata: StatedNodata | None = None,
+    missing: MissingChannels | None = None,
+) -> SensorImage:
     """Read one sample as the adapter does, so that a fault in a plugin's own code is told as one.
 
     Args:
         adapter: the sensor.
         files: source name -> file.
+        nodata: numbers stored in the files that the user calls nodata.
+        missing: channels that are missing; they come back without a valid pixel.
 
     Raises:
         SimMATError: as `adapter.load` says.
+        DataError: the sensor's reader does not look for a number that `nodata` states.
         PluginError: it raised anything else, or returned something else; the message names sensor, file and class.
     """
     where = f"modality {adapter.name!r} ({type(adapter).__module__}) failed on {', '.join(map(str, files.values()))}"
     try:
-        image = adapter.load(files)
+        image = adapter.load(files, nodata=nodata, missing=missing)
     except (SimMATError, MemoryError):
         raise
     except Exception as error:
@@ -216,4 +297,10 @@ def load_sample(adapter: ModalityAdapter, files: Mapping[str, Path]) -> SensorIm
         ) from error
     if not isinstance(image, SensorImage):
         raise PluginError(f"{where}: its load returned {type(image).__name__}, not a SensorImage; tell its author")
-    return image
+    if nodata is not None and (unasked := nodata.unasked()):
+        raise DataError(
+            f"{unasked[0]}: --nodata {nodata.values[unasked[0]]:g} is a number stored in the file, and this sensor's "
+            "reader does not look for it there; leave --nodata out (a plugin that reads files itself calls "
+            "simmat.imageio.stated_valid)"
+        )
+    return image if missing is None else missing.spread(image)

@@ -1,6 +1,6 @@
 """The stored number that means "no measurement": one for all files of a sensor, or one for each source.
 
-It is a number of the file, before scale, offset, filter or min-max; see `simmat.imageio.reading`.
+It is a number of the file, before scale, offset, filter or min-max; see `simmat.stated_nodata`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch
 from simmat.data.statistics import image_moments
 from simmat.errors import BundleError, ConfigError, DataError
 from simmat.foundation import FoundationModel, ImageEmbedding, MaskPrediction
-from simmat.missing import load_without, optional_sources
+from simmat.missing_channels import MissingChannels
 from simmat.modality import ModalityAdapter, load_sample
 from simmat.model import Parts, SimMAT, assemble, assemble_transfer
 from simmat.model_spec import ModelSpec
@@ -265,7 +265,7 @@ class Predictor:
 
     def optional_sources(self, missing: frozenset[str]) -> tuple[str, ...]:
         """Return the sources whose file need not be given, for all that they give is missing."""
-        return optional_sources(self.adapter, self.channels, missing)
+        return self.adapter.optional_sources(MissingChannels(self.channels, missing))
 
     def _load(
         self, image: Path | str | Files | SensorImage | npt.NDArray[np.generic], missing: Sequence[str | int]
@@ -294,10 +294,12 @@ class Predictor:
             sources, got = ", ".join(self.adapter.source_names()), ", ".join(files) or "none"
             raise TypeError(f"modality {self.adapter.name!r} has the sources {sources}; got {got}")
         needed = {source: file for source, file in files.items() if source not in spare}
-        with self.card.reading(needed):
-            if missing:
-                return load_without(self.adapter, files, self.channels, missing)
-            return load_sample(self.adapter, files)
+        return load_sample(
+            self.adapter,
+            files,
+            nodata=self.card.stated_nodata(needed),
+            missing=MissingChannels(self.channels, missing) if missing else None,
+        )
 
     def _of_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
         channels = self.channels

@@ -12,6 +12,7 @@ from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_na
 from simmat.families import FoundationFamily
 from simmat.foundation import FoundationSpec
 from simmat.modality import ModalityAdapter
+from simmat.modality_options import check_sensors, options_by_sensor
 from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.transfer import TransferLayerSpec, TunerSpec
 
@@ -30,7 +31,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
             name: f"simmat-plugin-{name}"
             for name in ("thermal", "depth", "polarization", "nir", "multispectral", "sar")
         },
-        **dict.fromkeys(("red-nir", "red-nir-files"), "simmat-plugin-nir"),
+        "red-nir": "simmat-plugin-nir",
         **dict.fromkeys(("polarization-aims", "polarization-aims-angles"), "simmat-plugin-aims"),
         **dict.fromkeys(("sentinel2", "landsat8"), "simmat-plugin-multispectral"),
     },
@@ -141,23 +142,34 @@ class Registry:
         """Names of the commands that plugins add, sorted."""
         return self._names("command")
 
-    def modality(self, name: str, described: Mapping[str, ModalityAdapter] | None = None) -> ModalityAdapter:
+    def modality(
+        self,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        described: Mapping[str, ModalityAdapter] | None = None,
+    ) -> ModalityAdapter:
         """Return the adapter called `name`, or the composition of the adapters joined by "+".
 
         Args:
             name: a part is the name of a sensor, or the path of the `sensor.toml` that describes one.
+            options: of the sensors, see `simmat.modality_options.options_by_sensor`.
             described: sensors that answer to their name before an installed one: those a bundle carries.
 
         Raises:
             UnknownNameError: nothing installed answers to a part.
             PluginError: two packages claim a part.
-            ConfigError: the composition is empty or repeats a part, or a description is wrong.
+            ConfigError: the composition is empty or repeats a part, or a description or an option is wrong.
         """
         parts = modality_parts(name)
         if not all(parts):
             raise ConfigError(f"modality {name!r} has an empty part; write for example rgb+thermal")
         adapters = [self._adapter(part, described or {}) for part in parts]
-        return adapters[0] if len(adapters) == 1 else ComposedModality(adapters)
+        adapter = adapters[0] if len(adapters) == 1 else ComposedModality(adapters)
+        names = [part.name for part in adapter.sensors()]
+        said = options_by_sensor(options or {}, names)
+        check_sensors(said, names)
+        return adapter.with_options(said)
 
     def with_modality(self, adapter: ModalityAdapter) -> Registry:
         """Return a registry in which a name means this sensor, whatever is installed under it."""
@@ -249,6 +261,8 @@ class Registry:
         return claims[0][0]
 
     def _unknown(self, kind: Kind, name: str) -> UnknownNameError:
+        if kind == "modality" and (replaced := self._replaced(name)):
+            return replaced
         package = known_package(kind, name)
         installed = {report.distribution for report in self.reports if not report.error and not report.off}
         hints = [f"A plugin brings it: pip install {package}"] if package and package not in installed else []
@@ -262,3 +276,15 @@ class Registry:
         if kind == "foundation model":
             names += tuple(f"{family}/NAME" for family in self.foundation_family_names)
         return unknown_name(kind, name, names, hint=". ".join(hints))
+
+    def _replaced(self, name: str) -> UnknownNameError | None:
+        """Return what to write in place of a name that has become an option of a sensor."""
+        for sensor in self.modality_names:
+            adapter: ModalityAdapter = self._get("modality", sensor)
+            if option := adapter.replaces.get(name):
+                given = " ".join(f"--modality-option {item.strip()}" for item in option.split(","))
+                return UnknownNameError(
+                    f"no modality {name!r}: it is {sensor} with {option}; write --modality {sensor} {given} "
+                    f"(modality_options in Python and files; {sensor}.OPTION in a composition)"
+                )
+        return None

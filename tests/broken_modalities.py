@@ -13,7 +13,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.imageio import read_image, write_image
-from simmat.modality import Axis, ModalityAdapter, Source
+from simmat.modality import Axis, MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.scene import Scene
 from simmat.types import Channel, SensorImage
 
@@ -30,8 +30,14 @@ class Good(ModalityAdapter):
     sources = (Source("lwir", (".npy",)), Source("gloss", (".npy",)))
     channels = (LWIR, GLOSS)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
-        images = [read_image(files[source]) for source in ("lwir", "gloss")]
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
+        images = [read_image(files[source], nodata) for source in ("lwir", "gloss")]
         if images[0].planes.shape != images[1].planes.shape:
             raise DataError(f"{files['gloss']}: another size than {files['lwir']}")
         planes = np.concatenate([image.planes[:1] for image in images])
@@ -65,7 +71,13 @@ def with_load(change: Callable[[Good, Mapping[str, Path], SensorImage], Any]) ->
     """Return the good sensor with something done to what it loads."""
 
     class Changed(Good):
-        def load(self, files: Mapping[str, Path]) -> SensorImage:
+        def load(
+            self,
+            files: Mapping[str, Path],
+            *,
+            nodata: StatedNodata | None = None,
+            missing: MissingChannels | None = None,
+        ) -> SensorImage:
             image: SensorImage = change(self, files, super().load(files))
             return image
 
@@ -89,7 +101,13 @@ class TwiceTheName(Good):
 class WithoutPath(Good):
     """Refuses without saying which file."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         try:
             return super().load(files)
         except DataError as error:
@@ -101,16 +119,28 @@ class WithoutPath(Good):
 class LibraryErrors(Good):
     """Lets the error of the library below through where a file is missing."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         return SensorImage.from_planes(
-            np.stack([np.load(files["lwir"]), read_image(files["gloss"]).planes[0]]), self.channels
+            np.stack([np.load(files["lwir"]), read_image(files["gloss"], nodata).planes[0]]), self.channels
         )
 
 
 class FillsUp(Good):
     """Fills with zeros what a short file lacks."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         raw = files["gloss"].read_bytes()
         if raw[:6] != b"\x93NUMPY":
             return super().load(files)
@@ -121,7 +151,13 @@ class FillsUp(Good):
 class ReadsAnything(Good):
     """Takes whatever it cannot read for an image of the other source's size."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         content = files["gloss"].read_bytes() if files["gloss"].is_file() else b""
         if content[:4] == b"This":
             return super().load({**files, "gloss": files["lwir"]})
@@ -131,14 +167,26 @@ class ReadsAnything(Good):
 class CommandLine(Good):
     """Hands paths to a command line and forgets the quotes."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         return super().load({source: Path(shlex.split(str(file))[0]) for source, file in files.items()})
 
 
 class Cropped(Good):
     """Cuts an odd row and column off."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         height, width = image.size_hw[0] // 2 * 2, image.size_hw[1] // 2 * 2
         return SensorImage.from_planes(image.data[:, :height, :width], image.channels)
@@ -147,7 +195,13 @@ class Cropped(Good):
 class Noisy(Good):
     """Dithers."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         return replace(image, data=image.data + np.float32(np.random.default_rng().random()))
 
@@ -155,7 +209,13 @@ class Noisy(Good):
 class Caches(Good):
     """Leaves an index beside the file."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         files["lwir"].with_suffix(".idx").write_text(str(image.size_hw))
         return image
@@ -167,7 +227,13 @@ class Bounded(Good):
     def __init__(self) -> None:
         self.process = os.getpid()
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         if os.getpid() != self.process:
             raise RuntimeError("the camera's library was started in another process")
         return super().load(files)
@@ -207,7 +273,13 @@ class Mirrors(Good):
     def __init__(self, *axes: int) -> None:
         self.axes = axes
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         data, valid = (np.ascontiguousarray(np.flip(planes, self.axes)) for planes in (image.data, image.valid))
         return replace(image, data=data, valid=valid)
@@ -246,7 +318,13 @@ class Rounds(Good):
 class Filters(Good):
     """Takes the mean over nine pixels, as radars do against speckle."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         padded = np.pad(image.data, ((0, 0), (1, 1), (1, 1)), mode="edge")
         height, width = image.size_hw
@@ -290,7 +368,13 @@ class Angles(Good):
     def __init__(self, sign: int = -1, quarter: float = 90.0) -> None:
         self.sign, self.quarter = sign, quarter
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         return replace(image, data=image.data * np.float32([[[1]], [[180]]]))
 
@@ -342,7 +426,13 @@ class Unseeded(Good):
 class HeavyTail(Good):
     """Gives a few huge values, under which all others look alike."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         data = image.data.copy()
         data[1, 0, :2] = 1e9
@@ -352,7 +442,13 @@ class HeavyTail(Good):
 class Scattered(Good):
     """Measures one column, as a line scanner does, and leaves the others out."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         valid = np.zeros_like(image.valid)
         valid[0] = True
@@ -372,8 +468,14 @@ class Exploding(Good):
 class PassesFillValuesOn(Good):
     """Does not look at what the file calls missing."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
-        planes = [read_image(files[source]).planes[0] for source in ("lwir", "gloss")]
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
+        planes = [read_image(files[source], nodata).planes[0] for source in ("lwir", "gloss")]
         return SensorImage.from_planes(np.stack(planes), self.channels, origin=str(files["lwir"]))
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
@@ -384,7 +486,13 @@ class PassesFillValuesOn(Good):
 class FillsHoles(Good):
     """Puts the coldest temperature where none was measured."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         data = np.where(image.valid, image.data, np.float32(150))
         return replace(image, data=data, valid=np.ones_like(image.valid))
@@ -405,7 +513,13 @@ class IndexOfHoles(Good):
 class CountsAsPower(Good):
     """Finds whole numbers in the file and calls them watts in counts."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         return replace(image, channels=(replace(LWIR, quantity="power", unit="count"), GLOSS))
 
@@ -413,7 +527,13 @@ class CountsAsPower(Good):
 class Strided(Good):
     """Hands planes on as the library below lays them: pixel by pixel."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         image = super().load(files)
         return replace(image, data=np.ascontiguousarray(image.data.transpose(1, 2, 0)).transpose(2, 0, 1))
 
@@ -421,7 +541,13 @@ class Strided(Good):
 class OneChannelLess(Good):
     """Declares two channels and loads one."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         return super().load(files).select([0])
 
 
@@ -434,7 +560,13 @@ class SpawnShy(Good):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.lost = True
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         if getattr(self, "lost", False):
             raise RuntimeError("the calibration was not sent along")
         return super().load(files)

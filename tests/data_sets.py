@@ -13,7 +13,7 @@ from PIL import Image
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.regions import Label, Region
 from simmat.imageio import stated_valid
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.types import Channel, SensorImage
 
 
@@ -24,11 +24,17 @@ class Planes(ModalityAdapter):
     description = "test sensor"
     sources = (Source("planes", (".npy",)),)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read one file; the channels are p0, p1 …"""
         values = np.load(files["planes"])
         channels = [Channel(f"p{index}", "temperature", "K") for index in range(len(values))]
-        valid = stated_valid(files["planes"], values)
+        valid = stated_valid(files["planes"], values, nodata)
         return SensorImage.from_planes(values, channels, valid=valid, origin=str(files["planes"]))
 
 
@@ -39,7 +45,13 @@ class Pair(ModalityAdapter):
     description = "test sensor of two files"
     sources = (Source("left", (".npy",)), Source("right", (".npy",)))
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read both files."""
         planes = np.stack([np.load(files["left"]), np.load(files["right"])])
         return SensorImage.from_planes(planes, [Channel("left", "depth", "m"), Channel("right", "depth", "m")])

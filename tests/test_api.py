@@ -72,7 +72,13 @@ class Doubled(simmat.ModalityAdapter):
     sources = (simmat.Source("doubled", (".txt",)),)
     channels = (simmat.Channel("doubled", "counts", "count"),)
 
-    def load(self, files: Mapping[str, Path]) -> simmat.SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: simmat.StatedNodata | None = None,
+        missing: simmat.MissingChannels | None = None,
+    ) -> simmat.SensorImage:
         path = Path(files["doubled"])
         return simmat.SensorImage.from_planes(2 * np.loadtxt(path), self.channels, origin=str(path))
 

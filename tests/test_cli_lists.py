@@ -4,14 +4,17 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
+from pydantic import Field
 
 from simmat.cli import run
 from simmat.foundation import FoundationSpec, WeightFile
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality_options import ModalityOptions
 from simmat.plugins import PluginReport, Registry
-from simmat.types import SensorImage
+from simmat.types import Channel, SensorImage
 
 
 @pytest.fixture
@@ -66,61 +69,69 @@ def test_an_unknown_sensor_ends_with_2_and_the_nearest(capsys: pytest.CaptureFix
     assert captured.err.startswith("error: no modality 'rbg'; did you mean 'rgb'?")
 
 
-class _Sensor(ModalityAdapter):
-    def __init__(self, name: str, variant_of: str = "") -> None:
-        self.name, self.variant_of, self.description = name, variant_of, f"the {name}"
-        self.sources = (Source("x", (".png",)),)
+class _RadarOptions(ModalityOptions):
+    scale: Literal["amplitude", "dB"] = Field("amplitude", description="What the numbers are.")
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+
+class _Radar(ModalityAdapter):
+    name = "radar"
+    description = "a radar"
+    sources = (Source("radar", (".png",)),)
+    channels = (Channel("radar", "amplitude", "count"),)
+    replaces: ClassVar[Mapping[str, str]] = {"radar-db": "scale=dB"}
+    Options = _RadarOptions
+
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         raise NotImplementedError
 
 
-def sensors(monkeypatch: pytest.MonkeyPatch, *adapters: ModalityAdapter) -> None:
-    fake_plugins(monkeypatch, Registry([], [("modality", adapter, "p 1") for adapter in adapters]))
+@pytest.fixture
+def radar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sensor with an option is all that is installed."""
+    fake_plugins(monkeypatch, Registry([], [("modality", _Radar(), "p 1")]))
 
 
-def names_of(text: str) -> list[str]:
-    """What begins a line."""
-    return [line.split()[0] for line in text.splitlines() if line[:1].strip()]
-
-
-def test_variants_stand_on_their_sensors_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A list of sensors is read to choose one; twenty spellings of one would hide the others."""
-    sensors(monkeypatch, _Sensor("eye"), _Sensor("radar"), *(_Sensor(f"radar-{n}", "radar") for n in range(8)))
+@pytest.mark.usefixtures("radar")
+def test_options_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever's files are in another unit finds here what to say."""
     assert run(["modalities", "list"]) == 0
-    out = capsys.readouterr().out
-    assert names_of(out) == ["NAME", "eye", "radar"]
-    assert "also radar-0, radar-1, radar-2, radar-3, radar-4, radar-5 and 2 more: --all" in " ".join(out.split())
-
-
-@pytest.mark.parametrize("options", [["list", "--all"], ["list", "--json"]])
-def test_every_variant_can_be_listed(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
-) -> None:
-    """What can be asked for must be found somewhere; programs read all of it."""
-    sensors(monkeypatch, _Sensor("radar"), _Sensor("radar-db", "radar"))
-    assert run(["modalities", *options]) == 0
-    assert "the radar-db" in capsys.readouterr().out
-
-
-def test_a_variant_of_a_sensor_that_is_not_there_has_its_own_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing usable may vanish from the list because another plugin is missing."""
-    sensors(monkeypatch, _Sensor("radar-db", "radar"))
-    assert run(["modalities", "list"]) == 0
-    assert names_of(capsys.readouterr().out) == ["NAME", "radar-db"]
-
-
-def test_a_sensor_is_shown_with_its_variants(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever's files are in another unit looks at the sensor first."""
-    sensors(monkeypatch, _Sensor("radar"), _Sensor("radar-db", "radar"))
+    assert "scale" in capsys.readouterr().out
     assert run(["modalities", "show", "radar"]) == 0
-    assert "radar-db  the radar-db" in capsys.readouterr().out
+    assert " ".join(capsys.readouterr().out.split()).endswith(
+        "OPTION ALLOWED DEFAULT WHAT IT SAYS scale amplitude, dB amplitude What the numbers are."
+    )
+
+
+@pytest.mark.usefixtures("radar")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--modality-option", "scal=dB"], ["'scal'", "did you mean 'scale'"]),
+        (["--modality-option", "scale=volts"], ["scale", "volts", "'amplitude' or 'dB'"]),
+        (["--modality-option", "sonar.scale=dB"], ["'sonar'", "radar"]),
+        (["--modality-option", "scale"], ["KEY=VALUE"]),
+    ],
+)
+def test_a_wrong_option_ends_with_2_and_what_is_allowed(
+    options: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt option must not be read as none."""
+    assert run(["modalities", "show", "radar", *options]) == 2
+    error = capsys.readouterr().err
+    assert all(part in error for part in said)
+
+
+@pytest.mark.usefixtures("radar")
+def test_a_former_name_says_the_option_that_takes_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts of an older version hold it."""
+    assert run(["modalities", "show", "radar-db"]) == 2
+    assert "--modality radar --modality-option scale=dB" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("only")

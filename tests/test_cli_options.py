@@ -82,7 +82,11 @@ def test_commands_without_a_config_file_require_the_sensor() -> None:
     """There is no default sensor: guessing one would misread the files."""
     with pytest.raises(click.MissingParameter, match="modality"):
         parse(sensor_options)
-    assert parse(sensor_options, "--modality", "rgb") == {"modality": "rgb", "channels": None}
+    assert parse(sensor_options, "--modality", "rgb") == {
+        "modality": "rgb",
+        "modality_options": None,
+        "channels": None,
+    }
 
 
 def test_paths_are_paths() -> None:

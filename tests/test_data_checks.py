@@ -15,13 +15,20 @@ from simmat.builtin.sensors import Raster
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
+from simmat.modality import MissingChannels, StatedNodata
 from simmat.types import SensorImage
 
 
 class Counts(Planes):
     """The test sensor, without a unit of its own."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """In counts."""
         image = super().load(files)
         return replace(image, channels=tuple(replace(channel, unit="count") for channel in image.channels))

@@ -112,6 +112,11 @@ def test_a_misspelt_key_is_not_told_as_missing_too() -> None:
     assert [problem.kind for problem in caught.value.problems] == ["unknown"]  # type: ignore[union-attr]
 
 
+def test_a_table_of_several_kinds_says_which_key_tells_them_apart() -> None:
+    """Without it nothing says what the others mean."""
+    assert "kind" in refused(Leaf, {"name": "a", "side": {"length": 1.0}})
+
+
 def test_a_long_value_is_cut() -> None:
     """A list of a million numbers would hide the key."""
     assert len(refused(Tree, {"pair": list(range(10**5))})) < 400
@@ -121,7 +126,18 @@ def test_a_long_value_is_cut() -> None:
 def test_no_kind_of_error_speaks_in_the_librarys_words(kind: str) -> None:
     """A kind that nobody thought of must not fall through to it."""
     context: dict[str, Any] = defaultdict(lambda: 1) | {"expected": "'a' or 'b'", "error": "must be a name"}
-    known = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "expected_tags")
+    known = (
+        "gt",
+        "ge",
+        "lt",
+        "le",
+        "multiple_of",
+        "min_length",
+        "max_length",
+        "pattern",
+        "expected_tags",
+        "discriminator",
+    )
     detail = {"type": kind, "msg": "Input should be a valid x", "input": 3, "loc": ("a",)}
     said = sentence({**detail, "ctx": {**context, **dict.fromkeys(known, 3)}})
     assert said.startswith(("must ", "is "))

@@ -15,7 +15,7 @@ from simmat.cli import predict as predict_command
 from simmat.cli import run
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.errors import DataError
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.training import train
 from simmat.types import BoolArray, Channel, Georeference, SensorImage
 
@@ -33,7 +33,13 @@ class Placed(ModalityAdapter):
         self.sources = (Source(name, (".png",)),)
         self.channels = (Channel(name, "counts", "count"),)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         return SensorImage.from_planes(np.ones((1, 2, 3)), self.channels, georeference=self.place)
 
     def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:

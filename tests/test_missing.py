@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,7 @@ from simmat.cli import run
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError
-from simmat.missing import load_without, optional_sources
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata, load_sample
 from simmat.training import train
 from simmat.types import Channel, Prompt, SensorImage
 
@@ -36,7 +35,13 @@ class Named(ModalityAdapter):
         self.sources = (Source(name, (".npy",)),)
         self.channels = tuple(Channel(own, "reflectance", "1") for own in names)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         planes = np.load(files[self.name])
         channels = [self.channels[int(plane.flat[0])] for plane in planes]
         return SensorImage.from_planes(planes, channels, origin=str(files[self.name]))
@@ -51,10 +56,18 @@ def planes_of(path: Path, *numbers: int) -> Path:
 SENSOR = Named("blue", "green", "nir")
 
 
+def lacking(channels: Sequence[Channel], *names: str) -> MissingChannels:
+    return MissingChannels(tuple(channels), frozenset(names))
+
+
 @pytest.mark.parametrize("there", [(0, 2), (0, 1, 2)])
 def test_a_file_may_have_the_missing_plane_or_not(tmp_path: Path, there: tuple[int, ...]) -> None:
     """A dead band is written as zeros by one camera and left out by another."""
-    image = load_without(SENSOR, {"named": planes_of(tmp_path / "a.npy", *there)}, SENSOR.channels, {"green"})
+    image = load_sample(
+        SENSOR,
+        {"named": planes_of(tmp_path / "a.npy", *there)},
+        missing=lacking(SENSOR.channels, "green"),
+    )
     assert image.channels == SENSOR.channels
     assert image.valid.all(axis=(1, 2)).tolist() == [True, False, True]
     assert not image.valid[1].any()
@@ -63,7 +76,11 @@ def test_a_file_may_have_the_missing_plane_or_not(tmp_path: Path, there: tuple[i
 
 def test_a_file_that_lacks_another_band_is_not_taken_for_it(tmp_path: Path) -> None:
     """Green said to be missing, nir not there: blue and green must not pass as blue and nir."""
-    image = load_without(SENSOR, {"named": planes_of(tmp_path / "a.npy", 0, 1)}, SENSOR.channels, {"green"})
+    image = load_sample(
+        SENSOR,
+        {"named": planes_of(tmp_path / "a.npy", 0, 1)},
+        missing=lacking(SENSOR.channels, "green"),
+    )
     assert [channel.name for channel in image.channels] == ["blue", "green"]
 
 
@@ -72,7 +89,7 @@ def test_planes_without_names_are_taken_in_order(tmp_path: Path) -> None:
     raster = registry().modality("raster")
     save_image(tmp_path / "a.npy", np.stack([np.full((2, 3), value) for value in (5, 7)]))
     channels = tuple(Channel(f"band{n}", "counts", "count") for n in range(3))
-    image = load_without(raster, {"raster": tmp_path / "a.npy"}, channels, {"band1"})
+    image = load_sample(raster, {"raster": tmp_path / "a.npy"}, missing=lacking(channels, "band1"))
     np.testing.assert_array_equal(image.data[:, 0, 0], [5, 0, 7])
     assert image.valid[:, 0, 0].tolist() == [True, False, True]
 
@@ -83,8 +100,12 @@ def test_a_sensor_that_is_not_there_needs_no_file(tmp_path: Path, gone: str) -> 
     sensor = ComposedModality([Named("a", "b", name="left"), Named("c", "d", name="right")])
     names = {"left": {"a", "b"}, "right": {"c", "d"}}
     there = "right" if gone == "left" else "left"
-    assert optional_sources(sensor, sensor.channels, names[gone]) == (gone,)
-    image = load_without(sensor, {there: planes_of(tmp_path / "x.npy", 0, 1)}, sensor.channels, names[gone])
+    assert sensor.optional_sources(lacking(sensor.channels, *names[gone])) == (gone,)
+    image = load_sample(
+        sensor,
+        {there: planes_of(tmp_path / "x.npy", 0, 1)},
+        missing=lacking(sensor.channels, *names[gone]),
+    )
     assert image.channels == sensor.channels
     assert {c.name for c, good in zip(image.channels, image.valid, strict=True) if good.all()} == names[there]
 
@@ -94,9 +115,9 @@ def test_a_sensor_of_which_a_band_is_left_needs_its_file(tmp_path: Path) -> None
     sensor = SelectedChannels(ComposedModality([Named("a", "b", name="left"), Named("b", "c", name="right")]), ["a"])
     channels = sensor.base.channels
     assert [channel.name for channel in channels] == ["a", "b", "right.b", "c"]
-    assert optional_sources(sensor, channels, {"right.b"}) == ()
+    assert sensor.optional_sources(lacking(channels, "right.b")) == ()
     files = {"left": planes_of(tmp_path / "l.npy", 0, 1), "right": planes_of(tmp_path / "r.npy", 1)}
-    image = load_without(sensor, files, channels, {"right.b"})
+    image = load_sample(sensor, files, missing=lacking(channels, "right.b"))
     assert image.valid[:, 0, 0].tolist() == [True, True, False, True]
 
 

@@ -10,7 +10,7 @@ import pytest
 from data_sets import Planes
 
 from simmat.errors import DataError, PluginError
-from simmat.modality import load_sample
+from simmat.modality import MissingChannels, StatedNodata, load_sample
 from simmat.types import SensorImage
 
 
@@ -23,7 +23,13 @@ class Faulty(Planes):
         super().__init__()
         self.does = does
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         if isinstance(self.does, Exception):
             raise self.does
         return self.does  # type: ignore[no-any-return]

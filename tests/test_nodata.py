@@ -17,8 +17,7 @@ from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import read_image, write_image
-from simmat.imageio.reading import reading
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.nodata import describe_nodata, parse_nodata
 from simmat.types import Channel, SensorImage
 
@@ -30,15 +29,27 @@ class Tenths(ModalityAdapter):
     sources = (Source("tenths", (".npy",)),)
     channels = (Channel("tenths", "temperature", "K"),)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
-        image = read_image(files["tenths"])
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
+        image = read_image(files["tenths"], nodata)
         return SensorImage.from_planes(image.planes / 10, self.channels, valid=image.valid, origin=str(image.path))
 
 
 class OwnReader(Tenths):
     """Reads the file by other means."""
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         return SensorImage.from_planes(np.load(files["tenths"])[None] / 10, self.channels)
 
 
@@ -87,8 +98,9 @@ def test_a_scaled_value_that_equals_nodata_is_a_measurement(tmp_path: Path) -> N
 def test_nodata_takes_out_plane_by_plane(tmp_path: Path) -> None:
     """A missing value in one band says nothing about the others."""
     np.save(tmp_path / "a.npy", np.array([[[0, 1.5]], [[2, 0]]], dtype=np.float32))
-    with reading({tmp_path / "a.npy": 0}):
-        assert Raster().load({"raster": tmp_path / "a.npy"}).valid.tolist() == [[[False, True]], [[True, False]]]
+    nodata = StatedNodata({tmp_path / "a.npy": 0})
+    image = Raster().load({"raster": tmp_path / "a.npy"}, nodata=nodata)
+    assert image.valid.tolist() == [[[False, True]], [[True, False]]]
 
 
 @pytest.mark.parametrize(
@@ -97,23 +109,23 @@ def test_nodata_takes_out_plane_by_plane(tmp_path: Path) -> None:
 def test_nodata_matches_what_the_file_can_hold_of_it(tmp_path: Path, dtype: type, value: float) -> None:
     """0.1 and the lowest float32 are usual; a file holds their nearest neighbour."""
     np.save(tmp_path / "a.npy", np.array([[value, 1]]).astype(dtype))
-    with reading({tmp_path / "a.npy": value}):
-        assert Gray().load({"gray": tmp_path / "a.npy"}).valid.tolist() == [[[False, True]]]
+    nodata = StatedNodata({tmp_path / "a.npy": value})
+    assert Gray().load({"gray": tmp_path / "a.npy"}, nodata=nodata).valid.tolist() == [[[False, True]]]
 
 
 def test_a_number_that_the_type_cannot_hold_takes_nothing_out(tmp_path: Path) -> None:
     """-9999 said of 8 bits must not wrap around to 241."""
     np.save(tmp_path / "a.npy", np.arange(256, dtype=np.uint8).reshape(16, 16))
-    with reading({tmp_path / "a.npy": -9999}):
-        assert Gray().load({"gray": tmp_path / "a.npy"}).valid.all()
+    nodata = StatedNodata({tmp_path / "a.npy": -9999})
+    assert Gray().load({"gray": tmp_path / "a.npy"}, nodata=nodata).valid.all()
 
 
-def test_a_statement_ends_with_its_block_and_holds_for_its_file_alone(tmp_path: Path) -> None:
+def test_a_statement_holds_for_its_file_alone(tmp_path: Path) -> None:
     """A mask that is read next must keep its zeros."""
     for name in "ab":
         np.save(tmp_path / f"{name}.npy", np.zeros((2, 2), dtype=np.uint8))
-    with reading({tmp_path / "a.npy": 0}):
-        assert read_image(tmp_path / "b.npy").valid is None
+    nodata = StatedNodata({tmp_path / "a.npy": 0})
+    assert read_image(tmp_path / "b.npy", nodata).valid is None
     assert read_image(tmp_path / "a.npy").valid is None
 
 

@@ -27,7 +27,7 @@ MODULE = """
         sources = (Source("kitsensor", (".png",)),)
         channels = (Channel("kitsensor", "counts", "count"),)
 
-        def load(self, files):
+        def load(self, files, *, nodata=None, missing=None):
             raise NotImplementedError
 
 

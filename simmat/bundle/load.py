@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from simmat.composition import SelectedChannels
 from simmat.data.pipeline import Pipeline
 from simmat.declared import Declaration, DeclaredModality
 from simmat.errors import BundleError, ConfigError, UnknownNameError
-from simmat.modality import ModalityAdapter
+from simmat.modality import ModalityAdapter, fitted_to_card
 from simmat.model import Parts, SimMAT, assemble, find_parts
 from simmat.model_spec import ModelSpec
 from simmat.nn.allocation import Room, TooLargeError
@@ -43,6 +44,7 @@ class Bundle:
         pipeline: image in physical units -> network input.
         parts: the installed parts that the network was built of.
         path: where it was read.
+        sensor: with the options it was trained with, before any data card; another data set has a card of its own.
     """
 
     spec: BundleSpec
@@ -50,6 +52,7 @@ class Bundle:
     pipeline: Pipeline
     parts: Parts
     path: Path
+    sensor: ModalityAdapter
 
     @property
     def adapter(self) -> ModalityAdapter:
@@ -66,10 +69,15 @@ def adapter_for(
     modality: str,
     picks: tuple[str | int, ...] | None,
     described: Iterable[Declaration] = (),
+    *,
+    options: Mapping[str, Any] | None = None,
 ) -> ModalityAdapter:
-    """Return the adapter of a modality name, limited to the picked channels; `described` are those a bundle carries."""
+    """Return the adapter of a modality name with its options, limited to the picked channels.
+
+    `described` are the sensors that a bundle carries.
+    """
     adapter = registry.modality(
-        modality, {declaration.name: DeclaredModality(declaration) for declaration in described}
+        modality, options, described={declaration.name: DeclaredModality(declaration) for declaration in described}
     )
     return SelectedChannels(adapter, picks) if picks is not None else adapter
 
@@ -112,12 +120,13 @@ def load_bundle(
     with bundle_folder(path) as folder:
         spec, tensors = _read(folder)
         spec = _standing_on(spec, foundation, path)
-        adapter = adapter_for(registry, spec.modality, spec.picks, spec.described).configured(spec.card.model_dump())
+        sensor = adapter_for(registry, spec.modality, spec.picks, spec.described, options=spec.modality_options)
+        adapter = fitted_to_card(sensor, spec.card.model_dump())
         parts = find_parts(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
         model = _assembled(spec, parts, tensors, folder)
         load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
     model.to(device).eval()
-    return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), parts, path)
+    return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), parts, path, sensor)
 
 
 def _assembled(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], folder: Path) -> SimMAT:

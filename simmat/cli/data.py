@@ -37,6 +37,7 @@ def check(
     /,
     data: Path,
     modality: str,
+    modality_options: dict[str, Any] | None,
     channels: tuple[str | int, ...] | None,
     write_card: bool,
     as_json: bool,
@@ -50,7 +51,7 @@ def check(
     from simmat.data.checks import check_dataset
     from simmat.data.dataset import open_dataset
 
-    adapter = load_registry().modality(modality)
+    adapter = load_registry().modality(modality, modality_options)
     if channels is not None:
         adapter = SelectedChannels(adapter, channels)
     dataset = open_dataset(data, adapter, card)

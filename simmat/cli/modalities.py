@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ import click
 from simmat.cli import Group
 from simmat.cli.common import json_option, load_registry, print_json, print_table
 from simmat.cli.described import print_declarations
-from simmat.modality import ModalityAdapter
+from simmat.cli.options import config_options
+from simmat.modality import ModalityAdapter, options_of
+from simmat.modality_options import describe_options
 from simmat.plugins import Registry
 from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat.terminal import say
@@ -20,8 +22,6 @@ from simmat.types import Channel
 if TYPE_CHECKING:
     from simmat.declared import Declaration
 
-_MOST = 6  # variants named on a sensor's line
-
 
 @click.group(cls=Group)
 def command() -> None:
@@ -29,31 +29,28 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--all", "everything", is_flag=True, help="Give every variant of a sensor a line of its own.")
 @json_option
-def list_modalities(everything: bool, as_json: bool) -> None:
+def list_modalities(as_json: bool) -> None:
     """List the installed sensors; join several by "+", as in rgb+thermal.
 
-    Variants of a sensor, for files in another unit or encoding, stand on its line.
+    A sensor's options (--modality-option) say what its files hold: see `simmat modalities show NAME`.
     """
     registry = load_registry()
     adapters = [registry.modality(name) for name in registry.modality_names]
     if as_json:
         print_json([_as_dict([adapter.name], adapter, registry) for adapter in adapters])
         return
-    variants = {} if everything else _variants(adapters)
-    hidden = {name for names in variants.values() for name in names}
     print_table(
-        ("NAME", "CHANNELS", "FROM", "WHAT IT IS"),
+        ("NAME", "CHANNELS", "OPTIONS", "FROM", "WHAT IT IS"),
         [
             (
                 a.name,
                 str(len(a.channels) or "as in the file"),
+                ", ".join(a.Options.model_fields) or "-",
                 registry.owner("modality", a.name),
-                a.description + _also(variants.get(a.name, ())),
+                a.description,
             )
             for a in adapters
-            if a.name not in hidden
         ],
     )
     print_conflicts(registry, "modality")
@@ -61,11 +58,15 @@ def list_modalities(everything: bool, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("name")
+@config_options("modality_options")
 @json_option
-def show(name: str, as_json: bool) -> None:
-    """Show the channels and files of sensor NAME (or of a sensor.toml, or a composition such as rgb+thermal)."""
+def show(name: str, modality_options: dict[str, Any] | None, as_json: bool) -> None:
+    """Show files, channels and options of sensor NAME (or of a sensor.toml, or a composition such as rgb+thermal).
+
+    What files and channels are with other options, --modality-option shows.
+    """
     registry = load_registry()
-    adapter = registry.modality(name)
+    adapter = registry.modality(name, modality_options)
     if as_json:
         print_json(_as_dict(modality_parts(name), adapter, registry))
         return
@@ -85,15 +86,12 @@ def show(name: str, as_json: bool) -> None:
         )
     else:
         say("Channels: as many as the file has.")
+    if rows := list(_option_rows(adapter)):
+        say()
+        print_table(("OPTION", "ALLOWED", "DEFAULT", "WHAT IT SAYS"), rows)
     if declarations := _declarations(adapter):
         say()
         print_declarations(declarations)
-    others = [registry.modality(other) for other in registry.modality_names]
-    if names := _variants(others).get(adapter.name):
-        say()
-        print_table(
-            ("VARIANT", "WHAT IT IS"), [(other.name, other.description) for other in others if other.name in names]
-        )
 
 
 def print_conflicts(registry: Registry, kind: str) -> None:
@@ -103,21 +101,13 @@ def print_conflicts(registry: Registry, kind: str) -> None:
             say(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
 
 
-def _variants(adapters: Sequence[ModalityAdapter]) -> dict[str, list[str]]:
-    """Return sensor -> the names of its variants, of the sensors that are there."""
-    found: dict[str, list[str]] = {adapter.name: [] for adapter in adapters if not adapter.variant_of}
-    for adapter in adapters:
-        if adapter.variant_of in found:
-            found[adapter.variant_of].append(adapter.name)
-    return found
-
-
-def _also(names: Sequence[str]) -> str:
-    """Return the line that names a sensor's variants, the first few of many."""
-    if not names:
-        return ""
-    more = f" and {len(names) - _MOST} more: --all" if len(names) > _MOST else ""
-    return f"\nalso {', '.join(names[:_MOST])}{more}"
+def _option_rows(adapter: ModalityAdapter) -> Iterator[tuple[str, str, str, str]]:
+    """Yield each option as `--modality-option` takes it; of a composition with the sensor before it."""
+    parts = adapter.sensors()
+    for part in parts:
+        for name, *rest in describe_options(part.Options):
+            allowed, default, words = rest
+            yield (f"{part.name}.{name}" if len(parts) > 1 else name), allowed, default, words
 
 
 def _declarations(adapter: ModalityAdapter) -> tuple[Declaration, ...]:
@@ -142,7 +132,8 @@ def _as_dict(asked: Sequence[str], adapter: ModalityAdapter, registry: Registry)
     return {
         "name": adapter.name,
         "description": adapter.description,
-        "variant_of": adapter.variant_of or None,
+        "options": options_of(adapter),
+        "options_schema": {part.name: part.Options.model_json_schema() for part in adapter.sensors()},
         "from": [_origin(part, registry) for part in asked],
         "sources": [{"name": s.name, "extensions": list(s.extensions)} for s in adapter.sources],
         "channels": [asdict(channel) for channel in adapter.channels],

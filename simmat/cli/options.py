@@ -50,8 +50,8 @@ def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Co
 
 
 def sensor_options(command: Command) -> Command:
-    """Add --modality, which is required, and --channels."""
-    return config_options("modality", "channels", required=("modality",))(command)
+    """Add --modality, which is required, --modality-option and --channels."""
+    return config_options("modality", "modality_options", "channels", required=("modality",))(command)
 
 
 def data_options(command: Command) -> Command:
@@ -147,9 +147,10 @@ def _as_table(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]
     table: dict[str, Any] = {}
     for item in items:
         key, equals, text = item.partition("=")
-        name = key.strip().replace("-", "_")
+        owner, dot, name = key.strip().rpartition(".")  # SENSOR.OPTION: names of sensors have hyphens
+        name = owner + dot + name.replace("-", "_")
         if not equals or not name:
-            raise click.BadParameter(f"{item!r} must be KEY=VALUE, such as rank=8", ctx, param)
+            raise click.BadParameter(f"{item!r} must be KEY=VALUE, such as rank=8 or unit=cK", ctx, param)
         if name in table:
             raise click.BadParameter(f"{name} is given more than once", ctx, param)
         try:

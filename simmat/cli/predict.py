@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -47,7 +47,7 @@ class Sample:
 
 @click.command()
 @click.argument("paths", nargs=-1, type=PATH, metavar="[BUNDLE] [FILE|DIR]...")
-@config_options("modality", "channels")
+@config_options("modality", "modality_options", "channels")
 @foundation_options
 @click.option("--source", multiple=True, metavar="NAME=FILE", help="File of a source, where a sample has several.")
 @click.option(
@@ -77,6 +77,7 @@ class Sample:
 def command(
     paths: tuple[Path, ...],
     modality: str | None,
+    modality_options: dict[str, Any] | None,
     channels: tuple[str | int, ...] | None,
     foundation: str | None,
     checkpoint: Path | None,
@@ -111,7 +112,7 @@ def command(
     lacking = _channels(missing)
     check_writable(out)
 
-    predictor, files = _predictor(paths, modality, channels, foundation, checkpoint, device)
+    predictor, files = _predictor(paths, modality, modality_options, channels, foundation, checkpoint, device)
     names = predictor.missing_channels(lacking)
     if asked is not None and prompts is not None:
         samples = list(_samples_of(asked, prompts, files, predictor, source))
@@ -143,15 +144,17 @@ def command(
 def _predictor(
     paths: Sequence[Path],
     modality: str | None,
+    modality_options: dict[str, Any] | None,
     channels: tuple[str | int, ...] | None,
     foundation: str | None,
     checkpoint: Path | None,
     device: str | None,
 ) -> tuple[Predictor, Sequence[Path]]:
     """Load the bundle that the first path names, or the untuned model; return it with the paths of images."""
-    if modality is None and (not paths or channels is not None):
+    if modality is None and (not paths or channels is not None or modality_options is not None):
         raise ConfigError(
-            "--channels is for an untuned model, a bundle has its own; leave it out"
+            f"--{'channels' if channels else 'modality-option'} is for an untuned model, a bundle has its own; leave "
+            "it out"
             if paths
             else "name a BUNDLE, or --foundation and --modality for an untuned model"
         )
@@ -165,6 +168,7 @@ def _predictor(
         source,
         foundation=foundation,
         modality=modality,
+        modality_options=modality_options,
         channels=channels,
         checkpoint=checkpoint,
         device=device or "auto",

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import tomli_w
 from pydantic import Field, field_validator
 
 from simmat.documents import Document, parse
-from simmat.errors import ConfigError, DataError
+from simmat.errors import ConfigError
 from simmat.files import atomic_write_text
-from simmat.imageio.reading import Reading, reading
-from simmat.nodata import Nodata, describe_nodata, per_file
+from simmat.nodata import Nodata, per_file
+from simmat.stated_nodata import StatedNodata
 from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
 
@@ -63,6 +62,7 @@ class DataCard(Document):
     zero_means: ZeroMeans = "background"
     class_names: dict[Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)], str] = Field(default_factory=dict)
     intrinsics: dict[str, float] | None = None
+    modality_options: dict[str, Any] = Field(default_factory=dict)
     notes: str = ""
     licence: str = ""
     source: str = ""
@@ -97,24 +97,9 @@ class DataCard(Document):
             return f"{self.min_region} px"
         return share if self.min_region == 1 else f"{self.min_region} px and {share}"
 
-    @contextmanager
-    def reading(self, files: Mapping[str, Path]) -> Iterator[Reading]:
-        """State `nodata` while a sample is loaded, so that its readers mark those pixels invalid.
-
-        Args:
-            files: source name -> file.
-
-        Raises:
-            DataError: a file was read by means that do not ask for it, after the block.
-        """
-        with reading(per_file(self.nodata, files)) as found:
-            yield found
-        if (unasked := found.unasked()) and self.nodata is not None:
-            raise DataError(
-                f"{unasked[0]}: --nodata {describe_nodata(self.nodata)} is a number stored in the file, and this "
-                "sensor's reader does not look for it there; leave --nodata out (a plugin that reads files itself "
-                "calls simmat.imageio.stated_valid)"
-            )
+    def stated_nodata(self, files: Mapping[str, Path]) -> StatedNodata:
+        """Return what `nodata` says of the files of a sample, source name -> file."""
+        return StatedNodata(per_file(self.nodata, files))
 
 
 def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[str, object] | None = None) -> DataCard:
@@ -157,25 +142,10 @@ def make_card(values: Mapping[str, object], *, where: str) -> DataCard:
 
 def write_card(root: Path, card: DataCard) -> Path:
     """Write `root/card.toml` and return its path; fields at their default are left out."""
-    values = card.model_dump(exclude_defaults=True)
-    lines = [f"format = {card.format}"]
-    tables = []
-    for key, value in values.items():
-        if value is None or key == "format":
-            continue
-        if isinstance(value, dict):
-            tables += ["", f"[{key}]", *(f"{_text(str(name))} = {_toml(item)}" for name, item in value.items())]
-        else:
-            lines.append(f"{key} = {_toml(value)}")
+    values = {key: value for key, value in card.model_dump(exclude_defaults=True).items() if value is not None}
+    values["class_names"] = {str(label): name for label, name in card.class_names.items()}
     path = root / CARD_FILE
-    atomic_write_text(path, "\n".join([*lines, *tables]) + "\n")
+    tables = {key: value for key, value in values.items() if isinstance(value, dict) and value}
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    atomic_write_text(path, tomli_w.dumps({"format": card.format, **plain, **tables}))
     return path
-
-
-def _toml(value: object) -> str:
-    return _text(value) if isinstance(value, str) else repr(value)
-
-
-def _text(value: str) -> str:
-    """A TOML basic string; JSON's is the same but for DEL, which TOML wants escaped."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

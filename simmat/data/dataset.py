@@ -19,10 +19,10 @@ from simmat.data.masks import read_mask
 from simmat.data.regions import Label, label_from_mask
 from simmat.data.samples import SPLITS, Listing, Sample
 from simmat.errors import ConfigError, DataError, all_problems
-from simmat.imageio.reading import Reading
-from simmat.modality import ModalityAdapter, load_sample
+from simmat.modality import ModalityAdapter, fitted_to_card, load_sample
 from simmat.nodata import nodata_problems
 from simmat.normalize import describe
+from simmat.stated_nodata import StatedNodata
 from simmat.types import Channel, SensorImage, same_channels
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
@@ -111,10 +111,10 @@ class Dataset:
         """
         return self.read(sample)[0]
 
-    def read(self, sample: Sample) -> tuple[SensorImage, Reading]:
+    def read(self, sample: Sample) -> tuple[SensorImage, StatedNodata]:
         """Read one image as `image` does; give what its files hold beside it, in their own numbers."""
-        with self.card.reading(sample.files) as found:
-            image = load_sample(self.adapter, sample.files)
+        found = self.card.stated_nodata(sample.files)
+        image = load_sample(self.adapter, sample.files, nodata=found)
         expected = self.loaded_channels
         if not same_channels(image.channels, expected):
             first = self.first.reference.name
@@ -178,8 +178,8 @@ class Dataset:
     def _reference(self) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
         if self.known_channels is not None:
             return self.known_channels
-        with self.card.reading(self.first.files):
-            image = load_sample(self.adapter, self.first.files)
+        nodata = self.card.stated_nodata(self.first.files)
+        image = load_sample(self.adapter, self.first.files, nodata=nodata)
         return image.channels, self.adapter.transform(image).channels
 
     def _read_label(self, sample: Sample) -> Label:
@@ -220,22 +220,19 @@ def open_dataset(
     annotations = annotation_files(folder)
     if annotations and (folder / MASKS).is_dir():
         raise DataError(f"{folder}: both masks/ and COCO annotations are there; keep the one that is right")
-    listing, coco = _list(folder, adapter, annotations)
     implied = {"regions": "instances"} if annotations else {}
-    card = load_card(folder, overrides or {}, defaults=implied | dict(defaults or {}))
+    try:
+        card = load_card(folder, overrides or {}, defaults=implied | dict(defaults or {}))
+    except ConfigError:
+        _list(folder, adapter, annotations)  # a folder that is not a data set is refused as one, not for its card
+        raise
+    adapter = fitted_to_card(adapter, card.model_dump())  # its options decide the files of a sample
+    listing, coco = _list(folder, adapter, annotations)
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     if problems := list(nodata_problems(card.nodata, adapter)):
         raise ConfigError(all_problems(f"{folder}: the data card does not fit the sensor:", problems))
-    return Dataset(
-        folder,
-        adapter.configured(card.model_dump()),
-        card,
-        listing.samples,
-        listing.split_note,
-        coco,
-        listing.unlabelled,
-    )
+    return Dataset(folder, adapter, card, listing.samples, listing.split_note, coco, listing.unlabelled)
 
 
 def _list(folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path]) -> tuple[Listing, CocoLabels | None]:

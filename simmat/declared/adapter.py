@@ -12,10 +12,10 @@ import numpy as np
 
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.declared.scaling import scaled
-from simmat.declared.schema import ChannelRule, Decibel, Declaration, Log
+from simmat.declared.schema import ChannelRule, Decibel, Declaration, Log, SourceRule
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import ImageFile, read_image
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 if TYPE_CHECKING:
@@ -36,13 +36,19 @@ class DeclaredModality(ModalityAdapter):
         self.sources = tuple(Source(source.name, source.endings) for source in declaration.source)
         self.channels = tuple(rule.channel() for rule in declaration.channel)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (C, H, W): stored * scale + offset of the declared planes, invalid where the file says nodata.
 
         Raises:
             DataError: a file holds other planes than declared or states another scale, or the sources differ in size.
         """
-        images = {source.name: self._read(source.name, source.planes, files) for source in self.declaration.source}
+        images = {source.name: self._read(source, files[source.name], nodata) for source in self.declaration.source}
         reference = next(iter(images.values()))
         for image in images.values():
             if image.planes.shape[1:] != reference.planes.shape[1:]:
@@ -79,12 +85,12 @@ class DeclaredModality(ModalityAdapter):
         """Refuse: a description says what files hold, not how a sensor sees."""
         raise ConfigError(f"modality {self.name!r} cannot be simulated: a sensor.toml describes files; write a plugin")
 
-    def _read(self, name: str, planes: int | None, files: Mapping[str, Path]) -> ImageFile:
-        image = read_image(files[name])
-        if planes is not None and len(image.planes) != planes:
+    def _read(self, source: SourceRule, file: Path, nodata: StatedNodata | None) -> ImageFile:
+        image = read_image(file, nodata)
+        if source.planes is not None and len(image.planes) != source.planes:
             raise DataError(
-                f"{image.path}: holds {len(image.planes)} planes of {image.planes.dtype}, but source {name!r} of "
-                f"sensor {self.name!r} is declared with planes = {planes}"
+                f"{image.path}: holds {len(image.planes)} planes of {image.planes.dtype}, but source "
+                f"{source.name!r} of sensor {self.name!r} is declared with planes = {source.planes}"
             )
         return image
 

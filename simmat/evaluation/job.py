@@ -23,7 +23,9 @@ from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins import Registry
 from simmat.types import SensorImage
 
-TRAINED_CARD_FIELDS = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics"}
+TRAINED_CARD_FIELDS = {
+    *("regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "modality_options")
+}
 """Fields of the data card that a bundle brings along; what else a card says is about its own data set."""
 
 
@@ -66,7 +68,7 @@ def evaluate_bundle(
         ConfigError: the protocol does not suit the network's input.
     """
     trained = bundle.spec.card.model_dump(include=TRAINED_CARD_FIELDS)
-    dataset = open_dataset(data, bundle.adapter, overrides, defaults=trained)
+    dataset = open_dataset(data, bundle.sensor, overrides, defaults=trained)
     samples = dataset.split(split)
     if note is not None and dataset.skipped_note:
         note(dataset.skipped_note)

@@ -15,8 +15,8 @@ import numpy as np
 from simmat.errors import DataError, SimMATError
 from simmat.files import require_file
 from simmat.imageio.limits import check_size
-from simmat.imageio.reading import stated_valid
 from simmat.imageio.values import Colour, ImageFile, checked
+from simmat.stated_nodata import StatedNodata, stated_valid
 
 _FORMATS = {
     "png": (".png",),
@@ -47,11 +47,12 @@ _OTHERS = (
 )
 
 
-def read_image(path: Path | str) -> ImageFile:
+def read_image(path: Path | str, nodata: StatedNodata | None = None) -> ImageFile:
     """Read the planes of an image file.
 
     Args:
         path: a PNG, JPEG, TIFF or npy file; its ending must agree with its content.
+        nodata: what the user states of it; a sensor's `load` hands on what it was given.
 
     Raises:
         DataError: the file is missing, damaged, of another format, larger than `simmat.imageio.limits` allows, or
@@ -59,7 +60,7 @@ def read_image(path: Path | str) -> ImageFile:
     """
     file = Path(path)
     found = checked(_read(file, _format_of(file, _IMAGES), labels=False))
-    return replace(found, stated=stated_valid(file, found.planes))
+    return replace(found, stated=stated_valid(file, found.planes, nodata))
 
 
 def read_labels(path: Path | str) -> ImageFile:

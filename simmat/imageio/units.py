@@ -69,23 +69,21 @@ def stated_unit(image: ImageFile, known: Mapping[str, Unit], *, no_unit: Collect
     return unit
 
 
-def agreed_unit(image: ImageFile, said: Unit | None, meant: Unit, *, modality: str, other: str) -> Unit:
-    """Return the unit that the user has stated by the modality's name.
+def agreed_unit(image: ImageFile, said: Unit | None, meant: Unit) -> Unit:
+    """Return the unit that the user states by an option.
 
     Args:
         image: the file.
         said: the unit that the file states, None for none.
         meant: the user's.
-        modality: the name that states it.
-        other: the modality that goes by what files say.
 
     Raises:
         DataError: the file states another one.
     """
     if said is not None and said != meant:
         raise DataError(
-            f"{image.path}: says its unit is {said.name}, but modality {modality!r} means {meant.name}; "
-            f"use --modality {other}"
+            f"{image.path}: says its unit is {said.name}, but the option unit says {meant.name}; leave the option out "
+            "(--modality-option, card.toml), or correct the file"
         )
     return meant
 

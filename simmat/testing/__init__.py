@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simmat.testing.checks import Check, CheckFailed, CheckSkipped, Result, run_check, run_checks
     from simmat.testing.contracts import FoundationContract, ModalityContract, PackageContract
+    from simmat.testing.modality_options import name_with_options, with_each_option
     from simmat.testing.models import FoundationCase
     from simmat.testing.networks import build_network
     from simmat.testing.package import PackageCase
@@ -41,13 +42,16 @@ __all__ = [
     "PackageContract",
     "Result",
     "build_network",
+    "name_with_options",
     "run_check",
     "run_checks",
+    "with_each_option",
 ]
 
 _MODULES = {
     "checks": ("Check", "CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
     "contracts": ("FoundationContract", "ModalityContract", "PackageContract"),
+    "modality_options": ("name_with_options", "with_each_option"),
     "models": ("FoundationCase",),
     "networks": ("build_network",),
     "package": ("PackageCase",),

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.imageio import read_image
-from simmat.imageio.reading import reading
+from simmat.imageio import StatedNodata, read_image
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.modality_files import same_bits
 from simmat.testing.rewriting import can_be_rewritten, rewrite
@@ -62,8 +61,8 @@ def missing_stays_missing(case: ModalityCase) -> None:
 
 def _sources(case: ModalityCase) -> Iterator[_Source]:
     files = case.samples[0].files
-    with reading({}) as found:
-        size_hw = case.load(files).size_hw
+    found = StatedNodata()
+    size_hw = case.load(files, nodata=found).size_hw
     for name, file in files.items():
         try:
             planes = found.stored[file] if file in found.stored else read_image(file).planes
@@ -80,8 +79,7 @@ def _seen(
     files: dict[str, Path] = case.copy(case.samples[0], "missing")
     path = files[source.name]
     rewrite(path, planes, nodata=fill if way == "its GDAL_NODATA tag" else None)
-    with reading({path: fill} if way == "--nodata" else {}):
-        image = case.load(files)
+    image = case.load(files, nodata=StatedNodata({path: fill} if way == "--nodata" else {}))
     return image, case.adapter.transform(image)
 
 

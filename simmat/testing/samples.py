@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.modality import ModalityAdapter
+from simmat.modality import ModalityAdapter, fitted_to_card
 from simmat.scene import Scene, import_scenes
+from simmat.stated_nodata import StatedNodata
 from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
 from simmat.types import BoolArray, SensorImage
 
@@ -62,7 +63,7 @@ class ModalityCase:
     @cached_property
     def adapter(self) -> ModalityAdapter:
         """The sensor, ready for a data set whose card states a camera."""
-        return self.declared.configured(_card())
+        return fitted_to_card(self.declared, _card())
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -116,9 +117,9 @@ class ModalityCase:
             return tuple(self._copied(index, files) for index, files in enumerate(self.given))
         return tuple(self._simulated(index, size_hw) for index in range(SIMULATED))
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(self, files: Mapping[str, Path], *, nodata: StatedNodata | None = None) -> SensorImage:
         """Load a sample; an answer that is no SensorImage fails."""
-        image = self.adapter.load(files)
+        image = self.adapter.load(files, nodata=nodata)
         if not isinstance(image, SensorImage):
             raise CheckFailed(
                 f"load returned {type(image).__name__}", "return a simmat.types.SensorImage, see from_planes"

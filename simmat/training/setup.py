@@ -26,7 +26,7 @@ from simmat.evaluation.job import nothing_to_score
 from simmat.evaluation.targets import grid_hw
 from simmat.foundation import FoundationSpec
 from simmat.geometry import Frame
-from simmat.modality import ModalityAdapter
+from simmat.modality import ModalityAdapter, options_of
 from simmat.model import Parts, find_parts, merge_options
 from simmat.model_spec import TAKEN, ModelSpec, as_json
 from simmat.normalize import fit_channels, zero_shot_map
@@ -173,7 +173,7 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     train = few_of(every, config)
     contents = index.contents
     digest = _digest(foundation, weights, config)
-    chosen = _chosen(config, registry, dataset, size, digest)
+    chosen = _chosen(config, registry, adapter, dataset, size, digest)
     taken = _taken(foundation, index, train) if known is None else known.model_dump(include=set(TAKEN))
     spec = ModelSpec(**chosen, **taken)
     parts = find_parts(spec, registry, weights)
@@ -198,7 +198,7 @@ def open_data(config: TrainConfig, registry: Registry) -> Dataset:
     Raises:
         SimMATError: the sensor is unknown, the data set cannot be opened, or its card forbids a setting.
     """
-    return _opened(config, adapter_for(registry, config.modality, config.channels))
+    return _opened(config, adapter_for(registry, config.modality, config.channels, options=config.modality_options))
 
 
 def _opened(config: TrainConfig, adapter: ModalityAdapter) -> Dataset:
@@ -235,15 +235,18 @@ def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) ->
     """Return the sensor; a resumed run whose `sensor.toml` is gone goes on with what it wrote down."""
     files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
     if known is not None and not all(file.exists() for file in files):
-        return adapter_for(registry, known.modality, known.picks, known.described)
-    return adapter_for(registry, config.modality, config.channels)
+        return adapter_for(registry, known.modality, known.picks, known.described, options=known.modality_options)
+    return adapter_for(registry, config.modality, config.channels, options=config.modality_options)
 
 
-def _chosen(config: TrainConfig, registry: Registry, dataset: Dataset, size: int, digest: str | None) -> dict[str, Any]:
+def _chosen(
+    config: TrainConfig, registry: Registry, adapter: ModalityAdapter, dataset: Dataset, size: int, digest: str | None
+) -> dict[str, Any]:
     """Return what config, plugins and files decide of a network, which a resumed run must find again."""
     transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
     return {
         "modality": dataset.adapter.name,
+        "modality_options": options_of(adapter),
         "picks": config.channels,
         "sensor_channels": dataset.loaded_channels,
         "foundation": config.foundation,

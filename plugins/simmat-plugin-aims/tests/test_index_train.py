@@ -22,7 +22,7 @@ CASES = [
     ("nyudv2", "rgb+hha", 6),
     ("rgbp-glass", "polarization-aims", 6),
     ("rgbp-glass", "rgb+polarization-aims", 9),
-    ("rgbp-glass", "polarization-aolp-dolp", 3),
+    ("rgbp-glass", "polarization", 3),
     ("zju-rgbp", "polarization-aims-angles", 9),
     ("zju-rgbp", "polarization", 4),
 ]

@@ -69,7 +69,7 @@ def test_the_benchmarks_encoding_is_left_as_it_is(tmp_path: Path) -> None:
 def test_the_benchmarks_encoding_refuses_other_files(tmp_path: Path) -> None:
     """One plane is another encoding."""
     Image.fromarray(np.zeros(SIZE_HW, dtype=np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"three 8-bit planes, got 1 of uint8; polarization-aolp-dolp reads"):
+    with pytest.raises(DataError, match=r"three 8-bit planes, got 1 of uint8; polarization with files=aolp-dolp reads"):
         load("polarization-aims", {"aolp": tmp_path / "a.png", "dolp": tmp_path / "a.png"})
 
 

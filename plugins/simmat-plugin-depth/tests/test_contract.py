@@ -6,13 +6,14 @@ import pytest
 from simmat_plugin_depth import DEPTH_MODALITIES, HHA_MODALITIES
 
 from simmat.modality import ModalityAdapter
-from simmat.testing import ModalityContract, PackageContract
+from simmat.testing import ModalityContract, PackageContract, name_with_options, with_each_option
 
 SENSORS = [
-    pytest.param(adapter, id=adapter.name, marks=[pytest.mark.slow] if adapter.variant_of else [])
+    pytest.param(made, id=name_with_options(made), marks=[pytest.mark.slow] if made.stated_options() else [])
     for adapter in (*DEPTH_MODALITIES, *HHA_MODALITIES)
+    for made in with_each_option(adapter)
 ]
-"""Variants share the code of their sensor, so they are held to the contract with the slow tests."""
+"""Options share the code of their sensor, so each of their values is held to the contract with the slow tests."""
 
 
 class TestDepth(ModalityContract):

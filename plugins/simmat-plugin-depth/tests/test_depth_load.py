@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from simmat_plugin_depth import DEPTH_MODALITIES
-from simmat_plugin_depth.depth import DEPTH, Depth
+from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions, MinMaxDepth
+from simmat_plugin_depth.units import UNITS
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality
-from simmat.data.card import DataCard
 from simmat.errors import ConfigError, DataError
-from simmat.modality import ModalityAdapter
+from simmat.modality import ModalityAdapter, StatedNodata
 from simmat.types import SensorImage
 
-ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in DEPTH_MODALITIES}
+ADAPTERS: dict[str, ModalityAdapter] = {
+    "depth": Depth(),
+    **{f"depth-{unit}": Depth(DepthOptions(unit=unit)) for unit in UNITS},
+    "depth-minmax": MinMaxDepth(),
+}
 METRES = np.array([[0.5, 1.25], [2.5, 10.75]])
 
 
@@ -79,7 +82,7 @@ def test_the_user_can_state_the_unit(tmp_path: Path, modality: str, per_metre: i
 def test_a_file_that_states_another_unit_than_the_user_is_refused(tmp_path: Path) -> None:
     """One of the two is wrong, and only the user can tell which."""
     tifffile.imwrite(tmp_path / "a.tif", METRES.astype(np.float32), description='{"unit": "m"}', metadata=None)
-    with pytest.raises(DataError, match="says its unit is m, but modality 'depth-mm' means mm"):
+    with pytest.raises(DataError, match="says its unit is m, but the option unit says mm"):
         load(tmp_path / "a.tif", "depth-mm")
 
 
@@ -109,7 +112,7 @@ def test_what_the_file_says_is_missing_is_invalid(tmp_path: Path) -> None:
 def test_numbers_that_are_no_depth_are_refused(tmp_path: Path) -> None:
     """Millimetres as floats would be read as kilometres."""
     np.save(tmp_path / "a.npy", (METRES * 1000).astype(np.float32))
-    with pytest.raises(DataError, match=r"within 0.001 to 300 m, got 500 to 10750 m; .*depth-mm"):
+    with pytest.raises(DataError, match=r"within 0.001 to 300 m, got 500 to 10750 m; .*unit=.*mm"):
         load(tmp_path / "a.npy")
 
 
@@ -167,8 +170,8 @@ def test_an_exr_is_metres(tmp_path: Path, dtype: type) -> None:
 def test_nodata_that_the_user_says_is_looked_for_in_an_exr(tmp_path: Path) -> None:
     """Renderers write a far plane where nothing is."""
     write_exr(tmp_path / "a.exr", Z=np.array([[1.5, 100.0]], np.float32))
-    with DataCard(regions="classes", nodata=100).reading({"depth": tmp_path / "a.exr"}):
-        assert load(tmp_path / "a.exr").valid.tolist() == [[[True, False]]]
+    image = Depth().load({"depth": tmp_path / "a.exr"}, nodata=StatedNodata({tmp_path / "a.exr": 100}))
+    assert image.valid.tolist() == [[[True, False]]]
 
 
 def test_an_exr_of_colours_is_refused(tmp_path: Path) -> None:
@@ -294,5 +297,5 @@ def test_a_depth_that_states_a_scale_is_refused(tmp_path: Path) -> None:
     text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.0001</Item></GDALMetadata>'
     tag = [(42112, "s", 0, text, True)]
     tifffile.imwrite(tmp_path / "a.tif", np.full((2, 2), 9000, np.uint16), metadata=None, extratags=tag)
-    with pytest.raises(DataError, match=r"times 0.0001 plus 0, which modality 'depth-mm' does not apply"):
+    with pytest.raises(DataError, match=r"times 0.0001 plus 0, which modality 'depth' does not apply"):
         load(tmp_path / "a.tif", "depth-mm")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from simmat_plugin_depth.camera import dropout_probability, measured_depth_m, noise_m, shadowed
-from simmat_plugin_depth.depth import DEPTH, DEPTH_MODALITIES, Depth
+from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions, MinMaxDepth
 from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.scene import Scene
@@ -123,7 +123,7 @@ def test_a_simulated_camera_keeps_to_the_scene(scene: Scene) -> None:
 
 def test_what_lies_beyond_a_meter_is_seen_by_min_max_too(scene: Scene) -> None:
     """The scaled image has the holes of the measured one and no others."""
-    (min_max,) = (adapter for adapter in DEPTH_MODALITIES if adapter.name == "depth-minmax")
+    min_max = MinMaxDepth()
     metres = Depth().simulate(scene, np.random.default_rng(0))
     scaled = min_max.simulate(scene, np.random.default_rng(0))
     assert metres.data.max() > 1.0
@@ -132,7 +132,7 @@ def test_what_lies_beyond_a_meter_is_seen_by_min_max_too(scene: Scene) -> None:
 
 def test_what_16_bits_cannot_hold_is_no_return(scene: Scene) -> None:
     """5000 a metre end at 13.1 m; a farther wall would make the simulated file impossible to write."""
-    (tum,) = (adapter for adapter in DEPTH_MODALITIES if adapter.name == "depth-tum")
+    tum = Depth(DepthOptions(unit="tum"))
     far = replace(scene, surface=replace(scene.surface, depth_m=scene.surface.depth_m + np.float32(12.0)))
     image = tum.simulate(replace(far, behind=far.surface), np.random.default_rng(0))
     assert image.data[image.valid].max(initial=0.0) <= 65534 / 5000

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import maximum_filter
-from simmat_plugin_depth import HHA_MODALITIES
 from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, estimate_up, hha, surface_normals
-from simmat_plugin_depth.hha import ENCODED, PHYSICAL, Hha
+from simmat_plugin_depth.hha import ENCODED, PHYSICAL, Hha, HhaOptions
 from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.builtin.sensors import Rgb
@@ -20,7 +19,7 @@ from simmat.errors import DataError
 from simmat.modality import ModalityAdapter
 from simmat.types import SensorImage
 
-HHA, LEVEL = HHA_MODALITIES
+HHA, LEVEL = Hha(), Hha(HhaOptions(gravity="level"))
 SIZE_HW = (60, 80)
 CAMERA = Intrinsics(70.0, 65.0, 41.0, 28.0)
 HEIGHT_M, WALL_M = 1.5, 4.0
@@ -168,7 +167,7 @@ def test_what_is_saved_is_read_back(tmp_path: Path, channels: tuple[object, ...]
     np.testing.assert_array_equal(back.valid, valid)
 
 
-@pytest.mark.parametrize("adapter", HHA_MODALITIES)
+@pytest.mark.parametrize("adapter", [HHA, LEVEL], ids=["estimated", "level"])
 def test_a_simulated_scene_has_a_floor(adapter: ModalityAdapter) -> None:
     """The ground is where most of the pixels look up."""
     scene = generate_scene(np.random.default_rng(2), (48, 64))

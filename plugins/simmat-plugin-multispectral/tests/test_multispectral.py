@@ -9,19 +9,30 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from simmat_plugin_multispectral import MODALITIES
+from simmat_plugin_multispectral.adapter import (
+    Landsat8,
+    Multispectral,
+    MultispectralOptions,
+    Sentinel2,
+    Sentinel2Options,
+)
 from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
 from simmat_plugin_scenes.generate import generate_scene
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality
-from simmat.data.card import DataCard
 from simmat.errors import ConfigError, DataError
-from simmat.modality import ModalityAdapter
+from simmat.modality import ModalityAdapter, StatedNodata
 from simmat.picking import pick_channels
 from simmat.types import Channel, Georeference, SensorImage
 
-ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+ADAPTERS: dict[str, ModalityAdapter] = {
+    "multispectral": Multispectral(),
+    "multispectral-10000": Multispectral(MultispectralOptions(scale=1e-4)),
+    "sentinel2": Sentinel2(),
+    "sentinel2-offset": Sentinel2(Sentinel2Options(boa_offset=True)),
+    "landsat8": Landsat8(),
+}
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 4500000.0))
 DN = np.array([[[1000, 2000], [3000, 0]], [[4000, 5000], [6000, 7000]]], dtype=np.uint16)
 
@@ -91,8 +102,7 @@ def test_nodata_that_the_user_says_is_the_stored_number(tmp_path: Path, modality
     """-9999 is what the file holds; scaled it is -0.9999 and looks like a dark band."""
     stored = np.where(DN == 3000, value, DN.astype(np.int32)).astype(np.int16)
     file = write(tmp_path / "a.tif", stored)
-    with DataCard(regions="classes", nodata=value).reading({"multispectral": file}):
-        image = load(file, modality)
+    image = ADAPTERS[modality].load({"multispectral": file}, nodata=StatedNodata({file: value}))
     np.testing.assert_array_equal(image.valid, DN != 3000)
 
 
@@ -241,7 +251,9 @@ def test_a_mask_is_no_multiple_of_reflectance(tmp_path: Path) -> None:
 def test_a_file_that_states_another_scale_than_the_user_is_refused(tmp_path: Path) -> None:
     """One of the two is wrong, and only the user can tell which."""
     path = write(tmp_path / "a.tif", bands=[BandTags("a", scale=2e-5), BandTags("b", scale=2e-5)])
-    with pytest.raises(DataError, match=r"states scale 2e-05 and offset 0, but modality 'multispectral-10000'"):
+    with pytest.raises(
+        DataError, match=r"states scale 2e-05 and offset 0, but modality 'multispectral' .* means 0.0001"
+    ):
         load(path, "multispectral-10000")
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from simmat_plugin_nir import MODALITIES
+from simmat_plugin_nir.nir import Nir
 from simmat_plugin_nir.planes import NIR, RED
-from simmat_plugin_nir.red_nir import NDVI, ndvi
+from simmat_plugin_nir.red_nir import NDVI, RedNir, RedNirOptions, ndvi
 from simmat_plugin_scenes.generate import outdoors
 from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.render import Stage, render
@@ -24,7 +24,11 @@ from simmat.modality import ModalityAdapter
 from simmat.scene import Scene
 from simmat.types import SensorImage
 
-ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+ADAPTERS: dict[str, ModalityAdapter] = {
+    "nir": Nir(),
+    "red-nir": RedNir(),
+    "red-nir-files": RedNir(RedNirOptions(separate_files=True)),
+}
 SIZE_HW = (48, 64)
 RED_COUNTS = np.array([[10, 100, 0], [200, 50, 30]], dtype=np.uint8)
 NIR_COUNTS = np.array([[30, 100, 0], [0, 150, 90]], dtype=np.uint8)
@@ -73,7 +77,7 @@ def test_a_third_plane_that_adds_nothing_is_passed_over(tmp_path: Path, third: n
 @pytest.mark.parametrize(
     ("planes", "said"),
     [
-        ((RED_COUNTS,), "got 1; for a file a band use --modality red-nir-files"),
+        ((RED_COUNTS,), "got 1; .*separate_files=true"),
         ((RED_COUNTS, NIR_COUNTS, RED_COUNTS + 1), "it may be a colour picture: use rgb"),
         ((RED_COUNTS, RED_COUNTS, RED_COUNTS), "its planes are equal, so it holds one band"),
     ],
@@ -121,7 +125,7 @@ def test_an_index_of_numbers_that_are_not_the_values_is_refused(tmp_path: Path, 
     for path, stored in zip(paths, (planes, planes[0], planes[1]), strict=True):
         tifffile.imwrite(path, stored, photometric="minisblack", metadata=None, extratags=tag)
     files = {"red-nir": paths[0], "red": paths[1], "nir": paths[2]}
-    with pytest.raises(DataError, match=rf"times 0.0001 plus 0, which modality '{modality}' does not apply"):
+    with pytest.raises(DataError, match=r"times 0.0001 plus 0, which modality 'red-nir' does not apply"):
         ADAPTERS[modality].load({source.name: files[source.name] for source in ADAPTERS[modality].sources})
 
 

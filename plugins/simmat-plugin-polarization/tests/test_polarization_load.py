@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from simmat_plugin_polarization import MODALITIES
-from simmat_plugin_polarization.mosaic import demosaiced, sampled
+from simmat_plugin_polarization.angles import FourAngles
+from simmat_plugin_polarization.channels import PolarizationOptions
+from simmat_plugin_polarization.computed import Computed
+from simmat_plugin_polarization.mosaic import Mosaic, demosaiced, sampled
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality
@@ -17,7 +19,12 @@ from simmat.errors import ConfigError, DataError
 from simmat.modality import Axis, ModalityAdapter
 from simmat.types import SensorImage
 
-ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+ADAPTERS: dict[str, ModalityAdapter] = {
+    "polarization": FourAngles(),
+    "polarization-mosaic": Mosaic(PolarizationOptions(files="mosaic")),
+    "polarization-aolp-dolp": Computed(PolarizationOptions(files="aolp-dolp")),
+    "polarization-aolp-dolp-deg": Computed(PolarizationOptions(files="aolp-dolp", angle_unit="deg")),
+}
 SIZE_HW = (6, 8)
 RNG = np.random.default_rng(0)
 S0 = RNG.uniform(500, 3000, SIZE_HW)
@@ -270,7 +277,7 @@ def test_numbers_that_are_not_the_values_are_refused(tmp_path: Path, modality: s
     files = {source.name: tmp_path / f"{source.name}.tif" for source in ADAPTERS[modality].sources}
     for path in files.values():
         tifffile.imwrite(path, np.full((4, 4), 0.5, np.float32), metadata=None, extratags=tag)
-    with pytest.raises(DataError, match=rf"times 0.0001 plus 0, which modality '{modality}' does not apply"):
+    with pytest.raises(DataError, match=r"times 0.0001 plus 0, which modality 'polarization' does not apply"):
         load(modality, files)
 
 
@@ -384,7 +391,7 @@ def test_computed_integers_beyond_the_bits_that_the_file_states_are_refused(tmp_
 
 @pytest.mark.parametrize(
     ("aolp", "dolp", "said"),
-    [(np.rad2deg(AOLP), DOLP, "polarization-aolp-dolp-deg degrees"), (AOLP, 100 * DOLP, "within 0 to 1")],
+    [(np.rad2deg(AOLP), DOLP, "angle_unit=rad or deg"), (AOLP, 100 * DOLP, "within 0 to 1")],
     ids=["degrees as radians", "per cent"],
 )
 def test_computed_values_in_another_unit_are_refused(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from simmat_plugin_sar import MODALITIES
+from simmat_plugin_sar.adapter import Sar, SarOptions
 from simmat_plugin_sar.radar import LOOKS, backscatter, sigma_nought
 from simmat_plugin_sar.speckle import estimate_looks, lee
 from simmat_plugin_scenes.generate import outdoors
@@ -20,14 +20,25 @@ from simmat_plugin_scenes.world import CLASSES
 
 from simmat.builtin.sensors import Rgb
 from simmat.composition import ComposedModality, SelectedChannels
-from simmat.data.card import DataCard
 from simmat.errors import DataError
-from simmat.modality import ModalityAdapter
+from simmat.modality import StatedNodata
 from simmat.scene import Scene
 from simmat.testing import MODALITY_CHECKS, ModalityCase, run_check
 from simmat.types import SensorImage
 
-ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+ADAPTERS = {
+    "sar": Sar(),
+    "sar-dual": Sar(SarOptions(polarizations="dual")),
+    "sar-files": Sar(SarOptions(polarizations="dual", separate_files=True)),
+    "sar-picture": Sar(SarOptions(gray_picture=True)),
+    "sar-lee": Sar(SarOptions(filter="lee")),
+    "sar-power": Sar(SarOptions(scale="power")),
+    "sar-power-dual": Sar(SarOptions(scale="power", polarizations="dual")),
+    "sar-power-lee": Sar(SarOptions(scale="power", filter="lee")),
+    "sar-db": Sar(SarOptions(scale="db")),
+    "sar-db-dual": Sar(SarOptions(scale="db", polarizations="dual")),
+    "sar-db-lee": Sar(SarOptions(scale="db", filter="lee")),
+}
 COUNTS = np.array([[0, 10, 100], [1, 20, 255]], dtype=np.uint8)
 
 
@@ -118,7 +129,7 @@ def test_decibel_read_as_something_else_is_refused(tmp_path: Path, modality: str
     """Its few positive numbers would be taken for a scene, and all others for holes."""
     decibel = np.random.default_rng(0).normal(-12, 6, (64, 64)).astype(np.float32)
     assert 0 < (decibel > 0).mean() < 0.1
-    with pytest.raises(DataError, match=r"most of its numbers are negative, .* use --modality sar-db"):
+    with pytest.raises(DataError, match=r"most of its numbers are negative, .* --modality-option scale=db"):
         load(write(tmp_path / "a.tif", decibel), modality)
 
 
@@ -138,18 +149,17 @@ def test_a_border_of_zeros_is_missing_where_the_user_says_so(tmp_path: Path, mod
     whole = np.rint(500 * np.sqrt(rng.gamma(4, 1 / 4, (32, 96)))).clip(1).astype(np.uint16)
     whole[:, :32] = 0
     file = write(tmp_path / "a.tif", whole)
-    with DataCard(regions="classes", nodata=0).reading({"sar": file}):
-        image = load(file, modality)
+    image = ADAPTERS[modality].load({"sar": file}, nodata=StatedNodata({file: 0}))
     np.testing.assert_array_equal(image.valid[0], whole > 0)
     first = float((image.data[0, :, 32].astype(np.float64) ** 2).mean())
     assert first == pytest.approx(500**2, rel=0.25)
 
 
 def test_three_equal_planes_are_read_where_the_user_says_so(tmp_path: Path) -> None:
-    """Many sets hold grey as RGB; `sar` names the modality for it, which refuses all but equal planes."""
+    """Many sets hold grey as RGB; `sar` names the option for it, which refuses all but equal planes."""
     path = tmp_path / "a.png"
     Image.fromarray(np.dstack([COUNTS] * 3)).save(path)
-    with pytest.raises(DataError, match="use --modality sar-picture"):
+    with pytest.raises(DataError, match="--modality-option gray_picture=true"):
         load(path)
     np.testing.assert_array_equal(load(path, "sar-picture").data[0], COUNTS)
     Image.fromarray(np.dstack([COUNTS, COUNTS, COUNTS + 1])).save(path)
@@ -162,11 +172,14 @@ def test_two_polarizations_come_in_one_file_or_in_two(tmp_path: Path) -> None:
     both = np.stack([COUNTS, COUNTS // 2])
     image = load(write(tmp_path / "a.tif", both), "sar-dual")
     assert [channel.name for channel in image.channels] == ["co", "cross"]
-    pair = ComposedModality([ADAPTERS["sar"], ADAPTERS["sar-cross"]])
-    files = {"sar": write(tmp_path / "vv.tif", both[0]), "sar-cross": write(tmp_path / "vh.tif", both[1])}
-    np.testing.assert_array_equal(pair.load(files).data, both)
-    with pytest.raises(DataError, match=r"got 1 planes; .* sar\+sar-cross"):
-        load(files["sar"], "sar-dual")
+    files = {"co": write(tmp_path / "vv.tif", both[0]), "cross": write(tmp_path / "vh.tif", both[1])}
+    pair = ADAPTERS["sar-files"].load(files)
+    np.testing.assert_array_equal(pair.data, both)
+    assert pair.channels == image.channels
+    with pytest.raises(DataError, match=r"got 1 planes; .* separate_files=true"):
+        load(files["co"], "sar-dual")
+    with pytest.raises(DataError, match=r"(?s)vh.tif.*one scene"):
+        ADAPTERS["sar-files"].load({**files, "cross": write(tmp_path / "vh.tif", both[1][:, :2])})
 
 
 @pytest.mark.parametrize("looks", [1.0, 4.0, 12.0])
@@ -228,12 +241,12 @@ def test_cross_polarised_backscatter_is_weaker(scene: Scene) -> None:
     assert (sigma_nought(scene, cross=True)[ground] < sigma_nought(scene, cross=False)[ground]).all()
 
 
-@pytest.mark.parametrize("name", ["sar", "sar-cross", "sar-dual", "sar-picture", "sar-power", "sar-db-dual", "sar-lee"])
+@pytest.mark.parametrize("name", ["sar", "sar-files", "sar-dual", "sar-picture", "sar-power", "sar-db-dual", "sar-lee"])
 def test_a_simulated_image_is_saved_and_loaded(tmp_path: Path, scene: Scene, name: str) -> None:
     """`simmat data simulate` writes and `simmat train` reads."""
     sensor = ADAPTERS[name]
     image = sensor.simulate(scene, np.random.default_rng(0))
-    files = {source.name: tmp_path / f"a{source.extensions[0]}" for source in sensor.sources}
+    files = {source.name: tmp_path / f"{source.name}{source.extensions[0]}" for source in sensor.sources}
     sensor.save(image, files)
     back = sensor.load(files)
     assert back.channels == image.channels
@@ -287,7 +300,7 @@ def test_decibel_times_a_hundred_is_refused(tmp_path: Path) -> None:
     text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item></GDALMetadata>'
     tag = [(42112, "s", 0, text, True)]
     tifffile.imwrite(tmp_path / "a.tif", np.arange(-1600, 0, 100, np.int16).reshape(4, 4), metadata=None, extratags=tag)
-    with pytest.raises(DataError, match=r"its numbers times 0.01 plus 0, which modality 'sar-db' does not apply"):
+    with pytest.raises(DataError, match=r"its numbers times 0.01 plus 0, which modality 'sar' does not apply"):
         load(tmp_path / "a.tif", "sar-db")
 
 
@@ -306,7 +319,7 @@ def test_unsigned_numbers_are_no_decibel(tmp_path: Path, dtype: type) -> None:
     """Chips of 8-bit amplitude have a third of their pixels below 100, and those would pass for strong returns."""
     chip = np.random.default_rng(0).rayleigh(110, (64, 64)).clip(0, 255).astype(dtype)
     assert 0.2 < (chip <= 100).mean() < 0.5
-    with pytest.raises(DataError, match=r"holds no negative numbers, .* use --modality sar \(amplitude\)"):
+    with pytest.raises(DataError, match=r"holds no negative numbers, .* scale=amplitude"):
         load(write(tmp_path / "a.tif", chip), "sar-db")
     tag = [(42113, "s", 0, "0", True)]
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((4, 4), dtype), metadata=None, extratags=tag)
@@ -327,7 +340,7 @@ def test_a_wide_border_of_fill_is_no_other_unit_of_decibel(tmp_path: Path) -> No
 def test_alpha_is_no_polarization(tmp_path: Path) -> None:
     """Two planes of a PNG are grey and how opaque it is; cross-polarised it would be 255 everywhere."""
     Image.fromarray(np.dstack([COUNTS, np.full_like(COUNTS, 255)])).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"'sar-dual' needs measurements, but the last of 2 planes is alpha"):
+    with pytest.raises(DataError, match=r"'sar' needs measurements, but the last of 2 planes is alpha"):
         load(tmp_path / "a.png", "sar-dual")
     with pytest.raises(DataError, match=r"the second is alpha: .* --modality raster --channels 0"):
         load(tmp_path / "a.png", "sar")

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
-from simmat_plugin_sar import MODALITIES
+from simmat_plugin_sar.adapter import Sar, SarOptions
 
 from simmat.cli import run
-from simmat.composition import ComposedModality
-from simmat.modality import ModalityAdapter
+from simmat.errors import DataError
 from simmat.types import Georeference, SensorImage
 
-ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+ADAPTERS = {
+    "sar": Sar(),
+    "sar-lee": Sar(SarOptions(filter="lee")),
+    "sar-dual": Sar(SarOptions(polarizations="dual")),
+    "sar-files": Sar(SarOptions(polarizations="dual", separate_files=True)),
+}
 PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500000.0, 0.0, -10.0, 4500000.0))
 TINY = "--foundation sam_vit_tiny --image-size 64 --steps 1 --batch-size 2 --prompts-per-image 1 --device cpu".split()
 
@@ -53,9 +57,12 @@ def test_a_file_without_a_place_has_none(tmp_path: Path) -> None:
 
 
 def test_two_polarizations_in_two_files_must_lie_together(tmp_path: Path) -> None:
-    """Both state their place, so that the composition can hold one against the other."""
-    files = {name: write(tmp_path / f"{name}.tif", np.ones((1, 4, 4), np.uint16)) for name in ("sar", "sar-cross")}
-    assert ComposedModality([ADAPTERS["sar"], ADAPTERS["sar-cross"]]).load(files).georeference == PLACE
+    """Both state their place, so that one can be held against the other."""
+    files = {name: write(tmp_path / f"{name}.tif", np.ones((1, 4, 4), np.uint16)) for name in ("co", "cross")}
+    assert ADAPTERS["sar-files"].load(files).georeference == PLACE
+    Image.fromarray(np.ones((4, 4), np.uint16)).save(files["cross"])
+    with pytest.raises(DataError, match=r"cross.tif"):
+        ADAPTERS["sar-files"].load(files)
 
 
 def test_predict_writes_a_mask_that_lies_where_the_image_does(tmp_path: Path) -> None:

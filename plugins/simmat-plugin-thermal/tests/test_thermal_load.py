@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
-from simmat_plugin_thermal import MODALITIES
-from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, Thermal
+from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, MinMaxThermal, Thermal, ThermalOptions
 
-from simmat.data.card import DataCard
 from simmat.errors import ConfigError, DataError
-from simmat.modality import ModalityAdapter
+from simmat.modality import ModalityAdapter, StatedNodata, load_sample
 from simmat.types import SensorImage
 
-ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}
+ADAPTERS: dict[str, ModalityAdapter] = {
+    "thermal": Thermal(),
+    "thermal-k": Thermal(ThermalOptions(unit="K")),
+    "thermal-ck": Thermal(ThermalOptions(unit="cK")),
+    "thermal-c": Thermal(ThermalOptions(unit="C")),
+    "thermal-minmax": MinMaxThermal(),
+}
 Write = Callable[[Path, np.ndarray], None]
 KELVIN = np.array([[280.0, 300.25], [310.5, 350.75]])
 
@@ -87,7 +91,7 @@ def test_the_user_can_state_the_unit(tmp_path: Path, modality: str, stored: np.n
 def test_a_file_that_states_another_unit_than_the_user_is_refused(tmp_path: Path) -> None:
     """One of the two is wrong, and only the user can tell which."""
     tifffile.imwrite(tmp_path / "a.tif", KELVIN.astype(np.float32), description='{"unit": "K"}', metadata=None)
-    with pytest.raises(DataError, match="says its unit is K, but modality 'thermal-c' means degC"):
+    with pytest.raises(DataError, match="says its unit is K, but the option unit says degC"):
         load(tmp_path / "a.tif", "thermal-c")
 
 
@@ -125,9 +129,9 @@ def test_a_plain_grey_jpeg_is_counts(tmp_path: Path) -> None:
 
 
 def test_a_unit_stated_for_a_jpeg_is_refused(tmp_path: Path, write_flir_jpeg: Write) -> None:
-    """A JPEG's records are in kelvin already; `thermal-c` on it would be a mistake."""
+    """A JPEG's records are in kelvin already; a unit said for it would be a mistake."""
     write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 5), 15000, dtype=np.uint16))
-    with pytest.raises(DataError, match="use --modality thermal"):
+    with pytest.raises(DataError, match="leave the option unit=C out"):
         load(tmp_path / "a.jpg", "thermal-c")
 
 
@@ -174,8 +178,8 @@ def test_min_max_scales_every_image_by_itself(tmp_path: Path) -> None:
 def test_a_fill_value_takes_no_part_in_min_max(tmp_path: Path) -> None:
     """-9999 as the coldest pixel would squeeze the scene into a thousandth of the range."""
     np.save(tmp_path / "a.npy", np.array([[-9999.0, 280.0], [300.0, 320.0]]))
-    with DataCard(regions="classes", nodata=-9999).reading({"thermal": tmp_path / "a.npy"}):
-        image = load(tmp_path / "a.npy", "thermal-minmax")
+    file = tmp_path / "a.npy"
+    image = ADAPTERS["thermal-minmax"].load({"thermal": file}, nodata=StatedNodata({file: -9999}))
     np.testing.assert_array_equal(image.valid, [[[False, True], [True, True]]])
     np.testing.assert_allclose(image.data[image.valid], [0, 0.5, 1])
 
@@ -183,12 +187,9 @@ def test_a_fill_value_takes_no_part_in_min_max(tmp_path: Path) -> None:
 def test_nodata_is_refused_for_the_records_of_a_radiometric_jpeg(tmp_path: Path, write_flir_jpeg: Write) -> None:
     """They hold every pixel's temperature, and no number that the user could have seen."""
     write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 6), 17000, dtype=np.uint16))
-    files = {"thermal": tmp_path / "a.jpg"}
-    with (
-        pytest.raises(DataError, match=r"a\.jpg: --nodata 0 .* leave --nodata out"),
-        DataCard(regions="classes", nodata=0).reading(files),
-    ):
-        ADAPTERS["thermal"].load(files)
+    file = tmp_path / "a.jpg"
+    with pytest.raises(DataError, match=r"a\.jpg: --nodata 0 .* leave --nodata out"):
+        load_sample(ADAPTERS["thermal"], {"thermal": file}, nodata=StatedNodata({file: 0}))
 
 
 def test_a_band_that_states_a_scale_is_refused_where_its_unit_matters(tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_band_that_states_a_scale_is_refused_where_its_unit_matters(tmp_path: 
     text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item></GDALMetadata>'
     tag = [(42112, "s", 0, text, True)]
     tifffile.imwrite(tmp_path / "a.tif", np.full((2, 2), 1900, np.int16), metadata=None, extratags=tag)
-    with pytest.raises(DataError, match=r"times 0.01 plus 0, which modality 'thermal-c' does not apply"):
+    with pytest.raises(DataError, match=r"times 0.01 plus 0, which modality 'thermal' does not apply"):
         load(tmp_path / "a.tif", "thermal-c")
     assert load(tmp_path / "a.tif").channels == (COUNTS,)
 

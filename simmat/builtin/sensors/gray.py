@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.imageio import read_image, require_one_plane, write_image
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.types import Channel, SensorImage
 
 if TYPE_CHECKING:
@@ -27,9 +27,15 @@ class Gray(ModalityAdapter):
     sources = (Source("gray", ENDINGS),)
     channels = (Channel("gray", "counts", "count"),)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
-        image = read_image(files["gray"])
+        image = read_image(files["gray"], nodata)
         require_one_plane(image, self.name)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simmat.builtin.sensors.gray import narrowest
 from simmat.imageio import read_image, write_image
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.types import Channel, SensorImage
 
 
@@ -18,9 +18,15 @@ class Raster(ModalityAdapter):
     description = "any planes as they lie in the file (PNG, JPEG, TIFF, npy (P, H, W)); pick with --channels"
     sources = (Source("raster", (".tif", ".tiff", ".npy", ".png", ".jpg", ".jpeg")),)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (C, H, W) counts; an npy array of three axes is (planes, height, width) by rule."""
-        image = read_image(files["raster"])
+        image = read_image(files["raster"], nodata)
         return SensorImage.from_planes(
             image.planes, band_channels(len(image.planes)), valid=image.valid, origin=str(image.path)
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.imageio import ImageFile, read_image, write_image
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.types import RGB_QUANTITY, Channel, SensorImage
 
 if TYPE_CHECKING:
@@ -28,9 +28,15 @@ class Rgb(ModalityAdapter):
         for colour, wavelength in (("red", 0.62), ("green", 0.54), ("blue", 0.46))
     )
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (3, H, W) counts; grey, RGBA, 16-bit and other files raise DataError with what to use instead."""
-        image = read_image(files["rgb"])
+        image = read_image(files["rgb"], nodata)
         if image.colour != "rgb" or len(image.planes) != 3 or image.planes.dtype != np.uint8:
             raise DataError(f"{image.path}: modality 'rgb' needs three 8-bit planes red, green, blue; {_advice(image)}")
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))

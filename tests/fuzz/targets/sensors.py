@@ -19,27 +19,32 @@ def _load(adapter: ModalityAdapter, files: Mapping[str, Path]) -> None:
     check_image(adapter.transform(image))
 
 
-def _one_file(name: str, path: Path) -> Case:
-    adapter = registry().modality(name)
+def _sensor(rng: random.Random, *choices: str) -> ModalityAdapter:
+    """Return one of some sensors, each said as "NAME OPTION=VALUE …"."""
+    name, *options = rng.choice(choices).split()
+    return registry().modality(name, dict(option.split("=") for option in options))
+
+
+def _one_file(adapter: ModalityAdapter, path: Path) -> Case:
     return Case(lambda: _load(adapter, {adapter.sources[0].name: path}))
 
 
 def _thermal(place: Place, rng: random.Random) -> Case:
-    name = rng.choice(("thermal", "thermal", "thermal-minmax", "thermal-ck"))
-    return _one_file(name, place.damaged("flir", rng))
+    sensor = _sensor(rng, "thermal", "thermal", "thermal-minmax", "thermal unit=cK")
+    return _one_file(sensor, place.damaged("flir", rng))
 
 
 def _depth(place: Place, rng: random.Random) -> Case:
-    name = rng.choice(("depth", "depth", "depth-minmax", "depth-m", "depth-mm"))
-    return _one_file(name, place.damaged("images", rng, _ORDINARY))
+    sensor = _sensor(rng, "depth", "depth", "depth-minmax", "depth unit=m", "depth unit=mm")
+    return _one_file(sensor, place.damaged("images", rng, _ORDINARY))
 
 
 def _exr(place: Place, rng: random.Random) -> Case:
-    return _one_file(rng.choice(("depth", "depth-minmax", "depth-m")), place.damaged("exr", rng))
+    return _one_file(_sensor(rng, "depth", "depth-minmax", "depth unit=m"), place.damaged("exr", rng))
 
 
 def _hha(place: Place, rng: random.Random) -> Case:
-    adapter = registry().modality(rng.choice(("hha", "hha-level"))).configured(_INTRINSICS)
+    adapter = _sensor(rng, "hha", "hha gravity=level").configured(_INTRINSICS)
     path = place.damaged(rng.choice(("exr", "images")), rng, (".exr", *_ORDINARY))
     return Case(lambda: _load(adapter, {"hha": path}))
 
@@ -56,20 +61,23 @@ def _polarization(place: Place, rng: random.Random) -> Case:
 
 
 def _mosaic(place: Place, rng: random.Random) -> Case:
-    return _one_file("polarization-mosaic", place.damaged("mosaic", rng))
+    return _one_file(_sensor(rng, "polarization files=mosaic"), place.damaged("mosaic", rng))
 
 
 def _multispectral(place: Place, rng: random.Random) -> Case:
-    return _one_file(rng.choice(("multispectral", "multispectral-10000")), place.damaged("geotiffs", rng))
+    sensor = rng.choice((registry().modality("multispectral"), registry().modality("multispectral", {"scale": 1e-4})))
+    return _one_file(sensor, place.damaged("geotiffs", rng))
 
 
 def _satellite(place: Place, rng: random.Random) -> Case:
-    return _one_file(rng.choice(("sentinel2", "sentinel2-offset", "landsat8")), place.damaged("geotiffs", rng))
+    satellites = (("sentinel2", {}), ("sentinel2", {"boa_offset": True}), ("landsat8", {}))
+    name, options = rng.choice(satellites)
+    return _one_file(registry().modality(name, options), place.damaged("geotiffs", rng))
 
 
 def _sar(place: Place, rng: random.Random) -> Case:
-    name = rng.choice(("sar", "sar-power", "sar-db", "sar-lee", "sar-dual"))
-    return _one_file(name, place.damaged(rng.choice(("geotiffs", "geotiffs", "images")), rng, _ORDINARY))
+    sensor = _sensor(rng, "sar", "sar scale=power", "sar scale=db", "sar filter=lee", "sar polarizations=dual")
+    return _one_file(sensor, place.damaged(rng.choice(("geotiffs", "geotiffs", "images")), rng, _ORDINARY))
 
 
 _DEPTH, _POLARIZATION = "simmat_plugin_depth", "simmat_plugin_polarization"

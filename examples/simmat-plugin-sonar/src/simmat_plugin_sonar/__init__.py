@@ -10,7 +10,7 @@ import numpy as np
 
 from simmat.hookspecs import hookimpl
 from simmat.imageio import read_image, require_one_plane, write_image
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.scene import Scene
 from simmat.types import Channel, SensorImage
 
@@ -23,9 +23,15 @@ class Sonar(ModalityAdapter):
     sources = (Source("sonar", (".png", ".jpg", ".jpeg")),)
     channels = (Channel("echo", "echo_strength", "count"),)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (1, H, W) counts."""
-        image = read_image(files["sonar"])
+        image = read_image(files["sonar"], nodata)
         require_one_plane(image, self.name)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 

@@ -141,12 +141,12 @@ RGBP_GLASS = Layout(
         f"{split}/{folder}/" for split in ("train", "test") for folder in (*RGBP_KINDS.values(), "instance_mask")
     ),
     read=read_rgbp_glass,
-    card={"regions": "instances", "min_region": 100},
+    card={"regions": "instances", "min_region": 100, "modality_options": {"polarization": {"files": "aolp-dolp"}}},
     modalities=(
         "polarization-aims",
         "rgb+polarization-aims",
-        "polarization-aolp-dolp",
-        "rgb+polarization-aolp-dolp",
+        "polarization",
+        "rgb+polarization",
     ),
 )
 

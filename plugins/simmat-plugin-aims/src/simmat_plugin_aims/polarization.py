@@ -12,7 +12,7 @@ from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intens
 
 from simmat.errors import DataError
 from simmat.imageio import read_image, write_image
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, SensorImage
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ class Aims(ModalityAdapter):
     """
 
     name = "polarization-aims"
-    variant_of = "polarization"
     description = "angle and degree of linear polarization as 8-bit colour planes, unchanged: the AIMS benchmark's 6"
     sources = (Source("aolp", ENDINGS), Source("dolp", ENDINGS))
     channels = tuple(
@@ -40,14 +39,20 @@ class Aims(ModalityAdapter):
         for colour in _COLOURS
     )
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (6, H, W) counts; a file of other than three 8-bit planes raises DataError."""
-        images = [read_image(files[source.name]) for source in self.sources]
+        images = [read_image(files[source.name], nodata) for source in self.sources]
         for image in images:
             if len(image.planes) != 3 or image.planes.dtype != np.uint8:
                 raise DataError(
                     f"{image.path}: {self.name!r} needs three 8-bit planes, got {len(image.planes)} of "
-                    f"{image.planes.dtype}; polarization-aolp-dolp reads other files"
+                    f"{image.planes.dtype}; polarization with files=aolp-dolp reads other files"
                 )
         first, second = images
         if first.planes.shape != second.planes.shape:
@@ -82,16 +87,21 @@ class AimsAngles(ModalityAdapter):
 
     name = "polarization-aims-angles"
     description = "colour, angle and degree as 8-bit planes, from four colour pictures: the AIMS benchmark's 9"
-    variant_of = "polarization"
     sources = tuple(Source(name, (".png", ".tiff", ".tif", ".jpg", ".jpeg")) for name in NAMES)
     channels = (
         *(Channel(colour, RGB_QUANTITY, "count", valid_range=(0.0, 255.0)) for colour in _COLOURS),
         *Aims.channels,
     )
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (9, H, W); files of other than three 8-bit planes raise DataError."""
-        images = [read_image(files[name]) for name in NAMES]
+        images = [read_image(files[name], nodata) for name in NAMES]
         check_alike(images)
         if len(images[0].planes) != 3 or images[0].planes.dtype != np.uint8:
             raise DataError(

@@ -164,7 +164,7 @@ class _DataSets:
 
 def _reading(config: TrainConfig) -> str:
     """Return what decides which data is read, and how."""
-    return repr((config.data, config.modality, config.channels, config.card_overrides()))
+    return repr((config.data, config.modality, config.modality_options, config.channels, config.card_overrides()))
 
 
 def _data_of(cell: Cell) -> str | None:

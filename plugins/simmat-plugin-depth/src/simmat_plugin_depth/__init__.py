@@ -14,5 +14,5 @@ __all__ = ["DEPTH_MODALITIES", "HHA_MODALITIES", "simmat_modalities"]
 
 @hookimpl
 def simmat_modalities() -> Iterable[ModalityAdapter]:
-    """Return `depth`, its variants for files whose unit the user states, and `hha`."""
+    """Return `depth`, its encoding in the AIMS benchmark, and `hha`."""
     return (*DEPTH_MODALITIES, *HHA_MODALITIES)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import (
     ImageFile,
     Unit,
-    agreed_unit,
     read_image,
     require_measured,
     require_one_plane,
     require_unscaled,
-    stated_unit,
     write_image,
 )
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality_options import ModalityOptions
 from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, SensorImage
 from simmat_plugin_depth.exr import read_exr
-from simmat_plugin_depth.units import CENTIMETRE, KITTI, KNOWN, METRE, MILLIMETRE, TUM, unit_of
+from simmat_plugin_depth.units import METRE, MILLIMETRE, UNIT_WORDS, UNITS, DepthUnit, unit_of
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
@@ -37,8 +38,14 @@ _ANY = Channel("depth", "depth", "count")
 _NO_RETURN = 65535  # what some cameras write beside 0
 
 
+class DepthOptions(ModalityOptions):
+    """What the user knows of the files of a depth camera."""
+
+    unit: DepthUnit | None = Field(None, description=UNIT_WORDS)
+
+
 class Depth(ModalityAdapter):
-    """Metres: as the file states, else 16-bit integers are millimetres and floats are metres.
+    """Metres: as the file or the user states, else 16-bit integers are millimetres and floats are metres.
 
     Zero, negative, NaN and infinite numbers, 65535 in 16 bits, and what lies beyond 1 mm to 300 m are no returns.
     """
@@ -47,25 +54,50 @@ class Depth(ModalityAdapter):
     description = "depth camera in metres: 16-bit integers are mm, floats m (PNG, TIFF, npy, EXR)"
     sources = (Source("depth", ENDINGS),)
     channels = (DEPTH,)
+    replaces: ClassVar[Mapping[str, str]] = {f"depth-{unit}": f"unit={unit}" for unit in UNITS}
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    Options = DepthOptions
+    options: DepthOptions
+
+    def __init__(self, options: DepthOptions | None = None) -> None:
+        """Make the sensor; files of whole metres are too coarse to be written as PNG by default."""
+        super().__init__(options)
+        if self.options.unit == "m":
+            self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
+
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (1, H, W) in metres; a file without a single return in range raises DataError."""
-        image = read_planes(Path(files["depth"]))
+        image = read_planes(Path(files["depth"]), nodata)
         require_one_plane(image, self.name)
         return metres_of(image, self.unit_of(image), self.name)
 
     def unit_of(self, image: ImageFile) -> Unit:
         """Return the unit of a file's numbers."""
-        return unit_of(image)
+        return unit_of(image, self.options.unit)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return the (1, H, W) metres that a small active stereo camera measures of the scene."""
+        """Return the (1, H, W) metres that a small active stereo camera measures of the scene.
+
+        Where the user states a unit, what lies beyond the 16 bits of such files is no return.
+        """
         from simmat_plugin_depth.camera import measured_depth_m
 
-        return SensorImage.from_planes(measured_depth_m(scene, rng), (DEPTH,), origin="simulated")
+        image = SensorImage.from_planes(measured_depth_m(scene, rng), (DEPTH,), origin="simulated")
+        if self.options.unit is None:
+            return image
+        within = image.data <= (_NO_RETURN - 1) / UNITS[self.options.unit].per
+        return replace(image, valid=image.valid & within)
 
     def written_unit(self, ending: str) -> Unit:
         """Return the unit that `save` writes to a file of this ending, which is the one `load` takes it for."""
+        if self.options.unit is not None:
+            return UNITS[self.options.unit]
         return MILLIMETRE if ending == ".png" else METRE
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
@@ -90,36 +122,6 @@ class Depth(ModalityAdapter):
         write_image(path, counts.astype(np.uint16))
 
 
-class StatedDepth(Depth):
-    """Depth files that do not say their unit, whose unit the user knows."""
-
-    variant_of = "depth"
-
-    def __init__(self, name: str, unit: Unit, words: str) -> None:
-        """Make the variant `name` for files in `unit`, which the description calls `words`."""
-        self.name = name
-        self.unit = unit
-        if unit is METRE:  # whole metres are too coarse to be written by default
-            self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
-        self.description = f"depth camera whose files hold {words} (PNG, TIFF, npy, EXR)"
-
-    def unit_of(self, image: ImageFile) -> Unit:
-        """Return the stated unit; a file that says another one raises DataError."""
-        return agreed_unit(image, stated_unit(image, KNOWN), self.unit, modality=self.name, other=self.variant_of)
-
-    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return what `depth` measures; what lies beyond the 16 bits of such files is no return."""
-        image = super().simulate(scene, rng)
-        reach_m = (_NO_RETURN - 1) / self.unit.per
-        return SensorImage.from_planes(
-            image.data, image.channels, valid=image.valid & (image.data <= reach_m), origin=image.origin
-        )
-
-    def written_unit(self, ending: str) -> Unit:
-        """Return the stated unit, whatever the file."""
-        return self.unit
-
-
 class MinMaxDepth(Depth):
     """Every image scaled by itself, nearest pixel 0 and farthest 1: the encoding of the AIMS benchmark.
 
@@ -129,15 +131,21 @@ class MinMaxDepth(Depth):
     name = "depth-minmax"
     description = "depth of any unit, every image scaled to 0..1 by its own nearest and farthest pixel: as AIMS does"
     channels = (RELATIVE,)
-    variant_of = "depth"
+    replaces: ClassVar[Mapping[str, str]] = {}
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (1, H, W) within 0 to 1; 0, negative and no finite numbers are no return.
 
         In a file of any unit nothing else can be told from a depth: a far plane of 1e10 is the farthest pixel, unless
         `--nodata` names it.
         """
-        image = read_planes(Path(files["depth"]))
+        image = read_planes(Path(files["depth"]), nodata)
         require_one_plane(image, self.name)
         with np.errstate(invalid="ignore"):
             returned = measured(image) & (image.planes > 0)
@@ -164,9 +172,9 @@ def measured(image: ImageFile) -> BoolArray:
     return returned if image.valid is None else returned & image.valid
 
 
-def read_planes(path: Path) -> ImageFile:
+def read_planes(path: Path, nodata: StatedNodata | None = None) -> ImageFile:
     """Read an image file of any format that depth comes in."""
-    return read_exr(path) if path.suffix.lower() == ".exr" else read_image(path)
+    return read_exr(path, nodata) if path.suffix.lower() == ".exr" else read_image(path, nodata)
 
 
 def metres_of(image: ImageFile, unit: Unit, modality: str) -> SensorImage:
@@ -179,16 +187,8 @@ def metres_of(image: ImageFile, unit: Unit, modality: str) -> SensorImage:
     metres = unit.physical(image.planes)
     returned = measured(image)
     found = SensorImage.from_planes(metres, (DEPTH,), valid=returned, origin=str(image.path))
-    advice = f"it was read in {unit.name}; depth-m, depth-cm, depth-mm, depth-tum and depth-kitti say which"
+    advice = f"it was read in {unit.name}; say another with --modality-option unit={', '.join(UNITS)}"
     return require_measured(found, metres, advice, measured=returned)
 
 
-DEPTH_MODALITIES: tuple[ModalityAdapter, ...] = (
-    Depth(),
-    StatedDepth("depth-m", METRE, "metres"),
-    StatedDepth("depth-cm", CENTIMETRE, "centimetres"),
-    StatedDepth("depth-mm", MILLIMETRE, "millimetres"),
-    StatedDepth("depth-tum", TUM, "1/5000 m, as the TUM RGB-D data sets do"),
-    StatedDepth("depth-kitti", KITTI, "1/256 m, as the KITTI depth maps do"),
-    MinMaxDepth(),
-)
+DEPTH_MODALITIES: tuple[ModalityAdapter, ...] = (Depth(), MinMaxDepth())

@@ -8,11 +8,11 @@ import numpy as np
 
 from simmat.errors import DataError, SimMATError
 from simmat.files import require_file
-from simmat.imageio import ImageFile, stated_valid
+from simmat.imageio import ImageFile, StatedNodata, stated_valid
 from simmat.imageio.limits import check_size
 
 
-def read_exr(path: Path) -> ImageFile:
+def read_exr(path: Path, nodata: StatedNodata | None = None) -> ImageFile:
     """Read the channel of an EXR file that is the depth: called so, else Z or V of no vector, else Y where it is alone.
 
     Returns:
@@ -44,7 +44,7 @@ def read_exr(path: Path) -> ImageFile:
     if not whole:
         raise DataError(f"{path}: an EXR that holds only a window of its picture; store the whole picture")
     planes = _pick(path, channels)[None]
-    return ImageFile(planes, "exr", "gray", path, stated=stated_valid(path, planes))
+    return ImageFile(planes, "exr", "gray", path, stated=stated_valid(path, planes, nodata))
 
 
 def _pick(path: Path, channels: dict[str, np.ndarray]) -> np.ndarray:

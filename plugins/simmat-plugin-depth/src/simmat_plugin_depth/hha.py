@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from simmat.errors import DataError
 from simmat.imageio import ImageFile, write_image
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality_options import ModalityOptions
 from simmat.types import Channel, SensorImage
 from simmat_plugin_depth.depth import MOST_M, metres_of, read_planes
 from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, hha
-from simmat_plugin_depth.units import unit_of
+from simmat_plugin_depth.units import UNIT_WORDS, DepthUnit, unit_of
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
@@ -29,48 +31,59 @@ ENCODED = tuple(replace(channel, unit="count", valid_range=(0.0, 255.0)) for cha
 ENDINGS = (".tif", ".tiff", ".png", ".npy", ".exr")
 
 
+class HhaOptions(ModalityOptions):
+    """How HHA is computed from depth."""
+
+    gravity: Literal["estimated", "level"] = Field(
+        "estimated", description="Up is estimated from the surfaces, or is the camera's own, which is held level."
+    )
+    unit: DepthUnit | None = Field(None, description=UNIT_WORDS)
+
+
 class Hha(ModalityAdapter):
     """HHA computed from one plane of depth and the card's intrinsics, or read where it was computed before.
 
     The channels of the loaded image tell which: physical units, or counts of an 8-bit encoding.
     """
 
+    name = "hha"
+    description = "disparity, height, angle with gravity: from depth and intrinsics, or precomputed"
     sources = (Source("hha", ENDINGS),)
     channels = PHYSICAL
+    replaces: ClassVar[Mapping[str, str]] = {"hha-level": "gravity=level"}
 
-    def __init__(self, name: str, words: str, *, level: bool, camera: Intrinsics | None = None) -> None:
-        """Make the variant `name`.
+    Options = HhaOptions
+    options: HhaOptions
 
-        Args:
-            name: of the modality.
-            words: how gravity is known, for the description.
-            level: whether up is taken to be against the camera's y axis, instead of estimated.
-            camera: intrinsics, where a data card has said them.
-        """
-        self.name = name
-        self.variant_of = "hha" if name != "hha" else ""
-        self.words = words
-        self.level = level
+    def __init__(self, options: HhaOptions | None = None, *, camera: Intrinsics | None = None) -> None:
+        """Make the sensor; `camera` are the intrinsics, where a data card has said them."""
+        super().__init__(options)
         self.camera = camera
-        self.description = f"disparity, height, angle with gravity ({words}): from depth and intrinsics, or precomputed"
 
     def configured(self, card: Mapping[str, Any]) -> Hha:
         """Take the camera from the data card."""
         said = card.get("intrinsics")
-        camera = Intrinsics.from_card(said) if said is not None else None
-        return Hha(self.name, self.words, level=self.level, camera=camera)
+        return Hha(self.options, camera=Intrinsics.from_card(said) if said is not None else None)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (3, H, W).
 
         One plane is depth, in the units of `depth`, and needs the card's intrinsics. Three planes of floats are
         disparity in 1/m, height in m and angle in degrees, as `save` writes them. Three planes of 8 bits are counts
         of an encoding, in the file's order; where all three are 0 nothing was measured.
         """
-        image = read_planes(Path(files["hha"]))
+        image = read_planes(Path(files["hha"]), nodata)
         count, dtype = len(image.planes), image.planes.dtype
         if count == 1:
-            return self._computed(metres_of(image, unit_of(image), self.name), self._known_camera(image.path))
+            return self._computed(
+                metres_of(image, unit_of(image, self.options.unit), self.name), self._known_camera(image.path)
+            )
         if count == 3 and dtype.kind == "f":
             return SensorImage.from_planes(image.planes, PHYSICAL, valid=image.valid, origin=str(image.path))
         if count == 3 and dtype == np.uint8:
@@ -105,7 +118,7 @@ class Hha(ModalityAdapter):
         return self.camera
 
     def _computed(self, depth: SensorImage, camera: Intrinsics) -> SensorImage:
-        up = np.asarray(LEVEL_UP) if self.level else None
+        up = np.asarray(LEVEL_UP) if self.options.gravity == "level" else None
         planes, valid = hha(depth.data[0].astype(np.float64), depth.valid[0], camera, up)
         return SensorImage.from_planes(planes, PHYSICAL, valid=valid, origin=depth.origin)
 
@@ -117,7 +130,4 @@ def _encoded(image: ImageFile) -> SensorImage:
     return SensorImage.from_planes(image.planes, ENCODED, valid=measured, origin=str(image.path))
 
 
-HHA_MODALITIES: tuple[ModalityAdapter, ...] = (
-    Hha("hha", "gravity estimated", level=False),
-    Hha("hha-level", "camera held level", level=True),
-)
+HHA_MODALITIES: tuple[ModalityAdapter, ...] = (Hha(),)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, Unit, stated_unit
+from simmat.imageio import ImageFile, Unit, agreed_unit, stated_unit
+
+DepthUnit = Literal["m", "cm", "mm", "tum", "kitti"]
 
 METRE = Unit("m")
 CENTIMETRE = Unit("cm", 100.0)
@@ -15,13 +19,27 @@ KITTI = Unit("1/256 m", 256.0)
 KNOWN = {unit.name: unit for unit in (METRE, CENTIMETRE, MILLIMETRE)}
 
 
-def unit_of(image: ImageFile) -> Unit:
-    """Return the unit of a file's numbers: the one it states, else metres for floats and mm for 16-bit integers.
+UNITS: dict[DepthUnit, Unit] = {"m": METRE, "cm": CENTIMETRE, "mm": MILLIMETRE, "tum": TUM, "kitti": KITTI}
+"""What the option `unit` may be."""
+UNIT_WORDS = (
+    "Unit of the files; tum is 1/5000 m (TUM RGB-D data sets), kitti 1/256 m (KITTI depth maps). By default as the "
+    "file says, else mm for 16-bit integers and m for floats."
+)
+
+
+def unit_of(image: ImageFile, meant: DepthUnit | None = None) -> Unit:
+    """Return the unit of a file's numbers: the user's or the file's, else metres for floats and mm for 16-bit integers.
+
+    Args:
+        image: the file.
+        meant: the unit that the user states.
 
     Raises:
-        DataError: it states a unit that is not known, or its type has no unit by convention.
+        DataError: it states a unit that is not known or not the user's, or its type has no unit by convention.
     """
     said = stated_unit(image, KNOWN)
+    if meant is not None:
+        return agreed_unit(image, said, UNITS[meant])
     if said is not None:
         return said
     dtype = image.planes.dtype
@@ -31,6 +49,6 @@ def unit_of(image: ImageFile) -> Unit:
         return MILLIMETRE
     raise DataError(
         f"{image.path}: {dtype} numbers have no unit by convention (16-bit integers are millimetres, floats metres); "
-        "if you know it, use --modality depth-m, depth-cm or depth-mm; for a picture of depth without a unit, "
-        "--modality gray"
+        f"if you know it, say it with --modality-option unit={', '.join(UNITS)}; for a picture of depth without a "
+        "unit, use --modality gray"
     )

@@ -11,5 +11,5 @@ from simmat_plugin_multispectral.adapter import MODALITIES
 
 @hookimpl
 def simmat_modalities() -> Iterable[ModalityAdapter]:
-    """Return `multispectral` and its variants for files whose scale or bands the user states."""
+    """Return `multispectral`, `sentinel2` and `landsat8`."""
     return MODALITIES

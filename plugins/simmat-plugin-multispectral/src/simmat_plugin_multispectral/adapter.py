@@ -1,17 +1,20 @@
-"""`multispectral` and its variants: bands of a GeoTIFF in reflectance or in the file's own numbers."""
+"""`multispectral`, `sentinel2`, `landsat8`: bands of a GeoTIFF in reflectance or in the file's own numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
 from simmat.errors import ConfigError, DataError
 from simmat.imageio.georeference import write_mask
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality_options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
 from simmat_plugin_multispectral.bands import (
     LANDSAT8,
@@ -33,57 +36,115 @@ _SURELY = 9
 _ENOUGH = 100_000  # numbers of a band, evenly spread
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Files of reflectance that do not state their scale: reflectance = stored * scale + offset.
+
+    Attributes:
+        scale: see above.
+        offset: see above.
+        satellite: whose bands they are; None where the file names them.
+        nodata: the product's own fill value.
+    """
+
+    scale: float
+    offset: float = 0.0
+    satellite: Satellite | None = None
+    nodata: float | None = None
+
+
+class MultispectralOptions(ModalityOptions):
+    """What the user knows of files that do not state the scale of their reflectance."""
+
+    scale: float | None = Field(
+        None,
+        gt=0,
+        description="Reflectance is stored x scale, which the files do not say; 0.0001 for reflectance x 10000.",
+    )
+    offset: float = Field(0.0, description="Added to stored x scale; needs scale.")
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> MultispectralOptions:
+        if self.offset and self.scale is None:
+            raise ValueError("offset needs scale: reflectance = stored x scale + offset")
+        return self
+
+
 class Multispectral(ModalityAdapter):
     """Every band of a GeoTIFF, named and scaled as the file itself says.
 
     Where a band states a scale or an offset its values are stored * scale + offset, in the unit it states; a band that
-    states neither is counts. The file's nodata value, mask or alpha band makes pixels invalid, band by band.
+    states neither is counts, or reflectance where the user states the scale. A file that states another one is refused,
+    and so is one that seems to be scaled already. The file's nodata value, mask or alpha band makes pixels invalid,
+    band by band.
     """
 
     name = "multispectral"
     description = "bands of a GeoTIFF, named and scaled as the file says, else counts; pick with --channels"
     sources = (Source("multispectral", (".tif", ".tiff")),)
+    replaces: ClassVar[Mapping[str, str]] = {"multispectral-10000": "scale=0.0001"}
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    Options: ClassVar[type[ModalityOptions]] = MultispectralOptions
+
+    @property
+    def product(self) -> Product | None:
+        """What is known of the files; None where they say all themselves."""
+        options = self.options
+        if not isinstance(options, MultispectralOptions) or options.scale is None:
+            return None
+        return Product(options.scale, options.offset)
+
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (C, H, W) of all bands, with the file's georeference."""
-        return self.image(read_geotiff(Path(files["multispectral"])))
+        return self.image(read_geotiff(Path(files["multispectral"]), nodata))
 
     def image(self, file: GeoTiff) -> SensorImage:
         """Return (C, H, W) of all bands of a file."""
-        named = self.bands(file)
-        values = np.stack([self.scaled(file, index) for index in range(len(named))])
-        channels = tuple(self.channel(band, tags) for band, tags in zip(named, file.bands, strict=True))
-        return SensorImage.from_planes(
-            values, channels, valid=self.valid(file), origin=str(file.path), georeference=file.georeference
-        )
-
-    def bands(self, file: GeoTiff) -> tuple[NamedBand, ...]:
-        """Name each band."""
-        return bands_of_file(file.bands, file.path)
-
-    def scaled(self, file: GeoTiff, index: int) -> FloatArray:
-        """Return (H, W) values of one band."""
-        tags = file.bands[index]
-        return _linear(file, index, tags.scale, tags.offset)
-
-    def valid(self, file: GeoTiff) -> BoolArray:
-        """Return (C, H, W) where something was measured."""
-        return file.valid
-
-    def channel(self, band: NamedBand, tags: BandTags) -> Channel:
-        """Describe one band by what the file states."""
-        if tags.unit.lower() == REFLECTANCE:
-            quantity, unit = REFLECTANCE, "1"
-        elif tags.unit and tags.unit != "1":
-            quantity, unit = "measured", tags.unit
-        elif tags.unit or (tags.scale, tags.offset) != (1.0, 0.0):
-            quantity, unit = "scaled", "1"
+        product = self.product
+        if product is None or product.satellite is None:
+            named = bands_of_file(file.bands, file.path)
         else:
-            quantity, unit = "counts", "count"
-        return Channel(band.name, quantity, unit, wavelength_um=band.wavelength_um)
+            named = bands_of_satellite(product.satellite, file.bands, file.path)
+        values = np.stack([self._scaled(file, index, product) for index in range(len(named))])
+        if product is None:
+            channels = tuple(_channel(band, tags) for band, tags in zip(named, file.bands, strict=True))
+        else:
+            channels = tuple(Channel(band.name, REFLECTANCE, "1", wavelength_um=band.wavelength_um) for band in named)
+        fill = None if product is None else product.nodata
+        valid = file.valid if fill is None else file.valid & (file.stored != fill)
+        image = SensorImage.from_planes(
+            values, channels, valid=valid, origin=str(file.path), georeference=file.georeference
+        )
+        if product is not None:
+            _refuse_reflectance(file, image)
+        return image
+
+    def _scaled(self, file: GeoTiff, index: int, product: Product | None) -> FloatArray:
+        """Return (H, W) values of one band; a file that states another scale than the product raises DataError."""
+        tags = file.bands[index]
+        if product is None:
+            return _linear(file, index, tags.scale, tags.offset)
+        if (tags.scale, tags.offset) not in ((1.0, 0.0), (product.scale, product.offset)):
+            raise DataError(
+                f"{file.path}: states scale {tags.scale:g} and offset {tags.offset:g}, but modality {self.name!r} with "
+                f"its options means {product.scale:g} and {product.offset:g}; use --modality multispectral without "
+                "options, which goes by the file"
+            )
+        return _linear(file, index, product.scale, product.offset)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (6, H, W) apparent reflectance of blue, green, red, nir, swir1 and swir2."""
+        if self.product is not None:  # a simulated file says its scale itself
+            raise ConfigError(
+                f"modality {self.name!r} with options is for files that do not say their scale; simulate multispectral "
+                "without options"
+            )
         from simmat_plugin_multispectral.camera import WAVELENGTHS_UM, apparent_reflectance
 
         channels = [Channel(name, REFLECTANCE, "1", wavelength_um=micron) for name, micron in WAVELENGTHS_UM.items()]
@@ -114,67 +175,69 @@ class Multispectral(ModalityAdapter):
         return write_mask(mask, georeference, path)
 
 
-class StatedReflectance(Multispectral):
-    """Files of reflectance whose scale the user states, because the file does not.
+class Sentinel2Options(ModalityOptions):
+    """Which products of Sentinel-2 the files are."""
 
-    A file that states another scale is refused, and so is one that seems to be scaled already.
-    """
+    boa_offset: bool = Field(
+        False,
+        description="Files of processing baseline 04.00 (2022) and later: reflectance x 10000 + 1000 (BOA_ADD_OFFSET).",
+    )
 
-    def __init__(
-        self,
-        name: str,
-        description: str,
-        scale: float,
-        offset: float = 0.0,
-        satellite: Satellite | None = None,
-        nodata: float | None = None,
-    ) -> None:
-        """Make the variant `name`: reflectance = stored * scale + offset; `nodata` is the product's own fill value."""
-        self.name = name
-        self.description = description
-        self.variant_of = {"multispectral-10000": "multispectral", "sentinel2-offset": "sentinel2"}.get(name, "")
-        self.scale, self.offset, self.satellite, self.nodata = scale, offset, satellite, nodata
 
-    def image(self, file: GeoTiff) -> SensorImage:
-        """Return (C, H, W) reflectance of all bands; DataError where the file's numbers cannot have this scale."""
-        image = super().image(file)
-        bands = [plane[valid] for plane, valid in zip(file.stored, image.valid, strict=True)]
-        bands = [numbers for numbers in bands if numbers.any()]  # a band of zeros is of any scale
-        if bands and all(map(_is_reflectance, bands)):
-            low, high = min(numbers.min() for numbers in bands), max(numbers.max() for numbers in bands)
-            raise DataError(
-                f"{file.path}: nearly all numbers of every band lie within -2 to 2, got {low:.4g} to {high:.4g}, "
-                "so it seems to hold reflectance already; use --modality multispectral"
-            )
-        return image
+class Sentinel2(Multispectral):
+    """Reflectance x 10000 of Sentinel-2, bands by name."""
 
-    def bands(self, file: GeoTiff) -> tuple[NamedBand, ...]:
-        """Name each band by the satellite's standard, or as the file says."""
-        return (
-            super().bands(file) if self.satellite is None else bands_of_satellite(self.satellite, file.bands, file.path)
+    name = "sentinel2"
+    description = "Sentinel-2 reflectance x 10000, bands by name (before January 2022, or harmonized); 0 is nodata"
+    replaces: ClassVar[Mapping[str, str]] = {"sentinel2-offset": "boa_offset=true"}
+
+    Options = Sentinel2Options
+    options: Sentinel2Options
+
+    @property
+    def product(self) -> Product:
+        """What the files are."""
+        return Product(1e-4, -0.1 if self.options.boa_offset else 0.0, SENTINEL2, nodata=0)
+
+
+class Landsat8(Multispectral):
+    """Surface reflectance of Landsat 8 and 9, bands by name."""
+
+    name = "landsat8"
+    description = "Landsat 8 and 9 Collection 2 surface reflectance (x 0.0000275 - 0.2), bands by name; 0 is nodata"
+    replaces: ClassVar[Mapping[str, str]] = {}
+
+    Options = ModalityOptions
+
+    @property
+    def product(self) -> Product:
+        """What the files are."""
+        return Product(2.75e-5, -0.2, LANDSAT8, nodata=0)
+
+
+def _refuse_reflectance(file: GeoTiff, image: SensorImage) -> None:
+    """Refuse a file whose numbers are reflectance already, without any scale."""
+    bands = [plane[valid] for plane, valid in zip(file.stored, image.valid, strict=True)]
+    bands = [numbers for numbers in bands if numbers.any()]  # a band of zeros is of any scale
+    if bands and all(map(_is_reflectance, bands)):
+        low, high = min(numbers.min() for numbers in bands), max(numbers.max() for numbers in bands)
+        raise DataError(
+            f"{file.path}: nearly all numbers of every band lie within -2 to 2, got {low:.4g} to {high:.4g}, so it "
+            "seems to hold reflectance already; use --modality multispectral without options"
         )
 
-    def scaled(self, file: GeoTiff, index: int) -> FloatArray:
-        """Return (H, W) reflectance; a file that states another scale raises DataError."""
-        tags = file.bands[index]
-        if (tags.scale, tags.offset) not in ((1.0, 0.0), (self.scale, self.offset)):
-            raise DataError(
-                f"{file.path}: states scale {tags.scale:g} and offset {tags.offset:g}, but modality {self.name!r} "
-                f"means {self.scale:g} and {self.offset:g}; use --modality multispectral"
-            )
-        return _linear(file, index, self.scale, self.offset)
 
-    def valid(self, file: GeoTiff) -> BoolArray:
-        """Return (C, H, W) where something was measured: not the product's fill value, either."""
-        return file.valid if self.nodata is None else file.valid & (file.stored != self.nodata)
-
-    def channel(self, band: NamedBand, tags: BandTags) -> Channel:
-        """Describe one band."""
-        return Channel(band.name, REFLECTANCE, "1", wavelength_um=band.wavelength_um)
-
-    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Refuse: a simulated file says its scale itself."""
-        raise ConfigError(f"modality {self.name!r} is for files that do not say their scale; simulate multispectral")
+def _channel(band: NamedBand, tags: BandTags) -> Channel:
+    """Describe one band by what the file states."""
+    if tags.unit.lower() == REFLECTANCE:
+        quantity, unit = REFLECTANCE, "1"
+    elif tags.unit and tags.unit != "1":
+        quantity, unit = "measured", tags.unit
+    elif tags.unit or (tags.scale, tags.offset) != (1.0, 0.0):
+        quantity, unit = "scaled", "1"
+    else:
+        quantity, unit = "counts", "count"
+    return Channel(band.name, quantity, unit, wavelength_um=band.wavelength_um)
 
 
 def _is_reflectance(numbers: npt.NDArray[Any]) -> bool:
@@ -195,33 +258,5 @@ def _linear(file: GeoTiff, index: int, scale: float, offset: float) -> FloatArra
     return np.asarray(file.stored[index] * np.float64(scale) + offset, dtype=np.float32)
 
 
-MODALITIES: tuple[ModalityAdapter, ...] = (
-    Multispectral(),
-    StatedReflectance(
-        "multispectral-10000", "bands of a GeoTIFF that hold reflectance x 10000 without saying so", 1e-4
-    ),
-    StatedReflectance(
-        "sentinel2",
-        "Sentinel-2 reflectance x 10000, bands by name (before January 2022, or harmonized); 0 is nodata",
-        1e-4,
-        satellite=SENTINEL2,
-        nodata=0,
-    ),
-    StatedReflectance(
-        "sentinel2-offset",
-        "Sentinel-2 of processing baseline 04.00 and later: reflectance x 10000 + 1000; 0 is nodata",
-        1e-4,
-        -0.1,
-        satellite=SENTINEL2,
-        nodata=0,
-    ),
-    StatedReflectance(
-        "landsat8",
-        "Landsat 8 and 9 Collection 2 surface reflectance (x 0.0000275 - 0.2), bands by name; 0 is nodata",
-        2.75e-5,
-        -0.2,
-        satellite=LANDSAT8,
-        nodata=0,
-    ),
-)
+MODALITIES: tuple[ModalityAdapter, ...] = (Multispectral(), Sentinel2(), Landsat8())
 """Ready instances."""

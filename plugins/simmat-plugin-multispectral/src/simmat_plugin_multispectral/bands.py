@@ -108,7 +108,7 @@ def bands_of_satellite(satellite: Satellite, bands: Sequence[BandTags], path: Pa
             raise DataError(
                 f"{path}: {len(bands)} bands without descriptions{' but their count' if any(said) else ''}; "
                 f"{satellite.title} {why}. Describe them ({', '.join(satellite.bands)}), or use --modality "
-                "multispectral or multispectral-10000"
+                "multispectral, with --modality-option scale=… where the file does not say its scale"
             )
         said = list(order)
     own = {band.name: band for band in satellite.bands.values()}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError, SimMATError
 from simmat.files import atomic_path
-from simmat.imageio import stated_valid
+from simmat.imageio import StatedNodata, stated_valid
 from simmat.imageio.georeference import georeference_of, placed, quiet
 from simmat.imageio.tiff import check_tiff
 from simmat.types import BoolArray, Georeference
@@ -63,7 +63,7 @@ class GeoTiff:
     path: Path
 
 
-def read_geotiff(path: Path) -> GeoTiff:
+def read_geotiff(path: Path, nodata: StatedNodata | None = None) -> GeoTiff:
     """Read a TIFF of any number of bands.
 
     Raises:
@@ -100,7 +100,7 @@ def read_geotiff(path: Path) -> GeoTiff:
         raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
     if stored.dtype.kind not in "uif" or (stored.dtype.kind in "ui" and stored.dtype.itemsize > 4):
         raise DataError(f"{path}: values of type {stored.dtype} are not supported; store them as float32")
-    stated = stated_valid(path, stored)
+    stated = stated_valid(path, stored, nodata)
     return GeoTiff(stored, valid if stated is None else valid & stated, bands, place, path)
 
 

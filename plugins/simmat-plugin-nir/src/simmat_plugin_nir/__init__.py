@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from simmat.hookspecs import hookimpl
 from simmat.modality import ModalityAdapter
 from simmat_plugin_nir.nir import Nir
-from simmat_plugin_nir.red_nir import RedNir, RedNirFiles
+from simmat_plugin_nir.red_nir import RedNir
 
-MODALITIES: tuple[ModalityAdapter, ...] = (Nir(), RedNir(), RedNirFiles())
+MODALITIES: tuple[ModalityAdapter, ...] = (Nir(), RedNir())
 """Ready instances."""
 
 
 @hookimpl
 def simmat_modalities() -> Iterable[ModalityAdapter]:
-    """Return `nir`, `red-nir` and `red-nir-files`."""
+    """Return `nir` and `red-nir`."""
     return MODALITIES

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.imageio import write_image
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
 from simmat.types import SensorImage
 from simmat_plugin_nir.planes import NIR, read_plane, stored
 
@@ -25,9 +25,15 @@ class Nir(ModalityAdapter):
     sources = (Source("nir", (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg")),)
     channels = (NIR,)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
-        image = read_plane(files["nir"], self.name)
+        image = read_plane(files["nir"], self.name, nodata)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:

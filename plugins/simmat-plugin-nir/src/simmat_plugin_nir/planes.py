@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.imageio import ImageFile, describe_bits, full_scale, largest_count, read_image, require_one_plane
+from simmat.imageio import (
+    ImageFile,
+    StatedNodata,
+    describe_bits,
+    full_scale,
+    largest_count,
+    read_image,
+    require_one_plane,
+)
 from simmat.types import BoolArray, Channel, SensorImage
 
 RED = Channel("red", "counts", "count", wavelength_um=0.66)
@@ -17,9 +25,9 @@ NIR = Channel("nir", "counts", "count", wavelength_um=0.85)
 LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 
 
-def read_plane(path: Path, modality: str) -> ImageFile:
+def read_plane(path: Path, modality: str, nodata: StatedNodata | None) -> ImageFile:
     """Read a file of one plane; DataError where it has more, with what to use instead."""
-    image = read_image(path)
+    image = read_image(path, nodata)
     require_one_plane(image, modality)
     return image
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from simmat.errors import DataError
 from simmat.imageio import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality_options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, full, read_plane, stored, within
 
@@ -21,25 +23,50 @@ if TYPE_CHECKING:
 NDVI = Channel("ndvi", "vegetation_index", "1", valid_range=(-1.0, 1.0))
 
 
-class RedNir(ModalityAdapter):
-    """A file of two planes, red and then near-infrared; the network gets red, nir and ndvi.
+class RedNirOptions(ModalityOptions):
+    """How the two bands lie in files."""
 
-    A third plane is taken only where it adds nothing: equal to one of the two, or zero throughout.
+    separate_files: bool = Field(False, description="Each band is a file of its own, instead of a plane of one file.")
+
+
+class RedNir(ModalityAdapter):
+    """Red and near-infrared, in two planes of a file or in two files; the network gets red, nir and ndvi.
+
+    A third plane of a file is taken only where it adds nothing: equal to one of the two, or zero throughout.
     """
 
     name = "red-nir"
-    description = "red and near-infrared in planes 0 and 1 of a file, with NDVI (TIFF, PNG, npy)"
-    sources: tuple[Source, ...] = (Source("red-nir", LOSSLESS),)
+    description = "red and near-infrared, planes 0 and 1 of a file or two files, with NDVI (TIFF, PNG, npy, JPEG)"
     channels = (RED, NIR)
+    replaces: ClassVar[Mapping[str, str]] = {"red-nir-files": "separate_files=true"}
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    Options = RedNirOptions
+    options: RedNirOptions
+
+    def __init__(self, options: RedNirOptions | None = None) -> None:
+        """Make the sensor; its sources are one file, or one a band."""
+        super().__init__(options)
+        any_format = (*LOSSLESS, ".jpg", ".jpeg")
+        self.sources: tuple[Source, ...] = (Source("red-nir", LOSSLESS),)
+        if self.options.separate_files:
+            self.sources = (Source("red", any_format), Source("nir", any_format))
+
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (2, H, W) counts, red and nir.
 
         Raises:
-            DataError: the file has another number of planes, or a third one with something in it, or an alpha plane, or
-                states a scale.
+            DataError: a file has another number of planes, or a third one with something in it, or an alpha plane, or
+                states a scale; or two files differ in size or number type.
         """
-        image = read_image(files["red-nir"])
+        if self.options.separate_files:
+            return self._two_files(files, nodata)
+        image = read_image(files["red-nir"], nodata)
         require_unscaled(image, self.name)
         _check_planes(image)
         return SensorImage.from_planes(
@@ -73,25 +100,14 @@ class RedNir(ModalityAdapter):
         return SensorImage.from_planes(counts(scene, ("red", "nir"), rng), channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
-        """Write a TIFF or npy of two planes: 16-bit counts where they are such, else float32."""
-        path = Path(files["red-nir"])
-        write_image(path, stored(image), description=bits_of(image, path))
+        """Write two planes, as TIFF or npy, or two files: 16-bit counts where they are such, else float32."""
+        planes = stored(image)
+        names = [source.name for source in self.sources]
+        for path, part in zip((Path(files[name]) for name in names), np.split(planes, len(names)), strict=True):
+            write_image(path, part, description=bits_of(image, path))
 
-
-class RedNirFiles(RedNir):
-    """The same sensor with a file for each band."""
-
-    name = "red-nir-files"
-    variant_of = "red-nir"
-    description = "red and near-infrared, one file each, with NDVI (TIFF, PNG, npy, JPEG)"
-    sources = (
-        Source("red", (*LOSSLESS, ".jpg", ".jpeg")),
-        Source("nir", (*LOSSLESS, ".jpg", ".jpeg")),
-    )
-
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
-        """Read (2, H, W) counts; files of different sizes or number types, or that state a scale, raise DataError."""
-        red, nir = (read_plane(files[name], self.name) for name in ("red", "nir"))
+    def _two_files(self, files: Mapping[str, Path], nodata: StatedNodata | None) -> SensorImage:
+        red, nir = (read_plane(files[name], self.name, nodata) for name in ("red", "nir"))
         for image in (red, nir):
             require_unscaled(image, self.name)
         if red.planes.shape != nir.planes.shape or red.planes.dtype != nir.planes.dtype:
@@ -104,13 +120,6 @@ class RedNirFiles(RedNir):
             valid=np.concatenate([red.measured, nir.measured]),
             origin=str(red.path),
         )
-
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
-        """Write one file for each band."""
-        planes = stored(image)
-        for index, name in enumerate(("red", "nir")):
-            path = Path(files[name])
-            write_image(path, planes[index : index + 1], description=bits_of(image, path))
 
 
 def ndvi(red: FloatArray, nir: FloatArray) -> tuple[FloatArray, BoolArray]:
@@ -129,14 +138,14 @@ def _check_planes(image: ImageFile) -> None:
     if image.format == "jpeg":
         raise DataError(
             f"{image.path}: modality 'red-nir' reads PNG, TIFF or npy: a JPEG mixes the planes of a "
-            "file; for a JPEG a band use red-nir-files"
+            "file; for two JPEG files say --modality-option separate_files=true"
         )
     if count in (2, 3):
         require_no_alpha(image, "red-nir")
     if count == 2 or (count == 3 and _adds_nothing(image)):
         return
     if count == 1:
-        advice = "for a file a band use --modality red-nir-files, for near-infrared alone nir"
+        advice = "for two files say --modality-option separate_files=true, for near-infrared alone use --modality nir"
     elif count == 3 and _equal(image, 0, 1):
         advice = "its planes are equal, so it holds one band: use --modality raster --channels 0"
     elif count == 3:

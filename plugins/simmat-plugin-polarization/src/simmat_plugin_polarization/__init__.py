@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from simmat.hookspecs import hookimpl
 from simmat.modality import ModalityAdapter
-from simmat_plugin_polarization.angles import FOUR_ANGLES
-from simmat_plugin_polarization.computed import COMPUTED
-from simmat_plugin_polarization.mosaic import MOSAIC
+from simmat_plugin_polarization.angles import FourAngles
+from simmat_plugin_polarization.channels import PolarizationAdapter
+from simmat_plugin_polarization.computed import Computed
+from simmat_plugin_polarization.mosaic import Mosaic
 
-__all__ = ["MODALITIES", "simmat_modalities"]
+__all__ = ["MODALITIES", "READERS", "simmat_modalities"]
 
-MODALITIES: tuple[ModalityAdapter, ...] = (FOUR_ANGLES, MOSAIC, *COMPUTED)
+READERS: Mapping[str, type[PolarizationAdapter]] = {"angles": FourAngles, "mosaic": Mosaic, "aolp-dolp": Computed}
+"""The option `files` -> what reads them."""
+
+MODALITIES: tuple[ModalityAdapter, ...] = (FourAngles(),)
 """Ready instances."""
 
 
 @hookimpl
 def simmat_modalities() -> Iterable[ModalityAdapter]:
-    """Return `polarization`, and the same from other files."""
+    """Return `polarization`."""
     return MODALITIES

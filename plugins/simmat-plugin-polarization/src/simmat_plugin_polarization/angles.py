@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import ImageFile, describe_bits, read_image, require_unscaled, stated_bits, write_image
-from simmat.modality import Source
+from simmat.modality import MissingChannels, Source, StatedNodata
 from simmat.types import SensorImage
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
 from simmat_plugin_polarization.light import dark_limit_of, is_dark, saturation_of
@@ -28,18 +28,28 @@ FULL = 2**BITS - 1
 class FourAngles(PolarizationAdapter):
     """Intensity, angle and degree of linear polarization from four intensity images, linear in light."""
 
-    name = "polarization"
     description = "polarization camera: four images behind polarizers at 0, 45, 90, 135 degrees (TIFF, PNG, npy)"
     sources = tuple(Source(name, ENDINGS) for name in NAMES)
     channels = (S0, AOLP, DOLP)
+    replaces: ClassVar[Mapping[str, str]] = {
+        "polarization-mosaic": "files=mosaic",
+        "polarization-aolp-dolp": "files=aolp-dolp",
+        "polarization-aolp-dolp-deg": "files=aolp-dolp,angle_unit=deg",
+    }
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp.
 
         Files of three planes (a colour camera) are averaged over them, for light of all colours adds up. Where any of
         the four is saturated, or all are dark, angle and degree are invalid; where one is missing, so is s0.
         """
-        images = [read_image(files[name]) for name in NAMES]
+        images = [read_image(files[name], nodata) for name in NAMES]
         check_alike(images)
         for image in images:
             require_unscaled(image, self.name)
@@ -113,6 +123,3 @@ def check_alike(images: Sequence[ImageFile]) -> None:
 def _kind(image: ImageFile) -> str:
     planes, height, width = image.planes.shape
     return f"{width}x{height}, {planes} of {image.planes.dtype}"
-
-
-FOUR_ANGLES = FourAngles()

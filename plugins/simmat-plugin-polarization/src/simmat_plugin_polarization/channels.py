@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from simmat.modality import Axis, ModalityAdapter
+from simmat.modality_options import ModalityOptions, parse_options
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, within_half_turn
 
@@ -18,13 +21,45 @@ COS = Channel("dolp_cos_2aolp", "normalized_stokes_s1", "1", valid_range=(-1.0, 
 SIN = Channel("dolp_sin_2aolp", "normalized_stokes_s2", "1", valid_range=(-1.0, 1.0))
 
 
+class PolarizationOptions(ModalityOptions):
+    """What the files of a polarization camera hold."""
+
+    files: Literal["angles", "mosaic", "aolp-dolp"] = Field(
+        "angles",
+        description="Four images behind polarizers at 0, 45, 90, 135 degrees; one raw mosaic; or angle and degree, "
+        "computed before.",
+    )
+    angle_unit: Literal["rad", "deg"] = Field("rad", description="Unit of angles that are floats; for aolp-dolp.")
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> PolarizationOptions:
+        if self.angle_unit != "rad" and self.files != "aolp-dolp":
+            raise ValueError("angle_unit needs files=aolp-dolp")
+        return self
+
+
 class PolarizationAdapter(ModalityAdapter):
-    """A sensor whose channels include `aolp` and `dolp`.
+    """A sensor whose channels include `aolp` and `dolp`; the option `files` decides which subclass reads it.
 
     The network gets the angle as sin 2θ and cos 2θ, so that 0 and π are the same, weighted by the degree of
     polarization: where nothing is polarized the angle is noise, and so it fades out. These are the normalized Stokes
     parameters S1/S0 and S2/S0.
     """
+
+    name = "polarization"
+
+    Options = PolarizationOptions
+    options: PolarizationOptions
+
+    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
+        """Return the adapter that reads the files which the options say."""
+        from simmat_plugin_polarization import READERS
+
+        said = options.get(self.name)
+        if not said:
+            return self
+        parsed = parse_options(PolarizationOptions, {**self.stated_options(), **said}, self.name)
+        return READERS[parsed.files](parsed)
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Replace `aolp` by `dolp_cos_2aolp` and `dolp_sin_2aolp`, at the end."""

@@ -1,4 +1,4 @@
-"""`polarization-aolp-dolp`: angle and degree of polarization as somebody has computed them."""
+"""`polarization` with files=aolp-dolp: angle and degree of polarization as somebody has computed them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.imageio import ImageFile, largest_count, read_image, require_unscaled, write_image
-from simmat.modality import Source
+from simmat.modality import MissingChannels, Source, StatedNodata
 from simmat.types import SensorImage
-from simmat_plugin_polarization.angles import ENDINGS, FOUR_ANGLES
-from simmat_plugin_polarization.channels import AOLP, DOLP, PolarizationAdapter
+from simmat_plugin_polarization.angles import ENDINGS, FourAngles
+from simmat_plugin_polarization.channels import AOLP, DOLP, PolarizationAdapter, PolarizationOptions
 from simmat_plugin_polarization.stokes import Array, angle_of
 
 if TYPE_CHECKING:
@@ -25,28 +25,33 @@ _SLACK = 1e-3
 class Computed(PolarizationAdapter):
     """Angle and degree of linear polarization from two files.
 
-    Floats are angles in the modality's unit and fractions. Integers of 8 or 16 bits are scaled to their full range, or
-    to that of the bits which the file states: 0 to 255 (or 65535) is 0 to 180 degrees, and 0 to 1.
+    Floats are angles in the option's unit, and fractions. Integers of 8 or 16 bits are scaled to their full range,
+    or to that of the bits which the file states: 0 to 255 (or 65535) is 0 to 180 degrees, and 0 to 1.
     """
 
+    description = "polarization camera: angle and degree of linear polarization, computed before (TIFF, PNG, npy)"
     sources = (Source("aolp", ENDINGS), Source("dolp", ENDINGS))
     channels = (AOLP, DOLP)
 
-    def __init__(self, name: str, half_turn: float, unit: str) -> None:
-        """Make the variant `name`, whose floats are angles in `unit`, of which `half_turn` are 180 degrees."""
-        self.name = name
-        self.variant_of = "polarization"
-        self.half_turn = half_turn
-        self.unit = unit
-        self.description = f"angle ({unit}) and degree of linear polarization, computed before (TIFF, PNG, npy)"
+    def __init__(self, options: PolarizationOptions | None = None) -> None:
+        """Make the sensor; `half_turn` are 180 degrees in the unit of its angles."""
+        super().__init__(options)
+        self.half_turn = 180.0 if self.options.angle_unit == "deg" else float(np.pi)
+        self.unit = "degrees" if self.options.angle_unit == "deg" else "radians"
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (2, H, W): aolp in radians, dolp.
 
         Files of three planes (a colour camera) are joined to one: the mean of their polarizations as Stokes
         parameters, all colours taken to be equally bright, since the files do not say how bright each was.
         """
-        first, second = (read_image(files[name]) for name in ("aolp", "dolp"))
+        first, second = (read_image(files[name], nodata) for name in ("aolp", "dolp"))
         for image in (first, second):
             require_unscaled(image, self.name)
         if first.planes.shape != second.planes.shape or len(first.planes) not in (1, 3):
@@ -66,10 +71,10 @@ class Computed(PolarizationAdapter):
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return angle and degree of what a camera with four polarizers measures of the scene."""
-        return FOUR_ANGLES.simulate(scene, rng).select([1, 2])
+        return FourAngles().simulate(scene, rng).select([1, 2])
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
-        """Write float32 TIFF or npy, the angle in the modality's unit; invalid pixels are NaN."""
+        """Write float32 TIFF or npy, the angle in the option's unit; invalid pixels are NaN."""
         scales = (self.half_turn / np.pi, 1.0)
         for place, (source, scale) in enumerate(zip(self.sources, scales, strict=True)):
             values = np.where(image.valid[place], image.data[place].astype(np.float64) * scale, np.nan)
@@ -82,8 +87,8 @@ class Computed(PolarizationAdapter):
             _refuse_beyond(image, part, 0, 1, "angles lie within the bits that the file states")
             return part * np.pi
         angle = image.planes.astype(np.float64) / self.half_turn
-        limit = f"angles in {self.unit} lie within ±{self.half_turn:g}; polarization-aolp-dolp reads radians, "
-        _refuse_beyond(image, angle, -1, 1, limit + "polarization-aolp-dolp-deg degrees")
+        limit = f"angles in {self.unit} lie within ±{self.half_turn:g}; say another unit with "
+        _refuse_beyond(image, angle, -1, 1, limit + "--modality-option angle_unit=rad or deg")
         return angle * np.pi
 
 
@@ -107,9 +112,3 @@ def _refuse_beyond(image: ImageFile, values: Array, low: float, high: float, wha
 def _size(image: ImageFile) -> str:
     planes, height, width = image.planes.shape
     return f"{width}x{height} of {planes} planes"
-
-
-COMPUTED = (
-    Computed("polarization-aolp-dolp", float(np.pi), "radians"),
-    Computed("polarization-aolp-dolp-deg", 180.0, "degrees"),
-)

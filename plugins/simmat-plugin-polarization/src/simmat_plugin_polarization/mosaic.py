@@ -1,4 +1,4 @@
-"""`polarization-mosaic`: the raw file of a camera with a polarizer on every pixel."""
+"""`polarization` with files=mosaic: the raw file of a camera with a polarizer on every pixel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.imageio import describe_bits, read_image, require_one_plane, require_unscaled, write_image
-from simmat.modality import Source
+from simmat.modality import MissingChannels, Source, StatedNodata
 from simmat.types import BoolArray, SensorImage
 from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
@@ -28,19 +28,23 @@ _BILINEAR = np.outer([1, 2, 1], [1, 2, 1]) / 4
 class Mosaic(PolarizationAdapter):
     """Intensity, angle and degree of linear polarization from one raw plane, at the size of the raw file."""
 
-    name = "polarization-mosaic"
-    variant_of = "polarization"
     description = "polarization camera: raw mosaic of 2x2 polarizers, 90 45 / 135 0 degrees (TIFF, PNG, npy)"
     sources = (Source("mosaic", ENDINGS),)
     channels = (S0, AOLP, DOLP)
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp; each angle is interpolated bilinearly.
 
         Where a saturated pixel takes part, or all is dark, angle and degree are invalid; where a missing one does, so
         is s0.
         """
-        image = read_image(files["mosaic"])
+        image = read_image(files["mosaic"], nodata)
         require_one_plane(image, self.name)
         require_unscaled(image, self.name)
         raw = image.planes[0].astype(np.float64)
@@ -102,6 +106,3 @@ def sites(angle_deg: int) -> tuple[slice, slice]:
 def _reach(pixels: BoolArray) -> BoolArray:
     """Return where any of the (H, W) pixels takes part in an interpolation."""
     return np.asarray((demosaiced(pixels.astype(np.float64)) > 0).any(axis=0))
-
-
-MOSAIC = Mosaic()

@@ -11,5 +11,5 @@ from simmat_plugin_sar.adapter import MODALITIES
 
 @hookimpl
 def simmat_modalities() -> Iterable[ModalityAdapter]:
-    """Return `sar` and its variants: what the numbers are, which polarizations, with or without a speckle filter."""
+    """Return `sar`."""
     return MODALITIES

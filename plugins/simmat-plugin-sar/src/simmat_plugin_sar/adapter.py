@@ -1,14 +1,15 @@
-"""`sar` and its variants: radar backscatter as amplitude, power or decibel; the network gets decibel."""
+"""`sar`: radar backscatter as amplitude, power or decibel; the network gets decibel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
 from simmat.errors import DataError
 from simmat.imageio import (
@@ -21,7 +22,8 @@ from simmat.imageio import (
     write_image,
 )
 from simmat.imageio.georeference import read_georeference, write_mask
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality_options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, to_decibel
 
@@ -34,66 +36,100 @@ _COUNTS = (0.0, 1e18)  # whole numbers of power: 0 is dark, below it lie fill va
 _ALL = (*_LOSSLESS, ".jpg", ".jpeg")
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What a file holds.
+class SarOptions(ModalityOptions):
+    """What the files of a radar hold and how they are read."""
 
-    Attributes:
-        planes: names of its planes; "sar-cross" and "cross" are cross-polarised.
-        words: for descriptions.
-        repeated: True where one plane is stored as three equal ones.
-    """
+    scale: Literal["amplitude", "power", "db"] = Field(
+        "amplitude", description="What the numbers are: amplitude, power (sigma nought or intensity, linear), decibel."
+    )
+    polarizations: Literal["single", "dual"] = Field(
+        "single", description="One plane, or two: co- and then cross-polarized (VV, VH or HH, HV)."
+    )
+    separate_files: bool = Field(False, description="Dual: each polarization is a file of its own, not a plane of one.")
+    gray_picture: bool = Field(False, description="One plane is stored as the three equal planes of a gray picture.")
+    filter: Literal["none", "lee"] = Field("none", description="Lee's speckle filter, in power.")
 
-    planes: tuple[str, ...]
-    words: str
-    repeated: bool = False
+    @model_validator(mode="after")
+    def _belong_together(self) -> SarOptions:
+        if self.separate_files and self.polarizations != "dual":
+            raise ValueError("separate_files=true needs polarizations=dual")
+        if self.gray_picture and (self.polarizations, self.scale) != ("single", "amplitude"):
+            raise ValueError("gray_picture=true holds one plane of amplitude; leave polarizations and scale out")
+        return self
 
 
-CONTENTS: Mapping[str, Content] = {
-    "": Content(("sar",), "one plane"),
-    "-cross": Content(("sar-cross",), "one plane, cross-polarised, to stand beside sar"),
-    "-dual": Content(("co", "cross"), "two planes, co- and then cross-polarised (VV, VH or HH, HV)"),
-    "-picture": Content(("sar",), "a grey picture stored as three equal planes", repeated=True),
-}
-"""What stands in a modality's name -> content."""
+def _former_names() -> dict[str, str]:
+    """Return a name that said scale, content and filter -> the options that say them."""
+    scales = {"": "", "-power": "scale=power", "-db": "scale=db"}
+    contents = {
+        "": "",
+        "-cross": "polarizations=dual,separate_files=true",
+        "-dual": "polarizations=dual",
+        "-picture": "gray_picture=true",
+    }
+    filters = {"": "", "-lee": "filter=lee"}
+    return {
+        f"sar{scale}{content}{smoothed}": ",".join(option for option in options if option)
+        for scale, first in scales.items()
+        for content, second in contents.items()
+        for smoothed, third in filters.items()
+        if any(options := (first, second, third))
+    }
 
 
 class Sar(ModalityAdapter):
-    """Backscatter in the scale that the modality's name says; `transform` gives decibel.
+    """Backscatter in the scale that the options say; `transform` gives decibel.
 
     Whole numbers of a file are counts, without calibration; floats are taken as calibrated.
     """
 
-    def __init__(self, scale: str, content: str, *, filtered: bool) -> None:
-        """Make `sar` + scale + content, with or without Lee's filter; keys of `SCALES` and `CONTENTS`."""
-        self.scale, self.content, self.filtered = SCALES[scale], CONTENTS[content], filtered
-        self.name = f"sar{scale}{content}" + ("-lee" if filtered else "")
-        self.variant_of = "" if self.name == "sar" else "sar"
-        smoothed = ", Lee-filtered" if filtered else ""
-        self.description = f"radar, {self.scale.words}, {self.content.words}{smoothed}"
-        source = "sar-cross" if content == "-cross" else "sar"
-        several = len(self.content.planes) > 1
-        self.sources = (Source(source, _LOSSLESS if several else _ALL),)
-        units = {"amplitude": "count", "power": "1", "decibel": "dB"}
-        self.channels = described(self.content.planes, self.scale, units[self.scale.kind])
+    name = "sar"
+    description = "radar backscatter: amplitude, power or decibel, one or two polarizations (TIFF, PNG, npy, JPEG)"
+    replaces: ClassVar[Mapping[str, str]] = _former_names()
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
-        """Read (P, H, W) in the file's own scale, with its georeference; filtered in power where the modality says so.
+    Options = SarOptions
+    options: SarOptions
+
+    def __init__(self, options: SarOptions | None = None) -> None:
+        """Make the sensor; its sources and channels are those of its polarizations."""
+        super().__init__(options)
+        self.scale = SCALES[self.options.scale]
+        dual = self.options.polarizations == "dual"
+        self.planes = ("co", "cross") if dual else ("sar",)
+        if self.options.separate_files:
+            self.sources = tuple(Source(plane, _ALL) for plane in self.planes)
+        else:
+            self.sources = (Source("sar", _LOSSLESS if dual else _ALL),)
+        units = {"amplitude": "count", "power": "1", "decibel": "dB"}
+        self.channels = described(self.planes, self.scale, units[self.scale.kind])
+
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
+        """Read (P, H, W) in the file's own scale, with its georeference; filtered in power where the option says so.
 
         Raises:
-            DataError: the file has other planes, or its numbers cannot be in this scale.
+            DataError: a file has other planes, its numbers cannot be in this scale, or two files do not fit together.
         """
-        image = read_image(files[self.sources[0].name])
+        images = [self._plane_file(files[source.name], nodata) for source in self.sources]
+        return images[0] if len(images) == 1 else _joined(images)
+
+    def _plane_file(self, path: Path, nodata: StatedNodata | None) -> SensorImage:
+        image = read_image(path, nodata)
         planes = self._planes(image)
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
-        channels = described(self.content.planes, self.scale, unit)
+        channels = described(self.planes[: len(planes)], self.scale, unit)
         require_unscaled(image, self.name)
         measured = image.measured[: len(planes)]
         loaded = SensorImage.from_planes(
             planes, channels, valid=measured, origin=str(image.path), georeference=read_georeference(image.path)
         )
         _check_scale(loaded, planes, measured, self.scale)
-        if self.filtered:
+        if self.options.filter == "lee":
             loaded = self._smoothed(loaded)
         if self.scale.kind != "decibel" and unit != "count":  # augmentation must not give 0 a logarithm
             loaded = replace(loaded, valid=loaded.valid & (loaded.data > 0))
@@ -122,7 +158,7 @@ class Sar(ModalityAdapter):
         """
         from simmat_plugin_sar.radar import AMPLITUDE_COUNTS, backscatter
 
-        cross = [name.endswith("cross") for name in self.content.planes]
+        cross = [name == "cross" for name in self.planes]
         values = self.scale.from_power(backscatter(scene, cross, rng))
         if self.scale.kind == "amplitude":
             values = np.rint(values * AMPLITUDE_COUNTS).clip(1, 65535)
@@ -134,7 +170,10 @@ class Sar(ModalityAdapter):
             planes = np.rint(image.data).clip(0, 65535).astype(np.uint16)
         else:
             planes = np.where(image.valid, image.data, np.float32(np.nan))
-        write_image(files[self.sources[0].name], np.repeat(planes, 3, axis=0) if self.content.repeated else planes)
+        if self.options.gray_picture:
+            planes = np.repeat(planes, 3, axis=0)
+        for source, part in zip(self.sources, np.split(planes, len(self.sources)), strict=True):
+            write_image(files[source.name], part)
 
     def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path:
         """Write `path`.tif: one 8-bit band, 1 in the mask and 0 outside, with the image's coordinate system."""
@@ -142,25 +181,26 @@ class Sar(ModalityAdapter):
 
     def _planes(self, image: ImageFile) -> FloatArray:
         planes, count = image.planes, len(image.planes)
-        if self.content.repeated:
+        if self.options.gray_picture:
             if count != 3 or not (planes == planes[:1]).all():
                 raise DataError(
-                    f"{image.path}: modality {self.name!r} needs three equal planes, got "
-                    f"{count} {'different ' if count > 1 else ''}of {planes.dtype}; a single plane is read by sar, "
-                    "and a colour composite of polarizations by raster"
+                    f"{image.path}: modality {self.name!r} with gray_picture=true needs three equal planes, got "
+                    f"{count} {'different ' if count > 1 else ''}of {planes.dtype}; leave the option out for a single "
+                    "plane, and use --modality raster for a colour composite of polarizations"
                 )
             return planes[:1]
-        if len(self.content.planes) == 1:
+        if len(self.planes) == 1 or self.options.separate_files:
             if count == 3 and (planes == planes[:1]).all() and self.scale.kind == "amplitude":
                 raise DataError(
-                    f"{image.path}: modality {self.name!r} needs one plane, got three equal ones; use --modality "
-                    "sar-picture"
+                    f"{image.path}: modality {self.name!r} needs one plane, got three equal ones; say "
+                    "--modality-option gray_picture=true"
                 )
             require_one_plane(image, self.name)
-        elif count != len(self.content.planes):
+        elif count != len(self.planes):
             raise DataError(
-                f"{image.path}: modality {self.name!r} needs {self.content.words}, got {count} planes; one plane a "
-                "file is read by sar, and by sar+sar-cross where the polarizations are two files"
+                f"{image.path}: modality {self.name!r} with polarizations=dual needs two planes, co- and then "
+                f"cross-polarized, got {count} planes; where each is a file of its own, say --modality-option "
+                "separate_files=true"
             )
         else:
             require_no_alpha(image, self.name)
@@ -204,31 +244,48 @@ def _check_scale(image: SensorImage, planes: npt.NDArray[Any], measured: BoolArr
         if planes.dtype.kind in "bu":
             raise DataError(
                 f"{image.origin}: {planes.dtype} holds no negative numbers, as most decibel of radar are; for counts "
-                "use --modality sar (amplitude) or sar-power (power), and store decibel as floats"
+                "say --modality-option scale=amplitude or scale=power, and store decibel as floats"
             )
         line = (1, -1, planes.shape[2])  # all planes have one scale
         whole = SensorImage(image.data.reshape(line), image.valid.reshape(line), image.channels[:1], image.origin)
-        advice = "sar-db reads decibel themselves, not hundredths; sar reads amplitude and sar-power power"
+        advice = "scale=db reads decibel themselves, not hundredths; others are scale=amplitude and scale=power"
         require_measured(whole, planes.reshape(line), advice, measured=measured.reshape(line))
     if scale.kind != "decibel" and stored.size and float((stored < 0).mean()) > 0.5:
         raise DataError(
-            f"{image.origin}: most of its numbers are negative, as {scale.kind} never is; use --modality sar-db for "
-            "decibel, or say --nodata where they are one fill value"
+            f"{image.origin}: most of its numbers are negative, as {scale.kind} never is; say --modality-option "
+            "scale=db for decibel, or --nodata where they are one fill value"
         )
     if stored.size and not image.valid.any():
         raise DataError(
-            f"{image.origin}: none of its numbers can be {scale.words}; sar reads amplitude, sar-power power and "
-            "sar-db decibel"
+            f"{image.origin}: none of its numbers can be {scale.words}; say another scale with "
+            "--modality-option scale=amplitude, power or db"
         )
 
 
-def _all() -> Iterator[ModalityAdapter]:
-    for filtered in (False, True):
-        for scale in SCALES:
-            for content in CONTENTS:
-                if content != "-picture" or scale == "":  # 8 grey levels of a picture are counts of amplitude
-                    yield Sar(scale, content, filtered=filtered)
+def _joined(images: Sequence[SensorImage]) -> SensorImage:
+    """Return (2, H, W) of two files of one scene.
+
+    Raises:
+        DataError: they differ in size, unit or place on the earth.
+    """
+    first, second = images
+    for what, one, other in (
+        ("size", first.size_hw, second.size_hw),
+        ("unit", first.channels[0].unit, second.channels[0].unit),
+        ("georeference", first.georeference, second.georeference),
+    ):
+        if one != other:
+            raise DataError(
+                f"{second.origin}: its {what} is {other}, that of {first.origin} {one}; both polarizations must be of "
+                "one scene, on one pixel grid"
+            )
+    return replace(
+        first,
+        data=np.concatenate([first.data, second.data]),
+        valid=np.concatenate([first.valid, second.valid]),
+        channels=(first.channels[0], replace(second.channels[0], name="cross")),
+    )
 
 
-MODALITIES: tuple[ModalityAdapter, ...] = tuple(_all())
-"""Ready instances, the unfiltered first."""
+MODALITIES: tuple[ModalityAdapter, ...] = (Sar(),)
+"""Ready instances."""

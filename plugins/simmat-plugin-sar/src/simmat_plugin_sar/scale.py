@@ -47,11 +47,11 @@ class Scale:
 
 
 SCALES: Mapping[str, Scale] = {
-    "": Scale("amplitude", "amplitude"),
-    "-power": Scale("power", "power (sigma nought or intensity, linear)"),
-    "-db": Scale("decibel", "decibel"),
+    "amplitude": Scale("amplitude", "amplitude"),
+    "power": Scale("power", "power (sigma nought or intensity, linear)"),
+    "db": Scale("decibel", "decibel"),
 }
-"""What stands behind `sar` in a modality's name -> scale."""
+"""The option `scale` -> scale."""
 
 
 def decibel(power: npt.ArrayLike) -> FloatArray:

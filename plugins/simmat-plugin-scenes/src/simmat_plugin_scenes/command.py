@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from simmat.cli.common import PATH, load_registry
+from simmat.cli.options import config_options
 from simmat.cli.progress import progress_bar
 from simmat.terminal import say
 
 
 @click.command("data simulate")
-@click.option("--modality", required=True, metavar="NAME", help="The sensor, such as thermal or rgb+thermal.")
+@config_options("modality", "modality_options", required=("modality",))
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="A new or empty folder.")
 @click.option("--count", default=100, show_default=True, metavar="N", help="Number of samples, at least 3.")
 @click.option("--seed", default=0, show_default=True, metavar="N", help="The same seed gives the same files.")
 @click.option("--size", default=(256, 192), show_default=True, type=(int, int), metavar="W H", help="Size in pixels.")
-def command(modality: str, out: Path, count: int, seed: int, size: tuple[int, int]) -> None:
+def command(
+    modality: str, modality_options: dict[str, Any] | None, out: Path, count: int, seed: int, size: tuple[int, int]
+) -> None:
     """Write synthetic scenes as one sensor, or several on one pixel grid, would see them.
 
     The folder has images, 16-bit instance masks, manifest.csv with splits, and card.toml, ready for `simmat train`.
@@ -25,7 +29,7 @@ def command(modality: str, out: Path, count: int, seed: int, size: tuple[int, in
     """
     from simmat_plugin_scenes.dataset import simulate_dataset
 
-    adapter = load_registry().modality(modality)
+    adapter = load_registry().modality(modality, modality_options)
     with progress_bar("simulating", " scenes", total=count) as bar:
 
         def step(done: int) -> None:

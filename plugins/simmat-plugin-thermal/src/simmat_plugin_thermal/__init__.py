@@ -11,5 +11,5 @@ from simmat_plugin_thermal.adapter import MODALITIES
 
 @hookimpl
 def simmat_modalities() -> Iterable[ModalityAdapter]:
-    """Return `thermal` and its variants for files whose unit the user states."""
+    """Return `thermal`, and its encoding in the AIMS benchmark."""
     return MODALITIES

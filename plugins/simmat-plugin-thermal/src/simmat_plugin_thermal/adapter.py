@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from simmat.errors import DataError
 from simmat.imageio import (
@@ -20,11 +21,12 @@ from simmat.imageio import (
     stated_valid,
     write_image,
 )
-from simmat.modality import ModalityAdapter, Source
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality_options import ModalityOptions
 from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_thermal.radiometric import read_radiometric
-from simmat_plugin_thermal.units import CELSIUS, CENTI_KELVIN, KELVIN, said_unit
+from simmat_plugin_thermal.units import CENTI_KELVIN, KELVIN, UNITS, said_unit
 
 if TYPE_CHECKING:
     from simmat.scene import Scene
@@ -37,8 +39,16 @@ _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 _JPEG = (".jpg", ".jpeg")
 
 
+class ThermalOptions(ModalityOptions):
+    """What the user knows of the files of a thermal camera."""
+
+    unit: Literal["K", "cK", "C"] | None = Field(
+        None, description="Unit of the files: kelvin, 1/100 kelvin, degrees Celsius; by default as the file says."
+    )
+
+
 class Thermal(ModalityAdapter):
-    """Kelvin where the file says so (radiometric JPEG of FLIR, TIFF or PNG with a stated unit), else counts.
+    """Kelvin where the file or the user says so (radiometric JPEG, TIFF or PNG with a stated unit), else counts.
 
     The channel of the loaded image tells which: `thermal [K]` or `thermal [count]`.
     """
@@ -47,19 +57,45 @@ class Thermal(ModalityAdapter):
     description = "thermal camera: kelvin where the file says so, else counts (TIFF, PNG, npy, JPEG, radiometric JPEG)"
     sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
     channels = (TEMPERATURE,)
+    replaces: ClassVar[Mapping[str, str]] = {"thermal-k": "unit=K", "thermal-ck": "unit=cK", "thermal-c": "unit=C"}
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
-        """Read (1, H, W) in kelvin, or in counts where the file does not say what its numbers are.
+    Options = ThermalOptions
+    options: ThermalOptions
+
+    @property
+    def unit(self) -> Unit | None:
+        """The unit that the user says, or None."""
+        return UNITS[self.options.unit] if self.options.unit is not None else None
+
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
+        """Read (1, H, W) in kelvin, or in counts where nobody says what the numbers are.
 
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
+
+        Raises:
+            DataError: the file cannot be read, says another unit than the user, or is a JPEG where the user says one.
         """
         path = Path(files["thermal"])
-        if path.suffix.lower() in _JPEG and (radiometric := read_radiometric(path)) is not None:
-            stored, is_kelvin = radiometric[0][None], radiometric[1]  # (1, H, W)
-            if is_kelvin:
-                return kelvin_image(stored.astype(np.float32), None, path)
-            return SensorImage.from_planes(stored, (COUNTS,), valid=stated_valid(path, stored), origin=str(path))
-        image = read_image(path)
+        if path.suffix.lower() in _JPEG:
+            if self.unit is not None:
+                raise DataError(
+                    f"{path}: a JPEG holds no numbers in {self.unit.name}: it says its temperatures by radiometric "
+                    f"records, or holds none; leave the option unit={self.options.unit} out"
+                )
+            if (radiometric := read_radiometric(path)) is not None:
+                stored, is_kelvin = radiometric[0][None], radiometric[1]  # (1, H, W)
+                if is_kelvin:
+                    return kelvin_image(stored.astype(np.float32), None, path)
+                return SensorImage.from_planes(
+                    stored, (COUNTS,), valid=stated_valid(path, stored, nodata), origin=str(path)
+                )
+        image = read_image(path, nodata)
         require_one_plane(image, self.name)
         unit = self.unit_of(image)
         if unit is None:
@@ -68,8 +104,9 @@ class Thermal(ModalityAdapter):
         return kelvin_image(unit.physical(image.planes).astype(np.float32), image.valid, path)
 
     def unit_of(self, image: ImageFile) -> Unit | None:
-        """Return the unit of a file's numbers; None for counts."""
-        return said_unit(image)
+        """Return the unit of a file's numbers, None for counts; two that contradict each other raise DataError."""
+        said = said_unit(image)
+        return said if self.unit is None else agreed_unit(image, said, self.unit)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) kelvin that an uncooled 8-14 um camera reads of the scene."""
@@ -78,9 +115,10 @@ class Thermal(ModalityAdapter):
         return SensorImage.from_planes(brightness_temperature_k(scene, rng), (TEMPERATURE,), origin="simulated")
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
-        """Write kelvin as a TIFF that states its unit: 16-bit cK to 655.35 K, float32 K above; counts as they are.
+        """Write kelvin as a TIFF that states its unit: the option's, else 16-bit cK to 655.35 K and float32 K above.
 
-        Invalid pixels become 0 in cK and NaN in floats, and are read back as invalid.
+        Counts are written as they are. Invalid pixels become 0 in 16 bits and NaN in floats, and are read back as
+        invalid.
 
         Raises:
             ConfigError: kelvin would go to a format that cannot say its unit.
@@ -88,50 +126,17 @@ class Thermal(ModalityAdapter):
         path = Path(files["thermal"])
         if image.channels[0].unit != TEMPERATURE.unit:
             write_image(path, np.where(image.valid, image.data, np.float32(np.nan)))
-            return
-        if float(image.data.max()) <= 655.35:
+        elif self.unit is None and float(image.data.max()) <= 655.35:
             stored = np.where(image.valid, np.rint(image.data * 100), 0).astype(np.uint16)
             write_image(path, stored, description=CENTI_KELVIN.describe(QUANTITY))
         else:
-            stored = np.where(image.valid, image.data, np.float32(np.nan))
-            write_image(path, stored, description=KELVIN.describe(QUANTITY))
-
-
-class StatedThermal(Thermal):
-    """Thermal files that do not say their unit, whose unit the user knows."""
-
-    sources = (Source("thermal", _LOSSLESS),)
-    variant_of = "thermal"
-
-    def __init__(self, name: str, unit: Unit, words: str) -> None:
-        """Make the variant `name` for files in `unit`, which the description calls `words`."""
-        self.name = name
-        self.unit = unit
-        self.description = f"thermal camera whose files hold {words} without saying so (TIFF, PNG, npy)"
-
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
-        """Read (1, H, W) in kelvin; a JPEG raises DataError, for its 8 bits hold no temperatures."""
-        path = Path(files["thermal"])
-        if path.suffix.lower() in _JPEG:
-            raise DataError(
-                f"{path}: a JPEG cannot hold {self.unit.name} in its pixels; use --modality thermal, which reads "
-                "FLIR's radiometric records in kelvin and other JPEG as counts"
+            unit = self.unit or KELVIN
+            values = (image.data.astype(np.float64) - unit.offset) * unit.per
+            write_image(
+                path,
+                np.where(image.valid, values, np.nan).astype(np.float32),
+                description=unit.describe(QUANTITY),
             )
-        return super().load(files)
-
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
-        """Write a TIFF of float32 in this modality's unit, which it states; invalid pixels are NaN.
-
-        Raises:
-            ConfigError: the format cannot say its unit.
-        """
-        stored = (image.data.astype(np.float64) - self.unit.offset) * self.unit.per
-        planes = np.where(image.valid, stored, np.nan).astype(np.float32)
-        write_image(Path(files["thermal"]), planes, description=self.unit.describe(QUANTITY))
-
-    def unit_of(self, image: ImageFile) -> Unit:
-        """Return the stated unit; a file that says another one raises DataError."""
-        return agreed_unit(image, said_unit(image), self.unit, modality=self.name, other=self.variant_of)
 
 
 class MinMaxThermal(Thermal):
@@ -146,11 +151,17 @@ class MinMaxThermal(Thermal):
     )
     sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
     channels = (RELATIVE,)
-    variant_of = "thermal"
+    replaces: ClassVar[Mapping[str, str]] = {}
 
-    def load(self, files: Mapping[str, Path]) -> SensorImage:
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
         """Read (1, H, W) within 0 to 1."""
-        return min_max(super().load(files), self.channels)
+        return min_max(super().load(files, nodata=nodata, missing=missing), self.channels)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return what `thermal` sees, scaled."""
@@ -160,14 +171,8 @@ class MinMaxThermal(Thermal):
 def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path) -> SensorImage:
     """Wrap (1, H, W) kelvin; numbers that can hardly be temperatures raise DataError."""
     image = SensorImage.from_planes(kelvin, (TEMPERATURE,), valid=valid, origin=str(path))
-    advice = "thermal-k, thermal-ck and thermal-c read kelvin, centi-kelvin and degrees Celsius, thermal reads counts"
+    advice = "say the unit of the files with --modality-option unit=K, cK or C; without one they are read as they say"
     return require_measured(image, kelvin, advice, measured=valid)
 
 
-MODALITIES: tuple[ModalityAdapter, ...] = (
-    Thermal(),
-    StatedThermal("thermal-k", KELVIN, "kelvin"),
-    StatedThermal("thermal-ck", CENTI_KELVIN, "centi-kelvin (1/100 K)"),
-    StatedThermal("thermal-c", CELSIUS, "degrees Celsius"),
-    MinMaxThermal(),
-)
+MODALITIES: tuple[ModalityAdapter, ...] = (Thermal(), MinMaxThermal())

@@ -1,0 +1,169 @@
+"""Options of sensors: who says them, in which order they count, and what becomes of contradictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import Field
+
+from simmat.cli import run
+from simmat.composition import ComposedModality, SelectedChannels
+from simmat.data.dataset import open_dataset
+from simmat.errors import ConfigError
+from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata, options_of
+from simmat.modality_options import ModalityOptions
+from simmat.plugins import Registry, load_plugins
+from simmat.types import Channel, SensorImage
+
+
+class EyeOptions(ModalityOptions):
+    """Options of a camera."""
+
+    gain: float = Field(1.0, gt=0, description="What the numbers are multiplied by.")
+    files: Literal["one", "two"] = Field("one", description="How many files a sample has.")
+
+
+class Eye(ModalityAdapter):
+    """A camera whose files do not say their gain."""
+
+    name = "eye"
+    description = "a camera"
+    channels = (Channel("eye", "counts", "count"),)
+    Options = EyeOptions
+    options: EyeOptions
+
+    def __init__(self, options: EyeOptions | None = None) -> None:
+        super().__init__(options)
+        self.sources = tuple(Source(name, (".png",)) for name in ("eye", "eye2")[: 1 + (self.options.files == "two")])
+
+    def load(
+        self,
+        files: Mapping[str, Path],
+        *,
+        nodata: StatedNodata | None = None,
+        missing: MissingChannels | None = None,
+    ) -> SensorImage:
+        planes = np.asarray(Image.open(files["eye"]), dtype=np.float32)[None] * self.options.gain
+        return SensorImage.from_planes(planes, self.channels, origin=str(files["eye"]))
+
+
+def registry() -> Registry:
+    """The built-in sensors and the camera."""
+    return load_plugins([], {}).with_modality(Eye())
+
+
+def data(root: Path, card: str = "") -> Path:
+    """A folder of four images, each an object of 9 px."""
+    for folder in ("images/eye", "images/gray", "masks"):
+        (root / folder).mkdir(parents=True)
+    for index in range(4):
+        plane = np.full((16, 16), 10, np.uint8)
+        plane[4:7, 4:7] = 20
+        for folder in ("images/eye", "images/gray"):
+            Image.fromarray(plane).save(root / folder / f"{index}.png")
+        Image.fromarray((plane == 20).astype(np.uint8)).save(root / "masks" / f"{index}.png")
+    (root / "card.toml").write_text('regions = "instances"\n' + card)
+    return root
+
+
+def gains(root: Path, name: str, options: Mapping[str, object] | None = None) -> float:
+    """Return the gain that a data set is read with."""
+    dataset = open_dataset(root, registry().modality(name, options))
+    (part,) = (part for part in dataset.adapter.sensors() if isinstance(part, Eye))
+    assert dataset.image(dataset.samples[0]).data.max() == 20 * part.options.gain
+    return part.options.gain
+
+
+def test_an_option_counts_before_the_card_and_the_card_before_the_default(tmp_path: Path) -> None:
+    """A file fact is said once; three places that may say it need an order."""
+    plain, said = data(tmp_path / "plain"), data(tmp_path / "said", "[modality_options.eye]\ngain = 3.0\n")
+    assert (gains(plain, "eye"), gains(plain, "eye", {"gain": 2.0}), gains(said, "eye")) == (1.0, 2.0, 3.0)
+    assert gains(said, "eye", {"gain": 3.0}) == 3.0
+    assert gains(data(tmp_path / "flat", "[modality_options]\ngain = 4\n"), "eye") == 4.0
+
+
+def test_an_option_that_contradicts_the_card_is_refused(tmp_path: Path) -> None:
+    """One of the two is wrong, and only the user knows which."""
+    root = data(tmp_path / "set", "[modality_options.eye]\ngain = 3.0\n")
+    with pytest.raises(ConfigError) as caught:
+        gains(root, "eye", {"gain": 2.0})
+    assert all(part in str(caught.value) for part in ("'eye'", "gain=2.0", "gain=3.0"))
+
+
+@pytest.mark.parametrize("options", [{"eye.gain": 2.0}, {"eye": {"gain": 2.0}}])
+def test_a_part_of_a_composition_has_its_options(tmp_path: Path, options: Mapping[str, object]) -> None:
+    """Two sensors may have options of one name."""
+    assert gains(data(tmp_path / "set"), "gray+eye", options) == 2.0
+    with pytest.raises(ConfigError, match=r"eye\.gain"):
+        registry().modality("gray+eye", {"gain": 2.0})
+
+
+def test_a_card_may_speak_of_sensors_that_are_not_used(tmp_path: Path) -> None:
+    """A folder of several sensors has one card, and each may be used alone."""
+    root = data(tmp_path / "set", "[modality_options.eye]\ngain = 3.0\n")
+    assert open_dataset(root, registry().modality("gray")).adapter.name == "gray"
+
+
+def test_an_option_decides_the_files_of_a_sample(tmp_path: Path) -> None:
+    """Whether polarizations lie in one file or in two is such a fact, and the card can say it."""
+    root = data(tmp_path / "set", '[modality_options.eye]\nfiles = "two"\n')
+    (root / "images/gray").rename(root / "images/eye2")
+    dataset = open_dataset(root, registry().modality("eye"))
+    assert set(dataset.samples[0].files) == {"eye", "eye2"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gian": 2.0}, ("'gian'", "'gain'", "files")),
+        ({"gain": "high"}, ("gain", "'high'", "number")),
+        ({"gain": True}, ("gain", "True", "number")),
+        ({"gain": -1.0}, ("gain", "-1.0", "greater than 0")),
+        ({"files": "three"}, ("files", "'three'", "'one' or 'two'")),
+        ({"gray": {"gain": 1.0}}, ("'gray'", "eye")),
+        ({"gain": 2.0, "eye": {"gain": 2.0}}, ("'gain'", "twice")),
+    ],
+)
+def test_a_wrong_option_names_itself_and_what_is_allowed(options: Mapping[str, object], said: tuple[str, ...]) -> None:
+    """Nothing of pydantic's own words reaches the user."""
+    with pytest.raises(ConfigError) as caught:
+        registry().modality("eye", options)
+    message = str(caught.value)
+    assert all(part in message for part in said)
+    assert not any(word in message for word in ("Input should", "Extra inputs", "[type="))
+
+
+def test_options_reach_through_picked_channels() -> None:
+    """`--channels` wraps the sensor; what is said of its files still holds."""
+    picked = SelectedChannels(ComposedModality([Eye(), registry().modality("gray")]), [0])
+    assert options_of(picked.with_options({"eye": {"gain": 2.0}})) == {"eye": {"gain": 2.0}}
+
+
+@pytest.fixture
+def eye(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The camera is installed."""
+    monkeypatch.setattr("simmat.cli.common.load_plugins", registry)
+
+
+@pytest.mark.usefixtures("eye")
+def test_options_go_into_config_bundle_and_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of numbers x 2 must not be asked about numbers x 1."""
+    root, out = data(tmp_path / "set"), tmp_path / "run"
+    command = ["train", "--modality", "eye", "--modality-option", "gain=2", "--data", str(root), "--out", str(out)]
+    small = "--foundation sam_vit_tiny --image-size 64 --steps 1 --batch-size 1 --prompts-per-image 1 --device cpu"
+    assert run([*command, *small.split(), "--no-pictures"]) == 0, capsys.readouterr().err
+    assert "gain = 2" in (out / "config.toml").read_text()
+    document = json.loads((out / "bundle" / "bundle.json").read_text())
+    assert document["modality_options"] == {"eye": {"gain": 2.0}}
+    assert document["statistics"]["mean"][0] > 20
+    capsys.readouterr()
+    assert run(["eval", str(out), "--data", str(root), "--json"]) == 0
+    (root / "card.toml").write_text('regions = "instances"\n[modality_options.eye]\ngain = 3.0\n')
+    assert run(["eval", str(out), "--data", str(root)]) == 2
+    assert "gain=3.0" in capsys.readouterr().err
