@@ -14,6 +14,7 @@ import numpy as np
 from simmat.errors import DataError
 from simmat.imageio import read_image, write_image
 from simmat.modality import Axis, MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality_options import ModalityOptions
 from simmat.scene import Scene
 from simmat.types import Channel, SensorImage
 
@@ -78,7 +79,7 @@ def with_load(change: Callable[[Good, Mapping[str, Path], SensorImage], Any]) ->
             nodata: StatedNodata | None = None,
             missing: MissingChannels | None = None,
         ) -> SensorImage:
-            image: SensorImage = change(self, files, super().load(files))
+            image: SensorImage = change(self, files, super().load(files, nodata=nodata, missing=missing))
             return image
 
     Changed.__qualname__ = Changed.__name__ = "Good"  # pickles by reference, as the good one
@@ -109,7 +110,7 @@ class WithoutPath(Good):
         missing: MissingChannels | None = None,
     ) -> SensorImage:
         try:
-            return super().load(files)
+            return super().load(files, nodata=nodata, missing=missing)
         except DataError as error:
             if all(file.is_file() for file in files.values()):
                 raise
@@ -143,7 +144,7 @@ class FillsUp(Good):
     ) -> SensorImage:
         raw = files["gloss"].read_bytes()
         if raw[:6] != b"\x93NUMPY":
-            return super().load(files)
+            return super().load(files, nodata=nodata, missing=missing)
         image = super().load({**files, "gloss": files["lwir"]})
         return replace(image, valid=np.ones_like(image.valid))
 
@@ -161,7 +162,7 @@ class ReadsAnything(Good):
         content = files["gloss"].read_bytes() if files["gloss"].is_file() else b""
         if content[:4] == b"This":
             return super().load({**files, "gloss": files["lwir"]})
-        return super().load(files)
+        return super().load(files, nodata=nodata, missing=missing)
 
 
 class CommandLine(Good):
@@ -187,7 +188,7 @@ class Cropped(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         height, width = image.size_hw[0] // 2 * 2, image.size_hw[1] // 2 * 2
         return SensorImage.from_planes(image.data[:, :height, :width], image.channels)
 
@@ -202,7 +203,7 @@ class Noisy(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, data=image.data + np.float32(np.random.default_rng().random()))
 
 
@@ -216,7 +217,7 @@ class Caches(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         files["lwir"].with_suffix(".idx").write_text(str(image.size_hw))
         return image
 
@@ -236,7 +237,7 @@ class Bounded(Good):
     ) -> SensorImage:
         if os.getpid() != self.process:
             raise RuntimeError("the camera's library was started in another process")
-        return super().load(files)
+        return super().load(files, nodata=nodata, missing=missing)
 
 
 class HalfTurn(Good):
@@ -280,7 +281,7 @@ class Mirrors(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         data, valid = (np.ascontiguousarray(np.flip(planes, self.axes)) for planes in (image.data, image.valid))
         return replace(image, data=data, valid=valid)
 
@@ -325,7 +326,7 @@ class Filters(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         padded = np.pad(image.data, ((0, 0), (1, 1), (1, 1)), mode="edge")
         height, width = image.size_hw
         data = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)) / np.float32(9)
@@ -375,7 +376,7 @@ class Angles(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, data=image.data * np.float32([[[1]], [[180]]]))
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
@@ -433,7 +434,7 @@ class HeavyTail(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         data = image.data.copy()
         data[1, 0, :2] = 1e9
         return replace(image, data=data)
@@ -449,7 +450,7 @@ class Scattered(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         valid = np.zeros_like(image.valid)
         valid[0] = True
         valid[1, :, 41] = True
@@ -463,6 +464,16 @@ class Exploding(Good):
         data = image.data.copy()
         data[0, 20:40, 20:40] = np.nan
         return replace(image, data=data)
+
+
+class _Undescribed(ModalityOptions):
+    gain: float = 1.0
+
+
+class UndescribedOption(Good):
+    """Nobody who lists its options learns what they mean."""
+
+    Options = _Undescribed
 
 
 class PassesFillValuesOn(Good):
@@ -493,7 +504,7 @@ class FillsHoles(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         data = np.where(image.valid, image.data, np.float32(150))
         return replace(image, data=data, valid=np.ones_like(image.valid))
 
@@ -520,7 +531,7 @@ class CountsAsPower(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, channels=(replace(LWIR, quantity="power", unit="count"), GLOSS))
 
 
@@ -534,7 +545,7 @@ class Strided(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, data=np.ascontiguousarray(image.data.transpose(1, 2, 0)).transpose(2, 0, 1))
 
 
@@ -548,7 +559,7 @@ class OneChannelLess(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        return super().load(files).select([0])
+        return super().load(files, nodata=nodata, missing=missing).select([0])
 
 
 class SpawnShy(Good):
@@ -569,7 +580,7 @@ class SpawnShy(Good):
     ) -> SensorImage:
         if getattr(self, "lost", False):
             raise RuntimeError("the calibration was not sent along")
-        return super().load(files)
+        return super().load(files, nodata=nodata, missing=missing)
 
 
 BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
@@ -607,6 +618,9 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     "keeps-odd-sizes": [(Cropped, "61 rows and 83 columns was loaded as 60 x 82")],
     "same-file-same-bits": [(Noisy, "different pixels")],
     "writes-nothing": [(Caches, r"wrote, changed or removed lwir/a\.idx")],
+    "options-are-described": [
+        (UndescribedOption, "option 'gain' has no description"),
+    ],
     "missing-stays-missing": [
         (PassesFillValuesOn, "of 'lwir', plane 0, is missing by --nodata; behind `load` it is valid in lwir"),
         (FillsHoles, "missing by --nodata; behind `load` it is valid in lwir"),

@@ -49,7 +49,7 @@ class Focal(Gray):
         """Refuse to read without it."""
         if self.fx is None:
             raise DataError("the card says no intrinsics")
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, data=image.data * np.float32(self.fx))
 
 

@@ -30,7 +30,7 @@ class Counts(Planes):
         missing: MissingChannels | None = None,
     ) -> SensorImage:
         """In counts."""
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, channels=tuple(replace(channel, unit="count") for channel in image.channels))
 
 

@@ -26,9 +26,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     load = Planes.load
 
-    def counted(self: Planes, files: Mapping[str, Path]) -> SensorImage:
+    def counted(self: Planes, files: Mapping[str, Path], **given: Any) -> SensorImage:
         found.append(files["planes"].name)
-        return load(self, files)
+        return load(self, files, **given)
 
     monkeypatch.setattr(Planes, "load", counted)
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import change_json
+from installed import need_plugins
 from PIL import Image
 from runs import config, gray_set, registry
 
@@ -227,8 +228,10 @@ def test_a_described_sensor_is_shown_with_plane_scale_and_normalization(
     assert "DESCRIBED" not in capsys.readouterr().out
 
 
-def test_it_cannot_be_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_cannot_be_simulated(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A description of files says nothing of physics."""
+    need_plugins("scenes")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "scenes")
     assert run(["data", "simulate", "--modality", "sensor.toml", "--out", "sim", "--count", "3"]) == 2
     assert "a sensor.toml describes files; write a plugin" in capsys.readouterr().err
     assert not Path("sim").exists()

@@ -163,7 +163,7 @@ def test_a_place_that_cannot_be_written_is_told_at_once(
 )
 def test_why_there_is_no_zero_shot_score_is_said(promptable: bool, weights: Path | None, said: str) -> None:
     """A model thrown away for a start from scratch was trained all the same."""
-    plan = SimpleNamespace(foundation=SimpleNamespace(name="x", promptable=promptable), weights=weights)
-    found = why_no_zero_shot(cast(Bundle, SimpleNamespace(plan=plan)))
+    parts = SimpleNamespace(foundation=SimpleNamespace(name="x", promptable=promptable), weights=weights)
+    found = why_no_zero_shot(cast(Bundle, SimpleNamespace(parts=parts)))
     assert said in found
     assert bool(found) == bool(said)

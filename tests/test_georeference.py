@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,8 +100,8 @@ def test_predict_asks_the_sensor_for_a_mask_that_keeps_its_place(
     sensor = type(load_bundle(tmp_path / "run" / "bundle", registry()).adapter)
     plain = sensor.load
 
-    def placed(self: ModalityAdapter, files: Mapping[str, Path]) -> SensorImage:
-        image = plain(self, files)
+    def placed(self: ModalityAdapter, files: Mapping[str, Path], **given: Any) -> SensorImage:
+        image = plain(self, files, **given)
         return SensorImage(image.data, image.valid, image.channels, image.origin, PLACE)
 
     monkeypatch.setattr(sensor, "load", placed)

@@ -162,7 +162,7 @@ class CropsRaster(Raster):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         even = (slice(None), *(slice(side // 2 * 2) for side in image.size_hw))
         return SensorImage.from_planes(image.data[even], image.channels)
 
@@ -196,7 +196,7 @@ class Mosaic(Good):
         nodata: StatedNodata | None = None,
         missing: MissingChannels | None = None,
     ) -> SensorImage:
-        image = super().load(files)
+        image = super().load(files, nodata=nodata, missing=missing)
         if image.size_hw[0] % 2 or image.size_hw[1] % 2:
             raise DataError(f"{files['lwir']}: a mosaic has an even height and width")
         return image

@@ -50,6 +50,7 @@ OTHER: dict[str, Any] = {
     "batch_size": 2,
     "prompts_per_image": 2,
     "clicks": "random",
+    "modality_options": {"gain": 2.0},
     "box_fraction": 0.5,
     "corrections": 2,
     "augment": False,

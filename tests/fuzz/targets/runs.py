@@ -36,7 +36,7 @@ def _state(place: Place, rng: random.Random) -> Case:
     def read() -> None:
         state = load_state(path)
         assert isinstance(state.step, int), f"step is {state.step!r}"
-        assert fingerprint_in(path) == str(state.notes["fingerprint"]), "two fingerprints"
+        assert fingerprint_in(path) == str(state.notes.fingerprint), "two fingerprints"
 
     return Case(read)
 
