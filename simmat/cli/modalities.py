@@ -41,14 +41,13 @@ def list_modalities(as_json: bool) -> None:
         print_json([_as_dict([adapter.name], adapter, registry) for adapter in adapters])
         return
     print_table(
-        ("NAME", "CHANNELS", "OPTIONS", "FROM", "WHAT IT IS"),
+        ("NAME", "CHANNELS", "FROM", "WHAT IT IS"),
         [
             (
                 a.name,
                 str(len(a.channels) or "as in the file"),
-                ", ".join(a.Options.model_fields) or "-",
                 registry.owner("modality", a.name),
-                a.description,
+                a.description + _options_line(a),
             )
             for a in adapters
         ],
@@ -99,6 +98,11 @@ def print_conflicts(registry: Registry, kind: str) -> None:
     for (its_kind, name), owners in registry.conflicts().items():
         if its_kind == kind:
             say(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
+
+
+def _options_line(adapter: ModalityAdapter) -> str:
+    names = ", ".join(adapter.Options.model_fields)
+    return f"\noptions: {names}" if names else ""
 
 
 def _option_rows(adapter: ModalityAdapter) -> Iterator[tuple[str, str, str, str]]:

@@ -14,7 +14,7 @@ from simmat.data.manifest import MANIFEST_FILE
 from simmat.errors import ConfigError, OutputError
 from simmat.files import atomic_folder, atomic_write_text
 from simmat.imageio import write_image
-from simmat.modality import ModalityAdapter
+from simmat.modality import ModalityAdapter, options_of
 from simmat.scene import Scene
 from simmat_plugin_scenes.generate import generate_scene
 from simmat_plugin_scenes.world import CLASSES
@@ -117,6 +117,7 @@ def _csv(rows: list[dict[str, str]]) -> str:
 def _card(adapter: ModalityAdapter, seed: int) -> DataCard:
     return DataCard(
         regions="instances",
+        modality_options=options_of(adapter),
         source=f"simmat data simulate --modality {adapter.name} --seed {seed}",
         notes="Synthetic scenes. Mask: 16-bit instance ids, 0 = background; the manifest's column objects names them.",
         licence="CC0-1.0",
