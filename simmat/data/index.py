@@ -32,7 +32,7 @@ from simmat.data.index_file import NO_CLASS, Facts, Floats, Kept, Table, places_
 from simmat.data.paste import repeatable
 from simmat.data.regions import visible_regions
 from simmat.data.statistics import Moments, image_moments
-from simmat.errors import DataError, SimMATError, all_problems
+from simmat.errors import ConfigError, DataError, SimMATError, all_problems
 from simmat.files.locks import locked
 from simmat.nodata import describe_nodata
 from simmat.normalize import Statistics
@@ -284,6 +284,8 @@ def _with_reference(dataset: Dataset) -> tuple[Dataset, Sample, dict[str, SimMAT
         try:
             rest.channels()
             return replace(dataset, known_channels=(rest.loaded_channels, rest.channels())), rest.first, faults
+        except ConfigError:  # of the settings, such as --channels, and so of every image
+            raise
         except SimMATError as error:
             faults[rest.first.id] = error
             samples = tuple(sample for sample in rest.samples if sample is not rest.first)

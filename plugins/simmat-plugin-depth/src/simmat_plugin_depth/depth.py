@@ -56,13 +56,12 @@ class Depth(ModalityAdapter):
     channels = (DEPTH,)
     replaces: ClassVar[Mapping[str, str]] = {f"depth-{unit}": f"unit={unit}" for unit in UNITS}
 
-    Options = DepthOptions
-    options: DepthOptions
+    Options: ClassVar[type[ModalityOptions]] = DepthOptions
 
-    def __init__(self, options: DepthOptions | None = None) -> None:
+    def __init__(self, options: ModalityOptions | None = None) -> None:
         """Make the sensor; files of whole metres are too coarse to be written as PNG by default."""
         super().__init__(options)
-        if self.options.unit == "m":
+        if self.unit == "m":
             self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
 
     def load(
@@ -77,9 +76,14 @@ class Depth(ModalityAdapter):
         require_one_plane(image, self.name)
         return metres_of(image, self.unit_of(image), self.name)
 
+    @property
+    def unit(self) -> DepthUnit | None:
+        """The unit that the user says, or None."""
+        return self.options.unit if isinstance(self.options, DepthOptions) else None
+
     def unit_of(self, image: ImageFile) -> Unit:
         """Return the unit of a file's numbers."""
-        return unit_of(image, self.options.unit)
+        return unit_of(image, self.unit)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) metres that a small active stereo camera measures of the scene.
@@ -89,15 +93,15 @@ class Depth(ModalityAdapter):
         from simmat_plugin_depth.camera import measured_depth_m
 
         image = SensorImage.from_planes(measured_depth_m(scene, rng), (DEPTH,), origin="simulated")
-        if self.options.unit is None:
+        if self.unit is None:
             return image
-        within = image.data <= (_NO_RETURN - 1) / UNITS[self.options.unit].per
+        within = image.data <= (_NO_RETURN - 1) / UNITS[self.unit].per
         return replace(image, valid=image.valid & within)
 
     def written_unit(self, ending: str) -> Unit:
         """Return the unit that `save` writes to a file of this ending, which is the one `load` takes it for."""
-        if self.options.unit is not None:
-            return UNITS[self.options.unit]
+        if self.unit is not None:
+            return UNITS[self.unit]
         return MILLIMETRE if ending == ".png" else METRE
 
     def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
@@ -132,6 +136,7 @@ class MinMaxDepth(Depth):
     description = "depth of any unit, every image scaled to 0..1 by its own nearest and farthest pixel: as AIMS does"
     channels = (RELATIVE,)
     replaces: ClassVar[Mapping[str, str]] = {}
+    Options = ModalityOptions
 
     def load(
         self,

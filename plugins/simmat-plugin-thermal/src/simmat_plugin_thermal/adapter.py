@@ -59,13 +59,13 @@ class Thermal(ModalityAdapter):
     channels = (TEMPERATURE,)
     replaces: ClassVar[Mapping[str, str]] = {"thermal-k": "unit=K", "thermal-ck": "unit=cK", "thermal-c": "unit=C"}
 
-    Options = ThermalOptions
-    options: ThermalOptions
+    Options: ClassVar[type[ModalityOptions]] = ThermalOptions
 
     @property
     def unit(self) -> Unit | None:
         """The unit that the user says, or None."""
-        return UNITS[self.options.unit] if self.options.unit is not None else None
+        options = self.options
+        return UNITS[options.unit] if isinstance(options, ThermalOptions) and options.unit is not None else None
 
     def load(
         self,
@@ -86,7 +86,7 @@ class Thermal(ModalityAdapter):
             if self.unit is not None:
                 raise DataError(
                     f"{path}: a JPEG holds no numbers in {self.unit.name}: it says its temperatures by radiometric "
-                    f"records, or holds none; leave the option unit={self.options.unit} out"
+                    f"records, or holds none; leave the option unit out"
                 )
             if (radiometric := read_radiometric(path)) is not None:
                 stored, is_kelvin = radiometric[0][None], radiometric[1]  # (1, H, W)
@@ -152,6 +152,7 @@ class MinMaxThermal(Thermal):
     sources = (Source("thermal", (*_LOSSLESS, *_JPEG)),)
     channels = (RELATIVE,)
     replaces: ClassVar[Mapping[str, str]] = {}
+    Options = ModalityOptions
 
     def load(
         self,
