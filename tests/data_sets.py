@@ -99,3 +99,12 @@ def region_at(y0: int, x0: int, crop: npt.ArrayLike, class_id: int | None = None
 def label_of(size_hw: tuple[int, int], *regions: Region) -> Label:
     """A label with nothing ignored."""
     return Label(size_hw, regions, np.zeros(size_hw, dtype=np.bool_))
+
+
+def linked(folder: Path, into: Path) -> Path:
+    """Return a folder of links to what lies in another, so that nothing is written beside data of others."""
+    into.mkdir(parents=True)
+    for entry in folder.iterdir():
+        if not entry.name.startswith("."):
+            (into / entry.name).symlink_to(entry)
+    return into

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from data_sets import linked
 
 from simmat.cli import run
 from simmat.declared import read_sensor
@@ -45,7 +46,7 @@ def test_a_described_sensor_trains_scores_and_predicts_on_real_files(
     folder, smallest = SETS[name]
     monkeypatch.chdir(tmp_path)
     Path(name).write_text(DESCRIBED[name], encoding="utf-8")
-    data = str(DATA / folder)
+    data = str(linked(DATA / folder, tmp_path / "data"))
     regions = ["--regions", "components", "--min-region", str(smallest)]
     assert run(["data", "check", data, "--modality", name, *regions]) == 0
     quick = "--foundation sam_vit_tiny --steps 2 --batch-size 2 --image-size 64 --device cpu --out run".split()

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from data_sets import linked
 from installed import need_plugins
 
 from simmat.cli import run
@@ -81,12 +82,13 @@ def test_a_set_trains_and_evaluates_by_its_command(
     """The page promises one command a set, without a line of Python."""
     name = name_of(command)
     need_sensor(command.split()[2])
+    data = linked(DATA / name, tmp_path / "data" / name)
     words = shlex.split(
-        command.replace("DATA/", f"{DATA}/").replace("FM", "sam_vit_tiny").replace("runs/", f"{tmp_path}/")
+        command.replace("DATA/", f"{data.parent}/").replace("FM", "sam_vit_tiny").replace("runs/", f"{tmp_path}/")
     )
     assert run([*words, "--steps", "2", "--batch-size", "2", "--image-size", "64", "--device", "cpu"]) == 0
     capsys.readouterr()
-    arguments = ["eval", str(tmp_path / name / "bundle"), "--data", str(DATA / name), "--split", "val", "--json"]
+    arguments = ["eval", str(tmp_path / name / "bundle"), "--data", str(data), "--split", "val", "--json"]
     assert run(arguments) == 0
     tuned = json.loads(capsys.readouterr().out)["tuned"]
     assert tuned["objects"] == OBJECTS[name][1]

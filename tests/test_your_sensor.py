@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_sets import linked
 from installed import need_plugins
 from throwaway import clean_environment, make_venv, simmat
 
@@ -85,13 +86,14 @@ def test_the_example_is_installed_by_path_and_trains_on_real_sonar(tmp_path: Pat
     python = make_venv(tmp_path / "env")
     package = tmp_path / "elsewhere" / EXAMPLE.name
     shutil.copytree(EXAMPLE, package, ignore=shutil.ignore_patterns("*.egg-info", "build", "__pycache__"))
+    data = linked(SONAR, tmp_path / "data")
     image = sorted((SONAR / "images").iterdir())[0]
     out = ""
     for words in (
         f"plugins install {package}",
-        f"train --modality sonar --data {SONAR} --regions components --min-region 100 --foundation sam_vit_tiny "
+        f"train --modality sonar --data {data} --regions components --min-region 100 --foundation sam_vit_tiny "
         "--steps 2 --batch-size 2 --image-size 64 --device cpu --out run",
-        f"eval run/bundle --data {SONAR} --split val --json",
+        f"eval run/bundle --data {data} --split val --json",
         f"predict run/bundle {image} --point 500,250 --out out",
         "plugins uninstall sonar",
     ):
