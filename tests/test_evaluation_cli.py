@@ -99,6 +99,7 @@ def test_compat_says_what_the_bundle_was_not_trained_for(
     assert "trained on images of kept aspect" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_file_of_one(bundle: Path, data: Path, tmp_path: Path) -> None:
     """Three samples on two processes: none is scored twice, and the order is that of the data set."""
     alone = evaluate(bundle, data, tmp_path / "one.json", *FULL)

@@ -54,6 +54,7 @@ def _broken(case: object) -> None:
     raise RuntimeError("it\nbroke")
 
 
+@pytest.mark.slow
 def test_pytest_names_each_check_and_shows_rule_finding_and_advice(tmp_path: Path) -> None:
     """The message is all an author gets; a traceback through the kit would hide it."""
     (tmp_path / "test_broken.py").write_text(BROKEN_TEST, encoding="utf-8")

@@ -108,6 +108,7 @@ for _, outcome in Runner(Seeds(Path("seeds"))).run([Block("probe", 0, tuple(rang
 """
 
 
+@pytest.mark.slow
 def test_a_child_that_dies_or_hangs_is_replaced(tmp_path: Path) -> None:
     """One file that ends the process must not hide what the next ones do."""
     script = _HARNESS.format(tests=str(Path(__file__).parents[1]))

@@ -96,6 +96,7 @@ def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
         ready(bench)
 
 
+@pytest.mark.slow
 def test_a_begun_cell_of_other_data_can_be_begun_anew(tmp_path: Path) -> None:
     """Its run refuses to go on; without this nothing but a hand could remove it."""
     gray_set(tmp_path / "set")

@@ -239,6 +239,7 @@ def test_the_page_stands_alone_and_names_what_is_missing(tmp_path: Path) -> None
         assert picture.width > 800
 
 
+@pytest.mark.slow
 def test_few_images_are_drawn_where_there_are_several_numbers_of_them(tmp_path: Path) -> None:
     """One number of images is a point, and no curve."""
     bench = bench_of(tmp_path, MODEL + SETS + "[[grid]]\ntrain_share = [0.1, 1.0]\n")

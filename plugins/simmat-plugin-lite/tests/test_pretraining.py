@@ -63,6 +63,7 @@ class Stopper(Watcher):
             raise RuntimeError("crash")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_that_never_stopped(start: Path, views: Path, whole: Path, tmp_path: Path) -> None:
     """Weights and optimiser, bit for bit: what is pretrained must not depend on when a machine was shut down."""
     with pytest.raises(RuntimeError, match="crash"):

@@ -68,7 +68,7 @@ print(code, *sorted(set(sys.modules) - before))
 """What a prediction imports beside torch, after its exit code."""
 
 
-@pytest.mark.parametrize("tuned", [False, True])
+@pytest.mark.parametrize("tuned", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_prediction_imports_no_library_it_does_not_need(tmp_path: Path, tuned: bool) -> None:
     """They take longer to import than the mask to compute, on every call from a shell."""
     Image.fromarray(SCENE.clip(0, 255).astype(np.uint8)).save(tmp_path / "s.png")

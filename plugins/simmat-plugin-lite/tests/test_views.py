@@ -120,6 +120,7 @@ def test_every_copy_is_a_region_of_its_own(photo: Photo, shapes: float, monkeypa
         assert (view.image[view.labels > 0].astype(int) != np.median(elsewhere, axis=0)).any(-1).mean() > 0.9, seed
 
 
+@pytest.mark.slow
 def test_copies_are_put_close_to_others(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Touching neighbours are what photographs lack; chance alone gives fewer."""
 

@@ -80,6 +80,7 @@ def simmat(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_through_the_hub_and_found_in_its_cache(
     hub: tuple[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def simmat(home: Path, endpoint: str, *args: str, **more: str) -> subprocess.Com
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_repository_is_fetched_and_found_again_without_a_network(hub: str, tiny_of: Any, tmp_path: Path) -> None:
     """Config and weights go into the Hub's own cache, and from there on no server is needed."""
     fetched = simmat(tmp_path, hub, "foundations", "fetch", f"hf/{REPOSITORY}")
