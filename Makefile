@@ -74,7 +74,7 @@ test-lowest: | $(BIN)/python
 	"$(LOWEST)/bin/python" .ci/lowest_bounds.py simmat $(notdir $(TOGETHER))
 	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(addprefix --ignore=,$(APART))
 	"$(LOWEST)/bin/mkdocs" build --quiet --strict --site-dir "$(LOWEST)/site"
-	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,$(APART)))
+	$(call fresh,$(LOWEST),$(LOWEST_PYTHON),$(AT_LOWEST) $(CORE) $(call editable,$(APART) plugins/simmat-plugin-scenes))
 	"$(LOWEST)/bin/python" .ci/lowest_bounds.py $(notdir $(APART))
 	"$(LOWEST)/bin/python" -m pytest -n $(JOBS) $(APART)
 
