@@ -1,16 +1,14 @@
-"""What three parts of a training step cost beside the plain way to write them: ratios, both timed in turn.
+"""What two parts of a training step cost beside the plain way to write them: ratios, both timed in turn.
 
     python benchmarks/training_parts.py [--runs 5] [--precision fp32|bf16]
 
 The transfer layer against the same with weights channels first; the losses of 24 prompts at 256 px against the same
-formulas written out map by map; a 5x5 depthwise convolution of EfficientNet-Lite0 as autocast would have it (in fp32
-the two are the same).
+formulas written out map by map.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import time
 from collections.abc import Callable
 
@@ -19,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import MaskPrediction
-from simmat.nn.depthwise import keep_depthwise_in_fp32
 from simmat.nn.initial import conv2d, conv_stack
 from simmat.nn.losses import FOCAL_ALPHA, FOCAL_GAMMA, mask_loss
 
@@ -46,21 +43,6 @@ def losses() -> dict[str, Callable[[], Tensor]]:
         "map by map": lambda: map_by_map(logits, targets, ignore),
         "as built": lambda: mask_loss(MaskPrediction(logits, iou), targets, ignore).per_prompt.mean(),
     }
-
-
-def depthwise() -> dict[str, Callable[[], Tensor]]:
-    """Return the same layer, both ways."""
-    x = torch.randn(PROMPTS, 144, 67, 67).to(memory_format=torch.channels_last).requires_grad_()
-    plain = nn.Conv2d(144, 144, 5, stride=2, groups=144)
-    built = copy.deepcopy(plain)
-    keep_depthwise_in_fp32(built)
-
-    def run(layer: nn.Module) -> Tensor:
-        half = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
-        answer: Tensor = layer(x.to(half))
-        return answer.float().sum()
-
-    return {"under autocast": lambda: run(plain), "as built": lambda: run(built)}
 
 
 def map_by_map(logits: Tensor, targets: Tensor, ignore: Tensor) -> Tensor:
@@ -95,7 +77,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     given = parser.parse_args()
-    for part, ways in (("transfer layer", layers()), ("losses", losses()), ("depthwise layer", depthwise())):
+    for part, ways in (("transfer layer", layers()), ("losses", losses())):
         best = dict.fromkeys(ways, float("inf"))
         for _ in range(given.runs + 1):  # the first warms up
             for name, forward in ways.items():

@@ -23,7 +23,6 @@ from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Processes, evaluate_shared, find_protocol
 from simmat.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
-from simmat.nn.depthwise import keep_depthwise_in_fp32
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins import Registry
@@ -122,8 +121,6 @@ class _Run:
             check_data(self.folder, state.notes.fingerprint, self.setup.dataset, self.setup.contents)
             check_network(config, state.notes.spec, self.setup.spec, self.setup.parts)
         self.model = assemble(self.setup.spec, self.setup.parts)
-        if config.precision == "bf16" and self.accelerator.device.type == "cpu":
-            keep_depthwise_in_fp32(self.model)
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.model, config.foundation, config.tune)
         self.done = state.step if state else 0
