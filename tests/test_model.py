@@ -11,9 +11,8 @@ from runs import registry
 
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
-from simmat.model import SimMAT, count_parameters, merge_options
+from simmat.model import SimMAT, merge_options
 from simmat.testing import build_network
-from simmat.training.memory import estimate_bytes
 
 REGISTRY = registry()
 
@@ -103,39 +102,6 @@ def test_a_switch_is_true_or_false(given: object, kept: bool) -> None:
     assert merge_options("tuner", "x", {"bias": False}, {"bias": given}) == {"bias": kept}
     with pytest.raises(ConfigError, match="option 'bias' of 'x' takes bool, got 1"):
         merge_options("tuner", "x", {"bias": False}, {"bias": 1})
-
-
-def test_the_memory_estimate_grows_with_what_costs_memory() -> None:
-    """A user chooses batch and image size by it."""
-    model = network(tune="full")
-    settings: dict[str, Any] = {"channels": 2, "size": 64, "images": 1, "prompts": 2, "half": False}
-    base = estimate_bytes(model, **settings)
-    trainable, total = count_parameters(model)
-    assert base > 4 * (total + 3 * trainable)
-    assert estimate_bytes(model, **settings | {"images": 4}) > base
-    assert estimate_bytes(network(tune="full", image_size=128), **settings | {"size": 128}) > base
-    assert estimate_bytes(model, **settings | {"half": True}) < base
-
-
-def test_the_memory_estimate_counts_no_less_than_autograd_keeps() -> None:
-    """An estimate that forgets the backbone's activations would be worthless."""
-    model = network(tune="full").train()
-    kept: dict[int, int] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    planes, content = inputs()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        answer = model.encode(planes, content)
-    trainable, total = count_parameters(model)
-    estimate = estimate_bytes(model, channels=2, size=64, images=2, prompts=0, half=False) - 4 * (total + 3 * trainable)
-    assert sum(kept.values()) * 0.8 < estimate < sum(kept.values()) * 1.5
-    assert answer.levels
 
 
 def test_weights_are_found_nowhere_else(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How much memory a run needs, and a word about it before a machine kills the run."""
+"""How much memory a run needs, and the warning before a machine kills the run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def setup(tmp_path: Path) -> Setup:
 
 def estimate(model: SimMAT, **changes: int) -> int:
     """Estimate for one channel at 64 px."""
-    return estimate_bytes(model, **({"channels": 1, "size": 64, "images": 2, "prompts": 2, "half": False} | changes))  # type: ignore[arg-type]
+    return estimate_bytes(model, **({"channels": 1, "size": 64, "images": 2, "questions": 4, "half": False} | changes))  # type: ignore[arg-type]
 
 
 def test_the_estimate_is_what_a_step_keeps(setup: Setup) -> None:
@@ -50,32 +50,21 @@ def test_the_estimate_is_what_a_step_keeps(setup: Setup) -> None:
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         losses = step(collate([items[0], items[1]]))
     assert losses["loss"].requires_grad
-    assert estimate(model, rounds=2) - weights - 3 * moving == pytest.approx(sum(seen.values()), rel=0.25)
+    assert estimate(model) - weights - 3 * moving == pytest.approx(sum(seen.values()), rel=0.4)
 
 
-@pytest.mark.parametrize("more", [{"rounds": 3}, {"prompts": 4}, {"images": 4}])
+@pytest.mark.parametrize("more", [{"questions": 6}, {"images": 4}])
 def test_more_of_anything_needs_more(setup: Setup, more: dict[str, int]) -> None:
-    """Each of these can be turned down to fit."""
+    """Each of these can be turned down to fit; so can the precision."""
     model = assemble(setup.spec, setup.parts)
-    assert estimate(model, **more) > 1.2 * estimate(model)
+    assert estimate(model, **more) > 1.2 * estimate(model) > estimate(model, half=True)
 
 
-def test_losses_of_many_prompts_are_kept_a_group_at_a_time(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are recomputed on the way back; counting all would frighten users off a run that fits."""
-    model = assemble(setup.spec, setup.parts)
-    plain = estimate(model, prompts=16)
-    monkeypatch.setattr(memory, "MOST_ELEMENTS", 4 * 64 * 64)
-    assert estimate(model, prompts=16) == plain - (2 * 32 - 1) * 4 * 64 * 64 * 4 * memory.FULL_SIZE_TENSORS
-
-
-def test_estimating_leaves_the_network_as_it_is(setup: Setup) -> None:
+def test_estimating_leaves_the_weights_and_the_random_state_alone(setup: Setup) -> None:
     """It runs before the first step of a run that must be the same bits every time."""
     model = assemble(setup.spec, setup.parts).train()
-    model.foundation.eval()
-    modes = [module.training for module in model.modules()]
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     estimate(model)
-    assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert all(p.grad is None for p in model.parameters())
@@ -83,35 +72,27 @@ def test_estimating_leaves_the_network_as_it_is(setup: Setup) -> None:
 
 def test_this_machine_has_memory() -> None:
     """A figure in pages, or in the kilobytes of some systems, would be off by a thousand."""
-    had = available_bytes(CPU)
-    assert had is not None
-    assert 2**28 < had < 2**46
+    assert 2**28 < (available_bytes(CPU) or 0) < 2**46
 
 
 def test_a_container_has_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's own memory is not what a job on a cluster may use; "max" is no limit."""
-    given, unlimited = tmp_path / "memory.max", tmp_path / "limit"
+    given = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_CONTAINER_LIMIT", given)
+    machine = available_bytes(CPU)
+    given.write_text("max\n")
+    assert available_bytes(CPU) == machine
     given.write_text("1048576\n")
-    unlimited.write_text("max\n")
-    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (unlimited, tmp_path / "none", given))
     assert available_bytes(CPU) == 2**20
 
 
-@pytest.mark.parametrize(("gib", "processes", "warns"), [(3, 1, False), (5, 1, True), (3, 2, True)])
-def test_a_run_that_does_not_fit_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, gib: int, processes: int, warns: bool
-) -> None:
-    """Processes on one machine share its memory."""
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 4 * 2**30)
-    said = memory_warning(gib * 2**30, CPU, processes)
+@pytest.mark.parametrize(("had", "warns"), [(4 * 2**30, False), (2**30, True), (None, False)])
+def test_a_run_that_does_not_fit_is_warned_of(monkeypatch: pytest.MonkeyPatch, had: int | None, warns: bool) -> None:
+    """The warning names both sizes and the settings to change; where nobody knows the memory, nothing is said."""
+    monkeypatch.setattr(memory, "available_bytes", lambda device: had)
+    said = memory_warning(3 * 2**30, CPU)
     assert bool(said) == warns
-    assert not warns or f"needs about {gib * processes}.0 GiB, and cpu has 4.0 GiB" in said
-
-
-def test_where_nobody_knows_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warning out of nothing teaches to overlook warnings."""
-    monkeypatch.setattr(memory, "available_bytes", lambda device: None)
-    assert memory_warning(2**60, CPU, 1) == ""
+    assert not warns or all(part in said for part in ("3.0 GiB", "1.0 GiB", "--batch-size"))
 
 
 def test_the_warning_comes_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,4 +105,4 @@ def test_the_warning_comes_before_the_first_step(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1024)
     train(config(gray_set(tmp_path / "data"), tmp_path / "run", steps=1), registry(), Listener())
-    assert any(note.startswith("Warning: this run needs about") for note in plans[0].notes)
+    assert any("--batch-size" in note for note in plans[0].notes)

@@ -301,11 +301,11 @@ class _Run:
             channels=len(self.setup.pipeline.channels),
             size=self.setup.pipeline.size,
             images=config.batch_size // config.grad_accumulation // processes,
-            prompts=config.prompts_per_image,
+            questions=config.prompts_per_image * (1 + config.corrections),
             half=config.precision != "fp32",
-            rounds=1 + config.corrections,
         )
-        warning = memory_warning(memory, self.accelerator.device, processes)
+        device = self.accelerator.device
+        warning = memory_warning(memory * (1 if device.type == "cuda" else processes), device)
         return RunPlan(
             first_step=self.done,
             steps=self.setup.steps,
@@ -314,7 +314,7 @@ class _Run:
             trainable=trainable,
             total=total,
             memory_bytes=memory,
-            device=str(self.accelerator.device),
+            device=str(device),
             processes=processes,
             best_miou=self.best.miou if self.best else None,
             best_step=self.best.step if self.best else None,
