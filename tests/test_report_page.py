@@ -97,6 +97,34 @@ def test_texts_are_shown_as_they_are_written(tmp_path: Path, picture: Path) -> N
     assert 'a "sheet"' in [attrs.get("alt") for tag, attrs in page.attributes if tag == "img"]
 
 
+def test_no_text_becomes_markup(tmp_path: Path) -> None:
+    """Names of files, classes and channels come from strangers; one of them must not run a script."""
+    hostile = """x"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"""
+    drawn = Image.new("RGB", (2, 2))
+    shown = Figure(drawn, hostile, hostile)
+    page = read(
+        write_page(
+            tmp_path / "index.html",
+            PageContent(
+                hostile,
+                hostile,
+                [ScoreRow(hostile, 0.5, 0.5, 0.5)],
+                hostile,
+                shown,
+                shown,
+                [shown],
+                steps=[Step(hostile, hostile)],
+                channels=[Channel(hostile, hostile, hostile)],
+            ),
+        )
+    )
+    tags = {tag for tag, _ in page.attributes}
+    assert "script" not in tags
+    assert not [attrs for _, attrs in page.attributes if "onerror" in attrs]
+    assert {attrs["alt"] for tag, attrs in page.attributes if tag == "img"} == {hostile}
+    assert page.text.count(hostile) == 13
+
+
 def test_scores_and_channels_are_tables(tmp_path: Path, picture: Path) -> None:
     """Figures are read off, three digits each; what is missing is a dash, never nan or None."""
     text = " ".join(read(write_page(tmp_path / "index.html", content(picture))).text.split())

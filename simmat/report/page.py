@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from html import escape
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -18,7 +18,6 @@ import simmat
 from simmat.errors import DataError
 from simmat.files import atomic_write_text, read_bytes, require_file
 from simmat.report import overlay
-from simmat.report.page_template import PAGE, STYLE
 from simmat.types import Channel
 
 Picture = Image.Image | Path
@@ -28,6 +27,15 @@ _MIME = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 _CLASSES = {"image/png": PngImageFile, "image/jpeg": JpegImageFile}
 _MOST_BYTES = 2**30
 """Of a picture's file."""
+_NONE = "–"
+"""In place of a number that is not there."""
+_LEGEND = (
+    (overlay.HIT, "hit"),
+    (overlay.MISS, "miss"),
+    (overlay.FALSE_ALARM, "false alarm"),
+    (overlay.WHITE, "outline of the truth"),
+    (overlay.POSITIVE, "click"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,11 @@ class Step:
     purpose: str = ""
     seconds: float | None = None
 
+    @property
+    def about(self) -> str:
+        """Purpose and time, as "train, 1 min 15 s"."""
+        return ", ".join(text for text in (self.purpose, "" if self.seconds is None else _time(self.seconds)) if text)
+
 
 @dataclass(frozen=True, slots=True)
 class PageContent:
@@ -105,11 +118,28 @@ class PageContent:
     predictions: Sequence[Figure] = ()
     compared: bool = False
     steps: Sequence[Step] = ()
-    channels: Sequence[Channel] = field(default=())
+    channels: Sequence[Channel] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        head: one text a column.
+        rows: one text a column each; a line feed in a number is kept.
+        numbers_from: the column, counted from 0, from which on numbers stand.
+        best: (row, column) of the cells that are marked.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers_from: int
+    best: Container[tuple[int, int]] = ()
 
 
 def write_page(out: Path | str, content: PageContent) -> Path:
-    """Write the page as one file without outside resources.
+    """Write the page of a run as one file without outside resources.
 
     Args:
         out: the HTML file; written whole or not at all.
@@ -122,144 +152,88 @@ def write_page(out: Path | str, content: PageContent) -> Path:
         DataError: a picture cannot be read, or is neither PNG nor JPEG.
         OutputError: the file cannot be written.
     """
-    scores = section_html("Scores on the test images", _scores(content.scores, content.scores_note), content.scores)
-    curves = section_html("Training", figure_html(content.curves), content.curves)
-    beside = f'<div class="beside">\n{scores}\n{curves}\n</div>' if scores and curves else scores + curves
-    sections = [
-        beside,
-        section_html("Predictions on test images", _predictions(content), content.predictions),
-        section_html("Validation samples", figure_html(content.sheet, wide=True), content.sheet),
-        section_html("What was run", _steps(content.steps), content.steps),
-        section_html("Channels of the bundle", _channels(content.channels), content.channels),
-    ]
-    return write_sections(out, content.title, content.summary, sections)
+    return write_template(
+        out,
+        "simmat.report",
+        "run.html.j2",
+        title=content.title,
+        summary=content.summary,
+        content=content,
+        scores=_scores(content.scores),
+        legend=_LEGEND,
+        channels=_channels(content.channels),
+    )
 
 
-def write_sections(out: Path | str, title: str, summary: str, sections: Iterable[str]) -> Path:
-    """Write a page from sections that are HTML already; see `section_html`.
+def write_template(out: Path | str, package: str, name: str, **values: object) -> Path:
+    """Write a page from a jinja2 template; all values are escaped.
+
+    A template extends "simmat/page.html.j2", which shows `title` and `summary`, and fills its block "main". The macros
+    of "simmat/parts.html.j2" show a `Figure` and a `Table`.
 
     Args:
         out: the HTML file; written whole or not at all.
-        title: plain text.
-        summary: plain text, below the title.
-        sections: in order; "" is left out.
+        package: the template lies in its folder `templates`.
+        name: of the template's file.
+        values: what the template shows.
+
+    Returns:
+        `out` as a path.
 
     Raises:
+        DataError: a picture cannot be read, or is neither PNG nor JPEG.
         OutputError: the file cannot be written.
     """
-    page = PAGE.substitute(
-        title=escape(title),
-        summary=escape(summary),
-        style=STYLE,
-        sections="\n".join(section for section in sections if section),
-        footer=f"SimMAT {escape(simmat.__version__)}",
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PrefixLoader({"simmat": PackageLoader("simmat.report")})]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters.update(data_uri=data_uri, picture_size=_size)
+    page = environment.get_template(name).render(version=simmat.__version__, **values)
     atomic_write_text(out, page)
     return Path(out)
 
 
-def section_html(heading: str, body: str, content: object = True) -> str:
-    """Return a section of a page; "" where `content` is empty."""
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{body}\n</section>" if content else ""
-
-
-def _scores(rows: Sequence[ScoreRow], note: str) -> str:
-    if not rows:
-        return ""
+def _scores(rows: Sequence[ScoreRow]) -> Table:
     best = max((row.by_object for row in rows if row.by_object is not None), default=None)
-    body = [
-        f"<tr{_best(row, best)}><td>{escape(row.name)}</td>"
-        + "".join(f'<td class="number">{_score(value)}</td>' for value in (row.by_object, row.by_image, row.by_class))
-        + "</tr>"
-        for row in rows
-    ]
-    head = ("mIoU, one click", *(f"by {what}" for what in ("object", "image", "class")))
-    return table_html(head, body, numbers_from=1) + (f'\n<p class="faint">{escape(note)}</p>' if note else "")
-
-
-def _best(row: ScoreRow, best: float | None) -> str:
-    return ' class="best"' if best is not None and row.by_object == best else ""
+    return Table(
+        ("mIoU, one click", "by object", "by image", "by class"),
+        [(row.name, *(_score(value) for value in (row.by_object, row.by_image, row.by_class))) for row in rows],
+        1,
+        {(index, column) for index, row in enumerate(rows) if row.by_object == best is not None for column in range(4)},
+    )
 
 
 def _score(value: float | None) -> str:
-    return "&ndash;" if value is None or not math.isfinite(value) else f"{value:.3f}"
+    return _NONE if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def table_html(head: Sequence[str], body: Iterable[str], *, numbers_from: int) -> str:
-    """Return a table: plain texts of its head, rows of HTML, and the column from which on numbers stand."""
-    cells = "".join(
-        f'<th scope="col"{" class=number" if index >= numbers_from else ""}>{escape(text)}</th>'
-        for index, text in enumerate(head)
+def _channels(channels: Sequence[Channel]) -> Table:
+    return Table(
+        ("name", "quantity", "unit", "wavelength, µm", "mean", "std"),
+        [
+            (
+                channel.name,
+                channel.quantity.replace("_", " "),
+                channel.unit,
+                *(_number(value) for value in (channel.wavelength_um, channel.mean, channel.std)),
+            )
+            for channel in channels
+        ],
+        3,
     )
-    return f"<table>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody>\n</table>"
-
-
-def _predictions(content: PageContent) -> str:
-    figures = "\n".join(figure_html(figure) for figure in content.predictions)
-    return (_legend() if content.compared else "") + f'<div class="grid">\n{figures}\n</div>'
-
-
-def _legend() -> str:
-    entries = (
-        (overlay.HIT, "hit"),
-        (overlay.MISS, "miss"),
-        (overlay.FALSE_ALARM, "false alarm"),
-        (overlay.WHITE, "outline of the truth"),
-        (overlay.POSITIVE, "click"),
-    )
-    items = "".join(
-        f'<li><span style="background:rgb({",".join(map(str, colour))})"></span>{text}</li>' for colour, text in entries
-    )
-    return f'<ul class="legend">{items}</ul>\n'
-
-
-def figure_html(figure: Figure | None, *, wide: bool = False) -> str:
-    """Return a picture with its caption; a wide one scrolls on a narrow page."""
-    if figure is None:
-        return ""
-    width, height = _size(figure.picture)
-    image = (
-        f'<img src="{data_uri(figure.picture)}" alt="{escape(figure.alt, quote=True)}" width="{width}" '
-        f'height="{height}">'
-    )
-    if figure.dark is not None:
-        source = f'<source media="(prefers-color-scheme: dark)" srcset="{data_uri(figure.dark)}">'
-        image = f"<picture>{source}{image}</picture>"
-    if wide:
-        image = f'<div class="wide" tabindex="0">{image}</div>'
-    caption = f"<figcaption>{escape(figure.caption)}</figcaption>" if figure.caption else ""
-    return f"<figure>{image}{caption}</figure>"
-
-
-def _steps(steps: Sequence[Step]) -> str:
-    items = []
-    for step in steps:
-        time = "" if step.seconds is None else _seconds(step.seconds)
-        said = ", ".join(text for text in (step.purpose, time) if text)
-        above = f'<p class="faint">{escape(said)}</p>' if said else ""
-        items.append(f"<li>{above}<pre><code>{escape(step.command)}</code></pre></li>")
-    return "<ol>\n" + "\n".join(items) + "\n</ol>"
-
-
-def _seconds(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _channels(channels: Sequence[Channel]) -> str:
-    body = [
-        f"<tr><td>{escape(channel.name)}</td><td>{escape(channel.quantity.replace('_', ' '))}</td>"
-        f"<td>{escape(channel.unit)}</td>"
-        + "".join(f'<td class="number">{_number(v)}</td>' for v in (channel.wavelength_um, channel.mean, channel.std))
-        + "</tr>"
-        for channel in channels
-    ]
-    head = ("name", "quantity", "unit", "wavelength, µm", "mean", "std")
-    return f'<div class="wide" tabindex="0">{table_html(head, body, numbers_from=3)}</div>'
 
 
 def _number(value: float | None) -> str:
-    return "&ndash;" if value is None else f"{value:.5g}"
+    return _NONE if value is None else f"{value:.5g}"
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def data_uri(picture: Picture) -> str:

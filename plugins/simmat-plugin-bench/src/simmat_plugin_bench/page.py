@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simmat.files import atomic_write_text, read_bytes
-from simmat.report.page import Figure, figure_html, section_html, table_html, write_sections
+from simmat.report.page import Figure, Table, write_template
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.plots import draw_plots
 from simmat_plugin_bench.prepare import RUN_WITH
@@ -62,15 +61,25 @@ def write_bench_page(out: Path, results: Results, plots: Mapping[str, tuple[Path
         OutputError: the file cannot be written.
     """
     settings = results.bench.settings
-    sections = [_unfinished(results)]
-    if len(settings.data) > 1:
-        sections.append(section_html("All data sets", _overview(results)))
-    sections.append(_differences(results))
-    sections += [_plot(name, plots) for name in ("scores", "gain", "curves", "few")]
-    sections += [section_html(data.name, _data_table(results, data)) for data in settings.data]
-    sections += [_failures(results), _made_with(results)]
-    sections.append(section_html("What was run", f"<pre><code>{escape(source)}</code></pre>"))
-    return write_sections(out, settings.title, _summary(results), sections)
+    return write_template(
+        out,
+        "simmat_plugin_bench",
+        "bench.html.j2",
+        title=settings.title,
+        summary=_summary(results),
+        unfinished=_unfinished(results),
+        overview=_overview(results) if len(settings.data) > 1 else None,
+        overview_note=f"MEAN is over {_count(sum(data.averaged for data in settings.data), 'data set')}; the best of "
+        "each column is marked.",
+        differences=_differences(results),
+        differences_title=difference_title(results),
+        differences_note=DIFFERENCE_NOTE,
+        plots=[_plot(name, plots) for name in _PLOTS if name in plots],
+        data=[(data.name, _data_table(results, data)) for data in settings.data],
+        failures=[line for row in results.rows for line in row.failures],
+        made_with=_made_with(results),
+        source=source,
+    )
 
 
 def _summary(results: Results) -> str:
@@ -90,68 +99,43 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def _unfinished(results: Results) -> str:
+def _unfinished(results: Results) -> list[tuple[str, str, str]]:
+    """Return arm, state and data sets of the rows that are not done."""
     missing: dict[tuple[str, str], list[str]] = {}
     for row in results.rows:
         if not row.done:
             missing.setdefault((results.label(row.arm), row.state), []).append(row.data.name)
     every = [data.name for data in results.bench.settings.data]
-    items = "".join(
-        f"<li>{escape(arm)} ({escape(state)}): {'everywhere' if sets == every else escape(', '.join(sets))}</li>"
-        for (arm, state), sets in missing.items()
-    )
-    return section_html("Not done yet", f"<ul>{items}</ul>", missing)
+    return [(*about, "everywhere" if sets == every else ", ".join(sets)) for about, sets in missing.items()]
 
 
-def _overview(results: Results) -> str:
+def _overview(results: Results) -> Table:
     head, lines = overview(results)
     columns: list[list[float | None]] = [
         [_mean(row.score) if row is not None and row.done else None for row in rows]
         for rows in ([results.row(data, a.arm) for a in results.averages] for data in results.bench.settings.data)
     ]
-    columns.append([_mean(average.score) for average in results.averages])
-    columns.append([None] * len(lines))  # the gain says the same as the mean
-    averaged = sum(data.averaged for data in results.bench.settings.data)
-    note = f"MEAN is over {_count(averaged, 'data set')}; the best of each column is marked."
-    table = table_html([_title(name) for name in head], _body(lines, columns), numbers_from=1)
-    return f'<div class="wide" tabindex="0">{table}</div>\n<p class="faint">{escape(note)}</p>'
+    columns.append([_mean(average.score) for average in results.averages])  # the gain after it says the same
+    return _table(head, lines, columns)
 
 
-def _differences(results: Results) -> str:
+def _differences(results: Results) -> Table:
     head, lines = difference_table(results)
-    rows = [
-        f"<tr><td>{escape(arm)}</td>"
-        + "".join(f'<td class="number">{escape(text).replace(" [", "<br>[")}</td>' for text in texts)
-        + "</tr>"
-        for arm, *texts in lines
-    ]
-    table = table_html([_title(name) for name in head], rows, numbers_from=1)
-    note = f'<p class="faint">{escape(DIFFERENCE_NOTE)}</p>'
-    return section_html(difference_title(results), f'<div class="wide" tabindex="0">{table}</div>\n{note}', lines)
+    return _table(head, [[text.replace(" [", "\n[") for text in line] for line in lines])
 
 
-def _data_table(results: Results, data: DataSet) -> str:
-    lines = rows_of(results, data)
-    scores = [_mean(row.score) if row.done else None for row in results.of(data)]
-    scores += [None] * (len(lines) - len(scores))
-    none: list[float | None] = [None] * len(lines)
-    columns = [scores, *([none] * (len(HEAD) - 2))]
-    table = table_html([_title(name) for name in HEAD], _body(lines, columns), numbers_from=1)
-    return f'<div class="wide" tabindex="0">{table}</div>'
+def _data_table(results: Results, data: DataSet) -> Table:
+    return _table(HEAD, rows_of(results, data), [[_mean(row.score) if row.done else None for row in results.of(data)]])
 
 
-def _body(lines: Sequence[Sequence[str]], columns: Sequence[Sequence[float | None]]) -> Iterator[str]:
-    """Write rows; in each column of numbers the highest, among two or more, is marked."""
-    best = []
-    for column in columns:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[Sequence[float | None]] = ()) -> Table:
+    """Return a table; `columns` are the numbers of columns 1 on, of which the highest of two or more is marked."""
+    best = set()
+    for index, column in enumerate(columns, 1):
         known = [value for value in column if value is not None]
-        best.append(max(known) if len(known) > 1 else None)
-    for number, line in enumerate(lines):
-        cells = [f"<td>{escape(line[0])}</td>"]
-        for column, top, text in zip(columns, best, line[1:], strict=True):
-            mark = " best" if top is not None and column[number] == top else ""
-            cells.append(f'<td class="number{mark}">{escape(text)}</td>')
-        yield f"<tr>{''.join(cells)}</tr>"
+        if len(known) > 1:
+            best |= {(row, index) for row, value in enumerate(column) if value == max(known)}
+    return Table([_title(name) for name in head], rows, 1, best)
 
 
 def _mean(score: Spread | None) -> float | None:
@@ -162,33 +146,26 @@ def _title(name: str) -> str:
     return name.lower() if name in WORDS else name
 
 
-def _plot(name: str, plots: Mapping[str, tuple[Path, Path]]) -> str:
-    if name not in plots:
-        return ""
+def _plot(name: str, plots: Mapping[str, tuple[Path, Path]]) -> tuple[str, Figure, bool]:
+    """Return heading, figure and whether it is wide."""
     heading, caption = _PLOTS[name]
     light, dark = plots[name]
-    return section_html(heading, figure_html(Figure(light, caption, caption, dark), wide=name != "gain"))
+    return heading, Figure(light, caption, caption, dark), name != "gain"
 
 
-def _failures(results: Results) -> str:
-    logs = [line for row in results.rows for line in row.failures]
-    return section_html("Failed", "\n".join(f"<pre><code>{escape(log)}</code></pre>" for log in logs), logs)
-
-
-def _made_with(results: Results) -> str:
-    lines = [
+def _made_with(results: Results) -> Table:
+    rows = [
         (
-            f"<tr><td>{escape(row.data.name)}</td><td>{escape(results.label(row.arm))}</td>"
-            + "".join(f'<td class="number">{escape(text)}</td>' for text in texts)
-            + "</tr>"
+            row.data.name,
+            results.label(row.arm),
+            *(_whole(value) for value in (row.samples, row.steps, row.total)),
+            _memory(row.memory_bytes),
+            row.on,
         )
         for row in results.rows
         if row.score is not None
-        for texts in [(_whole(row.samples), _whole(row.steps), _whole(row.total), _memory(row.memory_bytes), row.on)]
     ]
-    head = ("data", "arm", "training images", "steps", "parameters", "peak memory", "on")
-    table = f'<div class="wide" tabindex="0">{table_html(head, lines, numbers_from=2)}</div>'
-    return section_html("Size and cost of each run", table, lines)
+    return Table(("data", "arm", "training images", "steps", "parameters", "peak memory", "on"), rows, 2)
 
 
 def _whole(value: int | None) -> str:
