@@ -1,4 +1,4 @@
-"""What is wrong with the data sets and sensors of docs/bad-input.md; each is called in the folder that holds `data`."""
+"""Bad input in data sets, cards and sensor files."""
 
 from __future__ import annotations
 
@@ -11,88 +11,74 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import layout_trees
 import numpy as np
+from bad_input_case import Case, Spoil, both, cut, gone, png, replace, write
 from PIL import Image
 
-Break = Callable[[], Any]
 DATA = Path("data")
 MANIFEST = DATA / "manifest.csv"
 NAMES = ("s0", "s1", "s2", "s3", "s4")
+HEAD = 'format = 1\nname = "s"\ndescription = "a sensor"\n'
+SOURCE = '[[source]]\nname = "s"\nfiles = ["*.png"]\n'
+CHANNEL = '[[channel]]\nname = "c"\nquantity = "intensity"\nunit = "count"\n'
+OWN = "train … --modality ./s.toml"
 
 
-def png(path: str, values: Any) -> None:
-    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+def manifest(*pairs: tuple[str, str]) -> Spoil:
+    return replace(MANIFEST, *pairs)
 
 
-def replace(path: Path | str, *pairs: tuple[str, str]) -> None:
-    file = Path(path)
-    text = file.read_text(encoding="utf-8")
-    for old, new in pairs:
-        assert old in text, (path, old)
-        text = text.replace(old, new)
-    file.write_text(text, encoding="utf-8")
+def sensor(text: str) -> Spoil:
+    return write("s.toml", text)
 
 
-def manifest(*pairs: tuple[str, str]) -> Break:
-    return lambda: replace(MANIFEST, *pairs)
+def card(text: str) -> Spoil:
+    return write("data/card.toml", text)
 
 
-def card(text: str) -> Break:
-    return lambda: (DATA / "card.toml").write_text(text, encoding="utf-8")
-
-
-def gone(path: str) -> Break:
-    return Path(path).unlink
-
-
-def cut(path: str, size: int = 300) -> Break:
-    return lambda: Path(path).write_bytes(Path(path).read_bytes()[:size])
-
-
-def write(path: str, text: str = "no picture\n") -> Break:
-    return lambda: Path(path).write_text(text, encoding="utf-8")
-
-
-def both(*steps: Break) -> Break:
-    return lambda: [step() for step in steps]
-
-
-def arrays(values: Callable[[int], Any]) -> Break:
+def arrays(values: Callable[[int], Any]) -> Spoil:
     """Put a npy in the place of each image."""
 
     def put() -> None:
         for index, name in enumerate(NAMES):
             np.save(DATA / f"images/{name}.npy", values(index))
             (DATA / f"images/{name}.png").unlink()
-        replace(MANIFEST, *((f"images/{name}.png", f"images/{name}.npy") for name in NAMES))
+        manifest(*((f"images/{name}.png", f"images/{name}.npy") for name in NAMES))()
 
     return put
 
 
-def zipped_array() -> None:
-    arrays(lambda index: np.ones((40, 56), np.float32))()
+ONES = arrays(lambda index: np.ones((40, 56), np.float32))
+
+
+def zip_as_npy() -> None:
     with zipfile.ZipFile(DATA / "images/s0.npy", "w") as archive:
         archive.writestr("a.npy", b"x")
 
 
-def each_mask(values: Any, *names: str) -> Break:
+def pickle_as_npy() -> None:
+    np.save(DATA / "images/s0.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+
+def each_image(values: Any) -> Spoil:
+    return lambda: [png(f"data/images/{name}.png", values) for name in NAMES]
+
+
+def each_mask(values: Any, *names: str) -> Spoil:
     return lambda: [png(f"data/masks/{name}.png", values) for name in names or NAMES]
 
 
 def float_mask() -> None:
     np.save(DATA / "masks/s1.npy", np.full((40, 56), 0.5, np.float32))
-    replace(MANIFEST, ("masks/s1.png", "masks/s1.npy"))
+    manifest(("masks/s1.png", "masks/s1.npy"))()
 
 
-def jpeg_mask() -> None:
-    Image.fromarray(np.ones((40, 56), np.uint8)).save(DATA / "masks/s1.jpg")
-    replace(MANIFEST, ("masks/s1.png", "masks/s1.jpg"))
+def jpeg_mask(ending: str) -> Spoil:
+    def put() -> None:
+        Image.fromarray(np.ones((40, 56), np.uint8)).save(DATA / f"masks/s1.{ending}", compression="jpeg")
+        manifest(("masks/s1.png", f"masks/s1.{ending}"))()
 
-
-def jpeg_tiff_mask() -> None:
-    Image.fromarray(np.ones((40, 56), np.uint8)).save(DATA / "masks/s1.tif", compression="jpeg")
-    replace(MANIFEST, ("masks/s1.png", "masks/s1.tif"))
+    return put
 
 
 def bomb() -> None:
@@ -102,133 +88,161 @@ def bomb() -> None:
     (DATA / "images/s0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(written))
 
 
-def coco(document: Any) -> Break:
+def coco(document: Any, name: str = "annotations.json") -> Spoil:
     """Describe the set by a COCO json instead."""
 
     def put() -> None:
         MANIFEST.unlink()
         shutil.rmtree(DATA / "masks")
-        text = document if isinstance(document, str) else json.dumps(document)
-        (DATA / "annotations.json").write_text(text)
+        (DATA / name).parent.mkdir(exist_ok=True)
+        (DATA / name).write_text(document if isinstance(document, str) else json.dumps(document))
 
     return put
 
 
-def coco_of(image: dict[str, Any], **annotation: Any) -> Break:
+def coco_of(image: dict[str, Any], counts: tuple[int, ...] = (2240,)) -> Spoil:
     picture = {"id": 1, "file_name": "s1.png", "width": 56, "height": 40, **image}
-    region = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": {"size": [40, 56], "counts": [2240]}}
-    return coco({"images": [picture], "categories": [{"id": 1, "name": "disc"}], "annotations": [region | annotation]})
+    region = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": {"size": [40, 56], "counts": counts}}
+    return coco({"images": [picture], "categories": [{"id": 1, "name": "disc"}], "annotations": [region]})
 
 
-def sensor(text: str, name: str = "s") -> Break:
-    return write(f"{name}.toml", text)
-
-
-HEAD = 'format = 1\nname = "s"\ndescription = "a sensor"\n'
-SOURCE = '[[source]]\nname = "s"\nfiles = ["*.png"]\n'
-CHANNEL = '[[channel]]\nname = "c"\nquantity = "intensity"\nunit = "count"\n'
-
-
-def glass() -> None:
-    layout_trees.tree("rgb-thermal-glass", Path("glass"))
-    Path("glass/RGB_T_Glass_train_GroundTruth.csv").write_bytes(b"")
-
-
-def nyu(broken: bool) -> Break:
-    def make() -> None:
-        layout_trees.tree("nyudv2", Path("nyu"))
-        if broken:
-            for file in Path("nyu").glob("*/0003.*"):
-                file.unlink()
-
-    return make
-
-
-BREAK: dict[str, Break] = {
-    f"{section}/{title}": step
-    for section, steps in {
-        "Data sets": {
-            "Missing mask, manifest": gone("data/masks/s0.png"),
-            "File of another ending, manifest": write(
-                "sonar.toml", HEAD.replace('"s"', '"sonar"') + SOURCE.replace('"s"', '"sonar"').replace("png", "npy")
-                + CHANNEL
-            ),
-            "No mask at all, folders": both(
-                gone("data/manifest.csv"), *(gone(f"data/masks/{name}.png") for name in NAMES)
-            ),
-            "Mask without image": both(gone("data/manifest.csv"), gone("data/images/s0.png")),
-            "Mask of other size": each_mask(np.ones((20, 30)), "s1"),
-            "Mask of other size (check)": each_mask(np.ones((20, 30)), "s1"),
-            "Rgb picture for gray": lambda: png("data/images/s0.png", np.full((40, 56, 3), 9)),
-            "Two channel counts in one set": arrays(lambda i: np.random.default_rng(i).random(
-                (4 if i == 0 else 3, 40, 56), np.float32)),
-            "NaN everywhere in all images": arrays(lambda i: np.full((40, 56), np.nan, np.float32)),
-            "Constant images": arrays(lambda i: np.full((40, 56), 5, np.float32)),
-            "--nodata removes everything": lambda: [png(f"data/images/{n}.png", np.full((40, 56), 7)) for n in NAMES],
-            "All masks empty": each_mask(np.zeros((40, 56))),
-            "Val masks empty": each_mask(np.zeros((40, 56)), "s3"),
-            "Text file named png": write("data/images/s0.png"),
-            "Truncated png": cut("data/images/s0.png"),
-            "Empty image file": write("data/images/s0.png", ""),
-            "Empty mask file": write("data/masks/s0.png", ""),
-            "Truncated mask": cut("data/masks/s1.png", 120),
-            "Rgb mask": each_mask(np.ones((40, 56, 3)), "s1"),
-            "Float mask": float_mask,
-            "Jpeg mask": jpeg_mask,
-            "Jpeg within a TIFF mask": jpeg_tiff_mask,
-            "Object npy (pickle)": both(arrays(lambda i: np.ones((40, 56), np.float32)), lambda: np.save(
-                DATA / "images/s0.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)),
-            "Truncated npy": both(arrays(lambda i: np.ones((40, 56), np.float32)), cut("data/images/s0.npy")),
-            "Npz renamed npy": zipped_array,
-            "Complex npy": arrays(lambda i: np.ones((40, 56), np.complex64)),
-            "HWC npy": arrays(lambda i: np.ones((80, 70, 3), np.float32)),
-            "Decompression bomb": bomb,
-            "Manifest wrong columns": manifest(("id,split", "name,fold")),
-            "Manifest misspelt column": manifest(("id,split", "id,splt")),
-            "Manifest duplicate ids": manifest(("s1,train", "s0,train")),
-            "Manifest image in two splits": manifest(("images/s4.png", "images/s0.png")),
-            "Manifest path leaves the folder": manifest(("images/s0.png", "../../../etc/passwd")),
-            "Manifest wrong split names": manifest((",train,", ",training,")),
-            "Manifest ragged row": lambda: MANIFEST.write_text(MANIFEST.read_text() + "s5,train\n"),
-            "Manifest semicolons": manifest((",", ";")),
-            "Manifest many problems": manifest(
-                ("s0,train,images/s0.png", "s0,training,images/x.png"),
-                ("masks/s1.png", "masks/none.png"),
-                ("s2,train,images/s2.png,masks/s2.png", ",train,,\ns0,train,images/s2.png,masks/s2.png"),
-            ),
-            "Card unknown key": card('format = 1\nregion = "instances"\n'),
-            "Card bad value": card('format = 1\nregions = "objects"\nmin_region = 0\n'),
-            "Card bad toml": card("regions = instances\n"),
-            "No region rule": card("format = 1\n"),
-            "Coco broken json": coco('{"images": [{"id": 1, "file_na'),
-            "Coco missing keys": coco({"images": []}),
-            "Coco rle wrong": coco_of({}, segmentation={"size": [40, 56], "counts": [1, 2, 3]}),
-            "Coco missing image": coco_of({"file_name": "no.png"}),
-            "Coco split of another name": both(coco({}), lambda: (DATA / "annotations").mkdir(), lambda: (
-                DATA / "annotations.json").rename(DATA / "annotations/validation.json")),
-            "Coco huge size": coco_of({"width": 1000000000}),
-            "Data is empty folder": Path("e").mkdir,
-            "Same stem twice": both(gone("data/manifest.csv"), lambda: np.save(
-                DATA / "images/s0.npy", np.ones((40, 56), np.float32))),
-            "Test split only": manifest((",train,", ",test,"), (",val,", ",test,")),
-        },
-        "Sensors of your own": {
-            "Sensor file not there": write("b.toml", ""),
-            "Bad toml": sensor("format = "),
-            "No format": sensor(HEAD.replace("format = 1\n", "") + SOURCE + CHANNEL),
-            "Several slips": sensor(HEAD + SOURCE.replace("png", "exe") + CHANNEL + 'unti = "count"\n'),
-            "Unknown normalize": sensor(HEAD + SOURCE + CHANNEL + 'normalize = { kind = "minmax" }\n'),
-            "One pair of brackets": sensor(HEAD + SOURCE + CHANNEL.replace("[[channel]]", "[channel]")),
-            "Empty list": sensor(HEAD + SOURCE.replace('["*.png"]', "[]") + CHANNEL),
-            "Plane that no file has": both(
-                sensor(HEAD + SOURCE + CHANNEL + "plane = 5\n"), manifest(("split,image,", "split,s,"))
-            ),
-        },
-        "Published data sets": {
-            "Empty table": glass,
-            "Files missing": nyu(True),
-            "Out within": nyu(False),
-        },
-    }.items()
-    for title, step in steps.items()
+CASES = {
+    "manifest: no mask file": Case("data/manifest.csv", "line 2", "masks/s0.png", spoil=gone("data/masks/s0.png")),
+    "manifest: no column id": Case(
+        "data/manifest.csv", "'id'", "'name'", spoil=manifest(("id,split", "name,fold"))
+    ),
+    "manifest: misspelt column": Case("data/manifest.csv", "splt", "'split'", spoil=manifest(("id,split", "id,splt"))),
+    "manifest: id twice": Case("data/manifest.csv", "'s0'", spoil=manifest(("s1,train", "s0,train"))),
+    "manifest: image in two splits": Case(
+        "s0.png", "train", "test", spoil=manifest(("images/s4.png", "images/s0.png"))
+    ),
+    "manifest: path leaves the folder": Case(
+        "line 2", "../../../etc/passwd", "relative", spoil=manifest(("images/s0.png", "../../../etc/passwd"))
+    ),
+    "manifest: unknown split": Case(
+        "line 2", "'training'", "'train'", "val, test", spoil=manifest((",train,", ",training,"))
+    ),
+    "manifest: short row": Case(
+        "line 7", "2", "4", spoil=lambda: MANIFEST.write_text(MANIFEST.read_text() + "s5,train\n")
+    ),
+    "manifest: semicolons": Case("data/manifest.csv", "';'", "comma", spoil=manifest((",", ";"))),
+    "manifest: many problems, all named at once": Case(
+        "images/x.png", "'training'", "masks/none.png", "line 4", "'s0'",
+        spoil=manifest(
+            ("s0,train,images/s0.png", "s0,training,images/x.png"),
+            ("masks/s1.png", "masks/none.png"),
+            ("s2,train,images/s2.png,masks/s2.png", ",train,,\ns0,train,images/s2.png,masks/s2.png"),
+        ),
+    ),
+    "manifest: files of another source": Case(
+        "line 2", "images/s0.png", "'s'", ".npy",
+        spoil=sensor(HEAD + SOURCE.replace("png", "npy") + CHANNEL), run=OWN,
+    ),
+    "folders: no mask at all": Case(
+        "5 images", "masks/s0.png",
+        spoil=both(gone("data/manifest.csv"), *(gone(f"data/masks/{name}.png") for name in NAMES)),
+    ),
+    "folders: mask without image": Case(
+        "masks/s0.png", spoil=both(gone("data/manifest.csv"), gone("data/images/s0.png"))
+    ),
+    "folders: one name twice": Case(
+        "images/s0.npy", "images/s0.png",
+        spoil=both(gone("data/manifest.csv"), lambda: np.save(DATA / "images/s0.npy", np.ones((40, 56)))),
+    ),
+    "folder: not there": Case("dta", "images/", "masks/", run="train … --data dta"),
+    "folder: is a file": Case("data/manifest.csv", "images/", "masks/", run="train … --data data/manifest.csv"),
+    "folder: empty": Case(
+        "images/", "masks/", "manifest.csv", "annotations.json", spoil=Path("e").mkdir, run="train … --data e"
+    ),
+    "split: no training": Case("train", "test", spoil=manifest((",train,", ",test,"), (",val,", ",test,"))),
+    "mask: other size": Case(
+        "data/masks/s1.png", "30x20", "data/images/s1.png", "56x40", spoil=each_mask(np.ones((20, 30)), "s1")
+    ),
+    "mask: all empty": Case("--min-region", "--nodata", spoil=each_mask(np.zeros((40, 56)))),
+    "mask: all of val empty": Case("data", "--min-region", spoil=each_mask(np.zeros((40, 56)), "s3")),
+    "mask: empty file": Case("data/masks/s0.png", "empty", spoil=write("data/masks/s0.png", "")),
+    "mask: cut short": Case("data/masks/s1.png", "PNG", spoil=cut("data/masks/s1.png", 120)),
+    "mask: colours": Case("data/masks/s1.png", "3 planes", "one plane", spoil=each_mask(np.ones((40, 56, 3)), "s1")),
+    "mask: fractions": Case("data/masks/s1.npy", "float32", "0.5", "threshold", spoil=float_mask),
+    "mask: jpeg": Case("data/masks/s1.jpg", "PNG", spoil=jpeg_mask("jpg")),
+    "mask: jpeg in a tiff": Case("data/masks/s1.tif", "JPEG", "PNG", "deflate", spoil=jpeg_mask("tif")),
+    "image: no picture": Case("data/images/s0.png", "PNG, JPEG, TIFF", spoil=write("data/images/s0.png")),
+    "image: cut short": Case("data/images/s0.png", "PNG", spoil=cut("data/images/s0.png")),
+    "image: empty file": Case("data/images/s0.png", "empty", spoil=write("data/images/s0.png", "")),
+    "image: colours for gray": Case(
+        "data/images/s0.png", "'gray'", "3", "--modality raster --channels 0",
+        spoil=lambda: png("data/images/s0.png", np.full((40, 56, 3), 9)),
+    ),
+    "image: other channels than the first": Case(
+        "data/images/s1.npy", "s0.npy", "band3",
+        spoil=arrays(lambda i: np.random.default_rng(i).random((4 if i == 0 else 3, 40, 56))),
+        run="train … --modality raster",
+    ),
+    "image: NaN everywhere": Case(
+        "--nodata", spoil=arrays(lambda i: np.full((40, 56), np.nan, np.float32)), run="train … --modality raster"
+    ),
+    "image: all nodata": Case("--nodata", spoil=each_image(np.full((40, 56), 7)), run="train … --nodata 7"),
+    "image: constant": Case(
+        "'band0'", "5", "--channels", "--nodata",
+        spoil=arrays(lambda i: np.full((40, 56), 5, np.float32)), run="train … --modality raster",
+    ),
+    "image: decompression bomb": Case("data/images/s0.png", "40000", "2 GiB", "--max-image-gib 6", spoil=bomb),
+    "npy: python objects": Case(
+        "data/images/s0.npy", "Python objects", "np.save", spoil=both(ONES, pickle_as_npy),
+        run="train … --modality raster",
+    ),
+    "npy: cut short": Case(
+        "data/images/s0.npy", "NPY", spoil=both(ONES, cut("data/images/s0.npy")), run="train … --modality raster"
+    ),
+    "npy: a zip": Case(
+        "data/images/s0.npy", "zip", "PNG, JPEG, TIFF", spoil=both(ONES, zip_as_npy), run="train … --modality raster"
+    ),
+    "npy: complex": Case(
+        "data/images/s0.npy", "complex64", "float32",
+        spoil=arrays(lambda i: np.ones((40, 56), np.complex64)), run="train … --modality raster",
+    ),
+    "npy: planes last": Case(
+        "data/images/s0.npy", "(80, 70, 3)", "transpose(2, 0, 1)",
+        spoil=arrays(lambda i: np.ones((80, 70, 3), np.float32)), run="train … --modality raster",
+    ),
+    "channels: number": Case("channel 1", "gray", run="train … --channels 0-6"),
+    "channels: name": Case("'nir'", "gray", run="train … --channels nir"),
+    "card: unknown key": Case("card", "'region'", "'regions'", spoil=card('format = 1\nregion = "instances"\n')),
+    "card: bad values": Case(
+        "regions", "'objects'", "'instances'", "min_region", "0",
+        spoil=card('format = 1\nregions = "objects"\nmin_region = 0\n'),
+    ),
+    "card: no toml": Case("data/card.toml", "line 1", spoil=card("regions = instances\n")),
+    "card: nothing says what a region is": Case(
+        "--regions instances", "--regions classes", "--regions components", "data/card.toml", spoil=card("format = 1\n")
+    ),
+    "coco: no json": Case("data/annotations.json", "line 1", spoil=coco('{"images": [{"id": 1, "file_na')),
+    "coco: no categories": Case("data/annotations.json", "'categories'", spoil=coco({"images": []})),
+    "coco: run lengths": Case("annotation 1", "6", "2240", spoil=coco_of({}, counts=(1, 2, 3))),
+    "coco: no image file": Case("image 1", "'no.png'", "images/gray", spoil=coco_of({"file_name": "no.png"})),
+    "coco: huge image": Case("image 1", "1000000000", "--max-image-gib", spoil=coco_of({"width": 1000000000})),
+    "coco: unknown split": Case(
+        "data/annotations/validation.json", "val.json", spoil=coco({}, "annotations/validation.json")
+    ),
+    "sensor: not there": Case("s.toml", "b.toml", spoil=write("b.toml", ""), run=OWN),
+    "sensor: no toml": Case("s.toml", spoil=sensor("format = "), run=OWN),
+    "sensor: no format": Case("s.toml", "format = 1", spoil=sensor(HEAD[11:] + SOURCE + CHANNEL), run=OWN),
+    "sensor: several mistakes": Case(
+        "s.toml", "*.exe", ".png", "'unti'", "'unit'",
+        spoil=sensor(HEAD + SOURCE.replace("png", "exe") + CHANNEL + 'unti = "count"\n'), run=OWN,
+    ),
+    "sensor: unknown normalize": Case(
+        "normalize.kind", "'minmax'", "z-score",
+        spoil=sensor(HEAD + SOURCE + CHANNEL + 'normalize = { kind = "minmax" }\n'), run=OWN,
+    ),
+    "sensor: one pair of brackets": Case(
+        "s.toml", "[[channel]]", spoil=sensor(HEAD + SOURCE + CHANNEL.replace("[[channel]]", "[channel]")), run=OWN
+    ),
+    "sensor: empty list": Case(
+        "source 1", "files", "[]", spoil=sensor(HEAD + SOURCE.replace('["*.png"]', "[]") + CHANNEL), run=OWN
+    ),
+    "sensor: plane that no file has": Case(
+        "data/images/s0.png", "1 plane", "'c'", "plane 5",
+        spoil=both(sensor(HEAD + SOURCE + CHANNEL + "plane = 5\n"), manifest(("split,image,", "split,s,"))), run=OWN,
+    ),
 }  # fmt: skip

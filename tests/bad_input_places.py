@@ -1,94 +1,69 @@
-"""The folder that each row of docs/bad-input.md is run in: a data set, a run, and what is wrong with them."""
+"""The folder that each case of bad input is run in: a data set and a run, copied for each case."""
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
+import io
 import shutil
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from pathlib import Path
 
-import bad_input_data
 import bad_input_runs
 import pytest
-from bad_input_page import DOTS, Row
+from bad_input_case import DOTS, Case
 from runs import gray_set
 
 from simmat.cli import run
-
-LIBRARIES = {
-    "Benches": ("bench",),
-    "Foundation models of a library": ("timm", "transformers"),
-    "Published data sets": ("aims",),
-    "Simulated data": ("scenes",),
-}
-"""Section -> the plugins that its rows are run with; all others are run with the built-in parts alone."""
-
-BREAK = {**bad_input_data.BREAK, **bad_input_runs.BREAK}
-"""Row -> what is done to its folder first."""
 
 CHEAP = "--device cpu --batch-size 2 --prompts-per-image 1"
 
 
 class Places:
-    """Folders to break things in, copied from what was made once.
+    """Folders to break things in, copied from what is made once.
 
     Args:
         root: an empty folder.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        gray_set(root / "first/data", train=3, val=1, test=1)
-        self._do("first", f"train {DOTS} {CHEAP} --out run")
-        self._second = False
+        self._first, self._place = root / "first", root / "place"
+        gray_set(self._first / "data", train=3, val=1, test=1)
+        self._do(f"train {DOTS} {CHEAP} --out run")
 
-    def _do(self, place: str, command: str) -> None:
-        with _plugins(()), chdir(self._root / place):
+    def _do(self, command: str) -> None:
+        with chdir(self._first):
             assert run(command.split()) == 0, command
 
-    def _two_sensors(self) -> None:
-        """Make `d2` and `r2`, a set of two sensors and a run that takes missing channels."""
-        if not self._second:
-            self._second = True
-            with chdir(self._root / "first"):
-                bad_input_runs.two_sensors(Path("."))
-            self._do("first", f"train {DOTS} {CHEAP} --modality rgb+gray --mat channel-attention --data d2 --out r2")
+    def answer(self, case: Case) -> tuple[int, str, set[Path]]:
+        """Run a case in a fresh copy.
 
-    @contextmanager
-    def made(self, row: Row) -> Iterator[Path]:
-        """Make a row's folder, without plugins but those of its section; it is gone afterwards."""
-        if "r2" in row.command:
-            self._two_sensors()
-        place = self._root / "place"
-        shutil.copytree(self._root / "first", place)
-        for config in place.glob("*/config.toml"):
-            config.write_text(config.read_text().replace(str(self._root / "first"), str(place)))
+        Returns:
+            exit code, all that was said, and the files that are there afterwards and were not before.
+        """
+        if case.needs_two_sensors and not (self._first / "r2").exists():
+            bad_input_runs.two_sensors(self._first)
+            self._do(f"train {DOTS} {CHEAP} --modality rgb+gray --mat channel-attention --data d2 --out r2")
+        shutil.copytree(self._first, self._place)
+        for config in self._place.glob("*/config.toml"):
+            config.write_text(config.read_text().replace(str(self._first), str(self._place)))
+        said = io.StringIO()
         try:
-            with chdir(place), _plugins(LIBRARIES.get(row.section, ())), pytest.MonkeyPatch.context() as patch:
-                patch.setenv("HOME", str(place / "home"))
+            with chdir(self._place), pytest.MonkeyPatch.context() as patch:
+                patch.setenv("HOME", str(self._place / "home"))
                 patch.delenv("XDG_CACHE_HOME", raising=False)
                 patch.delenv("SIMMAT_CACHE", raising=False)
-                for module in ("constants", "file_download.constants"):
-                    patch.setattr(f"huggingface_hub.{module}.HF_HUB_CACHE", f"{place}/home/.cache/huggingface/hub")
-                BREAK.get(row.key, lambda: None)()
-                yield place
+                case.spoil()
+                before = self._files()
+                with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+                    code = run(case.arguments)
+                return code, self._shown(said.getvalue()), self._files() - before
         finally:
-            shutil.rmtree(place)
+            shutil.rmtree(self._place)
 
+    def _shown(self, text: str) -> str:
+        """Take the folders in front of paths, and backticks, out of a message."""
+        return text.replace(f"{self._place}/home", "~").replace(f"{self._place}/", "").replace("`", "'")
 
-@contextmanager
-def _plugins(names: tuple[str, ...]) -> Iterator[None]:
-    """See these plugins alone, whatever is installed: the answers name what there is."""
-    real = importlib.metadata.entry_points
-
-    def some(**wanted: str) -> importlib.metadata.EntryPoints:
-        found = real(**wanted)
-        if wanted.get("group") != "simmat":
-            return found
-        return importlib.metadata.EntryPoints(entry for entry in found if entry.name in names)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.metadata, "entry_points", some)
-        patch.delenv("SIMMAT_PLUGINS", raising=False)
-        yield
+    def _files(self) -> set[Path]:
+        """All that lies there but what programs keep for their next start."""
+        return {path for path in self._place.rglob("*") if not {"__pycache__", ".simmat"} & set(path.parts)}

@@ -1,4 +1,4 @@
-"""What is wrong with weights, runs, bundles and benches of docs/bad-input.md; each is called in their folder."""
+"""Bad input in settings, weights, runs, bundles, prompts, plugins and benches."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from bad_input_data import Break, both, cut, manifest, png, replace, write
+from bad_input_case import Case, Spoil, both, cut, png, replace, write
 from bundles import change_json
 
 RUN = Path("run")
 BUNDLE = RUN / "bundle"
+CONFIG = RUN / "config.toml"
 
 
 def two_sensors(root: Path) -> None:
@@ -27,7 +28,7 @@ def two_sensors(root: Path) -> None:
     (root / "d2/images/rgb").mkdir()
     for file in sorted((root / "d2/images").glob("*.png")):
         file.rename(root / f"d2/images/gray/{file.name}")
-        png(str(root / f"d2/images/rgb/{file.name}"), rng.integers(0, 255, (40, 56, 3)))
+        png(root / f"d2/images/rgb/{file.name}", rng.integers(0, 255, (40, 56, 3)))
 
 
 class Code:
@@ -37,7 +38,7 @@ class Code:
         return os.getpid, ()
 
 
-def weights(content: Callable[[], Any]) -> Break:
+def weights(content: Callable[[], Any]) -> Spoil:
     return lambda: torch.save(content(), "x.pth")
 
 
@@ -51,14 +52,11 @@ def of_vit_l() -> dict[str, torch.Tensor]:
     return {name: torch.zeros(1).expand(tensor.shape) for name, tensor in shapes.items()}
 
 
-def bundle_json(change: Callable[[dict[str, Any]], Any]) -> Break:
-    def put() -> None:
-        change_json(BUNDLE, change)
-
-    return put
+def bundle_json(change: Callable[[dict[str, Any]], Any]) -> Spoil:
+    return lambda: change_json(BUNDLE, change)
 
 
-def flip(path: str, position: int = -1) -> Break:
+def flip(path: str, position: int = -1) -> Spoil:
     """Turn one bit."""
 
     def put() -> None:
@@ -79,91 +77,172 @@ def foreign_zip() -> None:
         archive.writestr("../x", "x")
 
 
-def flipped_zip() -> None:
+def bundle_zip() -> None:
     with zipfile.ZipFile("flip.zip", "w") as archive:
         for file in BUNDLE.iterdir():
             archive.write(file, file.name)
-    flip("flip.zip", 20_000)()
 
 
-def small_folder(name: str) -> Break:
-    return lambda: [Path(name).mkdir(), Path(name, "notes.txt").write_text("x")]
+def folder(name: str, file: str, text: str = "x") -> Spoil:
+    return lambda: [Path(name).mkdir(), Path(name, file).write_text(text)]
 
 
-TRAIN = 'foundation = "sam_vit_tiny"\n[train]\nimage_size = 64\nsteps = 1\n'
-SET = '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "data"\n'
-ARM = '[[arm]]\nname = "x"\n'
-
-
-def bench(text: str) -> Break:
-    return write("b.toml", text)
-
-
-BREAK: dict[str, Break] = {
-    f"{section}/{title}": step
-    for section, steps in {
-        "Names and settings": {
-            "Config unknown key": write("c.toml", 'modalty = "gray"\nsteps = "x"\n'),
-            "Config bad toml": write("c.toml", "modality = gray\n"),
-            "Out not empty": small_folder("out"),
-            "Out is a file": write("out"),
-        },
-        "Weights": {
-            "Checkpoint text": write("x.pth"),
-            "Checkpoint truncated": both(weights(lambda: {"a": torch.zeros(999)}), cut("x.pth", 900)),
-            "Checkpoint not SAM": weights(lambda: {"conv.weight": torch.zeros(3)}),
-            "Checkpoint other variant": weights(of_vit_l),
-            "Checkpoint with code": weights(lambda: {"a": Code()}),
-        },
-        "Resuming": {
-            "Resume without bundle": lambda: shutil.rmtree(BUNDLE),
-            "Resume truncated state": cut("run/last.safetensors", 100),
-            "Resume changed config loratofull": lambda: replace(RUN / "config.toml", ('"lora"', '"full"')),
-            "Resume with `train_images = 1` written into the config": lambda: replace(
-                RUN / "config.toml", ("steps = 1\n", "steps = 1\ntrain_images = 1\n")
-            ),
-            "Resume changed data": both(
-                lambda: png("data/images/s0.png", np.ones((50, 50)))
-            ),
-        },
-        "Bundles, scoring, predicting": {
-            "Bundle weights cut": cut("run/bundle/weights.safetensors"),
-            "Bundle weights bit flipped": flip("run/bundle/weights.safetensors"),
-            "Bundle json cut": cut("run/bundle/bundle.json", 490),
-            "Bundle newer format": bundle_json(lambda document: document.update(format=2)),
-            "Bundle wrong unit": bundle_json(lambda document: document["sensor_channels"][0].update(unit="K")),
-            "Eval of another sensor": lambda: png("data/images/s4.png", np.full((40, 56, 3), 9)),
-            "Eval empty split": manifest((",test,", ",val,")),
-            "Predict same stem twice": other_folder,
-            "Predict good and bad file": write("bad.png"),
-            "Predict over other files": both(Path("pred").mkdir, write("pred/s4.json", '{"shapes": []}')),
-            "Predict without a measurement": lambda: np.save("nan.npy", np.full((40, 56), np.nan, np.float32)),
-        },
-        "Benches": {
-            "Several slips": bench(TRAIN.replace("steps", "stpes") + SET + ARM + "lr = 0\n"),
-            "Data set not there": bench(TRAIN + SET.replace('"data"', '"dta"') + ARM),
-            "Weight file not there": bench(
-                'checkpoints = { sam_vit_b = "no.pth" }\n' + TRAIN.replace("_tiny", "_b") + SET + ARM
-            ),
-            '`score = "miou_objects"`': bench('score = "miou_objects"\n' + TRAIN + SET + ARM),
-            "Weight file of an unknown model": bench('checkpoints = { sam_vit_bb = "b.pth" }\n' + TRAIN + SET + ARM),
-            "One pair of brackets": bench(TRAIN + SET + ARM.replace("[[arm]]", "[arm]")),
-            "Arm on an unknown data set": bench(TRAIN + SET + ARM + 'on = ["disc"]\n'),
-            "Nothing to train": bench(TRAIN + SET),
-            "Quick without its table": bench(TRAIN + SET + ARM),
-            "Quick with an unknown arm": bench(TRAIN + SET + ARM + '[quick]\narms = "y"\n'),
-            "No cell of that name": bench(TRAIN + SET + ARM),
-            "Folder of something else": bench(TRAIN + SET + ARM),
-            "Report of nothing": bench(TRAIN + SET + ARM),
-            "Executor that is none": bench(TRAIN + SET + ARM),
-            "Two wishes": bench(TRAIN + SET + ARM),
-        },
-        "Plugins": {"Install a text file": write("notes.txt")},
-        "Sharing bundles": {
-            "Zip with other files": foreign_zip,
-            "Zip damaged": flipped_zip,
-            "Text named zip": write("drv.zip"),
-        },
-    }.items()
-    for title, step in steps.items()
+VIT_B = "train … --foundation sam_vit_b --checkpoint x.pth"
+RESUME = "train --resume run"
+PREDICT = "predict run/bundle data/images/s4.png --out pred"
+CLICK = PREDICT + " --point 3,3"
+TWO = "predict r2/bundle --point 3,3 --out pred"
+CASES = {
+    "nothing given": Case("--modality", "--data", "--out", run="train"),
+    "command: unknown": Case("'trian'", "'train'", "--help", run="trian"),
+    "option: unknown": Case("--imagesize", "--image-size", "train --help", run="train … --imagesize 64"),
+    "modality: unknown": Case("'grey'", "'gray'", "raster", "rgb", "pip install", run="train … --modality grey"),
+    "foundation: unknown": Case("'sam_vit_tny'", "'sam_vit_tiny'", "sam_vit_b", run="train … --foundation sam_vit_tny"),
+    "mat: unknown": Case("'mat-residul'", "'mat-residual'", "first-conv", run="train … --mat mat-residul"),
+    "tune: unknown": Case("'lorra'", "'lora'", "adapter", run="train … --tune lorra"),
+    "tune option: unknown": Case("'lora'", "'rnk'", "'rank'", "alpha", run="train … --tune lora --tune-option rnk=4"),
+    "tune option: value": Case("'lora'", "rank", "1", "-1", run="train … --tune lora --tune-option rank=-1"),
+    "image size: no multiple": Case("'sam_vit_tiny'", "16", "65", "64 or 80", run="train … --image-size 65"),
+    "image size: word": Case("--image-size", "'big'", "integer", run="train … --image-size big"),
+    "batch size: not divisible": Case(
+        "batch_size = 3", "grad_accumulation = 2", run="train … --batch-size 3 --grad-accumulation 2"
+    ),
+    "steps and epochs": Case("steps = 1", "epochs = 2", run="train … --epochs 2"),
+    "rotate without augment": Case("rotate", "--augment", run="train … --rotate --no-augment"),
+    "paste of classes": Case(
+        "--paste", "data", "classes", "--regions components", run="train … --paste 0.5 --regions classes"
+    ),
+    "lr: absurd": Case("loss", "nan", "--lr", "1e+30", run="train … --lr 1e30 --steps 8 --grad-clip 0"),
+    "lr: nan": Case("--lr", "finite", "nan", run="train … --lr nan"),
+    "precision: fp16 on a CPU": Case("fp16", "fp32 or bf16", run="train … --precision fp16 --device cpu"),
+    "workers: absurd": Case("--workers", "99999", "256", run="train … --workers 99999"),
+    "protocol: of scores": Case("--protocol", "'full'", "'one-click'", run="train … --protocol full"),
+    "config: several mistakes": Case(
+        "--data", "--out", "c.toml", "steps", "'x'", "'modalty'", "'modality'",
+        spoil=write("c.toml", 'modalty = "gray"\nsteps = "x"\n'), run="train --config c.toml",
+    ),
+    "config: no toml": Case(
+        "c.toml", "line 1", spoil=write("c.toml", "modality = gray\n"), run="train --config c.toml"
+    ),
+    "out: empty path": Case("--out", ".", run="train … --out ''"),
+    "out: not empty": Case("--out", "remove", spoil=folder("out", "notes.txt")),
+    "out: a run": Case("--out run", "train --resume run", run="train … --out run"),
+    "out: a file": Case("out", "another path", spoil=write("out")),
+    "out: name too long": Case("ooo", "shorter", run=f"train … --out {'o' * 300}"),
+    "out: among the images": Case("data/images/run", "outside", "data/images", run="train … --out data/images/run"),
+    "weights: not fetched": Case(
+        "~/.cache/simmat/sam_vit_b_01ec64.pth", "simmat foundations fetch sam_vit_b", "--checkpoint", "--from-scratch",
+        run="train … --foundation sam_vit_b",
+    ),
+    "weights: nothing to fetch": Case("'sam_vit_tiny'", run="foundations fetch sam_vit_tiny"),
+    "checkpoint: not there": Case("--checkpoint x.pth", run=VIT_B),
+    "checkpoint: text": Case("x.pth", "fetch", spoil=write("x.pth"), run=VIT_B),
+    "checkpoint: cut short": Case(
+        "x.pth", "fetch", spoil=both(weights(lambda: {"a": torch.zeros(999)}), cut("x.pth", 900)), run=VIT_B
+    ),
+    "checkpoint: not SAM": Case(
+        "x.pth", "image_encoder.patch_embed.proj.weight", "conv.weight",
+        spoil=weights(lambda: {"conv.weight": torch.zeros(3)}), run=VIT_B,
+    ),
+    "checkpoint: other variant": Case(
+        "x.pth", "sam_vit_b", "--foundation sam_vit_l", spoil=weights(of_vit_l), run=VIT_B
+    ),
+    "checkpoint: code": Case("x.pth", ".safetensors", spoil=weights(lambda: {"a": Code()}), run=VIT_B),
+    "resume: with an option": Case("--lr", "run/config.toml", run="train --resume run --lr 1"),
+    "resume: no run": Case("nope", "config.toml", "--out", run="train --resume nope"),
+    "resume: no bundle": Case("run/bundle", spoil=lambda: shutil.rmtree(BUNDLE), run=RESUME),
+    "resume: damaged state": Case("run/last.safetensors", spoil=cut("run/last.safetensors", 100), run=RESUME),
+    "resume: changed setting": Case(
+        "run/config.toml", "tune", "'full'", "'lora'", spoil=replace(CONFIG, ('"lora"', '"full"')), run=RESUME
+    ),
+    "resume: added setting": Case(
+        "run/config.toml", "train_images = 1",
+        spoil=replace(CONFIG, ("steps = 1\n", "steps = 1\ntrain_images = 1\n")), run=RESUME,
+    ),
+    "resume: changed data": Case(
+        "data/images/s0.png", "50x50", "56x40",
+        spoil=lambda: png("data/images/s0.png", np.ones((50, 50))), run=RESUME,
+    ),
+    "bundle: cut short": Case("weights.safetensors", "sha256", spoil=cut("run/bundle/weights.safetensors"), run=CLICK),
+    "bundle: flipped bit": Case(
+        "weights.safetensors", "sha256", spoil=flip("run/bundle/weights.safetensors"), run=CLICK
+    ),
+    "bundle: json cut short": Case(
+        "run/bundle/bundle.json", "line", spoil=cut("run/bundle/bundle.json", 490), run=CLICK
+    ),
+    "bundle: newer format": Case(
+        "run/bundle", "2", "pip install --upgrade simmat",
+        spoil=bundle_json(lambda document: document.update(format=2)), run=CLICK,
+    ),
+    "bundle: other unit": Case(
+        "data/images/s4.png", "gray [count]", "gray [K]",
+        spoil=bundle_json(lambda document: document["sensor_channels"][0].update(unit="K")), run=CLICK,
+    ),
+    "eval: another sensor": Case(
+        "data/images/s4.png", "'gray'",
+        spoil=lambda: png("data/images/s4.png", np.full((40, 56, 3), 9)), run="eval run/bundle --data data",
+    ),
+    "eval: unknown split": Case("'tset'", "test", "train", run="eval run/bundle --data data --split tset"),
+    "eval: empty split": Case(
+        "data", "test", "train", "val",
+        spoil=replace("data/manifest.csv", (",test,", ",val,")), run="eval run/bundle --data data",
+    ),
+    "predict: no prompt": Case("--point X,Y", "--box X0,Y0,X1,Y1", run=PREDICT),
+    "predict: point outside": Case("data/images/s4.png", "300,3", "0 to 55", "0 to 39", run=PREDICT + " --point 300,3"),
+    "predict: malformed point": Case("--point", "X,Y", "'3;3'", run=PREDICT + " --point '3;3'"),
+    "predict: inverted box": Case("X0 < X1", "30", "10", run=PREDICT + " --box 30,30,10,10"),
+    "predict: one name twice": Case("s4", "rename", spoil=other_folder, run=CLICK + " o/s4.png"),
+    "predict: bad file beside a good one": Case(
+        "bad.png", "PNG, JPEG, TIFF", spoil=write("bad.png"), run=CLICK + " bad.png"
+    ),
+    "predict: missing file": Case("nope.png", run="predict run/bundle nope.png --out pred --point 3,3"),
+    "predict: over other files": Case(
+        "pred/s4.json", "--out", spoil=folder("pred", "s4.json", '{"shapes": []}'), run=CLICK
+    ),
+    "predict: no measurement": Case(
+        "nan.npy", spoil=lambda: np.save("nan.npy", np.full((40, 56), np.nan, np.float32)),
+        run="predict run/bundle nan.npy --out pred --point 3,3",
+    ),
+    "missing: unknown channel": Case(
+        "--missing", "'nir'", "gray", run=TWO + " --source rgb=d2/images/rgb/s4.png --missing nir"
+    ),
+    "missing: all channels": Case("--missing", "r2/bundle", run=TWO + " --missing red,green,blue,gray"),
+    "missing: bundle that needs all": Case(
+        "run/bundle", "'mat-residual'", "--mat channel-attention", run=CLICK + " --missing gray"
+    ),
+    "missing: source of another channel": Case(
+        "gray", "--source gray=FILE", run=TWO + " --source rgb=d2/images/rgb/s4.png --missing red"
+    ),
+    "push: onto a data set": Case("data", run="bundle push run/bundle data --force"),
+    "push: onto a bundle": Case("r2/bundle", "--force", run="bundle push run/bundle r2/bundle"),
+    "push: licence": Case(
+        "--licence", "apache-2.0", "'Apache 2'", run="bundle push run/bundle x.zip --licence 'Apache 2'"
+    ),
+    "push: other scheme": Case(".zip", "hf://ORG/NAME", "s3://bucket/x", run="bundle push run/bundle s3://bucket/x"),
+    "pull: zip of other files": Case(
+        "other.zip", "../x", "bundle.json", "simmat bundle push", spoil=foreign_zip, run="bundle pull other.zip --out b"
+    ),
+    "pull: damaged zip": Case(
+        "flip.zip", "weights.safetensors",
+        spoil=both(bundle_zip, flip("flip.zip", 20_000)), run="bundle pull flip.zip --out b",
+    ),
+    "pull: text as zip": Case("drv.zip", "zip", spoil=write("drv.zip"), run="bundle pull drv.zip --out b"),
+    "pull: no repository": Case("hf://radar", "hf://ORG/NAME", run="bundle pull hf://radar"),
+    "new: taken": Case("'gray'", "simmat", run="plugins new gray"),
+    "new: with the prefix": Case("'radar'", "simmat-plugin-radar", run="plugins new simmat-plugin-radar"),
+    "new: wrong letters": Case("'My_Radar'", "lower case", "hyphen", run="plugins new My_Radar"),
+    "install: no name": Case("'no such'", "thermal", "wheel", run="plugins install 'no such'"),
+    "install: text": Case(
+        "notes.txt", "pyproject.toml", ".whl", spoil=write("notes.txt"), run="plugins install ./notes.txt"
+    ),
+    "install: no package": Case("data", "pyproject.toml", "simmat plugins new", run="plugins install ./data"),
+    "install: forgotten ./": Case("radar", "./", run="plugins install --editable radar"),
+    "install: option of pip": Case("'--upgrade'", "--", run="plugins install radar --upgrade"),
+    "uninstall: a part of SimMAT": Case("'gray'", run="plugins uninstall gray"),
+    "uninstall: not there": Case("'radar'", run="plugins uninstall radar"),
+    "check: unknown": Case("'grya'", "'gray'", "simmat modalities list", run="plugins check grya"),
+    "check: another source": Case(
+        "'gray'", "grey", "--source", run="plugins check gray --source grey=data/images/s4.png"
+    ),
+    "check: odd size": Case("'sam_vit_tiny'", "16 or 32", "7", run="plugins check sam_vit_tiny --image-size 7"),
 }  # fmt: skip
