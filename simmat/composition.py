@@ -95,11 +95,6 @@ class SelectedChannels(ModalityAdapter):
         return self.base.save_mask(mask, georeference, path)
 
 
-def uncut(adapter: ModalityAdapter) -> ModalityAdapter:
-    """Return the sensor that channels were picked of; the sensor itself where none were."""
-    return uncut(adapter.base) if isinstance(adapter, SelectedChannels) else adapter
-
-
 class ComposedModality(ModalityAdapter):
     """Several adapters as one sensor: `rgb+thermal`. Channels and sources are joined in order.
 
@@ -225,10 +220,6 @@ class ComposedModality(ModalityAdapter):
             gone = frozenset(mine.name for mine, joined in zip(own, group, strict=True) if joined.name in missing.names)
             shares.append(MissingChannels(own, gone))
         return shares
-
-    def source_map(self, index: int) -> Mapping[str, str]:
-        """Return a part's own source name -> that of the composition."""
-        return self._sources[index]
 
     def _files_of(self, index: int, files: Mapping[str, Path]) -> dict[str, Path]:
         return {own: files[joined] for own, joined in self._sources[index].items()}

@@ -115,6 +115,8 @@ class Problem:
     @property
     def hint(self) -> str:
         """What follows an unknown key: the nearest one, and all that there are where they are few or none is near."""
+        if not self.known:
+            return "; there are none, leave it out"
         guess = f"; did you mean {self.guess!r}?" if self.guess else "."
         every = "" if self.guess and len(self.known) > _FEW else f" Keys: {', '.join(self.known)}"
         return guess + every
@@ -167,10 +169,11 @@ def parse(model: type[Model], values: object, where: str, *, error: type[SimMATE
 
 
 def listed(where: str, problems: Sequence[object]) -> str:
-    """Return the message that names all problems of a file."""
-    if len(problems) == 1:
-        return f"{where}: {problems[0]}"
-    return all_problems(f"{where}: {len(problems)} problems:", [str(problem) for problem in problems], most=40)
+    """Return the message that names all problems of a file, each once."""
+    said = list(dict.fromkeys(map(str, problems)))
+    if len(said) == 1:
+        return f"{where}: {said[0]}"
+    return all_problems(f"{where}: {len(said)} problems:", said, most=40)
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[Problem]:
@@ -183,7 +186,7 @@ def problems_of(error: ValidationError, model: type[BaseModel], values: object) 
     """
     found: dict[tuple[Keys, str], Problem] = {}
     for detail in error.errors(include_url=False):
-        if follows(detail):
+        if detail["type"] == "too_short" and detail["input"]:  # said of a list whose entries are all wrong
             continue
         problem = _problem(detail, model, values)
         at = (problem.keys, problem.kind)
@@ -232,14 +235,20 @@ def sentence(detail: Mapping[str, Any]) -> str:
     return _SENTENCES.get(kind, _OTHERWISE).format(**limits)
 
 
+def allowed_values(model: type[BaseModel], key: str) -> str:
+    """Return what a key of a document may be, in the words that refuse another value: "a number", "'K' or 'C'"."""
+    try:
+        validate(model, {key: object()})
+    except InvalidDocument as invalid:
+        for problem in invalid.problems:
+            if isinstance(problem, Problem) and problem.keys == (key,):
+                return problem.demand.removeprefix("must be ")
+    return "any value"
+
+
 def shown(value: object) -> str:
     """Return a value as it stands in a message, cut where it is long."""
     return _cut(repr(list(value) if isinstance(value, tuple) else value))
-
-
-def follows(detail: Mapping[str, Any]) -> bool:
-    """True for "too short" of a list that has entries: pydantic says it where all of them are wrong."""
-    return detail["type"] == "too_short" and bool(detail["input"])
 
 
 def _problem(detail: Mapping[str, Any], model: type[BaseModel], values: object) -> Problem:

@@ -7,9 +7,9 @@ the file itself decides. Where two of them contradict each other, the data are r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
-from simmat.documents import Document, parse
+from simmat.documents import Document, allowed_values, parse
 from simmat.errors import ConfigError, nearest
 
 
@@ -34,8 +34,6 @@ def parse_options(model: type[OptionsT], values: Mapping[str, Any], sensor: str)
     Raises:
         ConfigError: an option is unknown, or its value is not allowed; all problems at once.
     """
-    if unknown := [] if model.model_fields else list(values):
-        raise ConfigError(f"modality {sensor!r} has no options, got {', '.join(unknown)}; leave it out")
     return parse(model, dict(values), f"options of modality {sensor!r}")
 
 
@@ -86,22 +84,9 @@ def check_sensors(options: Iterable[str], sensors: Sequence[str]) -> None:
 def describe_options(model: type[ModalityOptions]) -> tuple[tuple[str, str, str, str], ...]:
     """Return (name, allowed values, default, description) of each option."""
     return tuple(
-        (name, allowed_values(field.annotation), _in_words(field.default), field.description or "")
+        (name, allowed_values(model, name).replace("'", ""), _in_words(field.default), field.description or "")
         for name, field in model.model_fields.items()
     )
-
-
-def allowed_values(annotation: Any) -> str:
-    """Return what an option may be: "K, cK, C", "true, false", "a number"."""
-    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
-    if get_origin(annotation) is Literal:
-        return ", ".join(map(str, get_args(annotation)))
-    if len(kinds) == 1 and kinds[0] is not annotation:
-        return allowed_values(kinds[0])
-    if len(kinds) > 1:
-        return ", ".join(allowed_values(kind) for kind in kinds)
-    words = {bool: "true, false", int: "an integer", float: "a number", str: "a text"}
-    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def option_words(options: Mapping[str, Any]) -> str:

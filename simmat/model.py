@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from simmat.errors import ConfigError, SimMATError, nearest
+from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import (
     Backbone,
     FoundationModel,
@@ -24,7 +23,7 @@ from simmat.foundation import (
     has_first_layer,
     resolve,
 )
-from simmat.model_spec import ModelSpec
+from simmat.model_spec import ModelSpec, complete_options
 from simmat.nn.allocation import AllocationLimit, Room
 from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
@@ -135,7 +134,7 @@ def assemble(
         SpecError: the input size does not fit.
         WeightsError: the weight file is damaged or of another model.
     """
-    tune_options = merge_options("tuner", parts.tuner.name, parts.tuner.options, spec.tune_options)
+    tune_options = complete_options(parts.tuner, spec.tune_options)
     with _limited(foundation_room, f"foundation model {parts.foundation.name!r} at {spec.image_size} px"):
         foundation = build_foundation(
             parts.foundation, image_size=spec.image_size, weights=parts.weights, seed=spec.seed
@@ -160,7 +159,7 @@ def assemble_transfer(
     spec: ModelSpec, parts: Parts, foundation: FoundationModel, *, room: Room | None = None
 ) -> nn.Module:
     """Build the transfer layer of a spec in front of a foundation model; raises as `assemble`."""
-    options = merge_options("transfer layer", parts.transfer.name, parts.transfer.options, spec.mat_options)
+    options = complete_options(parts.transfer, spec.mat_options)
     with _part("transfer layer", parts.transfer.name, options, room):
         mat: nn.Module = resolve(parts.transfer.build)(
             channels=spec.channels,
@@ -188,46 +187,6 @@ def _part(kind: str, name: str, options: Mapping[str, Any], room: Room | None) -
         raise
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{said} cannot be built ({first_line(error)}); give it options in range") from error
-
-
-def merge_options(kind: str, owner: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in default options; an option the owner does not have is refused with the nearest name.
-
-    Values given as text (from a command line) are read as the type of the default.
-    """
-    for name in given:
-        if name not in defaults:
-            guess = nearest(name, defaults)
-            allowed = ", ".join(f"{key}={value}" for key, value in defaults.items()) or "none"
-            raise ConfigError(
-                f"{kind} {owner!r} has no option {name!r}"
-                + (f"; did you mean {guess!r}?" if guess else ".")
-                + f" Its options and defaults: {allowed}"
-            )
-    return {name: _typed(owner, name, given.get(name, value), value) for name, value in defaults.items()}
-
-
-def _typed(owner: str, name: str, value: Any, default: Any) -> Any:
-    """Return a value as the type of its default; a truth value is no number, and a number is finite."""
-    if default is None:
-        return value
-    kind = type(default)
-    try:
-        return _read_as(kind, value)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        wanted = "a finite float" if kind is float else kind.__name__
-        raise ConfigError(f"option {name!r} of {owner!r} takes {wanted}, got {value!r}") from None
-
-
-def _read_as(kind: type[Any], value: Any) -> Any:
-    if kind is bool:
-        return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
-    if isinstance(value, bool):
-        raise TypeError
-    typed = value if isinstance(value, kind) else kind(value)
-    if (kind is float and not math.isfinite(typed)) or (kind is int and typed != float(value)):
-        raise ValueError
-    return typed
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

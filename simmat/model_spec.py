@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, create_model
 
 from simmat.config import MOST_SIZE
 from simmat.data.card import DataCard
 from simmat.declared import Declaration
-from simmat.documents import Document, as_tuples, of_dataclass
+from simmat.documents import Document, as_tuples, of_dataclass, parse
 from simmat.geometry import Aspect
 from simmat.normalize import Statistics
+from simmat.transfer import TransferLayerSpec, TunerSpec
 from simmat.types import Channel
 
 
@@ -94,3 +95,25 @@ class ModelSpec(Document):
 def with_options(name: str, options: dict[str, Any]) -> str:
     """Return a part's name with its options, for people: "mat (n = 2, k = 3)"."""
     return name + (f" ({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else "")
+
+
+def complete_options(spec: TransferLayerSpec | TunerSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options of a transfer layer or tuner, each of the type of its default.
+
+    Args:
+        spec: the transfer layer or tuner.
+        given: option -> value; what is not given keeps its default.
+
+    Raises:
+        ConfigError: an option is unknown or of another type than its default; all problems at once.
+    """
+    fields: dict[str, Any] = {name: (_type_like(default), default) for name, default in spec.options.items()}
+    model = create_model("Options", __base__=Document, **fields)
+    kind = "tuner" if isinstance(spec, TunerSpec) else "transfer layer"
+    return parse(model, dict(given), f"options of {kind} {spec.name!r}").model_dump()
+
+
+def _type_like(default: Any) -> Any:
+    if isinstance(default, tuple):  # which json and TOML write as a list
+        return Annotated[tuple[Any, ...], Field(strict=False)]
+    return Any if default is None else type(default)

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from simmat.composition import ComposedModality, uncut
 from simmat.errors import nearest
 from simmat.modality import ModalityAdapter
 from simmat.types import is_finite_number
@@ -64,7 +63,7 @@ def nodata_problems(nodata: float | Mapping[str, float] | None, adapter: Modalit
                 guess = nearest(name, sources)
                 hint = f"; did you mean {guess!r}?" if guess else ""
                 yield f"nodata: {adapter.name} has no source {name!r}, it has {', '.join(sources)}{hint}"
-    elif nodata is not None and isinstance(uncut(adapter), ComposedModality):
+    elif nodata is not None and len(adapter.sensors()) > 1:
         number, said = _in_digits(nodata), describe_nodata(dict.fromkeys(sources, nodata))
         yield (
             f"nodata = {number} would be one number for all sensors of {adapter.name}, where it means a measurement "

@@ -7,12 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from simmat.documents import follows
-from simmat.documents import sentence as message_of
 from simmat.errors import ConfigError
 from simmat.files import read_bytes
-
-__all__ = ["follows", "message_of", "read_toml"]
 
 _MOST_BYTES = 2**24
 """What no person writes."""

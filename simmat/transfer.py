@@ -33,7 +33,7 @@ class TransferLayerSpec:
             what `backbone.embed` would; over padding that is the embedding of zeros;
             "image+features": called with both, it gives an image as above and features that are added to its
             embedding.
-        options: allowed option names and their defaults.
+        options: option -> default; None where it may be of any type.
         takes_missing: True where it answers as well as can be without a channel it was trained with, whose plane is 0
             everywhere: `simmat predict --missing` asks for it.
         api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
@@ -58,7 +58,7 @@ class TunerSpec:
         apply: "package.module:function"; called as `function(model, targets=, generator=, **options) -> None`.
             It gets a model whose parameters are all frozen, swaps or adds modules, and sets `requires_grad` on
             what shall move. At step 0 the model must answer as before unless the method's definition forbids it.
-        options: allowed option names and their defaults.
+        options: option -> default; None where it may be of any type.
         learning_rate: a good peak learning rate for AdamW, used where the user gives none.
         api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
     """

@@ -104,7 +104,7 @@ def test_options_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert "scale" in capsys.readouterr().out
     assert run(["modalities", "show", "radar"]) == 0
     assert " ".join(capsys.readouterr().out.split()).endswith(
-        "OPTION ALLOWED DEFAULT WHAT IT SAYS scale amplitude, dB amplitude What the numbers are."
+        "OPTION ALLOWED DEFAULT WHAT IT SAYS scale amplitude or dB amplitude What the numbers are."
     )
 
 

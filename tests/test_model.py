@@ -11,8 +11,10 @@ from runs import registry
 
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
-from simmat.model import SimMAT, merge_options
+from simmat.model import SimMAT
+from simmat.model_spec import complete_options
 from simmat.testing import build_network
+from simmat.transfer import TunerSpec
 
 REGISTRY = registry()
 
@@ -70,38 +72,41 @@ def test_padding_reaches_the_foundation_model_as_zero() -> None:
     assert (seen[0][:, :, :48] != 0).any()
 
 
+def spec(**options: object) -> TunerSpec:
+    return TunerSpec("some", "a tuner", "a.module:function", options=options)
+
+
 def test_an_unknown_option_names_the_nearest() -> None:
     """A typing mistake in an option must not be ignored."""
     with pytest.raises(ConfigError, match="did you mean 'rank'"):
         network(tune_options={"rnak": 4})
 
 
-@pytest.mark.parametrize(("given", "kept"), [("8", 8), (8.0, 8), (8, 8)])
-def test_options_take_the_type_of_their_default(given: object, kept: int) -> None:
-    """Values from a command line are text."""
-    assert merge_options("tuner", "lora", {"rank": 16}, {"rank": given}) == {"rank": kept}
+@pytest.mark.parametrize(
+    ("default", "given"),
+    [(16, 8), (16.0, 8), (False, True), ("all", "late"), ((1, 2), [3, 4]), ([1], [2, 3]), (None, "x"), (None, 3)],
+)
+def test_an_option_takes_what_its_default_is(default: object, given: object) -> None:
+    """Json and TOML know no tuples, and a whole number is a number; None says nothing of a type."""
+    expected = tuple(given) if isinstance(default, tuple) and isinstance(given, list) else given
+    found = complete_options(spec(own=default, other=1), {"own": given})
+    assert found == {"own": expected, "other": 1}
+    assert default is None or type(found["own"]) is type(default)
 
 
-@pytest.mark.parametrize("wrong", ["eight", "8.5", 8.5, "inf", float("inf"), float("nan"), True, "true", None])
-def test_an_option_of_the_wrong_type_is_refused(wrong: object) -> None:
-    """Half a rank is nothing, and neither is an endless one."""
-    with pytest.raises(ConfigError, match="option 'rank' of 'lora' takes int, got"):
-        merge_options("tuner", "lora", {"rank": 16}, {"rank": wrong})
-
-
-@pytest.mark.parametrize("wrong", ["inf", float("-inf"), float("nan"), "nan", True])
-def test_an_option_that_is_no_finite_number_is_refused(wrong: object) -> None:
-    """It would make every weight it scales infinite, which shows as a loss of NaN a step later."""
-    with pytest.raises(ConfigError, match="option 'alpha' of 'lora' takes a finite float, got"):
-        merge_options("tuner", "lora", {"alpha": 16.0}, {"alpha": wrong})
-
-
-@pytest.mark.parametrize(("given", "kept"), [("true", True), ("False", False), (True, True)])
-def test_a_switch_is_true_or_false(given: object, kept: bool) -> None:
-    """In words on a command line, as it is in a file."""
-    assert merge_options("tuner", "x", {"bias": False}, {"bias": given}) == {"bias": kept}
-    with pytest.raises(ConfigError, match="option 'bias' of 'x' takes bool, got 1"):
-        merge_options("tuner", "x", {"bias": False}, {"bias": 1})
+@pytest.mark.parametrize(
+    ("default", "wrong"),
+    [
+        *((16, wrong) for wrong in ("eight", "8", 8.5, float("inf"), float("nan"), True, None)),
+        *((16.0, wrong) for wrong in ("inf", float("-inf"), float("nan"), True)),
+        *((False, wrong) for wrong in (1, "true", None)),
+    ],
+)
+def test_an_option_of_another_type_is_refused(default: object, wrong: object) -> None:
+    """Half a rank is nothing; an infinite scale shows as a loss of NaN a step later."""
+    with pytest.raises(ConfigError) as caught:
+        complete_options(spec(own=default), {"own": wrong})
+    assert all(part in str(caught.value) for part in ("tuner 'some'", "own must be", repr(wrong)))
 
 
 def test_weights_are_found_nowhere_else(tmp_path: Path) -> None:

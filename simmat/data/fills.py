@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.composition import ComposedModality, SelectedChannels, uncut
+from simmat.composition import SelectedChannels
 from simmat.modality import ModalityAdapter
 from simmat.types import BoolArray, Channel, SensorImage
 
@@ -111,7 +112,7 @@ class StoredNumbers:
                 share = self.values[(source, number), value] / taken
                 alike.setdefault((source, value), []).append((number, share))
         for (source, value), planes in alike.items():
-            say = f"--nodata {source}=" if isinstance(uncut(self.adapter), ComposedModality) else "--nodata "
+            say = f"--nodata {source}=" if len(self.adapter.sensors()) > 1 else "--nodata "
             what = f"{value:g}, a usual fill value" if value else "exactly 0"
             most = ("up to " if len(planes) > 1 else "") + f"{max(share for _, share in planes):.1%}"
             where = f"plane{'s' * (len(planes) > 1)} {', '.join(str(number) for number, _ in planes)}"
@@ -130,13 +131,12 @@ class StoredNumbers:
 
 def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
     """Return, for each source, the indices of the loaded channels that its sensor makes of it and its other sources."""
-    whole = uncut(adapter)
-    if not isinstance(whole, ComposedModality):
-        return {source: list(range(len(channels))) for source in whole.source_names()}
+    parts, names = adapter.sensors(), iter(adapter.source_names())
+    known = sum(len(part.channels) for part in parts)
     found: dict[str, list[int]] = {}
     start = 0
-    for index, group in enumerate(whole.split(channels)):
-        indices = list(range(start, start + len(group)))
-        found |= dict.fromkeys(whole.source_map(index).values(), indices)
-        start += len(group)
+    for part in parts:
+        end = start + (len(part.channels) or len(channels) - known)
+        found |= {source: list(range(start, end)) for source in islice(names, len(part.sources))}
+        start = end
     return found

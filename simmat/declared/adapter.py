@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simmat.composition import ComposedModality, SelectedChannels
 from simmat.declared.scaling import scaled
 from simmat.declared.schema import ChannelRule, Decibel, Declaration, Log, SourceRule
 from simmat.errors import ConfigError, DataError
@@ -139,13 +138,7 @@ class DeclaredModality(ModalityAdapter):
 
 def declarations_of(adapter: ModalityAdapter) -> tuple[Declaration, ...]:
     """Return what describes the described sensors in an adapter: itself, or parts of a composition."""
-    if isinstance(adapter, DeclaredModality):
-        return (adapter.declaration,)
-    if isinstance(adapter, SelectedChannels):
-        return declarations_of(adapter.base)
-    if isinstance(adapter, ComposedModality):
-        return tuple(found for part in adapter.parts for found in declarations_of(part))
-    return ()
+    return tuple(part.declaration for part in adapter.sensors() if isinstance(part, DeclaredModality))
 
 
 def _size(image: ImageFile) -> str:

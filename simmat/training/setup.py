@@ -27,8 +27,8 @@ from simmat.evaluation.targets import grid_hw
 from simmat.foundation import FoundationSpec
 from simmat.geometry import Frame
 from simmat.modality import ModalityAdapter, options_of
-from simmat.model import Parts, find_parts, merge_options
-from simmat.model_spec import TAKEN, ModelSpec, as_json
+from simmat.model import Parts, find_parts
+from simmat.model_spec import TAKEN, ModelSpec, as_json, complete_options
 from simmat.normalize import fit_channels, zero_shot_map
 from simmat.plugins import Registry
 from simmat.sensor_names import is_sensor_file, modality_parts
@@ -255,9 +255,9 @@ def _chosen(
         "image_size": size,
         "aspect": config.aspect,
         "mat": transfer.name,
-        "mat_options": as_json(merge_options("transfer layer", transfer.name, transfer.options, config.mat_options)),
+        "mat_options": as_json(complete_options(transfer, config.mat_options)),
         "tune": tuner.name,
-        "tune_options": as_json(merge_options("tuner", tuner.name, tuner.options, config.tune_options)),
+        "tune_options": as_json(complete_options(tuner, config.tune_options)),
         "card": dataset.card.model_copy(update={"class_names": dict(sorted(dataset.class_names.items()))}),
         "described": declarations_of(dataset.adapter),
     }

@@ -146,9 +146,9 @@ def test_dry_run_and_report_exclude_each_other(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        (TINY + SET + '[arm]\nname = "x"\n', "arm must be a list of tables, written [[arm]], got"),
+        ("arm = 5\n" + TINY + SET, "arm must be a list, got 5"),
         ("train = 5\n" + SET + ARM, "train must be a table, got 5"),
-        (TINY + SET.replace('data = "set"', "simulate = 5") + ARM, "data 'discs': simulate must be a table, got 5"),
+        (TINY + SET.replace('data = "set"', "simulate = 5") + ARM, "data 1 ('discs'): simulate must be a table, got 5"),
         ("x = " + "[" * 3000 + "]" * 3000, "is not valid TOML: maximum recursion depth exceeded"),
     ],
 )
@@ -172,7 +172,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     ("score", "protocol", "said"),
     [
         ("miou_objects", "one-click", "score = 'miou_objects' is no figure of protocol 'one-click'; did you mean"),
-        ("typo", "one-click", "Figures: objects, images, left_out, miou_object, miou_best_predicted"),
+        ("typo", "one-click", "There are: objects, images, left_out, miou_object, miou_best_predicted"),
         ("boundary_iou", "simmat-compat", "score = 'boundary_iou' is no figure of protocol 'simmat-compat'"),
     ],
 )

@@ -26,18 +26,19 @@ def test_all_problems_come_in_one_message(tmp_path: Path) -> None:
     said = message(
         tmp_path,
         'titel = "x"\nseeds = [-1]\n[train]\nstep = 3\n[[data]]\nname = "a"\nmodality = "gray"\nregion = "classes"\n'
-        '[[data]]\nname = "b"\n[[grid]]\nmat = []\n[[arm]]\nname = "x/y"\nlr = 0\n',
+        '[[data]]\nname = "b"\n[[data]]\nname = "c"\nmodality = "gray"\n'
+        '[[grid]]\nmat = []\n[[arm]]\nname = "x/y"\nlr = 0\n',
     )
     for part in (
-        "no setting 'titel'; did you mean 'title'?",
+        "no key 'titel'; did you mean 'title'?",
         "seeds 1 must be greater than or equal to 0, got -1",
-        "no setting 'step' in train; did you mean 'steps'?",
-        "no setting 'region' in data 'a'; did you mean 'regions'?",
-        "data 'a' needs data, a folder, or simulate",
-        "modality is missing in data 'b'",
+        "no key 'train.step'; did you mean 'steps'?",
+        "data 1 ('a'): no key 'region'; did you mean 'regions'?",
+        "data 3 ('c') needs data, a folder, or simulate",
+        "data 2 ('b'): modality is missing",
         "grid 1: mat",
-        "arm 'x/y': name must begin with a letter or digit",
-        "arm 'x/y': lr 1 must be greater than 0, got 0",
+        "arm 1 ('x/y'): name must begin with a letter or digit",
+        "arm 1 ('x/y'): lr must be greater than 0, got 0",
     ):
         assert part in said
 
@@ -65,7 +66,7 @@ def test_values_of_training_are_checked_where_they_stand(tmp_path: Path) -> None
         (SET + SET + GRID, "two data sets are named 'a'"),
         (SET, "there is nothing to train"),
         (SET + GRID + 'on = "b"', "grid 1 is to run on 'b', which is no data set here"),
-        (SET + GRID + "train_images = 3\ntrain_share = 0.5", "train_images and train_share exclude each other"),
+        (SET + GRID + "train_images = 3\ntrain_share = 0.5", "train_images and train_share, which exclude each other"),
         (SET + GRID + 'tune = "lorra"', "no tuner 'lorra'; did you mean 'lora'?"),
         (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "x"\n', "two arms of 'sam_vit_tiny' are named 'x'"),
         (NEAR.format("b c") + NEAR.format("b-c") + GRID, "data sets 'b c' and 'b-c' would share the folder b-c"),
@@ -73,13 +74,13 @@ def test_values_of_training_are_checked_where_they_stand(tmp_path: Path) -> None
         (SET.replace('"set"', '"~no-such-user/set"') + GRID, "home folder that does not exist"),
         (SET + GRID + '[checkpoints]\nsam_vit_tiny = "~no-such-user/w.pth"', "home folder that does not exist"),
         (SET + GRID + "image_size = 100\n", "multiple of 16"),
-        (SET + GRID + "mat_options = { widht = 3 }\n", "no option 'widht'; did you mean 'width'?"),
-        (SET + GRID + "seed = 3\n", "no setting 'seed' in grid 1; did you mean 'seeds'?"),
-        (SET + GRID + '[quick]\ndata = "b"\n', "quick is to run 'b', which is no data set here. There: a"),
+        (SET + GRID + "mat_options = { widht = 3 }\n", "no key 'widht'; did you mean 'width'?"),
+        (SET + GRID + "seed = 3\n", "grid 1: no key 'seed'; did you mean 'seeds'?"),
+        (SET + GRID + '[quick]\ndata = "b"\n', "quick is to run 'b', which is no data set here. There are: a"),
         (SET + GRID + '[quick]\narms = "mat + lara"\n', "which is no arm here; did you mean 'mat + lora'?"),
         (SET + GRID + "[quick]\nimage_size = -1\n", "quick: image_size in"),
         (SET + GRID + "options = { steps = 2 }\n", "has no key 'options'"),
-        (SET + GRID + "[quick]\nstep = 3\n", "no setting 'step' in quick; did you mean 'steps'?"),
+        (SET + GRID + "[quick]\nstep = 3\n", "no key 'quick.step'; did you mean 'steps'?"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, toml: str, said: str) -> None:

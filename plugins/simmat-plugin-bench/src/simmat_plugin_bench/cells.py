@@ -10,10 +10,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from simmat.config import FILES, FREE, TrainConfig
 from simmat.declared import read_sensor
+from simmat.documents import Document, validate
 from simmat.errors import DataError
 from simmat.files import atomic_write_json, parse_json, read_bytes
 from simmat.sensor_names import is_sensor_file, modality_parts
@@ -28,10 +29,10 @@ Seconds = Annotated[float, Field(ge=0, le=_LARGEST)]
 Iou = Annotated[float, Field(ge=0, le=1)]
 
 
-class CellFile(BaseModel):
+class CellFile(Document):
     """A json file of a cell; more may stand in it than is asked for."""
 
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore")
 
 
 class Order(CellFile):
@@ -102,11 +103,6 @@ class Clock(CellFile):
     seconds: Seconds
 
 
-def problems_of(error: ValidationError) -> str:
-    """Name the first places where a json file is not what it should be."""
-    return "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()[:3])
-
-
 def read_cell_file(path: Path, kind: type[CellFile]) -> dict[str, Any]:
     """Read a json file of a cell.
 
@@ -128,9 +124,7 @@ def read_cell_file(path: Path, kind: type[CellFile]) -> dict[str, Any]:
             raise ValueError("no table with a format")
         if values["format"] != FORMAT:
             raise DataError(f"{path} was written by another version of simmat; use that version, or another --out")
-        kind.model_validate(values)
-    except ValidationError as error:
-        raise DataError(f"{path} is damaged ({problems_of(error)}); {remedy}") from error
+        validate(kind, values)
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); {remedy}") from error
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from simmat.config import Origin, TrainConfig
+from simmat.documents import listed
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import FoundationSpec
+from simmat.model_spec import complete_options
 from simmat.registry import Registry
 from simmat.weights import sha256_of
 from simmat_plugin_bench.cells import Cell, CellFolder, Order, read_cell_file
-from simmat_plugin_bench.reading import is_left, problems_error, shortened, unknown_names
-from simmat_plugin_bench.settings import FEW, BenchSettings, DataSet, Grid, merged, unknown_figure
+from simmat_plugin_bench.reading import is_left, shortened
+from simmat_plugin_bench.settings import FEW, BenchSettings, DataSet, Grid, merged, unknown_figure, unknown_names
 
 ZERO_SHOT = "zero-shot"
 SCRATCH = "from scratch"
@@ -160,7 +162,7 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     protocols = {cell.config.protocol for cell in cells} or {"one-click"}
     problems += filter(None, (unknown_figure(settings.score, protocol) for protocol in sorted(protocols)))
     if problems:
-        raise problems_error(path, problems)
+        raise ConfigError(listed(str(path), problems))
     return Bench(settings, path, out, tuple(arms), tuple(cells), no_zero_shot)
 
 
@@ -285,8 +287,8 @@ def _cells(
         folder = out / "cells" / slug(data.name) / slug(arm.foundation) / slug(arm.name) / _cell_name(seed, lr)
         config = _validated(_values(settings, out, data, arm, folder) | {"seed": seed, "lr": lr}, path)
         transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
-        _check_options("transfer layer", transfer.name, transfer.options, config.mat_options)
-        _check_options("tuner", tuner.name, tuner.options, config.tune_options)
+        complete_options(transfer, config.mat_options)
+        complete_options(tuner, config.tune_options)
         spec = registry.foundation(config.foundation)
         spec.check_image_size(config.image_size or spec.image_size)
         weights = _weights_sha256(spec, config, folder)
@@ -311,13 +313,6 @@ def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> st
 @cache
 def _file_sha256(path: Path) -> str:
     return sha256_of(path)
-
-
-def _check_options(kind: str, owner: str, allowed: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    if given:
-        from simmat.model import merge_options  # loads torch, which a bench without options need not wait for
-
-        merge_options(kind, owner, allowed, given)
 
 
 def _cell_name(seed: int, lr: float | None) -> str:

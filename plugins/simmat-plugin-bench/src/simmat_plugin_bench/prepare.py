@@ -12,6 +12,7 @@ from simmat.config import TrainConfig
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Contents, is_same, shared_warning
 from simmat.data.index import contents_of
+from simmat.documents import listed
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.evaluation import nothing_to_score
 from simmat.files import atomic_write_text, check_writable, recover_folder
@@ -20,7 +21,6 @@ from simmat.scene import import_scenes
 from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
 from simmat_plugin_bench.cells import Cell, Result, read_cell_file
 from simmat_plugin_bench.grid import Bench, slug
-from simmat_plugin_bench.reading import problems_error
 
 RUN_WITH = "bench.toml"
 """In the bench's folder: the file it was run with."""
@@ -71,7 +71,7 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
         except SimMATError as error:
             problems.append(f"data {cell.dataset!r}: {error}")
     if problems:
-        raise problems_error(bench.path, problems)
+        raise ConfigError(listed(str(bench.path), problems))
 
 
 def ready_to_run(

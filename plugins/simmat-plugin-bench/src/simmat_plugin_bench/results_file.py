@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, field_validator
+from pydantic import field_validator
 
+from simmat.documents import validate
 from simmat.errors import DataError
 from simmat.files import atomic_write_json, atomic_write_text, parse_json, read_bytes
 from simmat_plugin_bench.cells import FORMAT as CELL_FORMAT
-from simmat_plugin_bench.cells import Cell, CellFile, Order, Result, digest_of, problems_of, read_cell_file, write_order
+from simmat_plugin_bench.cells import Cell, CellFile, Order, Result, digest_of, read_cell_file, write_order
 
 FORMAT = 1
 _MOST_BYTES = 2**30
@@ -78,9 +79,7 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
             raise ValueError("no table with a format")
         if values["format"] != FORMAT:
             raise DataError(f"{path} was written by another version of simmat; use that version")
-        KeptResults.model_validate(values)
-    except ValidationError as error:
-        raise DataError(f"{path} is damaged ({problems_of(error)}); give another file") from error
+        validate(KeptResults, values)
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); give the {RESULTS} of a bench") from error
     return dict(values["cells"])

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from simmat.config import TrainConfig
+from simmat.documents import Document
 from simmat.errors import nearest
 
 DEFAULT = "miou_object"
@@ -42,10 +43,20 @@ def unknown_figure(name: str, protocol: str) -> str:
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """End a sentence on an unknown figure: with the nearest one, or with all there are."""
-    names = list(known)
+    """End a sentence on an unknown name: with the nearest one, or with all there are."""
+    names = list(dict.fromkeys(known))
     guess = nearest(name, names)
-    return f"; did you mean {guess!r}?" if guess else f". Figures: {', '.join(names)}"
+    return f"; did you mean {guess!r}?" if guess else f". There are: {', '.join(names)}"
+
+
+def unknown_names(
+    wanted: Iterable[str] | None, there: Iterable[str], what: str, *, of: str = "quick is to run"
+) -> Iterator[str]:
+    """Say which names, by default those in `[quick]`, are of nothing here."""
+    known = list(there)
+    for name in wanted or ():
+        if name not in known:
+            yield f"{of} {name!r}, which is no {what} here{hint(name, known)}"
 
 
 _BENCH_DECIDES = {"data", "out", "modality", "seed", "lr", "checkpoint"}
@@ -74,7 +85,7 @@ def _listed(value: Any) -> Any:
 
 
 def _one_table(value: Any) -> Any:
-    """Accept [grid] for [[grid]]."""
+    """Accept one table where a list of them may stand: [grid] for [[grid]]."""
     return [value] if isinstance(value, Mapping) else value
 
 
@@ -94,17 +105,16 @@ Rate = Annotated[float, Field(gt=0)]
 Rates = Annotated[tuple[Rate, ...], Field(strict=False), BeforeValidator(_listed)]
 
 
-class Section(BaseModel):
+class Section(Document):
     """A table of the file: fields of its own, and settings of `simmat train` that hold for it.
 
     Attributes:
         options: the settings of `simmat train` in this table, as they stand there.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     takes: ClassVar[frozenset[str]] = frozenset()
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -117,12 +127,12 @@ class Section(BaseModel):
         return {key: value for key, value in values.items() if key not in options} | {"options": options}
 
     @classmethod
-    def names(cls) -> list[str]:
-        """Return every name that may stand in this table."""
+    def known_keys(cls) -> list[str]:
+        """Return every key that may stand in this table, settings of `simmat train` among them."""
         return sorted((set(cls.model_fields) - {"options"}) | cls.takes)
 
 
-class Simulated(BaseModel):
+class Simulated(Document):
     """A data set of synthetic scenes, made on the fly.
 
     Attributes:
@@ -130,8 +140,6 @@ class Simulated(BaseModel):
         seed: decides the scenes; two sensors with one seed see the same.
         size: width and height in pixels.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     count: int = Field(ge=3)
     seed: Seed = 0
@@ -157,6 +165,12 @@ class DataSet(Section):
     data: Annotated[Path, Field(strict=False)] | None = None
     simulate: Simulated | None = None
     averaged: bool = True
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSet:
+        if (self.data is None) == (self.simulate is None):
+            raise ValueError("needs data, a folder, or simulate, as { count = 40, seed = 0 }")
+        return self
 
 
 class Grid(Section):
@@ -184,6 +198,12 @@ class Grid(Section):
     seeds: Seeds | None = None
     lr: Rates | None = None
     on: Names | None = None
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Grid:
+        if self.train_images is not None and self.train_share is not None:
+            raise ValueError("has train_images and train_share, which exclude each other; use two grids")
+        return self
 
 
 class ArmSettings(Section):
@@ -233,7 +253,7 @@ class Quick(TrainSettings):
     seeds: Seeds | None = None
 
 
-class BenchSettings(BaseModel):
+class BenchSettings(Document):
     """A whole bench.
 
     Attributes:
@@ -253,8 +273,6 @@ class BenchSettings(BaseModel):
         quick: what `--quick` leaves; None where there is no such choice.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     title: str = "Bench"
     score: str = DEFAULT
     foundation: str = "lite"
@@ -262,10 +280,24 @@ class BenchSettings(BaseModel):
     seeds: Seeds = (0,)
     lr: Rates | None = None
     scratch_lr: Rates = (3e-4, 1e-3)
-    checkpoints: dict[str, Annotated[Path, Field(strict=False)]] = {}
+    checkpoints: dict[str, Annotated[Path, Field(strict=False)]] = Field(default_factory=dict)
     keep_bundles: bool = True
     train: TrainSettings = TrainSettings()
-    data: Annotated[tuple[DataSet, ...], Field(strict=False, min_length=1)]
+    data: Annotated[tuple[DataSet, ...], Field(strict=False, min_length=1), BeforeValidator(_one_table)]
     grid: Annotated[tuple[Grid, ...], Field(strict=False), BeforeValidator(_one_table)] = ()
-    arm: Annotated[tuple[ArmSettings, ...], Field(strict=False)] = ()
+    arm: Annotated[tuple[ArmSettings, ...], Field(strict=False), BeforeValidator(_one_table)] = ()
     quick: Quick | None = None
+
+    def problems(self) -> Iterator[str]:
+        """Say which names are of nothing here, and that there is nothing to train."""
+        sets = [data.name for data in self.data]
+        for name in sorted({name for name in sets if sets.count(name) > 1}):
+            yield f"two data sets are named {name!r}; give each a name of its own"
+        parts = [(f"arm {arm.name!r}", arm.on) for arm in self.arm]
+        parts += [(f"grid {number}", grid.on) for number, grid in enumerate(self.grid, start=1)]
+        for where, on in parts:
+            yield from unknown_names(on, sets, "data set", of=f"{where} is to run on")
+        if self.quick is not None:
+            yield from unknown_names(self.quick.data, sets, "data set")
+        if not self.grid and not self.arm:
+            yield "there is nothing to train; give a [[grid]] or an [[arm]]"
