@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from unittest.mock import patch
 
@@ -314,12 +315,11 @@ def test_checking_a_folder_leaves_no_trace(tmp_path: Path) -> None:
 def test_a_folder_on_a_full_disk_is_refused_without_a_scrap(tmp_path: Path) -> None:
     """The probe's file is made before the disk refuses its byte."""
 
-    def full(path: Path, data: bytes) -> int:
-        path.touch()
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    def full(**_: object) -> FileIO:
+        return Path("/dev/full").open("wb", buffering=0)
 
-    with patch.object(Path, "write_bytes", full), pytest.raises(OutputError, match="disk is full"):
-        check_writable(tmp_path)
+    with patch("simmat.files.single.TemporaryFile", full), pytest.raises(OutputError, match="disk is full"):
+        check_writable(tmp_path / "run")
     assert names(tmp_path) == []
 
 

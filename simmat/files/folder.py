@@ -84,7 +84,7 @@ def _claimed(new: Path, target: Path) -> Iterator[None]:
         with locked(target.parent, patience_s=2):  # for the moment between looking and taking
             if new.exists():
                 with locked(new) as free:
-                    if not free:
+                    if free is False:
                         raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
                     remove_folder(new)
             new.mkdir()

@@ -10,30 +10,26 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(folder: Path, *, patience_s: float = 0, without: bool = True) -> Iterator[bool]:
+def locked(folder: Path, *, patience_s: float = 0) -> Iterator[bool | None]:
     """Hold a folder's lock while the block runs.
 
     Args:
-        folder: a folder that is there.
+        folder: an existing folder.
         patience_s: how long to wait in seconds where another process or another block has it.
-        without: what to give where there is no lock to take: the system or the file system has none, or the folder may
-            not be read.
 
     Yields:
-        Whether the lock is held: False where another has it.
+        True where the lock is held, False where another has it, None where there is no lock to take: the system or the
+        file system has none, or the folder may not be read.
     """
     try:
         import fcntl
-    except ImportError:
-        yield without
-        return
-    try:
+
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:
-        yield without
+    except (ImportError, PermissionError):
+        yield None
         return
     end = time.monotonic() + patience_s
-    held = False
+    held: bool | None = False
     try:
         while not held:
             try:
@@ -44,7 +40,7 @@ def locked(folder: Path, *, patience_s: float = 0, without: bool = True) -> Iter
                     break
                 time.sleep(0.02)
             except OSError:  # a file system without locks
-                held = without
+                held = None
                 break
         yield held
     finally:

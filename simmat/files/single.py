@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from simmat.errors import ConfigError, DataError, OutputError
@@ -195,7 +196,7 @@ def _new_staging(target: Path, held: ExitStack) -> tuple[Path, list[Path]]:
     """
     staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
     target.mkdir(parents=True, exist_ok=True)
-    with locked(target, patience_s=2, without=False) as alone:
+    with locked(target, patience_s=2) as alone:
         left = [path for path in target.glob(_STAGING) if path.is_dir() and not path.is_symlink()] if alone else []
         staging.mkdir(parents=True)
         held.enter_context(locked(staging))
@@ -205,7 +206,7 @@ def _new_staging(target: Path, held: ExitStack) -> tuple[Path, list[Path]]:
 def _remove_unheld(folders: Iterable[Path]) -> None:
     """Remove the folders whose processes have ended; where that cannot be told, as without locks, they stay."""
     for folder in folders:
-        with suppress(OSError), locked(folder, without=False) as free:
+        with suppress(OSError), locked(folder) as free:
             if free:
                 remove_folder(folder)
 
@@ -234,19 +235,13 @@ def check_writable(folder: Path | str) -> None:
 
 
 def _try_to_write(target: Path) -> None:
-    probe = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
-    made: list[Path] = []
+    made = [place for place in (target, *target.parents) if not place.exists()]
     with output_errors(target):
         try:
-            for place in reversed([target, *target.parents]):
-                if not place.exists():
-                    place.mkdir(exist_ok=True)
-                    made.append(place)
-            target.mkdir(exist_ok=True)  # refuses a file of that name
-            probe.write_bytes(b"\0")
+            target.mkdir(parents=True, exist_ok=True)  # refuses a file of that name
+            with TemporaryFile(dir=target, prefix=".", suffix=TEMPORARY_MARK, buffering=0) as probe:
+                probe.write(b"\0")
         finally:
             with suppress(OSError):
-                probe.unlink(missing_ok=True)
-            for place in reversed(made):
-                with suppress(OSError):
-                    place.rmdir()
+                for place in made:
+                    place.rmdir()  # refuses one that holds something
