@@ -138,7 +138,7 @@ def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None
         with FileLock(folder / f"{file.filename}.lock"):
             if target.is_file() and sha256_of(target) == file.sha256:
                 return target
-            _download(file, target, progress or _silent)
+            _download(file, target, progress or (lambda done, total: None))
     except OSError as error:
         raise WeightsError(f"cannot store {target}: {error.strerror or error}. {_by_hand(file, target)}") from error
     return target
@@ -146,11 +146,8 @@ def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None
 
 def sha256_of(path: Path) -> str:
     """Return the hex sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while piece := stream.read(_CHUNK):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _given(spec: FoundationSpec, checkpoint: Path) -> Path:
@@ -284,7 +281,3 @@ def _check_space(file: WeightFile, target: Path, have: int) -> None:
 
 def _by_hand(file: WeightFile, target: Path) -> str:
     return f"To do it by hand, load {file.url} and put it at {target}, or give its path with --checkpoint PATH"
-
-
-def _silent(done: int, total: int) -> None:
-    """Show nothing."""
