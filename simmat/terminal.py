@@ -104,10 +104,7 @@ def _replace(text: str, keep: str, escaped: Callable[[str], str]) -> str:
 
 
 def _python_escape(char: str) -> str:
-    code = ord(char)
-    if char == "\r":
-        return r"\r"
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def _json_escape(char: str) -> str:
