@@ -190,7 +190,7 @@ def _download(file: WeightFile, target: Path, progress: Progress) -> None:
             cause = "the connection was cut"
         except urllib.error.HTTPError as error:
             raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {_by_hand(file, target)}") from error
-        except (urllib.error.URLError, HTTPException, _Cut) as error:
+        except (urllib.error.URLError, HTTPException) as error:
             cause = str(getattr(error, "reason", error)) or type(error).__name__
         after = part.stat().st_size if part.is_file() else 0
         fruitless = 0 if after > before else fruitless + 1
@@ -242,19 +242,15 @@ def _copy(response: HTTPResponse, stream: BinaryIO, start: int, total: int, prog
         progress(start + got, total)
 
 
-class _Cut(Exception):
-    """The network failed on the way; nothing of the disk did."""
-
-
 @contextmanager
 def _network() -> Iterator[None]:
-    """Tell what the network refuses from what the disk does, which is an OSError too."""
+    """Raise what the network refuses as URLError, for an OSError may be of the disk."""
     try:
         yield
     except urllib.error.URLError:
         raise
     except OSError as error:
-        raise _Cut(str(error.strerror or error) or type(error).__name__) from error
+        raise urllib.error.URLError(error) from error
 
 
 def _finish(file: WeightFile, part: Path, target: Path) -> None:
