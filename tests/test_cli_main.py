@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 import pytest
+from installed import need_plugins
+from PIL import Image
 
 import simmat
 from simmat.cli import COMMANDS, run
@@ -57,6 +59,20 @@ def test_commands_that_only_tell_import_no_torch(args: str) -> None:
     done = simmat_process(*args.split())
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "False"
+
+
+@pytest.mark.slow
+def test_a_prediction_imports_no_library_that_it_does_without(tmp_path: Path) -> None:
+    """Each takes longer to import than a small image to segment."""
+    need_plugins("lite")
+    image = tmp_path / "gray.png"
+    Image.new("L", (32, 32)).save(image)
+    command = ["predict", "--foundation", "lite", "--modality", "gray", str(image), "--point", "5,5", "--out", "out"]
+    code = f"import sys; from simmat.cli import run; code = run({command}); print(*sys.modules); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert not imported & {"scipy", "matplotlib", "jinja2", "pycocotools", "torchvision", "timm", "torch._dynamo"}
 
 
 def test_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
