@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from simmat.api import train as train
     from simmat.data.dataset import Dataset as Dataset
     from simmat.hookspecs import hookimpl as hookimpl
-    from simmat.modality import MissingChannels as MissingChannels
+    from simmat.modality import Files as Files
+    from simmat.modality import Missing as Missing
     from simmat.modality import ModalityAdapter as ModalityAdapter
+    from simmat.modality import Nodata as Nodata
     from simmat.modality import Source as Source
-    from simmat.modality import StatedNodata as StatedNodata
     from simmat.modality_options import ModalityOptions as ModalityOptions
     from simmat.predictor import Predictor as Predictor
     from simmat.types import Channel as Channel
@@ -38,14 +39,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "Channel": "simmat.types",
     "Dataset": "simmat.data.dataset",
-    "MissingChannels": "simmat.modality",
+    "Files": "simmat.modality",
+    "Missing": "simmat.modality",
     "ModalityAdapter": "simmat.modality",
     "ModalityOptions": "simmat.modality_options",
+    "Nodata": "simmat.modality",
     "Predictor": "simmat.predictor",
     "Prompt": "simmat.types",
     "SensorImage": "simmat.types",
     "Source": "simmat.modality",
-    "StatedNodata": "simmat.modality",
     "evaluate": "simmat.api",
     "hookimpl": "simmat.hookspecs",
     "list_foundations": "simmat.api",

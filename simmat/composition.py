@@ -11,9 +11,8 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError
 from simmat.missing_channels import MissingChannels
-from simmat.modality import Axis, ModalityAdapter
+from simmat.modality import Axis, Files, Missing, ModalityAdapter, Nodata
 from simmat.picking import pick_channels
-from simmat.stated_nodata import StatedNodata
 from simmat.types import BoolArray, Channel, Georeference, SensorImage
 
 if TYPE_CHECKING:
@@ -51,13 +50,7 @@ class SelectedChannels(ModalityAdapter):
         """As the base adapter, with the same picks."""
         return SelectedChannels(self.base.configured(card), self.picks)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """As the base adapter: all planes."""
         return self.base.load(files, nodata=nodata, missing=missing)
 
@@ -86,7 +79,7 @@ class SelectedChannels(ModalityAdapter):
         """As the base adapter: all planes."""
         return self.base.simulate(scene, rng)
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """As the base adapter: all planes."""
         self.base.save(image, files)
 
@@ -133,13 +126,7 @@ class ComposedModality(ModalityAdapter):
         """Every part takes what it needs; all sources share one pixel grid, so the intrinsics are those of all."""
         return ComposedModality([part.configured(card) for part in self.parts])
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read every part and stack the planes; parts of different sizes raise DataError.
 
         A part of which all channels are missing needs no file.
@@ -187,7 +174,7 @@ class ComposedModality(ModalityAdapter):
         """Every part looks at the same scene."""
         return self.stack([part.simulate(scene, rng) for part in self.parts])
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Every part writes its own planes."""
         for index, (part, piece) in enumerate(self._pieces(image)):
             part.save(piece, self._files_of(index, files))
@@ -221,7 +208,7 @@ class ComposedModality(ModalityAdapter):
             shares.append(MissingChannels(own, gone))
         return shares
 
-    def _files_of(self, index: int, files: Mapping[str, Path]) -> dict[str, Path]:
+    def _files_of(self, index: int, files: Files) -> dict[str, Path]:
         return {own: files[joined] for own, joined in self._sources[index].items()}
 
     def _joined(self, groups: Sequence[Sequence[Channel]]) -> tuple[Channel, ...]:

@@ -23,7 +23,7 @@ from pydantic import (
 from simmat.documents import Document, Problem, problems_of
 from simmat.errors import ConfigError, all_problems
 from simmat.files import with_home
-from simmat.nodata import Nodata
+from simmat.nodata import NodataField
 from simmat.sensor_names import with_absolute_files
 from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
@@ -180,7 +180,7 @@ class TrainConfig(Document):
     )
     regions: RegionRule | None = Field(None, description="What a region is; by default as the data card says.")
     min_region: int | None = Field(None, ge=1, description="Smallest region that counts, in pixels.")
-    nodata: Nodata | None = Field(
+    nodata: NodataField | None = Field(
         None, description="Number stored in the files that means no measurement; SOURCE=NUMBER by comma for one source."
     )
     ignore: int | None = Field(None, description="Mask value without ground truth, left out of loss and score.")

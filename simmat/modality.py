@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from simmat.scene import Scene
 
 Axis = Literal["horizontal", "vertical"]
-
+Files: TypeAlias = Mapping[str, Path]
+"""Source name -> file, of one sample."""
+Nodata: TypeAlias = StatedNodata | None
+"""What `load` is told of the number that means no measurement."""
+Missing: TypeAlias = MissingChannels | None
+"""What `load` is told of channels that a sample lacks."""
 
 RESERVED_SOURCES = ("id", "split", "mask", "zero_means", "train", "val", "test")
 """Columns of `manifest.csv` and folders of splits, which no source can be named as."""
@@ -86,13 +91,7 @@ class ModalityAdapter(ABC):
         self.options = self.Options() if options is None else options
 
     @abstractmethod
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read one sample.
 
         Args:
@@ -206,7 +205,7 @@ class ModalityAdapter(ABC):
         """
         raise ConfigError(f"modality {self.name!r} cannot be simulated: its plugin defines no simulate()")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write an image so that `load` reads it back, to the precision of the file format.
 
         Raises:
@@ -267,10 +266,10 @@ def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> Modalit
 
 def load_sample(
     adapter: ModalityAdapter,
-    files: Mapping[str, Path],
+    files: Files,
     *,
-    nodata: StatedNodata | None = None,
-    missing: MissingChannels | None = None,
+    nodata: Nodata = None,
+    missing: Missing = None,
 ) -> SensorImage:
     """Read one sample as the adapter does, so that a fault in a plugin's own code is told as one.
 

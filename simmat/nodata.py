@@ -86,6 +86,8 @@ def _number(text: str) -> float:
 
 
 def _checked(value: Any) -> Any:
+    if value is None:
+        return None
     if isinstance(value, str):
         value = parse_nodata(value)
     numbers = list(value.values()) if isinstance(value, Mapping) else [value]
@@ -99,5 +101,5 @@ def _checked(value: Any) -> Any:
     return value
 
 
-Nodata = Annotated[float | dict[str, float], BeforeValidator(lambda value: None if value is None else _checked(value))]
+NodataField = Annotated[float | dict[str, float], BeforeValidator(_checked)]
 """A field of a config or card: a finite number, a table of them, or the text of `parse_nodata`."""

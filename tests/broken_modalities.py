@@ -13,7 +13,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.imageio import read_image, write_image
-from simmat.modality import Axis, MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Axis, Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.modality_options import ModalityOptions
 from simmat.scene import Scene
 from simmat.types import Channel, SensorImage
@@ -31,13 +31,7 @@ class Good(ModalityAdapter):
     sources = (Source("lwir", (".npy",)), Source("gloss", (".npy",)))
     channels = (LWIR, GLOSS)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         images = [read_image(files[source], nodata) for source in ("lwir", "gloss")]
         if images[0].planes.shape != images[1].planes.shape:
             raise DataError(f"{files['gloss']}: another size than {files['lwir']}")
@@ -49,7 +43,7 @@ class Good(ModalityAdapter):
         kelvin = 290 + 10 * rng.standard_normal(scene.size_hw) + scene.instance
         return SensorImage.from_planes(np.stack([kelvin, rng.random(scene.size_hw)]), (LWIR, GLOSS))
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         for plane, source in zip(image.data, ("lwir", "gloss"), strict=True):
             write_image(files[source], plane[None])
 
@@ -72,13 +66,7 @@ def with_load(change: Callable[[Good, Mapping[str, Path], SensorImage], Any]) ->
     """Return the good sensor with something done to what it loads."""
 
     class Changed(Good):
-        def load(
-            self,
-            files: Mapping[str, Path],
-            *,
-            nodata: StatedNodata | None = None,
-            missing: MissingChannels | None = None,
-        ) -> SensorImage:
+        def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
             image: SensorImage = change(self, files, super().load(files, nodata=nodata, missing=missing))
             return image
 
@@ -102,13 +90,7 @@ class TwiceTheName(Good):
 class WithoutPath(Good):
     """Refuses without saying which file."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         try:
             return super().load(files, nodata=nodata, missing=missing)
         except DataError as error:
@@ -120,13 +102,7 @@ class WithoutPath(Good):
 class LibraryErrors(Good):
     """Lets the error of the library below through where a file is missing."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         return SensorImage.from_planes(
             np.stack([np.load(files["lwir"]), read_image(files["gloss"], nodata).planes[0]]), self.channels
         )
@@ -135,13 +111,7 @@ class LibraryErrors(Good):
 class FillsUp(Good):
     """Fills with zeros what a short file lacks."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         raw = files["gloss"].read_bytes()
         if raw[:6] != b"\x93NUMPY":
             return super().load(files, nodata=nodata, missing=missing)
@@ -152,13 +122,7 @@ class FillsUp(Good):
 class ReadsAnything(Good):
     """Takes whatever it cannot read for an image of the other source's size."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         content = files["gloss"].read_bytes() if files["gloss"].is_file() else b""
         if content[:4] == b"This":
             return super().load({**files, "gloss": files["lwir"]})
@@ -168,26 +132,14 @@ class ReadsAnything(Good):
 class CommandLine(Good):
     """Hands paths to a command line and forgets the quotes."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         return super().load({source: Path(shlex.split(str(file))[0]) for source, file in files.items()})
 
 
 class Cropped(Good):
     """Cuts an odd row and column off."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         height, width = image.size_hw[0] // 2 * 2, image.size_hw[1] // 2 * 2
         return SensorImage.from_planes(image.data[:, :height, :width], image.channels)
@@ -196,13 +148,7 @@ class Cropped(Good):
 class Noisy(Good):
     """Dithers."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, data=image.data + np.float32(np.random.default_rng().random()))
 
@@ -210,13 +156,7 @@ class Noisy(Good):
 class Caches(Good):
     """Leaves an index beside the file."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         files["lwir"].with_suffix(".idx").write_text(str(image.size_hw))
         return image
@@ -228,13 +168,7 @@ class Bounded(Good):
     def __init__(self) -> None:
         self.process = os.getpid()
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         if os.getpid() != self.process:
             raise RuntimeError("the camera's library was started in another process")
         return super().load(files, nodata=nodata, missing=missing)
@@ -274,13 +208,7 @@ class Mirrors(Good):
     def __init__(self, *axes: int) -> None:
         self.axes = axes
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         data, valid = (np.ascontiguousarray(np.flip(planes, self.axes)) for planes in (image.data, image.valid))
         return replace(image, data=data, valid=valid)
@@ -289,21 +217,21 @@ class Mirrors(Good):
 class SavesTwice(Good):
     """Writes half kelvin and reads kelvin."""
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         super().save(replace(image, data=image.data * 2), files)
 
 
 class SavesHalf(Good):
     """Writes half the ratio: it was that of the amplitude."""
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         super().save(replace(image, data=image.data * np.float32([[[1]], [[0.5]]])), files)
 
 
 class SavesSkyAsNothing(Good):
     """Writes what is colder than most as missing."""
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         warm = image.data[:1] > np.percentile(image.data[0], 60)
         super().save(replace(image, data=np.where(warm, image.data, np.float32(np.nan))), files)
 
@@ -311,7 +239,7 @@ class SavesSkyAsNothing(Good):
 class Rounds(Good):
     """Writes both in steps: of one kelvin and of a tenth."""
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         steps = np.float32([[[1]], [[0.1]]])
         super().save(replace(image, data=np.rint(image.data / steps) * steps), files)
 
@@ -319,13 +247,7 @@ class Rounds(Good):
 class Filters(Good):
     """Takes the mean over nine pixels, as radars do against speckle."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         padded = np.pad(image.data, ((0, 0), (1, 1), (1, 1)), mode="edge")
         height, width = image.size_hw
@@ -369,13 +291,7 @@ class Angles(Good):
     def __init__(self, sign: int = -1, quarter: float = 90.0) -> None:
         self.sign, self.quarter = sign, quarter
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, data=image.data * np.float32([[[1]], [[180]]]))
 
@@ -427,13 +343,7 @@ class Unseeded(Good):
 class HeavyTail(Good):
     """Gives a few huge values, under which all others look alike."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         data = image.data.copy()
         data[1, 0, :2] = 1e9
@@ -443,13 +353,7 @@ class HeavyTail(Good):
 class Scattered(Good):
     """Measures one column, as a line scanner does, and leaves the others out."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         valid = np.zeros_like(image.valid)
         valid[0] = True
@@ -479,17 +383,11 @@ class UndescribedOption(Good):
 class PassesFillValuesOn(Good):
     """Does not look at what the file calls missing."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         planes = [read_image(files[source], nodata).planes[0] for source in ("lwir", "gloss")]
         return SensorImage.from_planes(np.stack(planes), self.channels, origin=str(files["lwir"]))
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         for plane, source in zip(np.rint(image.data).astype(np.uint16), ("lwir", "gloss"), strict=True):
             write_image(files[source], plane[None])
 
@@ -497,13 +395,7 @@ class PassesFillValuesOn(Good):
 class FillsHoles(Good):
     """Puts the coldest temperature where none was measured."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         data = np.where(image.valid, image.data, np.float32(150))
         return replace(image, data=data, valid=np.ones_like(image.valid))
@@ -524,13 +416,7 @@ class IndexOfHoles(Good):
 class CountsAsPower(Good):
     """Finds whole numbers in the file and calls them watts in counts."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, channels=(replace(LWIR, quantity="power", unit="count"), GLOSS))
 
@@ -538,13 +424,7 @@ class CountsAsPower(Good):
 class Strided(Good):
     """Hands planes on as the library below lays them: pixel by pixel."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, data=np.ascontiguousarray(image.data.transpose(1, 2, 0)).transpose(2, 0, 1))
 
@@ -552,13 +432,7 @@ class Strided(Good):
 class OneChannelLess(Good):
     """Declares two channels and loads one."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         return super().load(files, nodata=nodata, missing=missing).select([0])
 
 
@@ -571,13 +445,7 @@ class SpawnShy(Good):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.lost = True
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         if getattr(self, "lost", False):
             raise RuntimeError("the calibration was not sent along")
         return super().load(files, nodata=nodata, missing=missing)

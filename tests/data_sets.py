@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.regions import Label, Region
 from simmat.imageio import stated_valid
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import Channel, SensorImage
 
 
@@ -24,13 +23,7 @@ class Planes(ModalityAdapter):
     description = "test sensor"
     sources = (Source("planes", (".npy",)),)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read one file; the channels are p0, p1 …"""
         values = np.load(files["planes"])
         channels = [Channel(f"p{index}", "temperature", "K") for index in range(len(values))]
@@ -45,13 +38,7 @@ class Pair(ModalityAdapter):
     description = "test sensor of two files"
     sources = (Source("left", (".npy",)), Source("right", (".npy",)))
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read both files."""
         planes = np.stack([np.load(files["left"]), np.load(files["right"])])
         return SensorImage.from_planes(planes, [Channel("left", "depth", "m"), Channel("right", "depth", "m")])

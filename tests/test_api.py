@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,11 +72,7 @@ class Doubled(simmat.ModalityAdapter):
     channels = (simmat.Channel("doubled", "counts", "count"),)
 
     def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: simmat.StatedNodata | None = None,
-        missing: simmat.MissingChannels | None = None,
+        self, files: simmat.Files, *, nodata: simmat.Nodata = None, missing: simmat.Missing = None
     ) -> simmat.SensorImage:
         path = Path(files["doubled"])
         return simmat.SensorImage.from_planes(2 * np.loadtxt(path), self.channels, origin=str(path))

@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
@@ -11,7 +10,7 @@ from pydantic import Field
 
 from simmat.cli import run
 from simmat.foundation import FoundationSpec, WeightFile
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.modality_options import ModalityOptions
 from simmat.plugins import PluginReport, Registry
 from simmat.types import Channel, SensorImage
@@ -81,13 +80,7 @@ class _Radar(ModalityAdapter):
     replaces: ClassVar[Mapping[str, str]] = {"radar-db": "scale=dB"}
     Options = _RadarOptions
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         raise NotImplementedError
 
 

@@ -20,7 +20,7 @@ from simmat.composition import ComposedModality, SelectedChannels
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.evaluation import evaluate_bundle
-from simmat.modality import MissingChannels, ModalityAdapter, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata
 from simmat.registry import Registry
 from simmat.types import Prompt, SensorImage
 
@@ -39,13 +39,7 @@ class Focal(Gray):
         other.fx = card["intrinsics"] and card["intrinsics"]["fx"]
         return other
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Refuse to read without it."""
         if self.fx is None:
             raise DataError("the card says no intrinsics")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +14,14 @@ from simmat.builtin.sensors import Raster
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
-from simmat.modality import MissingChannels, StatedNodata
+from simmat.modality import Files, Missing, Nodata
 from simmat.types import SensorImage
 
 
 class Counts(Planes):
     """The test sensor, without a unit of its own."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """In counts."""
         image = super().load(files, nodata=nodata, missing=missing)
         return replace(image, channels=tuple(replace(channel, unit="count") for channel in image.channels))

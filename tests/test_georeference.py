@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from simmat.cli import predict as predict_command
 from simmat.cli import run
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.errors import DataError
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.training import train
 from simmat.types import BoolArray, Channel, Georeference, SensorImage
 
@@ -34,13 +33,7 @@ class Placed(ModalityAdapter):
         self.sources = (Source(name, (".png",)),)
         self.channels = (Channel(name, "counts", "count"),)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         return SensorImage.from_planes(np.ones((1, 2, 3)), self.channels, georeference=self.place)
 
     def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
@@ -100,7 +93,7 @@ def test_predict_asks_the_sensor_for_a_mask_that_keeps_its_place(
     sensor = type(load_bundle(tmp_path / "run" / "bundle", registry()).adapter)
     plain = sensor.load
 
-    def placed(self: ModalityAdapter, files: Mapping[str, Path], **given: Any) -> SensorImage:
+    def placed(self: ModalityAdapter, files: Files, **given: Any) -> SensorImage:
         image = plain(self, files, **given)
         return SensorImage(image.data, image.valid, image.channels, image.origin, PLACE)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from simmat.cli import run
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata, load_sample
+from simmat.modality import Files, Missing, MissingChannels, ModalityAdapter, Nodata, Source, load_sample
 from simmat.training import train
 from simmat.types import Channel, Prompt, SensorImage
 
@@ -35,13 +35,7 @@ class Named(ModalityAdapter):
         self.sources = (Source(name, (".npy",)),)
         self.channels = tuple(Channel(own, "reflectance", "1") for own in names)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         planes = np.load(files[self.name])
         channels = [self.channels[int(plane.flat[0])] for plane in planes]
         return SensorImage.from_planes(planes, channels, origin=str(files[self.name]))

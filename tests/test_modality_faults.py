@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from data_sets import Planes
 
 from simmat.errors import DataError, PluginError
-from simmat.modality import MissingChannels, StatedNodata, load_sample
+from simmat.modality import Files, Missing, Nodata, load_sample
 from simmat.types import SensorImage
 
 
@@ -23,13 +22,7 @@ class Faulty(Planes):
         super().__init__()
         self.does = does
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         if isinstance(self.does, Exception):
             raise self.does
         return self.does  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from simmat.cli import run
 from simmat.composition import ComposedModality, SelectedChannels
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata, options_of
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source, options_of
 from simmat.modality_options import ModalityOptions
 from simmat.plugins import Registry, load_plugins
 from simmat.types import Channel, SensorImage
@@ -42,13 +42,7 @@ class Eye(ModalityAdapter):
         super().__init__(options)
         self.sources = tuple(Source(name, (".png",)) for name in ("eye", "eye2")[: 1 + (self.options.files == "two")])
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         planes = np.asarray(Image.open(files["eye"]), dtype=np.float32)[None] * self.options.gain
         return SensorImage.from_planes(planes, self.channels, origin=str(files["eye"]))
 

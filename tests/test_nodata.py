@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import read_image, write_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source, StatedNodata
 from simmat.nodata import describe_nodata, parse_nodata
 from simmat.types import Channel, SensorImage
 
@@ -29,13 +28,7 @@ class Tenths(ModalityAdapter):
     sources = (Source("tenths", (".npy",)),)
     channels = (Channel("tenths", "temperature", "K"),)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = read_image(files["tenths"], nodata)
         return SensorImage.from_planes(image.planes / 10, self.channels, valid=image.valid, origin=str(image.path))
 
@@ -43,13 +36,7 @@ class Tenths(ModalityAdapter):
 class OwnReader(Tenths):
     """Reads the file by other means."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         return SensorImage.from_planes(np.load(files["tenths"])[None] / 10, self.channels)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from PIL import Image
 from simmat.builtin.sensors import MODALITIES, Raster
 from simmat.errors import DataError
 from simmat.imageio import write_image
-from simmat.modality import MissingChannels, ModalityAdapter, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata
 from simmat.testing import MODALITY_CHECKS, Check, ModalityCase, ModalityContract, run_check, run_checks
 from simmat.types import SensorImage
 
@@ -155,13 +155,7 @@ def test_files_for_other_sources_are_refused(tmp_path: Path) -> None:
 class CropsRaster(Raster):
     """Cuts an odd row and column off."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         even = (slice(None), *(slice(side // 2 * 2) for side in image.size_hw))
         return SensorImage.from_planes(image.data[even], image.channels)
@@ -189,13 +183,7 @@ def test_given_files_of_even_size_that_cannot_be_cut_are_said_to_be_even(tmp_pat
 class Mosaic(Good):
     """Needs even sizes, as a mosaic of filters does."""
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         image = super().load(files, nodata=nodata, missing=missing)
         if image.size_hw[0] % 2 or image.size_hw[1] % 2:
             raise DataError(f"{files['lwir']}: a mosaic has an even height and width")
@@ -213,7 +201,7 @@ def test_a_sensor_that_refuses_odd_sizes_is_checked_on_even_ones(tmp_path: Path)
 class Unreadable(Good):
     """Writes what it cannot read."""
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         for file in files.values():
             file.write_bytes(b"kelvin")
 

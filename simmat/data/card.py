@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from simmat.documents import Document, parse
 from simmat.errors import ConfigError
 from simmat.files import atomic_write_text
-from simmat.nodata import Nodata, per_file
+from simmat.nodata import NodataField, per_file
 from simmat.stated_nodata import StatedNodata
 from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
@@ -57,7 +57,7 @@ class DataCard(Document):
     regions: RegionRule
     min_region: int = Field(default=1, ge=1, lt=2**63)
     min_region_share: float = Field(default=0.0, ge=0, lt=1)
-    nodata: Nodata | None = None
+    nodata: NodataField | None = None
     ignore: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     zero_means: ZeroMeans = "background"
     class_names: dict[Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)], str] = Field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from simmat.declared.scaling import scaled
 from simmat.declared.schema import ChannelRule, Decibel, Declaration, Log, SourceRule
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import ImageFile, read_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 if TYPE_CHECKING:
@@ -35,13 +35,7 @@ class DeclaredModality(ModalityAdapter):
         self.sources = tuple(Source(source.name, source.endings) for source in declaration.source)
         self.channels = tuple(rule.channel() for rule in declaration.channel)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (C, H, W): stored * scale + offset of the declared planes, invalid where the file says nodata.
 
         Raises:
@@ -84,7 +78,7 @@ class DeclaredModality(ModalityAdapter):
         """Refuse: a description says what files hold, not how a sensor sees."""
         raise ConfigError(f"modality {self.name!r} cannot be simulated: a sensor.toml describes files; write a plugin")
 
-    def _read(self, source: SourceRule, file: Path, nodata: StatedNodata | None) -> ImageFile:
+    def _read(self, source: SourceRule, file: Path, nodata: Nodata) -> ImageFile:
         image = read_image(file, nodata)
         if source.planes is not None and len(image.planes) != source.planes:
             raise DataError(

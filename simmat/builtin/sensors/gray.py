@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from simmat.imageio import read_image, require_one_plane, write_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import Channel, SensorImage
 
 if TYPE_CHECKING:
@@ -27,13 +25,7 @@ class Gray(ModalityAdapter):
     sources = (Source("gray", ENDINGS),)
     channels = (Channel("gray", "counts", "count"),)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
         image = read_image(files["gray"], nodata)
         require_one_plane(image, self.name)
@@ -46,7 +38,7 @@ class Gray(ModalityAdapter):
         counts = import_scenes("camera").gray_counts(scene, rng)
         return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write whole counts of 0 to 255 as 8 bits, of 0 to 65535 as 16 bits, all else as float32 (TIFF or npy)."""
         write_image(files["gray"], narrowest(image))
 

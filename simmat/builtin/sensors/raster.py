@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from simmat.builtin.sensors.gray import narrowest
 from simmat.imageio import read_image, write_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import Channel, SensorImage
 
 
@@ -18,20 +15,14 @@ class Raster(ModalityAdapter):
     description = "any planes as they lie in the file (PNG, JPEG, TIFF, npy (P, H, W)); pick with --channels"
     sources = (Source("raster", (".tif", ".tiff", ".npy", ".png", ".jpg", ".jpeg")),)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (C, H, W) counts; an npy array of three axes is (planes, height, width) by rule."""
         image = read_image(files["raster"], nodata)
         return SensorImage.from_planes(
             image.planes, band_channels(len(image.planes)), valid=image.valid, origin=str(image.path)
         )
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write whole counts of 0 to 65535 as integers, all else as float32; invalid pixels become NaN."""
         write_image(files["raster"], narrowest(image))
 

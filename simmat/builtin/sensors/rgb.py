@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simmat.errors import DataError
 from simmat.imageio import ImageFile, read_image, write_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import RGB_QUANTITY, Channel, SensorImage
 
 if TYPE_CHECKING:
@@ -28,13 +26,7 @@ class Rgb(ModalityAdapter):
         for colour, wavelength in (("red", 0.62), ("green", 0.54), ("blue", 0.46))
     )
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (3, H, W) counts; grey, RGBA, 16-bit and other files raise DataError with what to use instead."""
         image = read_image(files["rgb"], nodata)
         if image.colour != "rgb" or len(image.planes) != 3 or image.planes.dtype != np.uint8:
@@ -48,7 +40,7 @@ class Rgb(ModalityAdapter):
         counts = import_scenes("camera").rgb_counts(scene, rng)
         return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write an 8-bit PNG or TIFF; counts are rounded."""
         write_image(files["rgb"], np.clip(np.rint(image.data), 0, 255).astype(np.uint8))
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from simmat.hookspecs import hookimpl
 from simmat.imageio import read_image, require_one_plane, write_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.scene import Scene
 from simmat.types import Channel, SensorImage
 
@@ -23,13 +22,7 @@ class Sonar(ModalityAdapter):
     sources = (Source("sonar", (".png", ".jpg", ".jpeg")),)
     channels = (Channel("echo", "echo_strength", "count"),)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (1, H, W) counts."""
         image = read_image(files["sonar"], nodata)
         require_one_plane(image, self.name)
@@ -50,7 +43,7 @@ class Sonar(ModalityAdapter):
         echo = 80 * facing * np.exp(-scene.surface.depth_m / 30) * rng.rayleigh(size=facing.shape)
         return SensorImage.from_planes(np.rint(echo).clip(0, 255), self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write an 8-bit PNG."""
         write_image(files["sonar"], image.data.astype(np.uint8))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +10,7 @@ from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intens
 
 from simmat.errors import DataError
 from simmat.imageio import read_image, write_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, SensorImage
 
 if TYPE_CHECKING:
@@ -39,13 +37,7 @@ class Aims(ModalityAdapter):
         for colour in _COLOURS
     )
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (6, H, W) counts; a file of other than three 8-bit planes raises DataError."""
         images = [read_image(files[source.name], nodata) for source in self.sources]
         for image in images:
@@ -71,7 +63,7 @@ class Aims(ModalityAdapter):
         encoded = encode(np.stack([stokes_of(counts) for counts in colour_angles(scene, rng)]))
         return SensorImage.from_planes(np.rint(encoded), self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write two files of three 8-bit planes."""
         counts = np.clip(np.rint(image.data), 0, 255).astype(np.uint8)
         write_image(files["aolp"], counts[:3])
@@ -93,13 +85,7 @@ class AimsAngles(ModalityAdapter):
         *Aims.channels,
     )
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (9, H, W); files of other than three 8-bit planes raise DataError."""
         images = [read_image(files[name], nodata) for name in NAMES]
         check_alike(images)
@@ -119,7 +105,7 @@ class AimsAngles(ModalityAdapter):
         pictures = np.rint(colour_angles(scene, rng) * (_FULL / FULL_COUNTS))  # (3, 4, H, W)
         return self._encoded(pictures, np.ones_like(pictures[:, 0], dtype=np.bool_), "simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write four colour pictures of 8 bits, rounded."""
         colours = image.data.astype(np.float64).reshape(3, 3, *image.size_hw)  # mean, angle, degree of three colours
         stokes = stokes_from(2 * colours[0], colours[1] / _FULL * np.pi, colours[2] / _FULL)  # (3, 3, H, W)

@@ -20,7 +20,7 @@ from simmat.imageio import (
     require_unscaled,
     write_image,
 )
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.modality_options import ModalityOptions
 from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, SensorImage
@@ -64,13 +64,7 @@ class Depth(ModalityAdapter):
         if self.unit == "m":
             self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (1, H, W) in metres; a file without a single return in range raises DataError."""
         image = read_planes(Path(files["depth"]), nodata)
         require_one_plane(image, self.name)
@@ -104,7 +98,7 @@ class Depth(ModalityAdapter):
             return UNITS[self.unit]
         return MILLIMETRE if ending == ".png" else METRE
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write a PNG of 16-bit integers, or a TIFF or npy of float32; invalid pixels are 0, or NaN.
 
         Raises:
@@ -138,13 +132,7 @@ class MinMaxDepth(Depth):
     replaces: ClassVar[Mapping[str, str]] = {}
     Options = ModalityOptions
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (1, H, W) within 0 to 1; 0, negative and no finite numbers are no return.
 
         In a file of any unit nothing else can be told from a depth: a far plane of 1e10 is the farthest pixel, unless
@@ -164,7 +152,7 @@ class MinMaxDepth(Depth):
         """Return what `depth` measures, scaled."""
         return min_max(super().simulate(scene, rng), self.channels)
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write 16-bit integers, 1 for the nearest; invalid pixels are 0."""
         counts = np.where(image.valid, 1 + np.rint(image.data * (_NO_RETURN - 2)), 0)
         write_image(Path(files["depth"]), counts.astype(np.uint16))
@@ -177,7 +165,7 @@ def measured(image: ImageFile) -> BoolArray:
     return returned if image.valid is None else returned & image.valid
 
 
-def read_planes(path: Path, nodata: StatedNodata | None = None) -> ImageFile:
+def read_planes(path: Path, nodata: Nodata = None) -> ImageFile:
     """Read an image file of any format that depth comes in."""
     return read_exr(path, nodata) if path.suffix.lower() == ".exr" else read_image(path, nodata)
 

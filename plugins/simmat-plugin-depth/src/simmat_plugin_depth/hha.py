@@ -12,7 +12,7 @@ from pydantic import Field
 
 from simmat.errors import DataError
 from simmat.imageio import ImageFile, write_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.modality_options import ModalityOptions
 from simmat.types import Channel, SensorImage
 from simmat_plugin_depth.depth import MOST_M, metres_of, read_planes
@@ -65,13 +65,7 @@ class Hha(ModalityAdapter):
         said = card.get("intrinsics")
         return Hha(self.options, camera=Intrinsics.from_card(said) if said is not None else None)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (3, H, W).
 
         One plane is depth, in the units of `depth`, and needs the card's intrinsics. Three planes of floats are
@@ -101,7 +95,7 @@ class Hha(ModalityAdapter):
         camera = Intrinsics(scene.focal_px, scene.focal_px, (width - 1) / 2, (height - 1) / 2)
         return self._computed(Depth().simulate(scene, rng), camera)
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write a TIFF or npy of three float32 planes, or counts as 8 bits; invalid pixels are NaN, or 0."""
         path = Path(files["hha"])
         if image.channels[0].unit == "count":

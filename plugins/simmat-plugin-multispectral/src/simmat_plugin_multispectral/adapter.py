@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from simmat.errors import ConfigError, DataError
 from simmat.imageio.georeference import write_mask
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.modality_options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
 from simmat_plugin_multispectral.bands import (
@@ -94,13 +94,7 @@ class Multispectral(ModalityAdapter):
             return None
         return Product(options.scale, options.offset)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (C, H, W) of all bands, with the file's georeference."""
         return self.image(read_geotiff(Path(files["multispectral"]), nodata))
 
@@ -150,7 +144,7 @@ class Multispectral(ModalityAdapter):
         channels = [Channel(name, REFLECTANCE, "1", wavelength_um=micron) for name, micron in WAVELENGTHS_UM.items()]
         return SensorImage.from_planes(apparent_reflectance(scene, rng), channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write a GeoTIFF that says what its bands are: reflectance as 16-bit DN of 1/10000, all else as float32."""
         tags = [
             BandTags(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simmat.imageio import write_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import SensorImage
 from simmat_plugin_nir.planes import NIR, read_plane, stored
 
@@ -25,13 +23,7 @@ class Nir(ModalityAdapter):
     sources = (Source("nir", (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg")),)
     channels = (NIR,)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
         image = read_plane(files["nir"], self.name, nodata)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
@@ -42,6 +34,6 @@ class Nir(ModalityAdapter):
 
         return SensorImage.from_planes(counts(scene, ("nir",), rng), self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write whole counts to 65535 as 16 bits, all else as float32 (TIFF or npy) with NaN where invalid."""
         write_image(files["nir"], stored(image))

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from simmat.errors import DataError
 from simmat.imageio import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.modality_options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, full, read_plane, stored, within
@@ -51,13 +51,7 @@ class RedNir(ModalityAdapter):
         if self.options.separate_files:
             self.sources = (Source("red", any_format), Source("nir", any_format))
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (2, H, W) counts, red and nir.
 
         Raises:
@@ -99,14 +93,14 @@ class RedNir(ModalityAdapter):
         channels = [replace(channel, valid_range=(0.0, WHITE)) for channel in self.channels]
         return SensorImage.from_planes(counts(scene, ("red", "nir"), rng), channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write two planes, as TIFF or npy, or two files: 16-bit counts where they are such, else float32."""
         planes = stored(image)
         names = [source.name for source in self.sources]
         for path, part in zip((Path(files[name]) for name in names), np.split(planes, len(names)), strict=True):
             write_image(path, part, description=bits_of(image, path))
 
-    def _two_files(self, files: Mapping[str, Path], nodata: StatedNodata | None) -> SensorImage:
+    def _two_files(self, files: Files, nodata: Nodata) -> SensorImage:
         red, nir = (read_plane(files[name], self.name, nodata) for name in ("red", "nir"))
         for image in (red, nir):
             require_unscaled(image, self.name)

@@ -10,7 +10,7 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError
 from simmat.imageio import ImageFile, describe_bits, read_image, require_unscaled, stated_bits, write_image
-from simmat.modality import MissingChannels, Source, StatedNodata
+from simmat.modality import Files, Missing, Nodata, Source
 from simmat.types import SensorImage
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
 from simmat_plugin_polarization.light import dark_limit_of, is_dark, saturation_of
@@ -37,13 +37,7 @@ class FourAngles(PolarizationAdapter):
         "polarization-aolp-dolp-deg": "files=aolp-dolp,angle_unit=deg",
     }
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp.
 
         Files of three planes (a colour camera) are averaged over them, for light of all colours adds up. Where any of
@@ -70,7 +64,7 @@ class FourAngles(PolarizationAdapter):
         trusted = (counts < FULL).all(axis=0) & ~is_dark(counts.mean(axis=0))
         return from_stokes(stokes_of(counts), np.ones_like(trusted), trusted, "simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write 12-bit counts, rounded; a pixel without angle and degree is written saturated, or dark if it is.
 
         Raises:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simmat.errors import DataError
 from simmat.imageio import ImageFile, largest_count, read_image, require_unscaled, write_image
-from simmat.modality import MissingChannels, Source, StatedNodata
+from simmat.modality import Files, Missing, Nodata, Source
 from simmat.types import SensorImage
 from simmat_plugin_polarization.angles import ENDINGS, FourAngles
 from simmat_plugin_polarization.channels import AOLP, DOLP, PolarizationAdapter, PolarizationOptions
@@ -39,13 +37,7 @@ class Computed(PolarizationAdapter):
         self.half_turn = 180.0 if self.options.angle_unit == "deg" else float(np.pi)
         self.unit = "degrees" if self.options.angle_unit == "deg" else "radians"
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (2, H, W): aolp in radians, dolp.
 
         Files of three planes (a colour camera) are joined to one: the mean of their polarizations as Stokes
@@ -73,7 +65,7 @@ class Computed(PolarizationAdapter):
         """Return angle and degree of what a camera with four polarizers measures of the scene."""
         return FourAngles().simulate(scene, rng).select([1, 2])
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write float32 TIFF or npy, the angle in the option's unit; invalid pixels are NaN."""
         scales = (self.half_turn / np.pi, 1.0)
         for place, (source, scale) in enumerate(zip(self.sources, scales, strict=True)):

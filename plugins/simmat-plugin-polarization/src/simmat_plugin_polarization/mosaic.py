@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.imageio import describe_bits, read_image, require_one_plane, require_unscaled, write_image
-from simmat.modality import MissingChannels, Source, StatedNodata
+from simmat.modality import Files, Missing, Nodata, Source
 from simmat.types import BoolArray, SensorImage
 from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
@@ -32,13 +31,7 @@ class Mosaic(PolarizationAdapter):
     sources = (Source("mosaic", ENDINGS),)
     channels = (S0, AOLP, DOLP)
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (3, H, W): s0 in counts, aolp in radians, dolp; each angle is interpolated bilinearly.
 
         Where a saturated pixel takes part, or all is dark, angle and degree are invalid; where a missing one does, so
@@ -68,7 +61,7 @@ class Mosaic(PolarizationAdapter):
         trusted = ~_reach(raw >= FULL) & ~is_dark(intensities.mean(axis=0))
         return from_stokes(stokes_of(intensities), np.ones_like(trusted), trusted, "simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write the 12-bit counts of the polarizer that each pixel has; finer detail than the mosaic's is lost."""
         path = Path(files["mosaic"])
         tiff = path.suffix.lower() in (".tif", ".tiff")

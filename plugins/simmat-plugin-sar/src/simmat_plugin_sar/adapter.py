@@ -22,7 +22,7 @@ from simmat.imageio import (
     write_image,
 )
 from simmat.imageio.georeference import read_georeference, write_mask
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.modality_options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, to_decibel
@@ -103,13 +103,7 @@ class Sar(ModalityAdapter):
         units = {"amplitude": "count", "power": "1", "decibel": "dB"}
         self.channels = described(self.planes, self.scale, units[self.scale.kind])
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (P, H, W) in the file's own scale, with its georeference; filtered in power where the option says so.
 
         Raises:
@@ -118,7 +112,7 @@ class Sar(ModalityAdapter):
         images = [self._plane_file(files[source.name], nodata) for source in self.sources]
         return images[0] if len(images) == 1 else _joined(images)
 
-    def _plane_file(self, path: Path, nodata: StatedNodata | None) -> SensorImage:
+    def _plane_file(self, path: Path, nodata: Nodata) -> SensorImage:
         image = read_image(path, nodata)
         planes = self._planes(image)
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
@@ -164,7 +158,7 @@ class Sar(ModalityAdapter):
             values = np.rint(values * AMPLITUDE_COUNTS).clip(1, 65535)
         return SensorImage.from_planes(values, self.channels, origin="simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write counts as 16 bits, all else as float32 with NaN where invalid."""
         if image.channels[0].unit == "count" and image.valid.all():
             planes = np.rint(image.data).clip(0, 65535).astype(np.uint16)

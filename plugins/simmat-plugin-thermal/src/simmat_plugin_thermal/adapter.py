@@ -21,7 +21,7 @@ from simmat.imageio import (
     stated_valid,
     write_image,
 )
-from simmat.modality import MissingChannels, ModalityAdapter, Source, StatedNodata
+from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.modality_options import ModalityOptions
 from simmat.normalize import min_max
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
@@ -67,13 +67,7 @@ class Thermal(ModalityAdapter):
         options = self.options
         return UNITS[options.unit] if isinstance(options, ThermalOptions) and options.unit is not None else None
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (1, H, W) in kelvin, or in counts where nobody says what the numbers are.
 
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
@@ -114,7 +108,7 @@ class Thermal(ModalityAdapter):
 
         return SensorImage.from_planes(brightness_temperature_k(scene, rng), (TEMPERATURE,), origin="simulated")
 
-    def save(self, image: SensorImage, files: Mapping[str, Path]) -> None:
+    def save(self, image: SensorImage, files: Files) -> None:
         """Write kelvin as a TIFF that states its unit: the option's, else 16-bit cK to 655.35 K and float32 K above.
 
         Counts are written as they are. Invalid pixels become 0 in 16 bits and NaN in floats, and are read back as
@@ -154,13 +148,7 @@ class MinMaxThermal(Thermal):
     replaces: ClassVar[Mapping[str, str]] = {}
     Options = ModalityOptions
 
-    def load(
-        self,
-        files: Mapping[str, Path],
-        *,
-        nodata: StatedNodata | None = None,
-        missing: MissingChannels | None = None,
-    ) -> SensorImage:
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """Read (1, H, W) within 0 to 1."""
         return min_max(super().load(files, nodata=nodata, missing=missing), self.channels)
 
