@@ -21,6 +21,7 @@ from simmat.sensor_names import is_sensor_file, modality_parts
 from simmat_plugin_bench.settings import Simulated, figures_of
 
 FORMAT = 1
+_MOST_BYTES = 2**30
 
 _LARGEST = 2.0**53
 """No figure is larger; means and deviations of larger ones would overflow."""
@@ -103,12 +104,16 @@ class Clock(CellFile):
     seconds: Seconds
 
 
-def read_cell_file(path: Path, kind: type[CellFile]) -> dict[str, Any]:
-    """Read a json file of a cell.
+def read_cell_file(
+    path: Path, kind: type[CellFile], *, what: str = "file of a bench", remedy: str = ""
+) -> dict[str, Any]:
+    """Read a json file of a cell, or of many.
 
     Args:
         path: the file.
         kind: what must stand in it.
+        what: what the file is, for messages.
+        remedy: what to do where it is damaged; by default to remove the cell.
 
     Returns:
         Its values as they stand there, also those that `kind` does not ask for.
@@ -116,8 +121,7 @@ def read_cell_file(path: Path, kind: type[CellFile]) -> dict[str, Any]:
     Raises:
         DataError: it is damaged, or of another format.
     """
-    content = read_bytes(path, "file of a bench")
-    remedy = f"remove {path.parent} and run the bench again"
+    content = read_bytes(path, what, limit=_MOST_BYTES)
     try:
         values = parse_json(content)
         if not isinstance(values, dict) or "format" not in values:
@@ -126,6 +130,7 @@ def read_cell_file(path: Path, kind: type[CellFile]) -> dict[str, Any]:
             raise DataError(f"{path} was written by another version of simmat; use that version, or another --out")
         validate(kind, values)
     except ValueError as error:
+        remedy = remedy or f"remove {path.parent} and run the bench again"
         raise DataError(f"{path} is damaged ({error}); {remedy}") from error
     return values
 

@@ -9,14 +9,9 @@ from typing import Any
 
 from pydantic import field_validator
 
-from simmat.documents import validate
-from simmat.errors import DataError
-from simmat.files import atomic_write_json, atomic_write_text, parse_json, read_bytes
-from simmat_plugin_bench.cells import FORMAT as CELL_FORMAT
-from simmat_plugin_bench.cells import Cell, CellFile, Order, Result, digest_of, read_cell_file, write_order
+from simmat.files import atomic_write_json, atomic_write_text
+from simmat_plugin_bench.cells import FORMAT, Cell, CellFile, Order, Result, digest_of, read_cell_file, write_order
 
-FORMAT = 1
-_MOST_BYTES = 2**30
 RESULTS = "results.json"
 """Its name in the bench's folder."""
 
@@ -72,16 +67,8 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         DataError: it cannot be read, is damaged, of another format, or a result is of other settings than it says.
     """
-    content = read_bytes(path, "file of results", limit=_MOST_BYTES)
-    try:
-        values = parse_json(content)
-        if not isinstance(values, dict) or "format" not in values:
-            raise ValueError("no table with a format")
-        if values["format"] != FORMAT:
-            raise DataError(f"{path} was written by another version of simmat; use that version")
-        validate(KeptResults, values)
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); give the {RESULTS} of a bench") from error
+    remedy = f"give the {RESULTS} of a bench"
+    values = read_cell_file(path, KeptResults, what="file of results", remedy=remedy)
     return dict(values["cells"])
 
 
@@ -109,7 +96,7 @@ def put_back(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:
             continue
         # The order last: without it a cell has not begun, whatever a crash left.
         cell.root.mkdir(parents=True, exist_ok=True)
-        atomic_write_json(cell.folder.result, {"format": CELL_FORMAT, **entry["result"]})
+        atomic_write_json(cell.folder.result, {"format": FORMAT, **entry["result"]})
         write_order(cell)
         done += 1
     return done, other
