@@ -20,9 +20,9 @@ from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.evaluation import has_zero_shot
-from simmat.files import atomic_path
+from simmat.io.files import atomic_path
 from simmat.model import SimMAT, assemble, zero_shot_of
-from simmat.plugins import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.predictor import segment
 from simmat.report.contact_sheet import GAP, GROUND, LINE, MARGIN, TEXT
 from simmat.report.display import display_rgb

@@ -20,8 +20,8 @@ from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.reading import read_settings
 from simmat_plugin_bench.results_file import read_results, results_of, write_results
 
-from simmat.files import atomic_write_text
-from simmat.plugins import load_plugins
+from simmat.io.files import atomic_write_text
+from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "transfer.md"

@@ -20,18 +20,17 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+from simmat.data.instances import Label, region_from_mask
 from simmat.data.pipeline import PreparedImage, prompt_batch
-from simmat.data.regions import Label, region_from_mask
 from simmat.evaluation import ONE_CLICK, ObjectScore
-from simmat.evaluation.asking import ScoredImage
-from simmat.evaluation.metrics import boundary_width
+from simmat.evaluation.interaction import ScoredImage
 from simmat.evaluation.sample import score_objects
+from simmat.evaluation.scores import boundary_width
 from simmat.evaluation.targets import find_targets
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.geometry import Frame
 from simmat.model import SimMAT
 from simmat.nn.resize import content_mask, restore_logits
-from simmat.types import BoolArray, Prompt
+from simmat.types import BoolArray, Frame, Prompt
 
 INPUT, LOW = 1024, 256
 BASELINE_OBJECTS, TOGETHER, MOST_VALUES = 16, 16, 2**26

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from simmat.model import Parts
-from simmat.plugins import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, ZeroShotPredictor
 
 

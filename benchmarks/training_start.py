@@ -25,8 +25,8 @@ PREPARE = """
 import json, resource, sys, time
 from pathlib import Path
 from simmat.config import load_config
-from simmat.plugins import load_plugins
-from simmat.training import Watcher
+from simmat.plugins.loader import load_plugins
+from simmat.training import Callback
 from simmat.training.setup import prepare
 settings = {"modality": "gray", "data": Path(sys.argv[1]), "out": Path(sys.argv[1] + "-run"), "tune": "lora",
             "foundation": "sam_vit_tiny", "steps": 1}
@@ -34,7 +34,7 @@ registry = load_plugins(env={"SIMMAT_PLUGINS": ""})
 config = load_config(None, settings)
 who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
 start, used = time.perf_counter(), time.process_time()
-prepare(config, registry, Watcher())
+prepare(config, registry, Callback())
 wall, used = time.perf_counter() - start, time.process_time() - used
 cpu = used + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 print(json.dumps({"wall": wall, "cpu": cpu, "mib": max(resource.getrusage(one).ru_maxrss for one in who) / 1024}))

@@ -18,8 +18,8 @@ from scipy import ndimage
 
 from simmat.data.clicks import center_click
 from simmat.data.dataset import open_dataset
-from simmat.data.regions import EIGHT
-from simmat.plugins import load_plugins
+from simmat.data.instances import EIGHT
+from simmat.plugins.loader import load_plugins
 from simmat.types import BoolArray
 
 GREEN, SWIR1 = 2, 5

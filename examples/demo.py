@@ -25,7 +25,7 @@ from PIL import Image
 from simmat.bundle import read_bundle_spec
 from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, Sample, open_dataset
-from simmat.plugins import load_plugins
+from simmat.plugins.loader import load_plugins
 from simmat.report.curves import plot_curves
 from simmat.report.display import PictureArray, display_rgb
 from simmat.report.overlay import draw_comparison

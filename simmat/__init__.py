@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from simmat.api import open_dataset as open_dataset
     from simmat.api import train as train
     from simmat.data.dataset import Dataset as Dataset
-    from simmat.hookspecs import hookimpl as hookimpl
-    from simmat.modality import Files as Files
-    from simmat.modality import Missing as Missing
-    from simmat.modality import ModalityAdapter as ModalityAdapter
-    from simmat.modality import Nodata as Nodata
-    from simmat.modality import Source as Source
-    from simmat.modality_options import ModalityOptions as ModalityOptions
+    from simmat.plugins.hooks import hookimpl as hookimpl
     from simmat.predictor import Predictor as Predictor
+    from simmat.sensors.adapter import Files as Files
+    from simmat.sensors.adapter import Missing as Missing
+    from simmat.sensors.adapter import ModalityAdapter as ModalityAdapter
+    from simmat.sensors.adapter import Nodata as Nodata
+    from simmat.sensors.adapter import Source as Source
+    from simmat.sensors.options import ModalityOptions as ModalityOptions
     from simmat.types import Channel as Channel
     from simmat.types import Prompt as Prompt
     from simmat.types import SensorImage as SensorImage
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "Channel": "simmat.types",
     "Dataset": "simmat.data.dataset",
-    "Files": "simmat.modality",
-    "Missing": "simmat.modality",
-    "ModalityAdapter": "simmat.modality",
-    "ModalityOptions": "simmat.modality_options",
-    "Nodata": "simmat.modality",
+    "Files": "simmat.sensors.adapter",
+    "Missing": "simmat.sensors.adapter",
+    "ModalityAdapter": "simmat.sensors.adapter",
+    "ModalityOptions": "simmat.sensors.options",
+    "Nodata": "simmat.sensors.adapter",
     "Predictor": "simmat.predictor",
     "Prompt": "simmat.types",
     "SensorImage": "simmat.types",
-    "Source": "simmat.modality",
+    "Source": "simmat.sensors.adapter",
     "evaluate": "simmat.api",
-    "hookimpl": "simmat.hookspecs",
+    "hookimpl": "simmat.plugins.hooks",
     "list_foundations": "simmat.api",
     "list_modalities": "simmat.api",
     "load": "simmat.api",

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from simmat.bundle import adapter_for, load_bundle
 from simmat.bundle.files import JSON_NAME
-from simmat.bundle.hub import HUB, HubPlace, download
+from simmat.bundle.sharing import HUB, HubPlace, download
 from simmat.config import load_config, parse_channels
 from simmat.errors import BundleError, ConfigError
-from simmat.modality import ModalityAdapter
+from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts
 from simmat.nn.device import pick_device
-from simmat.plugins import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, ZeroShotPredictor
-from simmat.weights import check_digest, find_weights, sha256_of
+from simmat.sensors.adapter import ModalityAdapter
 
 if TYPE_CHECKING:
     from simmat.data.dataset import Dataset
@@ -111,9 +112,9 @@ def train(
         SimMATError: whatever is wrong with settings, data, weights or the output folder.
     """
     from simmat.config import TrainConfig
-    from simmat.training import Watcher
+    from simmat.training import Callback
     from simmat.training import train as run_training
-    from simmat.training.console import ConsoleWatcher
+    from simmat.training.callbacks import ConsoleCallback
 
     if unknown := [key for key in settings if key not in TrainConfig.model_fields]:
         raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}")
@@ -121,10 +122,10 @@ def train(
     root = _root(data)
     config = load_config(None, {"modality": name, "data": root, "out": Path(out), **settings})
     if progress:
-        with ConsoleWatcher() as watcher:
-            run_training(config, known, watcher)
+        with ConsoleCallback() as callback:
+            run_training(config, known, callback)
     else:
-        run_training(config, known, Watcher())
+        run_training(config, known, Callback())
     return config.out
 
 

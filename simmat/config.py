@@ -22,9 +22,9 @@ from pydantic import (
 
 from simmat.documents import Document, Problem, problems_of
 from simmat.errors import ConfigError, all_problems
-from simmat.files import with_home
-from simmat.nodata import NodataField
-from simmat.sensor_names import with_absolute_files
+from simmat.io.files import with_home
+from simmat.sensors.names import with_absolute_files
+from simmat.sensors.nodata import NodataField
 from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
 

@@ -12,23 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError, SimMATError
-from simmat.foundation import (
-    Backbone,
-    FoundationModel,
-    FoundationSpec,
-    ImageEmbedding,
-    MaskPrediction,
-    PromptBatch,
-    build_foundation,
-    has_first_layer,
-    resolve,
-)
+from simmat.foundation import Backbone, FoundationModel, ImageEmbedding, MaskPrediction, PromptBatch, has_first_layer
 from simmat.model_spec import ModelSpec, complete_options
 from simmat.nn.allocation import AllocationLimit, Room
 from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
-from simmat.registry import Registry
-from simmat.transfer import Output, TransferLayerSpec, TunerSpec
+from simmat.plugins.registry import Registry
+from simmat.specs import FoundationSpec, Output, TransferLayerSpec, TunerSpec, build_foundation, resolve
 
 
 class SimMAT(nn.Module):

@@ -9,12 +9,11 @@ from pydantic import BeforeValidator, Field, JsonValue, create_model
 
 from simmat.config import MOST_SIZE
 from simmat.data.card import DataCard
-from simmat.declared import Declaration
 from simmat.documents import Document, as_tuples, of_dataclass, parse
-from simmat.geometry import Aspect
-from simmat.normalize import Statistics
-from simmat.transfer import TransferLayerSpec, TunerSpec
-from simmat.types import Channel
+from simmat.sensors.declaration import Declaration
+from simmat.sensors.normalize import Statistics
+from simmat.specs import TransferLayerSpec, TunerSpec
+from simmat.types import Aspect, Channel
 
 
 def as_json(value: Any) -> Any:
@@ -43,7 +42,7 @@ class ModelSpec(Document):
         sensor_channels: what the sensor's files must hold.
         channels: C fitted channels, with mean and std, as they reach the transfer layer.
         statistics: of the training split.
-        zero_shot: (3, C) map of the untrained reference, see `simmat.normalize.zero_shot_map`.
+        zero_shot: (3, C) map of the untrained reference, see `simmat.sensors.normalize.zero_shot_map`.
         foundation: name of the foundation model.
         foundation_sha256: of its weight file; None where it is random from `seed`.
         seed: of every random weight.

@@ -19,13 +19,12 @@ from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch
 from simmat.data.statistics import image_moments
 from simmat.errors import BundleError, ConfigError, DataError
 from simmat.foundation import FoundationModel, ImageEmbedding, MaskPrediction
-from simmat.missing_channels import MissingChannels
-from simmat.modality import ModalityAdapter, load_sample
 from simmat.model import Parts, SimMAT, assemble, assemble_transfer
 from simmat.model_spec import ModelSpec
 from simmat.nn.resize import restore_logits
-from simmat.normalize import CLIP, Statistics, describe, fit_channels, zero_shot_map
-from simmat.picking import pick_channels
+from simmat.sensors.adapter import ModalityAdapter, load_sample
+from simmat.sensors.channel_selection import MissingChannels, pick_channels
+from simmat.sensors.normalize import CLIP, Statistics, describe, fit_channels, zero_shot_map
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Georeference, Prompt, SensorImage
 
 Choice = Literal["single", "best"]
@@ -331,7 +330,7 @@ class ZeroShotPredictor(Predictor):
     """An untuned foundation model on any sensor, without a bundle.
 
     Channels are normalised by the statistics of each image itself, and shown to the model as three planes by the map of
-    `simmat.normalize.zero_shot_map`.
+    `simmat.sensors.normalize.zero_shot_map`.
     """
 
     def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:

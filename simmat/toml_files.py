@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simmat.errors import ConfigError
-from simmat.files import read_bytes
+from simmat.io.files import read_bytes
 
 _MOST_BYTES = 2**24
 """What no person writes."""

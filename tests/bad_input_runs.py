@@ -44,8 +44,8 @@ def weights(content: Callable[[], Any]) -> Spoil:
 
 def of_vit_l() -> dict[str, torch.Tensor]:
     """The shapes of ViT-L's weights, in a file of a few kilobytes."""
-    from simmat.builtin.sam import SAM_VIT_L
-    from simmat.builtin.sam.model import SamModel, sam_parts
+    from simmat.foundations.sam import SAM_VIT_L
+    from simmat.foundations.sam_model import SamModel, sam_parts
 
     with torch.device("meta"):
         shapes = sam_parts(SamModel(SAM_VIT_L, SAM_VIT_L.image_size)).state_dict()

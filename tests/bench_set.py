@@ -10,7 +10,7 @@ from simmat_plugin_bench.cells import FORMAT, Cell, write_order
 from simmat_plugin_bench.grid import Bench, expand
 from simmat_plugin_bench.reading import read_settings
 
-from simmat.files import atomic_write_json
+from simmat.io.files import atomic_write_json
 
 TINY = """
 foundation = "sam_vit_tiny"

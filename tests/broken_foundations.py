@@ -14,14 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import WeightsError
-from simmat.foundation import (
-    FoundationSpec,
-    ImageEmbedding,
-    MaskPrediction,
-    PromptBatch,
-    TuningTargets,
-    WeightFile,
-)
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.specs import FoundationSpec, TuningTargets, WeightFile
 
 D, STRIDE, MASKS = 8, 4, 2
 

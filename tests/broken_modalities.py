@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import read_image, write_image
-from simmat.modality import Axis, Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.modality_options import ModalityOptions
-from simmat.scene import Scene
+from simmat.io.images import read_image, write_image
+from simmat.sensors.adapter import Axis, Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.options import ModalityOptions
+from simmat.sensors.scene import Scene
 from simmat.types import Channel, SensorImage
 
 LWIR = Channel("lwir", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))

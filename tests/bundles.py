@@ -14,8 +14,8 @@ from simmat.bundle.document import sealed
 from simmat.data.card import DataCard
 from simmat.model import assemble, find_parts
 from simmat.model_spec import ModelSpec
-from simmat.normalize import Statistics
 from simmat.predictor import Choice, Prediction, Predictor
+from simmat.sensors.normalize import Statistics
 from simmat.types import Channel, Prompt
 
 GRAY = Channel("gray", "counts", "count", valid_range=(0.0, 255.0))

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.regions import Label, Region
-from simmat.imageio import stated_valid
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.data.instances import Instance, Label
+from simmat.io.images import stated_valid
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import Channel, SensorImage
 
 
@@ -77,13 +77,13 @@ def open_planes(root: Path, **card: Any) -> Dataset:
     return open_dataset(root, Planes(), {"regions": "instances", **card})
 
 
-def region_at(y0: int, x0: int, crop: npt.ArrayLike, class_id: int | None = None) -> Region:
+def region_at(y0: int, x0: int, crop: npt.ArrayLike, class_id: int | None = None) -> Instance:
     """A region from its pixels and its first corner."""
     pixels = np.asarray(crop, dtype=np.bool_)
-    return Region(class_id, (y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1]), pixels)
+    return Instance(class_id, (y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1]), pixels)
 
 
-def label_of(size_hw: tuple[int, int], *regions: Region) -> Label:
+def label_of(size_hw: tuple[int, int], *regions: Instance) -> Label:
     """A label with nothing ignored."""
     return Label(size_hw, regions, np.zeros(size_hw, dtype=np.bool_))
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from simmat.config import TrainConfig, load_config
-from simmat.plugins import load_plugins
-from simmat.registry import Registry
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 
 
 def registry() -> Registry:

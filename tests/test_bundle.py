@@ -19,7 +19,8 @@ from simmat import training
 from simmat.bundle import load_bundle, push_bundle, read_bundle_spec
 from simmat.data.batches import sample_at
 from simmat.errors import BundleError, ConfigError, DataError
-from simmat.evaluation import asking, evaluate_bundle
+from simmat.evaluation import evaluate_bundle
+from simmat.evaluation import interaction as asking
 from simmat.types import Prompt
 
 REGISTRY = registry()

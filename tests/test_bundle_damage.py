@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from simmat.bundle import load, load_bundle, pull_bundle, push_bundle, read_bundle_spec
 from simmat.errors import BundleError, ConfigError, SimMATError
+from simmat.io.weights import sha256_of
 from simmat.nn.allocation import Room
-from simmat.weights import sha256_of
 
 JOBS: dict[str, Callable[[Path], object]] = {
     "load": lambda bundle: load_bundle(bundle, registry()),

@@ -13,7 +13,7 @@ from bundles import tiny_bundle
 from fake_hub import TOKEN, running_hub
 from runs import files_of
 
-from simmat.bundle.hub import HubPlace
+from simmat.bundle.sharing import HubPlace
 from simmat.errors import ConfigError
 
 SHARED = ["README.md", "bundle.json", "weights.safetensors"]

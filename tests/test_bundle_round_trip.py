@@ -6,11 +6,10 @@ import pytest
 import torch
 from test_model import ask, inputs, network
 
-from simmat.builtin.transfer import TRANSFER_LAYERS
-from simmat.builtin.tuners import TUNERS
 from simmat.bundle import load_tensors, trained_tensors
 from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
+from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 
 LAYERS = [(spec.name, "lora") for spec in TRANSFER_LAYERS] + [("mat-residual", spec.name) for spec in TUNERS]
 PAIRS = [*dict.fromkeys(LAYERS), ("channel-attention", "full"), ("simcmf", "full")]

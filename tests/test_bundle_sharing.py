@@ -18,12 +18,12 @@ from runs import files_of, registry
 from safetensors.torch import save_file
 from torch import nn
 
-from simmat.builtin.sam import SAM_VIT_TINY
 from simmat.bundle import load_bundle, pull_bundle, push_bundle, read_bundle_spec
 from simmat.errors import BundleError, ConfigError, OutputError
-from simmat.foundation import WeightFile, build_foundation
-from simmat.registry import Registry
-from simmat.weights import sha256_of
+from simmat.foundations.sam import SAM_VIT_TINY
+from simmat.io.weights import sha256_of
+from simmat.plugins.registry import Registry
+from simmat.specs import WeightFile, build_foundation
 
 NAMES = ["README.md", "bundle.json", "weights.safetensors"]
 

@@ -9,10 +9,10 @@ import pytest
 from pydantic import Field
 
 from simmat.cli import run
-from simmat.foundation import FoundationSpec, WeightFile
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.modality_options import ModalityOptions
-from simmat.plugins import PluginReport, Registry
+from simmat.plugins.registry import PluginReport, Registry
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.options import ModalityOptions
+from simmat.specs import FoundationSpec, WeightFile
 from simmat.types import Channel, SensorImage
 
 
@@ -153,7 +153,7 @@ def test_fetched_weights_are_named_by_their_path(
     registry = Registry([], [("foundation model", spec("m"), "x 1")])
     object.__setattr__(registry.foundation("m"), "weights", WeightFile("m.pth", "0" * 64, url="http://localhost/m"))
     fake_plugins(monkeypatch, registry)
-    monkeypatch.setattr("simmat.weights.fetch", lambda file, progress: progress(5, 10) or f"/cache/{file.filename}")
+    monkeypatch.setattr("simmat.io.weights.fetch", lambda file, progress: progress(5, 10) or f"/cache/{file.filename}")
     assert run(["foundations", "fetch", "m"]) == 0
     assert capsys.readouterr().out == "/cache/m.pth\n"
 

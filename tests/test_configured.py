@@ -14,14 +14,14 @@ from data_sets import Planes, folder_of
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.builtin.sensors import Gray
 from simmat.bundle import load_bundle
-from simmat.composition import ComposedModality, SelectedChannels
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 from simmat.evaluation import evaluate_bundle
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata
-from simmat.registry import Registry
+from simmat.plugins.registry import Registry
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata
+from simmat.sensors.builtin import Gray
+from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.types import Prompt, SensorImage
 
 CAMERA = "\n[intrinsics]\nfx = 50.0\nfy = 50.0\ncx = 27.5\ncy = 19.5\n"

@@ -12,9 +12,9 @@ from scipy import ndimage
 
 from simmat.data.augment import Augmentation, choose_window, cut_image, cut_label
 from simmat.data.card import DataCard
-from simmat.data.regions import Label, label_from_mask
+from simmat.data.instances import Label, label_from_mask
 from simmat.errors import ConfigError
-from simmat.modality import Axis
+from simmat.sensors.adapter import Axis
 from simmat.types import Channel, Georeference, SensorImage
 
 

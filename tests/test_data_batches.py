@@ -13,16 +13,16 @@ from runs import config, gray_set, registry
 from scipy import ndimage
 
 from simmat.data.batches import Batch, TrainingItems, collate
-from simmat.data.regions import Label, region_from_mask, visible_regions
+from simmat.data.instances import Label, region_from_mask, visible_regions
+from simmat.training.callbacks import Callback
 from simmat.training.setup import prepare
-from simmat.training.watch import Watcher
 
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory: pytest.TempPathFactory) -> TrainingItems:
     root = tmp_path_factory.mktemp("batches")
     settings = config(gray_set(root / "set"), root / "run", prompts_per_image=3)
-    return prepare(settings, registry(), Watcher()).items()
+    return prepare(settings, registry(), Callback()).items()
 
 
 def test_an_item_depends_on_its_position_alone(items: TrainingItems) -> None:
@@ -72,7 +72,7 @@ def test_a_region_thinner_than_a_pixel_keeps_a_target(items: TrainingItems, tmp_
         mask = np.zeros((400, 560), dtype=np.uint8)
         mask[100:103, 200] = 1
         Image.fromarray(mask).save(path)
-    small = prepare(config(data, tmp_path / "run", augment=False), registry(), Watcher()).items()
+    small = prepare(config(data, tmp_path / "run", augment=False), registry(), Callback()).items()
     assert all(target.any() for target in small[0].targets)
 
 
@@ -85,7 +85,7 @@ def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -
         core = ndimage.binary_erosion(mask > 0, iterations=3)
         Image.fromarray(np.where(core, 0, 100 + 50 * (mask > 0)).astype(np.uint8)).save(data / "images" / path.name)
     settings = config(data, tmp_path / "run", clicks=clicks, nodata=0)
-    rims = prepare(settings, registry(), Watcher()).items()
+    rims = prepare(settings, registry(), Callback()).items()
     hidden = [
         item.ignore[int(y), int(x)] or not target[int(y), int(x)]
         for item in (rims[position] for position in range(10))
@@ -99,7 +99,7 @@ def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -
 def test_images_are_turned_where_asked(items: TrainingItems, tmp_path: Path) -> None:
     """A street has an up and stays upright; a satellite's picture has none."""
     settings = config(gray_set(tmp_path / "set"), tmp_path / "run", rotate=True)
-    turned = prepare(settings, registry(), Watcher()).items()
+    turned = prepare(settings, registry(), Callback()).items()
 
     def upright(item: Batch) -> bool:
         return bool(item.content.any(0).sum() > item.content.any(1).sum())  # the images are wide
@@ -116,7 +116,7 @@ def test_strips_may_be_turned(tmp_path: Path) -> None:
         mask[1:4, 300 + 20 * index : 330 + 20 * index] = 1
         Image.fromarray(mask).save(path)
         Image.fromarray(mask * 100 + np.arange(600, dtype=np.uint8) % 50).save(data / "images" / path.name)
-    strips = prepare(config(data, tmp_path / "run", rotate=True), registry(), Watcher()).items()
+    strips = prepare(config(data, tmp_path / "run", rotate=True), registry(), Callback()).items()
     found = [strips[position] for position in range(12)]
     assert {int(item.content.any(0).sum()) for item in found} >= {1}, "none was turned"
     assert all(target.any() for item in found for target in item.targets)

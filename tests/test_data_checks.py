@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 
-from simmat.builtin.sensors import Raster
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
-from simmat.modality import Files, Missing, Nodata
+from simmat.sensors.adapter import Files, Missing, Nodata
+from simmat.sensors.builtin import Raster
 from simmat.types import SensorImage
 
 

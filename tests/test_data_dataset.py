@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 
-from simmat.composition import SelectedChannels
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError, DataError
+from simmat.sensors.composition import SelectedChannels
 from simmat.types import SensorImage
 
 

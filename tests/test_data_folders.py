@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from data_sets import Pair, Planes, folder_of, one_square, save_image, save_mask
 
-from simmat.data.folders import files_by_stem, scan_folders
+from simmat.data.formats.folders import files_by_stem, scan_folders
 from simmat.errors import DataError
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
 
-from simmat.composition import SelectedChannels
 from simmat.data import index as index_module
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import DataIndex, contents_of, read_index
 from simmat.data.index_file import FOLDER
 from simmat.errors import DataError
+from simmat.sensors.composition import SelectedChannels
 from simmat.types import SensorImage
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from data_sets import Pair, Planes, one_square, save_image, save_mask
 
-from simmat.data import manifest
-from simmat.data.manifest import read_manifest
+from simmat.data.formats import manifest
+from simmat.data.formats.manifest import read_manifest
 from simmat.errors import DataError, SpecError
-from simmat.modality import Source
+from simmat.sensors.adapter import Source
 
 
 def write(root: Path, text: str | bytes, *, files: str = "abc") -> Path:

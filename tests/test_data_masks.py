@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from simmat.data.masks import read_mask
+from simmat.data.instances import read_mask
 from simmat.errors import DataError
 
 

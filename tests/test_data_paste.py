@@ -15,10 +15,10 @@ from scipy import ndimage
 
 from simmat.data.augment import Augmentation
 from simmat.data.card import DataCard
-from simmat.data.paste import MOST, check_repeats, repeat_regions, repeatable
-from simmat.data.regions import EIGHT, Label, Region
+from simmat.data.copy_paste import MOST, check_repeats, repeat_regions, repeatable
+from simmat.data.instances import EIGHT, Instance, Label
 from simmat.errors import ConfigError
-from simmat.modality import Axis
+from simmat.sensors.adapter import Axis
 from simmat.types import Channel, SensorImage
 
 SIZE = (60, 80)
@@ -43,7 +43,7 @@ class Directed(Planes):
         return replace(turned, data=turned.data + np.float32(1e5 * quarter_turns))
 
 
-def scene(*regions: Region, smallest: int = 1) -> tuple[SensorImage, Label]:
+def scene(*regions: Instance, smallest: int = 1) -> tuple[SensorImage, Label]:
     """An image of which every pixel has a value of its own, the second plane its negative."""
     values = np.arange(np.prod(SIZE), dtype=np.float32).reshape(SIZE)
     label = label_of(SIZE, *(regions or (region_at(20, 30, FLAG, 3), region_at(40, 10, np.ones((6, 12)), 5))))
@@ -52,7 +52,7 @@ def scene(*regions: Region, smallest: int = 1) -> tuple[SensorImage, Label]:
 
 def repeats(
     image: SensorImage, label: Label, *, rotate: bool, adapter: Planes | None = None, seeds: int = 40
-) -> Iterator[tuple[SensorImage, tuple[Region, ...]]]:
+) -> Iterator[tuple[SensorImage, tuple[Instance, ...]]]:
     """Images with copies, and the copies."""
     for seed in range(seeds):
         changed, more = repeat_regions(image, label, adapter or Planes(), np.random.default_rng(seed), rotate=rotate)
@@ -119,7 +119,7 @@ def test_many_copies_are_close_to_a_region() -> None:
     assert 0.4 < np.mean([distance < 12 for distance in distances]) < 0.9
 
 
-def _centre(region: Region) -> npt.NDArray[np.float64]:
+def _centre(region: Instance) -> npt.NDArray[np.float64]:
     y0, x0, y1, x1 = region.box
     return np.array([y0 + y1, x0 + x1]) / 2
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simmat.data.card import DataCard
-from simmat.data.regions import Label, label_from_mask
+from simmat.data.instances import Label, label_from_mask
 from simmat.errors import DataError
 
 MASK = np.asarray(

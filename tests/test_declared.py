@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
-from simmat.declared import DeclaredModality, parse_declaration, read_sensor
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import write_image
+from simmat.io.images import write_image
+from simmat.sensors.declared import DeclaredModality, parse_declaration, read_sensor
 from simmat.types import SensorImage
 
 ONE = {"name": "echo", "quantity": "echo_strength", "unit": "count"}
@@ -210,7 +210,7 @@ def test_percentile_is_taken_of_every_image_alone(tmp_path: Path) -> None:
 
 def test_a_fixed_range_and_a_stated_z_score_need_no_statistics(tmp_path: Path) -> None:
     """The same value must reach the network whatever the training split was."""
-    from simmat.normalize import Statistics, fit_channels, normalize
+    from simmat.sensors.normalize import Statistics, fit_channels, normalize
 
     adapter = sensor(
         {**ONE, "plane": 0, "normalize": {"kind": "range", "low": 0, "high": 12**0.5}},

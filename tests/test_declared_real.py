@@ -12,7 +12,7 @@ import pytest
 from data_sets import linked
 
 from simmat.cli import run
-from simmat.declared import read_sensor
+from simmat.sensors.declared import read_sensor
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("SIMMAT_SHARED_DATA", ROOT.parent / "shared" / "data"))

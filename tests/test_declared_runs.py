@@ -19,7 +19,7 @@ from simmat import training
 from simmat.bundle import load_bundle, read_bundle_spec
 from simmat.cli import run
 from simmat.errors import BundleError, ConfigError
-from simmat.sensor_names import modality_parts, with_absolute_files
+from simmat.sensors.names import modality_parts, with_absolute_files
 from simmat.training.state import load_state
 
 SENSOR = """
@@ -111,7 +111,7 @@ def test_files_that_no_pattern_matches_are_refused_by_name(pattern: str, capsys:
     assert not Path("run").exists()
 
 
-class Stopping(training.Watcher):
+class Stopping(training.Callback):
     """Stops a run after its third step, as a second Ctrl-C would; its state is that of step 2."""
 
     def stepped(self, step: int, losses: dict[str, float]) -> None:

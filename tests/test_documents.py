@@ -14,10 +14,10 @@ from pydantic_core.core_schema import ErrorType
 from simmat.bundle import BundleSpec
 from simmat.config import TrainConfig
 from simmat.data.card import DataCard
-from simmat.declared import Declaration
 from simmat.documents import Document, InvalidDocument, parse, sentence, validate
 from simmat.errors import BundleError, ConfigError, SimMATError
 from simmat.model_spec import ModelSpec
+from simmat.sensors.declaration import Declaration
 from simmat.training.state import RunNotes
 
 FOREIGN = re.compile(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simmat.data.regions import Region, region_from_mask
-from simmat.evaluation.metrics import boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
+from simmat.data.instances import Instance, region_from_mask
+from simmat.evaluation.scores import boundary, boundary_iou, boundary_width, mask_iou, number_of_clicks
 from simmat.evaluation.targets import middle_pixel, resize_nearest
 
 
-def square(y0: int, x0: int, side: int) -> Region:
-    return Region(None, (y0, x0, y0 + side, x0 + side), np.ones((side, side), dtype=np.bool_))
+def square(y0: int, x0: int, side: int) -> Instance:
+    return Instance(None, (y0, x0, y0 + side, x0 + side), np.ones((side, side), dtype=np.bool_))
 
 
-def region(mask: list[list[int]]) -> Region:
+def region(mask: list[list[int]]) -> Instance:
     found = region_from_mask(np.asarray(mask, dtype=np.bool_), None)
     assert found is not None
     return found

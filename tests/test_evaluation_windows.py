@@ -14,18 +14,17 @@ from scripted_model import Scripted
 from torch import Tensor
 
 from simmat.data.clicks import corrective_click
+from simmat.data.instances import Instance, Label, region_from_mask
 from simmat.data.pipeline import PreparedImage
-from simmat.data.regions import Label, Region, region_from_mask
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
-from simmat.evaluation.asking import ScoredImage
 from simmat.evaluation.grid import MaskGrid
-from simmat.evaluation.metrics import boundary_iou, boundary_width, mask_iou
+from simmat.evaluation.interaction import ScoredImage
 from simmat.evaluation.sample import score_objects
+from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.evaluation.targets import find_targets, resize_nearest
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.geometry import Aspect, Frame
 from simmat.nn.resize import content_mask, restore_logits, upsample_logits
-from simmat.types import BoolArray
+from simmat.types import Aspect, BoolArray, Frame
 
 CLICKS = Protocol("clicks", "all four masks, and clicks on errors", clicks=4)
 
@@ -71,7 +70,7 @@ def plain_masks(logits: Tensor, frame: Frame, protocol: Protocol) -> BoolArray:
     return cast(BoolArray, (upsample_logits(logits, (frame.size // 4, frame.size // 4)) > 0).numpy())
 
 
-def whole(region: Region | None, size_hw: tuple[int, ...]) -> BoolArray:
+def whole(region: Instance | None, size_hw: tuple[int, ...]) -> BoolArray:
     height, width = size_hw
     return np.zeros((height, width), np.bool_) if region is None else region.mask((height, width))
 
@@ -313,7 +312,9 @@ def test_scoring_small_objects_makes_nothing_as_large_as_the_image(protocol: Pro
     """5,000 cells of a microscope's image took minutes, nearly all of it on pixels far from any of them."""
     size = 2048
     regions = [
-        Region(1, (y, x, y + 40, x + 40), np.ones((40, 40), np.bool_)) for y in (0, 900, 2008) for x in (5, 1200, 2008)
+        Instance(1, (y, x, y + 40, x + 40), np.ones((40, 40), np.bool_))
+        for y in (0, 900, 2008)
+        for x in (5, 1200, 2008)
     ]
     label = Label((size, size), tuple(regions), np.zeros((size, size), np.bool_))
     model = Answering(lambda prompts: disc_logits(64, prompts.point_coords[:, 0] / 4, 0.7))

@@ -12,10 +12,9 @@ import pytest
 
 from simmat.cli import run
 from simmat.errors import PluginError, SpecError, UnknownNameError, WeightsError
-from simmat.families import FoundationFamily
-from simmat.foundation import FoundationSpec, WeightFile
-from simmat.registry import Registry
-from simmat.weights import find_weights
+from simmat.io.weights import find_weights
+from simmat.plugins.registry import Registry
+from simmat.specs import FoundationFamily, FoundationSpec, WeightFile
 
 FAMILY = FoundationFamily("zoo", "any beast", "zoo_models:models", "zoo_models:spec")
 

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import pytest
 
 from simmat.errors import DataError, OutputError
-from simmat.files import (
+from simmat.io.files import (
     TEMPORARY_MARK,
     atomic_folder,
     atomic_path,
@@ -33,7 +33,7 @@ from simmat.files import (
     remove_temporary,
     staged_files,
 )
-from simmat.files import folder as module
+from simmat.io.files import folder as module
 
 
 class Crash(BaseException):
@@ -318,7 +318,7 @@ def test_a_folder_on_a_full_disk_is_refused_without_a_scrap(tmp_path: Path) -> N
     def full(**_: object) -> FileIO:
         return Path("/dev/full").open("wb", buffering=0)
 
-    with patch("simmat.files.single.TemporaryFile", full), pytest.raises(OutputError, match="disk is full"):
+    with patch("simmat.io.files.single.TemporaryFile", full), pytest.raises(OutputError, match="disk is full"):
         check_writable(tmp_path / "run")
     assert names(tmp_path) == []
 
@@ -379,7 +379,7 @@ def test_a_folder_in_the_way_of_a_staged_file_moves_none(tmp_path: Path) -> None
 
 STAGE = """
 import sys
-from simmat.files import staged_files
+from simmat.io.files import staged_files
 with staged_files(sys.argv[1]) as staging:
     (staging / "half.png").write_bytes(b"half")
     print(staging.name, flush=True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from simmat.data.clicks import center_click, tight_box
-from simmat.geometry import Frame
 from simmat.nn.resize import resize_planes
+from simmat.types import Frame
 
 SHAPES = [((1024, 1024), 256, "keep"), ((480, 640), 256, "keep"), ((61, 97), 128, "keep"), ((61, 97), 128, "squash")]
 

@@ -13,9 +13,9 @@ from runs import config, gray_set, registry
 from simmat.bundle import load_bundle
 from simmat.cli import predict as predict_command
 from simmat.cli import run
-from simmat.composition import ComposedModality, SelectedChannels
 from simmat.errors import DataError
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.training import train
 from simmat.types import BoolArray, Channel, Georeference, SensorImage
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from throwaway import make_venv, make_wheel, simmat
 
-from simmat import installer
 from simmat.cli import run
 from simmat.errors import ConfigError
-from simmat.installer import distribution_of, requirement_of
-from simmat.registry import PluginReport
+from simmat.plugins import installer
+from simmat.plugins.installer import distribution_of, requirement_of
+from simmat.plugins.registry import PluginReport
 
 
 @pytest.fixture(scope="module")

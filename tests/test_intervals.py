@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simmat.intervals import bootstrap_means, interval_of, mean_interval
+from simmat.evaluation.scores import bootstrap_means, interval_of, mean_interval
 
 
 def test_of_one_object_an_image_it_is_nearly_the_interval_of_the_mean() -> None:

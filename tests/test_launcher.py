@@ -12,7 +12,7 @@ from runs import config, gray_set
 from simmat.cli import run
 from simmat.errors import ConfigError
 from simmat.evaluation import join_processes
-from simmat.nn.launcher import check_launcher
+from simmat.nn.device import check_launcher
 from simmat.training.accelerator import make_accelerator
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")

@@ -14,10 +14,10 @@ from runs import registry
 
 from simmat.bundle import Bundle, load_bundle
 from simmat.cli import run
-from simmat.composition import ComposedModality, SelectedChannels
 from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError
-from simmat.modality import Files, Missing, MissingChannels, ModalityAdapter, Nodata, Source, load_sample
+from simmat.sensors.adapter import Files, Missing, MissingChannels, ModalityAdapter, Nodata, Source, load_sample
+from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.training import train
 from simmat.types import Channel, Prompt, SensorImage
 

@@ -9,7 +9,7 @@ import pytest
 from data_sets import Planes
 
 from simmat.errors import DataError, PluginError
-from simmat.modality import Files, Missing, Nodata, load_sample
+from simmat.sensors.adapter import Files, Missing, Nodata, load_sample
 from simmat.types import SensorImage
 
 

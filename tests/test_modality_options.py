@@ -13,12 +13,13 @@ from PIL import Image
 from pydantic import Field
 
 from simmat.cli import run
-from simmat.composition import ComposedModality, SelectedChannels
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source, options_of
-from simmat.modality_options import ModalityOptions
-from simmat.plugins import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, options_of
+from simmat.sensors.composition import ComposedModality, SelectedChannels
+from simmat.sensors.options import ModalityOptions
 from simmat.types import Channel, SensorImage
 
 

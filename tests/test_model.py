@@ -13,8 +13,8 @@ from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import complete_options
+from simmat.specs import TunerSpec
 from simmat.testing import build_network
-from simmat.transfer import TunerSpec
 
 REGISTRY = registry()
 

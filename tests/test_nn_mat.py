@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from simmat.builtin.transfer import TRANSFER_LAYERS
 from simmat.errors import ConfigError
-from simmat.foundation import resolve
+from simmat.plugins.builtin import TRANSFER_LAYERS
+from simmat.specs import resolve
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}

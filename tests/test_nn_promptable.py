@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import DataError
-from simmat.foundation import PromptBatch, TuningTargets, has_first_layer, is_foundation_model
-from simmat.nn.promptable import FRESH, PromptableModel
-from simmat.nn.pyramid import FeaturePyramid
+from simmat.foundation import PromptBatch, has_first_layer, is_foundation_model
+from simmat.nn.pyramid import FRESH, FeaturePyramid, PromptableModel
 from simmat.nn.tuners import pretrained_backbone, trainable_state, unfreeze_fresh
+from simmat.specs import TuningTargets
 
 SIZE = 64
 DIM = 32

@@ -10,8 +10,8 @@ from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn.functional import interpolate
 
-from simmat.geometry import Aspect, Frame
 from simmat.nn.resize import content_mask, resize_planes, restore_logits, upsample_logits
+from simmat.types import Aspect, Frame
 
 
 def smooth(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -10,12 +10,12 @@ from test_nn_mat import Backbone, build, planes
 from torch import nn
 from torch.nn import functional as F
 
-from simmat.builtin.transfer import TRANSFER_LAYERS
 from simmat.errors import ConfigError
-from simmat.foundation import resolve
 from simmat.nn.channel_attention import build_channel_attention, wavelength_codes
 from simmat.nn.first_layer import first_layer_of
 from simmat.nn.mat import build_linear
+from simmat.plugins.builtin import TRANSFER_LAYERS
+from simmat.specs import resolve
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TRANSFER_LAYERS}

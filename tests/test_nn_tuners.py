@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from simmat.builtin.tuners import TUNERS
 from simmat.errors import ConfigError
-from simmat.foundation import TuningTargets, resolve
 from simmat.nn.lora import LoRAConv2d, LoRALinear, with_lora
 from simmat.nn.memory import join_memory
 from simmat.nn.tuners import set_train_mode, trainable_state
+from simmat.plugins.builtin import TUNERS
+from simmat.specs import TuningTargets, resolve
 
 SPECS = {spec.name: spec for spec in TUNERS}
 TARGETS = TuningTargets(

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from data_sets import save_image, save_mask
 
-from simmat.builtin.sensors import Gray, Raster, Rgb
-from simmat.composition import ComposedModality, SelectedChannels
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.card import load_card
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import read_image, write_image
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source, StatedNodata
-from simmat.nodata import describe_nodata, parse_nodata
+from simmat.io.images import read_image, write_image
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, StatedNodata
+from simmat.sensors.builtin import Gray, Raster, Rgb
+from simmat.sensors.composition import ComposedModality, SelectedChannels
+from simmat.sensors.nodata import describe_nodata, parse_nodata
 from simmat.types import Channel, SensorImage
 
 
@@ -118,7 +118,7 @@ def test_a_statement_holds_for_its_file_alone(tmp_path: Path) -> None:
 
 def test_nodata_is_refused_for_a_sensor_that_does_not_ask_for_it(tmp_path: Path) -> None:
     """Taking it for said while nothing happens would train on fill values."""
-    with pytest.raises(DataError, match=r"a\.npy: --nodata -9999 .* calls simmat\.imageio\.stated_valid"):
+    with pytest.raises(DataError, match=r"a\.npy: --nodata -9999 .* calls simmat\.io\.images\.stated_valid"):
         tenths(tmp_path, OwnReader(), stored_numbers(), nodata=-9999).channels()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simmat.errors import ConfigError
-from simmat.picking import pick_channels
+from simmat.sensors.channel_selection import pick_channels
 from simmat.types import Channel
 
 CHANNELS = tuple(

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from throwaway import ADAPTER
 
-from simmat.api_version import API_VERSION
 from simmat.cli import COMMANDS, run
-from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, PluginError, UnknownNameError
-from simmat.hookspecs import OWN_COMMANDS
-from simmat.plugins import PluginReport, Registry, load_plugins
+from simmat.plugins.hooks import OWN_COMMANDS
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import PluginReport, Registry
+from simmat.sensors.composition import ComposedModality
+from simmat.specs import API_VERSION
 from simmat.testing.subjects import find_subjects
 
 Install = Callable[..., Path]
@@ -134,7 +135,7 @@ BROKEN = {
     ),
     "forgets the mark": (
         good("bad").replace("@hookimpl", ""),
-        "simmat_modalities is not marked as a hook; put @simmat.hookspecs.hookimpl above it",
+        "simmat_modalities is not marked as a hook; put @simmat.hookimpl above it",
     ),
     "wants arguments": (good("bad").replace("simmat_modalities()", "simmat_modalities(host)"), "host"),
     "has no hook": ("x = 1", "has no hook; define one of simmat_modalities"),
@@ -177,9 +178,9 @@ def giving(kind: str, version: str) -> str:
         return good("bad").replace("description", f"api_version = {version}\n        description")
     hook, item = OTHER_KINDS[kind]
     return f"""
-    from simmat.families import FoundationFamily
-    from simmat.foundation import FoundationSpec, TransferLayerSpec, TunerSpec
-    from simmat.hookspecs import hookimpl
+    from simmat.specs import FoundationFamily
+    from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
+    from simmat.plugins.hooks import hookimpl
 
     @hookimpl
     def {hook}():
@@ -212,7 +213,7 @@ def test_an_item_written_for_this_plugin_interface_is_taken(install: Install, ki
 
 COMMAND = """
 import click
-from simmat.hookspecs import hookimpl
+from simmat.plugins.hooks import hookimpl
 
 @click.command("NAME")
 def command():
@@ -230,7 +231,7 @@ def test_a_plugin_s_command_is_listed_and_run(
 ) -> None:
     """A tool can be a package of its own, and is found where all others are."""
     folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "count"))
-    monkeypatch.setattr("simmat.plugins.load_plugins", lambda: load(folder))
+    monkeypatch.setattr("simmat.plugins.loader.load_plugins", lambda: load(folder))
     assert run(["count"]) == 0
     assert capsys.readouterr().out == "counted\n"
     assert run(["--help"]) == 0
@@ -259,7 +260,7 @@ def test_a_plugin_s_command_may_stand_below_a_group(
 ) -> None:
     """What makes a data set is looked for beside what checks one."""
     folder = install("simmat-plugin-counter", COMMAND.replace("NAME", "data count"))
-    monkeypatch.setattr("simmat.plugins.load_plugins", lambda: load(folder))
+    monkeypatch.setattr("simmat.plugins.loader.load_plugins", lambda: load(folder))
     assert run(["data", "count"]) == 0
     assert capsys.readouterr().out == "counted\n"
     assert run(["data", "--help"]) == 0
@@ -292,7 +293,7 @@ def test_a_command_of_a_plugin_that_is_missing_names_the_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The README's first steps use it, and the core alone does not have it."""
-    monkeypatch.setattr("simmat.plugins.load_plugins", partial(load_plugins, [], {}))
+    monkeypatch.setattr("simmat.plugins.loader.load_plugins", partial(load_plugins, [], {}))
     assert run(["data", "simulate", "--modality", "gray", "--out", "d"]) == 2
     assert "pip install simmat-plugin-scenes" in capsys.readouterr().err
 
@@ -392,7 +393,7 @@ def test_ctrl_c_during_loading_is_not_swallowed(install: Install) -> None:
 
 def test_a_slow_plugin_is_named_with_its_time(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command waits for it; the user should know whom to ask."""
-    monkeypatch.setattr("simmat.registry.SLOW_SECONDS", 0.05)
+    monkeypatch.setattr("simmat.plugins.registry.SLOW_SECONDS", 0.05)
     registry = load(install("simmat-plugin-x", "import time; time.sleep(0.1)\n" + textwrap.dedent(good("x"))))
     x = report(registry, "simmat_plugin_x")
     assert x.slow

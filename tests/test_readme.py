@@ -21,7 +21,7 @@ def test_the_lines_of_python_run(
     from simmat_plugin_scenes.dataset import simulate_dataset
 
     import simmat
-    from simmat.plugins import load_plugins
+    from simmat.plugins.loader import load_plugins
 
     monkeypatch.chdir(tmp_path)
     simulate_dataset(load_plugins().modality("thermal"), Path("DIR"), count=3, seed=0, size_hw=(64, 64))

@@ -16,7 +16,7 @@ from installed import need_plugins
 from simmat.cli import run
 from simmat.data.dataset import open_dataset
 from simmat.data.samples import SPLITS
-from simmat.plugins import load_plugins
+from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("SIMMAT_SHARED_DATA", ROOT.parent / "shared" / "data"))

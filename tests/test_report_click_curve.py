@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simmat.errors import DataError
-from simmat.report.click_curve import plot_click_curve
+from simmat.report.curves import plot_click_curve
 
 
 def svg(path: Path, *ends: float) -> str:
@@ -24,7 +24,7 @@ def test_every_line_is_named_with_its_last_figure(tmp_path: Path) -> None:
 
 def test_names_of_lines_that_end_together_do_not_overlap(tmp_path: Path) -> None:
     """A tuned model that learned nothing ends where it began."""
-    from simmat.report.click_curve import _apart
+    from simmat.report.curves import _apart
 
     assert _apart([0.8, 0.8, 0.2]) == [pytest.approx(0.8), pytest.approx(0.85), 0.2]
 

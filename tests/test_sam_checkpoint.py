@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from simmat.builtin.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_L, SAM_VIT_TINY
-from simmat.builtin.sam.checkpoint import check_variant, fit_state, random_state, read_checkpoint
-from simmat.builtin.sam.model import SamModel, build_sam, sam_parts
 from simmat.errors import WeightsError
+from simmat.foundations.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_L, SAM_VIT_TINY
+from simmat.foundations.sam_checkpoint import check_variant, fit_state, random_state, read_checkpoint
+from simmat.foundations.sam_model import SamModel, build_sam, sam_parts
 
 State = dict[str, torch.Tensor]
 

@@ -12,24 +12,16 @@ from segment_anything import sam_model_registry
 from segment_anything.modeling.image_encoder import Attention
 from torch import nn
 
-from simmat.builtin.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY
-from simmat.builtin.sam.attention import FusedAttention
-from simmat.builtin.sam.model import SamModel, build_sam, sam_parts
-from simmat.builtin.transfer import TRANSFER_LAYERS
-from simmat.builtin.tuners import TUNERS
 from simmat.errors import DataError, SpecError
-from simmat.foundation import (
-    FoundationSpec,
-    MaskPrediction,
-    PromptBatch,
-    TransferLayerSpec,
-    TunerSpec,
-    build_foundation,
-)
+from simmat.foundation import MaskPrediction, PromptBatch
+from simmat.foundations.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SAM_VIT_TINY
+from simmat.foundations.sam_model import FusedAttention, SamModel, build_sam, sam_parts
 from simmat.model import SimMAT
 from simmat.nn.losses import mask_loss
 from simmat.nn.sam_prompts import embed_prompts
 from simmat.nn.tuners import apply_lora, set_train_mode, trainable_state
+from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
+from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec, build_foundation
 from simmat.testing import build_network
 
 SIZE = 64
@@ -67,7 +59,7 @@ def some(prompts: PromptBatch, rows: list[int], image_index: list[int]) -> Promp
 
 def test_specs_and_their_lists_load_no_torch() -> None:
     """`simmat foundations list` must answer at once."""
-    names = "simmat.builtin.sam, simmat.builtin.transfer, simmat.builtin.tuners, simmat.weights"
+    names = "simmat.foundations.sam, simmat.plugins.builtin, simmat.plugins.builtin, simmat.io.weights"
     code = f"import sys, {names}; sys.exit('torch' in sys.modules or 'segment_anything' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -17,16 +17,15 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import nn
 
-from simmat.builtin.sam import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
-from simmat.builtin.sam.model import sam_parts
-from simmat.builtin.sensors.rgb import Rgb
 from simmat.data.pipeline import Pipeline, prompt_batch
-from simmat.geometry import Frame
+from simmat.foundations.sam import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
+from simmat.foundations.sam_model import sam_parts
 from simmat.model import SimMAT
 from simmat.nn.resize import restore_logits
-from simmat.normalize import Statistics, fit_channels
+from simmat.sensors.builtin import Rgb
+from simmat.sensors.normalize import Statistics, fit_channels
 from simmat.testing import build_network
-from simmat.types import Prompt
+from simmat.types import Frame, Prompt
 
 SIZE = 128
 CHANNELS = fit_channels(

@@ -10,17 +10,16 @@ from segment_anything.modeling.image_encoder import Attention as EncoderAttentio
 from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import nn
 
-from simmat.builtin.sam import SAM_VIT_B, SAM_VIT_TINY
-from simmat.builtin.sam.attention import FusedAttention, TokenAttention
-from simmat.builtin.sam.model import SamModel, build_sam
-from simmat.builtin.tuners import TUNERS
 from simmat.errors import ConfigError
-from simmat.foundation import TuningTargets, resolve
+from simmat.foundations.sam import SAM_VIT_B, SAM_VIT_TINY
+from simmat.foundations.sam_model import FusedAttention, SamModel, TokenAttention, build_sam
 from simmat.nn.adapters import Adapted
 from simmat.nn.grid_attention import position_bias
 from simmat.nn.mat import build_mat
 from simmat.nn.memory import PrefixTokens, PromptTokens
 from simmat.nn.tuners import set_train_mode
+from simmat.plugins.builtin import TUNERS
+from simmat.specs import TuningTargets, resolve
 from simmat.types import Channel
 
 SPECS = {spec.name: spec for spec in TUNERS}

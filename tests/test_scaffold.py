@@ -14,8 +14,8 @@ from throwaway import make_venv, run_in, simmat
 import simmat as core
 from simmat.cli import run
 from simmat.errors import OutputError
-from simmat.plugins import load_plugins
-from simmat.scaffold import make_plugin
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.scaffold import make_plugin
 from simmat.testing.subjects import find_subjects
 
 

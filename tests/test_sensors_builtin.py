@@ -11,11 +11,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from simmat.builtin.sensors import Gray, Raster, Rgb
-from simmat.builtin.sensors.raster import band_channels
 from simmat.errors import DataError
-from simmat.modality import ModalityAdapter
-from simmat.normalize import rgb_indices
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.builtin import Gray, Raster, Rgb, band_channels
+from simmat.sensors.normalize import rgb_indices
 from simmat.types import SensorImage
 
 RNG = np.random.default_rng(0)
@@ -134,8 +133,8 @@ def test_invalid_pixels_stay_invalid_when_saved(tmp_path: Path) -> None:
 def test_the_sensors_import_neither_torch_nor_image_libraries() -> None:
     """`simmat modalities list` must answer at once."""
     code = (
-        "import sys, simmat.builtin.sensors; "
-        "print([m for m in ('torch', 'PIL', 'tifffile', 'scipy', 'simmat.scene') if m in sys.modules])"
+        "import sys, simmat.sensors.builtin; "
+        "print([m for m in ('torch', 'PIL', 'tifffile', 'scipy', 'simmat.sensors.scene') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

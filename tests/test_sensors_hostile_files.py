@@ -13,10 +13,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from simmat.data.masks import read_mask
+from simmat.data.instances import read_mask
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import read_image
-from simmat.imageio.tiff import check_tiff
+from simmat.io.images import read_image
+from simmat.io.images.tiff import check_tiff
 
 Reader = Callable[[Path], object]
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"

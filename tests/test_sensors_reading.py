@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import read_image, require_unscaled, write_image
+from simmat.io.images import read_image, require_unscaled, write_image
 from simmat.types import Channel, SensorImage
 
 RNG = np.random.default_rng(0)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from broken_foundations import BROKEN, GOOD, fault, shipped
 
-from simmat.builtin.sam import SAM_VIT_H
-from simmat.foundation import FoundationSpec
+from simmat.foundations.sam import SAM_VIT_H
+from simmat.specs import FoundationSpec
 from simmat.testing import FOUNDATION_CHECKS, FoundationCase, FoundationContract, run_check, run_checks
 
 CHECKS = {check.id: check for check in FOUNDATION_CHECKS}
@@ -95,7 +95,7 @@ def test_a_large_model_that_needs_values_is_measured_with_them(
     name: str, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table of positions from numpy is on the CPU, whatever device torch is told to build on; it is no fault."""
-    monkeypatch.setattr("simmat.testing.models.MOST_PARAMETERS", 0)
+    monkeypatch.setattr("simmat.testing.foundation_spec.MOST_PARAMETERS", 0)
     result = run_check(CHECKS[name], FoundationCase(fault("numpy"), tmp_path, full=full))
     assert result.status == ("ok" if full else "skipped"), result.why
     assert full or "does not run on torch's meta device" in result.found

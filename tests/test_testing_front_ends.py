@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from simmat.cli import run
-from simmat.imageio import write_image
+from simmat.io.images import write_image
 from simmat.testing import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS, Check
 
 BROKEN_TEST = """
 import pytest
 from dataclasses import replace
-from simmat.builtin.sensors import Gray
+from simmat.sensors.builtin import Gray
 from simmat.testing import ModalityContract
 
 class NarrowGray(Gray):

@@ -12,10 +12,10 @@ import pytest
 from broken_modalities import BROKEN, Angles, Filters, Good, Rounds, with_channel
 from PIL import Image
 
-from simmat.builtin.sensors import MODALITIES, Raster
 from simmat.errors import DataError
-from simmat.imageio import write_image
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata
+from simmat.io.images import write_image
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata
+from simmat.sensors.builtin import MODALITIES, Raster
 from simmat.testing import MODALITY_CHECKS, Check, ModalityCase, ModalityContract, run_check, run_checks
 from simmat.types import SensorImage
 

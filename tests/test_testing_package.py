@@ -16,8 +16,8 @@ from simmat.testing import PACKAGE_CHECKS, PackageCase, PackageContract, run_che
 
 CHECKS = {check.id: check for check in PACKAGE_CHECKS}
 MODULE = """
-    from simmat.hookspecs import hookimpl
-    from simmat.modality import ModalityAdapter, Source
+    from simmat.plugins.hooks import hookimpl
+    from simmat.sensors.adapter import ModalityAdapter, Source
     from simmat.types import Channel
 
 

@@ -10,13 +10,13 @@ import torch
 from runs import config, gray_set, registry
 
 from simmat import training
+from simmat.training.callbacks import Callback
 from simmat.training.state import load_state
-from simmat.training.watch import Watcher
 
 WHOLE = {"steps": 3, "val_every": 3, "batch_size": 4, "lr": 1e-2, "pictures": False, "box_fraction": 0.0}
 
 
-class Fails(Watcher):
+class Fails(Callback):
     """Ends a run at its last validation, as a full disk would."""
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:

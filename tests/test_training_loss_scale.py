@@ -61,7 +61,7 @@ def test_a_state_without_a_scale_goes_on() -> None:
     assert scaler_notes(None) is None
 
 
-class StopAfter(training.Watcher):
+class StopAfter(training.Callback):
     """Stops a run without a word after a step."""
 
     def __init__(self, step: int) -> None:

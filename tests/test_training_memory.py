@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from simmat.data.batches import collate
 from simmat.model import SimMAT, assemble
 from simmat.nn.losses import LOSSES
-from simmat.training import RunPlan, Watcher, memory, train
+from simmat.training import Callback, RunPlan, memory, train
 from simmat.training.memory import available_bytes, estimate_bytes, memory_warning
 from simmat.training.setup import Setup, prepare
 from simmat.training.step import Asking, TrainingStep
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def setup(tmp_path: Path) -> Setup:
     """A run of two images a step and two prompts each."""
-    return prepare(config(gray_set(tmp_path / "data"), tmp_path / "run"), registry(), Watcher())
+    return prepare(config(gray_set(tmp_path / "data"), tmp_path / "run"), registry(), Callback())
 
 
 def estimate(model: SimMAT, **changes: int) -> int:
@@ -99,7 +99,7 @@ def test_the_warning_comes_before_the_first_step(tmp_path: Path, monkeypatch: py
     """After hours in the queue it would be of no use."""
     plans: list[RunPlan] = []
 
-    class Listener(Watcher):
+    class Listener(Callback):
         def started(self, plan: RunPlan) -> None:
             plans.append(plan)
 

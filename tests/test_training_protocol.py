@@ -15,9 +15,9 @@ from simmat import training
 from simmat.bundle import load_bundle
 from simmat.config import load_config
 from simmat.evaluation import COMPAT, evaluate_bundle
+from simmat.training.callbacks import Callback
 from simmat.training.schedule import learning_rate
 from simmat.training.setup import prepare
-from simmat.training.watch import Watcher
 
 NEEDED = {"modality": "thermal", "data": Path("/data"), "out": Path("/run")}
 
@@ -60,7 +60,7 @@ def test_random_clicks_leave_the_centre(tmp_path: Path) -> None:
     shares = {}
     for clicks in ("mixed", "random"):
         settings = config(data, tmp_path / "out", clicks=clicks, augment=False)
-        items = replace(prepare(settings, registry(), Watcher()).items(), prompts=2)
+        items = replace(prepare(settings, registry(), Callback()).items(), prompts=2)
         found = [
             tuple(click) == center_click(target.numpy())
             for batch in (items[position] for position in range(40))

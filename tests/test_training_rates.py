@@ -11,10 +11,10 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.model import assemble
+from simmat.training.callbacks import Callback
 from simmat.training.schedule import build_optimizer, set_rates
 from simmat.training.setup import prepare
 from simmat.training.state import load_state
-from simmat.training.watch import Watcher
 
 
 @pytest.mark.parametrize(("factor", "moved"), [(1.0, 1e-3), (0.25, 2.5e-4)])
@@ -29,7 +29,7 @@ def test_the_backbone_moves_at_its_part_of_the_rate(tmp_path: Path, factor: floa
         weight_decay=0.0,
         backbone_lr_factor=factor,
     )
-    setup = prepare(chosen, registry(), Watcher())
+    setup = prepare(chosen, registry(), Callback())
     before = assemble(setup.spec, setup.parts).state_dict()
     training.train(chosen, registry())
     after = load_state(tmp_path / "run" / "last.safetensors").model
@@ -46,7 +46,7 @@ def test_the_backbone_moves_at_its_part_of_the_rate(tmp_path: Path, factor: floa
 def test_a_warm_up_longer_than_the_run_is_said(tmp_path: Path, length: dict[str, int], said: str) -> None:
     """The rate would be less than what was asked for, all the time."""
     asked = config(gray_set(tmp_path / "set"), tmp_path / "run", warmup_steps=5, **length)
-    notes = [note for note in prepare(asked, registry(), Watcher()).notes if "--warmup-steps" in note]
+    notes = [note for note in prepare(asked, registry(), Callback()).notes if "--warmup-steps" in note]
     assert len(notes) == bool(said)
     assert all(said in note for note in notes)
 
@@ -64,7 +64,7 @@ def test_biases_of_several_channels_do_not_decay() -> None:
 def test_a_model_may_know_a_better_rate_than_the_tuner(tmp_path: Path) -> None:
     """A small network is not tuned at SAM's rate; a rate that was found for its weights is none for random ones."""
     parts = prepare(
-        config(gray_set(tmp_path / "set"), tmp_path / "run", tune="full", lr=None), registry(), Watcher()
+        config(gray_set(tmp_path / "set"), tmp_path / "run", tune="full", lr=None), registry(), Callback()
     ).parts
     knows = replace(parts.foundation, learning_rates={"full": 1e-3})
     own = parts.tuner.learning_rate

@@ -117,7 +117,7 @@ def test_a_resumed_run_knows_the_best_it_had(data: Path, tmp_path: Path) -> None
     training.train(config(data, tmp_path / "run", **CHANGES), registry())
     plans: list[training.RunPlan] = []
 
-    class Listener(training.Watcher):
+    class Listener(training.Callback):
         def started(self, plan: training.RunPlan) -> None:
             plans.append(plan)
 
@@ -202,7 +202,7 @@ def test_images_in_two_splits_are_warned_of_before_the_first_step(tmp_path: Path
     copy = gray_set(tmp_path / "set")
     shutil.copy(copy / "images/s0.png", copy / "images/s5.png")
     shutil.copy(copy / "images/s1.png", copy / "images/s7.png")
-    notes = prepare(config(copy, tmp_path / "run"), registry(), training.Watcher()).notes
+    notes = prepare(config(copy, tmp_path / "run"), registry(), training.Callback()).notes
     (warning,) = (note for note in notes if note.startswith("Warning"))
     for words in ("2 images", "train ('s0', s0.png)", "val ('s5', s5.png)", "test ('s7', s7.png)"):
         assert words in warning

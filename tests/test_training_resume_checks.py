@@ -13,12 +13,12 @@ from runs import config, gray_set, registry
 from simmat import training
 from simmat.config import FILES, FREE, TrainConfig, dump_toml, load_config
 from simmat.data.card import DataCard
-from simmat.declared import parse_declaration
 from simmat.errors import ConfigError
 from simmat.model_spec import TAKEN, ModelSpec
+from simmat.sensors.declared import parse_declaration
+from simmat.training.callbacks import Callback
 from simmat.training.resume_checks import check_network, check_settings, settings_of
 from simmat.training.setup import Setup, prepare
-from simmat.training.watch import Watcher
 from simmat.types import Channel
 
 SENSOR = {
@@ -135,7 +135,7 @@ def test_a_run_whose_file_was_edited_does_not_go_on(tmp_path: Path, line: str, s
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     folder = tmp_path_factory.mktemp("begun")
-    return prepare(config(gray_set(folder / "set"), folder / "run"), registry(), Watcher())
+    return prepare(config(gray_set(folder / "set"), folder / "run"), registry(), Callback())
 
 
 def refused(setup: Setup, **changes: Any) -> str:

@@ -16,10 +16,10 @@ from simmat import training
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.targets import grid_hw
-from simmat.geometry import Frame
 from simmat.model import assemble
-from simmat.training import Watcher, loop
+from simmat.training import Callback, loop
 from simmat.training.setup import prepare
+from simmat.types import Frame
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_random_decoder_at_a_rate_for_pretrained_ones_is_warned_of(
 ) -> None:
     """Its scores would look like the method's failure."""
     run = config(gray_set(tmp_path / "data"), tmp_path / "run", tune=tune, lr=lr)
-    notes = prepare(run, registry(), Watcher()).notes
+    notes = prepare(run, registry(), Callback()).notes
     assert any("starts from random weights" in note and "--lr 1e-3" in note for note in notes) is warns
 
 
@@ -55,7 +55,7 @@ def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
     data = gray_set(tmp_path / "data", train=6)
     (data / "manifest.csv").unlink()
     (data / "masks/s3.png").unlink()
-    setup = prepare(config(data, tmp_path / "run"), registry(), Watcher())
+    setup = prepare(config(data, tmp_path / "run"), registry(), Callback())
     assert "s3" not in {sample.id for sample in (*setup.train, *setup.val)}
     assert any("Skipped 1 image without a mask" in note for note in setup.notes)
 
@@ -66,7 +66,7 @@ def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"--paste 0.5 repeats objects, and in .*data all pixels of a class"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
-    kept = prepare(config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry(), Watcher())
+    kept = prepare(config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry(), Callback())
     assert kept.items().augmentation.paste == 0.5
     assert not any("--paste" in note for note in kept.notes)
 
@@ -78,12 +78,12 @@ def test_it_is_said_how_many_images_have_something_to_repeat(tmp_path: Path) -> 
     strip = np.zeros((40, 56), dtype=np.uint8)
     strip[10:20] = 1
     Image.fromarray(strip).save(data / "masks" / "s0.png")
-    notes = prepare(settings, registry(), Watcher()).notes
+    notes = prepare(settings, registry(), Callback()).notes
     assert "4 of 5 training images have an object for --paste that no border cuts." in notes
     for number in range(1, 5):
         Image.fromarray(strip).save(data / "masks" / f"s{number}.png")
     with pytest.raises(ConfigError, match=r"--paste 0\.5 has nothing to repeat: every object of the 5 training images"):
-        prepare(settings, registry(), Watcher())
+        prepare(settings, registry(), Callback())
 
 
 def test_what_validation_cannot_read_is_found_before_the_first_step(tmp_path: Path) -> None:
@@ -101,14 +101,14 @@ def test_a_size_that_the_protocol_cannot_score_is_found_before_the_first_step(tm
     with pytest.raises(ConfigError, match="whose side 518 px is no multiple of 4"):
         grid_hw(Frame((1, 1), 518, "squash"), find_protocol("simmat-compat"))
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", protocol="simmat-compat", steps=1)
-    assert prepare(settings, registry(), Watcher()).spec.image_size % 4 == 0
+    assert prepare(settings, registry(), Callback()).spec.image_size % 4 == 0
 
 
 @pytest.mark.parametrize("tune", ["full", "lora"])
 def test_recomputing_a_trained_batch_norm_is_refused(tmp_path: Path, tune: str) -> None:
     """It would move the running statistics twice a step; a frozen one keeps them."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", tune=tune)
-    setup = prepare(settings, registry(), Watcher())
+    setup = prepare(settings, registry(), Callback())
     model = assemble(setup.spec, setup.parts)
     loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
     norm = nn.BatchNorm2d(3).requires_grad_(tune == "full")

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import pytest
 
-from simmat import weights
-from simmat.builtin.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_TINY
 from simmat.errors import WeightsError
-from simmat.foundation import WeightFile
-from simmat.weights import cache_folder, fetch, find_weights, sha256_of
+from simmat.foundations.sam import FOUNDATION_MODELS, SAM_VIT_B, SAM_VIT_TINY
+from simmat.io import weights
+from simmat.io.weights import cache_folder, fetch, find_weights, sha256_of
+from simmat.specs import WeightFile
 
 BODY = bytes(range(256)) * 1000
 DIGEST = hashlib.sha256(BODY).hexdigest()

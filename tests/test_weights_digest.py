@@ -13,11 +13,11 @@ from runs import config, gray_set, registry
 from simmat.bundle import load_bundle
 from simmat.config import TrainConfig
 from simmat.errors import SpecError, WeightsError
-from simmat.foundation import FoundationSpec, WeightFile
-from simmat.registry import Registry
-from simmat.training import Watcher, setup
+from simmat.io.weights import check_digest, find_weights, sha256_of
+from simmat.plugins.registry import Registry
+from simmat.specs import FoundationSpec, WeightFile
+from simmat.training import Callback, setup
 from simmat.training.setup import prepare
-from simmat.weights import check_digest, find_weights, sha256_of
 
 BODY = bytes(range(256))
 DAMAGED = bytes([1, *BODY[1:]])
@@ -89,7 +89,7 @@ def test_a_run_on_damaged_weights_does_not_begin(tmp_path: Path) -> None:
     """One flipped bit in a weight may be a network that learns nothing, hours later."""
     spec = packaged(tmp_path / "w.safetensors", DAMAGED)
     with pytest.raises(WeightsError, match=r"w\.safetensors is damaged"):
-        prepare(run_on(tmp_path), with_foundation(spec), Watcher())
+        prepare(run_on(tmp_path), with_foundation(spec), Callback())
 
 
 def test_a_run_takes_the_file_its_user_gives(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_run_takes_the_file_its_user_gives(tmp_path: Path) -> None:
     spec = packaged(tmp_path / "w.safetensors", BODY)
     own = tmp_path / "own.safetensors"
     own.write_bytes(DAMAGED)
-    found = prepare(run_on(tmp_path, checkpoint=own), with_foundation(spec), Watcher())
+    found = prepare(run_on(tmp_path, checkpoint=own), with_foundation(spec), Callback())
     assert found.spec.foundation_sha256 == hashlib.sha256(DAMAGED).hexdigest()
 
 
@@ -106,9 +106,9 @@ def test_a_run_reads_its_weights_for_the_digest_once(tmp_path: Path, monkeypatch
     read: list[Path] = []
     monkeypatch.setattr(setup, "sha256_of", lambda path: read.append(path) or sha256_of(path))
     parts = with_foundation(packaged(tmp_path / "w.safetensors", BODY))
-    begun = prepare(run := run_on(tmp_path), parts, Watcher())
+    begun = prepare(run := run_on(tmp_path), parts, Callback())
     assert len(read) == 1
-    prepare(run, parts, Watcher(), known=begun.spec)
+    prepare(run, parts, Callback(), known=begun.spec)
     assert len(read) == 2
 
 

@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 ADAPTER = """
-    from simmat.hookspecs import hookimpl
-    from simmat.modality import ModalityAdapter, Source
+    from simmat.plugins.hooks import hookimpl
+    from simmat.sensors.adapter import ModalityAdapter, Source
     from simmat.types import Channel
 
 

@@ -6,10 +6,9 @@ are not in it: the json names their file by sha256, or the seed where they are r
 """
 
 from simmat.bundle.document import FORMAT, BundleSpec, check_bundle, read_bundle_spec, write_bundle
-from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME
+from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, load_tensors, trained_tensors
 from simmat.bundle.load import Bundle, adapter_for, check_sensor_channels, load_bundle
 from simmat.bundle.sharing import pull_bundle, push_bundle
-from simmat.bundle.tensors import load_tensors, trained_tensors
 
 __all__ = [
     "FORMAT",

@@ -19,11 +19,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 import simmat
-from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder
-from simmat.bundle.tensors import read_tensors
+from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_tensors
 from simmat.documents import validate
 from simmat.errors import BundleError
-from simmat.files import (
+from simmat.io.files import (
     atomic_folder,
     atomic_write_bytes,
     atomic_write_json,
@@ -32,9 +31,9 @@ from simmat.files import (
     recover_folder,
     require_file,
 )
+from simmat.io.weights import sha256_of
 from simmat.model_spec import ModelSpec
 from simmat.types import is_finite_number
-from simmat.weights import sha256_of
 
 FORMAT = 1
 """Raised with every change that an older reader would misread."""

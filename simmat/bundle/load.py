@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from simmat.bundle.document import BundleSpec, check_weights, read_spec
-from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, bundle_folder
-from simmat.bundle.tensors import load_tensors, read_tensors
-from simmat.composition import SelectedChannels
+from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, bundle_folder, load_tensors, read_tensors
 from simmat.data.pipeline import Pipeline
-from simmat.declared import Declaration, DeclaredModality
 from simmat.errors import BundleError, ConfigError, UnknownNameError
-from simmat.modality import ModalityAdapter, fitted_to_card
+from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, SimMAT, assemble, find_parts
 from simmat.model_spec import ModelSpec
 from simmat.nn.allocation import Room, TooLargeError
-from simmat.normalize import describe
-from simmat.plugins import Registry
+from simmat.plugins.registry import Registry
+from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
+from simmat.sensors.composition import SelectedChannels
+from simmat.sensors.declaration import Declaration
+from simmat.sensors.declared import DeclaredModality
+from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels
-from simmat.weights import check_digest, find_weights, sha256_of
 
 _TIMES_OVER, _CALLS_EACH = 8, 20
 """How often a network's bytes may be made over while it is built (drawn, converted, brought to another size), and how

@@ -12,12 +12,12 @@ from typing import Any
 
 from simmat.bundle.document import BundleSpec
 from simmat.errors import SimMATError
-from simmat.hookspecs import PROJECT
 from simmat.model_spec import ModelSpec, with_options
-from simmat.nodata import describe_nodata
-from simmat.normalize import describe
-from simmat.registry import Kind, Registry, known_package
-from simmat.sensor_names import modality_parts
+from simmat.plugins.hooks import PROJECT
+from simmat.plugins.registry import Kind, Registry, known_package
+from simmat.sensors.names import modality_parts
+from simmat.sensors.nodata import describe_nodata
+from simmat.sensors.normalize import describe
 from simmat.types import Channel
 
 UNSTATED = "unknown"

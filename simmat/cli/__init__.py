@@ -25,7 +25,7 @@ from simmat.errors import ConfigError, SimMATError, nearest
 from simmat.terminal import escape, escaped_streams, say
 
 if TYPE_CHECKING:
-    from simmat.registry import Registry
+    from simmat.plugins.registry import Registry
 
 DEBUG_VARIABLE = "SIMMAT_DEBUG"
 
@@ -59,7 +59,7 @@ class Group(click.Group):
         """Find the command; an unknown one is an error that names the plugin that brings it, or the nearest name."""
         name = args[0]
         if not name.startswith("-") and self.get_command(ctx, name) is None:
-            from simmat.registry import known_package
+            from simmat.plugins.registry import known_package
 
             if known_package("command", _prefix(ctx) + name):
                 _of_plugins().command(_prefix(ctx) + name)  # raises: which plugin to install, or why it failed
@@ -110,7 +110,7 @@ def _added(ctx: click.Context) -> dict[str, click.Command]:
 
 def _of_plugins() -> Registry:
     """Load the plugins; one that fails is told by the commands that need it, and by `simmat plugins list`."""
-    from simmat.plugins import load_plugins
+    from simmat.plugins.loader import load_plugins
 
     return load_plugins()
 
@@ -136,7 +136,7 @@ def _set_image_limit(ctx: click.Context, gib: float) -> None:
     Raises:
         ConfigError: it is not a positive number.
     """
-    from simmat.imageio.limits import LIMIT_VARIABLE, decoded_limit
+    from simmat.io.images.read import LIMIT_VARIABLE, decoded_limit
 
     before = os.environ.get(LIMIT_VARIABLE)
     ctx.call_on_close(lambda: _restore(LIMIT_VARIABLE, before))
@@ -214,7 +214,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, click.ClickException):
         return _usage(error), 2
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        from simmat.files import output_error
+        from simmat.io.files import output_error
 
         return str(output_error(error, Path(os.fsdecode(error.filename2 or error.filename or "the output")))), 2
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP):

@@ -12,10 +12,10 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import PATH, json_option, load_registry, print_json, print_table
-from simmat.cli.described import print_declarations
-from simmat.data.classes import class_title
+from simmat.cli.modalities import print_declarations
+from simmat.data.card import class_title
 from simmat.errors import SimMATError
-from simmat.nodata import describe_nodata
+from simmat.sensors.nodata import describe_nodata
 from simmat.terminal import say
 
 if TYPE_CHECKING:

@@ -1,20 +1,27 @@
-"""What several commands need: the registry with its warnings, paths, tables, json."""
+"""What commands share: tables, the registry, progress bars."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from simmat.hookspecs import PROJECT
-from simmat.plugins import Registry, load_plugins
+from simmat.plugins.hooks import PROJECT
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.terminal import escape, escape_json, say
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -73,3 +80,39 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         say((start + lines[0]).rstrip())
         for line in lines[1:]:
             say(" " * indent + line)
+
+
+_SIZE = (80, 24)
+"""Columns and lines of a terminal that does not know its own."""
+
+
+@contextmanager
+def progress_bar(label: str, unit: str, *, total: int | None = None, shown: bool = True) -> Iterator[tqdm[Any]]:
+    """Give a bar that is cleared at the end; where standard error is no terminal it draws nothing, to fill no log.
+
+    Args:
+        label: what is being done.
+        unit: one of what is counted.
+        total: how many; None where that is found out later.
+        shown: False draws nothing anywhere, as in all processes but the first.
+    """
+    from tqdm import tqdm
+
+    disable = None if shown else True  # None asks whether it is a terminal
+    columns, lines = _size()
+    with tqdm(
+        total=total, desc=escape(label), unit=unit, leave=False, disable=disable, ncols=columns, nrows=lines
+    ) as bar:
+        yield bar
+
+
+def _size() -> tuple[int, int] | tuple[None, None]:
+    """Return the size of a terminal that states 0, as that of a container may: tqdm would draw nothing on it.
+
+    None leaves the size to tqdm.
+    """
+    try:
+        stated = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None, None
+    return (None, None) if all(stated) else _SIZE

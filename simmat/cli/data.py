@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import PATH, load_registry, print_json
+from simmat.cli.common import PATH, load_registry, print_json, progress_bar
 from simmat.cli.options import data_options, json_option, sensor_options
-from simmat.cli.progress import progress_bar
 from simmat.errors import ConfigError
-from simmat.files import atomic_path
+from simmat.io.files import atomic_path
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -47,9 +46,9 @@ def check(
 
     The exit code is 2 where something would stop training or scoring.
     """
-    from simmat.composition import SelectedChannels
     from simmat.data.checks import check_dataset
     from simmat.data.dataset import open_dataset
+    from simmat.sensors.composition import SelectedChannels
 
     adapter = load_registry().modality(modality, modality_options)
     if channels is not None:

@@ -10,9 +10,8 @@ import click
 from simmat.cli import Group
 from simmat.cli.common import json_option, load_registry, print_json, print_table
 from simmat.cli.modalities import print_conflicts
-from simmat.families import FoundationFamily
-from simmat.foundation import FoundationSpec
-from simmat.plugins import Registry
+from simmat.plugins.registry import Registry
+from simmat.specs import FoundationFamily, FoundationSpec
 from simmat.terminal import escape, say
 
 
@@ -78,7 +77,7 @@ def _fetch(spec: FoundationSpec) -> Path:
     from tqdm import tqdm
 
     from simmat.errors import WeightsError
-    from simmat.weights import fetch as fetch_weights
+    from simmat.io.weights import fetch as fetch_weights
 
     if spec.weights is None:
         raise WeightsError(f"foundation model {spec.name!r} has no weight file: it is random from its seed")
@@ -106,7 +105,7 @@ def _weights(spec: FoundationSpec) -> str:
 def _location(spec: FoundationSpec) -> str | None:
     """Return the path of the weight file, None where it is not here or the model has none."""
     from simmat.errors import WeightsError
-    from simmat.weights import find_weights
+    from simmat.io.weights import find_weights
 
     try:
         found = find_weights(spec)

@@ -1,8 +1,8 @@
-"""`simmat modalities`: which sensors there are, and what their numbers mean."""
+"""`simmat modalities`: list and show sensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +10,61 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import json_option, load_registry, print_json, print_table
-from simmat.cli.described import print_declarations
 from simmat.cli.options import config_options
-from simmat.modality import ModalityAdapter, options_of
-from simmat.modality_options import describe_options
-from simmat.plugins import Registry
-from simmat.sensor_names import is_sensor_file, modality_parts
+from simmat.plugins.registry import Registry
+from simmat.sensors.adapter import ModalityAdapter, options_of
+from simmat.sensors.names import is_sensor_file, modality_parts
+from simmat.sensors.options import describe_options
 from simmat.terminal import say
-from simmat.types import Channel
+from simmat.types import RGB_QUANTITY, Channel
 
 if TYPE_CHECKING:
-    from simmat.declared import Declaration
+    from simmat.sensors.declaration import ChannelRule, Declaration
+
+
+_FIXED = ("z-score", "range")
+"""Normalizations that need no z-score after them."""
+
+
+def print_declarations(declarations: Iterable[Declaration]) -> None:
+    """Print one line for each channel: its file and plane, how values come of stored numbers, what the network gets."""
+    rows = [_row(declaration, rule) for declaration in declarations for rule in declaration.channel]
+    print_table(("DESCRIBED", "FILES", "PLANE (FROM 0)", "VALUE", "NODATA", "NORMALIZATION"), rows)
+
+
+def _row(declaration: Declaration, rule: ChannelRule) -> tuple[str, ...]:
+    source = next(source for source in declaration.source if source.name == declaration.source_of(rule))
+    count = f" ({source.planes} planes)" if source.planes is not None else ""
+    return (
+        rule.name,
+        " ".join(source.files) + count,
+        "the only one" if rule.index is None else str(rule.index),
+        _value(rule),
+        ", ".join(f"{number:g}" for number in rule.nodata) or "-",
+        _normalization(rule),
+    )
+
+
+def _value(rule: ChannelRule) -> str:
+    """Return how a value in the channel's unit comes of the stored number."""
+    text = "stored" if rule.scale == 1 else f"stored * {rule.scale:.9g}"
+    if rule.offset:
+        text += f" {'-' if rule.offset < 0 else '+'} {abs(rule.offset):.9g}"
+    return text
+
+
+def _normalization(rule: ChannelRule) -> str:
+    """Return the rule as the file writes it, its options in brackets, and where its statistics are from."""
+    if rule.quantity == RGB_QUANTITY:
+        return "z-score by the foundation model's statistics"
+    options = rule.normalize.model_dump(exclude={"kind"}, exclude_none=True)
+    values = ", ".join(
+        f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}" for key, value in options.items()
+    )
+    text = rule.normalize.kind + (f" ({values})" if values else "")
+    if rule.normalize.kind not in _FIXED:
+        return f"{text}, then z-score by the training split"
+    return text if values else f"{text} by the training split"
 
 
 @click.group(cls=Group)
@@ -116,7 +160,7 @@ def _option_rows(adapter: ModalityAdapter) -> Iterator[tuple[str, str, str, str]
 
 def _declarations(adapter: ModalityAdapter) -> tuple[Declaration, ...]:
     """Return what describes the parts of a sensor that a `sensor.toml` describes."""
-    from simmat.declared import declarations_of
+    from simmat.sensors.declared import declarations_of
 
     return declarations_of(adapter)
 

@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from simmat.cli.common import PATH, json_option
 from simmat.config import TrainConfig, option_name, parse_channels
-from simmat.nodata import parse_nodata
+from simmat.sensors.nodata import parse_nodata
 
 __all__ = [
     "config_options",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from simmat import installer
 from simmat.errors import ConfigError
-from simmat.plugins import load_plugins
+from simmat.plugins import installer
+from simmat.plugins.loader import load_plugins
 from simmat.terminal import say
 
 

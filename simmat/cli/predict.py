@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from simmat.cli.common import PATH, load_registry
+from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options, device_option, foundation_options
-from simmat.cli.progress import progress_bar
 from simmat.cli.prompts import make_prompt, read_prompts
 from simmat.config import parse_channels
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
-from simmat.files import check_writable, read_json, staged_files
+from simmat.io.files import check_writable, read_json, staged_files
 from simmat.terminal import say
 from simmat.types import Prompt
 
@@ -231,7 +230,7 @@ def _samples(
 
 def _files_of(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """Yield name and file of each image; those of a folder's subfolders have the folders in their names."""
-    from simmat.data.folders import files_by_stem
+    from simmat.data.formats.folders import files_by_stem
 
     for path in paths:
         if not path.is_dir():
@@ -300,7 +299,7 @@ def _write(
 ) -> None:
     from PIL import Image
 
-    from simmat.files import atomic_path, atomic_write_json
+    from simmat.io.files import atomic_path, atomic_write_json
     from simmat.report.display import display_rgb
     from simmat.report.overlay import draw_overlay
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from simmat.errors import ConfigError, DataError, all_problems
-from simmat.files import read_bytes, read_json
+from simmat.io.files import read_bytes, read_json
 from simmat.types import Prompt
 
 COLUMNS = ("file", "object", "point", "negative", "box")

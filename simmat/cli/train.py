@@ -35,18 +35,18 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
         settings = load_config(config, overrides)
 
     from simmat import training
-    from simmat.training.console import ConsoleWatcher
+    from simmat.training.callbacks import ConsoleCallback
 
     registry = load_registry()
     try:
-        with ConsoleWatcher() as watcher:
+        with ConsoleCallback() as callback:
             if resume is not None:
-                bundle = training.resume(resume, registry, watcher)
+                bundle = training.resume(resume, registry, callback)
             else:
-                bundle = training.train(settings, registry, watcher)
+                bundle = training.train(settings, registry, callback)
     except training.Interrupted as stopped:
         say(str(stopped), err=True)
         click.get_current_context().exit(130)
-    if watcher.plan is not None:
-        say(f"best bundle: {bundle} (validation mIoU {watcher.best:.4f} at step {watcher.best_step})")
+    if callback.plan is not None:
+        say(f"best bundle: {bundle} (validation mIoU {callback.best:.4f} at step {callback.best_step})")
         say(f"score it with: simmat eval {bundle} --data DIR --split test")

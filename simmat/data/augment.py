@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simmat.data.paste import repeat_regions
-from simmat.data.regions import Label, Region, region_from_mask
+from simmat.data.copy_paste import repeat_regions
+from simmat.data.instances import Instance, Label, region_from_mask
 from simmat.errors import ConfigError, all_problems
-from simmat.imageio import full_scale
-from simmat.modality import Axis, ModalityAdapter
+from simmat.io.images import full_scale
+from simmat.sensors.adapter import Axis, ModalityAdapter
 from simmat.types import RGB_QUANTITY, BoolArray, FloatArray, SensorImage
 
 ANGLE_UNITS = ("rad", "deg")
@@ -203,7 +203,7 @@ def _overlap(size_hw: tuple[int, int], window: Window) -> tuple[tuple[int, int],
     return (max(-y0, 0), max(-x0, 0)), inside, (y1 - y0, x1 - x0)
 
 
-def _cut_region(region: Region, window: Window) -> Region | None:
+def _cut_region(region: Instance, window: Window) -> Instance | None:
     y0, x0 = max(window[0], region.box[0]), max(window[1], region.box[1])
     y1, x1 = min(window[2], region.box[2]), min(window[3], region.box[3])
     if y0 >= y1 or x0 >= x1:
@@ -220,7 +220,7 @@ def _flip_label(label: Label, axis: Axis) -> Label:
     for region in label.regions:
         y0, x0, y1, x1 = region.box
         box = (y0, width - x1, y1, width - x0) if axis == "horizontal" else (height - y1, x0, height - y0, x1)
-        regions.append(Region(region.class_id, box, np.ascontiguousarray(region.crop[step])))
+        regions.append(Instance(region.class_id, box, np.ascontiguousarray(region.crop[step])))
     return replace(label, regions=tuple(regions), ignore=np.ascontiguousarray(label.ignore[step]))
 
 
@@ -234,7 +234,7 @@ def _turn_once(label: Label) -> Label:
     """Turn counter-clockwise by 90°: the pixel at (y, x) goes to (width - 1 - x, y)."""
     height, width = label.size_hw
     regions = [
-        Region(
+        Instance(
             region.class_id,
             (width - region.box[3], region.box[0], width - region.box[1], region.box[2]),
             np.ascontiguousarray(np.rot90(region.crop)),

@@ -20,11 +20,11 @@ from torch.utils.data import Sampler
 from simmat.data.augment import Augmentation
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
+from simmat.data.instances import Instance, visible_regions
 from simmat.data.pipeline import Pipeline
-from simmat.data.regions import Region, visible_regions
 from simmat.errors import DataError
-from simmat.geometry import Frame
 from simmat.nn.resize import resize_planes
+from simmat.types import Frame
 
 
 class Batch(NamedTuple):
@@ -111,7 +111,7 @@ class TrainingItems(TorchDataset[Batch]):
         )
 
     def _targets(
-        self, regions: Sequence[Region], size_hw: tuple[int, int], frame: Frame, rng: np.random.Generator
+        self, regions: Sequence[Instance], size_hw: tuple[int, int], frame: Frame, rng: np.random.Generator
     ) -> npt.NDArray[np.bool_]:
         """Draw P regions, each once before any comes again, and bring them to the input: (P, S, S)."""
         count = len(regions)

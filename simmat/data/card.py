@@ -1,4 +1,4 @@
-"""The data card: what a region is, what a missing value is, and where the data come from."""
+"""The card of a data set, `card.toml`: what its files hold."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import Field, field_validator
 
 from simmat.documents import Document, parse
 from simmat.errors import ConfigError
-from simmat.files import atomic_write_text
-from simmat.nodata import NodataField, per_file
-from simmat.stated_nodata import StatedNodata
+from simmat.io.files import atomic_write_text
+from simmat.io.nodata import StatedNodata
+from simmat.sensors.nodata import NodataField, per_file
 from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
 
@@ -36,7 +36,7 @@ class DataCard(Document):
 
     Attributes:
         format: of this card; 1.
-        regions: what a region is, see `simmat.data.regions`.
+        regions: what a region is, see `simmat.data.instances`.
         min_region: smallest region in pixels of the original image; smaller ones are dropped and counted.
         min_region_share: the same as a part of the image's pixels, for rules stated at another size than the
             image's, such as 1000 px at 1024 x 1024; a region must reach both.
@@ -149,3 +149,8 @@ def write_card(root: Path, card: DataCard) -> Path:
     plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
     atomic_write_text(path, tomli_w.dumps({"format": card.format, **plain, **tables}))
     return path
+
+
+def class_title(number: int, names: Mapping[int, str]) -> str:
+    """Return a class with its name, where it has one: "3 (boat)", "3"."""
+    return f"{number} ({names[number]})" if names.get(number) else str(number)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.classes import class_title
+from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
-from simmat.data.fills import StoredNumbers
+from simmat.data.fill_values import StoredNumbers
 from simmat.data.fingerprint import shared_images
 from simmat.data.index import read_index
 from simmat.data.index_file import NO_CLASS, Facts

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from simmat.data.regions import EIGHT, Region, region_from_mask
+from simmat.data.instances import EIGHT, Instance, region_from_mask
 from simmat.errors import ConfigError, DataError
 from simmat.types import BoolArray, FloatArray
 
 
-def center_click(mask: BoolArray | Region) -> tuple[float, float]:
+def center_click(mask: BoolArray | Instance) -> tuple[float, float]:
     """Return the pixel of a region that is farthest from everything outside of it.
 
     It is the maximum of the Euclidean distance transform with one background pixel padded around the
@@ -25,7 +25,7 @@ def center_click(mask: BoolArray | Region) -> tuple[float, float]:
     return _center(_region(mask))
 
 
-def random_click(mask: BoolArray | Region, rng: np.random.Generator) -> tuple[float, float]:
+def random_click(mask: BoolArray | Instance, rng: np.random.Generator) -> tuple[float, float]:
     """Return the centre (x, y) of a pixel of a (H, W) mask or a region, all equally likely."""
     region = _region(mask)
     inside = np.flatnonzero(region.crop)
@@ -34,7 +34,7 @@ def random_click(mask: BoolArray | Region, rng: np.random.Generator) -> tuple[fl
 
 
 def corrective_click(
-    truth: BoolArray | Region, prediction: BoolArray | Region | None, ignore: BoolArray | None = None
+    truth: BoolArray | Instance, prediction: BoolArray | Instance | None, ignore: BoolArray | None = None
 ) -> tuple[tuple[float, float], int] | None:
     """Return the next click of a person who mends a prediction: the centre of its largest error.
 
@@ -59,7 +59,7 @@ def corrective_click(
     return None if extra is None else (_center(extra), 0)
 
 
-def tight_box(mask: BoolArray | Region) -> FloatArray:
+def tight_box(mask: BoolArray | Instance) -> FloatArray:
     """Return the (4,) float32 XYXY box of a (H, W) mask or a region.
 
     x1 is its last column + 1, y1 its last row + 1.
@@ -97,15 +97,15 @@ def jitter_box(
     return inside
 
 
-def _center(region: Region) -> tuple[float, float]:
+def _center(region: Instance) -> tuple[float, float]:
     # Nothing outside of the box can be nearer than the pixels just around it, so the crop is enough.
     distance = ndimage.distance_transform_edt(np.pad(region.crop, 1))[1:-1, 1:-1]
     row, column = divmod(int(np.argmax(distance)), distance.shape[1])
     return float(column + region.box[1]), float(row + region.box[0])
 
 
-def _region(mask: BoolArray | Region) -> Region:
-    if isinstance(mask, Region):
+def _region(mask: BoolArray | Instance) -> Instance:
+    if isinstance(mask, Instance):
         return mask
     region = region_from_mask(mask, None)
     if region is None:
@@ -113,7 +113,7 @@ def _region(mask: BoolArray | Region) -> Region:
     return region
 
 
-def _largest_component(region: Region | None, without: Region | None, ignore: BoolArray | None) -> Region | None:
+def _largest_component(region: Instance | None, without: Instance | None, ignore: BoolArray | None) -> Instance | None:
     """The largest 8-connected component of what of a region lies neither in another nor in (H, W) `ignore`.
 
     The first in raster order among equals; None where nothing is left.

@@ -10,19 +10,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from simmat.data.arrays import Arrays, write_arrays
 from simmat.data.card import DataCard, load_card
-from simmat.data.coco import CocoLabels, annotation_files, read_coco
-from simmat.data.folders import MASKS, scan_folders
-from simmat.data.manifest import MANIFEST_FILE, read_manifest
-from simmat.data.masks import read_mask
-from simmat.data.regions import Label, label_from_mask
+from simmat.data.formats.arrays import Arrays, write_arrays
+from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
+from simmat.data.formats.folders import MASKS, scan_folders
+from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
+from simmat.data.instances import Label, label_from_mask, read_mask
 from simmat.data.samples import SPLITS, Listing, Sample
 from simmat.errors import ConfigError, DataError, all_problems
-from simmat.modality import ModalityAdapter, fitted_to_card, load_sample
-from simmat.nodata import nodata_problems
-from simmat.normalize import describe
-from simmat.stated_nodata import StatedNodata
+from simmat.io.nodata import StatedNodata
+from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample
+from simmat.sensors.nodata import nodata_problems
+from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
@@ -79,7 +78,7 @@ class Dataset:
             ConfigError: the card is wrong.
             OutputError: the folder holds something, or cannot be written.
         """
-        from simmat.builtin.sensors.raster import Raster
+        from simmat.sensors.builtin import Raster
 
         root = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="simmat-arrays-"))
         write_arrays(root, images, masks, split=split, card={"regions": "instances", **card})

@@ -15,7 +15,7 @@ from pathlib import Path
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
 from simmat.errors import DataError, all_problems
-from simmat.files import require_file
+from simmat.io.files import require_file
 
 _RULE = "content-1:"
 """Start of a fingerprint of contents; one without it is of an earlier version, see `fingerprint_by_size`."""

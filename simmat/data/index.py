@@ -25,17 +25,17 @@ from pathlib import Path
 
 import numpy as np
 
+from simmat.data.copy_paste import repeatable
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.fills import count_stored
+from simmat.data.fill_values import count_stored
 from simmat.data.fingerprint import Contents, FileState, annotations_digest, contents_from, file_states, read_state
 from simmat.data.index_file import NO_CLASS, Facts, Floats, Kept, Table, places_of, read_kept, write_kept
-from simmat.data.paste import repeatable
-from simmat.data.regions import visible_regions
+from simmat.data.instances import visible_regions
 from simmat.data.statistics import Moments, image_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
-from simmat.files.locks import locked
-from simmat.nodata import describe_nodata
-from simmat.normalize import Statistics
+from simmat.io.files.locks import locked
+from simmat.sensors.nodata import describe_nodata
+from simmat.sensors.normalize import Statistics
 
 Progress = Callable[[int], None]
 """Called with how many more samples are done."""

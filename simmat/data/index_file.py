@@ -26,11 +26,11 @@ from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import FileState
 from simmat.documents import Document, validate
 from simmat.errors import OutputError, SimMATError
-from simmat.files import atomic_write_bytes, parse_json, require_file
-from simmat.modality import ModalityAdapter
+from simmat.io.files import atomic_write_bytes, parse_json, require_file
+from simmat.io.weights import cache_folder
 from simmat.model_spec import Channels
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import Channel
-from simmat.weights import cache_folder
 
 FORMAT = 1
 FOLDER = ".simmat"
@@ -62,7 +62,7 @@ class Facts(NamedTuple):
         numbers: (4·C·C + 2·C,) packed moments, then the least and the largest value of each channel.
         counts: (6,) height and width; instances dropped; pixels ignored; instances hidden; whether one can be repeated.
         instances: (R, 2) class, or `NO_CLASS`, and area in pixels.
-        stored: (Q, 8), see `simmat.data.fills.count_stored`.
+        stored: (Q, 8), see `simmat.data.fill_values.count_stored`.
     """
 
     numbers: Floats

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from simmat.foundation import PromptBatch
-from simmat.geometry import Aspect, Frame
-from simmat.modality import ModalityAdapter
 from simmat.nn.resize import content_mask, resize_planes
-from simmat.normalize import normalize
-from simmat.types import Channel, Prompt, SensorImage
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.normalize import normalize
+from simmat.types import Aspect, Channel, Frame, Prompt, SensorImage
 
 
 class PreparedImage(NamedTuple):

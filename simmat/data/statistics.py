@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.normalize import Statistics
+from simmat.sensors.normalize import Statistics
 from simmat.types import BoolArray, FloatArray, SensorImage
 
 Matrix = npt.NDArray[np.float64]

@@ -1,16 +1,27 @@
 """Scoring: what a model answers to clicks and boxes, compared with the truth by a named protocol."""
 
 from simmat.evaluation.job import (
+    Processes,
     evaluate,
     evaluate_bundle,
     evaluate_shared,
     has_zero_shot,
+    join_processes,
     nothing_to_score,
     why_no_zero_shot,
 )
-from simmat.evaluation.processes import Processes, join_processes
 from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, PROTOCOLS, Protocol, find_protocol
-from simmat.evaluation.scores import NOC_TARGETS, SIZES, Cost, ObjectScore, Scores, merge_scores, possible_summary
+from simmat.evaluation.scores import (
+    NOC_TARGETS,
+    SIZES,
+    Cost,
+    ObjectScore,
+    Scores,
+    bootstrap_means,
+    interval_of,
+    merge_scores,
+    possible_summary,
+)
 
 __all__ = [
     "COMPAT",
@@ -24,11 +35,13 @@ __all__ = [
     "Processes",
     "Protocol",
     "Scores",
+    "bootstrap_means",
     "evaluate",
     "evaluate_bundle",
     "evaluate_shared",
     "find_protocol",
     "has_zero_shot",
+    "interval_of",
     "join_processes",
     "merge_scores",
     "nothing_to_score",

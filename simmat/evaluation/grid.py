@@ -11,12 +11,11 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from simmat.data.regions import Region, region_from_mask
+from simmat.data.instances import Instance, region_from_mask
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.targets import grid_hw
-from simmat.geometry import Frame
 from simmat.nn.resize import restore_logits, upsample_logits
-from simmat.types import BoolArray, FloatArray
+from simmat.types import BoolArray, FloatArray, Frame
 
 _Weights = npt.NDArray[np.float64]
 
@@ -56,14 +55,14 @@ class MaskGrid:
         self._size_hw = grid_hw(frame, protocol)
         self.resized_whole = 0
 
-    def masks(self, logits: Tensor) -> list[list[Region | None]]:
+    def masks(self, logits: Tensor) -> list[list[Instance | None]]:
         """Return where (K, M, h, w) logits of the S×S input are above 0 on the grid: K times M regions, None if empty.
 
         The cost is that of the h·w logits, and of the grid pixels near the masks' contours.
         """
         rows, columns = (self._weights(axis, logits.shape[2 + axis], logits.device) for axis in (0, 1))
         values: FloatArray = logits.detach().cpu().numpy()
-        found: list[list[Region | None]] = []
+        found: list[list[Instance | None]] = []
         for k, masks in enumerate(values):
             found.append([])
             for m, mask in enumerate(masks):
@@ -73,7 +72,7 @@ class MaskGrid:
                     found[k].append(self._resized(logits[k : k + 1], m))
         return found
 
-    def _resized(self, logits: Tensor, mask: int) -> Region | None:
+    def _resized(self, logits: Tensor, mask: int) -> Instance | None:
         self.resized_whole += 1
         if logits.is_contiguous():  # else torch may take a kernel for channels last, which rounds differently
             logits, mask = logits[:, mask : mask + 1], 0
@@ -123,7 +122,7 @@ class _UnsureError(Exception):
     """Rounding decides whether a pixel is above 0, or infinities do."""
 
 
-def _positive(logits: FloatArray, rows: _Axis, columns: _Axis) -> Region | None:
+def _positive(logits: FloatArray, rows: _Axis, columns: _Axis) -> Instance | None:
     """Return where (h, w) logits are above 0 on the grid.
 
     Raises:

@@ -1,10 +1,11 @@
-"""Scoring a split: sample by sample, for a network or for a bundle with its zero-shot figure beside it."""
+"""Score a model on a data set, in one process or several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -12,16 +13,73 @@ from simmat.bundle import Bundle
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
-from simmat.evaluation.asking import ScoredImage
-from simmat.evaluation.processes import Processes
+from simmat.evaluation.interaction import ScoredImage
 from simmat.evaluation.protocol import ONE_CLICK, Protocol
 from simmat.evaluation.sample import score_objects
 from simmat.evaluation.scores import Cost, Scores, merge_scores
 from simmat.evaluation.targets import find_targets, grid_hw
-from simmat.geometry import Frame
 from simmat.model import SimMAT, assemble, zero_shot_of
-from simmat.plugins import Registry
-from simmat.types import SensorImage
+from simmat.nn.device import check_launcher, launched_processes, own_settings, pick_device
+from simmat.plugins.registry import Registry
+from simmat.types import Frame, SensorImage
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this one is.
+
+    Attributes:
+        device: where this one computes.
+        rank: its number, from 0.
+        count: how many there are.
+    """
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process's part; each item is in exactly one."""
+        return items[self.rank :: self.count]
+
+    def gather(self, value: Item) -> list[Item]:
+        """Return the values of all processes, by rank."""
+        if self.count == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        gathered: list[Item] = gather_object([value])
+        return gathered
+
+
+def join_processes(device: str | None) -> Processes:
+    """Join the processes that the launcher started, or work alone where it started none.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps; None is auto. Several processes take a GPU each, so none can be named.
+
+    Raises:
+        ConfigError: the device is not there, is one for several processes, or an environment variable of accelerate
+            would change how they compute.
+    """
+    processes = launched_processes()
+    picked = pick_device(device, processes=processes)
+    if processes == 1:
+        return Processes(picked)
+    from accelerate import PartialState
+
+    check_launcher(picked)
+    with own_settings(None):
+        state = PartialState(cpu=picked.type == "cpu")
+    return Processes(state.device, state.process_index, state.num_processes)
+
 
 TRAINED_CARD_FIELDS = {
     *("regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "modality_options")

@@ -9,10 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
-from simmat.evaluation.asking import Answer, ScoredImage, box_prompt
-from simmat.evaluation.metrics import boundary_iou, boundary_width
+from simmat.evaluation.interaction import Answer, ScoredImage, box_prompt
 from simmat.evaluation.protocol import Protocol
-from simmat.evaluation.scores import ObjectScore
+from simmat.evaluation.scores import ObjectScore, boundary_iou, boundary_width
 from simmat.evaluation.targets import Target
 from simmat.types import Prompt
 

@@ -8,11 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.clicks import center_click
-from simmat.data.regions import Label, Region, region_from_mask, seen_part
+from simmat.data.instances import Instance, Label, region_from_mask, seen_part
 from simmat.errors import ConfigError
 from simmat.evaluation.protocol import Protocol
-from simmat.geometry import Frame
-from simmat.types import BoolArray
+from simmat.types import BoolArray, Frame
 
 QUARTER = 4
 """Input pixels to a side of the released protocol's grid: 1024 are compared at 256."""
@@ -32,9 +31,9 @@ class Target:
     """
 
     index: int
-    region: Region
-    seen: Region
-    truth: Region
+    region: Instance
+    seen: Instance
+    truth: Instance
     click_xy: tuple[float, float]
     image_hw: tuple[int, int]
 
@@ -92,7 +91,7 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
     return Targets(tuple(found), ignore, ~ignore, tuple(left_out))
 
 
-def _first_click(seen: Region, frame: Frame, protocol: Protocol) -> tuple[float, float] | None:
+def _first_click(seen: Instance, frame: Frame, protocol: Protocol) -> tuple[float, float] | None:
     if protocol.first_click == "center":
         return center_click(seen)
     squashed = resize_region(seen, frame.original_hw, (frame.size, frame.size))
@@ -102,7 +101,7 @@ def _first_click(seen: Region, frame: Frame, protocol: Protocol) -> tuple[float,
     return x, y
 
 
-def middle_pixel(region: Region) -> tuple[float, float]:
+def middle_pixel(region: Instance) -> tuple[float, float]:
     """Return (x, y) of the middle pixel of a region in raster order: number ⌊n / 2⌋ of n, counted from 0."""
     inside = np.flatnonzero(region.crop)
     row, column = divmod(int(inside[len(inside) // 2]), region.crop.shape[1])
@@ -117,7 +116,7 @@ def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
     return np.ascontiguousarray(mask[np.ix_(rows, columns)])
 
 
-def resize_region(region: Region, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Region | None:
+def resize_region(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Instance | None:
     """Bring a region of an image to another size of it as `resize_nearest` does; None where no pixel is left."""
     if old_hw == new_hw:
         return region

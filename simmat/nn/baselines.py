@@ -1,7 +1,4 @@
-"""The transfer layers the paper (arXiv 2409.08083) is compared with and ablated by, written from their description.
-
-Where the released code errs these do not: no 1x1 convolution is padded, and no ReLU is missing between two of them.
-"""
+"""Transfer layers to compare the MAT with: the paper's ablations and baselines, and the widened first convolution."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.nn.first_layer import BlankPadding, embedding_of_zeros, first_layer_of, refitted
+from simmat.nn.first_layer import BlankPadding, embedding_of_zeros, first_layer_of, gray_kernel, refitted
 from simmat.nn.initial import conv2d, conv_stack, uniform_
 from simmat.nn.mat import ZeroShotMap
 from simmat.types import Channel
@@ -115,3 +112,28 @@ def build_first_three(
     for plane in range(3):
         weights[plane, plane % len(channels)] = 1
     return ZeroShotMap(weights)
+
+
+def widened_kernel(layer: nn.Conv2d, channels: int) -> Tensor:
+    """Return a pretrained kernel for another number of channels: (D, channels, h, w).
+
+    One channel gets the sum over R, G and B; more get these in turn, scaled by 3 / channels, so that channels which
+    agree are answered as before.
+    """
+    if channels == 1:
+        return gray_kernel(layer)
+    turns = torch.arange(channels, device=layer.weight.device) % layer.in_channels
+    return layer.weight.detach()[:, turns] * (layer.in_channels / channels)
+
+
+def build_first_conv(
+    *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
+) -> nn.Module:
+    """Build the first layer for C channels from the pretrained one, all of it trained.
+
+    Raises:
+        ConfigError: the model's first layer is not one convolution.
+    """
+    layer = first_layer_of(backbone, "first-conv")
+    widened = refitted(layer, widened_kernel(layer, len(channels)), layer.bias)
+    return ReplacedFirstLayer(nn.Identity(), widened, BlankPadding(layer, embedding_of_zeros(layer)))

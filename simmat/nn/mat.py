@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from simmat.errors import ConfigError
 from simmat.nn.initial import conv2d, conv_stack, zero_conv2d
-from simmat.normalize import describe
+from simmat.sensors.normalize import describe
 from simmat.types import Channel, is_finite_number
 
 
@@ -21,7 +21,7 @@ class ZeroShotMap(nn.Module):
     """A fixed linear map of the channels of every pixel: (B, C, S, S) -> (B, 3, S, S).
 
     Args:
-        weights: (3, C), see `simmat.normalize.zero_shot_map`.
+        weights: (3, C), see `simmat.sensors.normalize.zero_shot_map`.
     """
 
     weights: Tensor

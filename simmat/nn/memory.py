@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.foundation import Memory, TunableAttention, TuningTargets, is_tunable_attention
+from simmat.foundation import Memory, TunableAttention, is_tunable_attention
 from simmat.nn.tuners import matching_modules, model_name
+from simmat.specs import TuningTargets
 
 _STD = 0.02
 """Deviation of the random tokens, that of a ViT's own position embeddings."""

@@ -1,17 +1,18 @@
-"""A feature pyramid in front of a mask decoder, for backbones that bring none.
-
-A plain ViT has one map, of which ViTDet's simple pyramid (Li et al. 2022, arXiv 2203.16527) makes the finer ones by
-transposed convolutions; a hierarchical backbone has several, which are joined top-down (FPN, Lin et al. 2017,
-arXiv 1612.03144). Either way three levels come out, each twice as fine as the next.
-"""
+"""A promptable model made of any pyramid of features: levels joined, a prompt decoder, both in one module."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Protocol, cast
 
+import torch
+from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.nn.sam_prompts import dense_positions, embed_prompts
 
 LEVELS = 3
 
@@ -81,3 +82,163 @@ def _smooth(dim: int) -> nn.Sequential:
 def _split(dim: int) -> nn.Sequential:
     """Make a map twice as fine."""
     return nn.Sequential(nn.ConvTranspose2d(dim, dim, 2, stride=2), ChannelNorm(dim), nn.GELU())
+
+
+class PyramidMaskDecoder(MaskDecoder):  # type: ignore[misc]
+    """The package's mask decoder for K prompts over several images, its upscaling joined by two finer levels."""
+
+    def predict(
+        self, levels: tuple[Tensor, ...], positions: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Answer K prompts.
+
+        Args:
+            levels: (K, D / 8, 4g, 4g), (K, D / 4, 2g, 2g) and (K, D, g, g), prompt k's image at row k.
+            positions: (1, D, g, g).
+            sparse: (K, N, D) embedded points and boxes.
+            dense: (K, D, g, g) embedded masks.
+
+        Returns:
+            (K, 4, 4g, 4g) mask logits and (K, 4) predicted IoU.
+        """
+        finest, finer, level = levels
+        count, dim, height, width = level.shape
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([own.expand(count, -1, -1), sparse], 1)
+        out, image = self.transformer(level + dense, positions.expand(count, -1, -1, -1), tokens)
+        image = image.transpose(1, 2).reshape(count, dim, height, width)
+        double, norm, act, again, last_act = self.output_upscaling
+        image = act(norm(double(image) + finer))
+        image = last_act(again(image) + finest)  # (K, D / 8, 4g, 4g)
+        weights = torch.stack([mlp(out[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], 1)
+        logits = torch.einsum("kmd,kdhw->kmhw", weights, image)
+        return logits, self.iou_prediction_head(out[:, 0])
+
+
+class PyramidDecoder(nn.Module):
+    """Masks and their expected IoU from the three levels of a `simmat.nn.pyramid.FeaturePyramid`.
+
+    Args:
+        dim: channels of the coarsest level, a multiple of 8.
+        grid: its side g.
+        image_size: S.
+        heads: of the attention.
+        hidden: width of the transformer's MLPs.
+    """
+
+    def __init__(self, dim: int, grid: int, image_size: int, *, heads: int = 8, hidden: int = 2048) -> None:
+        super().__init__()
+        self.prompt_encoder = PromptEncoder(dim, (grid, grid), (image_size, image_size), mask_in_chans=16)
+        self.mask_decoder = PyramidMaskDecoder(
+            transformer_dim=dim,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=dim, mlp_dim=hidden, num_heads=heads),
+            iou_head_hidden_dim=dim,
+        )
+
+    def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
+        """Answer K prompts: logits (K, 4, 4g, 4g) and iou (K, 4)."""
+        sparse, dense = self._embed_prompts(prompts)
+        levels = tuple(level.index_select(0, prompts.image_index) for level in embedding.levels)
+        positions = dense_positions(self.prompt_encoder, sparse)
+        logits, iou = self.mask_decoder.predict(levels, positions, sparse, dense)
+        return MaskPrediction(logits.float(), iou.float())
+
+    def _embed_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
+        """Return sparse (K, N, D) and dense (K, D, g, g) embeddings."""
+        sparse, dense = embed_prompts(self.prompt_encoder, prompts)
+        # What this batch did not ask with gets a gradient of zero, not none: DistributedDataParallel waits for each.
+        unused = torch.stack([parameter.sum() for parameter in self.prompt_encoder.parameters()]).sum() * 0.0
+        return sparse, dense + unused
+
+
+FRESH = (r"backbone[.]neck[.].*", r"decoder[.].*")
+"""`TuningTargets.fresh` of a `PromptableModel`: what no weight file fills."""
+
+
+class FeatureMaps(Protocol):
+    """A library's backbone in two steps; an nn.Module."""
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """Channels of each map, finest first."""
+
+    @property
+    def strides(self) -> Sequence[float]:
+        """Stride of each map in input pixels; they double from map to map."""
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Run the first layer: (B, 3, S, S) -> (B, D, S/k, S/k), see `simmat.foundation.Backbone`."""
+
+    def maps(self, features: Tensor) -> Sequence[Tensor]:
+        """Run the rest: maps (B, width, S / stride, S / stride) for each of `widths` and `strides`, finest first."""
+
+
+class PromptableBackbone(nn.Module):
+    """A library's backbone with a feature pyramid behind it.
+
+    Attributes:
+        body: the library's, pretrained.
+        neck: the pyramid.
+    """
+
+    def __init__(self, body: FeatureMaps, dim: int) -> None:
+        super().__init__()
+        self.body = cast(nn.Module, body)
+        self.neck = FeaturePyramid(body.widths, body.strides, dim)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Run the body's first layer."""
+        return cast(FeatureMaps, self.body).embed(image)
+
+    def encode(self, features: Tensor) -> ImageEmbedding:
+        """Run the rest of the body, and the pyramid: three levels."""
+        return ImageEmbedding(self.neck(cast(FeatureMaps, self.body).maps(features)), self.neck.strides)
+
+
+class ConvPromptableBackbone(PromptableBackbone):
+    """One whose body's first layer is a single convolution, its `first_layer`."""
+
+    @property
+    def first_layer(self) -> nn.Conv2d:
+        """The convolution that `embed` runs."""
+        return cast(nn.Conv2d, self.body.first_layer)
+
+
+class PromptableModel(nn.Module):
+    """A foundation model from a library's bare backbone, as `simmat.foundation.FoundationModel` says.
+
+    Pyramid and decoder are random from the seed: they need training, and `FRESH` names their parameters.
+
+    Args:
+        name: of its spec.
+        body: the library's backbone; one with `first_layer` is open to the transfer layers that copy or replace it.
+            `gradient_checkpointing(on=True)` is the model's too, where the backbone has it.
+        image_size: S.
+        seed: of pyramid and decoder; torch's own state is left alone.
+        dim: channels of the decoder, a multiple of 8 and of `heads`.
+        heads: of the decoder's attention.
+        hidden: width of the decoder's MLPs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: FeatureMaps,
+        *,
+        image_size: int,
+        seed: int,
+        dim: int = 256,
+        heads: int = 8,
+        hidden: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.image_size = image_size
+        if hasattr(body, "gradient_checkpointing"):
+            self.gradient_checkpointing = body.gradient_checkpointing
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
+            kind = ConvPromptableBackbone if hasattr(body, "first_layer") else PromptableBackbone
+            self.backbone = kind(body, dim)
+            grid = round(image_size / self.backbone.neck.strides[-1])
+            self.decoder = PyramidDecoder(dim, grid, image_size, heads=heads, hidden=hidden)

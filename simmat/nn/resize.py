@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.geometry import Frame
+from simmat.types import Frame
 
 _MOST_ELEMENTS = 2**26
 """Masks are restored in groups of at most this many values, so that many prompts on a large input fit in memory."""

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from simmat.errors import SimMATError, WeightsError
-from simmat.files import require_file
+from simmat.io.files import require_file
 
 
 def read_safetensors(path: Path, *, error: type[SimMATError] = WeightsError) -> dict[str, Tensor]:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.foundation import TuningTargets
-from simmat.nn.conv_lora import with_conv_lora
-from simmat.nn.lora import takes_lora, with_lora
+from simmat.nn.lora import takes_lora, with_conv_lora, with_lora
+from simmat.specs import TuningTargets
 
 SIDES = ("all", "backbone", "decoder")
 """Where the `lora` tuner works."""
@@ -76,7 +75,7 @@ def apply_conv_lora(
     alpha: float,
     where: str,
 ) -> None:
-    """Add Conv-LoRA to those layers that see a grid, and plain LoRA to the others; see `simmat.nn.conv_lora`.
+    """Add Conv-LoRA to those layers that see a grid, and plain LoRA to the others; see `simmat.nn.lora`.
 
     Arguments as in `apply_lora`.
 

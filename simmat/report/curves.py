@@ -1,23 +1,82 @@
-"""Curves of a training run: loss and validation mIoU against step."""
+"""Curves of training and of clicks, drawn with matplotlib."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from simmat.report.plot_style import DARK, LIGHT, new_figure, picture_kind, save_figure, style_axes
+from simmat.errors import DataError
+from simmat.io.files import atomic_path
 from simmat.types import is_finite_number
+
+DPI = 160
+
+LIGHT = {"ground": "#ffffff", "text": "#24292f", "faint": "#6b7280", "line": "#0072b2", "best": "#d55e00"}
+DARK = {"ground": "#101216", "text": "#e6e8ec", "faint": "#9aa1ad", "line": "#56b4e9", "best": "#e69f00"}
+
+
+def new_figure(size_inch: tuple[float, float], colours: Mapping[str, str]) -> Figure:
+    """Return an empty figure that needs no display."""
+    figure = Figure(figsize=size_inch, facecolor=colours["ground"], layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def picture_kind(out: Path, what: str) -> Literal["png", "svg"]:
+    """Return the format a file's ending says.
+
+    Args:
+        out: the file.
+        what: what is to be drawn, for the message.
+
+    Raises:
+        DataError: the ending is neither .png nor .svg.
+    """
+    kind = out.suffix.lower().removeprefix(".")
+    if kind == "png":
+        return "png"
+    if kind == "svg":
+        return "svg"
+    raise DataError(f"cannot draw {what} as {out.name!r}; end the name in .png or .svg")
+
+
+def save_figure(figure: Figure, out: Path, kind: Literal["png", "svg"]) -> Path:
+    """Write a figure whole or not at all, the same bytes for the same drawing.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    # Without a salt, ids in an SVG are random.
+    with atomic_path(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "simmat"}):
+        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
+    return out
+
+
+def style_axes(axes: Axes, colours: Mapping[str, str]) -> None:
+    """Give axes our ground, faint ticks and spines, and horizontal lines to read values by."""
+    axes.set_facecolor(colours["ground"])
+    axes.tick_params(colors=colours["faint"], labelsize=9, length=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(colours["faint"])
+    axes.grid(axis="y", color=colours["faint"], alpha=0.18, lw=0.8)
+    axes.set_axisbelow(True)
+
 
 Record = Mapping[str, Any]
 Points = list[tuple[float, float]]
 
-SIZE_INCH = (5.4, 4.6)
+_LEARNING_INCH = (5.4, 4.6)
 SMOOTHED_FROM = 40
 """With this many losses or more, a running mean is drawn over the single ones."""
 
@@ -45,7 +104,7 @@ def plot_curves(records: Sequence[Record], out: Path | str, *, dark: bool = Fals
 
 
 def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
-    figure = new_figure(SIZE_INCH, colours)
+    figure = new_figure(_LEARNING_INCH, colours)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
     _draw_loss(top, _series(records, "train", "loss"), colours)
     _draw_miou(bottom, _series(records, "val", "miou_object"), colours)
@@ -110,3 +169,85 @@ def _running_mean(values: Sequence[float], half: int) -> list[float]:
     half = max(half, 1)
     windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
     return [math.fsum(window) / len(window) for window in windows]
+
+
+_CLICKS_INCH = (5.4, 3.4)
+
+_APART = 0.05
+"""Least distance between two labels, in mIoU."""
+
+
+def plot_click_curve(
+    curves: Mapping[str, Sequence[float]],
+    out: Path | str,
+    *,
+    targets: Sequence[float] = (),
+    title: str = "mIoU by clicks",
+    dark: bool = False,
+) -> Path:
+    """Draw the mIoU after 1, 2, 3 … clicks, one line a model, each named at its end.
+
+    Args:
+        curves: name -> mIoU after each number of clicks; the first is drawn in colour, a second one faint and broken.
+        out: a file ending in .png or .svg; written whole or not at all.
+        targets: IoUs to be marked, such as those of NoC.
+        title: above the plot.
+        dark: light text on a dark ground.
+
+    Returns:
+        `out` as a path.
+
+    Raises:
+        DataError: there is nothing to draw, or the ending is another.
+        OutputError: the file cannot be written.
+    """
+    out = Path(out)
+    kind = picture_kind(out, "a click curve")
+    if not curves or not all(curves.values()):
+        raise DataError("a click curve needs a score for at least one number of clicks")
+    colours = DARK if dark else LIGHT
+    figure = new_figure(_CLICKS_INCH, colours)
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontsize=10, color=colours["text"])
+    for target in targets:
+        axes.axhline(target, color=colours["faint"], lw=0.8, ls=(0, (1, 3)), zorder=1)
+    _draw(axes, curves, colours)
+    most = max(len(curve) for curve in curves.values())
+    axes.set_ylim(0, 1)
+    axes.set_xlim(0.5, most + 0.5)
+    axes.set_xticks(sorted({1, *range(_tick_step(most), most + 1, _tick_step(most))}))
+    axes.set_xlabel("clicks", color=colours["faint"])
+    style_axes(axes, colours)
+    return save_figure(figure, out, kind)
+
+
+def _draw(axes: Axes, curves: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
+    looks = [(colours["line"], "-"), (colours["faint"], (0, (5, 3))), (colours["best"], "-")]
+    heights = _apart([curve[-1] for curve in curves.values()])
+    for number, ((name, curve), height) in enumerate(zip(curves.items(), heights, strict=True)):
+        colour, dashes = looks[number % len(looks)]
+        clicks = range(1, len(curve) + 1)
+        axes.plot(clicks, curve, color=colour, lw=1.6, ls=dashes, marker="o", ms=3.2, zorder=3)
+        axes.annotate(
+            f"{name} {curve[-1]:.3f}",
+            (len(curve), height),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=colour,
+            annotation_clip=False,
+        )
+
+
+def _tick_step(most: int) -> int:
+    return 1 if most <= 10 else 5 if most <= 50 else 10
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Move labels up or down so that no two overlap, keeping their order."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    placed = list(heights)
+    for lower, upper in pairwise(order):
+        placed[upper] = max(placed[upper], placed[lower] + _APART)
+    return placed

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from simmat.normalize import rgb_indices
 from simmat.report.inferno import inferno
+from simmat.sensors.normalize import rgb_indices
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 PictureArray = npt.NDArray[np.uint8]

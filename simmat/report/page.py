@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 import simmat
 from simmat.errors import DataError
-from simmat.files import atomic_write_text, read_bytes, require_file
+from simmat.io.files import atomic_write_text, read_bytes, require_file
 from simmat.report import overlay
 from simmat.types import Channel
 

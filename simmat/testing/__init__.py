@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from simmat.testing.checks import Check, CheckFailed, CheckSkipped, Result, run_check, run_checks
     from simmat.testing.contracts import FoundationContract, ModalityContract, PackageContract
-    from simmat.testing.modality_options import name_with_options, with_each_option
-    from simmat.testing.models import FoundationCase
+    from simmat.testing.foundation_spec import FoundationCase
+    from simmat.testing.modality_spec import name_with_options, with_each_option
     from simmat.testing.networks import build_network
     from simmat.testing.package import PackageCase
     from simmat.testing.samples import ModalityCase
@@ -51,8 +51,8 @@ __all__ = [
 _MODULES = {
     "checks": ("Check", "CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
     "contracts": ("FoundationContract", "ModalityContract", "PackageContract"),
-    "modality_options": ("name_with_options", "with_each_option"),
-    "models": ("FoundationCase",),
+    "modality_spec": ("name_with_options", "with_each_option"),
+    "foundation_spec": ("FoundationCase",),
     "networks": ("build_network",),
     "package": ("PackageCase",),
     "samples": ("ModalityCase",),

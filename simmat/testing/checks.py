@@ -1,12 +1,12 @@
-"""What a check is, and what became of one.
-
-A check is a function of one case (a modality, a foundation model, a package) whose docstring is the rule. It returns
-where the rule holds, raises `CheckFailed` where it does not, and `CheckSkipped` where the question does not arise.
-"""
+"""A check of the conformance kit, how it is run, and what it runs in a fresh interpreter."""
 
 from __future__ import annotations
 
 import inspect
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -120,3 +120,32 @@ def run_checks(checks: Sequence[Check[CaseT]], case: CaseT, *, full: bool = Fals
     for check in checks:
         if full or not check.full:
             yield run_check(check, case)
+
+
+SECONDS = 120
+"""A process that takes longer is taken for dead."""
+
+_BEGIN = """
+import json, sys
+sys.path[:] = json.loads({path!r})
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ImportError("torch is imported while loading")
+sys.meta_path.insert(0, NoTorch())
+"""
+
+
+def python_without_torch(code: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run code in a new Python with this one's search path, in which importing torch raises ImportError."""
+    begin = _BEGIN.format(path=json.dumps(sys.path))
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", begin + code], input=data, capture_output=True, check=False, timeout=SECONDS, env=env
+    )
+
+
+def last_line(answer: subprocess.CompletedProcess[bytes]) -> str:
+    """Return the last line a process wrote to standard error, where Python names the exception."""
+    lines = answer.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"it ended with code {answer.returncode} and without a word"

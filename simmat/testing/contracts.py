@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from simmat.foundation import FoundationSpec
-from simmat.modality import ModalityAdapter
-from simmat.plugins import load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.specs import FoundationSpec
 from simmat.testing.checks import Check, CheckFailed, Result, run_check
-from simmat.testing.models import FoundationCase
+from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.package import PackageCase
 from simmat.testing.samples import ModalityCase
 from simmat.testing.suite import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS

@@ -1,4 +1,4 @@
-"""What a foundation model answers: shapes, strides, the same every time, each image by itself."""
+"""Foundation models: what they answer to prompts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,49 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from simmat.errors import WeightsError
-from simmat.foundation import MaskPrediction, PromptBatch
+from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch
+from simmat.io.weights import find_weights, sha256_of
 from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.models import FoundationCase
-from simmat.testing.prompts import answer, images, prompt_kinds
-from simmat.weights import find_weights, sha256_of
+from simmat.testing.foundation_spec import FoundationCase
+
+_ORDER = (1, 0, 1)  # about two images, not in their order
+
+
+def images(count: int, size: int) -> Tensor:
+    """Return (count, 3, S, S) normalized noise; image i does not depend on how many follow."""
+    return torch.stack([torch.randn(3, size, size, generator=torch.Generator().manual_seed(i)) for i in range(count)])
+
+
+def answer(model: FoundationModel, pictures: Tensor, prompts: PromptBatch) -> MaskPrediction:
+    """Ask a model, without gradient."""
+    with torch.no_grad():
+        return model.decoder.decode(model.backbone.encode(model.backbone.embed(pictures)), prompts)
+
+
+def prompt_kinds(model: FoundationModel, size: int) -> dict[str, PromptBatch]:
+    """Return K = 3 prompts about two images of every kind that training asks with: clicks, boxes, corrections."""
+    click = PromptBatch(
+        image_index=torch.tensor(_ORDER),
+        point_coords=torch.tensor([[[0.3, 0.4]], [[0.6, 0.2]], [[0.5, 0.8]]]) * size,
+        point_labels=torch.ones(3, 1, dtype=torch.int64),
+    )
+    boxes = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.4, 0.1, 0.9, 0.5], [0.2, 0.5, 0.7, 0.9]]) * size
+    box = PromptBatch(click.image_index, click.point_coords[:, :0], click.point_labels[:, :0], boxes)
+    low = answer(model, images(2, size), click).logits[:, :1]
+    corrected = PromptBatch(
+        click.image_index,
+        torch.cat([click.point_coords, size - click.point_coords], dim=1),
+        torch.tensor([[1, 0], [1, 1], [1, -1]]),
+        mask_input=low,
+    )
+    box_corrected = PromptBatch(click.image_index, click.point_coords, click.point_labels * 0, boxes, low)
+    return {
+        "a click": click,
+        "a box": box,
+        "two clicks and the answer before": corrected,
+        "a box, a click and the answer before": box_corrected,
+    }
+
 
 _TOLERANCE = 1e-3  # of the largest number: float32 sums in another order differ by less
 

@@ -12,9 +12,9 @@ from simmat.foundation import FoundationModel
 from simmat.nn.losses import mask_loss
 from simmat.nn.tuners import set_train_mode
 from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.models import FoundationCase
+from simmat.testing.foundation_answers import answer, images, prompt_kinds
+from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.networks import CHANNELS, TUNER, apply_tuner, tuned
-from simmat.testing.prompts import answer, images, prompt_kinds
 
 MOST_NAMES = 5
 

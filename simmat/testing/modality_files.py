@@ -1,18 +1,63 @@
-"""How a modality reads files."""
+"""Sensors: how they read files, whole and damaged."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.imageio import read_image
+from simmat.io.images import read_image, write_image
 from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.rewriting import can_be_rewritten, rewrite
 from simmat.testing.samples import ModalityCase, Sample, scene_number
 from simmat.types import SensorImage
+
+_TIFF = (".tif", ".tiff")
+_NODATA = 42113  # GDAL_NODATA
+_KEPT = (33550, 33922, 34264, 34735, 34736, 34737, 42112)  # OGC GeoTIFF 1.1, GDAL_METADATA
+
+
+def can_be_rewritten(path: Path) -> bool:
+    """True for the formats that keep numbers as they are."""
+    return path.suffix.lower() in (*_TIFF, ".png", ".npy")
+
+
+def rewrite(path: Path, planes: npt.NDArray[Any], *, nodata: float | None = None) -> None:
+    """Write other planes over those of a file.
+
+    Args:
+        path: the file.
+        planes: (P, H, W) of its type.
+        nodata: of a TIFF: the number that it calls missing from now on; None leaves what it says.
+    """
+    if path.suffix.lower() not in _TIFF:
+        write_image(path, planes)
+        return
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0].aspage()
+        kept = [tag for tag in map(page.tags.get, _KEPT if nodata is not None else (*_KEPT, _NODATA)) if tag]
+        tags: list[tuple[int, Any, int | None, Any, bool]] = [
+            (tag.code, tag.dtype, tag.count, tag.value, True) for tag in kept
+        ]
+        photometric, interleaved, description = page.photometric, page.axes == "YXS", page.description
+    if nodata is not None:
+        tags.append((_NODATA, "s", 0, f"{nodata:.17g}", True))
+    several = len(planes) > 1
+    tifffile.imwrite(
+        path,
+        np.moveaxis(planes, 0, 2) if interleaved else planes if several else planes[0],
+        photometric=photometric,
+        planarconfig=("contig" if interleaved else "separate") if several else None,
+        description=description or None,
+        metadata=None,
+        extratags=tags,
+    )
+
 
 _ODD_FOLDER = "a folder, ünïcødé 海 (1)"
 
@@ -169,3 +214,55 @@ def _snapshot(folder: Path) -> dict[Path, tuple[int, str]]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+_CUTS = (0.0, 0.5, 0.9)
+_NO_IMAGE = b"This is a line of plain text, and no sensor wrote it.\n" * 40
+
+
+def missing_files_are_refused(case: ModalityCase) -> None:
+    """A missing file raises a SimMAT error that names its path."""
+    for source in case.adapter.source_names():
+        files = case.copy(case.samples[0], f"missing {source}")
+        files[source].unlink()
+        _expect_refusal(case, files, source, "missing")
+
+
+def truncated_files_are_refused(case: ModalityCase) -> None:
+    """A file that was cut short raises a SimMAT error that names its path."""
+    for source in case.adapter.source_names():
+        for cut in _CUTS:
+            files = case.copy(case.samples[0], f"cut {source} {cut}")
+            whole = files[source].read_bytes()
+            files[source].write_bytes(whole[: int(len(whole) * cut)])
+            _expect_refusal(case, files, source, f"cut to {cut:.0%} of its {len(whole)} bytes")
+
+
+def wrong_files_are_refused(case: ModalityCase) -> None:
+    """A file of another kind under the right name raises a SimMAT error that names its path."""
+    for source in case.adapter.source_names():
+        files = case.copy(case.samples[0], f"wrong {source}")
+        files[source].write_bytes(_NO_IMAGE)
+        _expect_refusal(case, files, source, "plain text under the sensor's ending")
+
+
+def _expect_refusal(case: ModalityCase, files: dict[str, Path], source: str, state: str) -> None:
+    path = files[source]
+    try:
+        image = case.adapter.load(files)
+    except SimMATError as error:
+        if str(path) not in str(error):
+            raise CheckFailed(
+                f"source {source!r} was {state}; the error does not name {path.name!r}: {error}",
+                'begin the message with the path: raise DataError(f"{path}: …")',
+            ) from error
+    except Exception as error:
+        raise CheckFailed(
+            f"source {source!r} was {state}; load raised {type(error).__name__}: {error}",
+            "catch what your library raises and raise simmat.errors.DataError with the path",
+        ) from error
+    else:
+        raise CheckFailed(
+            f"source {source!r} was {state}; load returned an image of {image.data.shape} all the same",
+            "check the size of the file and what its header says, and raise simmat.errors.DataError",
+        )

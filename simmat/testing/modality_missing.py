@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.imageio import StatedNodata, read_image
+from simmat.io.images import StatedNodata, read_image
 from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.modality_files import same_bits
-from simmat.testing.rewriting import can_be_rewritten, rewrite
+from simmat.testing.modality_files import can_be_rewritten, rewrite, same_bits
 from simmat.testing.samples import ModalityCase
 from simmat.types import SensorImage
 

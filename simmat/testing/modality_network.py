@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simmat.normalize import Statistics, fit_channels, normalize
+from simmat.sensors.normalize import Statistics, fit_channels, normalize
 from simmat.testing.checks import CheckFailed
 from simmat.testing.samples import ModalityCase, Sample
 from simmat.types import Channel, FloatArray, SensorImage

@@ -10,11 +10,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from simmat.modality import Axis, ModalityAdapter
+from simmat.sensors.adapter import Axis, ModalityAdapter
 from simmat.testing.checks import CheckFailed
 from simmat.testing.modality_files import same_bits
+from simmat.testing.modality_saving import POLARIZATION_ANGLES
 from simmat.testing.samples import ModalityCase
-from simmat.testing.units import POLARIZATION_ANGLES
 from simmat.types import BoolArray, SensorImage
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)

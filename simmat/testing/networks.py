@@ -10,24 +10,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from simmat.builtin.sam import SAM_VIT_TINY
-from simmat.builtin.transfer import TRANSFER_LAYERS
-from simmat.builtin.tuners import TUNERS
 from simmat.data.batches import DRAWS, Batch
 from simmat.data.card import DataCard
 from simmat.data.clicks import tight_box
 from simmat.data.pipeline import Pipeline
-from simmat.foundation import FoundationSpec, resolve
-from simmat.modality import ModalityAdapter
+from simmat.foundations.sam import SAM_VIT_TINY
 from simmat.model import Parts, SimMAT, assemble
 from simmat.model_spec import ModelSpec
 from simmat.nn.losses import SAM2_LOSS
 from simmat.nn.resize import resize_planes
 from simmat.nn.tuners import set_train_mode
-from simmat.normalize import Statistics
-from simmat.testing.models import FoundationCase
+from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.normalize import Statistics
+from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec, resolve
+from simmat.testing.foundation_spec import FoundationCase
 from simmat.training.step import Asking, TrainingStep
-from simmat.transfer import TransferLayerSpec, TunerSpec
 from simmat.types import BoolArray, Channel, SensorImage
 
 SIZE = 64

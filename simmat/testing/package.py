@@ -10,12 +10,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from simmat import __version__
 from simmat.errors import unknown_name
-from simmat.hookspecs import PROJECT
-from simmat.plugins import load_plugins
-from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.fresh import last_line, python_without_torch
+from simmat.plugins.hooks import PROJECT
+from simmat.plugins.loader import load_plugins
+from simmat.testing.checks import CheckFailed, CheckSkipped, last_line, python_without_torch
 
-_BUILTIN = importlib.metadata.EntryPoint("builtin", "simmat.builtin", PROJECT)
+_BUILTIN = importlib.metadata.EntryPoint("builtin", "simmat.plugins.builtin", PROJECT)
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def hooks_match(case: PackageCase) -> None:
     for entry in case.entry_points:
         report = next(r for r in load_plugins([entry], {}).reports if r.name == entry.name)
         if report.error:
-            raise CheckFailed(f"plugin {entry.name!r}: {report.error}", "see simmat.hookspecs for the hooks")
+            raise CheckFailed(f"plugin {entry.name!r}: {report.error}", "see simmat.plugins.hooks for the hooks")
         if not report.gives:
             raise CheckFailed(f"plugin {entry.name!r} gives nothing", "return at least one item from a hook")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simmat.errors import ConfigError, SimMATError, UnknownNameError, nearest
-from simmat.foundation import FoundationSpec
-from simmat.modality import ModalityAdapter
-from simmat.registry import Registry
-from simmat.sensor_names import is_sensor_file
+from simmat.plugins.registry import Registry
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.names import is_sensor_file
+from simmat.specs import FoundationSpec
 from simmat.testing.checks import Result, run_checks
-from simmat.testing.models import FoundationCase
+from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.package import PackageCase, installed_packages
 from simmat.testing.samples import ModalityCase
 from simmat.testing.suite import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS

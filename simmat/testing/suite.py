@@ -9,18 +9,18 @@ from simmat.testing import (
     foundation_answers,
     foundation_spec,
     foundation_training,
-    modality_damage,
     modality_files,
     modality_missing,
     modality_network,
-    modality_options,
     modality_saving,
     modality_spec,
     modality_turns,
     package,
 )
+from simmat.testing import modality_files as modality_damage
+from simmat.testing import modality_spec as modality_options
 from simmat.testing.checks import Check
-from simmat.testing.models import FoundationCase
+from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.package import PackageCase
 from simmat.testing.samples import ModalityCase
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from simmat.modality import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter
 
 
 class OneSample(Dataset[tuple[Tensor, Tensor]]):

@@ -9,8 +9,7 @@ from accelerate.utils import DataLoaderConfiguration, DistributedType, GradientA
 
 from simmat.config import TrainConfig
 from simmat.errors import ConfigError
-from simmat.nn.device import launched_processes, pick_device
-from simmat.nn.launcher import check_launcher, own_settings
+from simmat.nn.device import check_launcher, launched_processes, own_settings, pick_device
 
 _CUT_UP = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 """Ways to train in which no process holds the whole network."""

@@ -21,12 +21,13 @@ from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, collate
 from simmat.errors import ConfigError, SimMATError
 from simmat.evaluation import Processes, evaluate_shared, find_protocol
-from simmat.files import atomic_write_json, atomic_write_text, recover_folder
+from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
-from simmat.plugins import Registry
+from simmat.plugins.registry import Registry
 from simmat.training.accelerator import make_accelerator, share_buffers
+from simmat.training.callbacks import Callback, RunPlan
 from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.pictures import draw_run
 from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
@@ -45,7 +46,6 @@ from simmat.training.state import (
     scaler_notes,
 )
 from simmat.training.step import Asking, TrainingStep
-from simmat.training.watch import RunPlan, Watcher
 
 
 class Interrupted(SimMATError):
@@ -56,13 +56,13 @@ class Diverged(ConfigError):
     """The loss or its gradient is no number any more; the learning rate is too high."""
 
 
-def train(config: TrainConfig, registry: Registry, watcher: Watcher | None = None) -> Path:
+def train(config: TrainConfig, registry: Registry, callback: Callback | None = None) -> Path:
     """Run a training from its first step.
 
     Args:
         config: what to train, on what.
         registry: where names are looked up.
-        watcher: told of progress.
+        callback: told of progress.
 
     Returns:
         The folder of the best bundle by validation.
@@ -71,10 +71,10 @@ def train(config: TrainConfig, registry: Registry, watcher: Watcher | None = Non
         SimMATError: whatever is wrong with names, data, weights or the output folder.
         Interrupted: a signal came; the state is saved.
     """
-    return _Run(config, registry, watcher or Watcher(), resume=False).go()
+    return _Run(config, registry, callback or Callback(), resume=False).go()
 
 
-def resume(root: Path, registry: Registry, watcher: Watcher | None = None) -> Path:
+def resume(root: Path, registry: Registry, callback: Callback | None = None) -> Path:
     """Go on with a run from its last state; the result is that of a run never interrupted.
 
     On a CPU with the same number of threads it is so bit for bit, else but for rounding.
@@ -82,7 +82,7 @@ def resume(root: Path, registry: Registry, watcher: Watcher | None = None) -> Pa
     Args:
         root: the run's folder.
         registry: where names are looked up.
-        watcher: told of progress.
+        callback: told of progress.
 
     Raises:
         ConfigError: there is no run, or its settings, its data or its weights have changed.
@@ -94,18 +94,18 @@ def resume(root: Path, registry: Registry, watcher: Watcher | None = None) -> Pa
     if not folder.config.is_file():
         raise ConfigError(f"--resume {root}: no run there (no config.toml); give the folder that --out named")
     config = load_config(folder.config, {"out": root})
-    return _Run(config, registry, watcher or Watcher(), resume=True).go()
+    return _Run(config, registry, callback or Callback(), resume=True).go()
 
 
 class _Run:
     """One process's part in a run."""
 
-    def __init__(self, config: TrainConfig, registry: Registry, watcher: Watcher, *, resume: bool) -> None:
+    def __init__(self, config: TrainConfig, registry: Registry, callback: Callback, *, resume: bool) -> None:
         self.config = config
         self.folder = RunFolder(config.out)
         self.resumes = resume
         self.accelerator = make_accelerator(config)
-        self.watcher = watcher if self.accelerator.is_main_process else Watcher()
+        self.callback = callback if self.accelerator.is_main_process else Callback()
         # A run killed before its first save has a config and nothing to lose: it begins again.
         state = load_state(self.folder.state) if resume and self.folder.state.exists() else None
         if not resume:
@@ -116,7 +116,7 @@ class _Run:
             check_bundle(self.folder.bundle)
         if state:
             check_settings(config, state.notes.settings)
-        self.setup = prepare(config, registry, self.watcher, known=state.notes.spec if state else None)
+        self.setup = prepare(config, registry, self.callback, known=state.notes.spec if state else None)
         if state:
             check_data(self.folder, state.notes.fingerprint, self.setup.dataset, self.setup.contents)
             check_network(config, state.notes.spec, self.setup.spec, self.setup.parts)
@@ -172,7 +172,7 @@ class _Run:
             self.folder.reopen(self.done if self.best else -1)
             atomic_write_text(self.folder.config, dump_toml(self.config))
             atomic_write_json(self.folder.contents, self.setup.contents.notes())
-        self.watcher.started(self._plan())
+        self.callback.started(self._plan())
         with _signals(self):
             if not self.best:
                 self._validate()
@@ -223,7 +223,7 @@ class _Run:
         if not np.isfinite(totals["loss"]):
             raise self._diverged(f"the loss became {totals['loss']}", self.done)
         self._log({"kind": "train", "step": self.done, "lr": rate, **totals})
-        self.watcher.stepped(self.done, totals)
+        self.callback.stepped(self.done, totals)
 
     def _clip(self, loss: Tensor) -> None:
         """Clip the gradient; one that is not finite would make every weight NaN, even where the loss is a number."""
@@ -254,14 +254,14 @@ class _Run:
         accelerator = self.accelerator
         share_buffers(self.model, accelerator)
         processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
-        self.watcher.preparing("validation", len(processes.share(self.setup.val)))
+        self.callback.preparing("validation", len(processes.share(self.setup.val)))
         scores = evaluate_shared(
             self.model,
             self.setup.pipeline,
             self.setup.dataset,
             self.setup.val,
             processes,
-            progress=self.watcher.advanced,
+            progress=self.callback.advanced,
             protocol=find_protocol(self.config.protocol),
         )
         summary = scores.summary()
@@ -274,7 +274,7 @@ class _Run:
                 write_bundle(self.folder.bundle, self.setup.spec, trained_tensors(self.model), metrics)
         if self.accelerator.is_main_process and self.config.pictures:
             draw_run(self.folder, self.model, self.setup, scores, sheet=better)
-        self.watcher.validated(self.done, summary, best=better)
+        self.callback.validated(self.done, summary, best=better)
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:

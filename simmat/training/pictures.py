@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simmat.evaluation import ObjectScore, Scores
-from simmat.files import atomic_path
+from simmat.io.files import atomic_path
 from simmat.model import SimMAT
 from simmat.predictor import segment
 from simmat.report.contact_sheet import SheetRow, contact_sheet

@@ -10,10 +10,10 @@ from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Contents, is_same
 from simmat.documents import Document, shown
 from simmat.errors import ConfigError, DataError
-from simmat.files import read_json
+from simmat.io.files import read_json
 from simmat.model import Parts
 from simmat.model_spec import TAKEN, ModelSpec, as_json
-from simmat.normalize import describe
+from simmat.sensors.normalize import describe
 from simmat.training.run_folder import RunFolder
 from simmat.types import Channel
 

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from simmat.errors import ConfigError, OutputError
-from simmat.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, read_log, remove_temporary
+from simmat.io.files import TEMPORARY_MARK, atomic_write_text, check_writable, output_error, read_log, remove_temporary
 
 _LOCK = ".lock"
 

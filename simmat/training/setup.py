@@ -1,4 +1,4 @@
-"""From a config to everything a run needs: data set, statistics, network plan, pipeline."""
+"""What a run needs before its first step: data, statistics, network, and the subset of samples it trains on."""
 
 from __future__ import annotations
 
@@ -12,29 +12,60 @@ from simmat.bundle import adapter_for
 from simmat.config import TrainConfig
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
-from simmat.data.coco import ANNOTATIONS
-from simmat.data.dataset import Dataset, Sample, open_dataset
+from simmat.data.copy_paste import check_repeats
+from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.fingerprint import Contents, shared_warning
-from simmat.data.folders import IMAGES, MASKS
+from simmat.data.formats.coco import ANNOTATIONS
+from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.index import DataIndex, read_index
-from simmat.data.paste import check_repeats
 from simmat.data.pipeline import Pipeline
-from simmat.declared import declarations_of
+from simmat.data.samples import Sample, id_digest
 from simmat.errors import ConfigError
 from simmat.evaluation import find_protocol
 from simmat.evaluation.job import nothing_to_score
 from simmat.evaluation.targets import grid_hw
-from simmat.foundation import FoundationSpec
-from simmat.geometry import Frame
-from simmat.modality import ModalityAdapter, options_of
+from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, find_parts
 from simmat.model_spec import TAKEN, ModelSpec, as_json, complete_options
-from simmat.normalize import fit_channels, zero_shot_map
-from simmat.plugins import Registry
-from simmat.sensor_names import is_sensor_file, modality_parts
-from simmat.training.few import few_of, note_on
-from simmat.training.watch import Watcher
-from simmat.weights import check_digest, find_weights, sha256_of
+from simmat.plugins.registry import Registry
+from simmat.sensors.adapter import ModalityAdapter, options_of
+from simmat.sensors.declared import declarations_of
+from simmat.sensors.names import is_sensor_file, modality_parts
+from simmat.sensors.normalize import fit_channels, zero_shot_map
+from simmat.specs import FoundationSpec
+from simmat.training.callbacks import Callback
+from simmat.types import Frame
+
+
+def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, ...]:
+    """Return the training samples that `train_images` or `train_share` leave, in the order of the data set.
+
+    Which ones is decided by the order of sha256(seed and id): the same for every network trained with
+    that seed, and a smaller number lies within a larger one.
+
+    Raises:
+        ConfigError: more images are asked for than there are.
+    """
+    count = len(samples)
+    if config.train_share is not None:
+        count = max(math.ceil(config.train_share * count - 1e-9), 1)  # 0.1 of 30 is 3, whatever floats say
+    if config.train_images is not None:
+        count = config.train_images
+    if count > len(samples):
+        raise ConfigError(
+            f"--train-images {count} is more than the {len(samples)} training samples with a region in {config.data}; "
+            f"use at most {len(samples)}, or leave it out"
+        )
+    drawn = sorted(samples, key=lambda sample: id_digest(f"{config.seed}/{sample.id}"))
+    chosen = {sample.id for sample in drawn[:count]}
+    return tuple(sample for sample in samples if sample.id in chosen)
+
+
+def note_on(used: Sequence[Sample], every: Sequence[Sample], config: TrainConfig) -> str:
+    """Say how many samples are trained on, where it is not all of them."""
+    if len(used) == len(every):
+        return ""
+    return f"{len(used)} of {len(every)} training samples are used, drawn by seed {config.seed}."
 
 
 @dataclass(frozen=True)
@@ -143,13 +174,13 @@ def _note_on_repeats(config: TrainConfig, index: DataIndex, train: Sequence[Samp
     return f"{count} of {len(train)} training images have an object for --paste that no border cuts."
 
 
-def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known: ModelSpec | None = None) -> Setup:
+def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, known: ModelSpec | None = None) -> Setup:
     """Open the data, take its statistics and plan the network.
 
     Args:
         config: the run's config.
         registry: where names are looked up.
-        watcher: told of progress.
+        callback: told of progress.
         known: what a resumed run found out the first time; None takes the statistics now.
 
     Raises:
@@ -162,15 +193,15 @@ def prepare(config: TrainConfig, registry: Registry, watcher: Watcher, *, known:
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     dataset = _opened(config, adapter)
-    watcher.preparing("data", len(dataset.samples))
-    index = read_index(dataset, watcher.advanced)
+    callback.preparing("data", len(dataset.samples))
+    index = read_index(dataset, callback.advanced)
     dataset = index.dataset
     every, val = index.training_samples(), dataset.split("val")
     if known is None:  # what validation would refuse is refused before the run's folder is made
         if not index.with_regions(val, "validation"):
             raise nothing_to_score(dataset, val)
         grid_hw(Frame((1, 1), size, "squash"), find_protocol(config.protocol))
-    train = few_of(every, config)
+    train = subset_of(every, config)
     contents = index.contents
     digest = _digest(foundation, weights, config)
     chosen = _chosen(config, registry, adapter, dataset, size, digest)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from simmat.documents import Document, InvalidDocument, validate
 from simmat.errors import DataError
-from simmat.files import atomic_write_bytes, parse_json, require_file
+from simmat.io.files import atomic_write_bytes, parse_json, require_file
 from simmat.model_spec import ModelSpec
 
 FORMAT = 1

@@ -8,9 +8,9 @@ from simmat.config import TrainConfig
 from simmat.evaluation import Scores, evaluate, find_protocol
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
-from simmat.plugins import Registry
+from simmat.plugins.registry import Registry
+from simmat.training.callbacks import Callback
 from simmat.training.setup import prepare
-from simmat.training.watch import Watcher
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str) -> Untr
     Raises:
         SimMATError: whatever is wrong with the names, the data or the weights.
     """
-    setup = prepare(config, registry, Watcher())
+    setup = prepare(config, registry, Callback())
     device = pick_device(config.device)
     model = assemble(setup.spec, setup.parts).to(device)
     samples = setup.dataset.split(split)

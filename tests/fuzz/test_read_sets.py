@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco_mask
 
-from simmat.data.coco import draw_segmentation, segmentation_problem
-from simmat.data.manifest import read_manifest
-from simmat.modality import Source
+from simmat.data.formats.coco import draw_segmentation, segmentation_problem
+from simmat.data.formats.manifest import read_manifest
+from simmat.sensors.adapter import Source
 
 _CELL = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
 _NAME = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\\"), min_size=1, max_size=20)

@@ -14,11 +14,12 @@ from fuzz.values import EXAMPLES, FINITE, JSON, NAMED, NAMES, OPTIONS, POSITIVE,
 from simmat.bundle import read_bundle_spec, write_bundle
 from simmat.config import dump_toml, load_config
 from simmat.data.card import DataCard, load_card, write_card
-from simmat.declared import Declaration, read_sensor
 from simmat.documents import Document, of_dataclass, validate
-from simmat.files import atomic_write_json, parse_json
-from simmat.files.inputs import read_json
+from simmat.io.files import atomic_write_json, parse_json
+from simmat.io.files.inputs import read_json
 from simmat.model_spec import ModelSpec
+from simmat.sensors.declaration import Declaration
+from simmat.sensors.declared import read_sensor
 from simmat.types import Channel
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from simmat.data.masks import read_mask
-from simmat.imageio import read_image, write_image
+from simmat.data.instances import read_mask
+from simmat.io.images import read_image, write_image
 
 _DTYPES = ("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
 _SIDES = st.integers(1, 12)

@@ -8,10 +8,9 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from simmat.data.card import DataCard
-from simmat.geometry import Aspect
 from simmat.model_spec import ModelSpec
-from simmat.normalize import Statistics
-from simmat.types import Channel
+from simmat.sensors.normalize import Statistics
+from simmat.types import Aspect, Channel
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 60)
 """Examples of each test; with the variable set, other ones are drawn each time."""
@@ -32,7 +31,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=20,
 )
-"""Nested values within the limits of `simmat.files.parse_json`."""
+"""Nested values within the limits of `simmat.io.files.parse_json`."""
 OPTIONS = st.dictionaries(NAMES, st.booleans() | st.integers(0, 1000) | FINITE | TEXT, max_size=3)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simmat.errors import ConfigError
-from simmat.files import TEMPORARY_MARK
+from simmat.io.files import TEMPORARY_MARK
 from simmat.training.run_folder import RunFolder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simmat_plugin_aims import MODALITIES
 
-from simmat.modality import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.testing import ModalityContract, PackageContract
 
 

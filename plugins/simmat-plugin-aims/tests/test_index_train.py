@@ -9,7 +9,7 @@ import pytest
 from layout_trees import tree
 
 from simmat.cli import run
-from simmat.plugins import load_plugins
+from simmat.plugins.loader import load_plugins
 
 CASES = [
     ("ivrg-nir", "nir", 1),

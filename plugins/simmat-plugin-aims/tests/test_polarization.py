@@ -10,10 +10,10 @@ import tifffile
 from PIL import Image
 from simmat_plugin_aims import MODALITIES
 
-from simmat.builtin.sensors import Rgb
-from simmat.composition import ComposedModality
 from simmat.errors import DataError
-from simmat.modality import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.builtin import Rgb
+from simmat.sensors.composition import ComposedModality
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {adapter.name: adapter for adapter in MODALITIES}

@@ -11,7 +11,7 @@ from bench_set import TINY, bench_of, fill
 from runs import gray_set
 
 from simmat.cli import run
-from simmat.files import atomic_write_json
+from simmat.io.files import atomic_write_json
 
 SET = '[[data]]\nname = "discs"\nmodality = "gray"\ndata = "set"\n'
 ARM = '[[arm]]\nname = "x"\n'

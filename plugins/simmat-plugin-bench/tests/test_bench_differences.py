@@ -15,7 +15,7 @@ from simmat_plugin_bench.results import collect
 from simmat_plugin_bench.table import Difference, Differences, differences
 
 from simmat.errors import ConfigError
-from simmat.intervals import mean_interval
+from simmat.evaluation.scores import mean_interval
 
 SETS = "".join(f'[[data]]\nname = "{name}"\nmodality = "gray"\ndata = "set-{name}"\n' for name in ("a", "b"))
 ARMS = '[[arm]]\nname = "x"\nseeds = [0, 1]\n[[arm]]\nname = "from scratch"\nfrom_scratch = true\nseeds = [0, 1]\n'

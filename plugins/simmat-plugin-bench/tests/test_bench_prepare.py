@@ -18,7 +18,7 @@ from simmat.data.dataset import open_dataset
 from simmat.data.fingerprint import fingerprint_by_size
 from simmat.data.index import contents_of
 from simmat.errors import ConfigError, OutputError
-from simmat.files import atomic_write_json
+from simmat.io.files import atomic_write_json
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
 OTHER_SET = '[[data]]\nname = "b"\nmodality = "gray"\ndata = "gone"\n'

@@ -12,7 +12,7 @@ from simmat_plugin_bench.prepare import remove_losers
 from simmat_plugin_bench.results import all_jobs, arm_state
 
 from simmat.errors import DataError
-from simmat.files import atomic_write_json
+from simmat.io.files import atomic_write_json
 
 SET = '[[data]]\nname = "a"\nmodality = "gray"\ndata = "set"\n'
 ARM = '[[arm]]\nname = "x"\nfrom_scratch = true\n'

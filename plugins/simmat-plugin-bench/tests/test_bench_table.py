@@ -20,7 +20,7 @@ from simmat_plugin_bench.table import as_csv, differences, markdown, overview, r
 
 from simmat.cli import run
 from simmat.errors import ConfigError
-from simmat.files import atomic_write_json
+from simmat.io.files import atomic_write_json
 
 SETS = """
 [[data]]

@@ -15,7 +15,7 @@ from simmat_plugin_bench.grid import expand
 from simmat_plugin_bench.reading import read_settings
 from simmat_plugin_bench.results_file import read_results
 
-from simmat.plugins import load_plugins
+from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / "benchmarks" / "results"

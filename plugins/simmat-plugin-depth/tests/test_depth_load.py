@@ -13,10 +13,10 @@ from PIL import Image
 from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions, MinMaxDepth
 from simmat_plugin_depth.units import UNITS
 
-from simmat.builtin.sensors import Rgb
-from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, DataError
-from simmat.modality import ModalityAdapter, StatedNodata
+from simmat.sensors.adapter import ModalityAdapter, StatedNodata
+from simmat.sensors.builtin import Rgb
+from simmat.sensors.composition import ComposedModality
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {

@@ -10,7 +10,7 @@ from simmat_plugin_depth.camera import dropout_probability, measured_depth_m, no
 from simmat_plugin_depth.depth import DEPTH, Depth, DepthOptions, MinMaxDepth
 from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.scene import Scene
+from simmat.sensors.scene import Scene
 
 SIZE_HW = (64, 96)
 

@@ -12,11 +12,11 @@ from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, estimate_up, hha,
 from simmat_plugin_depth.hha import ENCODED, PHYSICAL, Hha, HhaOptions
 from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.builtin.sensors import Rgb
-from simmat.composition import ComposedModality
 from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
-from simmat.modality import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.builtin import Rgb
+from simmat.sensors.composition import ComposedModality
 from simmat.types import SensorImage
 
 HHA, LEVEL = Hha(), Hha(HhaOptions(gravity="level"))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import simmat
 from simmat.errors import WeightsError
-from simmat.files import atomic_write_bytes, atomic_write_json, check_writable
+from simmat.io.files import atomic_write_bytes, atomic_write_json, check_writable
 
 LARGEST_BYTES = 10_000_000
 """Largest weight file that goes into the package."""

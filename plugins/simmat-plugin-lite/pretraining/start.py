@@ -13,7 +13,7 @@ from simmat_plugin_lite.backbone import LiteBackbone
 from simmat_plugin_lite.model import LiteModel
 
 from simmat.errors import WeightsError
-from simmat.files import atomic_write_bytes
+from simmat.io.files import atomic_write_bytes
 from simmat.nn.tensor_files import read_torch
 
 _CLASSIFIER = 8

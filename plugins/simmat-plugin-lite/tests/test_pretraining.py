@@ -20,8 +20,8 @@ from simmat_plugin_lite.spec import FACTS_FILE, LITE, WEIGHTS_FILE
 
 from simmat.config import TrainConfig, load_config
 from simmat.errors import WeightsError
-from simmat.plugins import load_plugins
-from simmat.training import Watcher, resume, train
+from simmat.plugins.loader import load_plugins
+from simmat.training import Callback, resume, train
 
 RECIPE = Path(__file__).parents[1] / "pretraining" / "recipe.toml"
 SMALL = {"steps": 2, "val_every": 1, "batch_size": 2, "prompts_per_image": 2, "image_size": 64}
@@ -55,7 +55,7 @@ def config(start: Path, views: Path, out: Path) -> TrainConfig:
     return load_config(RECIPE, {"data": views, "checkpoint": start, "out": out, "pictures": False, **SMALL})
 
 
-class Stopper(Watcher):
+class Stopper(Callback):
     """Ends the process's run as a crash would, in the second step."""
 
     def stepped(self, step: int, losses: object) -> None:

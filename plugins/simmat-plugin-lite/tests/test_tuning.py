@@ -6,11 +6,11 @@ import pytest
 import torch
 from simmat_plugin_lite.spec import LITE
 
-from simmat.builtin.transfer import TRANSFER_LAYERS
-from simmat.builtin.tuners import TUNERS
-from simmat.foundation import PromptBatch, TransferLayerSpec, TunerSpec
+from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
+from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
+from simmat.specs import TransferLayerSpec, TunerSpec
 from simmat.testing import build_network
 
 SIZE = 64

@@ -9,7 +9,7 @@ import pytest
 from simmat_plugin_multispectral.adapter import MODALITIES
 from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
 
-from simmat.modality import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.testing import ModalityContract, PackageContract
 
 BANDS = {"landsat8": ("B2", "B3", "B4", "B5", "B6", "B7")}

@@ -19,11 +19,11 @@ from simmat_plugin_multispectral.adapter import (
 from simmat_plugin_multispectral.geotiff import BandTags, write_geotiff
 from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.builtin.sensors import Rgb
-from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, DataError
-from simmat.modality import ModalityAdapter, StatedNodata
-from simmat.picking import pick_channels
+from simmat.sensors.adapter import ModalityAdapter, StatedNodata
+from simmat.sensors.builtin import Rgb
+from simmat.sensors.channel_selection import pick_channels
+from simmat.sensors.composition import ComposedModality
 from simmat.types import Channel, Georeference, SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {

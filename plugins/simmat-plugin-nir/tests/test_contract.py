@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simmat_plugin_nir import MODALITIES
 
-from simmat.modality import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.testing import ModalityContract, PackageContract, name_with_options, with_each_option
 
 SENSORS = [

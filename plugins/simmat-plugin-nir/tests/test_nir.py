@@ -17,11 +17,11 @@ from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.render import Stage, render
 from simmat_plugin_scenes.world import CLASSES
 
-from simmat.builtin.sensors import Rgb
-from simmat.composition import ComposedModality, SelectedChannels
 from simmat.errors import DataError
-from simmat.modality import ModalityAdapter
-from simmat.scene import Scene
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.builtin import Rgb
+from simmat.sensors.composition import ComposedModality, SelectedChannels
+from simmat.sensors.scene import Scene
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {

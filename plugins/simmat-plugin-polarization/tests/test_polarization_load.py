@@ -13,10 +13,10 @@ from simmat_plugin_polarization.channels import PolarizationOptions
 from simmat_plugin_polarization.computed import Computed
 from simmat_plugin_polarization.mosaic import Mosaic, demosaiced, sampled
 
-from simmat.builtin.sensors import Rgb
-from simmat.composition import ComposedModality
 from simmat.errors import ConfigError, DataError
-from simmat.modality import Axis, ModalityAdapter
+from simmat.sensors.adapter import Axis, ModalityAdapter
+from simmat.sensors.builtin import Rgb
+from simmat.sensors.composition import ComposedModality
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {

@@ -16,8 +16,8 @@ from simmat_plugin_polarization.fresnel import diffuse_degree, pane, reflectance
 from simmat_plugin_polarization.stokes import angle_of, degree_of
 from simmat_plugin_scenes.generate import generate_scene
 
-from simmat.modality import ModalityAdapter
-from simmat.scene import Scene
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.scene import Scene
 from simmat.testing import name_with_options, with_each_option
 
 SIZE_HW = (48, 64)

@@ -17,13 +17,13 @@ from simmat_plugin_scenes.noise import Noise
 from simmat_plugin_scenes.render import Stage, render
 from simmat_plugin_scenes.world import World
 
-from simmat.builtin.sensors import Gray, Raster, Rgb
 from simmat.cli import run
-from simmat.composition import ComposedModality
 from simmat.data.dataset import open_dataset
 from simmat.errors import ConfigError, OutputError
-from simmat.imageio import read_image
-from simmat.modality import ModalityAdapter
+from simmat.io.images import read_image
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.builtin import Gray, Raster, Rgb
+from simmat.sensors.composition import ComposedModality
 
 SIZE_HW = (32, 48)
 

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 from simmat_plugin_thermal.adapter import COUNTS, TEMPERATURE, MinMaxThermal, Thermal, ThermalOptions
 
 from simmat.errors import ConfigError, DataError
-from simmat.modality import ModalityAdapter, StatedNodata, load_sample
+from simmat.sensors.adapter import ModalityAdapter, StatedNodata, load_sample
 from simmat.types import SensorImage
 
 ADAPTERS: dict[str, ModalityAdapter] = {

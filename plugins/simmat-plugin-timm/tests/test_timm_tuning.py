@@ -12,14 +12,14 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from simmat.builtin.transfer import TRANSFER_LAYERS
-from simmat.builtin.tuners import TUNERS
 from simmat.errors import ConfigError
-from simmat.foundation import PromptBatch, resolve
+from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.memory import PrefixTokens, PromptTokens
-from simmat.nn.promptable import PromptableModel
+from simmat.nn.pyramid import PromptableModel
 from simmat.nn.tuners import set_train_mode
+from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
+from simmat.specs import resolve
 from simmat.testing import build_network
 
 TUNER = {spec.name: spec for spec in TUNERS}

@@ -14,14 +14,13 @@ from simmat_plugin_unet.model import ENCODER, UNetModel, build_unet, expected_io
 from simmat_plugin_unet.prompt_plane import prompt_plane
 from simmat_plugin_unet.spec import UNET
 
-from simmat.builtin.transfer import TRANSFER_LAYERS
-from simmat.builtin.tuners import TUNERS
 from simmat.errors import ConfigError, WeightsError
 from simmat.foundation import PromptBatch
+from simmat.io.weights import find_weights, sha256_of
 from simmat.model import SimMAT
 from simmat.nn.tuners import set_train_mode
+from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 from simmat.testing import build_network
-from simmat.weights import find_weights, sha256_of
 
 SIZE = 64
 LAYERS = {spec.name: spec for spec in TRANSFER_LAYERS}

@@ -13,8 +13,8 @@ import numpy as np
 
 from fuzz.mutate import mutate_file
 from fuzz.seeds import Seeds
-from simmat.plugins import load_plugins
-from simmat.registry import Registry
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.types import SensorImage
 
 

@@ -17,8 +17,9 @@ from fuzz.targets.case import Case, Place, Target, check_image, check_same, regi
 from simmat.config import dump_toml, load_config
 from simmat.data.card import load_card, write_card
 from simmat.data.dataset import open_dataset
-from simmat.declared import Declaration, read_sensor
-from simmat.modality import load_sample
+from simmat.sensors.adapter import load_sample
+from simmat.sensors.declaration import Declaration
+from simmat.sensors.declared import read_sensor
 
 _Read = Callable[[Place, Path], None]
 

@@ -10,10 +10,9 @@ import numpy as np
 
 from fuzz.targets.case import Case, Place, Target
 from simmat.data.card import make_card
-from simmat.data.masks import read_mask
-from simmat.data.regions import label_from_mask
-from simmat.imageio import read_image
-from simmat.imageio.georeference import read_georeference
+from simmat.data.instances import label_from_mask, read_mask
+from simmat.io.images import read_image
+from simmat.io.images.georeference import read_georeference
 
 _LARGEST_LABEL = 2**53
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fuzz.mutate import mutate_file
 from fuzz.targets.case import Case, Place, Target, check_image, registry
-from simmat.modality import ModalityAdapter, load_sample
+from simmat.sensors.adapter import ModalityAdapter, load_sample
 
 _INTRINSICS = {"intrinsics": {"fx": 20.0, "fy": 20.0, "cx": 15.0, "cy": 12.0}}
 _ORDINARY = (".png", ".tif", ".npy")

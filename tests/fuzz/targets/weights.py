@@ -10,8 +10,8 @@ from fuzz.mutate.archive import mutate_zip
 from fuzz.mutate.raw import mutate_bytes
 from fuzz.mutate.tree import mutate_tree, strange, to_json
 from fuzz.targets.case import Case, Place, Target, registry
-from simmat.builtin.sam.checkpoint import check_variant, read_checkpoint
-from simmat.foundation import build_foundation
+from simmat.foundations.sam_checkpoint import check_variant, read_checkpoint
+from simmat.specs import build_foundation
 
 _LARGEST_SIZE = 256
 """Of a model that is built; a larger one that its config asks for is allowed and takes long."""

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from simmat.hookspecs import hookimpl
-from simmat.imageio import read_image, require_one_plane, write_image
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.scene import Scene
+from simmat.io.images import read_image, require_one_plane, write_image
+from simmat.plugins.hooks import hookimpl
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.scene import Scene
 from simmat.types import Channel, SensorImage
 
 

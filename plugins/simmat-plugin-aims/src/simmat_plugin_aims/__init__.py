@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import click
 
-from simmat.hookspecs import hookimpl
-from simmat.modality import ModalityAdapter
+from simmat.plugins.hooks import hookimpl
+from simmat.sensors.adapter import ModalityAdapter
 from simmat_plugin_aims.command import command
 from simmat_plugin_aims.polarization import AIMS, AIMS_ANGLES
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from simmat.data.folders import files_by_stem
+from simmat.data.formats.folders import files_by_stem
 from simmat.errors import DataError, all_problems
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")

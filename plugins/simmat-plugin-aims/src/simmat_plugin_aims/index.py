@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simmat.data.card import CARD_FILE, make_card, merge, write_card
-from simmat.data.manifest import MANIFEST_FILE
+from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.data.samples import SPLITS, Sample, decide_splits
 from simmat.errors import DataError, OutputError, all_problems
-from simmat.files import atomic_folder, atomic_write_text
+from simmat.io.files import atomic_folder, atomic_write_text
 from simmat_plugin_aims.layout import Layout
 
 LINK = "original"

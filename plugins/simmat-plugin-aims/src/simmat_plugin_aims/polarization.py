@@ -9,12 +9,12 @@ from simmat_plugin_polarization.angles import NAMES, check_alike
 from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
 
 from simmat.errors import DataError
-from simmat.imageio import read_image, write_image
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.io.images import read_image, write_image
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, SensorImage
 
 if TYPE_CHECKING:
-    from simmat.scene import Scene
+    from simmat.sensors.scene import Scene
 
 _COLOURS = ("red", "green", "blue")
 ENDINGS = (".tiff", ".tif", ".png")

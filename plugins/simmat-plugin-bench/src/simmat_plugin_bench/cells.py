@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from simmat.config import FILES, FREE, TrainConfig
-from simmat.declared import read_sensor
 from simmat.documents import Document, validate
 from simmat.errors import DataError
-from simmat.files import atomic_write_json, parse_json, read_bytes
-from simmat.sensor_names import is_sensor_file, modality_parts
+from simmat.io.files import atomic_write_json, parse_json, read_bytes
+from simmat.sensors.declared import read_sensor
+from simmat.sensors.names import is_sensor_file, modality_parts
 from simmat_plugin_bench.settings import Simulated, figures_of
 
 FORMAT = 1

@@ -14,7 +14,7 @@ from simmat.errors import ConfigError
 from simmat.terminal import say
 
 if TYPE_CHECKING:
-    from simmat.plugins import Registry
+    from simmat.plugins.registry import Registry
     from simmat_plugin_bench.cells import Cell
     from simmat_plugin_bench.grid import Bench
     from simmat_plugin_bench.results import Job, Results

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from simmat.errors import ConfigError, OutputError
-from simmat.files import atomic_write_text
+from simmat.io.files import atomic_write_text
 from simmat_plugin_bench.cells import CellFolder
 from simmat_plugin_bench.prepare import RUN_WITH
 

@@ -13,10 +13,10 @@ from typing import Any, cast
 from simmat.config import Origin, TrainConfig
 from simmat.documents import listed
 from simmat.errors import ConfigError, SimMATError
-from simmat.foundation import FoundationSpec
+from simmat.io.weights import sha256_of
 from simmat.model_spec import complete_options
-from simmat.registry import Registry
-from simmat.weights import sha256_of
+from simmat.plugins.registry import Registry
+from simmat.specs import FoundationSpec
 from simmat_plugin_bench.cells import Cell, CellFolder, Order, read_cell_file
 from simmat_plugin_bench.reading import is_left, shortened
 from simmat_plugin_bench.settings import FEW, BenchSettings, DataSet, Grid, merged, unknown_figure, unknown_names

@@ -26,11 +26,12 @@ from simmat.bundle import load_bundle
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.errors import DataError, OutputError, SimMATError
 from simmat.evaluation import Scores, evaluate_bundle, find_protocol
-from simmat.files import atomic_write_json, atomic_write_text, recover_folder, remove_temporary
+from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder, remove_temporary
 from simmat.nn.device import pick_device
-from simmat.plugins import Registry, load_plugins
+from simmat.plugins.loader import load_plugins
+from simmat.plugins.registry import Registry
 from simmat.terminal import escaped_streams, say
-from simmat.training import RunFolder, RunPlan, Watcher, fingerprint_in, score_untrained
+from simmat.training import Callback, RunFolder, RunPlan, fingerprint_in, score_untrained
 from simmat.types import is_finite_number
 from simmat_plugin_bench.cells import FORMAT, CellFolder, Clock, Order, Result, read_cell_file
 
@@ -38,7 +39,7 @@ LOCK_SECONDS = 120
 """How long to wait for a process of a killed bench to end the step it is in."""
 
 
-class JobWatcher(Watcher):
+class JobCallback(Callback):
     """Keeps the time across interruptions, and writes a line into the log at each validation.
 
     Attributes:
@@ -123,20 +124,20 @@ def _write(folder: CellFolder, result: dict[str, Any]) -> None:
 
 
 def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[str, Any]:
-    run, watcher = RunFolder(folder.run), JobWatcher(folder.clock)
+    run, callback = RunFolder(folder.run), JobCallback(folder.clock)
     diverged = ""
     try:
         if run.config.is_file():
             atomic_write_text(run.config, dump_toml(config))  # where its data lies now, and how it is to run
-            training.resume(run.root, registry, watcher)
+            training.resume(run.root, registry, callback)
         else:
             # What a process killed before its first line left cannot be resumed and holds nothing.
             shutil.rmtree(run.root, ignore_errors=True)
-            training.train(config, registry, watcher)
+            training.train(config, registry, callback)
     except training.Diverged as error:
         diverged = str(error)
         say(diverged)
-    assert watcher.plan is not None  # both ways through above call `started`
+    assert callback.plan is not None  # both ways through above call `started`
     records = [record for record in run.records() if record.get("kind") == "val"]
     curve = [record for record in records if is_finite_number(record.get("miou_object"))]
     if not curve:
@@ -150,12 +151,12 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
         "val": None if diverged else best,
         "curve": [{"step": record["step"], "miou_object": record["miou_object"]} for record in curve],
         "test": None,
-        "trainable": watcher.plan.trainable,
-        "total": watcher.plan.total,
-        "steps": watcher.plan.steps,
-        "train_samples": watcher.plan.train_samples,
-        "seconds": watcher.seconds,
-        **_circumstances(watcher.plan.device),
+        "trainable": callback.plan.trainable,
+        "total": callback.plan.total,
+        "steps": callback.plan.steps,
+        "train_samples": callback.plan.train_samples,
+        "seconds": callback.seconds,
+        **_circumstances(callback.plan.device),
     }
 
 

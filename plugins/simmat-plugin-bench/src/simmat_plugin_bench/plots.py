@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from simmat.report.plot_style import DARK, LIGHT, new_figure, save_figure, style_axes
+from simmat.report.curves import DARK, LIGHT, new_figure, save_figure, style_axes
 from simmat_plugin_bench.grid import Arm
 from simmat_plugin_bench.results import Results, Row, Spread
 from simmat_plugin_bench.settings import DataSet

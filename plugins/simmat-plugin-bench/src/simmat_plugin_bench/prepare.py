@@ -15,9 +15,9 @@ from simmat.data.index import contents_of
 from simmat.documents import listed
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.evaluation import nothing_to_score
-from simmat.files import atomic_write_text, check_writable, recover_folder
-from simmat.registry import Registry
-from simmat.scene import import_scenes
+from simmat.io.files import atomic_write_text, check_writable, recover_folder
+from simmat.plugins.registry import Registry
+from simmat.sensors.scene import import_scenes
 from simmat.training import RunFolder, changes_noted, fingerprint_in, open_data
 from simmat_plugin_bench.cells import Cell, Result, read_cell_file
 from simmat_plugin_bench.grid import Bench, slug

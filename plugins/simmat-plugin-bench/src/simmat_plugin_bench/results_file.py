@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import field_validator
 
-from simmat.files import atomic_write_json, atomic_write_text
+from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat_plugin_bench.cells import FORMAT, Cell, CellFile, Order, Result, digest_of, read_cell_file, write_order
 
 RESULTS = "results.json"

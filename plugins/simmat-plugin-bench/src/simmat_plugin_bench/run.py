@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from simmat.config import dump_toml
-from simmat.files import atomic_write_json, atomic_write_text
+from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat_plugin_bench.cells import FORMAT, Cell, matches, write_order
 from simmat_plugin_bench.executors import KILL, STOP, Workers, ask_to_end, forget_wish, run_cell
 from simmat_plugin_bench.grid import Bench

@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from simmat.intervals import bootstrap_means, interval_of
+from simmat.evaluation import bootstrap_means, interval_of
 from simmat_plugin_bench.grid import Arm
 from simmat_plugin_bench.results import Average, Results, Row
 from simmat_plugin_bench.settings import DEFAULT, DataSet

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from simmat.errors import ConfigError, DataError
-from simmat.imageio import (
+from simmat.io.images import (
     ImageFile,
     Unit,
     read_image,
@@ -20,15 +20,15 @@ from simmat.imageio import (
     require_unscaled,
     write_image,
 )
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.modality_options import ModalityOptions
-from simmat.normalize import min_max
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.normalize import min_max
+from simmat.sensors.options import ModalityOptions
 from simmat.types import BoolArray, Channel, SensorImage
 from simmat_plugin_depth.exr import read_exr
 from simmat_plugin_depth.units import METRE, MILLIMETRE, UNIT_WORDS, UNITS, DepthUnit, unit_of
 
 if TYPE_CHECKING:
-    from simmat.scene import Scene
+    from simmat.sensors.scene import Scene
 
 LEAST_M, MOST_M = 0.001, 300.0
 DEPTH = Channel("depth", "depth", "m", valid_range=(LEAST_M, MOST_M))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from simmat.errors import DataError, SimMATError
-from simmat.files import require_file
-from simmat.imageio import ImageFile, StatedNodata, stated_valid
-from simmat.imageio.limits import check_size
+from simmat.io.files import require_file
+from simmat.io.images import ImageFile, StatedNodata, stated_valid
+from simmat.io.images.read import check_size
 
 
 def read_exr(path: Path, nodata: StatedNodata | None = None) -> ImageFile:

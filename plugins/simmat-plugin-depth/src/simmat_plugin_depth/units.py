@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, Unit, agreed_unit, stated_unit
+from simmat.io.images import ImageFile, Unit, agreed_unit, stated_unit
 
 DepthUnit = Literal["m", "cm", "mm", "tum", "kitti"]
 

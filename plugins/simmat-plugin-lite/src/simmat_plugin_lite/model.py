@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import WeightsError
-from simmat.foundation import FoundationSpec
 from simmat.nn.tensor_files import read_safetensors
+from simmat.specs import FoundationSpec
 from simmat_plugin_lite.backbone import LiteBackbone
 from simmat_plugin_lite.decoder import LiteDecoder
 
@@ -30,7 +30,7 @@ class LiteModel(nn.Module):
 
 
 def build_lite(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> LiteModel:
-    """Build `lite`; see `simmat.foundation.build_foundation`.
+    """Build `lite`; see `simmat.specs.build_foundation`.
 
     With weights, BatchNorm keeps its pretrained statistics in training; random weights learn theirs.
     The network is the same at every input size.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from simmat.errors import WeightsError
-from simmat.files import read_json
-from simmat.foundation import FoundationSpec, TuningTargets, WeightFile
+from simmat.io.files import read_json
+from simmat.specs import FoundationSpec, TuningTargets, WeightFile
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 WEIGHTS_FILE = "lite.safetensors"

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from simmat.errors import ConfigError, DataError
-from simmat.imageio.georeference import write_mask
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.modality_options import ModalityOptions
+from simmat.io.images.georeference import write_mask
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
 from simmat_plugin_multispectral.bands import (
     LANDSAT8,
@@ -27,7 +27,7 @@ from simmat_plugin_multispectral.bands import (
 from simmat_plugin_multispectral.geotiff import BandTags, GeoTiff, read_geotiff, write_geotiff
 
 if TYPE_CHECKING:
-    from simmat.scene import Scene
+    from simmat.sensors.scene import Scene
 
 REFLECTANCE = "reflectance"
 _STORED_SCALE, _STORED_NODATA = 1e-4, -32768

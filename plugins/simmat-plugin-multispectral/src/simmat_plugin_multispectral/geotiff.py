@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError, SimMATError
-from simmat.files import atomic_path
-from simmat.imageio import StatedNodata, stated_valid
-from simmat.imageio.georeference import georeference_of, placed, quiet
-from simmat.imageio.tiff import check_tiff
+from simmat.io.files import atomic_path
+from simmat.io.images import StatedNodata, stated_valid
+from simmat.io.images.georeference import georeference_of, placed, quiet
+from simmat.io.images.tiff import check_tiff
 from simmat.types import BoolArray, Georeference
 
 _COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simmat.imageio import write_image
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.io.images import write_image
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.types import SensorImage
 from simmat_plugin_nir.planes import NIR, read_plane, stored
 
 if TYPE_CHECKING:
-    from simmat.scene import Scene
+    from simmat.sensors.scene import Scene
 
 
 class Nir(ModalityAdapter):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.imageio import (
+from simmat.io.images import (
     ImageFile,
     StatedNodata,
     describe_bits,

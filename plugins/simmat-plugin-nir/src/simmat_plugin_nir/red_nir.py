@@ -11,14 +11,14 @@ import numpy as np
 from pydantic import Field
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.modality_options import ModalityOptions
+from simmat.io.images import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, full, read_plane, stored, within
 
 if TYPE_CHECKING:
-    from simmat.scene import Scene
+    from simmat.sensors.scene import Scene
 
 NDVI = Channel("ndvi", "vegetation_index", "1", valid_range=(-1.0, 1.0))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from simmat.hookspecs import hookimpl
-from simmat.modality import ModalityAdapter
+from simmat.plugins.hooks import hookimpl
+from simmat.sensors.adapter import ModalityAdapter
 from simmat_plugin_polarization.angles import FourAngles
 from simmat_plugin_polarization.channels import PolarizationAdapter
 from simmat_plugin_polarization.computed import Computed

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from simmat.modality import Axis, ModalityAdapter
-from simmat.modality_options import ModalityOptions, parse_options
+from simmat.sensors.adapter import Axis, ModalityAdapter
+from simmat.sensors.options import ModalityOptions, parse_options
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, within_half_turn
 

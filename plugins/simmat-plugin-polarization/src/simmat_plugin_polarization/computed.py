@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.imageio import ImageFile, largest_count, read_image, require_unscaled, write_image
-from simmat.modality import Files, Missing, Nodata, Source
+from simmat.io.images import ImageFile, largest_count, read_image, require_unscaled, write_image
+from simmat.sensors.adapter import Files, Missing, Nodata, Source
 from simmat.types import SensorImage
 from simmat_plugin_polarization.angles import ENDINGS, FourAngles
 from simmat_plugin_polarization.channels import AOLP, DOLP, PolarizationAdapter, PolarizationOptions
 from simmat_plugin_polarization.stokes import Array, angle_of
 
 if TYPE_CHECKING:
-    from simmat.scene import Scene
+    from simmat.sensors.scene import Scene
 
 _SLACK = 1e-3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from simmat.imageio import ImageFile, full_scale, largest_count
+from simmat.io.images import ImageFile, full_scale, largest_count
 from simmat.types import BoolArray
 
 DARK_COUNTS = 2.0

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from simmat.errors import DataError
-from simmat.imageio import (
+from simmat.io.images import (
     ImageFile,
     read_image,
     require_measured,
@@ -21,14 +21,14 @@ from simmat.imageio import (
     require_unscaled,
     write_image,
 )
-from simmat.imageio.georeference import read_georeference, write_mask
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.modality_options import ModalityOptions
+from simmat.io.images.georeference import read_georeference, write_mask
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, to_decibel
 
 if TYPE_CHECKING:
-    from simmat.scene import Scene
+    from simmat.sensors.scene import Scene
 
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 _AMPLITUDES = (0.0, 1e9)  # the root of a power is never negative

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from simmat.scene import Scene
+from simmat.sensors.scene import Scene
 
 Array = npt.NDArray[np.float64]
 

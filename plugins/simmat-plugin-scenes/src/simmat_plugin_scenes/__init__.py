@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from simmat.hookspecs import hookimpl
+from simmat.plugins.hooks import hookimpl
 from simmat_plugin_scenes.command import command
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from simmat.cli.common import PATH, load_registry
+from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options
-from simmat.cli.progress import progress_bar
 from simmat.terminal import say
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from simmat.data.card import DataCard, write_card
-from simmat.data.manifest import MANIFEST_FILE
+from simmat.data.formats.manifest import MANIFEST_FILE
 from simmat.errors import ConfigError, OutputError
-from simmat.files import atomic_folder, atomic_write_text
-from simmat.imageio import write_image
-from simmat.modality import ModalityAdapter, options_of
-from simmat.scene import Scene
+from simmat.io.files import atomic_folder, atomic_write_text
+from simmat.io.images import write_image
+from simmat.sensors.adapter import ModalityAdapter, options_of
+from simmat.sensors.scene import Scene
 from simmat_plugin_scenes.generate import generate_scene
 from simmat_plugin_scenes.world import CLASSES
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from simmat.scene import Material
+from simmat.sensors.scene import Material
 
 
 def _table() -> Mapping[str, Material]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from simmat.scene import Material
+from simmat.sensors.scene import Material
 from simmat_plugin_scenes.materials import MATERIALS
 from simmat_plugin_scenes.shapes import Shape, capsule, cylinder, ellipsoid
 from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, bright_colour, colour

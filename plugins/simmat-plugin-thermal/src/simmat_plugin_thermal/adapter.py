@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from simmat.errors import DataError
-from simmat.imageio import (
+from simmat.io.images import (
     ImageFile,
     Unit,
     agreed_unit,
@@ -21,15 +21,15 @@ from simmat.imageio import (
     stated_valid,
     write_image,
 )
-from simmat.modality import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.modality_options import ModalityOptions
-from simmat.normalize import min_max
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.normalize import min_max
+from simmat.sensors.options import ModalityOptions
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 from simmat_plugin_thermal.radiometric import read_radiometric
 from simmat_plugin_thermal.units import CENTI_KELVIN, KELVIN, UNITS, said_unit
 
 if TYPE_CHECKING:
-    from simmat.scene import Scene
+    from simmat.sensors.scene import Scene
 
 TEMPERATURE = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
 COUNTS = Channel("thermal", "counts", "count", wavelength_um=10.0)

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.files import read_bytes
-from simmat.imageio.limits import check_size
+from simmat.io.files import read_bytes
+from simmat.io.images.read import check_size
 from simmat.types import FloatArray
 
 RawArray = npt.NDArray[np.uint16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simmat.imageio import ImageFile, Unit, stated_unit
+from simmat.io.images import ImageFile, Unit, stated_unit
 
 KELVIN = Unit("K")
 CENTI_KELVIN = Unit("cK", 100.0)

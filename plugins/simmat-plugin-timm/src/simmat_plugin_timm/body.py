@@ -17,7 +17,7 @@ from simmat_plugin_timm.network import first_layer_name, levels_of
 
 
 class TimmBody(nn.Module):
-    """A network of timm as `simmat.nn.promptable.FeatureMaps`.
+    """A network of timm as `simmat.nn.pyramid.FeatureMaps`.
 
     Args:
         network: one that was stripped of its head.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from simmat.errors import SpecError
-from simmat.foundation import FoundationSpec
-from simmat.nn.promptable import PromptableModel
+from simmat.nn.pyramid import PromptableModel
+from simmat.specs import FoundationSpec
 from simmat_plugin_timm.architectures import architecture_of
 from simmat_plugin_timm.attention import open_to_memory
 from simmat_plugin_timm.body import TimmBody
@@ -14,7 +14,7 @@ from simmat_plugin_timm.network import loaded_network, random_network
 
 
 def build_timm(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> PromptableModel:
-    """Build a model of timm; see `simmat.foundation.build_foundation`.
+    """Build a model of timm; see `simmat.specs.build_foundation`.
 
     Weights fill the network of timm alone; pyramid and decoder are random from the seed in any case.
 

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from torch import nn
 
-from simmat.foundation import TuningTargets
 from simmat.nn.lora import takes_lora
-from simmat.nn.promptable import FRESH
+from simmat.nn.pyramid import FRESH
+from simmat.specs import TuningTargets
 from simmat_plugin_timm.architectures import Architecture
 from simmat_plugin_timm.attention import takes_memory
 from simmat_plugin_timm.network import first_layer_name

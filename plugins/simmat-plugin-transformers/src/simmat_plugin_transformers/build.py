@@ -10,10 +10,11 @@ from typing import Any, cast
 from torch import nn
 
 from simmat.errors import SimMATError, SpecError
-from simmat.foundation import FoundationModel, FoundationSpec
+from simmat.foundation import FoundationModel
 from simmat.nn.allocation import AllocationLimit, Room
-from simmat.nn.promptable import PromptableModel
+from simmat.nn.pyramid import PromptableModel
 from simmat.nn.tensor_files import first_line
+from simmat.specs import FoundationSpec
 from simmat_plugin_transformers.attention import WindowAttention, open_attention
 from simmat_plugin_transformers.backbones import PyramidBackbone, SamBackbone, VitBody
 from simmat_plugin_transformers.configs import family_of, library_config
@@ -61,7 +62,7 @@ class ClickModel(nn.Module):
 
 
 def build_model(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
-    """Build a model of the library for S×S input; see `simmat.foundation.build_foundation`.
+    """Build a model of the library for S×S input; see `simmat.specs.build_foundation`.
 
     Raises:
         SpecError: the library does not take the config.

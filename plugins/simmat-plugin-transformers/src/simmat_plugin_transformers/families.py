@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simmat.foundation import TuningTargets
-from simmat.nn.promptable import FRESH
+from simmat.nn.pyramid import FRESH
+from simmat.specs import TuningTargets
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 """Mean and standard deviation of R, G, B over ImageNet, 0..255: what most of the library's image processors do."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from simmat.errors import SpecError, UnknownNameError, WeightsError, nearest
-from simmat.files import read_json
-from simmat.foundation import WeightFile
-from simmat.weights import sha256_of
+from simmat.io.files import read_json
+from simmat.io.weights import sha256_of
+from simmat.specs import WeightFile
 from simmat_plugin_transformers.published import PUBLISHED
 
 PREFIX = "hf/"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from simmat.foundation import FoundationSpec
-from simmat.hookspecs import hookimpl
+from simmat.plugins.hooks import hookimpl
+from simmat.specs import FoundationSpec
 from simmat_plugin_unet.spec import UNET
 
 

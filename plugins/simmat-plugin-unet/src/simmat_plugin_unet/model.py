@@ -12,9 +12,10 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
-from simmat.foundation import FoundationSpec, ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.nn.first_conv import widened_kernel
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.nn.baselines import widened_kernel
 from simmat.nn.first_layer import refitted
+from simmat.specs import FoundationSpec
 from simmat_plugin_unet.imagenet import load_encoder
 from simmat_plugin_unet.prompt_plane import prompt_plane
 
@@ -110,7 +111,7 @@ def expected_iou(logits: Tensor) -> Tensor:
 
 
 def build_unet(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> UNetModel:
-    """Build `unet`; see `simmat.foundation.build_foundation`.
+    """Build `unet`; see `simmat.specs.build_foundation`.
 
     The weight file is the encoder's; the decoder is random from the seed in either case.
 

@@ -1,0 +1,184 @@
+"""Objects repeated within their image: neighbours and clutter that few training images do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from simmat.data.card import DataCard
+from simmat.data.instances import EIGHT, Instance, Label, region_from_mask, seen_part
+from simmat.errors import ConfigError
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.types import BoolArray, SensorImage
+
+MOST = 4
+"""Most copies in one image."""
+
+_TRIES = 10
+_CUT = 0.1
+"""A region is cut where more than this part of the pixels around it lie outside of the image or are ignored."""
+
+
+def check_repeats(paste: float, card: DataCard, root: Path) -> None:
+    """Refuse to repeat objects where the data's own rule leaves no room for a copy.
+
+    Args:
+        paste: part of the images in which regions would be repeated.
+        card: of the data set.
+        root: its folder, for the message.
+
+    Raises:
+        ConfigError: all of a class is one region, or every pixel is part of one.
+    """
+    if paste and card.regions == "classes":
+        raise ConfigError(
+            f"--paste {paste:g} repeats objects, and in {root} all pixels of a class are one region "
+            '(regions = "classes"); leave --paste out, or give --regions components where each connected piece is an '
+            "object"
+        )
+    if paste and card.zero_means == "none":
+        raise ConfigError(
+            f"--paste {paste:g} repeats objects where none is, and in {root} every pixel is part of one "
+            '(zero_means = "none"); leave --paste out'
+        )
+
+
+def repeat_regions(
+    image: SensorImage, label: Label, adapter: ModalityAdapter, rng: np.random.Generator, *, rotate: bool
+) -> tuple[SensorImage, Label]:
+    """Copy up to `MOST` of an image's regions to where none is, half of the tries close to another one.
+
+    Copy-paste (Ghiasi et al., CVPR 2021) within one image, whose light, gain and noise are then right. A copy is
+    mirrored, turned or halved by chance; halving takes every second pixel, so that values stay measured ones, and is
+    left out where it would take an object apart or make it smaller than a region may be.
+
+    Args:
+        image: (C, H, W).
+        label: of that image.
+        adapter: knows what a flip or a turn does to its values.
+        rng: where chance comes from.
+        rotate: quarter turns and top-bottom flips too.
+
+    Returns:
+        The image and its label with a new region for each copy that found a place; copies touch neither a region nor
+        each other and hide no ignored pixel. The same objects where there is nothing to copy, see `repeatable`.
+    """
+    sources = repeatable(label)
+    if not sources:
+        return image, label
+    data, valid = image.data.copy(), image.valid.copy()
+    closed = label.ignore | ndimage.binary_dilation(_union(label), EIGHT)
+    regions = list(label.regions)
+    for _ in range(int(rng.integers(1, MOST + 1))):
+        source = sources[int(rng.integers(len(sources)))]
+        piece, mask = _copy(image, source, adapter, rng, rotate=rotate, smallest=label.smallest)
+        anchor = regions[int(rng.integers(len(regions)))] if rng.random() < 0.5 else None
+        if (place := _free_place(mask, closed, anchor, rng)) is None:
+            continue
+        data[:, *place][:, mask] = piece.data[:, mask]
+        valid[:, *place][:, mask] = piece.valid[:, mask]
+        corner = (place[0].start, place[1].start)
+        if (region := region_from_mask(mask, source.class_id, corner)) is not None:
+            regions.append(region)
+            closed |= ndimage.binary_dilation(region.mask(label.size_hw), EIGHT)
+    return replace(image, data=data, valid=valid), replace(label, regions=tuple(regions))
+
+
+def repeatable(label: Label) -> Sequence[Instance]:
+    """Return what of a label's regions can be copied: seen, and not cut by the image's border or ignored pixels."""
+    unknown = np.pad(label.ignore, 1, constant_values=True)
+    whole = (region for region in label.regions if not _is_cut(region, unknown))
+    return [part for region in whole if (part := seen_part(region, label.ignore)) is not None]
+
+
+def _is_cut(region: Instance, unknown: BoolArray) -> bool:
+    """A straight edge that is the camera's or the file's is not the object's.
+
+    Args:
+        region: of the image.
+        unknown: (H + 2, W + 2), what is ignored, with a border of True around it.
+    """
+    y0, x0, y1, x1 = region.box
+    around = unknown[y0 : y1 + 2, x0 : x1 + 2]
+    if not around.any():
+        return False
+    inside = np.pad(region.crop, 1)
+    ring = ndimage.binary_dilation(inside, EIGHT) & ~inside
+    return bool(np.count_nonzero(around & ring) > _CUT * np.count_nonzero(ring))
+
+
+def _union(label: Label) -> BoolArray:
+    union = np.zeros(label.size_hw, dtype=np.bool_)
+    for region in label.regions:
+        y0, x0, y1, x1 = region.box
+        union[y0:y1, x0:x1] |= region.crop
+    return union
+
+
+def _copy(
+    image: SensorImage,
+    region: Instance,
+    adapter: ModalityAdapter,
+    rng: np.random.Generator,
+    *,
+    rotate: bool,
+    smallest: int,
+) -> tuple[SensorImage, BoolArray]:
+    """Return a region's box of the image and its mask, mirrored, turned and halved by chance."""
+    y0, x0, y1, x1 = region.box
+    cut = (slice(None), slice(y0, y1), slice(x0, x1))
+    piece = replace(image, data=image.data[cut].copy(), valid=image.valid[cut].copy(), georeference=None)
+    mask = region.crop
+    if rng.random() < 0.5:
+        piece, mask = adapter.flip(piece, "horizontal"), mask[:, ::-1]
+    if rotate:
+        turns = int(rng.integers(4))
+        piece, mask = adapter.rotate(piece, turns), np.rot90(mask, turns)
+    if rng.random() < 0.5 and _stays_itself(mask, smallest):
+        half = (slice(None), slice(None, None, 2), slice(None, None, 2))
+        piece = replace(
+            piece, data=np.ascontiguousarray(piece.data[half]), valid=np.ascontiguousarray(piece.valid[half])
+        )
+        mask = mask[::2, ::2]
+    return piece, np.ascontiguousarray(mask)
+
+
+def _stays_itself(mask: BoolArray, smallest: int) -> bool:
+    """Whether every second pixel of an object is an object still: large enough, and in as many pieces."""
+    half = mask[::2, ::2]
+    return bool(np.count_nonzero(half) >= smallest and ndimage.label(half, EIGHT)[1] == ndimage.label(mask, EIGHT)[1])
+
+
+def _free_place(
+    mask: BoolArray, closed: BoolArray, anchor: Instance | None, rng: np.random.Generator
+) -> tuple[slice, slice] | None:
+    """Return rows and columns where a mask meets nothing closed, or None where none was found.
+
+    Args:
+        mask: (h, w).
+        closed: (H, W) True where no copy may lie.
+        anchor: a region to lie close to; None for anywhere.
+        rng: where chance comes from.
+    """
+    (height, width), (rows, columns) = mask.shape, closed.shape
+    if height > rows or width > columns:
+        return None
+    for _ in range(_TRIES):
+        if anchor is None:
+            y, x = int(rng.integers(rows - height + 1)), int(rng.integers(columns - width + 1))
+        else:
+            y0, x0, y1, x1 = anchor.box
+            reach = rng.uniform(0.3, 1.2) * (np.hypot(y1 - y0, x1 - x0) + np.hypot(height, width)) / 2
+            angle = rng.uniform(0, 2 * np.pi)
+            y = round((y0 + y1 - height) / 2 + reach * np.sin(angle))
+            x = round((x0 + x1 - width) / 2 + reach * np.cos(angle))
+        if not (0 <= y <= rows - height and 0 <= x <= columns - width):
+            continue
+        place = slice(y, y + height), slice(x, x + width)
+        if not (closed[place] & mask).any():
+            return place
+    return None

@@ -1,0 +1,142 @@
+"""Stored numbers that look like "no measurement" and are taken for one; whether they are, a person has to say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.composition import SelectedChannels
+from simmat.types import BoolArray, Channel, SensorImage
+
+FILL_VALUES = (-9999.0, -99999.0, -32768.0)
+"""Values that files often hold where nothing was measured."""
+_MANY_FILLS, _MANY_ZEROS = 1e-3, 0.01  # parts of the pixels: a fill value is none by chance, a zero can be
+
+Plane = tuple[str, int]
+"""Source name, plane of its file from 0."""
+
+
+Counts = npt.NDArray[np.int64]
+
+
+def count_stored(
+    adapter: ModalityAdapter,
+    used: Collection[str],
+    files: Mapping[str, Path],
+    image: SensorImage,
+    stored: Mapping[Path, npt.NDArray[Any]],
+) -> Counts:
+    """Count what the files of a sample hold where a pixel is taken for a measurement.
+
+    Args:
+        adapter: the sensor.
+        used: names of the channels that reach the network.
+        files: source name -> file.
+        image: (C, H, W) as loaded.
+        stored: file -> (P, H, W) in its own numbers.
+
+    Returns:
+        (Q, 8) a plane a row: its source, counted from 0, and its number in the file; pixels taken; 1 where all are
+        whole counts; pixels of each of `FILL_VALUES` and of 0.
+    """
+    rows = []
+    groups = channels_by_source(adapter, image.channels)
+    for place, source in enumerate(adapter.source_names()):
+        planes, indices = stored.get(Path(files[source])), groups.get(source, [])
+        if planes is None or planes.shape[1:] != image.size_hw:
+            continue
+        for number, plane in enumerate(planes):
+            own = [indices[number]] if len(planes) == len(indices) else indices
+            if len(own) > 1 or not isinstance(adapter, SelectedChannels) or image.channels[own[0]].name in used:
+                rows.append([place, number, *_count(plane, np.asarray(image.valid[own].any(axis=0)), image, own)])
+    return np.asarray(rows, dtype=np.int64).reshape(-1, 8)
+
+
+def _count(plane: npt.NDArray[Any], taken: BoolArray, image: SensorImage, own: Sequence[int]) -> list[int]:
+    everywhere = bool(taken.all())
+
+    def count(where: npt.NDArray[Any]) -> int:
+        return int(np.count_nonzero(where if everywhere else where[taken]))
+
+    pixels = int(np.count_nonzero(taken))
+    fills = [0 if plane.dtype.kind in "bu" else count(plane == value) for value in FILL_VALUES]
+    # A whole count of 0 is a measurement like any other: a black pixel.
+    whole = any(image.channels[index].unit == "count" for index in own) and (
+        plane.dtype.kind in "bui" or bool(((plane == np.rint(plane)) | ~taken).all())
+    )
+    return [pixels, int(whole), *fills, pixels - count(plane)]
+
+
+@dataclass
+class StoredNumbers:
+    """Counts of what the files of a split hold where a pixel is taken for a measurement.
+
+    Attributes:
+        adapter: the sensor.
+    """
+
+    adapter: ModalityAdapter
+    taken: Counter[Plane] = field(default_factory=Counter)
+    values: Counter[tuple[Plane, float]] = field(default_factory=Counter)
+    counted: dict[Plane, bool] = field(default_factory=dict)
+
+    def add(self, counts: Counts) -> None:
+        """Add what `count_stored` gave for a sample."""
+        names = self.adapter.source_names()
+        for place, number, taken, whole, *found in counts.tolist():
+            key = (names[place], number)
+            self.taken[key] += taken
+            self.counted[key] = self.counted.get(key, True) and bool(whole)
+            for value, count in zip((*FILL_VALUES, 0.0), found, strict=True):
+                self.values[key, value] += count
+
+    def hints(self, split: str, nodata: float | Mapping[str, float] | None) -> Iterator[str]:
+        """Say which planes hold much that looks like nothing; of sources whose nodata is said, nothing.
+
+        Args:
+            split: its name.
+            nodata: of the data card.
+        """
+        alike: dict[tuple[str, float], list[tuple[int, float]]] = {}
+        for (source, number), taken in self.taken.items():
+            said = isinstance(nodata, float | int) or source in (nodata or {})
+            if taken and not said and (value := self._suspect((source, number))) is not None:
+                share = self.values[(source, number), value] / taken
+                alike.setdefault((source, value), []).append((number, share))
+        for (source, value), planes in alike.items():
+            say = f"--nodata {source}=" if len(self.adapter.sensors()) > 1 else "--nodata "
+            what = f"{value:g}, a usual fill value" if value else "exactly 0"
+            most = ("up to " if len(planes) > 1 else "") + f"{max(share for _, share in planes):.1%}"
+            where = f"plane{'s' * (len(planes) > 1)} {', '.join(str(number) for number, _ in planes)}"
+            yield (
+                f"{split}: {most} of {source!r}, {where}, is stored as {what}; if that means no measurement, "
+                f"say {say}{value:g}"
+            )
+
+    def _suspect(self, plane: Plane) -> float | None:
+        """Return the number that looks like no measurement, if there is one."""
+        fill = max(FILL_VALUES, key=lambda value: self.values[plane, value])
+        if self.values[plane, fill] > _MANY_FILLS * self.taken[plane]:
+            return fill
+        return 0.0 if self.values[plane, 0.0] > _MANY_ZEROS * self.taken[plane] and not self.counted[plane] else None
+
+
+def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
+    """Return, for each source, the indices of the loaded channels that its sensor makes of it and its other sources."""
+    parts, names = adapter.sensors(), iter(adapter.source_names())
+    known = sum(len(part.channels) for part in parts)
+    found: dict[str, list[int]] = {}
+    start = 0
+    for part in parts:
+        end = start + (len(part.channels) or len(channels) - known)
+        found |= {source: list(range(start, end)) for source in islice(names, len(part.sources))}
+        start = end
+    return found

@@ -1,0 +1,361 @@
+"""Labels from COCO json: polygons and run lengths instead of mask files.
+
+pycocotools draws in C and trusts its input: a bad corner ends the process, and pixels that no run covers stay
+whatever was in memory. So everything is checked before it draws.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from simmat.data.card import DataCard
+from simmat.data.formats.folders import IMAGES, files_by_stem
+from simmat.data.formats.manifest import find_file
+from simmat.data.instances import Instance, Label, components, make_label, region_from_mask
+from simmat.data.samples import SPLITS, Listing, Sample, decide_splits, split_meant
+from simmat.errors import DataError, all_problems, nearest
+from simmat.io.files import read_json
+from simmat.io.images.read import check_size
+from simmat.sensors.adapter import Source
+from simmat.types import BoolArray, is_finite_number
+
+ANNOTATIONS = "annotations"
+MAX_JSON_BYTES = 2**31
+"""Largest file of annotations that is read (2 GiB); that of COCO 2017 has 450 MiB."""
+_Types = type | tuple[type, ...]
+_WORDS: Mapping[type, str] = {int: "a whole number", str: "text"}
+_MOST_QUOTED = 60
+_MOST_CHARACTERS = 7
+"""A run length of the text form has 5 bits a character; so many hold any length below 2**32, and fit an int64."""
+_SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """The annotations of one image.
+
+    Attributes:
+        size_hw: (H, W) as the json says.
+        annotations: as they stand in the json, in its order.
+    """
+
+    size_hw: tuple[int, int]
+    annotations: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class CocoLabels:
+    """All annotations of a data set.
+
+    Attributes:
+        images: sample id -> annotations.
+        class_names: category id -> name.
+    """
+
+    images: Mapping[str, CocoImage]
+    class_names: Mapping[int, str]
+
+    def label(self, sample_id: str, card: DataCard) -> Label:
+        """Return the regions of one sample by the card's rule; crowds, and the category to ignore, become `ignore`.
+
+        "instances" makes each annotation a region of its category; "classes" joins those of one
+        category; "components" joins them and takes the connected pieces. One mask of the image's size is held at a
+        time, however many annotations there are.
+
+        Raises:
+            DataError: an annotation cannot be drawn.
+        """
+        image = self.images[sample_id]
+        ignore = np.zeros(image.size_hw, dtype=np.bool_)
+        objects: list[Mapping[str, Any]] = []
+        for annotation in image.annotations:
+            if annotation.get("iscrowd") or annotation["category_id"] == card.ignore:
+                ignore |= _draw([annotation], image.size_hw)
+            else:
+                objects.append(annotation)
+        seen = ~ignore
+        regions: list[Instance] = []
+        empty = 0
+        for group in _groups(objects, joined=card.regions != "instances"):
+            category = group[0]["category_id"]
+            visible = _draw(group, image.size_hw)
+            visible &= seen
+            found = components(visible, category) if card.regions == "components" else []
+            if card.regions != "components" and (region := region_from_mask(visible, category)):
+                found = [region]
+            empty += not found
+            regions += found
+        label = make_label(image.size_hw, regions, ignore, card.smallest_px(image.size_hw))
+        return replace(label, dropped=label.dropped + empty)
+
+
+def annotation_files(root: Path) -> dict[str, Path]:
+    """Return the COCO files of a data set: split -> file; the split is "" where one file holds all."""
+    single = root / f"{ANNOTATIONS}.json"
+    found = {"": single} if single.exists() or single.is_symlink() else {}
+    folder = root / ANNOTATIONS
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        if match := _SPLIT_FILE.fullmatch(path.name):
+            if match[1] in found:
+                raise DataError(f"{folder}: two files for split {match[1]!r}: {found[match[1]].name} and {path.name}")
+            found[match[1]] = path
+        elif meant := split_meant(stem := path.stem.removeprefix("instances_").rstrip("0123456789")) or nearest(
+            stem.lower(), SPLITS
+        ):
+            raise DataError(f"{path}: no split {stem!r}; rename the file to {meant}.json (splits: {', '.join(SPLITS)})")
+    if "" in found and len(found) > 1:
+        raise DataError(f"{root}: annotations.json and annotations/*.json are both there; keep one of them")
+    return found
+
+
+def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) -> tuple[Listing, CocoLabels]:
+    """Read COCO files into samples and labels.
+
+    Images are looked for at `images/FILE_NAME`, `images/SPLIT/FILE_NAME` and `FILE_NAME`; those of
+    several sources at `images/SOURCE/FILE_NAME`, where the ending may be another one.
+
+    Args:
+        root: folder of the data set.
+        sources: of the modality, reference first.
+        files: see `annotation_files`.
+
+    Raises:
+        DataError: all that is wrong, at once.
+    """
+    reader = _Reader(root, tuple(sources))
+    for split, path in files.items():
+        reader.read(split, path)
+    problems = [*reader.problems, *_duplicates(reader.samples)]
+    if problems:
+        raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
+    if not reader.samples:
+        raise DataError(f"{root}: {', '.join(path.name for path in files.values())} names no image")
+    listing = decide_splits(root, reader.samples, ", ".join(path.name for path in files.values()), masks=False)
+    return listing, CocoLabels(reader.images, reader.names)
+
+
+@dataclass
+class _Reader:
+    """Reads one json after the other; notes what is wrong."""
+
+    root: Path
+    sources: tuple[Source, ...]
+    problems: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    images: dict[str, CocoImage] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    stems: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
+
+    def read(self, split: str, path: Path) -> None:
+        content = _load_json(path)
+        where = path.name
+        for entry in _entries(content, path, "categories", {"id": int, "name": str}):
+            number, name = entry["id"], entry["name"]
+            if not -(2**63) <= number < 2**63:
+                self.problems.append(f"{where}: category id {_quoted(number)} must be a whole number of 64 bits")
+            if self.names.setdefault(number, name) != name:
+                self.problems.append(f"{where}: category {number} is {name!r}, elsewhere {self.names[number]!r}")
+        by_image: dict[int | str, list[Mapping[str, Any]]] = {}
+        sizes: dict[int | str, tuple[int, int]] = {}
+        shape: dict[str, _Types] = {"id": (int, str), "file_name": str, "height": int, "width": int}
+        entries = _entries(content, path, "images", shape)
+        for entry in entries:
+            if entry["id"] in by_image:
+                self.problems.append(f"{where}: image id {entry['id']} stands twice")
+            by_image[entry["id"]] = []
+            sizes[entry["id"]] = (entry["height"], entry["width"])
+        shape = {"id": (int, str), "image_id": (int, str), "category_id": int}
+        for annotation in _entries(content, path, "annotations", shape):
+            if problem := self._problem_of(annotation, sizes):
+                self.problems.append(f"{where}: annotation {annotation['id']}: {problem}")
+            else:
+                by_image[annotation["image_id"]].append(annotation)
+        for entry in entries:
+            self._add(split, where, entry, by_image[entry["id"]])
+
+    def _problem_of(self, annotation: Mapping[str, Any], sizes: Mapping[int | str, tuple[int, int]]) -> str | None:
+        if annotation["image_id"] not in sizes:
+            return f"no image has the id {_quoted(annotation['image_id'])}"
+        if annotation["category_id"] not in self.names:
+            return f"no category has the id {annotation['category_id']!r}; ids: {sorted(self.names)}"
+        if (annotation.get("iscrowd") or 0) not in (0, 1):
+            return f"iscrowd must be 0 or 1, got {_quoted(annotation['iscrowd'])}"
+        if not annotation.get("segmentation"):
+            return "it has no segmentation; a box alone is no mask. Draw it, or take the annotation out"
+        return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
+
+    def _add(self, split: str, where: str, entry: Mapping[str, Any], found: list[Mapping[str, Any]]) -> None:
+        name = entry["file_name"]
+        files: dict[str, Path] = {}
+        for index, source in enumerate(self.sources):
+            path = self._file(split, name, source, exact=index == 0)
+            if isinstance(path, str):
+                self.problems.append(f"{where}: image {entry['id']}: {path}")
+            else:
+                files[source.name] = path
+        stem = name.rpartition(".")[0] or name
+        name = f"{split}/{stem}" if split else stem  # equal names in two splits are two samples
+        self.samples.append(Sample(id=name, split=split, files=files, mask=None))
+        size = (entry["height"], entry["width"])
+        try:
+            check_size(Path(f"{where}: image {entry['id']}"), *size)
+        except DataError as error:
+            self.problems.append(str(error))
+        self.images[name] = CocoImage(size, tuple(found))
+
+    def _file(self, split: str, name: str, source: Source, *, exact: bool) -> Path | str:
+        """Find one file, or say in words what is wrong."""
+        own = f"{IMAGES}/{source.name}"
+        folders = [own] if len(self.sources) > 1 else [IMAGES, own, "."]
+        folders = [place for folder in folders for place in (folder, f"{folder}/{split}" if split else folder)]
+        for folder in folders:
+            place = self.root / folder
+            if not place.is_dir():
+                continue
+            if exact and isinstance(found := find_file(place, name), Path):
+                if not name.lower().endswith(source.extensions):
+                    return f"{name!r} is not a file of source {source.name!r} ({', '.join(source.extensions)})"
+                return found
+            if not exact:
+                if place not in self.stems:
+                    self.stems[place] = files_by_stem(place, source.extensions)[0]
+                if paths := self.stems[place].get(name.rpartition(".")[0]):
+                    return paths[0]
+        return f"{name!r} is in none of {', '.join(dict.fromkeys(folders))}"
+
+
+def _load_json(path: Path) -> Mapping[str, Any]:
+    content = read_json(path, "COCO json", limit=MAX_JSON_BYTES, constants=True)  # what uses a number looks at it
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: COCO json is an object with images, annotations and categories")
+    return content
+
+
+def _quoted(value: object) -> str:
+    """Return a json value as text for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}…"
+
+
+def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[str, _Types]) -> list[Mapping[str, Any]]:
+    """Return the list under `key` after a look at the keys every entry of it needs."""
+    entries = content.get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"{path}: COCO json needs a list {key!r}; it has {sorted(content)}")
+    for index, entry in enumerate(entries):
+        if lacking := [name for name in needed if name not in entry]:
+            raise DataError(f"{path}: {key}[{index}] lacks {', '.join(lacking)}")
+        for name, kind in needed.items():
+            if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
+                allowed = " or ".join(_WORDS[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
+                raise DataError(f"{path}: {key}[{index}] has {name} = {_quoted(entry[name])}; it must be {allowed}")
+    return entries
+
+
+def _duplicates(samples: Sequence[Sample]) -> list[str]:
+    ids = Counter(sample.id for sample in samples)
+    files = Counter(path for sample in samples for path in sample.files.values())
+    twice = [f"image {name!r} stands twice" for name, count in ids.items() if count > 1]
+    return twice or [
+        f"{path} stands twice, in two splits; keep it in one" for path, count in files.items() if count > 1
+    ]
+
+
+def _draw(annotations: Sequence[Mapping[str, Any]], size_hw: tuple[int, int]) -> BoolArray:
+    """Return what some annotations cover together as (H, W) bool."""
+    mask = np.zeros(size_hw, dtype=np.bool_)
+    for annotation in annotations:
+        try:
+            mask |= draw_segmentation(annotation["segmentation"], size_hw)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise DataError(f"annotation {annotation['id']}: its segmentation cannot be drawn: {error}") from None
+    return mask
+
+
+def _groups(annotations: Sequence[Mapping[str, Any]], *, joined: bool) -> list[list[Mapping[str, Any]]]:
+    """Return each annotation alone, or those of one category together, categories in rising order."""
+    if not joined:
+        return [[annotation] for annotation in annotations]
+    by_category: dict[int, list[Mapping[str, Any]]] = {}
+    for annotation in annotations:
+        by_category.setdefault(annotation["category_id"], []).append(annotation)
+    return [by_category[category] for category in sorted(by_category)]
+
+
+def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | None:
+    """Say in words what is wrong with a segmentation of an image of that size, or None."""
+    if isinstance(segmentation, dict):
+        return _runs_problem(segmentation, size_hw)
+    if not isinstance(segmentation, list):
+        return f"its segmentation is a {type(segmentation).__name__}, not polygons or run lengths"
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            return "a polygon needs x,y of at least 3 corners"
+        if not all(map(is_finite_number, polygon)):
+            return "a polygon holds something that is no number"
+        if min(polygon) < -max(size_hw) or max(polygon) > 2 * max(size_hw):
+            return f"a polygon reaches from {min(polygon):g} to {max(polygon):g}, far out of an image of {size_hw} px"
+    return None
+
+
+def draw_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:
+    """Return a segmentation that `segmentation_problem` finds nothing wrong with as (H, W) bool."""
+    if isinstance(segmentation, list):
+        runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))
+    elif isinstance(segmentation["counts"], str):
+        runs = {"size": list(size_hw), "counts": segmentation["counts"].encode()}
+    else:
+        runs = coco_mask.frPyObjects(dict(segmentation), *size_hw)
+    return np.asarray(coco_mask.decode(runs), dtype=np.bool_)
+
+
+def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | None:
+    counts = runs.get("counts")
+    if not isinstance(counts, str | list) or "size" not in runs:
+        return "its run lengths need 'counts' and 'size'"
+    if runs["size"] != list(size_hw):
+        return f"its run lengths are of size {runs['size']}, the image is {list(size_hw)} (height, width)"
+    if isinstance(counts, str):
+        lengths = _lengths_of_text(counts)
+        if lengths is None:
+            return "its run lengths are no COCO text"
+        counts = lengths.tolist()
+    if not all(isinstance(count, int) and count >= 0 for count in counts):
+        return "its run lengths hold something that is no whole number"
+    if sum(counts) != size_hw[0] * size_hw[1]:
+        return f"its run lengths add up to {sum(counts)}, the image has {size_hw[0] * size_hw[1]} pixels"
+    return None
+
+
+def _lengths_of_text(text: str) -> npt.NDArray[np.int64] | None:
+    """Return the run lengths of COCO's text form, as pycocotools reads it; None where it is none.
+
+    A character is 48 + 5 bits of a number, lowest first, + 32 where more of it follow; the highest bit of the
+    last is the sign. From the fourth on, a number is the difference to the length two before.
+    """
+    if not text.isascii():
+        return None
+    codes = np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) - 48
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return None
+    ends = np.flatnonzero(codes & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    characters = ends - starts + 1
+    if characters.max() > _MOST_CHARACTERS:
+        return None
+    place = 5 * (np.arange(codes.size) - np.repeat(starts, characters))
+    numbers = np.add.reduceat((codes & 31) << place, starts)
+    numbers -= np.where(codes[ends] & 16, np.int64(1) << (5 * characters), 0)
+    lengths = numbers.copy()
+    lengths[1::2] = np.cumsum(numbers[1::2])
+    lengths[2::2] = np.cumsum(numbers[2::2])
+    return lengths

@@ -1,0 +1,188 @@
+"""Samples from `manifest.csv`: a row a sample, a column a source."""
+
+from __future__ import annotations
+
+import csv
+import io
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import cast, get_args
+
+from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, decide_splits
+from simmat.errors import DataError, all_problems, nearest
+from simmat.io.files import read_bytes
+from simmat.sensors.adapter import Source
+from simmat.types import ZeroMeans
+
+MANIFEST_FILE = "manifest.csv"
+_MOST_BYTES = 2**30
+"""Of a manifest, which is read whole: some ten million samples."""
+
+
+def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
+    """Read `root/manifest.csv`.
+
+    Columns: `id`, `mask`, one for each source (where there is one source only, `image` will do), and
+    where wanted `split` and `zero_means`. All others are kept as `Sample.extra`. Paths are relative to
+    `root` with "/" between folders, and end as their source says, as they must in folders and in COCO.
+    Rows whose `mask` is empty are set aside.
+
+    Args:
+        root: folder of the data set.
+        sources: of the modality, reference first.
+
+    Raises:
+        DataError: all that is wrong with the file, at once, with line numbers.
+    """
+    path = root / MANIFEST_FILE
+    header, rows = _read_rows(path)
+    columns = _find_columns(path, header, sources)
+    reader = _Reader(root, columns, {source.name: source for source in sources})
+    samples = [reader.sample(line, dict(zip(header, row, strict=True))) for line, row in rows]
+    problems = [*reader.problems, *_across(samples)]
+    if problems:
+        raise DataError(all_problems(f"{path}: rows that cannot be used:", problems))
+    if not samples:
+        raise DataError(f"{path}: no rows below the header")
+    if all(sample.mask is None for sample in samples):
+        raise DataError(f"{path}: none of the {len(samples)} rows names a mask; fill in the column mask")
+    return decide_splits(root, samples, MANIFEST_FILE)
+
+
+def find_file(root: Path, text: str) -> Path | str:
+    """Return the file a relative path names, or in words why it cannot be had."""
+    if not text:
+        return "is empty"
+    clean = posixpath.normpath(text)
+    if posixpath.isabs(text) or clean.split("/")[0] == "..":
+        return f"{text!r} leaves the data folder; paths are relative to it"
+    path = root / clean
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            return f"{text!r} is a folder, not a file"
+        if path.exists():
+            return f"{text!r} is a pipe, socket or device, not a file"
+    except OSError as error:
+        return f"{text[:60]!r}…: {error.strerror}"
+    return f"{text!r}: no such file" + ("; write / between folders, not \\" if "\\" in text else "")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where things stand: column names."""
+
+    files: dict[str, str]
+    """source name -> column."""
+    extra: tuple[str, ...]
+    split: bool
+    zero_means: bool
+
+
+@dataclass
+class _Reader:
+    """Turns rows into samples and notes what is wrong with them."""
+
+    root: Path
+    columns: _Columns
+    sources: Mapping[str, Source]
+    problems: list[str] = field(default_factory=list)
+
+    def sample(self, line: int, row: dict[str, str]) -> Sample:
+        where = f"line {line}"
+        if not row["id"]:
+            self.problems.append(f"{where}: id is empty")
+        files = {
+            name: self._file(where, column, row, self.sources[name]) for name, column in self.columns.files.items()
+        }
+        return Sample(
+            id=row["id"],
+            split=self._one_of(where, "split", row, SPLITS) if self.columns.split else "",
+            files=files,
+            mask=self._file(where, "mask", row) if row["mask"] else None,
+            extra={name: row[name] for name in self.columns.extra},
+            zero_means=self._zero_means(where, row),
+        )
+
+    def _file(self, where: str, column: str, row: dict[str, str], source: Source | None = None) -> Path:
+        found = find_file(self.root, row[column])
+        if isinstance(found, Path) and source and not found.name.lower().endswith(source.extensions):
+            found = f"{row[column]!r} is not a file of source {source.name!r} ({', '.join(source.extensions)})"
+        if isinstance(found, Path):
+            return found
+        self.problems.append(f"{where}: {column} {found}")
+        return self.root / "missing"
+
+    def _zero_means(self, where: str, row: dict[str, str]) -> ZeroMeans | None:
+        if not self.columns.zero_means or not row["zero_means"]:
+            return None
+        return cast(ZeroMeans, self._one_of(where, "zero_means", row, get_args(ZeroMeans)))
+
+    def _one_of(self, where: str, column: str, row: dict[str, str], allowed: Sequence[str]) -> str:
+        text = row[column]
+        if text and text not in allowed:
+            plain = text.strip().lower()
+            guess = OTHER_SPLIT_NAMES.get(plain) if column == "split" else None
+            guess = guess or nearest(plain, allowed)
+            hint = f"did you mean {guess!r}? " if guess else ""
+            self.problems.append(f"{where}: no {column} {text!r}; {hint}allowed: {', '.join(allowed)}")
+        return text
+
+
+def _across(samples: Sequence[Sample]) -> Iterator[str]:
+    """What is wrong between the rows."""
+    twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1 and name]
+    for name in twice:
+        yield f"id {name!r} stands in more than one row"
+    without = [sample.id for sample in samples if not sample.split]
+    if 0 < len(without) < len(samples):
+        yield f"{len(without)} rows have no split (first: {without[0]!r}) and the others do; fill in all or none"
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header, and the rows with their line numbers; blank lines are passed over."""
+    content = read_bytes(path, "manifest", limit=_MOST_BYTES)
+    try:
+        text = content.decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: not valid CSV: {error}") from None
+    if not lines:
+        raise DataError(f"{path}: the file is empty; its first line names the columns: id,split,image,mask")
+    header = lines[0][1]
+    if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
+        raise DataError(f"{path}: the columns are parted by {mark!r}; part them by commas")
+    odd = [f"line {n}: {len(row)} cells, the header has {len(header)}" for n, row in lines if len(row) != len(header)]
+    if odd:
+        raise DataError(all_problems(f"{path}: rows do not fit the header:", odd))
+    return header, lines[1:]
+
+
+def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) -> _Columns:
+    problems = [f"column {name!r} stands twice" for name, count in Counter(header).items() if count > 1]
+    files = {source.name: source.name for source in sources}
+    if len(sources) == 1 and sources[0].name not in header:
+        files[sources[0].name] = "image"
+    for name in ("id", "mask", *files.values()):
+        if name not in header:
+            folded = {column.strip().lower(): column for column in header}
+            guess = nearest(name, folded)
+            hint = f"; did you mean it by {folded[guess]!r}?" if guess else ""
+            problems.append(f"no column {name!r}{hint}; columns: {', '.join(map(repr, header))}")
+    plain = {column.strip().lower(): column for column in header}
+    if "split" not in header and (near := get_close_matches("split", plain, n=1, cutoff=0.8)):
+        # Without a word the splits would go by hash, not as the user meant.
+        problems.append(f"column {plain[near[0]]!r} is not known; did you mean 'split'?")
+    if problems:
+        raise DataError(all_problems(f"{path}: the header is wrong:", problems))
+    used = {"id", "mask", "split", "zero_means", *files.values()}
+    extra = tuple(name for name in header if name not in used)
+    return _Columns(files, extra, "split" in header, "zero_means" in header)

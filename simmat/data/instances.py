@@ -1,0 +1,246 @@
+"""Label images, and the instances in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from simmat.data.card import DataCard
+from simmat.errors import DataError
+from simmat.io.images.read import read_labels
+from simmat.types import BoolArray, ZeroMeans
+
+MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
+"""File endings a label image may have."""
+
+JPEG_EXTENSIONS = (".jpg", ".jpeg")
+
+LabelArray = npt.NDArray[np.int64]
+
+_MOST = 2**53  # whole numbers that a double tells apart
+
+
+def read_mask(path: Path) -> LabelArray:
+    """Read a label image.
+
+    Args:
+        path: 1- to 32-bit PNG, TIFF or BMP of one plane, a palette image (its indices are the
+            labels), or an (H, W) .npy of integers, booleans or whole floats.
+
+    Returns:
+        (H, W) int64; 1-bit images give 0 and 1.
+
+    Raises:
+        DataError: missing or damaged file, colours, fractions, a format or compression that changes values, more than
+            one page, a TIFF whose white is zero; it names the path.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (*MASK_EXTENSIONS, *JPEG_EXTENSIONS):
+        raise DataError(f"{path}: {suffix or 'no ending'} is no mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
+    planes = read_labels(path).planes
+    if len(planes) != 1:
+        raise DataError(
+            f"{path}: the mask has {len(planes)} planes; colours are not label numbers. Save one plane of integers: "
+            "0 for background, then 1, 2, 3 … for each object or class (8 or 16 bit PNG)"
+        )
+    return _whole_numbers(path, planes[0])
+
+
+def _whole_numbers(path: Path, values: npt.NDArray[np.generic]) -> LabelArray:
+    if values.dtype.kind == "f":
+        numbers = values.astype(np.float64)
+        if not np.isfinite(numbers).all() or (numbers != np.round(numbers)).any():
+            raise DataError(
+                f"{path}: the mask holds fractions or NaN ({values.dtype}, {np.nanmin(numbers):g} to "
+                f"{np.nanmax(numbers):g}), labels are whole numbers; threshold or round it yourself first"
+            )
+    low, high = values.min().item(), values.max().item()
+    if not -_MOST <= low <= high <= _MOST:
+        raise DataError(
+            f"{path}: label values reach from {low:g} to {high:g}; labels are whole numbers up to {_MOST} (2^53)"
+        )
+    return values.astype(np.int64)
+
+
+Box = tuple[int, int, int, int]
+"""(y0, x0, y1, x1) in pixels, y1 and x1 exclusive."""
+
+EIGHT = np.ones((3, 3), dtype=np.bool_)
+"""Neighbourhood of connected components: pixels that touch at a corner are connected."""
+
+_DENSE_LIMIT = 1 << 16
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object of an image.
+
+    Attributes:
+        class_id: label value or COCO category; None where the label says instances only.
+        box: (y0, x0, y1, x1) in pixels of the image, y1 and x1 exclusive; not empty.
+        crop: (y1 - y0, x1 - x0) bool, the region within its box.
+    """
+
+    class_id: int | None
+    box: Box
+    crop: BoolArray
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(np.count_nonzero(self.crop))
+
+    def mask(self, size_hw: tuple[int, int]) -> BoolArray:
+        """Return the region as (H, W) bool."""
+        return self.within((0, 0, *size_hw))
+
+    def within(self, box: Box) -> BoolArray:
+        """Return what of the region lies in a box, as (y1 - y0, x1 - x0) bool of the box."""
+        y0, x0, y1, x1 = box
+        part = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
+        top, left, bottom, right = self.box
+        rows, columns = slice(max(y0, top), min(y1, bottom)), slice(max(x0, left), min(x1, right))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            shared = self.crop[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            part[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = shared
+        return part
+
+
+@dataclass(frozen=True)
+class Label:
+    """The ground truth of one image.
+
+    Attributes:
+        size_hw: (H, W) in pixels.
+        regions: of a label image by label value, then by first pixel in raster order; COCO instances in the
+            order of their file. They overlap only where the data set's own annotations do.
+        ignore: (H, W) bool, True where there is no ground truth or no measurement.
+        dropped: regions left out because they are smaller than the card allows.
+        smallest: pixels that the card asks of a region.
+    """
+
+    size_hw: tuple[int, int]
+    regions: tuple[Instance, ...]
+    ignore: BoolArray
+    dropped: int = 0
+    smallest: int = 1
+
+
+def label_from_mask(
+    mask: LabelArray, card: DataCard, *, zero_means: ZeroMeans | None = None, origin: str = ""
+) -> Label:
+    """Find the regions of a label image by the card's rule.
+
+    "instances": all pixels of one value are a region, its class unknown. "classes": the same, and the
+    value is the class. "components": each 8-connected component of a value is a region of that class.
+    Value 0 makes regions only where zero means "none"; the ignored value never does.
+
+    Args:
+        mask: (H, W) whole numbers.
+        card: the rule.
+        zero_means: overrides the card's for this image.
+        origin: where the mask came from, for messages.
+
+    Raises:
+        DataError: negative values that the card does not ignore.
+    """
+    ignore = mask == card.ignore if card.ignore is not None else np.zeros(mask.shape, dtype=np.bool_)
+    zero = (zero_means or card.zero_means) == "none"
+    found = [
+        region
+        for value, box, crop in _values(mask, origin, card.ignore, zero=zero)
+        for region in _regions_of(value, box, crop, card)
+    ]
+    size_hw = int(mask.shape[0]), int(mask.shape[1])
+    return make_label(size_hw, found, ignore, card.smallest_px(size_hw))
+
+
+def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: BoolArray, min_region: int) -> Label:
+    """Make a label of the regions of at least `min_region` pixels; the others are counted."""
+    kept = tuple(region for region in regions if region.area >= min_region)
+    return Label(size_hw, kept, ignore, len(regions) - len(kept), min_region)
+
+
+def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> Instance | None:
+    """Return the True pixels of a mask as a region, or None where there is none.
+
+    Args:
+        mask: (h, w) bool.
+        class_id: of the region.
+        offset_yx: where the mask's first pixel lies in the image.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    dy, dx = offset_yx
+    return Instance(class_id, (y0 + dy, x0 + dx, y1 + dy, x1 + dx), np.ascontiguousarray(mask[y0:y1, x0:x1]))
+
+
+def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
+    """Return the pixels of a region that count, as a region, or None where none does.
+
+    Args:
+        region: of an image.
+        ignore: (H, W), see `Label`.
+    """
+    y0, x0, y1, x1 = region.box
+    hidden = ignore[y0:y1, x0:x1]
+    return region_from_mask(region.crop & ~hidden, region.class_id, (y0, x0)) if hidden.any() else region
+
+
+def visible_regions(label: Label) -> tuple[Instance, ...]:
+    """Return the regions of which at least one pixel counts."""
+    if not label.ignore.any():
+        return label.regions
+    return tuple(region for region in label.regions if seen_part(region, label.ignore) is not None)
+
+
+def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> list[Instance]:
+    """Return the 8-connected components of a mask as regions, by first pixel in raster order."""
+    numbered, _ = ndimage.label(mask, structure=EIGHT)
+    regions = []
+    for number, place in enumerate(ndimage.find_objects(numbered), start=1):
+        corner = (place[0].start + offset_yx[0], place[1].start + offset_yx[1])
+        region = region_from_mask(numbered[place] == number, class_id, corner)
+        if region is not None:
+            regions.append(region)
+    return regions
+
+
+def _regions_of(value: int, box: Box, crop: BoolArray, card: DataCard) -> list[Instance]:
+    if card.regions == "components":
+        return components(crop, value, box[:2])
+    return [Instance(value if card.regions == "classes" else None, box, crop)]
+
+
+def _values(mask: LabelArray, origin: str, ignored: int | None, *, zero: bool) -> Iterator[tuple[int, Box, BoolArray]]:
+    """Yield each label value but the ignored one with its box and its pixels in the box, in rising order.
+
+    Args:
+        mask: (H, W).
+        origin: where it came from, for messages.
+        ignored: value without ground truth.
+        zero: whether value 0 is asked for, too.
+    """
+    low, high = int(mask.min()), int(mask.max())
+    if 0 <= low <= high < _DENSE_LIMIT:  # several times faster than sorting
+        values, numbered = range(0 if zero else 1, high + 1), mask + 1 if zero else mask
+    else:
+        unique, inverse = np.unique(mask, return_inverse=True)
+        values, numbered = unique.tolist(), inverse.reshape(mask.shape) + 1
+    negative = [value for value in values if value < 0 and value != ignored] if low < 0 else []
+    if negative:
+        raise DataError(
+            f"{origin or 'mask'}: label values {negative[:5]} are negative; labels count from 0. If one means "
+            f"'no ground truth here', say so: --ignore {negative[0]} or ignore = {negative[0]} in card.toml"
+        )
+    for number, (value, place) in enumerate(zip(values, ndimage.find_objects(numbered), strict=True), start=1):
+        if place is not None and value != ignored and (value or zero):
+            rows, columns = place
+            yield value, (rows.start, columns.start, rows.stop, columns.stop), numbered[place] == number

@@ -1,0 +1,1 @@
+"""The foundation models that come with SimMAT: Segment Anything."""

@@ -1,0 +1,131 @@
+"""Segment Anything (Kirillov et al. 2023, arXiv 2304.02643) as a foundation model, through `segment-anything`.
+
+Specs only; the modules are in `simmat.foundations.sam_model` and load torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from simmat.specs import FoundationSpec, TuningTargets, WeightFile
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+"""Mean of R, G, B over ImageNet, 0..255; SAM's own."""
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""Standard deviation of R, G, B over ImageNet, 0..255; SAM's own."""
+
+_ENCODER = r"backbone[.]image_encoder[.]"
+_DECODER_ATTENTION = (
+    r"decoder[.]mask_decoder[.]transformer[.]"
+    r"(layers[.][0-9]+[.](self_attn|cross_attn_token_to_image|cross_attn_image_to_token)|final_attn_token_to_image)"
+)
+
+SAM_TARGETS = TuningTargets(
+    lora={
+        _ENCODER + r"blocks[.][0-9]+[.]attn[.]qkv": ((0, 2), 3),
+        _DECODER_ATTENTION + r"[.][qv]_proj": ((0,), 1),
+    },
+    grid=(_ENCODER + r"blocks[.][0-9]+[.]attn[.]qkv",),
+    adapters={
+        _ENCODER + r"blocks[.][0-9]+[.]mlp": "norm2",
+        r"decoder[.]mask_decoder[.]transformer[.]layers[.][0-9]+[.]mlp": "",
+    },
+    attention=(_ENCODER + r"blocks[.][0-9]+[.]attn", _DECODER_ATTENTION),
+    embed=(_ENCODER + r"pos_embed", _ENCODER + r"patch_embed[.]proj[.](weight|bias)"),
+    never=(r"decoder[.]prompt_encoder[.].*",),
+)
+"""LoRA on q and v of every attention; the prompt encoder never moves."""
+
+_PROMPTS: Mapping[str, Any] = {
+    "prompt_dim": 256,
+    "mask_channels": 16,
+    "decoder_heads": 8,
+    "decoder_mlp": 2048,
+    "iou_hidden": 256,
+    "window": 14,
+    "mlp_ratio": 4.0,
+}
+
+
+def _sam(name: str, size: str, file: tuple[str, str, int], encoder: Mapping[str, Any]) -> FoundationSpec:
+    """Describe one of the released models; `file` is its name, sha256 and size in bytes."""
+    filename, sha256, size_bytes = file
+    return FoundationSpec(
+        name=name,
+        description=f"Segment Anything, {size}",
+        build="simmat.foundations.sam_model:build_sam",
+        image_size=1024,
+        size_multiple=16,
+        pixel_mean=PIXEL_MEAN,
+        pixel_std=PIXEL_STD,
+        targets=SAM_TARGETS,
+        weights=WeightFile(
+            filename=filename,
+            sha256=sha256,
+            size_bytes=size_bytes,
+            url=f"https://dl.fbaipublicfiles.com/segment_anything/{filename}",
+            licence="Apache-2.0",
+        ),
+        licence="Apache-2.0",
+        options={**_PROMPTS, **encoder},
+    )
+
+
+SAM_VIT_B = _sam(
+    "sam_vit_b",
+    "ViT-B (94 M parameters)",
+    (
+        "sam_vit_b_01ec64.pth",
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        375042383,
+    ),
+    {"dim": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)},
+)
+SAM_VIT_L = _sam(
+    "sam_vit_l",
+    "ViT-L (312 M parameters)",
+    (
+        "sam_vit_l_0b3195.pth",
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        1249524607,
+    ),
+    {"dim": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
+)
+SAM_VIT_H = _sam(
+    "sam_vit_h",
+    "ViT-H (641 M parameters)",
+    (
+        "sam_vit_h_4b8939.pth",
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        2564550879,
+    ),
+    {"dim": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
+)
+SAM_VIT_TINY = FoundationSpec(
+    name="sam_vit_tiny",
+    description="Segment Anything's architecture, tiny and random from the seed: for tests, not for results",
+    build="simmat.foundations.sam_model:build_sam",
+    image_size=256,
+    size_multiple=16,
+    pixel_mean=PIXEL_MEAN,
+    pixel_std=PIXEL_STD,
+    targets=SAM_TARGETS,
+    promptable=False,
+    licence="Apache-2.0",
+    options={
+        "prompt_dim": 32,
+        "mask_channels": 16,
+        "decoder_heads": 2,
+        "decoder_mlp": 64,
+        "iou_hidden": 32,
+        "window": 7,
+        "mlp_ratio": 2.0,
+        "dim": 64,
+        "depth": 2,
+        "heads": 2,
+        "global_blocks": (1,),
+    },
+)
+
+FOUNDATION_MODELS: tuple[FoundationSpec, ...] = (SAM_VIT_B, SAM_VIT_L, SAM_VIT_H, SAM_VIT_TINY)

@@ -1,0 +1,146 @@
+"""SAM weight files: read without running code, recognised, brought to another input size; or random from a seed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simmat.errors import WeightsError
+from simmat.foundations.sam import FOUNDATION_MODELS
+from simmat.nn.initial import uniform_
+from simmat.nn.tensor_files import is_stored, read_safetensors, read_torch
+from simmat.specs import FoundationSpec
+
+State = dict[str, Tensor]
+
+_PATCH = "image_encoder.patch_embed.proj.weight"
+_POSITION = "image_encoder.pos_embed"
+
+
+def read_checkpoint(path: Path) -> State:
+    """Read a `.pth` or `.safetensors` file of tensors by name; code in it is never run.
+
+    Raises:
+        WeightsError: the file is missing, damaged, holds more than tensors, or holds none.
+    """
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+
+
+def check_variant(state: Mapping[str, Tensor], spec: FoundationSpec, path: Path) -> None:
+    """Refuse weights of another model, by the name of that model.
+
+    Raises:
+        WeightsError: these are no SAM weights, or those of another SAM.
+    """
+    if _PATCH not in state or state[_PATCH].ndim != 4:
+        raise WeightsError(
+            f"{path} is no Segment Anything checkpoint: it has no tensor {_PATCH!r} (it begins with "
+            f"{', '.join(repr(name) for name in list(state)[:3])}); {_hint(state)}"
+        )
+    found = (state[_PATCH].shape[0], _depth(state))
+    if found == (spec.options["dim"], spec.options["depth"]):
+        return
+    names = {(other.options["dim"], other.options["depth"]): other.name for other in FOUNDATION_MODELS}
+    what = names.get(found, f"an unknown SAM of width {found[0]} and depth {found[1]}")
+    advice = f"; use --foundation {names[found]}" if found in names else ""
+    raise WeightsError(f"{path}: this is {what}, asked for {spec.name}{advice}")
+
+
+def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> State:
+    """Bring weights to a model's input size; where the shapes already agree, the bits stay as they are.
+
+    Position embeddings are interpolated bicubically (ViT, arXiv 2010.11929), the tables of relative positions
+    linearly, as segment-anything does it itself.
+
+    Args:
+        state: weights under segment-anything's names.
+        model: `segment_anything.modeling.Sam`'s parts under the same names.
+        where: the weights' origin, for messages.
+
+    Raises:
+        WeightsError: a tensor is missing, left over, no float, or of a shape that cannot be brought to fit.
+    """
+    wanted = model.state_dict()
+    missing, left = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
+    problems = [f"{len(names)} tensors {word} ({', '.join(names[:3])}…)" for names, word in
+                ((missing, "missing"), (left, "too many")) if names]  # fmt: skip
+    fitted: State = {}
+    for name in sorted(set(wanted) & set(state)):
+        if not is_stored(state[name]):
+            problems.append(f"{name} of {tuple(state[name].shape)} has more numbers than the file stores")
+            continue
+        tensor = _fit(name, state[name], tuple(wanted[name].shape), model)
+        if tuple(tensor.shape) != tuple(wanted[name].shape):
+            problems.append(f"{name} has shape {tuple(tensor.shape)}, needs {tuple(wanted[name].shape)}")
+        elif not tensor.is_floating_point():
+            problems.append(f"{name} is {tensor.dtype}, needs a float")
+        else:
+            # A clone: training must not write into, nor a later change of the file reach, what was mapped into memory.
+            fitted[name] = tensor.to(torch.float32, copy=True).contiguous()
+    if problems:
+        raise WeightsError(f"{where} does not fit: " + "; ".join(problems[:5]))
+    return fitted
+
+
+def random_state(model: nn.Module, seed: int) -> State:
+    """Return random weights for every tensor of a model (which may stand on the meta device), the same for a seed.
+
+    Linear and convolution layers as torch has them by default, embeddings normal, positions normal with deviation
+    0.02; torch's global random state is neither read nor moved.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    state: State = {}
+    for prefix, module in model.named_modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            full = f"{prefix}.{name}" if prefix else name
+            state[full] = _random_tensor(module, name, tensor, generator)
+    return state
+
+
+def _random_tensor(module: nn.Module, name: str, like: Tensor, generator: torch.Generator) -> Tensor:
+    values = torch.zeros(like.shape)
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        fan_in = module.weight[0].numel()
+        uniform_(values, fan_in, generator)
+    elif isinstance(module, nn.Embedding) or name == "positional_encoding_gaussian_matrix":
+        values.normal_(generator=generator)
+    elif name in ("pos_embed", "rel_pos_h", "rel_pos_w"):
+        values.normal_(std=0.02, generator=generator)
+    elif name == "weight":  # the norms
+        values.fill_(1.0)
+    return values
+
+
+def _fit(name: str, tensor: Tensor, shape: tuple[int, ...], model: nn.Module) -> Tensor:
+    """Interpolate what depends on the input size; what is wrong in another way is handed back as it is."""
+    if tuple(tensor.shape) == shape or not tensor.is_floating_point():
+        return tensor
+    if name == _POSITION and tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]:  # (1, n, n, D)
+        grid = tensor.float().permute(0, 3, 1, 2)
+        resized = F.interpolate(grid, shape[1:3], mode="bicubic", align_corners=False, antialias=True)
+        return resized.permute(0, 2, 3, 1)
+    table = re.fullmatch(r"(image_encoder[.]blocks[.][0-9]+)[.]attn[.]rel_pos_[hw]", name)
+    if table and tensor.ndim == 2 and model.get_submodule(table[1]).window_size == 0:  # (2n - 1, d)
+        return F.interpolate(tensor.float().T[None], shape[0], mode="linear")[0].T
+    return tensor
+
+
+def _depth(state: Mapping[str, Tensor]) -> int:
+    blocks = {match[1] for name in state if (match := re.match(r"image_encoder[.]blocks[.]([0-9]+)[.]", name))}
+    return len(blocks)
+
+
+def _hint(state: Mapping[str, Tensor]) -> str:
+    names = list(state)
+    if any(name.startswith("vision_encoder.") for name in names):
+        return "this looks like the layout of `transformers`; give the .pth that segment-anything publishes"
+    if any("image_encoder.trunk" in name for name in names):
+        return "this looks like SAM 2, which is another model"
+    if any(name.startswith("module.") for name in names):
+        return "its names begin with 'module.'; save the model inside DistributedDataParallel instead"
+    return "give the .pth that segment-anything publishes"

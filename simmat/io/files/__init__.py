@@ -1,0 +1,42 @@
+"""Files that are whole or not there: written beside, made durable, renamed into place.
+
+A crash at any moment leaves the old file or the new one, never half of one. What the operating
+system refuses becomes an OutputError that says what, where and what to do.
+"""
+
+from simmat.io.files.folder import atomic_folder, recover_folder
+from simmat.io.files.inputs import parse_json, read_bytes, read_json, require_file
+from simmat.io.files.single import (
+    atomic_path,
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    check_writable,
+    read_log,
+    remove_left,
+    remove_temporary,
+    staged_files,
+    with_home,
+)
+from simmat.io.files.system import TEMPORARY_MARK, output_error
+
+__all__ = [
+    "TEMPORARY_MARK",
+    "atomic_folder",
+    "atomic_path",
+    "atomic_write_bytes",
+    "atomic_write_json",
+    "atomic_write_text",
+    "check_writable",
+    "output_error",
+    "parse_json",
+    "read_bytes",
+    "read_json",
+    "read_log",
+    "recover_folder",
+    "remove_left",
+    "remove_temporary",
+    "require_file",
+    "staged_files",
+    "with_home",
+]

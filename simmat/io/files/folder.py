@@ -1,0 +1,112 @@
+"""Folders that are replaced as a whole."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from simmat.errors import OutputError
+from simmat.io.files.locks import locked
+from simmat.io.files.system import led_to, output_errors, remove_folder, sync, sync_tree
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Give an empty folder beside `path`; what it holds becomes the folder `path` when the block ends well.
+
+    A folder already at `path` is replaced as a whole, or of a link the folder it leads to. No file system swaps two
+    folders in one step everywhere, so between two renames `path` is missing for a moment; `recover_folder` finishes a
+    swap that was cut there.
+
+    Raises:
+        OutputError: the folder cannot be written there, `path` is a file, or another process is writing it.
+    """
+    if not _has_name(Path(path)):
+        raise OutputError(f"{path} cannot be replaced as a whole; give the folder by its name")
+    target = led_to(Path(path))
+    new, old = _beside(target)
+    with output_errors(target, new, old):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(target)
+        if target.exists() and not target.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        with _claimed(new, target):
+            remove_folder(old)
+            try:
+                yield new
+                sync_tree(new)
+                _swap(new, target, old)
+            except BaseException:
+                recover_folder(target)
+                with suppress(OSError):
+                    remove_folder(new)
+                raise
+            sync(target.parent)
+            remove_folder(old)
+
+
+def recover_folder(path: Path | str) -> Path:
+    """Finish a swap of `atomic_folder` that a crash cut between its two renames; call it before reading.
+
+    Where nothing was cut, nothing is written, so this is safe on read-only media and beside a writer.
+
+    Returns:
+        `path`, for use in an expression.
+    """
+    if not _has_name(Path(path)):
+        return Path(path)
+    target = led_to(Path(path))
+    new, old = _beside(target)
+    if not target.exists() and old.is_dir():
+        # The old folder only moves away once the new one is complete and durable.
+        with output_errors(target, new, old), suppress(FileNotFoundError):
+            try:
+                os.rename(new if new.is_dir() else old, target)
+            except OSError:
+                if not target.is_dir():  # where it is, a writer that lives has finished its swap since
+                    raise
+    return Path(path)
+
+
+@contextmanager
+def _claimed(new: Path, target: Path) -> Iterator[None]:
+    """Make the folder `new` for this process alone; one that a killed process left is emptied.
+
+    A lock on the folder itself leaves no file behind, and ends with its process.
+
+    Raises:
+        OutputError: a process that lives has it.
+    """
+    with ExitStack() as held:
+        with locked(target.parent, patience_s=2):  # for the moment between looking and taking
+            if new.exists():
+                with locked(new) as free:
+                    if free is False:
+                        raise OutputError(f"cannot write {target}: another process is writing it; wait for it to end")
+                    remove_folder(new)
+            new.mkdir()
+            held.enter_context(locked(new))
+        yield
+
+
+def _has_name(target: Path) -> bool:
+    """False for "." and "..": nothing lies beside them that could take their place."""
+    return target.name not in ("", "..")
+
+
+def _beside(target: Path) -> tuple[Path, Path]:
+    return target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+
+
+def _swap(new: Path, target: Path, old: Path) -> None:
+    if target.exists():
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except FileNotFoundError:
+        # A reader's recover_folder came between the two renames and has finished the swap.
+        if not target.is_dir():
+            raise

@@ -1,0 +1,109 @@
+"""Where the pixels of a GeoTIFF lie on the earth, through rasterio, which is loaded on use.
+
+The core does not depend on rasterio: sensors whose files have a place do.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simmat.errors import DataError
+from simmat.io.files import atomic_path
+from simmat.io.images.tiff import opened
+from simmat.types import BoolArray, Georeference
+
+_GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: there where a coordinate system is
+
+
+def read_georeference(path: Path) -> Georeference | None:
+    """Return where an image file lies; None where it is no TIFF, or states no coordinate system and affine grid.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    try:
+        with opened(path) as tiff:  # rasterio takes long to load, and most TIFFs have no place
+            if _GEO_KEYS not in tiff.pages[0].aspage().tags:
+                return None
+    except Exception as error:  # tifffile raises whatever a damaged tag leads to
+        raise DataError(f"{path}: damaged, it cannot be read as TIFF ({error})") from error
+    import rasterio
+
+    try:
+        with quiet(), rasterio.open(path, driver="GTiff") as file:
+            return georeference_of(file)
+    except Exception as error:  # GDAL's own errors are of no public class
+        raise DataError(f"{path}: its place on the earth cannot be read ({error})") from error
+
+
+def georeference_of(file: Any) -> Georeference | None:
+    """Return where an opened rasterio dataset lies, if it states a coordinate system and an affine grid."""
+    if file.crs is None or file.transform.is_identity or not np.isfinite(file.transform).all():
+        return None
+    code = file.crs.to_epsg()
+    a, b, c, d, e, f = tuple(file.transform)[:6]
+    return Georeference(f"EPSG:{code}" if code else file.crs.to_wkt(), (a, b, c, d, e, f))
+
+
+def placed(georeference: Georeference | None) -> dict[str, Any]:
+    """Return the options by which `rasterio.open` writes a file that lies there."""
+    if georeference is None:
+        return {}
+    import rasterio
+
+    return {
+        "crs": rasterio.crs.CRS.from_user_input(georeference.crs),
+        "transform": rasterio.Affine(*georeference.transform),
+    }
+
+
+def write_mask(mask: BoolArray, georeference: Georeference, path: Path) -> Path:
+    """Write a mask as one 8-bit band, 1 inside and 0 outside, that keeps its place; for `ModalityAdapter.save_mask`.
+
+    Args:
+        mask: (H, W).
+        georeference: of its pixels.
+        path: without ending.
+
+    Returns:
+        `path`.tif.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    import rasterio
+
+    target = path.with_name(f"{path.name}.tif")
+    height, width = mask.shape
+    profile = {"driver": "GTiff", "dtype": "uint8", "compress": "deflate", "count": 1, "height": height, "width": width}
+    with (
+        atomic_path(target) as temporary,
+        quiet(),
+        rasterio.open(temporary, "w", **profile, **placed(georeference)) as file,
+    ):
+        file.write(mask[None].astype(np.uint8))
+        file.set_band_description(1, "mask")
+    return target
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Pass over two of rasterio's warnings.
+
+    A file without a place on the earth is ordinary here: cameras on drones and tables write them. And where a nodata
+    value hides an alpha band from GDAL's mask, the reader looks at both.
+    """
+    from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", NodataShadowWarning)
+        yield

@@ -1,0 +1,244 @@
+"""TIFF: which axes are planes is told by the tags, never by the sizes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError, SimMATError
+from simmat.io.files import require_file
+from simmat.io.images.read import MAX_PLANES, check_size
+from simmat.io.images.values import Colour, ImageFile
+
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
+_GDAL_METADATA, _NODATA = 42112, 42113  # tags, https://gdal.org/en/stable/drivers/raster/gtiff.html
+_ALPHA = (1, 2)  # ExtraSamples, associated and not, TIFF 6.0 page 31
+_ORIENTATION = 274
+_LOSSLESS = {"NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD"}
+_LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
+"""Compressions, by tifffile's names, that keep every number; JPEG and its kin, and LERC, need not."""
+_OWN_FILE_ONLY: dict[str, Any] = {"is_ome": False, "is_ndtiff": False, "is_mmstack": False, "is_scanimage": False}
+"""Kinds of TIFF of which tifffile would read other files too, named in this one, or pages that it does not list."""
+
+
+def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
+    """Read a TIFF: one page of one or more samples, or pages of one sample that all agree.
+
+    Pages that the file itself marks as reduced copies (overviews) are passed over.
+
+    Args:
+        path: the file.
+        labels: whether it is a label image: one page, lossless, as it is stored; a palette's indices are its labels.
+
+    Raises:
+        DataError: no readable page, pages that differ, more than `simmat.io.images.read` allows, or numbers that
+            are no plain intensities (palette, white-is-zero, YCbCr, CMYK).
+    """
+    with opened(path) as tiff:
+        pages = _main_pages(path, tiff, labels=labels)
+        if labels:
+            _check_labels(path, pages)
+        if len(pages) == 1 and tiff.series[0].size != int(np.prod(pages[0].shape)):
+            raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one file an image")
+        planes = np.concatenate([_planes_of(path, page) for page in pages])  # (P, H, W)
+        return ImageFile(
+            planes,
+            "tiff",
+            _colour(pages),
+            path,
+            description=str(pages[0].description or ""),
+            nodata=_nodata(path, pages[0]),
+            scales=_scales(pages),
+            alpha=bool(pages[0].extrasamples) and pages[0].extrasamples[-1] in _ALPHA,
+        )
+
+
+def check_tiff(path: Path) -> None:
+    """Check that a TIFF's pages are of a size that is read, and whole, before another library opens it.
+
+    Raises:
+        DataError: it is missing, damaged, or claims more than `simmat.io.images.read` allows.
+    """
+    try:
+        with opened(path) as tiff:
+            _check_claims(path, _pages_of(path, tiff))
+    except SimMATError:
+        raise
+    except Exception as error:  # tifffile raises whatever a damaged tag leads to
+        raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open a TIFF through tifffile, whose log repeats for every file of a set what is wrong with its tags."""
+    import tifffile
+
+    require_file(path, "image")
+    log = logging.getLogger("tifffile")
+    before, log.disabled = log.disabled, True
+    try:
+        with tifffile.TiffFile(path, **_OWN_FILE_ONLY) as tiff:
+            yield tiff
+    finally:
+        log.disabled = before
+
+
+def _main_pages(path: Path, tiff: Any, *, labels: bool) -> list[Any]:
+    """Return the pages that hold the image, after checking that they agree."""
+    full = []
+    for page in _pages_of(path, tiff):
+        if page.subfiletype & _MASK:
+            raise DataError(f"{path}: holds a transparency mask page; write its pixels as nodata and drop the page")
+        if not page.subfiletype & _REDUCED:
+            full.append(page)
+    if not full:
+        raise DataError(f"{path}: holds no full-size page")
+    if labels and len(full) > 1:
+        raise DataError(f"{path}: {len(full)} pages; a mask has one")
+    _check_claims(path, full, itemsize=8 if labels else 4)
+    for page in full:
+        _check_meaning(path, page, palette=labels)
+    kinds = {(page.shape, str(page.dtype), int(page.photometric)) for page in full}
+    if len(kinds) > 1:
+        listed = ", ".join(sorted(f"{shape} {dtype}" for shape, dtype, _ in kinds))
+        raise DataError(f"{path}: its {len(full)} pages differ ({listed}); pages of one image must agree")
+    if len(full) > 1 and full[0].samplesperpixel > 1:
+        raise DataError(
+            f"{path}: {len(full)} pages of {full[0].samplesperpixel} samples each are several images; store one a file"
+        )
+    return full
+
+
+def _pages_of(path: Path, tiff: Any) -> list[Any]:
+    """Return all pages; they are counted first, which finds a chain of pages that ends in itself."""
+    count = len(tiff.pages)
+    if not 1 <= count <= MAX_PLANES:
+        raise DataError(f"{path}: damaged, or no TIFF: it lists {count} pages; 1 to {MAX_PLANES} are read")
+    return [tiff.pages[number].aspage() for number in range(count)]
+
+
+def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4) -> None:
+    """Check the size of all pages together before any is decoded, and that the file holds the bytes they name."""
+    stored = max((page.bitspersample or 8) // 8 for page in pages)
+    count = sum(page.samplesperpixel * max(page.imagedepth, 1) for page in pages)
+    largest = max(pages, key=lambda page: page.imagelength * page.imagewidth)
+    check_size(path, min(page.imagelength for page in pages), min(page.imagewidth for page in pages))
+    check_size(path, largest.imagelength, largest.imagewidth, count, itemsize=max(itemsize, stored))
+    for page in pages:
+        if page.is_tiled:  # a tile is decoded as a whole, however little of it lies in the image
+            check_size(path, page.tilelength, page.tilewidth, page.samplesperpixel, itemsize=max(itemsize, stored))
+        _check_whole(path, page)
+
+
+def _check_meaning(path: Path, page: Any, *, palette: bool) -> None:
+    """Refuse pages whose numbers are no plain intensities, or no labels."""
+    name = getattr(page.photometric, "name", str(page.photometric))  # a number where no standard knows it
+    if name == "MINISWHITE":
+        raise DataError(
+            f"{path}: white is zero in this TIFF (an inverting LUT of ImageJ), so it is not clear what its numbers "
+            "mean; save it with black as zero"
+        )
+    if name not in (("MINISBLACK", "RGB", "PALETTE") if palette else ("MINISBLACK", "RGB")):
+        raise DataError(
+            f"{path}: TIFF photometric {name} is not supported; store the planes as MINISBLACK or RGB"
+            + (" (the numbers of a palette are indices, not intensities)" if name == "PALETTE" else "")
+        )
+    if page.imagedepth != 1:
+        raise DataError(f"{path}: a volume of depth {page.imagedepth}, not an image; store one slice a file")
+
+
+def _check_labels(path: Path, pages: Sequence[Any]) -> None:
+    """Refuse a compression that changes labels, and a tag that turns them away from their image."""
+    for page in pages:
+        scheme = getattr(page.compression, "name", str(page.compression))
+        if scheme not in _LOSSLESS:
+            raise DataError(
+                f"{path}: compressed as {scheme} within, which changes label values; save the mask from the original "
+                "without loss (PNG, or TIFF with deflate)"
+            )
+        tag = page.tags.get(_ORIENTATION)
+        if tag is not None and tag.value != 1:
+            raise DataError(
+                f"{path}: this TIFF is to be turned or mirrored (Orientation {tag.value}), and its image is read as it "
+                "is stored; save the mask as it lies over the stored image, without that tag"
+            )
+
+
+def _check_whole(path: Path, page: Any) -> None:
+    """Refuse a file that ends before its pixels do; tifffile would fill some of them with zeros."""
+    size = path.stat().st_size
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    sparse = any(part == (0, 0) for part in parts) and page.tags.get(_NODATA) is not None
+    if sparse:
+        parts = [part for part in parts if part != (0, 0)]  # GDAL's sparse files leave out tiles of nodata alone
+    elif not parts:
+        parts = [(size, 1)]
+    row = page.imagewidth * page.samplesperpixel * (page.bitspersample or 8) // 8  # bytes, uncompressed
+    short = page.compression == 1 and not sparse and sum(count for _, count in parts) < page.imagelength * row
+    if short or any(offset + count > size or count == 0 for offset, count in parts):
+        raise DataError(f"{path}: damaged or cut short, pixels are missing from its {size} bytes")
+
+
+def _planes_of(path: Path, page: Any) -> npt.NDArray[Any]:
+    """Return (P, H, W) of one page; PlanarConfiguration says where the samples lie."""
+    values = page.asarray()
+    if page.axes == "YX":
+        return np.asarray(values)[None]
+    if page.axes == "YXS":
+        return np.ascontiguousarray(np.moveaxis(values, 2, 0))
+    if page.axes == "SYX":
+        return np.asarray(values)
+    raise DataError(f"{path}: TIFF axes {page.axes} are not supported; store (height, width, planes) or one plane")
+
+
+def _colour(pages: list[Any]) -> Colour:
+    name = pages[0].photometric.name
+    if name == "RGB":
+        return "rgb"
+    return "gray" if len(pages) == 1 and pages[0].samplesperpixel == 1 else "planes"
+
+
+def _nodata(path: Path, page: Any) -> float | None:
+    """Return the value of the GDAL_NODATA tag (42113), which GIS programs write."""
+    tag = page.tags.get(_NODATA)
+    if tag is None:
+        return None
+    try:
+        return float(str(tag.value).strip().strip("\0"))
+    except ValueError:
+        raise DataError(f"{path}: its GDAL_NODATA tag is no number: {tag.value!r}") from None
+
+
+def _scales(pages: Sequence[Any]) -> tuple[tuple[float, float], ...]:
+    """Return factor and offset of each plane, as the GDAL_METADATA tags state them; (1, 0) where they do not."""
+    samples = pages[0].samplesperpixel
+    stated: list[dict[str, float]] = [{} for _ in range(samples * len(pages))]
+    for number, page in enumerate(pages):
+        for role, sample, value in _stated_scales(page):
+            first, count = (0, samples) if sample is None else (sample, 1)
+            for plane in stated[number * samples + first :][:count]:
+                plane[role] = value
+    return tuple((plane.get("scale", 1.0), plane.get("offset", 0.0)) for plane in stated)
+
+
+def _stated_scales(page: Any) -> list[tuple[str, int | None, float]]:
+    """Return role, sample from 0 (None: all of the page) and number of each scale and offset that its tag states."""
+    tag = page.tags.get(_GDAL_METADATA)
+    if tag is None:
+        return []
+    try:
+        items = list(ElementTree.fromstring(str(tag.value).strip("\0 \n")).iter("Item"))
+        return [
+            (role, int(item.attrib["sample"]) if "sample" in item.attrib else None, float(item.text or ""))
+            for item in items
+            if (role := item.get("role", "")) in ("scale", "offset")
+        ]
+    except (ElementTree.ParseError, ValueError):
+        return []  # a text of another program, or a damaged one: it says nothing of numbers

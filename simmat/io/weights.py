@@ -1,0 +1,279 @@
+"""Weight files of foundation models: where they lie, and how they get there.
+
+A download goes to NAME.part beside its place, goes on from there after a cut, and takes its name only once its
+sha256 is right. Several processes may fetch one file: the first loads it, the others wait and find it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock
+
+from simmat.errors import WeightsError
+from simmat.io import hub
+from simmat.io.files import with_home
+from simmat.specs import FoundationSpec, WeightFile
+
+Progress = Callable[[int, int], None]
+"""Called as progress(bytes so far, bytes in all; 0 where unknown)."""
+
+CACHE_VARIABLE = "SIMMAT_CACHE"
+"""Environment variable that names another cache folder."""
+
+_CHUNK = 1 << 20
+_TIMEOUT_S = 30.0
+_FRUITLESS_TRIES = 3
+"""So many connections in a row that bring no byte end a download."""
+
+
+def cache_folder() -> Path:
+    """Return where downloaded weights lie: $SIMMAT_CACHE, else the platform's folder for what can be had again."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return with_home(named)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "simmat"
+
+
+def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Path | None = None) -> Path | None:
+    """Return the weight file to build a model from; None for a model that is random from a seed.
+
+    Args:
+        spec: the model.
+        checkpoint: a file the user gave; it goes before all else.
+        cache: folder of downloaded weights, by default `cache_folder()`.
+
+    Raises:
+        WeightsError: there is no such file, it is not of the size the spec says, or the model takes none.
+    """
+    file = spec.weights
+    if checkpoint is not None:
+        return _given(spec, checkpoint)
+    if file is None:
+        return None
+    if file.path is not None:
+        if not file.path.is_file():
+            raise WeightsError(
+                f"the weights of {spec.name!r} should lie in an installed package, but {file.path} is missing; "
+                "install that package again, or give a file with --checkpoint PATH"
+            )
+        _check_size(file.path, file, spec.name)
+        return file.path
+    if not file.url and not file.hub:
+        raise WeightsError(
+            f"no published weights of {spec.name!r} are known; "
+            "give a file with --checkpoint PATH, or start from random weights with --from-scratch"
+        )
+    path = hub.cached(file) if file.hub else (cache_folder() if cache is None else cache) / file.filename
+    if path is None or not path.is_file():
+        raise WeightsError(
+            f"the weights of {spec.name!r} are not here ({path or hub.place(file)} is missing); "
+            f"run `simmat foundations fetch {spec.name}`, "
+            "give a file with --checkpoint PATH, or start from random weights with --from-scratch"
+        )
+    _check_size(path, file, spec.name)
+    return path
+
+
+def check_digest(spec: FoundationSpec, path: Path, digest: str) -> None:
+    """Refuse a file that `find_weights` found for a model and that is not the one its spec describes.
+
+    Args:
+        spec: the model; one whose publisher may change the file states no sha256, and takes any.
+        path: the file, which is none that the user gave.
+        digest: its sha256. Reading gigabytes takes seconds, so the caller does it once, for all it needs it for.
+
+    Raises:
+        WeightsError: it is damaged, or another file of that name.
+    """
+    file = spec.weights
+    if file is not None and file.sha256 and digest != file.sha256:
+        raise WeightsError(
+            f"{path} is damaged, or not the weights of {spec.name!r}: its sha256 is {digest}, should be {file.sha256}; "
+            f"{_remedy(file, spec.name)}, or take it as it is with --checkpoint PATH"
+        )
+
+
+def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None = None) -> Path:
+    """Download a weight file into the cache, unless the right one is there, and return its path.
+
+    A file of that name with another sha256 is removed and downloaded anew; what an earlier, cut download left is used.
+
+    Args:
+        file: what to download.
+        cache: folder, by default `cache_folder()`.
+        progress: called after every piece.
+
+    Raises:
+        WeightsError: no network, no such file, disk full, no permission, or the sha256 is wrong (the file is then
+            removed). The message names the url and where to put the file by hand.
+    """
+    if file.path is not None:
+        if file.path.is_file():
+            return file.path
+        raise WeightsError(f"{file.path} belongs to an installed package and is missing; install that package again")
+    if file.hub:
+        return hub.fetch(file)
+    if not file.url:
+        raise WeightsError(f"no address is known for {file.filename}; give the file with --checkpoint PATH")
+    folder = cache_folder() if cache is None else cache
+    target = folder / file.filename
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{file.filename}.lock"):
+            if target.is_file() and sha256_of(target) == file.sha256:
+                return target
+            _download(file, target, progress or (lambda done, total: None))
+    except OSError as error:
+        raise WeightsError(f"cannot store {target}: {error.strerror or error}. {_by_hand(file, target)}") from error
+    return target
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex sha256 of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _given(spec: FoundationSpec, checkpoint: Path) -> Path:
+    if spec.weights is None:
+        raise WeightsError(
+            f"foundation model {spec.name!r} is random from its seed and takes no weight file, "
+            f"got --checkpoint {checkpoint}"
+        )
+    if not checkpoint.is_file():
+        kind = "is a folder" if checkpoint.is_dir() else "does not exist"
+        raise WeightsError(f"--checkpoint {checkpoint} {kind}; give the path of a weight file")
+    return checkpoint
+
+
+def _check_size(path: Path, file: WeightFile, name: str) -> None:
+    size = path.stat().st_size
+    if file.size_bytes and size != file.size_bytes:
+        raise WeightsError(
+            f"{path} has {size} bytes, should have {file.size_bytes}: it is damaged; {_remedy(file, name)}"
+        )
+
+
+def _remedy(file: WeightFile, name: str) -> str:
+    if file.path is not None:
+        return "install the package it belongs to again"
+    return f"{'remove it and ' if file.hub else ''}run `simmat foundations fetch {name}` to load it anew"
+
+
+def _download(file: WeightFile, target: Path, progress: Progress) -> None:
+    """Load into the .part file, as often as a cut connection brings new bytes, then check and rename."""
+    part = target.with_name(f"{target.name}.part")
+    fruitless, cause = 0, ""
+    while fruitless < _FRUITLESS_TRIES:
+        before = part.stat().st_size if part.is_file() else 0
+        _check_space(file, target, before)
+        try:
+            if _load_rest(file, part, progress):
+                _finish(file, part, target)
+                return
+            cause = "the connection was cut"
+        except urllib.error.HTTPError as error:
+            raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {_by_hand(file, target)}") from error
+        except (urllib.error.URLError, HTTPException) as error:
+            cause = str(getattr(error, "reason", error)) or type(error).__name__
+        after = part.stat().st_size if part.is_file() else 0
+        fruitless = 0 if after > before else fruitless + 1
+    got = part.stat().st_size if part.is_file() else 0
+    kept = f"; {got} bytes are kept, so the next try goes on from there" if got else ""
+    raise WeightsError(f"cannot download {file.url}: {cause}{kept}. {_by_hand(file, target)}")
+
+
+def _load_rest(file: WeightFile, part: Path, progress: Progress) -> bool:
+    """Append what is missing to the .part file; True where the server said that this was all."""
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(file.url, headers={"User-Agent": "simmat"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        with _network():
+            response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing after what we have: the digest will tell whether it is right
+            return True
+        raise
+    with response:
+        # A server that ignores Range sends the whole file with 200.
+        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        start = have if goes_on else 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else 0
+        if file.size_bytes and total and total != file.size_bytes:  # a login page, before it replaces what is there
+            raise WeightsError(
+                f"{file.url} is not the right file: it has {total} bytes, should have {file.size_bytes}; something "
+                "between here and there (a proxy, a login page) may answer in its place"
+            )
+        with part.open("ab" if goes_on else "wb") as stream:
+            got = start + _copy(response, stream, start, total or file.size_bytes, progress)
+    return got == (total or file.size_bytes or got)
+
+
+def _copy(response: HTTPResponse, stream: BinaryIO, start: int, total: int, progress: Progress) -> int:
+    """Copy a response to a file and return the number of bytes."""
+    got = 0
+    progress(start, total)
+    while True:
+        with _network():
+            piece = response.read(_CHUNK)
+        if not piece:
+            return got
+        stream.write(piece)
+        got += len(piece)
+        progress(start + got, total)
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    """Raise what the network refuses as URLError, for an OSError may be of the disk."""
+    try:
+        yield
+    except urllib.error.URLError:
+        raise
+    except OSError as error:
+        raise urllib.error.URLError(error) from error
+
+
+def _finish(file: WeightFile, part: Path, target: Path) -> None:
+    digest = sha256_of(part)
+    if digest != file.sha256:
+        part.unlink()
+        raise WeightsError(
+            f"{file.url} is not the right file: its sha256 is {digest}, should be {file.sha256}; what was loaded is "
+            f"removed. Try again; if it stays so, something between here and there changes the file. "
+            f"{_by_hand(file, target)}"
+        )
+    os.replace(part, target)
+
+
+def _check_space(file: WeightFile, target: Path, have: int) -> None:
+    needed = file.size_bytes - have
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise WeightsError(
+            f"{target.parent} has {free / 1e6:.0f} MB free, {file.filename} needs {needed / 1e6:.0f} MB more; "
+            f"free some space, or set {CACHE_VARIABLE} to a folder on another disk"
+        )
+
+
+def _by_hand(file: WeightFile, target: Path) -> str:
+    return f"To do it by hand, load {file.url} and put it at {target}, or give its path with --checkpoint PATH"

@@ -1,0 +1,1 @@
+"""Plugins: the hooks, the loader that isolates each, and the registry of what they bring."""

@@ -1,0 +1,103 @@
+"""Fill the template of a sensor plugin in, and write it as a whole or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from string import Template
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat import __version__
+from simmat.errors import ConfigError
+from simmat.io.files import atomic_folder, atomic_write_text
+from simmat.io.images import write_image
+from simmat.plugins.installer import PREFIX, is_installed
+from simmat.plugins.registry import KNOWN_PLUGINS, Registry
+from simmat.sensors.adapter import RESERVED_SOURCES
+
+SAMPLE_HW = (47, 61)  # odd, so that a sensor which crops is found out
+_SUFFIX = ".template"
+
+
+def check_name(name: str, registry: Registry) -> None:
+    """Refuse a name that no plugin can have, or that something has already.
+
+    Raises:
+        ConfigError: what is wrong with it, and what to do.
+    """
+    if name.startswith(PREFIX):
+        raise ConfigError(f"give the sensor's name alone, {name.removeprefix(PREFIX)!r}; the package becomes {name}")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise ConfigError(
+            f"a plugin's name is lower case letters, digits and single hyphens, a letter first, got {name!r}"
+        )
+    if name in RESERVED_SOURCES:
+        raise ConfigError(f"data sets use {', '.join(RESERVED_SOURCES)} themselves, got {name!r}; choose another name")
+    owners = {part: f"SimMAT's package {package}" for part, package in KNOWN_PLUGINS["modality"].items()}
+    owners |= {part: registry.owner("modality", part) for part in registry.modality_names}
+    owners |= {part: " and ".join(owned) for (kind, part), owned in registry.conflicts().items() if kind == "modality"}
+    owners |= {report.name: report.owner for report in registry.reports if report.version}
+    if is_installed(PREFIX + name):
+        owners.setdefault(name, f"the installed package {PREFIX}{name}")
+    if name in owners:
+        raise ConfigError(f"the name {name!r} is taken by {owners[name]}; choose another")
+
+
+def make_plugin(name: str, parent: Path) -> Path:
+    """Write the package `simmat-plugin-NAME` into a new folder of that name.
+
+    Args:
+        name: of the sensor, checked by `check_name`.
+        parent: where the folder is made.
+
+    Raises:
+        ConfigError: there is something of that name already.
+        OutputError: it cannot be written.
+    """
+    target = parent / (PREFIX + name)
+    if target.exists() or target.is_symlink():
+        raise ConfigError(f"{target} is there already; choose another name or --path, or remove it first")
+    words = _words(name)
+    with atomic_folder(target) as folder:
+        _fill(resources.files("simmat.plugins") / "template", folder, words)
+        write_image(folder / "tests" / "sample.png", _sample()[None])
+    return target
+
+
+def _words(name: str) -> Mapping[str, str]:
+    major, minor = (int(part) for part in __version__.split(".")[:2])
+    return {
+        "name": name,
+        "package": PREFIX + name,
+        "module": (PREFIX + name).replace("-", "_"),
+        "class": "".join(part.capitalize() for part in name.split("-")) + "Adapter",
+        "simmat": f"simmat>={major}.{minor},<{major}.{minor + 1}",
+    }
+
+
+def _fill(template: Traversable, folder: Path, words: Mapping[str, str]) -> None:
+    """Copy a folder of the template; `module` in a name becomes the plugin's module, `dot-` a dot.
+
+    Build tools leave hidden files out of a package, so none lies in the template.
+    """
+    for entry in template.iterdir():
+        name = entry.name.removesuffix(_SUFFIX).replace("module", words["module"]).replace("dot-", ".")
+        target = folder / name
+        if entry.is_dir():
+            _fill(entry, target, words)
+        else:
+            atomic_write_text(target, Template(entry.read_text(encoding="utf-8")).substitute(words))
+
+
+def _sample() -> npt.NDArray[np.uint16]:
+    """Return the (H, W) 16-bit counts of the sample file: a bright disc on a slope, with noise."""
+    height, width = SAMPLE_HW
+    rows, columns = np.mgrid[:height, :width]
+    counts = 800 + 10 * columns + 2000 * ((rows - 24) ** 2 + (columns - 32) ** 2 < 100)
+    noise = np.random.default_rng(0).integers(0, 50, SAMPLE_HW)
+    return np.asarray(counts + noise, dtype=np.uint16)

@@ -1,0 +1,1 @@
+"""Sensors: the adapter contract, composition, channels, normalization, and the sensors that come with SimMAT."""

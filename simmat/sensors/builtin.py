@@ -1,0 +1,124 @@
+"""The sensors that come with SimMAT: `rgb`, `gray`, and `raster`, which takes any planes as they are stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError
+from simmat.io.images import ImageFile, read_image, require_one_plane, write_image
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.types import RGB_QUANTITY, Channel, SensorImage
+
+if TYPE_CHECKING:
+    from simmat.sensors.scene import Scene
+
+
+class Rgb(ModalityAdapter):
+    """Three planes of display-referred counts, 0 to 255; they keep a foundation model's own statistics."""
+
+    name = "rgb"
+    description = "colour picture, 8 bits a plane (PNG, JPEG, TIFF)"
+    sources = (Source("rgb", (".png", ".jpg", ".jpeg", ".tif", ".tiff")),)
+    channels = tuple(
+        Channel(colour, RGB_QUANTITY, "count", wavelength_um=wavelength, valid_range=(0.0, 255.0))
+        for colour, wavelength in (("red", 0.62), ("green", 0.54), ("blue", 0.46))
+    )
+
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+        """Read (3, H, W) counts; grey, RGBA, 16-bit and other files raise DataError with what to use instead."""
+        image = read_image(files["rgb"], nodata)
+        if image.colour != "rgb" or len(image.planes) != 3 or image.planes.dtype != np.uint8:
+            raise DataError(f"{image.path}: modality 'rgb' needs three 8-bit planes red, green, blue; {_advice(image)}")
+        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return the (3, H, W) picture a colour camera takes of the scene, whole counts 0 to 255."""
+        from simmat.sensors.scene import import_scenes
+
+        counts = import_scenes("camera").rgb_counts(scene, rng)
+        return SensorImage.from_planes(counts, self.channels, origin="simulated")
+
+    def save(self, image: SensorImage, files: Files) -> None:
+        """Write an 8-bit PNG or TIFF; counts are rounded."""
+        write_image(files["rgb"], np.clip(np.rint(image.data), 0, 255).astype(np.uint8))
+
+
+def _advice(image: ImageFile) -> str:
+    """Say what the file is and which modality reads it."""
+    count, dtype = len(image.planes), image.planes.dtype
+    if count == 1:
+        return f"this is one plane of {dtype}: use --modality gray"
+    if image.colour == "rgb" and count == 4:
+        return "this has an alpha plane: use --modality raster --channels 0,1,2, or save it without transparency"
+    return f"this is {count} planes of {dtype}: use --modality raster, and --channels to pick planes"
+
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+
+
+class Gray(ModalityAdapter):
+    """One plane of numbers as they lie in the file: 1, 8, 16 or 32-bit integers or floats."""
+
+    name = "gray"
+    description = "one plane of counts (PNG, JPEG, TIFF, npy; 8 to 32 bits, float)"
+    sources = (Source("gray", ENDINGS),)
+    channels = (Channel("gray", "counts", "count"),)
+
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+        """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
+        image = read_image(files["gray"], nodata)
+        require_one_plane(image, self.name)
+        return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Return the (1, H, W) picture a monochrome camera takes of the scene, whole counts 0 to 255."""
+        from simmat.sensors.scene import import_scenes
+
+        counts = import_scenes("camera").gray_counts(scene, rng)
+        return SensorImage.from_planes(counts, self.channels, origin="simulated")
+
+    def save(self, image: SensorImage, files: Files) -> None:
+        """Write whole counts of 0 to 255 as 8 bits, of 0 to 65535 as 16 bits, all else as float32 (TIFF or npy)."""
+        write_image(files["gray"], narrowest(image))
+
+
+def narrowest(image: SensorImage) -> npt.NDArray[Any]:
+    """Return the planes in the smallest type that holds them exactly; invalid pixels of float planes become NaN."""
+    data = image.data
+    if image.valid.all() and (data == np.rint(data)).all() and data.min() >= 0:
+        if data.max() <= 255:
+            return data.astype(np.uint8)
+        if data.max() <= 65535:
+            return data.astype(np.uint16)
+    return np.where(image.valid, data, np.float32(np.nan))
+
+
+class Raster(ModalityAdapter):
+    """Planes `band0`, `band1`, … of counts, in the order of the file; `--channels` picks them by index or name."""
+
+    name = "raster"
+    description = "any planes as they lie in the file (PNG, JPEG, TIFF, npy (P, H, W)); pick with --channels"
+    sources = (Source("raster", (".tif", ".tiff", ".npy", ".png", ".jpg", ".jpeg")),)
+
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+        """Read (C, H, W) counts; an npy array of three axes is (planes, height, width) by rule."""
+        image = read_image(files["raster"], nodata)
+        return SensorImage.from_planes(
+            image.planes, band_channels(len(image.planes)), valid=image.valid, origin=str(image.path)
+        )
+
+    def save(self, image: SensorImage, files: Files) -> None:
+        """Write whole counts of 0 to 65535 as integers, all else as float32; invalid pixels become NaN."""
+        write_image(files["raster"], narrowest(image))
+
+
+def band_channels(count: int) -> tuple[Channel, ...]:
+    """Return channels `band0` to `band{count-1}`, in counts."""
+    return tuple(Channel(f"band{index}", "counts", "count") for index in range(count))
+
+
+MODALITIES: tuple[ModalityAdapter, ...] = (Rgb(), Gray(), Raster())
+"""Ready instances."""

@@ -1,0 +1,300 @@
+"""Sensors made of others: some channels of one, or several side by side (`rgb+thermal`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simmat.errors import ConfigError, DataError
+from simmat.sensors.adapter import Axis, Files, Missing, ModalityAdapter, Nodata
+from simmat.sensors.channel_selection import MissingChannels, pick_channels
+from simmat.types import BoolArray, Channel, Georeference, SensorImage
+
+if TYPE_CHECKING:
+    from simmat.sensors.scene import Scene
+
+_SAME_PLACE_PX = 0.1  # of the image's corners: programs round a grid differently
+
+
+class SelectedChannels(ModalityAdapter):
+    """An adapter of which only some channels reach the network, in the order asked for (`--channels`).
+
+    Loading and augmentation see all planes, so that what depends on several of them stays right;
+    the picks are taken of what `transform` gives.
+    """
+
+    def __init__(self, base: ModalityAdapter, picks: Sequence[str | int]) -> None:
+        if not picks:
+            raise ConfigError("--channels needs at least one channel index or name")
+        self.base = base
+        self.picks = tuple(picks)
+        self.name = base.name
+        self.description = base.description
+        self.sources = base.sources
+        self.channels = base.channels
+
+    def sensors(self) -> tuple[ModalityAdapter, ...]:
+        """As the base adapter."""
+        return self.base.sensors()
+
+    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> SelectedChannels:
+        """As the base adapter, with the same picks."""
+        return SelectedChannels(self.base.with_options(options), self.picks)
+
+    def configured(self, card: Mapping[str, Any]) -> SelectedChannels:
+        """As the base adapter, with the same picks."""
+        return SelectedChannels(self.base.configured(card), self.picks)
+
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+        """As the base adapter: all planes."""
+        return self.base.load(files, nodata=nodata, missing=missing)
+
+    def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
+        """As the base adapter."""
+        return self.base.optional_sources(missing)
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Transform as the base adapter, then keep the picked channels."""
+        full = self.base.transform(image)
+        return full.select(pick_channels(full.channels, self.picks, origin=image.origin))
+
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """As the base adapter: of all channels."""
+        return self.base.logarithmic(channels)
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        """As the base adapter."""
+        return self.base.flip(image, axis)
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        """As the base adapter."""
+        return self.base.rotate(image, quarter_turns)
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """As the base adapter: all planes."""
+        return self.base.simulate(scene, rng)
+
+    def save(self, image: SensorImage, files: Files) -> None:
+        """As the base adapter: all planes."""
+        self.base.save(image, files)
+
+    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
+        """As the base adapter."""
+        return self.base.save_mask(mask, georeference, path)
+
+
+class ComposedModality(ModalityAdapter):
+    """Several adapters as one sensor: `rgb+thermal`. Channels and sources are joined in order.
+
+    The first adapter's reference source is the reference grid; a part of another size is refused.
+    Where two parts share a channel or source name, the later one becomes `MODALITY.NAME`.
+    """
+
+    def __init__(self, parts: Sequence[ModalityAdapter]) -> None:
+        names = [part.name for part in parts]
+        if len(parts) < 2 or len(set(names)) != len(names):
+            raise ConfigError(f"a composition needs two or more different modalities, got {'+'.join(names)!r}")
+        if sum(not part.channels for part in parts) > 1:
+            raise ConfigError(f"of the parts of {'+'.join(names)!r} only one may leave its channel count to the file")
+        self.parts = tuple(parts)
+        self.name = "+".join(names)
+        self.description = ", ".join(part.description for part in parts)
+        own = [[source.name for source in part.sources] for part in parts]
+        self._sources = [dict(zip(own[i], new, strict=True)) for i, new in enumerate(_unique(names, own))]
+        self.sources = tuple(
+            replace(source, name=self._sources[index][source.name])
+            for index, part in enumerate(parts)
+            for source in part.sources
+        )
+        if all(part.channels for part in parts):
+            self.channels = self._joined([part.channels for part in parts])
+
+    def sensors(self) -> tuple[ModalityAdapter, ...]:
+        """The parts."""
+        return self.parts
+
+    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ComposedModality:
+        """Every part takes its own."""
+        return ComposedModality([part.with_options(options) for part in self.parts])
+
+    def configured(self, card: Mapping[str, Any]) -> ComposedModality:
+        """Every part takes what it needs; all sources share one pixel grid, so the intrinsics are those of all."""
+        return ComposedModality([part.configured(card) for part in self.parts])
+
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+        """Read every part and stack the planes; parts of different sizes raise DataError.
+
+        A part of which all channels are missing needs no file.
+        """
+        if missing is None:
+            return self.stack(
+                [part.load(self._files_of(index, files), nodata=nodata) for index, part in enumerate(self.parts)]
+            )
+        shares = self._shares(missing)
+        loaded: dict[int, SensorImage] = {}
+        for index, (part, share) in enumerate(zip(self.parts, shares, strict=True)):
+            if len(share.names) < len(share.channels):
+                own = part.load(self._files_of(index, files), nodata=nodata, missing=share)
+                loaded[index] = share.spread(own)
+        first = next(iter(loaded.values()))
+        return self.stack([loaded.get(index) or share.blank(first) for index, share in enumerate(shares)])
+
+    def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
+        """The sources of the parts of which all channels are missing."""
+        return tuple(
+            joined
+            for index, share in enumerate(self._shares(missing))
+            if len(share.names) == len(share.channels)
+            for joined in self._sources[index].values()
+        )
+
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Every part transforms its own planes."""
+        return self.stack([part.transform(piece) for part, piece in self._pieces(image)])
+
+    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
+        """Every part knows its own channels."""
+        groups = [self.own_channels(index, group) for index, group in enumerate(self.split(channels))]
+        return tuple(flag for part, group in zip(self.parts, groups, strict=True) for flag in part.logarithmic(group))
+
+    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
+        """Every part mirrors its own planes."""
+        return self.stack([part.flip(piece, axis) for part, piece in self._pieces(image)])
+
+    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
+        """Every part turns its own planes."""
+        return self.stack([part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)])
+
+    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
+        """Every part looks at the same scene."""
+        return self.stack([part.simulate(scene, rng) for part in self.parts])
+
+    def save(self, image: SensorImage, files: Files) -> None:
+        """Every part writes its own planes."""
+        for index, (part, piece) in enumerate(self._pieces(image)):
+            part.save(piece, self._files_of(index, files))
+
+    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
+        """The first part that can write it does: all share one pixel grid."""
+        written = (part.save_mask(mask, georeference, path) for part in self.parts)
+        return next((file for file in written if file is not None), None)
+
+    def split(self, channels: Sequence[Channel]) -> list[tuple[Channel, ...]]:
+        """Return which of the channels, as `load` gives them, are each part's."""
+        known = sum(len(part.channels) for part in self.parts)
+        groups, start = [], 0
+        for part in self.parts:
+            end = start + (len(part.channels) or len(channels) - known)
+            groups.append(tuple(channels[start:end]))
+            start = end
+        return groups
+
+    def own_channels(self, index: int, group: Sequence[Channel]) -> tuple[Channel, ...]:
+        """Return a part's channels by the names it gives them itself."""
+        prefix = f"{self.parts[index].name}."
+        return tuple(replace(channel, name=channel.name.removeprefix(prefix)) for channel in group)
+
+    def _shares(self, missing: MissingChannels) -> list[MissingChannels]:
+        """Return what is missing of each part, by the names that it gives its channels itself."""
+        shares = []
+        for index, group in enumerate(self.split(missing.channels)):
+            own = self.own_channels(index, group)
+            gone = frozenset(mine.name for mine, joined in zip(own, group, strict=True) if joined.name in missing.names)
+            shares.append(MissingChannels(own, gone))
+        return shares
+
+    def _files_of(self, index: int, files: Files) -> dict[str, Path]:
+        return {own: files[joined] for own, joined in self._sources[index].items()}
+
+    def _joined(self, groups: Sequence[Sequence[Channel]]) -> tuple[Channel, ...]:
+        names = _unique([part.name for part in self.parts], [[c.name for c in group] for group in groups])
+        return tuple(
+            replace(channel, name=name)
+            for group, new in zip(groups, names, strict=True)
+            for channel, name in zip(group, new, strict=True)
+        )
+
+    def stack(self, images: Sequence[SensorImage]) -> SensorImage:
+        """Join one image a part, each with the part's own channel names, into one; other sizes raise DataError."""
+        first = images[0]
+        for part, image in zip(self.parts, images, strict=True):
+            if image.size_hw != first.size_hw:
+                raise DataError(
+                    f"{image.origin}: {part.name} is {_size(image)}, {self.parts[0].name} is {_size(first)} "
+                    f"({first.origin}); all sources of a sample must share one pixel grid"
+                )
+        return SensorImage(
+            np.concatenate([image.data for image in images]),
+            np.concatenate([image.valid for image in images]),
+            self._joined([image.channels for image in images]),
+            first.origin,
+            _common_georeference(images),
+        )
+
+    def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
+        """Split a loaded image into its parts, with each part's own channel names."""
+        pieces, start = [], 0
+        for index, (part, group) in enumerate(zip(self.parts, self.split(image.channels), strict=True)):
+            piece = image.select(range(start, start + len(group)))
+            pieces.append((part, replace(piece, channels=self.own_channels(index, group))))
+            start += len(group)
+        return pieces
+
+
+def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
+    """Return the place on the earth that any of the images states; two that lie apart raise DataError."""
+    placed = [(image.origin, image.georeference) for image in images if image.georeference is not None]
+    height, width = images[0].size_hw
+    if not placed:
+        return None
+    (origin, first), *others = placed
+    pixel = max(abs(value) for value in (*first.transform[:2], *first.transform[3:5]))
+    for other_origin, other in others:
+        if not _same_crs(first.crs, other.crs):
+            raise DataError(
+                f"{other_origin}: its coordinate system {other.crs} is not that of {origin}, {first.crs}; "
+                "all sources of a sample must share one pixel grid"
+            )
+        difference = [a - b for a, b in zip(first.transform, other.transform, strict=True)]
+        corners = [(x, y) for x in (0, width) for y in (0, height)]
+        apart = max(abs(a * x + b * y + c) for a, b, c in (difference[:3], difference[3:6]) for x, y in corners)
+        if apart > _SAME_PLACE_PX * pixel:
+            raise DataError(
+                f"{other_origin}: its place on the earth {other.transform} is not that of {origin} {first.transform}; "
+                "all sources of a sample must share one pixel grid"
+            )
+    return first
+
+
+def _same_crs(one: str, other: str) -> bool:
+    """Whether two texts name one coordinate system; rasterio, where a sensor has brought it, sees through spellings."""
+    if one == other:
+        return True
+    try:
+        from rasterio.crs import CRS
+        from rasterio.errors import CRSError
+    except ImportError:
+        return False
+    try:
+        return bool(CRS.from_user_input(one) == CRS.from_user_input(other))
+    except CRSError:  # a sensor's own words for a grid of its own
+        return False
+
+
+def _unique(owners: Sequence[str], groups: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Prefix a name with its owner where an earlier group has it already."""
+    seen: set[str] = set()
+    result = []
+    for owner, group in zip(owners, groups, strict=True):
+        result.append([f"{owner}.{name}" if name in seen else name for name in group])
+        seen.update(group)
+    return result
+
+
+def _size(image: SensorImage) -> str:
+    height, width = image.size_hw
+    return f"{width}x{height}"

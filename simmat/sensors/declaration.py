@@ -1,0 +1,298 @@
+"""What a `sensor.toml` may say, as pydantic models, and the normalizations it may name."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, ValidationInfo, field_validator
+
+from simmat.documents import Document
+from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray
+
+FORMAT = 1
+READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+"""Endings of the files that can be read."""
+
+NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+
+
+def _one_or_more(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _as_table(value: Any) -> Any:
+    """Read normalize = "log" as normalize = { kind = "log" }."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class ZScore(Document):
+    """(value - mean) / std: of the training split, or as stated, in the channel's unit."""
+
+    kind: Literal["z-score"] = "z-score"
+    mean: float | None = None
+    std: Annotated[float, Field(gt=0)] | None = None
+
+
+class Percentile(Document):
+    """Every image from its own low to its own high percentile, 0 to 1, clipped; then z-score by the training split."""
+
+    kind: Literal["percentile"]
+    low: Annotated[float, Field(ge=0, lt=100)] = 2.0
+    high: Annotated[float, Field(gt=0, le=100)] = 98.0
+
+
+class FixedRange(Document):
+    """Low to high, clipped, by the mean and std of a uniform distribution between them; no statistics are taken."""
+
+    kind: Literal["range"]
+    low: float
+    high: float
+
+
+class Log(Document):
+    """Natural logarithm, then z-score by the training split."""
+
+    kind: Literal["log"]
+    floor: Annotated[float, Field(gt=0)] | None = None
+
+
+class Decibel(Document):
+    """10 log10 of a power or 20 log10 of an amplitude, then z-score by the training split."""
+
+    kind: Literal["db"]
+    of: Literal["power", "amplitude"]
+    floor: Annotated[float, Field(gt=0)] | None = None
+
+
+Normalize = Annotated[
+    Annotated[ZScore | Percentile | FixedRange | Log | Decibel, Discriminator("kind")], BeforeValidator(_as_table)
+]
+
+
+def _pair(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(value) != 2:
+        raise ValueError("must be two numbers, [low, high]")
+    return value
+
+
+def _tables(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"must be a table or more, each written [[{info.field_name}]]")
+    return value
+
+
+def _sensor_name(value: str) -> str:
+    if not re.fullmatch(NAME, value):
+        raise ValueError("must be lower case letters, digits and single hyphens")
+    return value
+
+
+def _channel_name(value: str) -> str:
+    if not re.fullmatch(r"[^\s+.,]+", value):
+        raise ValueError("must be a text without spaces, commas, + and dots")
+    return value
+
+
+Numbers = Annotated[tuple[float, ...], Field(strict=False), BeforeValidator(_one_or_more)]
+Pair = Annotated[tuple[float, float], Field(strict=False), BeforeValidator(_pair)]
+SensorName = Annotated[str, AfterValidator(_sensor_name)]
+Text = Annotated[str, Field(min_length=1)]
+Patterns = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_one_or_more)]
+
+
+class ChannelDefaults(Document):
+    """`[defaults]`: what holds for every channel that says nothing else."""
+
+    quantity: Text | None = None
+    unit: Text | None = None
+    source: Text | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: Numbers = ()
+    valid_range: Pair | None = None
+    normalize: Normalize = ZScore()
+
+
+class Defaults(Document):
+    """The table of `[defaults]` by its name."""
+
+    defaults: ChannelDefaults
+
+
+class ChannelRule(Document):
+    """`[[channel]]`: one plane of one file, and what its numbers mean.
+
+    Attributes:
+        name: unique.
+        quantity: what is measured.
+        unit: of value = stored * scale + offset.
+        wavelength_um: centre wavelength in micrometres.
+        source: which file; may be left out where there is one.
+        plane: of the file, from 0. Neither plane nor band: the file must hold one plane.
+        band: the same from 1, as GIS programs count.
+        scale: see `unit`.
+        offset: see `unit`.
+        nodata: stored values that mean no measurement.
+        valid_range: smallest and largest real value, in `unit`.
+        normalize: what the network gets.
+    """
+
+    name: Annotated[str, AfterValidator(_channel_name)]
+    quantity: Text
+    unit: Text
+    wavelength_um: Annotated[float, Field(gt=0)] | None = None
+    source: Text | None = None
+    plane: Annotated[int, Field(ge=0)] | None = None
+    band: Annotated[int, Field(ge=1)] | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+    nodata: Numbers = ()
+    valid_range: Pair | None = None
+    normalize: Normalize = ZScore()
+
+    @property
+    def index(self) -> int | None:
+        """The plane from 0, or None where the file's only one is meant."""
+        return self.band - 1 if self.band is not None else self.plane
+
+    def channel(self) -> Channel:
+        """Return the channel as it is loaded, in its unit."""
+        return Channel(self.name, self.quantity, self.unit, self.wavelength_um, self.valid_range)
+
+
+class SourceRule(Document):
+    """`[[source]]`: one of the files a sample is made of, the first the reference grid.
+
+    Attributes:
+        name: of the source; the sensor's own where there is one source.
+        files: patterns, each "*" and an ending: "*.tif", "*_nir.png".
+        planes: how many planes every file must hold; None for any.
+    """
+
+    name: SensorName
+    files: Patterns
+    planes: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("files")
+    @classmethod
+    def _endings(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            ending = pattern.removeprefix("*")
+            if ending == pattern or any(mark in ending for mark in '*?[]/\\"'):
+                raise ValueError("must be * and an ending, such as *.tif or *_nir.png")
+            if not ending.lower().endswith(READABLE):
+                raise ValueError(f"must end in one of {' '.join(READABLE)}")
+        return patterns
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """The endings, in lower case."""
+        return tuple(pattern.removeprefix("*").lower() for pattern in self.files)
+
+
+class Declaration(Document):
+    """A sensor as data: what `sensor.toml` says, its defaults filled in. The bundle keeps it whole."""
+
+    format: Literal[1]
+    name: SensorName
+    description: str = "described in a file"
+    source: Annotated[tuple[SourceRule, ...], Field(strict=False), BeforeValidator(_tables)]
+    channel: Annotated[tuple[ChannelRule, ...], Field(strict=False), BeforeValidator(_tables)]
+
+    @classmethod
+    def known_keys(cls) -> list[str]:
+        """Return every key that may stand in the file."""
+        return [*super().known_keys(), "defaults"]
+
+    def problems(self) -> Iterator[str]:
+        """Say what does not go together."""
+        for kind, names in (("source", [s.name for s in self.source]), ("channel", [c.name for c in self.channel])):
+            for name in [name for name, count in Counter(names).items() if count > 1]:
+                yield f"two {kind}s are called {name!r}; names must differ"
+        sources = [source.name for source in self.source]
+        sharing = Counter(self.source_of(rule) for rule in self.channel)
+        for number, rule in enumerate(self.channel, start=1):
+            where = f"channel {number} ({rule.name!r})"
+            if rule.source is None and len(sources) > 1:
+                yield f"{where}: source is missing; there are {', '.join(sources)}"
+            elif self.source_of(rule) not in sources:
+                yield f"{where}: source must be one of {', '.join(sources)}, got {rule.source!r}"
+            elif rule.index is None and sharing[self.source_of(rule)] > 1:
+                yield f"{where}: plane or band is missing; several channels are of one file"
+            yield from (f"{where}: {problem}" for problem in self._channel_problems(rule))
+
+    def source_of(self, rule: ChannelRule) -> str:
+        """Return the name of the source that a channel is of."""
+        return rule.source or self.source[0].name
+
+    def _channel_problems(self, rule: ChannelRule) -> Iterator[str]:
+        if not rule.unit.strip() or not rule.quantity.strip():
+            yield f"quantity and unit must not be blank, got {rule.quantity!r} and {rule.unit!r}"
+        if rule.plane is not None and rule.band is not None:
+            yield f"plane = {rule.plane} (from 0) and band = {rule.band} (from 1) exclude each other; give one"
+        planes = {source.name: source.planes for source in self.source}.get(self.source_of(rule))
+        if planes is not None and rule.index is not None and rule.index >= planes:
+            yield f"takes plane {rule.index} (from 0), but its source has planes = {planes}"
+        if rule.scale == 0:
+            yield "scale must not be 0, got 0.0"
+        if rule.valid_range is not None and not rule.valid_range[0] < rule.valid_range[1]:
+            yield f"valid_range must be [low, high] with low < high, got {list(rule.valid_range)}"
+        normalize = rule.normalize
+        if isinstance(normalize, Percentile | FixedRange) and not normalize.low < normalize.high:
+            yield f"normalize.low must be less than normalize.high, got {normalize.low:g} and {normalize.high:g}"
+        if isinstance(normalize, ZScore) and (normalize.mean is None) != (normalize.std is None):
+            yield "normalize: mean and std belong together; give both, or none to take those of the training split"
+        if rule.quantity == RGB_QUANTITY and normalize != ZScore():
+            yield f"quantity {RGB_QUANTITY!r} keeps the foundation model's own statistics; leave normalize out"
+
+
+def scaled(
+    values: FloatArray, valid: BoolArray, channel: Channel, rule: Normalize
+) -> tuple[FloatArray, BoolArray, Channel]:
+    """Apply one channel's rule.
+
+    Args:
+        values: (H, W) in the channel's unit.
+        valid: (H, W).
+        channel: as loaded.
+        rule: what to do.
+
+    Returns:
+        (H, W) values, (H, W) valid, and the channel as it is now. Where the rule fixes the scale, the channel states
+        mean and std, which then stand in place of those of the training split.
+    """
+    if isinstance(rule, ZScore):
+        return values, valid, replace(channel, mean=rule.mean, std=rule.std)
+    if isinstance(rule, Percentile):
+        return _percentile(values, valid, rule), valid, replace(channel, unit="1", valid_range=None)
+    if isinstance(rule, FixedRange):
+        # Mean and std of a uniform distribution: a range that is filled evenly has unit variance.
+        mean, std = (rule.low + rule.high) / 2, (rule.high - rule.low) / 12**0.5
+        clipped = np.asarray(values.clip(rule.low, rule.high), dtype=np.float32)
+        return clipped, valid, channel.with_statistics(mean, std)
+    wide = values.astype(np.float64)
+    if rule.floor is not None:
+        wide = np.maximum(wide, rule.floor)
+    defined = valid & (wide > 0)
+    logarithm = np.log(np.where(defined, wide, 1.0))
+    if isinstance(rule, Log):
+        unit, factor = f"ln {channel.unit}", 1.0
+    else:
+        unit, factor = "dB", (10 if rule.of == "power" else 20) / np.log(10)
+    return (logarithm * factor).astype(np.float32), defined, replace(channel, unit=unit, valid_range=None)
+
+
+def _percentile(values: FloatArray, valid: BoolArray, rule: Percentile) -> FloatArray:
+    """Return (H, W) of 0 to 1; an image of one value is 0 everywhere."""
+    if not valid.any():
+        return np.zeros_like(values)
+    low, high = np.percentile(values[valid].astype(np.float64), (rule.low, rule.high))
+    if not high > low:
+        return np.zeros_like(values)
+    stretched = (values.astype(np.float64) - low) / (high - low)
+    return np.asarray(np.clip(stretched, 0, 1), dtype=np.float32)

@@ -1,0 +1,303 @@
+"""What a plugin offers, as data: foundation models and families, transfer layers, tuners; and their API version.
+
+Specs are read without torch; the modules behind them are built on demand. Tensors: B images, S the square input size in
+pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from simmat import __version__
+from simmat.errors import PluginError, SimMATError, SpecError, UnknownNameError, nearest
+
+if TYPE_CHECKING:
+    from simmat.foundation import FoundationModel
+
+
+API_VERSION = 2
+"""What this SimMAT speaks. It goes up where a plugin that worked would no longer do so."""
+
+
+def api_problem(stated: object) -> str:
+    """Say what is wrong with the version an item states; "" where nothing is."""
+    if stated == API_VERSION:
+        return ""
+    newer = isinstance(stated, int) and stated > API_VERSION
+    return f"is written for plugin API {stated!r}, SimMAT {__version__} speaks {API_VERSION}; " + (
+        "upgrade simmat" if newer else "upgrade the plugin"
+    )
+
+
+Output = Literal["image", "features", "image+features"]
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLayerSpec:
+    """A transfer layer (MAT) as data.
+
+    Attributes:
+        name: what `--mat` takes.
+        description: one line.
+        build: "package.module:function"; called as
+            `function(channels=, zero_shot=, backbone=, generator=, **options) -> nn.Module` where `channels` is
+            a tuple of C Channel, `zero_shot` a (3, C) float32 tensor (see simmat.sensors.normalize.zero_shot_map),
+            `backbone` the model's Backbone (to copy its `first_layer` from), `generator` a torch.Generator
+            for every random weight. Planes are 0 where they are invalid or padding.
+        output: "image": the module maps (B, C, S, S) -> (B, 3, S, S), which goes to `backbone.embed` with its
+            padding set to 0;
+            "features": called with planes and content, (B, S, S) bool, False where there is only padding, it gives
+            what `backbone.embed` would; over padding that is the embedding of zeros;
+            "image+features": called with both, it gives an image as above and features that are added to its
+            embedding.
+        options: option -> default; None where it may be of any type.
+        takes_missing: True where it answers as well as can be without a channel it was trained with, whose plane is 0
+            everywhere: `simmat predict --missing` asks for it.
+        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
+    """
+
+    name: str
+    description: str
+    build: str
+    output: Output = "image"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    takes_missing: bool = False
+    api_version: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class TunerSpec:
+    """A way to tune a foundation model, as data.
+
+    Attributes:
+        name: what `--tune` takes.
+        description: one line.
+        apply: "package.module:function"; called as `function(model, targets=, generator=, **options) -> None`.
+            It gets a model whose parameters are all frozen, swaps or adds modules, and sets `requires_grad` on
+            what shall move. At step 0 the model must answer as before unless the method's definition forbids it.
+        options: option -> default; None where it may be of any type.
+        learning_rate: a good peak learning rate for AdamW, used where the user gives none.
+        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
+    """
+
+    name: str
+    description: str
+    apply: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    learning_rate: float = 3e-4
+    api_version: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class TuningTargets:
+    """Where tuners find a model's layers. Regular expressions, matched whole, over module names.
+
+    Names start with "backbone." or "decoder.". Empty where the model has no such layer; a tuner that
+    needs one then refuses the model by name.
+
+    Attributes:
+        lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, out of how many:
+            r"backbone[.]blocks[.][0-9]+[.]qkv": ((0, 2), 3) for q and v of a fused qkv, ((0,), 1) for all.
+        grid: layers among those of `lora` whose input keeps height and width, for Conv-LoRA: Linear on
+            (B, H, W, D), or 1x1 conv on (B, D, H, W).
+        adapters: module an adapter works beside, a residual MLP or block -> name, beside it, of the norm that its
+            input passes first, "" for none; the adapter sees what that norm sees. Its first Linear (on (…, D)) or
+            Conv2d (on (B, D, H, W)) tells D; it answers in the shape of its input.
+        attention: attention modules, for prompt and prefix tuning, see `TunableAttention`.
+        embed: what the `linear` tuner moves: the first layer and position embeddings (parameter names).
+        never: parameter names no tuner moves (SAM's prompt encoder).
+        fresh: parameter names that no weight file fills (a pyramid and decoder added to a bare backbone): they move
+            under every tuner, `frozen` too, for at rest they would answer noise.
+    """
+
+    lora: Mapping[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
+    grid: tuple[str, ...] = ()
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    attention: tuple[str, ...] = ()
+    embed: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A weight file: where it comes from and how one knows it is the right one.
+
+    Attributes:
+        filename: its name in the cache.
+        sha256: hex digest of the file; "" where its publisher may change it, as on a hub, but not with a url. Bundles
+            keep the digest of the file they were trained on in any case.
+        size_bytes: size, for progress and disk checks; 0 where unknown.
+        url: where to download it; empty where `path` or `hub` is given.
+        path: where it lies in an installed package; None where it is downloaded.
+        licence: SPDX id or the source's own words.
+        hub: its repository on the Hugging Face Hub ("timm/vit_small_patch14_dinov2.lvd142m"): then it lies in the
+            Hub's own cache, shared with all libraries that use it, and is fetched by the Hub's own client.
+        alternatives: further file names of that repository, taken where `filename` is not in it.
+    """
+
+    filename: str
+    sha256: str
+    size_bytes: int = 0
+    url: str = ""
+    path: Path | None = None
+    licence: str = ""
+    hub: str = ""
+    alternatives: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.url and not self.sha256:
+            raise SpecError(f"weight file {self.filename!r} is downloaded from a url, so it needs its sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundationSpec:
+    """A foundation model as data.
+
+    Attributes:
+        name: what `--foundation` takes.
+        description: one line for `simmat foundations list`.
+        build: "package.module:function"; called as `function(spec, image_size=, weights=, seed=)`,
+            see `build_foundation`.
+        image_size: native square input size S in pixels.
+        size_multiple: S must be a multiple of this.
+        pixel_mean: mean of R, G, B on the 0..255 scale.
+        pixel_std: standard deviation of R, G, B on the same scale.
+        targets: where tuners find its layers.
+        weights: its weight file; None for a model that is random from a seed. One without path, url and hub is only
+            ever given by the user.
+        promptable: whether its decoder was trained; False has no zero-shot score.
+        licence: of code and weights.
+        options: further plain values for the builder.
+        learning_rates: name of a tuner -> the peak learning rate that suits this model better than the tuner's own,
+            which is for one like SAM; used where the user gives none and the weights are not random.
+        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
+    """
+
+    name: str
+    description: str
+    build: str
+    image_size: int
+    size_multiple: int
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    targets: TuningTargets = TuningTargets()
+    weights: WeightFile | None = None
+    promptable: bool = True
+    licence: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    api_version: int = API_VERSION
+
+    def check_image_size(self, size: int) -> None:
+        """Raise SpecError where the model cannot take S×S input."""
+        if size < self.size_multiple or size % self.size_multiple:
+            below = max(size // self.size_multiple, 1) * self.size_multiple
+            raise SpecError(
+                f"foundation model {self.name!r} takes square inputs whose side is a multiple of {self.size_multiple}, "
+                f"got --image-size {size}; use {below} or {below + self.size_multiple} (native: {self.image_size})"
+            )
+
+
+def resolve(reference: str) -> Any:
+    """Import "package.module:attribute"; a reference that leads nowhere raises SpecError."""
+    module_name, _, attribute = reference.partition(":")
+    try:
+        return getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"cannot import {reference!r}: {error}") from error
+
+
+def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> FoundationModel:
+    """Build a model from its spec.
+
+    Args:
+        spec: the model.
+        image_size: S; must fit `spec.size_multiple`.
+        weights: the weight file to load (already found and checked), or None for random weights.
+        seed: of the random weights; the same seed gives the same bits, and torch's own state is left alone.
+
+    Raises:
+        SpecError: the size does not fit, or the builder cannot be imported.
+        WeightsError: the file is damaged or of another model.
+    """
+    spec.check_image_size(image_size)
+    model: FoundationModel = resolve(spec.build)(spec, image_size=image_size, weights=weights, seed=seed)
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class FoundationFamily:
+    """A namespace of foundation models as data.
+
+    A spec must follow from its name alone, the same on every machine: a bundle keeps no more than the name. Where a
+    name says a place on this machine, whoever opens the bundle elsewhere says the place there (`load_bundle`).
+
+    Attributes:
+        name: the part before the slash: `--foundation NAME/MODEL`.
+        description: one line for `simmat foundations list`.
+        models: "package.module:function"; called as `function()`, returns model name -> one line about it. What it
+            lists is shown and guessed from; a family may take further names.
+        spec: "package.module:function"; called as `function(model)` with the part behind the slash; returns the
+            `FoundationSpec` named `NAME/MODEL`, or None where there is no such model.
+        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
+    """
+
+    name: str
+    description: str
+    models: str
+    spec: str
+    api_version: int = API_VERSION
+
+    def list_models(self) -> dict[str, str]:
+        """Return full name -> one line about it, of every model the family lists.
+
+        Raises:
+            SimMATError: the library behind it cannot be imported, or fails.
+        """
+        listed = self._call(self.models)
+        if not isinstance(listed, Mapping):
+            raise PluginError(f"{self.models} must return a table of names, got {type(listed).__name__}")
+        return {f"{self.name}/{model}": str(line) for model, line in listed.items()}
+
+    def foundation(self, name: str) -> FoundationSpec:
+        """Return the spec of `name`, "FAMILY/MODEL".
+
+        Raises:
+            UnknownNameError: there is no such model; the nearest is named.
+            SimMATError: the library behind the family cannot be imported, or fails.
+        """
+        spec = self._call(self.spec, name.removeprefix(f"{self.name}/"))
+        if spec is None:
+            raise self._unknown(name)
+        if not isinstance(spec, FoundationSpec) or spec.name != name:
+            got = f"one named {spec.name!r}" if isinstance(spec, FoundationSpec) else f"a {type(spec).__name__}"
+            raise PluginError(f"{self.spec} must return a FoundationSpec named {name!r}, got {got}")
+        if problem := api_problem(spec.api_version):
+            raise PluginError(f"foundation model {name!r} {problem}")
+        return spec
+
+    def _call(self, reference: str, *args: str) -> object:
+        """Call a function of the plugin; what goes wrong in it is told as the plugin's failure."""
+        function = resolve(reference)
+        try:
+            return function(*args)
+        except SimMATError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{reference} of foundation family {self.name!r} failed: {type(error).__name__}: {error}"
+            ) from error
+
+    def _unknown(self, name: str) -> UnknownNameError:
+        known = self.list_models()
+        prefix = f"{self.name}/"
+        guess = nearest(name.removeprefix(prefix), [model.removeprefix(prefix) for model in known])
+        did_you_mean = f"; did you mean {prefix + guess!r}?" if guess else "."
+        return UnknownNameError(
+            f"no foundation model {name!r}{did_you_mean} `simmat foundations list {self.name}/` shows all {len(known)}"
+        )

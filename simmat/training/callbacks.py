@@ -1,0 +1,155 @@
+"""What a run tells its caller: callbacks, and the one that writes to the console."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from simmat.terminal import escape
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What is known before the first step.
+
+    Attributes:
+        first_step: 0, or where a resumed run goes on.
+        steps: optimiser steps in all.
+        train_samples: samples trained on.
+        val_samples: samples validated on.
+        trainable: parameters that move.
+        total: parameters in all.
+        memory_bytes: estimate of what weights, optimiser and one batch's activations need.
+        device: where it runs.
+        processes: how many work on it.
+        best_miou: of a resumed run, the best validation so far; None where there was none.
+        best_step: when that was.
+        notes: sentences a user should read, such as how the data was split.
+    """
+
+    first_step: int
+    steps: int
+    train_samples: int
+    val_samples: int
+    trainable: int
+    total: int
+    memory_bytes: int
+    device: str
+    processes: int
+    best_miou: float | None = None
+    best_step: int | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+class Callback:
+    """A callback that looks away; override what you want to see. Only the main process calls it."""
+
+    def preparing(self, what: str, total: int) -> None:
+        """A phase of `total` items begins ("statistics", "validation")."""
+
+    def advanced(self, count: int) -> None:
+        """`count` items of the phase are done."""
+
+    def started(self, plan: RunPlan) -> None:
+        """The first step is about to run."""
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        """Step `step` (from 1) is done."""
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
+        """A validation after `step` steps is done; `best` where its bundle was kept."""
+
+
+class ConsoleCallback(Callback):
+    """Shows what a run does on stderr: what it will train, a bar with loss, mIoU, speed and time left.
+
+    Attributes:
+        plan: what was known before the first step; None in processes that do not report.
+        best: the best validation mIoU so far.
+        best_step: the step it was reached at.
+    """
+
+    def __init__(self) -> None:
+        self.plan: RunPlan | None = None
+        self.best = float("nan")
+        self.best_step = -1
+        self._bar: tqdm[Any] | None = None
+        self._phase: tqdm[Any] | None = None
+        self._shown: dict[str, str] = {}
+
+    def __enter__(self) -> ConsoleCallback:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_phase()
+        if self._bar is not None:
+            self._bar.close()
+
+    def preparing(self, what: str, total: int) -> None:
+        """Open a short bar for a phase."""
+        self._end_phase()
+        # Where nobody watches, a bar for each of many validations would only fill the log.
+        self._phase = tqdm(total=total, desc=escape(what), leave=False, unit="image", disable=None, file=sys.stderr)
+
+    def advanced(self, count: int) -> None:
+        """Move the phase's bar."""
+        if self._phase is not None:
+            self._phase.update(count)
+
+    def started(self, plan: RunPlan) -> None:
+        """Say what will be trained, on what, and how much memory that takes."""
+        self._end_phase()
+        self.plan = plan
+        if plan.best_miou is not None and plan.best_step is not None:
+            self.best, self.best_step = plan.best_miou, plan.best_step
+        share = 100 * plan.trainable / max(plan.total, 1)
+        for line in (
+            *plan.notes,
+            f"{plan.train_samples} training and {plan.val_samples} validation samples",
+            f"{plan.trainable:,} of {plan.total:,} parameters train ({share:.2f} %)",
+            f"about {_bytes(plan.memory_bytes)} of memory on {plan.device}"
+            + (f" in each of {plan.processes} processes" if plan.processes > 1 else ""),
+        ):
+            tqdm.write(escape(line), file=sys.stderr)
+        if plan.first_step:
+            tqdm.write(escape(f"going on after step {plan.first_step} of {plan.steps}"), file=sys.stderr)
+        self._bar = tqdm(
+            total=plan.steps,
+            initial=plan.first_step,
+            desc="train",
+            unit="step",
+            file=sys.stderr,
+            mininterval=0.5,
+            dynamic_ncols=True,
+        )
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        """Move the bar and show the loss."""
+        if self._bar is not None:
+            self._shown["loss"] = f"{losses['loss']:.3f}"
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(1)
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
+        """Show the validation score beside the loss, and keep the best."""
+        self._end_phase()
+        if best:
+            self.best, self.best_step = summary["miou_object"], step
+        self._shown["val mIoU"] = f"{summary['miou_object']:.3f}" + ("*" if best else "")
+        if self._bar is not None:
+            self._bar.set_postfix(self._shown)
+
+    def _end_phase(self) -> None:
+        if self._phase is not None:
+            self._phase.close()
+            self._phase = None
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(count / 2**20, 1):.0f} MiB"
