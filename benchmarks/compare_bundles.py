@@ -19,7 +19,7 @@ from simmat.bundle import load_bundle
 from simmat.data.clicks import center_click
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
-from simmat.evaluation import has_zero_shot
+from simmat.evaluation import why_no_zero_shot
 from simmat.io.files import atomic_path
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.loader import load_plugins
@@ -92,7 +92,7 @@ def main() -> None:
     named = [text.split("=", 1) for text in options.bundles]
     bundles = {name: load_bundle(Path(path), registry) for name, path in named}
     first = next(iter(bundles.values()))
-    tuned = next((bundle for bundle in bundles.values() if has_zero_shot(bundle)), None)
+    tuned = next((bundle for bundle in bundles.values() if not why_no_zero_shot(bundle)), None)
     models: dict[str, tuple[SimMAT, Pipeline]] = {}
     if tuned is not None:
         untuned = assemble(*zero_shot_of(tuned.spec, registry, tuned.parts.weights))

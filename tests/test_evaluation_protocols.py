@@ -14,7 +14,7 @@ from torch import Tensor
 
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError, UnknownNameError
-from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Processes, Protocol, Scores, evaluate_shared, find_protocol
+from simmat.evaluation import COMPAT, FULL, ONE_CLICK, Processes, Protocol, Scores, evaluate, find_protocol
 from simmat.evaluation.scores import possible_summary
 from simmat.foundation import PromptBatch
 
@@ -381,7 +381,7 @@ class FirstOfTwo(Processes):
     other: Scores = field(default_factory=lambda: Scores(()))
 
     def gather(self, value: Any) -> list[Any]:
-        return [value, self.other]
+        return [value, [self.other]]
 
 
 @pytest.mark.parametrize("found", [(), (object_score(sample="s1"),)])
@@ -392,7 +392,7 @@ def test_a_split_is_empty_only_where_no_process_has_a_region(bar: Path, found: t
     two = FirstOfTwo(torch.device("cpu"), 0, 2, Scores(found))
     model = cast(Any, Scripted(growing))
     if found:
-        assert evaluate_shared(model, pipeline, dataset, dataset.samples, two).objects == found
+        assert evaluate(model, pipeline, dataset, dataset.samples, processes=two).objects == found
     else:
         with pytest.raises(DataError, match="none of the 2 samples has a region"):
-            evaluate_shared(model, pipeline, dataset, dataset.samples, two)
+            evaluate(model, pipeline, dataset, dataset.samples, processes=two)

@@ -119,7 +119,7 @@ def evaluate_bundle(
 
     Returns:
         The bundle's scores, and those of the zero-shot model: None where it was not asked for, or where
-        there is none (see `has_zero_shot`).
+        there is none (see `why_no_zero_shot`).
 
     Raises:
         DataError: no sample has a region.
@@ -133,7 +133,7 @@ def evaluate_bundle(
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
     models = [bundle.model]
-    if zero_shot and registry is not None and has_zero_shot(bundle):
+    if zero_shot and registry is not None and not why_no_zero_shot(bundle):
         models.append(assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device))
     total, done = len(models) * len(work.share(samples)), 0
 
@@ -144,26 +144,21 @@ def evaluate_bundle(
             progress(done, total)
 
     scores = [
-        evaluate_shared(
+        evaluate(
             model,
             bundle.pipeline,
             dataset,
             samples,
-            work,
+            protocol=protocol,
+            processes=work,
             check=bundle.check_image,
             progress=advance,
-            protocol=protocol,
         )
         for model in models
     ]
     names = dataset.class_names or bundle.spec.card.class_names
     scores = [replace(score, class_names=names) for score in scores]
     return scores[0], scores[1] if len(scores) > 1 else None
-
-
-def has_zero_shot(bundle: Bundle) -> bool:
-    """Return whether the bundle's foundation model can answer untuned, see `why_no_zero_shot`."""
-    return not why_no_zero_shot(bundle)
 
 
 def why_no_zero_shot(bundle: Bundle) -> str:
@@ -173,49 +168,16 @@ def why_no_zero_shot(bundle: Bundle) -> str:
     return "the bundle's model started from random weights" if bundle.parts.weights is None else ""
 
 
-def evaluate_shared(
-    model: SimMAT,
-    pipeline: Pipeline,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    processes: Processes,
-    *,
-    check: Callable[[SensorImage], None] | None = None,
-    progress: Callable[[int], None] | None = None,
-    protocol: Protocol = ONE_CLICK,
-) -> Scores:
-    """Score samples that several processes share; every one gets all scores. Arguments as in `evaluate`.
-
-    Raises:
-        DataError: no sample has a region, whichever process has it.
-        ConfigError: the protocol does not suit the network's input.
-    """
-    own = evaluate(
-        model,
-        pipeline,
-        dataset,
-        processes.share(samples),
-        check=check,
-        progress=progress,
-        allow_empty=True,
-        protocol=protocol,
-    )
-    scores = merge_scores(processes.gather(own), (sample.id for sample in samples))
-    if not scores.objects:
-        raise nothing_to_score(dataset, samples)
-    return scores
-
-
 def evaluate(
     model: SimMAT,
     pipeline: Pipeline,
     dataset: Dataset,
     samples: Sequence[Sample],
     *,
+    protocol: Protocol = ONE_CLICK,
+    processes: Processes | None = None,
     check: Callable[[SensorImage], None] | None = None,
     progress: Callable[[int], None] | None = None,
-    allow_empty: bool = False,
-    protocol: Protocol = ONE_CLICK,
 ) -> Scores:
     """Score every object of some samples; by default with one click at the maximum of its distance transform.
 
@@ -224,29 +186,30 @@ def evaluate(
         pipeline: image -> network input; a protocol that squashes the image overrides its aspect.
         dataset: where samples are read.
         samples: what is scored.
-        check: called with every loaded image, to refuse what does not fit.
-        progress: called with 1 after every sample.
-        allow_empty: whether it is fine that no sample has a region, as for one process's part of a split.
         protocol: what is asked, and where answers are compared.
+        processes: those that share the samples; every one gets all scores. None works alone.
+        check: called with every loaded image, to refuse what does not fit.
+        progress: called with 1 after every sample of this process.
 
     Raises:
-        DataError: no sample has a region.
+        DataError: no sample has a region, whichever process has it.
         ConfigError: the protocol does not suit the network's input.
     """
     if protocol.grid == "quarter":
         pipeline = replace(pipeline, aspect="squash")
         grid_hw(Frame((1, 1), pipeline.size, "squash"), protocol)
     model.eval()
-    parts: list[Scores] = []
-    for sample in samples:
+    own: list[Scores] = []
+    for sample in samples if processes is None else processes.share(samples):
         image = dataset.image(sample)
         if check is not None:
             check(image)
-        parts.append(_score_sample(model, pipeline, dataset, sample, image, protocol))
+        own.append(_score_sample(model, pipeline, dataset, sample, image, protocol))
         if progress is not None:
             progress(1)
-    scores = merge_scores(parts, (sample.id for sample in samples))
-    if not scores.objects and not allow_empty:
+    parts = [own] if processes is None else processes.gather(own)
+    scores = merge_scores([score for part in parts for score in part], (sample.id for sample in samples))
+    if not scores.objects:
         raise nothing_to_score(dataset, samples)
     return scores
 

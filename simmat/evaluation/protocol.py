@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from simmat.errors import ConfigError, unknown_name
 
@@ -81,8 +81,9 @@ def find_protocol(
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
-    asked = PROTOCOLS[name]
-    given = {key: value for key, value in (("clicks", clicks), ("draws", draws), ("seed", seed)) if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in (("clicks", clicks), ("draws", draws), ("seed", seed)) if value is not None
+    }
     if given and name != FULL.name:
         options = ", ".join(f"--{key}" for key in given)
         raise ConfigError(f"protocol {name!r} takes no {options}; leave it out, or use --protocol {FULL.name}")
@@ -90,9 +91,4 @@ def find_protocol(
         low, high = BOUNDS[key]
         if not low <= value <= high:
             raise ConfigError(f"--{key} must be from {low} to {high}, got {value}")
-    return replace(
-        asked,
-        clicks=given.get("clicks", asked.clicks),
-        draws=given.get("draws", asked.draws),
-        seed=given.get("seed", asked.seed),
-    )
+    return replace(PROTOCOLS[name], **given)

@@ -20,7 +20,7 @@ from simmat.bundle import check_bundle, load_tensors, trained_tensors, write_bun
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, collate
 from simmat.errors import ConfigError, SimMATError
-from simmat.evaluation import Processes, evaluate_shared, find_protocol
+from simmat.evaluation import Processes, evaluate, find_protocol
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
 from simmat.model import SimMAT, assemble, count_parameters
 from simmat.nn.losses import LOSSES
@@ -255,14 +255,14 @@ class _Run:
         share_buffers(self.model, accelerator)
         processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
         self.callback.preparing("validation", len(processes.share(self.setup.val)))
-        scores = evaluate_shared(
+        scores = evaluate(
             self.model,
             self.setup.pipeline,
             self.setup.dataset,
             self.setup.val,
-            processes,
-            progress=self.callback.advanced,
             protocol=find_protocol(self.config.protocol),
+            processes=processes,
+            progress=self.callback.advanced,
         )
         summary = scores.summary()
         better = self.best is None or summary["miou_object"] > self.best.miou
