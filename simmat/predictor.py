@@ -378,9 +378,7 @@ class ZeroShotPredictor(Predictor):
         return super()._encode(image)
 
 
-def segment(
-    model: SimMAT, pipeline: Pipeline, image: SensorImage, prompt: Prompt, *, choice: Choice = "single"
-) -> Prediction:
+def segment(model: SimMAT, pipeline: Pipeline, image: SensorImage, prompt: Prompt) -> Prediction:
     """Segment what one prompt means in an image already loaded, its missing values already marked.
 
     Raises:
@@ -389,7 +387,7 @@ def segment(
     """
     predictor = Predictor(model, pipeline)
     predictor.set_image(image)
-    return predictor.predict_prompts([prompt], choice=choice)[0]
+    return predictor.predict_prompts([prompt])[0]
 
 
 def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str:

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from simmat.data.clicks import center_click, corrective_click, jitter_box, random_click, tight_box
-from simmat.errors import ConfigError, DataError
+from simmat.errors import DataError
 
 
 def blob(seed: int) -> np.ndarray:
@@ -107,15 +107,3 @@ def test_reach_is_of_the_boxs_own_size_wherever_it_lies() -> None:
     box = np.asarray([300, 400, 310, 430], dtype=np.float32)
     moved = np.stack([jitter_box(box, (900, 900), rng) for _ in range(200)])
     assert (np.abs(moved - box).max(axis=0) <= [1.001, 3.001, 1.001, 3.001]).all()
-
-
-def test_no_jitter_is_allowed() -> None:
-    """A tight box is the other half of the protocol."""
-    box = np.asarray([1, 2, 4, 5], dtype=np.float32)
-    assert jitter_box(box, (9, 9), np.random.default_rng(0), fraction=0).tolist() == box.tolist()
-
-
-def test_jitter_of_half_a_box_is_refused() -> None:
-    """Both sides could pass each other."""
-    with pytest.raises(ConfigError, match=r"below 0\.5"):
-        jitter_box(np.asarray([0, 0, 4, 4], dtype=np.float32), (9, 9), np.random.default_rng(0), fraction=0.5)

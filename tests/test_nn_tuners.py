@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from simmat.errors import ConfigError
-from simmat.nn.lora import LoRAConv2d, LoRALinear, with_lora
+from simmat.nn.lora import LoRAConv2d, LoRALinear
 from simmat.nn.memory import join_memory
 from simmat.nn.tuners import set_train_mode, trainable_state
 from simmat.plugins.builtin import TUNERS
@@ -173,8 +173,7 @@ def test_lora_keeps_every_name_and_tensor_of_the_model() -> None:
 def test_lora_changes_only_the_slices_it_names() -> None:
     """In a fused qkv q and v, never k."""
     layer = nn.Linear(5, 12)
-    tuned = with_lora(layer, slices=(0, 2), parts=3, rank=2, alpha=4.0, generator=torch.Generator().manual_seed(0))
-    assert isinstance(tuned, LoRALinear)
+    tuned = LoRALinear(layer, slices=(0, 2), parts=3, rank=2, alpha=4.0, generator=torch.Generator().manual_seed(0))
     nn.init.normal_(tuned.lora_b, generator=torch.Generator().manual_seed(1))
     x = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(2))
     delta = tuned(x) - layer(x)
@@ -187,8 +186,7 @@ def test_lora_changes_only_the_slices_it_names() -> None:
 def test_lora_of_a_convolution_is_that_of_a_linear_layer_at_every_pixel() -> None:
     """A 1x1 convolution is a linear layer; both forms must agree, strides too."""
     conv = nn.Conv2d(5, 6, 1, stride=2)
-    tuned = with_lora(conv, slices=(1,), parts=2, rank=3, alpha=3.0, generator=torch.Generator().manual_seed(0))
-    assert isinstance(tuned, LoRAConv2d)
+    tuned = LoRAConv2d(conv, slices=(1,), parts=2, rank=3, alpha=3.0, generator=torch.Generator().manual_seed(0))
     nn.init.normal_(tuned.lora_b, generator=torch.Generator().manual_seed(1))
     x = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(2))
     delta = tuned(x) - conv(x)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from simmat.data.instances import EIGHT, Instance, region_from_mask
-from simmat.errors import ConfigError, DataError
+from simmat.errors import DataError
 from simmat.types import BoolArray, FloatArray
 
 
@@ -68,29 +68,19 @@ def tight_box(mask: BoolArray | Instance) -> FloatArray:
     return np.asarray([x0, y0, x1, y1], dtype=np.float32)
 
 
-def jitter_box(
-    box: FloatArray,
-    size_hw: tuple[int, int],
-    rng: np.random.Generator,
-    fraction: float = 0.1,
-    most_px: float = 20,
-) -> FloatArray:
-    """Move each side of a box a little, as a person draws it (Kirillov et al. 2023, appendix A).
+def jitter_box(box: FloatArray, size_hw: tuple[int, int], rng: np.random.Generator) -> FloatArray:
+    """Move each side of a box by up to 10 % of its length, at most 20 px (Kirillov et al. 2023, appendix A).
 
     Args:
         box: (4,) XYXY in pixels, inside of the image, not empty.
         size_hw: of the image; the result stays inside.
         rng: where chance comes from.
-        fraction: most a side moves, as a part of the box's width or height; below 0.5, so the box stays one.
-        most_px: most a side moves, in pixels.
 
     Returns:
         (4,) float32 XYXY.
     """
-    if not 0 <= fraction < 0.5:
-        raise ConfigError(f"box jitter must be at least 0 and below 0.5 of the box, got {fraction}")
     x0, y0, x1, y1 = (float(value) for value in box)
-    reach = np.minimum(np.asarray([x1 - x0, y1 - y0]) * fraction, most_px)
+    reach = np.minimum(np.asarray([x1 - x0, y1 - y0]) * 0.1, 20)
     moved = np.asarray([x0, y0, x1, y1]) + rng.uniform(-1, 1, size=4) * np.tile(reach, 2)
     height, width = size_hw
     inside: FloatArray = np.clip(moved, 0, np.asarray([width, height, width, height])).astype(np.float32)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,21 +109,18 @@ class Contents:
         return f"{name}, {self.files[name]}" if name in self.files else name
 
 
-def contents_from(
-    dataset: Dataset, known: Mapping[Path, FileState], progress: Callable[[int], None] | None = None
-) -> Contents:
+def contents_from(dataset: Dataset, known: Mapping[Path, FileState]) -> Contents:
     """Take the digest of every file of a data set; those that did not change since `known` are not read.
 
     Args:
         dataset: all splits of it.
         known: what is known of files.
-        progress: called with 1 after every file that is read.
 
     Raises:
         DataError: files cannot be read, all of them at once.
     """
     files = {name: path for sample in dataset.samples for name, path in _files_of(sample)}
-    states, problems = file_states(files.values(), known, progress)
+    states, problems = file_states(files.values(), known)
     if problems:
         raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", list(problems.values())))
     parts = {"the data card": _sha256(dataset.card.model_dump_json())}
@@ -171,14 +168,13 @@ def fingerprint_by_size(dataset: Dataset) -> str:
 
 
 def file_states(
-    paths: Iterable[Path], known: Mapping[Path, FileState], progress: Callable[[int], None] | None = None
+    paths: Iterable[Path], known: Mapping[Path, FileState]
 ) -> tuple[dict[Path, FileState], dict[Path, str]]:
     """Take the sha256 of files, each once, several at a time; no file is held in memory.
 
     Args:
         paths: the files.
         known: what is known of some; where a file is as it was then, it is not read.
-        progress: called with 1 after every file that is read.
 
     Returns:
         File -> state; and file -> why it cannot be read.
@@ -193,8 +189,6 @@ def file_states(
                 problems[path] = str(found)
             else:
                 states[path] = found
-            if progress is not None:
-                progress(1)
     return states, problems
 
 

@@ -111,14 +111,15 @@ class Moments:
         )
 
 
-def image_moments(image: SensorImage, before: Moments | None = None) -> Moments:
-    """Return the moments of the valid pixels of a (C, H, W) image, together with those of `before`."""
+def image_moments(image: SensorImage) -> Moments:
+    """Return the moments of the valid pixels of a (C, H, W) image."""
     values = image.data.reshape(len(image.channels), -1)  # (C, H·W)
     valid = image.valid.reshape(values.shape)
+    found: Moments | None = None
     step = max(BLOCK_VALUES // len(values), 1)
     for start in range(0, values.shape[1], step):
         part = Moments.of_pixels(values[:, start : start + step], valid[:, start : start + step])
-        before = part if before is None else before.merge(part)
-    if before is None:
+        found = part if found is None else found.merge(part)
+    if found is None:
         raise DataError("an image without pixels has no statistics")
-    return before
+    return found

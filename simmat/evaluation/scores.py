@@ -84,9 +84,9 @@ def _scored_part(region: Instance, scored: BoolArray) -> BoolArray:
     return part
 
 
-def boundary_width(size_hw: tuple[int, int], ratio: float = BOUNDARY_RATIO) -> int:
-    """Return d = round(ratio · √(H² + W²)) pixels, at least 1."""
-    return max(round(ratio * float(np.hypot(*size_hw))), 1)
+def boundary_width(size_hw: tuple[int, int]) -> int:
+    """Return d = round(0.02 · √(H² + W²)) pixels, at least 1."""
+    return max(round(BOUNDARY_RATIO * float(np.hypot(*size_hw))), 1)
 
 
 def boundary(region: Instance, width: int) -> Instance:

@@ -106,23 +106,6 @@ def takes_lora(layer: nn.Module) -> bool:
     )
 
 
-def with_lora(
-    layer: nn.Module,
-    *,
-    slices: Sequence[int],
-    parts: int,
-    rank: int,
-    alpha: float,
-    generator: torch.Generator,
-) -> LoRALinear | LoRAConv2d:
-    """Return the layer with LoRA; see `takes_lora` for what is possible."""
-    if isinstance(layer, nn.Linear):
-        return LoRALinear(layer, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
-    if isinstance(layer, nn.Conv2d):
-        return LoRAConv2d(layer, slices=slices, parts=parts, rank=rank, alpha=alpha, generator=generator)
-    raise TypeError(f"LoRA works on linear layers and 1x1 convolutions, got {type(layer).__name__}")
-
-
 def _factors(
     weight: Tensor, fan_in: int, slices: Sequence[int], parts: int, rank: int, generator: torch.Generator
 ) -> tuple[nn.Parameter, nn.Parameter]:
@@ -178,15 +161,6 @@ class ConvLoRAConv2d(LoRAConv2d):
     def squeeze(self, input: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, G·rank, H / stride, W / stride)."""
         return _mixed(super().squeeze(input), self.lora_conv, self.slices)
-
-
-def with_conv_lora(layer: nn.Module, **options: Any) -> ConvLoRALinear | ConvLoRAConv2d:
-    """Return the layer with Conv-LoRA; options and errors as in `simmat.nn.lora.with_lora`."""
-    if isinstance(layer, nn.Linear):
-        return ConvLoRALinear(layer, **options)
-    if isinstance(layer, nn.Conv2d):
-        return ConvLoRAConv2d(layer, **options)
-    raise TypeError(f"Conv-LoRA works on linear layers and 1x1 convolutions, got {type(layer).__name__}")
 
 
 def _kernels(lora_a: Tensor, slices: Sequence[int], generator: torch.Generator) -> nn.Parameter:

@@ -21,7 +21,6 @@ from simmat.foundation import MaskPrediction
 from simmat.nn.resize import upsample_logits
 
 MaskLossKind = Literal["focal", "bce"]
-IoULossKind = Literal["l1", "mse"]
 
 FOCAL_ALPHA = 0.25
 """Weight of object pixels in the focal loss, and 1 - alpha of the others (RetinaNet, arXiv 1708.02002; SAM)."""
@@ -41,15 +40,13 @@ class LossWeights:
         kind: the loss of a pixel, "focal" or "bce".
         mask: its weight.
         dice: weight of the dice loss of a mask.
-        iou: weight of the error of the predicted IoU.
-        iou_kind: "l1" or "mse".
+        iou: weight of the error of the predicted IoU, its absolute value.
     """
 
     kind: MaskLossKind = "focal"
     mask: float = 20.0
     dice: float = 1.0
     iou: float = 1.0
-    iou_kind: IoULossKind = "l1"
 
 
 SAM2_LOSS = LossWeights()
@@ -97,7 +94,7 @@ def mask_loss(
             parts.append(_compare(*inputs))
     pixel, dice, true_iou = (torch.cat(column) for column in zip(*parts, strict=True))  # (K, M) each
     mask_errors = weights.mask * pixel + weights.dice * dice
-    iou_error = _iou_error(prediction.iou.float(), true_iou, weights.iou_kind).mean(1)
+    iou_error = (prediction.iou.float() - true_iou).abs().mean(1)
     has_pixels = scored.flatten(1).any(1)
     per_prompt = torch.where(has_pixels, _single_and_guesses(mask_errors) + weights.iou * iou_error, 0.0)
     columns = {
@@ -161,10 +158,6 @@ def _true_iou(logits: Tensor, parts: Tensor, sizes: Tensor) -> Tensor:
     shared, extra = ((logits > 0).to(parts.dtype) @ parts).unbind(-1)
     union = sizes[..., 0] + extra
     return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
-
-
-def _iou_error(predicted: Tensor, true: Tensor, kind: IoULossKind) -> Tensor:
-    return (predicted - true).abs() if kind == "l1" else (predicted - true) ** 2
 
 
 def _single_and_guesses(errors: Tensor) -> Tensor:
