@@ -122,23 +122,11 @@ def _device(value: str) -> str:
     return value
 
 
-def _options(value: dict[str, Any]) -> dict[str, Any]:
-    for key, option in value.items():
-        if not isinstance(option, bool | int | float | str | list):
-            raise ValueError(f"option {key!r} must be a number, a text, true, false or a list, got {option!r}")
-    return value
-
-
-def _sensor_options(value: dict[str, Any]) -> dict[str, Any]:
-    for key, option in value.items():
-        _options(option if isinstance(option, dict) else {key: option})
-    return value
-
-
 AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_named), AfterValidator(_absolute)]
 Channels = Annotated[tuple[str | int, ...], Field(strict=False), BeforeValidator(_channels)]
-Options = Annotated[dict[str, Any], AfterValidator(_options)]
-SensorOptions = Annotated[dict[str, Any], AfterValidator(_sensor_options)]
+OptionValue = bool | int | float | str | list[Any]
+Options = dict[str, OptionValue]
+SensorOptions = dict[str, OptionValue | dict[str, OptionValue]]
 Name = Annotated[str, Field(min_length=1)]
 Sensor = Annotated[Name, AfterValidator(with_absolute_files)]
 

@@ -196,7 +196,13 @@ def problems_of(error: ValidationError, model: type[BaseModel], values: object) 
             problem = found[at] if more in others[-1] else replace(problem, demand=f"{found[at].demand} or {more}")
         found[at] = problem
     misspelt = {(*p.keys[:-1], p.guess) for p in found.values() if p.kind == "unknown"}
-    return [problem for problem in found.values() if problem.kind != "missing" or problem.keys not in misspelt]
+    inner = {p.keys[:length] for p in found.values() for length in range(len(p.keys))}
+    return [
+        p
+        for p in found.values()
+        if not (p.kind == "missing" and p.keys in misspelt)
+        and not (p.keys in inner and p.demand.startswith("must be"))  # of a value or a table, the table was meant
+    ]
 
 
 def as_tuples(value: Any) -> Any:

@@ -135,7 +135,7 @@ def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
 )
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: Any) -> None:
     """A wrong number found in the middle of a run has cost the run."""
-    assert message(None, {**NEEDED, field: value}).startswith(f"--{field.replace('_', '-')} ")
+    assert message(None, {**NEEDED, field: value}).startswith(f"--{field.replace('_', '-')}")
 
 
 def test_a_config_cannot_be_changed() -> None:

@@ -57,6 +57,7 @@ class Tree(Document):
     picks: Annotated[tuple[str | int, ...], Field(strict=False)] = ()
     options: dict[str, JsonValue] = Field(default_factory=dict)
     pair: Annotated[tuple[float, float], Field(strict=False)] = (0.0, 1.0)
+    sizes: dict[str, str | dict[str, str]] = Field(default_factory=dict)
 
     def problems(self) -> Iterator[str]:
         if len(self.leaf) > 2:
@@ -89,6 +90,8 @@ def refused(model: type[BaseModel], values: object) -> str:
         ([1], "must be a table, got [1]"),
         ({"leaf": [{"name": "a"}] * 3}, "a tree has at most 2 leaves, got 3"),
         ({"tree": 1}, "no key 'tree'"),
+        ({"sizes": {"a": {"b": 1}}}, "a.toml: sizes.a.b must be a text, got 1"),
+        ({"sizes": {"a": 1}}, "sizes.a must be a text or a table, got 1"),
     ],
 )  # fmt: skip
 def test_a_problem_names_the_key_the_value_and_what_is_allowed(values: object, said: str) -> None:
