@@ -117,9 +117,8 @@ class Problem:
         """What follows an unknown key: the nearest one, and all that there are where they are few or none is near."""
         if not self.known:
             return "; there are none, leave it out"
-        guess = f"; did you mean {self.guess!r}?" if self.guess else "."
         every = "" if self.guess and len(self.known) > _FEW else f" Keys: {', '.join(self.known)}"
-        return guess + every
+        return (f"; did you mean {self.guess!r}?" if self.guess else ".") + every
 
     def __str__(self) -> str:
         """Return the problem as a sentence."""

@@ -46,10 +46,16 @@ class OutputError(SimMATError):
     """A result cannot be written: no permission, disk full, or something is in the way."""
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """Return the allowed name closest to `name`, or None where none is close."""
-    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+def nearest(name: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the allowed name closest to `name`, or None where none is as close as `cutoff`, in [0, 1]."""
+    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=cutoff)
     return matches[0] if matches else None
+
+
+def did_you_mean(name: str, allowed: Iterable[str], *, prefix: str = "", otherwise: str = ".") -> str:
+    """Return what follows an unknown name: "; did you mean 'thermal'?", or `otherwise` where none is close."""
+    guess = nearest(name, allowed)
+    return f"; did you mean {prefix + guess!r}?" if guess else otherwise
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = "") -> UnknownNameError:
@@ -62,10 +68,8 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = ""
         hint: one more sentence on what to do, without a full stop before it.
     """
     names = sorted(allowed)
-    guess = nearest(name, names)
-    did_you_mean = f"; did you mean {guess!r}?" if guess else "."
     have = f" Available: {', '.join(names)}." if names else " None is installed."
-    return UnknownNameError(f"no {kind} {name!r}{did_you_mean}{have}" + (f" {hint}" if hint else ""))
+    return UnknownNameError(f"no {kind} {name!r}{did_you_mean(name, names)}{have}" + (f" {hint}" if hint else ""))
 
 
 def all_problems(title: str, problems: Sequence[str], *, most: int = 10) -> str:

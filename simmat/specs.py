@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from simmat import __version__
-from simmat.errors import PluginError, SimMATError, SpecError, UnknownNameError, nearest
+from simmat.errors import PluginError, SimMATError, SpecError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     from simmat.foundation import FoundationModel
@@ -296,8 +296,7 @@ class FoundationFamily:
     def _unknown(self, name: str) -> UnknownNameError:
         known = self.list_models()
         prefix = f"{self.name}/"
-        guess = nearest(name.removeprefix(prefix), [model.removeprefix(prefix) for model in known])
-        did_you_mean = f"; did you mean {prefix + guess!r}?" if guess else "."
+        hint = did_you_mean(name.removeprefix(prefix), [model.removeprefix(prefix) for model in known], prefix=prefix)
         return UnknownNameError(
-            f"no foundation model {name!r}{did_you_mean} `simmat foundations list {self.name}/` shows all {len(known)}"
+            f"no foundation model {name!r}{hint} `simmat foundations list {self.name}/` shows all {len(known)}"
         )

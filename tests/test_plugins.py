@@ -131,7 +131,7 @@ BROKEN = {
     ),
     "misspells a hook": (
         good("bad").replace("def simmat_modalities", "def simmat_modalites"),
-        "simmat_modalites is no hook of SimMAT; did you mean simmat_modalities?",
+        "simmat_modalites is no hook of SimMAT; did you mean 'simmat_modalities'?",
     ),
     "forgets the mark": (
         good("bad").replace("@hookimpl", ""),

@@ -78,7 +78,7 @@ BROKEN: dict[str, list[tuple[dict[str, str], str]]] = {
         ({"module": "import no_such_library"}, "No module named 'no_such_library'"),
     ],
     "hooks-match": [
-        ({"module": MODULE.replace("simmat_modalities", "simmat_modalites")}, "did you mean simmat_modalities"),
+        ({"module": MODULE.replace("simmat_modalities", "simmat_modalites")}, "did you mean 'simmat_modalities'"),
         ({"module": MODULE.replace("[Adapter()]", "[]")}, "plugin 'kit' gives nothing"),
     ],
     "no-name-collides": [

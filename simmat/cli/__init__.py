@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from simmat import __version__
-from simmat.errors import ConfigError, SimMATError, nearest
+from simmat.errors import ConfigError, SimMATError, did_you_mean
 from simmat.terminal import escape, escaped_streams, say
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ class Group(click.Group):
             if known_package("command", _prefix(ctx) + name):
                 _of_plugins().command(_prefix(ctx) + name)  # raises: which plugin to install, or why it failed
             names = self.list_commands(ctx)
-            guess = nearest(name, names)
-            did_you_mean = f"; did you mean {guess!r}?" if guess else "."
-            raise click.UsageError(f"no command {name!r}{did_you_mean} Commands: {', '.join(names)}", ctx)
+            raise click.UsageError(f"no command {name!r}{did_you_mean(name, names)} Commands: {', '.join(names)}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
 
-from simmat.errors import ConfigError, SimMATError, nearest
+from simmat.errors import ConfigError, SimMATError, did_you_mean
 from simmat.io.files import parse_json, with_home
 from simmat.plugins.registry import KNOWN_PLUGINS, PluginReport
 
@@ -129,12 +129,8 @@ def distribution_of(argument: str, reports: Sequence[PluginReport]) -> str:
         raise ConfigError(f"{argument!r} is a part of SimMAT itself and cannot be uninstalled")
     if not found:
         names = sorted(report.name for report in reports if report.distribution != "simmat" and report.version)
-        guess = nearest(argument, names)
-        raise ConfigError(
-            f"no plugin {argument!r} is installed"
-            + (f"; did you mean {guess!r}?" if guess else ".")
-            + f" Installed: {', '.join(names) or 'none'}"
-        )
+        hint = did_you_mean(argument, names)
+        raise ConfigError(f"no plugin {argument!r} is installed{hint} Installed: {', '.join(names) or 'none'}")
     if len(found) > 1:
         raise ConfigError(f"{argument!r} is of {' and '.join(sorted(found))}; name the package")
     return found.pop()

@@ -22,7 +22,7 @@ import click
 import pluggy
 
 from simmat import __version__
-from simmat.errors import ConfigError, PluginError, all_problems, nearest
+from simmat.errors import ConfigError, PluginError, all_problems, did_you_mean
 from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
 from simmat.plugins.registry import Item, Kind, PluginReport, Registry
@@ -215,12 +215,7 @@ def _hook_problems(manager: pluggy.PluginManager, plugin: object, reference: str
     problems = []
     for name in marked:
         if name not in HOOKS:
-            guess = nearest(name, HOOKS)
-            problems.append(
-                f"{name} is no hook of SimMAT"
-                + (f"; did you mean {guess}?" if guess else ".")
-                + f" Hooks: {', '.join(HOOKS)}"
-            )
+            problems.append(f"{name} is no hook of SimMAT{did_you_mean(name, HOOKS)} Hooks: {', '.join(HOOKS)}")
     for name in HOOKS:
         if name not in marked and inspect.isroutine(getattr(plugin, name, None)):
             problems.append(f"{name} is not marked as a hook; put @simmat.hookimpl above it")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simmat.errors import ConfigError, nearest
+from simmat.errors import ConfigError, did_you_mean
 from simmat.types import Channel, SensorImage, same_channels
 
 _COUNTED = re.compile(r"band\d+")
@@ -88,10 +88,7 @@ def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, or
         elif wavelength := _WAVELENGTH.fullmatch(text):
             found.append(_at_wavelength(channels, float(wavelength[1]) / (1000 if wavelength[2] == "nm" else 1), where))
         else:
-            guess = nearest(text, names)
-            raise ConfigError(
-                f"{where}no channel {text!r}" + (f"; did you mean {guess!r}?" if guess else ".") + f" Channels: {names}"
-            )
+            raise ConfigError(f"{where}no channel {text!r}{did_you_mean(text, names)} Channels: {names}")
     if len(set(found)) != len(found):
         raise ConfigError(f"{where}a channel is picked twice in {list(picks)}")
     return found

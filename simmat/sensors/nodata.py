@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from simmat.errors import nearest
+from simmat.errors import did_you_mean
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import is_finite_number
 
@@ -60,8 +60,7 @@ def nodata_problems(nodata: float | Mapping[str, float] | None, adapter: Modalit
     if isinstance(nodata, Mapping):
         for name in nodata:
             if name not in sources:
-                guess = nearest(name, sources)
-                hint = f"; did you mean {guess!r}?" if guess else ""
+                hint = did_you_mean(name, sources, otherwise="")
                 yield f"nodata: {adapter.name} has no source {name!r}, it has {', '.join(sources)}{hint}"
     elif nodata is not None and len(adapter.sensors()) > 1:
         number, said = _in_digits(nodata), describe_nodata(dict.fromkeys(sources, nodata))

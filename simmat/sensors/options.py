@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from simmat.documents import Document, allowed_values, parse
-from simmat.errors import ConfigError, nearest
+from simmat.errors import ConfigError, did_you_mean
 
 
 class ModalityOptions(Document):
@@ -76,8 +76,7 @@ def check_sensors(options: Iterable[str], sensors: Sequence[str]) -> None:
     """
     for name in options:
         if name not in sensors:
-            guess = nearest(name, sensors)
-            hint = f"; did you mean {guess!r}?" if guess else ""
+            hint = did_you_mean(name, sensors, otherwise="")
             raise ConfigError(f"modality option of {name!r}: the sensors are {', '.join(sensors)}{hint}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simmat.errors import ConfigError, SimMATError, UnknownNameError, nearest
+from simmat.errors import ConfigError, SimMATError, UnknownNameError, did_you_mean
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.names import is_sensor_file
@@ -145,9 +145,8 @@ def _of_plugin(name: str, packages: Mapping[str, PackageCase]) -> PackageCase | 
 
 def _unknown(name: str, registry: Registry, packages: Mapping[str, PackageCase]) -> SimMATError:
     families = [f"{family}/NAME" for family in registry.foundation_family_names]
-    guess = nearest(name, [*registry.modality_names, *registry.foundation_names, *families, *packages])
+    hint = did_you_mean(name, [*registry.modality_names, *registry.foundation_names, *families, *packages])
     return UnknownNameError(
-        f"no modality, foundation model or plugin {name!r}"
-        + (f"; did you mean {guess!r}?" if guess else ".")
-        + " What there is: simmat modalities list, simmat foundations list, simmat plugins list"
+        f"no modality, foundation model or plugin {name!r}{hint} "
+        "What there is: simmat modalities list, simmat foundations list, simmat plugins list"
     )

@@ -8,7 +8,6 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import cast, get_args
 
@@ -178,9 +177,9 @@ def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) 
             hint = f"; did you mean it by {folded[guess]!r}?" if guess else ""
             problems.append(f"no column {name!r}{hint}; columns: {', '.join(map(repr, header))}")
     plain = {column.strip().lower(): column for column in header}
-    if "split" not in header and (near := get_close_matches("split", plain, n=1, cutoff=0.8)):
+    if "split" not in header and (near := nearest("split", plain, cutoff=0.8)):
         # Without a word the splits would go by hash, not as the user meant.
-        problems.append(f"column {plain[near[0]]!r} is not known; did you mean 'split'?")
+        problems.append(f"column {plain[near]!r} is not known; did you mean 'split'?")
     if problems:
         raise DataError(all_problems(f"{path}: the header is wrong:", problems))
     used = {"id", "mask", "split", "zero_means", *files.values()}

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from simmat.config import TrainConfig
 from simmat.documents import Document
-from simmat.errors import nearest
+from simmat.errors import did_you_mean
 
 DEFAULT = "miou_object"
 """A figure of every protocol."""
@@ -45,8 +45,7 @@ def unknown_figure(name: str, protocol: str) -> str:
 def hint(name: str, known: Iterable[str]) -> str:
     """End a sentence on an unknown name: with the nearest one, or with all there are."""
     names = list(dict.fromkeys(known))
-    guess = nearest(name, names)
-    return f"; did you mean {guess!r}?" if guess else f". There are: {', '.join(names)}"
+    return did_you_mean(name, names, otherwise=f". There are: {', '.join(names)}")
 
 
 def unknown_names(

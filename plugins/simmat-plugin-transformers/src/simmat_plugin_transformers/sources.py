@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simmat.errors import SpecError, UnknownNameError, WeightsError, nearest
+from simmat.errors import SpecError, UnknownNameError, WeightsError, did_you_mean
 from simmat.io.files import read_json
 from simmat.io.weights import sha256_of
 from simmat.specs import WeightFile
@@ -149,11 +149,9 @@ def _unreached(repository: str, error: Exception) -> UnknownNameError | WeightsE
             "`hf auth login`, or HF_TOKEN"
         )
     if isinstance(error, RepositoryNotFoundError):
-        guess = nearest(repository, PUBLISHED)
         return UnknownNameError(
-            f"no foundation model {name!r}"
-            + (f"; did you mean {PREFIX + guess!r}?" if guess else ":")
-            + f" {ENDPOINT} has no such repository, or not for everybody (then give a token: `hf auth login`, or "
+            f"no foundation model {name!r}{did_you_mean(repository, PUBLISHED, prefix=PREFIX, otherwise=':')}"
+            f" {ENDPOINT} has no such repository, or not for everybody (then give a token: `hf auth login`, or "
             f"HF_TOKEN). A folder is written {PREFIX}./FOLDER; `simmat foundations list {PREFIX}` shows well-known ones"
         )
     cause = error.__cause__ or error
