@@ -11,14 +11,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from simmat.data.card import DataCard
+from simmat.data.samples import JPEG_EXTENSIONS, MASK_EXTENSIONS
 from simmat.errors import DataError
 from simmat.io.images.read import read_labels
 from simmat.types import BoolArray, ZeroMeans
-
-MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
-"""File endings a label image may have."""
-
-JPEG_EXTENSIONS = (".jpg", ".jpeg")
 
 LabelArray = npt.NDArray[np.int64]
 

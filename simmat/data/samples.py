@@ -10,6 +10,11 @@ from pathlib import Path
 from simmat.errors import DataError, all_problems
 from simmat.types import ZeroMeans
 
+MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
+"""File endings a label image may have."""
+
+JPEG_EXTENSIONS = (".jpg", ".jpeg")
+
 SPLITS = ("train", "val", "test")
 """The names a split can have."""
 

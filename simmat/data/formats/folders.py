@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simmat.data.instances import JPEG_EXTENSIONS, MASK_EXTENSIONS
-from simmat.data.samples import SPLITS, Listing, Sample, decide_splits, split_meant
+from simmat.data.samples import JPEG_EXTENSIONS, MASK_EXTENSIONS, SPLITS, Listing, Sample, decide_splits, split_meant
 from simmat.errors import DataError, all_problems
 from simmat.sensors.adapter import Source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from simmat.data.instances import MASK_EXTENSIONS
+from simmat.data.samples import MASK_EXTENSIONS
 from simmat.errors import DataError, unknown_name
 from simmat_plugin_aims.files import PICTURES, by_name, names_of
 from simmat_plugin_aims.layout import Found, Layout

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from simmat.data.instances import MASK_EXTENSIONS
+from simmat.data.samples import MASK_EXTENSIONS
 from simmat.errors import DataError
 from simmat_plugin_aims.files import Tree
 from simmat_plugin_aims.layout import Found
