@@ -32,7 +32,8 @@ settings.load_profile("simmat")
 @pytest.fixture(scope="session")
 def run_cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunCases]:
     """Return the function that runs the first cases of a target: (target, seed, cases) -> outcomes."""
-    seeds = tmp_path_factory.getbasetemp().parent / "fuzz-seeds"  # one for all processes of pytest-xdist
+    base = tmp_path_factory.getbasetemp()
+    seeds = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "fuzz-seeds"  # one for all of xdist
     serve = Path(__file__).with_name("serve.py")
     process = subprocess.Popen(
         [sys.executable, str(serve), str(seeds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
