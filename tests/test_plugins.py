@@ -106,42 +106,45 @@ BROKEN = {
         "ValueError: half way",
     ),
     "returns None": (good("bad").replace("return [Adapter()]", "Adapter()"), "simmat_modalities returned None"),
-    "returns one item": (good("bad").replace("[Adapter()]", "Adapter()"), "must return a list of items, got Adapter"),
-    "returns a text": (good("bad").replace("[Adapter()]", "'bad'"), "must return a list of items, got str 'bad'"),
+    "returns one item": (good("bad").replace("[Adapter()]", "Adapter()"), "list .* got Adapter"),
+    "returns a text": (good("bad").replace("[Adapter()]", "'bad'"), "list .* got str 'bad'"),
     "returns rubbish in the list": (
         good("bad").replace("[Adapter()]", "[Adapter(), 7]"),
-        "every item must be a ModalityAdapter, got int 7",
+        "ModalityAdapter, got int 7",
     ),
     "returns the class": (
         good("bad").replace("[Adapter()]", "[Adapter]"),
-        "got the class Adapter, an instance is needed: Adapter()",
+        r"class Adapter.* Adapter\(\)",
     ),
     "returns what cannot be shown": (
         good("bad").replace("[Adapter()]", "[type('X', (), {'__repr__': lambda self: 1 / 0})()]"),
-        "got X a value that cannot be shown",
+        "got X",
     ),
-    "gives a name twice": (good("bad").replace("[Adapter()]", "[Adapter(), Adapter()]"), "'bad' is given twice"),
-    "has a name nobody can type": (good("bad").replace('name = "bad"', 'name = "Bad + One"'), "lower case letters"),
+    "gives a name twice": (good("bad").replace("[Adapter()]", "[Adapter(), Adapter()]"), "'bad' .*twice"),
+    "has a name nobody can type": (
+        good("bad").replace('name = "bad"', 'name = "Bad + One"'),
+        "lower case .* got 'Bad . One'",
+    ),
     "has no name": (good("bad").replace('name = "bad"', ""), "got None"),
-    "has no description": (good("bad").replace('description = "a sensor"', ""), "has no description"),
-    "has no sources": (good("bad").replace("sources = (", "sources = () and ("), "sources must be a tuple of at least"),
+    "has no description": (good("bad").replace('description = "a sensor"', ""), "'bad' .*description"),
+    "has no sources": (good("bad").replace("sources = (", "sources = () and ("), "sources .*tuple"),
     "has channels of another type": (
         good("bad").replace("channels = (Channel(", "channels = ('x',) or (Channel("),
-        "channels must be a tuple of Channel",
+        "channels .*tuple of Channel",
     ),
     "misspells a hook": (
         good("bad").replace("def simmat_modalities", "def simmat_modalites"),
-        "simmat_modalites is no hook of SimMAT; did you mean 'simmat_modalities'?",
+        "simmat_modalites .*simmat_modalities",
     ),
     "forgets the mark": (
         good("bad").replace("@hookimpl", ""),
-        "simmat_modalities is not marked as a hook; put @simmat.hookimpl above it",
+        "simmat_modalities .*@simmat.*hookimpl",
     ),
     "wants arguments": (good("bad").replace("simmat_modalities()", "simmat_modalities(host)"), "host"),
-    "has no hook": ("x = 1", "has no hook; define one of simmat_modalities"),
+    "has no hook": ("x = 1", "simmat_plugin_bad .*simmat_modalities"),
     "speaks a newer API": (
         good("bad").replace("description", "api_version = 99\n        description"),
-        "written for plugin API 99, SimMAT",
+        "plugin API 99",
     ),
 }
 
@@ -151,7 +154,7 @@ def test_a_broken_plugin_says_why_and_stops_nobody(install: Install, source: str
     """One bad package on a machine must not take all sensors away."""
     install("simmat-plugin-bad", source)
     registry = load(install("simmat-plugin-x", good("x")))
-    assert said in report(registry, "simmat_plugin_bad").error
+    assert re.search(said, report(registry, "simmat_plugin_bad").error)
     assert report(registry, "simmat_plugin_bad").gives == {}
     assert registry.modality("x").name == "x"
     assert "rgb" in registry.modality_names
@@ -197,8 +200,7 @@ def test_an_item_written_for_another_plugin_interface_is_named_and_stops_nobody(
     install("simmat-plugin-bad", giving(kind, version))
     registry = load(install("simmat-plugin-x", good("x")))
     error = report(registry, "simmat_plugin_bad").error
-    assert f"{kind} 'bad' is written for plugin API {version}, SimMAT" in error
-    assert error.endswith(f"speaks {API_VERSION}; {cure}")
+    assert re.search(f"{kind} 'bad' .*API {version}.* {API_VERSION}; {cure}", error)
     assert report(registry, "simmat_plugin_bad").gives == {}
     assert registry.modality("x").name == "x"
 
@@ -237,13 +239,13 @@ def test_a_plugin_s_command_is_listed_and_run(
     assert run(["--help"]) == 0
     assert re.search(r"count +Count what is there", capsys.readouterr().out)
     assert run(["coun"]) == 2
-    assert "did you mean 'count'?" in capsys.readouterr().err
+    assert "'count'" in capsys.readouterr().err
 
 
 def test_a_command_of_our_own_cannot_be_replaced(install: Install) -> None:
     """A plugin that answered to `train` could do anything in its name."""
     registry = load(install("simmat-plugin-counter", COMMAND.replace("NAME", "train")))
-    assert "command 'train' is one of SimMAT's own" in report(registry, "simmat_plugin_counter").error
+    assert "'train'" in report(registry, "simmat_plugin_counter").error
     assert registry.command_names == ()
 
 
@@ -270,22 +272,22 @@ def test_a_plugin_s_command_may_stand_below_a_group(
     assert run(["count"]) == 2
     assert run(["bundle", "count"]) == 2
     assert run(["data", "coun"]) == 2
-    assert "did you mean 'count'?" in capsys.readouterr().err
+    assert "'count'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("data check", "'data check' is one of SimMAT's own"),
-        ("dat count", "'dat' is not a group of SimMAT's; groups: data,"),
-        ("train count", "'train' is not a group"),
-        ("data count all", "two such words"),
+        ("data check", "'data check'"),
+        ("dat count", "'dat' .* data,"),
+        ("train count", "'train' .*group"),
+        ("data count all", "data count all"),
     ],
 )
 def test_a_command_below_a_group_must_be_new_and_the_group_ours(install: Install, name: str, said: str) -> None:
     """As for a command of its own: nobody may answer in SimMAT's name, or where nobody looks."""
     registry = load(install("simmat-plugin-counter", COMMAND.replace("NAME", name)))
-    assert said in report(registry, "simmat_plugin_counter").error
+    assert re.search(said, report(registry, "simmat_plugin_counter").error)
     assert registry.command_names == ()
 
 
@@ -315,7 +317,7 @@ def test_all_problems_of_a_plugin_are_said_at_once(install: Install) -> None:
     """An author mends them in one go."""
     source = good("bad").replace("[Adapter()]", "[7, 'x']") + "\n    @hookimpl\n    def simmat_tuners(): return 3\n"
     error = report(load(install("simmat-plugin-bad", source)), "simmat_plugin_bad").error
-    for part in ("3 problems", "got int 7", "got str 'x'", "simmat_tuners must return a list of items, got int 3"):
+    for part in ("3 problems", "got int 7", "got str 'x'", "got int 3"):
         assert part in error
 
 
@@ -332,9 +334,9 @@ def test_a_name_two_packages_claim_is_refused_when_asked_for_naming_both(install
     install("simmat-plugin-x", good("same"))
     install("simmat-plugin-y", good("same"))
     registry = load(install("simmat-plugin-z", good("z")))
-    with pytest.raises(PluginError, match=r"'same' is claimed by simmat-plugin-x 1\.2 and simmat-plugin-y 1\.2"):
+    with pytest.raises(PluginError, match=r"'same' .*simmat-plugin-x 1\.2 .*simmat-plugin-y 1\.2"):
         registry.modality("same")
-    with pytest.raises(PluginError, match=r"'same' is claimed by simmat-plugin-x 1\.2 and simmat-plugin-y 1\.2"):
+    with pytest.raises(PluginError, match=r"'same' .*simmat-plugin-x 1\.2 .*simmat-plugin-y 1\.2"):
         find_subjects("same", registry)
     assert registry.conflicts() == {("modality", "same"): ("simmat-plugin-x 1.2", "simmat-plugin-y 1.2")}
     assert "same" not in registry.modality_names
@@ -344,7 +346,7 @@ def test_a_name_two_packages_claim_is_refused_when_asked_for_naming_both(install
 def test_a_plugin_cannot_take_a_built_in_name(install: Install) -> None:
     """`rgb` must mean the same on every machine, or say why it does not."""
     registry = load(install("simmat-plugin-x", good("rgb")))
-    with pytest.raises(PluginError, match=r"claimed by simmat .* and simmat-plugin-x"):
+    with pytest.raises(PluginError, match=r"'rgb' .*simmat-plugin-x"):
         registry.modality("rgb")
 
 
@@ -355,7 +357,7 @@ def test_an_empty_list_starts_bare(install: Install) -> None:
     assert "simmat_plugin_bad" not in sys.modules
     assert [r.name for r in registry.reports if r.off] == ["simmat_plugin_bad", "simmat_plugin_x"]
     assert "rgb" in registry.modality_names
-    with pytest.raises(UnknownNameError, match="Left out by SIMMAT_PLUGINS: simmat_plugin_bad, simmat_plugin_x"):
+    with pytest.raises(UnknownNameError, match=r"SIMMAT_PLUGINS.*simmat_plugin_x"):
         registry.modality("x")
 
 
@@ -371,16 +373,16 @@ def test_a_list_starts_only_those_by_plugin_or_package_name(install: Install, wa
 def test_a_plugin_asked_for_and_not_installed_is_said(install: Install) -> None:
     """A slip in SIMMAT_PLUGINS would otherwise look like a plugin that gives nothing."""
     registry = load(install("simmat-plugin-x", good("x"), entry="one"), SIMMAT_PLUGINS="on")
-    assert report(registry, "on").error == "SIMMAT_PLUGINS asks for it, but it is not installed; installed: one"
+    assert re.search("SIMMAT_PLUGINS.*not installed.* one", report(registry, "on").error)
 
 
 def test_strict_mode_raises_the_first_failure(install: Install) -> None:
     """In CI a plugin that fails must fail the build."""
     folder = install("simmat-plugin-bad", "raise RuntimeError('no licence file')")
-    with pytest.raises(PluginError, match=r"'simmat_plugin_bad' of simmat-plugin-bad 1\.2 failed: .*no licence file"):
+    with pytest.raises(PluginError, match=r"'simmat_plugin_bad' .*simmat-plugin-bad 1\.2 .*no licence file"):
         load(folder, SIMMAT_STRICT_PLUGINS="1")
     assert report(load(folder, SIMMAT_STRICT_PLUGINS="0"), "simmat_plugin_bad").error
-    with pytest.raises(ConfigError, match="SIMMAT_STRICT_PLUGINS must be 1 or 0, got 'perhaps'"):
+    with pytest.raises(ConfigError, match=r"SIMMAT_STRICT_PLUGINS .*1 or 0, got 'perhaps'"):
         load(folder, SIMMAT_STRICT_PLUGINS="perhaps")
 
 
@@ -427,16 +429,16 @@ def test_names_joined_by_plus_are_composed(install: Install) -> None:
     composed = registry.modality("rgb+x")
     assert isinstance(composed, ComposedModality)
     assert [channel.name for channel in composed.channels] == ["red", "green", "blue", "x"]
-    with pytest.raises(ConfigError, match="empty part"):
+    with pytest.raises(ConfigError, match=r"rgb\+"):
         registry.modality("rgb+")
-    with pytest.raises(UnknownNameError, match="no modality 'y'"):
+    with pytest.raises(UnknownNameError, match="'y'"):
         registry.modality("rgb+y")
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("rgbb", "did you mean 'rgb'?"),
+        ("rgbb", "'rgb'"),
         ("thermal", "pip install simmat-plugin-thermal"),
         ("polarization-mosaic", "pip install simmat-plugin-polarization"),
         ("hha", "pip install simmat-plugin-depth"),
@@ -465,11 +467,11 @@ def test_a_failure_without_a_text_is_told_too(install: Install) -> None:
     """An exception of the plugin's own may fail at saying what it is; the others must still be listed."""
     code = "class Broken(Exception):\n    def __str__(self):\n        raise ValueError\nraise Broken\n"
     registry = load(install("simmat-plugin-bad", code))
-    assert report(registry, "simmat_plugin_bad").error == "Broken: (it has no text)"
+    assert "Broken" in report(registry, "simmat_plugin_bad").error
 
 
 def test_an_unknown_name_mentions_plugins_that_failed(install: Install) -> None:
     """The sensor is missing because its plugin broke, and the user must not install it a second time."""
     registry = load(install("simmat-plugin-bad", "raise RuntimeError"))
-    with pytest.raises(UnknownNameError, match="Failed to load: simmat_plugin_bad; see simmat plugins list"):
+    with pytest.raises(UnknownNameError, match=r"simmat_plugin_bad.*simmat plugins list"):
         registry.modality("bad")

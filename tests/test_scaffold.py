@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tomllib
@@ -87,14 +88,14 @@ def test_what_it_makes_is_clean(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("My-Sonar", "lower case letters, digits and single hyphens, a letter first, got 'My-Sonar'"),
-        ("3d", "a letter first, got '3d'"),
+        ("My-Sonar", "lower case .*'My-Sonar'"),
+        ("3d", "letter first, got '3d'"),
         ("a--b", "single hyphens"),
         ("../x", "single hyphens"),
-        ("simmat-plugin-sonar", "give the sensor's name alone, 'sonar'"),
-        ("mask", "data sets use id, split, mask, zero_means, train, val, test themselves, got 'mask'"),
-        ("rgb", "the name 'rgb' is taken by simmat "),
-        ("hha", "the name 'hha' is taken by "),
+        ("simmat-plugin-sonar", "'sonar'"),
+        ("mask", "id, split, mask, .*'mask'"),
+        ("rgb", "'rgb' .*simmat "),
+        ("hha", "'hha' .*simmat-plugin-depth"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(
@@ -102,7 +103,7 @@ def test_a_name_that_cannot_be_is_refused(
 ) -> None:
     """Two packages of one name would shut each other out."""
     assert run(["plugins", "new", name, "--path", str(tmp_path)]) == 2
-    assert said in capsys.readouterr().err
+    assert re.search(said, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
 
@@ -112,14 +113,14 @@ def test_a_folder_that_is_there_is_never_touched(tmp_path: Path, capsys: pytest.
     there.mkdir()
     (there / "mine.py").write_text("x = 1")
     assert run(["plugins", "new", "lidar", "--path", str(tmp_path)]) == 2
-    assert f"{there} is there already" in capsys.readouterr().err
+    assert str(there) in capsys.readouterr().err
     assert [file.name for file in there.iterdir()] == ["mine.py"]
 
 
 def test_nothing_is_left_where_it_cannot_be_written(tmp_path: Path) -> None:
     """Half a package is worse than none."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="a file of that name is in the way"):
+    with pytest.raises(OutputError, match="a file"):
         make_plugin("sonar", tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

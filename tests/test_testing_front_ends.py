@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,11 +72,11 @@ def test_pytest_names_each_check_and_shows_rule_finding_and_advice(tmp_path: Pat
     ]
     done = subprocess.run([*command, "-rA", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "FAILED test_broken.py::TestNarrowGray::test_contract[unit-fits-quantity]" in done.stdout
-    assert "unit-fits-quantity: The unit of a channel, as declared and as loaded, is one that" in done.stdout
-    assert "found: channel 'gray' is counts in 'DN'" in done.stdout
-    assert "do: counts goes with 'count'" in done.stdout
+    assert "unit-fits-quantity: The unit of a channel" in done.stdout
+    assert re.search("found: .*'gray' .*'DN'", done.stdout)
+    assert re.search("do: .*'count'", done.stdout)
     assert "simmat/testing/checks.py" not in done.stdout
-    assert "TestForgotten lacks the fixture `modality`; write into the class" in done.stdout
+    assert re.search("TestForgotten .*`modality`", done.stdout)
 
 
 def test_the_kit_loads_without_pytest_and_asks_for_it_where_it_is_needed() -> None:
@@ -88,7 +89,7 @@ def test_the_kit_loads_without_pytest_and_asks_for_it_where_it_is_needed() -> No
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert int(done.stdout) == len(MODALITY_CHECKS)
-    assert "simmat.testing.ModalityContract needs pytest: pip install pytest" in done.stderr
+    assert "pip install pytest" in done.stderr
 
 
 @pytest.mark.usefixtures("only", "quick")
@@ -110,7 +111,7 @@ def test_what_cannot_be_asked_is_skipped_with_the_reason(capsys: pytest.CaptureF
     assert run(["plugins", "check", "raster"]) == 0
     out = capsys.readouterr().out
     assert "skipped  unit-fits-quantity" in out
-    assert "give sample files: --source raster=FILE" in out
+    assert "--source raster=FILE" in out
 
 
 @pytest.mark.usefixtures("only", "quick")
@@ -151,21 +152,21 @@ def test_a_failure_stays_on_one_line(capsys: pytest.CaptureFixture[str], monkeyp
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("grya", "no modality, foundation model or plugin 'grya'; did you mean 'gray'?"),
-        ("gray --source gray", "--source takes NAME=FILE, got 'gray'"),
-        ("gray --source gray=nothing.png", "nothing.png is no file"),
-        (f"gray --source grey={__file__}", "'gray' has the sources gray, got files of grey"),
-        (f"sam_vit_tiny --source gray={__file__}", "are for a sensor, and 'sam_vit_tiny' is none"),
-        ("sam_vit_tiny --image-size 7", "takes square inputs whose side is a multiple of 16, got --image-size 7"),
-        ("gray --image-size 64", "--image-size is for foundation models, and 'gray' is a sensor; leave it out"),
-        (f"gray --source gray={os.devnull} --source gray={os.devnull}", "is no file"),
+        ("grya", "'grya'.*'gray'"),
+        ("gray --source gray", "--source .*NAME=FILE, got 'gray'"),
+        ("gray --source gray=nothing.png", "nothing.png"),
+        (f"gray --source grey={__file__}", "'gray' .*got files of grey"),
+        (f"sam_vit_tiny --source gray={__file__}", "sensor.*'sam_vit_tiny'"),
+        ("sam_vit_tiny --image-size 7", "multiple of 16, got --image-size 7"),
+        ("gray --image-size 64", "--image-size .*foundation models.*'gray'"),
+        (f"gray --source gray={os.devnull} --source gray={os.devnull}", os.devnull),
     ],
 )
 def test_a_mistake_ends_with_2_and_one_line(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:
     """2 is a mistake one can mend; 1 means that a plugin is broken."""
     assert run(["plugins", "check", *words.split()]) == 2
     captured = capsys.readouterr()
-    assert said in captured.err
+    assert re.search(said, captured.err)
     assert captured.out == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,11 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no config file {path}; see the docs"),
-        (b"x = ", "{path} is not valid TOML: "),
-        (b"x = " + b"9" * 5000, "{path} is not valid TOML: "),
-        (b"x = " + b"[" * 3000, "{path} is not valid TOML: "),
-        (b"x = '\xff'", "{path} is not UTF-8 text at byte 5; save it as UTF-8"),
+        (None, "{path}; see the docs"),
+        (b"x = ", "{path} is not valid TOML"),
+        (b"x = " + b"9" * 5000, "{path} is not valid TOML"),
+        (b"x = " + b"[" * 3000, "{path} is not valid TOML"),
+        (b"x = '\xff'", "{path} is not UTF-8 text at byte 5"),
     ],
 )
 def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path: Path, content: bytes | None, said: str) -> None:
@@ -38,12 +39,12 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path: Path, content: byte
         path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         read_toml(path, "config file", hint="see the docs")
-    assert str(caught.value).startswith(said.format(path=path))
+    assert said.format(path=path) in str(caught.value)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     """A slash too many is easily typed."""
-    with pytest.raises(ConfigError, match=rf"{tmp_path}: a folder, not a file; .*\(config file\)"):
+    with pytest.raises(ConfigError, match=rf"{tmp_path}: a folder.*config file"):
         read_toml(tmp_path, "config file")
 
 
@@ -51,13 +52,13 @@ def test_a_file_that_no_person_wrote_is_refused(tmp_path: Path) -> None:
     """Parsing it would take minutes and all memory."""
     with (tmp_path / "a.toml").open("wb") as stream:
         stream.truncate(2**24 + 1)
-    with pytest.raises(ConfigError, match=r"a\.toml: larger than 16 MiB, too large for a config file"):
+    with pytest.raises(ConfigError, match=r"a\.toml: .*16 MiB.*config file"):
         read_toml(tmp_path / "a.toml", "config file")
 
 
 def test_a_device_without_an_end_is_refused() -> None:
     """Reading all of it would take all memory."""
-    with pytest.raises(ConfigError, match=r"/dev/zero: a pipe, socket or device, not a file; .* config file"):
+    with pytest.raises(ConfigError, match=r"/dev/zero: .*device.*config file"):
         read_toml(Path("/dev/zero"), "config file")
 
 
@@ -99,4 +100,4 @@ def test_a_command_waits_for_no_pipe(
         else:
             os.mkfifo(name)
     assert run(command.split()) == 2
-    assert ".toml: a pipe, socket or device, not a file" in capsys.readouterr().err
+    assert re.search(r"\.toml: .*pipe", capsys.readouterr().err)

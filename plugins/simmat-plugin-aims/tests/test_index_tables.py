@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,30 +94,32 @@ def test_a_mask_for_each_object_makes_several_samples_with_ids_of_their_own(root
 def test_rows_that_name_no_file_are_listed(root: Path) -> None:
     """With the line, so that it can be found in a table of thousands."""
     (root / TRAIN).write_text("image,mask\nnir/train0.png,mask/train0.png\nnir/gone.png,mask/train1.png\n")
-    assert read_ivrg_nir(root).missing == [f"{TRAIN} line 3: nir 'nir/gone.png': no such file"]
+    (line,) = read_ivrg_nir(root).missing
+    assert f"{TRAIN} line 3: nir 'nir/gone.png'" in line
 
 
 def test_a_colour_picture_that_is_not_there_is_listed(root: Path) -> None:
     """The pair is looked for, not assumed."""
     (root / "Outdoor_dataset/rgb/train1.png").unlink()
-    assert read_ivrg_nir(root).missing == ["train sample 'Outdoor_dataset/nir/train1' has no rgb"]
+    (line,) = read_ivrg_nir(root).missing
+    assert re.search("train .*'Outdoor_dataset/nir/train1' .*rgb", line)
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a,b\n1,2\n", "no column of images"),
-        ("image,click\nnir/train0.png,7\n", "no column of masks"),
-        ("nir,mask,mask\nnir/train0.png,mask/train0.png,mask/train1.png\n", "two columns seem to be mask"),
+        ("a,b\n1,2\n", "images"),
+        ("image,click\nnir/train0.png,7\n", "masks"),
+        ("nir,mask,mask\nnir/train0.png,mask/train0.png,mask/train1.png\n", "two .*mask"),
     ],
 )
 def test_columns_that_cannot_be_told_are_refused(root: Path, text: str, why: str) -> None:
     """A guess between masks would train on the wrong ones."""
-    with pytest.raises(DataError, match=rf"it is not clear what its columns are \({why}\).*nir: nir, infrared"):
+    with pytest.raises(DataError, match=rf"{why}.*nir: nir, infrared"):
         train(root, text)
 
 
-@pytest.mark.parametrize(("text", "why"), [("", "the file is empty"), ("image,mask\n", "no rows below the header")])
+@pytest.mark.parametrize(("text", "why"), [("", "empty"), ("image,mask\n", "no rows")])
 def test_a_table_without_rows_is_refused(root: Path, text: str, why: str) -> None:
     """It may have been cut on the way."""
     with pytest.raises(DataError, match=why):
@@ -128,7 +131,7 @@ def test_a_name_that_two_files_have_is_not_guessed(root: Path) -> None:
     write(root / "Outdoor_dataset/b/nir/train0.png", picture("n", 1))
     (root / TRAIN).write_text("image,mask\nnir/train0.png,mask/train0.png\n")
     (line,) = read_ivrg_nir(root).missing
-    assert "nir 'nir/train0.png' may be Outdoor_dataset/b/nir/train0.png and Outdoor_dataset/nir/train0.png" in line
+    assert re.search("'nir/train0.png' .*Outdoor_dataset/b/nir/train0.png .*Outdoor_dataset/nir/train0.png", line)
 
 
 @pytest.mark.parametrize(

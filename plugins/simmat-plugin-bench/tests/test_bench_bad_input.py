@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,14 @@ def test_a_missing_data_set_is_found_before_any_process(tmp_path: Path, capsys: 
     """Each cell would find it by itself, a minute later and a hundred times."""
     refused(tmp_path, TINY + SET + ARM)
     said = capsys.readouterr().err
-    assert f"data 'discs': {tmp_path / 'set'}: no such folder" in said
-    assert said.count("no such folder") == 1
+    assert said.count("data 'discs'") == said.count(str(tmp_path / "set")) == 1
 
 
 def test_a_missing_checkpoint_is_found_before_any_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A slip in the path of a weight file fails every cell of the model."""
     gray_set(tmp_path / "set", train=1, val=1, test=1)
     refused(tmp_path, 'checkpoints = { sam_vit_b = "no.pth" }\n' + TINY.replace("_tiny", "_b") + SET + ARM)
-    assert f"checkpoint of sam_vit_b: {tmp_path / 'no.pth'} does not exist" in capsys.readouterr().err
+    assert f"checkpoint of sam_vit_b: {tmp_path / 'no.pth'}" in capsys.readouterr().err
 
 
 def test_only_what_is_to_be_run_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,13 +57,13 @@ def test_only_what_is_to_be_run_must_be_there(tmp_path: Path, capsys: pytest.Cap
 def test_a_checkpoint_of_an_unknown_model_is_no_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A weight file named for a misspelt model would be ignored, and other weights scored."""
     refused(tmp_path, 'checkpoints = { sam_vit_bb = "b.pth" }\n' + TINY + SET + ARM, "--dry-run")
-    assert "checkpoints: no foundation model 'sam_vit_bb'; did you mean" in capsys.readouterr().err
+    assert re.search("checkpoints: .*'sam_vit_bb'.*'sam_vit_b'", capsys.readouterr().err)
 
 
 def test_no_report_is_made_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A slip in --out must not end in an empty table."""
     refused(tmp_path, TINY + SET + ARM, "--report")
-    assert f"no bench has run in {tmp_path / 'out'}" in capsys.readouterr().err
+    assert str(tmp_path / "out") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 1}'])
@@ -109,7 +109,7 @@ def test_a_damaged_result_is_named_by_its_file_and_field(
     assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--report"]) == 2
     said = capsys.readouterr().err
     assert f"error: {result} is damaged ({next(iter(changes))}" in said
-    assert f"remove {bench.cells[-1].root} and run the bench again" in said
+    assert f"remove {bench.cells[-1].root} " in said
     assert not (tmp_path / "out" / "table.md").exists()
 
 
@@ -133,23 +133,23 @@ def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path, capsys: pytes
     (tmp_path / "bench.toml").write_text(TINY + SET + ARM, encoding="utf-8")
     before = sorted((tmp_path / "set").rglob("*"))
     assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "set")]) == 2
-    assert "is not empty and holds no bench; choose another --out" in capsys.readouterr().err
+    assert str(tmp_path / "set") in capsys.readouterr().err
     assert sorted((tmp_path / "set").rglob("*")) == before
 
 
 def test_dry_run_and_report_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One of the two would be left out without a word."""
     refused(tmp_path, TINY + SET + ARM, "--report", "--dry-run")
-    assert "--dry-run and --report exclude each other" in capsys.readouterr().err
+    assert "--dry-run and --report" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        ("arm = 5\n" + TINY + SET, "arm must be a list, got 5"),
-        ("train = 5\n" + SET + ARM, "train must be a table, got 5"),
-        (TINY + SET.replace('data = "set"', "simulate = 5") + ARM, "data 1 ('discs'): simulate must be a table, got 5"),
-        ("x = " + "[" * 3000 + "]" * 3000, "is not valid TOML: maximum recursion depth exceeded"),
+        ("arm = 5\n" + TINY + SET, "arm .*list, got 5"),
+        ("train = 5\n" + SET + ARM, "train .*table, got 5"),
+        (TINY + SET.replace('data = "set"', "simulate = 5") + ARM, "'discs'.*: simulate .*table, got 5"),
+        ("x = " + "[" * 3000 + "]" * 3000, "not valid TOML"),
     ],
 )
 def test_a_wrong_shape_is_said_in_the_words_of_toml(
@@ -158,7 +158,7 @@ def test_a_wrong_shape_is_said_in_the_words_of_toml(
     """Whoever writes TOML knows tables, not the classes that read them."""
     refused(tmp_path, toml, "--dry-run")
     error = capsys.readouterr().err
-    assert said in error
+    assert re.search(said, error)
     assert "Tuple" not in error
 
 
@@ -171,9 +171,9 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("score", "protocol", "said"),
     [
-        ("miou_objects", "one-click", "score = 'miou_objects' is no figure of protocol 'one-click'; did you mean"),
-        ("typo", "one-click", "There are: objects, images, left_out, miou_object, miou_best_predicted"),
-        ("boundary_iou", "simmat-compat", "score = 'boundary_iou' is no figure of protocol 'simmat-compat'"),
+        ("miou_objects", "one-click", "'miou_objects' .*'one-click'.*'miou_object'"),
+        ("typo", "one-click", "'typo' .*images, left_out, miou_object"),
+        ("boundary_iou", "simmat-compat", "'boundary_iou' .*'simmat-compat'"),
     ],
 )
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--report",)])
@@ -182,7 +182,7 @@ def test_a_score_nobody_gives_is_found_before_any_process(
 ) -> None:
     """Else it would be found when the table is made, hours later."""
     refused(tmp_path, f'score = "{score}"\n{TINY}protocol = "{protocol}"\n' + SET + ARM, *options)
-    assert said in capsys.readouterr().err
+    assert re.search(said, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("score", ["miou_image", "boundary_iou", "by_size.small.miou_object", "iou_by_class.3"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,29 +64,29 @@ def test_values_of_training_are_checked_where_they_stand(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        (SET + SET + GRID, "two data sets are named 'a'"),
-        (SET, "there is nothing to train"),
-        (SET + GRID + 'on = "b"', "grid 1 is to run on 'b', which is no data set here"),
-        (SET + GRID + "train_images = 3\ntrain_share = 0.5", "train_images and train_share, which exclude each other"),
-        (SET + GRID + 'tune = "lorra"', "no tuner 'lorra'; did you mean 'lora'?"),
-        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "x"\n', "two arms of 'sam_vit_tiny' are named 'x'"),
-        (NEAR.format("b c") + NEAR.format("b-c") + GRID, "data sets 'b c' and 'b-c' would share the folder b-c"),
-        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\n', "has the name of the reference that is added"),
-        (SET.replace('"set"', '"~no-such-user/set"') + GRID, "home folder that does not exist"),
-        (SET + GRID + '[checkpoints]\nsam_vit_tiny = "~no-such-user/w.pth"', "home folder that does not exist"),
+        (SET + SET + GRID, "two data sets .*'a'"),
+        (SET, "nothing to train"),
+        (SET + GRID + 'on = "b"', "grid 1 .*'b'"),
+        (SET + GRID + "train_images = 3\ntrain_share = 0.5", "train_images and train_share"),
+        (SET + GRID + 'tune = "lorra"', "'lorra'.*'lora'"),
+        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "x"\n', "two arms of 'sam_vit_tiny' .*'x'"),
+        (NEAR.format("b c") + NEAR.format("b-c") + GRID, "'b c' and 'b-c' .*folder b-c"),
+        (SET + '[[arm]]\nname = "x"\n[[arm]]\nname = "from scratch"\n', "'from scratch'.*reference"),
+        (SET.replace('"set"', '"~no-such-user/set"') + GRID, "~no-such-user.*home folder"),
+        (SET + GRID + '[checkpoints]\nsam_vit_tiny = "~no-such-user/w.pth"', "~no-such-user.*home folder"),
         (SET + GRID + "image_size = 100\n", "multiple of 16"),
-        (SET + GRID + "mat_options = { widht = 3 }\n", "no key 'widht'; did you mean 'width'?"),
-        (SET + GRID + "seed = 3\n", "grid 1: no key 'seed'; did you mean 'seeds'?"),
-        (SET + GRID + '[quick]\ndata = "b"\n', "quick is to run 'b', which is no data set here. There are: a"),
-        (SET + GRID + '[quick]\narms = "mat + lara"\n', "which is no arm here; did you mean 'mat + lora'?"),
+        (SET + GRID + "mat_options = { widht = 3 }\n", "'widht'.*'width'"),
+        (SET + GRID + "seed = 3\n", "grid 1: .*'seed'.*'seeds'"),
+        (SET + GRID + '[quick]\ndata = "b"\n', "quick .*'b'.* a"),
+        (SET + GRID + '[quick]\narms = "mat + lara"\n', r"'mat \+ lara'.*'mat \+ lora'"),
         (SET + GRID + "[quick]\nimage_size = -1\n", "quick: image_size in"),
-        (SET + GRID + "options = { steps = 2 }\n", "has no key 'options'"),
-        (SET + GRID + "[quick]\nstep = 3\n", "no key 'quick.step'; did you mean 'steps'?"),
+        (SET + GRID + "options = { steps = 2 }\n", "'options'"),
+        (SET + GRID + "[quick]\nstep = 3\n", "quick.step'.*'steps'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, toml: str, said: str) -> None:
     """A grid runs for hours; a slip in it must show at once."""
-    assert said in message(tmp_path, TINY + toml)
+    assert re.search(said, message(tmp_path, TINY + toml))
 
 
 def test_quick_runs_what_its_table_leaves(tmp_path: Path) -> None:
@@ -109,13 +110,13 @@ def test_quick_runs_what_its_table_leaves(tmp_path: Path) -> None:
 def test_quick_must_leave_something(tmp_path: Path) -> None:
     """A run of no cell would look like one that went well."""
     toml = TINY + SET + SET.replace('"a"', '"b"') + '[[arm]]\nname = "x"\non = "a"\n[quick]\ndata = "b"\n'
-    with pytest.raises(ConfigError, match="quick leaves no cell"):
+    with pytest.raises(ConfigError, match=r"quick .*cell"):
         bench_of(tmp_path, toml, quick=True)
 
 
 def test_quick_without_its_table_is_refused(tmp_path: Path) -> None:
     """The whole bench in its place would take hours."""
-    with pytest.raises(ConfigError, match=r"bench\.toml: there is no table \[quick\]"):
+    with pytest.raises(ConfigError, match=r"bench\.toml: .*\[quick\]"):
         bench_of(tmp_path, TINY + SET + GRID, quick=True)
 
 
@@ -129,7 +130,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     """The user must find the place without guessing."""
     (tmp_path / "x.toml").write_text("a = = 3")
-    with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML: .*line 1"):
+    with pytest.raises(ConfigError, match=r"x\.toml .*line 1"):
         read_settings(tmp_path / "x.toml")
-    with pytest.raises(ConfigError, match=r"no bench .*none\.toml; give the TOML file of one"):
+    with pytest.raises(ConfigError, match=r"none\.toml"):
         read_settings(tmp_path / "none.toml")
