@@ -13,7 +13,7 @@ from simmat.errors import DataError
 
 def samples(count: int, split: str = "") -> list[Sample]:
     """Samples s0, s1 … of one file each."""
-    return [Sample(f"s{index}", split, {"x": Path(f"s{index}.npy")}, Path("m.png")) for index in range(count)]
+    return [Sample(f"s{index}", split, ("x",), (f"s{index}.npy", "m.png")) for index in range(count)]
 
 
 def counts(found: tuple[Sample, ...]) -> dict[str, int]:
@@ -46,7 +46,7 @@ def test_splits_follow_the_hash_of_the_id_and_not_the_order() -> None:
 def test_train_without_val_gives_some_of_it_and_leaves_test_alone() -> None:
     """Choosing the best step on test would be the benchmark's old mistake."""
     given = samples(20, "train") + [replace(sample, id=f"t{sample.id}", split="test") for sample in samples(5)]
-    given = [*given[:20], *(replace(sample, files={"x": Path(sample.id)}) for sample in given[20:])]
+    given = [*given[:20], *(replace(sample, paths=(sample.id, "m.png")) for sample in given[20:])]
     listing = decide_splits(Path("D"), given, "manifest.csv")
     assert counts(listing.samples) == {"train": 17, "val": 3, "test": 5}
     assert "names no val split" in listing.split_note

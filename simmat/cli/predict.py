@@ -236,7 +236,7 @@ def _files_of(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[str
         if not path.is_dir():
             yield path.stem, path
             continue
-        found, _ = files_by_stem(path, predictor.adapter.sources[0].extensions)
+        found = files_by_stem(path, predictor.adapter.sources[0].extensions)
         if not found:
             raise DataError(f"{path}: holds no image ({', '.join(predictor.adapter.sources[0].extensions)})")
         for stem, files in sorted(found.items()):

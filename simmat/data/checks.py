@@ -152,8 +152,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
     used = [tally for tally in tallies.values() if tally.samples]
     problems = [str(fault) for fault in index.faults.values()]
     problems += [problem for tally in used for problem in tally.problems()]
-    digests = {path: state.digest for path, state in index.files.items()}
-    problems += shared_images(dataset.samples, digests)
+    problems += shared_images(dataset.samples, index.reference_digests())
     return DataReport(
         root=str(dataset.root),
         regions=dataset.card.regions,

@@ -182,9 +182,8 @@ class Dataset:
         return image.channels, self.adapter.transform(image).channels
 
     def _read_label(self, sample: Sample) -> Label:
-        if sample.mask is not None:
-            mask = read_mask(sample.mask)
-            return label_from_mask(mask, self.card, zero_means=sample.zero_means, origin=str(sample.mask))
+        if (path := sample.mask) is not None:
+            return label_from_mask(read_mask(path), self.card, zero_means=sample.zero_means, origin=str(path))
         if self.coco is None:
             raise DataError(f"{self.root}: sample {sample.id!r} has no mask")
         try:

@@ -6,11 +6,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
@@ -20,65 +25,129 @@ from simmat.io.files import require_file
 _RULE = "content-1:"
 """Start of a fingerprint of contents; one without it is of an earlier version, see `fingerprint_by_size`."""
 _THREADS = 4
+_TOGETHER = 64
+"""Files that a thread reads before it hands over their digests."""
+_PARTS_TOGETHER = 4096
 _SETTLED_NS = 2 * 10**9
 """Age of a change from which on its time is trusted: the coarsest clock of a file system has steps of 2 s."""
 _NAMED = 3
 _NOTED_DIGITS = 16
 """Hexadecimal digits of a digest that a run notes down; the fingerprint is of all 64."""
 
+Bytes = npt.NDArray[np.uint8]
+Times = tuple[int, int, int]
+"""Size of a file in bytes; when its content was changed (mtime), and when it was last touched in any way (ctime), which
+no program sets at will, both in ns."""
 
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """What tells that a file is still the one that was read.
 
-    Attributes:
-        size: in bytes.
-        mtime_ns: when its content was changed; -1 where it was so fresh that another change could have the same time.
-        ctime_ns: when it was last touched in any way, which no program sets at will.
-        digest: sha256 of its content.
+def read_file(path: str) -> tuple[Times, bytes]:
+    """Read a file once, as bytes.
+
+    Returns:
+        Its times, with -1 for an mtime so fresh that another change could have the same; and its sha256.
+
+    Raises:
+        DataError: it cannot be read.
     """
+    require_file(Path(path), "image or mask", hint="put it back, or take its sample out")
+    try:
+        with open(path, "rb") as stream:
+            found = os.fstat(stream.fileno())
+            digest = hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; repair the file or link, or remove it") from None
+    # What is written again within a step of the file system's clock would look the same.
+    settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
+    return (found.st_size, found.st_mtime_ns if settled else -1, found.st_ctime_ns), digest
 
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    digest: bytes
 
-    def holds(self, path: Path) -> bool:
-        """Return whether a file is untouched since, without opening it."""
+def read_files(paths: Iterable[str]) -> dict[str, tuple[Times, bytes] | DataError]:
+    """Return what `read_file` gives or raises for each of some files; each is read once, and several at a time."""
+    distinct = list(dict.fromkeys(paths))
+    groups = [distinct[start : start + _TOGETHER] for start in range(0, len(distinct), _TOGETHER)]
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        return {path: found for group in pool.map(_read_group, groups) for path, found in group}
+
+
+def _read_group(paths: Sequence[str]) -> list[tuple[str, tuple[Times, bytes] | DataError]]:
+    found: list[tuple[str, tuple[Times, bytes] | DataError]] = []
+    for path in paths:
         try:
-            found = os.stat(path)
-        except (OSError, ValueError):
-            return False
-        return (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == (self.size, self.mtime_ns, self.ctime_ns)
+            found.append((path, read_file(path)))
+        except DataError as error:
+            found.append((path, error))
+    return found
+
+
+def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
+    """Return (F, 3) what `Times` says of F files as they are now; none is opened. -2 stands where there is no file."""
+    found = array("q")
+    for path in paths:
+        try:
+            status = os.stat(path)
+            found.extend((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        except (OSError, ValueError, OverflowError):
+            found.extend((-2, -2, -2))
+    return np.frombuffer(found, np.int64).reshape(-1, 3)
+
+
+def _digests(root: Path, paths: Sequence[str]) -> list[bytes]:
+    """Return the sha256 of files in their order.
+
+    Raises:
+        DataError: files cannot be read, all of them at once.
+    """
+    found = read_files(paths)
+    if problems := [str(file) for file in found.values() if isinstance(file, DataError)]:
+        raise DataError(all_problems(f"{root}: files that cannot be read:", problems))
+    return [file[1] for path in paths if not isinstance(file := found[path], DataError)]
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a data set holds, part by part.
+    """What a data set holds, part by part: the card, and of each sample its place, labels and images.
 
     Attributes:
-        parts: the card, and of each sample its place, labels and images: name for messages -> sha256, in the order of
-            the samples.
-        files: name -> file, of the parts that are one.
+        dataset: it.
+        digests: (S, 32·P) the sha256 of the P files of each of its S samples, one after the other.
     """
 
-    parts: Mapping[str, str]
-    files: Mapping[str, Path]
+    dataset: Dataset
+    digests: Bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, dataset: Dataset, digests: Bytes, known: npt.NDArray[np.bool_]) -> Contents:
+        """Read the files of the samples whose digests are not known.
+
+        Args:
+            dataset: all splits of it.
+            digests: as the attribute.
+            known: (S,) whether the digests are those of a sample.
+
+        Raises:
+            DataError: files cannot be read, all of them at once.
+        """
+        if not known.all():
+            unknown = np.flatnonzero(~known)
+            paths = [path for row in unknown.tolist() for path in dataset.samples[row].paths]
+            found = np.frombuffer(b"".join(_digests(dataset.root, paths)), np.uint8)
+            digests = digests.copy()
+            digests[unknown] = found.reshape(len(unknown), -1)
+        return cls(dataset, digests)
 
     @cached_property
     def fingerprint(self) -> str:
         """One digest of all parts; equal for a set that was moved."""
-        return _RULE + hashlib.sha256(json.dumps(list(self.parts.items())).encode()).hexdigest()
-
-    @cached_property
-    def by_file(self) -> dict[Path, str]:
-        """File -> sha256."""
-        return {path: self.parts[name] for name, path in self.files.items()}
+        digest, parts, between = hashlib.sha256(b"["), self._parts(), ""
+        while together := list(islice(parts, _PARTS_TOGETHER)):
+            digest.update((between + json.dumps(together)[1:-1]).encode())
+            between = ", "
+        digest.update(b"]")
+        return _RULE + digest.hexdigest()
 
     def notes(self) -> dict[str, object]:
         """Return what a run writes down to name later what changed, as json values; see `changes_since`."""
-        parts = {name: digest[:_NOTED_DIGITS] for name, digest in self.parts.items()}
-        return {"format": 1, "fingerprint": self.fingerprint, "parts": parts}
+        return {"format": 1, "fingerprint": self.fingerprint, "parts": self._noted()}
 
     def changes_since(self, notes: object, fingerprint: str) -> str:
         """Say what differs from what a run wrote down: how many parts, and the first of them.
@@ -92,11 +161,13 @@ class Contents:
         """
         if not isinstance(notes, dict) or notes.get("fingerprint") != fingerprint:
             return ""
-        then, now = notes.get("parts"), {name: digest[:_NOTED_DIGITS] for name, digest in self.parts.items()}
+        then, now = notes.get("parts"), self._noted()
         if not isinstance(then, dict):
             return ""
-        changed = [self._said(name) for name, digest in now.items() if name in then and then[name] != digest]
-        new = [f"{self._said(name)} (new)" for name in now if name not in then]
+        files = {name: path for sample in self.dataset.samples for name, path in _files_of(sample)}
+        said = {name: f"{name}, {files[name]}" if name in files else name for name in now}
+        changed = [said[name] for name, digest in now.items() if name in then and then[name] != digest]
+        new = [f"{said[name]} (new)" for name in now if name not in then]
         gone = [f"{name} (gone)" for name in then if name not in now]
         differ = [*changed, *gone, *new]
         if not differ:
@@ -105,45 +176,45 @@ class Contents:
         count = "1 part of it differs" if len(differ) == 1 else f"{len(differ)} parts of it differ"
         return f"{count}: {', '.join(differ[:_NAMED])}{more}"
 
-    def _said(self, name: str) -> str:
-        return f"{name}, {self.files[name]}" if name in self.files else name
+    def shared_warning(self) -> str:
+        """Return one warning for the images that stand in two splits; "" where there is none."""
+        found = list(_shared(self.dataset.samples, (row[:32].tobytes() for row in self.digests)))
+        if not found:
+            return ""
+        more = f"; and {len(found) - _NAMED} more, see `simmat data check`" if len(found) > _NAMED else ""
+        count = "1 image" if len(found) == 1 else f"{len(found)} images"
+        return (
+            f"Warning: {count} of {self.dataset.root} in two splits, so that scores are of images that were trained or "
+            f"chosen on; keep each in one: {'; '.join(_in_two_splits(*pair) for pair in found[:_NAMED])}{more}"
+        )
+
+    def _parts(self) -> Iterator[tuple[str, str]]:
+        """Yield a name for messages and the sha256 of each part, in the order of the samples."""
+        place = cache(lambda split, zero_means: _sha256(repr((split, zero_means))))
+        yield "the data card", _sha256(self.dataset.card.model_dump_json())
+        for sample, row in zip(self.dataset.samples, self.digests, strict=True):
+            yield f"sample {sample.id!r}", place(sample.split, sample.zero_means)
+            digests = row.tobytes().hex()
+            for index, (name, _) in enumerate(_files_of(sample)):
+                yield name, digests[64 * index : 64 * index + 64]
+            if labels := annotations_digest(self.dataset, sample):
+                yield f"annotations of {sample.id!r}", labels
+
+    def _noted(self) -> dict[str, str]:
+        return {name: digest[:_NOTED_DIGITS] for name, digest in self._parts()}
 
 
-def contents_from(dataset: Dataset, known: Mapping[Path, FileState]) -> Contents:
-    """Take the digest of every file of a data set; those that did not change since `known` are not read.
-
-    Args:
-        dataset: all splits of it.
-        known: what is known of files.
-
-    Raises:
-        DataError: files cannot be read, all of them at once.
-    """
-    files = {name: path for sample in dataset.samples for name, path in _files_of(sample)}
-    states, problems = file_states(files.values(), known)
-    if problems:
-        raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", list(problems.values())))
-    parts = {"the data card": _sha256(dataset.card.model_dump_json())}
-    for sample in dataset.samples:
-        parts[f"sample {sample.id!r}"] = _sha256(repr((sample.split, sample.zero_means)))
-        parts |= {name: states[path].digest.hex() for name, path in _files_of(sample)}
-        if sample.mask is None and dataset.coco is not None:
-            parts[f"annotations of {sample.id!r}"] = annotations_digest(dataset, sample)
-    return Contents(parts, files)
-
-
-def is_same(begun: str, dataset: Dataset, contents: Contents) -> bool:
+def is_same(begun: str, contents: Contents) -> bool:
     """Return whether a data set is the one of a fingerprint, by the rule that fingerprint was made by.
 
     Args:
         begun: fingerprint that a run or a result wrote down.
-        dataset: as it is now.
-        contents: of it.
+        contents: of the data set as it is now.
 
     Raises:
         DataError: a label image cannot be read.
     """
-    return begun == (contents.fingerprint if begun.startswith(_RULE) else fingerprint_by_size(dataset))
+    return begun == (contents.fingerprint if begun.startswith(_RULE) else fingerprint_by_size(contents.dataset))
 
 
 def fingerprint_by_size(dataset: Dataset) -> str:
@@ -152,133 +223,66 @@ def fingerprint_by_size(dataset: Dataset) -> str:
     Raises:
         DataError: an image is not there, or a label image cannot be read.
     """
-    masks = (sample.mask for sample in dataset.samples if sample.mask is not None)
-    labels, problems = file_states(masks, {})
-    if problems:
-        raise DataError(all_problems(f"{dataset.root}: files that cannot be read:", list(problems.values())))
+    labelled = [sample.id for sample in dataset.samples if sample.has_mask]
+    masks = [sample.paths[-1] for sample in dataset.samples if sample.has_mask]
+    labels = dict(zip(labelled, _digests(dataset.root, masks), strict=True))
     digest = hashlib.sha256(dataset.card.model_dump_json().encode())
     for sample in dataset.samples:
-        files = sorted((name, _size(path)) for name, path in sample.files.items())
-        if sample.mask is not None:
-            label = labels[sample.mask].digest.hex()
-        else:
-            label = "" if dataset.coco is None else annotations_digest(dataset, sample)
+        files = sorted((name, _size(path)) for name, path in zip(sample.sources, sample.images, strict=True))
+        label = labels[sample.id].hex() if sample.has_mask else annotations_digest(dataset, sample)
         digest.update(repr((sample.id, sample.split, files, sample.zero_means, label)).encode())
     return digest.hexdigest()
 
 
-def file_states(
-    paths: Iterable[Path], known: Mapping[Path, FileState]
-) -> tuple[dict[Path, FileState], dict[Path, str]]:
-    """Take the sha256 of files, each once, several at a time; no file is held in memory.
-
-    Args:
-        paths: the files.
-        known: what is known of some; where a file is as it was then, it is not read.
-
-    Returns:
-        File -> state; and file -> why it cannot be read.
-    """
-    distinct = dict.fromkeys(paths)
-    states = {path: state for path in distinct if (state := known.get(path)) and state.holds(path)}
-    problems: dict[Path, str] = {}
-    rest = [path for path in distinct if path not in states]
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        for path, found in zip(rest, pool.map(_state, rest), strict=True):
-            if isinstance(found, DataError):
-                problems[path] = str(found)
-            else:
-                states[path] = found
-    return states, problems
-
-
-def read_state(path: Path) -> FileState:
-    """Read a file once, as bytes.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    require_file(path, "image or mask", hint="put it back, or take its sample out")
-    try:
-        with path.open("rb") as stream:
-            found = os.fstat(stream.fileno())
-            digest = hashlib.file_digest(stream, "sha256").digest()
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    # What is written again within a step of the file system's clock would look the same.
-    settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
-    return FileState(found.st_size, found.st_mtime_ns if settled else -1, found.st_ctime_ns, digest)
-
-
-def _files_of(sample: Sample) -> Iterator[tuple[str, Path]]:
-    """Yield the name and the path of each file of a sample."""
-    for source, path in sample.files.items():
-        yield f"image {sample.id!r} ({source})", path
-    if sample.mask is not None:
-        yield f"mask of {sample.id!r}", sample.mask
-
-
-def _state(path: Path) -> FileState | DataError:
-    try:
-        return read_state(path)
-    except DataError as error:
-        return error
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read: {error.strerror}; repair the file or link, or remove it")
-
-
 def annotations_digest(dataset: Dataset, sample: Sample) -> str:
-    """Return the sha256 of a sample's COCO annotations."""
-    assert dataset.coco is not None
+    """Return the sha256 of a sample's COCO annotations; "" where its labels are in a mask."""
+    if dataset.coco is None or sample.has_mask:
+        return ""
     image = dataset.coco.images[sample.id]
     return _sha256(json.dumps((image.size_hw, image.annotations), sort_keys=True))
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def shared_images(samples: Sequence[Sample], digests: Mapping[Path, object]) -> list[str]:
+def shared_images(samples: Sequence[Sample], digests: Iterable[bytes | None]) -> list[str]:
     """Name the images that stand in two splits, by path or by content.
 
     Args:
         samples: of a data set, all splits.
-        digests: file -> sha256; a sample whose reference file is not there is left out.
+        digests: the sha256 of the reference file of each; None leaves the sample out.
 
     Returns:
         A sentence for each image that stands in another split than the first one equal to it.
     """
-    first: dict[object, Sample] = {}
-    found = []
-    for sample in samples:
-        if (digest := digests.get(sample.reference)) is None:
-            continue
-        other = first.setdefault(digest, sample)
-        if other.split != sample.split:
-            found.append(
-                f"the same image is in {other.split} ({other.id!r}, {other.reference.name}) and in {sample.split} "
-                f"({sample.id!r}, {sample.reference.name})"
-            )
-    return found
+    return [_in_two_splits(*pair) for pair in _shared(samples, digests)]
 
 
-def shared_warning(root: Path, samples: Sequence[Sample], digests: Mapping[Path, object]) -> str:
-    """Return one warning for what `shared_images` finds in the data set in `root`; "" where that is nothing."""
-    found = shared_images(samples, digests)
-    if not found:
-        return ""
-    more = f"; and {len(found) - _NAMED} more, see `simmat data check`" if len(found) > _NAMED else ""
-    count = "1 image" if len(found) == 1 else f"{len(found)} images"
+def _shared(samples: Sequence[Sample], digests: Iterable[bytes | None]) -> Iterator[tuple[Sample, Sample]]:
+    first: dict[bytes, Sample] = {}
+    for sample, digest in zip(samples, digests, strict=True):
+        if digest is not None and (other := first.setdefault(digest, sample)).split != sample.split:
+            yield other, sample
+
+
+def _in_two_splits(first: Sample, other: Sample) -> str:
     return (
-        f"Warning: {count} of {root} in two splits, so that scores are of images that were trained or chosen on; keep "
-        f"each in one: {'; '.join(found[:_NAMED])}{more}"
+        f"the same image is in {first.split} ({first.id!r}, {first.reference.name}) and in {other.split} "
+        f"({other.id!r}, {other.reference.name})"
     )
+
+
+def _files_of(sample: Sample) -> Iterator[tuple[str, str]]:
+    """Yield the name for messages and the path of each file of a sample."""
+    for source, path in zip(sample.sources, sample.paths, strict=False):
+        yield f"image {sample.id!r} ({source})", path
+    if sample.has_mask:
+        yield f"mask of {sample.id!r}", sample.paths[-1]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; repair the file or link, or remove it") from error
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,37 +1,22 @@
 """What training needs to know of a data set, found in one pass over its files and kept as an index.
 
-The pass runs in several processes. What it finds of a sample depends on that sample alone and is added up in the order
-of the samples, so the result is the same for any number of them. A later start reads only what changed since.
+A later start reads only what changed since.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
-import signal
-import sys
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import numpy as np
 
-from simmat.data.copy_paste import repeatable
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.fill_values import count_stored
-from simmat.data.fingerprint import Contents, FileState, annotations_digest, contents_from, file_states, read_state
-from simmat.data.index_file import NO_CLASS, Facts, Floats, Kept, Table, places_of, read_kept, write_kept
-from simmat.data.instances import visible_regions
-from simmat.data.statistics import Moments, image_moments
+from simmat.data.fingerprint import Bytes, Contents, file_times, read_files
+from simmat.data.index_file import Facts, Floats, Ints, Kept, Table, places_of, read_kept, sample_keys, write_kept
+from simmat.data.index_pass import read_samples
+from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
 from simmat.io.files.locks import locked
 from simmat.sensors.nodata import describe_nodata
@@ -40,14 +25,10 @@ from simmat.sensors.normalize import Statistics
 Progress = Callable[[int], None]
 """Called with how many more samples are done."""
 
-_CHUNK = 8
-"""Samples that a process reads at once."""
-_WORTH = 32
-"""Samples for which one more process is worth its start."""
-_MOST_PROCESSES = 16
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _PATIENCE_S = 3600.0
 """How long to wait for another process that reads the same data set."""
+_TOGETHER = 1024
+"""Samples whose moments are added up at once."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +37,13 @@ class DataIndex:
 
     Attributes:
         dataset: it, with the channels of its first image at hand.
-        table: facts of the samples that can be used.
-        rows: sample id -> row of the table.
+        table: facts of the samples that can be used, in their order.
         faults: sample id -> why it cannot be used.
-        files: file -> state, of those that can be read.
     """
 
     dataset: Dataset
     table: Table = field(repr=False)
-    rows: Mapping[str, int] = field(repr=False)
     faults: Mapping[str, SimMATError]
-    files: Mapping[Path, FileState] = field(repr=False)
 
     @cached_property
     def contents(self) -> Contents:
@@ -75,7 +52,12 @@ class DataIndex:
         Raises:
             DataError: files cannot be read, all of them at once.
         """
-        return contents_from(self.dataset, self.files)
+        used = np.array([sample.id not in self.faults for sample in self.dataset.samples])
+        if used.all():
+            return Contents(self.dataset, self.table.digests)
+        digests = np.zeros((len(used), self.table.digests.shape[1]), np.uint8)
+        digests[used] = self.table.digests
+        return Contents.of(self.dataset, digests, used)
 
     def facts(self, sample: Sample) -> Facts:
         """Return what is known of a sample.
@@ -83,9 +65,13 @@ class DataIndex:
         Raises:
             SimMATError: it cannot be used.
         """
-        if sample.id in self.faults:
-            raise self.faults[sample.id]
-        return self.table[self.rows[sample.id]]
+        return self.table[self._row(sample)]
+
+    def reference_digests(self) -> Iterator[bytes | None]:
+        """Yield the sha256 of the reference file of each sample, None where the sample cannot be used."""
+        digests = iter(self.table.digests[:, :32])
+        for sample in self.dataset.samples:
+            yield None if sample.id in self.faults else next(digests).tobytes()
 
     def with_regions(self, samples: Sequence[Sample], what: str) -> tuple[Sample, ...]:
         """Return the samples that have a region with a valid pixel.
@@ -106,7 +92,9 @@ class DataIndex:
             raise DataError(problems[0])
         if problems:
             raise DataError(all_problems(f"{self.dataset.root}: {what} samples that cannot be used:", problems))
-        return tuple(sample for sample in samples if self._visible(sample))
+        instances = np.diff(self.table.ends[:, 0], prepend=0)
+        visible = (instances > self.table.counts[:, 4]).tolist()
+        return tuple(sample for sample in samples if visible[self._row(sample)])
 
     def training_samples(self) -> tuple[Sample, ...]:
         """Return the samples of the training split that have a region to ask about.
@@ -124,7 +112,7 @@ class DataIndex:
 
     def with_repeatable(self, samples: Sequence[Sample]) -> int:
         """Return how many samples have an object that `repeat_regions` can copy."""
-        return sum(bool(self.facts(sample).counts[5]) for sample in samples)
+        return int(np.count_nonzero(self.table.counts[[self._row(sample) for sample in samples], 5]))
 
     def statistics(self, samples: Sequence[Sample]) -> Statistics:
         """Return the statistics of the channels that reach the network, over the valid pixels of some samples.
@@ -134,26 +122,33 @@ class DataIndex:
         Raises:
             DataError: a channel has no valid pixel or one value only; all such channels at once.
         """
-        different: dict[tuple[Path, ...], Sample] = {}
+        different: dict[tuple[str, ...], Sample] = {}
         for sample in samples:
-            different.setdefault(tuple(sample.files.values()), sample)
-        moments: Moments | None = None
+            different.setdefault(sample.images, sample)
+        if not different:
+            raise DataError(f"{self.dataset.root}: no samples to take channel statistics of")
+        rows = [self._row(sample) for sample in different.values()]
         split = 2 * len(self.dataset.channels())
         low, high = np.full(split // 2, np.inf), np.full(split // 2, -np.inf)
-        for sample in different.values():
-            numbers = self.facts(sample).numbers
-            own = Moments.unpacked(numbers[:-split])
-            moments = own if moments is None else moments.merge(own)
-            least, most = numbers[-split:].reshape(2, -1)
-            low, high = np.minimum(low, least), np.maximum(high, most)
-        if moments is None:
-            raise DataError(f"{self.dataset.root}: no samples to take channel statistics of")
+        moments = []
+        for start in range(0, len(rows), _TOGETHER):
+            numbers = self.table.numbers[rows[start : start + _TOGETHER]]
+            moments.append(merge_moments(numbers[:, :-split]).packed())
+            least, most = np.split(numbers[:, -split:], 2, axis=1)
+            low, high = np.minimum(low, least.min(axis=0)), np.maximum(high, most.max(axis=0))
         self._check(low, high)
-        return moments.statistics()
+        return merge_moments(np.stack(moments)).statistics()
 
-    def _visible(self, sample: Sample) -> bool:
-        facts = self.facts(sample)
-        return len(facts.instances) > int(facts.counts[4])
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """Sample id -> row of the table."""
+        used = (sample.id for sample in self.dataset.samples if sample.id not in self.faults)
+        return {name: row for row, name in enumerate(used)}
+
+    def _row(self, sample: Sample) -> int:
+        if sample.id in self.faults:
+            raise self.faults[sample.id]
+        return self._rows[sample.id]
 
     def _check(self, low: Floats, high: Floats) -> None:
         card, problems = self.dataset.card, []
@@ -198,92 +193,101 @@ def contents_of(dataset: Dataset) -> Contents:
         DataError: files cannot be read, all of them at once.
     """
     kept = read_kept(dataset, places_of(dataset))
-    return contents_from(dataset, kept.files if kept is not None else {})
-
-
-def sample_key(dataset: Dataset, sample: Sample) -> str:
-    """Return what decides, beside the content of its files, what is found in a sample."""
-    root = str(dataset.root)
-    paths = [str(path).removeprefix(root) for path in (*sample.files.values(), *([sample.mask] if sample.mask else ()))]
-    labels = annotations_digest(dataset, sample) if sample.mask is None and dataset.coco is not None else ""
-    return json.dumps([*paths, sample.zero_means, labels])
+    if kept is None:
+        shape = len(dataset.samples), 32 * len(dataset.samples[0].paths)
+        return Contents.of(dataset, np.zeros(shape, np.uint8), np.zeros(len(dataset.samples), np.bool_))
+    table, rows = _untouched(dataset, kept.table, sample_keys(dataset), may_read=False)
+    return Contents.of(dataset, table.digests[rows], rows >= 0)
 
 
 def _read(
     dataset: Dataset, places: Sequence[Path], progress: Progress | None, processes: int | None, *, may_read: bool
 ) -> DataIndex | None:
     """Make the index; None where something would have to be read that may not."""
+    samples, keys = dataset.samples, sample_keys(dataset)
     kept = read_kept(dataset, places)
-    keys = {sample.id: sample_key(dataset, sample) for sample in dataset.samples}
-    files = _untouched(dataset, kept, may_read=may_read)
-    rows = {key: row for row, key in enumerate(kept.samples)} if kept is not None else {}
-    old = [sample for sample in dataset.samples if keys[sample.id] in rows and files.keys() >= set(_files(sample))]
+    table, rows = None, np.full(len(samples), -1)
+    if kept is not None:
+        table, rows = _untouched(dataset, kept.table, keys, may_read=may_read)
     faults: dict[str, SimMATError] = {}
-    first = keys[dataset.first.id]
-    if kept is not None and first == kept.first and any(sample is dataset.first for sample in old):
+    reference = samples.index(dataset.first)
+    if kept is not None and rows[reference] >= 0 and kept.first == keys[reference].tobytes().hex():
         dataset = replace(dataset, known_channels=kept.channels)
     elif not may_read:
         return None
     else:
         dataset, reference, faults = _with_reference(dataset)
-        first = keys[reference.id]
+        rows[[place for place, sample in enumerate(samples) if sample.id in faults]] = -1
         if kept is None or dataset.known_channels != kept.channels:
-            old = []
-    known = {sample.id for sample in old} | faults.keys()
-    new = [sample for sample in dataset.samples if sample.id not in known]
+            rows[:] = -1
+    new = [place for place in np.flatnonzero(rows < 0).tolist() if samples[place].id not in faults]
     if new and not may_read:
         return None
-    channels = len(dataset.channels())
-    tables = [kept.table.take([rows[keys[sample.id]] for sample in old])] if kept is not None and old else []
-    order = [sample.id for sample in old]
     if progress is not None:
-        progress(len(known))
-    for chunk, part in _read_samples(dataset, new, files, processes):
-        tables.append(part.table)
-        order += [sample.id for sample in chunk if sample.id not in part.faults]
+        progress(len(samples) - len(new))
+    tables = [table.take(rows[rows >= 0])] if table is not None and (rows >= 0).any() else []
+    for part in read_samples(dataset, [samples[place] for place in new], keys[new], processes):
+        tables += [part.table] if part.table is not None else []
         faults |= part.faults
-        files |= part.files
         if progress is not None:
-            progress(len(chunk))
-    table = Table.join(tables) if tables else Table.of([], channels)
+            progress(part.count)
+    places_read = [place for place in new if samples[place].id not in faults]
+    order = np.argsort([*np.flatnonzero(rows >= 0).tolist(), *places_read])
+    table = Table.join(tables or [Table.empty(len(samples[0].paths), len(dataset.channels()))]).take(order)
     assert dataset.known_channels is not None
-    now = Kept(table, tuple(keys[name] for name in order), files, dataset.known_channels, first)
-    if kept is None or new or (kept.files != files or kept.first != first):
-        write_kept(dataset, places, now)
-    return DataIndex(dataset, table, {name: row for row, name in enumerate(order)}, faults, files)
+    first = keys[reference].tobytes().hex()
+    if kept is None or table is not kept.table or kept.first != first:
+        write_kept(dataset, places, Kept(table, dataset.known_channels, first))
+    return DataIndex(dataset, table, faults)
 
 
-def _files(sample: Sample) -> Iterator[Path]:
-    yield from sample.files.values()
-    if sample.mask is not None:
-        yield sample.mask
+def _untouched(dataset: Dataset, table: Table, keys: Bytes, *, may_read: bool) -> tuple[Table, Ints]:
+    """Find the samples whose files are as they were when they were read.
+
+    Args:
+        dataset: S samples.
+        table: what is known of samples.
+        keys: (S, 16) see `sample_keys`.
+        may_read: whether files whose times differ are compared by content.
+
+    Returns:
+        The table, with the times that files of equal content have now; and (S,) the row of each sample, or -1.
+    """
+    if np.array_equal(table.keys, keys):
+        rows = np.arange(len(keys))
+    else:
+        known = {key.tobytes(): row for row, key in enumerate(table.keys)}
+        rows = np.array([known.get(key.tobytes(), -1) for key in keys])
+    now = file_times(path for sample in dataset.samples for path in sample.paths)
+    touched = np.flatnonzero((rows >= 0) & (table.times[rows] != now.reshape(len(rows), -1)).any(axis=1)).tolist()
+    if touched and may_read:
+        times = table.times.copy()
+        found = read_files(path for place in touched for path in dataset.samples[place].paths)
+        for place in touched:
+            files = [found[path] for path in dataset.samples[place].paths]
+            whole = [file for file in files if not isinstance(file, DataError)]
+            if b"".join(digest for _, digest in whole) == table.digests[rows[place]].tobytes():
+                times[rows[place]] = [number for numbers, _ in whole for number in numbers]
+            else:
+                rows[place] = -1
+        return replace(table, times=times), rows
+    rows[touched] = -1
+    return table, rows
 
 
-def _untouched(dataset: Dataset, kept: Kept | None, *, may_read: bool) -> dict[Path, FileState]:
-    """Return the files that are as they were when they were read; the others are read as bytes, where that may be."""
-    if kept is None:
-        return {}
-    paths = dict.fromkeys(path for sample in dataset.samples for path in _files(sample))
-    found = {path: state for path in paths if (state := kept.files.get(path)) and state.holds(path)}
-    if not may_read:
-        return found
-    rest = [path for path in paths if path in kept.files and path not in found]
-    states, _ = file_states(rest, {})
-    return found | {path: state for path, state in states.items() if state.digest == kept.files[path].digest}
-
-
-def _with_reference(dataset: Dataset) -> tuple[Dataset, Sample, dict[str, SimMATError]]:
+def _with_reference(dataset: Dataset) -> tuple[Dataset, int, dict[str, SimMATError]]:
     """Read the first image that can be read, whose channels all others must have.
 
     Returns:
-        The data set with its channels; the sample; and what is wrong with those before it.
+        The data set with its channels; the place of the sample; and what is wrong with those before it.
     """
     faults: dict[str, SimMATError] = {}
     rest = dataset
     while True:
         try:
             rest.channels()
-            return replace(dataset, known_channels=(rest.loaded_channels, rest.channels())), rest.first, faults
+            known = replace(dataset, known_channels=(rest.loaded_channels, rest.channels()))
+            return known, dataset.samples.index(rest.first), faults
         except ConfigError:  # of the settings, such as --channels, and so of every image
             raise
         except SimMATError as error:
@@ -293,122 +297,3 @@ def _with_reference(dataset: Dataset) -> tuple[Dataset, Sample, dict[str, SimMAT
                 problems = list(map(str, faults.values()))
                 raise DataError(all_problems(f"{dataset.root}: no image can be read:", problems)) from None
             rest = replace(rest, samples=samples)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What was found in some samples: facts of those that can be used, faults of the others, states of files."""
-
-    table: Table
-    faults: Mapping[str, SimMATError]
-    files: Mapping[Path, FileState]
-
-
-def _read_part(dataset: Dataset, samples: Sequence[Sample], known: Mapping[Path, FileState]) -> _Part:
-    facts: list[Facts] = []
-    faults: dict[str, SimMATError] = {}
-    files: dict[Path, FileState] = {}
-    for sample in samples:
-        try:
-            states = {path: known.get(path) or files.get(path) or read_state(path) for path in _files(sample)}
-            facts.append(read_facts(dataset, sample))
-            files |= states
-        except SimMATError as error:
-            faults[sample.id] = error
-    return _Part(Table.of(facts, len(dataset.channels())), faults, files)
-
-
-def read_facts(dataset: Dataset, sample: Sample) -> Facts:
-    """Read one sample, once, and say what training needs to know of it.
-
-    Raises:
-        SimMATError: it cannot be used.
-    """
-    image, found = dataset.read(sample)
-    seen = dataset.adapter.transform(image)
-    label = dataset.label(sample, image, seen)
-    whole = bool(seen.valid.all())
-    axes = (1, 2)
-    low = seen.data.min(axis=axes) if whole else np.min(seen.data, axis=axes, initial=np.inf, where=seen.valid)
-    high = seen.data.max(axis=axes) if whole else np.max(seen.data, axis=axes, initial=-np.inf, where=seen.valid)
-    classes = [NO_CLASS if region.class_id is None else region.class_id for region in label.regions]
-    areas = [region.area for region in label.regions]
-    hidden = len(label.regions) - len(visible_regions(label))
-    counts = [*label.size_hw, label.dropped, np.count_nonzero(label.ignore), hidden, bool(repeatable(label))]
-    names = {channel.name for channel in seen.channels}
-    return Facts(
-        np.concatenate([image_moments(seen).packed(), low, high]).astype(np.float64),
-        np.asarray(counts, dtype=np.int64),
-        np.asarray([classes, areas], dtype=np.int64).reshape(2, -1).T,
-        count_stored(dataset.adapter, names, sample.files, image, found.stored),
-    )
-
-
-def _read_samples(
-    dataset: Dataset, samples: Sequence[Sample], known: Mapping[Path, FileState], processes: int | None
-) -> Iterator[tuple[Sequence[Sample], _Part]]:
-    """Yield samples and what was found in them, in their order."""
-    chunks = [samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK)]
-    count = _processes(len(samples)) if processes is None else processes
-    if count <= 1:
-        yield from ((chunk, _read_part(dataset, chunk, known)) for chunk in chunks)
-        return
-    with _pool(count, (dataset, chunks, dict(known))) as pool:
-        waiting: deque[Future[_Part]] = deque()
-        try:
-            for place in range(len(chunks) + 4 * count):  # so many parts wait at most
-                if place < len(chunks):
-                    waiting.append(pool.submit(_read_chunk, place))
-                if place >= 4 * count and waiting:
-                    yield chunks[place - 4 * count], waiting.popleft().result()
-        except BrokenProcessPool:
-            raise DataError(
-                f"{dataset.root}: a process that read images was killed, perhaps for want of memory; close other "
-                "programs, or look for a damaged file with `simmat data check`"
-            ) from None
-
-
-def _processes(samples: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min(cores, samples // _WORTH, _MOST_PROCESSES), 1) if "fork" in get_all_start_methods() else 1
-
-
-_Work = tuple[Dataset, Sequence[Sequence[Sample]], Mapping[Path, FileState]]
-_work: _Work | None = None
-"""In a process of the pool: what it reads. It came with the fork, so that a sensor needs no pickle."""
-
-
-@contextmanager
-def _pool(count: int, work: _Work) -> Iterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(), work))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin(parent: int, work: _Work) -> None:
-    """Make a process ready: it leaves Ctrl-C to its parent, ends with it, and computes in one thread."""
-    global _work
-    _work = work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
-    with suppress(OSError, AttributeError):  # glibc keeps freed memory: to get it anew for each image takes a quarter
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, 2**25)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**29)
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _read_chunk(place: int) -> _Part:
-    assert _work is not None
-    dataset, chunks, known = _work
-    return _read_part(dataset, chunks[place], known)

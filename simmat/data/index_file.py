@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from simmat.data.dataset import Dataset
-from simmat.data.fingerprint import FileState
+from simmat.data.fingerprint import Bytes, Times, annotations_digest
 from simmat.documents import Document, validate
 from simmat.errors import OutputError, SimMATError
 from simmat.io.files import atomic_write_bytes, parse_json, require_file
@@ -32,7 +33,7 @@ from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import Channel
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = ".simmat"
 """Folder of indexes in that of a data set."""
 NO_CLASS = -(2**63)
@@ -73,67 +74,81 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The facts of N samples, joined.
+    """The facts of N samples, joined, and the state of their P files each when they were read.
 
     Attributes:
+        keys: (N, 16) see `sample_keys`.
+        times: (N, 3·P) see `simmat.data.fingerprint.Times`.
+        digests: (N, 32·P) sha256.
         numbers: (N, 4·C·C + 2·C).
         counts: (N, 6).
+        ends: (N, 2) where each sample's instances and stored numbers end.
         instances: (M, 2), sample after sample.
         stored: (Q, 8), sample after sample.
-        ends: (N, 2) where each sample's instances and stored numbers end.
     """
 
+    keys: Bytes
+    times: Ints
+    digests: Bytes
     numbers: Floats
     counts: Ints
+    ends: Ints
     instances: Ints
     stored: Ints
-    ends: Ints
 
     @classmethod
-    def of(cls, facts: Sequence[Facts], channels: int) -> Table:
-        """Join the facts of samples of C channels."""
-        numbers = np.stack([fact.numbers for fact in facts]) if facts else np.empty((0, _width(channels)))
+    def of(cls, key: Bytes, files: Sequence[tuple[Times, bytes]], facts: Facts) -> Table:
+        """Return what is known of one sample as a table of one row."""
         return cls(
-            numbers,
-            np.stack([fact.counts for fact in facts]) if facts else np.empty((0, 6), np.int64),
-            np.concatenate([fact.instances for fact in facts]) if facts else np.empty((0, 2), np.int64),
-            np.concatenate([fact.stored for fact in facts]) if facts else np.empty((0, 8), np.int64),
-            np.cumsum([(len(fact.instances), len(fact.stored)) for fact in facts], axis=0, dtype=np.int64).reshape(
-                -1, 2
-            ),
+            key.reshape(1, -1),
+            np.asarray([times for times, _ in files], np.int64).reshape(1, -1),
+            np.frombuffer(b"".join(digest for _, digest in files), np.uint8).reshape(1, -1),
+            facts.numbers[None],
+            facts.counts[None],
+            np.asarray([[len(facts.instances), len(facts.stored)]], np.int64),
+            facts.instances,
+            facts.stored,
         )
+
+    @classmethod
+    def empty(cls, files: int, channels: int) -> Table:
+        """Return a table of no sample, for samples of so many files and channels."""
+        kinds = {name: (kind, columns) for name, (kind, columns) in _kinds(files, channels).items() if name != _NOTES}
+        return cls(**{name: np.empty((0, columns), kind) for name, (kind, columns) in kinds.items()})
 
     @classmethod
     def join(cls, tables: Sequence[Table]) -> Table:
-        """Put tables of the same channels one after the other."""
-        shifts = np.cumsum([(0, 0), *((len(table.instances), len(table.stored)) for table in tables)], axis=0)
-        ends = [table.ends + shift for table, shift in zip(tables, shifts[:-1], strict=True)]
-        return cls(
-            np.concatenate([table.numbers for table in tables]),
-            np.concatenate([table.counts for table in tables]),
-            np.concatenate([table.instances for table in tables]),
-            np.concatenate([table.stored for table in tables]),
-            np.concatenate(ends),
-        )
+        """Put tables, at least one, of the same sensor one after the other."""
+        if len(tables) == 1:
+            return tables[0]
+        columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in _COLUMNS}
+        sizes = np.asarray([(len(table.instances), len(table.stored)) for table in tables])
+        columns["ends"] += np.repeat(np.cumsum(sizes, axis=0) - sizes, [len(table.keys) for table in tables], axis=0)
+        return cls(**columns)
 
     def __getitem__(self, row: int) -> Facts:
         """Return the facts of one sample."""
         (start, first), (end, last) = self.ends[row - 1] if row else (0, 0), self.ends[row]
         return Facts(self.numbers[row], self.counts[row], self.instances[start:end], self.stored[first:last])
 
-    def take(self, rows: Sequence[int]) -> Table:
+    def take(self, rows: Ints) -> Table:
         """Return some rows as a table, in the order given."""
-        if list(rows) == list(range(len(self.counts))):
+        if np.array_equal(rows, np.arange(len(self.keys))):
             return self
-        return Table.of([self[row] for row in rows], _channels(self.numbers.shape[1]))
+        columns = {name: getattr(self, name)[rows] for name in _COLUMNS[:5]}
+        starts, ends = np.concatenate([np.zeros((1, 2), np.int64), self.ends[:-1]])[rows], self.ends[rows]
+        for place, name in enumerate(("instances", "stored")):
+            within = [np.arange(start, end) for start, end in zip(starts[:, place], ends[:, place], strict=True)]
+            columns[name] = getattr(self, name)[np.concatenate([np.arange(0), *within])]
+        return Table(**columns, ends=np.cumsum(ends - starts, axis=0))
 
     def is_sound(self, channels: int, sources: int) -> bool:
         """Return whether the parts fit each other, and numbers are such as images of that sensor give."""
         moments, ranges = np.split(self.numbers, [4 * channels * channels], axis=1)
         ends = np.concatenate([np.zeros((1, 2), np.int64), self.ends])
         return bool(
-            len(self.numbers) == len(self.counts) == len(self.ends)
-            and self.numbers.shape[1] == _width(channels)
+            len(self.keys) > 0
+            and len({len(getattr(self, name)) for name in _COLUMNS[:6]}) == 1
             and (np.abs(moments) < _MOST).all()
             and not np.isnan(ranges).any()
             and (self.counts >= 0).all()
@@ -144,17 +159,24 @@ class Table:
         )
 
 
-_PARTS: Mapping[str, tuple[type, int | None]] = {
-    "numbers": (np.float64, None),
-    "counts": (np.int64, 6),
-    "instances": (np.int64, 2),
-    "stored": (np.int64, 8),
-    "ends": (np.int64, 2),
-    "times": (np.int64, 3),
-    "digests": (np.uint8, 32),
-    "notes": (np.uint8, 1),
-}
-"""Tensors of the file: type, columns."""
+_COLUMNS = [column.name for column in fields(Table)]
+_NOTES = "notes"
+"""Tensor of the file that is json text."""
+
+
+def _kinds(files: int, channels: int) -> dict[str, tuple[type, int]]:
+    """Return type and width of each tensor of the file."""
+    return {
+        "keys": (np.uint8, 16),
+        "times": (np.int64, 3 * files),
+        "digests": (np.uint8, 32 * files),
+        "numbers": (np.float64, 4 * channels * channels + 2 * channels),
+        "counts": (np.int64, 6),
+        "ends": (np.int64, 2),
+        "instances": (np.int64, 2),
+        "stored": (np.int64, 8),
+        _NOTES: (np.uint8, 1),
+    }
 
 
 @dataclass(frozen=True)
@@ -162,18 +184,25 @@ class Kept:
     """What an index holds.
 
     Attributes:
-        table: facts of N samples.
-        samples: N keys of samples, see `simmat.data.index.sample_key`, in the order of the table.
-        files: file -> its state when it was read.
+        table: what is known of N samples.
         channels: those of the first image, as loaded and as they reach the network.
-        first: key of the sample that has them.
+        first: key of the sample that has them, in hexadecimal digits.
     """
 
     table: Table
-    samples: tuple[str, ...]
-    files: Mapping[Path, FileState]
     channels: tuple[tuple[Channel, ...], tuple[Channel, ...]]
     first: str
+
+
+def sample_keys(dataset: Dataset) -> Bytes:
+    """Return (S, 16) digests of what decides, beside the content of its files, what is found in each sample."""
+    start = 0 if dataset.root == Path() else len(os.path.join(dataset.root, ""))
+    keys = []
+    for sample in dataset.samples:
+        names = (path[start:] for path in sample.paths)  # relative, so that an index moves with its data
+        what = "\0".join((*names, sample.zero_means or "", annotations_digest(dataset, sample)))
+        keys.append(hashlib.sha256(what.encode(errors="surrogateescape")).digest()[:16])
+    return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 
 
 def places_of(dataset: Dataset) -> tuple[Path, ...]:
@@ -212,20 +241,14 @@ def read_kept(dataset: Dataset, places: Sequence[Path]) -> Kept | None:
 
 def write_kept(dataset: Dataset, places: Sequence[Path], kept: Kept) -> None:
     """Write an index at the first of some places that takes it; where none does, the next start reads all anew."""
-    files = [(path, state) for path, state in kept.files.items()]
-    tensors: dict[str, npt.NDArray[Any]] = {name: getattr(kept.table, name) for name in list(_PARTS)[:5]}
-    tensors["times"] = np.asarray([(s.size, s.mtime_ns, s.ctime_ns) for _, s in files], np.int64).reshape(-1, 3)
-    tensors["digests"] = np.frombuffer(b"".join(s.digest for _, s in files), np.uint8).reshape(-1, 32)
     notes: dict[str, object] = {
         "format": FORMAT,
-        "samples": kept.samples,
-        "files": [_relative(dataset.root, path) for path, _ in files],
         "channels": [[asdict(channel) for channel in group] for group in kept.channels],
         "first": kept.first,
     }
-    tensors["notes"] = np.frombuffer(json.dumps(notes).encode(), np.uint8).reshape(-1, 1)
-    whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    content = save(whole, metadata={"sha256": digest_of(whole)})
+    tensors = {name: np.ascontiguousarray(getattr(kept.table, name)) for name in _COLUMNS}
+    tensors[_NOTES] = np.frombuffer(json.dumps(notes).encode(), np.uint8).reshape(-1, 1)
+    content = save(tensors, metadata={"sha256": digest_of(tensors)})
     for place in places:
         with suppress(OutputError):
             atomic_write_bytes(place, content)
@@ -236,37 +259,27 @@ def write_kept(dataset: Dataset, places: Sequence[Path], kept: Kept) -> None:
 def _read(dataset: Dataset, place: Path) -> Kept:
     with safe_open(place, framework="np") as file:
         digest = (file.metadata() or {})["sha256"]
-        tensors = {name: file.get_tensor(name) for name in _PARTS}
-    for name, (kind, columns) in _PARTS.items():
-        value = tensors[name]
-        if value.dtype != kind or value.ndim != 2 or columns not in (None, value.shape[1]):
-            raise ValueError(f"{name} is {value.dtype} of shape {value.shape}")
-    notes = parse_json(tensors["notes"].tobytes(), constants=True)
+        tensors = {name: file.get_tensor(name) for name in (*_COLUMNS, _NOTES)}
+    notes = parse_json(tensors[_NOTES].tobytes(), constants=True)
     found = validate(_Channels, dict(zip(("loaded", "seen"), notes["channels"], strict=True)))
-    loaded, seen = found.loaded, found.seen
-    samples, names = notes["samples"], notes["files"]
-    table = Table(*(tensors[name] for name in list(_PARTS)[:5]))
+    for name, (kind, columns) in _kinds(len(dataset.samples[0].paths), len(found.seen)).items():
+        if tensors[name].dtype != kind or tensors[name].shape[1:] != (columns,):
+            raise ValueError(f"{name} is {tensors[name].dtype} of shape {tensors[name].shape}")
+    table = Table(**{name: tensors[name] for name in _COLUMNS})
     if (
         notes["format"] != FORMAT
         or digest != digest_of(tensors)
-        or not table.is_sound(len(seen), len(dataset.adapter.sources))
-        or not all(isinstance(text, str) for text in (*samples, *names, notes["first"]))
-        or not len(samples) == len(table.counts)
-        or not len(names) == len(tensors["times"]) == len(tensors["digests"])
+        or not isinstance(notes["first"], str)
+        or not table.is_sound(len(found.seen), len(dataset.adapter.sources))
     ):
         raise ValueError("its parts do not fit each other")
-    states = zip(names, tensors["times"].tolist(), tensors["digests"], strict=True)
-    files = {
-        dataset.root / name: FileState(size, changed, touched, bytes(found))
-        for name, (size, changed, touched), found in states
-    }
-    return Kept(table, tuple(samples), files, (loaded, seen), notes["first"])
+    return Kept(table, (found.loaded, found.seen), notes["first"])
 
 
 def digest_of(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
     """Return the sha256 of all that an index says: a bit that a disk changed must not reach a network."""
     found = hashlib.sha256()
-    for name in _PARTS:
+    for name in (*_COLUMNS, _NOTES):
         found.update(struct.pack("<2q", *tensors[name].shape))
         found.update(np.ascontiguousarray(tensors[name]).data)
     return found.hexdigest()
@@ -277,18 +290,6 @@ def _remove_old(folder: Path) -> None:
         found = sorted(folder.glob("index-*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in found[_MOST_KEPT:]:
             path.unlink(missing_ok=True)
-
-
-def _relative(root: Path, path: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-
-def _width(channels: int) -> int:
-    return 4 * channels * channels + 2 * channels
-
-
-def _channels(width: int) -> int:
-    return next(count for count in range(width + 1) if _width(count) >= width)
 
 
 class _UntoldError(Exception):

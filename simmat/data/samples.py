@@ -39,30 +39,58 @@ SHARE = 0.15
 """Part of the images that goes to val and to test where the data set names no split."""
 
 
-@dataclass(frozen=True)
+_NO_EXTRA: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """One image and its ground truth, as paths.
+    """One image and its ground truth. It keeps paths as text, since a data set may have a million of them.
 
     Attributes:
         id: unique within the data set.
         split: "train", "val" or "test"; "" while nobody decided.
-        files: source name -> file, in the order of the adapter's sources, the reference first.
-        mask: label image, or None where the labels are in a COCO file or nobody drew them yet.
+        sources: names of the adapter's sources, the reference first.
+        paths: the file of each source, then the mask where there is one.
         extra: what else `manifest.csv` says about it, column -> text.
         zero_means: what label value 0 means in this sample, where its row overrides the data card.
     """
 
     id: str
     split: str
-    files: Mapping[str, Path]
-    mask: Path | None
-    extra: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[str, ...]
+    paths: tuple[str, ...]
+    extra: Mapping[str, str] = field(default_factory=lambda: _NO_EXTRA)
     zero_means: ZeroMeans | None = None
+
+    @classmethod
+    def of(cls, id: str, split: str, files: Mapping[str, Path], mask: Path | None) -> Sample:
+        """Make a sample of files by their source, and a mask."""
+        return cls(id, split, tuple(files), tuple(map(str, (*files.values(), *([mask] if mask else ())))))
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Source name -> file, the reference first."""
+        return {source: Path(path) for source, path in zip(self.sources, self.paths, strict=False)}
+
+    @property
+    def mask(self) -> Path | None:
+        """Label image; None where the labels are in a COCO file or nobody drew them yet."""
+        return Path(self.paths[-1]) if self.has_mask else None
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the labels are in an image of their own."""
+        return len(self.paths) > len(self.sources)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The file of each source, as text."""
+        return self.paths[: len(self.sources)]
 
     @property
     def reference(self) -> Path:
         """The file of the reference source, whose pixel grid is the original image."""
-        return next(iter(self.files.values()))
+        return Path(self.paths[0])
 
 
 @dataclass(frozen=True)
@@ -102,8 +130,8 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, *, masks:
     Raises:
         DataError: too few images to cut, or an image stands in two splits.
     """
-    unlabelled = tuple(sample for sample in samples if masks and sample.mask is None)
-    labelled = [sample for sample in samples if not masks or sample.mask is not None]
+    unlabelled = tuple(sample for sample in samples if masks and not sample.has_mask)
+    labelled = [sample for sample in samples if not masks or sample.has_mask]
     return replace(_split(root, labelled, said_by), unlabelled=unlabelled)
 
 
@@ -144,26 +172,28 @@ def _split(root: Path, samples: Sequence[Sample], said_by: str) -> Listing:
 
 def _shared(samples: Sequence[Sample]) -> Iterator[str]:
     """Name the reference files that stand in two splits."""
-    first: dict[Path, Sample] = {}
+    first: dict[str, Sample] = {}
     for sample in samples:
-        other = first.setdefault(sample.reference, sample)
+        other = first.setdefault(sample.paths[0], sample)
         if other.split != sample.split:
             yield f"{sample.reference.name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
 
 
-def _groups(samples: Sequence[Sample]) -> list[Path]:
+def _groups(samples: Sequence[Sample]) -> list[str]:
     """The reference files, in the order of the hash of their first id."""
-    first: dict[Path, str] = {}
+    first: dict[str, str] = {}
     for sample in samples:
-        first[sample.reference] = min(sample.id, first.get(sample.reference, sample.id))
+        path = sample.paths[0]
+        if sample.id < first.setdefault(path, sample.id):
+            first[path] = sample.id
     return sorted(first, key=lambda path: (id_digest(first[path]), first[path]))
 
 
-def _with_splits(samples: Sequence[Sample], chosen: Mapping[Path, str]) -> tuple[Sample, ...]:
+def _with_splits(samples: Sequence[Sample], chosen: Mapping[str, str]) -> tuple[Sample, ...]:
     """Change the split of samples whose reference file is chosen, where it is open or train."""
     return tuple(
-        replace(sample, split=chosen[sample.reference])
-        if sample.split in ("", "train") and sample.reference in chosen
+        Sample(sample.id, split, sample.sources, sample.paths, sample.extra, sample.zero_means)
+        if sample.split in ("", "train") and (split := chosen.get(sample.paths[0]))
         else sample
         for sample in samples
     )

@@ -83,18 +83,19 @@ class Moments:
             count,
             start + step * other.count / safe,
             self.square + other.square + step**2 * both,
-            self.cross + other.cross + step * step.T * both,
+            self.cross + other.cross + step * step.swapaxes(-1, -2) * both,
         )
 
     def packed(self) -> Matrix:
-        """Return all as (4·C·C,), see `unpacked`."""
-        return np.concatenate([part.ravel() for part in (self.count, self.mean, self.square, self.cross)])
+        """Return all as (…, 4·C·C), see `unpacked`."""
+        parts = np.stack([self.count, self.mean, self.square, self.cross], axis=-3)  # (…, 4, C, C)
+        return parts.reshape(*parts.shape[:-3], -1)
 
     @classmethod
     def unpacked(cls, values: Matrix) -> Moments:
-        """Rebuild from `packed`."""
-        side = math.isqrt(len(values) // 4)
-        return cls(*values.reshape(4, side, side))
+        """Rebuild from `packed`: (…, 4·C·C) gives parts of (…, C, C)."""
+        side = math.isqrt(values.shape[-1] // 4)
+        return cls(*np.moveaxis(values.reshape(*values.shape[:-1], 4, side, side), -3, 0))
 
     def statistics(self) -> Statistics:
         """Return mean, population std and correlation; a pair that is never valid together has correlation 0."""
@@ -109,6 +110,15 @@ class Moments:
             correlation=tuple(tuple(row) for row in correlation.tolist()),
             pixels=tuple(int(count) for count in pixels),
         )
+
+
+def merge_moments(packed: Matrix) -> Moments:
+    """Return the moments of N sets of pixels together; (N, 4·C·C) see `Moments.packed`."""
+    while len(packed) > 1:
+        half = len(packed) // 2
+        pairs = Moments.unpacked(packed[:half]).merge(Moments.unpacked(packed[half : 2 * half]))
+        packed = np.concatenate([pairs.packed(), packed[2 * half :]])
+    return Moments.unpacked(packed[0])
 
 
 def image_moments(image: SensorImage) -> Moments:

@@ -100,7 +100,7 @@ def check_data(folder: RunFolder, begun: str, dataset: Dataset, contents: Conten
     Raises:
         ConfigError: it is another; where the run's own notes say so, how many parts differ and the first of them.
     """
-    if is_same(begun, dataset, contents):
+    if is_same(begun, contents):
         return
     changes = changes_noted(folder, begun, contents)
     raise ConfigError(

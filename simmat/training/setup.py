@@ -14,7 +14,7 @@ from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.copy_paste import check_repeats
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.fingerprint import Contents, shared_warning
+from simmat.data.fingerprint import Contents
 from simmat.data.formats.coco import ANNOTATIONS
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.index import DataIndex, read_index
@@ -213,7 +213,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     said = (
         dataset.split_note,
         dataset.skipped_note,
-        shared_warning(dataset.root, dataset.samples, contents.by_file),
+        contents.shared_warning(),
         note_on(train, every, config),
         _note_on_repeats(config, index, train),
         _note_on_rate(config, parts),

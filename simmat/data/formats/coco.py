@@ -204,7 +204,7 @@ class _Reader:
                 files[source.name] = path
         stem = name.rpartition(".")[0] or name
         name = f"{split}/{stem}" if split else stem  # equal names in two splits are two samples
-        self.samples.append(Sample(id=name, split=split, files=files, mask=None))
+        self.samples.append(Sample.of(name, split, files, None))
         size = (entry["height"], entry["width"])
         try:
             check_size(Path(f"{where}: image {entry['id']}"), *size)
@@ -227,7 +227,7 @@ class _Reader:
                 return found
             if not exact:
                 if place not in self.stems:
-                    self.stems[place] = files_by_stem(place, source.extensions)[0]
+                    self.stems[place] = files_by_stem(place, source.extensions)
                 if paths := self.stems[place].get(name.rpartition(".")[0]):
                     return paths[0]
         return f"{name!r} is in none of {', '.join(dict.fromkeys(folders))}"
@@ -263,7 +263,7 @@ def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[s
 
 def _duplicates(samples: Sequence[Sample]) -> list[str]:
     ids = Counter(sample.id for sample in samples)
-    files = Counter(path for sample in samples for path in sample.files.values())
+    files = Counter(path for sample in samples for path in sample.images)
     twice = [f"image {name!r} stands twice" for name, count in ids.items() if count > 1]
     return twice or [
         f"{path} stands twice, in two splits; keep it in one" for path, count in files.items() if count > 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,59 +47,95 @@ def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
     if problems:
         raise DataError(all_problems(f"{root}: images and masks do not fit together:", problems))
     samples.sort(key=lambda sample: sample.id)
-    if all(sample.mask is None for sample in samples):
+    if not any(sample.has_mask for sample in samples):
         raise DataError(
             f"{root}: none of the {len(samples)} images has a mask; draw one, and save it as masks/{samples[0].id}.png"
         )
     return decide_splits(root, samples, "the folders of images/")
 
 
-def files_by_stem(folder: Path, extensions: Iterable[str]) -> tuple[dict[str, list[Path]], list[Path]]:
+def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Path]]:
     """Find the files below a folder, by their path relative to it without ending, "/" between folders.
 
-    Hidden files, links that lead back up, and what stands beside a file of the same name ("a.tif.aux.xml"
-    beside "a.tif") are passed over.
-
-    Returns:
-        The files with one of the endings, several where they differ by it only; and all other files.
+    Hidden files, and links that lead back up, are passed over. Several files of one stem differ by their ending only.
     """
-    endings = sorted(extensions, key=len, reverse=True)
-    found: dict[str, list[Path]] = {}
-    others: dict[str, Path] = {}
-    start = 0 if folder == Path() else len(os.path.join(folder, ""))
-    for path in _visible_files(folder):
-        name = str(path)[start:].replace(os.sep, "/")
-        ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
-        if ending is None:
-            others[name] = path
-        else:
-            found.setdefault(name[: -len(ending)], []).append(path)
-    return found, [path for name, path in others.items() if not _stands_beside(name, found)]
+    found = _Found(str(folder), extensions, _Folders())
+    return {stem: [*map(Path, found.twice.get(stem, (path,)))] for stem, path in found.files.items()}
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """Yield files in sorted order, following links to folders but never in a circle."""
+class _Folders:
+    """Folders that were listed, each once: a folder of 100,000 links takes a second."""
 
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror}")
+    def __init__(self) -> None:
+        self._names: dict[str, tuple[list[str], list[str]]] = {}
 
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(place)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
-        if real not in seen:
-            yield from (
-                Path(place, name)
-                for name in sorted(files)
-                if not name.startswith(".") and name.lower() not in SYSTEM_FILES
-            )
-        seen.add(real)
+    def names(self, folder: str) -> tuple[list[str], list[str]]:
+        """Return the names of the folders, and of the files, in a folder, sorted; hidden ones are passed over."""
+        if folder not in self._names:
+            folders: list[str] = []
+            files: list[str] = []
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if not entry.name.startswith("."):
+                            (folders if entry.is_dir() else files).append(entry.name)
+            except OSError as error:
+                raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+            files = [name for name in files if name.lower() not in SYSTEM_FILES]
+            self._names[folder] = sorted(folders), sorted(files)
+        return self._names[folder]
+
+    def walk(self, folder: str) -> Iterator[tuple[str, str, list[str]]]:
+        """Yield each folder, its path below the first with "/" at the end, and the names of its files.
+
+        Links to folders are followed, but none leads into a folder a second time.
+        """
+        seen: set[str] = set()
+        waiting = [(folder, "")]
+        while waiting:
+            place, inner = waiting.pop()
+            real = os.path.realpath(place)
+            if real not in seen:
+                seen.add(real)
+                folders, files = self.names(place)
+                yield place, inner, files
+                waiting += [(os.path.join(place, name), f"{inner}{name}/") for name in reversed(folders)]
 
 
-def _stands_beside(name: str, found: Mapping[str, object]) -> bool:
-    folder, slash, file = name.rpartition("/")
-    parts = file.split(".")
-    return any(folder + slash + ".".join(parts[:count]) in found for count in range(1, len(parts)))
+class _Found:
+    """The files below a folder.
+
+    Attributes:
+        files: path below it without ending -> the first file.
+        twice: the same -> all files, where there are several.
+        others: files of other endings, but for what stands beside a file of the same name ("a.tif.aux.xml" beside
+            "a.tif").
+    """
+
+    def __init__(self, folder: str, extensions: Iterable[str], folders: _Folders) -> None:
+        endings = tuple(sorted(extensions, key=len, reverse=True))
+        self.files: dict[str, str] = {}
+        self.twice: dict[str, list[str]] = {}
+        others: list[tuple[str, str]] = []
+        for place, inner, names in folders.walk(folder):
+            start = os.path.join(place, "")
+            for name in names:
+                lower = name.lower()
+                for ending in endings:
+                    if lower.endswith(ending):
+                        break
+                else:
+                    others.append((inner + name, start + name))
+                    continue
+                stem, path = inner + name[: -len(ending)], start + name
+                if (first := self.files.setdefault(stem, path)) is not path:
+                    self.twice.setdefault(stem, [first]).append(path)
+        self.others = [path for name, path in others if not self._stands_beside(name)]
+
+    def _stands_beside(self, name: str) -> bool:
+        folder, slash, file = name.rpartition("/")
+        parts = file.split(".")
+        return any(folder + slash + ".".join(parts[:count]) in self.files for count in range(1, len(parts)))
 
 
 @dataclass
@@ -109,32 +145,27 @@ class _Scan:
     root: Path
     sources: tuple[Source, ...]
     problems: list[str] = field(default_factory=list)
-    masks: dict[str, list[Path]] = field(init=False)
+    folders: _Folders = field(default_factory=_Folders)
+    masks: _Found = field(init=False)
     used: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.masks, others = files_by_stem(self.root / MASKS, (*MASK_EXTENSIONS, *JPEG_EXTENSIONS))
-        self.problems += [
-            f"{self._name(path)}: no mask format; allowed: {', '.join(MASK_EXTENSIONS)}" for path in others
-        ]
-        for paths in self.masks.values():
-            if len(paths) > 1:
-                self.problems.append(f"two masks of one name: {', '.join(map(self._name, paths))}")
+        self.masks = _Found(str(self.root / MASKS), (*MASK_EXTENSIONS, *JPEG_EXTENSIONS), self.folders)
+        self._note(self.masks, "masks", f"no mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
 
     def splits(self) -> list[tuple[str, Path]]:
         """Return the folders to search with their split; the split is "" where folders do not say it."""
         images = self.root / IMAGES
-        names = {path.name for path in images.iterdir() if path.is_dir() and not path.name.startswith(".")}
+        names, loose = self.folders.names(str(images))
         self.problems += [
             f"images/{name}/: splits are called {', '.join(SPLITS)}; rename it to {meant!r}"
-            for name in sorted(names)
+            for name in names
             if (meant := split_meant(name)) is not None  # taken for part of an id, it would mix the splits
         ]
         named = [split for split in SPLITS if split in names]
         if not named:
             return [("", images)]
-        beside = sorted(name for name in names - set(named) if split_meant(name) is None)
-        loose = sorted(path.name for path in images.iterdir() if path.is_file() and not path.name.startswith("."))
+        beside = [name for name in names if name not in named and split_meant(name) is None]
         if beside or loose:
             self.problems.append(
                 f"images/ holds {', '.join((beside + loose)[:3])} beside {', '.join(f'{n}/' for n in named)}; "
@@ -144,63 +175,59 @@ class _Scan:
 
     def samples(self, split: str, folder: Path) -> list[Sample]:
         """Return the samples of one split's folder."""
-        by_source = {source.name: self._images(folder, source) for source in self.sources}
-        stems = sorted(set().union(*by_source.values()))
+        names = tuple(source.name for source in self.sources)
+        by_source = [self._images(folder, source) for source in self.sources]
+        stems = sorted(set().union(*by_source))
         if not stems:
             endings = ", ".join(self.sources[0].extensions)
             self.problems.append(f"{self._name(folder)}/ holds no image ({endings})")
-        return [self._sample(split, stem, by_source) for stem in stems]
+        samples = []
+        for stem in stems:
+            name = f"{split}/{stem}" if split else stem
+            mask = self._mask(name, stem)
+            if lacking := [source for source, found in zip(names, by_source, strict=True) if stem not in found]:
+                self.problems.append(f"sample {name!r} has no file of {', '.join(map(repr, lacking))}")
+            else:
+                samples.append(Sample(name, split, names, (*(found[stem] for found in by_source), *mask)))
+        return samples
 
     def unused_masks(self) -> list[str]:
         """Name the masks that no image asked for."""
-        return [
-            f"{self._name(paths[0])}: a mask without an image"
-            for stem, paths in sorted(self.masks.items())
-            if stem not in self.used
-        ]
+        unused = sorted(self.masks.files.keys() - self.used)
+        return [f"{self._name(self.masks.files[stem])}: a mask without an image" for stem in unused]
 
-    def _images(self, folder: Path, source: Source) -> dict[str, Path]:
+    def _images(self, folder: Path, source: Source) -> dict[str, str]:
         own = folder / source.name
-        if len(self.sources) > 1 and not own.is_dir():
+        if own.is_dir():
+            if folder.name == IMAGES:  # no split is named above
+                for inner in self.folders.names(str(own))[0]:
+                    if meant := inner if inner in SPLITS else split_meant(inner):
+                        self.problems.append(
+                            f"{self._name(own)}/{inner}/: a split stands above the sources; move it to "
+                            f"{IMAGES}/{meant}/{source.name}/"
+                        )
+            folder = own
+        elif len(self.sources) > 1:
             self.problems.append(f"no folder {self._name(own)}/ for source {source.name!r}")
             return {}
-        if own.is_dir() and folder.name == IMAGES:  # no split is named above
-            for inner in sorted(path.name for path in own.iterdir() if path.is_dir()):
-                if meant := inner if inner in SPLITS else split_meant(inner):
-                    self.problems.append(
-                        f"{self._name(own)}/{inner}/: a split stands above the sources; move it to "
-                        f"{IMAGES}/{meant}/{source.name}/"
-                    )
-        found, others = files_by_stem(own if own.is_dir() else folder, source.extensions)
-        for path in others:
-            self.problems.append(
-                f"{self._name(path)}: not a file of source {source.name!r} ({', '.join(source.extensions)})"
-            )
-        for paths in found.values():
-            if len(paths) > 1:
-                self.problems.append(f"two images of one name: {', '.join(map(self._name, paths))}")
-        return {stem: paths[0] for stem, paths in found.items()}
+        found = _Found(str(folder), source.extensions, self.folders)
+        self._note(found, "images", f"not a file of source {source.name!r} ({', '.join(source.extensions)})")
+        return found.files
 
-    def _sample(self, split: str, stem: str, by_source: dict[str, dict[str, Path]]) -> Sample:
-        name = f"{split}/{stem}" if split else stem
-        lacking = [source for source, found in by_source.items() if stem not in found]
-        if lacking:
-            self.problems.append(f"sample {name!r} has no file of {', '.join(map(repr, lacking))}")
-        return Sample(
-            id=name,
-            split=split,
-            files={source: found[stem] for source, found in by_source.items() if stem in found},
-            mask=self._mask(name, stem),
-        )
-
-    def _mask(self, name: str, stem: str) -> Path | None:
-        key = name if name in self.masks else stem
-        if key not in self.masks:
-            return None
+    def _mask(self, name: str, stem: str) -> tuple[str, ...]:
+        key = name if name in self.masks.files else stem
+        if key not in self.masks.files:
+            return ()
         if key in self.used:
             self.problems.append(f"masks/{key}: the mask of two images; put masks into masks/train/ and so on")
         self.used.add(key)
-        return self.masks[key][0]
+        return (self.masks.files[key],)
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+    def _note(self, found: _Found, kind: str, other: str) -> None:
+        self.problems += [f"{self._name(path)}: {other}" for path in found.others]
+        self.problems += [
+            f"two {kind} of one name: {', '.join(map(self._name, paths))}" for paths in found.twice.values()
+        ]
+
+    def _name(self, path: Path | str) -> str:
+        return Path(path).relative_to(self.root).as_posix()

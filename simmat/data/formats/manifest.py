@@ -47,7 +47,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
         raise DataError(all_problems(f"{path}: rows that cannot be used:", problems))
     if not samples:
         raise DataError(f"{path}: no rows below the header")
-    if all(sample.mask is None for sample in samples):
+    if not any(sample.has_mask for sample in samples):
         raise DataError(f"{path}: none of the {len(samples)} rows names a mask; fill in the column mask")
     return decide_splits(root, samples, MANIFEST_FILE)
 
@@ -96,14 +96,12 @@ class _Reader:
         where = f"line {line}"
         if not row["id"]:
             self.problems.append(f"{where}: id is empty")
-        files = {
-            name: self._file(where, column, row, self.sources[name]) for name, column in self.columns.files.items()
-        }
+        files = [self._file(where, column, row, self.sources[name]) for name, column in self.columns.files.items()]
         return Sample(
             id=row["id"],
             split=self._one_of(where, "split", row, SPLITS) if self.columns.split else "",
-            files=files,
-            mask=self._file(where, "mask", row) if row["mask"] else None,
+            sources=tuple(self.sources),
+            paths=tuple(map(str, (*files, *([self._file(where, "mask", row)] if row["mask"] else ())))),
             extra={name: row[name] for name in self.columns.extra},
             zero_means=self._zero_means(where, row),
         )

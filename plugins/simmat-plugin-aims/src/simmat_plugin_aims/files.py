@@ -27,7 +27,7 @@ def by_name(folder: Path, pattern: str, endings: Iterable[str]) -> dict[str, Pat
         return {}
     found: dict[str, Path] = {}
     twice: list[str] = []
-    for stem, paths in sorted(files_by_stem(folder, endings)[0].items()):
+    for stem, paths in sorted(files_by_stem(folder, endings).items()):
         match = re.fullmatch(pattern, stem)
         if match is None or "/" in stem:
             continue
@@ -54,7 +54,7 @@ class Tree:
 
     def __init__(self, root: Path, endings: Iterable[str]) -> None:
         self.root = root
-        self.paths = [path for paths in files_by_stem(root, endings)[0].values() for path in paths]
+        self.paths = [path for paths in files_by_stem(root, endings).values() for path in paths]
         self._by_name: dict[str, list[Path]] = {}
         for path in self.paths:
             self._by_name.setdefault(path.name.lower(), []).append(path)

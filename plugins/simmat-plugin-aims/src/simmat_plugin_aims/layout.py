@@ -39,7 +39,7 @@ class Found:
         if lacking:
             self.missing.append(f"{split} sample {name!r} has no {', '.join(lacking)}")
         else:
-            self.samples.append(Sample(name, split, {k: v for k, v in files.items() if v is not None}, mask))
+            self.samples.append(Sample.of(name, split, {k: v for k, v in files.items() if v is not None}, mask))
 
     def keep_test_apart(self) -> None:
         """Leave training samples out whose reference image is tested on: their scores would be of training images."""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import filelock
 
 from simmat.config import TrainConfig
-from simmat.data.dataset import Dataset
-from simmat.data.fingerprint import Contents, is_same, shared_warning
+from simmat.data.fingerprint import Contents, is_same
 from simmat.data.index import contents_of
 from simmat.documents import listed
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
@@ -131,26 +130,25 @@ class _DataSets:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self._opened: dict[str, tuple[Dataset, Contents]] = {}
+        self._opened: dict[str, Contents] = {}
         self._same: dict[tuple[str, str], bool] = {}
 
-    def of(self, cell: Cell) -> tuple[Dataset, Contents]:
-        """Return a cell's data set as it is now, and its contents."""
+    def of(self, cell: Cell) -> Contents:
+        """Return the contents of a cell's data set as it is now."""
         config = cell.config
         key = _reading(config)
         if key not in self._opened:
-            dataset = open_data(config, self.registry)
-            self._opened[key] = dataset, contents_of(dataset)
+            self._opened[key] = contents_of(open_data(config, self.registry))
         return self._opened[key]
 
     def change(self, cell: Cell) -> str:
         """Say that a cell was run or begun on other data than there is now, and what changed; "" where it was not."""
         if (before := _data_of(cell)) is None:
             return ""
-        dataset, contents = self.of(cell)
+        contents = self.of(cell)
         key = _reading(cell.config), before
         if key not in self._same:
-            self._same[key] = is_same(before, dataset, contents)
+            self._same[key] = is_same(before, contents)
         if self._same[key]:
             return ""
         what = changes_noted(RunFolder(cell.folder.run), before, contents)
@@ -158,8 +156,7 @@ class _DataSets:
 
     def warning(self, cell: Cell) -> str:
         """Return the warning of images in two splits of a cell's data set; "" where there is none."""
-        dataset, contents = self.of(cell)
-        return shared_warning(dataset.root, dataset.samples, contents.by_file)
+        return self.of(cell).shared_warning()
 
 
 def _reading(config: TrainConfig) -> str:

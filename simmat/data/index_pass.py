@@ -1,0 +1,177 @@
+"""Reading the samples of a data set once, in several processes.
+
+What is found of a sample depends on that sample alone and comes in the order of the samples, so the result is the same
+for any number of processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_all_start_methods, get_context
+
+import numpy as np
+
+from simmat.data.copy_paste import repeatable
+from simmat.data.dataset import Dataset, Sample
+from simmat.data.fill_values import count_stored
+from simmat.data.fingerprint import Bytes, read_file
+from simmat.data.index_file import NO_CLASS, Facts, Table
+from simmat.data.instances import visible_regions
+from simmat.data.statistics import image_moments
+from simmat.errors import DataError, SimMATError
+
+_CHUNK = 8
+"""Samples that a process reads at once."""
+_WORTH = 32
+"""Samples for which one more process is worth its start."""
+_MOST_PROCESSES = 16
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was found in some samples.
+
+    Attributes:
+        table: of those that can be used; None where none can.
+        faults: sample id -> why it cannot be used.
+        count: samples, both together.
+    """
+
+    table: Table | None
+    faults: Mapping[str, SimMATError]
+    count: int
+
+
+def read_samples(
+    dataset: Dataset, samples: Sequence[Sample], keys: Bytes, processes: int | None = None
+) -> Iterator[Part]:
+    """Yield what is found in samples, part by part, in their order.
+
+    Args:
+        dataset: with the channels of its first image at hand.
+        samples: N of it.
+        keys: (N, 16) of theirs, see `sample_keys`.
+        processes: that read at the same time; None takes one a core, fewer where there is little to read.
+
+    Raises:
+        DataError: a process was killed.
+    """
+    starts = range(0, len(samples), _CHUNK)
+    count = _processes(len(samples)) if processes is None else processes
+    work = dataset, samples, keys
+    if count <= 1:
+        yield from (_read_part(work, start) for start in starts)
+        return
+    with _pool(count, work) as pool:
+        waiting: deque[Future[Part]] = deque()
+        try:
+            for start in starts:
+                waiting.append(pool.submit(_read_here, start))
+                if len(waiting) > 4 * count:  # so many parts wait at most
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise DataError(
+                f"{dataset.root}: a process that read images was killed, perhaps for want of memory; close other "
+                "programs, or look for a damaged file with `simmat data check`"
+            ) from None
+
+
+_Work = tuple[Dataset, Sequence[Sample], Bytes]
+
+
+def _read_part(work: _Work, start: int) -> Part:
+    dataset, samples, keys = work
+    tables: list[Table] = []
+    faults: dict[str, SimMATError] = {}
+    chunk = samples[start : start + _CHUNK]
+    for key, sample in zip(keys[start:], chunk, strict=False):
+        try:
+            files = [read_file(path) for path in sample.paths]
+            tables.append(Table.of(key, files, read_facts(dataset, sample)))
+        except SimMATError as error:
+            faults[sample.id] = error
+    return Part(Table.join(tables) if tables else None, faults, len(chunk))
+
+
+def read_facts(dataset: Dataset, sample: Sample) -> Facts:
+    """Read one sample, once, and say what training needs to know of it.
+
+    Raises:
+        SimMATError: it cannot be used.
+    """
+    image, found = dataset.read(sample)
+    seen = dataset.adapter.transform(image)
+    label = dataset.label(sample, image, seen)
+    whole = bool(seen.valid.all())
+    axes = (1, 2)
+    low = seen.data.min(axis=axes) if whole else np.min(seen.data, axis=axes, initial=np.inf, where=seen.valid)
+    high = seen.data.max(axis=axes) if whole else np.max(seen.data, axis=axes, initial=-np.inf, where=seen.valid)
+    classes = [NO_CLASS if region.class_id is None else region.class_id for region in label.regions]
+    areas = [region.area for region in label.regions]
+    hidden = len(label.regions) - len(visible_regions(label))
+    counts = [*label.size_hw, label.dropped, np.count_nonzero(label.ignore), hidden, bool(repeatable(label))]
+    names = {channel.name for channel in seen.channels}
+    return Facts(
+        np.concatenate([image_moments(seen).packed(), low, high]).astype(np.float64),
+        np.asarray(counts, dtype=np.int64),
+        np.asarray([classes, areas], dtype=np.int64).reshape(2, -1).T,
+        count_stored(dataset.adapter, names, sample.files, image, found.stored),
+    )
+
+
+def _processes(samples: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(min(cores, samples // _WORTH, _MOST_PROCESSES), 1) if "fork" in get_all_start_methods() else 1
+
+
+_work: _Work | None = None
+"""In a process of the pool: what it reads. It came with the fork, so that a sensor needs no pickle."""
+
+
+@contextmanager
+def _pool(count: int, work: _Work) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(), work))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(parent: int, work: _Work) -> None:
+    """Make a process ready: it leaves Ctrl-C to its parent, ends with it, and computes in one thread."""
+    global _work
+    _work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    with suppress(OSError, AttributeError):  # glibc keeps freed memory: to get it anew for each image takes a quarter
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, 2**25)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**29)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _read_here(start: int) -> Part:
+    assert _work is not None
+    return _read_part(_work, start)
