@@ -131,7 +131,7 @@ def test_a_run_is_resumed_from_another_folder_and_without_the_file(
     monkeypatch.chdir("other")
     training.resume(tmp_path / "run", registry())
     assert read_bundle_spec(tmp_path / "run/bundle").modality == "sonar"
-    assert load_state(tmp_path / "run/last.safetensors").step == 4
+    assert load_state(tmp_path / "run/last.safetensors").notes.step == 4
 
 
 def test_a_run_is_not_resumed_with_another_description() -> None:

@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from runs import config, gray_set, registry
 from torch import Tensor
 
 from simmat import training
-from simmat.errors import ConfigError
 from simmat.training.accelerator import make_accelerator
 from simmat.training.loop import Diverged
 from simmat.training.state import load_state
@@ -55,10 +53,3 @@ def test_the_environment_does_not_change_how_many_batches_make_a_step(
     """accelerate's own variable goes before what it is asked for; the rate and the log would mean other steps."""
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     assert make_accelerator(config(tmp_path, tmp_path / "run")).gradient_accumulation_steps == 1
-
-
-def test_weights_cut_up_over_devices_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bundle is made of whole weights, which no process would hold; accelerate config may have set it long ago."""
-    monkeypatch.setattr(Accelerator, "distributed_type", property(lambda self: DistributedType.FSDP))
-    with pytest.raises(ConfigError, match="accelerate is set to FSDP, which cuts the weights up"):
-        make_accelerator(config(tmp_path, tmp_path / "run"))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, DistributedType, GradientAccumulationPlugin, broadcast
+from accelerate.utils import DataLoaderConfiguration, GradientAccumulationPlugin, broadcast
 
 from simmat.config import TrainConfig
 from simmat.errors import ConfigError
 from simmat.nn.device import check_launcher, launched_processes, own_settings, pick_device
-
-_CUT_UP = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-"""Ways to train in which no process holds the whole network."""
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -38,11 +35,6 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             cpu=config.device == "cpu",
             dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
             rng_types=[],
-        )
-    if accelerator.distributed_type in _CUT_UP:
-        raise ConfigError(
-            f"accelerate is set to {accelerator.distributed_type.value}, which cuts the weights up; SimMAT trains with "
-            "whole ones on every device: accelerate launch --multi_gpu, or another answer to accelerate config"
         )
     if config.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would compute in fp32 unasked
         raise ConfigError("--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16")

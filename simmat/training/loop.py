@@ -123,7 +123,7 @@ class _Run:
         self.model = assemble(self.setup.spec, self.setup.parts)
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.model, config.foundation, config.tune)
-        self.done = state.step if state else 0
+        self.done = state.notes.step if state else 0
         self.best = state.notes.best if state else None
         self.stop = False
         self._prepare(state)
@@ -279,6 +279,7 @@ class _Run:
     def _save(self) -> None:
         if self.accelerator.is_main_process:
             notes = RunNotes(
+                step=self.done,
                 settings=settings_of(self.config),
                 spec=self.setup.spec,
                 fingerprint=self.setup.fingerprint,
@@ -286,7 +287,7 @@ class _Run:
                 scaler=scaler_notes(self.accelerator.scaler),
             )
             optimizer = optimizer_tensors(self.optimizer.optimizer, self.accelerator.unwrap_model(self.step))
-            save_state(self.folder.state, RunState(self.done, trained_tensors(self.model), optimizer, notes))
+            save_state(self.folder.state, RunState(trained_tensors(self.model), optimizer, notes))
         self.accelerator.wait_for_everyone()
 
     def _log(self, record: dict[str, Any]) -> None:

@@ -44,6 +44,7 @@ class RunNotes(Document):
     """What a state says of its run; further values may stand there.
 
     Attributes:
+        step: optimiser steps done.
         settings: of the run, see `simmat.training.resume_checks`.
         spec: of the network.
         fingerprint: of the data.
@@ -53,6 +54,7 @@ class RunNotes(Document):
 
     model_config = ConfigDict(extra="ignore")
 
+    step: int = Field(ge=0)
     settings: dict[str, Any]
     spec: ModelSpec
     fingerprint: str
@@ -64,24 +66,16 @@ class RunNotes(Document):
         yield from self.spec.problems()
 
 
-class _Head(Document):
-    model_config = ConfigDict(extra="ignore")
-
-    step: int = Field(ge=0)
-
-
 @dataclass(frozen=True)
 class RunState:
     """Where a run stands.
 
     Attributes:
-        step: optimiser steps done.
         model: tensors of the network, see `simmat.bundle.trained_tensors`.
         optimizer: "PARAMETER/key" -> tensor.
         notes: what it says of the run.
     """
 
-    step: int
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     notes: RunNotes
@@ -95,7 +89,7 @@ def save_state(path: Path, state: RunState) -> None:
     """
     tensors = {f"model/{name}": tensor for name, tensor in state.model.items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
-    notes = {"format": FORMAT, "step": state.step, **state.notes.model_dump(mode="json")}
+    notes = {"format": FORMAT, **state.notes.model_dump(mode="json")}
     atomic_write_bytes(path, save(tensors, metadata={"simmat": json.dumps(notes, sort_keys=True)}))
 
 
@@ -106,9 +100,9 @@ def load_state(path: Path) -> RunState:
         DataError: it is missing, damaged, or of another format.
     """
     with _reading(path) as file:
-        step, notes = _notes_of(file, path)
+        notes = _notes_of(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    return RunState(step, _below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
+    return RunState(_below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
 
 
 def fingerprint_in(path: Path) -> str:
@@ -118,7 +112,7 @@ def fingerprint_in(path: Path) -> str:
         DataError: the state is missing, damaged, or of another format.
     """
     with _reading(path) as file:
-        return _notes_of(file, path)[1].fingerprint
+        return _notes_of(file, path).fingerprint
 
 
 @contextmanager
@@ -138,11 +132,11 @@ def _reading(path: Path) -> Iterator[Any]:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
-def _notes_of(file: Any, path: Path) -> tuple[int, RunNotes]:
+def _notes_of(file: Any, path: Path) -> RunNotes:
     notes: dict[str, Any] = parse_json((file.metadata() or {})["simmat"], constants=True)
     if notes.pop("format") != FORMAT:
         raise DataError(f"{path} was written by another version of simmat; resume it with that version")
-    return validate(_Head, notes).step, validate(RunNotes, notes)
+    return validate(RunNotes, notes)
 
 
 def _damaged(path: Path | str, why: str) -> DataError:

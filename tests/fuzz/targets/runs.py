@@ -35,7 +35,7 @@ def _state(place: Place, rng: random.Random) -> Case:
 
     def read() -> None:
         state = load_state(path)
-        assert isinstance(state.step, int), f"step is {state.step!r}"
+        assert isinstance(state.notes.step, int), f"step is {state.notes.step!r}"
         assert fingerprint_in(path) == str(state.notes.fingerprint), "two fingerprints"
 
     return Case(read)
