@@ -149,22 +149,21 @@ def validate(model: type[Model], values: object) -> Model:
     return found
 
 
-def parse(model: type[Model], values: object, where: str, *, error: type[SimMATError] = ConfigError) -> Model:
+def parse(model: type[Model], values: object, where: str) -> Model:
     """Return a document as its model, see `validate`.
 
     Args:
         model: what it should be.
         values: plain values.
         where: the file, for messages.
-        error: class of the error to raise.
 
     Raises:
-        SimMATError: of class `error`; everything that is wrong, in one message.
+        ConfigError: everything that is wrong, in one message.
     """
     try:
         return validate(model, values)
     except InvalidDocument as invalid:
-        raise error(listed(where, invalid.problems)) from invalid
+        raise ConfigError(listed(where, invalid.problems)) from invalid
 
 
 def listed(where: str, problems: Sequence[object]) -> str:

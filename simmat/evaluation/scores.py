@@ -16,12 +16,9 @@ from simmat.data.instances import Instance
 from simmat.evaluation.protocol import Protocol
 from simmat.types import BoolArray
 
-DRAWS = 2000
-LEVEL = 0.95
-
 
 def bootstrap_means(
-    images: Iterable[Sequence[float]], rng: np.random.Generator, draws: int = DRAWS
+    images: Iterable[Sequence[float]], rng: np.random.Generator, draws: int = 2000
 ) -> npt.NDArray[np.float64]:
     """Return the mean over objects of as many images as there are, drawn with replacement, again and again.
 
@@ -43,9 +40,9 @@ def bootstrap_means(
     return means
 
 
-def interval_of(means: npt.NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
-    """Return the percentile interval of (draws,) means."""
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+def interval_of(means: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of (draws,) means."""
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 

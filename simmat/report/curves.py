@@ -183,7 +183,6 @@ def plot_click_curve(
     *,
     targets: Sequence[float] = (),
     title: str = "mIoU by clicks",
-    dark: bool = False,
 ) -> Path:
     """Draw the mIoU after 1, 2, 3 … clicks, one line a model, each named at its end.
 
@@ -192,7 +191,6 @@ def plot_click_curve(
         out: a file ending in .png or .svg; written whole or not at all.
         targets: IoUs to be marked, such as those of NoC.
         title: above the plot.
-        dark: light text on a dark ground.
 
     Returns:
         `out` as a path.
@@ -205,7 +203,7 @@ def plot_click_curve(
     kind = picture_kind(out, "a click curve")
     if not curves or not all(curves.values()):
         raise DataError("a click curve needs a score for at least one number of clicks")
-    colours = DARK if dark else LIGHT
+    colours = LIGHT
     figure = new_figure(_CLICKS_INCH, colours)
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=10, color=colours["text"])

@@ -40,7 +40,6 @@ def draw_overlay(
     prompt: Prompt | None = None,
     *,
     size_wh: tuple[int, int] | None = None,
-    colour: Colour = MASK,
 ) -> Image.Image:
     """Draw a mask as translucent fill and contour, and a prompt's points and box, over a picture.
 
@@ -49,7 +48,6 @@ def draw_overlay(
         mask: (H, W) bool, or None.
         prompt: in pixels of the picture; green discs with a plus are on the object, red ones with a minus are not.
         size_wh: (width, height) of the result; None keeps the picture's size, or a whole multiple where it is small.
-        colour: of fill and contour.
 
     Raises:
         DataError: mask and picture differ in size.
@@ -57,8 +55,7 @@ def draw_overlay(
     canvas = _scaled(picture, size_wh)
     if mask is not None:
         shown = _scaled_mask(mask, picture, canvas.size)
-        canvas = _tint(canvas, shown, colour)
-        canvas = _contour(canvas, shown, colour)
+        canvas = _contour(_tint(canvas, shown, MASK), shown, MASK)
     if prompt is not None:
         scale_xy = (canvas.width / picture.shape[1], canvas.height / picture.shape[0])
         _draw_prompt(canvas, prompt, scale_xy)
@@ -70,9 +67,6 @@ def draw_comparison(
     truth: BoolArray,
     prediction: BoolArray,
     prompt: Prompt | None = None,
-    *,
-    ignore: BoolArray | None = None,
-    size_wh: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Draw where a prediction hits, misses and raises a false alarm, over the picture in grey.
 
@@ -81,20 +75,15 @@ def draw_comparison(
         truth: (H, W) bool.
         prediction: (H, W) bool.
         prompt: drawn on top, in pixels of the picture.
-        ignore: (H, W) bool, True where nothing is scored; left uncoloured.
-        size_wh: (width, height) of the result, as for `draw_overlay`.
 
     Raises:
         DataError: a mask and the picture differ in size.
     """
-    canvas = _scaled(picture, size_wh).convert("L").convert("RGB")
+    canvas = _scaled(picture, None).convert("L").convert("RGB")
     true = _scaled_mask(truth, picture, canvas.size)
     found = _scaled_mask(prediction, picture, canvas.size)
-    scored = np.ones_like(true)
-    if ignore is not None:
-        scored = ~_scaled_mask(ignore, picture, canvas.size)
     for region, colour in ((true & found, HIT), (true & ~found, MISS), (found & ~true, FALSE_ALARM)):
-        canvas = _tint(canvas, region & scored, colour, alpha=0.6)
+        canvas = _tint(canvas, region, colour, alpha=0.6)
     canvas = _contour(canvas, true, WHITE)
     if prompt is not None:
         _draw_prompt(canvas, prompt, (canvas.width / picture.shape[1], canvas.height / picture.shape[0]))
