@@ -109,7 +109,7 @@ class TunableAttention(Protocol):
         width: D of a token before its projections.
         memory: what joins keys and values, given by a tuner; None, as built, changes nothing. A prompt is projected
             by the attention's own layers; a prefix joins before or behind them, as the attention defines. What joins
-            has no position and asks no query. See `simmat.nn.memory.join_memory` for attention with a fused qkv.
+            has no position and asks no query. See `simmat.nn.prompt_tuning.join_memory` for attention with a fused qkv.
     """
 
     width: int

@@ -8,7 +8,7 @@ from torch import nn
 
 from simmat.errors import ConfigError
 from simmat.nn.lora import LoRAConv2d, LoRALinear
-from simmat.nn.memory import join_memory
+from simmat.nn.prompt_tuning import join_memory
 from simmat.nn.tuners import set_train_mode, trainable_state
 from simmat.plugins.builtin import TUNERS
 from simmat.specs import TuningTargets, resolve

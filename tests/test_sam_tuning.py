@@ -16,7 +16,7 @@ from simmat.foundations.sam_model import FusedAttention, SamModel, TokenAttentio
 from simmat.nn.adapters import Adapted
 from simmat.nn.grid_attention import position_bias
 from simmat.nn.mat import build_mat
-from simmat.nn.memory import PrefixTokens, PromptTokens
+from simmat.nn.prompt_tuning import PrefixTokens, PromptTokens
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins.builtin import TUNERS
 from simmat.specs import TuningTargets, resolve

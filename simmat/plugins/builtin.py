@@ -121,14 +121,14 @@ TUNERS: tuple[TunerSpec, ...] = (
     TunerSpec(
         name="prompt",
         description="trained tokens that join keys and values of every attention through its projections",
-        apply="simmat.nn.memory:apply_prompt",
+        apply="simmat.nn.prompt_tuning:apply_prompt",
         options={"tokens": 400, "dropout": 0.1},
         learning_rate=3e-4,
     ),
     TunerSpec(
         name="prefix",
         description="trained keys and values that join those of every attention",
-        apply="simmat.nn.memory:apply_prefix",
+        apply="simmat.nn.prompt_tuning:apply_prefix",
         options={"tokens": 200},
         learning_rate=3e-4,
     ),

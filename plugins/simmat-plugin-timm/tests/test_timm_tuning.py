@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from simmat.errors import ConfigError
 from simmat.foundation import PromptBatch
 from simmat.model import SimMAT
-from simmat.nn.memory import PrefixTokens, PromptTokens
+from simmat.nn.prompt_tuning import PrefixTokens, PromptTokens
 from simmat.nn.pyramid import PromptableModel
 from simmat.nn.tuners import set_train_mode
 from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS

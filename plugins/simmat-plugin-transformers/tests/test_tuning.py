@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simmat.foundation import PromptBatch
-from simmat.nn.memory import apply_prefix, apply_prompt
+from simmat.nn.prompt_tuning import apply_prefix, apply_prompt
 from simmat.nn.tuners import apply_conv_lora, set_train_mode
 from simmat.plugins.loader import load_plugins
 from simmat.testing import build_network
