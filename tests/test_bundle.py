@@ -45,6 +45,7 @@ def bundle(trained: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_a_bundle_needs_nothing_but_itself(bundle: Path, data: Path, trained: Path) -> None:
     """People send each other bundles, not run folders."""
     picture = data / "images/s0.png"

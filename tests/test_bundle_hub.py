@@ -104,6 +104,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(bundle: Path, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir() if path.name != "hf"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nonsense", [b"[]", b"{", b'{"siblings": [{"rfilename": "bundle.json", "size": "x"}]}'])
 def test_a_hub_that_answers_nonsense_is_named(bundle: Path, tmp_path: Path, nonsense: bytes) -> None:
     """A login page or a broken mirror in between: what the client says to it names no place."""
@@ -116,6 +117,7 @@ def test_a_hub_that_answers_nonsense_is_named(bundle: Path, tmp_path: Path, nons
     assert [path.name for path in tmp_path.iterdir() if path.name != "hf"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offline", ["", "1"])
 def test_without_a_network_folder_and_zip_are_named(bundle: Path, tmp_path: Path, offline: str) -> None:
     """A closed network is common where sensors are; what to do instead must be in the message."""

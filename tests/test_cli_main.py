@@ -223,12 +223,12 @@ simmat.cli.main()
 """
 
 
-@pytest.mark.parametrize("code", [0, 2])
-def test_a_process_of_a_launcher_s_group_ends_past_the_group_s_threads(tmp_path: Path, code: int) -> None:
+@pytest.mark.slow
+def test_a_process_of_a_launcher_s_group_ends_past_the_group_s_threads(tmp_path: Path) -> None:
     """They aborted now and then a run that had gone well, and the group's destructor waited for ever in torch 2.4."""
-    command = [sys.executable, "-c", IN_A_GROUP, str(tmp_path / "group"), str(code)]
+    command = [sys.executable, "-c", IN_A_GROUP, str(tmp_path / "group"), "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 2, done.stderr
     assert done.stdout == "what was said\nexit handlers ran\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -238,8 +239,18 @@ def step(model: SimMAT, optimiser: torch.optim.Optimizer) -> None:
     optimiser.step()
 
 
-@pytest.mark.parametrize("tuner", TUNERS, ids=lambda spec: spec.name)
-@pytest.mark.parametrize("transfer", TRANSFER_LAYERS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    ("transfer", "tuner"),
+    [
+        pytest.param(
+            transfer,
+            tuner,
+            id=f"{transfer.name}-{tuner.name}",
+            marks=() if transfer.name == "mat-residual" or tuner.name == "lora" else pytest.mark.slow,
+        )
+        for transfer, tuner in product(TRANSFER_LAYERS, TUNERS)
+    ],
+)
 def test_after_two_steps_what_trains_has_moved_and_what_is_frozen_has_not(
     transfer: TransferLayerSpec, tuner: TunerSpec
 ) -> None:

@@ -16,6 +16,8 @@ from simmat.bundle import load_bundle, load_tensors
 from simmat.evaluation import evaluate_bundle
 from simmat.training.state import load_state
 
+pytestmark = pytest.mark.slow
+
 TRAIN = (
     "train --modality gray --foundation sam_vit_tiny --mat mat --tune full --image-size 64 --steps 3 --val-every 3 "
     "--batch-size 4 --prompts-per-image 2 --lr 1e-3 --device cpu"
@@ -56,7 +58,6 @@ def test_two_processes_log_every_step_once(runs: tuple[Path, Path]) -> None:
         assert [record["step"] for record in _records(run, "train")] == [1, 2, 3]
 
 
-@pytest.mark.slow
 def test_two_processes_score_the_network_that_is_kept(tmp_path: Path) -> None:
     """BatchNorm's running statistics are each process's own; a score over several networks is that of no bundle."""
     data, out = gray_set(tmp_path / "set", train=6, val=6), tmp_path / "run"

@@ -1,6 +1,6 @@
 """Damaged files: a value that holds what it promises, or a SimMATError; never a traceback, a hang or a leftover.
 
-300 cases of every target; of the heavy ones (`Target.weight`) as many fewer as one of them is heavier.
+100 cases of every target; of the heavy ones (`Target.weight`) as many fewer as one of them is heavier.
 `make fuzz` runs 20,000 of each.
 """
 
@@ -14,7 +14,7 @@ from fuzz.outcome import Outcome
 from fuzz.run import told
 from fuzz.targets import TARGETS, missing_module
 
-CASES = 300
+CASES = 100
 SEED = 0
 
 

@@ -134,7 +134,7 @@ def _member(content: bytes, rng: random.Random) -> bytes:
 
 
 BUNDLE_TARGETS = (
-    Target("bundle-json", _json, weight=8),
+    Target("bundle-json", _json, weight=5),
     Target("bundle-weights", _weights, weight=8),
     Target("bundle-zip", _zip),
 )
