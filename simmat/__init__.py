@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from simmat.sensors.adapter import Nodata as Nodata
     from simmat.sensors.adapter import Source as Source
     from simmat.sensors.options import ModalityOptions as ModalityOptions
+    from simmat.sensors.scene import Scene as Scene
     from simmat.types import Channel as Channel
     from simmat.types import Prompt as Prompt
     from simmat.types import SensorImage as SensorImage
@@ -46,6 +47,7 @@ _HOMES = {
     "Nodata": "simmat.sensors.adapter",
     "Predictor": "simmat.predictor",
     "Prompt": "simmat.types",
+    "Scene": "simmat.sensors.scene",
     "SensorImage": "simmat.types",
     "Source": "simmat.sensors.adapter",
     "evaluate": "simmat.api",

@@ -7,11 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from simmat import Channel, Files, Missing, ModalityAdapter, Nodata, Scene, SensorImage, Source, hookimpl
 from simmat.io.images import read_image, require_one_plane, write_image
-from simmat.plugins.hooks import hookimpl
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.sensors.scene import Scene
-from simmat.types import Channel, SensorImage
 
 
 class Sonar(ModalityAdapter):

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from simmat.plugins.hooks import hookimpl
-from simmat.sensors.adapter import ModalityAdapter
+from simmat import ModalityAdapter, hookimpl
 from simmat_plugin_aims.command import command
 from simmat_plugin_aims.polarization import AIMS, AIMS_ANGLES
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from simmat_plugin_polarization.angles import NAMES, check_alike
 from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, intensities_of, stokes_from, stokes_of
 
+from simmat import Channel, Files, Missing, ModalityAdapter, Nodata, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import read_image, write_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.types import RGB_QUANTITY, BoolArray, Channel, SensorImage
-
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
+from simmat.types import RGB_QUANTITY, BoolArray
 
 _COLOURS = ("red", "green", "blue")
 ENDINGS = (".tiff", ".tif", ".png")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from simmat.plugins.hooks import hookimpl
-from simmat.sensors.adapter import ModalityAdapter
+from simmat import ModalityAdapter, hookimpl
 from simmat_plugin_depth.depth import DEPTH_MODALITIES
 from simmat_plugin_depth.hha import HHA_MODALITIES
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, laplace
 from scipy.special import ndtr
 
-from simmat.sensors.scene import Scene
+from simmat import Scene
 
 Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import (
     ImageFile,
@@ -20,15 +21,10 @@ from simmat.io.images import (
     require_unscaled,
     write_image,
 )
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.sensors.normalize import min_max
-from simmat.sensors.options import ModalityOptions
-from simmat.types import BoolArray, Channel, SensorImage
+from simmat.types import BoolArray
 from simmat_plugin_depth.exr import read_exr
 from simmat_plugin_depth.units import METRE, MILLIMETRE, UNIT_WORDS, UNITS, DepthUnit, unit_of
-
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
 
 LEAST_M, MOST_M = 0.001, 300.0
 DEPTH = Channel("depth", "depth", "m", valid_range=(LEAST_M, MOST_M))

@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, write_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.sensors.options import ModalityOptions
-from simmat.types import Channel, SensorImage
 from simmat_plugin_depth.depth import MOST_M, metres_of, read_planes
 from simmat_plugin_depth.geometry import LEVEL_UP, Intrinsics, hha
 from simmat_plugin_depth.units import UNIT_WORDS, DepthUnit, unit_of
-
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
 
 PHYSICAL = (
     Channel("disparity", "horizontal_disparity", "1/m", valid_range=(0.0, 1000.0)),

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
 from simmat.errors import ConfigError, DataError
 from simmat.io.images.georeference import write_mask
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.sensors.options import ModalityOptions
-from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
+from simmat.types import BoolArray, FloatArray, Georeference
 from simmat_plugin_multispectral.bands import (
     LANDSAT8,
     SENTINEL2,
@@ -25,9 +24,6 @@ from simmat_plugin_multispectral.bands import (
     bands_of_satellite,
 )
 from simmat_plugin_multispectral.geotiff import BandTags, GeoTiff, read_geotiff, write_geotiff
-
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
 
 REFLECTANCE = "reflectance"
 _STORED_SCALE, _STORED_NODATA = 1e-4, -32768

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from simmat import Files, Missing, ModalityAdapter, Nodata, Scene, SensorImage, Source
 from simmat.io.images import write_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.types import SensorImage
 from simmat_plugin_nir.planes import NIR, read_plane, stored
-
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
 
 
 class Nir(ModalityAdapter):

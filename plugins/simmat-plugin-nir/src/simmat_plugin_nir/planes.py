@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from simmat import Channel, SensorImage
 from simmat.io.images import (
     ImageFile,
     StatedNodata,
@@ -18,7 +19,7 @@ from simmat.io.images import (
     read_image,
     require_one_plane,
 )
-from simmat.types import BoolArray, Channel, SensorImage
+from simmat.types import BoolArray
 
 RED = Channel("red", "counts", "count", wavelength_um=0.66)
 NIR = Channel("nir", "counts", "count", wavelength_um=0.85)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from simmat.plugins.hooks import hookimpl
-from simmat.sensors.adapter import ModalityAdapter
+from simmat import ModalityAdapter, hookimpl
 from simmat_plugin_polarization.angles import FourAngles
 from simmat_plugin_polarization.channels import PolarizationAdapter
 from simmat_plugin_polarization.computed import Computed

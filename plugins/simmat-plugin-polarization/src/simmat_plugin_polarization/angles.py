@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from simmat import Files, Missing, Nodata, Scene, SensorImage, Source
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import ImageFile, describe_bits, read_image, require_unscaled, stated_bits, write_image
-from simmat.sensors.adapter import Files, Missing, Nodata, Source
-from simmat.types import SensorImage
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
 from simmat_plugin_polarization.light import dark_limit_of, is_dark, saturation_of
 from simmat_plugin_polarization.stokes import ANGLES_DEG, intensities_of, stokes_from, stokes_of
-
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
 
 NAMES = tuple(f"i{angle}" for angle in ANGLES_DEG)
 ENDINGS = (".tif", ".tiff", ".png", ".npy")

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from simmat.sensors.adapter import Axis, ModalityAdapter
-from simmat.sensors.options import ModalityOptions, parse_options
-from simmat.types import BoolArray, Channel, FloatArray, SensorImage
+from simmat import Channel, ModalityAdapter, ModalityOptions, SensorImage
+from simmat.sensors.adapter import Axis
+from simmat.sensors.options import parse_options
+from simmat.types import BoolArray, FloatArray
 from simmat_plugin_polarization.stokes import Array, angle_of, degree_of, within_half_turn
 
 S0 = Channel("s0", "intensity", "count")

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simmat import Files, Missing, Nodata, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import describe_bits, read_image, require_one_plane, require_unscaled, write_image
-from simmat.sensors.adapter import Files, Missing, Nodata, Source
-from simmat.types import BoolArray, SensorImage
+from simmat.types import BoolArray
 from simmat_plugin_polarization.angles import BITS, ENDINGS, FULL, counts_of
 from simmat_plugin_polarization.channels import AOLP, DOLP, S0, PolarizationAdapter, from_stokes
 from simmat_plugin_polarization.light import dark_limit_of, is_dark, saturation_of
 from simmat_plugin_polarization.stokes import ANGLES_DEG, Array, stokes_of
-
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
 
 PATTERN_DEG = ((90, 45), (135, 0))
 """The polarizers of each 2x2 pixels, top row first, as on Sony IMX250MZR and its kin."""

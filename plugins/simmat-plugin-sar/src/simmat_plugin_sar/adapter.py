@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import (
     ImageFile,
@@ -22,13 +23,8 @@ from simmat.io.images import (
     write_image,
 )
 from simmat.io.images.georeference import read_georeference, write_mask
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
-from simmat.sensors.options import ModalityOptions
-from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage
+from simmat.types import BoolArray, FloatArray, Georeference
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, to_decibel
-
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
 
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 _AMPLITUDES = (0.0, 1e9)  # the root of a power is never negative

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from simmat.sensors.scene import Scene
+from simmat import Scene
 
 Array = npt.NDArray[np.float64]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import (
     ImageFile,
@@ -21,15 +22,10 @@ from simmat.io.images import (
     stated_valid,
     write_image,
 )
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.sensors.normalize import min_max
-from simmat.sensors.options import ModalityOptions
-from simmat.types import BoolArray, Channel, FloatArray, SensorImage
+from simmat.types import BoolArray, FloatArray
 from simmat_plugin_thermal.radiometric import read_radiometric
 from simmat_plugin_thermal.units import CENTI_KELVIN, KELVIN, UNITS, said_unit
-
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
 
 TEMPERATURE = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
 COUNTS = Channel("thermal", "counts", "count", wavelength_um=10.0)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from simmat.sensors.scene import Scene
+from simmat import Scene
 
 Array = npt.NDArray[np.float64]
 
