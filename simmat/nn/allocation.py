@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from simmat.errors import ConfigError
 
-_UNSEEN = 2**26
-"""Bytes that one function may take before they are counted; asking the meta device first takes time."""
-_ELEMENT = 16
-"""Bytes of the largest kind of number."""
+_READ_OR_SET = frozenset({"__get__", "__set__", "__setitem__", "_set_grad_enabled", "dim", "numel", "size"})
 
 
 class TooLargeError(ConfigError):
@@ -59,17 +54,11 @@ class AllocationLimit(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Count what a function of torch makes, before it is made where that is much."""
+        """Count what a function of torch makes, before it is made."""
         named = dict(kwargs or {})
-        if _in_place(func):
-            return func(*args, **named)
-        large = _largest_result(args, named) > _UNSEEN
-        if large:
+        if not _makes_nothing(func):
             self._take(_planned(func, args, named))
-        result = func(*args, **named)
-        if not large:
-            self._take(_made(result, (args, named)))
-        return result
+        return func(*args, **named)
 
     def _take(self, sizes: Sequence[int]) -> None:
         if not sizes:  # also what torch calls to end a context, such as no_grad, after the limit was reached
@@ -82,24 +71,10 @@ class AllocationLimit(TorchFunctionMode):
             raise TooLargeError(f"{self._what} would take more than {self._room.most_tensors} tensors")
 
 
-def _in_place(func: Any) -> bool:
+def _makes_nothing(func: Any) -> bool:
     """True for functions that return what they were given, and for reading and setting of attributes."""
     name = getattr(func, "__name__", "")
-    return name in ("__get__", "__set__", "__setitem__") or (name.endswith("_") and not name.endswith("__"))
-
-
-def _largest_result(args: tuple[Any, ...], named: dict[str, Any]) -> float:
-    """Return bytes that a result does not exceed: each with each element given, as often as any number says.
-
-    Infinite for functions of no tensors, such as `torch.eye`, of which the meta device knows at once.
-    """
-    if not _tensors((args, named)):
-        return math.inf
-    factors = (
-        leaf.numel() if isinstance(leaf, Tensor) else abs(leaf) if isinstance(leaf, int | float) else 1
-        for leaf in tree_leaves((args, named))
-    )
-    return _ELEMENT * math.prod(float(factor) for factor in factors if factor > 1)
+    return name in _READ_OR_SET or (name.endswith("_") and not name.endswith("__"))
 
 
 def _planned(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> list[int]:
@@ -107,40 +82,44 @@ def _planned(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> list[in
 
     A function whose result depends on values cannot be called so; its result counts for as much as it is given.
     """
-    given = _tensors((args, named))
-    shadows, shadows_named = tree_map(_shadow, (args, named))
+    given = list(_tensors((args, named)))
     device = named.get("device") or (given[0].device if given else torch.get_default_device())
+    shadows, shadows_named = _shadow(args), _shadow(named)
     if "device" in named or not given:
         shadows_named["device"] = torch.device("meta")
     try:
-        planned = _made(func(*shadows, **shadows_named), (shadows, shadows_named), meta=True)
+        made = func(*shadows, **shadows_named)
     except (RuntimeError, TypeError, ValueError):
-        planned = [sum(tensor.numel() * tensor.element_size() for tensor in given)] if given else []
-    return [0] * len(planned) if torch.device(device).type == "meta" else planned
+        sizes = [sum(_size(tensor) for tensor in given)] if given else []
+    else:
+        known = {_storage(tensor) for tensor in _tensors((shadows, shadows_named))}
+        sizes = [_size(tensor) for tensor in _tensors(made) if _storage(tensor) not in known]
+    return [0] * len(sizes) if torch.device(device).type == "meta" else sizes
 
 
-def _made(result: Any, given: Any, *, meta: bool = False) -> list[int]:
-    """Return the bytes of each tensor in a result that is no view of one given; 0 on the meta device, if not `meta`."""
-    return [
-        tensor.numel() * tensor.element_size() if meta or tensor.device.type != "meta" else 0
-        for tensor in _tensors(result)
-        if not _is_view(tensor, given)
-    ]
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, list | tuple | dict):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _tensors(value)
 
 
-def _is_view(tensor: Tensor, given: Any) -> bool:
-    if tensor.layout != torch.strided:
-        return False
-    storage = tensor.untyped_storage()._cdata
-    return any(one.layout == torch.strided and one.untyped_storage()._cdata == storage for one in _tensors(given))
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
-def _tensors(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+def _storage(tensor: Tensor) -> int:
+    """Return what a tensor and its views share."""
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
 
 def _shadow(value: Any) -> Any:
-    """Return a tensor's shape and type without its values, no generator, and other values as they are."""
+    """Return tensors as their shapes and types without values, no generator, and other values as they are."""
+    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        return type(value)(map(_shadow, value))
+    if isinstance(value, dict):
+        return {key: _shadow(item) for key, item in value.items()}
     if isinstance(value, torch.Generator):
         return None
     if not isinstance(value, Tensor) or value.device.type == "meta":
