@@ -110,6 +110,7 @@ def test_a_damaged_result_is_named_by_its_file_and_field(
     said = capsys.readouterr().err
     assert f"error: {result} is damaged ({next(iter(changes))}" in said
     assert f"remove {bench.cells[-1].root} " in said
+    assert not re.search(r"Input should|Field required|Value error|valid (integer|number|string)", said)
     assert not (tmp_path / "out" / "table.md").exists()
 
 
