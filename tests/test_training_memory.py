@@ -16,7 +16,7 @@ from simmat.nn.losses import LOSSES
 from simmat.training import Callback, RunPlan, memory, train
 from simmat.training.memory import available_bytes, estimate_bytes, memory_warning
 from simmat.training.setup import Setup, prepare
-from simmat.training.step import Asking, TrainingStep
+from simmat.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 
@@ -46,7 +46,7 @@ def test_the_estimate_is_what_a_step_keeps(setup: Setup) -> None:
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    step = TrainingStep(model, LOSSES["focal"], Asking(box_fraction=0.0, corrections=1))
+    step = TrainingStep(model, LOSSES["focal"], box_fraction=0.0, corrections=1)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         losses = step(collate([items[0], items[1]]))
     assert losses["loss"].requires_grad

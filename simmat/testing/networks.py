@@ -25,7 +25,7 @@ from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import Statistics
 from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec, resolve
 from simmat.testing.foundation_spec import FoundationCase
-from simmat.training.step import Asking, TrainingStep
+from simmat.training.step import TrainingStep
 from simmat.types import BoolArray, Channel, SensorImage
 
 SIZE = 64
@@ -39,7 +39,7 @@ TUNER = {tuner.name: tuner for tuner in TUNERS}
 def tiny_step(channels: tuple[Channel, ...]) -> TrainingStep:
     """Return the paper's MAT for C channels before a tiny, frozen SAM, with the losses of training."""
     model = build_network(SAM_VIT_TINY, tuner=TUNER["frozen"], image_size=SIZE, channels=channels)
-    step = TrainingStep(model, SAM2_LOSS, Asking(box_fraction=0.0, corrections=1))
+    step = TrainingStep(model, SAM2_LOSS, box_fraction=0.0, corrections=1)
     set_train_mode(step)
     return step
 

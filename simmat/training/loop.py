@@ -45,7 +45,7 @@ from simmat.training.state import (
     save_state,
     scaler_notes,
 )
-from simmat.training.step import Asking, TrainingStep
+from simmat.training.step import TrainingStep
 
 
 class Interrupted(SimMATError):
@@ -133,7 +133,8 @@ class _Run:
         step = TrainingStep(
             self.model,
             LOSSES[config.loss],
-            Asking(box_fraction=config.box_fraction, corrections=config.corrections),
+            box_fraction=config.box_fraction,
+            corrections=config.corrections,
         )
         if state:
             load_tensors(self.model, state.model, str(self.folder.state))

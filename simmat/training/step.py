@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,31 +12,20 @@ from simmat.model import SimMAT
 from simmat.nn.losses import LossWeights, mask_loss
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """How training asks.
+class TrainingStep(nn.Module):
+    """The network with its losses, so that DistributedDataParallel wraps both in one forward.
 
-    Attributes:
+    Args:
+        model: the network.
+        weights: of the losses.
         box_fraction: part of the steps that ask with boxes instead of clicks.
         corrections: rounds in which a click on an error follows, with the answer before it as mask input.
     """
 
-    box_fraction: float = 0.2
-    corrections: int = 1
-
-
-class TrainingStep(nn.Module):
-    """The network with its losses, so that DistributedDataParallel wraps both in one forward.
-
-    Attributes:
-        model: the network.
-    """
-
-    def __init__(self, model: SimMAT, weights: LossWeights, asking: Asking) -> None:
+    def __init__(self, model: SimMAT, weights: LossWeights, *, box_fraction: float, corrections: int) -> None:
         super().__init__()
-        self.model = model
-        self.weights = weights
-        self.asking = asking
+        self.model, self.weights = model, weights
+        self.box_fraction, self.corrections = box_fraction, corrections
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the means over all prompts and rounds: "loss" to step on, and its parts, see `MaskLoss`.
@@ -48,10 +35,10 @@ class TrainingStep(nn.Module):
         embedding = self.model.encode(batch.planes, batch.content)
         targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
         ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
-        prompts = first_prompts(batch, boxes=bool(batch.step_draw[0] < self.asking.box_fraction))
+        prompts = first_prompts(batch, boxes=bool(batch.step_draw[0] < self.box_fraction))
         answer = self.model.decode(embedding, prompts)
         losses = [mask_loss(answer, targets, ignore, self.weights)]
-        for number in range(self.asking.corrections):
+        for number in range(self.corrections):
             prompts = corrected_prompts(prompts, answer, targets, ignore, batch.draws.flatten(0, 1)[:, number])
             answer = self.model.decode(embedding, prompts)
             losses.append(mask_loss(answer, targets, ignore, self.weights))
