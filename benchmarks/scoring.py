@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from simmat.data.instances import Label, region_from_mask
 from simmat.data.pipeline import PreparedImage, prompt_batch
 from simmat.evaluation import ONE_CLICK, ObjectScore
-from simmat.evaluation.interaction import ScoredImage
-from simmat.evaluation.sample import score_objects
+from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.scores import boundary_width
 from simmat.evaluation.targets import find_targets
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch

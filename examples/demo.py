@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.plugins.loader import load_plugins
 from simmat.report.curves import plot_curves
 from simmat.report.display import PictureArray, display_rgb
-from simmat.report.overlay import draw_comparison
-from simmat.report.page import Figure, PageContent, ScoreRow, Step, write_page
+from simmat.report.overlay import FALSE_ALARM, HIT, MISS, POSITIVE, WHITE, draw_comparison
+from simmat.report.page import Figure, Table, write_template
 from simmat.training.run_folder import RunFolder
-from simmat.types import BoolArray, Prompt
+from simmat.types import BoolArray, Channel, Prompt
 
 MARK = ".simmat-demo"
 """This file says that a folder was made by the demo and may be made anew."""
@@ -45,6 +46,14 @@ TRAINING = {
     "sam_vit_tiny": (300, ("--tune", "full", "--batch-size", "2", "--lr", "1e-3", "--val-every", "50")),
 }
 """Foundation model -> steps and settings for about two minutes on two cores; the first one installed is taken."""
+
+LEGEND = (
+    (HIT, "hit"),
+    (MISS, "miss"),
+    (FALSE_ALARM, "false alarm"),
+    (WHITE, "outline of the truth"),
+    (POSITIVE, "click"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,15 @@ class Shown:
         scored = ~self.ignore
         union = int(((self.truth | self.mask) & scored).sum())
         return int((self.truth & self.mask & scored).sum()) / max(union, 1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command that was run, what it was for, and how long it took."""
+
+    command: str
+    purpose: str
+    seconds: float
 
 
 @dataclass
@@ -169,7 +187,9 @@ def show(out: Path, run: Path, report: dict[str, Any], shown: list[Shown], steps
             plot_curves(RunFolder(run).records(), Path(folder, f"{name}.png"), dark=name == "dark")
             for name in ("light", "dark")
         )
-        content = PageContent(
+        return write_template(
+            out,
+            Path(__file__).with_name("demo.html.j2"),
             title="SimMAT demo: masks in thermal images from one click",
             summary=summary(report, seen),
             scores=scores(report),
@@ -181,11 +201,10 @@ def show(out: Path, run: Path, report: dict[str, Any], shown: list[Shown], steps
                 "From the worst to the best, at the step that was kept.",
             ),
             predictions=[figure(one) for one in shown],
-            compared=True,
+            legend=LEGEND,
             steps=steps,
-            channels=spec.channels,
+            channels=channels(spec.channels),
         )
-        return write_page(out, content)
 
 
 def summary(report: dict[str, Any], seen: int) -> str:
@@ -196,14 +215,33 @@ def summary(report: dict[str, Any], seen: int) -> str:
     )
 
 
-def scores(report: dict[str, Any]) -> list[ScoreRow]:
+def scores(report: dict[str, Any]) -> Table:
     """Return the table of scores, the untuned model first."""
+    means = ("object", "image", "class")
     rows = []
     for name, key in (("zero-shot", "zero_shot"), ("tuned", "tuned")):
-        found = report[key]
-        values = found if isinstance(found, dict) else {}
-        rows.append(ScoreRow(name, *(values.get(f"miou_{mean}") for mean in ("object", "image", "class"))))
-    return rows
+        summary = report[key] or {}
+        rows.append([name, *(number(summary.get(f"miou_{mean}"), ".3f") for mean in means)])
+    return Table(("mIoU, one click", *(f"by {mean}" for mean in means)), rows, numbers_from=1)
+
+
+def channels(found: Sequence[Channel]) -> Table:
+    """Return the table of the bundle's channels."""
+    rows = [
+        [
+            channel.name,
+            channel.quantity.replace("_", " "),
+            channel.unit,
+            *(number(value, ".5g") for value in (channel.wavelength_um, channel.mean, channel.std)),
+        ]
+        for channel in found
+    ]
+    return Table(("name", "quantity", "unit", "wavelength, µm", "mean", "std"), rows, numbers_from=3)
+
+
+def number(value: float | None, form: str) -> str:
+    """Write a number, a dash where there is none."""
+    return "–" if value is None else format(value, form)
 
 
 def scores_note(report: dict[str, Any]) -> str:

@@ -306,7 +306,7 @@ def test_an_object_lost_between_the_quarter_pixels_is_left_out_and_counted(bar: 
 
 def test_compat_refuses_an_input_without_a_quarter(bar: Path) -> None:
     """A grid of 10.5 pixels does not exist."""
-    with pytest.raises(ConfigError, match="side 42 px is no multiple of 4"):
+    with pytest.raises(ConfigError, match=r"42 px .* multiple of 4; use another protocol"):
         score(Scripted(one_mask(quarter(4))), make_set(bar, WIDE), 42, COMPAT)
 
 

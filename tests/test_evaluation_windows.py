@@ -18,8 +18,7 @@ from simmat.data.instances import Instance, Label, region_from_mask
 from simmat.data.pipeline import PreparedImage
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
 from simmat.evaluation.grid import MaskGrid
-from simmat.evaluation.interaction import ScoredImage
-from simmat.evaluation.sample import score_objects
+from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
 from simmat.evaluation.targets import find_targets, resize_nearest
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch

@@ -12,13 +12,12 @@ from simmat.types import Channel, Prompt, SensorImage
 CELL = 120
 
 
-def row(height: int = 60, width: int = 80, *, predicted: bool = True, name: str = "a", iou: float = 0.5) -> SheetRow:
+def row(height: int = 60, width: int = 80, *, name: str = "a", iou: float = 0.5) -> SheetRow:
     values = np.random.default_rng(0).uniform(0, 9, (height, width)).astype(np.float32)
     truth = np.zeros((height, width), np.bool_)
     truth[10:40, 10:40] = True
     image = SensorImage.from_planes(values, (Channel("sonar", "counts", "count"),))
-    prediction = np.roll(truth, 15, axis=1) if predicted else None
-    return SheetRow(name, image, truth, Prompt.points([(25, 25)]), prediction, iou if predicted else None)
+    return SheetRow(name, image, truth, Prompt.points([(25, 25)]), np.roll(truth, 15, axis=1), iou)
 
 
 def column(sheet: np.ndarray, index: int) -> np.ndarray:
@@ -32,7 +31,7 @@ def coloured(pixels: np.ndarray) -> int:
 
 def test_each_column_shows_its_own_thing() -> None:
     """Image bare, truth filled, click as a mark, prediction filled elsewhere."""
-    sheet = np.asarray(contact_sheet([row()], cell_px=CELL))
+    sheet = np.asarray(contact_sheet([row()], "title", cell_px=CELL))
     image, truth, click, prediction = (column(sheet, index) for index in range(len(COLUMNS)))
     assert coloured(image) == 0
     assert coloured(truth) > 1000
@@ -43,29 +42,24 @@ def test_each_column_shows_its_own_thing() -> None:
 
 def test_rows_of_different_shape_get_cells_of_one_size() -> None:
     """Rows must line up however images differ."""
-    one, two = (contact_sheet([row(80, 80)] * count, cell_px=CELL) for count in (1, 2))
-    mixed = contact_sheet([row(80, 80), row(40, 300)], cell_px=CELL)
+    one, two = (contact_sheet([row(80, 80)] * count, "title", cell_px=CELL) for count in (1, 2))
+    mixed = contact_sheet([row(80, 80), row(40, 300)], "title", cell_px=CELL)
     assert mixed.size == two.size
     assert two.size[0] == one.size[0]
 
 
 def test_scores_and_names_are_written() -> None:
     """A picture without its sample's name and figure cannot be looked into."""
-    base = np.asarray(contact_sheet([row()], cell_px=CELL))
+    base = np.asarray(contact_sheet([row()], "title", cell_px=CELL))
     for other in (row(name="b"), row(iou=0.75)):
-        assert not np.array_equal(base, np.asarray(contact_sheet([other], cell_px=CELL)))
-
-
-def test_a_row_without_prediction_is_drawn() -> None:
-    """The sheet serves before training too."""
-    sheet = np.asarray(contact_sheet([row(predicted=False)], cell_px=CELL))
-    assert coloured(column(sheet, 3)) == 0
+        assert not np.array_equal(base, np.asarray(contact_sheet([other], "title", cell_px=CELL)))
 
 
 def test_a_long_name_stays_in_its_columns() -> None:
     """A path as id must not run through the scores."""
     short, long = (
-        np.asarray(contact_sheet([row(name=name)], cell_px=CELL)) for name in ("a", "very-long-identifier/" * 9)
+        np.asarray(contact_sheet([row(name=name)], "title", cell_px=CELL))
+        for name in ("a", "very-long-identifier/" * 9)
     )
     np.testing.assert_array_equal(column(short, 3), column(long, 3))
     np.testing.assert_array_equal(column(short, 2), column(long, 2))
@@ -74,4 +68,4 @@ def test_a_long_name_stays_in_its_columns() -> None:
 def test_no_rows_are_refused() -> None:
     """An empty picture would hide that nothing was scored."""
     with pytest.raises(DataError, match="at least one row"):
-        contact_sheet([])
+        contact_sheet([], "title")

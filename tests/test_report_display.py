@@ -6,8 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from simmat.report.display import INVALID_RGB, describe_display, display_channels, display_rgb
-from simmat.report.inferno import inferno
+from simmat.report.display import INVALID_RGB, describe_display, display_channels, display_rgb, inferno
 from simmat.types import Channel, SensorImage
 
 RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))

@@ -101,6 +101,15 @@ def test_the_comparison_colours_hit_miss_and_false_alarm() -> None:
         assert np.abs(drawn[at] - expected).max() <= 1
 
 
+def test_what_is_not_scored_is_not_coloured() -> None:
+    """A false alarm where there is no ground truth is none."""
+    nothing, everything = np.zeros((600, 600), np.bool_), np.ones((600, 600), np.bool_)
+    ignore = square(600, 600, 0, 0, 300)
+    drawn = np.asarray(draw_comparison(grey(600, 600), nothing, everything, ignore=ignore))
+    assert drawn[100, 100].tolist() == [100, 100, 100]
+    assert drawn[500, 500].tolist() != [100, 100, 100]
+
+
 def test_an_object_smaller_than_a_pixel_of_the_picture_still_shows() -> None:
     """On a thumbnail of a large image a small ship must not vanish."""
     drawn = np.asarray(draw_overlay(grey(2000, 2000), square(2000, 2000, 1000, 1000, 3), size_wh=(200, 200)))

@@ -1,8 +1,10 @@
-"""An image with its objects: prompts are answered, and the answers compared with the truth."""
+"""Prompt a model for every object of one image, and score what it answers."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -10,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
 from simmat.data.instances import Instance
 from simmat.data.pipeline import PreparedImage
 from simmat.evaluation.grid import MaskGrid
 from simmat.evaluation.protocol import Protocol
-from simmat.evaluation.scores import mask_iou
+from simmat.evaluation.scores import ObjectScore, boundary_iou, boundary_width, mask_iou
 from simmat.evaluation.targets import Targets
 from simmat.model import SimMAT
 from simmat.nn.device import wait_for
@@ -22,23 +25,23 @@ from simmat.predictor import EncodedImage
 from simmat.types import Prompt
 
 PROMPTS_AT_ONCE = 16
-"""Prompts decoded and brought to the grid together, at most; see `ScoredImage.together`."""
+"""Most prompts that are decoded and brought to the grid together."""
 
 _MOST_ELEMENTS = 2**26
-"""Pixels of all their masks on the grid, at most, as each may cover all of it: a byte a pixel."""
+"""Most pixels of their masks together, as each may cover the whole grid: a byte per pixel."""
 
 _ALTERNATIVES = 4
-"""Masks to a prompt where alternatives are looked at, those of SAM."""
+"""Masks per prompt where alternatives are scored, as SAM has them."""
 
 
 class Answer(NamedTuple):
-    """What came back to K prompts.
+    """What a model answers to K prompts.
 
     Attributes:
-        masks: K single answers, mask 0 of each, on the grid; None where it is empty.
-        ious: (K, M) float64 with the truth.
-        predicted: (K, M), what the model thinks they are.
-        low: (K, 1, h', w') logits of mask 0 at the decoder's own size, to be fed back.
+        masks: K single masks (mask 0 of each answer) on the grid; None where one is empty.
+        ious: (K, M) float64, the IoU with the truth.
+        predicted: (K, M), the IoU that the model predicts.
+        low: (K, 1, h', w') logits of mask 0 at the decoder's own size, to be used as mask input.
     """
 
     masks: tuple[Instance | None, ...]
@@ -48,14 +51,14 @@ class Answer(NamedTuple):
 
 
 class ScoredImage:
-    """One image with its objects, encoded once and asked any number of times.
+    """One image with its objects: encoded once, decoded for any number of prompts.
 
     Attributes:
         targets: the objects.
         grid: where masks are compared.
-        together: prompts to ask at once; fewer on a large grid, so that memory does not grow with their number.
-        encode_s: seconds it took to encode.
-        decode_s: seconds a prompt, one number a decoding.
+        together: how many prompts to decode at once; fewer on a large grid, to bound memory.
+        encode_s: seconds to encode the image.
+        decode_s: seconds per prompt of each decoding.
     """
 
     def __init__(self, model: SimMAT, prepared: PreparedImage, targets: Targets, protocol: Protocol) -> None:
@@ -63,14 +66,13 @@ class ScoredImage:
         self.grid = MaskGrid(prepared.frame, protocol)
         self._device = next(model.parameters()).device
         masks = _ALTERNATIVES if protocol.alternatives else 1
-        fitting = _MOST_ELEMENTS // (masks * targets.scored.size)
-        self.together = max(min(fitting, PROMPTS_AT_ONCE), 1)
+        self.together = max(min(_MOST_ELEMENTS // (masks * targets.scored.size), PROMPTS_AT_ONCE), 1)
         start = self._now()
         self._image = EncodedImage(model, prepared)
         self.encode_s = self._now() - start
         self.decode_s: list[float] = []
 
-    def ask(
+    def decode(
         self,
         prompts: Sequence[Prompt],
         rows: Sequence[int],
@@ -78,13 +80,13 @@ class ScoredImage:
         mask_input: Tensor | None = None,
         alternatives: bool = False,
     ) -> Answer:
-        """Decode prompts and compare the answers with the truth.
+        """Decode prompts and compare the masks with the truth.
 
         Args:
             prompts: K prompts in pixels of the original image, all of one kind.
-            rows: K numbers of targets, what each prompt means.
+            rows: K indices of targets, the object of each prompt.
             mask_input: (K, 1, h', w') logits of earlier answers.
-            alternatives: whether the decoder's alternative masks are looked at, and not mask 0 alone.
+            alternatives: score the decoder's alternative masks too, not mask 0 alone.
         """
         start = self._now()
         answer = self._image.decode(prompts, mask_input=mask_input)
@@ -99,11 +101,11 @@ class ScoredImage:
         return Answer(tuple(singles), np.asarray(ious), answer.iou[:, kept].float(), logits[:, :1])
 
     def single_ious(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> list[float]:
-        """Return the IoU of the single mask of each of any number of prompts, see `ask`."""
+        """Return the IoU of the single mask of any number of prompts, see `decode`."""
         ious: list[float] = []
         for start in range(0, len(prompts), self.together):
             part = slice(start, start + self.together)
-            ious += self.ask(prompts[part], rows[part]).ious[:, 0].tolist()
+            ious += self.decode(prompts[part], rows[part]).ious[:, 0].tolist()
         return ious
 
     def _now(self) -> float:
@@ -111,6 +113,121 @@ class ScoredImage:
         return perf_counter()
 
 
-def box_prompt(box: npt.NDArray[np.float32]) -> Prompt:
-    """Make a prompt of a (4,) XYXY box alone."""
+def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[ObjectScore]:
+    """Score every object of an image.
+
+    Args:
+        image: with at least one object.
+        sample: id of the sample.
+        protocol: decides the prompts.
+    """
+    targets = image.targets
+    scores: list[ObjectScore] = []
+    for start in range(0, len(targets.found), image.together):
+        rows = range(start, min(start + image.together, len(targets.found)))
+        prompts = [Prompt.points([targets.found[row].click_xy]) for row in rows]
+        answer = image.decode(prompts, rows, alternatives=protocol.alternatives)
+        scores += [_first_click_score(targets, row, sample, answer, k, protocol) for k, row in enumerate(rows)]
+        if protocol.clicks > 1:
+            curves = _click_curves(image, prompts, rows, answer, protocol.clicks)
+            scores[start:] = [replace(s, clicks=curve) for s, curve in zip(scores[start:], curves, strict=True)]
+    return _with_draws(scores, image, sample, protocol) if protocol.draws else scores
+
+
+def _first_click_score(
+    targets: Targets, row: int, sample: str, answer: Answer, k: int, protocol: Protocol
+) -> ObjectScore:
+    """Score prompt k of an answer, which is the first click on the target of a row."""
+    target, ious, predicted = targets.found[row], answer.ious[k], answer.predicted[k]
+    others = slice(1, None) if len(ious) > 1 else slice(None)
+    best = int(predicted[others].argmax())
+    boundary = None
+    if protocol.grid == "original":
+        boundary = boundary_iou(answer.masks[k], target.truth, targets.scored, boundary_width(target.image_hw))
+    return ObjectScore(
+        sample=sample,
+        region=target.index,
+        class_id=target.region.class_id,
+        area=target.region.area,
+        click_xy=(float(target.click_xy[0]), float(target.click_xy[1])),
+        iou=float(ious[0]),
+        iou_best_predicted=float(ious[others][best]) if protocol.alternatives else None,
+        iou_oracle=float(ious[others].max()) if protocol.alternatives else None,
+        predicted_iou=float(predicted[0]),
+        boundary_iou=boundary,
+    )
+
+
+def _click_curves(
+    image: ScoredImage, first: Sequence[Prompt], rows: Sequence[int], answer: Answer, clicks: int
+) -> list[tuple[float, ...]]:
+    """Correct K answers click by click, each at the centre of the largest error, with the last answer as mask input.
+
+    Args:
+        image: the image.
+        first: K first clicks.
+        rows: K indices of targets.
+        answer: to the first clicks.
+        clicks: how many there are at most, the first included.
+
+    Returns:
+        K times the IoU after 1, 2, … `clicks` clicks. Where no error is left the last IoU is repeated.
+    """
+    targets, prompts = image.targets, list(first)
+    curves = [[iou] for iou in answer.ious[:, 0].tolist()]
+    open_rows = list(range(len(rows)))
+    for _ in range(clicks - 1):
+        errors = [
+            corrective_click(targets.found[rows[k]].truth, mask, targets.ignore)
+            for k, mask in zip(open_rows, answer.masks, strict=True)
+        ]
+        wrong = [(place, error) for place, error in enumerate(errors) if error is not None]
+        if not wrong:
+            break
+        for place, (click_xy, on_object) in wrong:
+            prompts[open_rows[place]] = _with_click(prompts[open_rows[place]], click_xy, on_object)
+        places = [place for place, _ in wrong]
+        open_rows = [open_rows[place] for place in places]
+        again = [prompts[k] for k in open_rows]
+        answer = image.decode(again, [rows[k] for k in open_rows], mask_input=answer.low[places])
+        for k, iou in zip(open_rows, answer.ious[:, 0].tolist(), strict=True):
+            curves[k].append(iou)
+    return [tuple(curve + curve[-1:] * (clicks - len(curve))) for curve in curves]
+
+
+def _with_click(prompt: Prompt, click_xy: tuple[float, float], on_object: int) -> Prompt:
+    coords = np.concatenate([prompt.point_coords, np.asarray([click_xy], np.float32)])
+    return Prompt(coords, np.append(prompt.point_labels, np.int64(on_object)))
+
+
+def _with_draws(
+    scores: Sequence[ObjectScore], image: ScoredImage, sample: str, protocol: Protocol
+) -> list[ObjectScore]:
+    """Score tight and jittered boxes and random clicks; a draw depends on seed, sample and region alone."""
+    boxes, jittered, clicks = [], [], []
+    for target in image.targets.found:
+        box = tight_box(target.region)
+        boxes.append(_box_prompt(box))
+        for draw in range(protocol.draws):
+            rng = _generator(protocol.seed, sample, target.index, "box", draw)
+            jittered.append(_box_prompt(jitter_box(box, target.image_hw, rng)))
+            rng = _generator(protocol.seed, sample, target.index, "click", draw)
+            clicks.append(Prompt.points([random_click(target.seen, rng)]))
+    rows = range(len(boxes))
+    repeated = [row for row in rows for _ in range(protocol.draws)]
+    tight = image.single_ious(boxes, rows)
+    loose = np.reshape(image.single_ious(jittered, repeated), (-1, protocol.draws)).tolist()
+    anywhere = np.reshape(image.single_ious(clicks, repeated), (-1, protocol.draws)).tolist()
+    return [
+        replace(score, box=tight[row], jittered_boxes=tuple(loose[row]), random_clicks=tuple(anywhere[row]))
+        for row, score in enumerate(scores)
+    ]
+
+
+def _box_prompt(box: npt.NDArray[np.float32]) -> Prompt:
     return Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
+
+
+def _generator(seed: int, *what: object) -> np.random.Generator:
+    name = hashlib.sha256(repr(what).encode()).digest()[:8]
+    return np.random.default_rng([seed, int.from_bytes(name, "big")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,8 @@ from simmat.bundle import Bundle
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
-from simmat.evaluation.interaction import ScoredImage
+from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.protocol import ONE_CLICK, Protocol
-from simmat.evaluation.sample import score_objects
 from simmat.evaluation.scores import Cost, Scores, merge_scores
 from simmat.evaluation.targets import find_targets, grid_hw
 from simmat.model import SimMAT, assemble, zero_shot_of
@@ -28,12 +28,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this one is.
+    """The processes that share a job, as this one sees them.
 
     Attributes:
-        device: where this one computes.
-        rank: its number, from 0.
-        count: how many there are.
+        device: where this process computes.
+        rank: number of this process, from 0.
+        count: how many processes there are.
     """
 
     device: torch.device
@@ -42,11 +42,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process speaks for all."""
+        """True for the process that prints and writes."""
         return self.rank == 0
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Return this process's part; each item is in exactly one."""
+        """Return this process's part of some items; each item is in exactly one part."""
         return items[self.rank :: self.count]
 
     def gather(self, value: Item) -> list[Item]:
@@ -60,14 +60,14 @@ class Processes:
 
 
 def join_processes(device: str | None) -> Processes:
-    """Join the processes that the launcher started, or work alone where it started none.
+    """Join the processes of the launcher; without a launcher this process is the only one.
 
     Args:
-        device: auto, cpu, cuda, cuda:N or mps; None is auto. Several processes take a GPU each, so none can be named.
+        device: auto, cpu, cuda, cuda:N or mps; None is auto. Several processes take one GPU each, so cuda:N is refused.
 
     Raises:
-        ConfigError: the device is not there, is one for several processes, or an environment variable of accelerate
-            would change how they compute.
+        ConfigError: the device does not exist or is one GPU for several processes, or an environment variable of
+            accelerate would change how they compute.
     """
     processes = launched_processes()
     picked = pick_device(device, processes=processes)
@@ -84,7 +84,7 @@ def join_processes(device: str | None) -> Processes:
 TRAINED_CARD_FIELDS = {
     *("regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "modality_options")
 }
-"""Fields of the data card that a bundle brings along; what else a card says is about its own data set."""
+"""Fields of the data card that a bundle provides; the other fields describe one data set only."""
 
 
 def evaluate_bundle(
@@ -102,24 +102,23 @@ def evaluate_bundle(
 ) -> tuple[Scores, Scores | None]:
     """Score a bundle on a split of a data set, and the untuned foundation model on the same prompts.
 
-    What a region and a missing value are is said by `overrides`, else by the data set's card, else,
-    field by field, as it was in training.
+    Each field of the data card comes from `overrides`, else from the data set's card, else from the card of training.
 
     Args:
         bundle: a loaded bundle.
         data: folder of the data set.
         split: "train", "val" or "test".
-        overrides: fields of the data card; None means not said.
-        zero_shot: whether the foundation model is scored too; it needs `registry`.
+        overrides: fields of the data card; None is not set.
+        zero_shot: score the foundation model too; this needs `registry`.
         registry: where the zero-shot map and the frozen tuner are found.
         progress: called with (done, total) samples of this process.
-        note: called with what a user should know of the data, such as images left out for want of a mask.
-        protocol: what is asked, and where answers are compared.
-        processes: those that share the samples; every one gets all scores. None works alone.
+        note: called with what a user should know of the data, such as images left out because they have no mask.
+        protocol: which prompts are scored, and where masks are compared.
+        processes: those that share the samples; each of them gets all scores. None is this process alone.
 
     Returns:
-        The bundle's scores, and those of the zero-shot model: None where it was not asked for, or where
-        there is none (see `why_no_zero_shot`).
+        The bundle's scores, and those of the zero-shot model: None where it is not requested, or where there is none
+        (see `why_no_zero_shot`).
 
     Raises:
         DataError: no sample has a region.
@@ -135,13 +134,7 @@ def evaluate_bundle(
     models = [bundle.model]
     if zero_shot and registry is not None and not why_no_zero_shot(bundle):
         models.append(assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device))
-    total, done = len(models) * len(work.share(samples)), 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, total)
+    total, done = len(models) * len(work.share(samples)), itertools.count(1)
 
     scores = [
         evaluate(
@@ -152,7 +145,7 @@ def evaluate_bundle(
             protocol=protocol,
             processes=work,
             check=bundle.check_image,
-            progress=advance,
+            progress=(lambda _: progress(next(done), total)) if progress is not None else None,
         )
         for model in models
     ]
@@ -162,7 +155,7 @@ def evaluate_bundle(
 
 
 def why_no_zero_shot(bundle: Bundle) -> str:
-    """Say why the bundle's foundation model cannot answer untuned; "" where it can."""
+    """Return why the bundle's foundation model has no zero-shot score; "" where it has one."""
     if not bundle.parts.foundation.promptable:
         return f"the decoder of {bundle.parts.foundation.name!r} was never trained"
     return "the bundle's model started from random weights" if bundle.parts.weights is None else ""
@@ -184,10 +177,10 @@ def evaluate(
     Args:
         model: the network; it is put into eval mode and left so.
         pipeline: image -> network input; a protocol that squashes the image overrides its aspect.
-        dataset: where samples are read.
+        dataset: reads the samples.
         samples: what is scored.
-        protocol: what is asked, and where answers are compared.
-        processes: those that share the samples; every one gets all scores. None works alone.
+        protocol: which prompts are scored, and where masks are compared.
+        processes: those that share the samples; each of them gets all scores. None is this process alone.
         check: called with every loaded image, to refuse what does not fit.
         progress: called with 1 after every sample of this process.
 

@@ -1,4 +1,4 @@
-"""Protocols: what is asked about each object, and where the answer is compared with the truth."""
+"""Protocols: which prompts are scored, and where masks are compared with the truth."""
 
 from __future__ import annotations
 
@@ -9,30 +9,25 @@ from typing import Any, Literal
 
 from simmat.errors import ConfigError, unknown_name
 
-MOST_CLICKS = 20
-"""Clicks after which NoC gives up, as the interactive benchmarks have it (Sofiiuk et al. 2021, arXiv 2102.06583)."""
-
-BOUNDS: Mapping[str, tuple[int, int]] = MappingProxyType(
-    {"clicks": (1, 100), "draws": (1, 1000), "seed": (0, 2**63 - 1)}
-)
-"""Least and most of the numbers a user may give."""
+BOUNDS = {"clicks": (1, 100), "draws": (1, 1000), "seed": (0, 2**63 - 1)}
+"""Smallest and largest of the numbers that a user may set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What is asked, as data.
+    """A protocol, as data.
 
     Attributes:
         name: what `--protocol` takes.
         description: one line.
-        first_click: "center" is the maximum of the region's distance transform, see
-            `simmat.data.clicks.center_click`; "middle" the middle pixel of the region in raster order, in the input.
-        grid: where masks are compared: "original", at the size of the image; "quarter", at a quarter of the
+        first_click: "center", the maximum of the region's distance transform, see `simmat.data.clicks.center_click`,
+            or "middle", the middle pixel of the region in raster order, in the network's input.
+        grid: where masks are compared: "original", at the size of the image, or "quarter", at a quarter of the
             network's input, into which the image is squashed.
-        alternatives: whether the best-predicted and the best of a decoder's alternative masks count too.
-        clicks: clicks an object; each after the first is put on the largest error.
-        draws: random clicks and jittered boxes an object; 0 asks neither, nor with tight boxes.
-        seed: decides the draws.
+        alternatives: score the best-predicted and the best of a decoder's alternative masks too.
+        clicks: clicks per object; each one after the first is placed on the largest error.
+        draws: random clicks and jittered boxes per object; 0 leaves out tight boxes too.
+        seed: of the draws.
     """
 
     name: str
@@ -45,11 +40,11 @@ class Protocol:
     seed: int = 0
 
 
-ONE_CLICK = Protocol("one-click", "one click an object at its centre, masks compared at the original size")
+ONE_CLICK = Protocol("one-click", "one click per object at its centre, masks compared at the original size")
 FULL = Protocol(
     "full",
     "one-click, then clicks on errors (k-click curve, NoC), boxes tight and jittered, and random clicks",
-    clicks=MOST_CLICKS,
+    clicks=20,  # where NoC stops (Sofiiuk et al. 2021, arXiv 2102.06583)
     draws=5,
 )
 COMPAT = Protocol(
@@ -67,23 +62,16 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in (ONE_CL
 def find_protocol(
     name: str = ONE_CLICK.name, *, clicks: int | None = None, draws: int | None = None, seed: int | None = None
 ) -> Protocol:
-    """Return the protocol of a name, with the numbers that are given in place of its own.
-
-    Args:
-        name: of `PROTOCOLS`.
-        clicks: most clicks an object.
-        draws: random clicks and jittered boxes an object.
-        seed: decides the draws.
+    """Return a protocol by name, with its numbers replaced by those that are given.
 
     Raises:
         UnknownNameError: there is no such protocol.
-        ConfigError: a number is outside of `BOUNDS`, or one is given to a protocol that has none.
+        ConfigError: a number is outside `BOUNDS`, or the protocol has no such number.
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
-    given: dict[str, Any] = {
-        key: value for key, value in (("clicks", clicks), ("draws", draws), ("seed", seed)) if value is not None
-    }
+    numbers = {"clicks": clicks, "draws": draws, "seed": seed}
+    given: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
     if given and name != FULL.name:
         options = ", ".join(f"--{key}" for key in given)
         raise ConfigError(f"protocol {name!r} takes no {options}; leave it out, or use --protocol {FULL.name}")

@@ -1,4 +1,4 @@
-"""The scores of a bundle as json values: what was asked of what, the figures, and what they cost."""
+"""The scores of a bundle as json values, with all that decides them and what they cost."""
 
 from __future__ import annotations
 
@@ -22,22 +22,17 @@ FORMAT = 1
 def report_of(
     bundle: Bundle, data: Path, split: str, protocol: Protocol, tuned: Scores, untuned: Scores | None
 ) -> dict[str, Any]:
-    """Return the averages with all that decides them; only `cost` differs from run to run.
+    """Return the averages of the bundle's scores (`tuned`) and of the zero-shot model's (`untuned`).
 
-    Args:
-        bundle: what was scored.
-        data: folder of the data set.
-        split: the split.
-        protocol: what was asked.
-        tuned: the bundle's scores.
-        untuned: those of the zero-shot model, or None.
+    Only `cost` differs from run to run.
     """
     spec = bundle.spec
     trainable, total = count_parameters(bundle.model)
     device = next(bundle.model.parameters()).device
+    memory = _peak_memory_bytes(device)
     summary = tuned.summary()
-    asked = asdict(protocol)
-    del asked["description"]
+    numbers = asdict(protocol)
+    del numbers["description"]
     return {
         "format": FORMAT,
         "bundle": str(bundle.path),
@@ -48,7 +43,7 @@ def report_of(
         "mat": spec.mat,
         "tune": spec.tune,
         "image_size": spec.image_size,
-        "protocol": asked,
+        "protocol": numbers,
         "class_names": {
             key: tuned.class_names[int(key)] for key in summary["iou_by_class"] if int(key) in tuned.class_names
         },
@@ -58,7 +53,7 @@ def report_of(
         "zero_shot": untuned.summary() if untuned is not None else None,
         "cost": {
             "device": str(device),
-            "peak_memory_mib": _mib(peak_memory_bytes(device)),
+            "peak_memory_mib": None if memory is None else round(memory / 2**20, 1),
             "tuned": _times(tuned.cost),
             "zero_shot": _times(untuned.cost) if untuned is not None else None,
         },
@@ -66,7 +61,7 @@ def report_of(
 
 
 def objects_of(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
-    """Return every object's score as json values, see `ObjectScore`, and what was not scored."""
+    """Return the scores of all objects as json values, see `ObjectScore`, and what was not scored."""
     return {
         "scores": [asdict(score) for score in tuned.objects],
         "zero_shot_scores": [asdict(score) for score in untuned.objects] if untuned is not None else None,
@@ -75,8 +70,8 @@ def objects_of(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
     }
 
 
-def peak_memory_bytes(device: torch.device) -> int | None:
-    """Return the most memory in use so far: torch's on a CUDA device, else the process's; None where nobody knows."""
+def _peak_memory_bytes(device: torch.device) -> int | None:
+    """Return the peak memory so far: torch's on a CUDA device, else the process's; None where it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -84,16 +79,12 @@ def peak_memory_bytes(device: torch.device) -> int | None:
     except ImportError:  # Windows
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024  # bytes there, KiB on Linux
+    return most if sys.platform == "darwin" else most * 1024  # bytes on macOS, KiB on Linux
 
 
 def _times(cost: Cost) -> dict[str, float]:
-    """Return the median milliseconds to encode an image, and to decode a prompt among those asked together."""
+    """Return the median milliseconds to encode an image, and to decode a prompt among those decoded together."""
     return {
         "encode_ms": round(1000 * median(cost.encode_s), 2),
         "decode_ms": round(1000 * median(cost.decode_s), 2),
     }
-
-
-def _mib(count: int | None) -> float | None:
-    return round(count / 2**20, 1) if count is not None else None

@@ -1,4 +1,4 @@
-"""Scores of masks: IoU and boundary F of one, summaries of many with bootstrap intervals."""
+"""Scores: IoU and boundary IoU of one mask, averages over many objects with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -20,15 +20,12 @@ from simmat.types import BoolArray
 def bootstrap_means(
     images: Iterable[Sequence[float]], rng: np.random.Generator, draws: int = 2000
 ) -> npt.NDArray[np.float64]:
-    """Return the mean over objects of as many images as there are, drawn with replacement, again and again.
+    """Return bootstrap means over objects, with whole images drawn with replacement: (draws,) float64.
 
     Args:
         images: the values of each image's objects; every image has at least one.
-        rng: decides the draws.
+        rng: of the draws.
         draws: how many means.
-
-    Returns:
-        (draws,) float64.
     """
     kept = list(images)
     sums = np.array([sum(values) for values in kept], np.float64)
@@ -47,25 +44,19 @@ def interval_of(means: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def mean_interval(images: Iterable[Sequence[float]]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean over objects; None where there is one image, or none.
-
-    Args:
-        images: the values of each image's objects; every image has at least one.
-    """
+    """Return the 95 % interval of the mean over objects, see `bootstrap_means`; None of fewer than two images."""
     kept = list(images)
     return interval_of(bootstrap_means(kept, np.random.default_rng(0))) if len(kept) > 1 else None
 
 
 BOUNDARY_RATIO = 0.02
-"""Width of the boundary as a part of the image's diagonal (Cheng et al. 2021, arXiv 2103.16562)."""
+"""Width of the boundary relative to the image's diagonal (Cheng et al. 2021, arXiv 2103.16562)."""
 
 
 def mask_iou(mask: Instance | None, truth: Instance, scored: BoolArray) -> float:
-    """Return the IoU of a mask, None where it is empty, with the truth over the scored (H, W) pixels.
+    """Return the IoU of mask and truth over the scored (H, W) pixels; 0 where the mask is empty (None), or both are.
 
-    It is a quotient of whole numbers in 64 bits: in 32 bits 9 pixels of 10 are less than 0.9, and NoC@90 would miss
-    them. Both empty gives 0, so an object must have a scored pixel for the figure to mean anything. The cost is that
-    of the two boxes.
+    It is computed in 64 bits: in 32 bits 9 pixels of 10 are less than 0.9, which NoC@90 would miss.
     """
     if mask is None:
         return 0.0
@@ -87,10 +78,10 @@ def boundary_width(size_hw: tuple[int, int]) -> int:
 
 
 def boundary(region: Instance, width: int) -> Instance:
-    """Return the pixels of a region at most `width` from what is outside of it, in the same box.
+    """Return the pixels of a region within chessboard distance `width` of its outside, in the same box.
 
-    The distance is the chessboard's, so this is the region less its erosion by `width` steps of a 3×3 square, as the
-    authors' definition has it; what lies beyond the image's border counts as outside.
+    That is the region less its erosion by `width` steps of a 3×3 square, as in the authors' definition; pixels beyond
+    the image's border are outside.
     """
     inside = ndimage.minimum_filter(region.crop, 2 * width + 1, mode="constant", cval=False)
     return Instance(region.class_id, region.box, region.crop & ~inside)
@@ -99,17 +90,9 @@ def boundary(region: Instance, width: int) -> Instance:
 def boundary_iou(prediction: Instance | None, truth: Instance, scored: BoolArray, width: int) -> float | None:
     """Return the boundary IoU of Cheng et al. 2021: |G_d ∩ P_d| / |G_d ∪ P_d|.
 
-    G_d and P_d are the pixels of truth and prediction within d of their own contour, see `boundary`. What is not
-    scored is left out after the boundaries are found, so the edge of an ignored area is no contour.
-
-    Args:
-        prediction: None where it is empty.
-        truth: the object.
-        scored: (H, W) bool.
-        width: d in pixels, see `boundary_width`.
-
-    Returns:
-        None where no pixel of the truth's boundary is scored.
+    G_d and P_d are the pixels of truth and prediction within d = `width` pixels of their own contour, see `boundary`.
+    Pixels that are not scored are left out after the boundaries are found, so the edge of an ignored area is not a
+    contour. An empty prediction is None. The result is None where no pixel of the truth's boundary is scored.
     """
     true_band = boundary(truth, width)
     if not _scored_part(true_band, scored).any():
@@ -118,45 +101,38 @@ def boundary_iou(prediction: Instance | None, truth: Instance, scored: BoolArray
 
 
 def number_of_clicks(ious: Sequence[float], target: float) -> int | None:
-    """Return how many clicks it took to reach an IoU of `target`, or None where none of them did.
-
-    Args:
-        ious: after 1, 2, 3 … clicks.
-        target: IoU in 0..1.
-    """
+    """Return after how many clicks `ious` (after 1, 2, 3 … clicks) reach a target in 0..1; None where they do not."""
     return next((count for count, iou in enumerate(ious, start=1) if iou >= target), None)
 
 
 SIZES: Mapping[str, tuple[int, float]] = MappingProxyType(
     {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 )
-"""Size bins by pixels of the original image, from the first number up to but without the second: COCO's bounds."""
+"""COCO's size bins: name -> (low, high) with low <= pixels of the original image < high."""
 
 NOC_TARGETS = (0.85, 0.9)
-"""The IoUs whose number of clicks is counted."""
+"""The IoUs for which the number of clicks (NoC) is counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectScore:
-    """How well one object was found.
+    """The score of one object; what its protocol leaves out is None or empty.
 
     Attributes:
         sample: id of the sample.
         region: index of the region within the sample.
-        class_id: class of the region, where the data set says one.
+        class_id: class of the region, where the data set has classes.
         area: pixels of the region in the original image.
         click_xy: the first click, in pixels of the original image.
         iou: of the single mask after that click.
-        iou_best_predicted: of the mask whose predicted IoU is highest among the alternatives; None where the
-            protocol has none.
-        iou_oracle: of the best of the alternatives, or None.
-        predicted_iou: what the model thinks the single mask's IoU is.
-        boundary_iou: of the single mask after the first click; None where no pixel of the object's boundary is
-            scored, or the protocol does not ask.
-        clicks: IoU of the single mask after 1, 2, 3 … clicks; empty where the protocol stops at one.
-        box: IoU of the single mask from the tight box, or None.
-        jittered_boxes: the same from boxes drawn with jitter, one a draw.
-        random_clicks: IoU of the single mask from one click anywhere on the object, one a draw.
+        iou_best_predicted: of the alternative mask with the highest predicted IoU.
+        iou_oracle: of the best of the alternative masks.
+        predicted_iou: the model's prediction of `iou`.
+        boundary_iou: of the single mask after the first click; None too where no pixel of the boundary is scored.
+        clicks: IoU of the single mask after 1, 2, 3 … clicks.
+        box: IoU of the single mask from the tight box.
+        jittered_boxes: the same from jittered boxes, one per draw.
+        random_clicks: IoU of the single mask from one click anywhere on the object, one per draw.
     """
 
     sample: str
@@ -177,11 +153,11 @@ class ObjectScore:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the answers took; the one thing in the scores that differs from run to run.
+    """Seconds that scoring took: the only part of the scores that differs from run to run.
 
     Attributes:
-        encode_s: seconds to encode each image.
-        decode_s: seconds of each decoding, divided by the prompts decoded together.
+        encode_s: to encode each image.
+        decode_s: of each decoding, divided by the prompts decoded together.
     """
 
     encode_s: tuple[float, ...] = ()
@@ -193,11 +169,11 @@ class Scores:
     """The scores of one split.
 
     Attributes:
-        objects: one score an object, in the order of the data set.
-        without_region: ids of samples that hold no region, which are not scored.
+        objects: one score per object, in the order of the data set.
+        without_region: ids of samples without a region, which are not scored.
         left_out: (sample, region) of objects too small to have a pixel where masks are compared.
-        cost: what it took.
-        class_names: class -> name, of the data set that was scored.
+        cost: seconds.
+        class_names: class -> name, of the data set.
     """
 
     objects: tuple[ObjectScore, ...]
@@ -207,17 +183,17 @@ class Scores:
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
 
     def by_sample(self) -> dict[str, list[float]]:
-        """Return the IoU of each object's single mask, sample by sample."""
+        """Return the IoU of each object's single mask, by sample."""
         return _grouped(self.objects, lambda score: score.sample)
 
     def summary(self) -> dict[str, Any]:
-        """Return the averages: over objects, over images (of their objects' mean), over classes, and by size.
+        """Return the means over objects, over images and over classes (of the means of their objects), and by size.
 
-        What the protocol did not ask is left out, or None. `miou_object_interval` is the 95 % interval of the mean
-        over objects with other images, see `simmat.evaluation.scores`; None of one image.
+        What the protocol leaves out is missing or None. `miou_object_interval` is the `mean_interval` of the mean over
+        objects.
         """
-        by_class = _means(self.objects, lambda score: score.class_id)
-        known = {key: value for key, value in by_class.items() if key is not None}
+        by_class = _grouped(self.objects, lambda score: score.class_id)
+        known = {key: fmean(ious) for key, ious in by_class.items() if key is not None}
         bins = ((name, [o for o in self.objects if low <= o.area < high]) for name, (low, high) in SIZES.items())
         return {
             "objects": len(self.objects),
@@ -225,7 +201,7 @@ class Scores:
             "left_out": len(self.left_out),
             **_figures(self.objects),
             "miou_object_interval": mean_interval(self.by_sample().values()),
-            "miou_image": fmean(_means(self.objects, lambda score: score.sample).values()),
+            "miou_image": fmean(fmean(ious) for ious in self.by_sample().values()),
             "miou_class": fmean(known.values()) if known else None,
             "iou_by_class": {str(key): value for key, value in sorted(known.items())},
             "by_size": {name: {"objects": len(found), **(_figures(found) if found else {})} for name, found in bins},
@@ -233,9 +209,9 @@ class Scores:
 
 
 def possible_summary(protocol: Protocol) -> dict[str, Any]:
-    """Return a summary with every figure that a protocol can give, of objects that do not exist; all means are 0."""
+    """Return a summary with every figure that a protocol gives, all of them 0."""
     zero: dict[str, Any] = {"sample": "", "region": 0, "click_xy": (0.0, 0.0), "iou": 0.0, "predicted_iou": 0.0}
-    asked: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "iou_best_predicted": 0.0 if protocol.alternatives else None,
         "iou_oracle": 0.0 if protocol.alternatives else None,
         "boundary_iou": 0.0 if protocol.grid == "original" else None,
@@ -245,14 +221,14 @@ def possible_summary(protocol: Protocol) -> dict[str, Any]:
         "random_clicks": (0.0,) * protocol.draws,
     }
     areas = [low for low, _ in SIZES.values()]
-    return Scores(tuple(ObjectScore(**zero, class_id=1, area=area, **asked) for area in areas)).summary()
+    return Scores(tuple(ObjectScore(**zero, class_id=1, area=area, **figures) for area in areas)).summary()
 
 
 def merge_scores(parts: Sequence[Scores], order: Iterable[str]) -> Scores:
-    """Join the scores of parts of a split, no sample of which is in two.
+    """Join the scores of parts of a split, in the order of the data set.
 
     Args:
-        parts: as each process found them.
+        parts: no sample is in two of them.
         order: ids of all samples, in the order of the data set.
     """
     place = {sample: index for index, sample in enumerate(order)}
@@ -267,7 +243,7 @@ def merge_scores(parts: Sequence[Scores], order: Iterable[str]) -> Scores:
 
 
 def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
-    """Return every mean over some objects, at least one."""
+    """Return the means over some objects, at least one."""
     figures: dict[str, Any] = {
         "miou_object": fmean(score.iou for score in objects),
         "miou_best_predicted": _mean(score.iou_best_predicted for score in objects),
@@ -287,7 +263,7 @@ def _figures(objects: Sequence[ObjectScore]) -> dict[str, Any]:
 
 
 def _noc(curves: Sequence[Sequence[float]], target: float) -> dict[str, Any]:
-    """Return the mean number of clicks to reach a target, where a failure counts as all the clicks there were."""
+    """Return the mean number of clicks to reach a target; an object that fails counts with the largest number."""
     counts = [number_of_clicks(curve, target) for curve in curves]
     most = len(curves[0])
     return {
@@ -298,10 +274,10 @@ def _noc(curves: Sequence[Sequence[float]], target: float) -> dict[str, Any]:
 
 
 def _over_draws(ious: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Return the mean over objects and draws, and two standard deviations (n - 1); None where there is one draw.
+    """Return the mean over objects and draws, and two standard deviations (n - 1); None of one draw.
 
-    `std` is that of the mIoU of a draw: how far the figure moves when the benchmark is drawn again. `object_std` is the
-    mean over objects of the deviation within an object: how much it matters where one clicks.
+    `std` is that of the mIoU over draws: how much the score of the benchmark varies. `object_std` is the mean over
+    objects of the deviation over draws: how much the place of the prompt matters.
     """
     by_draw = [fmean(draw) for draw in zip(*ious, strict=True)]
     several = len(by_draw) > 1
@@ -316,10 +292,6 @@ def _over_draws(ious: Sequence[Sequence[float]]) -> dict[str, Any]:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
-
-
-def _means(objects: Iterable[ObjectScore], key: Callable[[ObjectScore], Any]) -> dict[Any, float]:
-    return {name: fmean(values) for name, values in _grouped(objects, key).items()}
 
 
 def _grouped(objects: Iterable[ObjectScore], key: Callable[[ObjectScore], Any]) -> dict[Any, list[float]]:

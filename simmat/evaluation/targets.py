@@ -1,4 +1,4 @@
-"""The objects of an image, laid out on the grid where masks are compared."""
+"""The objects of an image on the grid where masks are compared."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from simmat.evaluation.protocol import Protocol
 from simmat.types import BoolArray, Frame
 
 QUARTER = 4
-"""Input pixels to a side of the released protocol's grid: 1024 are compared at 256."""
+"""Pixels of the input per pixel of the grid "quarter", along one side."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One object to be found.
+    """One object to be scored.
 
     Attributes:
         index: of the region within its image.
         region: the region.
-        seen: its pixels that count, where clicks fall.
-        truth: it on the grid.
+        seen: its pixels that are not ignored, where clicks are placed.
+        truth: the region on the grid.
         click_xy: the first click, in pixels of the original image.
         image_hw: (height, width) of the original image.
     """
@@ -43,10 +43,10 @@ class Targets:
     """The objects of one image that can be scored.
 
     Attributes:
-        found: them.
-        ignore: (h, w) bool, the pixels of the grid that do not count.
-        scored: (h, w) bool, those that do.
-        left_out: indices of regions that have no scored pixel on the grid, though they have one in the image.
+        found: the objects.
+        ignore: (h, w) bool, the pixels of the grid that are not scored.
+        scored: (h, w) bool, those that are.
+        left_out: indices of regions with a scored pixel in the image but none on the grid.
     """
 
     found: tuple[Target, ...]
@@ -61,19 +61,19 @@ def grid_hw(frame: Frame, protocol: Protocol) -> tuple[int, int]:
         return frame.original_hw
     if frame.size % QUARTER:
         raise ConfigError(
-            f"protocol {protocol.name!r} compares masks at a quarter of the input, whose side {frame.size} px is no "
-            f"multiple of {QUARTER}; use another protocol"
+            f"protocol {protocol.name!r} compares masks at a quarter of the input, but its side of {frame.size} px is "
+            f"not a multiple of {QUARTER}; use another protocol"
         )
     return frame.size // QUARTER, frame.size // QUARTER
 
 
 def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
-    """Lay the regions of an image out on the grid; one of which nothing may be scored has no IoU and is none.
+    """Bring the regions of an image to the grid; a region that is ignored as a whole is not a target.
 
     Args:
         label: the ground truth.
-        frame: how the image lies in the input; squashed for the grid "quarter".
-        protocol: says the grid and the first click.
+        frame: how the image fits into the input; squashed for the grid "quarter".
+        protocol: decides the grid and the first click.
     """
     size_hw = grid_hw(frame, protocol)
     ignore = resize_nearest(label.ignore, size_hw)
@@ -102,14 +102,14 @@ def _first_click(seen: Instance, frame: Frame, protocol: Protocol) -> tuple[floa
 
 
 def middle_pixel(region: Instance) -> tuple[float, float]:
-    """Return (x, y) of the middle pixel of a region in raster order: number ⌊n / 2⌋ of n, counted from 0."""
+    """Return (x, y) of the middle pixel of a region in raster order: pixel ⌊n / 2⌋ of n, counted from 0."""
     inside = np.flatnonzero(region.crop)
     row, column = divmod(int(inside[len(inside) // 2]), region.crop.shape[1])
     return float(column + region.box[1]), float(row + region.box[0])
 
 
 def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
-    """Bring a (H, W) mask to another size: each pixel takes the one its centre falls into."""
+    """Resize an (H, W) mask: each new pixel takes the value of the old pixel that its centre falls into."""
     if mask.shape == tuple(size_hw):
         return mask
     rows, columns = (_under_centres(old, new) for old, new in zip(mask.shape, size_hw, strict=True))
@@ -117,7 +117,7 @@ def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
 
 
 def resize_region(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Instance | None:
-    """Bring a region of an image to another size of it as `resize_nearest` does; None where no pixel is left."""
+    """Resize a region with its image as `resize_nearest` does; None where no pixel is left."""
     if old_hw == new_hw:
         return region
     y0, x0, y1, x1 = region.box
@@ -129,5 +129,5 @@ def resize_region(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, 
 
 
 def _under_centres(old: int, new: int) -> npt.NDArray[np.int64]:
-    """Return the one of `old` pixels that the centre of each of `new` falls into: (new,)."""
+    """Return the index of the old pixel that the centre of each new pixel falls into: (new,)."""
     return (2 * np.arange(new) + 1) * old // (2 * new)

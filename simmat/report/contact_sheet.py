@@ -1,4 +1,4 @@
-"""A contact sheet: one row a sample, with sensor image, truth, click and prediction side by side."""
+"""A contact sheet: one row per sample, with sensor image, truth, click and prediction side by side."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ LINE = 24
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """One sample of a contact sheet; all masks at the image's own size.
+    """One sample of a contact sheet; masks have the image's own size.
 
     Attributes:
         sample_id: written above the row.
         image: (C, H, W) in physical units.
-        truth: (H, W) bool, the region that was asked for.
-        prompt: what was asked with, in pixels of the image.
-        prediction: (H, W) bool, or None where there is none yet.
-        iou: written beside the prediction, or None.
+        truth: (H, W) bool, the region that was prompted for.
+        prompt: in pixels of the image.
+        prediction: (H, W) bool.
+        iou: of truth and prediction; written above the prediction.
     """
 
     sample_id: str
     image: SensorImage
     truth: BoolArray
     prompt: Prompt
-    prediction: BoolArray | None = None
-    iou: float | None = None
+    prediction: BoolArray
+    iou: float
 
 
-def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", cell_px: int = 240) -> Image.Image:
+def contact_sheet(rows: Sequence[SheetRow], title: str, *, cell_px: int = 240) -> Image.Image:
     """Draw the rows below each other, every picture fitted into a cell of the same size.
 
     Args:
@@ -54,19 +54,19 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", cell_px: int = 2
         cell_px: width of a cell in pixels; its height follows the tallest image, up to a square.
 
     Raises:
-        DataError: no rows, or a mask that does not fit its image.
+        DataError: there are no rows, or a mask does not fit its image.
     """
     if not rows:
         raise DataError("a contact sheet needs at least one row")
-    cell = (cell_px, _cell_height(rows, cell_px))
-    head = MARGIN + (LINE + 8 if title else 0) + LINE
+    tallest = max(row.image.size_hw[0] / row.image.size_hw[1] for row in rows)
+    cell = (cell_px, max(round(cell_px * min(tallest, 1.0)), cell_px // 3))
+    head = MARGIN + LINE + 8 + LINE
     step = LINE + cell[1] + GAP
     width = 2 * MARGIN + len(COLUMNS) * cell_px + (len(COLUMNS) - 1) * GAP
     sheet = Image.new("RGB", (width, head + step * len(rows) + MARGIN - GAP), GROUND)
     draw = ImageDraw.Draw(sheet)
-    if title:
-        face = font(17, bold=True)
-        draw.text((MARGIN, MARGIN), _cut(title, face, width - 2 * MARGIN), font=face, fill=TEXT)
+    face = font(17, bold=True)
+    draw.text((MARGIN, MARGIN), _shorten(title, face, width - 2 * MARGIN), font=face, fill=TEXT)
     for index, name in enumerate(COLUMNS):
         draw.text((_left(index, cell_px), head - LINE), name, font=font(13, bold=True), fill=FAINT)
     for index, row in enumerate(rows):
@@ -75,63 +75,38 @@ def contact_sheet(rows: Sequence[SheetRow], *, title: str = "", cell_px: int = 2
 
 
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell: tuple[int, int]) -> None:
-    picture = display_rgb(row.image)
-    inner = _fitted(row.image.size_hw, cell)
-    cells = (
-        draw_overlay(picture, size_wh=inner),
-        draw_overlay(picture, row.truth, size_wh=inner),
-        draw_overlay(picture, None, row.prompt, size_wh=inner),
-        None if row.prediction is None else draw_overlay(picture, row.prediction, size_wh=inner),
-    )
+    """Draw one row; `cell` is the (width, height) of its cells."""
     _write_label(draw, row, top + 4, cell[0])
-    _write_scores(draw, row, top + 4, cell[0])
-    for index, drawn in enumerate(cells):
+    draw.text((_left(3, cell[0]), top + 4), f"IoU {row.iou:.3f}", font=font(13, bold=True), fill=TEXT)
+    picture = display_rgb(row.image)
+    height, width = row.image.size_hw
+    scale = min(cell[0] / width, cell[1] / height)
+    inner = (max(round(width * scale), 1), max(round(height * scale), 1))
+    shown = ((None, None), (row.truth, None), (None, row.prompt), (row.prediction, None))
+    for index, (mask, prompt) in enumerate(shown):
         left, upper = _left(index, cell[0]), top + LINE
         draw.rectangle((left, upper, left + cell[0] - 1, upper + cell[1] - 1), fill=CELL_GROUND)
-        if drawn is not None:
-            sheet.paste(drawn, (left + (cell[0] - inner[0]) // 2, upper + (cell[1] - inner[1]) // 2))
-        else:
-            draw.text(
-                (left + cell[0] // 2, upper + cell[1] // 2), "no prediction", font=font(13), fill=FAINT, anchor="mm"
-            )
+        corner = (left + (cell[0] - inner[0]) // 2, upper + (cell[1] - inner[1]) // 2)
+        sheet.paste(draw_overlay(picture, mask, prompt, size_wh=inner), corner)
 
 
 def _write_label(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell_px: int) -> None:
-    """Write the sample's name and what is shown of it, within the first two columns."""
+    """Write the sample's name and which channels are shown, within the first two columns."""
     face = font(13)
     room = 2 * cell_px + GAP - 8
-    name = _cut(row.sample_id, face, room)
+    name = _shorten(row.sample_id, face, room)
     draw.text((MARGIN, top), name, font=face, fill=TEXT)
     used = int(face.getlength(name + "   "))
     if room - used > 60:
-        note = _cut(describe_display(row.image.channels), face, room - used)
+        note = _shorten(describe_display(row.image.channels), face, room - used)
         draw.text((MARGIN + used, top), note, font=face, fill=FAINT)
-
-
-def _write_scores(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell_px: int) -> None:
-    if row.iou is None:
-        return
-    left = _left(3, cell_px)
-    draw.text((left, top), f"IoU {row.iou:.3f}", font=font(13, bold=True), fill=TEXT)
-
-
-def _cell_height(rows: Sequence[SheetRow], cell_px: int) -> int:
-    """Return the height that the tallest picture takes at full cell width, at most that of a square."""
-    ratios = [row.image.size_hw[0] / row.image.size_hw[1] for row in rows]
-    return max(round(cell_px * min(max(ratios), 1.0)), cell_px // 3)
-
-
-def _fitted(size_hw: tuple[int, int], cell: tuple[int, int]) -> tuple[int, int]:
-    """Return the (width, height) of an image scaled to lie within a cell."""
-    scale = min(cell[0] / size_hw[1], cell[1] / size_hw[0])
-    return max(round(size_hw[1] * scale), 1), max(round(size_hw[0] * scale), 1)
 
 
 def _left(column: int, cell_px: int) -> int:
     return MARGIN + column * (cell_px + GAP)
 
 
-def _cut(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
+def _shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
     """Shorten a text in the middle until it is at most `room` pixels wide."""
     if face.getlength(text) <= room:
         return text

@@ -32,38 +32,38 @@ def new_figure(size_inch: tuple[float, float], colours: Mapping[str, str]) -> Fi
 
 
 def picture_kind(out: Path, what: str) -> Literal["png", "svg"]:
-    """Return the format a file's ending says.
+    """Return the format that a file's ending names.
 
     Args:
         out: the file.
-        what: what is to be drawn, for the message.
+        what: what will be drawn, for the message.
 
     Raises:
         DataError: the ending is neither .png nor .svg.
     """
-    kind = out.suffix.lower().removeprefix(".")
-    if kind == "png":
-        return "png"
-    if kind == "svg":
-        return "svg"
+    match out.suffix.lower():
+        case ".png":
+            return "png"
+        case ".svg":
+            return "svg"
     raise DataError(f"cannot draw {what} as {out.name!r}; end the name in .png or .svg")
 
 
 def save_figure(figure: Figure, out: Path, kind: Literal["png", "svg"]) -> Path:
-    """Write a figure whole or not at all, the same bytes for the same drawing.
+    """Write a figure as a whole or not at all; equal figures give equal bytes.
 
     Raises:
         OutputError: the file cannot be written.
     """
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    # Without a salt, ids in an SVG are random.
+    # without a salt, the ids in an SVG are random
     with atomic_path(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "simmat"}):
         figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
     return out
 
 
 def style_axes(axes: Axes, colours: Mapping[str, str]) -> None:
-    """Give axes our ground, faint ticks and spines, and horizontal lines to read values by."""
+    """Set the colours of axes, and draw horizontal grid lines."""
     axes.set_facecolor(colours["ground"])
     axes.tick_params(colors=colours["faint"], labelsize=9, length=3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -73,38 +73,35 @@ def style_axes(axes: Axes, colours: Mapping[str, str]) -> None:
     axes.set_axisbelow(True)
 
 
-Record = Mapping[str, Any]
 Points = list[tuple[float, float]]
 
-_LEARNING_INCH = (5.4, 4.6)
 SMOOTHED_FROM = 40
-"""With this many losses or more, a running mean is drawn over the single ones."""
+"""From this number of losses on, a running mean is drawn over the single ones."""
+
+LABEL_DISTANCE = 0.05
+"""Smallest distance between two labels of the click curve, in mIoU."""
 
 
-def plot_curves(records: Sequence[Record], out: Path | str, *, dark: bool = False) -> Path:
+def plot_curves(records: Sequence[Mapping[str, Any]], out: Path | str, *, dark: bool = False) -> Path:
     """Draw the loss of every logged step and the mIoU of every validation, one above the other.
 
     Args:
         records: as `RunFolder.records` gives them: `{"kind": "train", "step": 50, "loss": 0.8}` and
-            `{"kind": "val", "step": 50, "miou_object": 0.4}`; other keys are left alone. Of two records of one kind
-            and step, as after a resumed run, the later one counts.
-        out: a file ending in .png or .svg; written whole or not at all.
+            `{"kind": "val", "step": 50, "miou_object": 0.4}`; other keys are ignored. Of two records of one kind and
+            step, as after a resumed run, the later one counts.
+        out: a file ending in .png or .svg; written as a whole or not at all.
         dark: light text on a dark ground.
 
     Returns:
         `out` as a path.
 
     Raises:
-        DataError: the ending is another.
+        DataError: another ending.
         OutputError: the file cannot be written.
     """
     out = Path(out)
-    kind = picture_kind(out, "curves")
-    return save_figure(_figure(records, DARK if dark else LIGHT), out, kind)
-
-
-def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
-    figure = new_figure(_LEARNING_INCH, colours)
+    kind, colours = picture_kind(out, "curves"), DARK if dark else LIGHT
+    figure = new_figure((5.4, 4.6), colours)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
     _draw_loss(top, _series(records, "train", "loss"), colours)
     _draw_miou(bottom, _series(records, "val", "miou_object"), colours)
@@ -114,10 +111,10 @@ def _figure(records: Sequence[Record], colours: Mapping[str, str]) -> Figure:
     for axes in (top, bottom):
         style_axes(axes, colours)
     figure.align_ylabels()
-    return figure
+    return save_figure(figure, out, kind)
 
 
-def _series(records: Sequence[Record], kind: str, key: str) -> Points:
+def _series(records: Sequence[Mapping[str, Any]], kind: str, key: str) -> Points:
     """Return the finite (step, value) of records of one kind, in step order."""
     found = {
         float(record["step"]): float(record[key])
@@ -130,13 +127,12 @@ def _series(records: Sequence[Record], kind: str, key: str) -> Points:
 def _draw_loss(axes: Axes, points: Points, colours: Mapping[str, str]) -> None:
     axes.set_title("training loss", loc="left", fontsize=10, color=colours["text"])
     if not points:
-        return _say(axes, "no training step logged yet", colours)
+        return _write_empty(axes, "no training step logged yet", colours)
     steps, losses = zip(*points, strict=True)
     smooth = len(points) >= SMOOTHED_FROM
+    width, alpha = (0.8, 0.35) if smooth else (1.6, 1)
     marker = "o" if len(points) == 1 else None
-    axes.plot(
-        steps, losses, color=colours["line"], lw=0.8 if smooth else 1.6, alpha=0.35 if smooth else 1, marker=marker
-    )
+    axes.plot(steps, losses, color=colours["line"], lw=width, alpha=alpha, marker=marker)
     if smooth:
         axes.plot(steps, _running_mean(losses, len(losses) // 20), color=colours["line"], lw=1.8)
     axes.set_ylim(bottom=0 if min(losses) >= 0 else None)
@@ -145,50 +141,35 @@ def _draw_loss(axes: Axes, points: Points, colours: Mapping[str, str]) -> None:
 def _draw_miou(axes: Axes, points: Points, colours: Mapping[str, str]) -> None:
     axes.set_title("validation mIoU", loc="left", fontsize=10, color=colours["text"])
     if not points:
-        return _say(axes, "no validation yet", colours)
+        return _write_empty(axes, "no validation yet", colours)
     steps, values = zip(*points, strict=True)
     axes.plot(steps, values, color=colours["line"], lw=1.6, marker="o", ms=3.5, clip_on=False, zorder=3)
-    best_step, best = max(points, key=lambda point: (point[1], -point[0]))
-    axes.plot([best_step], [best], marker="o", ms=7, mfc="none", mec=colours["best"], mew=1.6, clip_on=False, zorder=4)
+    step, best = max(points, key=lambda point: (point[1], -point[0]))
+    axes.plot([step], [best], marker="o", ms=7, mfc="none", mec=colours["best"], mew=1.6, clip_on=False, zorder=4)
     axes.set_ylim(0, 1)
-    _label_above(axes, f"best {best:.3f} at step {best_step:.0f}", colours["best"])
+    label = f"best {best:.3f} at step {step:.0f}"
+    axes.text(1, 1.03, label, transform=axes.transAxes, ha="right", va="bottom", fontsize=9, color=colours["best"])
 
 
-def _label_above(axes: Axes, text: str, colour: str) -> None:
-    """Write right-aligned in the title's line, where no curve can pass beneath."""
-    axes.text(1.0, 1.03, text, transform=axes.transAxes, ha="right", va="bottom", fontsize=9, color=colour)
-
-
-def _say(axes: Axes, text: str, colours: Mapping[str, str]) -> None:
+def _write_empty(axes: Axes, text: str, colours: Mapping[str, str]) -> None:
     axes.set_yticks([])
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=colours["faint"])
 
 
 def _running_mean(values: Sequence[float], half: int) -> list[float]:
-    """Mean over `half` neighbours to each side, fewer at the ends, so it neither lags nor shortens."""
-    half = max(half, 1)
+    """Return the mean over `half` neighbours on each side, fewer at the ends: it neither lags nor shortens."""
     windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
     return [math.fsum(window) / len(window) for window in windows]
 
 
-_CLICKS_INCH = (5.4, 3.4)
-
-_APART = 0.05
-"""Least distance between two labels, in mIoU."""
-
-
 def plot_click_curve(
-    curves: Mapping[str, Sequence[float]],
-    out: Path | str,
-    *,
-    targets: Sequence[float] = (),
-    title: str = "mIoU by clicks",
+    curves: Mapping[str, Sequence[float]], out: Path | str, *, targets: Sequence[float] = (), title: str
 ) -> Path:
-    """Draw the mIoU after 1, 2, 3 … clicks, one line a model, each named at its end.
+    """Draw the mIoU after 1, 2, 3 … clicks, one line per model, each named at its end.
 
     Args:
-        curves: name -> mIoU after each number of clicks; the first is drawn in colour, a second one faint and broken.
-        out: a file ending in .png or .svg; written whole or not at all.
+        curves: name -> mIoU after each number of clicks; the second line is faint and dashed.
+        out: a file ending in .png or .svg; written as a whole or not at all.
         targets: IoUs to be marked, such as those of NoC.
         title: above the plot.
 
@@ -196,36 +177,23 @@ def plot_click_curve(
         `out` as a path.
 
     Raises:
-        DataError: there is nothing to draw, or the ending is another.
+        DataError: there is nothing to draw, or another ending.
         OutputError: the file cannot be written.
     """
     out = Path(out)
     kind = picture_kind(out, "a click curve")
     if not curves or not all(curves.values()):
         raise DataError("a click curve needs a score for at least one number of clicks")
-    colours = LIGHT
-    figure = new_figure(_CLICKS_INCH, colours)
+    figure = new_figure((5.4, 3.4), LIGHT)
     axes = figure.subplots()
-    axes.set_title(title, loc="left", fontsize=10, color=colours["text"])
+    axes.set_title(title, loc="left", fontsize=10, color=LIGHT["text"])
     for target in targets:
-        axes.axhline(target, color=colours["faint"], lw=0.8, ls=(0, (1, 3)), zorder=1)
-    _draw(axes, curves, colours)
-    most = max(len(curve) for curve in curves.values())
-    axes.set_ylim(0, 1)
-    axes.set_xlim(0.5, most + 0.5)
-    axes.set_xticks(sorted({1, *range(_tick_step(most), most + 1, _tick_step(most))}))
-    axes.set_xlabel("clicks", color=colours["faint"])
-    style_axes(axes, colours)
-    return save_figure(figure, out, kind)
-
-
-def _draw(axes: Axes, curves: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
-    looks = [(colours["line"], "-"), (colours["faint"], (0, (5, 3))), (colours["best"], "-")]
-    heights = _apart([curve[-1] for curve in curves.values()])
+        axes.axhline(target, color=LIGHT["faint"], lw=0.8, ls=(0, (1, 3)), zorder=1)
+    looks = [(LIGHT["line"], "-"), (LIGHT["faint"], (0, (5, 3))), (LIGHT["best"], "-")]
+    heights = _spread([curve[-1] for curve in curves.values()])
     for number, ((name, curve), height) in enumerate(zip(curves.items(), heights, strict=True)):
         colour, dashes = looks[number % len(looks)]
-        clicks = range(1, len(curve) + 1)
-        axes.plot(clicks, curve, color=colour, lw=1.6, ls=dashes, marker="o", ms=3.2, zorder=3)
+        axes.plot(range(1, len(curve) + 1), curve, color=colour, lw=1.6, ls=dashes, marker="o", ms=3.2, zorder=3)
         axes.annotate(
             f"{name} {curve[-1]:.3f}",
             (len(curve), height),
@@ -236,16 +204,20 @@ def _draw(axes: Axes, curves: Mapping[str, Sequence[float]], colours: Mapping[st
             color=colour,
             annotation_clip=False,
         )
+    most = max(len(curve) for curve in curves.values())
+    tick = 1 if most <= 10 else 5 if most <= 50 else 10
+    axes.set_ylim(0, 1)
+    axes.set_xlim(0.5, most + 0.5)
+    axes.set_xticks(sorted({1, *range(tick, most + 1, tick)}))
+    axes.set_xlabel("clicks", color=LIGHT["faint"])
+    style_axes(axes, LIGHT)
+    return save_figure(figure, out, kind)
 
 
-def _tick_step(most: int) -> int:
-    return 1 if most <= 10 else 5 if most <= 50 else 10
-
-
-def _apart(heights: Sequence[float]) -> list[float]:
-    """Move labels up or down so that no two overlap, keeping their order."""
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Move labels up so that no two overlap, keeping their order."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
     placed = list(heights)
     for lower, upper in pairwise(order):
-        placed[upper] = max(placed[upper], placed[lower] + _APART)
+        placed[upper] = max(placed[upper], placed[lower] + LABEL_DISTANCE)
     return placed

@@ -1,25 +1,24 @@
-"""How any sensor image is shown to a person: three 8-bit planes, the same for the same input.
+"""Show any sensor image as three 8-bit planes.
 
-The choice depends on what the channels say of themselves, never on the sensor's name:
+What is shown depends on the channels, never on the sensor's name:
 
-- red, green and blue declared as sRGB are shown as they are, whatever other channels come along;
-- one channel is grey, or the perceptual map "inferno" where it is a temperature;
-- two channels are red and cyan, three or more a false colour of three: the longest wavelength as
-  red, the middle one as green, the shortest as blue; where a channel has no wavelength, the first
-  three planes in their order.
+- channels declared as sRGB red, green and blue are shown unchanged, whatever other channels there are;
+- one channel is grey, or the perceptual colour map "inferno" where it is a temperature;
+- two channels are red and cyan, three or more a false colour of three: the longest wavelength as red, the middle one as
+  green, the shortest as blue; where a channel has no wavelength, the first three channels in their order.
 
-Channels other than sRGB are stretched from the 2nd to the 98th percentile of their valid pixels.
-Where a shown channel is invalid the picture is hatched slate blue.
+Channels other than sRGB are stretched from the 2nd to the 98th percentile of their valid pixels. Pixels where a shown
+channel is invalid are hatched slate blue.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.report.inferno import inferno
 from simmat.sensors.normalize import rgb_indices
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
@@ -30,10 +29,30 @@ STRETCH_PERCENT = (2.0, 98.0)
 """Percentiles of the valid pixels that become black and white."""
 
 INVALID_RGB = ((44, 66, 92), (74, 104, 138))
-"""The two colours of the hatching; no grey and no colour of inferno is near them."""
+"""The two colours of the hatching, unlike any grey and any colour of inferno."""
 
 HATCH_PX = 4
 """Width of a hatching stripe along a row, in pixels of the image."""
+
+_INFERNO = np.frombuffer(
+    base64.b64decode(
+        "AAADAAAEAAAGAQAHAQEJAQELAgEOAgIQAwISBAMUBAMWBQQYBgQbBwUdCAYfCQYhCgcjCwcmDQgoDggqDwktEAkvEgoyEwo0FAs2Fgs5Fws7GQs+"
+        "GgtAHAxDHQxFHwxHIAxKIgtMJAtOJgtQJwtSKQtUKwpWLQpYLgpaMApcMgldNAlfNQlgNwlhOQliOwlkPAllPglmQAlmQQlnQwpoRQppRgppSAtq"
+        "SgtqSwxrTQxrTw1sUA1sUg5sUw5tVQ9tVw9tWBBtWhFtWxFuXRJuXxJuYBNuYhRuYxRuZRVuZhVuaBZuahduaxdubRhubhhucBluchltcxptdRtt"
+        "dhtteBxtehxtex1sfR1sfh5sgB9rgR9rgyBrhSBqhiFqiCFqiSJpiyJpjSNpjiRokCRokSVnkyVnlSZmliZmmCdlmShkmyhknCljniljoCpioSth"
+        "oythpCxgpixfpy1fqS5eqy5drC9crjBbrzFbsTFasjJZtDNYtTNXtzRWuDVWujZVuzdUvTdTvjhSvzlRwTpQwjtPxDxOxT1Nxz5MyD5LyT9Ky0BJ"
+        "zEFIzUJHz0RG0EVE0UZD0kdC1EhB1UlA1ko/10s+2U092k4720863FA53VI43lM331Q24FY04lcz41gy5Fox5Vsw5lwu5l4t518s6GEr6WIq6mQo"
+        "62Un7Gcm7Wgl7Woj7mwi720h8G8f8HAe8XId8nQc8nUa83cZ83kY9HoW9XwV9X4U9oAS9oER94MQ94UO+IcN+IgM+IoL+YwJ+Y4I+ZAI+pEH+pMG"
+        "+pUG+pcG+5kG+5sG+50G+54H+6AH+6II+6QK+6YL+6gN+6oO+6wQ+64S+7AU+7EW+7MY+7Ua+7cc+7ke+rsh+r0j+r8l+sEo+cMq+cUs+ccv+Mkx"
+        "+Ms0+M03988699E89tM/9tVC9ddF9dlI9NtL9NxP895S8+BW8+JZ8uRd8uZg8ehk8elo8ets8e1w8e508fB58fJ98vOB8vSF8/aJ9PeN9fiR9vqV"
+        "9/uZ+fyd+v2g/P6k"
+    ),
+    dtype=np.uint8,
+).reshape(256, 3)
+"""The perceptual colour map "inferno" (Smith and van der Walt 2015, CC0): (256, 3) sRGB, for values from 0 to 1.
+
+It is matplotlib's, which takes longer to import than an image takes to segment.
+"""
 
 
 def display_rgb(image: SensorImage) -> PictureArray:
@@ -64,16 +83,15 @@ def display_channels(channels: Sequence[Channel]) -> tuple[int, ...]:
     count = len(channels)
     if count == 1:
         return (0,)
-    known = [(channel.wavelength_um, index) for index, channel in enumerate(channels) if channel.wavelength_um]
-    order = list(range(count))
-    if len(known) == count:
-        order = [index for _, index in sorted(known, key=lambda pair: (-pair[0], pair[1]))]
-        order = [order[0], order[(count - 1) // 2], order[-1]] if count > 2 else order
-    return order[0], order[1], order[-1 if count == 2 else 2]
+    wavelengths = [channel.wavelength_um for channel in channels if channel.wavelength_um]
+    if len(wavelengths) < count:
+        return 0, 1, min(2, count - 1)
+    order = sorted(range(count), key=lambda index: -wavelengths[index])
+    return order[0], order[1 if count == 2 else (count - 1) // 2], order[-1]
 
 
 def describe_display(channels: Sequence[Channel]) -> str:
-    """Say in words what `display_rgb` shows: "thermal [K], inferno" or "nir, red, green as R, G, B"."""
+    """Describe what `display_rgb` shows, as "thermal [K], inferno" or "nir, red, green as R, G, B"."""
     shown = display_channels(channels)
     if len(shown) == 1:
         channel = channels[shown[0]]
@@ -82,7 +100,7 @@ def describe_display(channels: Sequence[Channel]) -> str:
 
 
 def is_temperature(channel: Channel) -> bool:
-    """True where a channel's quantity is a temperature; counts of a thermal camera are none."""
+    """Return True where a channel's quantity is a temperature; counts of a thermal camera are not one."""
     return "temperature" in channel.quantity
 
 
@@ -94,20 +112,26 @@ def stretch(plane: FloatArray, valid: BoolArray) -> FloatArray:
         valid: (H, W).
 
     Returns:
-        (H, W) float32; a plane without contrast is 0.5 throughout, invalid pixels are in 0..1 too.
+        (H, W) float32, invalid pixels in 0..1 too; a plane without contrast is 0.5 everywhere.
     """
     if not valid.any():
         return np.full(plane.shape, 0.5, dtype=np.float32)
     values = plane[valid]
     low, high = (float(value) for value in np.percentile(values, STRETCH_PERCENT))
-    if not high > low:  # an object smaller than the percentiles leave out still shows
+    if not high > low:  # so that an object of less than 2 % still shows
         low, high = float(values.min()), float(values.max())
     if not high > low:
         return np.full(plane.shape, 0.5, dtype=np.float32)
-    scaled = np.where(valid, plane, np.float32(low))  # in place from here on: a satellite's tile has 120 million pixels
+    scaled = np.where(valid, plane, np.float32(low))  # in place below: a satellite tile has 120 million pixels
     scaled -= np.float32(low)
     scaled /= np.float32(high - low)
     return np.clip(scaled, 0, 1, out=scaled)
+
+
+def inferno(values: FloatArray) -> PictureArray:
+    """Map (H, W) in 0..1 to (H, W, 3) sRGB."""
+    colours: PictureArray = _INFERNO[np.minimum((values * len(_INFERNO)).astype(np.intp), len(_INFERNO) - 1)]
+    return colours
 
 
 def hatch(picture: PictureArray, where: BoolArray) -> PictureArray:

@@ -1,7 +1,6 @@
-"""Masks and prompts drawn over a picture, readable at any size.
+"""Draw masks and prompts over a picture.
 
-Marks are drawn at the size of the finished picture, after the image and its masks are scaled to it,
-so contours stay crisp and clicks are never a speck on a large image or a blot on a small one.
+Contours and clicks are drawn after image and masks are scaled to the final size, so they are easy to see at any size.
 """
 
 from __future__ import annotations
@@ -24,14 +23,15 @@ BOX: Colour = (255, 214, 10)
 WHITE: Colour = (255, 255, 255)
 HALO: Colour = (12, 14, 18)
 
-# Okabe and Ito (2008), told apart under every common colour blindness; drawn over grey.
+# Okabe and Ito (2008): distinct under every common colour blindness; drawn over grey.
 HIT: Colour = (86, 180, 233)
 MISS: Colour = (230, 159, 0)
 FALSE_ALARM: Colour = (204, 94, 167)
 
 FILL_ALPHA = 0.38
+COMPARISON_ALPHA = 0.6
 SMALLEST_SIDE = 512
-"""A picture whose longer side is shorter than this is enlarged by a whole factor."""
+"""A picture whose longer side is shorter is enlarged by a whole factor."""
 
 
 def draw_overlay(
@@ -46,7 +46,7 @@ def draw_overlay(
     Args:
         picture: (H, W, 3) uint8, see `display_rgb`.
         mask: (H, W) bool, or None.
-        prompt: in pixels of the picture; green discs with a plus are on the object, red ones with a minus are not.
+        prompt: in pixels of the picture; positive points are green discs with a plus, negative ones red with a minus.
         size_wh: (width, height) of the result; None keeps the picture's size, or a whole multiple where it is small.
 
     Raises:
@@ -55,10 +55,10 @@ def draw_overlay(
     canvas = _scaled(picture, size_wh)
     if mask is not None:
         shown = _scaled_mask(mask, picture, canvas.size)
-        canvas = _contour(_tint(canvas, shown, MASK), shown, MASK)
+        canvas = _tint(canvas, shown, MASK, FILL_ALPHA)
+        canvas = _contour(canvas, shown, MASK)
     if prompt is not None:
-        scale_xy = (canvas.width / picture.shape[1], canvas.height / picture.shape[0])
-        _draw_prompt(canvas, prompt, scale_xy)
+        _draw_prompt(canvas, prompt, picture)
     return canvas
 
 
@@ -67,14 +67,17 @@ def draw_comparison(
     truth: BoolArray,
     prediction: BoolArray,
     prompt: Prompt | None = None,
+    *,
+    ignore: BoolArray | None = None,
 ) -> Image.Image:
-    """Draw where a prediction hits, misses and raises a false alarm, over the picture in grey.
+    """Draw hits, misses and false alarms of a prediction over the picture in grey.
 
     Args:
         picture: (H, W, 3) uint8.
         truth: (H, W) bool.
         prediction: (H, W) bool.
         prompt: drawn on top, in pixels of the picture.
+        ignore: (H, W) bool, True where nothing is scored; not coloured.
 
     Raises:
         DataError: a mask and the picture differ in size.
@@ -82,17 +85,18 @@ def draw_comparison(
     canvas = _scaled(picture, None).convert("L").convert("RGB")
     true = _scaled_mask(truth, picture, canvas.size)
     found = _scaled_mask(prediction, picture, canvas.size)
+    scored = True if ignore is None else ~_scaled_mask(ignore, picture, canvas.size)
     for region, colour in ((true & found, HIT), (true & ~found, MISS), (found & ~true, FALSE_ALARM)):
-        canvas = _tint(canvas, region, colour, alpha=0.6)
+        canvas = _tint(canvas, region & scored, colour, COMPARISON_ALPHA)
     canvas = _contour(canvas, true, WHITE)
     if prompt is not None:
-        _draw_prompt(canvas, prompt, (canvas.width / picture.shape[1], canvas.height / picture.shape[0]))
+        _draw_prompt(canvas, prompt, picture)
     return canvas
 
 
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which comes with matplotlib, so pictures look alike on every machine."""
-    import matplotlib  # here: a mask is drawn without
+    """Return DejaVu Sans as shipped with matplotlib, so that pictures look the same on every machine."""
+    import matplotlib  # slow, and drawing a mask needs no text
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size_px)
@@ -105,8 +109,7 @@ def _scaled(picture: PictureArray, size_wh: tuple[int, int] | None) -> Image.Ima
         size_wh = (image.width * factor, image.height * factor)
     if size_wh == image.size:
         return image
-    enlarges = size_wh[0] >= image.width
-    return image.resize(size_wh, Image.Resampling.BICUBIC if enlarges else Image.Resampling.BOX)
+    return image.resize(size_wh, Image.Resampling.BICUBIC if size_wh[0] >= image.width else Image.Resampling.BOX)
 
 
 def _scaled_mask(mask: BoolArray, picture: PictureArray, size_wh: tuple[int, int]) -> BoolArray:
@@ -117,14 +120,12 @@ def _scaled_mask(mask: BoolArray, picture: PictureArray, size_wh: tuple[int, int
         )
     if size_wh == (mask.shape[1], mask.shape[0]):
         return np.asarray(mask, dtype=np.bool_)
-    share = np.asarray(
-        Image.fromarray(mask.astype(np.float32)).resize(size_wh, Image.Resampling.BOX)
-    )  # (height, width), the covered share of each pixel
-    most = float(share.max())
-    return np.asarray(share >= 0.5 if most >= 0.5 else share > 0, dtype=np.bool_)
+    # (height, width), the covered share of each pixel
+    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size_wh, Image.Resampling.BOX))
+    return np.asarray(share >= 0.5 if share.max() >= 0.5 else share > 0, dtype=np.bool_)
 
 
-def _tint(canvas: Image.Image, where: BoolArray, colour: Colour, *, alpha: float = FILL_ALPHA) -> Image.Image:
+def _tint(canvas: Image.Image, where: BoolArray, colour: Colour, alpha: float) -> Image.Image:
     pixels = np.array(canvas)
     under = pixels[where].astype(np.float32)
     pixels[where] = np.rint(under * (1 - alpha) + np.asarray(colour, dtype=np.float32) * alpha).astype(np.uint8)
@@ -132,8 +133,8 @@ def _tint(canvas: Image.Image, where: BoolArray, colour: Colour, *, alpha: float
 
 
 def _contour(canvas: Image.Image, mask: BoolArray, colour: Colour) -> Image.Image:
-    """Draw the inner edge in a light tint and a dark line outside it, so it shows on any ground."""
-    width = line_width(canvas.size)
+    """Draw the inner edge in a light tint and a dark line outside it, which shows on any ground."""
+    width = _line_width(canvas.size)
     ring = mask & _grown(~mask, width)
     halo = _grown(mask, max(width // 2, 1)) & ~mask
     pixels = np.array(canvas)
@@ -143,7 +144,7 @@ def _contour(canvas: Image.Image, mask: BoolArray, colour: Colour) -> Image.Imag
 
 
 def _grown(mask: BoolArray, steps: int) -> BoolArray:
-    """Add to an (H, W) mask, so many times, the pixels above, below, left and right of it."""
+    """Dilate an (H, W) mask `steps` times by the four neighbours of each pixel; scipy is slow to import."""
     for _ in range(steps):
         grown = mask.copy()
         grown[1:] |= mask[:-1]
@@ -154,35 +155,30 @@ def _grown(mask: BoolArray, steps: int) -> BoolArray:
     return mask
 
 
-def line_width(size_wh: tuple[int, int]) -> int:
+def _line_width(size_wh: tuple[int, int]) -> int:
     """Return the width of a line in pixels: 1 on a thumbnail, 2 from 400 to 1500, then in proportion."""
     longest = max(size_wh)
     return 1 if longest < 400 else max(2, round(longest / 600))
 
 
-def _draw_prompt(canvas: Image.Image, prompt: Prompt, scale_xy: tuple[float, float]) -> None:
-    draw = ImageDraw.Draw(canvas)
-    width = line_width(canvas.size)
-    scale = np.asarray(scale_xy)
+def _draw_prompt(canvas: Image.Image, prompt: Prompt, picture: PictureArray) -> None:
+    """Draw the box and points of a prompt, which are in pixels of the picture, on a canvas of any size."""
+    scale = np.asarray(canvas.size) / (picture.shape[1], picture.shape[0])
     if prompt.box is not None:
+        draw, width = ImageDraw.Draw(canvas), _line_width(canvas.size)
         x0, y0, x1, y1 = (float(v) for v in (prompt.box.reshape(2, 2) * scale).ravel())
-        # x1 and y1 are the far edges of the last pixels; a side on the image's border stays visible.
-        right, bottom = min(x1, canvas.width) - 1, min(y1, canvas.height) - 1
-        _halo_box(draw, (max(x0, 0), max(y0, 0), right, bottom), width)
+        x0, y0 = max(x0, 0), max(y0, 0)
+        # x1 and y1 are the far edges of the last pixels; a side on the image's border stays visible
+        x1, y1 = max(min(x1, canvas.width) - 1, x0), max(min(y1, canvas.height) - 1, y0)
+        draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=HALO, width=width + 2)
+        draw.rectangle((x0, y0, x1, y1), outline=BOX, width=width)
     radius = max(5.0, max(canvas.size) / 90)
     for centre, label in zip((prompt.point_coords + 0.5) * scale - 0.5, prompt.point_labels, strict=True):
         _disc(canvas, (float(centre[0]), float(centre[1])), radius, positive=bool(label))
 
 
-def _halo_box(draw: ImageDraw.ImageDraw, corners: tuple[float, float, float, float], width: int) -> None:
-    x0, y0, x1, y1 = corners
-    x1, y1 = max(x1, x0), max(y1, y0)
-    draw.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline=HALO, width=width + 2)
-    draw.rectangle((x0, y0, x1, y1), outline=BOX, width=width)
-
-
 def _disc(canvas: Image.Image, centre_xy: tuple[float, float], radius: float, *, positive: bool) -> None:
-    """Paste an antialiased disc with a white ring and a plus or minus, so colour alone decides nothing."""
+    """Paste an antialiased disc with a white ring and a plus or minus, which does not depend on colour alone."""
     fine = 4
     half = int(np.ceil(radius * 1.7))
     size = 2 * half + 1

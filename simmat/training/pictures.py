@@ -30,7 +30,7 @@ def draw_run(folder: RunFolder, model: SimMAT, setup: Setup, scores: Scores, *, 
     if sheet:
         rows = [_row(model, setup, score) for score in _shown(scores)]
         with atomic_path(folder.samples) as path:
-            contact_sheet(rows, title=f"{setup.config.modality}: validation samples").save(path)
+            contact_sheet(rows, f"{setup.config.modality}: validation samples").save(path)
 
 
 def _shown(scores: Scores) -> list[ObjectScore]:

@@ -63,8 +63,7 @@ def write_bench_page(out: Path, results: Results, plots: Mapping[str, tuple[Path
     settings = results.bench.settings
     return write_template(
         out,
-        "simmat_plugin_bench",
-        "bench.html.j2",
+        Path(__file__).parent / "templates" / "bench.html.j2",
         title=settings.title,
         summary=_summary(results),
         unfinished=_unfinished(results),
