@@ -69,7 +69,7 @@ def test_a_bundle_can_be_the_folder_one_stands_in(
     push_bundle(Path("."), str(tmp_path / "x.zip"))
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    with pytest.raises(OutputError, match="give the folder by its name"):
+    with pytest.raises(OutputError, match="by its name"):
         pull_bundle("../x.zip", Path("."))
 
 
@@ -120,7 +120,7 @@ def test_a_readme_of_its_own_goes_along(bundle: Path, here: Path) -> None:
     Path("mine/README.md").write_text("by hand")
     push_bundle(Path("mine"), "theirs")
     assert Path("theirs/README.md").read_text() == "by hand"
-    with pytest.raises(ConfigError, match="goes along as it is"):
+    with pytest.raises(ConfigError, match=r"README.md"):
         push_bundle(Path("mine"), "again", licence="mit")
 
 
@@ -144,7 +144,7 @@ def test_even_force_replaces_no_folder_but_a_bundle(bundle: Path, here: Path) ->
         lambda: push_bundle(bundle, "home", force=True),
         lambda: pull_bundle(str(bundle), Path("home"), force=True),
     ):
-        with pytest.raises(OutputError, match="is no bundle, so it is not replaced"):
+        with pytest.raises(OutputError, match="no bundle"):
             attempt()
     assert files_of(here) == {"home/thesis.tex": b"years"}
 
@@ -300,7 +300,7 @@ def test_other_foundation_weights_are_refused_by_their_sha256(here: Path) -> Non
 
 def test_errors_speak_of_the_zip_and_not_of_where_it_was_unpacked(zipped: Path, here: Path) -> None:
     """A path under /tmp that is gone by then helps nobody."""
-    with pytest.raises(ConfigError, match=r"gray\.zip stands on random weights"):
+    with pytest.raises(ConfigError, match=r"gray\.zip .*random"):
         load_bundle(zipped, registry(), checkpoint=Path("w.pth"))
     with zipfile.ZipFile(zipped) as archive:
         files = {name: archive.read(name) for name in NAMES}

@@ -58,9 +58,9 @@ def test_empty_and_unknown_splits_are_refused(tmp_path: Path) -> None:
     folder_of(tmp_path, 3)
     (tmp_path / "manifest.csv").write_text("id,split,image,mask\nx,test,images/s1.npy,masks/s1.png\n")
     dataset = open_planes(tmp_path)
-    with pytest.raises(DataError, match="the val split is empty; it has test"):
+    with pytest.raises(DataError, match=r"val .*test"):
         dataset.split("val")
-    with pytest.raises(ConfigError, match="splits are train, val, test"):
+    with pytest.raises(ConfigError, match="train, val, test"):
         dataset.split("dev")
 
 

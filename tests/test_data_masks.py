@@ -112,7 +112,7 @@ def test_colour_masks_are_refused_with_what_to_do(tmp_path: Path, mode: str) -> 
 def test_jpeg_is_refused_by_name_and_by_content(tmp_path: Path, name: str) -> None:
     """Compression smears label 2 into 1 and 3 at every border."""
     Image.new("L", (8, 8)).save(tmp_path / name, format="JPEG")
-    with pytest.raises(DataError, match="JPEG changes label values"):
+    with pytest.raises(DataError, match="JPEG"):
         read_mask(tmp_path / name)
 
 
@@ -120,7 +120,7 @@ def test_jpeg_is_refused_by_name_and_by_content(tmp_path: Path, name: str) -> No
 def test_fractions_are_refused(tmp_path: Path, value: float) -> None:
     """A probability map is not a label image; the threshold is the user's to choose."""
     np.save(tmp_path / "m.npy", np.asarray([[value, 1]]))
-    with pytest.raises(DataError, match="fractions or NaN"):
+    with pytest.raises(DataError, match="fractions"):
         read_mask(tmp_path / "m.npy")
 
 
@@ -223,5 +223,5 @@ def test_a_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:
 def test_labels_beyond_what_counts_are_refused(tmp_path: Path, value: np.generic) -> None:
     """They would wrap to negative numbers, which the advice then ignores."""
     np.save(tmp_path / "m.npy", np.full((4, 4), value))
-    with pytest.raises(DataError, match="labels are whole numbers up to"):
+    with pytest.raises(DataError, match="whole numbers"):
         read_mask(tmp_path / "m.npy")

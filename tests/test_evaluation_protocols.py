@@ -306,7 +306,7 @@ def test_an_object_lost_between_the_quarter_pixels_is_left_out_and_counted(bar: 
 
 def test_compat_refuses_an_input_without_a_quarter(bar: Path) -> None:
     """A grid of 10.5 pixels does not exist."""
-    with pytest.raises(ConfigError, match=r"42 px .* multiple of 4; use another protocol"):
+    with pytest.raises(ConfigError, match=r"42 px .* multiple of 4"):
         score(Scripted(one_mask(quarter(4))), make_set(bar, WIDE), 42, COMPAT)
 
 
@@ -351,9 +351,9 @@ def test_a_protocol_takes_the_numbers_it_has() -> None:
 @pytest.mark.parametrize(
     ("name", "numbers", "said"),
     [
-        ("full", {"draws": 0}, "--draws must be from 1 to 1000, got 0"),
-        ("full", {"clicks": 0}, "--clicks must be from 1 to 100, got 0"),
-        ("full", {"seed": -1}, "--seed must be from 0"),
+        ("full", {"draws": 0}, "--draws .*1 to 1000, got 0"),
+        ("full", {"clicks": 0}, "--clicks .*1 to 100, got 0"),
+        ("full", {"seed": -1}, "--seed .*0"),
         ("one-click", {"draws": 3}, "'one-click' takes no --draws"),
         ("simmat-compat", {"clicks": 3, "seed": 1}, "takes no --clicks, --seed"),
     ],
@@ -394,5 +394,5 @@ def test_a_split_is_empty_only_where_no_process_has_a_region(bar: Path, found: t
     if found:
         assert evaluate(model, pipeline, dataset, dataset.samples, processes=two).objects == found
     else:
-        with pytest.raises(DataError, match="none of the 2 samples has a region"):
+        with pytest.raises(DataError, match="2 samples"):
             evaluate(model, pipeline, dataset, dataset.samples, processes=two)

@@ -60,7 +60,7 @@ def test_a_model_that_is_not_listed_may_be_taken_all_the_same(zoo: types.ModuleT
 @pytest.mark.usefixtures("zoo")
 def test_an_unknown_model_is_refused_with_the_nearest_and_the_way_to_the_list() -> None:
     """Hundreds of names would fill the screen."""
-    with pytest.raises(UnknownNameError, match=r"no foundation model 'zoo/liom'; did you mean 'zoo/lion'\?.*list zoo/"):
+    with pytest.raises(UnknownNameError, match=r"'zoo/liom'.*'zoo/lion'.*list zoo/"):
         registry().foundation("zoo/liom")
 
 
@@ -81,7 +81,7 @@ def test_a_family_that_is_not_installed_is_named_with_its_package() -> None:
 def test_two_packages_with_one_family_are_refused_by_name() -> None:
     """Which of them a bundle meant could not be told."""
     names = registry(("foundation family", FAMILY, "other 1"))
-    with pytest.raises(PluginError, match="'zoo' is claimed by simmat-plugin-zoo 1 and other 1"):
+    with pytest.raises(PluginError, match=r"'zoo' .*simmat-plugin-zoo 1 .*other 1"):
         names.foundation("zoo/lion")
 
 
@@ -114,7 +114,7 @@ def test_without_a_client_of_the_hub_the_extra_and_the_way_around_are_named(
     """It is an extra; whoever has the file needs no client, and an ImportError would say neither."""
     monkeypatch.setitem(sys.modules, missing, None)
     wanted = replace(spec("zoo/lion"), weights=WeightFile("a.safetensors", "", hub="o/lion"))
-    with pytest.raises(WeightsError, match=r"pip install 'simmat\[hub\]', or give a file with --checkpoint"):
+    with pytest.raises(WeightsError, match=r"pip install 'simmat\[hub\]'.*--checkpoint"):
         find_weights(wanted)
 
 
@@ -147,7 +147,7 @@ def test_weights_of_a_hub_are_found_in_its_own_cache(tmp_path: Path, monkeypatch
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
     wanted = replace(spec("zoo/lion"), weights=WeightFile("a.safetensors", "", hub="o/lion", alternatives=("b.bin",)))
-    with pytest.raises(WeightsError, match=r"not here \(a.safetensors or b.bin of o/lion in the Hugging Face cache"):
+    with pytest.raises(WeightsError, match=r"a.safetensors or b.bin of o/lion"):
         find_weights(wanted)
     repository = tmp_path / "models--o--lion"
     (repository / "refs").mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_weights_of_a_hub_are_found_in_its_own_cache(tmp_path: Path, monkeypatch
 def test_a_model_without_published_weights_takes_those_of_the_user(tmp_path: Path) -> None:
     """Nothing can be fetched, so the message must not send one to fetch."""
     wanted = replace(spec("zoo/lion"), weights=WeightFile("a.safetensors", ""))
-    with pytest.raises(WeightsError, match="no published weights of 'zoo/lion' are known; give a file"):
+    with pytest.raises(WeightsError, match="'zoo/lion'"):
         find_weights(wanted)
     (tmp_path / "mine.safetensors").write_bytes(b"x")
     assert find_weights(wanted, tmp_path / "mine.safetensors") == tmp_path / "mine.safetensors"

@@ -58,14 +58,14 @@ def test_a_composition_lies_where_any_of_its_parts_says() -> None:
 def test_parts_that_lie_apart_are_refused() -> None:
     """One pixel off on the ground is one pixel off in every mask."""
     sensor, files = both(PLACE, MOVED)
-    with pytest.raises(DataError, match="must share one pixel grid"):
+    with pytest.raises(DataError, match="pixel grid"):
         sensor.load(files)
 
 
 def test_parts_in_different_coordinate_systems_are_refused() -> None:
     """Neighbouring UTM zones count from their own meridian: equal numbers are places hundreds of kilometres apart."""
     sensor, files = both(PLACE, replace(PLACE, crs="EPSG:32633"))
-    with pytest.raises(DataError, match=r"EPSG:32633 is not that of .*, EPSG:32632; all sources of a sample"):
+    with pytest.raises(DataError, match=r"EPSG:32633 .*EPSG:32632"):
         sensor.load(files)
 
 
@@ -109,7 +109,7 @@ def test_grids_that_drift_apart_are_refused() -> None:
     """The same corner and another pixel size: the far edge lies elsewhere, the farther the larger the image."""
     wider = replace(PLACE, transform=(PLACE.transform[0] * 1.2, *PLACE.transform[1:]))
     sensor, files = both(PLACE, wider)
-    with pytest.raises(DataError, match="must share one pixel grid"):
+    with pytest.raises(DataError, match="pixel grid"):
         sensor.load(files)
 
 

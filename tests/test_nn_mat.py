@@ -104,7 +104,7 @@ def test_contrast_scales_the_map_alone() -> None:
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "much", True])
 def test_a_contrast_that_shows_nothing_is_refused(value: object) -> None:
     """With 0 the model would see no picture, and no gradient would say which."""
-    with pytest.raises(ConfigError, match="'contrast' of a transfer layer must be a number above 0"):
+    with pytest.raises(ConfigError, match=r"'contrast' .*0"):
         build("mat-residual", 2, contrast=value)
 
 

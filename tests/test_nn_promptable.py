@@ -87,7 +87,7 @@ def test_the_contract_of_a_foundation_model_is_kept() -> None:
 
 def test_strides_that_do_not_double_are_refused() -> None:
     """A sum of maps of other sizes would fail deep in the network."""
-    with pytest.raises(ValueError, match="strides double, got strides \\[4, 16\\]"):
+    with pytest.raises(ValueError, match=r"strides \[4, 16\]"):
         FeaturePyramid((6, 6), (4, 16), DIM)
 
 

@@ -133,7 +133,7 @@ def test_nodata_of_a_source_leaves_the_other_sensors_alone(tmp_path: Path) -> No
 
 def test_one_number_for_several_sensors_is_refused_with_what_to_say(tmp_path: Path) -> None:
     """It would make black pictures invalid throughout."""
-    with pytest.raises(ConfigError, match=r"say it for the sources .*: --nodata gray=0, for all --nodata rgb=0,gray=0"):
+    with pytest.raises(ConfigError, match=r"--nodata gray=0.*--nodata rgb=0,gray=0"):
         joined(tmp_path, nodata=0)
 
 
@@ -147,7 +147,7 @@ def test_what_is_said_of_nodata_reads_back(value: float) -> None:
 
 def test_nodata_of_no_source_is_refused(tmp_path: Path) -> None:
     """A misspelt source would leave its fill values in."""
-    with pytest.raises(ConfigError, match=r"has no source 'grey', it has rgb, gray; did you mean 'gray'"):
+    with pytest.raises(ConfigError, match=r"'grey'.* rgb, gray.*'gray'"):
         joined(tmp_path, nodata={"grey": 0})
 
 
@@ -207,12 +207,12 @@ def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:
 def test_a_number_no_float_holds_is_refused(said: str, tmp_path: Path) -> None:
     """A slip of the keyboard must end in a message on nodata, in a card as on the command line."""
     settings = {"modality": "gray", "data": "d", "out": "o", "nodata": said}
-    with pytest.raises(ConfigError, match=r"nodata.*numbers that no float holds"):
+    with pytest.raises(ConfigError, match=r"nodata.*float"):
         load_config(None, settings)
     source, _, number = said.rpartition("=")
     toml = number if not source else f"{{ {source} = {number} }}"
     (tmp_path / "card.toml").write_text(f'regions = "instances"\nnodata = {toml}\n', encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"nodata.*numbers that no float holds"):
+    with pytest.raises(ConfigError, match=r"nodata.*float"):
         load_card(tmp_path, {})
 
 

@@ -27,19 +27,19 @@ def test_a_wavelength_means_the_nearest_band(text: str, index: int) -> None:
 
 def test_a_wavelength_that_no_band_is_near_is_refused_with_those_there_are() -> None:
     """A thermal band is not what a near-infrared one shows."""
-    with pytest.raises(ConfigError, match=r"no channel within 5 % of 1\.6 um; there are blue 0\.49 um, red 0\.665 um"):
+    with pytest.raises(ConfigError, match=r"5 % of 1\.6 um.*blue 0\.49 um, red 0\.665 um"):
         pick_channels(CHANNELS, ["1.6um"])
 
 
 def test_a_wavelength_needs_bands_that_state_theirs() -> None:
     """Nothing is guessed from the order of planes."""
-    with pytest.raises(ConfigError, match=r"no channel states its wavelength; pick by name or index: \['quality'\]"):
+    with pytest.raises(ConfigError, match=r"wavelength.*\['quality'\]"):
         pick_channels(CHANNELS[4:], ["665nm"])
 
 
 def test_a_band_named_twice_in_different_ways_is_refused() -> None:
     """It would count double."""
-    with pytest.raises(ConfigError, match="a channel is picked twice"):
+    with pytest.raises(ConfigError, match="twice"):
         pick_channels(CHANNELS, ["red", "665nm"])
 
 
@@ -52,5 +52,5 @@ def test_what_is_no_index_is_an_unknown_name(text: str) -> None:
 
 def test_an_index_that_is_not_there_is_refused_with_those_there_are() -> None:
     """From the end, as Python counts, would pick another band without a word."""
-    with pytest.raises(ConfigError, match="no channel -1; there are 5: 0 to 4"):
+    with pytest.raises(ConfigError, match=r"-1.* 0 to 4"):
         pick_channels(CHANNELS, [-1])

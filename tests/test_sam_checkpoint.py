@@ -76,16 +76,14 @@ def test_the_wrong_variant_is_refused_by_name(spec: object, asked: object) -> No
     if spec is asked:
         check_variant(found, asked, Path("file.pth"))
         return
-    with pytest.raises(
-        WeightsError, match=f"this is {spec.name}, asked for {asked.name}; use --foundation {spec.name}"
-    ):
+    with pytest.raises(WeightsError, match=rf"{asked.name}.*--foundation {spec.name}"):
         check_variant(found, asked, Path("file.pth"))
 
 
 def test_a_sam_of_unknown_size_is_named_by_its_size(state: State) -> None:
     """A student's distilled SAM is a SAM, but none of ours."""
     strange = {**state, "image_encoder.patch_embed.proj.weight": torch.zeros(96, 3, 16, 16)}
-    with pytest.raises(WeightsError, match="unknown SAM of width 96 and depth 2, asked for sam_vit_b"):
+    with pytest.raises(WeightsError, match=r"width 96 and depth 2.*sam_vit_b"):
         check_variant(strange, SAM_VIT_B, Path("file.pth"))
 
 
@@ -101,7 +99,7 @@ def test_a_sam_of_unknown_size_is_named_by_its_size(state: State) -> None:
 def test_a_file_of_another_model_is_refused_with_a_hint(tmp_path: Path, name: str, hint: str) -> None:
     """People have many .pth files."""
     save_zip({name: torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=f"no Segment Anything checkpoint.*{hint}"):
+    with pytest.raises(WeightsError, match=rf"Segment Anything.*{hint}"):
         build_sam(SAM_VIT_L, image_size=1024, weights=tmp_path / "other.pth", seed=0)
 
 
@@ -159,7 +157,7 @@ def test_text_a_folder_and_nothing_are_refused(tmp_path: Path) -> None:
 def test_no_damage_of_a_pickle_ends_in_an_error_of_its_reader(tmp_path: Path, content: bytes) -> None:
     """The reader runs a pickle's instructions: an empty stack is an IndexError there, a cut number a struct.error."""
     (tmp_path / "odd.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"odd\.pth is damaged.*fetch it again"):
+    with pytest.raises(WeightsError, match=r"odd\.pth is damaged.*fetch"):
         read_checkpoint(tmp_path / "odd.pth")
 
 
@@ -167,7 +165,7 @@ def test_a_tensor_larger_than_what_is_stored_is_refused_before_it_is_copied(stat
     """One number, said to be a terabyte of equal ones, is a few hundred bytes of file."""
     wide = {**state, "image_encoder.pos_embed": torch.zeros(1).expand(1, 2**16, 2**16, 64)}
     torch.save(wide, tmp_path / "wide.pth")
-    with pytest.raises(WeightsError, match=r"wide\.pth does not fit: image_encoder\.pos_embed .* than the file stores"):
+    with pytest.raises(WeightsError, match=r"wide\.pth .*image_encoder\.pos_embed"):
         build_sam(SAM_VIT_TINY, image_size=256, weights=tmp_path / "wide.pth", seed=0)
 
 
@@ -182,7 +180,7 @@ def test_a_tensor_without_plain_numbers_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_table_of_tensors_is_refused(tmp_path: Path, value: object) -> None:
     """A training checkpoint has the weights inside of something; which, we do not guess."""
     torch.save(value, tmp_path / "odd.pth")
-    with pytest.raises(WeightsError, match="no plain table of tensors"):
+    with pytest.raises(WeightsError, match="table of tensors"):
         read_checkpoint(tmp_path / "odd.pth")
 
 

@@ -46,7 +46,7 @@ def test_rgb_refuses_other_pictures_and_names_the_right_modality(
 def test_rgb_refuses_sixteen_bits(tmp_path: Path) -> None:
     """Their scale is not 0 to 255, so the foundation model's statistics would be wrong."""
     tifffile.imwrite(tmp_path / "a.tif", COLOUR.astype(np.uint16), photometric="rgb")
-    with pytest.raises(DataError, match="3 planes of uint16: use --modality raster"):
+    with pytest.raises(DataError, match=r"3 planes of uint16.*--modality raster"):
         Rgb().load({"rgb": tmp_path / "a.tif"})
 
 
@@ -79,16 +79,16 @@ def test_gray_tells_grey_in_three_equal_planes_from_colour(tmp_path: Path) -> No
     """Both are refused, but what helps differs."""
     Image.fromarray(np.repeat(COLOUR[..., :1], 3, axis=2)).save(tmp_path / "equal.png")
     Image.fromarray(COLOUR).save(tmp_path / "colour.png")
-    with pytest.raises(DataError, match="all three are equal, so take the first: --modality raster --channels 0"):
+    with pytest.raises(DataError, match="--modality raster --channels 0"):
         Gray().load({"gray": tmp_path / "equal.png"})
-    with pytest.raises(DataError, match="colour picture: use --modality rgb"):
+    with pytest.raises(DataError, match="--modality rgb"):
         Gray().load({"gray": tmp_path / "colour.png"})
 
 
 def test_gray_refuses_grey_with_alpha_and_says_what_the_second_plane_is(tmp_path: Path) -> None:
     """ "Pick planes" would leave the user to guess that one of them is transparency."""
     Image.fromarray(COLOUR).convert("LA").save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"got 2 of uint8; the second is alpha: .* --modality raster --channels 0"):
+    with pytest.raises(DataError, match=r"2 of uint8.*alpha.* --modality raster --channels 0"):
         Gray().load({"gray": tmp_path / "a.png"})
 
 

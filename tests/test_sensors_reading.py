@@ -38,7 +38,7 @@ def test_sixteen_bit_colour_png_is_refused(tmp_path: Path) -> None:
     """Pillow cuts it to 8 bits without a word."""
     values = np.zeros((2, 6), dtype=np.uint8)  # two rows of one pixel of 3 x 16 bits
     (tmp_path / "a.png").write_bytes(_png(values, 16, colour=2, width=1))
-    with pytest.raises(DataError, match="would be cut to 8 bits; store it as TIFF"):
+    with pytest.raises(DataError, match=r"8 bits.*TIFF"):
         read_image(tmp_path / "a.png")
 
 
@@ -116,7 +116,7 @@ def test_a_scale_that_the_file_states_is_told(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.ones((2, 2), np.int16), metadata=None, extratags=tag)
     image = read_image(tmp_path / "a.tif")
     assert image.scale == (0.01, -20.0)
-    with pytest.raises(DataError, match=r"its numbers times 0.01 plus -20, which modality 'sar-db' does not apply"):
+    with pytest.raises(DataError, match=r"0.01 plus -20.*'sar-db'"):
         require_unscaled(image, "sar-db")
     for harmless in ("<GDALMetadata><Item name='AREA'>x</Item></GDALMetadata>", "no xml"):
         tag = [(42112, "s", 0, harmless, True)]
@@ -245,7 +245,7 @@ def test_an_array_that_needs_pickle_is_refused(tmp_path: Path) -> None:
 def test_numbers_that_float32_cannot_hold_are_refused(tmp_path: Path, dtype: str) -> None:
     """Time stamps and ids in 64 bits would lose digits without a word."""
     np.save(tmp_path / "a.npy", np.zeros((4, 4), dtype=dtype))
-    with pytest.raises(DataError, match="not supported; store them as float32"):
+    with pytest.raises(DataError, match="store them as float32"):
         read_image(tmp_path / "a.npy")
 
 
@@ -261,7 +261,7 @@ def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path) -> None:
     """Data sets hold JPEGs named .png; the lossy format should not pass unseen."""
     Image.fromarray(RGB8).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").rename(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"content is JPEG; rename it to a\.jpg"):
+    with pytest.raises(DataError, match=r"JPEG.*a\.jpg"):
         read_image(tmp_path / "a.png")
 
 

@@ -154,12 +154,12 @@ def test_changed_data_is_refused(data: Path, tmp_path: Path) -> None:
     training.train(config(copy, out, steps=1), registry())
     mask = (copy / "masks/s0.png").read_bytes()
     shutil.copy(copy / "masks/s1.png", copy / "masks/s0.png")
-    with pytest.raises(ConfigError, match="not what the run"):
+    with pytest.raises(ConfigError, match=r"restore|start a new run"):
         training.resume(out, registry())
     (copy / "masks/s0.png").write_bytes(mask)
     training.resume(out, registry())
     (copy / "card.toml").write_text('format = 1\nregions = "components"\n')
-    with pytest.raises(ConfigError, match="not what the run"):
+    with pytest.raises(ConfigError, match=r"restore|start a new run"):
         training.resume(out, registry())
 
 
@@ -171,11 +171,11 @@ def test_an_image_that_changed_at_equal_size_is_refused_by_name(tmp_path: Path) 
     before = image.read_bytes()
     image.write_bytes(bytes([*before[:-1], before[-1] ^ 1]))
     state = files_of(out)
-    with pytest.raises(ConfigError, match=r"not what the run .*1 part .*images/s0\.png; restore it"):
+    with pytest.raises(ConfigError, match=r"1 part .*images/s0\.png; restore"):
         training.resume(out, registry())
     assert files_of(out) == state
     (out / "data.json").unlink()
-    with pytest.raises(ConfigError, match="not what the run"):
+    with pytest.raises(ConfigError, match=r"restore|start a new run"):
         training.resume(out, registry())
     image.write_bytes(before)
     training.resume(out, registry())
@@ -193,7 +193,7 @@ def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
     assert (out / "data.json").exists(), "from now on its files are compared"
     with (copy / "images/s0.png").open("ab") as file:
         file.write(b"0")
-    with pytest.raises(ConfigError, match="not what the run"):
+    with pytest.raises(ConfigError, match=r"restore|start a new run"):
         training.resume(out, registry())
 
 

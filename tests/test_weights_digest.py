@@ -55,7 +55,7 @@ def run_on(root: Path, **changes: object) -> TrainConfig:
 def test_a_packaged_file_that_is_cut_is_not_taken(tmp_path: Path) -> None:
     """An installation that ran out of disk leaves the file's beginning."""
     spec = packaged(tmp_path / "w.safetensors", BODY[:-1])
-    with pytest.raises(WeightsError, match="has 255 bytes, should have 256: it is damaged; install the package"):
+    with pytest.raises(WeightsError, match=r"255 bytes.*256.*install"):
         find_weights(spec)
 
 
@@ -69,7 +69,7 @@ def test_a_packaged_file_that_is_cut_is_not_taken(tmp_path: Path) -> None:
 )
 def test_a_wrong_digest_is_told_with_what_to_do(place: dict[str, object], cure: str) -> None:
     """Each place has another way to a good file."""
-    with pytest.raises(WeightsError, match=r"w\.safetensors is damaged, or not the weights") as caught:
+    with pytest.raises(WeightsError, match=r"w\.safetensors is damaged") as caught:
         check_digest(described(replace(DESCRIBED, **place)), Path("w.safetensors"), "0" * 64)
     assert cure in str(caught.value)
 
@@ -81,7 +81,7 @@ def test_a_file_that_its_publisher_may_change_is_taken_as_it_is() -> None:
 
 def test_a_file_from_a_url_needs_its_digest() -> None:
     """Nothing else tells that what came over the net is what was meant; it would be refused after the download."""
-    with pytest.raises(SpecError, match=r"'w\.pth' is downloaded from a url, so it needs its sha256"):
+    with pytest.raises(SpecError, match=r"'w\.pth' .*sha256"):
         WeightFile("w.pth", "", url="https://example.org/w.pth")
 
 

@@ -191,13 +191,13 @@ def test_without_a_reference_nothing_is_said(tmp_path: Path) -> None:
 
 def test_a_reference_that_is_no_arm_is_refused(tmp_path: Path) -> None:
     """Its table would be missing after hours."""
-    with pytest.raises(ConfigError, match=r"reference is 'from scrach', which is no arm here; did you mean 'from scra"):
+    with pytest.raises(ConfigError, match=r"'from scrach'.*'from scratch"):
         bench_of(tmp_path, 'reference = "from scrach"\n' + MODEL + SETS + ARMS)
 
 
 def test_zero_shot_of_a_model_without_one_is_no_arm(tmp_path: Path) -> None:
     """Nothing would ever be compared with it."""
-    with pytest.raises(ConfigError, match="reference is 'zero-shot', which is no arm here"):
+    with pytest.raises(ConfigError, match="'zero-shot'"):
         bench_of(tmp_path, 'reference = "zero-shot"\n' + TINY + SETS + ARMS)
 
 

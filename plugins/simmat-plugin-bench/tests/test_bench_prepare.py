@@ -57,7 +57,7 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
     ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
     image = tmp_path / "set" / "images" / "s0.png"
     image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
-    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+    with pytest.raises(ConfigError, match=r"data .*run"):
         ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
 
 
@@ -70,7 +70,7 @@ def test_results_of_an_older_version_stay(tmp_path: Path) -> None:
     assert ready(bench) == []
     image = tmp_path / "set" / "images" / "s0.png"
     image.write_bytes(image.read_bytes() + b"\0")
-    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+    with pytest.raises(ConfigError, match=r"data .*run"):
         ready(bench)
 
 
@@ -92,7 +92,7 @@ def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
     data = open_dataset(tmp_path / "set", registry().modality("gray"))
     fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": contents_of(data).fingerprint})
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
-    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+    with pytest.raises(ConfigError, match=r"data .*run"):
         ready(bench)
 
 
@@ -106,7 +106,7 @@ def test_a_begun_cell_of_other_data_can_be_begun_anew(tmp_path: Path) -> None:
     training.train(config(tmp_path / "set", cell.folder.run, steps=1), registry())
     assert (cell.state(), ready(bench)) == ("begun", [])
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
-    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+    with pytest.raises(ConfigError, match=r"data .*run"):
         ready(bench)
     assert "its data is not" in ready(bench, rerun=True)[0]
     assert cell.state() == "open"
@@ -121,7 +121,7 @@ def test_a_cell_whose_test_failed_is_not_tested_on_other_data(tmp_path: Path) ->
     atomic_write_json(bench.cells[0].folder.failure, {"format": 1, "log": "a damaged test image"})
     assert (bench.cells[0].state(), ready(bench)) == ("failed", [])
     shutil.copy(tmp_path / "set/masks/s1.png", tmp_path / "set/masks/s0.png")
-    with pytest.raises(ConfigError, match="its data is not what it was run on"):
+    with pytest.raises(ConfigError, match=r"data .*run"):
         ready(bench)
 
 
@@ -138,13 +138,13 @@ def test_a_set_without_a_test_split_is_found_before_the_first_process(tmp_path: 
     gray_set(tmp_path / "set")
     (tmp_path / "set/card.toml").write_text('regions = "instances"\nmin_region = 5000\n', encoding="utf-8")
     bench = bench_of(tmp_path, TINY + SET + ARM)
-    with pytest.raises(ConfigError, match=r"data 'a': .*none of the .* samples has a region of at least 5000 px"):
+    with pytest.raises(ConfigError, match=r"data 'a': .* 5000 px"):
         check_inputs(bench, bench.cells, registry())
     (tmp_path / "set/card.toml").write_text('regions = "instances"\n', encoding="utf-8")
     (tmp_path / "set/manifest.csv").write_text(
         "id,split,image,mask\na,train,images/s0.png,masks/s0.png\nb,val,images/s1.png,masks/s1.png\n", encoding="utf-8"
     )
-    with pytest.raises(ConfigError, match=r"data 'a': .*the test split is empty"):
+    with pytest.raises(ConfigError, match=r"data 'a': .*test"):
         check_inputs(bench, bench.cells, registry())
 
 
@@ -164,7 +164,7 @@ def test_objects_that_cannot_be_repeated_are_found_before_the_first_process(tmp_
     repeated = ARM + "paste = 0.5\n"
     check_inputs(bench := bench_of(tmp_path, TINY + SET + repeated), bench.cells, registry())
     bench = bench_of(tmp_path, TINY + SET + 'regions = "classes"\n' + ARM + repeated.replace('"x"', '"y"'))
-    with pytest.raises(ConfigError, match=r"data 'a': --paste 0\.5 repeats objects"):
+    with pytest.raises(ConfigError, match=r"data 'a': --paste 0\.5"):
         check_inputs(bench, bench.cells, registry())
 
 
@@ -208,5 +208,5 @@ def test_results_on_other_simulated_data_are_refused_before_it_is_replaced(tmp_p
 def test_two_benches_do_not_share_a_folder(tmp_path: Path) -> None:
     """Both would train the same cells over each other."""
     bench = bench_of(tmp_path, TINY + SET + ARM)
-    with locked(bench), pytest.raises(OutputError, match="another bench is at work"):
+    with locked(bench), pytest.raises(OutputError, match="another bench"):
         locked(bench)

@@ -82,14 +82,14 @@ def test_the_user_can_state_the_unit(tmp_path: Path, modality: str, per_metre: i
 def test_a_file_that_states_another_unit_than_the_user_is_refused(tmp_path: Path) -> None:
     """One of the two is wrong, and only the user can tell which."""
     tifffile.imwrite(tmp_path / "a.tif", METRES.astype(np.float32), description='{"unit": "m"}', metadata=None)
-    with pytest.raises(DataError, match="says its unit is m, but the option unit says mm"):
+    with pytest.raises(DataError, match=r"unit .*m, .*unit .*mm"):
         load(tmp_path / "a.tif", "depth-mm")
 
 
 def test_eight_bits_are_refused_with_what_to_do(tmp_path: Path) -> None:
     """A picture of depth was scaled to 0 to 255; 200 is neither metres nor millimetres."""
     Image.fromarray(np.full((2, 2), 200, dtype=np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"uint8 numbers have no unit by convention.*--modality gray"):
+    with pytest.raises(DataError, match=r"uint8 .*--modality gray"):
         load(tmp_path / "a.png")
 
 
@@ -178,7 +178,7 @@ def test_an_exr_of_colours_is_refused(tmp_path: Path) -> None:
     """Nothing says which of them would be the depth."""
     plane = METRES.astype(np.float32)
     write_exr(tmp_path / "a.exr", R=plane, G=plane, B=plane)
-    with pytest.raises(DataError, match=r"which channel is the depth\? It holds \['B', 'G', 'R'\]"):
+    with pytest.raises(DataError, match=r"\['B', 'G', 'R'\]"):
         load(tmp_path / "a.exr")
 
 
@@ -189,7 +189,7 @@ def test_an_exr_that_holds_a_part_of_its_picture_is_refused(tmp_path: Path) -> N
     header = {"compression": library.ZIP_COMPRESSION, "type": library.scanlineimage, "displayWindow": corners}
     with library.File(header, {"Z": METRES.astype(np.float32)}) as opened:
         opened.write(str(tmp_path / "a.exr"))
-    with pytest.raises(DataError, match="only a window of its picture"):
+    with pytest.raises(DataError, match="window"):
         load(tmp_path / "a.exr")
 
 
@@ -207,7 +207,7 @@ def test_an_exr_without_its_library_names_the_extra(tmp_path: Path, monkeypatch:
     """The user must be told what to install, or how to do without."""
     monkeypatch.setitem(sys.modules, "OpenEXR", None)
     (tmp_path / "a.exr").write_bytes(b"\x76\x2f\x31\x01")
-    with pytest.raises(DataError, match=r"pip install 'simmat-plugin-depth\[exr\]', or store depth as TIFF or npy"):
+    with pytest.raises(DataError, match=r"pip install 'simmat-plugin-depth\[exr\]'.*TIFF or npy"):
         load(tmp_path / "a.exr")
 
 
@@ -286,7 +286,7 @@ def test_a_normal_or_a_mask_is_no_depth(tmp_path: Path, names: tuple[str, ...]) 
 def test_millimetres_of_which_a_few_could_be_metres_are_refused(tmp_path: Path) -> None:
     """Read in another unit, the nearest things would lie at 200 m, and all else be missing."""
     np.save(tmp_path / "a.npy", np.linspace(200, 3000, 4096, dtype=np.float32).reshape(64, 64))
-    with pytest.raises(DataError, match=r"most of its numbers lie outside of 0\.001 to 300 m, got 200 to 3000 m"):
+    with pytest.raises(DataError, match=r"0\.001 to 300 m, got 200 to 3000 m"):
         load(tmp_path / "a.npy")
     np.save(tmp_path / "b.npy", np.where(np.arange(4096) < 40, np.linspace(1, 2, 4096), 1e4).reshape(64, 64))
     assert load(tmp_path / "b.npy").valid.sum() == 40
@@ -297,5 +297,5 @@ def test_a_depth_that_states_a_scale_is_refused(tmp_path: Path) -> None:
     text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.0001</Item></GDALMetadata>'
     tag = [(42112, "s", 0, text, True)]
     tifffile.imwrite(tmp_path / "a.tif", np.full((2, 2), 9000, np.uint16), metadata=None, extratags=tag)
-    with pytest.raises(DataError, match=r"times 0.0001 plus 0, which modality 'depth' does not apply"):
+    with pytest.raises(DataError, match=r"0.0001 plus 0.*'depth'"):
         load(tmp_path / "a.tif", "depth-mm")

@@ -93,7 +93,7 @@ def test_a_wavelength_without_its_unit_is_none(tmp_path: Path) -> None:
 
 def test_two_bands_of_one_name_are_refused(tmp_path: Path) -> None:
     """--channels could not tell them apart."""
-    with pytest.raises(DataError, match=r"several bands are described as \['red'\]"):
+    with pytest.raises(DataError, match=r"\['red'\]"):
         load(write(tmp_path / "a.tif", bands=[BandTags("red"), BandTags("Red")]))
 
 
@@ -215,7 +215,7 @@ def test_the_user_can_state_that_files_hold_reflectance_times_10000(tmp_path: Pa
 
 def test_reflectance_stated_as_scaled_again_is_refused(tmp_path: Path) -> None:
     """0.4 / 10000 would train, and mean nothing."""
-    with pytest.raises(DataError, match=r"within -2 to 2, got 0 to 0\.7, so it seems to hold reflectance already"):
+    with pytest.raises(DataError, match=r"-2 to 2, got 0 to 0\.7.*reflectance"):
         load(write(tmp_path / "a.tif", (DN / 1e4).astype(np.float32)), "multispectral-10000")
 
 
@@ -227,7 +227,7 @@ def test_an_outlier_does_not_make_reflectance_a_multiple_of_it(tmp_path: Path, o
     values = rng.uniform(0, 0.6, (3, 64, 64)).astype(np.float32)
     values[:, rng.random((64, 64)) < share] = outlier
     values[:, 0, 0] = outlier
-    with pytest.raises(DataError, match="seems to hold reflectance already"):
+    with pytest.raises(DataError, match="reflectance"):
         load(write(tmp_path / "a.tif", values), "multispectral-10000")
 
 
@@ -244,7 +244,7 @@ def test_a_dark_scene_is_no_reflectance_already(tmp_path: Path, dtype: type) -> 
 
 def test_a_mask_is_no_multiple_of_reflectance(tmp_path: Path) -> None:
     """Zeros and ones are another file of the set."""
-    with pytest.raises(DataError, match="within -2 to 2, got 0 to 1"):
+    with pytest.raises(DataError, match="-2 to 2, got 0 to 1"):
         load(write(tmp_path / "a.tif", (DN > 2000).astype(np.uint8)), "multispectral-10000")
 
 
@@ -280,10 +280,10 @@ def test_bands_without_descriptions_are_named_where_only_one_order_is_in_use(tmp
     """B8A of Sentinel-2 stands after B8, or last; a subset of unknown order is not guessed."""
     image = load(write(tmp_path / "a.tif", np.full((7, 2, 2), 9000, np.uint16)), "landsat8")
     assert [channel.name for channel in image.channels][4:] == ["nir", "swir1", "swir2"]
-    with pytest.raises(DataError, match="4 bands without descriptions; Landsat 8 products have 7"):
+    with pytest.raises(DataError, match=r"4 bands .*7"):
         load(write(tmp_path / "b.tif", np.full((4, 2, 2), 9000, np.uint16)), "landsat8")
     for count in (12, 13):
-        with pytest.raises(DataError, match="Sentinel-2 bands are stacked in more than one order"):
+        with pytest.raises(DataError, match=r"Sentinel-2 .*order"):
             load(write(tmp_path / "c.tif", np.full((count, 2, 2), 900, np.uint16)), "sentinel2")
 
 
@@ -336,7 +336,7 @@ def test_names_as_gdals_own_driver_writes_them_are_taken(tmp_path: Path) -> None
 def test_descriptions_that_merely_count_say_nothing(tmp_path: Path, form: str) -> None:
     """GIS programs number the bands of any stack; of B2, B3, B4 and B8 the first is no B1."""
     said = [BandTags(form.format(number)) for number in range(1, 8)]
-    with pytest.raises(DataError, match=r"4 bands without descriptions but their count; Sentinel-2 bands are stacked"):
+    with pytest.raises(DataError, match=r"4 bands .*Sentinel-2"):
         load(write(tmp_path / "a.tif", np.full((4, 2, 2), 900, np.uint16), bands=said[:4]), "sentinel2")
     image = load(write(tmp_path / "b.tif", np.full((7, 2, 2), 9000, np.uint16), bands=said), "landsat8")
     assert [channel.name for channel in image.channels][3:5] == ["red", "nir"]
@@ -374,7 +374,7 @@ def test_the_place_on_the_earth_comes_along_and_goes_with_the_mask(tmp_path: Pat
 def test_a_file_of_several_pages_is_refused(tmp_path: Path) -> None:
     """Only its first band would be read, and nobody would see that eleven are missing."""
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((12, 8, 8), np.uint16), photometric="minisblack")
-    with pytest.raises(DataError, match=r"12 pages; a GeoTIFF has its bands in one.*--modality raster"):
+    with pytest.raises(DataError, match=r"12 pages.*--modality raster"):
         load(tmp_path / "a.tif")
     tifffile.imwrite(
         tmp_path / "b.tif", np.zeros((12, 8, 8), np.uint16), photometric="minisblack", planarconfig="separate"

@@ -78,8 +78,8 @@ def test_a_third_plane_that_adds_nothing_is_passed_over(tmp_path: Path, third: n
     ("planes", "said"),
     [
         ((RED_COUNTS,), "got 1; .*separate_files=true"),
-        ((RED_COUNTS, NIR_COUNTS, RED_COUNTS + 1), "it may be a colour picture: use rgb"),
-        ((RED_COUNTS, RED_COUNTS, RED_COUNTS), "its planes are equal, so it holds one band"),
+        ((RED_COUNTS, NIR_COUNTS, RED_COUNTS + 1), "use rgb"),
+        ((RED_COUNTS, RED_COUNTS, RED_COUNTS), "one band"),
     ],
 )
 def test_other_files_are_refused_with_what_to_use(tmp_path: Path, planes: tuple[np.ndarray, ...], said: str) -> None:
@@ -91,7 +91,7 @@ def test_other_files_are_refused_with_what_to_use(tmp_path: Path, planes: tuple[
 def test_a_jpeg_of_several_planes_is_refused(tmp_path: Path) -> None:
     """Its colour compression mixes red into near-infrared."""
     Image.fromarray(np.dstack([RED_COUNTS, NIR_COUNTS, RED_COUNTS])).save(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match="a JPEG mixes the planes"):
+    with pytest.raises(DataError, match="JPEG"):
         ADAPTERS["red-nir"].load({"red-nir": tmp_path / "a.jpg"})
 
 
@@ -105,7 +105,7 @@ def test_alpha_is_no_near_infrared(tmp_path: Path, name: str) -> None:
         planes = (RED_COUNTS, alpha) if name == "two.tif" else (RED_COUNTS, NIR_COUNTS, alpha * 0)
         extra = (2,) if name == "two.tif" else (0, 2)  # unspecified, unassociated alpha
         tifffile.imwrite(path, np.dstack(planes), photometric="minisblack", planarconfig="contig", extrasamples=extra)
-    with pytest.raises(DataError, match=r"'red-nir' needs measurements, .* is alpha .* as TIFF without alpha"):
+    with pytest.raises(DataError, match=r"'red-nir' .*alpha .*TIFF"):
         ADAPTERS["red-nir"].load({"red-nir": path})
 
 
@@ -125,7 +125,7 @@ def test_an_index_of_numbers_that_are_not_the_values_is_refused(tmp_path: Path, 
     for path, stored in zip(paths, (planes, planes[0], planes[1]), strict=True):
         tifffile.imwrite(path, stored, photometric="minisblack", metadata=None, extratags=tag)
     files = {"red-nir": paths[0], "red": paths[1], "nir": paths[2]}
-    with pytest.raises(DataError, match=r"times 0.0001 plus 0, which modality 'red-nir' does not apply"):
+    with pytest.raises(DataError, match=r"0.0001 plus 0.*'red-nir'"):
         ADAPTERS[modality].load({source.name: files[source.name] for source in ADAPTERS[modality].sources})
 
 

@@ -233,7 +233,7 @@ def test_a_stated_bit_depth_tells_saturation(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.tif" for name in ("i0", "i45", "i90", "i135")}
     assert np.argwhere(~load("polarization", files).valid[1]).tolist() == [[2, 3]]
     tifffile.imwrite(tmp_path / "i0.tif", values, description='{"bits": 17}', metadata=None)
-    with pytest.raises(DataError, match="states 17 bits; 1 to 16 are possible"):
+    with pytest.raises(DataError, match=r"17 bits.*1 to 16"):
         load("polarization", files)
 
 
@@ -255,7 +255,7 @@ def test_files_of_one_camera_that_state_different_bits_are_refused(tmp_path: Pat
     for name, path in files.items():
         said = {"i45": '{"bits": 12}', "i135": '{"bits": 10}'}.get(name, "")
         tifffile.imwrite(path, np.full(SIZE_HW, 1000, np.uint16), description=said, metadata=None)
-    with pytest.raises(DataError, match=r"i135\.tif: its description states 10 bits, that of .*i45\.tif 12"):
+    with pytest.raises(DataError, match=r"i135\.tif: .*10 bits.*i45\.tif 12"):
         load("polarization", files)
 
 
@@ -277,7 +277,7 @@ def test_numbers_that_are_not_the_values_are_refused(tmp_path: Path, modality: s
     files = {source.name: tmp_path / f"{source.name}.tif" for source in ADAPTERS[modality].sources}
     for path in files.values():
         tifffile.imwrite(path, np.full((4, 4), 0.5, np.float32), metadata=None, extratags=tag)
-    with pytest.raises(DataError, match=r"times 0.0001 plus 0, which modality 'polarization' does not apply"):
+    with pytest.raises(DataError, match=r"0.0001 plus 0.*'polarization'"):
         load(modality, files)
 
 
@@ -326,7 +326,7 @@ def test_a_saturated_pixel_of_a_mosaic_spoils_what_it_takes_part_in(tmp_path: Pa
 def test_a_cut_mosaic_is_refused(tmp_path: Path) -> None:
     """An odd size cannot be whole cells of two by two."""
     Image.fromarray(np.full((7, 8), 100, dtype=np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="even width and height of at least 4, got 8x7"):
+    with pytest.raises(DataError, match="at least 4, got 8x7"):
         load("polarization-mosaic", {"mosaic": tmp_path / "a.png"})
 
 

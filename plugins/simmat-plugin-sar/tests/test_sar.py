@@ -129,7 +129,7 @@ def test_decibel_read_as_something_else_is_refused(tmp_path: Path, modality: str
     """Its few positive numbers would be taken for a scene, and all others for holes."""
     decibel = np.random.default_rng(0).normal(-12, 6, (64, 64)).astype(np.float32)
     assert 0 < (decibel > 0).mean() < 0.1
-    with pytest.raises(DataError, match=r"most of its numbers are negative, .* --modality-option scale=db"):
+    with pytest.raises(DataError, match="--modality-option scale=db"):
         load(write(tmp_path / "a.tif", decibel), modality)
 
 
@@ -163,7 +163,7 @@ def test_three_equal_planes_are_read_where_the_user_says_so(tmp_path: Path) -> N
         load(path)
     np.testing.assert_array_equal(load(path, "sar-picture").data[0], COUNTS)
     Image.fromarray(np.dstack([COUNTS, COUNTS, COUNTS + 1])).save(path)
-    with pytest.raises(DataError, match="needs three equal planes, got 3 different"):
+    with pytest.raises(DataError, match="three equal planes"):
         load(path, "sar-picture")
 
 
@@ -300,7 +300,7 @@ def test_decibel_times_a_hundred_is_refused(tmp_path: Path) -> None:
     text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item></GDALMetadata>'
     tag = [(42112, "s", 0, text, True)]
     tifffile.imwrite(tmp_path / "a.tif", np.arange(-1600, 0, 100, np.int16).reshape(4, 4), metadata=None, extratags=tag)
-    with pytest.raises(DataError, match=r"its numbers times 0.01 plus 0, which modality 'sar' does not apply"):
+    with pytest.raises(DataError, match=r"0.01 plus 0.*'sar'"):
         load(tmp_path / "a.tif", "sar-db")
 
 
@@ -310,7 +310,7 @@ def test_decibel_times_a_hundred_that_the_file_does_not_state_is_refused(tmp_pat
     count = 2 if modality == "sar-db-dual" else 1
     values = np.random.default_rng(0).normal(-1200, 600, (count, 64, 64)).astype(np.int16)
     assert 0 < (np.abs(values) <= 100).mean() < 0.1
-    with pytest.raises(DataError, match=r"most of its numbers lie outside of -100 to 100 dB.*not hundredths"):
+    with pytest.raises(DataError, match=r"-100 to 100 dB.*hundredths"):
         load(write(tmp_path / "a.tif", values), modality)
 
 
@@ -319,7 +319,7 @@ def test_unsigned_numbers_are_no_decibel(tmp_path: Path, dtype: type) -> None:
     """Chips of 8-bit amplitude have a third of their pixels below 100, and those would pass for strong returns."""
     chip = np.random.default_rng(0).rayleigh(110, (64, 64)).clip(0, 255).astype(dtype)
     assert 0.2 < (chip <= 100).mean() < 0.5
-    with pytest.raises(DataError, match=r"holds no negative numbers, .* scale=amplitude"):
+    with pytest.raises(DataError, match="scale=amplitude"):
         load(write(tmp_path / "a.tif", chip), "sar-db")
     tag = [(42113, "s", 0, "0", True)]
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((4, 4), dtype), metadata=None, extratags=tag)
@@ -340,9 +340,9 @@ def test_a_wide_border_of_fill_is_no_other_unit_of_decibel(tmp_path: Path) -> No
 def test_alpha_is_no_polarization(tmp_path: Path) -> None:
     """Two planes of a PNG are grey and how opaque it is; cross-polarised it would be 255 everywhere."""
     Image.fromarray(np.dstack([COUNTS, np.full_like(COUNTS, 255)])).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"'sar' needs measurements, but the last of 2 planes is alpha"):
+    with pytest.raises(DataError, match=r"'sar' .*2 planes .*alpha"):
         load(tmp_path / "a.png", "sar-dual")
-    with pytest.raises(DataError, match=r"the second is alpha: .* --modality raster --channels 0"):
+    with pytest.raises(DataError, match=r"alpha.* --modality raster --channels 0"):
         load(tmp_path / "a.png", "sar")
 
 

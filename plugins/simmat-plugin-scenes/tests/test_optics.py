@@ -49,7 +49,7 @@ def test_shadows_are_deeper_in_the_infrared(scene: Scene) -> None:
 
 def test_an_unknown_band_is_refused_with_those_there_are(scene: Scene) -> None:
     """A misspelt band must not become another one."""
-    with pytest.raises(ConfigError, match=r"no optical band \['swir3'\]; they have \['blue'"):
+    with pytest.raises(ConfigError, match=r"\['swir3'\].*\['blue'"):
         optical_bands(scene, ("nir", "swir3"))
 
 

@@ -91,7 +91,7 @@ def test_the_user_can_state_the_unit(tmp_path: Path, modality: str, stored: np.n
 def test_a_file_that_states_another_unit_than_the_user_is_refused(tmp_path: Path) -> None:
     """One of the two is wrong, and only the user can tell which."""
     tifffile.imwrite(tmp_path / "a.tif", KELVIN.astype(np.float32), description='{"unit": "K"}', metadata=None)
-    with pytest.raises(DataError, match="says its unit is K, but the option unit says degC"):
+    with pytest.raises(DataError, match=r"unit .*K, .*unit .*degC"):
         load(tmp_path / "a.tif", "thermal-c")
 
 
@@ -105,7 +105,7 @@ def test_an_unknown_unit_is_refused_by_name(tmp_path: Path) -> None:
 def test_numbers_that_are_no_temperatures_are_refused(tmp_path: Path) -> None:
     """Centi-kelvin read as kelvin would be 30000 K everywhere, and then all invalid."""
     np.save(tmp_path / "a.npy", np.rint(KELVIN * 100).astype(np.float32))
-    with pytest.raises(DataError, match="no pixel lies within 150 to 2500 K, got 28000 to 35075 K"):
+    with pytest.raises(DataError, match="150 to 2500 K, got 28000 to 35075 K"):
         load(tmp_path / "a.npy", "thermal-k")
 
 
@@ -131,7 +131,7 @@ def test_a_plain_grey_jpeg_is_counts(tmp_path: Path) -> None:
 def test_a_unit_stated_for_a_jpeg_is_refused(tmp_path: Path, write_flir_jpeg: Write) -> None:
     """A JPEG's records are in kelvin already; a unit said for it would be a mistake."""
     write_flir_jpeg(tmp_path / "a.jpg", np.full((4, 5), 15000, dtype=np.uint16))
-    with pytest.raises(DataError, match="leave the option unit out"):
+    with pytest.raises(DataError, match="option unit"):
         load(tmp_path / "a.jpg", "thermal-c")
 
 
@@ -153,7 +153,7 @@ def test_kelvin_are_saved_with_their_unit(tmp_path: Path, top_k: float) -> None:
 def test_kelvin_are_not_saved_where_their_unit_would_be_lost(tmp_path: Path, name: str) -> None:
     """They would come back as counts."""
     image = SensorImage.from_planes(KELVIN, (TEMPERATURE,))
-    with pytest.raises(ConfigError, match=r"only a TIFF keeps the description .* use \.tif"):
+    with pytest.raises(ConfigError, match=r"TIFF .*\.tif"):
         Thermal().save(image, {"thermal": tmp_path / name})
     assert list(tmp_path.iterdir()) == []
 
@@ -197,7 +197,7 @@ def test_a_band_that_states_a_scale_is_refused_where_its_unit_matters(tmp_path: 
     text = '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item></GDALMetadata>'
     tag = [(42112, "s", 0, text, True)]
     tifffile.imwrite(tmp_path / "a.tif", np.full((2, 2), 1900, np.int16), metadata=None, extratags=tag)
-    with pytest.raises(DataError, match=r"times 0.01 plus 0, which modality 'thermal' does not apply"):
+    with pytest.raises(DataError, match=r"0.01 plus 0.*'thermal'"):
         load(tmp_path / "a.tif", "thermal-c")
     assert load(tmp_path / "a.tif").channels == (COUNTS,)
 
@@ -207,7 +207,7 @@ def test_degrees_with_a_flame_are_not_kelvin(tmp_path: Path) -> None:
     celsius = np.linspace(15, 40, 4096, dtype=np.float32)
     celsius[:64] = np.linspace(150, 400, 64)
     np.save(tmp_path / "a.npy", celsius.reshape(64, 64))
-    with pytest.raises(DataError, match="most of its numbers lie outside of 150 to 2500 K"):
+    with pytest.raises(DataError, match="150 to 2500 K"):
         load(tmp_path / "a.npy", "thermal-k")
 
 

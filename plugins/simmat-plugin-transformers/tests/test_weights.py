@@ -55,7 +55,7 @@ def test_weights_of_another_width_are_refused(tiny_of: Any, tmp_path: Path) -> N
 def test_a_damaged_or_pickled_file_is_refused(tiny_of: Any, tmp_path: Path, name: str) -> None:
     """A cut download, and a file that could run code."""
     torch.save({"a": torch.zeros(1)}, tmp_path / name)
-    with pytest.raises(WeightsError, match="damaged or no safetensors file"):
+    with pytest.raises(WeightsError, match="damaged"):
         built_with(tiny_of("sam").spec(), tmp_path / name, 64)
 
 
@@ -174,7 +174,7 @@ def test_a_config_the_library_cannot_build_is_refused_by_its_file(
     """The library checks few values; a KeyError of an activation says nothing of the file it stands in."""
     config = json.loads((tiny_of("dinov2").folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **values}))
-    with pytest.raises(SpecError, match=r"config\.json (describes no model that the library can build|is damaged)"):
+    with pytest.raises(SpecError, match=r"config\.json (describes no model|is damaged)"):
         built_with(spec(str(tmp_path / "config.json")), None, 56)
 
 
@@ -186,5 +186,5 @@ def test_a_config_that_asks_for_terabytes_is_refused(
     monkeypatch.setattr(build, "_ROOM_RANDOM", Room(2**36, 1000))  # a million layers would take seconds
     config = json.loads((tiny_of("dinov2").folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **values}))
-    with pytest.raises(ConfigError, match=r"the model of .*config\.json would take more than"):
+    with pytest.raises(ConfigError, match=r"config\.json .*more than"):
         built_with(spec(str(tmp_path / "config.json")), None, 56)
