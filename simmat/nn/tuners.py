@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from simmat.errors import ConfigError
-from simmat.nn.lora import ConvLoRAConv2d, ConvLoRALinear, LoRAConv2d, LoRALinear, takes_lora
+from simmat.nn.lora import LoRAConv2d, LoRALinear, takes_lora
 from simmat.specs import TuningTargets
 
 SIDES = ("all", "backbone", "decoder")
 """Where the `lora` tuner works."""
 _LORA: dict[type[nn.Module], Any] = {nn.Linear: LoRALinear, nn.Conv2d: LoRAConv2d}
-_CONV_LORA: dict[type[nn.Module], Any] = {nn.Linear: ConvLoRALinear, nn.Conv2d: ConvLoRAConv2d}
 """Layer -> what takes its place."""
 
 
@@ -218,8 +217,8 @@ def _replace(model: nn.Module, layers: Sequence[_Layer], grid: Sequence[str], **
     """Put LoRA into the layers, Conv-LoRA where `grid` names them."""
     for name, layer, slices, parts in layers:
         parent, _, leaf = name.rpartition(".")
-        kind = (_CONV_LORA if _matches(grid, name) else _LORA)[type(layer)]
-        setattr(model.get_submodule(parent), leaf, kind(layer, slices=slices, parts=parts, **options))
+        tuned = _LORA[type(layer)](layer, slices=slices, parts=parts, on_grid=_matches(grid, name), **options)
+        setattr(model.get_submodule(parent), leaf, tuned)
 
 
 def _lora_layers(model: nn.Module, targets: TuningTargets, where: str) -> Iterator[_Layer]:
