@@ -157,7 +157,7 @@ def prepare(out: Path) -> None:
 
 def pick_foundation() -> str:
     """Return the first foundation model of `TRAINING` that is installed."""
-    installed = load_plugins().foundation_names
+    installed = load_plugins().names("foundation model")
     return next(name for name in TRAINING if name in installed)
 
 

@@ -205,12 +205,12 @@ def open_dataset(
 
 def list_modalities(registry: Registry | None = None) -> tuple[str, ...]:
     """Return the names of the sensors that are installed, sorted."""
-    return (registry or _installed()).modality_names
+    return (registry or _installed()).names("modality")
 
 
 def list_foundations(registry: Registry | None = None) -> tuple[str, ...]:
     """Return the names of the foundation models that are installed, sorted; those of families come in addition."""
-    return (registry or _installed()).foundation_names
+    return (registry or _installed()).names("foundation model")
 
 
 @cache

@@ -89,7 +89,7 @@ def test_an_installed_plugin_is_found_with_its_package_and_version(install: Inst
 def test_entry_points_of_the_machine_are_read_where_none_are_given(install: Install) -> None:
     """The default is what is installed."""
     install("simmat-plugin-x", good("x"))
-    assert "x" in load_plugins(env={}).modality_names
+    assert "x" in load_plugins(env={}).names("modality")
 
 
 BROKEN = {
@@ -157,8 +157,8 @@ def test_a_broken_plugin_says_why_and_stops_nobody(install: Install, source: str
     assert re.search(said, report(registry, "simmat_plugin_bad").error)
     assert report(registry, "simmat_plugin_bad").gives == {}
     assert registry.modality("x").name == "x"
-    assert "rgb" in registry.modality_names
-    assert "bad" not in registry.modality_names
+    assert "rgb" in registry.names("modality")
+    assert "bad" not in registry.names("modality")
 
 
 OTHER_KINDS = {
@@ -246,7 +246,7 @@ def test_a_command_of_our_own_cannot_be_replaced(install: Install) -> None:
     """A plugin that answered to `train` could do anything in its name."""
     registry = load(install("simmat-plugin-counter", COMMAND.replace("NAME", "train")))
     assert "'train'" in report(registry, "simmat_plugin_counter").error
-    assert registry.command_names == ()
+    assert registry.names("command") == ()
 
 
 def test_the_commands_that_no_plugin_can_replace_are_those_of_the_command_line() -> None:
@@ -288,7 +288,7 @@ def test_a_command_below_a_group_must_be_new_and_the_group_ours(install: Install
     """As for a command of its own: nobody may answer in SimMAT's name, or where nobody looks."""
     registry = load(install("simmat-plugin-counter", COMMAND.replace("NAME", name)))
     assert re.search(said, report(registry, "simmat_plugin_counter").error)
-    assert registry.command_names == ()
+    assert registry.names("command") == ()
 
 
 def test_a_command_of_a_plugin_that_is_missing_names_the_package(
@@ -326,7 +326,7 @@ def test_two_packages_with_one_entry_point_name_are_both_loaded(install: Install
     install("simmat-plugin-x", good("x"), entry="same")
     registry = load(install("simmat-plugin-y", good("y"), entry="same"))
     assert {r.distribution for r in registry.reports if r.name == "same"} == {"simmat-plugin-x", "simmat-plugin-y"}
-    assert {"x", "y"} <= set(registry.modality_names)
+    assert {"x", "y"} <= set(registry.names("modality"))
 
 
 def test_a_name_two_packages_claim_is_refused_when_asked_for_naming_both(install: Install) -> None:
@@ -339,7 +339,7 @@ def test_a_name_two_packages_claim_is_refused_when_asked_for_naming_both(install
     with pytest.raises(PluginError, match=r"'same' .*simmat-plugin-x 1\.2 .*simmat-plugin-y 1\.2"):
         find_subjects("same", registry)
     assert registry.conflicts() == {("modality", "same"): ("simmat-plugin-x 1.2", "simmat-plugin-y 1.2")}
-    assert "same" not in registry.modality_names
+    assert "same" not in registry.names("modality")
     assert registry.modality("z").name == "z"
 
 
@@ -356,7 +356,7 @@ def test_an_empty_list_starts_bare(install: Install) -> None:
     registry = load(install("simmat-plugin-x", good("x")), SIMMAT_PLUGINS="")
     assert "simmat_plugin_bad" not in sys.modules
     assert [r.name for r in registry.reports if r.off] == ["simmat_plugin_bad", "simmat_plugin_x"]
-    assert "rgb" in registry.modality_names
+    assert "rgb" in registry.names("modality")
     with pytest.raises(UnknownNameError, match=r"SIMMAT_PLUGINS.*simmat_plugin_x"):
         registry.modality("x")
 
@@ -366,8 +366,8 @@ def test_a_list_starts_only_those_by_plugin_or_package_name(install: Install, wa
     """A user knows one of the two names."""
     install("simmat-plugin-x", good("x"), entry="one")
     registry = load(install("simmat-plugin-y", good("y"), entry="two"), SIMMAT_PLUGINS=wanted)
-    assert "x" in registry.modality_names
-    assert "y" not in registry.modality_names
+    assert "x" in registry.names("modality")
+    assert "y" not in registry.names("modality")
 
 
 def test_a_plugin_asked_for_and_not_installed_is_said(install: Install) -> None:

@@ -1,1 +1,1 @@
-"""Plugins: the hooks, the loader that isolates each, and the registry of what they bring."""
+"""Plugins: the hooks, the loader that isolates each plugin, and the registry of what they bring."""

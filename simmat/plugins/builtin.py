@@ -1,6 +1,6 @@
 """SimMAT's own parts, registered through the same hooks as those of plugins.
 
-The parts are specs and adapters; the modules behind them load torch only when one is built.
+They are specs and adapters; torch is imported only when one is built.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
 TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     TransferLayerSpec(
         name="mat",
-        description="the paper's: conv3x3 C->64, ReLU, conv3x3 64->3, from random weights",
+        description="the paper's: conv3x3 C->64, ReLU, conv3x3 64->3, random at the start",
         build="simmat.nn.mat:build_mat",
         options={"width": 64},
     ),
@@ -31,7 +31,7 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     ),
     TransferLayerSpec(
         name="channel-attention",
-        description="one embedding for all channels and attention over those that are there; a band may be missing",
+        description="one embedding for all channels and attention over those present; a channel may be missing",
         build="simmat.nn.channel_attention:build_channel_attention",
         output="features",
         options={"embedding": "auto", "heads": 8, "drop": 0.2},
@@ -39,13 +39,13 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     ),
     TransferLayerSpec(
         name="first-conv",
-        description="the usual way: the first layer widened to C channels, its RGB kernels in turn, scaled by 3/C",
+        description="common practice: the first layer widened to C channels, its RGB kernels repeated, scaled by 3/C",
         build="simmat.nn.baselines:build_first_conv",
         output="features",
     ),
     TransferLayerSpec(
         name="simcmf",
-        description="SimCMF's: gated channels through a 1x1 convolution, plus an embedding of each, from zero",
+        description="SimCMF's: gated channels through a 1x1 convolution, plus an embedding of each that starts at zero",
         build="simmat.nn.simcmf:build_simcmf",
         output="image+features",
     ),
@@ -74,17 +74,17 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
     ),
     TransferLayerSpec(
         name="identity",
-        description="three planes as they are, no parameters",
+        description="passes three channels through unchanged; no parameters",
         build="simmat.nn.mat:build_identity",
     ),
     TransferLayerSpec(
         name="zeroshot",
-        description="the fixed zero-shot map, no parameters",
+        description="the fixed zero-shot map; no parameters",
         build="simmat.nn.mat:build_zeroshot",
     ),
     TransferLayerSpec(
         name="first-three",
-        description="zero-shot as the paper's code has it: the first three channels, repeated if fewer; no parameters",
+        description="zero-shot as in the paper's code: the first three channels, repeated if fewer; no parameters",
         build="simmat.nn.baselines:build_first_three",
     ),
 )
@@ -93,7 +93,7 @@ TRANSFER_LAYERS: tuple[TransferLayerSpec, ...] = (
 TUNERS: tuple[TunerSpec, ...] = (
     TunerSpec(
         name="frozen",
-        description="nothing of the foundation model moves; only the transfer layer trains",
+        description="trains only the transfer layer, nothing of the foundation model",
         apply="simmat.nn.tuners:apply_frozen",
         learning_rate=1e-3,
     ),
@@ -120,33 +120,33 @@ TUNERS: tuple[TunerSpec, ...] = (
     ),
     TunerSpec(
         name="prompt",
-        description="trained tokens that join keys and values of every attention through its projections",
+        description="trained tokens, projected and added to keys and values of every attention",
         apply="simmat.nn.prompt_tuning:apply_prompt",
         options={"tokens": 400, "dropout": 0.1},
         learning_rate=3e-4,
     ),
     TunerSpec(
         name="prefix",
-        description="trained keys and values that join those of every attention",
+        description="trained keys and values, added to those of every attention",
         apply="simmat.nn.prompt_tuning:apply_prefix",
         options={"tokens": 200},
         learning_rate=3e-4,
     ),
     TunerSpec(
         name="linear",
-        description="only the first layer and the position embeddings move",
+        description="trains only the first layer and the position embeddings",
         apply="simmat.nn.tuners:apply_linear",
         learning_rate=3e-4,
     ),
     TunerSpec(
         name="decoder",
-        description="the whole mask decoder moves, the backbone stays",
+        description="trains the whole mask decoder, nothing of the backbone",
         apply="simmat.nn.tuners:apply_decoder",
         learning_rate=3e-4,
     ),
     TunerSpec(
         name="full",
-        description="everything moves but what the model never moves (SAM: the prompt encoder)",
+        description="trains everything except what the model keeps fixed (SAM: the prompt encoder)",
         apply="simmat.nn.tuners:apply_full",
         learning_rate=3e-5,
     ),
@@ -155,7 +155,7 @@ TUNERS: tuple[TunerSpec, ...] = (
 
 @hookimpl
 def simmat_modalities() -> Iterable[ModalityAdapter]:
-    """Return the sensors that any image file can stand for."""
+    """Return the sensors for ordinary image files."""
     from simmat.sensors.builtin import MODALITIES
 
     return MODALITIES
@@ -171,7 +171,7 @@ def simmat_foundation_models() -> Iterable[FoundationSpec]:
 
 @hookimpl
 def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:
-    """Return the paper's transfer layers and their references."""
+    """Return the paper's transfer layers and those to compare with."""
     return TRANSFER_LAYERS
 
 

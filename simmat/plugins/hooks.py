@@ -1,7 +1,7 @@
-"""The doors for plugins: six hooks that return values.
+"""The six hooks of plugins; each returns values.
 
-A plugin is a module named by an entry point of group "simmat"; it decorates functions of these
-names with `hookimpl`. It must not import torch at import time.
+A plugin is a module named by an entry point of group "simmat". It decorates functions of these names with `hookimpl`.
+It must not import torch at import time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import click
 
 PROJECT = "simmat"
-"""Name of the pluggy project and of the entry-point group."""
+"""Name of the package, the pluggy project and the entry-point group."""
 
 OWN_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "train": (),
@@ -30,7 +30,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "plugins": ("check", "install", "list", "new", "uninstall"),
     "bundle": ("pull", "push", "show"),
 }
-"""Commands of SimMAT itself, with those below each group; no plugin can replace one."""
+"""SimMAT's own commands, with those of each group; no plugin can replace one."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -38,7 +38,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def simmat_modalities() -> Iterable[ModalityAdapter]:  # type: ignore[empty-body]
-    """Return the sensors a plugin brings, as ready instances."""
+    """Return the sensors a plugin brings, as instances."""
 
 
 @hookspec
@@ -48,7 +48,7 @@ def simmat_foundation_models() -> Iterable[FoundationSpec]:  # type: ignore[empt
 
 @hookspec
 def simmat_foundation_families() -> Iterable[FoundationFamily]:  # type: ignore[empty-body]
-    """Return the libraries of foundation models a plugin brings, each offered as `FAMILY/MODEL`."""
+    """Return the libraries of foundation models a plugin brings, whose models are named FAMILY/MODEL."""
 
 
 @hookspec
@@ -63,7 +63,7 @@ def simmat_tuners() -> Iterable[TunerSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def simmat_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
-    """Return the commands a plugin adds to `simmat`; what is heavy is imported when one runs.
+    """Return the commands a plugin adds to `simmat`; import heavy modules only when one runs.
 
-    The name of a command may be "GROUP NAME", as "data simulate": it then stands below that group of SimMAT's.
+    A command named "GROUP NAME", such as "data simulate", is added to that group of SimMAT's.
     """

@@ -1,11 +1,12 @@
-"""Names and what answers to them: sensors, foundation models, transfer layers, tuners, commands of plugins."""
+"""The registry of what is installed: sensors, foundation models, transfer layers, tuners, commands of plugins."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_name
 from simmat.sensors.adapter import ModalityAdapter
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 Kind = Literal["modality", "foundation model", "foundation family", "transfer layer", "tuner", "command"]
 
 SLOW_SECONDS = 0.5
-"""A plugin that takes longer than this to load is called slow, with its time."""
+"""A plugin that takes longer to load is called slow."""
 
 KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "modality": {
-        "hha": "simmat-plugin-depth",
         **{
             name: f"simmat-plugin-{name}"
             for name in ("thermal", "depth", "polarization", "nir", "multispectral", "sar")
         },
+        "hha": "simmat-plugin-depth",
         "red-nir": "simmat-plugin-nir",
         **dict.fromkeys(("polarization-aims", "polarization-aims-angles"), "simmat-plugin-aims"),
         **dict.fromkeys(("sentinel2", "landsat8"), "simmat-plugin-multispectral"),
@@ -48,11 +49,11 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
         "data simulate": "simmat-plugin-scenes",
     },
 }
-"""Which package brings a name that is not installed; of `timm/NAME` and `depth-mm` the part before the mark counts."""
+"""Name -> SimMAT's package that brings it. `timm/NAME` is found as `timm`, `depth-mm` as `depth`."""
 
 
 def known_package(kind: Kind, name: str) -> str | None:
-    """Return the package of `KNOWN_PLUGINS` that brings a name; None where none of them does."""
+    """Return the package of `KNOWN_PLUGINS` that brings a name, or None."""
     known = KNOWN_PLUGINS[kind]
     return known.get(name) or known.get(re.split("[/-]", name)[0])
 
@@ -63,13 +64,13 @@ class PluginReport:
 
     Attributes:
         name: its entry-point name.
-        distribution: the package it comes from; "simmat" for the built-in ones.
+        distribution: the package it comes from; "simmat" for the built-in parts.
         version: that package's version.
-        gives: kind -> the names it brought; empty where it failed.
+        gives: kind -> names; empty if it failed.
         seconds: time to import and register it.
-        error: why it failed, in one or more lines; empty where it did not.
-        off: True where SIMMAT_PLUGINS leaves it out.
-        imports_torch: True where importing it imported torch, which no plugin may.
+        error: why it failed; empty if it did not.
+        off: SIMMAT_PLUGINS leaves it out.
+        imports_torch: importing it imported torch, which no plugin may.
     """
 
     name: str
@@ -83,12 +84,12 @@ class PluginReport:
 
     @property
     def slow(self) -> bool:
-        """True where it takes longer to load than a command should wait."""
+        """True if it takes longer to load than `SLOW_SECONDS`."""
         return self.seconds > SLOW_SECONDS
 
     @property
     def owner(self) -> str:
-        """The package and version, as messages name it."""
+        """The package and version, for messages."""
         return f"{self.distribution} {self.version}".strip()
 
 
@@ -96,49 +97,26 @@ Item: TypeAlias = "ModalityAdapter | FoundationSpec | FoundationFamily | Transfe
 
 
 class Registry:
-    """Everything installed, by name. It is built by `simmat.plugins.loader.load_plugins` and passed along.
+    """All installed parts by kind and name, as `simmat.plugins.loader.load_plugins` builds it.
+
+    A getter raises UnknownNameError for a name that nothing installed has, and PluginError for one that two packages
+    claim.
 
     Attributes:
-        reports: what became of every plugin, built-in ones first.
+        reports: one of each plugin, the built-in parts first.
     """
 
     def __init__(self, reports: Sequence[PluginReport], items: Iterable[tuple[Kind, Item, str]]) -> None:
-        """Take (kind, item, owner) of every plugin; a name with two owners is kept and refused when asked for."""
+        """Take (kind, item, owner) of every plugin; a name may have several owners."""
         self.reports = tuple(reports)
         self._claims: dict[Kind, dict[str, list[tuple[Item, str]]]] = {kind: {} for kind in KNOWN_PLUGINS}
         for kind, item, owner in items:
             self._claims[kind].setdefault(str(item.name), []).append((item, owner))
         self._of_family: dict[str, FoundationSpec] = {}
 
-    @property
-    def modality_names(self) -> tuple[str, ...]:
-        """Names of the sensors that can be asked for, sorted."""
-        return self._names("modality")
-
-    @property
-    def foundation_names(self) -> tuple[str, ...]:
-        """Names of the foundation models that can be asked for, sorted; those of families come in addition."""
-        return self._names("foundation model")
-
-    @property
-    def foundation_family_names(self) -> tuple[str, ...]:
-        """Names of the families whose models can be asked for as FAMILY/MODEL, sorted."""
-        return self._names("foundation family")
-
-    @property
-    def transfer_layer_names(self) -> tuple[str, ...]:
-        """Names of the transfer layers that can be asked for, sorted."""
-        return self._names("transfer layer")
-
-    @property
-    def tuner_names(self) -> tuple[str, ...]:
-        """Names of the tuners that can be asked for, sorted."""
-        return self._names("tuner")
-
-    @property
-    def command_names(self) -> tuple[str, ...]:
-        """Names of the commands that plugins add, sorted."""
-        return self._names("command")
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        """Return the names of a kind that one package claims, sorted; without the models of families."""
+        return tuple(sorted(name for name, claims in self._claims[kind].items() if len(claims) == 1))
 
     def modality(
         self,
@@ -147,16 +125,14 @@ class Registry:
         *,
         described: Mapping[str, ModalityAdapter] | None = None,
     ) -> ModalityAdapter:
-        """Return the adapter called `name`, or the composition of the adapters joined by "+".
+        """Return the adapter of a sensor, or the composition of several joined by "+".
 
         Args:
-            name: a part is the name of a sensor, or the path of the `sensor.toml` that describes one.
+            name: each part is the name of a sensor, or the path of the `sensor.toml` that describes one.
             options: of the sensors, see `simmat.sensors.options.options_by_sensor`.
-            described: sensors that answer to their name before an installed one: those a bundle carries.
+            described: sensors that take precedence over installed ones of that name: those a bundle carries.
 
         Raises:
-            UnknownNameError: nothing installed answers to a part.
-            PluginError: two packages claim a part.
             ConfigError: the composition is empty or repeats a part, or a description or an option is wrong.
         """
         parts = modality_parts(name)
@@ -165,13 +141,13 @@ class Registry:
         adapters = [self._adapter(part, described or {}) for part in parts]
         adapter = adapters[0] if len(adapters) == 1 else ComposedModality(adapters)
         names = [part.name for part in adapter.sensors()]
-        said = options_by_sensor(options or {}, names)
-        check_sensors(said, names)
-        return adapter.with_options(said)
+        by_sensor = options_by_sensor(options or {}, names)
+        check_sensors(by_sensor, names)
+        return adapter.with_options(by_sensor)
 
     def with_modality(self, adapter: ModalityAdapter) -> Registry:
-        """Return a registry in which a name means this sensor, whatever is installed under it."""
-        changed = Registry(self.reports, ())
+        """Return a registry in which this adapter has its name, whatever is installed under that name."""
+        changed = copy(self)
         changed._claims = {
             **self._claims,
             "modality": {**self._claims["modality"], adapter.name: [(adapter, "caller")]},
@@ -179,37 +155,31 @@ class Registry:
         return changed
 
     def foundation(self, name: str) -> FoundationSpec:
-        """Return the foundation model called `name`, which may be FAMILY/MODEL; raises as `modality`."""
-        if name in self._of_family:
-            return self._of_family[name]
-        if self._is_of_family(name):
+        """Return a foundation model; its name may be FAMILY/MODEL."""
+        if not self._is_of_family(name):
+            return cast(FoundationSpec, self._get("foundation model", name))
+        if name not in self._of_family:
             self._of_family[name] = self.foundation_family(name.partition("/")[0]).foundation(name)
-            return self._of_family[name]
-        spec: FoundationSpec = self._get("foundation model", name)
-        return spec
+        return self._of_family[name]
 
     def foundation_family(self, name: str) -> FoundationFamily:
-        """Return the family called `name`; raises as `modality`."""
-        family: FoundationFamily = self._get("foundation family", name)
-        return family
+        """Return a family of foundation models."""
+        return cast(FoundationFamily, self._get("foundation family", name))
 
     def transfer_layer(self, name: str) -> TransferLayerSpec:
-        """Return the transfer layer called `name`; raises as `modality`."""
-        spec: TransferLayerSpec = self._get("transfer layer", name)
-        return spec
+        """Return a transfer layer."""
+        return cast(TransferLayerSpec, self._get("transfer layer", name))
 
     def tuner(self, name: str) -> TunerSpec:
-        """Return the tuner called `name`; raises as `modality`."""
-        spec: TunerSpec = self._get("tuner", name)
-        return spec
+        """Return a tuner."""
+        return cast(TunerSpec, self._get("tuner", name))
 
     def command(self, name: str) -> click.Command:
-        """Return the command called `name` that a plugin adds; raises as `modality`."""
-        command: click.Command = self._get("command", name)
-        return command
+        """Return a command that a plugin adds."""
+        return cast("click.Command", self._get("command", name))
 
     def conflicts(self) -> dict[tuple[Kind, str], tuple[str, ...]]:
-        """Return every (kind, name) that more than one package claims, with the packages."""
+        """Return (kind, name) -> packages of every name that more than one package claims."""
         return {
             (kind, name): tuple(owner for _, owner in claims)
             for kind, by_name in self._claims.items()
@@ -218,20 +188,17 @@ class Registry:
         }
 
     def owner(self, kind: Kind, name: str) -> str:
-        """Return the package and version that brings `name`; raises as `modality`."""
+        """Return the package and version that bring a name."""
         if kind == "foundation model" and self._is_of_family(name):
             kind, name = "foundation family", name.partition("/")[0]
         self._get(kind, name)
         return self._claims[kind][name][0][1]
 
     def _is_of_family(self, name: str) -> bool:
-        """True for FAMILY/MODEL of a family that is here, where no plugin brings a spec of that very name."""
-        family, slash, model = name.partition("/")
-        return (
-            bool(slash and model)
-            and name not in self._claims["foundation model"]
-            and (family in self._claims["foundation family"])
-        )
+        """Return True for FAMILY/MODEL of an installed family, unless a plugin brings a model of that very name."""
+        family, _, model = name.partition("/")
+        of_family = bool(model) and family in self._claims["foundation family"]
+        return of_family and name not in self._claims["foundation model"]
 
     def _adapter(self, part: str, described: Mapping[str, ModalityAdapter]) -> ModalityAdapter:
         if part in described:
@@ -240,21 +207,17 @@ class Registry:
             from simmat.sensors.declared import read_sensor
 
             return read_sensor(part)
-        adapter: ModalityAdapter = self._get("modality", part)
-        return adapter
+        return cast(ModalityAdapter, self._get("modality", part))
 
-    def _names(self, kind: Kind) -> tuple[str, ...]:
-        return tuple(sorted(name for name, claims in self._claims[kind].items() if len(claims) == 1))
-
-    def _get(self, kind: Kind, name: str) -> Any:
+    def _get(self, kind: Kind, name: str) -> Item:
         claims = self._claims[kind].get(name, [])
         if not claims:
             raise self._unknown(kind, name)
         if len(claims) > 1:
             owners = " and ".join(owner for _, owner in claims)
             raise PluginError(
-                f"{kind} {name!r} is claimed by {owners}; uninstall one of them, "
-                "or name the plugins to start in SIMMAT_PLUGINS"
+                f"{kind} {name!r} is claimed by {owners}; uninstall one of them, or list the plugins to load in "
+                "SIMMAT_PLUGINS"
             )
         return claims[0][0]
 
@@ -263,23 +226,24 @@ class Registry:
             return replaced
         package = known_package(kind, name)
         installed = {report.distribution for report in self.reports if not report.error and not report.off}
-        hints = [f"A plugin brings it: pip install {package}"] if package and package not in installed else []
-        if not hints and kind == "modality":
+        hints = []
+        if package and package not in installed:
+            hints.append(f"A plugin brings it: pip install {package}")
+        elif kind == "modality":
             hints.append("Others: pip install simmat-plugin-<name>, or describe yours in a sensor.toml")
         if failed := [report.name for report in self.reports if report.error]:
             hints.append(f"Failed to load: {', '.join(failed)}; see simmat plugins list")
         if off := [report.name for report in self.reports if report.off]:
             hints.append(f"Left out by SIMMAT_PLUGINS: {', '.join(off)}")
-        names = self._names(kind)
+        names = list(self.names(kind))
         if kind == "foundation model":
-            names += tuple(f"{family}/NAME" for family in self.foundation_family_names)
+            names += [f"{family}/NAME" for family in self.names("foundation family")]
         return unknown_name(kind, name, names, hint=". ".join(hints))
 
     def _replaced(self, name: str) -> UnknownNameError | None:
-        """Return what to write in place of a name that has become an option of a sensor."""
-        for sensor in self.modality_names:
-            adapter: ModalityAdapter = self._get("modality", sensor)
-            if option := adapter.replaces.get(name):
+        """Return the error for a name that is an option of a sensor instead."""
+        for sensor in self.names("modality"):
+            if option := cast(ModalityAdapter, self._get("modality", sensor)).replaces.get(name):
                 given = " ".join(f"--modality-option {item.strip()}" for item in option.split(","))
                 return UnknownNameError(
                     f"no modality {name!r}: it is {sensor} with {option}; write --modality {sensor} {given} "

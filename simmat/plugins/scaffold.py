@@ -1,4 +1,4 @@
-"""Fill the template of a sensor plugin in, and write it as a whole or not at all."""
+"""Make a new sensor plugin from a template; it is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from simmat.plugins.installer import PREFIX, is_installed
 from simmat.plugins.registry import KNOWN_PLUGINS, Registry
 from simmat.sensors.adapter import RESERVED_SOURCES
 
-SAMPLE_HW = (47, 61)  # odd, so that a sensor which crops is found out
-_SUFFIX = ".template"
+_SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
 
 
 def check_name(name: str, registry: Registry) -> None:
-    """Refuse a name that no plugin can have, or that something has already.
+    """Refuse a name that a plugin cannot have, or that is taken.
 
     Raises:
         ConfigError: what is wrong with it, and what to do.
@@ -39,7 +38,7 @@ def check_name(name: str, registry: Registry) -> None:
     if name in RESERVED_SOURCES:
         raise ConfigError(f"data sets use {', '.join(RESERVED_SOURCES)} themselves, got {name!r}; choose another name")
     owners = {part: f"SimMAT's package {package}" for part, package in KNOWN_PLUGINS["modality"].items()}
-    owners |= {part: registry.owner("modality", part) for part in registry.modality_names}
+    owners |= {part: registry.owner("modality", part) for part in registry.names("modality")}
     owners |= {part: " and ".join(owned) for (kind, part), owned in registry.conflicts().items() if kind == "modality"}
     owners |= {report.name: report.owner for report in registry.reports if report.version}
     if is_installed(PREFIX + name):
@@ -56,48 +55,44 @@ def make_plugin(name: str, parent: Path) -> Path:
         parent: where the folder is made.
 
     Raises:
-        ConfigError: there is something of that name already.
+        ConfigError: something of that name exists already.
         OutputError: it cannot be written.
     """
-    target = parent / (PREFIX + name)
+    package = PREFIX + name
+    target = parent / package
     if target.exists() or target.is_symlink():
-        raise ConfigError(f"{target} is there already; choose another name or --path, or remove it first")
-    words = _words(name)
+        raise ConfigError(f"{target} exists already; choose another name or --path, or remove it first")
+    major, minor = (int(part) for part in __version__.split(".")[:2])
+    values = {
+        "name": name,
+        "package": package,
+        "module": package.replace("-", "_"),
+        "class": "".join(part.capitalize() for part in name.split("-")) + "Adapter",
+        "simmat": f"simmat>={major}.{minor},<{major}.{minor + 1}",
+    }
     with atomic_folder(target) as folder:
-        _fill(resources.files("simmat.plugins") / "template", folder, words)
+        _fill(resources.files("simmat.plugins") / "template", folder, values)
         write_image(folder / "tests" / "sample.png", _sample()[None])
     return target
 
 
-def _words(name: str) -> Mapping[str, str]:
-    major, minor = (int(part) for part in __version__.split(".")[:2])
-    return {
-        "name": name,
-        "package": PREFIX + name,
-        "module": (PREFIX + name).replace("-", "_"),
-        "class": "".join(part.capitalize() for part in name.split("-")) + "Adapter",
-        "simmat": f"simmat>={major}.{minor},<{major}.{minor + 1}",
-    }
+def _fill(template: Traversable, folder: Path, values: Mapping[str, str]) -> None:
+    """Fill in a folder of the template; in a file's name `module` becomes the plugin's module and `dot-` a dot.
 
-
-def _fill(template: Traversable, folder: Path, words: Mapping[str, str]) -> None:
-    """Copy a folder of the template; `module` in a name becomes the plugin's module, `dot-` a dot.
-
-    Build tools leave hidden files out of a package, so none lies in the template.
+    Build tools leave hidden files out of a package, so the template has none.
     """
     for entry in template.iterdir():
-        name = entry.name.removesuffix(_SUFFIX).replace("module", words["module"]).replace("dot-", ".")
-        target = folder / name
+        name = entry.name.removesuffix(".template").replace("module", values["module"]).replace("dot-", ".")
         if entry.is_dir():
-            _fill(entry, target, words)
+            _fill(entry, folder / name, values)
         else:
-            atomic_write_text(target, Template(entry.read_text(encoding="utf-8")).substitute(words))
+            atomic_write_text(folder / name, Template(entry.read_text(encoding="utf-8")).substitute(values))
 
 
 def _sample() -> npt.NDArray[np.uint16]:
     """Return the (H, W) 16-bit counts of the sample file: a bright disc on a slope, with noise."""
-    height, width = SAMPLE_HW
+    height, width = _SAMPLE_HW
     rows, columns = np.mgrid[:height, :width]
     counts = 800 + 10 * columns + 2000 * ((rows - 24) ** 2 + (columns - 32) ** 2 < 100)
-    noise = np.random.default_rng(0).integers(0, 50, SAMPLE_HW)
+    noise = np.random.default_rng(0).integers(0, 50, _SAMPLE_HW)
     return np.asarray(counts + noise, dtype=np.uint16)

@@ -63,7 +63,7 @@ def find_subjects(
     found: list[Subject] = []
     claimed = registry.conflicts()  # by two packages: asking for one says which
     if any(
-        part in registry.modality_names or is_sensor_file(part) or ("modality", part) in claimed
+        part in registry.names("modality") or is_sensor_file(part) or ("modality", part) in claimed
         for part in name.split("+")
     ):
         adapter = registry.modality(name)
@@ -75,8 +75,8 @@ def find_subjects(
         raise ConfigError(f"sample files (--source) are for a sensor, and {name!r} is none; leave them out")
     family, slash, _ = name.partition("/")
     if (
-        name in registry.foundation_names
-        or (slash and family in registry.foundation_family_names)
+        name in registry.names("foundation model")
+        or (slash and family in registry.names("foundation family"))
         or ("foundation model", name) in claimed
     ):
         found.append(_foundation(registry.foundation(name), full, image_size))
@@ -118,17 +118,17 @@ def _foundation(spec: FoundationSpec, full: bool, image_size: int | None) -> Sub
 
 def _package(case: PackageCase, registry: Registry) -> Subject:
     families = [
-        name for name in registry.foundation_family_names if _owner(registry, "foundation family", name) == case.name
+        name for name in registry.names("foundation family") if _owner(registry, "foundation family", name) == case.name
     ]
     note = "; ".join(f"models of the family {name} are checked one by one, as {name}/NAME" for name in families)
     return Subject("package", case.name, lambda folder: run_checks(PACKAGE_CHECKS, case), note)
 
 
 def _given_by(case: PackageCase, registry: Registry, full: bool, image_size: int | None) -> Iterator[Subject]:
-    for name in registry.modality_names:
+    for name in registry.names("modality"):
         if _owner(registry, "modality", name) == case.name:
             yield _modality(registry.modality(name), full)
-    for name in registry.foundation_names:
+    for name in registry.names("foundation model"):
         if _owner(registry, "foundation model", name) == case.name:
             yield _foundation(registry.foundation(name), full, image_size)
 
@@ -144,8 +144,8 @@ def _of_plugin(name: str, packages: Mapping[str, PackageCase]) -> PackageCase | 
 
 
 def _unknown(name: str, registry: Registry, packages: Mapping[str, PackageCase]) -> SimMATError:
-    families = [f"{family}/NAME" for family in registry.foundation_family_names]
-    hint = did_you_mean(name, [*registry.modality_names, *registry.foundation_names, *families, *packages])
+    families = [f"{family}/NAME" for family in registry.names("foundation family")]
+    hint = did_you_mean(name, [*registry.names("modality"), *registry.names("foundation model"), *families, *packages])
     return UnknownNameError(
         f"no modality, foundation model or plugin {name!r}{hint} "
         "What there is: simmat modalities list, simmat foundations list, simmat plugins list"
