@@ -23,7 +23,7 @@ from simmat.evaluation import why_no_zero_shot
 from simmat.io.files import atomic_path
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.loader import load_plugins
-from simmat.predictor import segment
+from simmat.predictor import Predictor
 from simmat.report.contact_sheet import GAP, GROUND, LINE, MARGIN, TEXT
 from simmat.report.display import display_rgb
 from simmat.report.overlay import draw_comparison, draw_overlay, font
@@ -56,7 +56,9 @@ def row_of(
     picture = display_rgb(image)
     pictures = [(draw_overlay(picture, None, prompt), sample.id)]
     for model, pipeline in models:
-        mask = segment(model, pipeline, image, prompt).mask
+        predictor = Predictor(model, pipeline)
+        predictor.set_image(image)
+        mask = predictor.predict_prompts([prompt])[0].mask
         pictures.append((draw_comparison(picture, truth, mask, prompt), f"IoU {iou(mask, truth):.2f}"))
     return pictures
 

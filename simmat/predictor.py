@@ -1,4 +1,4 @@
-"""A network at work: an image is encoded once, then asked as often as you like."""
+"""The predictor: it encodes an image once and answers any number of prompts about it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from simmat.nn.resize import restore_logits
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import CLIP, Statistics, describe, fit_channels, zero_shot_map
-from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Georeference, Prompt, SensorImage
+from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Prompt, SensorImage
 
 Choice = Literal["single", "best"]
 Files = Mapping[str, Path | str]
 
 _FAR, _MOSTLY, _FLAT = 0.99, 0.5, 0.02
-"""Of the clip, of the pixels, and of training's standard deviation: what makes an image unlike those of training."""
+"""Share of the clip value, share of the pixels, share of training's standard deviation: see `unlike_training`."""
 _PROMPTS_AT_ONCE = 16
 
 
@@ -45,9 +45,7 @@ class Prediction:
         score: predicted IoU of the mask.
         low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
         image: what was loaded.
-        georeference: of the original image, where the file says it.
-        doubt: in what the values are unlike those of training, so that the answer may mean nothing; "" where they are
-            not.
+        doubt: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
     """
 
     mask: BoolArray
@@ -55,12 +53,11 @@ class Prediction:
     score: float
     low_res: FloatArray
     image: SensorImage
-    georeference: Georeference | None
     doubt: str = ""
 
 
 class EncodedImage:
-    """An image behind the encoder.
+    """The embedding of an image, ready to decode prompts.
 
     Attributes:
         prepared: the network's input, and how the original image lies in it.
@@ -77,11 +74,11 @@ class EncodedImage:
 
     @torch.inference_mode()
     def decode(self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None) -> MaskPrediction:
-        """Answer K prompts of one kind: all with as many points, and all with or without box and mask.
+        """Decode K prompts of one kind: all with as many points, and all with or without box and mask.
 
         Args:
             prompts: in pixels of the original image.
-            mask_input: (K, 1, h, w) logits of earlier answers, in place of the prompts' own.
+            mask_input: (K, 1, h, w) logits of earlier masks, in place of the prompts' own.
         """
         batch = prompt_batch(prompts, self.prepared.frame, self._device)
         if mask_input is not None:
@@ -95,27 +92,29 @@ class Predictor:
     Attributes:
         model: the network, in eval mode.
         pipeline: image in physical units -> network input.
-        bundle: what it was loaded from; None of a network that has none.
+        bundle: what it was loaded from, or None.
+        channels: the C channels of the sensor's images; empty if only a file can tell.
         image: the current image in physical units, or None.
     """
 
     def __init__(self, model: SimMAT, pipeline: Pipeline, *, bundle: Bundle | None = None) -> None:
-        """Put a network to work.
+        """Make a predictor.
 
         Args:
-            model: the network; it is put into eval mode and left so.
+            model: the network; it is put into eval mode.
             pipeline: image -> network input.
-            bundle: what both are of; its card and channels then hold for files and images.
+            bundle: which both come from; its card and channels then apply to files and images.
         """
         self.model = model.eval()
         self.pipeline = pipeline
         self.bundle = bundle
+        self.channels = bundle.spec.sensor_channels if bundle else pipeline.adapter.channels
         self.image: SensorImage | None = None
         self._encoded: EncodedImage | None = None
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Predictor:
-        """Put a loaded bundle to work."""
+        """Return the predictor of a loaded bundle."""
         return cls(bundle.model, bundle.pipeline, bundle=bundle)
 
     @property
@@ -123,46 +122,41 @@ class Predictor:
         """The sensor."""
         return self.pipeline.adapter
 
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """The C channels that the sensor's images have; empty where only a file can say."""
-        return self.bundle.spec.sensor_channels if self.bundle else self.adapter.channels
-
-    @property
-    def card(self) -> DataCard:
-        """What the files' numbers mean: the card of the training data."""
-        return self.bundle.spec.card if self.bundle else DataCard(regions="instances")
-
     def set_image(
         self,
         image: Path | str | Files | SensorImage | npt.NDArray[np.generic],
         *,
         missing: Sequence[str | int] = (),
     ) -> SensorImage:
-        """Load an image and encode it.
+        """Load and encode an image; `predict` then works on it.
 
         Args:
-            image: a file; source name -> file where a sample has several; a `SensorImage`; or an array (C, H, W) of
-                the sensor's channels in their units, NaN where nothing was measured.
-            missing: channels of the sensor that the files lack, by name, 0-based index or wavelength.
+            image: a file, {source: file} of a sensor with several, a loaded image, or an array (C, H, W) in the
+                channels' units with NaN where nothing was measured.
+            missing: channels that the files lack, by name, 0-based index or wavelength.
 
         Returns:
             The image in physical units.
 
         Raises:
-            TypeError: a file is given for a sensor that needs several.
+            TypeError: the files given are not those of the sensor's sources.
             ValueError: an array has another number of planes than the sensor.
-            DataError: a file cannot be read, or no pixel holds a measurement.
+            DataError: a file cannot be read, or no pixel is valid.
             BundleError: the image has other channels than the bundle was trained on.
             ConfigError: the bundle's transfer layer needs the missing channels.
         """
-        self.image, self._encoded = None, None  # an error below leaves no image, not the one before
-        loaded = self._load(image, missing)
-        if not loaded.valid.any():
-            raise DataError(f"{loaded.origin}: no pixel holds a measurement, so there is nothing to segment")
-        self._encoded = self._encode(loaded)
-        self.image = loaded
-        return loaded
+        self.image, self._encoded = None, None  # after an error there is no image, not the one before
+        names = self.missing_channels(missing)
+        if isinstance(image, np.ndarray):
+            image = self._from_array(image)
+        elif not isinstance(image, SensorImage):
+            image = self._from_files(image, names)
+        self._check_channels(image)
+        if not image.valid.any():
+            raise DataError(f"{image.origin}: no pixel holds a measurement, so there is nothing to segment")
+        self._encoded = self._encode(image)
+        self.image = image
+        return image
 
     def predict(
         self,
@@ -173,20 +167,20 @@ class Predictor:
         *,
         choice: Choice = "single",
     ) -> Prediction:
-        """Segment what a prompt means in the current image.
+        """Segment the object that a prompt marks in the current image.
 
         Args:
             points: (x, y) in pixels of the original image; (0, 0) is the centre of the top-left pixel.
-            labels: 1 on the object, 0 not on it, one for each point; None means that all are on it.
+            labels: one for each point, 1 on the object, 0 not on it; None means that all are on it.
             box: (x0, y0, x1, y1) of its outer edges, from 0 to width and height.
-            mask: (h, w) logits of an earlier answer, `Prediction.low_res`.
-            choice: "single" takes the model's single answer; "best" the alternative with the highest predicted IoU,
+            mask: (h, w) logits of an earlier mask, `Prediction.low_res`.
+            choice: "single" takes the model's single mask; "best" the alternative with the highest predicted IoU,
                 which suits one ambiguous click.
 
         Raises:
-            ValueError: there is no image yet.
+            ValueError: no image is set.
             DataError: there is no prompt, or labels and points do not match.
-            ConfigError: a point or the box lies outside of the image.
+            ConfigError: a point or the box is outside of the image.
         """
         coords = np.asarray(points, np.float32).reshape(-1, 2)
         marks = np.ones(len(coords), np.int64) if labels is None else np.asarray(labels, np.int64)
@@ -194,12 +188,12 @@ class Predictor:
         return self.predict_prompts([Prompt(coords, marks, corners, mask)], choice=choice)[0]
 
     def predict_prompts(self, prompts: Sequence[Prompt], *, choice: Choice = "single") -> list[Prediction]:
-        """Segment what each of several prompts means in the current image; prompts of one kind are decoded together.
+        """Segment the objects that several prompts mark in the current image; those of one kind are decoded together.
 
         Raises:
-            ValueError: there is no image yet.
-            ConfigError: a point or a box lies outside of the image.
-            BundleError: the network's answer is not finite.
+            ValueError: no image is set.
+            ConfigError: a point or a box is outside of the image.
+            BundleError: the network's output is not finite.
         """
         if self._encoded is None or self.image is None:
             raise ValueError("no image is set; call set_image first")
@@ -207,30 +201,23 @@ class Predictor:
             _check_inside(prompt, self.image)
         doubt = unlike_training(self._encoded.prepared, self.pipeline.channels) if self.bundle else ""
         found: dict[int, Prediction] = {}
-        for group in _of_one_kind(prompts):
-            answer = self._encoded.decode([prompts[place] for place in group])
-            for row, place in enumerate(group):
+        for places in _of_one_kind(prompts):
+            answer = self._encoded.decode([prompts[place] for place in places])
+            for row, place in enumerate(places):
                 found[place] = self._prediction(answer, row, choice, doubt)
         return [found[place] for place in range(len(prompts))]
 
     def _prediction(self, answer: MaskPrediction, row: int, choice: Choice, doubt: str) -> Prediction:
         assert self._encoded is not None  # predict_prompts has checked both
         assert self.image is not None
-        picked = _pick(answer.iou[row].tolist(), choice)
+        scores = answer.iou[row].tolist()
+        picked = 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
         low_res = answer.logits[row : row + 1, picked : picked + 1].float()  # (1, 1, h, w)
         logits = restore_logits(low_res, self._encoded.prepared.frame)[0, 0].cpu().numpy()
-        if not (np.isfinite(logits).all() and math.isfinite(float(answer.iou[row, picked]))):
+        if not (np.isfinite(logits).all() and math.isfinite(scores[picked])):
             model = self.bundle.path if self.bundle else "the model"
-            raise BundleError(f"{model} answers {self.image.origin} with what is no number; its weights are damaged")
-        return Prediction(
-            mask=logits > 0,
-            logits=logits,
-            score=float(answer.iou[row, picked]),
-            low_res=low_res[0, 0].cpu().numpy(),
-            image=self.image,
-            georeference=self.image.georeference,
-            doubt=doubt,
-        )
+            raise BundleError(f"{model} gives NaN or infinity for {self.image.origin}; its weights are damaged")
+        return Prediction(logits > 0, logits, scores[picked], low_res[0, 0].cpu().numpy(), self.image, doubt)
 
     def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
         """Return the names of the sensor's channels that an image lacks.
@@ -247,70 +234,52 @@ class Predictor:
             raise ConfigError(
                 "an untuned model needs all its channels; only a bundle of channel-attention can lack one"
             )
-        transfer = self.bundle.parts.transfer
+        path, spec, transfer = self.bundle.path, self.bundle.spec, self.bundle.parts.transfer
         if not transfer.takes_missing:
             raise ConfigError(
-                f"{self.bundle.path} was trained with transfer layer {transfer.name!r}, which needs all its channels; "
+                f"{path} was trained with transfer layer {transfer.name!r}, which needs all its channels; "
                 "a bundle trained with --mat channel-attention takes a missing one"
             )
-        channels = self.bundle.spec.sensor_channels
-        names = frozenset(channels[index].name for index in pick_channels(channels, missing, origin="--missing"))
-        reaching = {channel.name for channel in self.bundle.spec.channels}
-        if len(names) == len(channels) or reaching <= names:
-            raise ConfigError(
-                f"--missing leaves no channel: {self.bundle.path} has {describe(self.bundle.spec.channels)}"
-            )
+        picked = pick_channels(self.channels, missing, origin="--missing")
+        names = frozenset(self.channels[index].name for index in picked)
+        if len(names) == len(self.channels) or {channel.name for channel in spec.channels} <= names:
+            raise ConfigError(f"--missing leaves no channel: {path} has {describe(spec.channels)}")
         return names
 
     def optional_sources(self, missing: frozenset[str]) -> tuple[str, ...]:
-        """Return the sources whose file need not be given, for all that they give is missing."""
+        """Return the sources whose channels are all missing, so that they need no file."""
         return self.adapter.optional_sources(MissingChannels(self.channels, missing))
 
-    def _load(
-        self, image: Path | str | Files | SensorImage | npt.NDArray[np.generic], missing: Sequence[str | int]
-    ) -> SensorImage:
-        names = self.missing_channels(missing)
-        if isinstance(image, np.ndarray):
-            image = self._of_array(image)
-        loaded = image if isinstance(image, SensorImage) else self._of_files(self._files(image), names)
-        self._check_channels(loaded)
-        return loaded
-
-    def _files(self, image: Path | str | Files) -> dict[str, Path]:
-        if isinstance(image, Mapping):
-            return {source: Path(file) for source, file in image.items()}
-        sources = self.adapter.source_names()
-        if len(sources) > 1:
-            wanted = ", ".join(f"{source!r}: …" for source in sources)
-            raise TypeError(f"modality {self.adapter.name!r} needs several files, {{{wanted}}}; got {str(image)!r}")
-        return {sources[0]: Path(image)}
-
-    def _of_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
-        spare = self.optional_sources(missing)
-        lacking = [name for name in self.adapter.source_names() if name not in files and name not in spare]
-        unknown = [name for name in files if name not in self.adapter.source_names()]
-        if lacking or unknown:
-            sources, got = ", ".join(self.adapter.source_names()), ", ".join(files) or "none"
-            raise TypeError(f"modality {self.adapter.name!r} has the sources {sources}; got {got}")
-        needed = {source: file for source, file in files.items() if source not in spare}
+    def _from_files(self, image: Path | str | Files, missing: frozenset[str]) -> SensorImage:
+        sources, optional = self.adapter.source_names(), self.optional_sources(missing)
+        if not isinstance(image, Mapping):
+            if len(sources) > 1:
+                wanted = ", ".join(f"{source!r}: …" for source in sources)
+                raise TypeError(f"modality {self.adapter.name!r} needs several files, {{{wanted}}}; got {str(image)!r}")
+            image = {sources[0]: image}
+        files = {source: Path(file) for source, file in image.items()}
+        if not set(sources) - set(optional) <= set(files) <= set(sources):
+            got = ", ".join(files) or "none"
+            raise TypeError(f"modality {self.adapter.name!r} has the sources {', '.join(sources)}; got {got}")
+        card = self.bundle.spec.card if self.bundle else DataCard(regions="instances")
         return load_sample(
             self.adapter,
             files,
-            nodata=self.card.stated_nodata(needed),
+            nodata=card.stated_nodata({source: file for source, file in files.items() if source not in optional}),
             missing=MissingChannels(self.channels, missing) if missing else None,
         )
 
-    def _of_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
-        channels = self.channels
+    def _from_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
+        name, channels = self.adapter.name, self.channels
         if planes.ndim != 3 or (channels and len(planes) != len(channels)):
             wanted = f"({len(channels)}, H, W) of {describe(channels)}" if channels else "(C, H, W)"
-            raise ValueError(f"modality {self.adapter.name!r} takes an array {wanted}; got shape {planes.shape}")
+            raise ValueError(f"modality {name!r} takes an array {wanted}; got shape {planes.shape}")
         if not channels:
-            raise ValueError(f"modality {self.adapter.name!r} learns its channels from files; give a SensorImage")
+            raise ValueError(f"modality {name!r} learns its channels from files; give a SensorImage")
         return SensorImage.from_planes(planes, channels, origin="array")
 
     def _check_channels(self, image: SensorImage) -> None:
-        """Refuse other channels than the bundle's; where only some lack and that can be said, say how."""
+        """Refuse other channels than the bundle's; if only some are missing and may be, say how to state it."""
         if self.bundle is None:
             return
         try:
@@ -319,8 +288,8 @@ class Predictor:
             found, expected = ({c.name for c in channels} for channels in (image.channels, self.channels))
             if not (found < expected and self.bundle.parts.transfer.takes_missing):
                 raise
-            lacking = ",".join(channel.name for channel in self.channels if channel.name not in found)
-            raise BundleError(f"{error}. If these are all there are: --missing {lacking}") from None
+            missing = ",".join(channel.name for channel in self.channels if channel.name not in found)
+            raise BundleError(f"{error}. If these are all there are: --missing {missing}") from None
 
     def _encode(self, image: SensorImage) -> EncodedImage:
         return EncodedImage(self.model, self.pipeline(image))
@@ -329,18 +298,18 @@ class Predictor:
 class ZeroShotPredictor(Predictor):
     """An untuned foundation model on any sensor, without a bundle.
 
-    Channels are normalised by the statistics of each image itself, and shown to the model as three planes by the map of
+    Channels are normalized by the statistics of each image itself, and shown to the model as three planes by
     `simmat.sensors.normalize.zero_shot_map`.
     """
 
     def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
-        """Put a foundation model behind a zero-shot transfer layer to work; channels are fitted anew to every image.
+        """Make a predictor without training.
 
         Args:
-            parts: the model, a transfer layer that shows it the zero-shot map, and a tuner that changes nothing.
+            parts: the model, a transfer layer that applies the zero-shot map, and a tuner that changes nothing.
             adapter: of the sensor.
             image_size: S.
-            device: where the network goes.
+            device: of the network.
         """
         self._parts = parts
         self._spec = ModelSpec(
@@ -361,13 +330,12 @@ class ZeroShotPredictor(Predictor):
     def _encode(self, image: SensorImage) -> EncodedImage:
         seen = self.adapter.transform(image)
         statistics = image_moments(seen).statistics()
-        foundation = self._parts.foundation
-        spread = [value if value > 0 else 1.0 for value in statistics.std]  # a flat channel stays 0
+        spread = tuple(value if value > 0 else 1.0 for value in statistics.std)  # a flat channel stays 0
         channels = fit_channels(
             seen.channels,
-            replace(statistics, std=tuple(spread)),
-            pixel_mean=foundation.pixel_mean,
-            pixel_std=foundation.pixel_std,
+            replace(statistics, std=spread),
+            pixel_mean=self._parts.foundation.pixel_mean,
+            pixel_std=self._parts.foundation.pixel_std,
         )
         rows = tuple(map(tuple, zero_shot_map(channels, statistics).tolist()))
         spec = self._spec.model_copy(update={"channels": channels, "zero_shot": rows})
@@ -378,47 +346,29 @@ class ZeroShotPredictor(Predictor):
         return super()._encode(image)
 
 
-def segment(model: SimMAT, pipeline: Pipeline, image: SensorImage, prompt: Prompt) -> Prediction:
-    """Segment what one prompt means in an image already loaded, its missing values already marked.
-
-    Raises:
-        ConfigError: a point or the box lies outside of the image.
-        DataError: the image has no valid pixel.
-    """
-    predictor = Predictor(model, pipeline)
-    predictor.set_image(image)
-    return predictor.predict_prompts([prompt])[0]
-
-
 def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
-    """Say which channel's values are far from those of training, as in another unit or bit depth; "" where none is.
+    """Return which channel's values are far from those of training, as in another unit or bit depth; "" if none is.
 
-    Colour is scaled by the foundation model's statistics, which say nothing of the training images.
+    RGB channels are scaled by the foundation model's statistics, which say nothing of the training images.
 
     Args:
         prepared: the network's input.
         channels: C fitted channels.
     """
     for channel, plane in zip(channels, prepared.planes, strict=True):
-        seen = plane[prepared.content & (plane != 0)]  # what is invalid is 0
-        if channel.quantity == RGB_QUANTITY or not seen.numel():
+        valid = plane[prepared.content & (plane != 0)]  # invalid pixels are 0
+        if channel.quantity == RGB_QUANTITY or not valid.numel():
             continue
         trained = f"{channel.mean:.4g} ± {channel.std:.4g} {channel.unit}"
-        if float((seen.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
+        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
             return f"most values of channel {channel.name!r} are far from those of training ({trained})"
-        if seen.numel() > 1 and float(seen.std()) < _FLAT:
-            return f"the values of channel {channel.name!r} hardly vary beside those of training ({trained})"
+        if valid.numel() > 1 and float(valid.std()) < _FLAT:
+            return f"the values of channel {channel.name!r} vary much less than those of training ({trained})"
     return ""
 
 
-def _pick(predicted: Sequence[float], choice: Choice) -> int:
-    if choice == "single" or len(predicted) == 1:
-        return 0
-    return 1 + int(np.argmax(predicted[1:]))
-
-
 def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Return groups of places of prompts that can be decoded together, at most `_PROMPTS_AT_ONCE` in each."""
+    """Group the indices of prompts that can be decoded together, at most `_PROMPTS_AT_ONCE` in a group."""
     kinds: dict[tuple[int, bool, bool], list[int]] = {}
     for place, prompt in enumerate(prompts):
         kind = (len(prompt.point_coords), prompt.box is None, prompt.mask_input is None)
@@ -428,12 +378,13 @@ def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 def _check_inside(prompt: Prompt, image: SensorImage) -> None:
-    """Refuse points that are no pixel, and boxes that are not within the edges, of an image."""
+    """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
     height, width = image.size_hw
-    problems = []
-    for x, y in prompt.point_coords.tolist():
-        if not (0 <= x < width and 0 <= y < height):
-            problems.append(f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})")
+    problems = [
+        f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})"
+        for x, y in prompt.point_coords.tolist()
+        if not (0 <= x < width and 0 <= y < height)
+    ]
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box.tolist()
         if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):

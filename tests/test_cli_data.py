@@ -69,10 +69,10 @@ def test_a_card_with_a_persons_notes_is_not_lost(tmp_path: Path, capsys: pytest.
     (root / "card.toml").write_text(text)
     command = ["data", "check", str(root), *RASTER, "--write-card"]
     assert run(command) == 0
-    assert "says so already" in capsys.readouterr().err
+    assert "is up to date" in capsys.readouterr().err
     assert (root / "card.toml").read_text() == text
     assert run([*command, "--ignore", "9"]) == 0
-    assert "what it was before is in card.toml.old" in capsys.readouterr().err
+    assert "the former one is card.toml.old" in capsys.readouterr().err
     assert (root / "card.toml.old").read_text() == text
     assert tomllib.loads((root / "card.toml").read_text()) == {"format": 1, "regions": "instances", "ignore": 9}
 

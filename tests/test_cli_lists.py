@@ -97,7 +97,7 @@ def test_options_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert "scale" in capsys.readouterr().out
     assert run(["modalities", "show", "radar"]) == 0
     assert " ".join(capsys.readouterr().out.split()).endswith(
-        "OPTION ALLOWED DEFAULT WHAT IT SAYS scale amplitude or dB amplitude What the numbers are."
+        "OPTION ALLOWED DEFAULT MEANING scale amplitude or dB amplitude What the numbers are."
     )
 
 
@@ -180,7 +180,7 @@ def test_every_plugin_is_listed_with_what_it_gives_or_why_not(
         "took 2.3 s to load",
         "imports torch when loaded",
         "d       simmat-plugin-d  4.0      off     left out by SIMMAT_PLUGINS",
-        "foundation model 'same' is claimed by simmat-plugin-a 1.0 and e 5: not usable until one is gone",
+        "foundation model 'same' is claimed by simmat-plugin-a 1.0 and e 5: not usable until one is uninstalled",
     ):
         assert part in said
     assert run(["plugins", "list", "--json"]) == 0

@@ -1,4 +1,4 @@
-"""What commands share: tables, the registry, progress bars."""
+"""What commands share: path and json options, the registry, tables, progress bars."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ import click
 
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Kind, Registry
 from simmat.terminal import escape, escape_json, say
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from simmat.types import Channel
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class PathType(click.Path):
-    """A path as a pathlib.Path; an empty one, as an unset shell variable leaves it, would mean the current folder."""
+    """A pathlib.Path; an empty text, such as an unset shell variable, is refused: it would mean the current folder."""
 
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
@@ -48,15 +49,12 @@ def json_option(command: Command) -> Command:
 
 
 def load_registry() -> Registry:
-    """Load the plugins; what failed or is slow is named on standard error, so that nobody searches in vain.
-
-    The parts built in are left out of it: nobody can do without them, and a busy machine slows them down too.
-    """
+    """Load the plugins; warn on standard error of those that fail or are slow."""
     registry = load_plugins()
     if failed := [report.name for report in registry.reports if report.error]:
         say(f"warning: failed to load: {', '.join(failed)}; see simmat plugins list", err=True)
     for report in registry.reports:
-        if report.slow and report.distribution != PROJECT:
+        if report.slow and report.distribution != PROJECT:  # the built-in parts cannot be left out
             say(f"warning: plugin {report.name!r} took {report.seconds:.1f} s to load", err=True)
     return registry
 
@@ -72,9 +70,8 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[i]) for row in table) for i in range(len(head) - 1)]
     indent = sum(widths) + 2 * len(widths)
     room = max(shutil.get_terminal_size((100, 24)).columns - indent, 30)
+    wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap  # users copy names from here: keep them whole
     for row in table:
-        # A name is copied from here: it must not be cut at its hyphens.
-        wrap = textwrap.TextWrapper(room, break_on_hyphens=False).wrap
         lines = [line for part in row[-1].splitlines() for line in wrap(part)] or [""]
         start = "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
         say((start + lines[0]).rstrip())
@@ -82,37 +79,57 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             say(" " * indent + line)
 
 
-_SIZE = (80, 24)
-"""Columns and lines of a terminal that does not know its own."""
+def print_conflicts(registry: Registry, *kinds: Kind) -> None:
+    """Warn on standard error of names of these kinds that two packages claim."""
+    for (kind, name), owners in registry.conflicts().items():
+        if kind in kinds:
+            say(f"warning: {kind} {name!r} is claimed by {' and '.join(owners)}: not usable", err=True)
+
+
+def channel_cells(channel: Channel) -> tuple[str, ...]:
+    """Return name, quantity, unit, wavelength and valid range of a channel, for a table."""
+    wavelength = "-" if channel.wavelength_um is None else f"{channel.wavelength_um:g} um"
+    valid_range = "any" if channel.valid_range is None else "{:g} to {:g}".format(*channel.valid_range)
+    return channel.name, channel.quantity, channel.unit, wavelength, valid_range
 
 
 @contextmanager
-def progress_bar(label: str, unit: str, *, total: int | None = None, shown: bool = True) -> Iterator[tqdm[Any]]:
-    """Give a bar that is cleared at the end; where standard error is no terminal it draws nothing, to fill no log.
+def progress_bar(
+    label: str, unit: str, *, total: int | None = None, shown: bool = True, unit_scale: bool = False
+) -> Iterator[tqdm[Any]]:
+    """Show a progress bar, if standard error is a terminal; it is cleared at the end.
 
     Args:
         label: what is being done.
-        unit: one of what is counted.
-        total: how many; None where that is found out later.
-        shown: False draws nothing anywhere, as in all processes but the first.
+        unit: name of one step.
+        total: number of steps; None if it is not known yet.
+        shown: False shows nothing, as in all processes but the first.
+        unit_scale: show large numbers as k, M and G.
     """
     from tqdm import tqdm
 
-    disable = None if shown else True  # None asks whether it is a terminal
-    columns, lines = _size()
     with tqdm(
-        total=total, desc=escape(label), unit=unit, leave=False, disable=disable, ncols=columns, nrows=lines
+        total=total,
+        desc=escape(label),
+        unit=unit,
+        unit_scale=unit_scale,
+        leave=False,
+        disable=None if shown else True,  # None: shown on a terminal only
+        ncols=80 if _states_no_size() else None,
+        nrows=24 if _states_no_size() else None,
     ) as bar:
         yield bar
 
 
-def _size() -> tuple[int, int] | tuple[None, None]:
-    """Return the size of a terminal that states 0, as that of a container may: tqdm would draw nothing on it.
+def move_bar(bar: tqdm[Any], done: int, total: int) -> None:
+    """Set a progress bar to `done` of `total` steps."""
+    bar.total = total or None
+    bar.update(done - bar.n)
 
-    None leaves the size to tqdm.
-    """
+
+def _states_no_size() -> bool:
+    """Return True if the terminal states a size of 0, as that of a container may; tqdm would then draw nothing."""
     try:
-        stated = os.get_terminal_size(sys.stderr.fileno())
+        return 0 in os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError, AttributeError):
-        return None, None
-    return (None, None) if all(stated) else _SIZE
+        return False

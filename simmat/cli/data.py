@@ -1,4 +1,4 @@
-"""`simmat data`: look at a data set before hours of training depend on it."""
+"""`simmat data`: check a data set before hours of training depend on it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import PATH, load_registry, print_json, progress_bar
-from simmat.cli.options import data_options, json_option, sensor_options
+from simmat.cli.common import PATH, json_option, load_registry, print_json, progress_bar
+from simmat.cli.options import data_options, sensor_options
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_path
 from simmat.terminal import say
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def command() -> None:
-    """Check a data set before training on it, or make one."""
+    """Check or make a data set."""
 
 
 @command.command("check")
 @click.argument("data", metavar="DIR", type=PATH)
 @sensor_options
 @data_options
-@click.option("--write-card", is_flag=True, help="Write what these options say into the data set's card.toml.")
+@click.option("--write-card", is_flag=True, help="Save these options in the data set's card.toml.")
 @json_option
 @click.pass_context
 def check(
@@ -42,9 +42,9 @@ def check(
     as_json: bool,
     **card: Any,
 ) -> None:
-    """Read every file of the data set in DIR, and say what is in it and what is wrong.
+    """Read every file of the data set in DIR, and report its content and its problems.
 
-    The exit code is 2 where something would stop training or scoring.
+    The exit code is 2 if a problem would stop training or scoring.
     """
     from simmat.data.checks import check_dataset
     from simmat.data.dataset import open_dataset
@@ -55,11 +55,7 @@ def check(
         adapter = SelectedChannels(adapter, channels)
     dataset = open_dataset(data, adapter, card)
     with progress_bar("reading", " samples", total=len(dataset.samples)) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        report = check_dataset(dataset, advance)
+        report = check_dataset(dataset, bar.update)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -71,18 +67,18 @@ def check(
 
 
 def _write_card(root: Path, card: DataCard) -> str:
-    """Write the card where it says anything new; the one before, which a person may have commented, is kept beside."""
+    """Write a card that says anything new; the former one, which may hold comments, is kept as card.toml.old."""
     from simmat.data.card import CARD_FILE, load_card, write_card
 
     path = root / CARD_FILE
     if not path.exists():
         return f"wrote {write_card(root, card)}"
     try:
-        said = load_card(root, {})
+        former = load_card(root, {})
     except ConfigError:
-        said = None
-    if said == card:
-        return f"{path} says so already"
+        former = None
+    if former == card:
+        return f"{path} is up to date"
     with atomic_path(root / f"{CARD_FILE}.old") as kept:
         shutil.copyfile(path, kept)
-    return f"wrote {write_card(root, card)}; what it was before is in {path.name}.old"
+    return f"wrote {write_card(root, card)}; the former one is {path.name}.old"

@@ -1,99 +1,88 @@
-"""`simmat foundations`: which models there are, and their weights."""
+"""`simmat foundations`: list foundation models, download their weights."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from simmat.cli import Group
-from simmat.cli.common import json_option, load_registry, print_json, print_table
-from simmat.cli.modalities import print_conflicts
+from simmat.cli.common import (
+    json_option,
+    load_registry,
+    move_bar,
+    print_conflicts,
+    print_json,
+    print_table,
+    progress_bar,
+)
 from simmat.plugins.registry import Registry
 from simmat.specs import FoundationFamily, FoundationSpec
-from simmat.terminal import escape, say
+from simmat.terminal import say
 
 
 @click.group(cls=Group)
 def command() -> None:
-    """List foundation models, and fetch their weights."""
+    """List foundation models and download their weights."""
 
 
 @command.command("list")
 @click.argument("family", required=False)
-@click.option("--match", metavar="TEXT", help="Only the models with this text in their name.")
+@click.option("--match", metavar="TEXT", default="", help="List only models with this text in their name.")
 @json_option
-def list_foundations(family: str | None, match: str | None, as_json: bool) -> None:
-    """List the foundation models that can be tuned, and where their weights are.
+def list_foundations(family: str | None, match: str, as_json: bool) -> None:
+    """List the foundation models, and whether their weights are on this machine.
 
-    A family, such as timm/NAME, stands for all the models of a library; with FAMILY, these are listed.
+    A family, such as timm/NAME, stands for all the models of a library; give FAMILY to list them.
     """
     registry = load_registry()
     if family is not None:
-        _list_family(registry, family.rstrip("/"), match or "", as_json)
+        _list_family(registry.foundation_family(family.rstrip("/")), match, as_json)
         return
-    names = [name for name in registry.foundation_names if (match or "") in name]
-    specs = [registry.foundation(name) for name in names]
-    families = [] if match else [registry.foundation_family(name) for name in registry.foundation_family_names]
+    specs = [registry.foundation(name) for name in registry.names("foundation model") if match in name]
+    families = [] if match else [registry.foundation_family(name) for name in registry.names("foundation family")]
     if as_json:
         print_json([*(_as_dict(spec, registry) for spec in specs), *(_family_dict(f, registry) for f in families)])
         return
-    print_table(
-        ("NAME", "INPUT", "WEIGHTS", "LICENCE", "WHAT IT IS"),
-        [
-            *((s.name, f"{s.image_size} px", _weights(s), s.licence or "-", s.description) for s in specs),
-            *((f"{f.name}/NAME", "-", "-", "-", _family_line(f)) for f in families),
-        ],
-    )
-    print_conflicts(registry, "foundation model")
-    print_conflicts(registry, "foundation family")
+    rows = [(s.name, f"{s.image_size} px", _weights(s), s.licence or "-", s.description) for s in specs]
+    rows += [(f"{f.name}/NAME", "-", "-", "-", f"{f.description}; simmat foundations list {f.name}/") for f in families]
+    print_table(("NAME", "INPUT", "WEIGHTS", "LICENCE", "DESCRIPTION"), rows)
+    print_conflicts(registry, "foundation model", "foundation family")
 
 
-def _family_line(family: FoundationFamily) -> str:
-    return f"{family.description}; simmat foundations list {family.name}/"
-
-
-def _list_family(registry: Registry, name: str, match: str, as_json: bool) -> None:
-    listed = registry.foundation_family(name).list_models()
-    chosen = {model: line for model, line in listed.items() if match in model}
+def _list_family(family: FoundationFamily, match: str, as_json: bool) -> None:
+    listed = family.list_models()
+    chosen = {name: description for name, description in listed.items() if match in name}
     if as_json:
-        print_json([{"name": model, "description": line} for model, line in chosen.items()])
+        print_json([{"name": name, "description": description} for name, description in chosen.items()])
     elif chosen:
-        print_table(("NAME", "WHAT IT IS"), list(chosen.items()))
+        print_table(("NAME", "DESCRIPTION"), list(chosen.items()))
     else:
-        say(f"none of the {len(listed)} models of {name}/ has {match!r} in its name", err=True)
+        say(f"none of the {len(listed)} models of {family.name}/ has {match!r} in its name", err=True)
 
 
 @command.command("fetch")
 @click.argument("name")
 def fetch(name: str) -> None:
     """Download the weights of foundation model NAME into the cache, and check them."""
-    spec = load_registry().foundation(name)
-    say(str(_fetch(spec)))
-
-
-def _fetch(spec: FoundationSpec) -> Path:
-    from tqdm import tqdm
-
     from simmat.errors import WeightsError
-    from simmat.io.weights import fetch as fetch_weights
+    from simmat.io import weights
 
-    if spec.weights is None:
-        raise WeightsError(f"foundation model {spec.name!r} has no weight file: it is random from its seed")
-    if spec.weights.hub:
-        return fetch_weights(spec.weights)  # the Hub's client shows a bar of its own
-    with tqdm(desc=escape(spec.weights.filename), unit="B", unit_scale=True, unit_divisor=1000, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total or None
-            bar.update(done - bar.n)
-
-        return fetch_weights(spec.weights, progress=progress)
+    file = load_registry().foundation(name).weights
+    if file is None:
+        raise WeightsError(f"foundation model {name!r} has no weight file: it is random from its seed")
+    if file.hub:
+        say(weights.fetch(file))  # the Hub's client shows a bar of its own
+        return
+    with progress_bar(file.filename, "B", unit_scale=True) as bar:
+        path = weights.fetch(file, progress=partial(move_bar, bar))
+    say(path)
 
 
 def _weights(spec: FoundationSpec) -> str:
-    """Say in a word or two where the weights are: "here", "to fetch, 375 MB", "random"."""
+    """Return where the weights are, in a few words: "here", "to fetch, 375 MB", "random"."""
     if spec.weights is None:
         return "random"
     if _location(spec) is not None:
@@ -102,16 +91,14 @@ def _weights(spec: FoundationSpec) -> str:
     return "to fetch" + (f", {size / 1e6:.0f} MB" if size else "")
 
 
-def _location(spec: FoundationSpec) -> str | None:
-    """Return the path of the weight file, None where it is not here or the model has none."""
+def _location(spec: FoundationSpec) -> Path | None:
     from simmat.errors import WeightsError
     from simmat.io.weights import find_weights
 
     try:
-        found = find_weights(spec)
+        return find_weights(spec)
     except WeightsError:
         return None
-    return str(found) if found is not None else None
 
 
 def _family_dict(family: FoundationFamily, registry: Registry) -> dict[str, Any]:
@@ -123,6 +110,7 @@ def _family_dict(family: FoundationFamily, registry: Registry) -> dict[str, Any]
 
 
 def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:
+    location = _location(spec)
     return {
         "name": spec.name,
         "description": spec.description,
@@ -132,6 +120,6 @@ def _as_dict(spec: FoundationSpec, registry: Registry) -> dict[str, Any]:
         "promptable": spec.promptable,
         "licence": spec.licence,
         "weights": _weights(spec),
-        "path": _location(spec),
+        "path": None if location is None else str(location),
         "sha256": spec.weights.sha256 or None if spec.weights is not None else None,
     }

@@ -14,119 +14,17 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import PATH, json_option, load_registry, print_json, print_table
-from simmat.cli.plugins_install import install, uninstall
 from simmat.errors import ConfigError
+from simmat.plugins import installer
 from simmat.plugins.loader import load_plugins
-from simmat.plugins.registry import PluginReport, Registry
+from simmat.plugins.registry import PluginReport
 from simmat.terminal import say
 
 if TYPE_CHECKING:
     from simmat.testing import Result
     from simmat.testing.subjects import Subject
 
-
-_WORDS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
-
-
-@click.command("check")
-@click.argument("name")
-@click.option("--full", is_flag=True, help="Run the slow checks, too: a spawned worker, large models.")
-@click.option(
-    "--source", multiple=True, metavar="NAME=FILE", help="A sample file, for a sensor that does not simulate its own."
-)
-@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Input side to try foundation models at.")
-@json_option
-def check(name: str, full: bool, source: Sequence[str], image_size: int | None, as_json: bool) -> int:
-    """Check that NAME keeps the contract that SimMAT builds on, one line for each rule.
-
-    NAME is a modality, a foundation model (also FAMILY/MODEL), or an installed package, with which all that it gives
-    is checked. Ends with 1 where a rule is broken.
-    """
-    files = _files(source)
-    registry = load_registry()
-
-    from simmat.testing.subjects import find_subjects
-
-    subjects = find_subjects(name, registry, full=full, files=files, image_size=image_size)
-    found = [(subject, _run(subject, quiet=as_json)) for subject in subjects]
-    count = {status: sum(r.status == status for _, results in found for r in results) for status in _WORDS}
-    if as_json:
-        print_json({"name": name, **count, "subjects": [_as_check(subject, results) for subject, results in found]})
-    else:
-        say(f"\n{count['ok']} ok, {count['failed']} failed, {count['skipped']} skipped")
-    return 1 if count["failed"] else 0
-
-
-def _run(subject: Subject, *, quiet: bool) -> list[Result]:
-    """Run the checks of one subject, and print a line as each is done."""
-    if not quiet:
-        say(f"\n{subject.kind} {subject.name}")
-    results: list[Result] = []
-    with tempfile.TemporaryDirectory(prefix="simmat-check-") as folder:
-        running = subject.run(Path(folder))
-        while (result := _next(running)) is not None:
-            results.append(result)
-            if not quiet:
-                say(f"  {_WORDS[result.status]:<8} {result.check:<34} {result.why}".rstrip())
-    if subject.note and not quiet:
-        say(f"  note     {subject.note}")
-    return results
-
-
-def _next(running: Any) -> Result | None:
-    """Take the next result; what a plugin prints meanwhile would spoil the json on standard output."""
-    with redirect_stdout(sys.stderr):
-        result: Result | None = next(running, None)
-    return result
-
-
-def _files(given: Sequence[str]) -> dict[str, Path]:
-    files = {}
-    for item in given:
-        name, mark, path = item.partition("=")
-        if not mark or not name or not path:
-            raise ConfigError(f"--source takes NAME=FILE, got {item!r}")
-        if name in files:
-            raise ConfigError(f"--source {name} is given twice")
-        if not Path(path).is_file():
-            raise ConfigError(f"--source {name}: {path} is no file")
-        files[name] = Path(path)
-    return files
-
-
-def _as_check(subject: Subject, results: Sequence[Result]) -> dict[str, Any]:
-    return {
-        "kind": subject.kind,
-        "name": subject.name,
-        "checks": [
-            {"check": r.check, "status": r.status, "rule": r.rule, "why": r.why, "seconds": round(r.seconds, 3)}
-            for r in results
-        ],
-    }
-
-
-@click.command("new", short_help="Start a package of your own for a sensor.")
-@click.argument("name")
-@click.option("--path", type=PATH, default=Path(), help="Folder to make it in; here by default.")
-def new(name: str, path: Path) -> None:
-    """Make the package simmat-plugin-NAME: a sensor of one plane, its README and its tests.
-
-    It passes its own checks and tests at once; then make it read your sensor's files.
-    """
-    from simmat.plugins.scaffold import check_name, make_plugin
-
-    check_name(name, load_plugins())
-    made = make_plugin(name, path)
-    say(f"made {made}:")
-    for file in sorted(file for file in made.rglob("*") if file.is_file()):
-        say(f"  {file.relative_to(made)}")
-    there = shlex.quote(str(made) if made.is_absolute() else f"./{made}")
-    say("Next:")
-    say(f"  simmat plugins install --editable {there}")
-    say(f"  simmat plugins check {made.name}")
-    say(f"  pytest {there}")
-
-
+_STATUS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 _PLURAL = {
     "modality": "modalities",
     "foundation model": "foundation models",
@@ -139,28 +37,28 @@ _PLURAL = {
 
 @click.group(cls=Group)
 def command() -> None:
-    """List plugins, install and check them, and start one of your own."""
-
-
-for subcommand in (new, check, install, uninstall):
-    command.add_command(subcommand)
+    """List, check, make, install and uninstall plugins."""
 
 
 @command.command("list")
 @json_option
 def list_plugins(as_json: bool) -> None:
-    """List every plugin with its package, version, what it gives, and what failed and why."""
+    """List all plugins with package and version, and what they give or why they failed."""
     registry = load_plugins()
+    conflicts = [
+        {"kind": kind, "name": name, "claimed_by": list(owners)}
+        for (kind, name), owners in registry.conflicts().items()
+    ]
     if as_json:
-        print_json({"plugins": [_as_dict(report) for report in registry.reports], "conflicts": _conflicts(registry)})
+        print_json({"plugins": [_as_dict(report) for report in registry.reports], "conflicts": conflicts})
         return
     print_table(
         ("PLUGIN", "PACKAGE", "VERSION", "STATE", "GIVES"),
-        [(r.name, r.distribution, r.version, _state(r), _story(r)) for r in registry.reports],
+        [(r.name, r.distribution, r.version, _state(r), _gives(r)) for r in registry.reports],
     )
-    for conflict in _conflicts(registry):
+    for conflict in conflicts:
         owners = " and ".join(conflict["claimed_by"])
-        say(f"\n{conflict['kind']} {conflict['name']!r} is claimed by {owners}: not usable until one is gone")
+        say(f"\n{conflict['kind']} {conflict['name']!r} is claimed by {owners}: not usable until one is uninstalled")
 
 
 def _state(report: PluginReport) -> str:
@@ -169,8 +67,8 @@ def _state(report: PluginReport) -> str:
     return "off" if report.off else "slow" if report.slow else "ok"
 
 
-def _story(report: PluginReport) -> str:
-    """Say what a plugin gives, or why it does not; and what made it slow."""
+def _gives(report: PluginReport) -> str:
+    """Return what a plugin gives, or why it gives nothing, and what is wrong with it otherwise."""
     if report.off:
         return "left out by SIMMAT_PLUGINS"
     lines = [report.error] if report.error else []
@@ -180,13 +78,6 @@ def _story(report: PluginReport) -> str:
     if report.imports_torch:
         lines.append("imports torch when loaded, which makes every command slow; import it where it is used")
     return "\n".join(lines) or "nothing"
-
-
-def _conflicts(registry: Registry) -> list[dict[str, Any]]:
-    return [
-        {"kind": kind, "name": name, "claimed_by": list(owners)}
-        for (kind, name), owners in registry.conflicts().items()
-    ]
 
 
 def _as_dict(report: PluginReport) -> dict[str, Any]:
@@ -200,3 +91,155 @@ def _as_dict(report: PluginReport) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "imports_torch": report.imports_torch,
     }
+
+
+@command.command("check")
+@click.argument("name")
+@click.option("--full", is_flag=True, help="Run the slow checks, too: a spawned worker, large models.")
+@click.option(
+    "--source", multiple=True, metavar="NAME=FILE", help="A sample file, for a sensor that cannot simulate one."
+)
+@click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Input side to check foundation models at.")
+@json_option
+def check(name: str, full: bool, source: Sequence[str], image_size: int | None, as_json: bool) -> int:
+    """Check that NAME keeps SimMAT's contract for plugins; print one line per rule.
+
+    NAME is a modality, a foundation model (also FAMILY/MODEL), or an installed package, of which everything is
+    checked. The exit code is 1 if a rule is broken.
+    """
+    files = _files(source)
+    registry = load_registry()
+
+    from simmat.testing.subjects import find_subjects
+
+    subjects = find_subjects(name, registry, full=full, files=files, image_size=image_size)
+    found = [(subject, _run(subject, quiet=as_json)) for subject in subjects]
+    count = {status: sum(r.status == status for _, results in found for r in results) for status in _STATUS}
+    if as_json:
+        checks = [
+            {"kind": subject.kind, "name": subject.name, "checks": [_result_dict(result) for result in results]}
+            for subject, results in found
+        ]
+        print_json({"name": name, **count, "subjects": checks})
+    else:
+        say(f"\n{count['ok']} ok, {count['failed']} failed, {count['skipped']} skipped")
+    return 1 if count["failed"] else 0
+
+
+def _files(given: Sequence[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for item in given:
+        name, _, path = item.partition("=")
+        if not name or not path:
+            raise ConfigError(f"--source takes NAME=FILE, got {item!r}")
+        if name in files:
+            raise ConfigError(f"--source {name} is given twice")
+        if not Path(path).is_file():
+            raise ConfigError(f"--source {name}: {path} is not a file")
+        files[name] = Path(path)
+    return files
+
+
+def _run(subject: Subject, *, quiet: bool) -> list[Result]:
+    """Run the checks of one subject, and print a line after each."""
+    if not quiet:
+        say(f"\n{subject.kind} {subject.name}")
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="simmat-check-") as folder:
+        running = subject.run(Path(folder))
+        while (result := _next(running)) is not None:
+            results.append(result)
+            if not quiet:
+                say(f"  {_STATUS[result.status]:<8} {result.check:<34} {result.why}".rstrip())
+    if subject.note and not quiet:
+        say(f"  note     {subject.note}")
+    return results
+
+
+def _next(running: Any) -> Result | None:
+    with redirect_stdout(sys.stderr):  # what a plugin prints would spoil the json on standard output
+        result: Result | None = next(running, None)
+    return result
+
+
+def _result_dict(result: Result) -> dict[str, Any]:
+    return {
+        "check": result.check,
+        "status": result.status,
+        "rule": result.rule,
+        "why": result.why,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+@command.command("new", short_help="Make a package for a new sensor.")
+@click.argument("name")
+@click.option("--path", type=PATH, default=Path(), help="Folder to make it in; by default the current one.")
+def new(name: str, path: Path) -> None:
+    """Make the package simmat-plugin-NAME: a sensor of one plane, its README and its tests.
+
+    It passes its own checks and tests; then make it read your sensor's files.
+    """
+    from simmat.plugins.scaffold import check_name, make_plugin
+
+    check_name(name, load_plugins())
+    made = make_plugin(name, path)
+    say(f"made {made}:")
+    for file in sorted(file for file in made.rglob("*") if file.is_file()):
+        say(f"  {file.relative_to(made)}")
+    folder = shlex.quote(str(made) if made.is_absolute() else f"./{made}")
+    say("Next:")
+    say(f"  simmat plugins install --editable {folder}")
+    say(f"  simmat plugins check {made.name}")
+    say(f"  pytest {folder}")
+
+
+@command.command(
+    "install",
+    short_help="Install plugins with pip: by name, path or package.",
+    context_settings={"allow_interspersed_args": False},  # all after the first plugin are arguments, also --
+)
+@click.argument("plugins", metavar="PLUGIN... [-- PIP OPTIONS]", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--editable", "-e", is_flag=True, help="Install folders so that changes in them take effect at once.")
+@click.pass_context
+def install(ctx: click.Context, /, plugins: tuple[str, ...], editable: bool) -> None:
+    """Install plugins into the environment that runs this command, and show what they give.
+
+    A PLUGIN is a name such as thermal, for the package simmat-plugin-thermal; a folder or a wheel, such as
+    ./simmat-plugin-sonar; or another package with a version, such as acme-sonar==1.2. Options after -- go to pip, as
+    in `simmat plugins install thermal -- --upgrade`.
+    """
+    end = plugins.index("--") if "--" in plugins else len(plugins)
+    requirements = [installer.requirement_of(plugin) for plugin in plugins[:end]]
+    if editable and (names := [name for name in requirements if not Path(name).is_absolute()]):
+        raise ConfigError(f"--editable takes folders with a pyproject.toml, got {names[0]!r}; begin a path with ./")
+    try:
+        found = installer.install(requirements, plugins[end + 1 :], editable=editable)
+    except installer.InstallerError as error:
+        _fail(ctx, error)
+    if not found:
+        _fail(ctx, f"{' '.join(requirements)} brought no plugin of SimMAT: no entry point of group 'simmat'")
+    for plugin in found:
+        gives = "".join(f"; {kind}: {', '.join(names)}" for kind, names in plugin["gives"].items())
+        say(f"{plugin['package']} {plugin['version']}: plugin {plugin['name']!r}{gives}")
+    if failed := [plugin for plugin in found if plugin["error"]]:
+        _fail(ctx, "; ".join(f"plugin {one['name']!r} is installed but failed: {one['error']}" for one in failed))
+
+
+@command.command("uninstall", short_help="Uninstall a plugin.")
+@click.argument("plugin", metavar="NAME|PACKAGE")
+@click.pass_context
+def uninstall(ctx: click.Context, /, plugin: str) -> None:
+    """Uninstall a plugin, by its name, its package or the name of something it gives."""
+    distribution = installer.distribution_of(plugin, load_plugins().reports)
+    try:
+        installer.uninstall(distribution)
+    except installer.InstallerError as error:
+        _fail(ctx, error)
+    say(f"uninstalled {distribution}")
+
+
+def _fail(ctx: click.Context, message: object) -> None:
+    """Print an error and exit with 1: the environment is at fault, not the command line."""
+    say(f"error: {message}", err=True)
+    ctx.exit(1)

@@ -304,8 +304,8 @@ def _write(
     from simmat.report.overlay import draw_overlay
 
     placed = None
-    if prediction.georeference is not None:
-        placed = predictor.adapter.save_mask(prediction.mask, prediction.georeference, out / f"{name}_mask")
+    if (place := prediction.image.georeference) is not None:
+        placed = predictor.adapter.save_mask(prediction.mask, place, out / f"{name}_mask")
     channels = prediction.image.channels
     seen = prediction.image.select([i for i, channel in enumerate(channels) if channel.name not in missing])
     with atomic_path(out / f"{name}_mask.png") as path:

@@ -1,4 +1,4 @@
-"""`simmat train`: run or resume a training."""
+"""`simmat train`: start or resume a training run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simmat.terminal import say
 @click.command()
 @config_options()
 @click.option("--config", type=PATH, help="TOML file with the same settings.")
-@click.option("--resume", type=PATH, metavar="RUN", help="Go on with a run; takes no other option.")
+@click.option("--resume", type=PATH, metavar="RUN", help="Resume a run; takes no other option.")
 def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 
@@ -25,14 +25,14 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     the resolved settings (config.toml), the log (metrics.jsonl) and pictures.
     """
     overrides = {name: value for name, value in given.items() if value is not None}
-    if resume is not None and (overrides or config is not None):
-        extra = sorted(overrides) + (["config"] if config is not None else [])
-        raise ConfigError(
-            f"--resume goes on with the settings in {resume / 'config.toml'} and takes no other option, "
-            f"got {', '.join(option_name(name) for name in extra)}; leave them out, or start a new run"
-        )
     if resume is None:
         settings = load_config(config, overrides)
+    elif overrides or config is not None:
+        extra = sorted(overrides) + (["config"] if config is not None else [])
+        raise ConfigError(
+            f"--resume takes its settings from {resume / 'config.toml'} and no other option, got "
+            f"{', '.join(option_name(name) for name in extra)}; leave them out, or start a new run"
+        )
 
     from simmat import training
     from simmat.training.callbacks import ConsoleCallback
@@ -40,12 +40,12 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     registry = load_registry()
     try:
         with ConsoleCallback() as callback:
-            if resume is not None:
-                bundle = training.resume(resume, registry, callback)
-            else:
+            if resume is None:
                 bundle = training.train(settings, registry, callback)
+            else:
+                bundle = training.resume(resume, registry, callback)
     except training.Interrupted as stopped:
-        say(str(stopped), err=True)
+        say(stopped, err=True)
         click.get_current_context().exit(130)
     if callback.plan is not None:
         say(f"best bundle: {bundle} (validation mIoU {callback.best:.4f} at step {callback.best_step})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from simmat.evaluation import ObjectScore, Scores
 from simmat.io.files import atomic_path
 from simmat.model import SimMAT
-from simmat.predictor import segment
+from simmat.predictor import Predictor
 from simmat.report.contact_sheet import SheetRow, contact_sheet
 from simmat.report.curves import plot_curves
 from simmat.training.run_folder import RunFolder
@@ -48,5 +48,7 @@ def _row(model: SimMAT, setup: Setup, score: ObjectScore) -> SheetRow:
     truth = label.regions[score.region].mask(label.size_hw)
     x, y = score.click_xy  # of an image smaller than the input, the first column's middle lies left of 0
     prompt = Prompt.points([(max(x, 0.0), max(y, 0.0))])
-    prediction = segment(model, setup.pipeline, image, prompt)
-    return SheetRow(sample.id, image, truth, prompt, prediction.mask, score.iou)
+    predictor = Predictor(model, setup.pipeline)
+    predictor.set_image(image)
+    mask = predictor.predict_prompts([prompt])[0].mask
+    return SheetRow(sample.id, image, truth, prompt, mask, score.iou)
