@@ -116,7 +116,7 @@ def test_weights_of_another_type_of_numbers_are_refused(bundle: Path) -> None:
 def test_a_network_of_terabytes_is_refused_before_memory_is_taken(bundle: Path, wanted: dict[str, Any]) -> None:
     """A kilobyte from a stranger must not end the machine; its weights tell how large the network can be."""
     change_json(bundle, **wanted)
-    with pytest.raises(BundleError, match=r"bundle\.json does not fit the weights beside it.*would take more than"):
+    with pytest.raises(BundleError, match=r"bundle\.json does not fit weights\.safetensors.*would take more than"):
         load_bundle(bundle, registry())
 
 

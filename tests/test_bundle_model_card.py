@@ -95,9 +95,9 @@ def test_it_says_channels_scores_data_and_origin() -> None:
 @pytest.mark.parametrize(
     ("stored", "asked"),
     [
-        ({}, "one click an object, masks compared at the original size."),
-        ({"protocol": "one-click"}, "one click an object, masks compared at the original size."),
-        ({"protocol": "simmat-compat"}, "as `simmat eval --protocol simmat-compat` asks and compares."),
+        ({}, "one click per object, masks compared at the original size."),
+        ({"protocol": "one-click"}, "one click per object, masks compared at the original size."),
+        ({"protocol": "simmat-compat"}, "scored as by `simmat eval --protocol simmat-compat`."),
     ],
 )
 def test_the_scores_say_how_they_were_taken(stored: dict[str, str], asked: str) -> None:
@@ -107,7 +107,7 @@ def test_the_scores_say_how_they_were_taken(stored: dict[str, str], asked: str) 
 
 def test_the_weights_it_stands_on_are_named_in_full() -> None:
     """Twelve digits of a sha256 can be looked up by nobody."""
-    assert f"| its weights | sha256 `{'ab' * 32}` |" in model_card(changed(foundation_sha256="ab" * 32))
+    assert f"| its weights | sha256 {'ab' * 32} |" in model_card(changed(foundation_sha256="ab" * 32))
 
 
 def test_free_text_stays_text() -> None:
@@ -129,4 +129,4 @@ def test_a_channel_name_cannot_leave_the_head() -> None:
 @pytest.mark.parametrize("metrics", [{}, {"val": None}, {"val": {"miou_object": "x"}}])
 def test_without_scores_it_says_so(metrics: dict[str, object]) -> None:
     """An empty table would look like a fault."""
-    assert "None were stored." in model_card(changed(metrics=metrics))
+    assert "None are stored." in model_card(changed(metrics=metrics))

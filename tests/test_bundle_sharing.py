@@ -129,7 +129,7 @@ def test_nothing_is_replaced_but_by_force(bundle: Path, here: Path, place: str) 
     """A typed name must not cost somebody a model."""
     push_bundle(bundle, place)
     before = files_of(here)
-    with pytest.raises(OutputError, match=r"there already.*--force"):
+    with pytest.raises(OutputError, match=r"exists already.*--force"):
         push_bundle(bundle, place, licence="mit")
     assert files_of(here) == before
     push_bundle(bundle, place, licence="mit", force=True)
@@ -217,7 +217,7 @@ def test_a_zip_of_anything_but_a_bundle_is_refused_whole(bundle: Path, here: Pat
     ):
         with pytest.raises(BundleError, match=message) as refused:
             attempt()
-        assert str(refused.value).startswith("bad.zip is not taken")
+        assert str(refused.value).startswith("bad.zip is refused")
     assert [path.name for path in here.iterdir()] == ["bad.zip"]
 
 

@@ -39,13 +39,11 @@ def test_every_value_stands_on_a_line_of_its_own(bundle: Path, capsys: pytest.Ca
     lines = [" ".join(line.split()) for line in said.splitlines()]
     for line in (
         "modality gray",
-        "transfer layer mat",
-        "width = 4",
+        "transfer layer mat (width = 4)",
         "gray counts count - 0 to 255 60 20 mean 60, std 20, 1,000 valid pixels",
         "regions classes, smallest 1 px",
         "ignored label value 255",
-        "classes 3: boat",
-        "7: plane",
+        "classes 3: boat, 7: plane",
         "source the sea",
         "licence CC0-1.0",
         "val objects 8",

@@ -60,7 +60,7 @@ def test_a_described_sensor_is_checked_trained_scored_and_used(capsys: pytest.Ca
     capsys.readouterr()
     assert run(["bundle", "show", "bundle"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "described here sonar" in shown
+    assert "sensor in the bundle sonar" in shown
     assert "echo *.png the only one stored - db (of = amplitude, floor = 1)" in shown
     assert run(["eval", "bundle", "--data", "../data", "--split", "test", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tuned"]["objects"] == 4

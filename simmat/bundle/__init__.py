@@ -1,8 +1,8 @@
-"""The bundle: what training gives and people share. A folder of one json and one safetensors file, or a zip of it.
+"""The bundle: a trained model to use and share. A folder of one json and one safetensors file, or a zip of it.
 
-`bundle.json` holds everything needed to use the weights again and to refuse what they do not fit;
-`weights.safetensors` holds the transfer layer and whatever the tuner moved. Frozen foundation weights
-are not in it: the json names their file by sha256, or the seed where they are random.
+`bundle.json` holds everything needed to use the weights again and to refuse what they do not fit.
+`weights.safetensors` holds the transfer layer and what the tuner changed. Frozen foundation weights are not in it: the
+json names their file by sha256, or the seed if they are random.
 """
 
 from simmat.bundle.document import FORMAT, BundleSpec, check_bundle, read_bundle_spec, write_bundle

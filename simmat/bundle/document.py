@@ -1,7 +1,7 @@
-"""`bundle.json`: written with the digest of its content, read, and refused where it is damaged or of a newer format.
+"""Read and write `bundle.json`, which holds a digest of its own content.
 
-The digest guards against damage and slips of an editor. It is no signature: whoever writes a bundle can write its
-digest, too, so it says nothing of who made the bundle or whether to trust it.
+The digest guards against damage and mistakes in an editor. It is not a signature: it says nothing about who made the
+bundle or whether to trust it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import simmat
-from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_tensors
+from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_weights
 from simmat.documents import validate
 from simmat.errors import BundleError
 from simmat.io.files import (
@@ -29,7 +29,6 @@ from simmat.io.files import (
     parse_json,
     read_bytes,
     recover_folder,
-    require_file,
 )
 from simmat.io.weights import sha256_of
 from simmat.model_spec import ModelSpec
@@ -37,17 +36,17 @@ from simmat.types import is_finite_number
 
 FORMAT = 1
 """Raised with every change that an older reader would misread."""
-_SEAL = "sha256"
+_DIGEST = "sha256"
 """Field of the json's own digest."""
 
 
 class BundleSpec(ModelSpec):
-    """What `bundle.json` holds: the network's spec, how well it scored, and what it was made with.
+    """The content of `bundle.json`.
 
     Attributes:
         format: of the bundle.
-        metrics: scores on the validation split, the step they were reached at and the protocol they follow.
-        weights_sha256: of the weights beside it.
+        metrics: scores on the validation split, with their step and protocol.
+        weights_sha256: of `weights.safetensors`.
         versions: of the software that wrote it.
     """
 
@@ -57,7 +56,7 @@ class BundleSpec(ModelSpec):
     versions: dict[str, str]
 
     def problems(self) -> Iterator[str]:
-        """Say what does not go together, and which score is no number."""
+        """Yield what does not go together, and a score that is not a number."""
         yield from super().problems()
         scores = self.metrics.get("val") or {}
         score = scores.get("miou_object") if isinstance(scores, dict) else scores
@@ -66,7 +65,7 @@ class BundleSpec(ModelSpec):
 
 
 def read_bundle_spec(path: Path) -> BundleSpec:
-    """Read what a bundle, a folder or a zip, says of itself; no weights are loaded.
+    """Read the spec of a bundle, a folder or a zip, without its weights.
 
     Raises:
         BundleError: there is no bundle, it is damaged, or of a newer format.
@@ -76,16 +75,16 @@ def read_bundle_spec(path: Path) -> BundleSpec:
 
 
 def check_bundle(path: Path) -> None:
-    """Check that a bundle is there and whole, without building its network.
+    """Check that the folder of a bundle is whole, without building its network.
 
     Raises:
         BundleError: it is missing, damaged, or of a newer format, or its weights are not finite.
     """
-    read_tensors(check_weights(path, read_spec(path).weights_sha256))
+    read_weights(path, read_spec(path).weights_sha256)
 
 
 def read_spec(folder: Path) -> BundleSpec:
-    """Read the json in the folder of a bundle; raises as `read_bundle_spec`."""
+    """Read the spec in the folder of a bundle; raises as `read_bundle_spec`."""
     if (folder / "bundle").is_dir() and not (folder / JSON_NAME).exists():
         raise BundleError(f"{folder} is a run folder, not a bundle; use {folder / 'bundle'}")
     recover_folder(folder)
@@ -102,35 +101,27 @@ def read_spec(folder: Path) -> BundleSpec:
                 f"{folder} has bundle format {found}, this is simmat {simmat.__version__} which reads format {FORMAT}; "
                 "upgrade with `pip install --upgrade simmat`"
             )
-        return validate(BundleSpec, _unsealed(document))
+        if _DIGEST not in document:
+            raise ValueError(f"it has no {_DIGEST} of its own content, as bundles of unreleased versions of SimMAT")
+        plain = {key: value for key, value in document.items() if key != _DIGEST}
+        if document[_DIGEST] != _digest(plain):
+            raise ValueError(f"a value in it was changed: the {_DIGEST} of its content is not the one it states")
+        return validate(BundleSpec, plain)
     except ValueError as error:
         raise BundleError(f"{file} is damaged ({error}); copy or train the bundle again") from error
-
-
-def check_weights(folder: Path, sha256: str) -> Path:
-    """Return a bundle's weight file; BundleError where it is missing or not the one its json names."""
-    file = folder / WEIGHTS_NAME
-    if not file.exists():
-        raise BundleError(f"{file} is missing; copy or train the bundle again")
-    require_file(file, "weight file", error=BundleError)
-    if sha256_of(file) != sha256:
-        raise BundleError(
-            f"{file} is damaged: its sha256 is not the one in {JSON_NAME}; copy or train the bundle again"
-        )
-    return file
 
 
 def write_bundle(
     path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], metrics: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a bundle as a whole: there is the old one or the new one, never half of either.
+    """Write a bundle; after a crash there is the old one or the new one, whole.
 
-    Only values that the training decides go in, no time and no place, so equal runs give equal files.
+    No time and no path goes in, so equal runs give equal files.
 
     Args:
         path: its folder.
         spec: of the network.
-        tensors: name -> what training moved, see `trained_tensors`.
+        tensors: what training changed, see `trained_tensors`.
         metrics: its scores.
 
     Raises:
@@ -153,19 +144,9 @@ def write_bundle(
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a bundle's json with its digest as the last field; one that it has already is replaced."""
-    plain = {key: value for key, value in json.loads(json.dumps(document)).items() if key != _SEAL}
-    return {**plain, _SEAL: _digest(plain)}
-
-
-def _unsealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a bundle's json without its digest; ValueError where it has none, or its content is another."""
-    plain = {key: value for key, value in document.items() if key != _SEAL}
-    if _SEAL not in document:
-        raise ValueError(f"it has no {_SEAL} of its own content, as bundles of unreleased versions of SimMAT")
-    if document[_SEAL] != _digest(plain):
-        raise ValueError(f"a value in it was changed: the {_SEAL} of its content is not the one it states")
-    return plain
+    """Return a bundle's json with its digest as the last field; a digest that it has already is replaced."""
+    plain = {key: value for key, value in json.loads(json.dumps(document)).items() if key != _DIGEST}
+    return {**plain, _DIGEST: _digest(plain)}
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

@@ -7,15 +7,17 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from simmat.errors import BundleError, SimMATError
-from simmat.io.files import atomic_path, output_error, recover_folder, remove_left
+from simmat.io.files import atomic_path, output_error, recover_folder, remove_left, require_file
+from simmat.io.weights import sha256_of
 from simmat.model import SimMAT
 from simmat.nn.tensor_files import read_safetensors
 from simmat.nn.tuners import trainable_state
@@ -23,39 +25,38 @@ from simmat.nn.tuners import trainable_state
 JSON_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.safetensors"
 README_NAME = "README.md"
-"""The model card, beside the two where a bundle was shared."""
+"""The model card, in a bundle that was shared."""
 SHARED_NAMES = (JSON_NAME, README_NAME, WEIGHTS_NAME)
 """Every file that a bundle may hold."""
 SIZE_LIMITS = {JSON_NAME: 16 << 20, README_NAME: 4 << 20, WEIGHTS_NAME: 16 << 30}
-"""Bytes a file of a bundle may have; all of SAM ViT-H, tuned in full, has 2.6 GB."""
+"""Largest size of each file in bytes; all of SAM ViT-H, fully tuned, has 2.6 GB."""
 _MOST_EXPANSION = 20
-"""Weights hardly compress and text does so to a tenth, about; what grows more than this is made to fill a disk."""
+"""Weights hardly compress, and text to about a tenth; what expands more than this is made to fill a disk."""
 _CHUNK = 1 << 20
 ZIP_SUFFIX = ".zip"
-RUN_BUNDLE = "bundle"
-"""Where a run keeps its best bundle."""
 
 
 @contextmanager
 def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator[Path]:
-    """Give the folder of a bundle; one in a zip is unpacked for as long as the block lasts.
+    """Give the folder of a bundle; a zip is unpacked until the block ends.
 
     Args:
-        path: a folder, its `bundle.json`, a zip, or the folder of a run, whose best bundle is meant.
-        names: which of the files are needed.
+        path: a folder, its `bundle.json`, a zip, or the folder of a run, which stands for its best bundle.
+        names: the files to unpack.
 
     Raises:
-        BundleError: the zip is not taken, see `unpack_zip`; a folder is not looked into here.
+        BundleError: the zip is refused, see `unpack_zip`; the content of a folder is not checked here.
     """
-    if path.parts[:1] == ("hf:",):  # a path has lost one of the two slashes
+    if path.parts[:1] == ("hf:",):  # Path makes one slash of two
         place = f"hf://{path.relative_to('hf:').as_posix()}"
         raise BundleError(f"{place} is on the hub; fetch it first: simmat bundle pull {place}")
     if path.name == JSON_NAME:
         yield path.parent
     elif not path.is_file():
-        yield _of_run(path)
+        of_run = recover_folder(path / "bundle")
+        yield of_run if of_run.is_dir() and not (path / JSON_NAME).exists() else path
     elif path.suffix.lower() != ZIP_SUFFIX:
-        raise BundleError(f"{path} is a file, no bundle; give a bundle's folder, or a {ZIP_SUFFIX} that holds one")
+        raise BundleError(f"{path} is a file, not a bundle; give a bundle's folder, or a {ZIP_SUFFIX} that holds one")
     else:
         with tempfile.TemporaryDirectory(prefix="simmat-bundle-") as made:
             folder = Path(made)
@@ -67,15 +68,9 @@ def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator
                 yield folder
 
 
-def _of_run(path: Path) -> Path:
-    """Return the best bundle where a folder is a run's, else the folder as it is."""
-    inner = recover_folder(path / RUN_BUNDLE)
-    return inner if inner.is_dir() and not (path / JSON_NAME).exists() else path
-
-
 @contextmanager
 def named_as(folder: Path, path: Path | str) -> Iterator[None]:
-    """Let errors about a folder of passing name speak of the path that the user gave."""
+    """Replace the name of a temporary folder in errors by the path that the user gave."""
     try:
         yield
     except SimMATError as error:
@@ -85,9 +80,9 @@ def named_as(folder: Path, path: Path | str) -> Iterator[None]:
 
 
 def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:
-    """Write the files of a bundle into a zip, whole or not at all; equal files give equal bytes.
+    """Write the files of a bundle into a zip; equal files give equal bytes.
 
-    They are stored, not compressed: weights hardly shrink, and what deflate gives depends on its version.
+    They are not compressed: weights hardly shrink, and the output of deflate depends on its version.
 
     Raises:
         OutputError: it cannot be written.
@@ -96,43 +91,48 @@ def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(files.items()):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # unix, whatever it is written on
+            entry.create_system = 3  # unix, on any system
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             entry.file_size = len(content) if isinstance(content, bytes) else content.stat().st_size
-            with archive.open(entry, "w") as stream:
-                if isinstance(content, bytes):
-                    stream.write(content)
-                else:
-                    with content.open("rb") as source:
-                        shutil.copyfileobj(source, stream, _CHUNK)
+            opened = BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+            with opened as source, archive.open(entry, "w") as stream:
+                shutil.copyfileobj(source, stream, _CHUNK)
 
 
 def unpack_zip(source: Path, folder: Path, names: Collection[str] = SHARED_NAMES) -> None:
-    """Unpack a bundle's files from a zip into a folder; the zip is looked at as a whole before a byte is written.
+    """Unpack a bundle's files from a zip; the whole zip is checked before a byte is written.
 
     Args:
         source: the zip.
-        folder: where the files go; it is there.
+        folder: where the files go.
         names: which of the files.
 
     Raises:
         BundleError: it is damaged, or holds anything but a bundle's own files: other names, paths, links, a name
             twice, more bytes than a bundle can have.
     """
-    with _zip_errors(source), zipfile.ZipFile(source) as archive:
-        entries = archive.infolist()
-        if problems := [*_wrong_names(entries), *(p for entry in entries for p in _problems(entry))]:
-            raise BundleError(
-                f"{source} is not taken: {'; '.join(problems[:5])}. A bundle's zip holds {', '.join(SHARED_NAMES)} and "
-                "nothing else; make one with `simmat bundle push`"
-            )
-        for entry in entries:
-            if entry.filename in names:
-                with archive.open(entry) as stream, (folder / entry.filename).open("xb") as target:
-                    shutil.copyfileobj(stream, target, _CHUNK)
+    try:
+        with zipfile.ZipFile(source) as archive:
+            entries = archive.infolist()
+            if problems := list(_problems(entries)):
+                raise BundleError(
+                    f"{source} is refused: {'; '.join(problems[:5])}. A bundle's zip holds {', '.join(SHARED_NAMES)} "
+                    "and nothing else; make one with `simmat bundle push`"
+                )
+            for entry in entries:
+                if entry.filename in names:
+                    with archive.open(entry) as stream, (folder / entry.filename).open("xb") as target:
+                        shutil.copyfileobj(stream, target, _CHUNK)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+        raise BundleError(f"{source} is damaged or not a zip file ({error}); copy it again") from error
+    except PermissionError as error:
+        if str(error.filename) != str(source):
+            raise
+        raise BundleError(f"{source} cannot be read: {error.strerror}; check its permissions") from error
 
 
-def _wrong_names(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
+def _problems(entries: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
+    """Yield why a zip with these entries is refused."""
     names = [entry.filename for entry in entries]
     for name in sorted(set(names)):
         if name not in SHARED_NAMES:
@@ -140,76 +140,62 @@ def _wrong_names(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
         elif names.count(name) > 1:
             yield f"it holds {name!r} {names.count(name)} times"
     if JSON_NAME not in names:
-        yield f"it lacks {JSON_NAME}"
-
-
-def _problems(entry: zipfile.ZipInfo) -> Iterator[str]:
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG):  # 0 where it was not written on a unix
-        yield f"{entry.filename!r} is a {'link' if kind == stat.S_IFLNK else 'special file'}"
-    if entry.flag_bits & 1:
-        yield f"{entry.filename!r} is encrypted"
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        yield f"{entry.filename!r} is compressed in an unusual way"
-    limit = SIZE_LIMITS.get(entry.filename, 0)
-    if limit and entry.file_size > limit:
-        yield f"{entry.filename!r} has {entry.file_size} bytes, more than the {limit} allowed"
-    elif entry.file_size > _MOST_EXPANSION * max(entry.compress_size, 4096):
-        yield f"{entry.filename!r} grows from {entry.compress_size} to {entry.file_size} bytes"
-
-
-@contextmanager
-def _zip_errors(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
-        raise BundleError(f"{source} is damaged or no zip file ({error}); copy it again") from error
-    except PermissionError as error:
-        if error.filename is None or Path(str(error.filename)) != source:
-            raise
-        raise BundleError(f"{source} cannot be read: {error.strerror}; check who may read it") from error
+        yield f"it has no {JSON_NAME}"
+    for entry in entries:
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):  # 0 if it was not written on a unix
+            yield f"{entry.filename!r} is a {'link' if kind == stat.S_IFLNK else 'special file'}"
+        if entry.flag_bits & 1:
+            yield f"{entry.filename!r} is encrypted"
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            yield f"{entry.filename!r} is compressed in an unusual way"
+        limit = SIZE_LIMITS.get(entry.filename)
+        if limit is not None and entry.file_size > limit:
+            yield f"{entry.filename!r} has {entry.file_size} bytes, more than the {limit} allowed"
+        elif entry.file_size > _MOST_EXPANSION * max(entry.compress_size, 4096):
+            yield f"{entry.filename!r} grows from {entry.compress_size} to {entry.file_size} bytes"
 
 
 def trained_tensors(model: SimMAT) -> dict[str, Tensor]:
-    """Return the tensors a bundle holds: the whole transfer layer and what the tuner moved, on the CPU."""
+    """Return the tensors a bundle holds: the transfer layer and what the tuner changed, on the CPU."""
     tensors = {f"mat.{name}": tensor for name, tensor in model.mat.state_dict().items()}
     tensors |= {f"foundation.{name}": tensor for name, tensor in trainable_state(model.foundation).items()}
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read a bundle's tensors.
+def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
+    """Read the tensors of a bundle.
 
     Raises:
-        BundleError: the file is damaged, or a tensor holds numbers that are not finite, which no mask can come of.
+        BundleError: the file is missing or damaged, has another sha256, or holds NaN or infinity.
     """
+    file = folder / WEIGHTS_NAME
+    if not file.exists():
+        raise BundleError(f"{file} is missing; copy or train the bundle again")
+    require_file(file, "weight file", error=BundleError)
+    if sha256_of(file) != sha256:
+        raise BundleError(
+            f"{file} is damaged: its sha256 is not the one in {JSON_NAME}; copy or train the bundle again"
+        )
     tensors = read_safetensors(file, error=BundleError)
     for name, tensor in tensors.items():
-        if not _is_finite(tensor):
+        if not torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all():  # 8 bits: no isfinite
             raise BundleError(
-                f"{file} holds NaN or infinity in the tensor {name!r}, so no mask can come of it; get the bundle again "
-                "from who trained it, or train it anew"
+                f"{file} holds NaN or infinity in the tensor {name!r}, so it cannot give a mask; get the bundle again "
+                "from who trained it, or train it again"
             )
     return tensors
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        return True
-    wide = tensor if tensor.is_complex() or tensor.element_size() > 1 else tensor.float()  # 8 bits know no isfinite
-    return bool(torch.isfinite(wide).all())
 
 
 def load_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Put a bundle's tensors into a network of the same spec.
 
     Raises:
-        BundleError: one is missing, one too many, or of another shape or type of numbers.
+        BundleError: one is missing, one too many, or of another shape or dtype.
     """
     expected = {name: _kind(tensor) for name, tensor in trained_tensors(model).items()}
     given = {name: _kind(tensor) for name, tensor in tensors.items()}
-    if expected != given:
-        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    if wrong := sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)):
         first = wrong[0]
         raise BundleError(
             f"{origin} does not fit the network: {len(wrong)} tensors differ, the first is {first!r}: "
@@ -219,5 +205,5 @@ def load_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> N
 
 
 def _kind(tensor: Tensor) -> str:
-    """Return shape and type of numbers in words: "(3, 64) float32"."""
+    """Return shape and dtype for messages: "(3, 64) float32"."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"

@@ -1,4 +1,4 @@
-"""Loading a bundle: the tuned network, ready to use, or a refusal of what does not fit."""
+"""Load a bundle: build its network, and refuse what does not fit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from simmat.bundle.document import BundleSpec, check_weights, read_spec
-from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, bundle_folder, load_tensors, read_tensors
+from simmat.bundle.document import BundleSpec, read_spec
+from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, bundle_folder, load_tensors, read_weights
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.io.weights import check_digest, find_weights, sha256_of
@@ -26,25 +26,25 @@ from simmat.sensors.declared import DeclaredModality
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels
 
-_TIMES_OVER, _CALLS_EACH = 8, 20
-"""How often a network's bytes may be made over while it is built (drawn, converted, brought to another size), and how
-many tensors may be made for each of a bundle's."""
+_COPIES, _CALLS = 8, 20
+"""While a network is built: how often its bytes may be allocated, and how many tensors may be made for each of a
+bundle's."""
 _ROOM, _ROOM_WITHOUT_FILE = Room(2**30, 2**17), Room(2**33, 2**17)
-"""What building may take besides; of a random foundation model no file tells the size."""
+"""Allowed in addition; no file tells the size of a random foundation model."""
 _ROOM_OWN_TENSORS = 1000
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle, ready to use.
+    """A loaded bundle.
 
     Attributes:
-        spec: what it says of itself.
+        spec: the content of its json.
         model: the tuned network, in eval mode.
         pipeline: image in physical units -> network input.
-        parts: the installed parts that the network was built of.
+        parts: the installed parts of the network.
         path: where it was read.
-        sensor: with the options it was trained with, before any data card; another data set has a card of its own.
+        sensor: with the options of training but no data card, since another data set has its own.
     """
 
     spec: BundleSpec
@@ -56,11 +56,11 @@ class Bundle:
 
     @property
     def adapter(self) -> ModalityAdapter:
-        """The sensor."""
+        """The sensor, with the data card of training."""
         return self.pipeline.adapter
 
     def check_image(self, image: SensorImage) -> None:
-        """Raise BundleError where an image's channels are not those the bundle was trained on."""
+        """Raise BundleError if an image's channels are not those of training."""
         check_sensor_channels(self.spec, image.channels, image.origin, self.path)
 
 
@@ -72,18 +72,17 @@ def adapter_for(
     *,
     options: Mapping[str, Any] | None = None,
 ) -> ModalityAdapter:
-    """Return the adapter of a modality name with its options, limited to the picked channels.
+    """Return the adapter of a modality with its options and picked channels.
 
     `described` are the sensors that a bundle carries.
     """
-    adapter = registry.modality(
-        modality, options, described={declaration.name: DeclaredModality(declaration) for declaration in described}
-    )
+    carried = {declaration.name: DeclaredModality(declaration) for declaration in described}
+    adapter = registry.modality(modality, options, described=carried)
     return SelectedChannels(adapter, picks) if picks is not None else adapter
 
 
 def check_sensor_channels(spec: ModelSpec, channels: tuple[Channel, ...], origin: str, path: Path) -> None:
-    """Refuse channels of another name, quantity or unit, naming both sides."""
+    """Raise BundleError for channels of another name, quantity or unit than those of training."""
     expected = spec.sensor_channels
     if not same_channels(expected, channels):
         raise BundleError(
@@ -100,40 +99,45 @@ def load_bundle(
     checkpoint: Path | None = None,
     device: str | torch.device = "cpu",
 ) -> Bundle:
-    """Load a bundle and the foundation model it stands on.
+    """Load a bundle and its foundation model.
 
     Args:
         path: the bundle's folder, or a zip that holds it.
-        registry: where its modality, foundation model, transfer layer and tuner are found.
-        foundation: the name its foundation model has here, where that name says a place; the weights must be those
-            it was trained on, bit for bit. None takes the name it was trained with.
+        registry: what is installed.
+        foundation: the name of its foundation model on this machine; the weights must be the same, bit for bit. None
+            takes the name in the bundle.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
-        device: where the network goes.
+        device: of the network.
 
     Raises:
         BundleError: it is damaged, of a newer format, or its tensors do not fit.
         UnknownNameError: its modality, foundation model, transfer layer or tuner is not installed.
-        WeightsError: the foundation weights are missing, or not those it was trained on.
-        ConfigError: `foundation` or `checkpoint` is given for a bundle that stands on random weights.
+        WeightsError: the foundation weights are missing, or not those of training.
+        ConfigError: `foundation` or `checkpoint` is given for a bundle with random foundation weights.
     """
     path = path.parent if path.name == JSON_NAME else path
     with bundle_folder(path) as folder:
         spec, tensors = _read(folder)
-        spec = _standing_on(spec, foundation, path)
+        if foundation not in (None, spec.foundation):
+            if spec.foundation_sha256 is None:
+                raise ConfigError(
+                    f"{path} was trained on random weights of {spec.foundation!r} (seed {spec.seed}), so it cannot be "
+                    f"checked that {foundation!r} is the same model; leave --foundation out"
+                )
+            spec = spec.model_copy(update={"foundation": foundation})
         sensor = adapter_for(registry, spec.modality, spec.picks, spec.described, options=spec.modality_options)
         adapter = fitted_to_card(sensor, spec.card.model_dump())
         parts = find_parts(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
-        model = _assembled(spec, parts, tensors, folder)
+        model = _build(spec, parts, tensors, folder)
         load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
     model.to(device).eval()
     return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), parts, path, sensor)
 
 
-def _assembled(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], folder: Path) -> SimMAT:
-    """Build the network that a stranger described, in memory that the weights at hand can account for.
+def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], folder: Path) -> SimMAT:
+    """Build the network with a limit on memory: the spec comes from a stranger.
 
-    A network is made once or a few times over while it is built, and the weights of transfer layer and tuner are all
-    in the bundle; so what takes many times their size cannot fit them.
+    The weights of transfer layer and tuner are all in the bundle, so a network of many times their size cannot fit.
     """
     own = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     file = parts.foundation.weights
@@ -143,39 +147,28 @@ def _assembled(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], fol
         return assemble(
             spec,
             parts,
-            foundation_room=Room(_TIMES_OVER * (frozen + own) + room.most_bytes, room.most_tensors),
-            own_room=Room(_TIMES_OVER * own + _ROOM.most_bytes, _CALLS_EACH * len(tensors) + _ROOM_OWN_TENSORS),
+            foundation_room=Room(_COPIES * (frozen + own) + room.most_bytes, room.most_tensors),
+            own_room=Room(_COPIES * own + _ROOM.most_bytes, _CALLS * len(tensors) + _ROOM_OWN_TENSORS),
         )
     except TooLargeError as error:
         raise BundleError(
-            f"{folder / JSON_NAME} does not fit the weights beside it: {error}, and {WEIGHTS_NAME} holds "
-            f"{len(tensors)} tensors of {own / 2**20:.3g} MiB; copy or train the bundle again"
+            f"{folder / JSON_NAME} does not fit {WEIGHTS_NAME}: {error}, and the weights are {len(tensors)} tensors of "
+            f"{own / 2**20:.3g} MiB; copy or train the bundle again"
         ) from error
 
 
-def _standing_on(spec: BundleSpec, foundation: str | None, path: Path) -> BundleSpec:
-    """Take the foundation model by the name it has here; only its weights can prove that it is the same."""
-    if foundation is None or foundation == spec.foundation:
-        return spec
-    if spec.foundation_sha256 is None:
-        raise ConfigError(
-            f"{path} stands on random weights of {spec.foundation!r} (seed {spec.seed}), so nothing can show that "
-            f"{foundation!r} is the same model; leave --foundation out"
-        )
-    return spec.model_copy(update={"foundation": foundation})
-
-
 def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkpoint: Path | None) -> Path | None:
+    """Return the checked weight file of the foundation model; None if its weights are random."""
     if spec.foundation_sha256 is None:
         if checkpoint is not None:
-            raise ConfigError(f"{path} stands on random weights (seed {spec.seed}); it takes no --checkpoint")
+            raise ConfigError(f"{path} was trained on random weights (seed {spec.seed}); it takes no --checkpoint")
         return None
     try:
         model = registry.foundation(spec.foundation)
     except UnknownNameError as error:
         raise UnknownNameError(
-            f"{path} stands on a foundation model that is not here: {error}. Where it has another name here, say so "
-            "with --foundation NAME"
+            f"the foundation model of {path} is not installed: {error}. If it has another name here, give it with "
+            "--foundation NAME"
         ) from error
     file = find_weights(model, checkpoint)
     if file is None:
@@ -191,14 +184,12 @@ def _foundation_weights(path: Path, spec: BundleSpec, registry: Registry, checkp
     return file
 
 
-def _read(folder: Path) -> tuple[BundleSpec, dict[str, Tensor]]:
-    """Read json and weights of one bundle: a training that finds a better one swaps the folder, so it is read twice."""
+def _read(folder: Path, *, again: bool = True) -> tuple[BundleSpec, dict[str, Tensor]]:
+    """Read json and weights of one bundle; twice if need be, as a running training may swap the folder."""
     try:
-        return _read_once(folder)
+        spec = read_spec(folder)
+        return spec, read_weights(folder, spec.weights_sha256)
     except BundleError:
-        return _read_once(folder)
-
-
-def _read_once(folder: Path) -> tuple[BundleSpec, dict[str, Tensor]]:
-    spec = read_spec(folder)
-    return spec, read_tensors(check_weights(folder, spec.weights_sha256))
+        if not again:
+            raise
+        return _read(folder, again=False)

@@ -1,6 +1,6 @@
 """The model card of a bundle: README.md, for people and for the Hugging Face hub.
 
-Its head is the hub's metadata (license, library_name, pipeline_tag, tags); all else is said by the bundle itself.
+Its head is the hub's metadata (license, library_name, pipeline_tag, tags); everything else is taken from the bundle.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from simmat.bundle.document import BundleSpec
+from simmat.data.card import DataCard
 from simmat.errors import SimMATError
 from simmat.model_spec import ModelSpec, with_options
 from simmat.plugins.hooks import PROJECT
@@ -21,17 +22,15 @@ from simmat.sensors.normalize import describe
 from simmat.types import Channel
 
 UNSTATED = "unknown"
-"""The hub's own word for a licence that nobody has said."""
-_KINDS = {"modality": "sensor"}
-"""Kinds of parts that people know by another word."""
+"""The hub's own word for a licence that is not stated."""
 _ONE_CLICK = "one-click"
-"""Protocol of validation where none is stored."""
+"""Protocol of validation if none is stored."""
 _SCORES = {
     "miou_object": "mean IoU over objects",
     "miou_image": "mean IoU over images",
     "miou_class": "mean IoU over classes",
-    "miou_best_predicted": "mean IoU, best predicted of the alternatives",
-    "miou_oracle": "mean IoU, best possible of the alternatives",
+    "miou_best_predicted": "mean IoU, best alternative by predicted IoU",
+    "miou_oracle": "mean IoU, best alternative by true IoU",
     "boundary_iou": "boundary IoU",
 }
 
@@ -43,32 +42,68 @@ def model_card(
     foundation_licence: str = "",
     registry: Registry | None = None,
 ) -> str:
-    """Return the card of a bundle, in Markdown behind YAML; the same bundle gives the same text.
+    """Return the card of a bundle, in Markdown with YAML before it; the same bundle gives the same text.
 
     Args:
-        spec: what the bundle says of itself.
+        spec: of the bundle.
         licence: of the bundle, as the hub names it ("apache-2.0", "cc-by-4.0", "other").
-        foundation_licence: of the foundation model, where known.
-        registry: what is installed, by which the packages of plugins are named; None names SimMAT's own.
+        foundation_licence: of the foundation model, if known.
+        registry: what is installed, to name the packages of plugins; None names SimMAT's own.
     """
+    modality, foundation = _code(spec.modality), _code(spec.foundation)
+    own = f"This bundle: {licence}." if licence else "The licence of this bundle is not stated; ask who made it."
     parts = [
         _head(spec, licence),
         f"# {_text(spec.modality)} on {_text(spec.foundation)}\n\n"
-        "A SimMAT bundle: a transfer layer and tuned weights that bring the sensor "
-        f"`{_code(spec.modality)}` to the vision foundation model `{_code(spec.foundation)}`. It answers clicks and "
-        "boxes on a sensor image with masks. The frozen weights of the foundation model are not in it.",
+        f"A SimMAT bundle: a transfer layer and tuned weights that bring the sensor `{modality}` to the vision "
+        f"foundation model `{foundation}`. It segments the objects that clicks and boxes mark on a sensor image. The "
+        "frozen weights of the foundation model are not in it.",
         _use(spec, needed_packages(spec, registry)),
         _channels(spec),
         _scores(spec),
-        _made(spec),
-        _data(spec),
-        _licences(spec, licence, foundation_licence),
+        "## How it was made\n\n" + _table(("", ""), network_rows(spec)),
+        "## Data\n\n" + _table(("", ""), data_rows(spec.card)),
+        f"## Licence\n\n{own} The foundation model has its own, `{foundation}`: "
+        f"{_text(foundation_licence or 'see where it comes from')}; so have the data, see above.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def network_rows(spec: BundleSpec) -> list[tuple[str, str]]:
+    """Return (title, text) of what decides the network of a bundle."""
+    picked = "" if spec.picks is None else f", channels {', '.join(map(str, spec.picks))}"
+    source = f"random, seed {spec.seed}" if spec.foundation_sha256 is None else f"sha256 {spec.foundation_sha256}"
+    return [
+        ("modality", spec.modality + picked),
+        *(("sensor in the bundle", declared.name) for declared in spec.described),
+        ("foundation model", spec.foundation),
+        ("its weights", source),
+        ("transfer layer", with_options(spec.mat, spec.mat_options)),
+        ("tuning", with_options(spec.tune, spec.tune_options)),
+        ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
+        ("seed", str(spec.seed)),
+    ]
+
+
+def data_rows(card: DataCard) -> list[tuple[str, str]]:
+    """Return (title, text) of what a data card says."""
+    rows = [
+        ("source", card.source or "not stated"),
+        ("licence", card.licence or "not stated"),
+        ("regions", f"{card.regions}, smallest {card.smallest}"),
+        ("label value 0", card.zero_means),
+        ("ignored label value", "none" if card.ignore is None else str(card.ignore)),
+        ("no data", "none declared" if card.nodata is None else describe_nodata(card.nodata)),
+    ]
+    if card.class_names:
+        rows.append(("classes", ", ".join(f"{value}: {name}" for value, name in sorted(card.class_names.items()))))
+    if card.intrinsics is not None:
+        rows.append(("camera", ", ".join(f"{key} = {value:g} px" for key, value in sorted(card.intrinsics.items()))))
+    return rows + ([("notes", card.notes)] if card.notes else [])
+
+
 def _head(spec: BundleSpec, licence: str | None) -> str:
-    tags = ["simmat", "image-segmentation", *re.split(r"[+]", spec.modality), spec.foundation]
+    tags = ["simmat", "image-segmentation", *spec.modality.split("+"), spec.foundation]
     words = dict.fromkeys(word for tag in tags if (word := re.sub(r"[^a-z0-9._-]+", "-", tag.lower()).strip("-.")))
     lines = [
         "---",
@@ -83,30 +118,29 @@ def _head(spec: BundleSpec, licence: str | None) -> str:
 
 
 def _use(spec: BundleSpec, packages: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    brings = [
-        f"`{package}` brings {' and '.join(f'the {_KINDS.get(kind, kind)} `{_code(name)}`' for kind, name in parts)}"
-        for package, parts in packages.items()
-    ]
+    brings = []
+    for package, parts in packages.items():
+        named = [f"the {'sensor' if kind == 'modality' else kind} `{_code(name)}`" for kind, name in parts]
+        brings.append(f"`{package}` brings {' and '.join(named)}")
     plugins = f"{'; '.join(brings)}. " if brings else ""
-    several = len(modality_parts(spec.modality)) > 1  # one file for each
+    images = "--source NAME=FILE …" if len(modality_parts(spec.modality)) > 1 else "IMAGE"
     return (
         "## Use\n\n"
         "```\n"
         f"pip install {' '.join(['simmat', *packages])}\n"
-        f"simmat predict BUNDLE {'--source NAME=FILE …' if several else 'IMAGE'} --point X,Y --out OUT\n"
+        f"simmat predict BUNDLE {images} --point X,Y --out OUT\n"
         "simmat eval BUNDLE --data DIR\n"
         "```\n\n"
-        f"{plugins}Where a part is missing, the error names it. Input of other channels or units, and other foundation "
+        f"{plugins}If a part is missing, the error names it. Input of other channels or units, and other foundation "
         "weights, are refused."
     )
 
 
 def _channels(spec: BundleSpec) -> str:
-    picked = "" if spec.picks is None else f" Of these it sees {_text(', '.join(map(str, spec.picks)))}."
+    picked = "" if spec.picks is None else f" Of these it uses {_text(', '.join(map(str, spec.picks)))}."
     return (
-        "## Channels\n\n"
-        f"An image holds {_text(describe(spec.sensor_channels))}.{picked} As they reach the network, with the "
-        "statistics they are normalized by:\n\n"
+        f"## Channels\n\nAn image holds {_text(describe(spec.sensor_channels))}.{picked} The network's input, with the "
+        "statistics that normalize it:\n\n"
         + _table(
             ("channel", "quantity", "unit", "wavelength, µm", "valid range", "mean", "std"),
             [_channel_row(channel) for channel in spec.channels],
@@ -115,10 +149,10 @@ def _channels(spec: BundleSpec) -> str:
 
 
 def _channel_row(channel: Channel) -> tuple[str, ...]:
-    low_high = "" if channel.valid_range is None else " to ".join(_number(value) for value in channel.valid_range)
+    valid_range = "" if channel.valid_range is None else "{:.5g} to {:.5g}".format(*channel.valid_range)
     numbers = (channel.wavelength_um, channel.mean, channel.std)
-    wavelength, mean, std = ("" if value is None else _number(value) for value in numbers)
-    return (channel.name, channel.quantity, channel.unit, wavelength, low_high, mean, std)
+    wavelength, mean, std = ("" if value is None else f"{value:.5g}" for value in numbers)
+    return (channel.name, channel.quantity, channel.unit, wavelength, valid_range, mean, std)
 
 
 def _scores(spec: BundleSpec) -> str:
@@ -130,53 +164,16 @@ def _scores(spec: BundleSpec) -> str:
         if isinstance(scores.get(key), int | float)
     ]
     if not rows:
-        return "## Scores\n\nNone were stored."
+        return "## Scores\n\nNone are stored."
+    step = spec.metrics.get("step", "?")
     counts = f"{scores.get('objects', '?')} objects in {scores.get('images', '?')} images"
     protocol = str(spec.metrics.get("protocol", _ONE_CLICK))
-    asked = "one click an object, masks compared at the original size"
+    how = "one click per object, masks compared at the original size"
     if protocol != _ONE_CLICK:
-        asked = f"as `simmat eval --protocol {_code(protocol)}` asks and compares"
+        how = f"scored as by `simmat eval --protocol {_code(protocol)}`"
     return (
-        "## Scores\n\n"
-        f"On the validation split by which it was chosen (step {_text(str(spec.metrics.get('step', '?')))}; "
-        f"{_text(counts)}): {asked}.\n\n" + _table(("score", "value"), rows)
-    )
-
-
-def _made(spec: BundleSpec) -> str:
-    source = f"random, seed {spec.seed}" if spec.foundation_sha256 is None else f"sha256 `{spec.foundation_sha256}`"
-    rows = [
-        ("foundation model", spec.foundation),
-        ("its weights", source),
-        ("transfer layer", with_options(spec.mat, spec.mat_options)),
-        ("tuning", with_options(spec.tune, spec.tune_options)),
-        ("input", f"{spec.image_size} px, aspect {spec.aspect}"),
-        ("seed", str(spec.seed)),
-    ]
-    return "## How it was made\n\n" + _table(("", ""), rows)
-
-
-def _data(spec: BundleSpec) -> str:
-    card = spec.card
-    rows = [
-        ("source", card.source or "not stated"),
-        ("licence", card.licence or "not stated"),
-        ("a region is", f"{card.regions}, smallest {card.smallest}"),
-        ("label value 0", card.zero_means),
-        ("no data", "none declared" if card.nodata is None else describe_nodata(card.nodata)),
-    ]
-    if card.class_names:
-        rows.append(("classes", ", ".join(f"{value} {name}" for value, name in sorted(card.class_names.items()))))
-    if card.notes:
-        rows.append(("notes", card.notes))
-    return "## Data\n\n" + _table(("", ""), rows)
-
-
-def _licences(spec: BundleSpec, licence: str | None, foundation_licence: str) -> str:
-    own = f"This bundle: {licence}." if licence else "Nobody has stated a licence of this bundle; ask who made it."
-    of_model = f"`{_code(spec.foundation)}`: {_text(foundation_licence or 'see where it comes from')}"
-    return (
-        f"## Licence\n\n{own} The foundation model it stands on has its own, {of_model}; so have the data, see above."
+        f"## Scores\n\nOn the validation split, which also chose the step (step {_text(str(step))}; {_text(counts)}): "
+        f"{how}.\n\n" + _table(("score", "value"), rows)
     )
 
 
@@ -186,27 +183,22 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _text(value: str) -> str:
-    """Return free text so that it stays text in a Markdown line or cell: no markup, no line breaks."""
-    flat = " ".join(str(value).split())
-    return re.sub(r"[<>]", lambda found: {"<": "&lt;", ">": "&gt;"}[found[0]], re.sub(r"([\\|*\[\]])", r"\\\1", flat))
+    """Return free text for a Markdown line or cell, without markup and line breaks."""
+    flat = re.sub(r"([\\|*\[\]])", r"\\\1", " ".join(value.split()))
+    return flat.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _code(value: str) -> str:
-    """Return a name that may stand between backticks."""
+    """Return a name that may be put between backticks."""
     return re.sub(r"[`\s|]+", " ", value)
 
 
-def _number(value: float) -> str:
-    return f"{value:.5g}"
-
-
 def needed_packages(spec: ModelSpec, registry: Registry | None = None) -> dict[str, list[tuple[Kind, str]]]:
-    """Return the package -> the (kind, name) of what it brings, for each part of a bundle that a plugin brings.
+    """Return package -> (kind, name) of the parts of a bundle that plugins bring.
 
     Args:
-        spec: what the bundle says of itself; sensors that it describes itself need no package.
-        registry: what is installed. A part that is not there is looked up among SimMAT's own plugins, and left out
-            where none of them brings it.
+        spec: of the bundle; the sensors it carries need no package.
+        registry: what is installed; a part that is not is searched among SimMAT's own plugins, or else left out.
     """
     found: dict[str, list[tuple[Kind, str]]] = {}
     for kind, name in _parts(spec):
@@ -217,17 +209,15 @@ def needed_packages(spec: ModelSpec, registry: Registry | None = None) -> dict[s
 
 
 def _parts(spec: ModelSpec) -> Iterator[tuple[Kind, str]]:
-    described = {declaration.name for declaration in spec.described}
-    for part in dict.fromkeys(modality_parts(spec.modality)):
-        if part not in described:
-            yield "modality", part
+    carried = {declaration.name for declaration in spec.described}
+    yield from (("modality", part) for part in dict.fromkeys(modality_parts(spec.modality)) if part not in carried)
     yield "foundation model", spec.foundation
     yield "transfer layer", spec.mat
     yield "tuner", spec.tune
 
 
 def _installed_package(kind: Kind, name: str, registry: Registry | None) -> str:
-    """Return the installed distribution that brings a name, "simmat" for the built-in parts; "" where none does."""
+    """Return the installed distribution that brings a name, or ""."""
     if registry is None:
         return ""
     try:

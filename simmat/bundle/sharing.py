@@ -1,4 +1,4 @@
-"""Share bundles: as a zip, or on the Hugging Face Hub."""
+"""Share bundles: as a folder, as a zip, or on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import simmat
 from simmat.bundle.document import check_bundle, read_spec
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 HUB = "hf://"
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+_HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
+"""Libraries of the hub's client; which one raises an error depends on its version."""
 _PLACE = re.compile(rf"hf://(?P<repo>{_WORD}/{_WORD})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
 
 
@@ -57,103 +59,8 @@ class HubPlace:
             raise ConfigError(f"a place on the hub is hf://ORG/NAME or hf://ORG/NAME@REVISION, got {text!r}")
         return cls(found["repo"], found["revision"])
 
-    @property
-    def name(self) -> str:
-        """The NAME of ORG/NAME."""
-        return self.repo.partition("/")[2]
-
-
-def upload(place: HubPlace, files: Mapping[str, Path | bytes], *, force: bool, private: bool) -> str:
-    """Put the files of a bundle into a repository in one commit, made where it is missing, and return its address.
-
-    Raises:
-        ConfigError: the client is not installed.
-        OutputError: a bundle is there already and `force` is off, the hub cannot be reached, or it refuses.
-    """
-    api = _client()
-    from huggingface_hub import CommitOperationAdd
-
-    with _hub_errors(place, api, OutputError):
-        api.create_repo(place.repo, private=private, exist_ok=True)
-        if not force and api.file_exists(place.repo, JSON_NAME, revision=place.revision):
-            raise OutputError(
-                f"hf://{place.repo} already holds a bundle; choose another name, or replace it with --force"
-            )
-        operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
-        done = api.create_commit(
-            place.repo, operations, commit_message="Upload a SimMAT bundle", revision=place.revision
-        )
-    return str(done.commit_url)
-
-
-def download(place: HubPlace) -> dict[str, Path]:
-    """Load the files of a bundle into the client's cache, all of one commit, and return where each lies.
-
-    Raises:
-        ConfigError: the client is not installed.
-        BundleError: there is no such repository or it holds no bundle, or the hub cannot be reached or refuses.
-    """
-    api = _client()
-    with _hub_errors(place, api, BundleError):
-        info = api.model_info(place.repo, revision=place.revision, files_metadata=True)
-        sizes = {found.rfilename: found.size or 0 for found in info.siblings or [] if found.rfilename in SHARED_NAMES}
-        if JSON_NAME not in sizes:
-            raise BundleError(f"hf://{place.repo} holds no bundle: it has no {JSON_NAME}")
-        if large := [name for name, size in sizes.items() if size > SIZE_LIMITS[name]]:
-            raise BundleError(f"hf://{place.repo}: {large[0]} has {sizes[large[0]]} bytes, more than a bundle can have")
-        return {name: Path(api.hf_hub_download(place.repo, name, revision=info.sha)) for name in sorted(sizes)}
-
-
-def _client() -> HfApi:
-    try:
-        from huggingface_hub import HfApi, errors  # noqa: F401  # old versions lack the errors that are told apart below
-    except ImportError as error:
-        raise ConfigError(
-            "hf:// needs the Hugging Face client, which is not installed or too old: pip install 'simmat[hub]'; "
-            "a folder or a .zip needs nothing"
-        ) from error
-    return HfApi(library_name="simmat", library_version=simmat.__version__)
-
-
-@contextmanager
-def _hub_errors(place: HubPlace, api: HfApi, kind: type[SimMATError]) -> Iterator[None]:
-    """Say in one line what the hub or the way to it refuses."""
-    from huggingface_hub import errors
-
-    where, login = f"hf://{place.repo}", "log in with `hf auth login` or set HF_TOKEN"
-    try:
-        yield
-    except SimMATError:
-        raise
-    except errors.GatedRepoError as error:
-        raise kind(f"{where} asks for consent; give it at {api.endpoint}/{place.repo} and {login}") from error
-    except errors.RevisionNotFoundError as error:
-        raise kind(f"{where} has no revision {place.revision!r}") from error
-    except errors.RepositoryNotFoundError as error:
-        raise kind(f"{where} does not exist, or is private: check the name, or {login}") from error
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        remedy = login if status in (401, 403) else "try again later"
-        raise kind(f"{api.endpoint} refuses {where} (status {status}): {_first_line(error)}; {remedy}") from error
-    except Exception as error:  # what its client makes of an answer may be any error: the server is a stranger, too
-        what = "cannot reach" if _is_no_connection(error) else "cannot make sense of the answer of"
-        raise kind(
-            f"{what} {api.endpoint} for {where} ({type(error).__name__}: {_first_line(error)}); check the "
-            "network and HF_ENDPOINT, or share the bundle as a folder or a .zip"
-        ) from error
-
-
-def _is_no_connection(error: Exception) -> bool:
-    """True for what the client's http library says of a network that is not there; which library depends on it."""
-    from huggingface_hub import errors
-
-    library = type(error).__module__.partition(".")[0]
-    away: tuple[type[Exception], ...] = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError)
-    return isinstance(error, away) or library in ("httpx", "httpx2", "httpcore", "requests", "urllib3")
-
-
-def _first_line(error: Any) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    def __str__(self) -> str:
+        return HUB + self.repo
 
 
 def push_bundle(
@@ -166,70 +73,104 @@ def push_bundle(
     force: bool = False,
     private: bool = False,
 ) -> str:
-    """Copy a bundle, checked and with a model card, to where others can have it.
+    """Copy a checked bundle with a model card to a folder, a zip or the hub.
 
-    A README.md that the bundle has already goes along as it is.
+    A README.md that the bundle has already is kept.
 
     Args:
         bundle: its folder or zip.
         destination: a folder, a path that ends in .zip, or hf://ORG/NAME.
         licence: of the bundle, as the hub names it.
-        foundation_licence: of the foundation model, where known.
-        registry: what is installed, by which the model card names the packages to install.
-        force: whether a bundle that is there is replaced.
-        private: whether a new repository on the hub is private.
+        foundation_licence: of the foundation model, if known.
+        registry: what is installed, to name packages in the model card.
+        force: replace an existing bundle.
+        private: make a new repository on the hub private.
 
     Returns:
         Where it is now.
 
     Raises:
         BundleError: the bundle is missing, damaged or of a newer format.
-        ConfigError: the destination or licence is none, or the hub's client is not installed.
-        OutputError: something is there already, or it cannot be written or sent.
+        ConfigError: the destination or licence is not valid, or the hub's client is not installed.
+        OutputError: something exists already, or it cannot be written or sent.
     """
-    _check_place(destination)
-    _check_licence(licence)
-    if private and not destination.startswith(HUB):
-        raise ConfigError(f"--private is for hf:// alone, got {destination!r}")
+    place = _checked_place(destination)
+    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+        raise ConfigError(
+            f"--licence takes a name as the hub writes it, such as apache-2.0, mit, cc-by-4.0 or other, got {licence!r}"
+        )
+    if private and not isinstance(place, HubPlace):
+        raise ConfigError(f"--private is for hf:// only, got {destination!r}")
     with bundle_folder(bundle) as folder:
         check_bundle(folder)
         files = _files_to_share(folder, licence, foundation_licence, registry)
-        if destination.startswith(HUB):
-            return upload(HubPlace.parse(destination), files, force=force, private=private)
-        target = Path(destination)
-        if target.suffix.lower() == ZIP_SUFFIX:
-            _refuse_file(target, force)
-            write_zip(target, files)
+        if isinstance(place, HubPlace):
+            return _upload(place, files, force=force, private=private)
+        if place.suffix.lower() == ZIP_SUFFIX:
+            if place.exists() and not force:
+                raise _exists(place)
+            write_zip(place, files)
         else:
-            _refuse_folder(target, force)
-            with atomic_folder(target) as new:
-                _place(files, new)
-                check_bundle(new)  # a run at work may have swapped the one that was checked
+            _check_folder(place, force)
+            with atomic_folder(place) as new:
+                _copy(files, new)
+                check_bundle(new)  # a running training may have swapped the one that was checked
     return destination
 
 
 def pull_bundle(source: str, out: Path | None = None, *, force: bool = False) -> Path:
-    """Fetch a bundle into a folder; it is checked as a whole before the folder takes its name.
+    """Fetch a bundle into a folder, which is made only if the bundle is whole.
 
     Args:
-        source: a folder, a .zip, or hf://ORG/NAME, perhaps with @REVISION.
-        out: the folder; None takes the source's name, here.
-        force: whether a bundle that is there is replaced.
+        source: a folder, a .zip, or hf://ORG/NAME, optionally with @REVISION.
+        out: the folder; None takes the source's name, in the current folder.
+        force: replace an existing bundle.
 
     Raises:
         BundleError: there is no bundle, it is damaged, of a newer format, or a zip of anything else.
-        ConfigError: the source or --out is none, or the hub's client is not installed.
-        OutputError: something is there already, or it cannot be written.
+        ConfigError: the source or `out` is not valid, or the hub's client is not installed.
+        OutputError: something exists already, or it cannot be written.
     """
-    _check_place(source)
-    target = Path(_name_of(source)) if out is None else out
+    place = _checked_place(source)
+    target = out or Path(_name(place))
     if target.suffix.lower() == ZIP_SUFFIX:
         raise ConfigError(f"--out names a folder, got {target}; to make a zip: simmat bundle push BUNDLE {target}")
-    _refuse_folder(target, force)
-    with _files_at(source) as files, atomic_folder(target) as new, named_as(new, source):
-        _place(files, new)
+    _check_folder(target, force)
+    with _files_at(place) as files, atomic_folder(target) as new, named_as(new, source):
+        _copy(files, new)
         check_bundle(new)
     return target
+
+
+def _checked_place(place: str) -> HubPlace | Path:
+    if place.startswith(HUB):
+        return HubPlace.parse(place)
+    if "://" in place or not place.strip():
+        raise ConfigError(f"a bundle is in a folder, a {ZIP_SUFFIX} or at hf://ORG/NAME, got {place!r}")
+    return Path(place)
+
+
+def _name(place: HubPlace | Path) -> str:
+    if isinstance(place, HubPlace):
+        return place.repo.partition("/")[2]
+    path = place.absolute()
+    if path.name == JSON_NAME:
+        path = path.parent
+    return path.stem if path.suffix.lower() == ZIP_SUFFIX else path.name
+
+
+def _check_folder(target: Path, force: bool) -> None:
+    """Refuse a target folder that exists and is not empty; only a bundle may be replaced, and only with `force`."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not target.is_dir() or any(found.name not in SHARED_NAMES for found in target.iterdir()):
+        raise OutputError(f"{target} exists and is not a bundle, so it is not replaced; choose another name")
+    if not force:
+        raise _exists(target)
+
+
+def _exists(target: Path) -> OutputError:
+    return OutputError(f"{target} exists already; choose another name, or replace it with --force")
 
 
 def _files_to_share(
@@ -237,27 +178,26 @@ def _files_to_share(
 ) -> dict[str, Path | bytes]:
     readme = folder / README_NAME
     if readme.is_file() and licence is not None:
-        raise ConfigError(f"{readme} is there and goes along as it is; state the licence in it, or remove it first")
-    spec = read_spec(folder)
-    card = model_card(spec, licence=licence, foundation_licence=foundation_licence, registry=registry).encode()
+        raise ConfigError(f"{readme} exists and is kept as it is; state the licence in it, or remove it first")
+    card = model_card(read_spec(folder), licence=licence, foundation_licence=foundation_licence, registry=registry)
     return {
         JSON_NAME: folder / JSON_NAME,
-        README_NAME: readme if readme.is_file() else card,
+        README_NAME: readme if readme.is_file() else card.encode(),
         WEIGHTS_NAME: folder / WEIGHTS_NAME,
     }
 
 
 @contextmanager
-def _files_at(source: str) -> Iterator[Mapping[str, Path]]:
-    if source.startswith(HUB):
-        yield download(HubPlace.parse(source))
+def _files_at(place: HubPlace | Path) -> Iterator[Mapping[str, Path]]:
+    if isinstance(place, HubPlace):
+        yield download(place)
         return
-    with bundle_folder(Path(source)) as folder:
+    with bundle_folder(place) as folder:
         check_bundle(folder)
         yield {name: folder / name for name in SHARED_NAMES if (folder / name).is_file()}
 
 
-def _place(files: Mapping[str, Path | bytes], folder: Path) -> None:
+def _copy(files: Mapping[str, Path | bytes], folder: Path) -> None:
     for name, content in files.items():
         if isinstance(content, bytes):
             (folder / name).write_bytes(content)
@@ -265,39 +205,83 @@ def _place(files: Mapping[str, Path | bytes], folder: Path) -> None:
             shutil.copyfile(content, folder / name)
 
 
-def _check_place(place: str) -> None:
-    if place.startswith(HUB):
-        HubPlace.parse(place)
-    elif "://" in place or not place.strip():
-        raise ConfigError(f"a bundle lies in a folder, a {ZIP_SUFFIX} or at hf://ORG/NAME, got {place!r}")
+def _upload(place: HubPlace, files: Mapping[str, Path | bytes], *, force: bool, private: bool) -> str:
+    """Commit the files of a bundle to a repository, which is made if it is missing; return the commit's address."""
+    api = _client()
+    from huggingface_hub import CommitOperationAdd
 
-
-def _check_licence(licence: str | None) -> None:
-    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
-        raise ConfigError(
-            f"--licence takes a name as the hub writes it, such as apache-2.0, mit, cc-by-4.0 or other, got {licence!r}"
+    with _hub_errors(place, api, OutputError):
+        api.create_repo(place.repo, private=private, exist_ok=True)
+        if not force and api.file_exists(place.repo, JSON_NAME, revision=place.revision):
+            raise OutputError(f"{place} already holds a bundle; choose another name, or replace it with --force")
+        done = api.create_commit(
+            place.repo,
+            [CommitOperationAdd(name, content) for name, content in sorted(files.items())],
+            commit_message="Upload a SimMAT bundle",
+            revision=place.revision,
         )
+    return str(done.commit_url)
 
 
-def _name_of(source: str) -> str:
-    if source.startswith(HUB):
-        return HubPlace.parse(source).name
-    path = Path(source).absolute()
-    if path.name == JSON_NAME:
-        path = path.parent
-    return path.stem if path.suffix.lower() == ZIP_SUFFIX else path.name
+def download(place: HubPlace) -> dict[str, Path]:
+    """Load the files of a bundle, all of one commit, into the client's cache; return name -> path.
+
+    Raises:
+        ConfigError: the client is not installed.
+        BundleError: there is no such repository, it holds no bundle, or the hub cannot be reached or refuses.
+    """
+    api = _client()
+    with _hub_errors(place, api, BundleError):
+        info = api.model_info(place.repo, revision=place.revision, files_metadata=True)
+        sizes = {found.rfilename: found.size or 0 for found in info.siblings or [] if found.rfilename in SHARED_NAMES}
+        if JSON_NAME not in sizes:
+            raise BundleError(f"{place} holds no bundle: it has no {JSON_NAME}")
+        if large := [name for name, size in sizes.items() if size > SIZE_LIMITS[name]]:
+            raise BundleError(f"{place}: {large[0]} has {sizes[large[0]]} bytes, more than a bundle can have")
+        return {name: Path(api.hf_hub_download(place.repo, name, revision=info.sha)) for name in sorted(sizes)}
 
 
-def _refuse_file(target: Path, force: bool) -> None:
-    if target.exists() and not force:
-        raise OutputError(f"{target} is there already; choose another name, or replace it with --force")
+def _client() -> HfApi:
+    try:
+        from huggingface_hub import HfApi, errors  # noqa: F401  # old versions lack the errors used below
+    except ImportError as error:
+        raise ConfigError(
+            "hf:// needs the Hugging Face client, which is not installed or too old: pip install 'simmat[hub]'; "
+            "a folder or a .zip needs nothing"
+        ) from error
+    return HfApi(library_name="simmat", library_version=simmat.__version__)
 
 
-def _refuse_folder(target: Path, force: bool) -> None:
-    """Refuse a folder in the way; even by force nothing is replaced but a bundle."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not target.is_dir() or any(found.name not in SHARED_NAMES for found in target.iterdir()):
-        raise OutputError(f"{target} is there and is no bundle, so it is not replaced; choose another name")
-    if not force:
-        raise OutputError(f"{target} is there already; choose another name, or replace it with --force")
+@contextmanager
+def _hub_errors(place: HubPlace, api: HfApi, kind: type[SimMATError]) -> Iterator[None]:
+    """Turn errors of the hub's client into errors of a kind, each on one line."""
+    from huggingface_hub import errors
+
+    login = "log in with `hf auth login` or set HF_TOKEN"
+    try:
+        yield
+    except SimMATError:
+        raise
+    except errors.GatedRepoError as error:
+        raise kind(f"{place} requires consent; give it at {api.endpoint}/{place.repo} and {login}") from error
+    except errors.RevisionNotFoundError as error:
+        raise kind(f"{place} has no revision {place.revision!r}") from error
+    except errors.RepositoryNotFoundError as error:
+        raise kind(f"{place} does not exist, or is private: check the name, or {login}") from error
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        remedy = login if status in (401, 403) else "try again later"
+        raise kind(f"{api.endpoint} refuses {place} (status {status}): {_first_line(error)}; {remedy}") from error
+    except Exception as error:  # an answer that the client does not expect may raise anything
+        library = type(error).__module__.partition(".")[0]
+        offline = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError)
+        unreachable = isinstance(error, offline) or library in _HTTP_LIBRARIES
+        raise kind(
+            f"{'cannot reach' if unreachable else 'invalid answer from'} {api.endpoint} for {place} "
+            f"({type(error).__name__}: {_first_line(error)}); check the network and HF_ENDPOINT, or share the bundle "
+            "as a folder or a .zip"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

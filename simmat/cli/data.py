@@ -55,7 +55,11 @@ def check(
         adapter = SelectedChannels(adapter, channels)
     dataset = open_dataset(data, adapter, card)
     with progress_bar("reading", " samples", total=len(dataset.samples)) as bar:
-        report = check_dataset(dataset, bar.update)
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        report = check_dataset(dataset, advance)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -130,7 +130,7 @@ class DataReport:
                 yield from (f"  - {entry}" for entry in entries)
 
 
-def check_dataset(dataset: Dataset, progress: Callable[[int], object] | None = None) -> DataReport:
+def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = None) -> DataReport:
     """Look at every image and label; what did not change since it was read last is not read again.
 
     Args:
