@@ -32,7 +32,7 @@ TINY = "--foundation sam_vit_tiny --image-size 64 --steps 2 --batch-size 2 --pro
 
 def needs(modality: str) -> None:
     """Skip where the plugin of a sensor is not installed; the core depends on none."""
-    if missing := set(modality.split("+")) - set(load_plugins().modality_names):
+    if missing := set(modality.split("+")) - set(load_plugins().names("modality")):
         pytest.skip(f"not installed: {', '.join(sorted(missing))}")
 
 
