@@ -129,7 +129,7 @@ def test_nothing_is_replaced_but_by_force(bundle: Path, here: Path, place: str) 
     """A typed name must not cost somebody a model."""
     push_bundle(bundle, place)
     before = files_of(here)
-    with pytest.raises(OutputError, match=r"exists already.*--force"):
+    with pytest.raises(OutputError, match=r"copy.*--force"):
         push_bundle(bundle, place, licence="mit")
     assert files_of(here) == before
     push_bundle(bundle, place, licence="mit", force=True)
@@ -144,7 +144,7 @@ def test_even_force_replaces_no_folder_but_a_bundle(bundle: Path, here: Path) ->
         lambda: push_bundle(bundle, "home", force=True),
         lambda: pull_bundle(str(bundle), Path("home"), force=True),
     ):
-        with pytest.raises(OutputError, match="no bundle"):
+        with pytest.raises(OutputError, match="home .*not a bundle"):
             attempt()
     assert files_of(here) == {"home/thesis.tex": b"years"}
 
@@ -217,7 +217,7 @@ def test_a_zip_of_anything_but_a_bundle_is_refused_whole(bundle: Path, here: Pat
     ):
         with pytest.raises(BundleError, match=message) as refused:
             attempt()
-        assert str(refused.value).startswith("bad.zip is refused")
+        assert str(refused.value).startswith("bad.zip ")
     assert [path.name for path in here.iterdir()] == ["bad.zip"]
 
 
