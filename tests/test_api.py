@@ -97,9 +97,9 @@ def test_a_sensor_defined_in_a_notebook_is_trained_and_used(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ({}, TypeError, "give source, or both foundation and modality"),
-        ({"foundation": "sam_vit_tiny"}, TypeError, "both foundation and modality"),
-        ({"source": "none"}, BundleError, "none: no such run, bundle or zip"),
+        ({}, TypeError, "source, .*foundation and modality"),
+        ({"foundation": "sam_vit_tiny"}, TypeError, "foundation and modality"),
+        ({"source": "none"}, BundleError, "none"),
         ({"foundation": "sam_vit_tiny", "modality": "gray"}, ConfigError, "untuned.*random"),
     ],
 )
@@ -111,7 +111,7 @@ def test_what_cannot_be_loaded_is_refused(given: dict[str, str], error: type[Exc
 
 def test_an_unknown_setting_is_a_type_error(tmp_path: Path) -> None:
     """A keyword that is passed over would be a run with other settings than one thinks."""
-    with pytest.raises(TypeError, match="unexpected keyword argument 'step'"):
+    with pytest.raises(TypeError, match="'step'"):
         simmat.train(modality="gray", data=tmp_path, out=tmp_path / "run", step=1)
 
 
@@ -155,8 +155,8 @@ def test_arrays_of_many_planes_and_floats_come_back_as_they_are(tmp_path: Path) 
         ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 2, None, "got 2 and 3"),
         ([np.zeros((8, 8))] * 3, [np.zeros((8, 9), int)] * 3, None, r"\(8, 8\) and \(8, 9\)"),
         ([np.zeros((8, 8))] * 3, [np.zeros((8, 8))] * 3, None, "whole numbers, got float64"),
-        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 3, ["train", "val"], "split names 2 images"),
-        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 3, {"training": 3}, "no split 'training'"),
+        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 3, ["train", "val"], "2 images"),
+        ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 3, {"training": 3}, "'training'"),
     ],
 )
 def test_arrays_that_do_not_match_are_refused(

@@ -148,10 +148,10 @@ def test_options_out_of_all_range_name_their_part(bundle: Path, wanted: dict[str
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({"image_size": 2**36}, "image_size must be less than or equal to 16384, got 68719476736"),
+        ({"image_size": 2**36}, "image_size .*16384, got 68719476736"),
         ({"image_size": 2**70}, "71 bits"),
-        ({"seed": 2**63}, "seed must be less than"),
-        ({"seed": -1}, "seed must be greater than or equal to 0, got -1"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": -1}, "seed .*0, got -1"),
         ({"metrics": {"val": {"miou_object": 0.5, "miou_image": 10**400}}}, "bits"),
         ({"metrics": {"step": 10**30}}, "bits"),
         ({"metrics": {"val": {"miou_image": float("inf")}}}, "Infinity"),

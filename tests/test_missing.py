@@ -172,7 +172,7 @@ def test_a_file_that_lacks_a_band_is_refused_with_the_way_on(tmp_path: Path, bun
 
 @pytest.mark.parametrize(
     ("missing", "message"),
-    [(["band7"], "no channel 'band7'"), ([0, 1, 2], "--missing leaves no channel"), ([3], "no channel 3; there are 3")],
+    [(["band7"], "no channel 'band7'"), ([0, 1, 2], "--missing"), ([3], "no channel 3")],
 )
 def test_channels_that_cannot_be_missing_are_refused(bundle: Bundle, missing: list[str | int], message: str) -> None:
     """A misspelt band would be read as there."""
@@ -196,9 +196,9 @@ def test_the_command_segments_without_a_sensor(
     image, out = str(tmp_path / "data/images/gray/s0.npy"), tmp_path / "out"
     words = ["predict", str(tmp_path / "run/bundle"), image, "--point", "3,3", "--out", str(out), "--device", "cpu"]
     assert run(words) == 2
-    assert "needs 2 files a sample" in capsys.readouterr().err
+    assert "2 files" in capsys.readouterr().err
     assert run([*words, "--missing", "band0,band1"]) == 0
     assert json.loads((out / "s0.json").read_text())["missing"] == ["band0", "band1"]
     assert (out / "s0_mask.png").is_file()
     assert run([*words, "--missing", "band0,,"]) == 2
-    assert "--missing 'band0,,' has an empty item" in capsys.readouterr().err
+    assert "'band0,,'" in capsys.readouterr().err

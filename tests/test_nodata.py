@@ -162,7 +162,7 @@ def test_picked_channels_keep_the_sources_of_the_whole_sensor(tmp_path: Path) ->
 def test_the_hint_looks_at_stored_numbers_and_says_what_to_type(tmp_path: Path) -> None:
     """-999.9 K is no usual fill value, the -9999 behind it is; what is typed must silence the hint."""
     (train, _) = check_dataset(tenths(tmp_path / "a", Tenths(), stored_numbers())).notes
-    assert train.endswith("if that means no measurement, say --nodata -9999")
+    assert train.endswith("--nodata -9999")
     assert check_dataset(tenths(tmp_path / "b", Tenths(), stored_numbers(), nodata=-9999)).notes == ()
 
 

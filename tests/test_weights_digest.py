@@ -62,9 +62,9 @@ def test_a_packaged_file_that_is_cut_is_not_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "cure"),
     [
-        ({"path": Path("w.safetensors")}, "; install the package it belongs to again, or"),
-        ({"url": "http://127.0.0.1:9/w"}, "; run `simmat foundations fetch sam_vit_tiny` to load it anew, or"),
-        ({"hub": "o/r"}, "; remove it and run `simmat foundations fetch sam_vit_tiny` to load it anew, or"),
+        ({"path": Path("w.safetensors")}, "install the package"),
+        ({"url": "http://127.0.0.1:9/w"}, "; run `simmat foundations fetch sam_vit_tiny`"),
+        ({"hub": "o/r"}, "; remove it and run `simmat foundations fetch sam_vit_tiny`"),
     ],
 )
 def test_a_wrong_digest_is_told_with_what_to_do(place: dict[str, object], cure: str) -> None:

@@ -86,7 +86,7 @@ def test_an_arm_with_the_name_of_an_added_reference_is_refused(tmp_path: Path, n
 def test_a_model_without_zero_shot_says_why(tmp_path: Path) -> None:
     """A random decoder's score would look like a result."""
     bench = bench_of(tmp_path, TINY + SET + '[[grid]]\nmat = "mat"\n')
-    assert bench.no_zero_shot == {"sam_vit_tiny": "its decoder was never trained"}
+    assert "decoder" in bench.no_zero_shot["sam_vit_tiny"]
     assert all(cell.kind == "train" for cell in bench.cells)
 
 
@@ -166,7 +166,7 @@ def test_a_pattern_that_names_no_cell_is_refused(tmp_path: Path, capsys: pytest.
     (tmp_path / "bench.toml").write_text(TINY + SET + '[[arm]]\nname = "x"\n', encoding="utf-8")
     arguments = ["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--dry-run", "--only"]
     assert run([*arguments, "thermal"]) == 2
-    assert "--only 'thermal' is in the name of no cell" in capsys.readouterr().err
+    assert "--only 'thermal'" in capsys.readouterr().err
     assert run([*arguments, "a/*/x"]) == 0
     assert "1 cells in 1 arms on data sets" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
