@@ -104,7 +104,7 @@ def test_many_sizes_are_summed_up(tmp_path: Path) -> None:
         save_image(root / f"images/train/{index}.npy", np.random.default_rng(index).normal(size=(2, 8, 8 + index)))
         save_mask(root / f"masks/train/{index}.png", np.ones((8, 8 + index)))
     dataset = open_planes(root)
-    dataset = replace(dataset, samples=tuple(replace(sample, split="train") for sample in dataset.samples))
+    dataset = replace(dataset, samples=tuple(sample._replace(split="train") for sample in dataset.samples))
     assert "and 2 more" in check_dataset(dataset).text()
 
 
@@ -122,7 +122,7 @@ def test_every_bad_sample_is_told_even_the_first(tmp_path: Path) -> None:
     dataset = open_planes(root)
     bad = {"0.npy", "1.npy", "2.png", "3.png"}
     problems = check_dataset(
-        replace(dataset, samples=tuple(replace(s, split="train") for s in dataset.samples))
+        replace(dataset, samples=tuple(s._replace(split="train") for s in dataset.samples))
     ).problems
     assert {Path(problem.split(":")[0]).name for problem in problems} == bad
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ def test_an_image_in_two_splits_is_refused() -> None:
     """Its score would be of an image trained on; two ids do not make two images of it."""
     train, test = samples(3, "train"), samples(5, "test")[3:]
     with pytest.raises(DataError, match=r"s1\.npy .*train \('s1'\) .*test \('again'\)"):
-        decide_splits(Path("D"), [*train, *test, replace(train[1], id="again", split="test")], "manifest.csv")
+        decide_splits(Path("D"), [*train, *test, train[1]._replace(id="again", split="test")], "manifest.csv")
 
 
 def test_splits_follow_the_hash_of_the_id_and_not_the_order() -> None:
@@ -45,8 +44,8 @@ def test_splits_follow_the_hash_of_the_id_and_not_the_order() -> None:
 
 def test_train_without_val_gives_some_of_it_and_leaves_test_alone() -> None:
     """Choosing the best step on test would be the benchmark's old mistake."""
-    given = samples(20, "train") + [replace(sample, id=f"t{sample.id}", split="test") for sample in samples(5)]
-    given = [*given[:20], *(replace(sample, paths=(sample.id, "m.png")) for sample in given[20:])]
+    given = samples(20, "train") + [sample._replace(id=f"t{sample.id}", split="test") for sample in samples(5)]
+    given = [*given[:20], *(sample._replace(paths=(sample.id, "m.png")) for sample in given[20:])]
     listing = decide_splits(Path("D"), given, "manifest.csv")
     assert counts(listing.samples) == {"train": 17, "val": 3, "test": 5}
     assert "names no val split" in listing.split_note
@@ -54,7 +53,7 @@ def test_train_without_val_gives_some_of_it_and_leaves_test_alone() -> None:
 
 def test_several_labels_of_one_image_stay_together() -> None:
     """An image in train and test at once makes the score a lie."""
-    doubled = [replace(sample, id=f"{sample.id}-{copy}") for sample in samples(12) for copy in range(3)]
+    doubled = [sample._replace(id=f"{sample.id}-{copy}") for sample in samples(12) for copy in range(3)]
     found = decide_splits(Path("D"), doubled, "x").samples
     by_file: dict[Path, set[str]] = {}
     for sample in found:

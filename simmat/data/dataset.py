@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -225,12 +227,25 @@ def open_dataset(
         _list(folder, adapter, annotations)  # a folder that is not a data set is refused as one, not for its card
         raise
     adapter = fitted_to_card(adapter, card.model_dump())  # its options decide the files of a sample
-    listing, coco = _list(folder, adapter, annotations)
+    with _no_collection():
+        listing, coco = _list(folder, adapter, annotations)
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     if problems := list(nodata_problems(card.nodata, adapter)):
         raise ConfigError(all_problems(f"{folder}: the data card does not fit the sensor:", problems))
     return Dataset(folder, adapter, card, listing.samples, listing.split_note, coco, listing.unlabelled)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the garbage collector, which 100,000 new samples would set going again and again, in vain."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _list(folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path]) -> tuple[Listing, CocoLabels | None]:

@@ -209,6 +209,8 @@ def _read(
     table, rows = None, np.full(len(samples), -1)
     if kept is not None:
         table, rows = _untouched(dataset, kept.table, keys, may_read=may_read)
+    if not may_read and (rows < 0).any():
+        return None
     faults: dict[str, SimMATError] = {}
     reference = samples.index(dataset.first)
     if kept is not None and rows[reference] >= 0 and kept.first == keys[reference].tobytes().hex():
@@ -217,28 +219,52 @@ def _read(
         return None
     else:
         dataset, reference, faults = _with_reference(dataset)
-        rows[[place for place, sample in enumerate(samples) if sample.id in faults]] = -1
+        rows[[sample.id in faults for sample in samples]] = -1
         if kept is None or dataset.known_channels != kept.channels:
-            rows[:] = -1
-    new = [place for place in np.flatnonzero(rows < 0).tolist() if samples[place].id not in faults]
-    if new and not may_read:
-        return None
-    if progress is not None:
-        progress(len(samples) - len(new))
-    tables = [table.take(rows[rows >= 0])] if table is not None and (rows >= 0).any() else []
-    for part in read_samples(dataset, [samples[place] for place in new], keys[new], processes):
-        tables += [part.table] if part.table is not None else []
-        faults |= part.faults
-        if progress is not None:
-            progress(part.count)
-    places_read = [place for place in new if samples[place].id not in faults]
-    order = np.argsort([*np.flatnonzero(rows >= 0).tolist(), *places_read])
-    table = Table.join(tables or [Table.empty(len(samples[0].paths), len(dataset.channels()))]).take(order)
+            table, rows[:] = None, -1
+    table = _completed(dataset, table, rows, keys, faults, progress, processes)
     assert dataset.known_channels is not None
-    first = keys[reference].tobytes().hex()
-    if kept is None or table is not kept.table or kept.first != first:
-        write_kept(dataset, places, Kept(table, dataset.known_channels, first))
+    now = Kept(table, dataset.known_channels, keys[reference].tobytes().hex())
+    if kept is None or table is not kept.table or now.first != kept.first:
+        write_kept(dataset, places, now)
     return DataIndex(dataset, table, faults)
+
+
+def _completed(
+    dataset: Dataset,
+    table: Table | None,
+    rows: Ints,
+    keys: Bytes,
+    faults: dict[str, SimMATError],
+    progress: Progress | None,
+    processes: int | None,
+) -> Table:
+    """Read the samples that a table does not have.
+
+    Args:
+        dataset: S samples, with the channels of the first image at hand.
+        table: what is known of samples; None is nothing.
+        rows: (S,) the row of each sample in the table, or -1.
+        keys: (S, 16) see `sample_keys`.
+        faults: those that need not be read, since it is known why they cannot be used; more are added.
+        progress: called with how many more samples are done.
+        processes: that read at the same time.
+
+    Returns:
+        What is known of all samples, in their order; the table itself where it is all.
+    """
+    samples = dataset.samples
+    old = np.flatnonzero(rows >= 0)
+    new = [place for place in np.flatnonzero(rows < 0).tolist() if samples[place].id not in faults]
+    advance = progress or (lambda count: None)
+    advance(len(samples) - len(new))
+    tables = [Table.empty(dataset) if table is None else table.take(rows[old])]
+    for part in read_samples(dataset, [samples[place] for place in new], keys[new], processes):
+        tables.append(part.table)
+        faults.update(part.faults)
+        advance(part.count)
+    found = [place for place in new if samples[place].id not in faults]
+    return Table.join(tables).take(np.argsort([*old.tolist(), *found]))
 
 
 def _untouched(dataset: Dataset, table: Table, keys: Bytes, *, may_read: bool) -> tuple[Table, Ints]:

@@ -111,10 +111,10 @@ class Table:
         )
 
     @classmethod
-    def empty(cls, files: int, channels: int) -> Table:
-        """Return a table of no sample, for samples of so many files and channels."""
-        kinds = {name: (kind, columns) for name, (kind, columns) in _kinds(files, channels).items() if name != _NOTES}
-        return cls(**{name: np.empty((0, columns), kind) for name, (kind, columns) in kinds.items()})
+    def empty(cls, dataset: Dataset) -> Table:
+        """Return a table of none of the samples of a data set."""
+        kinds = _kinds(dataset, len(dataset.channels()))
+        return cls(**{name: np.empty((0, kinds[name][1]), kinds[name][0]) for name in _COLUMNS})
 
     @classmethod
     def join(cls, tables: Sequence[Table]) -> Table:
@@ -164,8 +164,9 @@ _NOTES = "notes"
 """Tensor of the file that is json text."""
 
 
-def _kinds(files: int, channels: int) -> dict[str, tuple[type, int]]:
+def _kinds(dataset: Dataset, channels: int) -> dict[str, tuple[type, int]]:
     """Return type and width of each tensor of the file."""
+    files = len(dataset.samples[0].paths)
     return {
         "keys": (np.uint8, 16),
         "times": (np.int64, 3 * files),
@@ -199,8 +200,8 @@ def sample_keys(dataset: Dataset) -> Bytes:
     start = 0 if dataset.root == Path() else len(os.path.join(dataset.root, ""))
     keys = []
     for sample in dataset.samples:
-        names = (path[start:] for path in sample.paths)  # relative, so that an index moves with its data
-        what = "\0".join((*names, sample.zero_means or "", annotations_digest(dataset, sample)))
+        names = [path[start:] for path in sample.paths]  # relative, so that an index moves with its data
+        what = "\0".join([*names, sample.zero_means or "", annotations_digest(dataset, sample)])
         keys.append(hashlib.sha256(what.encode(errors="surrogateescape")).digest()[:16])
     return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 
@@ -262,7 +263,7 @@ def _read(dataset: Dataset, place: Path) -> Kept:
         tensors = {name: file.get_tensor(name) for name in (*_COLUMNS, _NOTES)}
     notes = parse_json(tensors[_NOTES].tobytes(), constants=True)
     found = validate(_Channels, dict(zip(("loaded", "seen"), notes["channels"], strict=True)))
-    for name, (kind, columns) in _kinds(len(dataset.samples[0].paths), len(found.seen)).items():
+    for name, (kind, columns) in _kinds(dataset, len(found.seen)).items():
         if tensors[name].dtype != kind or tensors[name].shape[1:] != (columns,):
             raise ValueError(f"{name} is {tensors[name].dtype} of shape {tensors[name].shape}")
     table = Table(**{name: tensors[name] for name in _COLUMNS})

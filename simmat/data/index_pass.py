@@ -7,6 +7,7 @@ for any number of processes.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -44,12 +45,12 @@ class Part:
     """What was found in some samples.
 
     Attributes:
-        table: of those that can be used; None where none can.
+        table: of those that can be used.
         faults: sample id -> why it cannot be used.
         count: samples, both together.
     """
 
-    table: Table | None
+    table: Table
     faults: Mapping[str, SimMATError]
     count: int
 
@@ -95,7 +96,7 @@ _Work = tuple[Dataset, Sequence[Sample], Bytes]
 
 def _read_part(work: _Work, start: int) -> Part:
     dataset, samples, keys = work
-    tables: list[Table] = []
+    tables = [Table.empty(dataset)]
     faults: dict[str, SimMATError] = {}
     chunk = samples[start : start + _CHUNK]
     for key, sample in zip(keys[start:], chunk, strict=False):
@@ -104,7 +105,7 @@ def _read_part(work: _Work, start: int) -> Part:
             tables.append(Table.of(key, files, read_facts(dataset, sample)))
         except SimMATError as error:
             faults[sample.id] = error
-    return Part(Table.join(tables) if tables else None, faults, len(chunk))
+    return Part(Table.join(tables), faults, len(chunk))
 
 
 def read_facts(dataset: Dataset, sample: Sample) -> Facts:
@@ -155,6 +156,7 @@ def _begin(parent: int, work: _Work) -> None:
     """Make a process ready: it leaves Ctrl-C to its parent, ends with it, and computes in one thread."""
     global _work
     _work = work
+    gc.freeze()  # a collection would write to all memory that is shared with the parent, and so take it once more
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

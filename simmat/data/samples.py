@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from simmat.errors import DataError, all_problems
 from simmat.types import ZeroMeans
@@ -42,8 +43,7 @@ SHARE = 0.15
 _NO_EXTRA: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One image and its ground truth. It keeps paths as text, since a data set may have a million of them.
 
     Attributes:
@@ -59,7 +59,7 @@ class Sample:
     split: str
     sources: tuple[str, ...]
     paths: tuple[str, ...]
-    extra: Mapping[str, str] = field(default_factory=lambda: _NO_EXTRA)
+    extra: Mapping[str, str] = _NO_EXTRA
     zero_means: ZeroMeans | None = None
 
     @classmethod
@@ -186,13 +186,13 @@ def _groups(samples: Sequence[Sample]) -> list[str]:
         path = sample.paths[0]
         if sample.id < first.setdefault(path, sample.id):
             first[path] = sample.id
-    return sorted(first, key=lambda path: (id_digest(first[path]), first[path]))
+    return sorted(first, key=lambda path: id_digest(first[path]))
 
 
 def _with_splits(samples: Sequence[Sample], chosen: Mapping[str, str]) -> tuple[Sample, ...]:
     """Change the split of samples whose reference file is chosen, where it is open or train."""
     return tuple(
-        Sample(sample.id, split, sample.sources, sample.paths, sample.extra, sample.zero_means)
+        Sample(sample.id, split, *sample[2:])
         if sample.split in ("", "train") and (split := chosen.get(sample.paths[0]))
         else sample
         for sample in samples

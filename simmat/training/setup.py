@@ -56,6 +56,8 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
             f"--train-images {count} is more than the {len(samples)} training samples with a region in {config.data}; "
             f"use at most {len(samples)}, or leave it out"
         )
+    if count == len(samples):
+        return tuple(samples)
     drawn = sorted(samples, key=lambda sample: id_digest(f"{config.seed}/{sample.id}"))
     chosen = {sample.id for sample in drawn[:count]}
     return tuple(sample for sample in samples if sample.id in chosen)

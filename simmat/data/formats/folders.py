@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from simmat.data.samples import JPEG_EXTENSIONS, MASK_EXTENSIONS, SPLITS, Listing, Sample, decide_splits, split_meant
@@ -43,7 +45,7 @@ def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
         )
     scan = _Scan(root, tuple(sources))
     samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
-    problems = [*scan.problems, *scan.unused_masks()]
+    problems = [*scan.problems, *scan.mask_problems()]
     if problems:
         raise DataError(all_problems(f"{root}: images and masks do not fit together:", problems))
     samples.sort(key=lambda sample: sample.id)
@@ -59,14 +61,19 @@ def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Pat
 
     Hidden files, and links that lead back up, are passed over. Several files of one stem differ by their ending only.
     """
-    found = _Found(str(folder), extensions, _Folders())
-    return {stem: [*map(Path, found.twice.get(stem, (path,)))] for stem, path in found.files.items()}
+    extensions = tuple(extensions)
+    found = _Folders(extensions).find(str(folder), extensions)
+    return {stem: [Path(one) for one in sorted(found.twice.get(stem, {path}))] for stem, path in found.files.items()}
 
 
 class _Folders:
-    """Folders that were listed, each once: a folder of 100,000 links takes a second."""
+    """Folders that were listed, each once.
 
-    def __init__(self) -> None:
+    A link of an image's name is taken for a file: to ask the system about 100,000 of them takes a second.
+    """
+
+    def __init__(self, extensions: Iterable[str]) -> None:
+        self._extensions = tuple(extensions)
         self._names: dict[str, tuple[list[str], list[str]]] = {}
 
     def names(self, folder: str) -> tuple[list[str], list[str]]:
@@ -77,19 +84,21 @@ class _Folders:
             try:
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if not entry.name.startswith("."):
-                            (folders if entry.is_dir() else files).append(entry.name)
+                        name = entry.name.lower()
+                        is_folder = entry.is_dir(follow_symlinks=not name.endswith(self._extensions))
+                        if not name.startswith(".") and name not in SYSTEM_FILES:
+                            (folders if is_folder else files).append(entry.name)
             except OSError as error:
                 raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
-            files = [name for name in files if name.lower() not in SYSTEM_FILES]
             self._names[folder] = sorted(folders), sorted(files)
         return self._names[folder]
 
-    def walk(self, folder: str) -> Iterator[tuple[str, str, list[str]]]:
-        """Yield each folder, its path below the first with "/" at the end, and the names of its files.
+    def find(self, folder: str, extensions: Iterable[str]) -> _Found:
+        """Find the files below a folder that have one of some endings.
 
         Links to folders are followed, but none leads into a folder a second time.
         """
+        found = _Found(sorted(extensions, key=len, reverse=True))
         seen: set[str] = set()
         waiting = [(folder, "")]
         while waiting:
@@ -98,39 +107,43 @@ class _Folders:
             if real not in seen:
                 seen.add(real)
                 folders, files = self.names(place)
-                yield place, inner, files
+                found.add(os.path.join(place, ""), inner, files)
                 waiting += [(os.path.join(place, name), f"{inner}{name}/") for name in reversed(folders)]
+        return found
 
 
+@dataclass
 class _Found:
-    """The files below a folder.
+    """Files below a folder.
 
     Attributes:
-        files: path below it without ending -> the first file.
-        twice: the same -> all files, where there are several.
-        others: files of other endings, but for what stands beside a file of the same name ("a.tif.aux.xml" beside
-            "a.tif").
+        endings: that count, the longest first.
+        files: path below the folder without ending, "/" between folders -> file.
+        twice: the same -> all files, where several differ by their ending.
+        rest: path below the folder -> file of another ending.
     """
 
-    def __init__(self, folder: str, extensions: Iterable[str], folders: _Folders) -> None:
-        endings = tuple(sorted(extensions, key=len, reverse=True))
-        self.files: dict[str, str] = {}
-        self.twice: dict[str, list[str]] = {}
-        others: list[tuple[str, str]] = []
-        for place, inner, names in folders.walk(folder):
-            start = os.path.join(place, "")
-            for name in names:
-                lower = name.lower()
-                for ending in endings:
-                    if lower.endswith(ending):
-                        break
-                else:
-                    others.append((inner + name, start + name))
-                    continue
-                stem, path = inner + name[: -len(ending)], start + name
-                if (first := self.files.setdefault(stem, path)) is not path:
-                    self.twice.setdefault(stem, [first]).append(path)
-        self.others = [path for name, path in others if not self._stands_beside(name)]
+    endings: Sequence[str]
+    files: dict[str, str] = field(default_factory=dict)
+    twice: dict[str, set[str]] = field(default_factory=dict)
+    rest: dict[str, str] = field(default_factory=dict)
+
+    def add(self, start: str, inner: str, names: Iterable[str]) -> None:
+        """Add the files of one folder, which is at `inner` below the first one."""
+        for name in names:
+            lower = name.lower()
+            for ending in self.endings:
+                if lower.endswith(ending):
+                    stem, path = inner + name[: -len(ending)], start + name
+                    if (first := self.files.setdefault(stem, path)) is not path:
+                        self.twice.setdefault(stem, {first}).add(path)
+                    break
+            else:
+                self.rest[inner + name] = start + name
+
+    def others(self) -> list[str]:
+        """Return the files of other endings, but for what stands beside one ("a.tif.aux.xml" beside "a.tif")."""
+        return sorted(path for name, path in self.rest.items() if not self._stands_beside(name))
 
     def _stands_beside(self, name: str) -> bool:
         folder, slash, file = name.rpartition("/")
@@ -145,12 +158,14 @@ class _Scan:
     root: Path
     sources: tuple[Source, ...]
     problems: list[str] = field(default_factory=list)
-    folders: _Folders = field(default_factory=_Folders)
+    folders: _Folders = field(init=False)
     masks: _Found = field(init=False)
-    used: set[str] = field(default_factory=set)
+    used: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.masks = _Found(str(self.root / MASKS), (*MASK_EXTENSIONS, *JPEG_EXTENSIONS), self.folders)
+        masks = *MASK_EXTENSIONS, *JPEG_EXTENSIONS
+        self.folders = _Folders({*masks, *(ending for source in self.sources for ending in source.extensions)})
+        self.masks = self.folders.find(str(self.root / MASKS), masks)
         self._note(self.masks, "masks", f"no mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
 
     def splits(self) -> list[tuple[str, Path]]:
@@ -175,26 +190,34 @@ class _Scan:
 
     def samples(self, split: str, folder: Path) -> list[Sample]:
         """Return the samples of one split's folder."""
-        names = tuple(source.name for source in self.sources)
+        sources = tuple(source.name for source in self.sources)
         by_source = [self._images(folder, source) for source in self.sources]
-        stems = sorted(set().union(*by_source))
+        stems = sorted(dict.fromkeys(chain(*by_source)))
         if not stems:
             endings = ", ".join(self.sources[0].extensions)
             self.problems.append(f"{self._name(folder)}/ holds no image ({endings})")
+        names = [f"{split}/{stem}" for stem in stems] if split else stems
+        images = zip(*([found.get(stem, "") for stem in stems] for found in by_source), strict=True)
+        masks = self.masks.files
         samples = []
-        for stem in stems:
-            name = f"{split}/{stem}" if split else stem
-            mask = self._mask(name, stem)
-            if lacking := [source for source, found in zip(names, by_source, strict=True) if stem not in found]:
+        for name, stem, files in zip(names, stems, images, strict=True):
+            if "" in files:
+                lacking = [source for source, file in zip(sources, files, strict=True) if not file]
                 self.problems.append(f"sample {name!r} has no file of {', '.join(map(repr, lacking))}")
-            else:
-                samples.append(Sample(name, split, names, (*(found[stem] for found in by_source), *mask)))
+            if mask := masks.get(name) or masks.get(stem):
+                files = (*files, mask)
+                self.used.append(mask)
+            samples.append(Sample(name, split, sources, files))
         return samples
 
-    def unused_masks(self) -> list[str]:
-        """Name the masks that no image asked for."""
-        unused = sorted(self.masks.files.keys() - self.used)
-        return [f"{self._name(self.masks.files[stem])}: a mask without an image" for stem in unused]
+    def mask_problems(self) -> Iterator[str]:
+        """Name the masks that no image asked for, and those that two did."""
+        used = Counter(self.used)
+        for path, count in used.items():
+            if count > 1:
+                yield f"{self._name(path)}: the mask of two images; put masks into masks/train/ and so on"
+        for path in sorted(set(self.masks.files.values()) - used.keys()):
+            yield f"{self._name(path)}: a mask without an image"
 
     def _images(self, folder: Path, source: Source) -> dict[str, str]:
         own = folder / source.name
@@ -210,24 +233,14 @@ class _Scan:
         elif len(self.sources) > 1:
             self.problems.append(f"no folder {self._name(own)}/ for source {source.name!r}")
             return {}
-        found = _Found(str(folder), source.extensions, self.folders)
+        found = self.folders.find(str(folder), source.extensions)
         self._note(found, "images", f"not a file of source {source.name!r} ({', '.join(source.extensions)})")
         return found.files
 
-    def _mask(self, name: str, stem: str) -> tuple[str, ...]:
-        key = name if name in self.masks.files else stem
-        if key not in self.masks.files:
-            return ()
-        if key in self.used:
-            self.problems.append(f"masks/{key}: the mask of two images; put masks into masks/train/ and so on")
-        self.used.add(key)
-        return (self.masks.files[key],)
-
     def _note(self, found: _Found, kind: str, other: str) -> None:
-        self.problems += [f"{self._name(path)}: {other}" for path in found.others]
-        self.problems += [
-            f"two {kind} of one name: {', '.join(map(self._name, paths))}" for paths in found.twice.values()
-        ]
+        self.problems += [f"{self._name(path)}: {other}" for path in found.others()]
+        for paths in found.twice.values():
+            self.problems.append(f"two {kind} of one name: {', '.join(map(self._name, sorted(paths)))}")
 
     def _name(self, path: Path | str) -> str:
         return Path(path).relative_to(self.root).as_posix()

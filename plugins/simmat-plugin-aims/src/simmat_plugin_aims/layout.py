@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from simmat.data.samples import Sample
@@ -55,7 +55,7 @@ class Found:
         for index, sample in enumerate(self.samples):
             count = seen[sample.id] = seen.get(sample.id, 0) + 1
             if count > 1:
-                self.samples[index] = replace(sample, id=f"{sample.id}#{count}")
+                self.samples[index] = sample._replace(id=f"{sample.id}#{count}")
 
 
 @dataclass(frozen=True)
