@@ -2,7 +2,8 @@
 
     python examples/demo.py --out demo-out
 
-Every step is the command a user would type, run as such. The first one that fails ends the demo with its exit code.
+Every step is a command that a user can type. The first one that fails ends the demo with its exit code. Started again
+after it was stopped, the demo resumes its training; after it was done, it begins anew.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from simmat.training.run_folder import RunFolder
 from simmat.types import BoolArray, Channel, Prompt
 
 MARK = ".simmat-demo"
-"""This file says that a folder was made by the demo and may be made anew."""
+"""This file says that a folder was made by the demo and may be replaced."""
+PAGE = "index.html"
+"""The last file that the demo writes."""
 
 SCENES = 48
 PREDICTED = 3
@@ -95,7 +98,7 @@ class Step:
 
 @dataclass
 class Terminal:
-    """Runs commands and remembers them."""
+    """Runs commands and records them."""
 
     steps: list[Step] = field(default_factory=list)
 
@@ -105,10 +108,14 @@ class Terminal:
         command = shlex.join(["simmat", *words])
         print(f"\n{purpose}\n$ {command}", flush=True)
         began = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "simmat", *words], check=False)
-        if done.returncode:
+        process = subprocess.Popen([sys.executable, "-m", "simmat", *words])
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            code = process.wait()  # the command got the signal too; let it save its work
+        if code:
             print(f"error: the demo stops here, because the command above failed: {command}", file=sys.stderr)
-            sys.exit(done.returncode)
+            sys.exit(code)
         self.steps.append(Step(command, purpose, time.monotonic() - began))
 
 
@@ -116,23 +123,25 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for everything it makes")
-    parser.add_argument("--steps", type=int, help="training steps; fewer are faster and worse")
+    parser.add_argument("--steps", type=int, help="training steps of a new run; fewer are faster and worse")
     options = parser.parse_args()
     began = time.monotonic()
     out: Path = options.out
-    prepare(out)
     data, run, predictions = out / "data", out / "run", out / "predict"
     terminal = Terminal()
-    terminal.run(
-        "Make a small set of thermal scenes", "data", "simulate", "--modality", "thermal", "--out", data,
-        "--count", str(SCENES), "--seed", "0",
-    )  # fmt: skip
-    foundation = pick_foundation()
-    steps, settings = TRAINING[foundation]
-    terminal.run(
-        "Train on them", "train", "--modality", "thermal", "--data", data, "--foundation", foundation,
-        "--mat", "mat-residual", *settings, "--steps", str(options.steps or steps), "--out", run,
-    )  # fmt: skip
+    if prepare(out):
+        terminal.run("Resume the training of the demo that was stopped", "train", "--resume", run)
+    else:
+        terminal.run(
+            "Make a small set of thermal scenes", "data", "simulate", "--modality", "thermal", "--out", data,
+            "--count", str(SCENES), "--seed", "0",
+        )  # fmt: skip
+        foundation = pick_foundation()
+        steps, settings = TRAINING[foundation]
+        terminal.run(
+            "Train on them", "train", "--modality", "thermal", "--data", data, "--foundation", foundation,
+            "--mat", "mat-residual", *settings, "--steps", str(options.steps or steps), "--out", run,
+        )  # fmt: skip
     terminal.run(
         "Score it on scenes it has not seen", "eval", run / "bundle", "--data", data, "--split", "test",
         "--out", out / "scores.json",
@@ -140,19 +149,25 @@ def main() -> None:
     report = json.loads((out / "scores.json").read_text(encoding="utf-8"))
     dataset = open_dataset(data, load_plugins().modality("thermal"))
     shown = [predict(terminal, dataset, sample, run / "bundle", predictions) for sample in pick_samples(dataset)]
-    page = show(out / "index.html", run, report, shown, terminal.steps, seen=len(dataset.split("train")))
+    page = show(out / PAGE, run, report, shown, terminal.steps, seen=len(dataset.split("train")))
     print(f"\nDone in {time.monotonic() - began:.0f} s. Open this page in a browser:\n  {page.resolve().as_uri()}")
 
 
-def prepare(out: Path) -> None:
-    """Make the folder anew where an earlier demo made it; leave every other folder alone."""
+def prepare(out: Path) -> bool:
+    """Return whether an earlier demo was stopped after its training began; else empty the folder that it made.
+
+    A folder that the demo did not make ends it.
+    """
     if (out / MARK).is_file():
+        if RunFolder(out / "run").config.is_file() and not (out / PAGE).is_file():
+            return True
         shutil.rmtree(out)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        print(f"error: {out} is in the way and was not made by this demo; choose another --out", file=sys.stderr)
+        print(f"error: {out} is not empty and was not made by this demo; choose another --out", file=sys.stderr)
         sys.exit(2)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
+    return False
 
 
 def pick_foundation() -> str:

@@ -35,13 +35,25 @@ def test_a_folder_of_somebody_else_is_left_alone(demo: ModuleType, tmp_path: Pat
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_an_earlier_demo_is_made_anew(demo: ModuleType, tmp_path: Path) -> None:
+def test_a_finished_demo_is_run_again(demo: ModuleType, tmp_path: Path) -> None:
     """`make demo` twice in a row must work."""
+    out = tmp_path / "demo-out"
+    assert not demo.prepare(out)
+    (out / "run").mkdir()
+    (out / "run" / "config.toml").touch()
+    (out / demo.PAGE).touch()
+    assert not demo.prepare(out)
+    assert [file.name for file in out.iterdir()] == [demo.MARK]
+
+
+def test_a_stopped_demo_keeps_its_run(demo: ModuleType, tmp_path: Path) -> None:
+    """Training is most of the time; whoever stopped it continues."""
     out = tmp_path / "demo-out"
     demo.prepare(out)
     (out / "run").mkdir()
-    demo.prepare(out)
-    assert [file.name for file in out.iterdir()] == [demo.MARK]
+    (out / "run" / "config.toml").touch()
+    assert demo.prepare(out)
+    assert (out / "run" / "config.toml").is_file()
 
 
 def test_a_failing_command_ends_the_demo_with_its_code(
@@ -73,3 +85,7 @@ def test_the_demo_runs_to_a_page(tmp_path: Path) -> None:
     assert [command.split()[1] for command in commands] == ["data", "train", "eval", *["predict"] * 3]
     assert all(command in page for command in commands)
     assert page.count("data:image/png;base64,") == 3 + 3
+    (out / "index.html").unlink()
+    again = subprocess.run([sys.executable, str(DEMO), "--out", str(out)], capture_output=True, text=True, check=False)
+    assert f"$ simmat train --resume {out / 'run'}" in again.stdout
+    assert (out / "index.html").is_file(), again.stderr[-2000:]
