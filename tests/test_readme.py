@@ -1,4 +1,4 @@
-"""The Python of the README runs as it stands there."""
+"""The Python of the README and of docs/python.md runs as it is written there."""
 
 from __future__ import annotations
 
@@ -9,27 +9,40 @@ from pathlib import Path
 import pytest
 from installed import need_plugins
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    pytest.param(ROOT / "README.md", id="README.md"),
+    pytest.param(ROOT / "docs" / "python.md", id="python.md", marks=pytest.mark.slow),
+]
+SMALL = "steps=2, image_size=64, batch_size=2, prompts_per_image=1, device='cpu', pictures=False, progress=False"
 
 
-def test_the_lines_of_python_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The first thing that a data scientist copies; two small steps in place of eighty."""
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set of the start page, with three images; and a photograph of the same size."""
     need_plugins("thermal", "lite", "scenes")
-    from simmat_plugin_scenes.dataset import simulate_dataset
+    from simmat_plugin_scenes.dataset import SIZE_HW, simulate_dataset
 
-    import simmat
     from simmat.plugins.loader import load_plugins
 
+    folder = tmp_path_factory.mktemp("pages")
+    simulate_dataset(load_plugins().modality("thermal"), folder / "scenes", count=3, seed=0, size_hw=SIZE_HW)
+    simulate_dataset(load_plugins().modality("rgb"), folder / "rgb", count=3, seed=0, size_hw=SIZE_HW)
+    shutil.copy(next((folder / "rgb/images").rglob("*.png")), folder / "photo.png")
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_of_a_page_runs(page: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thing that a data scientist copies; two small steps in place of eighty."""
+    import simmat
+
+    text = page.read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    assert "steps=80" in code
     monkeypatch.chdir(tmp_path)
-    simulate_dataset(load_plugins().modality("thermal"), Path("DIR"), count=3, seed=0, size_hw=(64, 64))
-    shutil.copy(next(Path("DIR/images").rglob("*.tif*")), "photo.tiff")
-    (lines,) = BLOCKS
-    assert "steps=80" in lines
-    short = lines.replace("steps=80", "steps=2, image_size=64, batch_size=2, prompts_per_image=1, device='cpu'")
-    short = short.replace("(320, 240)", "(32, 32)")
-    exec(compile(short, str(README), "exec"), {})
-    assert len(capsys.readouterr().out.splitlines()) == 2
-    assert simmat.load("RUN", device="cpu").adapter.name == "thermal"
+    for path in scenes.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    names: dict[str, object] = {}
+    exec(compile(code.replace("steps=80", SMALL), str(page), "exec"), names)
+    assert simmat.load("run-from-python", device="cpu").adapter.name == "thermal"
