@@ -144,7 +144,7 @@ def test_even_force_replaces_no_folder_but_a_bundle(bundle: Path, here: Path) ->
         lambda: push_bundle(bundle, "home", force=True),
         lambda: pull_bundle(str(bundle), Path("home"), force=True),
     ):
-        with pytest.raises(OutputError, match="home .*not a bundle"):
+        with pytest.raises(OutputError, match=r"home .*not a bundle"):
             attempt()
     assert files_of(here) == {"home/thesis.tex": b"years"}
 

@@ -1,13 +1,14 @@
 """The model card of a bundle: README.md, for people and for the Hugging Face hub.
 
-Its head is the hub's metadata (license, library_name, pipeline_tag, tags); everything else is taken from the bundle.
+Its head is the hub's metadata; everything else is taken from the bundle. The text is in `model_card.md.j2`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from importlib import resources
 from typing import Any
 
 from simmat.bundle.document import BundleSpec
@@ -23,8 +24,6 @@ from simmat.types import Channel
 
 UNSTATED = "unknown"
 """The hub's own word for a licence that is not stated."""
-_ONE_CLICK = "one-click"
-"""Protocol of validation if none is stored."""
 _SCORES = {
     "miou_object": "mean IoU over objects",
     "miou_image": "mean IoU over images",
@@ -50,23 +49,39 @@ def model_card(
         foundation_licence: of the foundation model, if known.
         registry: what is installed, to name the packages of plugins; None names SimMAT's own.
     """
-    modality, foundation = _code(spec.modality), _code(spec.foundation)
-    own = f"This bundle: {licence}." if licence else "The licence of this bundle is not stated; ask who made it."
-    parts = [
-        _head(spec, licence),
-        f"# {_text(spec.modality)} on {_text(spec.foundation)}\n\n"
-        f"A SimMAT bundle: a transfer layer and tuned weights that bring the sensor `{modality}` to the vision "
-        f"foundation model `{foundation}`. It segments the objects that clicks and boxes mark on a sensor image. The "
-        "frozen weights of the foundation model are not in it.",
-        _use(spec, needed_packages(spec, registry)),
-        _channels(spec),
-        _scores(spec),
-        "## How it was made\n\n" + _table(("", ""), network_rows(spec)),
-        "## Data\n\n" + _table(("", ""), data_rows(spec.card)),
-        f"## Licence\n\n{own} The foundation model has its own, `{foundation}`: "
-        f"{_text(foundation_licence or 'see where it comes from')}; so have the data, see above.",
-    ]
-    return "\n\n".join(parts) + "\n"
+    from jinja2 import Environment, StrictUndefined  # loading a bundle does not need it
+
+    tags = ["simmat", "image-segmentation", *spec.modality.split("+"), spec.foundation]
+    words = (re.sub(r"[^a-z0-9._-]+", "-", tag.lower()).strip("-.") for tag in tags)
+    found = spec.metrics.get("val")
+    scores: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters.update(text=_text, code=_code, json=json.dumps)
+    template = resources.files("simmat.bundle").joinpath("model_card.md.j2").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        spec=spec,
+        licence=licence,
+        unstated=UNSTATED,
+        foundation_licence=foundation_licence,
+        tags=[word for word in dict.fromkeys(words) if word],
+        packages=needed_packages(spec, registry),
+        several_files=len(modality_parts(spec.modality)) > 1,
+        sensor_channels=describe(spec.sensor_channels),
+        channel_rows=[_channel_row(channel) for channel in spec.channels],
+        score_rows=[
+            (title, f"{float(scores[key]):.3f}")
+            for key, title in _SCORES.items()
+            if isinstance(scores.get(key), int | float)
+        ],
+        metrics={
+            "step": spec.metrics.get("step", "?"),
+            "protocol": str(spec.metrics.get("protocol", "one-click")),
+            "objects": scores.get("objects", "?"),
+            "images": scores.get("images", "?"),
+        },
+        network_rows=network_rows(spec),
+        data_rows=data_rows(spec.card),
+    )
 
 
 def network_rows(spec: BundleSpec) -> list[tuple[str, str]]:
@@ -102,52 +117,6 @@ def data_rows(card: DataCard) -> list[tuple[str, str]]:
     return rows + ([("notes", card.notes)] if card.notes else [])
 
 
-def _head(spec: BundleSpec, licence: str | None) -> str:
-    tags = ["simmat", "image-segmentation", *spec.modality.split("+"), spec.foundation]
-    words = dict.fromkeys(word for tag in tags if (word := re.sub(r"[^a-z0-9._-]+", "-", tag.lower()).strip("-.")))
-    lines = [
-        "---",
-        f"license: {json.dumps(licence or UNSTATED)}",
-        "library_name: simmat",
-        "pipeline_tag: mask-generation",
-        "tags:",
-        *(f"- {json.dumps(word)}" for word in words),
-        "---",
-    ]
-    return "\n".join(lines)
-
-
-def _use(spec: BundleSpec, packages: Mapping[str, Sequence[tuple[str, str]]]) -> str:
-    brings = []
-    for package, parts in packages.items():
-        named = [f"the {'sensor' if kind == 'modality' else kind} `{_code(name)}`" for kind, name in parts]
-        brings.append(f"`{package}` brings {' and '.join(named)}")
-    plugins = f"{'; '.join(brings)}. " if brings else ""
-    images = "--source NAME=FILE …" if len(modality_parts(spec.modality)) > 1 else "IMAGE"
-    return (
-        "## Use\n\n"
-        "```\n"
-        f"pip install {' '.join(['simmat', *packages])}\n"
-        f"simmat predict BUNDLE {images} --point X,Y --out OUT\n"
-        "simmat eval BUNDLE --data DIR\n"
-        "```\n\n"
-        f"{plugins}If a part is missing, the error names it. Input of other channels or units, and other foundation "
-        "weights, are refused."
-    )
-
-
-def _channels(spec: BundleSpec) -> str:
-    picked = "" if spec.picks is None else f" Of these it uses {_text(', '.join(map(str, spec.picks)))}."
-    return (
-        f"## Channels\n\nAn image holds {_text(describe(spec.sensor_channels))}.{picked} The network's input, with the "
-        "statistics that normalize it:\n\n"
-        + _table(
-            ("channel", "quantity", "unit", "wavelength, µm", "valid range", "mean", "std"),
-            [_channel_row(channel) for channel in spec.channels],
-        )
-    )
-
-
 def _channel_row(channel: Channel) -> tuple[str, ...]:
     valid_range = "" if channel.valid_range is None else "{:.5g} to {:.5g}".format(*channel.valid_range)
     numbers = (channel.wavelength_um, channel.mean, channel.std)
@@ -155,36 +124,9 @@ def _channel_row(channel: Channel) -> tuple[str, ...]:
     return (channel.name, channel.quantity, channel.unit, wavelength, valid_range, mean, std)
 
 
-def _scores(spec: BundleSpec) -> str:
-    found = spec.metrics.get("val")
-    scores: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
-    rows = [
-        (title, f"{float(scores[key]):.3f}")
-        for key, title in _SCORES.items()
-        if isinstance(scores.get(key), int | float)
-    ]
-    if not rows:
-        return "## Scores\n\nNone are stored."
-    step = spec.metrics.get("step", "?")
-    counts = f"{scores.get('objects', '?')} objects in {scores.get('images', '?')} images"
-    protocol = str(spec.metrics.get("protocol", _ONE_CLICK))
-    how = "one click per object, masks compared at the original size"
-    if protocol != _ONE_CLICK:
-        how = f"scored as by `simmat eval --protocol {_code(protocol)}`"
-    return (
-        f"## Scores\n\nOn the validation split, which also chose the step (step {_text(str(step))}; {_text(counts)}): "
-        f"{how}.\n\n" + _table(("score", "value"), rows)
-    )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [list(head), ["---"] * len(head), *([_text(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _text(value: str) -> str:
+def _text(value: object) -> str:
     """Return free text for a Markdown line or cell, without markup and line breaks."""
-    flat = re.sub(r"([\\|*\[\]])", r"\\\1", " ".join(value.split()))
+    flat = re.sub(r"([\\|*\[\]])", r"\\\1", " ".join(str(value).split()))
     return flat.replace("<", "&lt;").replace(">", "&gt;")
 
 
