@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,13 +40,13 @@ def load(
     device: str = "auto",
     registry: Registry | None = None,
 ) -> Predictor:
-    """Load a tuned model, or an untuned foundation model on a sensor.
+    """Load a tuned model, or an untuned foundation model for a sensor.
 
     Args:
         source: the folder of a run, a bundle, a zip of one, or hf://ORG/NAME; None for an untuned model.
-        foundation: without `source` the foundation model; with it, the name that the bundle's model has here.
-        modality: without `source` the sensor: a name, an adapter, or its class. With it, a sensor of the bundle that
-            is not installed, such as one defined in a notebook.
+        foundation: the untuned model; with `source`, the name of the bundle's foundation model on this machine.
+        modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the
+            bundle that is not installed, such as one defined in a notebook.
         modality_options: of the untuned model's sensor: {"unit": "cK"}, of a composition {"thermal.unit": "cK"}.
         channels: of the untuned model's sensor, as `--channels` takes them; None for all.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
@@ -54,16 +55,14 @@ def load(
         registry: what is installed; None loads the plugins.
 
     Raises:
-        TypeError: neither `source` nor both of `foundation` and `modality` are given, or what they leave no room for.
-        SimMATError: whatever is wrong with names, files or weights.
+        TypeError: arguments are missing or exclude each other.
+        SimMATError: names, files or weights are wrong.
     """
     known, name = _with(registry or _installed(), modality)
     place, weights = pick_device(device), Path(checkpoint) if checkpoint is not None else None
     if source is not None:
-        if channels is not None or image_size is not None or modality_options is not None:
-            raise TypeError(
-                "channels, image_size and modality_options are those of the bundle; leave them out, or leave source out"
-            )
+        if (channels, image_size, modality_options) != (None, None, None):
+            raise TypeError("a bundle has its own channels, image_size and modality_options; leave them or source out")
         bundle = load_bundle(_local(source), known, foundation=foundation, checkpoint=weights, device=place)
         return Predictor.of_bundle(bundle)
     if foundation is None or name is None:
@@ -72,7 +71,7 @@ def load(
     file = find_weights(spec, weights)
     if file is None or not spec.promptable:
         raise ConfigError(
-            f"foundation model {foundation!r} answers no prompt untuned, for its weights or its decoder are random; "
+            f"foundation model {foundation!r} cannot be used untuned, since its weights or its decoder are random; "
             "train it first"
         )
     if weights is None:
@@ -100,7 +99,7 @@ def train(
         modality: the sensor: a name, an adapter, or its class.
         data: folder of the data set, or a data set.
         out: the run's folder; `load` takes it.
-        progress: whether a bar shows how far it is.
+        progress: show a progress bar.
         registry: what is installed; None loads the plugins.
         settings: those of `simmat train`, with underscores: steps=80, tune="lora", mat_options={"width": 32}, …
 
@@ -109,7 +108,7 @@ def train(
 
     Raises:
         TypeError: a setting is unknown.
-        SimMATError: whatever is wrong with settings, data, weights or the output folder.
+        SimMATError: settings, data, weights or the output folder are wrong.
     """
     from simmat.config import TrainConfig
     from simmat.training import Callback
@@ -119,13 +118,9 @@ def train(
     if unknown := [key for key in settings if key not in TrainConfig.model_fields]:
         raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}")
     known, name = _with(registry or _installed(), modality)
-    root = _root(data)
-    config = load_config(None, {"modality": name, "data": root, "out": Path(out), **settings})
-    if progress:
-        with ConsoleCallback() as callback:
-            run_training(config, known, callback)
-    else:
-        run_training(config, known, Callback())
+    config = load_config(None, {"modality": name, "data": _root(data), "out": Path(out), **settings})
+    with ConsoleCallback() if progress else nullcontext(Callback()) as callback:
+        run_training(config, known, callback)
     return config.out
 
 
@@ -140,17 +135,17 @@ def evaluate(
     registry: Registry | None = None,
     **card: Any,
 ) -> dict[str, Any]:
-    """Score a bundle on a split of a data set, and the untuned foundation model beside it.
+    """Score a bundle, and its untuned foundation model, on a split of a data set.
 
     Args:
-        model: what `load` takes or gave; it must be a bundle.
+        model: a bundle: what `load` takes or returned.
         data: folder of the data set, or a data set.
         split: "train", "val" or "test".
         protocol: name of an evaluation protocol.
-        zero_shot: whether the untuned model is scored too, where there is one.
-        device: where a model that is still to be loaded goes.
+        zero_shot: score the untuned model too, if it can be used.
+        device: for a model that is not loaded yet.
         registry: what is installed; None loads the plugins.
-        card: fields of the data card that take precedence: regions="instances", min_region=30, …
+        card: fields that override the data card: regions="instances", min_region=30, …
 
     Returns:
         What `simmat eval --json` prints: "tuned" and "zero_shot" hold the averages, or None.
@@ -166,14 +161,13 @@ def evaluate(
     predictor = model if isinstance(model, Predictor) else load(model, device=device, registry=known)
     if predictor.bundle is None:
         raise ConfigError(
-            "an untuned model has no bundle to score; train one, and its zero-shot figure stands beside it"
+            "an untuned model has no bundle to score; train one, and the scores include the untuned model"
         )
-    root = _root(data)
-    asked = find_protocol(protocol)
+    root, found = _root(data), find_protocol(protocol)
     tuned, untuned = evaluate_bundle(
-        predictor.bundle, root, split, overrides=card, zero_shot=zero_shot, registry=known, protocol=asked
+        predictor.bundle, root, split, overrides=card, zero_shot=zero_shot, registry=known, protocol=found
     )
-    return report_of(predictor.bundle, root, split, asked, tuned, untuned)
+    return report_of(predictor.bundle, root, split, found, tuned, untuned)
 
 
 def open_dataset(
@@ -191,11 +185,11 @@ def open_dataset(
         modality: the sensor: a name, an adapter, or its class.
         modality_options: of the sensor: {"unit": "cK"}, of a composition {"thermal.unit": "cK"}.
         registry: what is installed; None loads the plugins.
-        card: fields of the data card that take precedence: regions="instances", nodata=0, …
+        card: fields that override the data card: regions="instances", nodata=0, …
 
     Raises:
         DataError: the folder is not a data set.
-        ConfigError: the card is wrong, or nothing says what a region is.
+        ConfigError: the card is wrong, or does not say what a region is.
     """
     from simmat.data.dataset import open_dataset as open_dataset_of
 
@@ -204,12 +198,12 @@ def open_dataset(
 
 
 def list_modalities(registry: Registry | None = None) -> tuple[str, ...]:
-    """Return the names of the sensors that are installed, sorted."""
+    """Return the names of the installed sensors, sorted."""
     return (registry or _installed()).names("modality")
 
 
 def list_foundations(registry: Registry | None = None) -> tuple[str, ...]:
-    """Return the names of the foundation models that are installed, sorted; those of families come in addition."""
+    """Return the names of the installed foundation models, sorted; without the models of families."""
     return (registry or _installed()).names("foundation model")
 
 
@@ -232,7 +226,7 @@ def _root(data: str | Path | Dataset) -> Path:
 
 
 def _local(source: str | Path) -> Path:
-    """Return where a bundle lies, fetched into the hub client's cache where it is on the hub."""
+    """Return the path of a bundle; one on the hub is fetched into the client's cache."""
     if str(source).startswith(HUB):
         return download(HubPlace.parse(str(source)))[JSON_NAME].parent
     path = Path(source).expanduser()

@@ -1,4 +1,4 @@
-"""What a training run is told: one frozen object, from a TOML file, the command line, or Python."""
+"""The settings of a training run: one frozen object, from a TOML file, the command line, or Python."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class TrainConfig(Document):
         {}, description="Options of the sensor, as `modalities show` lists them; SENSOR.OPTION of a composition."
     )
     data: AbsolutePath = Field(description="Folder of the data set.")
-    out: AbsolutePath = Field(description="Folder of the run; made where missing.")
+    out: AbsolutePath = Field(description="Folder of the run; made if it is missing.")
     foundation: Name = Field(DEFAULT_FOUNDATION, description="Foundation model.")
     mat: Name = Field("mat-residual", description="Transfer layer between the sensor and the foundation model.")
     tune: Name = Field("lora", description="How the foundation model is tuned.")
@@ -161,71 +161,80 @@ class TrainConfig(Document):
     tune_options: Options = Field({}, description="Options of the tuner.")
 
     checkpoint: AbsolutePath | None = Field(None, description="Weight file of the foundation model.")
-    from_scratch: bool = Field(False, description="Random foundation weights instead of pretrained ones.")
+    from_scratch: bool = Field(False, description="Use random foundation weights instead of pretrained ones.")
 
     channels: Channels | None = Field(
         None, description="Channels to use, by name, index from 0, or wavelength (665nm); all by default."
     )
-    regions: RegionRule | None = Field(None, description="What a region is; by default as the data card says.")
+    regions: RegionRule | None = Field(None, description="What a region is; by default as in the data card.")
     min_region: int | None = Field(None, ge=1, description="Smallest region that counts, in pixels.")
     nodata: NodataField | None = Field(
-        None, description="Number stored in the files that means no measurement; SOURCE=NUMBER by comma for one source."
+        None,
+        description="Stored number that means no measurement; SOURCE=NUMBER, separated by commas, for single sources.",
     )
     ignore: int | None = Field(None, description="Mask value without ground truth, left out of loss and score.")
     zero_means: ZeroMeans | None = Field(None, description="What mask value 0 means.")
     train_images: int | None = Field(None, ge=1, description="Train on this many images, drawn by the seed.")
     train_share: float | None = Field(
-        None, gt=0, le=1, description="Train on this part of the images, drawn by the seed; a smaller part lies within."
+        None,
+        gt=0,
+        le=1,
+        description="Train on this share of the images, drawn by the seed; a larger share contains a smaller one.",
     )
 
     protocol: Literal["one-click", "simmat-compat"] = Field(
         "one-click", description="Protocol of validation; simmat-compat also trains as the paper's released code does."
     )
     steps: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description=f"Optimiser steps; {DEFAULT_STEPS} where no epochs are given."
+        None, ge=1, le=MOST_STEPS, description=f"Optimiser steps; {DEFAULT_STEPS} if no epochs are given."
     )
     epochs: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="Passes over the training split, instead of steps."
     )
     image_size: int | None = Field(
-        None, ge=1, le=MOST_SIZE, description="Square input size in pixels; native by default."
+        None, ge=1, le=MOST_SIZE, description="Side of the square input in pixels; by default the model's own."
     )
     aspect: Literal["keep", "squash"] = Field("keep", description="Pad to a square, or squash into one.")
-    batch_size: int = Field(4, ge=1, le=MOST_TOGETHER, description="Images a step, over all processes.")
-    prompts_per_image: int = Field(4, ge=1, le=MOST_TOGETHER, description="Regions asked about in each image.")
+    batch_size: int = Field(4, ge=1, le=MOST_TOGETHER, description="Images per step, over all processes.")
+    prompts_per_image: int = Field(4, ge=1, le=MOST_TOGETHER, description="Prompted regions per image.")
     clicks: Literal["mixed", "random"] = Field(
-        "mixed", description="First clicks: half at the region's centre and half anywhere on it, or all anywhere."
+        "mixed", description="First clicks: half at the region's centre and half anywhere on it, or all anywhere on it."
     )
-    box_fraction: float = Field(0.2, ge=0, le=1, description="Part of the steps that ask with boxes, not clicks.")
-    corrections: int = Field(1, ge=0, le=4, description="Clicks on an error that follow the first answer of a step.")
+    box_fraction: float = Field(0.2, ge=0, le=1, description="Share of the steps with box prompts instead of clicks.")
+    corrections: int = Field(1, ge=0, le=4, description="Clicks on errors after the first masks of a step.")
     augment: bool = Field(True, description="Random flips, scales, gains, offsets and noise of training images.")
     rotate: bool = Field(
-        False, description="Random quarter turns and top-bottom flips too, for images without an up (from above)."
+        False,
+        description="Also random quarter turns and vertical flips, for images without an up direction (from above).",
     )
     paste: float = Field(
-        0.0, ge=0, le=1, description="Part of the training images in which objects are repeated beside others."
+        0.0, ge=0, le=1, description="Share of the training images in which objects are copied beside others."
     )
-    workers: int = Field(0, ge=0, le=MOST_WORKERS, description="Processes that load data; 0 loads in the main one.")
+    workers: int = Field(0, ge=0, le=MOST_WORKERS, description="Processes that load data; 0 loads in the main process.")
 
-    loss: Literal["focal", "bce"] = Field("focal", description="Mask loss beside dice.")
-    lr: float | None = Field(None, gt=0, description="Peak learning rate; the model's or tuner's own by default.")
+    loss: Literal["focal", "bce"] = Field("focal", description="Mask loss, added to dice.")
+    lr: float | None = Field(None, gt=0, description="Peak learning rate; by default that of the model or tuner.")
     backbone_lr_factor: float = Field(
-        1.0, gt=0, le=1, description="Learning rate of the backbone, as a part of that of transfer layer and decoder."
+        1.0, gt=0, le=1, description="Learning rate of the backbone, relative to that of transfer layer and decoder."
     )
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's, on weights that are matrices.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW, for weights that are matrices.")
     schedule: Literal["cosine", "constant", "halving"] = Field(
         "cosine", description="Learning rate after warm-up; halving halves it every 10 epochs."
     )
     warmup_steps: int | None = Field(None, ge=0, description="Linear warm-up; by default 5 % of steps, at most 100.")
     grad_clip: float = Field(1.0, ge=0, description="Largest gradient norm; 0 does not clip.")
-    grad_accumulation: int = Field(1, ge=1, description="Parts a batch is computed in, to save memory.")
-    gradient_checkpointing: bool = Field(False, description="Recompute the backbone on the way back, to save memory.")
+    grad_accumulation: int = Field(1, ge=1, description="Parts that a batch is split into, to save memory.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute the backbone in the backward pass, to save memory."
+    )
     val_every: int | None = Field(None, ge=1, description="Steps between validations; by default a tenth of the run.")
     pictures: bool = Field(True, description="Draw curves and samples after each validation.")
 
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Number format of the forward pass.")
-    device: Annotated[str, AfterValidator(_device)] = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Decides every random choice of the run.")
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        "auto", description="Device: auto, cpu, cuda, cuda:N or mps."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random choices of the run.")
 
     def card_overrides(self) -> dict[str, Any]:
         """Return what the config says in place of the data card; None where it says nothing."""

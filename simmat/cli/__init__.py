@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEBUG_VARIABLE = "SIMMAT_DEBUG"
 
 COMMANDS = {
-    "train": ("simmat.cli.train", "Train a transfer layer and tune a foundation model on a data set."),
+    "train": ("simmat.cli.train", "Train a transfer layer and tune a foundation model."),
     "eval": ("simmat.cli.eval", "Score a bundle and the zero-shot model on a data set."),
     "predict": ("simmat.cli.predict", "Segment sensor images by clicks and boxes."),
     "data": ("simmat.cli.data", "Check or make a data set."),
