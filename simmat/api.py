@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simmat.bundle import adapter_for, load_bundle
+from simmat.bundle import load_bundle
 from simmat.bundle.files import JSON_NAME
 from simmat.bundle.sharing import HUB, HubPlace, download
 from simmat.config import load_config, parse_channels
@@ -80,7 +80,7 @@ def load(
     parts = Parts(spec, known.transfer_layer("zeroshot"), known.tuner("frozen"), file)
     size = image_size or spec.image_size
     spec.check_image_size(size)
-    sensor = adapter_for(known, name, tuple(picks) if picks is not None else None, options=modality_options)
+    sensor = known.modality(name, modality_options, channels=picks)
     return ZeroShotPredictor(parts, sensor, size, place)
 
 

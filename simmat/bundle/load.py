@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,9 +19,6 @@ from simmat.model_spec import ModelSpec
 from simmat.nn.allocation import Room, TooLargeError
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
-from simmat.sensors.composition import SelectedChannels
-from simmat.sensors.declaration import Declaration
-from simmat.sensors.declared import DeclaredModality
 from simmat.sensors.normalize import describe
 from simmat.types import Channel, SensorImage, same_channels
 
@@ -62,23 +58,6 @@ class Bundle:
     def check_image(self, image: SensorImage) -> None:
         """Raise BundleError if an image's channels are not those of training."""
         check_sensor_channels(self.spec, image.channels, image.origin, self.path)
-
-
-def adapter_for(
-    registry: Registry,
-    modality: str,
-    picks: tuple[str | int, ...] | None,
-    described: Iterable[Declaration] = (),
-    *,
-    options: Mapping[str, Any] | None = None,
-) -> ModalityAdapter:
-    """Return the adapter of a modality with its options and picked channels.
-
-    `described` are the sensors that a bundle carries.
-    """
-    carried = {declaration.name: DeclaredModality(declaration) for declaration in described}
-    adapter = registry.modality(modality, options, described=carried)
-    return SelectedChannels(adapter, picks) if picks is not None else adapter
 
 
 def check_sensor_channels(spec: ModelSpec, channels: tuple[Channel, ...], origin: str, path: Path) -> None:
@@ -125,7 +104,7 @@ def load_bundle(
                     f"checked that {foundation!r} is the same model; leave --foundation out"
                 )
             spec = spec.model_copy(update={"foundation": foundation})
-        sensor = adapter_for(registry, spec.modality, spec.picks, spec.described, options=spec.modality_options)
+        sensor = registry.modality(spec.modality, spec.modality_options, channels=spec.picks, described=spec.described)
         adapter = fitted_to_card(sensor, spec.card.model_dump())
         parts = find_parts(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
         model = _build(spec, parts, tensors, folder)

@@ -48,11 +48,8 @@ def check(
     """
     from simmat.data.checks import check_dataset
     from simmat.data.dataset import open_dataset
-    from simmat.sensors.composition import SelectedChannels
 
-    adapter = load_registry().modality(modality, modality_options)
-    if channels is not None:
-        adapter = SelectedChannels(adapter, channels)
+    adapter = load_registry().modality(modality, modality_options, channels=channels)
     dataset = open_dataset(data, adapter, card)
     with progress_bar("reading", " samples", total=len(dataset.samples)) as bar:
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_name
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.composition import ComposedModality
+from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.sensors.names import is_sensor_file, modality_parts
 from simmat.sensors.options import check_sensors, options_by_sensor
 from simmat.specs import FoundationFamily, FoundationSpec, TransferLayerSpec, TunerSpec
 
 if TYPE_CHECKING:
     import click
+
+    from simmat.sensors.declaration import Declaration
 
 Kind = Literal["modality", "foundation model", "foundation family", "transfer layer", "tuner", "command"]
 
@@ -123,13 +125,15 @@ class Registry:
         name: str,
         options: Mapping[str, Any] | None = None,
         *,
-        described: Mapping[str, ModalityAdapter] | None = None,
+        channels: Sequence[str | int] | None = None,
+        described: Iterable[Declaration] = (),
     ) -> ModalityAdapter:
         """Return the adapter of a sensor, or the composition of several joined by "+".
 
         Args:
             name: each part is the name of a sensor, or the path of the `sensor.toml` that describes one.
             options: of the sensors, see `simmat.sensors.options.options_by_sensor`.
+            channels: names, 0-based indices or wavelengths of the channels to use; None for all.
             described: sensors that take precedence over installed ones of that name: those a bundle carries.
 
         Raises:
@@ -138,12 +142,14 @@ class Registry:
         parts = modality_parts(name)
         if not all(parts):
             raise ConfigError(f"modality {name!r} has an empty part; write for example rgb+thermal")
-        adapters = [self._adapter(part, described or {}) for part in parts]
+        declared = {declaration.name: declaration for declaration in described}
+        adapters = [self._adapter(part, declared.get(part)) for part in parts]
         adapter = adapters[0] if len(adapters) == 1 else ComposedModality(adapters)
         names = [part.name for part in adapter.sensors()]
         by_sensor = options_by_sensor(options or {}, names)
         check_sensors(by_sensor, names)
-        return adapter.with_options(by_sensor)
+        adapter = adapter.with_options(by_sensor)
+        return SelectedChannels(adapter, channels) if channels is not None else adapter
 
     def with_modality(self, adapter: ModalityAdapter) -> Registry:
         """Return a registry in which this adapter has its name, whatever is installed under that name."""
@@ -200,13 +206,11 @@ class Registry:
         of_family = bool(model) and family in self._claims["foundation family"]
         return of_family and name not in self._claims["foundation model"]
 
-    def _adapter(self, part: str, described: Mapping[str, ModalityAdapter]) -> ModalityAdapter:
-        if part in described:
-            return described[part]
-        if is_sensor_file(part):
-            from simmat.sensors.declared import read_sensor
+    def _adapter(self, part: str, declaration: Declaration | None) -> ModalityAdapter:
+        if declaration is not None or is_sensor_file(part):
+            from simmat.sensors.declared import DeclaredModality, read_sensor
 
-            return read_sensor(part)
+            return DeclaredModality(declaration) if declaration is not None else read_sensor(part)
         return cast(ModalityAdapter, self._get("modality", part))
 
     def _get(self, kind: Kind, name: str) -> Item:

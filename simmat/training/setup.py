@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simmat.bundle import adapter_for
 from simmat.config import TrainConfig
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
@@ -231,7 +230,8 @@ def open_data(config: TrainConfig, registry: Registry) -> Dataset:
     Raises:
         SimMATError: the sensor is unknown, the data set cannot be opened, or its card forbids a setting.
     """
-    return _opened(config, adapter_for(registry, config.modality, config.channels, options=config.modality_options))
+    adapter = registry.modality(config.modality, config.modality_options, channels=config.channels)
+    return _opened(config, adapter)
 
 
 def _opened(config: TrainConfig, adapter: ModalityAdapter) -> Dataset:
@@ -268,8 +268,10 @@ def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) ->
     """Return the sensor; a resumed run whose `sensor.toml` is gone goes on with what it wrote down."""
     files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
     if known is not None and not all(file.exists() for file in files):
-        return adapter_for(registry, known.modality, known.picks, known.described, options=known.modality_options)
-    return adapter_for(registry, config.modality, config.channels, options=config.modality_options)
+        return registry.modality(
+            known.modality, known.modality_options, channels=known.picks, described=known.described
+        )
+    return registry.modality(config.modality, config.modality_options, channels=config.channels)
 
 
 def _chosen(
