@@ -80,6 +80,12 @@ def is_finite_number(value: object) -> TypeGuard[int | float]:
         return False
 
 
+def short_names(channels: Sequence[Channel]) -> str:
+    """Name at most four channels with their units: "thermal [K]", "b1 [1], b2 [1], b3 [1], b4 [1] and 9 more"."""
+    named = ", ".join(f"{channel.name} [{channel.unit}]" for channel in channels[:4])
+    return named + (f" and {len(channels) - 4} more" if len(channels) > 4 else "")
+
+
 def same_channels(one: Sequence[Channel], other: Sequence[Channel]) -> bool:
     """True where both have the same names, quantities and units in the same order; ranges and statistics may differ."""
     return [(c.name, c.quantity, c.unit) for c in one] == [(c.name, c.quantity, c.unit) for c in other]
@@ -108,6 +114,7 @@ class SensorImage:
         channels: C channels, in the order of the planes.
         origin: where it came from, for messages (a path, "simulated").
         georeference: position on the earth, where the file says it.
+        picture_hw: (height, width) of the picture that viewers show of the file, where it holds one beside the data.
     """
 
     data: FloatArray
@@ -115,6 +122,7 @@ class SensorImage:
     channels: tuple[Channel, ...]
     origin: str = ""
     georeference: Georeference | None = None
+    picture_hw: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         where = self.origin or "sensor image"
@@ -132,10 +140,26 @@ class SensorImage:
         if len(set(names)) != len(names):
             raise SpecError(f"{where}: channel names must be unique, got {names}")
 
+    def __repr__(self) -> str:
+        """Name channels, size and origin, not half a million numbers."""
+        height, width = self.size_hw
+        return f"<SensorImage {self.origin or '(no file)'}: {short_names(self.channels)}, {width}x{height} pixels>"
+
     @property
     def size_hw(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return int(self.data.shape[1]), int(self.data.shape[2])
+
+    @property
+    def size_note(self) -> str:
+        """Warn that viewers show a picture of another size, whose pixels are not those of the image; "" if not so."""
+        if self.picture_hw is None or self.picture_hw == self.size_hw:
+            return ""
+        (height, width), (shown_height, shown_width) = self.size_hw, self.picture_hw
+        return (
+            f"the image is {width}x{height}, but viewers show the file's picture of {shown_width}x{shown_height}; "
+            f"multiply X read there by {width / shown_width:g} and Y by {height / shown_height:g}"
+        )
 
     @classmethod
     def from_planes(
@@ -187,6 +211,7 @@ class SensorImage:
             tuple(self.channels[i] for i in picked),
             self.origin,
             self.georeference,
+            self.picture_hw,
         )
 
 
@@ -219,6 +244,11 @@ class Prompt:
             raise DataError(f"point_labels must be 0 or 1, got {sorted(set(self.point_labels.tolist()))}")
         if self.box is not None and (self.box.shape != (4,) or not (self.box[:2] < self.box[2:]).all()):
             raise DataError(f"box must be X0,Y0,X1,Y1 with X0 < X1 and Y0 < Y1, got {self.box.tolist()}")
+        if self.mask_input is not None and (self.mask_input.ndim != 2 or self.mask_input.dtype.kind != "f"):
+            raise DataError(
+                f"mask_input must be (h, w) float logits, the low_res of an earlier prediction, got "
+                f"{self.mask_input.dtype} of {self.mask_input.shape}; mark the object by its box where there is none"
+            )
         if len(self.point_coords) == 0 and self.box is None and self.mask_input is None:
             raise DataError("a prompt needs at least one point, a box or a mask")
 

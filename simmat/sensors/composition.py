@@ -233,6 +233,7 @@ class ComposedModality(ModalityAdapter):
             self._joined([image.channels for image in images]),
             first.origin,
             _common_georeference(images),
+            first.picture_hw,
         )
 
     def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -117,9 +117,7 @@ def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
     high = np.max(image.data, axis=axes, initial=-np.inf, where=image.valid, keepdims=True)
     span = np.where(high > low, high - low, 1)
     scaled = np.where(image.valid, (image.data - low) / span, 0)
-    return SensorImage.from_planes(
-        scaled, channels, valid=image.valid, origin=image.origin, georeference=image.georeference
-    )
+    return replace(image, data=scaled.astype(np.float32), channels=tuple(channels))
 
 
 def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.NDArray[np.float32]:

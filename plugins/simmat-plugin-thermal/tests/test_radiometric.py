@@ -44,6 +44,9 @@ def test_a_radiometric_jpeg_gives_the_temperatures_of_its_records(
     image = load(tmp_path / "a.jpg")
     assert image.channels == (TEMPERATURE,)
     np.testing.assert_allclose(image.data[0], kelvin_of(RAW), rtol=1e-5)
+    assert image.picture_hw == (24, 32)
+    assert "16x12" in image.size_note
+    assert MODALITIES[1].load({"thermal": tmp_path / "a.jpg"}).picture_hw == (24, 32)
 
 
 def test_what_air_window_and_surroundings_add_is_taken_away(

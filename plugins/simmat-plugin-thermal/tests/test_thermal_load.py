@@ -19,6 +19,7 @@ ADAPTERS: dict[str, ModalityAdapter] = {
     "thermal": Thermal(),
     "thermal-k": Thermal(ThermalOptions(unit="K")),
     "thermal-ck": Thermal(ThermalOptions(unit="cK")),
+    "thermal-mk": Thermal(ThermalOptions(unit="mK")),
     "thermal-c": Thermal(ThermalOptions(unit="C")),
     "thermal-minmax": MinMaxThermal(),
 }
@@ -77,6 +78,7 @@ def test_floats_in_an_array_file_are_counts_too(tmp_path: Path) -> None:
     [
         ("thermal-k", KELVIN.astype(np.float32)),
         ("thermal-ck", np.rint(KELVIN * 100).astype(np.uint16)),
+        ("thermal-mk", np.rint(KELVIN * 1000).astype(np.uint32)),
         ("thermal-c", (KELVIN - 273.15).astype(np.float32)),
     ],
 )
@@ -93,6 +95,13 @@ def test_a_file_that_states_another_unit_than_the_user_is_refused(tmp_path: Path
     tifffile.imwrite(tmp_path / "a.tif", KELVIN.astype(np.float32), description='{"unit": "K"}', metadata=None)
     with pytest.raises(DataError, match=r"unit .*K, .*unit .*degC"):
         load(tmp_path / "a.tif", "thermal-c")
+
+
+def test_numbers_of_another_scale_are_refused_with_the_way_to_read_them(tmp_path: Path) -> None:
+    """FLIR's TLinear has 0.04 K a count, which no option says."""
+    np.save(tmp_path / "a.npy", np.rint(KELVIN / 0.04).astype(np.uint16))
+    with pytest.raises(DataError, match=r"150 to 2500 K.*mK.*sensor\.toml with scale = 0\.04"):
+        load(tmp_path / "a.npy", "thermal-ck")
 
 
 def test_an_unknown_unit_is_refused_by_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -38,8 +39,8 @@ _JPEG = (".jpg", ".jpeg")
 class ThermalOptions(ModalityOptions):
     """What the user knows of the files of a thermal camera."""
 
-    unit: Literal["K", "cK", "C"] | None = Field(
-        None, description="Unit of the files: kelvin, 1/100 kelvin, degrees Celsius; by default as the file says."
+    unit: Literal["K", "cK", "mK", "C"] | None = Field(
+        None, description="Unit of the files: kelvin, 1/100 or 1/1000 kelvin, degrees Celsius; by default as they say."
     )
 
 
@@ -78,20 +79,21 @@ class Thermal(ModalityAdapter):
                     f"{path}: a JPEG holds no numbers in {self.unit.name}: it says its temperatures by radiometric "
                     f"records, or holds none; leave the option unit out"
                 )
-            if (radiometric := read_radiometric(path)) is not None:
-                stored, is_kelvin = radiometric[0][None], radiometric[1]  # (1, H, W)
-                if is_kelvin:
-                    return kelvin_image(stored.astype(np.float32), None, path)
-                return SensorImage.from_planes(
-                    stored, (COUNTS,), valid=stated_valid(path, stored, nodata), origin=str(path)
-                )
-        image = read_image(path, nodata)
-        require_one_plane(image, self.name)
-        unit = self.unit_of(image)
+            if (found := read_radiometric(path)) is not None:
+                planes = found.values[None]  # (1, H, W)
+                if found.is_kelvin:
+                    image = kelvin_image(planes.astype(np.float32), None, path)
+                else:
+                    valid = stated_valid(path, planes, nodata)
+                    image = SensorImage.from_planes(planes, (COUNTS,), valid=valid, origin=str(path))
+                return replace(image, picture_hw=found.picture_hw)
+        stored = read_image(path, nodata)
+        require_one_plane(stored, self.name)
+        unit = self.unit_of(stored)
         if unit is None:
-            return SensorImage.from_planes(image.planes, (COUNTS,), valid=image.valid, origin=str(path))
-        require_unscaled(image, self.name)
-        return kelvin_image(unit.physical(image.planes).astype(np.float32), image.valid, path)
+            return SensorImage.from_planes(stored.planes, (COUNTS,), valid=stored.valid, origin=str(path))
+        require_unscaled(stored, self.name)
+        return kelvin_image(unit.physical(stored.planes).astype(np.float32), stored.valid, path)
 
     def unit_of(self, image: ImageFile) -> Unit | None:
         """Return the unit of a file's numbers, None for counts; two that contradict each other raise DataError."""
@@ -156,7 +158,10 @@ class MinMaxThermal(Thermal):
 def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path) -> SensorImage:
     """Wrap (1, H, W) kelvin; numbers that can hardly be temperatures raise DataError."""
     image = SensorImage.from_planes(kelvin, (TEMPERATURE,), valid=valid, origin=str(path))
-    advice = "say the unit of the files with --modality-option unit=K, cK or C; without one they are read as they say"
+    advice = (
+        "say the unit of the files with --modality-option unit=K, cK, mK or C; without one they are read as they say. "
+        "Of another scale, such as FLIR's TLinear of 0.04 K a count: a sensor.toml with scale = 0.04"
+    )
     return require_measured(image, kelvin, advice, measured=valid)
 
 

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -98,30 +99,42 @@ class Calibration:
         return self.x * math.exp(first) + (1 - self.x) * math.exp(second)
 
 
-def read_radiometric(path: Path) -> tuple[npt.NDArray[np.generic], bool] | None:
-    """Read the raw image of a radiometric JPEG.
+class Radiometric(NamedTuple):
+    """The measurement that a JPEG holds beside its picture.
 
-    Returns:
-        (H, W) and True for float32 kelvin, by the camera's own settings (emissivity, distance, air), or False for
-        uint16 counts, where the file says no constants; None where it is a picture and nothing more.
+    Attributes:
+        values: (H, W) float32 kelvin by the camera's own settings (emissivity, distance, air), or uint16 counts where
+            the file says no constants.
+        is_kelvin: which of both.
+        picture_hw: (height, width) of the picture.
+    """
+
+    values: npt.NDArray[np.generic]
+    is_kelvin: bool
+    picture_hw: tuple[int, int]
+
+
+def read_radiometric(path: Path) -> Radiometric | None:
+    """Read the raw image of a radiometric JPEG; None where it is a picture and nothing more.
 
     Raises:
         DataError: it is no file, or its raw image is damaged.
     """
     content = read_bytes(path, "JPEG", limit=_MOST_BYTES)
     segments = list(_segments(content))
+    frame = next((payload for kind, payload in segments if kind in _FRAMES and len(payload) > 4), b"\0" * 5)
+    size: tuple[int, int] = struct.unpack(">HH", frame[1:5])
     flir = [(p[6], p[_SEGMENT_HEAD:]) for kind, p in segments if kind == _APP1 and p.startswith(b"FLIR\0")]
     if flir:
         try:
-            return _read_flir(path, b"".join(part for _, part in sorted(flir, key=lambda numbered: numbered[0])))
+            records = b"".join(part for _, part in sorted(flir, key=lambda numbered: numbered[0]))
+            return Radiometric(*_read_flir(path, records), size)
         except (IndexError, OverflowError, ValueError, ZeroDivisionError, struct.error) as error:
             raise DataError(f"{path}: its FLIR records are damaged ({error})") from error
     raw = b"".join(payload for kind, payload in segments if kind == _APP3)
-    frame = next((payload for kind, payload in segments if kind in _FRAMES and len(payload) > 4), b"")
-    size = struct.unpack(">HH", frame[1:5]) if frame else (0, 0)
     if not raw or 2 * size[0] * size[1] != len(raw):  # APP3 of another program
         return None
-    return np.frombuffer(raw, "<u2").reshape(size).astype(np.uint16), False  # (H, W)
+    return Radiometric(np.frombuffer(raw, "<u2").reshape(size).astype(np.uint16), False, size)
 
 
 def _segments(content: bytes) -> Iterator[tuple[int, bytes]]:

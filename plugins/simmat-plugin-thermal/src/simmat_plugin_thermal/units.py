@@ -7,8 +7,9 @@ from simmat.io.images import ImageFile, Unit, stated_unit
 KELVIN = Unit("K")
 CENTI_KELVIN = Unit("cK", 100.0)
 CELSIUS = Unit("degC", offset=273.15)
-KNOWN = {unit.name: unit for unit in (KELVIN, CENTI_KELVIN, Unit("mK", 1000.0), CELSIUS)}
-UNITS = {"K": KELVIN, "cK": CENTI_KELVIN, "C": CELSIUS}
+MILLI_KELVIN = Unit("mK", 1000.0)
+KNOWN = {unit.name: unit for unit in (KELVIN, CENTI_KELVIN, MILLI_KELVIN, CELSIUS)}
+UNITS = {"K": KELVIN, "cK": CENTI_KELVIN, "mK": MILLI_KELVIN, "C": CELSIUS}
 """What the option `unit` may be."""
 _COUNTS = ("count", "counts", "DN")
 
