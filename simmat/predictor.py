@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,10 @@ class Prediction:
     low_res: FloatArray
     image: SensorImage
     doubt: str = ""
+
+    def __repr__(self) -> str:
+        """Give the size of the mask and its score, not half a million numbers."""
+        return f"<Prediction: {int(self.mask.sum())} of {self.mask.size} pixels, score {self.score:.3f}>"
 
 
 class EncodedImage:
@@ -112,6 +116,11 @@ class Predictor:
         self.image: SensorImage | None = None
         self._encoded: EncodedImage | None = None
 
+    def __repr__(self) -> str:
+        """Name the sensor, what it was loaded from, and the image."""
+        loaded = self.bundle.path if self.bundle else "untuned"
+        return f"<{type(self).__name__} of {self.adapter.name}: {loaded}, image {self.image!r}>"
+
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Predictor:
         """Return the predictor of a loaded bundle."""
@@ -131,17 +140,18 @@ class Predictor:
         """Load and encode an image; `predict` then works on it.
 
         Args:
-            image: a file, {source: file} of a sensor with several, a loaded image, or an array (C, H, W) in the
-                channels' units with NaN where nothing was measured.
+            image: a file, {source: file} of a sensor with several, a loaded image, or an array (C, H, W), or (H, W) for
+                one channel, in the units of `channels` with NaN where nothing was measured. Options such as the unit
+                apply to files only; `Dataset.image` returns what `Dataset.from_arrays` wrote in these units.
             missing: channels that the files lack, by name, 0-based index or wavelength.
 
         Returns:
             The image in physical units.
 
         Raises:
-            TypeError: the files given are not those of the sensor's sources.
+            TypeError: the files given are not those of the sensor's sources, or `image` is of another type.
             ValueError: an array has another number of planes than the sensor.
-            DataError: a file cannot be read, or no pixel is valid.
+            DataError: a file cannot be read, no pixel is valid, or an array is in another unit.
             BundleError: the image has other channels than the bundle was trained on.
             ConfigError: the bundle's transfer layer needs the missing channels.
         """
@@ -149,11 +159,20 @@ class Predictor:
         names = self.missing_channels(missing)
         if isinstance(image, np.ndarray):
             image = self._from_array(image)
-        elif not isinstance(image, SensorImage):
+        elif isinstance(image, str | Path | Mapping):
             image = self._from_files(image, names)
+        elif not isinstance(image, SensorImage):
+            raise TypeError(
+                f"set_image takes a file, {{source: file}}, a SensorImage or an array, got {type(image).__name__}; "
+                "convert it to an array, planes first: (C, H, W), not (H, W, C)"
+            )
         self._check_channels(image)
         if not image.valid.any():
-            raise DataError(f"{image.origin}: no pixel holds a measurement, so there is nothing to segment")
+            ranges = ", ".join(_range(channel) for channel in image.channels if channel.valid_range is not None)
+            raise DataError(
+                f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
+                + (f"; valid are {ranges}" if ranges else "")
+            )
         self._encoded = self._encode(image)
         self.image = image
         return image
@@ -178,23 +197,27 @@ class Predictor:
                 which suits one ambiguous click.
 
         Raises:
-            ValueError: no image is set.
-            DataError: there is no prompt, or labels and points do not match.
+            TypeError: points, labels or box are not numbers.
+            ValueError: no image is set, `choice` is unknown, or `mask` is not of the decoder's size.
+            DataError: there is no prompt, labels and points do not match, or `mask` does not hold logits.
             ConfigError: a point or the box is outside of the image.
         """
-        coords = np.asarray(points, np.float32).reshape(-1, 2)
-        marks = np.ones(len(coords), np.int64) if labels is None else np.asarray(labels, np.int64)
-        corners = None if box is None else np.asarray(box, np.float32)
-        return self.predict_prompts([Prompt(coords, marks, corners, mask)], choice=choice)[0]
+        coords = _numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
+        marks = np.ones(len(coords)) if labels is None else _numbers(labels, "labels", "0 or 1 for each point", -1)
+        corners = None if box is None else _numbers(box, "box", "(x0, y0, x1, y1)", -1)
+        prompt = Prompt(coords, marks.astype(np.int64), corners, None if mask is None else np.asarray(mask))
+        return self.predict_prompts([prompt], choice=choice)[0]
 
     def predict_prompts(self, prompts: Sequence[Prompt], *, choice: Choice = "single") -> list[Prediction]:
         """Segment the objects that several prompts mark in the current image; those of one kind are decoded together.
 
         Raises:
-            ValueError: no image is set.
+            ValueError: no image is set, or `choice` is unknown.
             ConfigError: a point or a box is outside of the image.
             BundleError: the network's output is not finite.
         """
+        if choice not in get_args(Choice):
+            raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
         if self._encoded is None or self.image is None:
             raise ValueError("no image is set; call set_image first")
         for prompt in prompts:
@@ -203,6 +226,7 @@ class Predictor:
         found: dict[int, Prediction] = {}
         for places in _of_one_kind(prompts):
             answer = self._encoded.decode([prompts[place] for place in places])
+            _check_mask_size(prompts[places[0]].mask_input, answer)
             for row, place in enumerate(places):
                 found[place] = self._prediction(answer, row, choice, doubt)
         return [found[place] for place in range(len(prompts))]
@@ -271,12 +295,16 @@ class Predictor:
 
     def _from_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
         name, channels = self.adapter.name, self.channels
+        if planes.ndim == 2 and len(channels) == 1:
+            planes = planes[None]  # (1, H, W)
         if planes.ndim != 3 or (channels and len(planes) != len(channels)):
             wanted = f"({len(channels)}, H, W) of {describe(channels)}" if channels else "(C, H, W)"
             raise ValueError(f"modality {name!r} takes an array {wanted}; got shape {planes.shape}")
         if not channels:
             raise ValueError(f"modality {name!r} learns its channels from files; give a SensorImage")
-        return SensorImage.from_planes(planes, channels, origin="array")
+        image = SensorImage.from_planes(planes, channels, origin="array")
+        _check_units(image, planes)
+        return image
 
     def _check_channels(self, image: SensorImage) -> None:
         """Refuse other channels than the bundle's; if only some are missing and may be, say how to state it."""
@@ -367,6 +395,49 @@ def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str
     return ""
 
 
+def _numbers(given: Any, name: str, form: str, *shape: int) -> FloatArray:
+    """Return what a caller gave as float32 of a shape; TypeError where it is not numbers in the form said."""
+    try:
+        return np.asarray(given, np.float32).reshape(shape)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers, {form}; got {given!r}") from None
+
+
+def _check_mask_size(mask: npt.NDArray[np.generic] | None, answer: MaskPrediction) -> None:
+    """Refuse a mask of another size than the decoder's own."""
+    expected = tuple(answer.logits.shape[-2:])
+    if mask is not None and mask.shape != expected:
+        raise ValueError(
+            f"mask must be {expected} logits, the low_res of an earlier prediction of this model, got {mask.shape}"
+        )
+
+
+def _check_units(image: SensorImage, planes: npt.NDArray[np.generic]) -> None:
+    """Refuse an array that is in another unit: most of its numbers, and of its different numbers, are out of range.
+
+    A fill value is one number, however often it stands there.
+
+    Args:
+        image: (C, H, W) made of `planes`.
+        planes: (C, H, W) before anything became invalid.
+    """
+    for channel, plane, valid in zip(image.channels, planes, image.valid, strict=True):
+        finite = plane[np.isfinite(plane)]
+        without = plane[np.isfinite(plane) & ~valid]
+        if 2 * without.size > finite.size and np.unique(without).size > max(np.unique(plane[valid]).size, 1):
+            raise DataError(
+                f"{image.origin}: most of its numbers are out of the range of {_range(channel)}; they are "
+                f"{finite.min():.6g} to {finite.max():.6g}. An array must be in the channels' units, whatever the unit "
+                "of the files: convert it, give the file, or give a SensorImage whose channel has another unit"
+            )
+
+
+def _range(channel: Channel) -> str:
+    """Name a channel with its valid range: "thermal, 150 to 2500 K"."""
+    low, high = channel.valid_range or (-math.inf, math.inf)
+    return f"{channel.name}, {low:g} to {high:g} {channel.unit}"
+
+
 def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
     """Group the indices of prompts that can be decoded together, at most `_PROMPTS_AT_ONCE` in a group."""
     kinds: dict[tuple[int, bool, bool], list[int]] = {}
@@ -392,4 +463,5 @@ def _check_inside(prompt: Prompt, image: SensorImage) -> None:
     if problems:
         raise ConfigError(
             f"{image.origin}: {' and '.join(problems)} outside of the image, which is {width} wide and {height} high"
+            + (f"; {image.size_note}" if image.size_note else "")
         )

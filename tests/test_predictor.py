@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_every_kind_of_image_gives_the_same_mask(predictor: Predictor, picture: 
     """A notebook has arrays, a pipeline images, a folder files."""
     loaded = predictor.set_image(picture)
     expected = predictor.predict(points=[(20, 20)])
-    for image in (str(picture), {"gray": picture}, loaded, SCENE[None].astype(np.float64), SCENE[None]):
+    for image in (str(picture), {"gray": picture}, loaded, SCENE[None].astype(np.float64), SCENE[None], SCENE):
         predictor.set_image(image)
         np.testing.assert_array_equal(predictor.predict(points=[(20, 20)]).logits, expected.logits)
     assert expected.mask.shape == expected.logits.shape == (40, 56)
@@ -89,9 +90,11 @@ def test_a_failed_image_leaves_none_to_be_asked(predictor: Predictor, picture: P
     ("image", "error", "words"),
     [
         (np.zeros((2, 8, 8)), ValueError, r"\(1, H, W\) of gray \[count\]; got shape \(2, 8, 8\)"),
-        (np.zeros((8, 8)), ValueError, r"got shape \(8, 8\)"),
+        (np.zeros((8, 8, 1)), ValueError, r"got shape \(8, 8, 1\)"),
+        (Image.fromarray(SCENE), TypeError, r"got Image.*\(C, H, W\)"),
+        (np.linspace(-1000, 300, 64).reshape(8, 8), DataError, r"gray, 0 to 255 count.*-1000 to 300.*file"),
         ({"rgb": "a.png"}, TypeError, "sources gray; got rgb"),
-        (np.full((1, 8, 8), np.nan), DataError, "no pixel"),
+        (np.full((1, 8, 8), np.nan), DataError, "no pixel.*0 to 255 count"),
         (
             SensorImage.from_planes(np.ones((1, 8, 8)), (Channel("nir", "counts", "count"),)),
             BundleError,
@@ -116,6 +119,11 @@ def test_an_image_that_does_not_fit_is_refused(
         ({"box": (30, 3, 3, 30)}, "X0 < X1"),
         ({"points": [(56, 3)]}, "point 56,3 .*0 to 55.*56 wide and 40 high"),
         ({"box": (0, 0, 57, 40)}, "box 0,0,57,40 .*0 to 56"),
+        ({"points": "20,20"}, r"points .*\[\(320, 240\)\].*'20,20'"),
+        ({"points": [(1, 1)], "choice": "multi"}, "'single', 'best'.*'multi'"),
+        ({"mask": SCENE > 99}, "low_res.*bool of .40, 56."),
+        ({"mask": np.zeros((1, 16, 16), np.float32)}, "low_res.*float32 of .1, 16, 16."),
+        ({"points": [(1, 1)], "mask": SCENE.astype(float)}, r"16, 16\).*40, 56\)"),
     ],
 )
 def test_a_prompt_that_means_nothing_is_refused(
@@ -123,7 +131,7 @@ def test_a_prompt_that_means_nothing_is_refused(
 ) -> None:
     """The limits named are those that hold: of points the last pixel, of boxes the outer edge."""
     predictor.set_image(picture)
-    with pytest.raises((ConfigError, DataError), match=words):
+    with pytest.raises((ConfigError, DataError, TypeError, ValueError), match=words):
         predictor.predict(**given)  # type: ignore[arg-type]
 
 
@@ -134,6 +142,41 @@ def test_arrays_are_in_the_channels_units(predictor: Predictor) -> None:
     image = predictor.set_image(planes)
     assert image.channels == (GRAY,)
     assert image.valid[0, 0].tolist() == [False, False, False, True, True, True, True, True]
+
+
+def test_a_mask_of_another_size_is_refused_by_decoders_that_take_any(
+    predictor: Predictor, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that resizes what it gets would answer a mask of the image's own size with nonsense."""
+    decode = predictor.model.decode
+    monkeypatch.setattr(predictor.model, "decode", lambda image, batch: decode(image, replace(batch, mask_input=None)))
+    predictor.set_image(picture)
+    with pytest.raises(ValueError, match=r"\(16, 16\).*low_res.*\(40, 56\)"):
+        predictor.predict(points=[(1, 1)], mask=SCENE.astype(float))
+
+
+def test_a_point_of_a_larger_picture_is_refused_with_both_sizes(predictor: Predictor) -> None:
+    """Thermal cameras show a picture of 320x240 and store 160x120 temperatures; clicks are read in the picture."""
+    image = SensorImage.from_planes(SCENE, (GRAY,), origin="flir.jpg")
+    predictor.set_image(replace(image, picture_hw=(80, 112)))
+    with pytest.raises(ConfigError, match=r"56 wide and 40 high.*112x80.*X .*by 0\.5 and Y by 0\.5"):
+        predictor.predict(points=[(100, 70)])
+
+
+def test_a_fill_value_is_not_taken_for_another_unit(predictor: Predictor) -> None:
+    """Three quarters of a depth map may be -9999 and the rest a good measurement."""
+    planes = np.where(np.arange(64) % 4, -9999.0, np.arange(64)).reshape(1, 8, 8)
+    assert predictor.set_image(planes).valid.sum() == 16
+
+
+def test_what_a_notebook_shows_is_one_line(predictor: Predictor, picture: Path) -> None:
+    """A cell that ends in an image or a mask must not print its numbers."""
+    image = predictor.set_image(picture)
+    shown = [repr(value) for value in (image, predictor.predict(points=[(3, 3)]), predictor, predictor.bundle)]
+    assert all(len(text) < 120 + 2 * len(str(picture)) and "\n" not in text for text in shown), shown
+    assert all(word in shown[0] for word in ("gray [count]", "56x40", "s.png"))
+    assert "score" in shown[1]
+    assert all(str(predictor.bundle.path) in text for text in shown[2:])
 
 
 def test_an_answer_that_is_no_number_is_refused(predictor: Predictor, picture: Path) -> None:

@@ -53,6 +53,11 @@ class Dataset:
     unlabelled: tuple[Sample, ...] = field(default=(), repr=False)
     known_channels: tuple[tuple[Channel, ...], tuple[Channel, ...]] | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        """Name sensor, folder and the size of each split, not every file."""
+        counts = (f"{sum(sample.split == split for sample in self.samples)} {split}" for split in SPLITS)
+        return f"<Dataset {self.root} of {self.adapter.name}: {', '.join(counts)}>"
+
     @classmethod
     def from_arrays(
         cls,
@@ -67,7 +72,8 @@ class Dataset:
         """Make a data set of arrays. They are written to a folder, which training reads like any other.
 
         Args:
-            images: each (H, W) or (P, H, W), in the numbers that the sensor reads.
+            images: each (H, W) or (P, H, W), in the numbers that the sensor's files hold, which its options say the
+                unit of; `image` gives them in the channels' units, as `Predictor.set_image` takes them.
             masks: each (H, W) of whole numbers, 0 where there is nothing.
             split: "train", "val" or "test" of each image, or how many of each in this order; None decides by hash.
             folder: where they are written, to be kept and to resume a training; None takes a temporary folder, which is

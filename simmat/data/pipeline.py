@@ -75,8 +75,8 @@ def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device) 
         boxes = torch.from_numpy(frame.boxes_to_input(corners)).to(device)
     masks = None
     if prompts[0].mask_input is not None:
-        masks = torch.from_numpy(np.stack([p.mask_input for p in prompts if p.mask_input is not None])[:, None])
-        masks = masks.to(device)
+        logits = np.stack([p.mask_input for p in prompts if p.mask_input is not None], dtype=np.float32)
+        masks = torch.from_numpy(logits[:, None]).to(device)  # (K, 1, h, w)
     return PromptBatch(
         image_index=torch.zeros(len(prompts), dtype=torch.int64, device=device),
         point_coords=torch.from_numpy(coords).to(device),
