@@ -13,11 +13,11 @@ from simmat.bundle import load_bundle
 from simmat.bundle.files import JSON_NAME
 from simmat.bundle.sharing import HUB, HubPlace, download
 from simmat.config import load_config, parse_channels
-from simmat.errors import BundleError, ConfigError
+from simmat.errors import BundleError, ConfigError, did_you_mean
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts
 from simmat.nn.device import pick_device
-from simmat.plugins.loader import load_plugins
+from simmat.plugins.loader import check_modality, load_plugins
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.sensors.adapter import ModalityAdapter
@@ -55,6 +55,7 @@ def load(
         registry: what is installed; None loads the plugins.
 
     Raises:
+        SpecError: the adapter or class of a sensor is invalid, such as a name with spaces.
         TypeError: arguments are missing or exclude each other.
         SimMATError: names, files or weights are wrong.
     """
@@ -116,7 +117,8 @@ def train(
     from simmat.training.callbacks import ConsoleCallback
 
     if unknown := [key for key in settings if key not in TrainConfig.model_fields]:
-        raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}")
+        hint = did_you_mean(unknown[0], TrainConfig.model_fields, otherwise="")
+        raise TypeError(f"train() got an unexpected keyword argument {unknown[0]!r}{hint}")
     known, name = _with(registry or _installed(), modality)
     config = load_config(None, {"modality": name, "data": _root(data), "out": Path(out), **settings})
     with ConsoleCallback() if progress else nullcontext(Callback()) as callback:
@@ -128,6 +130,7 @@ def evaluate(
     model: str | Path | Predictor,
     data: str | Path | Dataset,
     *,
+    modality: Modality | None = None,
     split: str = "test",
     protocol: str = "one-click",
     zero_shot: bool = True,
@@ -140,6 +143,7 @@ def evaluate(
     Args:
         model: a bundle: what `load` takes or returned.
         data: folder of the data set, or a data set.
+        modality: a sensor of the bundle that is not installed, as `load` takes it.
         split: "train", "val" or "test".
         protocol: name of an evaluation protocol.
         zero_shot: score the untuned model too, if it can be used.
@@ -158,16 +162,17 @@ def evaluate(
     from simmat.evaluation.report import report_of
 
     known = registry or _installed()
-    predictor = model if isinstance(model, Predictor) else load(model, device=device, registry=known)
-    if predictor.bundle is None:
+    if not isinstance(model, Predictor):
+        model = load(model, modality=modality, device=device, registry=known)
+    if model.bundle is None:
         raise ConfigError(
             "an untuned model has no bundle to score; train one, and the scores include the untuned model"
         )
     root, found = _root(data), find_protocol(protocol)
     tuned, untuned = evaluate_bundle(
-        predictor.bundle, root, split, overrides=card, zero_shot=zero_shot, registry=known, protocol=found
+        model.bundle, root, split, overrides=card, zero_shot=zero_shot, registry=known, protocol=found
     )
-    return report_of(predictor.bundle, root, split, found, tuned, untuned)
+    return report_of(model.bundle, root, split, found, tuned, untuned)
 
 
 def open_dataset(
@@ -216,7 +221,7 @@ def _with(registry: Registry, modality: Modality | None) -> tuple[Registry, str 
     """Return a registry that knows a sensor, and the sensor's name."""
     if modality is None or isinstance(modality, str):
         return registry, modality
-    adapter = modality() if isinstance(modality, type) else modality
+    adapter = check_modality(modality() if isinstance(modality, type) else modality)
     return registry.with_modality(adapter), adapter.name
 
 

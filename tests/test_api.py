@@ -14,7 +14,7 @@ from runs import gray_set, registry
 
 import simmat
 from simmat.bundle import push_bundle
-from simmat.errors import BundleError, ConfigError, UnknownNameError
+from simmat.errors import BundleError, ConfigError, SpecError, UnknownNameError
 
 SETTINGS = {"foundation": "sam_vit_tiny", "image_size": 64, "batch_size": 2, "prompts_per_image": 1, "device": "cpu"}
 
@@ -88,10 +88,23 @@ def test_a_sensor_defined_in_a_notebook_is_trained_and_used(tmp_path: Path) -> N
     run = simmat.train(
         modality=Doubled, data=data, out=tmp_path / "run", steps=1, progress=False, registry=registry(), **SETTINGS
     )
-    with pytest.raises(UnknownNameError, match="doubled"):
+    with pytest.raises(UnknownNameError, match=r"doubled.*simmat\.load\(.*run.*modality=.*simmat plugins new"):
         simmat.load(run, registry=registry())
     model = simmat.load(run, modality=Doubled(), registry=registry(), device="cpu")
     assert model.set_image(data / "images/s0.txt").data.max() > 255
+    scores = simmat.evaluate(run, data, modality=Doubled, registry=registry(), device="cpu")
+    assert scores["tuned"]["objects"] == 2
+
+
+def test_a_sensor_of_a_notebook_is_checked_as_one_of_a_plugin(tmp_path: Path) -> None:
+    """A run whose sensor is called "My Cam" could never be used from the command line."""
+
+    class Named(Doubled):
+        name = "My Cam"
+
+    for wrong, words in ((Named, "lower case.*'My Cam'"), (Named(), "'My Cam'"), (int, "ModalityAdapter")):
+        with pytest.raises(SpecError, match=words):
+            simmat.train(modality=wrong, data=tmp_path, out=tmp_path / "run", registry=registry())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +124,7 @@ def test_what_cannot_be_loaded_is_refused(given: dict[str, str], error: type[Exc
 
 def test_an_unknown_setting_is_a_type_error(tmp_path: Path) -> None:
     """A keyword that is passed over would be a run with other settings than one thinks."""
-    with pytest.raises(TypeError, match="'step'"):
+    with pytest.raises(TypeError, match=r"'step'.*'steps'"):
         simmat.train(modality="gray", data=tmp_path, out=tmp_path / "run", step=1)
 
 
@@ -147,11 +160,13 @@ def test_arrays_of_many_planes_and_floats_come_back_as_they_are(tmp_path: Path) 
         np.testing.assert_array_equal(kept.image(sample).data, image)
         assert kept.label(sample).regions[0].area == 8
     assert (tmp_path / "kept/manifest.csv").is_file()
+    assert len(repr(kept)) < 150 + len(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("images", "masks", "split", "words"),
     [
+        ([], [], None, "at least one image"),
         ([np.zeros((8, 8))] * 3, [np.zeros((8, 8), int)] * 2, None, "got 2 and 3"),
         ([np.zeros((8, 8))] * 3, [np.zeros((8, 9), int)] * 3, None, r"\(8, 8\) and \(8, 9\)"),
         ([np.zeros((8, 8))] * 3, [np.zeros((8, 8))] * 3, None, "whole numbers, got float64"),

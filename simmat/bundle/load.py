@@ -50,6 +50,11 @@ class Bundle:
     path: Path
     sensor: ModalityAdapter
 
+    def __repr__(self) -> str:
+        """Name where it is and what it is made of, not its weights."""
+        spec = self.spec
+        return f"<Bundle {self.path}: {spec.modality}, {spec.mat} and {spec.tune} on {spec.foundation}>"
+
     @property
     def adapter(self) -> ModalityAdapter:
         """The sensor, with the data card of training."""
@@ -104,13 +109,24 @@ def load_bundle(
                     f"checked that {foundation!r} is the same model; leave --foundation out"
                 )
             spec = spec.model_copy(update={"foundation": foundation})
-        sensor = registry.modality(spec.modality, spec.modality_options, channels=spec.picks, described=spec.described)
+        sensor = _sensor(spec, registry, path)
         adapter = fitted_to_card(sensor, spec.card.model_dump())
         parts = find_parts(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
         model = _build(spec, parts, tensors, folder)
         load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
     model.to(device).eval()
     return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), parts, path, sensor)
+
+
+def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter:
+    try:
+        return registry.modality(spec.modality, spec.modality_options, channels=spec.picks, described=spec.described)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"{path} was trained on a sensor that is not here: {error}. If it is a class of your own, as in a "
+            f"notebook: simmat.load({str(path)!r}, modality=THE_CLASS) in Python; for commands make it a plugin "
+            "(simmat plugins new)"
+        ) from error
 
 
 def _build(spec: ModelSpec, parts: Parts, tensors: Mapping[str, Tensor], folder: Path) -> SimMAT:

@@ -22,7 +22,7 @@ import click
 import pluggy
 
 from simmat import __version__
-from simmat.errors import ConfigError, PluginError, all_problems, did_you_mean
+from simmat.errors import ConfigError, PluginError, SpecError, all_problems, did_you_mean
 from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
 from simmat.plugins.registry import Item, Kind, PluginReport, Registry
@@ -205,6 +205,18 @@ def _call(hook: pluggy.HookCaller, problems: list[str]) -> list[Any]:
         problems.append(f"{hook.name} must return a list of items, got {_short(answers[0])}")
         return []
     return list(answers[0])
+
+
+def check_modality(adapter: object) -> ModalityAdapter:
+    """Check a sensor that does not come from a plugin as those of plugins are checked.
+
+    Raises:
+        SpecError: it is not a sensor, or its name, sources, channels or the like are not as they must be.
+    """
+    if problem := _item_problem("modality", adapter, ModalityAdapter):
+        raise SpecError(problem)
+    assert isinstance(adapter, ModalityAdapter)  # checked above
+    return adapter
 
 
 def _item_problem(kind: Kind, item: Any, expected: type[Any]) -> str:

@@ -44,7 +44,9 @@ def write_arrays(
         OutputError: the folder holds something, or cannot be written.
     """
     names = _splits(split, len(images))
-    if len(images) != len(masks) or not len(images):
+    if not len(images) and not len(masks):
+        raise ValueError("at least one image and its mask are needed, got none")
+    if len(images) != len(masks):
         raise ValueError(f"as many masks as images are needed, got {len(masks)} and {len(images)}")
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
         if image.ndim not in (2, 3) or mask.ndim != 2 or image.shape[-2:] != mask.shape:
