@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +16,7 @@ from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.cli import run
-from simmat.cli.predict import _own_files
+from simmat.cli import predict, run
 from simmat.errors import ConfigError
 
 
@@ -28,23 +30,49 @@ def test_the_file_beside_a_mask_begins_with_its_format(tmp_path: Path, monkeypat
     said = json.loads((out / "s.json").read_text(encoding="utf-8"))
     assert next(iter(said.items())) == ("format", 1)
     assert (said["size_hw"], said["point_coords_xy"]) == ([40, 56], [[3.0, 4.0]])
+    assert said["channels"] == [{"name": "gray", "quantity": "counts", "unit": "count"}]
 
 
-def test_a_bad_file_leaves_nothing_of_the_good_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_is_done_stays_where_a_later_file_is_wrong(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hours of masks must not be lost by one damaged file; the exit code says that they are not all."""
+    (place / "images/b.png").write_bytes(b"no picture")
+    out = place / "out"
+    call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(out)]
+    assert run(call) == 2
+    assert sorted(path.name for path in out.iterdir()) == ["a.json", "a_mask.png", "a_overlay.png"]
+    shown = capsys.readouterr()
+    assert "b.png" in shown.err
+    assert "1 of 3" in shown.err
+    assert re.search(r"a_mask\.png .* gray \[count\]", shown.out)
+
+
+def test_sigterm_keeps_what_is_done_and_leaves_nothing_half_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Half of the masks would pass for all; those of an earlier call stay."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
-    bundle, out = tiny_bundle(tmp_path / "bundle"), tmp_path / "out"
-    for name in "ab":
-        Image.fromarray(np.full((40, 56), 60, np.uint8)).save(tmp_path / f"{name}.png")
-    call = ["predict", str(bundle), "--point", "3,4", "--out", str(out), "--device", "cpu"]
-    assert run([*call, str(tmp_path / "a.png")]) == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    (tmp_path / "b.png").write_bytes(b"no picture")
-    assert run([*call, str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 2
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    assert "b.png" in capsys.readouterr().err
+    """Batch systems end a job by SIGTERM."""
+    write = predict._write
+
+    def stop(folder: Path, name: str, *given: Any) -> None:
+        write(folder, name, *given)
+        if name == "b":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(predict, "_write", stop)
+    out = place / "out"
+    call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(out)]
+    assert run(call) == 130
+    assert sorted(path.name for path in out.iterdir()) == ["a.json", "a_mask.png", "a_overlay.png"]
+    assert "1 of 3" in capsys.readouterr().err
+
+
+def test_a_data_set_is_segmented_without_its_masks(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Label images are files as well, and a mask of one says nothing."""
+    (place / "masks").mkdir()
+    (place / "masks/a.png").write_bytes((place / "images/a.png").read_bytes())
+    call = ["predict", str(place / "bundle"), str(place), "--point", "3,4", "--out", str(place / "out")]
+    assert run(call) == 0
+    assert sorted(path.name for path in (place / "out").glob("*.json")) == ["a.json", "b.json", "night__a.json"]
+    assert str(place / "images") in capsys.readouterr().err
 
 
 def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
@@ -121,7 +149,7 @@ def test_a_file_of_that_name_that_is_no_answer_of_ours_is_kept(tmp_path: Path, c
     else:
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"photo\.json"):
-        _own_files(tmp_path, {"photo": {}})
+        predict._own_files(tmp_path, {"photo": {}})
 
 
 @pytest.fixture
@@ -182,7 +210,10 @@ def test_boxes_of_a_coco_json_give_a_mask_an_annotation(place: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "no prompts"),
+        ("", "file,object,point,negative,box"),
+        ("file;object;point\na.png;1;3,4\n", "';'.*commas"),
+        ("file,object,point\na.png,1,3,4\n", 'quotes, "10,20".*\n.*line 2: 4 cells'),
+        ("file,object,point\n", "no prompts"),
         ("file,object\na.png,1\n", "file, object and point or box"),
         ("file,object,point,colour\na.png,1,,red\n", "colour; .*point"),
         ('file,object,point\nnone.png,1,"3,4"\n', "none.png"),
@@ -212,6 +243,7 @@ def test_a_bad_table_of_prompts_is_refused(
     [
         ("--point 3,4", "BUNDLE.*--foundation.*--modality"),
         ("--modality gray images/a.png --point 3,4", "--foundation NAME"),
+        ("--foundation lite images/a.png --point 3,4", "--modality is missing: images/a.png.*--modality NAME"),
         ("bundle images/a.png --channels 0 --point 3,4", "--channels .*untuned"),
         ("bundle images/a.png --prompts p.csv --point 3,4", "--prompts .*--point, --negative and --box"),
         ("bundle images/a.png images/night --prompts p.csv", "folder"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +21,7 @@ from simmat.config import parse_channels
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
 from simmat.io.files import atomic_path, atomic_write_json, check_writable, read_json, staged_files
 from simmat.terminal import say
-from simmat.types import Prompt
+from simmat.types import Prompt, short_names
 
 if TYPE_CHECKING:
     from simmat.predictor import Choice, Prediction, Predictor
@@ -89,9 +92,10 @@ def command(
     untuned foundation model, which normalizes each image by itself.
 
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and NAME.json (score,
-    prompt, size); also NAME_mask.tif, if the file is georeferenced and the sensor's plugin can write it. With
+    prompt, size, channels); also NAME_mask.tif, if the file is georeferenced and the sensor's plugin can write it. With
     --prompts, whose files are searched in DIR or beside it, the names are NAME_OBJECT. Results of an earlier call are
-    replaced, other files never. Pixels count from the top-left corner of the stored image: X is the column, Y the row.
+    replaced, other files never; what is done stays if a later file is wrong. If DIR is a data set, its images/ is
+    taken. Pixels count from the top-left corner of the stored image: X is the column, Y the row.
 
     If a camera lacks one of its channels, give --missing CHANNEL, whether the file has that plane or not. A sensor
     whose channels are all missing needs no file.
@@ -114,23 +118,56 @@ def command(
     outputs = [name for sample in samples for name in sample.prompts]
     if twice := sorted({name for name in outputs if outputs.count(name) > 1}):
         raise ConfigError(f"several masks would be written as {twice[:5]}; rename the files, or use separate calls")
-    lines = []
-    with (
-        staged_files(out, replaced=_own_files(out, outputs)) as staging,  # all of the results, or none after an error
-        progress_bar("predict", "image", total=len(samples), shown=len(samples) > 1) as bar,
-    ):
-        for sample in samples:
-            predictor.set_image(sample.files, missing=missing_channels)
-            found = predictor.predict_prompts(tuple(sample.prompts.values()), choice=choice)
-            for (name, its_prompt), prediction in zip(sample.prompts.items(), found, strict=True):
-                _write(staging, name, prediction, its_prompt, sample.files, predictor, names)
-                lines.append(f"{out / name}_mask.png  score {prediction.score:.3f}  {int(prediction.mask.sum())} px")
-            if doubt := found[0].doubt:
-                where = next(iter(sample.files.values()), Path(next(iter(sample.prompts)))).name
-                say(f"Warning: {where}: {doubt}; are unit, bit depth and exposure the same?", err=True)
-            bar.update(1)
-    for line in lines:
-        say(line)
+    _own_files(out, outputs)  # refuses files of others before any work
+    done = 0
+    with _ended_by_sigterm(), progress_bar("predict", "image", total=len(samples), shown=len(samples) > 1) as bar:
+        try:
+            for sample in samples:
+                lines = _segment(sample, predictor, out, missing=missing_channels, choice=choice)
+                done += 1
+                with bar.external_write_mode():
+                    for line in lines:
+                        say(line)
+                bar.update(1)
+        except BaseException:
+            if done:
+                say(f"{done} of {len(samples)} images are done, and their masks are in {out}", err=True)
+            raise
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that nothing half-written stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _segment(
+    sample: Sample, predictor: Predictor, out: Path, *, missing: Sequence[str | int], choice: Choice
+) -> list[str]:
+    """Write the masks of one image, all or none, and return what to print of them."""
+    image = predictor.set_image(sample.files, missing=missing)
+    found = predictor.predict_prompts(tuple(sample.prompts.values()), choice=choice)
+    lacking, lines = predictor.missing_channels(missing), []
+    with staged_files(out, replaced=_own_files(out, sample.prompts)) as staging:
+        for (name, prompt), prediction in zip(sample.prompts.items(), found, strict=True):
+            _write(staging, name, prediction, prompt, sample.files, predictor, lacking)
+            pixels = int(prediction.mask.sum())
+            lines.append(
+                f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px  of {short_names(image.channels)}"
+            )
+    where = next(iter(sample.files.values()), Path(next(iter(sample.prompts)))).name
+    if doubt := found[0].doubt:
+        say(f"Warning: {where}: {doubt}; are unit, bit depth and exposure the same?", err=True)
+    if image.size_note:
+        say(f"Warning: {where}: {image.size_note}", err=True)
+    return lines
 
 
 def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, Sequence[Path]]:
@@ -141,6 +178,11 @@ def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, S
         model: arguments of `simmat.load`.
     """
     untuned = model["modality"] is not None
+    if not untuned and model["foundation"] is not None and paths and not _may_be_bundle(paths[0]):
+        raise ConfigError(
+            f"--modality is missing: {paths[0]} is not a bundle, so {model['foundation']!r} is used untuned and needs "
+            "--modality NAME, the sensor of the files"
+        )
     extra = [name for name in ("channels", "modality_options") if model[name] is not None]
     if not untuned and not paths:
         raise ConfigError("name a BUNDLE, or --foundation and --modality for an untuned model")
@@ -156,7 +198,11 @@ def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, S
     return (load(**arguments), paths) if untuned else (load(paths[0], **arguments), paths[1:])
 
 
-def _own_files(out: Path, outputs: Sequence[str]) -> frozenset[str]:
+def _may_be_bundle(path: Path) -> bool:
+    return not path.is_file() or path.suffix.lower() == ".zip" or path.name == "bundle.json"
+
+
+def _own_files(out: Path, outputs: Iterable[str]) -> frozenset[str]:
     """Return the names of files that an earlier call wrote for these outputs.
 
     Raises:
@@ -215,13 +261,16 @@ def _samples(
 
 def _named_files(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """Yield (output name, file) of each image; the names of subfolders are part of the output name."""
-    from simmat.data.formats.folders import files_by_stem
+    from simmat.data.formats.folders import IMAGES, files_by_stem
 
     extensions = predictor.adapter.sources[0].extensions
     for path in paths:
         if not path.is_dir():
             yield path.stem, path
             continue
+        if (path / IMAGES).is_dir():
+            path = path / IMAGES
+            say(f"note: {path.parent} is a data set; the files of {path} are segmented", err=True)
         found = files_by_stem(path, extensions)
         if not found:
             raise DataError(f"{path}: holds no image ({', '.join(extensions)})")
@@ -294,6 +343,8 @@ def _write(
             "missing": sorted(missing),
             "bundle": str(predictor.bundle.path) if predictor.bundle else None,
             "size_hw": list(image.size_hw),
+            "picture_hw": image.picture_hw,
+            "channels": [{"name": c.name, "quantity": c.quantity, "unit": c.unit} for c in image.channels],
             "score": prediction.score,
             "mask_pixels": int(prediction.mask.sum()),
             "point_coords_xy": prompt.point_coords.tolist(),

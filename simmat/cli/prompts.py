@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from simmat.errors import ConfigError, DataError, all_problems
-from simmat.io.files import read_bytes, read_json
+from simmat.io.files import read_json
 from simmat.types import Prompt
 
-_COLUMNS = {"file", "object", "point", "negative", "box"}
 _LIMIT = 2**31
 _POINT, _BOX = "X,Y", "X0,Y0,X1,Y1"
 
@@ -84,21 +81,21 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
 
 
 def _read_csv(path: Path, problems: list[str]) -> _Table:
-    content = read_bytes(path, "prompts file", limit=_LIMIT)
-    try:
-        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not CSV in UTF-8 ({error})") from error
-    names = set(rows[0]) if rows else _COLUMNS
-    if not {"file", "object"} <= names <= _COLUMNS or not names & {"point", "box"}:
+    from simmat.data.formats.manifest import read_rows
+
+    columns, hint = "file,object,point,negative,box", '; put a pair in quotes, "10,20"'
+    header, rows = read_rows(path, "prompts file", columns, limit=_LIMIT, hint=hint)
+    names = set(header)
+    if not {"file", "object"} <= names <= set(columns.split(",")) or not names & {"point", "box"}:
         raise DataError(
-            f"{path}: the columns are {', '.join(map(str, rows[0]))}; needed are file, object and point or box; "
-            "negative is optional"
+            f"{path}: the columns are {', '.join(header)}; needed are file, object and point or box; negative is "
+            "optional"
         )
     table: _Table = {}
-    for line, row in enumerate(rows, start=2):
-        if None in row or not row["file"] or not row["object"]:
-            problems.append(f"line {line}: file and object must be given, with a cell for each column and no more")
+    for line, cells in rows:
+        row = dict(zip(header, cells, strict=True))
+        if not row["file"] or not row["object"]:
+            problems.append(f"line {line}: file and object must be given")
             continue
         texts = table.setdefault(row["file"], {}).setdefault(row["object"], _Texts())
         texts.points += [row["point"]] if row.get("point") else []

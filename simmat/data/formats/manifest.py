@@ -38,7 +38,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
         DataError: all that is wrong with the file, at once, with line numbers.
     """
     path = root / MANIFEST_FILE
-    header, rows = _read_rows(path)
+    header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
     columns = _find_columns(path, header, sources)
     reader = _Reader(root, columns, {source.name: source for source in sources})
     samples = [reader.sample(line, dict(zip(header, row, strict=True))) for line, row in rows]
@@ -141,9 +141,22 @@ def _across(samples: Sequence[Sample]) -> Iterator[str]:
         yield f"{len(without)} rows have no split (first: {without[0]!r}) and the others do; fill in all or none"
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header, and the rows with their line numbers; blank lines are passed over."""
-    content = read_bytes(path, "manifest", limit=_MOST_BYTES)
+def read_rows(
+    path: Path, what: str, columns: str, *, limit: int, hint: str = ""
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header of a CSV, and its rows with their line numbers; blank lines are passed over.
+
+    Args:
+        path: the file.
+        what: what it should be, for messages ("manifest").
+        columns: what its first line names, for messages.
+        limit: most bytes it may have.
+        hint: what to do where a row has another number of cells than the header.
+
+    Raises:
+        DataError: it is not CSV in UTF-8, or rows do not fit its header.
+    """
+    content = read_bytes(path, what, limit=limit)
     try:
         text = content.decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -153,13 +166,13 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except csv.Error as error:
         raise DataError(f"{path}: not valid CSV: {error}") from None
     if not lines:
-        raise DataError(f"{path}: the file is empty; its first line names the columns: id,split,image,mask")
+        raise DataError(f"{path}: the file is empty; its first line names the columns: {columns}")
     header = lines[0][1]
     if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
-        raise DataError(f"{path}: the columns are parted by {mark!r}; part them by commas")
+        raise DataError(f"{path}: the columns are separated by {mark!r}; separate them by commas")
     odd = [f"line {n}: {len(row)} cells, the header has {len(header)}" for n, row in lines if len(row) != len(header)]
     if odd:
-        raise DataError(all_problems(f"{path}: rows do not fit the header:", odd))
+        raise DataError(all_problems(f"{path}: rows do not fit the header{hint}:", odd))
     return header, lines[1:]
 
 
