@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from simmat.bundle import load_bundle
 from simmat.bundle.files import JSON_NAME
 from simmat.bundle.sharing import HUB, HubPlace, download
-from simmat.config import load_config, parse_channels
+from simmat.config import load_config
 from simmat.errors import BundleError, ConfigError, did_you_mean
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts
@@ -21,6 +21,7 @@ from simmat.plugins.loader import check_modality, load_plugins
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor, ZeroShotPredictor
 from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.channel_selection import parse_channels
 
 if TYPE_CHECKING:
     from simmat.data.dataset import Dataset

@@ -23,8 +23,8 @@ from pydantic import (
 from simmat.documents import Document, Problem, problems_of
 from simmat.errors import ConfigError, all_problems
 from simmat.io.files import with_home
-from simmat.sensors.names import with_absolute_files
-from simmat.sensors.nodata import NodataField
+from simmat.sensors.channel_selection import parse_channels
+from simmat.sensors.options import NodataField, with_absolute_files
 from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
 
@@ -63,30 +63,6 @@ COMPAT_TRAINING: Mapping[str, Any] = MappingProxyType(
     }
 )
 """What protocol simmat-compat trains with where nothing else is said: the paper's released code (arXiv 2409.08083)."""
-
-
-def parse_channels(text: str) -> tuple[str | int, ...]:
-    """Read a list of channels: names and 0-based indices by comma, ranges with both ends in: "0-6,8,nir".
-
-    Raises:
-        ValueError: an empty item, a range that runs backwards, or a channel twice.
-    """
-    picks: list[str | int] = []
-    for item in (part.strip() for part in text.split(",")):
-        if not item:
-            raise ValueError("has an empty item; write names or indices by comma, such as 0-6,8 or red,nir")
-        if span := re.fullmatch(r"(\d+)-(\d+)", item):
-            first, last = int(span[1]), int(span[2])
-            if first > last:
-                raise ValueError(f"range {item!r} runs backwards; write {last}-{first}")
-            if last - first > 9999:
-                raise ValueError(f"range {item!r} has {last - first + 1} channels, at most 10000 are allowed")
-            picks += range(first, last + 1)
-        else:
-            picks.append(int(item) if item.isdecimal() else item)
-    if twice := sorted({str(pick) for pick in picks if picks.count(pick) > 1}):
-        raise ValueError(f"names {', '.join(twice)} more than once")
-    return tuple(picks)
 
 
 def _channels(value: Any) -> Any:

@@ -18,7 +18,7 @@ from PIL import Image
 import simmat
 from simmat.cli import COMMANDS, run
 from simmat.errors import DataError
-from simmat.io.images.read import DEFAULT_GIB, LIMIT_VARIABLE
+from simmat.io.images.planes import DEFAULT_GIB, LIMIT_VARIABLE
 
 REPORT_TORCH = """
 import sys

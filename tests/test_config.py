@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from simmat.config import DEFAULT_STEPS, TrainConfig, dump_toml, load_config, parse_channels
+from simmat.config import DEFAULT_STEPS, TrainConfig, dump_toml, load_config
 from simmat.errors import ConfigError
+from simmat.sensors.channel_selection import parse_channels
 
 NEEDED = {"modality": "thermal", "data": Path("/data"), "out": Path("/run")}
 

@@ -19,7 +19,7 @@ from simmat import training
 from simmat.bundle import load_bundle, read_bundle_spec
 from simmat.cli import run
 from simmat.errors import BundleError, ConfigError
-from simmat.sensors.names import modality_parts, with_absolute_files
+from simmat.sensors.options import modality_parts, with_absolute_files
 from simmat.training.state import load_state
 
 SENSOR = """

@@ -17,7 +17,7 @@ from simmat.io.images import read_image, write_image
 from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, StatedNodata
 from simmat.sensors.builtin import Gray, Raster, Rgb
 from simmat.sensors.composition import ComposedModality, SelectedChannels
-from simmat.sensors.nodata import describe_nodata, parse_nodata
+from simmat.sensors.options import describe_nodata, parse_nodata
 from simmat.types import Channel, SensorImage
 
 

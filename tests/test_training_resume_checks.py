@@ -15,7 +15,7 @@ from simmat.config import FILES, FREE, TrainConfig, dump_toml, load_config
 from simmat.data.card import DataCard
 from simmat.errors import ConfigError
 from simmat.model_spec import TAKEN, ModelSpec
-from simmat.sensors.declared import parse_declaration
+from simmat.sensors.declaration import parse_declaration
 from simmat.training.callbacks import Callback
 from simmat.training.resume_checks import check_network, check_settings, settings_of
 from simmat.training.setup import Setup, prepare

@@ -17,9 +17,8 @@ from simmat.errors import SimMATError
 from simmat.model_spec import ModelSpec, with_options
 from simmat.plugins.hooks import PROJECT
 from simmat.plugins.registry import Kind, Registry, known_package
-from simmat.sensors.names import modality_parts
-from simmat.sensors.nodata import describe_nodata
 from simmat.sensors.normalize import describe
+from simmat.sensors.options import describe_nodata, modality_parts
 from simmat.types import Channel
 
 UNSTATED = "unknown"

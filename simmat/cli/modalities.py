@@ -13,8 +13,7 @@ from simmat.cli.common import channel_cells, json_option, load_registry, print_c
 from simmat.cli.options import config_options
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
-from simmat.sensors.names import is_sensor_file, modality_parts
-from simmat.sensors.options import describe_options
+from simmat.sensors.options import describe_options, is_sensor_file, modality_parts
 from simmat.terminal import say
 from simmat.types import RGB_QUANTITY
 

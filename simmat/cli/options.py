@@ -12,8 +12,9 @@ import click
 from annotated_types import Ge, Gt, Le, Lt
 
 from simmat.cli.common import PATH, Command
-from simmat.config import TrainConfig, option_name, parse_channels
-from simmat.sensors.nodata import parse_nodata
+from simmat.config import TrainConfig, option_name
+from simmat.sensors.channel_selection import parse_channels
+from simmat.sensors.options import parse_nodata
 
 
 def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Command], Command]:

@@ -17,9 +17,9 @@ import numpy as np
 from simmat.cli.common import PATH, load_registry, progress_bar
 from simmat.cli.options import config_options, foundation_options
 from simmat.cli.prompts import make_prompt, read_prompts
-from simmat.config import parse_channels
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
 from simmat.io.files import atomic_path, atomic_write_json, check_writable, read_json, staged_files
+from simmat.sensors.channel_selection import parse_channels
 from simmat.terminal import say
 from simmat.types import Prompt, short_names
 

@@ -13,8 +13,8 @@ from pydantic import Field, field_validator
 from simmat.documents import Document, parse
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text
-from simmat.io.nodata import StatedNodata
-from simmat.sensors.nodata import NodataField, per_file
+from simmat.io.images import StatedNodata
+from simmat.sensors.options import NodataField, per_file
 from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
 

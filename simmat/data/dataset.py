@@ -20,10 +20,10 @@ from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.data.instances import Label, label_from_mask, read_mask
 from simmat.data.samples import SPLITS, Listing, Sample
 from simmat.errors import ConfigError, DataError, all_problems
-from simmat.io.nodata import StatedNodata
+from simmat.io.images import StatedNodata
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, load_sample
-from simmat.sensors.nodata import nodata_problems
 from simmat.sensors.normalize import describe
+from simmat.sensors.options import nodata_problems
 from simmat.types import Channel, SensorImage, same_channels
 
 __all__ = ["Dataset", "Sample", "open_dataset"]

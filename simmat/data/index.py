@@ -19,8 +19,8 @@ from simmat.data.index_pass import read_samples
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
 from simmat.io.files.locks import locked
-from simmat.sensors.nodata import describe_nodata
 from simmat.sensors.normalize import Statistics
+from simmat.sensors.options import describe_nodata
 
 Progress = Callable[[int], None]
 """Called with how many more samples are done."""

@@ -13,7 +13,7 @@ from scipy import ndimage
 from simmat.data.card import DataCard
 from simmat.data.samples import JPEG_EXTENSIONS, MASK_EXTENSIONS
 from simmat.errors import DataError
-from simmat.io.images.read import read_labels
+from simmat.io.images.planes import read_labels
 from simmat.types import BoolArray, ZeroMeans
 
 LabelArray = npt.NDArray[np.int64]

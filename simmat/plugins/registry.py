@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_name
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.composition import ComposedModality, SelectedChannels
-from simmat.sensors.names import is_sensor_file, modality_parts
-from simmat.sensors.options import check_sensors, options_by_sensor
+from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
 from simmat.specs import FoundationFamily, FoundationSpec, TransferLayerSpec, TunerSpec
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Sensors: the adapter contract, composition, channels, normalization, and the sensors that come with SimMAT."""
+"""Sensors: the adapter contract, options, composition, normalization, `sensor.toml`, and the built-in sensors."""

@@ -1,8 +1,7 @@
-"""The contract of a sensor: what a modality plugin gives.
+"""The contract of a sensor: what a modality plugin provides.
 
-A plugin subclasses `ModalityAdapter`, declares its sources and channels, and writes `load`. The
-core does the rest: nodata, augmentation, statistics, normalization, resizing. Nothing here
-imports torch.
+A plugin subclasses `ModalityAdapter`, declares its sources and channels, and writes `load`. The core does the rest:
+nodata, augmentation, statistics, normalization, resizing. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import numpy as np
 
 from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError
-from simmat.io.nodata import StatedNodata as StatedNodata
+from simmat.io.images import StatedNodata as StatedNodata
 from simmat.sensors.channel_selection import MissingChannels as MissingChannels
 from simmat.sensors.options import ModalityOptions, option_words, options_by_sensor, parse_options
 from simmat.specs import API_VERSION
@@ -29,21 +28,21 @@ Axis = Literal["horizontal", "vertical"]
 Files: TypeAlias = Mapping[str, Path]
 """Source name -> file, of one sample."""
 Nodata: TypeAlias = StatedNodata | None
-"""What `load` is told of the number that means no measurement."""
+"""The stored numbers that the user calls nodata, see `ModalityAdapter.load`."""
 Missing: TypeAlias = MissingChannels | None
-"""What `load` is told of channels that a sample lacks."""
+"""The channels that a sample lacks, see `ModalityAdapter.load`."""
 
 RESERVED_SOURCES = ("id", "split", "mask", "zero_means", "train", "val", "test")
-"""Columns of `manifest.csv` and folders of splits, which no source can be named as."""
+"""Columns of `manifest.csv` and folders of splits: no source can have one of these names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One of the files a sample is made of.
+    """One of the files of a sample.
 
     Attributes:
         name: the column of `manifest.csv`, the folder `images/NAME`, the NAME of `--source NAME=FILE`.
-        extensions: lower-case file endings it may have, with the dot; the first is the one `save` writes.
+        extensions: allowed file endings, in lower case with the dot; `save` writes the first one.
 
     Raises:
         SpecError: the name is one of `RESERVED_SOURCES`.
@@ -67,13 +66,13 @@ class ModalityAdapter(ABC):
         name: what `--modality` takes; lower case, digits and hyphens, no "+".
         description: one line for `simmat modalities list`.
         sources: the files of one sample; the first is the reference grid, which is the original image.
-        channels: the channels `load` returns; empty where only the file can say how many. Where a
-            file can refine a unit (kelvin or counts), the loaded image's own channels are what counts.
-        options: what the user says of the files or of how to read them.
-        Options: the pydantic model of `options`; a sensor that has any declares a subclass of `ModalityOptions`,
-            and its constructor takes them alone. What depends on an option (sources, channels) is set there.
-        replaces: names that an older version of the plugin gave -> the option that takes its place, "unit=cK".
-        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
+        channels: the channels that `load` returns; empty where only the file knows how many there are. A file may
+            refine a unit (kelvin or counts); then the channels of the loaded image count.
+        options: what the user says about the files or how to read them.
+        Options: the pydantic model of `options`. A sensor with options declares a subclass of `ModalityOptions`; its
+            constructor takes no other argument and sets what depends on an option (sources, channels).
+        replaces: former name of a sensor -> the option that replaces it, such as "unit=cK".
+        api_version: version of the plugin interface it is written for; any but SimMAT's own is refused by name.
     """
 
     name: str
@@ -87,7 +86,7 @@ class ModalityAdapter(ABC):
     api_version: ClassVar[int] = API_VERSION
 
     def __init__(self, options: ModalityOptions | None = None) -> None:
-        """Make the sensor with options; None for its defaults."""
+        """Make the sensor with options; None for the defaults."""
         self.options = self.Options() if options is None else options
 
     @abstractmethod
@@ -95,31 +94,31 @@ class ModalityAdapter(ABC):
         """Read one sample.
 
         Args:
-            files: source name -> file, one for each of `sources` but the optional ones.
-            nodata: numbers stored in the files that the user calls nodata: hand it to `simmat.io.images.read_image`; a
-                sensor that reads files by other means calls `simmat.io.images.stated_valid`.
-            missing: channels that the files need not have, or None. Whether a file has them or not, load what it has:
-                the caller puts invalid planes in the place of those.
+            files: source name -> file, for each of `sources` except the optional ones.
+            nodata: the stored numbers that the user calls nodata: pass it to `simmat.io.images.read_image`; a sensor
+                that reads files in another way calls `simmat.io.images.stated_valid`.
+            missing: channels that the files may lack, or None. Load what the files have; the caller adds an invalid
+                plane for each missing channel.
 
         Returns:
             (C, H, W) in physical units, at the size of the reference source's file.
 
         Raises:
-            DataError: a file is missing, damaged, or not what this sensor writes; it names the path.
+            DataError: a file is missing, damaged, or not one of this sensor; it names the path.
         """
 
     def configured(self, card: Mapping[str, Any]) -> ModalityAdapter:
-        """Return this sensor ready for one data set; override where `load` needs what the data card says.
+        """Return this sensor configured for one data set; override where `load` needs a fact from the data card.
 
-        It is called before anything is read: with the card of the data set in training and evaluation, with the
-        card that the bundle keeps in prediction.
+        It is called before any file is read: with the card of the data set in training and evaluation, with the card
+        in the bundle in prediction.
 
         Args:
             card: the fields of `card.toml` as plain values, such as `card["intrinsics"]`: None, or a mapping with
                 the focal lengths "fx", "fy" and the principal point "cx", "cy" in pixels.
 
         Returns:
-            Another adapter, for an installed one is shared; self where nothing depends on the card.
+            A new adapter, since installed ones are shared; self where nothing depends on the card.
         """
         return self
 
@@ -128,70 +127,58 @@ class ModalityAdapter(ABC):
         return (self,)
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ModalityAdapter:
-        """Return this sensor with other options; those that are not named stay as they are.
+        """Return this sensor with some options changed.
 
         Args:
-            options: sensor -> option -> value; what is said of other sensors is not looked at.
+            options: sensor -> option -> value; the options of other sensors are ignored.
 
         Raises:
             ConfigError: an option is unknown, or its value is not allowed.
         """
-        said = options.get(self.name)
-        if not said:
+        own = options.get(self.name)
+        if not own:
             return self
-        return type(self)(parse_options(self.Options, {**self.stated_options(), **said}, self.name))
+        return type(self)(parse_options(self.Options, {**self.stated_options(), **own}, self.name))
 
     def stated_options(self) -> dict[str, Any]:
         """The options that were given a value, as plain values."""
         return self.options.model_dump(mode="json", exclude_unset=True)
 
     def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
-        """Return the sources whose file need not be given where channels are missing."""
+        """Return the sources that need no file when these channels are missing."""
         return ()
 
     def transform(self, image: SensorImage) -> SensorImage:
-        """Map physical values pointwise to those the network gets (log, dB, sin/cos); default: none.
+        """Map physical values pointwise to those the network gets (log, dB, sin/cos); default: no change.
 
-        It runs after augmentation and before normalization. It may change the channels; statistics
-        are taken of what it returns. Invalid pixels must stay invalid. The image given is not written into, for it is
-        used again: return new arrays.
+        It runs after augmentation and before normalization, and may change the channels; statistics are taken of its
+        result. Invalid pixels must stay invalid. Return new arrays: the given image is used again.
         """
         return image
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
-        """Say which channels, as `load` gives them, `transform` takes the logarithm of; default: none.
+        """Return for each of C loaded channels whether `transform` takes its logarithm; default: no.
 
-        Augmentation changes those by factors: what suits the spread of a radar's power, which is that of its few bright
-        targets, would leave nothing of the sea.
-
-        Args:
-            channels: C of them, of a loaded image.
-
-        Returns:
-            One truth value for each.
+        Augmentation multiplies such a channel. Adding a part of its spread, which a radar's few bright targets
+        decide, would cover all weak echoes.
         """
         return (False,) * len(channels)
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
-        """Mirror an image or a part of one; override where mirroring changes values, as for angles.
-
-        The image given is not written into.
+        """Mirror an image or a crop of one; override where mirroring changes values, as for angles.
 
         Args:
-            image: (C, H, W).
+            image: (C, H, W); it must not be changed.
             axis: "horizontal" swaps left and right, "vertical" swaps top and bottom.
         """
-        step: tuple[slice, ...] = (slice(None), slice(None), slice(None, None, -1))
-        if axis == "vertical":
-            step = (slice(None), slice(None, None, -1))
-        return replace(
-            image, data=np.ascontiguousarray(image.data[step]), valid=np.ascontiguousarray(image.valid[step])
-        )
+        number = 2 if axis == "horizontal" else 1
+        data = np.ascontiguousarray(np.flip(image.data, number))
+        return replace(image, data=data, valid=np.ascontiguousarray(np.flip(image.valid, number)))
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
-        """Turn an image or a part of one counter-clockwise by 90° times `quarter_turns`; override for angles.
+        """Rotate an image or a crop of one counter-clockwise by 90° times `quarter_turns`; override for angles.
 
-        The image given is not written into.
+        The given image must not be changed.
         """
         data = np.ascontiguousarray(np.rot90(image.data, quarter_turns, axes=(1, 2)))
         valid = np.ascontiguousarray(np.rot90(image.valid, quarter_turns, axes=(1, 2)))
@@ -203,7 +190,7 @@ class ModalityAdapter(ABC):
         Raises:
             ConfigError: this sensor cannot be simulated.
         """
-        raise ConfigError(f"modality {self.name!r} cannot be simulated: its plugin defines no simulate()")
+        raise ConfigError(f"modality {self.name!r} cannot be simulated; only a plugin that defines simulate() can")
 
     def save(self, image: SensorImage, files: Files) -> None:
         """Write an image so that `load` reads it back, to the precision of the file format.
@@ -211,12 +198,12 @@ class ModalityAdapter(ABC):
         Raises:
             ConfigError: this sensor's files cannot be written.
         """
-        raise ConfigError(f"modality {self.name!r} cannot write files: its plugin defines no save()")
+        raise ConfigError(f"modality {self.name!r} cannot write files; only a plugin that defines save() can")
 
     def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
-        """Write a predicted mask as a file that keeps its place on the earth; default: write nothing.
+        """Write a predicted mask as a georeferenced file; default: write nothing.
 
-        `simmat predict` asks for it where the loaded image has a georeference.
+        `simmat predict` calls it when the loaded image has a georeference.
 
         Args:
             mask: (H, W) of the original image.
@@ -237,52 +224,48 @@ class ModalityAdapter(ABC):
 
 
 def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
-    """Return sensor -> option -> value of all options that were given one."""
+    """Return sensor -> option -> value of all options that were given a value."""
     return {part.name: stated for part in adapter.sensors() if (stated := part.stated_options())}
 
 
 def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> ModalityAdapter:
-    """Return a sensor ready for one data set: with the options that its card says, and `configured`.
+    """Return a sensor with the options of a data card, and `configured` for it.
 
     Args:
         adapter: the sensor, with the options that the user gives.
         card: the fields of the data card as plain values.
 
     Raises:
-        ConfigError: the card contradicts an option, or says one that the sensor does not have.
+        ConfigError: the card contradicts an option of the user, or states one that the sensor does not have.
     """
     parts = adapter.sensors()
-    said = options_by_sensor(card.get("modality_options") or {}, [part.name for part in parts])
+    of_card = options_by_sensor(card.get("modality_options") or {}, [part.name for part in parts])
     for part in parts:
-        own, stated = said.get(part.name, {}), part.stated_options()
-        for option in sorted(set(own) & set(stated)):
+        own, stated = of_card.get(part.name, {}), part.stated_options()
+        for option in sorted(own.keys() & stated.keys()):
             if own[option] != stated[option]:
                 raise ConfigError(
                     f"modality {part.name!r}: the option says {option_words({option: stated[option]})}, the data card "
                     f"{option_words({option: own[option]})}; correct the one that is wrong"
                 )
-    return adapter.with_options(said).configured(card)
+    return adapter.with_options(of_card).configured(card)
 
 
 def load_sample(
-    adapter: ModalityAdapter,
-    files: Files,
-    *,
-    nodata: Nodata = None,
-    missing: Missing = None,
+    adapter: ModalityAdapter, files: Files, *, nodata: Nodata = None, missing: Missing = None
 ) -> SensorImage:
-    """Read one sample as the adapter does, so that a fault in a plugin's own code is told as one.
+    """Read one sample through its adapter, and report a fault in a plugin's code as such.
 
     Args:
         adapter: the sensor.
         files: source name -> file.
-        nodata: numbers stored in the files that the user calls nodata.
-        missing: channels that are missing; they come back without a valid pixel.
+        nodata: the stored numbers that the user calls nodata.
+        missing: channels that are missing; they are returned without a valid pixel.
 
     Raises:
-        SimMATError: as `adapter.load` says.
-        DataError: the sensor's reader does not look for a number that `nodata` states.
-        PluginError: it raised anything else, or returned something else; the message names sensor, file and class.
+        SimMATError: as `adapter.load` raises it.
+        DataError: the sensor's reader ignores a number in `nodata`.
+        PluginError: it raised anything else, or returned another type; the message names sensor, file and class.
     """
     where = f"modality {adapter.name!r} ({type(adapter).__module__}) failed on {', '.join(map(str, files.values()))}"
     try:
@@ -296,10 +279,10 @@ def load_sample(
         ) from error
     if not isinstance(image, SensorImage):
         raise PluginError(f"{where}: its load returned {type(image).__name__}, not a SensorImage; tell its author")
-    if nodata is not None and (unasked := nodata.unasked()):
+    if nodata is not None and (ignored := nodata.ignored()):
         raise DataError(
-            f"{unasked[0]}: --nodata {nodata.values[unasked[0]]:g} is a number stored in the file, and this sensor's "
-            "reader does not look for it there; leave --nodata out (a plugin that reads files itself calls "
+            f"{ignored[0]}: --nodata {nodata.values[ignored[0]]:g} is a number stored in the file, and this sensor's "
+            "reader does not look for it; leave --nodata out (a plugin that reads files itself calls "
             "simmat.io.images.stated_valid)"
         )
     return image if missing is None else missing.spread(image)

@@ -1,8 +1,8 @@
-"""The sensors that come with SimMAT: `rgb`, `gray`, and `raster`, which takes any planes as they are stored."""
+"""The built-in sensors: `rgb`, `gray`, and `raster`, which reads any planes as they are stored."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,34 +10,32 @@ import numpy.typing as npt
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_one_plane, write_image
 from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.scene import Scene, import_scenes
 from simmat.types import RGB_QUANTITY, Channel, SensorImage
 
-if TYPE_CHECKING:
-    from simmat.sensors.scene import Scene
+_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 class Rgb(ModalityAdapter):
-    """Three planes of display-referred counts, 0 to 255; they keep a foundation model's own statistics."""
+    """Three planes of display-referred counts, 0 to 255, normalized by a foundation model's own statistics."""
 
     name = "rgb"
     description = "colour picture, 8 bits a plane (PNG, JPEG, TIFF)"
-    sources = (Source("rgb", (".png", ".jpg", ".jpeg", ".tif", ".tiff")),)
+    sources = (Source("rgb", _ENDINGS),)
     channels = tuple(
         Channel(colour, RGB_QUANTITY, "count", wavelength_um=wavelength, valid_range=(0.0, 255.0))
         for colour, wavelength in (("red", 0.62), ("green", 0.54), ("blue", 0.46))
     )
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read (3, H, W) counts; grey, RGBA, 16-bit and other files raise DataError with what to use instead."""
+        """Read (3, H, W) counts; DataError for grey, RGBA, 16-bit and other files says what to use instead."""
         image = read_image(files["rgb"], nodata)
         if image.colour != "rgb" or len(image.planes) != 3 or image.planes.dtype != np.uint8:
             raise DataError(f"{image.path}: modality 'rgb' needs three 8-bit planes red, green, blue; {_advice(image)}")
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return the (3, H, W) picture a colour camera takes of the scene, whole counts 0 to 255."""
-        from simmat.sensors.scene import import_scenes
-
+        """Return the scene's picture of a colour camera: (3, H, W) whole counts 0 to 255."""
         counts = import_scenes("camera").rgb_counts(scene, rng)
         return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
@@ -56,32 +54,27 @@ def _advice(image: ImageFile) -> str:
     return f"this is {count} planes of {dtype}: use --modality raster, and --channels to pick planes"
 
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
-
-
 class Gray(ModalityAdapter):
-    """One plane of numbers as they lie in the file: 1, 8, 16 or 32-bit integers or floats."""
+    """One plane of stored numbers: integers of 1, 8, 16 or 32 bits, or floats."""
 
     name = "gray"
     description = "one plane of counts (PNG, JPEG, TIFF, npy; 8 to 32 bits, float)"
-    sources = (Source("gray", ENDINGS),)
+    sources = (Source("gray", (*_ENDINGS, ".npy")),)
     channels = (Channel("gray", "counts", "count"),)
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
+        """Read (1, H, W) counts; DataError for a file of several planes says what to use instead."""
         image = read_image(files["gray"], nodata)
         require_one_plane(image, self.name)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return the (1, H, W) picture a monochrome camera takes of the scene, whole counts 0 to 255."""
-        from simmat.sensors.scene import import_scenes
-
+        """Return the scene's picture of a monochrome camera: (1, H, W) whole counts 0 to 255."""
         counts = import_scenes("camera").gray_counts(scene, rng)
         return SensorImage.from_planes(counts, self.channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write whole counts of 0 to 255 as 8 bits, of 0 to 65535 as 16 bits, all else as float32 (TIFF or npy)."""
+        """Write whole counts to 255 as 8 bits, to 65535 as 16 bits, all else as float32 (TIFF or npy)."""
         write_image(files["gray"], narrowest(image))
 
 
@@ -97,26 +90,26 @@ def narrowest(image: SensorImage) -> npt.NDArray[Any]:
 
 
 class Raster(ModalityAdapter):
-    """Planes `band0`, `band1`, … of counts, in the order of the file; `--channels` picks them by index or name."""
+    """Planes of counts, `band0`, `band1`, …, in the order of the file; `--channels` picks some of them."""
 
     name = "raster"
-    description = "any planes as they lie in the file (PNG, JPEG, TIFF, npy (P, H, W)); pick with --channels"
+    description = "any planes as they are stored (PNG, JPEG, TIFF, npy (P, H, W)); pick with --channels"
     sources = (Source("raster", (".tif", ".tiff", ".npy", ".png", ".jpg", ".jpeg")),)
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read (C, H, W) counts; an npy array of three axes is (planes, height, width) by rule."""
+        """Read (C, H, W) counts; an npy array of three axes is (planes, height, width)."""
         image = read_image(files["raster"], nodata)
         return SensorImage.from_planes(
             image.planes, band_channels(len(image.planes)), valid=image.valid, origin=str(image.path)
         )
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write whole counts of 0 to 65535 as integers, all else as float32; invalid pixels become NaN."""
+        """Write as `Gray`; invalid pixels become NaN."""
         write_image(files["raster"], narrowest(image))
 
 
 def band_channels(count: int) -> tuple[Channel, ...]:
-    """Return channels `band0` to `band{count-1}`, in counts."""
+    """Return `count` channels named `band0`, `band1`, …."""
     return tuple(Channel(f"band{index}", "counts", "count") for index in range(count))
 
 

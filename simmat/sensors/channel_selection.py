@@ -1,7 +1,7 @@
 """Some of a sensor's channels: those that `--channels` picks, and those that a sample lacks.
 
 A missing channel is a plane without a valid pixel. Nothing is filled in; a transfer layer that `takes_missing`
-leaves it out.
+ignores it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import numpy as np
 from simmat.errors import ConfigError, did_you_mean
 from simmat.types import Channel, SensorImage, same_channels
 
-_COUNTED = re.compile(r"band\d+")
-"""Names that say no more than a plane's place in its file."""
+_NUMBERED = re.compile(r"band\d+")
+"""Names that state only a plane's place in its file."""
+_WAVELENGTH = re.compile(r"(\d+(?:\.\d+)?) ?(nm|um|µm)")
+_NEAR = 0.05
+"""A wavelength selects a channel whose centre is within this part of it."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,17 @@ class MissingChannels:
     """Which channels of a sensor are missing from a sample.
 
     Attributes:
-        channels: C channels as the sensor loads them when none is missing.
-        names: of some of them, not of all.
+        channels: C channels, as the sensor loads them when none is missing.
+        names: names of the missing ones.
     """
 
     channels: tuple[Channel, ...]
     names: frozenset[str]
+
+    @property
+    def all_missing(self) -> bool:
+        """True where no channel is left."""
+        return len(self.names) == len(self.channels)
 
     def blank(self, like: SensorImage) -> SensorImage:
         """Return (C, H, W) without a valid pixel, of another image's size."""
@@ -39,8 +47,7 @@ class MissingChannels:
     def spread(self, image: SensorImage) -> SensorImage:
         """Return (C, H, W) of all channels, invalid where they are missing; an image that does not fit as it is.
 
-        A file may have the missing planes or not: those it has are not looked at. Planes that have no names but by
-        their place are taken in order.
+        The file may contain the missing planes; they are ignored. Planes that have only numbers are taken in order.
         """
         kept = [index for index, channel in enumerate(self.channels) if channel.name not in self.names]
         if same_channels(image.channels, self.channels):
@@ -53,25 +60,44 @@ class MissingChannels:
 
 
 def _fits(found: Sequence[Channel], kept: Sequence[Channel]) -> bool:
-    """True where a file's channels are those that are left, or as many without a name of their own."""
-    counted = len(found) == len(kept) and all(_COUNTED.fullmatch(c.name) for c in (*found, *kept))
-    renamed = [replace(a, name=b.name) for a, b in zip(found, kept, strict=True)] if counted else found
-    return same_channels(renamed, kept)
+    """Return whether a file's channels are those that are left, or as many that have only numbers."""
+    if len(found) == len(kept) and all(_NUMBERED.fullmatch(channel.name) for channel in (*found, *kept)):
+        found = [replace(a, name=b.name) for a, b in zip(found, kept, strict=True)]
+    return same_channels(found, kept)
 
 
-_INDEX = re.compile(r"-?\d{1,9}")
-_WAVELENGTH = re.compile(r"(\d+(?:\.\d+)?) ?(nm|um|µm)")
-_NEAR = 0.05  # a wavelength names a band whose centre is within 5 %
+def parse_channels(text: str) -> tuple[str | int, ...]:
+    """Read a list of channels: names and indices from 0 by comma, ranges with both ends in: "0-6,8,nir".
+
+    Raises:
+        ValueError: an empty item, a range that runs backwards, or a channel twice.
+    """
+    picks: list[str | int] = []
+    for item in (part.strip() for part in text.split(",")):
+        if not item:
+            raise ValueError("has an empty item; write names or indices by comma, such as 0-6,8 or red,nir")
+        if span := re.fullmatch(r"(\d+)-(\d+)", item):
+            first, last = int(span[1]), int(span[2])
+            if first > last:
+                raise ValueError(f"range {item!r} runs backwards; write {last}-{first}")
+            if last - first > 9999:
+                raise ValueError(f"range {item!r} has {last - first + 1} channels, at most 10000 are allowed")
+            picks += range(first, last + 1)
+        else:
+            picks.append(int(item) if item.isdecimal() else item)
+    if twice := sorted({str(pick) for pick in picks if picks.count(pick) > 1}):
+        raise ValueError(f"names {', '.join(twice)} more than once")
+    return tuple(picks)
 
 
 def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, origin: str = "") -> list[int]:
-    """Turn channel names, 0-based indices and wavelengths ("665nm", "0.86um") into indices.
+    """Return the indices of channels given by name, by index from 0, or by wavelength ("665nm", "0.86um").
 
-    A wavelength means the channel whose centre is nearest, within 5 %.
+    A wavelength selects the channel whose centre is nearest, within 5 %.
 
     Raises:
-        ConfigError: an unknown name (the nearest is named), an index out of range, a wavelength that no channel is
-            near, or a channel twice.
+        ConfigError: an unknown name (the nearest is named), an index out of range, a wavelength that is near no
+            channel, or a channel twice.
     """
     names = [channel.name for channel in channels]
     where = f"{origin}: " if origin else ""
@@ -80,7 +106,7 @@ def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, or
         text = str(pick).strip()
         if text in names:
             found.append(names.index(text))
-        elif _INDEX.fullmatch(text):
+        elif re.fullmatch(r"-?\d{1,9}", text):
             index = int(text)
             if not 0 <= index < len(names):
                 raise ConfigError(f"{where}no channel {index}; there are {len(names)}: 0 to {len(names) - 1} ({names})")
@@ -95,7 +121,6 @@ def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, or
 
 
 def _at_wavelength(channels: Sequence[Channel], wanted_um: float, where: str) -> int:
-    """Return the index of the channel whose centre wavelength is nearest; ConfigError where none is within 5 %."""
     centres = {i: channel.wavelength_um for i, channel in enumerate(channels) if channel.wavelength_um is not None}
     if not centres:
         names = [channel.name for channel in channels]

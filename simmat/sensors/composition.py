@@ -17,14 +17,14 @@ from simmat.types import BoolArray, Channel, Georeference, SensorImage
 if TYPE_CHECKING:
     from simmat.sensors.scene import Scene
 
-_SAME_PLACE_PX = 0.1  # of the image's corners: programs round a grid differently
+_SAME_PLACE_PX = 0.1  # largest distance of the corners of two images; programs round a grid differently
 
 
 class SelectedChannels(ModalityAdapter):
-    """An adapter of which only some channels reach the network, in the order asked for (`--channels`).
+    """An adapter of which only some channels reach the network, in the given order (`--channels`).
 
-    Loading and augmentation see all planes, so that what depends on several of them stays right;
-    the picks are taken of what `transform` gives.
+    Loading and augmentation see all planes, since values may depend on several of them; the channels are picked from
+    what `transform` returns.
     """
 
     def __init__(self, base: ModalityAdapter, picks: Sequence[str | int]) -> None:
@@ -37,9 +37,10 @@ class SelectedChannels(ModalityAdapter):
         self.sources = base.sources
         self.channels = base.channels
 
-    def sensors(self) -> tuple[ModalityAdapter, ...]:
-        """As the base adapter."""
-        return self.base.sensors()
+    def transform(self, image: SensorImage) -> SensorImage:
+        """Transform as the base adapter, then keep the picked channels."""
+        full = self.base.transform(image)
+        return full.select(pick_channels(full.channels, self.picks, origin=image.origin))
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> SelectedChannels:
         """As the base adapter, with the same picks."""
@@ -49,6 +50,10 @@ class SelectedChannels(ModalityAdapter):
         """As the base adapter, with the same picks."""
         return SelectedChannels(self.base.configured(card), self.picks)
 
+    def sensors(self) -> tuple[ModalityAdapter, ...]:
+        """As the base adapter."""
+        return self.base.sensors()
+
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """As the base adapter: all planes."""
         return self.base.load(files, nodata=nodata, missing=missing)
@@ -56,11 +61,6 @@ class SelectedChannels(ModalityAdapter):
     def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
         """As the base adapter."""
         return self.base.optional_sources(missing)
-
-    def transform(self, image: SensorImage) -> SensorImage:
-        """Transform as the base adapter, then keep the picked channels."""
-        full = self.base.transform(image)
-        return full.select(pick_channels(full.channels, self.picks, origin=image.origin))
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """As the base adapter: of all channels."""
@@ -90,8 +90,8 @@ class SelectedChannels(ModalityAdapter):
 class ComposedModality(ModalityAdapter):
     """Several adapters as one sensor: `rgb+thermal`. Channels and sources are joined in order.
 
-    The first adapter's reference source is the reference grid; a part of another size is refused.
-    Where two parts share a channel or source name, the later one becomes `MODALITY.NAME`.
+    The first adapter's reference source is the reference grid; a part of another size is refused. Where two parts
+    share a channel or source name, the later one becomes `MODALITY.NAME`.
     """
 
     def __init__(self, parts: Sequence[ModalityAdapter]) -> None:
@@ -103,26 +103,26 @@ class ComposedModality(ModalityAdapter):
         self.parts = tuple(parts)
         self.name = "+".join(names)
         self.description = ", ".join(part.description for part in parts)
-        own = [[source.name for source in part.sources] for part in parts]
-        self._sources = [dict(zip(own[i], new, strict=True)) for i, new in enumerate(_unique(names, own))]
+        own = [part.source_names() for part in parts]
+        self._sources = [dict(zip(*names, strict=True)) for names in zip(own, self._unique(own), strict=True)]
         self.sources = tuple(
-            replace(source, name=self._sources[index][source.name])
-            for index, part in enumerate(parts)
+            replace(source, name=joined[source.name])
+            for part, joined in zip(parts, self._sources, strict=True)
             for source in part.sources
         )
         if all(part.channels for part in parts):
-            self.channels = self._joined([part.channels for part in parts])
+            self.channels = self._join([part.channels for part in parts])
 
     def sensors(self) -> tuple[ModalityAdapter, ...]:
         """The parts."""
         return self.parts
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ComposedModality:
-        """Every part takes its own."""
+        """Every part takes its own options."""
         return ComposedModality([part.with_options(options) for part in self.parts])
 
     def configured(self, card: Mapping[str, Any]) -> ComposedModality:
-        """Every part takes what it needs; all sources share one pixel grid, so the intrinsics are those of all."""
+        """Configure every part; the intrinsics hold for all of them, since all sources share one pixel grid."""
         return ComposedModality([part.configured(card) for part in self.parts])
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
@@ -130,48 +130,42 @@ class ComposedModality(ModalityAdapter):
 
         A part of which all channels are missing needs no file.
         """
-        if missing is None:
-            return self.stack(
-                [part.load(self._files_of(index, files), nodata=nodata) for index, part in enumerate(self.parts)]
-            )
         shares = self._shares(missing)
+        gone = {index: share for index, share in enumerate(shares) if share and share.all_missing}
         loaded: dict[int, SensorImage] = {}
         for index, (part, share) in enumerate(zip(self.parts, shares, strict=True)):
-            if len(share.names) < len(share.channels):
-                own = part.load(self._files_of(index, files), nodata=nodata, missing=share)
-                loaded[index] = share.spread(own)
+            if index not in gone:
+                image = part.load(self._files_of(index, files), nodata=nodata, missing=share)
+                loaded[index] = share.spread(image) if share else image
         first = next(iter(loaded.values()))
-        return self.stack([loaded.get(index) or share.blank(first) for index, share in enumerate(shares)])
+        images = {**loaded, **{index: share.blank(first) for index, share in gone.items()}}
+        return self._stack([images[index] for index in range(len(self.parts))])
 
     def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
         """The sources of the parts of which all channels are missing."""
-        return tuple(
-            joined
-            for index, share in enumerate(self._shares(missing))
-            if len(share.names) == len(share.channels)
-            for joined in self._sources[index].values()
-        )
+        shares = zip(self._sources, self._shares(missing), strict=True)
+        return tuple(name for sources, share in shares if share and share.all_missing for name in sources.values())
 
     def transform(self, image: SensorImage) -> SensorImage:
         """Every part transforms its own planes."""
-        return self.stack([part.transform(piece) for part, piece in self._pieces(image)])
+        return self._stack([part.transform(piece) for part, piece in self._pieces(image)])
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Every part knows its own channels."""
-        groups = [self.own_channels(index, group) for index, group in enumerate(self.split(channels))]
-        return tuple(flag for part, group in zip(self.parts, groups, strict=True) for flag in part.logarithmic(group))
+        groups = zip(self.parts, self._split(channels), strict=True)
+        return tuple(flag for part, group in groups for flag in part.logarithmic(group))
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Every part mirrors its own planes."""
-        return self.stack([part.flip(piece, axis) for part, piece in self._pieces(image)])
+        return self._stack([part.flip(piece, axis) for part, piece in self._pieces(image)])
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
-        """Every part turns its own planes."""
-        return self.stack([part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)])
+        """Every part rotates its own planes."""
+        return self._stack([part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)])
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Every part looks at the same scene."""
-        return self.stack([part.simulate(scene, rng) for part in self.parts])
+        """Every part sees the same scene."""
+        return self._stack([part.simulate(scene, rng) for part in self.parts])
 
     def save(self, image: SensorImage, files: Files) -> None:
         """Every part writes its own planes."""
@@ -179,47 +173,64 @@ class ComposedModality(ModalityAdapter):
             part.save(piece, self._files_of(index, files))
 
     def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
-        """The first part that can write it does: all share one pixel grid."""
+        """Write it by the first part that can: all share one pixel grid."""
         written = (part.save_mask(mask, georeference, path) for part in self.parts)
         return next((file for file in written if file is not None), None)
-
-    def split(self, channels: Sequence[Channel]) -> list[tuple[Channel, ...]]:
-        """Return which of the channels, as `load` gives them, are each part's."""
-        known = sum(len(part.channels) for part in self.parts)
-        groups, start = [], 0
-        for part in self.parts:
-            end = start + (len(part.channels) or len(channels) - known)
-            groups.append(tuple(channels[start:end]))
-            start = end
-        return groups
-
-    def own_channels(self, index: int, group: Sequence[Channel]) -> tuple[Channel, ...]:
-        """Return a part's channels by the names it gives them itself."""
-        prefix = f"{self.parts[index].name}."
-        return tuple(replace(channel, name=channel.name.removeprefix(prefix)) for channel in group)
-
-    def _shares(self, missing: MissingChannels) -> list[MissingChannels]:
-        """Return what is missing of each part, by the names that it gives its channels itself."""
-        shares = []
-        for index, group in enumerate(self.split(missing.channels)):
-            own = self.own_channels(index, group)
-            gone = frozenset(mine.name for mine, joined in zip(own, group, strict=True) if joined.name in missing.names)
-            shares.append(MissingChannels(own, gone))
-        return shares
 
     def _files_of(self, index: int, files: Files) -> dict[str, Path]:
         return {own: files[joined] for own, joined in self._sources[index].items()}
 
-    def _joined(self, groups: Sequence[Sequence[Channel]]) -> tuple[Channel, ...]:
-        names = _unique([part.name for part in self.parts], [[c.name for c in group] for group in groups])
+    def _unique(self, groups: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Prefix a name with its part's where an earlier part has it already."""
+        seen: set[str] = set()
+        result = []
+        for part, group in zip(self.parts, groups, strict=True):
+            result.append([f"{part.name}.{name}" if name in seen else name for name in group])
+            seen.update(group)
+        return result
+
+    def _join(self, groups: Sequence[Sequence[Channel]]) -> tuple[Channel, ...]:
+        """Return each part's channels, by the names that the part gives them, as those of the composition."""
+        names = self._unique([[channel.name for channel in group] for group in groups])
         return tuple(
             replace(channel, name=name)
             for group, new in zip(groups, names, strict=True)
             for channel, name in zip(group, new, strict=True)
         )
 
-    def stack(self, images: Sequence[SensorImage]) -> SensorImage:
-        """Join one image a part, each with the part's own channel names, into one; other sizes raise DataError."""
+    def _split(self, channels: Sequence[Channel]) -> list[tuple[Channel, ...]]:
+        """Return each part's of the loaded channels, by the names that the part gives them; the inverse of `_join`."""
+        known = sum(len(part.channels) for part in self.parts)
+        groups, start = [], 0
+        for part in self.parts:
+            end = start + (len(part.channels) or len(channels) - known)
+            own = (replace(channel, name=channel.name.removeprefix(f"{part.name}.")) for channel in channels[start:end])
+            groups.append(tuple(own))
+            start = end
+        return groups
+
+    def _shares(self, missing: Missing) -> list[Missing]:
+        """Return what is missing of each part; None where nothing is."""
+        if missing is None:
+            return [None] * len(self.parts)
+        gone = iter([channel.name in missing.names for channel in missing.channels])
+        shares: list[Missing] = []
+        for group in self._split(missing.channels):
+            names = frozenset(channel.name for channel in group if next(gone))
+            shares.append(MissingChannels(group, names) if names else None)
+        return shares
+
+    def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
+        """Split a loaded image into each part's planes."""
+        pieces, start = [], 0
+        for part, group in zip(self.parts, self._split(image.channels), strict=True):
+            piece = image.select(range(start, start + len(group)))
+            pieces.append((part, replace(piece, channels=group)))
+            start += len(group)
+        return pieces
+
+    def _stack(self, images: Sequence[SensorImage]) -> SensorImage:
+        """Join one image of each part into one; DataError where their size or place differs."""
         first = images[0]
         for part, image in zip(self.parts, images, strict=True):
             if image.size_hw != first.size_hw:
@@ -230,28 +241,24 @@ class ComposedModality(ModalityAdapter):
         return SensorImage(
             np.concatenate([image.data for image in images]),
             np.concatenate([image.valid for image in images]),
-            self._joined([image.channels for image in images]),
+            self._join([image.channels for image in images]),
             first.origin,
             _common_georeference(images),
             first.picture_hw,
         )
 
-    def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
-        """Split a loaded image into its parts, with each part's own channel names."""
-        pieces, start = [], 0
-        for index, (part, group) in enumerate(zip(self.parts, self.split(image.channels), strict=True)):
-            piece = image.select(range(start, start + len(group)))
-            pieces.append((part, replace(piece, channels=self.own_channels(index, group))))
-            start += len(group)
-        return pieces
+
+def _size(image: SensorImage) -> str:
+    height, width = image.size_hw
+    return f"{width}x{height}"
 
 
 def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
-    """Return the place on the earth that any of the images states; two that lie apart raise DataError."""
+    """Return the georeference that images of one size state, if any; DataError where two differ."""
     placed = [(image.origin, image.georeference) for image in images if image.georeference is not None]
-    height, width = images[0].size_hw
     if not placed:
         return None
+    height, width = images[0].size_hw
     (origin, first), *others = placed
     pixel = max(abs(value) for value in (*first.transform[:2], *first.transform[3:5]))
     for other_origin, other in others:
@@ -262,7 +269,7 @@ def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
             )
         difference = [a - b for a, b in zip(first.transform, other.transform, strict=True)]
         corners = [(x, y) for x in (0, width) for y in (0, height)]
-        apart = max(abs(a * x + b * y + c) for a, b, c in (difference[:3], difference[3:6]) for x, y in corners)
+        apart = max(abs(a * x + b * y + c) for a, b, c in (difference[:3], difference[3:]) for x, y in corners)
         if apart > _SAME_PLACE_PX * pixel:
             raise DataError(
                 f"{other_origin}: its place on the earth {other.transform} is not that of {origin} {first.transform}; "
@@ -272,7 +279,7 @@ def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:
 
 
 def _same_crs(one: str, other: str) -> bool:
-    """Whether two texts name one coordinate system; rasterio, where a sensor has brought it, sees through spellings."""
+    """Return whether two texts name one coordinate system; rasterio, where it is installed, compares spellings."""
     if one == other:
         return True
     try:
@@ -282,20 +289,5 @@ def _same_crs(one: str, other: str) -> bool:
         return False
     try:
         return bool(CRS.from_user_input(one) == CRS.from_user_input(other))
-    except CRSError:  # a sensor's own words for a grid of its own
+    except CRSError:  # text that only one sensor uses
         return False
-
-
-def _unique(owners: Sequence[str], groups: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Prefix a name with its owner where an earlier group has it already."""
-    seen: set[str] = set()
-    result = []
-    for owner, group in zip(owners, groups, strict=True):
-        result.append([f"{owner}.{name}" if name in seen else name for name in group])
-        seen.update(group)
-    return result
-
-
-def _size(image: SensorImage) -> str:
-    height, width = image.size_hw
-    return f"{width}x{height}"

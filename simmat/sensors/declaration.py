@@ -1,37 +1,27 @@
-"""What a `sensor.toml` may say, as pydantic models, and the normalizations it may name."""
+"""A `sensor.toml` as a document, and the normalizations it can declare."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, ValidationInfo, field_validator
 
-from simmat.documents import Document
+from simmat.documents import Document, parse
+from simmat.errors import ConfigError
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray
 
 FORMAT = 1
-READABLE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
-"""Endings of the files that can be read."""
-
-NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
-
-
-def _one_or_more(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _as_table(value: Any) -> Any:
-    """Read normalize = "log" as normalize = { kind = "log" }."""
-    return {"kind": value} if isinstance(value, str) else value
+_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class ZScore(Document):
-    """(value - mean) / std: of the training split, or as stated, in the channel's unit."""
+    """(value - mean) / std: those of the training split, or as stated, in the channel's unit."""
 
     kind: Literal["z-score"] = "z-score"
     mean: float | None = None
@@ -39,7 +29,7 @@ class ZScore(Document):
 
 
 class Percentile(Document):
-    """Every image from its own low to its own high percentile, 0 to 1, clipped; then z-score by the training split."""
+    """Each image from its low to its high percentile, 0 to 1, clipped; then z-score by the training split."""
 
     kind: Literal["percentile"]
     low: Annotated[float, Field(ge=0, lt=100)] = 2.0
@@ -47,7 +37,7 @@ class Percentile(Document):
 
 
 class FixedRange(Document):
-    """Low to high, clipped, by the mean and std of a uniform distribution between them; no statistics are taken."""
+    """Clip to low and high; then z-score by the mean and std of a uniform distribution between them."""
 
     kind: Literal["range"]
     low: float
@@ -69,6 +59,15 @@ class Decibel(Document):
     floor: Annotated[float, Field(gt=0)] | None = None
 
 
+def _one_or_more(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _as_table(value: Any) -> Any:
+    """Read normalize = "log" as normalize = { kind = "log" }."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
 Normalize = Annotated[
     Annotated[ZScore | Percentile | FixedRange | Log | Decibel, Discriminator("kind")], BeforeValidator(_as_table)
 ]
@@ -87,7 +86,7 @@ def _tables(value: Any, info: ValidationInfo) -> Any:
 
 
 def _sensor_name(value: str) -> str:
-    if not re.fullmatch(NAME, value):
+    if not _NAME.fullmatch(value):
         raise ValueError("must be lower case letters, digits and single hyphens")
     return value
 
@@ -106,7 +105,7 @@ Patterns = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeV
 
 
 class ChannelDefaults(Document):
-    """`[defaults]`: what holds for every channel that says nothing else."""
+    """`[defaults]`: holds for every channel that does not say otherwise."""
 
     quantity: Text | None = None
     unit: Text | None = None
@@ -118,27 +117,20 @@ class ChannelDefaults(Document):
     normalize: Normalize = ZScore()
 
 
-class Defaults(Document):
-    """The table of `[defaults]` by its name."""
-
+class _Defaults(Document):
     defaults: ChannelDefaults
 
 
 class ChannelRule(Document):
-    """`[[channel]]`: one plane of one file, and what its numbers mean.
+    """`[[channel]]`: one plane of one file, and what its numbers mean; see `Channel`.
 
     Attributes:
-        name: unique.
-        quantity: what is measured.
-        unit: of value = stored * scale + offset.
-        wavelength_um: centre wavelength in micrometres.
-        source: which file; may be left out where there is one.
-        plane: of the file, from 0. Neither plane nor band: the file must hold one plane.
+        source: name of the file; may be left out where there is one.
+        plane: plane of the file, from 0; without plane and band, the file must hold one plane.
         band: the same from 1, as GIS programs count.
-        scale: see `unit`.
-        offset: see `unit`.
+        scale: value in `unit` = stored * scale + offset.
+        offset: see `scale`.
         nodata: stored values that mean no measurement.
-        valid_range: smallest and largest real value, in `unit`.
         normalize: what the network gets.
     """
 
@@ -157,7 +149,7 @@ class ChannelRule(Document):
 
     @property
     def index(self) -> int | None:
-        """The plane from 0, or None where the file's only one is meant."""
+        """The plane from 0; None for the only plane of the file."""
         return self.band - 1 if self.band is not None else self.plane
 
     def channel(self) -> Channel:
@@ -166,12 +158,12 @@ class ChannelRule(Document):
 
 
 class SourceRule(Document):
-    """`[[source]]`: one of the files a sample is made of, the first the reference grid.
+    """`[[source]]`: one of the files of a sample; the first is the reference grid.
 
     Attributes:
-        name: of the source; the sensor's own where there is one source.
+        name: name of the source; by default the sensor's, where there is one source.
         files: patterns, each "*" and an ending: "*.tif", "*_nir.png".
-        planes: how many planes every file must hold; None for any.
+        planes: number of planes of each file; None for any.
     """
 
     name: SensorName
@@ -185,8 +177,8 @@ class SourceRule(Document):
             ending = pattern.removeprefix("*")
             if ending == pattern or any(mark in ending for mark in '*?[]/\\"'):
                 raise ValueError("must be * and an ending, such as *.tif or *_nir.png")
-            if not ending.lower().endswith(READABLE):
-                raise ValueError(f"must end in one of {' '.join(READABLE)}")
+            if not ending.lower().endswith(_ENDINGS):
+                raise ValueError(f"must end in one of {' '.join(_ENDINGS)}")
         return patterns
 
     @property
@@ -196,7 +188,7 @@ class SourceRule(Document):
 
 
 class Declaration(Document):
-    """A sensor as data: what `sensor.toml` says, its defaults filled in. The bundle keeps it whole."""
+    """A sensor as data: a `sensor.toml` with its defaults filled in. The bundle contains all of it."""
 
     format: Literal[1]
     name: SensorName
@@ -206,11 +198,11 @@ class Declaration(Document):
 
     @classmethod
     def known_keys(cls) -> list[str]:
-        """Return every key that may stand in the file."""
+        """Return every key that the file may have."""
         return [*super().known_keys(), "defaults"]
 
     def problems(self) -> Iterator[str]:
-        """Say what does not go together."""
+        """Yield what contradicts each other."""
         for kind, names in (("source", [s.name for s in self.source]), ("channel", [c.name for c in self.channel])):
             for name in [name for name, count in Counter(names).items() if count > 1]:
                 yield f"two {kind}s are called {name!r}; names must differ"
@@ -223,11 +215,11 @@ class Declaration(Document):
             elif self.source_of(rule) not in sources:
                 yield f"{where}: source must be one of {', '.join(sources)}, got {rule.source!r}"
             elif rule.index is None and sharing[self.source_of(rule)] > 1:
-                yield f"{where}: plane or band is missing; several channels are of one file"
+                yield f"{where}: plane or band is missing; several channels have this source"
             yield from (f"{where}: {problem}" for problem in self._channel_problems(rule))
 
     def source_of(self, rule: ChannelRule) -> str:
-        """Return the name of the source that a channel is of."""
+        """Return the name of a channel's source."""
         return rule.source or self.source[0].name
 
     def _channel_problems(self, rule: ChannelRule) -> Iterator[str]:
@@ -251,27 +243,55 @@ class Declaration(Document):
             yield f"quantity {RGB_QUANTITY!r} keeps the foundation model's own statistics; leave normalize out"
 
 
+def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
+    """Return plain values as a declaration.
+
+    Args:
+        values: the content of the file, or the result of `Declaration.model_dump`.
+        where: the file, for messages.
+
+    Raises:
+        ConfigError: everything that is wrong, in one message; of a file of another format the format alone.
+    """
+    found = values.get("format")
+    if found is None:
+        raise ConfigError(f"{where}: format is missing; write format = {FORMAT} in the first line")
+    if found is True or found != FORMAT:
+        raise ConfigError(f"{where}: format must be {FORMAT}, got {found!r}; a newer SimMAT may read it")
+    filled = dict(values)
+    defaults = filled.pop("defaults", {})
+    parse(_Defaults, {"defaults": defaults}, where)
+    channels, sources = values.get("channel"), values.get("source")
+    if isinstance(channels, list | tuple):
+        filled["channel"] = [{**defaults, **c} if isinstance(c, Mapping) else c for c in channels]
+    if isinstance(sources, list | tuple) and len(sources) == 1 and isinstance(sources[0], Mapping):
+        name = values.get("name")
+        valid = isinstance(name, str) and _NAME.fullmatch(name)  # a wrong name is reported once, as the sensor's
+        filled["source"] = [{"name": name if valid else "sensor", **sources[0]}]
+    return parse(Declaration, filled, where)
+
+
 def scaled(
     values: FloatArray, valid: BoolArray, channel: Channel, rule: Normalize
 ) -> tuple[FloatArray, BoolArray, Channel]:
-    """Apply one channel's rule.
+    """Normalize one channel.
 
     Args:
         values: (H, W) in the channel's unit.
         valid: (H, W).
         channel: as loaded.
-        rule: what to do.
+        rule: the normalization.
 
     Returns:
-        (H, W) values, (H, W) valid, and the channel as it is now. Where the rule fixes the scale, the channel states
-        mean and std, which then stand in place of those of the training split.
+        (H, W) values, (H, W) valid, and the changed channel. Where the rule fixes mean and std, the channel states
+        them, and they replace those of the training split.
     """
     if isinstance(rule, ZScore):
         return values, valid, replace(channel, mean=rule.mean, std=rule.std)
     if isinstance(rule, Percentile):
         return _percentile(values, valid, rule), valid, replace(channel, unit="1", valid_range=None)
     if isinstance(rule, FixedRange):
-        # Mean and std of a uniform distribution: a range that is filled evenly has unit variance.
+        # The std of a uniform distribution is its width over the square root of 12.
         mean, std = (rule.low + rule.high) / 2, (rule.high - rule.low) / 12**0.5
         clipped = np.asarray(values.clip(rule.low, rule.high), dtype=np.float32)
         return clipped, valid, channel.with_statistics(mean, std)
@@ -288,10 +308,9 @@ def scaled(
 
 
 def _percentile(values: FloatArray, valid: BoolArray, rule: Percentile) -> FloatArray:
-    """Return (H, W) of 0 to 1; an image of one value is 0 everywhere."""
-    if not valid.any():
-        return np.zeros_like(values)
-    low, high = np.percentile(values[valid].astype(np.float64), (rule.low, rule.high))
+    """Return (H, W) from 0 to 1; an image of one value is 0 everywhere."""
+    taken = values[valid].astype(np.float64)
+    low, high = np.percentile(taken, (rule.low, rule.high)) if taken.size else (0.0, 0.0)
     if not high > low:
         return np.zeros_like(values)
     stretched = (values.astype(np.float64) - low) / (high - low)

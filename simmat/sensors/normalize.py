@@ -1,4 +1,4 @@
-"""From physical values to what a network sees: statistics, z-score, the zero-shot map."""
+"""Normalize physical values for a network: statistics, z-score, the zero-shot map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simmat.errors import SpecError
 from simmat.types import RGB_QUANTITY, Channel, FloatArray, SensorImage, same_channels
 
 CLIP = 5.0
-"""Normalised values of channels other than RGB are clipped to ±CLIP standard deviations."""
+"""Normalized values of channels other than RGB are clipped to ±CLIP standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Statistics:
         mean: (C,) in each channel's unit.
         std: (C,) in the same units, > 0.
         correlation: (C, C) of the channels, over pixels where both are valid.
-        pixels: valid pixels per channel that were counted, (C,).
+        pixels: (C,) number of valid pixels.
     """
 
     mean: tuple[float, ...]
@@ -33,9 +33,9 @@ class Statistics:
 
 
 def rgb_indices(channels: Sequence[Channel]) -> tuple[int, int, int] | None:
-    """Return where red, green and blue stand among channels declared RGB, or None where there is no such three.
+    """Return the indices of red, green and blue among channels declared RGB, or None where one is missing.
 
-    Of several colour cameras the first counts: the reference is among the first channels.
+    Of several colour cameras the first counts.
     """
     found: dict[str, int] = {}
     for index, channel in enumerate(channels):
@@ -53,16 +53,16 @@ def fit_channels(
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
 ) -> tuple[Channel, ...]:
-    """Give every channel its mean and std.
+    """Return channels with mean and std.
 
-    RGB takes the foundation model's own; a channel whose adapter states both keeps them; all others take those of the
+    RGB gets the foundation model's own; a channel whose adapter states both keeps them; all others get those of the
     training split.
 
     Args:
         channels: C channels as they reach the network.
-        statistics: of C channels.
+        statistics: of the C channels.
         pixel_mean: the foundation model's R, G, B mean, 0..255.
-        pixel_std: the same for std.
+        pixel_std: the foundation model's R, G, B std, 0..255.
     """
     if len(statistics.mean) != len(channels):
         raise SpecError(f"statistics of {len(statistics.mean)} channels do not fit {len(channels)} channels")
@@ -87,30 +87,26 @@ def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
         (C, H, W) float32, unitless; invalid pixels are exactly 0.
 
     Raises:
-        SpecError: the image's channels are not these, or a channel has no statistics.
+        SpecError: the image has other channels, or a channel has no statistics.
     """
     if not same_channels(channels, image.channels):
         raise SpecError(f"{image.origin}: channels are {describe(image.channels)}, but {describe(channels)} are needed")
     lacking = [channel.name for channel in channels if channel.mean is None or channel.std is None]
     if lacking:
         raise SpecError(f"channels without mean and std cannot be normalized: {lacking}")
-    mean = np.asarray([channel.mean for channel in channels], dtype=np.float32)[:, None, None]
-    std = np.asarray([channel.std for channel in channels], dtype=np.float32)[:, None, None]
-    limit = np.asarray(
-        [np.inf if channel.quantity == RGB_QUANTITY else CLIP for channel in channels], dtype=np.float32
-    )[:, None, None]
+    limits = [np.inf if channel.quantity == RGB_QUANTITY else CLIP for channel in channels]
+    numbers = [[channel.mean for channel in channels], [channel.std for channel in channels], limits]
+    mean, std, limit = np.asarray(numbers, dtype=np.float32)[..., None, None]  # each (C, 1, 1)
     scaled = np.clip((image.data - mean) / std, -limit, limit)
     return np.where(image.valid, scaled, np.float32(0)).astype(np.float32)
 
 
 def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
-    """Scale each plane so that its least valid value is 0 and its largest 1, as some benchmarks do image by image.
-
-    What an image measures in absolute terms is lost; a plane of one value becomes 0.
+    """Scale each plane of an image to its own range, 0 to 1, as some benchmarks do; a plane of one value becomes 0.
 
     Args:
         image: (C, H, W).
-        channels: C channels that say what the planes then are, in unit "1".
+        channels: the C channels of the result, in unit "1".
     """
     axes = (1, 2)
     low = np.min(image.data, axis=axes, initial=np.inf, where=image.valid, keepdims=True)
@@ -121,10 +117,10 @@ def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
 
 
 def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Return the (3, C) linear map by which a sensor of C channels is shown to an RGB model without training.
+    """Return the (3, C) linear map from a sensor's C channels to the input of an RGB model, without training.
 
-    RGB channels go to themselves; one channel is repeated; otherwise each of the three planes is the mean
-    of the normalised channels, scaled to unit variance by their covariance.
+    RGB channels go to themselves; one channel is repeated; otherwise each of the three planes is the mean of the
+    normalized channels, scaled to unit variance by their covariance.
 
     Args:
         channels: C channels with mean and std, see `fit_channels`.
@@ -137,7 +133,7 @@ def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.ND
         return weights
     row = np.full(count, 1 / count)
     if count > 1:
-        # A channel that states its std is normalised by that one, not by the training split's.
+        # A channel that states its std is normalized by it, not by that of the training split.
         spread = np.asarray(statistics.std) / np.asarray([channel.std for channel in channels], dtype=np.float64)
         covariance = spread[:, None] * np.asarray(statistics.correlation, dtype=np.float64) * spread
         row = row / np.sqrt(max(float(row @ covariance @ row), 1e-4))
@@ -145,5 +141,5 @@ def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.ND
 
 
 def describe(channels: Sequence[Channel]) -> str:
-    """Name channels with their units: "thermal [K], red [count]"."""
+    """Return channels with their units: "thermal [K], red [count]"."""
     return ", ".join(f"{channel.name} [{channel.unit}]" for channel in channels)

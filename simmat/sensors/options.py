@@ -1,22 +1,30 @@
-"""Options of a sensor: what its files hold and how they are read, where the files do not say it themselves.
+"""What users say about a sensor: its name, its options, and the number that means "no measurement" in its files.
 
-An option is said by `--modality-option`, a config file or Python; else by `[modality_options]` of the data card; else
-the file itself decides. Where two of them contradict each other, the data are refused.
+An option is set by `--modality-option`, a config file or Python; otherwise by `[modality_options]` of the data card;
+otherwise the file itself decides. Contradictions are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator
 
 from simmat.documents import Document, allowed_values, parse
 from simmat.errors import ConfigError, did_you_mean
+from simmat.io.files import with_home
+from simmat.types import is_finite_number
+
+if TYPE_CHECKING:
+    from simmat.sensors.adapter import ModalityAdapter
 
 
 class ModalityOptions(Document):
-    """The base of a sensor's options: a subclass has a field, with default and description, for each.
+    """The base of a sensor's options: a subclass has one field for each, with a default and a description.
 
-    A default must be what a file without any statement is read as; None leaves it to the file.
+    The default is how a file that states nothing is read; None leaves it to the file.
     """
 
 
@@ -28,7 +36,7 @@ def parse_options(model: type[OptionsT], values: Mapping[str, Any], sensor: str)
 
     Args:
         model: the sensor's `Options`.
-        values: option -> value; an option that is not named keeps its default.
+        values: option -> value; missing options get their default.
         sensor: its name, for messages.
 
     Raises:
@@ -41,11 +49,11 @@ def options_by_sensor(options: Mapping[str, Any], sensors: Sequence[str]) -> dic
     """Return sensor -> option -> value.
 
     Args:
-        options: the same, or option -> value where there is one sensor; also SENSOR.OPTION -> value.
+        options: the same, or SENSOR.OPTION -> value; where there is one sensor, also option -> value.
         sensors: names of the sensors that a modality consists of.
 
     Raises:
-        ConfigError: an option does not say which of several sensors it is of, or is given twice.
+        ConfigError: an option of one of several sensors does not name its sensor, or is given twice.
     """
     found: dict[str, dict[str, Any]] = {}
     for key, value in options.items():
@@ -69,11 +77,7 @@ def options_by_sensor(options: Mapping[str, Any], sensors: Sequence[str]) -> dic
 
 
 def check_sensors(options: Iterable[str], sensors: Sequence[str]) -> None:
-    """Refuse options of a sensor that a modality does not have.
-
-    Raises:
-        ConfigError: it names the sensors there are.
-    """
+    """Refuse options of a sensor that is not among `sensors`; ConfigError names those that are."""
     for name in options:
         if name not in sensors:
             hint = did_you_mean(name, sensors, otherwise="")
@@ -83,15 +87,129 @@ def check_sensors(options: Iterable[str], sensors: Sequence[str]) -> None:
 def describe_options(model: type[ModalityOptions]) -> tuple[tuple[str, str, str, str], ...]:
     """Return (name, allowed values, default, description) of each option."""
     return tuple(
-        (name, allowed_values(model, name).replace("'", ""), _in_words(field.default), field.description or "")
+        (name, allowed_values(model, name).replace("'", ""), _as_text(field.default), field.description or "")
         for name, field in model.model_fields.items()
     )
 
 
 def option_words(options: Mapping[str, Any]) -> str:
     """Return options as `--modality-option` takes them: "unit=cK, filter=lee"."""
-    return ", ".join(f"{name}={_in_words(value)}" for name, value in options.items())
+    return ", ".join(f"{name}={_as_text(value)}" for name, value in options.items())
 
 
-def _in_words(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def modality_parts(text: str) -> tuple[str, ...]:
+    """Split a modality such as "rgb+./sonar.toml" into names of sensors and paths of `sensor.toml` files.
+
+    A "+" in the folders of a path does not split it. An empty part stays, for the caller to refuse.
+    """
+    if is_sensor_file(text) and Path(text).is_file():
+        return (text,)
+    parts: list[str] = []
+    for piece in text.split("+"):
+        if parts and ("/" in parts[-1] or "\\" in parts[-1]) and not is_sensor_file(parts[-1]):
+            parts[-1] += f"+{piece}"  # "/data/c" is the start of a path: "/data/c++/sonar.toml"
+        else:
+            parts.append(piece)
+    return tuple(part.strip() for part in parts)
+
+
+def is_sensor_file(part: str) -> bool:
+    """Return whether a part of a modality is the path of a `sensor.toml`, not a name."""
+    return part.lower().endswith(".toml")
+
+
+def with_absolute_files(text: str, folder: Path | None = None) -> str:
+    """Return a modality with absolute paths; relative ones start at `folder` (default: the current one).
+
+    Raises:
+        ConfigError: a path starts with a home folder that does not exist.
+    """
+    parts = modality_parts(text)
+    if not any(is_sensor_file(part) for part in parts):
+        return text
+    base = (folder or Path()).absolute()
+    return "+".join(str(base / with_home(part)) if is_sensor_file(part) else part for part in parts)
+
+
+def parse_nodata(text: str) -> float | dict[str, float]:
+    """Read a number, or one for each source: "-9999", "depth=0,thermal=-9999".
+
+    It is a number as stored in the file, before scale, offset, filter or min-max.
+
+    Raises:
+        ValueError: an item is neither, or a source is named twice.
+    """
+    if "=" not in text:
+        return _number(text)
+    table: dict[str, float] = {}
+    for item in text.split(","):
+        source, _, number = (part.strip() for part in item.partition("="))
+        if source in table:
+            raise ValueError(f"names {source} more than once")
+        table[source] = _number(number)
+    return table
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"must be a number, or SOURCE=NUMBER by comma, such as depth=0,thermal=-9999, got {text!r}"
+        ) from None
+
+
+def _checked_nodata(value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = parse_nodata(value)
+    numbers = list(value.values()) if isinstance(value, Mapping) else [value]
+    if not numbers or any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
+        raise ValueError("must be a number, or a table of numbers, one for each source")
+    if not all(map(is_finite_number, numbers)):
+        raise ValueError(
+            "must be finite: NaN, infinity and numbers too large for a float always mean a missing value; leave nodata "
+            "out"
+        )
+    return value
+
+
+NodataField = Annotated[float | dict[str, float], BeforeValidator(_checked_nodata)]
+"""A field of a config or card: a finite number, a table of them, or the text of `parse_nodata`."""
+
+
+def per_file(nodata: float | Mapping[str, float] | None, files: Mapping[str, Path]) -> dict[Path, float]:
+    """Return file -> nodata, from one number for all sources or source -> number, and source -> file."""
+    if nodata is None:
+        return {}
+    if isinstance(nodata, Mapping):
+        return {Path(files[source]): value for source, value in nodata.items() if source in files}
+    return dict.fromkeys(map(Path, files.values()), nodata)
+
+
+def describe_nodata(nodata: float | Mapping[str, float]) -> str:
+    """Return the text that `--nodata` takes; reading it gives the same numbers."""
+    if isinstance(nodata, Mapping):
+        return ",".join(f"{source}={describe_nodata(value)}" for source, value in nodata.items())
+    return repr(float(nodata)).removesuffix(".0")
+
+
+def nodata_problems(nodata: float | Mapping[str, float] | None, adapter: ModalityAdapter) -> Iterator[str]:
+    """Yield what in a nodata does not fit a sensor: an unknown source, or one number for several sensors."""
+    sources = adapter.source_names()
+    if isinstance(nodata, Mapping):
+        for name in nodata:
+            if name not in sources:
+                hint = did_you_mean(name, sources, otherwise="")
+                yield f"nodata: {adapter.name} has no source {name!r}, it has {', '.join(sources)}{hint}"
+    elif nodata is not None and len(adapter.sensors()) > 1:
+        number, every = describe_nodata(nodata), describe_nodata(dict.fromkeys(sources, nodata))
+        yield (
+            f"nodata = {number} would hold for all sensors of {adapter.name}, but may be a measurement of some; name "
+            f"the sources it holds for: --nodata {sources[-1]}={number}, for all --nodata {every}"
+        )

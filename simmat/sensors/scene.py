@@ -1,7 +1,6 @@
-"""A synthetic scene, as `ModalityAdapter.simulate` is given it: maps on one pixel grid, materials and the light.
+"""A synthetic scene, from which `ModalityAdapter.simulate` makes an image: maps on one pixel grid, materials, light.
 
-simmat-plugin-scenes generates scenes. Maps and directions are in the camera's frame: x right, y down, z away from the
-camera.
+simmat-plugin-scenes generates scenes. Vectors are in the camera's frame: x right, y down, z away from the camera.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from simmat.errors import ConfigError
 from simmat.types import FloatArray
 
 PACKAGE = "simmat-plugin-scenes"
-"""The plugin that generates scenes and models the light that reaches a camera."""
+"""The plugin that generates scenes and models light."""
 
 IntArray = npt.NDArray[np.int32]
 Rgb = tuple[float, float, float]
@@ -33,13 +32,13 @@ class Material:
         emissivity_lwir: at normal view, 8 to 14 um.
         refractive_index: real part n, visible.
         extinction: imaginary part k, visible; 0 for dielectrics, above 1 for metals.
-        roughness: 0 a mirror, 1 matt.
+        roughness: 0 (mirror) to 1 (matt).
         nir_reflectance: diffuse, about 0.85 um.
         swir1_reflectance: diffuse, about 1.6 um.
         swir2_reflectance: diffuse, about 2.2 um.
         backscatter_db: radar cross section per area (sigma nought), co-polarised, C band, about 35 degrees.
         backscatter_cross_db: the same, cross-polarised.
-        transmits_visible: share of visible light that goes straight through, 0 to 1.
+        transmits_visible: transmittance of visible light, 0 to 1.
     """
 
     name: str
@@ -62,16 +61,16 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """The surfaces that the rays of all pixels meet.
+    """The first surface on the ray of each pixel.
 
     Attributes:
         material: (H, W) int32 index into `Scene.materials`.
         depth_m: (H, W) distance along the optical axis in metres; infinite in the sky.
-        normal: (3, H, W) unit vectors of the surface, turned toward the camera.
+        normal: (3, H, W) unit vectors of the surface, towards the camera.
         temperature_k: (H, W) kinetic temperature; in the sky its radiometric (apparent) temperature.
-        texture: (H, W) factor on the material's reflectance, about 1.
-        sunlit: (H, W) 0 to 1, how much of the sun (or lamp) the point sees.
-        sky_view: (H, W) 0 to 1, how much of the sky (or room) the point sees.
+        texture: (H, W) factor of the material's reflectance, about 1.
+        sunlit: (H, W) 0 to 1, visible part of the sun (or lamp).
+        sky_view: (H, W) 0 to 1, visible part of the sky (or room).
     """
 
     material: IntArray
@@ -85,13 +84,13 @@ class Surface:
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """What shines on the scene.
+    """The light sources of a scene.
 
     Attributes:
-        sun_direction: (3,) unit vector toward the sun or lamp, camera frame.
-        sun_rgb: (3,) linear irradiance of it on a surface that faces it; 0 at night.
+        sun_direction: (3,) unit vector towards the sun or lamp.
+        sun_rgb: (3,) its linear irradiance on a surface that faces it; 0 at night.
         ambient_rgb: (3,) linear irradiance from the whole sky or room.
-        up: (3,) unit vector against gravity, camera frame.
+        up: (3,) unit vector against gravity.
         air_k: air temperature in kelvin.
         sky_k: apparent long-wave temperature of the zenith (of the walls, indoors).
         indoor: True in a room.
@@ -112,11 +111,11 @@ class Scene:
 
     Attributes:
         instance: (H, W) int32, 0 background, 1 to N the objects; exact, at pixel centres.
-        class_id: (H, W) int32, 0 background; whoever makes the scene says what the other numbers mean.
-        surface: what each pixel meets first; glass counts as a surface.
-        behind: what each pixel meets where glass is looked through; elsewhere as `surface`.
-        reflected_k: (H, W) apparent temperature of what the mirrored ray of each pixel meets.
-        materials: the table that `Surface.material` points into.
+        class_id: (H, W) int32, 0 background; the generator defines the other numbers.
+        surface: the first surface of each pixel, which may be glass.
+        behind: the first surface behind glass; elsewhere as `surface`.
+        reflected_k: (H, W) apparent temperature of what each pixel's surface reflects.
+        materials: the table that `Surface.material` indexes.
         light: sun, sky and air.
         focal_px: focal length in pixels; the principal point is the centre of the image.
     """
@@ -136,7 +135,7 @@ class Scene:
         return int(self.instance.shape[0]), int(self.instance.shape[1])
 
     def toward_camera(self) -> FloatArray:
-        """(3, H, W) unit vectors from each pixel's surface to the camera, camera frame."""
+        """(3, H, W) unit vectors from each pixel's surface to the camera."""
         return -pixel_rays(self.size_hw, self.focal_px).astype(np.float32)
 
     def of_material(self, name: str, surface: Surface | None = None) -> FloatArray:
@@ -144,7 +143,7 @@ class Scene:
 
         Args:
             name: a field of `Material` ("emissivity_lwir", "albedo_rgb").
-            surface: default: what each pixel meets first.
+            surface: default: `Scene.surface`.
 
         Returns:
             (H, W) float32, or (3, H, W) for a colour.
@@ -155,7 +154,7 @@ class Scene:
 
 
 def pixel_rays(size_hw: tuple[int, int], focal_px: float) -> npt.NDArray[np.float64]:
-    """Return (3, H, W) unit vectors from the camera through every pixel's centre, camera frame."""
+    """Return (3, H, W) unit vectors from the camera through every pixel's centre."""
     height, width = size_hw
     x = np.arange(width) - (width - 1) / 2
     y = np.arange(height) - (height - 1) / 2
@@ -167,7 +166,7 @@ def import_scenes(module: str) -> ModuleType:
     """Import a module of simmat-plugin-scenes.
 
     Raises:
-        ConfigError: it is not installed; the message names it.
+        ConfigError: the plugin is not installed; the message names it.
     """
     name = PACKAGE.replace("-", "_")
     try:
@@ -179,5 +178,5 @@ def import_scenes(module: str) -> ModuleType:
 
 
 def missing_scenes() -> ConfigError:
-    """Return the error of a simulation without the plugin that generates scenes."""
+    """Return the error for a simulation without that plugin."""
     return ConfigError(f"simulated scenes need {PACKAGE}: pip install {PACKAGE}")

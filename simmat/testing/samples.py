@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.io.nodata import StatedNodata
+from simmat.io.images import StatedNodata
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
 from simmat.sensors.scene import Scene, import_scenes
 from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples

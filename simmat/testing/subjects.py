@@ -9,7 +9,7 @@ from pathlib import Path
 from simmat.errors import ConfigError, SimMATError, UnknownNameError, did_you_mean
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.sensors.names import is_sensor_file
+from simmat.sensors.options import is_sensor_file
 from simmat.specs import FoundationSpec
 from simmat.testing.checks import Result, run_checks
 from simmat.testing.foundation_spec import FoundationCase

@@ -29,8 +29,8 @@ from simmat.model_spec import TAKEN, ModelSpec, as_json, complete_options
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.declared import declarations_of
-from simmat.sensors.names import is_sensor_file, modality_parts
 from simmat.sensors.normalize import fit_channels, zero_shot_map
+from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.specs import FoundationSpec
 from simmat.training.callbacks import Callback
 from simmat.types import Frame

@@ -24,7 +24,7 @@ from simmat.data.instances import Instance, Label, components, make_label, regio
 from simmat.data.samples import SPLITS, Listing, Sample, decide_splits, split_meant
 from simmat.errors import DataError, all_problems, nearest
 from simmat.io.files import read_json
-from simmat.io.images.read import check_size
+from simmat.io.images import check_size
 from simmat.sensors.adapter import Source
 from simmat.types import BoolArray, is_finite_number
 

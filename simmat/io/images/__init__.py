@@ -1,25 +1,27 @@
-"""Planes as they lie in an image file: PNG, JPEG, TIFF and npy, in the file's own numbers."""
+"""Planes of image files (PNG, JPEG, TIFF, npy) in the file's own numbers, and what those mean."""
 
-from simmat.io.images.read import read_image
-from simmat.io.images.units import Unit, agreed_unit, require_measured, stated_unit
+from simmat.io.images.planes import check_size, read_image, write_image
 from simmat.io.images.values import (
     ImageFile,
+    StatedNodata,
+    Unit,
     describe_bits,
     full_scale,
     largest_count,
+    require_measured,
     require_no_alpha,
     require_one_plane,
     require_unscaled,
     stated_bits,
+    stated_unit,
+    stated_valid,
 )
-from simmat.io.images.write import write_image
-from simmat.io.nodata import StatedNodata, stated_valid
 
 __all__ = [
     "ImageFile",
     "StatedNodata",
     "Unit",
-    "agreed_unit",
+    "check_size",
     "describe_bits",
     "full_scale",
     "largest_count",

@@ -1,6 +1,6 @@
-"""Where the pixels of a GeoTIFF lie on the earth, through rasterio, which is loaded on use.
+"""Georeferences of GeoTIFF files, through rasterio, which is imported on use.
 
-The core does not depend on rasterio: sensors whose files have a place do.
+The core does not depend on rasterio; sensors with georeferenced files do.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from simmat.io.files import atomic_path
 from simmat.io.images.tiff import opened
 from simmat.types import BoolArray, Georeference
 
-_GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: there where a coordinate system is
+_GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: present with a coordinate system
 
 
 def read_georeference(path: Path) -> Georeference | None:
-    """Return where an image file lies; None where it is no TIFF, or states no coordinate system and affine grid.
+    """Return an image file's georeference; None where it is no TIFF, or states no coordinate system and affine grid.
 
     Raises:
         DataError: the file is damaged.
@@ -30,7 +30,7 @@ def read_georeference(path: Path) -> Georeference | None:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
     try:
-        with opened(path) as tiff:  # rasterio takes long to load, and most TIFFs have no place
+        with opened(path) as tiff:  # rasterio takes long to import, and most TIFFs have no georeference
             if _GEO_KEYS not in tiff.pages[0].aspage().tags:
                 return None
     except Exception as error:  # tifffile raises whatever a damaged tag leads to
@@ -41,11 +41,11 @@ def read_georeference(path: Path) -> Georeference | None:
         with quiet(), rasterio.open(path, driver="GTiff") as file:
             return georeference_of(file)
     except Exception as error:  # GDAL's own errors are of no public class
-        raise DataError(f"{path}: its place on the earth cannot be read ({error})") from error
+        raise DataError(f"{path}: its georeference cannot be read ({error})") from error
 
 
 def georeference_of(file: Any) -> Georeference | None:
-    """Return where an opened rasterio dataset lies, if it states a coordinate system and an affine grid."""
+    """Return the georeference of an open rasterio dataset; None without coordinate system or affine grid."""
     if file.crs is None or file.transform.is_identity or not np.isfinite(file.transform).all():
         return None
     code = file.crs.to_epsg()
@@ -54,7 +54,7 @@ def georeference_of(file: Any) -> Georeference | None:
 
 
 def placed(georeference: Georeference | None) -> dict[str, Any]:
-    """Return the options by which `rasterio.open` writes a file that lies there."""
+    """Return the arguments of `rasterio.open` that write a georeference."""
     if georeference is None:
         return {}
     import rasterio
@@ -66,7 +66,9 @@ def placed(georeference: Georeference | None) -> dict[str, Any]:
 
 
 def write_mask(mask: BoolArray, georeference: Georeference, path: Path) -> Path:
-    """Write a mask as one 8-bit band, 1 inside and 0 outside, that keeps its place; for `ModalityAdapter.save_mask`.
+    """Write a mask as a georeferenced GeoTIFF of one 8-bit band, 1 inside and 0 outside.
+
+    It is for `ModalityAdapter.save_mask`.
 
     Args:
         mask: (H, W).
@@ -96,10 +98,10 @@ def write_mask(mask: BoolArray, georeference: Georeference, path: Path) -> Path:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Pass over two of rasterio's warnings.
+    """Silence two of rasterio's warnings.
 
-    A file without a place on the earth is ordinary here: cameras on drones and tables write them. And where a nodata
-    value hides an alpha band from GDAL's mask, the reader looks at both.
+    Files without a georeference are normal here, and where a nodata value hides an alpha band from GDAL's mask, the
+    reader looks at both.
     """
     from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 

@@ -1,4 +1,4 @@
-"""TIFF: which axes are planes is told by the tags, never by the sizes."""
+"""Read TIFF through tifffile; the tags say which axis holds the planes, never the sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import require_file
-from simmat.io.images.read import MAX_PLANES, check_size
+from simmat.io.images.planes import MAX_PLANES, check_size
 from simmat.io.images.values import Colour, ImageFile
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
@@ -23,23 +23,23 @@ _ALPHA = (1, 2)  # ExtraSamples, associated and not, TIFF 6.0 page 31
 _ORIENTATION = 274
 _LOSSLESS = {"NONE", "LZW", "DEFLATE", "ADOBE_DEFLATE", "PACKBITS", "LZMA", "ZSTD"}
 _LOSSLESS |= {"CCITTRLE", "CCITTRLEW", "CCITT_T4", "CCITT_T6"}
-"""Compressions, by tifffile's names, that keep every number; JPEG and its kin, and LERC, need not."""
+"""tifffile's names of the compressions that keep every number."""
 _OWN_FILE_ONLY: dict[str, Any] = {"is_ome": False, "is_ndtiff": False, "is_mmstack": False, "is_scanimage": False}
-"""Kinds of TIFF of which tifffile would read other files too, named in this one, or pages that it does not list."""
+"""Kinds of TIFF for which tifffile would also read other files named in this one, or pages it does not list."""
 
 
 def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
     """Read a TIFF: one page of one or more samples, or pages of one sample that all agree.
 
-    Pages that the file itself marks as reduced copies (overviews) are passed over.
+    Pages that the file marks as reduced copies (overviews) are skipped.
 
     Args:
         path: the file.
-        labels: whether it is a label image: one page, lossless, as it is stored; a palette's indices are its labels.
+        labels: True for a label image: one page, lossless; of a palette image the indices.
 
     Raises:
-        DataError: no readable page, pages that differ, more than `simmat.io.images.read` allows, or numbers that
-            are no plain intensities (palette, white-is-zero, YCbCr, CMYK).
+        DataError: no readable page, pages that differ, more than `check_size` allows, or numbers that are no plain
+            intensities (palette, white-is-zero, YCbCr, CMYK).
     """
     with opened(path) as tiff:
         pages = _main_pages(path, tiff, labels=labels)
@@ -48,10 +48,11 @@ def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
         if len(pages) == 1 and tiff.series[0].size != int(np.prod(pages[0].shape)):
             raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one file an image")
         planes = np.concatenate([_planes_of(path, page) for page in pages])  # (P, H, W)
+        colour: Colour = "rgb" if pages[0].photometric.name == "RGB" else "gray" if len(planes) == 1 else "planes"
         return ImageFile(
             planes,
             "tiff",
-            _colour(pages),
+            colour,
             path,
             description=str(pages[0].description or ""),
             nodata=_nodata(path, pages[0]),
@@ -61,10 +62,10 @@ def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
 
 
 def check_tiff(path: Path) -> None:
-    """Check that a TIFF's pages are of a size that is read, and whole, before another library opens it.
+    """Check that a TIFF is complete and not too large, before another library opens it.
 
     Raises:
-        DataError: it is missing, damaged, or claims more than `simmat.io.images.read` allows.
+        DataError: it is missing, damaged, or claims more than `check_size` allows.
     """
     try:
         with opened(path) as tiff:
@@ -77,7 +78,7 @@ def check_tiff(path: Path) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a TIFF through tifffile, whose log repeats for every file of a set what is wrong with its tags."""
+    """Open a TIFF through tifffile, without its log, which would report wrong tags for every file of a data set."""
     import tifffile
 
     require_file(path, "image")
@@ -91,7 +92,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def _main_pages(path: Path, tiff: Any, *, labels: bool) -> list[Any]:
-    """Return the pages that hold the image, after checking that they agree."""
+    """Return the pages of the image, after checking that they agree."""
     full = []
     for page in _pages_of(path, tiff):
         if page.subfiletype & _MASK:
@@ -117,7 +118,7 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool) -> list[Any]:
 
 
 def _pages_of(path: Path, tiff: Any) -> list[Any]:
-    """Return all pages; they are counted first, which finds a chain of pages that ends in itself."""
+    """Return all pages; counting them first finds an endless chain of pages."""
     count = len(tiff.pages)
     if not 1 <= count <= MAX_PLANES:
         raise DataError(f"{path}: damaged, or no TIFF: it lists {count} pages; 1 to {MAX_PLANES} are read")
@@ -125,20 +126,20 @@ def _pages_of(path: Path, tiff: Any) -> list[Any]:
 
 
 def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4) -> None:
-    """Check the size of all pages together before any is decoded, and that the file holds the bytes they name."""
+    """Check the size of all pages together before any is decoded, and that the file contains all their bytes."""
     stored = max((page.bitspersample or 8) // 8 for page in pages)
     count = sum(page.samplesperpixel * max(page.imagedepth, 1) for page in pages)
     largest = max(pages, key=lambda page: page.imagelength * page.imagewidth)
     check_size(path, min(page.imagelength for page in pages), min(page.imagewidth for page in pages))
     check_size(path, largest.imagelength, largest.imagewidth, count, itemsize=max(itemsize, stored))
     for page in pages:
-        if page.is_tiled:  # a tile is decoded as a whole, however little of it lies in the image
+        if page.is_tiled:  # a tile is decoded as a whole, even where most of it lies outside of the image
             check_size(path, page.tilelength, page.tilewidth, page.samplesperpixel, itemsize=max(itemsize, stored))
         _check_whole(path, page)
 
 
 def _check_meaning(path: Path, page: Any, *, palette: bool) -> None:
-    """Refuse pages whose numbers are no plain intensities, or no labels."""
+    """Refuse pages whose numbers are neither plain intensities nor labels."""
     name = getattr(page.photometric, "name", str(page.photometric))  # a number where no standard knows it
     if name == "MINISWHITE":
         raise DataError(
@@ -155,29 +156,29 @@ def _check_meaning(path: Path, page: Any, *, palette: bool) -> None:
 
 
 def _check_labels(path: Path, pages: Sequence[Any]) -> None:
-    """Refuse a compression that changes labels, and a tag that turns them away from their image."""
+    """Refuse a compression that changes labels, and a tag that rotates them against their image."""
     for page in pages:
         scheme = getattr(page.compression, "name", str(page.compression))
         if scheme not in _LOSSLESS:
             raise DataError(
-                f"{path}: compressed as {scheme} within, which changes label values; save the mask from the original "
-                "without loss (PNG, or TIFF with deflate)"
+                f"{path}: compressed as {scheme}, which changes label values; save the mask from the original without "
+                "loss (PNG, or TIFF with deflate)"
             )
         tag = page.tags.get(_ORIENTATION)
         if tag is not None and tag.value != 1:
             raise DataError(
-                f"{path}: this TIFF is to be turned or mirrored (Orientation {tag.value}), and its image is read as it "
-                "is stored; save the mask as it lies over the stored image, without that tag"
+                f"{path}: this TIFF has the tag Orientation {tag.value}, but images are read as they are stored; save "
+                "the mask without that tag, so that it fits the stored image"
             )
 
 
 def _check_whole(path: Path, page: Any) -> None:
-    """Refuse a file that ends before its pixels do; tifffile would fill some of them with zeros."""
+    """Refuse a file that ends before its pixels do; tifffile would fill missing ones with zeros."""
     size = path.stat().st_size
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     sparse = any(part == (0, 0) for part in parts) and page.tags.get(_NODATA) is not None
     if sparse:
-        parts = [part for part in parts if part != (0, 0)]  # GDAL's sparse files leave out tiles of nodata alone
+        parts = [part for part in parts if part != (0, 0)]  # GDAL's sparse files omit tiles of nodata
     elif not parts:
         parts = [(size, 1)]
     row = page.imagewidth * page.samplesperpixel * (page.bitspersample or 8) // 8  # bytes, uncompressed
@@ -187,7 +188,7 @@ def _check_whole(path: Path, page: Any) -> None:
 
 
 def _planes_of(path: Path, page: Any) -> npt.NDArray[Any]:
-    """Return (P, H, W) of one page; PlanarConfiguration says where the samples lie."""
+    """Return (P, H, W) of one page; PlanarConfiguration says which axis holds the samples."""
     values = page.asarray()
     if page.axes == "YX":
         return np.asarray(values)[None]
@@ -198,47 +199,39 @@ def _planes_of(path: Path, page: Any) -> npt.NDArray[Any]:
     raise DataError(f"{path}: TIFF axes {page.axes} are not supported; store (height, width, planes) or one plane")
 
 
-def _colour(pages: list[Any]) -> Colour:
-    name = pages[0].photometric.name
-    if name == "RGB":
-        return "rgb"
-    return "gray" if len(pages) == 1 and pages[0].samplesperpixel == 1 else "planes"
-
-
 def _nodata(path: Path, page: Any) -> float | None:
-    """Return the value of the GDAL_NODATA tag (42113), which GIS programs write."""
+    """Return the value of the GDAL_NODATA tag, which GIS programs write."""
     tag = page.tags.get(_NODATA)
     if tag is None:
         return None
     try:
         return float(str(tag.value).strip().strip("\0"))
     except ValueError:
-        raise DataError(f"{path}: its GDAL_NODATA tag is no number: {tag.value!r}") from None
+        raise DataError(f"{path}: its GDAL_NODATA tag must be a number, got {tag.value!r}") from None
 
 
 def _scales(pages: Sequence[Any]) -> tuple[tuple[float, float], ...]:
     """Return factor and offset of each plane, as the GDAL_METADATA tags state them; (1, 0) where they do not."""
     samples = pages[0].samplesperpixel
-    stated: list[dict[str, float]] = [{} for _ in range(samples * len(pages))]
+    stated = [{"scale": 1.0, "offset": 0.0} for _ in range(samples * len(pages))]
     for number, page in enumerate(pages):
         for role, sample, value in _stated_scales(page):
             first, count = (0, samples) if sample is None else (sample, 1)
             for plane in stated[number * samples + first :][:count]:
                 plane[role] = value
-    return tuple((plane.get("scale", 1.0), plane.get("offset", 0.0)) for plane in stated)
+    return tuple((plane["scale"], plane["offset"]) for plane in stated)
 
 
 def _stated_scales(page: Any) -> list[tuple[str, int | None, float]]:
-    """Return role, sample from 0 (None: all of the page) and number of each scale and offset that its tag states."""
+    """Return (role, sample from 0 or None for all, number) of each scale and offset in a page's GDAL_METADATA tag."""
     tag = page.tags.get(_GDAL_METADATA)
     if tag is None:
         return []
     try:
-        items = list(ElementTree.fromstring(str(tag.value).strip("\0 \n")).iter("Item"))
         return [
             (role, int(item.attrib["sample"]) if "sample" in item.attrib else None, float(item.text or ""))
-            for item in items
+            for item in ElementTree.fromstring(str(tag.value).strip("\0 \n")).iter("Item")
             if (role := item.get("role", "")) in ("scale", "offset")
         ]
     except (ElementTree.ParseError, ValueError):
-        return []  # a text of another program, or a damaged one: it says nothing of numbers
+        return []  # text of another program, or damaged: it states no scale

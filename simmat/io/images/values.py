@@ -1,9 +1,10 @@
-"""The numbers stored in an image file: how many bits they have, and what the full scale is."""
+"""The numbers stored in an image file, and what they mean: valid or nodata, unit, bits."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,26 +13,27 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.files import parse_json
+from simmat.types import BoolArray, SensorImage
 
 Colour = Literal["gray", "rgb", "planes"]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """What one file holds.
+    """The content of one file.
 
     Attributes:
         planes: (P, H, W) in the file's own dtype (bool, integers to 32 bits, floats), native byte order.
-        format: "png", "jpeg", "tiff" or "npy".
-        colour: "gray" (one plane), "rgb" (the file says red, green, blue; a 4th plane is alpha),
-            "planes" (no meaning stated).
-        path: where it was read.
-        description: TIFF ImageDescription or PNG text "Description"; empty where there is none.
+        format: "png", "jpeg", "tiff", "npy" or "bmp".
+        colour: "gray" (one plane), "rgb" (the file says red, green, blue; a 4th plane is alpha), or "planes" (the
+            file does not say).
+        path: the file.
+        description: TIFF ImageDescription or PNG text "Description"; "" where there is none.
         nodata: the value that the file itself says means "no measurement" (GDAL_NODATA tag), or None.
-        scales: of each plane, factor and offset from stored numbers to values that the file states (GDAL_METADATA
-            tag), (1, 0) where it states none; not applied. Empty where its format has no such tag.
-        alpha: True where the file says that its last plane is alpha, how opaque a pixel is; it measures nothing.
-        stated: (P, H, W) False where the user says so (`--nodata`); None where nothing is said.
+        scales: for each plane, factor and offset from stored numbers to values (GDAL_METADATA tag), (1, 0) where the
+            file states none; not applied. Empty where the format has no such tag.
+        alpha: True where the file says that its last plane is alpha (opacity), which is no measurement.
+        stated: (P, H, W) False where `--nodata` says that a number is missing; None where nothing is stated.
     """
 
     planes: npt.NDArray[Any]
@@ -42,38 +44,88 @@ class ImageFile:
     nodata: float | None = None
     scales: tuple[tuple[float, float], ...] = ()
     alpha: bool = False
-    stated: npt.NDArray[np.bool_] | None = None
+    stated: BoolArray | None = None
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Factor and offset of the first plane of which the file states some; (1, 0) where it states none."""
+        """Factor and offset of the first plane for which the file states them; (1, 0) where it states none."""
         return next((stated for stated in self.scales if stated != (1.0, 0.0)), (1.0, 0.0))
 
     @property
-    def valid(self) -> npt.NDArray[np.bool_] | None:
-        """(P, H, W) False where the file's own nodata value or the user's takes a pixel out; None where none is."""
+    def valid(self) -> BoolArray | None:
+        """(P, H, W) False at the file's own nodata value and at the user's; None where there is neither."""
         if self.nodata is None:
             return self.stated
-        with np.errstate(over="ignore"):  # a value that float32 cannot hold is in no plane of it
+        with np.errstate(over="ignore"):  # a value beyond float32 equals no number of a plane
             own = np.asarray(self.planes != self.nodata)
         return own if self.stated is None else own & self.stated
 
     @property
-    def measured(self) -> npt.NDArray[np.bool_]:
-        """(P, H, W) True where a number is finite and nobody calls it missing; for channels computed from several."""
+    def measured(self) -> BoolArray:
+        """(P, H, W) True where a number is finite and valid; for channels computed from several planes."""
         finite = np.isfinite(self.planes)
         return np.asarray(finite) if self.valid is None else finite & self.valid
 
+    def described(self, key: str) -> Any:
+        """Return a value of the json object in the description, such as `{"unit": "cK"}`; None where it has none."""
+        try:
+            values = parse_json(self.description)
+        except ValueError:
+            return None
+        return values.get(key) if isinstance(values, dict) else None
 
-def checked(found: ImageFile, *, bits: int = 32) -> ImageFile:
-    """Refuse types that are not supported; put the bytes in native order.
+
+@dataclass
+class StatedNodata:
+    """The number that the user says means "no measurement" in each file of a sample, and which readers used it.
+
+    Only the reader of a file sees the numbers stored in it; afterwards they are kelvin, reflectance or filtered. So
+    `ModalityAdapter.load` is given this and passes it to `read_image`; a sensor with its own reader calls
+    `stated_valid`.
+
+    Attributes:
+        values: file -> the stored number that means no measurement.
+        stored: file -> (P, H, W) in its own numbers, of the files whose reader looked for it.
+    """
+
+    values: Mapping[Path, float] = field(default_factory=dict)
+    stored: dict[Path, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def ignored(self) -> tuple[Path, ...]:
+        """Return the files of `values` whose reader did not look for the number."""
+        return tuple(path for path in self.values if path not in self.stored)
+
+
+def stated_valid(path: Path | str, stored: npt.NDArray[Any], nodata: StatedNodata | None) -> BoolArray | None:
+    """Return where a file's numbers are not the one that the user calls nodata.
+
+    A sensor that reads files without `read_image` calls it; otherwise `--nodata` is refused.
 
     Args:
-        found: what a reader gave.
-        bits: most bits of an integer.
+        path: the file, as `load` was given it.
+        stored: (P, H, W) in the file's own numbers, before any scale, offset or filter.
+        nodata: what `load` was given.
 
-    Raises:
-        DataError: the type is not supported, or there are no pixels.
+    Returns:
+        (P, H, W), or None where nothing is stated about this file.
+    """
+    if nodata is None:
+        return None
+    file = Path(path)
+    nodata.stored[file] = stored
+    value = nodata.values.get(file)
+    if value is None:
+        return None
+    with np.errstate(over="ignore"):  # a value beyond float16 or float32 equals no finite number
+        return np.asarray(stored != value)
+
+
+def checked(found: ImageFile, *, bits: int = 32) -> ImageFile:
+    """Refuse types that are not supported and images without pixels; bring bytes into native order.
+
+    Args:
+        found: what a reader returned.
+        bits: most bits of an integer.
     """
     planes, path = found.planes, found.path
     kind, has = planes.dtype.kind, planes.dtype.itemsize * 8
@@ -84,13 +136,11 @@ def checked(found: ImageFile, *, bits: int = 32) -> ImageFile:
         )
     if planes.ndim != 3 or 0 in planes.shape:
         raise DataError(f"{path}: holds no pixels, its shape is {planes.shape}")
-    if planes.dtype.byteorder not in "=|":
-        found = replace(found, planes=planes.astype(planes.dtype.newbyteorder("=")))
-    return found
+    return replace(found, planes=planes.astype(planes.dtype.newbyteorder("="), copy=False))
 
 
 def require_unscaled(image: ImageFile, modality: str) -> None:
-    """Raise DataError where a file says that its values are others than the numbers stored in it."""
+    """Raise DataError where a file states a scale or offset from its stored numbers to its values."""
     factor, offset = image.scale
     if (factor, offset) != (1.0, 0.0):
         raise DataError(
@@ -104,13 +154,13 @@ def require_no_alpha(image: ImageFile, modality: str) -> None:
     if image.alpha:
         raise DataError(
             f"{image.path}: modality {modality!r} needs measurements, but the last of {len(image.planes)} planes is "
-            "alpha (how opaque a pixel is); save the file without alpha, or if that plane was measured after all, save "
-            "the planes as npy or as TIFF without alpha (tifffile: photometric='minisblack')"
+            "alpha (opacity); save the file without alpha, or if that plane is a measurement, save the planes as npy "
+            "or as TIFF without alpha (tifffile: photometric='minisblack')"
         )
 
 
 def require_one_plane(image: ImageFile, modality: str) -> None:
-    """Raise DataError where a file holds several planes; equal ones are named, for they are grey in disguise."""
+    """Raise DataError where a file holds several planes; it says which modality reads them."""
     planes = image.planes
     if len(planes) == 1:
         return
@@ -127,55 +177,125 @@ def require_one_plane(image: ImageFile, modality: str) -> None:
     )
 
 
-_LARGEST_16_BITS = 65535.0
-_SHIFTED_12_BITS = 65520.0  # 4095 in the upper 12 of 16 bits
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of stored numbers: the physical value is `stored / per + offset`.
+
+    Attributes:
+        name: as files state it ("cK", "mm").
+        per: stored numbers in one of the physical unit.
+        offset: in the physical unit.
+    """
+
+    name: str
+    per: float = 1.0
+    offset: float = 0.0
+
+    def physical(self, stored: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+        """Return stored numbers in the physical unit; float64 keeps all digits of 16 bits."""
+        return np.asarray(stored.astype(np.float64) / self.per + self.offset)
+
+    def describe(self, quantity: str) -> str:
+        """Return the description that states this unit, for `write_image(description=)`; see `stated_unit`."""
+        return json.dumps({"quantity": quantity, "unit": self.name})
+
+
+def stated_unit(
+    image: ImageFile, known: Mapping[str, Unit], *, option: Unit | None = None, no_unit: Collection[str] = ()
+) -> Unit | None:
+    """Return the unit that a file's description states as json, `{"unit": "cK"}`, or the user by an option.
+
+    Args:
+        image: the file.
+        known: name -> unit.
+        option: the unit that the user states.
+        no_unit: names by which a file says that its numbers have none.
+
+    Returns:
+        None where neither states one.
+
+    Raises:
+        DataError: the file states an unknown unit, or another one than the user.
+    """
+    name = image.described("unit")
+    if name is None or name in no_unit:
+        return option
+    unit = known.get(name) if isinstance(name, str) else None
+    if unit is None:
+        raise DataError(f"{image.path}: its description states unit {name!r}; known: {', '.join([*known, *no_unit])}")
+    if option is not None and unit != option:
+        raise DataError(
+            f"{image.path}: says its unit is {unit.name}, but the option unit says {option.name}; leave the option out "
+            "(--modality-option, card.toml), or correct the file"
+        )
+    return unit
+
+
+def require_measured(
+    image: SensorImage, values: npt.NDArray[np.floating], advice: str, *, measured: BoolArray | None = None
+) -> SensorImage:
+    """Return an image of one channel; DataError where most numbers lie outside of its range, as in another unit.
+
+    Most are more than nine of ten different numbers: a fill value counts once, however often it occurs. An image
+    without a measurement is returned as it is.
+
+    Args:
+        image: (1, H, W), whose channel has a valid range.
+        values: its numbers before any became invalid.
+        advice: what to try, without a full stop.
+        measured: (1, H, W) False where the file or the user calls a number missing.
+    """
+    channel = image.channels[0]
+    taken = np.isfinite(values) if measured is None else np.isfinite(values) & measured
+    inside, outside = values[taken & image.valid], values[taken & ~image.valid]
+    if channel.valid_range is None or inside.size >= outside.size:
+        return image  # most images; finding the different numbers takes time
+    if inside.size and 9 * np.unique(inside).size >= np.unique(outside).size:
+        return image
+    low, high = channel.valid_range
+    many = "most of its numbers lie outside of" if inside.size else "no pixel lies within"
+    raise DataError(
+        f"{image.origin}: {many} {low:g} to {high:g} {channel.unit}, got {values[taken].min():.6g} to "
+        f"{values[taken].max():.6g} {channel.unit}; is its unit another one? {advice}"
+    )
+
+
+def stated_bits(image: ImageFile) -> int | None:
+    """Return the bits of its counts that a file's description states as json, `{"bits": 12}`; None where it does not.
+
+    Raises:
+        DataError: the file's type cannot hold that many bits.
+    """
+    bits, most = image.described("bits"), image.planes.dtype.itemsize * 8
+    if bits is not None and (not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= most):
+        raise DataError(f"{image.path}: its description states {bits!r} bits; 1 to {most} are possible")
+    return bits
+
+
+def describe_bits(bits: int) -> str:
+    """Return the description that `stated_bits` reads, for `write_image(description=)`."""
+    return json.dumps({"bits": bits})
 
 
 def largest_count(image: ImageFile) -> float:
-    """Return the largest number that a file's pixels can have.
+    """Return the largest number that a file's pixels can have: of its stated bits, otherwise of its type.
 
-    A TIFF's ImageDescription may state the bits of the counts as json `{"bits": 12}`, also of counts stored as floats;
-    else it is that of the file's type, infinite for floats.
+    It is infinite for floats.
 
     Raises:
-        DataError: the stated bits are no number of bits of the file's type.
+        DataError: as `stated_bits`.
     """
-    dtype = image.planes.dtype
     if (bits := stated_bits(image)) is not None:
         return float(2**bits - 1)
+    dtype = image.planes.dtype
     if dtype.kind == "f":
         return float("inf")
     return 1.0 if dtype.kind == "b" else float(np.iinfo(dtype).max)
 
 
 def full_scale(largest: float) -> float:
-    """Return the count from which on a pixel is full.
+    """Return the count from which on a pixel is saturated, from the `largest_count`.
 
-    Args:
-        largest: see `largest_count`. In 16 bits it is never reached by a 12-bit count shifted up, which cameras write
-            too, so that 65520 is full as well.
+    In 16 bits that is 65520: cameras also write 12-bit counts in the upper 12 bits, which never reach 65535.
     """
-    return _SHIFTED_12_BITS if largest == _LARGEST_16_BITS else largest
-
-
-def describe_bits(bits: int) -> str:
-    """Return the text that `largest_count` reads back, for `write_image(description=)`."""
-    return json.dumps({"bits": bits})
-
-
-def stated_bits(image: ImageFile) -> int | None:
-    """Return the bits of its counts that a TIFF's ImageDescription states; None where it states none.
-
-    Raises:
-        DataError: they are no number of bits of the file's type.
-    """
-    try:
-        values = parse_json(image.description)
-    except ValueError:
-        return None
-    if not isinstance(values, dict) or "bits" not in values:
-        return None
-    bits, most = values["bits"], image.planes.dtype.itemsize * 8
-    if not isinstance(bits, int) or isinstance(bits, bool) or not 1 <= bits <= most:
-        raise DataError(f"{image.path}: its description states {bits!r} bits; 1 to {most} are possible")
-    return bits
+    return 65520.0 if largest == 65535 else largest

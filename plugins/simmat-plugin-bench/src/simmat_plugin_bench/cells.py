@@ -17,7 +17,7 @@ from simmat.documents import Document, validate
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_json, parse_json, read_bytes
 from simmat.sensors.declared import read_sensor
-from simmat.sensors.names import is_sensor_file, modality_parts
+from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat_plugin_bench.settings import Simulated, figures_of
 
 FORMAT = 1

@@ -8,8 +8,7 @@ import numpy as np
 
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import require_file
-from simmat.io.images import ImageFile, StatedNodata, stated_valid
-from simmat.io.images.read import check_size
+from simmat.io.images import ImageFile, StatedNodata, check_size, stated_valid
 
 
 def read_exr(path: Path, nodata: StatedNodata | None = None) -> ImageFile:

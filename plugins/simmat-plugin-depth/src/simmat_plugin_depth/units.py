@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.io.images import ImageFile, Unit, agreed_unit, stated_unit
+from simmat.io.images import ImageFile, Unit, stated_unit
 
 DepthUnit = Literal["m", "cm", "mm", "tum", "kitti"]
 
@@ -27,21 +27,19 @@ UNIT_WORDS = (
 )
 
 
-def unit_of(image: ImageFile, meant: DepthUnit | None = None) -> Unit:
+def unit_of(image: ImageFile, option: DepthUnit | None = None) -> Unit:
     """Return the unit of a file's numbers: the user's or the file's, else metres for floats and mm for 16-bit integers.
 
     Args:
         image: the file.
-        meant: the unit that the user states.
+        option: the unit that the user states.
 
     Raises:
         DataError: it states a unit that is not known or not the user's, or its type has no unit by convention.
     """
-    said = stated_unit(image, KNOWN)
-    if meant is not None:
-        return agreed_unit(image, said, UNITS[meant])
-    if said is not None:
-        return said
+    stated = stated_unit(image, KNOWN, option=UNITS[option] if option else None)
+    if stated is not None:
+        return stated
     dtype = image.planes.dtype
     if dtype.kind == "f":
         return METRE

@@ -13,9 +13,7 @@ from pydantic import Field
 from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
 from simmat.errors import DataError
 from simmat.io.images import (
-    ImageFile,
     Unit,
-    agreed_unit,
     read_image,
     require_measured,
     require_one_plane,
@@ -26,7 +24,7 @@ from simmat.io.images import (
 from simmat.sensors.normalize import min_max
 from simmat.types import BoolArray, FloatArray
 from simmat_plugin_thermal.radiometric import read_radiometric
-from simmat_plugin_thermal.units import CENTI_KELVIN, KELVIN, UNITS, said_unit
+from simmat_plugin_thermal.units import CENTI_KELVIN, KELVIN, UNITS, unit_of
 
 TEMPERATURE = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
 COUNTS = Channel("thermal", "counts", "count", wavelength_um=10.0)
@@ -89,16 +87,11 @@ class Thermal(ModalityAdapter):
                 return replace(image, picture_hw=found.picture_hw)
         stored = read_image(path, nodata)
         require_one_plane(stored, self.name)
-        unit = self.unit_of(stored)
+        unit = unit_of(stored, self.unit)
         if unit is None:
             return SensorImage.from_planes(stored.planes, (COUNTS,), valid=stored.valid, origin=str(path))
         require_unscaled(stored, self.name)
         return kelvin_image(unit.physical(stored.planes).astype(np.float32), stored.valid, path)
-
-    def unit_of(self, image: ImageFile) -> Unit | None:
-        """Return the unit of a file's numbers, None for counts; two that contradict each other raise DataError."""
-        said = said_unit(image)
-        return said if self.unit is None else agreed_unit(image, said, self.unit)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) kelvin that an uncooled 8-14 um camera reads of the scene."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.files import read_bytes
-from simmat.io.images.read import check_size
+from simmat.io.images import check_size
 from simmat.types import FloatArray
 
 RawArray = npt.NDArray[np.uint16]

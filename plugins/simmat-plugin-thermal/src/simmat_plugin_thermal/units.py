@@ -14,6 +14,6 @@ UNITS = {"K": KELVIN, "cK": CENTI_KELVIN, "mK": MILLI_KELVIN, "C": CELSIUS}
 _COUNTS = ("count", "counts", "DN")
 
 
-def said_unit(image: ImageFile) -> Unit | None:
-    """Return the unit that a file states; None where it states none, or counts."""
-    return stated_unit(image, KNOWN, no_unit=_COUNTS)
+def unit_of(image: ImageFile, option: Unit | None = None) -> Unit | None:
+    """Return the unit that a file or the user states; None for counts; DataError where they contradict each other."""
+    return stated_unit(image, KNOWN, option=option, no_unit=_COUNTS)

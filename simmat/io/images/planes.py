@@ -1,0 +1,290 @@
+"""Read and write the planes of an image file in the numbers that are stored in it: PNG, JPEG, TIFF, BMP and npy."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import ConfigError, DataError, SimMATError
+from simmat.io.files import atomic_path, require_file
+from simmat.io.images.values import Colour, ImageFile, StatedNodata, checked, stated_valid
+
+LIMIT_VARIABLE = "SIMMAT_MAX_IMAGE_GIB"
+"""Environment variable that replaces `DEFAULT_GIB`; `simmat --max-image-gib` sets it."""
+DEFAULT_GIB = 2.0
+"""GiB of one decoded image: an RGB image of 178,956,970 pixels."""
+MAX_PLANES = 4096
+"""Planes of one image; every plane has metadata that takes time, even with few pixels."""
+_FLOAT32 = 4
+
+_FORMATS: dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]] = {
+    "png": ((b"\x89PNG\r\n\x1a\n",), (".png",)),
+    "jpeg": ((b"\xff\xd8\xff",), (".jpg", ".jpeg")),
+    "tiff": ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), (".tif", ".tiff")),
+    "npy": ((b"\x93NUMPY",), (".npy",)),
+    "bmp": ((b"BM",), (".bmp",)),
+}
+"""Format -> first bytes, file endings."""
+_IMAGES, _LABELS = ("png", "jpeg", "tiff", "npy"), ("png", "tiff", "npy", "bmp")
+_OTHERS = (
+    (b"PK\x03\x04", "a zip or npz archive"),
+    (b"GIF8", "a GIF"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"%!PS", "a PostScript program"),
+    (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (b"RIFF", "a WebP or another RIFF file"),
+)
+
+
+def decoded_limit() -> int:
+    """Return how many bytes one decoded image may have.
+
+    Raises:
+        ConfigError: `SIMMAT_MAX_IMAGE_GIB` is not a positive number.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "").strip()
+    try:
+        gib = float(text) if text else DEFAULT_GIB
+        if not 0 < gib < 2**32:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"{LIMIT_VARIABLE} must be a positive number of GiB such as 8, got {text!r}") from None
+    return int(gib * 2**30)
+
+
+def check_size(path: Path, height: int, width: int, planes: int = 1, *, itemsize: int = _FLOAT32) -> None:
+    """Refuse an image without pixels, and one that is too large, before its pixels are decoded.
+
+    Args:
+        path: the file, for the message.
+        height: H in pixels.
+        width: W in pixels.
+        planes: P, over all pages.
+        itemsize: bytes of a decoded value; images become float32, so at least 4 are counted.
+
+    Raises:
+        DataError: a length is 0, P is more than `MAX_PLANES`, or (P, H, W) takes more than `decoded_limit()` bytes.
+    """
+    if height < 1 or width < 1 or planes < 1:
+        raise DataError(f"{path}: holds no pixels, its size is {width}x{height} in {planes} planes")
+    if planes > MAX_PLANES:
+        raise DataError(f"{path}: claims {planes} planes, at most {MAX_PLANES} are read; the file may be damaged")
+    size, limit = height * width * planes * max(itemsize, _FLOAT32), decoded_limit()
+    if size > limit:
+        raise DataError(
+            f"{path}: claims {planes} x {height} x {width} values (planes, height, width), {size / 2**30:.3g} GiB "
+            f"decoded, more than the limit of {limit / 2**30:.3g} GiB; the file may be damaged. If it is right, cut it "
+            f"into tiles, or raise the limit: simmat --max-image-gib {-(-size >> 30) if size < 2**60 else 'N'} … "
+            f"(or {LIMIT_VARIABLE})"
+        )
+
+
+def read_image(path: Path | str, nodata: StatedNodata | None = None) -> ImageFile:
+    """Read the planes of an image file.
+
+    Args:
+        path: a PNG, JPEG, TIFF or npy file; its ending must agree with its content.
+        nodata: the nodata that the user states; a sensor's `load` passes on its own argument.
+
+    Raises:
+        DataError: the file is missing, damaged, of another format, larger than `check_size` allows, or ambiguous.
+    """
+    file = Path(path)
+    found = checked(_read(file, _format_of(file, _IMAGES), labels=False))
+    return replace(found, stated=stated_valid(file, found.planes, nodata))
+
+
+def read_labels(path: Path | str) -> ImageFile:
+    """Read a label image: the stored numbers of one plane; of a palette image its indices.
+
+    Args:
+        path: a PNG, TIFF, npy or BMP file; its ending must agree with its content.
+
+    Raises:
+        DataError: as `read_image`; or the format or its compression changes values.
+    """
+    file = Path(path)
+    return checked(_read(file, _format_of(file, _LABELS), labels=True), bits=64)
+
+
+def write_image(path: Path | str, planes: npt.NDArray[Any], *, description: str = "") -> None:
+    """Write planes so that `read_image` returns the same numbers, to a format given by the path's ending.
+
+    Args:
+        path: PNG takes one or three planes of uint8, or one of uint16; TIFF and npy take any.
+        planes: (P, H, W).
+        description: TIFF ImageDescription; other formats refuse one.
+
+    Raises:
+        ConfigError: the format cannot hold these planes or the description.
+        OutputError: the file cannot be written.
+    """
+    file, ending = Path(path), Path(path).suffix.lower()
+    if ending not in (".png", ".tif", ".tiff", ".npy"):
+        raise ConfigError(
+            f"{file}: planes are written without loss to .png, .tif or .npy, not {ending or 'no ending'!r}"
+        )
+    if ending == ".png" and (len(planes), str(planes.dtype)) not in ((1, "uint8"), (1, "uint16"), (3, "uint8")):
+        raise ConfigError(
+            f"{file}: a PNG holds one plane of uint8 or uint16 or three of uint8, got {len(planes)} of {planes.dtype}; "
+            "use .tif"
+        )
+    if description and ending in (".png", ".npy"):
+        raise ConfigError(f"{file}: only a TIFF keeps the description {description!r}; use .tif")
+    plane = planes[0] if len(planes) == 1 else planes  # (H, W) or (P, H, W)
+    with atomic_path(file) as temporary:
+        if ending == ".npy":
+            np.save(temporary, plane, allow_pickle=False)
+        elif ending == ".png":
+            from PIL import Image
+
+            interleaved = plane if plane.ndim == 2 else np.moveaxis(plane, 0, 2)  # (H, W) or (H, W, 3)
+            Image.fromarray(np.ascontiguousarray(interleaved)).save(temporary)
+        else:
+            import tifffile
+
+            tifffile.imwrite(
+                temporary,
+                plane,
+                photometric="minisblack",
+                planarconfig=None if len(planes) == 1 else "separate",
+                compression="zlib",
+                predictor=planes.dtype.kind in "ui",
+                description=description or None,
+                metadata=None,  # with `software`: no date and version, so equal planes give equal bytes
+                software=False,
+            )
+
+
+def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
+    """Return the format by content; the file's ending must agree with it."""
+    require_file(path, "image")
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
+    if not head:
+        raise DataError(f"{path}: the file is empty")
+    kind = next((name for name, (magic, _) in _FORMATS.items() if head.startswith(magic)), None)
+    if kind == "jpeg" and kind not in allowed:
+        raise DataError(f"{path}: a JPEG changes label values; save the mask as PNG from the original")
+    if kind is None or kind not in allowed:
+        other = next((name for magic, name in _OTHERS if head.startswith(magic)), "of an unknown format")
+        *names, last = [name if name == "npy" else name.upper() for name in allowed]
+        raise DataError(
+            f"{path}: not a {', '.join(names)} or {last} file (it is {f'a {kind.upper()}' if kind else other}); "
+            "convert it to one of these"
+        )
+    claimed = next((name for name, (_, endings) in _FORMATS.items() if path.suffix.lower() in endings), kind)
+    if claimed != kind:
+        raise DataError(
+            f"{path}: named {path.suffix} but its content is {kind.upper()}; rename it to "
+            f"{path.stem}{_FORMATS[kind][1][0]}"
+        )
+    return kind
+
+
+def _read(path: Path, kind: str, *, labels: bool) -> ImageFile:
+    try:
+        if kind == "npy":
+            return _read_npy(path, itemsize=8 if labels else 4)
+        if kind == "tiff":
+            from simmat.io.images.tiff import read_tiff
+
+            return read_tiff(path, labels=labels)
+        return _read_pillow(path, kind, labels=labels)
+    except SimMATError:
+        raise
+    except MemoryError as error:  # its size was checked: a length within is wrong, or the machine is small
+        raise DataError(f"{path}: damaged, or larger than the free memory") from error
+    except Exception as error:  # damaged files raise all kinds of errors in the libraries (zlib.error, TokenError, …)
+        raise DataError(f"{path}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
+
+
+def _read_npy(path: Path, *, itemsize: int) -> ImageFile:
+    """Read an array (H, W) or (P, H, W); three axes always have this order, whatever their sizes."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)  # a map of a cut file raises before memory is taken
+    except ValueError as error:
+        if "Python objects" in str(error):
+            raise DataError(
+                f"{path}: holds Python objects, which could run code and are not loaded; save numbers: "
+                "np.save(path, array.astype('float32'))"
+            ) from error
+        raise
+    if array.ndim not in (2, 3):
+        raise DataError(f"{path}: an array must be (H, W) or (P, H, W), got shape {array.shape}")
+    if array.ndim == 3 and array.shape[0] > 64 and array.shape[2] <= 16:
+        raise DataError(
+            f"{path}: an array of three axes is read as (planes, height, width), but shape {array.shape} looks like "
+            "(height, width, planes); save it as np.save(path, array.transpose(2, 0, 1))"
+        )
+    if array.ndim == 2:
+        array = array[None]  # (1, H, W)
+    count, height, width = array.shape
+    check_size(path, height, width, count, itemsize=max(itemsize, array.itemsize))
+    return ImageFile(np.array(array), "npy", "gray" if count == 1 else "planes", path)
+
+
+def _read_pillow(path: Path, kind: str, *, labels: bool) -> ImageFile:
+    """Read a PNG, JPEG or BMP through Pillow, where it gives the stored numbers."""
+    depth = _png_depth(path) if kind == "png" else 8
+    with _open_pillow(path, kind) as image:
+        mode = image.mode
+        check_size(path, image.height, image.width, len(image.getbands()), itemsize=8 if labels else 4)
+        _refuse_mode(path, image, depth, palette=labels)
+        image.load()
+        values = np.asarray(image)
+        description = str(image.info.get("Description", ""))
+    if depth in (2, 4) and mode == "L":  # Pillow scales 2- and 4-bit grey to 0..255; undo it
+        values = values // np.uint8(255 // (2**depth - 1))
+    if depth == 16 and values.dtype.itemsize == 4:  # older Pillow holds 16-bit grey in 32 bits
+        values = values.astype(np.uint16)
+    planes = np.ascontiguousarray(values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0))  # (P, H, W)
+    colours: dict[str, Colour] = {"RGB": "rgb", "RGBA": "rgb", "LA": "planes"}
+    return ImageFile(planes, kind, colours.get(mode, "gray"), path, description, alpha=mode in ("LA", "RGBA"))
+
+
+def _open_pillow(path: Path, kind: str) -> Any:
+    """Open a file by Pillow's class for its format.
+
+    `PIL.Image.open` would try formats that run programs, and apply its own limit on pixels instead of `check_size`.
+    """
+    from PIL.BmpImagePlugin import BmpImageFile
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+
+    kinds: dict[str, Any] = {"png": PngImageFile, "jpeg": JpegImageFile, "bmp": BmpImageFile}
+    return kinds[kind](path)
+
+
+def _png_depth(path: Path) -> int:
+    """Return the bits per sample from the IHDR chunk, which Pillow does not report."""
+    with path.open("rb") as stream:
+        head = stream.read(26)
+    if len(head) < 26 or head[12:16] != b"IHDR":
+        raise DataError(f"{path}: damaged, a PNG must begin with its header chunk")
+    return head[24]
+
+
+def _refuse_mode(path: Path, image: Any, depth: int, *, palette: bool) -> None:
+    """Refuse images whose numbers Pillow would change, or are no measurement; a palette unless it is allowed."""
+    mode = image.mode
+    if mode == "P" and not palette:
+        raise DataError(
+            f"{path}: a palette image; its numbers are indices, not intensities. Convert it: "
+            "Image.open(path).convert('RGB') or, where the palette is grey, .convert('L')"
+        )
+    if depth == 16 and mode not in ("I;16", "I;16B", "I"):
+        raise DataError(f"{path}: a 16-bit PNG of several planes would be cut to 8 bits; store it as TIFF")
+    if mode not in ("1", "P", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I"):
+        raise DataError(f"{path}: Pillow mode {mode} is not supported; store it as grey, RGB or TIFF")
+    if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"{path}: an animated PNG of {image.n_frames} frames; store one frame in a file")
