@@ -190,7 +190,7 @@ class ModalityAdapter(ABC):
         Raises:
             ConfigError: this sensor cannot be simulated.
         """
-        raise ConfigError(f"modality {self.name!r} cannot be simulated; only a plugin that defines simulate() can")
+        raise ConfigError(f"modality {self.name!r} cannot be simulated; write a plugin that defines simulate()")
 
     def save(self, image: SensorImage, files: Files) -> None:
         """Write an image so that `load` reads it back, to the precision of the file format.
@@ -198,7 +198,7 @@ class ModalityAdapter(ABC):
         Raises:
             ConfigError: this sensor's files cannot be written.
         """
-        raise ConfigError(f"modality {self.name!r} cannot write files; only a plugin that defines save() can")
+        raise ConfigError(f"modality {self.name!r} cannot write files; write a plugin that defines save()")
 
     def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
         """Write a predicted mask as a georeferenced file; default: write nothing.
