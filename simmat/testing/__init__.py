@@ -1,6 +1,6 @@
 """The conformance kit: one list of checks for plugins, with two front ends.
 
-`simmat plugins check NAME` runs it on what is installed; as tests it needs pytest and three lines:
+`simmat plugins check NAME` runs it on what is installed. As tests it needs pytest and three lines:
 
 ```python
 class TestSonar(ModalityContract):
@@ -9,7 +9,7 @@ class TestSonar(ModalityContract):
         return Sonar()
 ```
 
-Nothing heavy is imported until a name is used.
+A name is imported on its first use, so importing this package is fast.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from simmat.testing.networks import build_network
     from simmat.testing.package import PackageCase
     from simmat.testing.samples import ModalityCase
-    from simmat.testing.suite import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
+    from simmat.testing.subjects import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
 
 __all__ = [
     "FOUNDATION_CHECKS",
@@ -51,24 +51,23 @@ __all__ = [
 _MODULES = {
     "checks": ("Check", "CheckFailed", "CheckSkipped", "Result", "run_check", "run_checks"),
     "contracts": ("FoundationContract", "ModalityContract", "PackageContract"),
-    "modality_spec": ("name_with_options", "with_each_option"),
     "foundation_spec": ("FoundationCase",),
+    "modality_spec": ("name_with_options", "with_each_option"),
     "networks": ("build_network",),
     "package": ("PackageCase",),
     "samples": ("ModalityCase",),
-    "suite": ("FOUNDATION_CHECKS", "MODALITY_CHECKS", "PACKAGE_CHECKS"),
+    "subjects": ("FOUNDATION_CHECKS", "MODALITY_CHECKS", "PACKAGE_CHECKS"),
 }
-_WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on its first use."""
-    if name not in _WHERE:
+    module = next((module for module, names in _MODULES.items() if name in names), None)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = import_module(f"{__name__}.{_WHERE[name]}")
+        return getattr(import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
         if error.name != "pytest":
             raise
         raise ImportError(f"simmat.testing.{name} needs pytest: pip install pytest") from error
-    return getattr(module, name)

@@ -1,9 +1,8 @@
-"""A check of the conformance kit, how it is run, and what it runs in a fresh interpreter."""
+"""A check of the conformance kit, how it is run, and a Python without torch to run code in."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,9 @@ from typing import Any, Generic, Literal, TypeVar
 CaseT = TypeVar("CaseT")
 
 Status = Literal["ok", "failed", "skipped"]
+
+SECONDS = 120
+"""Time limit of a process that a check starts."""
 
 
 class CheckFailed(AssertionError):
@@ -32,11 +34,11 @@ class CheckFailed(AssertionError):
 
 
 class CheckSkipped(Exception):
-    """A check cannot be asked here; the message says why."""
+    """A check does not apply; the message says why."""
 
 
 class NoSamples(CheckSkipped):
-    """There are no sample files, so that nothing can be said of reading them."""
+    """A check needs sample files, and there are none."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Check(Generic[CaseT]):
 
     Attributes:
         run: the function.
-        full: True where it is slow and run only when all is asked for.
+        full: True for a slow check, which runs only on request.
     """
 
     run: Callable[[CaseT], None]
@@ -53,7 +55,7 @@ class Check(Generic[CaseT]):
 
     @property
     def id(self) -> str:
-        """Its name, as reports and test ids show it."""
+        """Its name, as in reports and test ids."""
         return self.run.__name__.replace("_", "-")
 
     @property
@@ -64,17 +66,17 @@ class Check(Generic[CaseT]):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one check.
+    """The result of one check.
 
     Attributes:
         check: its id.
-        rule: what it asks for.
+        rule: what it requires.
         status: "ok", "failed" or "skipped".
         found: what was found, or why it was skipped; empty where it is ok.
         advice: what to do; empty unless it failed.
         seconds: how long it took.
         error: the exception behind a failure.
-        lacks_samples: True where it was skipped for want of sample files.
+        lacks_samples: True where it was skipped because there are no sample files.
     """
 
     check: str
@@ -93,7 +95,7 @@ class Result:
 
 
 def run_check(check: Check[CaseT], case: CaseT) -> Result:
-    """Run one check on one case; whatever a plugin raises is its failure, not ours."""
+    """Run one check on one case; any exception of a plugin is a failure of the check."""
     start = time.perf_counter()
 
     def result(status: Status, **more: Any) -> Result:
@@ -105,47 +107,28 @@ def run_check(check: Check[CaseT], case: CaseT) -> Result:
         return result("skipped", found=str(reason), lacks_samples=isinstance(reason, NoSamples))
     except CheckFailed as failure:
         return result("failed", found=failure.found, advice=failure.advice, error=failure)
-    except (Exception, SystemExit) as error:  # a plugin must not be able to end the host
-        return result(
-            "failed",
-            found=f"{type(error).__name__}: {error}",
-            advice="the check could not go on; see where it was raised",
-            error=error,
-        )
+    except (Exception, SystemExit) as error:  # a plugin must not be able to exit the host
+        advice = "the check could not continue; see where the error was raised"
+        return result("failed", found=f"{type(error).__name__}: {error}", advice=advice, error=error)
     return result("ok")
 
 
 def run_checks(checks: Sequence[Check[CaseT]], case: CaseT, *, full: bool = False) -> Iterator[Result]:
-    """Run the checks in order; those marked `full` only where `full` is asked for."""
+    """Run the checks in order, slow ones only with `full`."""
     for check in checks:
         if full or not check.full:
             yield run_check(check, case)
 
 
-SECONDS = 120
-"""A process that takes longer is taken for dead."""
-
-_BEGIN = """
-import json, sys
-sys.path[:] = json.loads({path!r})
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision"):
-            raise ImportError("torch is imported while loading")
-sys.meta_path.insert(0, NoTorch())
-"""
-
-
 def python_without_torch(code: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run code in a new Python with this one's search path, in which importing torch raises ImportError."""
-    begin = _BEGIN.format(path=json.dumps(sys.path))
-    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", begin + code], input=data, capture_output=True, check=False, timeout=SECONDS, env=env
-    )
+    """Run code in a new Python with the same search path, in which torch cannot be imported."""
+    code = "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n" + code
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-P", "-c", code]
+    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=SECONDS, env=env)
 
 
 def last_line(answer: subprocess.CompletedProcess[bytes]) -> str:
-    """Return the last line a process wrote to standard error, where Python names the exception."""
+    """Return the last line that a process wrote to standard error, where Python names the exception."""
     lines = answer.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"it ended with code {answer.returncode} and without a word"
+    return lines[-1] if lines else f"exit code {answer.returncode}, and no message"

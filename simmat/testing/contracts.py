@@ -1,4 +1,4 @@
-"""The checks as pytest tests: subclass, give one fixture. pytest is imported here and nowhere else."""
+"""The checks as pytest tests: subclass, give one fixture. Only this module imports pytest."""
 
 from __future__ import annotations
 
@@ -11,35 +11,50 @@ import pytest
 from simmat.plugins.loader import load_plugins
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.specs import FoundationSpec
-from simmat.testing.checks import Check, CheckFailed, Result, run_check
+from simmat.testing.checks import Check, CheckFailed, run_check
 from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.package import PackageCase
 from simmat.testing.samples import ModalityCase
-from simmat.testing.suite import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
-
-_WANTED = "{who} lacks the fixture `{what}`; write into the class: @pytest.fixture def {what}(self): return {how}"
+from simmat.testing.subjects import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
 
 
 class _Contract:
-    """One test for each check; the test's id is the check's.
+    """One test per check; the id of the test is that of the check.
 
     Attributes:
-        full: set it to True to run the slow checks as well.
+        full: True runs the slow checks too.
+        checks: the checks.
     """
 
     full: ClassVar[bool] = False
     checks: ClassVar[Sequence[Check[Any]]] = ()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make the tests of the checks of this class."""
+        """Make a test of each check of this class."""
         if "contract_check" in metafunc.fixturenames:
             wanted = [check for check in self.checks if self.full or not check.full]
             metafunc.parametrize("contract_check", wanted, ids=[check.id for check in wanted])
 
     def test_contract(self, contract_check: Check[Any], contract_case: Any) -> None:
-        """Run one check; its message is the rule, what was found, and what to do."""
+        """Run one check; the message is the rule, what was found, and what to do."""
         __tracebackhide__ = True
-        judge(run_check(contract_check, contract_case))
+        result = run_check(contract_check, contract_case)
+        if result.status == "ok":
+            return
+        if result.status == "skipped" and not result.lacks_samples:
+            pytest.skip(result.found)
+        advice = result.advice or "give the fixture `samples`: a list of dicts, source name -> file"
+        message = f"{result.check}: {result.rule}\n  found: {result.found}\n  do: {advice}"
+        cause = result.error.__cause__ if isinstance(result.error, CheckFailed) else result.error
+        if cause is None:
+            pytest.fail(message, pytrace=False)
+        raise AssertionError(message) from cause
+
+    def _missing_fixture(self, name: str, example: str) -> pytest.UsageError:
+        return pytest.UsageError(
+            f"{type(self).__name__} lacks the fixture `{name}`; write into the class: "
+            f"@pytest.fixture def {name}(self): return {example}"
+        )
 
 
 class ModalityContract(_Contract):
@@ -52,7 +67,7 @@ class ModalityContract(_Contract):
             return Sonar()
     ```
 
-    Where the sensor has no `simulate` and `save`, give the fixture `samples`, too.
+    A sensor without `simulate` and `save` also needs the fixture `samples`.
     """
 
     checks: ClassVar[Sequence[Check[Any]]] = MODALITY_CHECKS
@@ -60,7 +75,7 @@ class ModalityContract(_Contract):
     @pytest.fixture
     def modality(self) -> ModalityAdapter:
         """The sensor."""
-        raise pytest.UsageError(_WANTED.format(who=type(self).__name__, what="modality", how="Sonar()"))
+        raise self._missing_fixture("modality", "Sonar()")
 
     @pytest.fixture
     def samples(self) -> Sequence[Mapping[str, Path]] | None:
@@ -76,17 +91,10 @@ class ModalityContract(_Contract):
 
 
 class FoundationContract(_Contract):
-    """The contract of a foundation model; give the fixture `foundation`: a spec, or a name that is installed.
-
-    ```python
-    class TestLite(FoundationContract):
-        @pytest.fixture
-        def foundation(self) -> str:
-            return "lite"
-    ```
+    """The contract of a foundation model; give the fixture `foundation`: a spec, or the name of an installed model.
 
     Attributes:
-        image_size: side of the input that models are tried at; by default the smallest of at least 64 pixels.
+        image_size: side of the input in pixels; by default the model's smallest one of at least 64.
     """
 
     image_size: ClassVar[int | None] = None
@@ -95,7 +103,7 @@ class FoundationContract(_Contract):
     @pytest.fixture
     def foundation(self) -> FoundationSpec | str:
         """The model."""
-        raise pytest.UsageError(_WANTED.format(who=type(self).__name__, what="foundation", how="'lite'"))
+        raise self._missing_fixture("foundation", "'lite'")
 
     @pytest.fixture
     def contract_case(self, foundation: FoundationSpec | str, tmp_path: Path) -> FoundationCase:
@@ -105,39 +113,16 @@ class FoundationContract(_Contract):
 
 
 class PackageContract(_Contract):
-    """The contract of an installed package; give the fixture `package`: its distribution name.
-
-    ```python
-    class TestPackage(PackageContract):
-        @pytest.fixture
-        def package(self) -> str:
-            return "simmat-plugin-sonar"
-    ```
-    """
+    """The contract of an installed package; give the fixture `package`: its distribution name."""
 
     checks: ClassVar[Sequence[Check[Any]]] = PACKAGE_CHECKS
 
     @pytest.fixture
     def package(self) -> str:
         """The distribution name, as in pyproject.toml."""
-        raise pytest.UsageError(_WANTED.format(who=type(self).__name__, what="package", how="'simmat-plugin-sonar'"))
+        raise self._missing_fixture("package", "'simmat-plugin-sonar'")
 
     @pytest.fixture
     def contract_case(self, package: str) -> PackageCase:
         """The package as it is installed."""
         return PackageCase.installed(package)
-
-
-def judge(result: Result) -> None:
-    """End a test as its check ended."""
-    __tracebackhide__ = True
-    if result.status == "ok":
-        return
-    if result.status == "skipped" and not result.lacks_samples:
-        pytest.skip(result.found)
-    advice = result.advice or "give the fixture `samples`: a list of dicts, source name -> file"
-    message = f"{result.check}: {result.rule}\n  found: {result.found}\n  do: {advice}"
-    cause = result.error.__cause__ if isinstance(result.error, CheckFailed) else result.error
-    if cause is None:
-        pytest.fail(message, pytrace=False)
-    raise AssertionError(message) from cause

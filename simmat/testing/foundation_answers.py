@@ -1,4 +1,4 @@
-"""Foundation models: what they answer to prompts."""
+"""Checks of a foundation model: its masks for prompts, its weights, and its gradients under each tuner."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from simmat.errors import WeightsError
+from simmat.errors import ConfigError, WeightsError
 from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch
 from simmat.io.weights import find_weights, sha256_of
+from simmat.model import SimMAT
+from simmat.nn.losses import mask_loss
+from simmat.nn.tuners import set_train_mode
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.foundation_spec import FoundationCase
+from simmat.testing.networks import CHANNELS, TUNER, apply_tuner, build_network
 
-_ORDER = (1, 0, 1)  # about two images, not in their order
+CLICK, BOX, CORRECTED = "a click", "a box", "two clicks and a mask input"
+"""Kinds of prompts; the fourth is a box with a click and a mask input."""
+
+_TOLERANCE = 1e-3  # relative to the largest number: float32 sums in another order differ by less
+_PLACES = "read point_coords and boxes, in pixels of the square input, of every prompt"
+_LABELS = "read point_labels: 1 is on the object, 0 is not"
+_SEEDED = "draw every random weight from a torch.Generator of the seed, or under torch.random.fork_rng"
 
 
 def images(count: int, size: int) -> Tensor:
@@ -23,38 +33,30 @@ def images(count: int, size: int) -> Tensor:
     return torch.stack([torch.randn(3, size, size, generator=torch.Generator().manual_seed(i)) for i in range(count)])
 
 
-def answer(model: FoundationModel, pictures: Tensor, prompts: PromptBatch) -> MaskPrediction:
-    """Ask a model, without gradient."""
+def predict(model: FoundationModel, pictures: Tensor, prompts: PromptBatch) -> MaskPrediction:
+    """Encode images and decode prompts, without gradient."""
     with torch.no_grad():
         return model.decoder.decode(model.backbone.encode(model.backbone.embed(pictures)), prompts)
 
 
 def prompt_kinds(model: FoundationModel, size: int) -> dict[str, PromptBatch]:
-    """Return K = 3 prompts about two images of every kind that training asks with: clicks, boxes, corrections."""
+    """Return K = 3 prompts on two images of every kind that training uses: clicks, boxes, corrections."""
     click = PromptBatch(
-        image_index=torch.tensor(_ORDER),
+        image_index=torch.tensor((1, 0, 1)),  # of two images, not in their order
         point_coords=torch.tensor([[[0.3, 0.4]], [[0.6, 0.2]], [[0.5, 0.8]]]) * size,
         point_labels=torch.ones(3, 1, dtype=torch.int64),
     )
     boxes = torch.tensor([[0.1, 0.2, 0.5, 0.6], [0.4, 0.1, 0.9, 0.5], [0.2, 0.5, 0.7, 0.9]]) * size
-    box = PromptBatch(click.image_index, click.point_coords[:, :0], click.point_labels[:, :0], boxes)
-    low = answer(model, images(2, size), click).logits[:, :1]
-    corrected = PromptBatch(
-        click.image_index,
-        torch.cat([click.point_coords, size - click.point_coords], dim=1),
-        torch.tensor([[1, 0], [1, 1], [1, -1]]),
+    box = replace(click, point_coords=click.point_coords[:, :0], point_labels=click.point_labels[:, :0], boxes=boxes)
+    low = predict(model, images(2, size), click).logits[:, :1]
+    corrected = replace(
+        click,
+        point_coords=torch.cat([click.point_coords, size - click.point_coords], dim=1),
+        point_labels=torch.tensor([[1, 0], [1, 1], [1, -1]]),
         mask_input=low,
     )
-    box_corrected = PromptBatch(click.image_index, click.point_coords, click.point_labels * 0, boxes, low)
-    return {
-        "a click": click,
-        "a box": box,
-        "two clicks and the answer before": corrected,
-        "a box, a click and the answer before": box_corrected,
-    }
-
-
-_TOLERANCE = 1e-3  # of the largest number: float32 sums in another order differ by less
+    box_corrected = replace(click, point_labels=click.point_labels * 0, boxes=boxes, mask_input=low)
+    return {CLICK: click, BOX: box, CORRECTED: corrected, "a box, a click and a mask input": box_corrected}
 
 
 def levels_have_their_strides(case: FoundationCase) -> None:
@@ -79,16 +81,16 @@ def levels_have_their_strides(case: FoundationCase) -> None:
 def masks_cover_the_input(case: FoundationCase) -> None:
     """Clicks, boxes and mask inputs are each answered with (K, M, h, w) logits and (K, M) predicted IoU."""
     for kind, prompts in prompt_kinds(case.model, case.image_size).items():
-        found = answer(case.model, images(2, case.image_size), prompts)
+        found = predict(case.model, images(2, case.image_size), prompts)
         logits, iou = tuple(found.logits.shape), tuple(found.iou.shape)
         count = len(prompts.image_index)
         if len(logits) != 4 or logits[0] != count or logits[2] != logits[3] or iou != logits[:2]:
             raise CheckFailed(
-                f"{count} prompts ({kind}) were answered with logits {logits} and iou {iou}",
+                f"for {count} prompts ({kind}) the logits are {logits} and iou {iou}",
                 "logits are (K, M, h, w) over the whole square input, iou (K, M)",
             )
         if not bool(found.logits.isfinite().all() and found.iou.isfinite().all()):
-            raise CheckFailed(f"prompts ({kind}) were answered with numbers that are not finite", "look at the decoder")
+            raise CheckFailed(f"for prompts ({kind}) some logits or iou are not finite", "look at the decoder")
 
 
 def same_seed_same_answers(case: FoundationCase) -> None:
@@ -96,14 +98,14 @@ def same_seed_same_answers(case: FoundationCase) -> None:
     before = torch.random.get_rng_state()
     one, two = case.build(3), case.build(3)
     if not torch.equal(before, torch.random.get_rng_state()):
-        raise CheckFailed("building a model moved torch's random state", _SEEDED)
+        raise CheckFailed("building a model changed torch's random state", _SEEDED)
     for name, tensor in one.state_dict().items():
         if not torch.equal(tensor, two.state_dict()[name]):
             raise CheckFailed(f"two models of seed 3 differ in {name}", _SEEDED)
-    picture, ask = images(2, case.image_size), prompt_kinds(one, case.image_size)["a click"]
-    first, again, other = (answer(model, picture, ask) for model in (one, one, two))
+    pictures, click = images(2, case.image_size), prompt_kinds(one, case.image_size)[CLICK]
+    first, again, other = (predict(model, pictures, click) for model in (one, one, two))
     if not _equal(first, again):
-        raise CheckFailed("one model answered the same question in two ways", "return the model in eval mode")
+        raise CheckFailed("one model answered the same prompts in two ways", "return the model in eval mode")
     if not _equal(first, other):
         raise CheckFailed("two models of seed 3 answered differently", "keep everything random in the state dict")
 
@@ -113,17 +115,17 @@ def batch_of_two_equals_two_singles(case: FoundationCase) -> None:
     model, size = case.model, case.image_size
     pictures = images(2, size)
     for kind, prompts in prompt_kinds(model, size).items():
-        together = answer(model, pictures, prompts)
+        together = predict(model, pictures, prompts)
         for row, index in enumerate(prompts.image_index.tolist()):
-            alone = answer(model, pictures[index : index + 1], _only(prompts, row))
+            alone = predict(model, pictures[index : index + 1], _only(prompts, row))
             for what, one, other in (
                 ("logit", together.logits[row], alone.logits[0]),
                 ("predicted IoU", together.iou[row], alone.iou[0]),
             ):
-                if (apart := _apart(one, other)) > _TOLERANCE:
+                if (difference := _difference(one, other)) > _TOLERANCE:
                     raise CheckFailed(
-                        f"prompt {row} ({kind}) about image {index} is answered {apart:.1%} of the largest {what} "
-                        "apart from when image and prompt stand alone",
+                        f"prompt {row} ({kind}) on image {index}, in a batch and alone, differs by {difference:.1%} of "
+                        f"the largest {what}",
                         "mix nothing over the batch, and read image_index: it may come in any order",
                     )
 
@@ -132,34 +134,38 @@ def prompts_decide_the_answer(case: FoundationCase) -> None:
     """The answer changes where a click moves or its label turns, or a box moves, and not by a point of label -1."""
     model, size = case.model, case.image_size
     pictures, kinds = images(2, size), prompt_kinds(model, size)
-    click, box, corrected = (kinds[kind] for kind in ("a click", "a box", "two clicks and the answer before"))
+    click, box, corrected = kinds[CLICK], kinds[BOX], kinds[CORRECTED]
+    assert box.boxes is not None
     one, two = click.point_coords, corrected.point_coords
-    elsewhere = torch.cat([two[:, :1], (two[:, 1:] + 0.3 * size) % size], dim=1)
-    real = [row for row, label in enumerate(corrected.point_labels[:, 1].tolist()) if label >= 0]
-    changes: list[tuple[str, PromptBatch, PromptBatch, list[int], str]] = [
-        ("a click moves", click, replace(click, point_coords=size - one), [0, 1, 2], _PLACES),
-        ("a click's label turns", click, replace(click, point_labels=1 - click.point_labels), [0, 1, 2], _LABELS),
-        ("the second click moves", corrected, replace(corrected, point_coords=elsewhere), real, _PLACES),
-        ("a box moves", box, replace(box, boxes=_mirrored(box.boxes, size)), [0, 1, 2], _PLACES),
+    moved = replace(corrected, point_coords=torch.cat([two[:, :1], (two[:, 1:] + 0.3 * size) % size], dim=1))
+    changes: list[tuple[str, PromptBatch, PromptBatch, str]] = [
+        ("a click moves", click, replace(click, point_coords=size - one), _PLACES),
+        ("a click's label turns", click, replace(click, point_labels=1 - click.point_labels), _LABELS),
+        ("the second click moves", corrected, moved, _PLACES),
+        ("a box moves", box, replace(box, boxes=size - box.boxes[:, [2, 3, 0, 1]]), _PLACES),
     ]
-    for what, before, after, rows, advice in changes:
-        first, second = (answer(model, pictures, prompts).logits for prompts in (before, after))
-        for row in rows:
-            if torch.equal(first[row], second[row]):
-                raise CheckFailed(f"{what} and the logits stay as they were, bit for bit", advice)
-    moved, kept = (answer(model, pictures, p) for p in (replace(corrected, point_coords=elsewhere), corrected))
-    for row in set(range(len(two))) - set(real):
-        apart = max(_apart(moved.logits[row], kept.logits[row]), _apart(moved.iou[row], kept.iou[row]))
-        if apart > _TOLERANCE:
+    padded = [row for row, label in enumerate(corrected.point_labels[:, 1].tolist()) if label < 0]
+    for what, before, after, advice in changes:
+        first, second = (predict(model, pictures, prompts) for prompts in (before, after))
+        for row in range(len(one)):
+            if after is moved and row in padded:
+                continue
+            if torch.equal(first.logits[row], second.logits[row]):
+                raise CheckFailed(f"{what} and the logits do not change", advice)
+    first, second = (predict(model, pictures, prompts) for prompts in (corrected, moved))
+    for row in padded:
+        difference = max(
+            _difference(second.logits[row], first.logits[row]), _difference(second.iou[row], first.iou[row])
+        )
+        if difference > _TOLERANCE:
             raise CheckFailed(
-                f"a point of label -1 moves and the answer with it, by {apart:.1%}",
-                "leave points of label -1 out: they fill up prompts of fewer points than others of the batch",
+                f"a point of label -1 moves and the answer changes by {difference:.1%}",
+                "ignore points of label -1: they pad prompts that have fewer points than others of the batch",
             )
 
 
 def state_survives_safetensors(case: FoundationCase) -> None:
     """The state dict, written to safetensors and loaded into a model of another seed, gives the same answers."""
-    size = case.image_size
     one, other = case.build(1), case.build(2)
     file = case.folder / "state.safetensors"
     case.folder.mkdir(parents=True, exist_ok=True)
@@ -171,9 +177,8 @@ def state_survives_safetensors(case: FoundationCase) -> None:
             f"the state dict cannot be written and loaded: {type(error).__name__}: {error}",
             "keep tensors alone in the state dict, of types that safetensors knows",
         ) from error
-    ask, picture = prompt_kinds(one, size)["a click"], images(1, size)
-    ask = _only(ask, 0)
-    if not _equal(answer(one, picture, ask), answer(other, picture, ask)):
+    pictures, click = images(1, case.image_size), _only(prompt_kinds(one, case.image_size)[CLICK], 0)
+    if not _equal(predict(one, pictures, click), predict(other, pictures, click)):
         raise CheckFailed(
             "a model with the loaded state answers differently",
             "register every tensor that decides an answer as a parameter or a persistent buffer",
@@ -203,35 +208,115 @@ def weights_are_the_ones_described(case: FoundationCase) -> None:
     case.build(weights=path)
 
 
-_PLACES = "read point_coords and boxes, in pixels of the square input, of every prompt"
-_LABELS = "read point_labels: 1 is on the object, 0 is not"
-_SEEDED = "draw every random weight from a torch.Generator of the seed, or under torch.random.fork_rng"
+def lora_changes_nothing_at_step_0(case: FoundationCase) -> None:
+    """With LoRA applied and nothing trained, the model answers as before."""
+    if not case.spec.targets.lora:
+        raise CheckSkipped("the model names no layer for LoRA")
+    plain, pictures = case.model, images(2, case.image_size)
+    lora = cast(FoundationModel, apply_tuner(cast(nn.Module, plain), case.spec, TUNER["lora"]))
+    for kind, prompts in prompt_kinds(plain, case.image_size).items():
+        before, after = predict(plain, pictures, prompts), predict(lora, pictures, prompts)
+        for what, one, other in (("logits", before.logits, after.logits), ("predicted IoU", before.iou, after.iou)):
+            if not torch.allclose(one, other, rtol=1e-5, atol=1e-5):
+                raise CheckFailed(
+                    f"{what} ({kind}) changed by {float((one - other).abs().max()):.3g} under LoRA that adds zero",
+                    "call the layers, and do not look at their class: LoRA replaces them by a subclass",
+                )
+
+
+def gradient_reaches_the_mat(case: FoundationCase) -> None:
+    """Every weight of the MAT before the model gets a gradient that is finite and not all zero."""
+    case.require_values()
+    network = _network(case, "frozen")
+    _backward(network, case)
+    for name, parameter in network.mat.named_parameters():
+        gradient = parameter.grad
+        if gradient is None or not bool(gradient.isfinite().all()) or not bool(gradient.any()):
+            state = "no gradient" if gradient is None else "a gradient of zero" if not gradient.any() else "NaN"
+            raise CheckFailed(
+                f"the MAT's {name} gets {state}",
+                "run embed and encode without no_grad or detach, and use every pixel of the input",
+            )
+
+
+def frozen_stays_without_gradient(case: FoundationCase) -> None:
+    """Only what a tuner moves gets a gradient."""
+    case.require_values()
+    for tuner in ("frozen", *_targeted_tuners(case)[:1]):
+        network = _network(case, tuner)
+        trains = {name for name, p in network.named_parameters() if p.requires_grad}
+        _backward(network, case)
+        if wrong := [name for name, p in network.named_parameters() if p.grad is not None and name not in trains]:
+            raise CheckFailed(
+                f"under tuner {tuner!r} what is frozen gets a gradient: {_some(wrong)}",
+                "never set requires_grad in the model; tuners do",
+            )
+
+
+def all_that_trains_has_a_gradient(case: FoundationCase) -> None:
+    """Everything a tuner moves gets a gradient from clicks, boxes and corrections together."""
+    case.require_values()
+    for tuner in (*_targeted_tuners(case), "decoder", "full"):
+        try:
+            network = _network(case, tuner)
+        except ConfigError:  # the tuner refuses the model, as it may
+            continue
+        _backward(network, case)
+        if silent := [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]:
+            raise CheckFailed(
+                f"under tuner {tuner!r} these train without a gradient: {_some(silent)}",
+                "leave out parameters that nothing uses, call layers instead of reading their weights, "
+                "or name what must not move in targets.never",
+            )
 
 
 def _equal(one: MaskPrediction, other: MaskPrediction) -> bool:
     return torch.equal(one.logits, other.logits) and torch.equal(one.iou, other.iou)
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
-    """Return the largest difference, as a share of the largest number."""
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference, relative to the largest number."""
     return float((one - other).abs().max()) / max(float(other.abs().max()), 1e-6)
 
 
-def _mirrored(boxes: Tensor | None, size: int) -> Tensor:
-    assert boxes is not None  # of the kind "a box"
-    return size - boxes[:, [2, 3, 0, 1]]
-
-
 def _only(prompts: PromptBatch, row: int) -> PromptBatch:
-    """Return one prompt, about the only image there is."""
-
-    def pick(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values[row : row + 1]
-
+    """Return one prompt, on the only image."""
+    part = slice(row, row + 1)
     return PromptBatch(
         torch.zeros(1, dtype=torch.int64),
-        prompts.point_coords[row : row + 1],
-        prompts.point_labels[row : row + 1],
-        pick(prompts.boxes),
-        pick(prompts.mask_input),
+        prompts.point_coords[part],
+        prompts.point_labels[part],
+        None if prompts.boxes is None else prompts.boxes[part],
+        None if prompts.mask_input is None else prompts.mask_input[part],
     )
+
+
+def _targeted_tuners(case: FoundationCase) -> list[str]:
+    """Return the tuners for which the model names targets."""
+    targets = case.spec.targets
+    needs = {"lora": targets.lora, "adapter": targets.adapters, "linear": targets.embed}
+    return [tuner for tuner, named in needs.items() if named]
+
+
+def _network(case: FoundationCase, tuner: str) -> SimMAT:
+    """Return the paper's MAT before the model, tuned; raise ConfigError where the tuner refuses the model."""
+    return build_network(case.spec, tuner=tuner, image_size=case.image_size, channels=CHANNELS)
+
+
+def _backward(network: SimMAT, case: FoundationCase) -> None:
+    """Backpropagate the loss of prompts of every kind."""
+    set_train_mode(network)
+    size = case.image_size
+    planes = images(2, size)[:, : len(CHANNELS)]
+    content = torch.ones(2, size, size, dtype=torch.bool)
+    total = torch.zeros(())
+    for prompts in prompt_kinds(case.model, size).values():
+        targets = torch.zeros(len(prompts.image_index), size, size, dtype=torch.bool)
+        targets[:, size // 4 : size // 2, size // 4 : size // 2] = True
+        total = total + mask_loss(network(planes, content, prompts), targets).per_prompt.sum()
+    if total.requires_grad:
+        torch.autograd.backward(total)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,7 +1,8 @@
-"""Foundation models: the cases to check, and the checks of their specs."""
+"""A foundation model as the checks see it, and the checks of its spec."""
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 
 LEAST_SIZE = 64
-"""Models are tried at their smallest input of at least this side, in pixels, unless another is given."""
+"""Models are built for their smallest input of at least this side, in pixels, unless another is given."""
 MOST_PARAMETERS = 50_000_000
-"""Models with more are measured on torch's meta device, without values, unless all is asked for."""
+"""Larger models are built on torch's meta device, without values, unless the slow checks run."""
 
 
 class FoundationCase:
@@ -31,7 +32,7 @@ class FoundationCase:
         spec: the model.
         folder: a scratch folder.
         image_size: S of the models that are built.
-        full: whether large models are built with values, too.
+        full: build large models with values too.
     """
 
     def __init__(
@@ -47,61 +48,58 @@ class FoundationCase:
         """Build a model with random weights, or those of a file.
 
         Raises:
-            CheckSkipped: it is large, and not all was asked for.
+            CheckSkipped: it is large, and slow checks do not run.
         """
         self.require_values()
         return self._build(seed, weights)
 
-    @cached_property
-    def model(self) -> FoundationModel:
-        """A model of seed 0, for whatever does not change it."""
-        return self.build()
-
-    @cached_property
-    def skeleton(self) -> nn.Module:
-        """The model for looking at its names and shapes; where it is large, without values."""
-        return cast("nn.Module", self.model if self.measured is None or not self._is_large else self.measured)
-
-    def embedding(self) -> ImageEmbedding:
-        """Return what the backbone says of an image of zeros; where the model is large, without values.
-
-        Raises:
-            CheckSkipped: it is large, cannot run without values, and not all was asked for.
-        """
-        skeleton = self.skeleton
-        if skeleton is not self.measured:
-            return self._embedding(skeleton)
-        try:
-            return self._embedding(skeleton)
-        except Exception as error:  # torch.device("meta") does not reach what comes from numpy
-            if self.full:
-                return self._embedding(cast("nn.Module", self.model))
-            raise CheckSkipped(
-                f"{self.parameters / 1e6:.0f} M parameters, and the model does not run on torch's meta device "
-                f"({type(error).__name__}: {error}): run with --full (full = True)"
-            ) from error
-
-    def _embedding(self, module: nn.Module) -> ImageEmbedding:
-        import torch
-
-        model, device = cast(FoundationModel, module), next(module.parameters()).device
-        with torch.no_grad():
-            image = torch.zeros(1, 3, self.image_size, self.image_size, device=device)
-            return model.backbone.encode(model.backbone.embed(image))
-
     def require_values(self) -> None:
-        """Raise CheckSkipped where the model is large and not all was asked for."""
-        if self._is_large and not self.full:
+        """Raise CheckSkipped where the model is large and slow checks do not run."""
+        if self.parameters > MOST_PARAMETERS and not self.full:
             raise CheckSkipped(f"{self.parameters / 1e6:.0f} M parameters: run with --full (full = True)")
 
     @cached_property
-    def parameters(self) -> int:
-        """How many parameters it has; 0 where its builder cannot be used on the meta device, to count them."""
-        return 0 if self.measured is None else sum(p.numel() for p in self.measured.parameters())
+    def model(self) -> FoundationModel:
+        """A model of seed 0, not to be changed."""
+        return self.build()
 
     @cached_property
-    def measured(self) -> nn.Module | None:
-        """The model without values, on torch's meta device; None where its builder cannot be used there."""
+    def parameters(self) -> int:
+        """How many parameters it has; 0 where its builder does not work on the meta device."""
+        return 0 if self._on_meta is None else sum(p.numel() for p in self._on_meta.parameters())
+
+    @cached_property
+    def skeleton(self) -> nn.Module:
+        """The model with its names and shapes; a large one has no values."""
+        is_large = self._on_meta is not None and self.parameters > MOST_PARAMETERS
+        return cast("nn.Module", self._on_meta if is_large else self.model)
+
+    def embedding(self) -> ImageEmbedding:
+        """Return the backbone's embedding of an image of zeros; that of a large model has no values.
+
+        Raises:
+            CheckSkipped: it is large, cannot run without values, and slow checks do not run.
+        """
+        import torch
+
+        model, device = cast(FoundationModel, self.skeleton), next(self.skeleton.parameters()).device
+        image = torch.zeros(1, 3, self.image_size, self.image_size)
+        with torch.no_grad():
+            try:
+                return model.backbone.encode(model.backbone.embed(image.to(device)))
+            except Exception as error:
+                if device.type != "meta":
+                    raise
+                if not self.full:  # torch.device("meta") does not apply to arrays from numpy
+                    raise CheckSkipped(
+                        f"{self.parameters / 1e6:.0f} M parameters, and the model does not run on torch's meta device "
+                        f"({type(error).__name__}: {error}): run with --full (full = True)"
+                    ) from error
+            return self.model.backbone.encode(self.model.backbone.embed(image))
+
+    @cached_property
+    def _on_meta(self) -> nn.Module | None:
+        """The model on torch's meta device, without values; None where its builder does not work there."""
         import torch
 
         try:
@@ -110,10 +108,6 @@ class FoundationCase:
                 return model if all(p.is_meta for p in model.parameters()) else None
         except Exception:
             return None
-
-    @property
-    def _is_large(self) -> bool:
-        return self.parameters > MOST_PARAMETERS
 
     def _build(self, seed: int, weights: Path | None) -> FoundationModel:
         model = build_foundation(self.spec, image_size=self.image_size, weights=weights, seed=seed)
@@ -125,25 +119,29 @@ class FoundationCase:
         return model
 
 
-_NEEDS = {"lora": "lora", "conv-lora": "grid", "adapter": "adapters", "prompt": "attention", "linear": "embed"}
-"""Tuner -> the targets it works on."""
-_SIZES = "set image_size and size_multiple of the spec to what the model really takes"
-
-
 def spec_readable_without_torch(case: FoundationCase) -> None:
     """The spec is plain data, which a Python without torch can read."""
-    if odd := _not_plain("options", case.spec.options):
-        raise CheckFailed(f"{odd} is no plain value", "use text, numbers, booleans, lists and mappings in the spec")
+    json.dumps(case.spec.options, default=_plain)
     try:
         data = pickle.dumps(case.spec)
     except Exception as error:
         raise CheckFailed(f"the spec cannot be pickled: {error}", "use plain values in the spec") from error
-    answer = python_without_torch("import pickle, sys; print(pickle.load(sys.stdin.buffer).name)", data)
+    answer = python_without_torch("import pickle; print(pickle.load(sys.stdin.buffer).name)", data)
     if answer.returncode or answer.stdout.decode().strip() != case.spec.name:
         raise CheckFailed(
             f"without torch the spec cannot be read: {last_line(answer)}",
             'name the builder as text, build="package.module:function", and import torch in that module alone',
         )
+
+
+def _plain(value: object) -> dict[Any, Any]:
+    """Return a mapping as json takes it; fail for what json does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise CheckFailed(
+        f"the options of the spec hold {value!r}, of type {type(value).__name__}",
+        "use text, numbers, booleans, lists and mappings in the spec",
+    )
 
 
 def pixel_statistics_are_counts(case: FoundationCase) -> None:
@@ -156,18 +154,17 @@ def pixel_statistics_are_counts(case: FoundationCase) -> None:
     if all(abs(value) <= 1.5 for value in (*mean, *std)):
         raise CheckFailed(f"pixel_mean {mean} and pixel_std {std} are on the scale of 0 to 1", "multiply both by 255")
     if not all(0 <= value <= 255 for value in (*mean, *std)):
-        raise CheckFailed(f"pixel_mean {mean} or pixel_std {std} lies outside 0 to 255", "give them in counts")
+        raise CheckFailed(f"pixel_mean {mean} or pixel_std {std} is outside 0 to 255", "give them in counts")
 
 
 def wrong_input_size_is_refused(case: FoundationCase) -> None:
     """An input size that the model cannot take raises a SimMAT error that names the model; its native one fits."""
-    from simmat.specs import build_foundation
-
     spec = case.spec
+    advice = "set image_size and size_multiple of the spec to what the model takes"
     try:
         spec.check_image_size(spec.image_size)
     except SpecError as error:
-        raise CheckFailed(f"the native size {spec.image_size} is refused: {error}", _SIZES) from error
+        raise CheckFailed(f"the native size {spec.image_size} is refused: {error}", advice) from error
     coarsest = max(case.embedding().strides)
     wrong = case.image_size + 1
     if coarsest == 1 and spec.size_multiple == 1:
@@ -176,11 +173,11 @@ def wrong_input_size_is_refused(case: FoundationCase) -> None:
         build_foundation(spec, image_size=wrong, weights=None, seed=0)
     except SimMATError as error:
         if spec.name not in str(error):
-            raise CheckFailed(f"the error does not name {spec.name!r}: {error}", _SIZES) from error
+            raise CheckFailed(f"the error does not name {spec.name!r}: {error}", advice) from error
     except Exception as error:
-        raise CheckFailed(f"{wrong} px ended in {type(error).__name__}: {error}", _SIZES) from error
+        raise CheckFailed(f"{wrong} px raised {type(error).__name__}: {error}", advice) from error
     else:
-        raise CheckFailed(f"a model of stride {coarsest} was built for {wrong} px all the same", _SIZES)
+        raise CheckFailed(f"a model of stride {coarsest} was built for {wrong} px", advice)
 
 
 def tuning_targets_match(case: FoundationCase) -> None:
@@ -188,17 +185,12 @@ def tuning_targets_match(case: FoundationCase) -> None:
     targets = case.spec.targets
     modules = [name for name, _ in case.skeleton.named_modules()]
     parameters = [name for name, _ in case.skeleton.named_parameters()]
-    over_modules = {
-        "lora": targets.lora,
-        "grid": targets.grid,
-        "adapters": targets.adapters,
-        "attention": targets.attention,
-    }
-    for kind, patterns in over_modules.items():
-        _expect_matches(kind, patterns, modules)
-    for kind, patterns in {"embed": targets.embed, "never": targets.never, "fresh": targets.fresh}.items():
-        _expect_matches(kind, patterns, parameters)
-    for tuner, kind in _NEEDS.items():
+    for kind in ("lora", "grid", "adapters", "attention"):
+        _expect_matches(kind, getattr(targets, kind), modules)
+    for kind in ("embed", "never", "fresh"):
+        _expect_matches(kind, getattr(targets, kind), parameters)
+    works_on = {"lora": "lora", "conv-lora": "grid", "adapter": "adapters", "prompt": "attention", "linear": "embed"}
+    for tuner, kind in works_on.items():
         if getattr(targets, kind):
             _expect_tuner_works(case, tuner, kind)
 
@@ -208,7 +200,7 @@ def _expect_matches(kind: str, patterns: Iterable[str], names: list[str]) -> Non
         if not any(re.fullmatch(pattern, name) for name in names):
             raise CheckFailed(
                 f"targets.{kind}: {pattern!r} matches none of the {len(names)} names",
-                f"a pattern is matched whole over names that begin with backbone. or decoder., as {names[-1]}",
+                f"a pattern must match a whole name, which begins with backbone. or decoder., as {names[-1]}",
             )
 
 
@@ -222,16 +214,3 @@ def _expect_tuner_works(case: FoundationCase, tuner: str, kind: str) -> None:
             f"targets.{kind} names what tuner {tuner!r} cannot work on: {error}",
             "see simmat.foundation.TuningTargets for what each pattern must name",
         ) from error
-
-
-def _not_plain(name: str, value: Any) -> str:
-    """Return the name of the first value below `value` that json would not know, "" where there is none."""
-    if value is None or isinstance(value, str | int | float | bool):
-        return ""
-    if isinstance(value, Mapping):
-        items = [(f"{name}[{key!r}]", inner) for key, inner in value.items()]
-    elif isinstance(value, list | tuple):
-        items = [(f"{name}[{index}]", inner) for index, inner in enumerate(value)]
-    else:
-        return f"{name} ({type(value).__name__})"
-    return next((odd for key, inner in items if (odd := _not_plain(key, inner))), "")

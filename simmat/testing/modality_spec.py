@@ -1,12 +1,15 @@
-"""Sensors: their names, channels, sources and options."""
+"""Checks of a sensor: its names, options and channels."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
+from difflib import SequenceMatcher
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from simmat.documents import Document, of_dataclass, validate
@@ -14,20 +17,66 @@ from simmat.errors import ConfigError, SimMATError
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import ModalityOptions, option_words, parse_options
 from simmat.testing.checks import CheckFailed, CheckSkipped
-from simmat.testing.modality_saving import QUANTITY_UNITS, plausible_um
 from simmat.testing.samples import ModalityCase
-from simmat.types import Channel
+from simmat.types import RGB_QUANTITY, Channel
+
+QUANTITY_UNITS: Mapping[str, tuple[str, ...]] = {
+    "srgb": ("count",),
+    "counts": ("count",),
+    "intensity": ("count", "1"),
+    "reflectance": ("1",),
+    "radiance": ("W/(m2 sr um)", "W/(m2 sr)", "mW/(m2 sr nm)"),
+    "irradiance": ("W/m2", "W/(m2 um)", "W/(m2 nm)", "mW/(m2 nm)"),
+    "brightness_temperature": ("K",),
+    "temperature": ("K",),
+    "depth": ("m",),
+    "distance": ("m",),
+    "range": ("m",),
+    "elevation": ("m",),
+    "height_above_ground": ("m", "count"),
+    "height_above_ground_level": ("m",),
+    "disparity": ("px",),
+    "horizontal_disparity": ("1/m", "count"),
+    "angle_with_gravity": ("deg", "rad", "count"),
+    "angle_of_linear_polarization": ("rad", "deg"),
+    "angle_of_polarization": ("rad", "deg"),
+    "degree_of_linear_polarization": ("1",),
+    "degree_of_circular_polarization": ("1",),
+    "degree_of_polarization": ("1",),
+    "backscatter": ("dB",),
+    "target_strength": ("dB",),
+    "sound_pressure_level": ("dB",),
+    "amplitude": ("count", "1", "V", "Pa"),
+    "power": ("1", "W"),
+    "phase": ("rad", "deg"),
+    "coherence": ("1",),
+    "coherency": ("1", "W"),
+    "radial_velocity": ("m/s",),
+}
+"""Quantities that SimMAT and its plugins know, with their units; an author may use other quantities, with any unit."""
+
+_OPTICAL_UM = (0.01, 100.0)
+"""From the extreme ultraviolet to the far infrared; a number of nanometres is far above."""
+_VISIBLE_UM = (0.36, 0.83)
+"""What the CIE calls visible, for RGB channels."""
+_ALL_UM = (0.01, 3e7)
+"""From the extreme ultraviolet over terahertz and millimetre waves to radio of 10 MHz."""
+_OPTICAL_QUANTITIES = (
+    *("counts", "reflectance", "radiance", "irradiance", "depth", "disparity", "horizontal_disparity"),
+    *("angle_of_linear_polarization", "degree_of_linear_polarization"),
+)
+"""Quantities of cameras alone; radars, radiometers and terahertz scanners measure the others too."""
+_OPTICAL_NAMES = {"red", "green", "blue", "rededge", "nir", "vnir", "swir", "mwir", "lwir", "ir", "infrared", "thermal"}
 
 
 def with_each_option(adapter: ModalityAdapter) -> tuple[ModalityAdapter, ...]:
-    """Return a sensor, and it again for every value of its options that is not the default.
+    """Return a sensor, and the sensor with every other value of each option that has a fixed set of values.
 
-    Only options with a fixed set of values count, true and false among them; one option is changed at a time, and a
-    value that needs another option is left out.
+    One option is changed at a time; a value that needs another option is left out.
     """
     made = [adapter]
     for name, field in adapter.Options.model_fields.items():
-        for value in _values(field.annotation):
+        for value in _fixed_values(field.annotation):
             if value == field.default:
                 continue
             try:
@@ -37,9 +86,58 @@ def with_each_option(adapter: ModalityAdapter) -> tuple[ModalityAdapter, ...]:
     return tuple(made)
 
 
+def _fixed_values(annotation: Any) -> tuple[Any, ...]:
+    """Return the values of bool and Literal types; none for numbers and texts."""
+    if annotation is bool:
+        return (True, False)
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(value for part in get_args(annotation) for value in _fixed_values(part))
+
+
 def name_with_options(adapter: ModalityAdapter) -> str:
-    """Return a sensor's name with its options, as the id of a test: "depth unit=mm"."""
+    """Return a sensor's name with its options, for the id of a test: "depth unit=mm"."""
     return f"{adapter.name} {option_words(adapter.stated_options())}".strip()
+
+
+class _ChannelDocument(Document):
+    """A channel as in a bundle."""
+
+    channel: Annotated[Channel, of_dataclass(Channel)]
+
+
+def spec_round_trips(case: ModalityCase) -> None:
+    """The sensor survives pickle and its channels survive json, as workers and bundles need."""
+    adapter = case.declared
+    try:
+        copy = pickle.loads(pickle.dumps(adapter))
+    except Exception as error:
+        raise CheckFailed(
+            f"{type(adapter).__name__} cannot be pickled: {error}",
+            "keep no lambda, open file or lock in the adapter; open what load needs inside load",
+        ) from error
+    for what in ("name", "description", "sources", "channels"):
+        if getattr(copy, what) != getattr(adapter, what):
+            raise CheckFailed(
+                f"{what} came back from pickle as {getattr(copy, what)!r}, it was {getattr(adapter, what)!r}",
+                "set what varies as plain attributes in __init__",
+            )
+    advice = "use plain text and numbers in Channel"
+    for channel in _channels_of(case):
+        try:
+            back = validate(_ChannelDocument, json.loads(json.dumps({"channel": asdict(channel)}))).channel
+        except (TypeError, ValueError, SimMATError) as error:
+            raise CheckFailed(f"channel {channel.name!r} does not survive json: {error}", advice) from error
+        if back != channel:
+            raise CheckFailed(f"channel {channel.name!r} came back from json as {back}, it was {channel}", advice)
+
+
+def names_unique(case: ModalityCase) -> None:
+    """Every channel has a name of its own, and every source too."""
+    for kind, items in (("source", case.declared.sources), ("channel", case.declared.channels)):
+        names = [item.name for item in items]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise CheckFailed(f"{kind} names {twice} occur more than once in {names}", f"give each {kind} its own name")
 
 
 def options_are_described(case: ModalityCase) -> None:
@@ -67,65 +165,14 @@ def options_are_described(case: ModalityCase) -> None:
     for made in with_each_option(adapter)[1:]:
         if type(made.options) is not type(before) or made is adapter or adapter.options != before:
             raise CheckFailed(
-                f"with {option_words(made.stated_options())} the sensor itself was changed",
+                f"setting {option_words(made.stated_options())} changed the sensor itself",
                 "let __init__ take the options and set what depends on them; change no class attribute",
             )
 
 
-def _values(annotation: Any) -> tuple[Any, ...]:
-    """Return the values of a fixed set; none for numbers and texts."""
-    if annotation is bool:
-        return (True, False)
-    if get_origin(annotation) is Literal:
-        return get_args(annotation)
-    return tuple(value for part in get_args(annotation) for value in _values(part))
-
-
-_MOST_SLIPS = 2  # of the pen, in a quantity that is taken for a known one misspelt
-
-
-class _Kept(Document):
-    """A channel as a bundle keeps it."""
-
-    channel: Annotated[Channel, of_dataclass(Channel)]
-
-
-def spec_round_trips(case: ModalityCase) -> None:
-    """The sensor survives pickle and its channels survive json, as workers and bundles need."""
-    adapter = case.declared
-    try:
-        copy = pickle.loads(pickle.dumps(adapter))
-    except Exception as error:
-        raise CheckFailed(
-            f"{type(adapter).__name__} cannot be pickled: {error}",
-            "keep no lambda, open file or lock in the adapter; open what load needs inside load",
-        ) from error
-    for what in ("name", "description", "sources", "channels"):
-        if getattr(copy, what) != getattr(adapter, what):
-            raise CheckFailed(
-                f"{what} came back from pickle as {getattr(copy, what)!r}, it was {getattr(adapter, what)!r}",
-                "let __init__ and pickle give the same adapter: set what varies as plain attributes",
-            )
-    for channel in channels_of(case):
-        try:
-            back = validate(_Kept, json.loads(json.dumps({"channel": asdict(channel)}))).channel
-        except (TypeError, ValueError, SimMATError) as error:
-            raise CheckFailed(f"channel {channel.name!r} cannot go through json: {error}", _PLAIN) from error
-        if back != channel:
-            raise CheckFailed(f"channel {channel.name!r} came back from json as {back}, it was {channel}", _PLAIN)
-
-
-def names_unique(case: ModalityCase) -> None:
-    """Every channel has a name of its own, and every source too."""
-    sources = [source.name for source in case.declared.sources]
-    for kind, names in (("source", sources), ("channel", [c.name for c in case.declared.channels])):
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise CheckFailed(f"{kind} names {twice} stand more than once in {names}", f"give each {kind} its own name")
-
-
 def std_positive(case: ModalityCase) -> None:
     """A default std is finite and greater than 0, a default mean is finite and lies in the valid range."""
-    for channel in channels_of(case):
+    for channel in _channels_of(case):
         if channel.std is not None and not (math.isfinite(channel.std) and channel.std > 0):
             raise CheckFailed(
                 f"channel {channel.name!r} has std {channel.std}", "state the std of real images, or leave it None"
@@ -142,10 +189,18 @@ def std_positive(case: ModalityCase) -> None:
 
 def unit_fits_quantity(case: ModalityCase) -> None:
     """The unit of a channel, as declared and as loaded, is one that its quantity is measured in."""
-    for channel in (*channels_of(case), *_loaded_channels(case)):
+    channels = list(_channels_of(case))
+    with contextlib.suppress(CheckSkipped):  # a file may say counts where kelvin is declared
+        channels += case.load(case.samples[0].files).channels
+    for channel in channels:
         units = QUANTITY_UNITS.get(channel.quantity)
         if units is None:
-            _refuse_misspelt(channel)
+            for known in QUANTITY_UNITS:
+                if _is_misspelt(channel.quantity, known):
+                    raise CheckFailed(
+                        f"channel {channel.name!r} has the unknown quantity {channel.quantity!r}",
+                        f"did you mean {known!r}?",
+                    )
         elif channel.unit not in units:
             raise CheckFailed(
                 f"channel {channel.name!r} is {channel.quantity} in {channel.unit!r}",
@@ -156,70 +211,46 @@ def unit_fits_quantity(case: ModalityCase) -> None:
 
 def wavelengths_plausible(case: ModalityCase) -> None:
     """A wavelength is given in micrometres and is one that its quantity is measured at."""
-    for channel in channels_of(case):
+    for channel in _channels_of(case):
         wavelength = channel.wavelength_um
-        low, high = plausible_um(channel)
+        low, high = _plausible_um(channel)
         if wavelength is None or low <= wavelength <= high:
             continue
+        advice = "give the centre of the band in micrometres, or None where there is none"
+        for unit, factor in (("millimetres", 1e3), ("metres", 1e6), ("nanometres", 1e-3)):
+            if low <= wavelength * factor <= high:
+                advice = f"this looks like {unit}: write {wavelength * factor:g}"
         raise CheckFailed(
             f"channel {channel.name!r} ({channel.quantity}) has wavelength_um {wavelength:g}; "
             f"plausible are {low:g} to {high:g} um",
-            _wavelength_advice(wavelength, low, high),
+            advice,
         )
 
 
-def channels_of(case: ModalityCase) -> tuple[Channel, ...]:
-    """Return the declared channels; of a sensor that leaves them to the file, those of a sample."""
+def _channels_of(case: ModalityCase) -> tuple[Channel, ...]:
+    """Return the declared channels; those of a sample where the sensor declares none."""
     return case.declared.channels or case.load(case.samples[0].files).channels
 
 
-def _loaded_channels(case: ModalityCase) -> tuple[Channel, ...]:
-    """Return what a file makes of the channels: counts where it does not say kelvin. None where there is no file."""
-    try:
-        return case.load(case.samples[0].files).channels
-    except CheckSkipped:
-        return ()
+def _plausible_um(channel: Channel) -> tuple[float, float]:
+    """Return the plausible (low, high) wavelength of a channel in micrometres, by its quantity and name.
+
+    An infrared camera and a microwave radiometer both measure kelvin, and 10,000 um is 30 GHz, but also a mistake for
+    10,000 nm; the name of the channel decides.
+    """
+    if channel.quantity == RGB_QUANTITY:
+        return _VISIBLE_UM
+    words = set(re.findall("[a-z]+", channel.name.lower()))
+    return _OPTICAL_UM if channel.quantity in _OPTICAL_QUANTITIES or words & _OPTICAL_NAMES else _ALL_UM
 
 
-_PLAIN = "use plain text and numbers in Channel"
-
-
-def _refuse_misspelt(channel: Channel) -> None:
-    for known in QUANTITY_UNITS:
-        if _is_typo(channel.quantity, known):
-            raise CheckFailed(
-                f"channel {channel.name!r} has quantity {channel.quantity!r}, which nobody knows",
-                f"did you mean {known!r}?",
-            )
-
-
-def _is_typo(written: str, meant: str) -> bool:
-    """Whether as many words were written, none more than one slip from what was meant; or only their joints differ."""
-    one, other = (re.split(r"[^a-z0-9]+", text.lower()) for text in (written, meant))
+def _is_misspelt(written: str, known: str) -> bool:
+    """Return True where the words of two quantities differ in few letters, or only in what joins them."""
+    one, other = (re.split(r"[^a-z0-9]+", text.lower()) for text in (written, known))
     if "".join(one) == "".join(other):
         return True
-    if len(one) != len(other):
-        return False  # a word more or less is another quantity: degree_of_polarization
-    slips = [_slips(a, b) for a, b in zip(one, other, strict=True)]
-    return max(slips) <= 1 and sum(slips) <= _MOST_SLIPS
-
-
-def _slips(one: str, other: str) -> int:
-    """Return how many letters are added, lost, changed or swapped with the next (Damerau's distance, aligned)."""
-    rows = [list(range(len(other) + 1))]
-    for i, a in enumerate(one, start=1):
-        row = [i]
-        for j, b in enumerate(other, start=1):
-            best = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (a != b))
-            if i > 1 and j > 1 and (a, one[i - 2]) == (other[j - 2], b):
-                best = min(best, rows[-2][j - 2] + 1)
-            row.append(best)
-        rows.append(row)
-    return rows[-1][-1]
-
-
-def _wavelength_advice(wavelength: float, low: float, high: float) -> str:
-    for unit, factor in (("nanometres", 1e-3), ("metres", 1e6), ("millimetres", 1e3)):
-        if low <= wavelength * factor <= high:
-            return f"this looks like {unit}: write {wavelength * factor:g}"
-    return "give the centre of the band in micrometres, or None where there is none"
+    if len(one) != len(other):  # degree_of_polarization is not degree_of_linear_polarization
+        return False
+    return all(
+        sorted(a) == sorted(b) or SequenceMatcher(None, a, b).ratio() > 0.85 for a, b in zip(one, other, strict=True)
+    )

@@ -1,4 +1,4 @@
-"""Networks, images and prompts that the checks train and ask; tiny, and the same every time."""
+"""Tiny networks and batches that the checks train, the same every time."""
 
 from __future__ import annotations
 
@@ -24,33 +24,27 @@ from simmat.plugins.builtin import TRANSFER_LAYERS, TUNERS
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import Statistics
 from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec, resolve
-from simmat.testing.foundation_spec import FoundationCase
 from simmat.training.step import TrainingStep
 from simmat.types import BoolArray, Channel, SensorImage
 
 SIZE = 64
 """Side of the tiny network's input, in pixels."""
 CHANNELS = tuple(Channel(name, "counts", "count", mean=0.0, std=1.0) for name in ("one", "two"))
-"""Two channels of a sensor that is no camera."""
+"""Two channels of a sensor that is not a camera."""
 TRANSFER = {layer.name: layer for layer in TRANSFER_LAYERS}
 TUNER = {tuner.name: tuner for tuner in TUNERS}
 
 
 def tiny_step(channels: tuple[Channel, ...]) -> TrainingStep:
     """Return the paper's MAT for C channels before a tiny, frozen SAM, with the losses of training."""
-    model = build_network(SAM_VIT_TINY, tuner=TUNER["frozen"], image_size=SIZE, channels=channels)
+    model = build_network(SAM_VIT_TINY, image_size=SIZE, channels=channels)
     step = TrainingStep(model, SAM2_LOSS, box_fraction=0.0, corrections=1)
     set_train_mode(step)
     return step
 
 
-def tuned(case: FoundationCase, tuner: TunerSpec) -> SimMAT:
-    """Return the paper's MAT before the model of a case, tuned; raises ConfigError where the tuner refuses it."""
-    return build_network(case.spec, tuner=tuner, image_size=case.image_size, channels=CHANNELS)
-
-
 def apply_tuner(model: nn.Module, spec: FoundationSpec, tuner: TunerSpec) -> nn.Module:
-    """Return a copy of a foundation model, tuned; raises ConfigError where the tuner refuses it."""
+    """Return a tuned copy of a foundation model; raise ConfigError where the tuner refuses it."""
     copied = copy.deepcopy(model).requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
     resolve(tuner.apply)(copied, targets=spec.targets, generator=generator, **tuner.options)
@@ -82,9 +76,9 @@ def network_of(
         foundation: the foundation model.
         image_size: S.
         channels: C, or the channels of the sensor, with mean and std.
-        transfer: the transfer layer, or the name of one of the core's.
-        tuner: the tuner, or the name of one of the core's.
-        weights: the foundation model's weight file; None leaves it random.
+        transfer: the transfer layer, or the name of a built-in one.
+        tuner: the tuner, or the name of a built-in one.
+        weights: the foundation model's weight file; None is random weights.
         more: further fields of `ModelSpec`: seed, zero_shot, mat_options, tune_options.
     """
     own = TRANSFER[transfer] if isinstance(transfer, str) else transfer
@@ -111,7 +105,7 @@ def network_of(
 def batch_of(
     adapter: ModalityAdapter, channels: tuple[Channel, ...], image: SensorImage, region: BoolArray | None
 ) -> Batch:
-    """Return one image as a training batch that asks about one region; without one, about the middle of the image."""
+    """Return one image as a training batch with one prompt, on a region or else on the middle of the image."""
     planes, content, frame = Pipeline(adapter, channels, SIZE)(image)
     if region is None or region.shape != image.size_hw:
         region = np.zeros(image.size_hw, dtype=np.bool_)
@@ -134,5 +128,5 @@ def batch_of(
 
 
 def first_convolution(mat: nn.Module, channels: int) -> nn.Conv2d:
-    """Return the convolution of a MAT that sees the sensor's channels."""
+    """Return the convolution of a MAT over the sensor's channels."""
     return next(m for m in mat.modules() if isinstance(m, nn.Conv2d) and m.in_channels == channels)

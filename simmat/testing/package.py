@@ -1,9 +1,8 @@
-"""The case of an installed package, and its checks: how it is found, loaded and named."""
+"""An installed package and its checks: how it is found, loaded and named."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -19,12 +18,12 @@ _BUILTIN = importlib.metadata.EntryPoint("builtin", "simmat.plugins.builtin", PR
 
 @dataclass(frozen=True)
 class PackageCase:
-    """A package, as the checks see it.
+    """A package.
 
     Attributes:
         name: of the distribution.
-        entry_points: those of group "simmat" that it states.
-        distribution: its metadata; None where the entry points state none.
+        entry_points: its entry points of group "simmat".
+        distribution: its metadata; None where the entry points have none.
     """
 
     name: str
@@ -33,7 +32,7 @@ class PackageCase:
 
     @classmethod
     def installed(cls, name: str) -> PackageCase:
-        """Return the case of an installed distribution; "simmat" for the built-in parts.
+        """Return the case of an installed distribution; "simmat" is the built-in parts.
 
         Raises:
             UnknownNameError: no installed package of this name has an entry point of group "simmat".
@@ -45,13 +44,22 @@ class PackageCase:
 
 
 def installed_packages() -> dict[str, PackageCase]:
-    """Return every installed package that has a plugin, and SimMAT itself, by distribution name."""
+    """Return every installed package with a plugin, and SimMAT itself, by distribution name."""
     found: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for entry in importlib.metadata.entry_points(group=PROJECT):
         found.setdefault(_owner(entry), []).append(entry)
     cases = {name: PackageCase(name, tuple(entries), entries[0].dist) for name, entries in sorted(found.items())}
     own = importlib.metadata.distribution(PROJECT)
     return {PROJECT: PackageCase(PROJECT, (_BUILTIN,), own), **cases}
+
+
+def _owner(entry: importlib.metadata.EntryPoint) -> str:
+    """Return the distribution's name, "unknown package" where its metadata is damaged."""
+    try:
+        name = entry.dist.name if entry.dist is not None else None
+    except Exception:
+        name = None
+    return name or "unknown package"
 
 
 def loads_without_torch(case: PackageCase) -> None:
@@ -82,11 +90,10 @@ def no_name_collides(case: PackageCase) -> None:
     for entry in case.entry_points:
         if same := [other.name for other in others if any(e.name == entry.name for e in other.entry_points)]:
             raise CheckFailed(
-                f"entry point {entry.name!r} is that of {' and '.join(same)}, too", "name it as the package is named"
+                f"{' and '.join(same)} has an entry point {entry.name!r} too", "name it as the package is named"
             )
     entries = [entry for other in (case, *others) for entry in other.entry_points if entry is not _BUILTIN]
-    registry = load_plugins(entries, {})
-    for (kind, name), owners in registry.conflicts().items():
+    for (kind, name), owners in load_plugins(entries, {}).conflicts().items():
         if any(owner.rpartition(" ")[0] == case.name for owner in owners):
             raise CheckFailed(f"{kind} {name!r} is claimed by {' and '.join(owners)}", "choose another name")
 
@@ -96,8 +103,7 @@ def distribution_is_named(case: PackageCase) -> None:
     if case.distribution is None:
         raise CheckFailed("the entry point belongs to no distribution", "install the package with pip")
     metadata = case.distribution.metadata
-    lacking = [key for key in ("Name", "Version", "Summary") if key not in metadata or not metadata[key].strip()]
-    if lacking:
+    if lacking := [key for key in ("Name", "Version", "Summary") if key not in metadata or not metadata[key].strip()]:
         raise CheckFailed(
             f"its metadata lacks {', '.join(lacking)}", "state name, version and description in pyproject.toml"
         )
@@ -108,25 +114,23 @@ def distribution_is_named(case: PackageCase) -> None:
 def simmat_range_is_stated(case: PackageCase) -> None:
     """The package requires `simmat` from a lowest version on, and the installed one is in its range."""
     if case.name == PROJECT:
-        raise CheckSkipped("SimMAT itself")
-    ranges = _simmat_ranges([] if case.distribution is None else case.distribution.requires or [])
+        raise CheckSkipped("this is SimMAT itself")
+    major, minor = (int(part) for part in __version__.split(".")[:2])
+    advice = f'write dependencies = ["simmat>={major}.{minor},<{major}.{minor + 1}"] in pyproject.toml'
+    ranges = _simmat_requirements(case)
     if not ranges:
-        raise CheckFailed("its metadata does not require simmat", _RANGE)
+        raise CheckFailed("its metadata does not require simmat", advice)
     for requirement in ranges:
         if not any(part.operator in (">=", ">", "~=", "==") for part in requirement.specifier):
-            raise CheckFailed(f"it requires {str(requirement)!r}, without a lowest version", _RANGE)
+            raise CheckFailed(f"it requires {str(requirement)!r}, without a lowest version", advice)
         if not requirement.specifier.contains(__version__, prereleases=True):
-            raise CheckFailed(f"it requires {str(requirement)!r}, installed is simmat {__version__}", _RANGE)
+            raise CheckFailed(f"it requires {str(requirement)!r}, installed is simmat {__version__}", advice)
 
 
-_MAJOR, _MINOR = (int(part) for part in __version__.split(".")[:2])
-_RANGE = f'write dependencies = ["simmat>={_MAJOR}.{_MINOR},<{_MAJOR}.{_MINOR + 1}"] in pyproject.toml'
-
-
-def _simmat_ranges(lines: Sequence[str]) -> list[Requirement]:
-    """Return what the metadata requires of simmat, extras aside."""
+def _simmat_requirements(case: PackageCase) -> list[Requirement]:
+    """Return what the metadata requires of simmat, without extras."""
     found = []
-    for line in lines:
+    for line in [] if case.distribution is None else case.distribution.requires or []:
         try:
             requirement = Requirement(line)
         except InvalidRequirement:
@@ -134,12 +138,3 @@ def _simmat_ranges(lines: Sequence[str]) -> list[Requirement]:
         if requirement.name.lower() == PROJECT and "extra ==" not in str(requirement.marker or ""):
             found.append(requirement)
     return found
-
-
-def _owner(entry: importlib.metadata.EntryPoint) -> str:
-    """Return the distribution's name, "unknown package" where its metadata is damaged."""
-    try:
-        name = entry.dist.name if entry.dist is not None else None
-    except Exception:
-        name = None
-    return name or "unknown package"

@@ -1,4 +1,4 @@
-"""The case of a modality: the adapter, and sample files, simulated or given by its author."""
+"""A sensor and its sample files, simulated or given by its author, for the checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,11 +18,13 @@ from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
 from simmat.types import BoolArray, SensorImage
 
 SIZE_HW = (61, 83)
-"""Size of simulated samples: odd, and no square."""
+"""Size of simulated samples: odd, and not square."""
 EVEN_HW = (60, 84)
-"""Size for sensors that refuse the other, as one with a mosaic of filters must."""
+"""Size for sensors that refuse odd sizes, as one with a mosaic of filters must."""
 SIMULATED = 3
-"""How many samples are simulated."""
+"""Number of simulated samples."""
+CARD = {"intrinsics": {"fx": 83.0, "fy": 83.0, "cx": 41.0, "cy": 30.0}}
+"""The data card of the samples, with a camera of `SIZE_HW`."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Sample:
 
     Attributes:
         files: source name -> file.
-        simulated: what was saved into them; None for files that the author gave.
-        region: (H, W) bool, something one may click on; None where nobody knows.
+        simulated: the image saved in them; None where the files were given.
+        region: (H, W) bool, an object; None where the files were given.
     """
 
     files: dict[str, Path]
@@ -42,12 +43,14 @@ class Sample:
 
 
 class ModalityCase:
-    """A modality with its samples, as the checks see it.
+    """A sensor with its samples.
 
     Attributes:
         declared: the sensor as its author gave it.
-        folder: a scratch folder; nothing else is written to.
+        folder: a scratch folder; nothing is written elsewhere.
         given: sample files by the author; empty where the sensor simulates its own.
+        odd_refusal: the sensor's error for files of odd height and width; empty where it reads them, and before
+            `samples` is used.
     """
 
     def __init__(
@@ -56,14 +59,14 @@ class ModalityCase:
         self.declared = adapter
         self.folder = folder
         self.given = tuple(samples or ())
-        self._samples: tuple[Sample, ...] | None = None
+        self.odd_refusal = ""
+        self._samples: tuple[Sample, ...] = ()
         self._unusable: CheckSkipped | None = None
-        self._odd_refusal = ""
 
     @cached_property
     def adapter(self) -> ModalityAdapter:
         """The sensor, ready for a data set whose card states a camera."""
-        return fitted_to_card(self.declared, _card())
+        return fitted_to_card(self.declared, CARD)
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -71,34 +74,48 @@ class ModalityCase:
 
         Raises:
             NoSamples: the sensor cannot be simulated, and no files were given.
-            CheckFailed: the sensor cannot load its samples; once this is said, CheckSkipped.
+            CheckFailed: the sensor cannot load its samples; the next times CheckSkipped.
         """
         if self._unusable is not None:
             raise self._unusable
-        if self._samples is None:
+        if not self._samples:
             try:
                 self._samples = self._readable()
             except NoSamples:
                 self._unusable = NoSamples("no sample files, see above")
                 raise
+            except CheckFailed:
+                self._unusable = CheckSkipped("the sample cannot be loaded, see above")
+                raise
         return self._samples
 
-    @property
-    def odd_refusal(self) -> str:
-        """What the sensor said of files of odd height and width; empty where it takes them."""
-        return self._odd_refusal
+    def load(self, files: Mapping[str, Path], *, nodata: StatedNodata | None = None) -> SensorImage:
+        """Load a sample; fail where the result is not a SensorImage."""
+        image = self.adapter.load(files, nodata=nodata)
+        if not isinstance(image, SensorImage):
+            raise CheckFailed(
+                f"load returned {type(image).__name__}", "return a simmat.types.SensorImage, see from_planes"
+            )
+        return image
+
+    def copy(self, files: Mapping[str, Path], name: str) -> dict[str, Path]:
+        """Copy the files of a sample into a new folder `name`, under their own names."""
+        copied = {source: self.folder / name / source / file.name for source, file in files.items()}
+        for source, file in copied.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files[source], file)
+        return copied
 
     def _readable(self) -> tuple[Sample, ...]:
-        """Return samples that the sensor has loaded once; simulated ones of even size where it refuses odd ones."""
+        """Return samples that the sensor can load: simulated ones have an even size where it refuses odd ones."""
         samples = self._written(SIZE_HW)
         error = self._load_error(samples[0])
         if isinstance(error, DataError) and not self.given:
             even = self._written(EVEN_HW)
             if self._load_error(even[0]) is None:
-                self._odd_refusal = str(error)
+                self.odd_refusal = str(error)
                 return even
         if error is not None:
-            self._unusable = CheckSkipped("the sample cannot be loaded, see above")
             raise CheckFailed(
                 f"the sample {next(iter(samples[0].files.values()))} cannot be loaded: {type(error).__name__}: {error}",
                 "give files that this sensor writes" if self.given else "let load read what save writes",
@@ -113,38 +130,17 @@ class ModalityCase:
         return None
 
     def _written(self, size_hw: tuple[int, int]) -> tuple[Sample, ...]:
-        if self.given:
-            return tuple(self._copied(index, files) for index, files in enumerate(self.given))
-        return tuple(self._simulated(index, size_hw) for index in range(SIMULATED))
-
-    def load(self, files: Mapping[str, Path], *, nodata: StatedNodata | None = None) -> SensorImage:
-        """Load a sample; an answer that is no SensorImage fails."""
-        image = self.adapter.load(files, nodata=nodata)
-        if not isinstance(image, SensorImage):
-            raise CheckFailed(
-                f"load returned {type(image).__name__}", "return a simmat.types.SensorImage, see from_planes"
-            )
-        return image
-
-    def copy(self, sample: Sample, name: str) -> dict[str, Path]:
-        """Copy the files of a sample into a new folder `name`, under their own names."""
-        folder = self.folder / name
-        copied = {}
-        for source, file in sample.files.items():
-            copied[source] = folder / source / file.name
-            copied[source].parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copied[source])
-        return copied
-
-    def _copied(self, index: int, files: Mapping[str, Path]) -> Sample:
-        """Copy given files, so that nothing a broken adapter does reaches the author's own."""
+        """Return copies of the given files, which a broken sensor cannot harm, or simulated files."""
         needed = set(self.adapter.source_names())
-        if set(files) != needed:
-            raise CheckFailed(
-                f"the sample files are {sorted(files)}", f"give one file for each source: {sorted(needed)}"
-            )
-        original = Sample({source: Path(file) for source, file in files.items()})
-        return Sample(self.copy(original, f"sample{index}"))
+        for files in self.given:
+            if set(files) != needed:
+                raise CheckFailed(
+                    f"the sample files are {sorted(files)}", f"give one file for each source: {sorted(needed)}"
+                )
+        if not self.given:
+            return tuple(self._simulated(index, size_hw) for index in range(SIMULATED))
+        copies = (self.copy(files, f"sample{index}") for index, files in enumerate(self.given))
+        return tuple(Sample(files) for files in copies)
 
     def _simulated(self, index: int, size_hw: tuple[int, int]) -> Sample:
         try:
@@ -158,22 +154,16 @@ class ModalityCase:
         except ConfigError as error:
             how = " ".join(f"--source {name}=FILE" for name in self.adapter.source_names())
             raise NoSamples(f"{error}; give sample files: {how}, or the fixture `samples`") from error
-        number = np.bincount(scene.instance.ravel())[1:].argmax() + 1 if scene.instance.any() else 0
-        return Sample(files, image, np.asarray(scene.instance == number))
+        largest = np.bincount(scene.instance.ravel())[1:].argmax() + 1 if scene.instance.any() else 0
+        return Sample(files, image, np.asarray(scene.instance == largest))
 
 
 @lru_cache(maxsize=4 * SIMULATED)
 def scene_number(index: int, size_hw: tuple[int, int] = SIZE_HW) -> Scene:
-    """Return a synthetic scene; every modality sees the same ones.
+    """Return a synthetic scene; every sensor is simulated on the same ones.
 
     Raises:
         ConfigError: simmat-plugin-scenes is not installed.
     """
     scene: Scene = import_scenes("generate").generate_scene(np.random.default_rng([index, 0]), size_hw)
     return scene
-
-
-def _card() -> dict[str, Any]:
-    """Return the data card of the samples: the intrinsics of a camera, in pixels."""
-    height, width = SIZE_HW
-    return {"intrinsics": {"fx": float(width), "fy": float(width), "cx": (width - 1) / 2, "cy": (height - 1) / 2}}

@@ -1,4 +1,4 @@
-"""What a name stands for, and its checks: a sensor, a foundation model, or a package with all it gives."""
+"""The lists of checks, and which of them apply to a name: a sensor, a foundation model, or a package with its items."""
 
 from __future__ import annotations
 
@@ -7,15 +7,74 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simmat.errors import ConfigError, SimMATError, UnknownNameError, did_you_mean
-from simmat.plugins.registry import Registry
+from simmat.plugins.registry import Kind, Registry
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.options import is_sensor_file
 from simmat.specs import FoundationSpec
-from simmat.testing.checks import Result, run_checks
+from simmat.testing import foundation_answers as answers
+from simmat.testing import foundation_spec, modality_files, modality_network, modality_spec, modality_values, package
+from simmat.testing.checks import Check, Result, run_checks
 from simmat.testing.foundation_spec import FoundationCase
 from simmat.testing.package import PackageCase, installed_packages
 from simmat.testing.samples import ModalityCase
-from simmat.testing.suite import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_CHECKS
+
+MODALITY_CHECKS: tuple[Check[ModalityCase], ...] = (
+    Check(modality_spec.spec_round_trips),
+    Check(modality_spec.names_unique),
+    Check(modality_spec.std_positive),
+    Check(modality_spec.wavelengths_plausible),
+    Check(modality_spec.options_are_described),
+    Check(modality_files.simulation_is_seeded),
+    Check(modality_files.loads_float32_planes),
+    Check(modality_files.loads_its_own_channels),
+    Check(modality_values.what_is_saved_is_loaded),
+    Check(modality_spec.unit_fits_quantity),
+    Check(modality_files.takes_any_path),
+    Check(modality_files.keeps_odd_sizes),
+    Check(modality_files.same_file_same_bits),
+    Check(modality_files.writes_nothing),
+    Check(modality_files.missing_stays_missing),
+    Check(modality_files.missing_files_are_refused),
+    Check(modality_files.truncated_files_are_refused),
+    Check(modality_files.wrong_files_are_refused),
+    Check(modality_values.flips_and_turns_return),
+    Check(modality_values.flips_and_turns_move_pixels),
+    Check(modality_values.images_are_not_written_into),
+    Check(modality_network.loads_in_a_worker),
+    Check(modality_network.normalized_samples_are_centred),
+    Check(modality_network.normalized_samples_are_scaled),
+    Check(modality_network.two_training_steps),
+    Check(modality_network.loads_in_a_spawned_worker, full=True),
+)
+"""The checks of a sensor, in the order in which they run."""
+
+FOUNDATION_CHECKS: tuple[Check[FoundationCase], ...] = (
+    Check(foundation_spec.spec_readable_without_torch),
+    Check(foundation_spec.pixel_statistics_are_counts),
+    Check(foundation_spec.wrong_input_size_is_refused),
+    Check(foundation_spec.tuning_targets_match),
+    Check(answers.levels_have_their_strides),
+    Check(answers.masks_cover_the_input),
+    Check(answers.same_seed_same_answers),
+    Check(answers.batch_of_two_equals_two_singles),
+    Check(answers.prompts_decide_the_answer),
+    Check(answers.state_survives_safetensors),
+    Check(answers.weights_are_the_ones_described),
+    Check(answers.lora_changes_nothing_at_step_0),
+    Check(answers.gradient_reaches_the_mat),
+    Check(answers.frozen_stays_without_gradient),
+    Check(answers.all_that_trains_has_a_gradient),
+)
+"""The checks of a foundation model."""
+
+PACKAGE_CHECKS: tuple[Check[PackageCase], ...] = (
+    Check(package.loads_without_torch),
+    Check(package.hooks_match),
+    Check(package.no_name_collides),
+    Check(package.distribution_is_named),
+    Check(package.simmat_range_is_stated),
+)
+"""The checks of a package."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +84,8 @@ class Subject:
     Attributes:
         kind: "modality", "foundation model" or "package".
         name: its name.
-        run: called with a scratch folder; yields the results one by one.
-        note: what is not checked with it, and how to.
+        run: takes a scratch folder, yields the results one by one.
+        note: what is not checked with it, and how to check that.
     """
 
     kind: str
@@ -43,36 +102,39 @@ def find_subjects(
     files: Mapping[str, Path] | None = None,
     image_size: int | None = None,
 ) -> list[Subject]:
-    """Return what `name` stands for.
+    """Return what a name stands for.
 
-    A modality or foundation model goes before a plugin of the same name; the name of a distribution means the package
-    and all that it gives.
+    A modality or foundation model is preferred to a plugin of the same name; the name of a distribution is the package
+    and all its items.
 
     Args:
         name: of a modality (also `rgb+thermal`, or a sensor.toml), a foundation model, a distribution or a plugin.
         registry: what is installed.
-        full: run the slow checks, too.
+        full: run the slow checks too.
         files: the files of one sample, source name -> file, for a sensor that does not simulate its own.
-        image_size: side of the input that foundation models are tried at.
+        image_size: side of the input of foundation models, in pixels.
 
     Raises:
-        UnknownNameError: it stands for nothing; the nearest name is named.
-        SimMATError: it stands for something that cannot be had, as a name that two packages claim.
+        UnknownNameError: the name is unknown; the nearest name is named.
+        SimMATError: what it names is not usable, as a name that two packages claim.
     """
-    samples = [files] if files else None
     found: list[Subject] = []
-    claimed = registry.conflicts()  # by two packages: asking for one says which
+    claimed = registry.conflicts()  # registry.modality and foundation raise an error that names both packages
     if any(
         part in registry.names("modality") or is_sensor_file(part) or ("modality", part) in claimed
         for part in name.split("+")
     ):
-        adapter = registry.modality(name)
-        _check_sources(adapter, files or {})
         if image_size is not None:
             raise ConfigError(f"--image-size is for foundation models, and {name!r} is a sensor; leave it out")
-        found.append(_modality(adapter, full, samples))
+        adapter = registry.modality(name)
+        if files and set(files) != set(adapter.source_names()):
+            raise ConfigError(
+                f"{adapter.name!r} has the sources {', '.join(adapter.source_names())}, got files of "
+                f"{', '.join(files)}; give one file for each: --source NAME=FILE"
+            )
+        found.append(_modality(adapter, full, [files] if files else None))
     elif files:
-        raise ConfigError(f"sample files (--source) are for a sensor, and {name!r} is none; leave them out")
+        raise ConfigError(f"sample files (--source) are for a sensor, and {name!r} is not one; leave them out")
     family, slash, _ = name.partition("/")
     if (
         name in registry.names("foundation model")
@@ -80,30 +142,14 @@ def find_subjects(
         or ("foundation model", name) in claimed
     ):
         found.append(_foundation(registry.foundation(name), full, image_size))
-    if found:
-        return found
-    packages = installed_packages()
-    case = packages.get(name) or _of_plugin(name, packages)
-    if case is None:
-        raise _unknown(name, registry, packages)
-    return [_package(case, registry), *_given_by(case, registry, full, image_size)]
+    return found or _package(name, registry, full, image_size)
 
 
 def _modality(adapter: ModalityAdapter, full: bool, samples: Sequence[Mapping[str, Path]] | None = None) -> Subject:
-    return Subject(
-        "modality",
-        adapter.name,
-        lambda folder: run_checks(MODALITY_CHECKS, ModalityCase(adapter, folder, samples), full=full),
-    )
+    def run(folder: Path) -> Iterator[Result]:
+        return run_checks(MODALITY_CHECKS, ModalityCase(adapter, folder, samples), full=full)
 
-
-def _check_sources(adapter: ModalityAdapter, files: Mapping[str, Path]) -> None:
-    """Refuse files of other sources than the sensor's: that is no fault of the sensor, which would fail all checks."""
-    if files and set(files) != set(adapter.source_names()):
-        raise ConfigError(
-            f"{adapter.name!r} has the sources {', '.join(adapter.source_names())}, got files of {', '.join(files)}; "
-            "give one file for each: --source NAME=FILE"
-        )
+    return Subject("modality", adapter.name, run)
 
 
 def _foundation(spec: FoundationSpec, full: bool, image_size: int | None) -> Subject:
@@ -116,31 +162,24 @@ def _foundation(spec: FoundationSpec, full: bool, image_size: int | None) -> Sub
     return Subject("foundation model", spec.name, run)
 
 
-def _package(case: PackageCase, registry: Registry) -> Subject:
-    families = [
-        name for name in registry.names("foundation family") if _owner(registry, "foundation family", name) == case.name
+def _package(name: str, registry: Registry, full: bool, image_size: int | None) -> list[Subject]:
+    """Return a package, by its name or by that of one of its plugins, and all its items."""
+    packages = installed_packages()
+    of_plugin = (case for case in packages.values() if any(entry.name == name for entry in case.entry_points))
+    case = packages.get(name) or next(of_plugin, None)
+    if case is None:
+        raise _unknown(name, registry, packages)
+
+    def own(kind: Kind) -> list[str]:
+        return [each for each in registry.names(kind) if registry.owner(kind, each).partition(" ")[0] == case.name]
+
+    families = own("foundation family")
+    note = "; ".join(f"models of the family {each} are checked one by one, as {each}/NAME" for each in families)
+    return [
+        Subject("package", case.name, lambda folder: run_checks(PACKAGE_CHECKS, case), note),
+        *(_modality(registry.modality(each), full) for each in own("modality")),
+        *(_foundation(registry.foundation(each), full, image_size) for each in own("foundation model")),
     ]
-    note = "; ".join(f"models of the family {name} are checked one by one, as {name}/NAME" for name in families)
-    return Subject("package", case.name, lambda folder: run_checks(PACKAGE_CHECKS, case), note)
-
-
-def _given_by(case: PackageCase, registry: Registry, full: bool, image_size: int | None) -> Iterator[Subject]:
-    for name in registry.names("modality"):
-        if _owner(registry, "modality", name) == case.name:
-            yield _modality(registry.modality(name), full)
-    for name in registry.names("foundation model"):
-        if _owner(registry, "foundation model", name) == case.name:
-            yield _foundation(registry.foundation(name), full, image_size)
-
-
-def _owner(registry: Registry, kind: str, name: str) -> str:
-    """Return the distribution that brings a name."""
-    return registry.owner(kind, name).partition(" ")[0]  # type: ignore[arg-type]
-
-
-def _of_plugin(name: str, packages: Mapping[str, PackageCase]) -> PackageCase | None:
-    """Return the package whose entry point is called `name`."""
-    return next((case for case in packages.values() if any(e.name == name for e in case.entry_points)), None)
 
 
 def _unknown(name: str, registry: Registry, packages: Mapping[str, PackageCase]) -> SimMATError:
@@ -148,5 +187,5 @@ def _unknown(name: str, registry: Registry, packages: Mapping[str, PackageCase])
     hint = did_you_mean(name, [*registry.names("modality"), *registry.names("foundation model"), *families, *packages])
     return UnknownNameError(
         f"no modality, foundation model or plugin {name!r}{hint} "
-        "What there is: simmat modalities list, simmat foundations list, simmat plugins list"
+        "For the names see: simmat modalities list, simmat foundations list, simmat plugins list"
     )
