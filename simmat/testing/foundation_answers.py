@@ -13,11 +13,10 @@ from simmat.errors import ConfigError, WeightsError
 from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch
 from simmat.io.weights import find_weights, sha256_of
 from simmat.model import SimMAT
-from simmat.nn.losses import mask_loss
 from simmat.nn.tuners import set_train_mode
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.foundation_spec import FoundationCase
-from simmat.testing.networks import CHANNELS, TUNER, apply_tuner, build_network
+from simmat.testing.networks import apply_tuner, build_network, square_loss
 
 CLICK, BOX, CORRECTED = "a click", "a box", "two clicks and a mask input"
 """Kinds of prompts; the fourth is a box with a click and a mask input."""
@@ -213,7 +212,7 @@ def lora_changes_nothing_at_step_0(case: FoundationCase) -> None:
     if not case.spec.targets.lora:
         raise CheckSkipped("the model names no layer for LoRA")
     plain, pictures = case.model, images(2, case.image_size)
-    lora = cast(FoundationModel, apply_tuner(cast(nn.Module, plain), case.spec, TUNER["lora"]))
+    lora = cast(FoundationModel, apply_tuner(cast(nn.Module, plain), case.spec, "lora"))
     for kind, prompts in prompt_kinds(plain, case.image_size).items():
         before, after = predict(plain, pictures, prompts), predict(lora, pictures, prompts)
         for what, one, other in (("logits", before.logits, after.logits), ("predicted IoU", before.iou, after.iou)):
@@ -300,20 +299,17 @@ def _targeted_tuners(case: FoundationCase) -> list[str]:
 
 def _network(case: FoundationCase, tuner: str) -> SimMAT:
     """Return the paper's MAT before the model, tuned; raise ConfigError where the tuner refuses the model."""
-    return build_network(case.spec, tuner=tuner, image_size=case.image_size, channels=CHANNELS)
+    return build_network(case.spec, tuner=tuner, image_size=case.image_size, channels=2)
 
 
 def _backward(network: SimMAT, case: FoundationCase) -> None:
     """Backpropagate the loss of prompts of every kind."""
     set_train_mode(network)
     size = case.image_size
-    planes = images(2, size)[:, : len(CHANNELS)]
-    content = torch.ones(2, size, size, dtype=torch.bool)
+    planes, content = images(2, size)[:, :2], torch.ones(2, size, size, dtype=torch.bool)
     total = torch.zeros(())
     for prompts in prompt_kinds(case.model, size).values():
-        targets = torch.zeros(len(prompts.image_index), size, size, dtype=torch.bool)
-        targets[:, size // 4 : size // 2, size // 4 : size // 2] = True
-        total = total + mask_loss(network(planes, content, prompts), targets).per_prompt.sum()
+        total = total + square_loss(network, planes, content, prompts)
     if total.requires_grad:
         torch.autograd.backward(total)
 

@@ -205,10 +205,10 @@ def _expect_matches(kind: str, patterns: Iterable[str], names: list[str]) -> Non
 
 
 def _expect_tuner_works(case: FoundationCase, tuner: str, kind: str) -> None:
-    from simmat.testing.networks import TUNER, apply_tuner
+    from simmat.testing.networks import apply_tuner
 
     try:
-        apply_tuner(case.skeleton, case.spec, TUNER[tuner])
+        apply_tuner(case.skeleton, case.spec, tuner)
     except ConfigError as error:
         raise CheckFailed(
             f"targets.{kind} names what tuner {tuner!r} cannot work on: {error}",

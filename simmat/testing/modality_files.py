@@ -358,16 +358,16 @@ def _expect_missing(
 
 
 def _unused_number(planes: Planes, pixel: tuple[int, int]) -> float:
-    """Return the number nearest to that of a pixel that no pixel has: as plausible as a measurement."""
+    """Return a number near that of a pixel which no pixel has: as plausible as a measurement."""
     here = planes[(0, *pixel)]
     if planes.dtype.kind == "f":
         candidates = here * np.linspace(1.0, 1.1, 1001, dtype=planes.dtype)[1:] + np.finfo(planes.dtype).tiny
+        unused = candidates[~np.isin(candidates, planes)]
     else:
         low, high = (0, 1) if planes.dtype.kind == "b" else (np.iinfo(planes.dtype).min, np.iinfo(planes.dtype).max)
-        steps = np.arange(1, 70_000)
-        around = np.stack([int(here) - steps, int(here) + steps], axis=1).ravel()
-        candidates = around[(around >= low) & (around <= high)]
-    unused = candidates[~np.isin(candidates, planes)]
+        near = np.arange(max(int(here) - 70_000, low), min(int(here) + 70_000, high) + 1)
+        unused = np.setdiff1d(near, planes)
+        unused = unused[np.argsort(np.abs(unused - int(here)))]
     return float(unused[0]) if len(unused) else float(here)
 
 

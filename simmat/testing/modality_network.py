@@ -13,8 +13,10 @@ from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import Statistics, fit_channels, normalize
 from simmat.testing.checks import SECONDS, CheckFailed
 from simmat.testing.samples import ModalityCase
-from simmat.types import Channel, FloatArray, SensorImage
+from simmat.types import Channel, FloatArray, Prompt, SensorImage
 
+SIZE = 64
+"""Side of the input of the network that is trained, in pixels."""
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 """Mean and std of R, G, B over ImageNet, 0..255, which RGB channels are normalized by."""
 
@@ -53,24 +55,30 @@ def two_training_steps(case: ModalityCase) -> None:
     """Two training steps give a finite loss, and every channel a gradient in the MAT that is not zero."""
     import torch
 
-    from simmat.testing.networks import batch_of, first_convolution, tiny_step
+    from simmat.data.pipeline import Pipeline, prompt_batch
+    from simmat.foundations.sam import SAM_VIT_TINY
+    from simmat.nn.tuners import set_train_mode
+    from simmat.testing.networks import build_network, square_loss
 
-    channels = _fitted(_transformed(case))
-    sample = case.samples[0]
-    step = tiny_step(channels)
-    batch = batch_of(case.adapter, channels, case.load(sample.files), sample.region)
-    optimizer = torch.optim.SGD([p for p in step.model.parameters() if p.requires_grad], lr=1e-3)
+    channels, image = _fitted(_transformed(case)), case.load(case.samples[0].files)
+    network = build_network(SAM_VIT_TINY, image_size=SIZE, channels=channels)
+    set_train_mode(network)
+    planes, content, frame = Pipeline(case.adapter, channels, SIZE)(image)
+    middle = Prompt.points([(image.size_hw[1] / 2, image.size_hw[0] / 2)])
+    prompts = prompt_batch([middle], frame, torch.device("cpu"))
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-3)
     for number in (1, 2):
         optimizer.zero_grad()
-        loss = step(batch)["loss"]
+        loss = square_loss(network, planes[None], content[None], prompts)
         if not bool(torch.isfinite(loss)):
             raise CheckFailed(
                 f"the loss of step {number} is {loss.item()}",
                 "mark what is not measured as invalid, and let `transform` give no NaN or infinity",
             )
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
-    gradient = first_convolution(step.model.mat, len(channels)).weight.grad  # (out, C, k, k)
+    convolutions = (m for m in network.mat.modules() if isinstance(m, torch.nn.Conv2d))
+    gradient = next(m for m in convolutions if m.in_channels == len(channels)).weight.grad  # (out, C, k, k)
     if gradient is None or not bool(gradient.isfinite().all()):
         raise CheckFailed("the gradient of the MAT is missing or not finite", "keep NaN and infinity out of the planes")
     sums = gradient.abs().sum(dim=(0, 2, 3)).tolist()  # (C,)

@@ -15,7 +15,7 @@ from simmat.io.images import StatedNodata
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
 from simmat.sensors.scene import Scene, import_scenes
 from simmat.testing.checks import CheckFailed, CheckSkipped, NoSamples
-from simmat.types import BoolArray, SensorImage
+from simmat.types import SensorImage
 
 SIZE_HW = (61, 83)
 """Size of simulated samples: odd, and not square."""
@@ -34,12 +34,10 @@ class Sample:
     Attributes:
         files: source name -> file.
         simulated: the image saved in them; None where the files were given.
-        region: (H, W) bool, an object; None where the files were given.
     """
 
     files: dict[str, Path]
     simulated: SensorImage | None = None
-    region: BoolArray | None = None
 
 
 class ModalityCase:
@@ -144,8 +142,7 @@ class ModalityCase:
 
     def _simulated(self, index: int, size_hw: tuple[int, int]) -> Sample:
         try:
-            scene = scene_number(index, size_hw)
-            image = self.adapter.simulate(scene, np.random.default_rng([index, 1]))
+            image = self.adapter.simulate(scene_number(index, size_hw), np.random.default_rng([index, 1]))
             folder = self.folder / f"sample{index}"
             files = {s.name: folder / s.name / f"a{s.extensions[0]}" for s in self.adapter.sources}
             for file in files.values():
@@ -154,8 +151,7 @@ class ModalityCase:
         except ConfigError as error:
             how = " ".join(f"--source {name}=FILE" for name in self.adapter.source_names())
             raise NoSamples(f"{error}; give sample files: {how}, or the fixture `samples`") from error
-        largest = np.bincount(scene.instance.ravel())[1:].argmax() + 1 if scene.instance.any() else 0
-        return Sample(files, image, np.asarray(scene.instance == largest))
+        return Sample(files, image)
 
 
 @lru_cache(maxsize=4 * SIMULATED)
