@@ -1,4 +1,4 @@
-"""The settings of a training run: one frozen object, from a TOML file, the command line, or Python."""
+"""The settings of a training run, from a TOML file, the command line, or Python."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import tomli_w
@@ -32,52 +31,47 @@ DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
 
 MOST_WORKERS, MOST_TOGETHER, MOST_SIZE, MOST_STEPS = 256, 2**16, 2**14, 10**9
-"""Loading processes, images or prompts a step, pixels to a side of the input, steps: what is beyond is a slip."""
+"""Limits of loading processes, of images or prompts in a step, of pixels in a side of the input, of steps."""
 
 FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
-"""Settings that change how a run is done, not what comes out, but for rounding."""
+"""Settings that do not change the result of a run, except for rounding."""
 
 FILES = frozenset({"checkpoint", "data", "foundation", "modality", "out"})
-"""Settings that may name files, which may have moved: what is in them decides the result, not where they lie."""
+"""Settings that name files: the content decides the result, not the path, which may change before a resume."""
 
-_PATHS = ("data", "out", "checkpoint")
 _TABLES = {"mat_options": "mat", "tune_options": "tune", "modality_options": "modality"}
 _PARTS_OF_AUGMENT = ("rotate", "paste")
 _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("train_images", "train_share"))
 
-COMPAT_TRAINING: Mapping[str, Any] = MappingProxyType(
-    {
-        "epochs": 51,
-        "batch_size": 4,
-        "prompts_per_image": 1,
-        "clicks": "random",
-        "box_fraction": 0.0,
-        "corrections": 0,
-        "augment": False,
-        "aspect": "squash",
-        "loss": "bce",
-        "weight_decay": 0.0,
-        "schedule": "halving",
-        "warmup_steps": 0,
-        "grad_clip": 0.0,
-    }
-)
-"""What protocol simmat-compat trains with where nothing else is said: the paper's released code (arXiv 2409.08083)."""
+_COMPAT_DEFAULTS: Mapping[str, Any] = {
+    "epochs": 51,
+    "batch_size": 4,
+    "prompts_per_image": 1,
+    "clicks": "random",
+    "box_fraction": 0.0,
+    "corrections": 0,
+    "augment": False,
+    "aspect": "squash",
+    "loss": "bce",
+    "weight_decay": 0.0,
+    "schedule": "halving",
+    "warmup_steps": 0,
+    "grad_clip": 0.0,
+}
+"""Defaults of protocol simmat-compat: those of the paper's released code (arXiv 2409.08083)."""
 
 
 def _channels(value: Any) -> Any:
     """Accept "0-6,8", a list of names and indices, or None."""
-    if isinstance(value, str):
-        return parse_channels(value)
     if isinstance(value, list | tuple):
         if not value or not all(isinstance(item, str | int) and not isinstance(item, bool) for item in value):
             raise ValueError("must be a list of channel names and indices")
-        return parse_channels(",".join(str(item) for item in value))
-    return value
+        value = ",".join(str(item) for item in value)
+    return parse_channels(value) if isinstance(value, str) else value
 
 
 def _named(value: Any) -> Any:
-    """Refuse an empty text, which as a path would be the current folder."""
+    """Refuse an empty text, which would be the path of the current folder."""
     if value == "":
         raise ValueError("must name a file or folder, . for the current one")
     return value
@@ -109,16 +103,16 @@ Sensor = Annotated[Name, AfterValidator(with_absolute_files)]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where settings come from, for messages: the file, and the fields that the command line gave."""
+    """Where settings come from, for messages: the file, and the fields given on the command line."""
 
     path: Path | str | None = None
     given: frozenset[str] = frozenset()
 
 
 class TrainConfig(Document):
-    """Everything that decides a training run. The same fields stand in a config file.
+    """All settings of a training run; a config file has the same fields.
 
-    Paths are made absolute. Exactly one of `steps` and `epochs` is set; neither given means 500 steps.
+    Paths become absolute. Exactly one of `steps` and `epochs` is set; by default 500 steps.
 
     Raises:
         ConfigError: fields are unknown, missing, out of range or exclude each other; all in one message.
@@ -213,7 +207,7 @@ class TrainConfig(Document):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random choices of the run.")
 
     def card_overrides(self) -> dict[str, Any]:
-        """Return what the config says in place of the data card; None where it says nothing."""
+        """Return the fields that replace those of the data card; None where the card decides."""
         return {name: getattr(self, name) for name in ("regions", "min_region", "nodata", "ignore", "zero_means")}
 
     @model_validator(mode="before")
@@ -231,7 +225,7 @@ class TrainConfig(Document):
         try:
             config = handler(values)
         except ValidationError as error:
-            problems += [_in_words(problem, origin) for problem in problems_of(error, cls, values)]
+            problems += [_as_sentence(problem, origin) for problem in problems_of(error, cls, values)]
         if isinstance(values, Mapping):
             problems += _across_fields(_filled(values))
         if config is None or problems:
@@ -245,7 +239,7 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(values)
     if filled.get("protocol") == "simmat-compat":
         length = {"epochs"} if filled.get("steps") is not None else set()
-        filled |= {k: v for k, v in COMPAT_TRAINING.items() if filled.get(k) is None and k not in length}
+        filled |= {k: v for k, v in _COMPAT_DEFAULTS.items() if filled.get(k) is None and k not in length}
     if filled.get("steps") is None and filled.get("epochs") is None:
         filled["steps"] = DEFAULT_STEPS
     if filled.get("from_scratch") is True:
@@ -254,7 +248,7 @@ def _filled(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _across_fields(values: Mapping[str, Any]) -> list[str]:
-    """Say which fields do not go together; values of a wrong type are another check's business."""
+    """Return which fields contradict each other; values may be of any type, as their type is checked elsewhere."""
     problems = [
         f"{first} = {values[first]} and {second} = {values[second]} exclude each other; give one"
         for first, second in _EXCLUDE_EACH_OTHER
@@ -275,58 +269,48 @@ def _across_fields(values: Mapping[str, Any]) -> list[str]:
 
 
 def load_config(path: Path | str | None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Put a run's settings together: the command line wins over the file, the file over the defaults.
+    """Merge a run's settings: the command line overrides the file, the file the defaults.
 
     Args:
-        path: a TOML file with the fields of `TrainConfig`, or None. Relative paths in it are relative to its folder.
-        overrides: fields given on the command line; a None is not given.
+        path: a TOML file with the fields of `TrainConfig`, or None. Paths in it are relative to its folder.
+        overrides: fields given on the command line; None means not given.
 
     Raises:
         ConfigError: the file cannot be read, or fields are unknown, missing or out of range; all in one message.
     """
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     in_file = _read_file(Path(path)) if path is not None else {}
-    for pair in _EXCLUDE_EACH_OTHER:
-        if any(given.get(key) for key in pair):
-            in_file = {key: value for key, value in in_file.items() if key not in pair}
-    plain = given.get("protocol") == "simmat-compat" and "augment" not in in_file
-    if given.get("augment", not plain) is False:
-        in_file = {key: value for key, value in in_file.items() if key not in _PARTS_OF_AUGMENT}
+    replaced = {key for pair in _EXCLUDE_EACH_OTHER if any(given.get(key) for key in pair) for key in pair}
+    without_augment = given.get("protocol") == "simmat-compat" and "augment" not in in_file
+    if given.get("augment", not without_augment) is False:
+        replaced |= set(_PARTS_OF_AUGMENT)
+    in_file = {key: value for key, value in in_file.items() if key not in replaced}
     for table, part in _TABLES.items():
         if part in given and given[part] != in_file.get(part, TrainConfig.model_fields[part].default):
-            in_file.pop(table, None)  # the options in the file are those of another part
+            in_file.pop(table, None)  # the file's options are those of the replaced part
         if isinstance(in_file.get(table), dict) and isinstance(given.get(table), Mapping):
             given[table] = {**in_file[table], **given[table]}
-    merged = {**in_file, **given}
-    return TrainConfig.model_validate(merged, context=Origin(path, frozenset(given)))
+    return TrainConfig.model_validate({**in_file, **given}, context=Origin(path, frozenset(given)))
 
 
 def dump_toml(config: TrainConfig) -> str:
-    """Write a config as TOML that `load_config` reads back to an equal one; what is unset is left out."""
-    values = {key: value for key, value in config.model_dump().items() if value is not None}
-    tables = {key: values.pop(key) for key in (*_TABLES, "nodata") if isinstance(values.get(key), dict)}
-    plain = {key: _plain(value) for key, value in values.items()}
-    return tomli_w.dumps({**plain, **{key: table for key, table in tables.items() if table}})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    """Return a config as TOML from which `load_config` reads an equal one."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    return tomli_w.dumps({key: value for key, value in values.items() if value != {}})
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    values = read_toml(path, "config file")
-    for key in _PATHS:
+    values, folder = read_toml(path, "config file"), path.absolute().parent
+    for key in ("data", "out", "checkpoint"):
         if isinstance(value := values.get(key), str) and value and not value.startswith("~"):
-            values[key] = str(path.absolute().parent / value)
+            values[key] = str(folder / value)
     if isinstance(modality := values.get("modality"), str):
-        values["modality"] = with_absolute_files(modality, path.absolute().parent)
+        values["modality"] = with_absolute_files(modality, folder)
     return values
 
 
-def _in_words(problem: Problem, origin: Origin) -> str:
-    """Say a problem with the setting's own name on the command line, or the file that says it."""
+def _as_sentence(problem: Problem, origin: Origin) -> str:
+    """Return a problem as a sentence, with the option of the command line or with the file that sets it."""
     if not problem.keys:
         return f"settings {problem.said}"
     key = str(problem.keys[0])
@@ -340,5 +324,5 @@ def _in_words(problem: Problem, origin: Origin) -> str:
 
 
 def option_name(key: str) -> str:
-    """Return the command line's name of a field: image_size -> --image-size."""
+    """Return the command line option of a field: image_size -> --image-size."""
     return "--" + key.replace("_", "-")
