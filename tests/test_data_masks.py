@@ -67,7 +67,7 @@ def test_a_tiff_that_is_to_be_turned_is_refused(tmp_path: Path, turn: int) -> No
     tifffile.imwrite(
         tmp_path / "m.tif", np.arange(16, dtype=np.uint8).reshape(4, 4), extratags=[(274, "H", 1, turn, True)]
     )
-    with pytest.raises(DataError, match=rf"turned or mirrored \(Orientation {turn}\)"):
+    with pytest.raises(DataError, match=rf"Orientation {turn}"):
         read_mask(tmp_path / "m.tif")
 
 
@@ -215,7 +215,7 @@ def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
 def test_a_jpeg_within_a_tiff_is_refused(tmp_path: Path) -> None:
     """It smears labels as any JPEG does: 6 objects become 200."""
     Image.fromarray(np.eye(64, dtype=np.uint8)).save(tmp_path / "m.tif", compression="jpeg")
-    with pytest.raises(DataError, match=r"compressed as JPEG within.* save the mask"):
+    with pytest.raises(DataError, match=r"compressed as JPEG.* save the mask"):
         read_mask(tmp_path / "m.tif")
 
 
