@@ -1,7 +1,7 @@
-"""The error tree: every mistake a user can make ends in one of these, with one clear message.
+"""The error tree: every mistake of a user raises one of these, with one clear message.
 
-A message says what, got what, allowed what and what to do. The command line prints it on one
-line and exits with code 2; Python callers catch `SimMATError`.
+A message says what is wrong, the value, what is allowed and what to do. The command line prints it and exits with code
+2; Python callers catch `SimMATError`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 
 class SimMATError(Exception):
-    """The base of all errors SimMAT raises on purpose."""
+    """The base of all errors that SimMAT raises on purpose."""
 
 
 class SpecError(SimMATError):
@@ -23,7 +23,7 @@ class ConfigError(SimMATError):
 
 
 class DataError(SimMATError):
-    """A file or data set cannot be read as what it should be."""
+    """A file or data set cannot be read as expected."""
 
 
 class PluginError(SimMATError):
@@ -31,7 +31,7 @@ class PluginError(SimMATError):
 
 
 class UnknownNameError(SimMATError):
-    """A name that nothing installed answers to."""
+    """A name that no installed part has."""
 
 
 class WeightsError(SimMATError):
@@ -47,7 +47,7 @@ class OutputError(SimMATError):
 
 
 def nearest(name: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the allowed name closest to `name`, or None where none is as close as `cutoff`, in [0, 1]."""
+    """Return the allowed name closest to `name`; None where no similarity reaches `cutoff`, in [0, 1]."""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 
@@ -59,13 +59,13 @@ def did_you_mean(name: str, allowed: Iterable[str], *, prefix: str = "", otherwi
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = "") -> UnknownNameError:
-    """Build the error for a name nobody answers to.
+    """Return the error for an unknown name.
 
     Args:
-        kind: what the name should be, in the user's word ("modality", "tuner").
-        name: what was asked for.
-        allowed: every name that would have worked.
-        hint: one more sentence on what to do, without a full stop before it.
+        kind: what the name should be, as users call it ("modality", "tuner").
+        name: the unknown name.
+        allowed: all known names.
+        hint: one more sentence on what to do.
     """
     names = sorted(allowed)
     have = f" Available: {', '.join(names)}." if names else " None is installed."
@@ -73,7 +73,7 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = ""
 
 
 def all_problems(title: str, problems: Sequence[str], *, most: int = 10) -> str:
-    """Join the problems of one check into one message, at most `most` of them in words."""
+    """Join the problems of one check into one message, which lists at most `most` of them."""
     lines = [f"  - {problem}" for problem in problems[:most]]
     if len(problems) > most:
         lines.append(f"  - and {len(problems) - most} more")

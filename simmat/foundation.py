@@ -1,4 +1,4 @@
-"""What a foundation model is at work: a backbone that encodes images, a decoder that answers prompts.
+"""The interface of a foundation model: a backbone that encodes images, a decoder that predicts masks for prompts.
 
 Tensors: B images, K prompts over all images of a batch, S the square input size in pixels. No torch is imported here.
 """
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """What a backbone says of a batch of images, computed once however many prompts follow.
+    """A backbone's embedding of a batch of images, computed once for any number of prompts.
 
     Attributes:
         levels: L tensors (B, D_l, S / stride_l, S / stride_l), finest first.
-        strides: L strides in input pixels; no whole numbers where patches of 14 pixels are split in four.
+        strides: L strides in input pixels; 3.5 where patches of 14 pixels are split in four.
     """
 
     levels: tuple[Tensor, ...]
@@ -31,11 +31,11 @@ class PromptBatch:
     """K prompts over the images of a batch, all of one kind (N points each, box or none).
 
     Attributes:
-        image_index: (K,) int64; prompt k asks about image `image_index[k]`.
-        point_coords: (K, N, 2) float32 xy in pixels of the S×S input; pixel (0, 0)'s centre is (0, 0). N may be 0.
+        image_index: (K,) int64; prompt k belongs to image `image_index[k]`.
+        point_coords: (K, N, 2) float32 xy in pixels of the S×S input; (0, 0) is a pixel's centre. N may be 0.
         point_labels: (K, N) int64; 1 on the object, 0 not on it, -1 no point.
         boxes: (K, 4) float32 XYXY of their outer edges, from 0 to S, or None; see `Prompt.box`.
-        mask_input: (K, 1, h, w) logits of an earlier decoding at the decoder's own mask size, or None.
+        mask_input: (K, 1, h, w) logits of an earlier prediction at the decoder's own mask size, or None.
     """
 
     image_index: Tensor
@@ -47,11 +47,11 @@ class PromptBatch:
 
 @dataclass(frozen=True)
 class MaskPrediction:
-    """What a decoder answers to K prompts.
+    """A decoder's prediction for K prompts.
 
     Attributes:
-        logits: (K, M, h, w) mask logits over the whole S×S input, > 0 is object. Mask 0 is the single
-            answer; 1 to M-1, where there are any, are the alternatives for an ambiguous prompt.
+        logits: (K, M, h, w) mask logits over the whole S×S input, > 0 is object. Mask 0 is the single prediction;
+            1 to M-1, if any, are the alternatives for an ambiguous prompt.
         iou: (K, M) predicted IoU of each mask.
     """
 
@@ -62,13 +62,13 @@ class MaskPrediction:
 class Backbone(Protocol):
     """The image side of a foundation model; an nn.Module.
 
-    Where `embed` is one convolution it should offer it as `first_layer`, see `HasFirstLayer`.
+    Where `embed` is one convolution, it should have a `first_layer`, see `HasFirstLayer`.
     """
 
     def embed(self, image: Tensor) -> Tensor:
-        """Run the pretrained first layer: (B, 3, S, S), normalised as the spec says -> its features.
+        """Run the pretrained first layer: (B, 3, S, S), normalized as the spec says -> its features.
 
-        A patch embedding or conv stem, before position embedding and normalization layers.
+        It is a patch embedding or conv stem, before position embedding and normalization layers.
         """
 
     def encode(self, features: Tensor) -> ImageEmbedding:
@@ -76,40 +76,37 @@ class Backbone(Protocol):
 
 
 class HasFirstLayer(Protocol):
-    """A backbone whose first layer is one convolution: what transfer layers that replace or copy it ask for.
-
-    One without it is refused by those layers, by name.
-    """
+    """A backbone whose first layer is one convolution; transfer layers that replace or copy it need this."""
 
     @property
     def first_layer(self) -> nn.Conv2d:
-        """The very module that `embed` runs, without groups: `embed(image)` equals `first_layer(image)`.
+        """The module that `embed` runs, without groups: `embed(image)` equals `first_layer(image)`.
 
-        Behind a transfer layer of output "features" it is never run, and so never trained.
+        After a transfer layer of output "features" it is not run, so not trained.
         """
 
 
 class Memory(Protocol):
-    """Tokens that a tuner joins to the keys and values of an attention; an nn.Module.
+    """Tokens that a tuner adds to the keys and values of an attention; an nn.Module.
 
     Attributes:
-        kind: "prompt": tokens, to be projected as every token is; "prefix": keys and values of their own.
+        kind: "prompt": tokens, projected as all others; "prefix": keys and values.
     """
 
     kind: Literal["prompt", "prefix"]
 
     def __call__(self) -> tuple[Tensor, Tensor]:
-        """Return what joins the keys and what joins the values: (N, D) each; for a prompt both are the same."""
+        """Return the additional keys and values, (N, D) each; for a prompt both are the same tokens."""
 
 
 class TunableAttention(Protocol):
-    """What prompt and prefix tuning ask of the modules that `TuningTargets.attention` names; each an nn.Module.
+    """What prompt and prefix tuning need of the modules that `TuningTargets.attention` names; each an nn.Module.
 
     Attributes:
         width: D of a token before its projections.
-        memory: what joins keys and values, given by a tuner; None, as built, changes nothing. A prompt is projected
-            by the attention's own layers; a prefix joins before or behind them, as the attention defines. What joins
-            has no position and asks no query. See `simmat.nn.prompt_tuning.join_memory` for attention with a fused qkv.
+        memory: additional keys and values, set by a tuner; None, as built, changes nothing. A prompt is projected by
+            the attention's own layers; a prefix is added before or after them, as the attention defines. Additions
+            have no position and no query. See `simmat.nn.prompt_tuning.join_memory` for attention with a fused qkv.
     """
 
     width: int
@@ -120,7 +117,7 @@ class PromptDecoder(Protocol):
     """The prompt side of a foundation model; an nn.Module."""
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
-        """Answer every prompt of the batch."""
+        """Predict masks for every prompt of the batch."""
 
 
 class FoundationModel(Protocol):
@@ -136,20 +133,20 @@ class FoundationModel(Protocol):
         """As of nn.Module."""
 
 
-# Not `isinstance` with runtime_checkable: from Python 3.12 on it looks attributes up statically, and a submodule of an
-# nn.Module is none.
+# Not `isinstance` with runtime_checkable: since Python 3.12 it only finds static attributes, and the submodules of an
+# nn.Module are none.
 
 
 def has_first_layer(backbone: object) -> TypeGuard[HasFirstLayer]:
-    """Return whether a backbone has what `HasFirstLayer` asks for."""
+    """Return whether a backbone fits `HasFirstLayer`."""
     return hasattr(backbone, "first_layer")
 
 
 def is_tunable_attention(module: object) -> TypeGuard[TunableAttention]:
-    """Return whether a module has what `TunableAttention` asks for."""
+    """Return whether a module fits `TunableAttention`."""
     return hasattr(module, "width") and hasattr(module, "memory")
 
 
 def is_foundation_model(model: object) -> TypeGuard[FoundationModel]:
-    """Return whether a model has what `FoundationModel` asks for."""
+    """Return whether a model fits `FoundationModel`."""
     return all(hasattr(model, name) for name in ("backbone", "decoder", "named_parameters", "state_dict"))

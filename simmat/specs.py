@@ -1,7 +1,7 @@
-"""What a plugin offers, as data: foundation models and families, transfer layers, tuners; and their API version.
+"""What plugins offer, as data: foundation models and families, transfer layers, tuners.
 
-Specs are read without torch; the modules behind them are built on demand. Tensors: B images, S the square input size in
-pixels.
+Specs need no torch; the modules they describe are built on demand. Tensors: B images, S the side of the square input in
+pixels. Each spec states the `api_version` that it is written for; any but SimMAT's own is refused by name.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 API_VERSION = 2
-"""What this SimMAT speaks. It goes up where a plugin that worked would no longer do so."""
+"""Version of the plugin interface; a change that breaks plugins increases it."""
 
 
 def api_problem(stated: object) -> str:
-    """Say what is wrong with the version an item states; "" where nothing is."""
+    """Return what is wrong with the `api_version` of a spec or sensor; "" where nothing is."""
     if stated == API_VERSION:
         return ""
     newer = isinstance(stated, int) and stated > API_VERSION
@@ -47,17 +47,16 @@ class TransferLayerSpec:
             `function(channels=, zero_shot=, backbone=, generator=, **options) -> nn.Module` where `channels` is
             a tuple of C Channel, `zero_shot` a (3, C) float32 tensor (see simmat.sensors.normalize.zero_shot_map),
             `backbone` the model's Backbone (to copy its `first_layer` from), `generator` a torch.Generator
-            for every random weight. Planes are 0 where they are invalid or padding.
-        output: "image": the module maps (B, C, S, S) -> (B, 3, S, S), which goes to `backbone.embed` with its
-            padding set to 0;
-            "features": called with planes and content, (B, S, S) bool, False where there is only padding, it gives
-            what `backbone.embed` would; over padding that is the embedding of zeros;
-            "image+features": called with both, it gives an image as above and features that are added to its
+            for all random weights. Planes are 0 where they are invalid or padding.
+        output: "image": the module maps (B, C, S, S) -> (B, 3, S, S), which `backbone.embed` gets with its padding
+            set to 0;
+            "features": called with planes and content, (B, S, S) bool, False in padding, the module returns features
+            in place of those of `backbone.embed`; in padding they are the embedding of zeros;
+            "image+features": called with both, the module returns an image as above and features to add to its
             embedding.
         options: option -> default; None where it may be of any type.
-        takes_missing: True where it answers as well as can be without a channel it was trained with, whose plane is 0
-            everywhere: `simmat predict --missing` asks for it.
-        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
+        takes_missing: True where the module works without a channel it was trained with, whose plane is 0 everywhere;
+            `simmat predict --missing` needs it.
     """
 
     name: str
@@ -77,11 +76,10 @@ class TunerSpec:
         name: what `--tune` takes.
         description: one line.
         apply: "package.module:function"; called as `function(model, targets=, generator=, **options) -> None`.
-            It gets a model whose parameters are all frozen, swaps or adds modules, and sets `requires_grad` on
-            what shall move. At step 0 the model must answer as before unless the method's definition forbids it.
+            It gets a model whose parameters are all frozen, replaces or adds modules, and sets `requires_grad` on
+            what is trained. At step 0 the model must predict as before, unless the method's definition forbids it.
         options: option -> default; None where it may be of any type.
-        learning_rate: a good peak learning rate for AdamW, used where the user gives none.
-        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
+        learning_rate: peak learning rate for AdamW, where the user gives none.
     """
 
     name: str
@@ -94,24 +92,24 @@ class TunerSpec:
 
 @dataclass(frozen=True, slots=True)
 class TuningTargets:
-    """Where tuners find a model's layers. Regular expressions, matched whole, over module names.
+    """Where tuners find a model's layers: regular expressions that match whole module names.
 
-    Names start with "backbone." or "decoder.". Empty where the model has no such layer; a tuner that
-    needs one then refuses the model by name.
+    Names start with "backbone." or "decoder.". Empty where the model has no such layer; a tuner that needs one refuses
+    the model by name.
 
     Attributes:
-        lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, out of how many:
+        lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, and their number:
             r"backbone[.]blocks[.][0-9]+[.]qkv": ((0, 2), 3) for q and v of a fused qkv, ((0,), 1) for all.
-        grid: layers among those of `lora` whose input keeps height and width, for Conv-LoRA: Linear on
+        grid: those layers of `lora` whose input has height and width, for Conv-LoRA: Linear on
             (B, H, W, D), or 1x1 conv on (B, D, H, W).
-        adapters: module an adapter works beside, a residual MLP or block -> name, beside it, of the norm that its
-            input passes first, "" for none; the adapter sees what that norm sees. Its first Linear (on (…, D)) or
-            Conv2d (on (B, D, H, W)) tells D; it answers in the shape of its input.
+        adapters: residual MLP or block that gets a parallel adapter -> name of the norm before it in the same parent,
+            "" for none; the adapter gets the input of that norm. The first Linear (on (…, D)) or Conv2d (on
+            (B, D, H, W)) in the module gives D; the output has the shape of the input.
         attention: attention modules, for prompt and prefix tuning, see `TunableAttention`.
-        embed: what the `linear` tuner moves: the first layer and position embeddings (parameter names).
-        never: parameter names no tuner moves (SAM's prompt encoder).
-        fresh: parameter names that no weight file fills (a pyramid and decoder added to a bare backbone): they move
-            under every tuner, `frozen` too, for at rest they would answer noise.
+        embed: parameter names that the `linear` tuner trains: the first layer and position embeddings.
+        never: parameter names that no tuner trains (SAM's prompt encoder).
+        fresh: parameter names without pretrained weights (a pyramid and decoder added to a bare backbone); every
+            tuner trains them, `frozen` too, since untrained they give noise.
     """
 
     lora: Mapping[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
@@ -125,19 +123,19 @@ class TuningTargets:
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """A weight file: where it comes from and how one knows it is the right one.
+    """A weight file: its source and its digest.
 
     Attributes:
         filename: its name in the cache.
-        sha256: hex digest of the file; "" where its publisher may change it, as on a hub, but not with a url. Bundles
-            keep the digest of the file they were trained on in any case.
+        sha256: hex digest of the file; "" where its publisher may change it, as on a hub; required with a url.
+            Bundles always keep the digest of the file they were trained with.
         size_bytes: size, for progress and disk checks; 0 where unknown.
-        url: where to download it; empty where `path` or `hub` is given.
-        path: where it lies in an installed package; None where it is downloaded.
+        url: download address; "" where `path` or `hub` is given.
+        path: path in an installed package; None where it is downloaded.
         licence: SPDX id or the source's own words.
-        hub: its repository on the Hugging Face Hub ("timm/vit_small_patch14_dinov2.lvd142m"): then it lies in the
-            Hub's own cache, shared with all libraries that use it, and is fetched by the Hub's own client.
-        alternatives: further file names of that repository, taken where `filename` is not in it.
+        hub: its repository on the Hugging Face Hub ("timm/vit_small_patch14_dinov2.lvd142m"), which the Hub's client
+            downloads to the Hub's own cache.
+        alternatives: other file names in that repository, tried where it has no `filename`.
     """
 
     filename: str
@@ -151,7 +149,7 @@ class WeightFile:
 
     def __post_init__(self) -> None:
         if self.url and not self.sha256:
-            raise SpecError(f"weight file {self.filename!r} is downloaded from a url, so it needs its sha256")
+            raise SpecError(f"weight file {self.filename!r} has a url, so it needs a sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +166,13 @@ class FoundationSpec:
         pixel_mean: mean of R, G, B on the 0..255 scale.
         pixel_std: standard deviation of R, G, B on the same scale.
         targets: where tuners find its layers.
-        weights: its weight file; None for a model that is random from a seed. One without path, url and hub is only
-            ever given by the user.
-        promptable: whether its decoder was trained; False has no zero-shot score.
-        licence: of code and weights.
+        weights: its weight file; None for a model with random weights. One without path, url and hub must be given
+            by the user.
+        promptable: whether its decoder was trained; without, there is no zero-shot score.
+        licence: licence of code and weights.
         options: further plain values for the builder.
-        learning_rates: name of a tuner -> the peak learning rate that suits this model better than the tuner's own,
-            which is for one like SAM; used where the user gives none and the weights are not random.
-        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
+        learning_rates: name of a tuner -> peak learning rate in place of the tuner's own, which suits SAM; for
+            pretrained weights, where the user gives none.
     """
 
     name: str
@@ -194,7 +191,7 @@ class FoundationSpec:
     api_version: int = API_VERSION
 
     def check_image_size(self, size: int) -> None:
-        """Raise SpecError where the model cannot take S×S input."""
+        """Raise SpecError where the model does not take S×S input."""
         if size < self.size_multiple or size % self.size_multiple:
             below = max(size // self.size_multiple, 1) * self.size_multiple
             raise SpecError(
@@ -204,7 +201,7 @@ class FoundationSpec:
 
 
 def resolve(reference: str) -> Any:
-    """Import "package.module:attribute"; a reference that leads nowhere raises SpecError."""
+    """Import "package.module:attribute"; SpecError where it does not exist."""
     module_name, _, attribute = reference.partition(":")
     try:
         return getattr(import_module(module_name), attribute)
@@ -219,7 +216,7 @@ def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | N
         spec: the model.
         image_size: S; must fit `spec.size_multiple`.
         weights: the weight file to load (already found and checked), or None for random weights.
-        seed: of the random weights; the same seed gives the same bits, and torch's own state is left alone.
+        seed: seed of random weights; the same seed gives the same bits, and torch's global state does not change.
 
     Raises:
         SpecError: the size does not fit, or the builder cannot be imported.
@@ -234,17 +231,16 @@ def build_foundation(spec: FoundationSpec, *, image_size: int, weights: Path | N
 class FoundationFamily:
     """A namespace of foundation models as data.
 
-    A spec must follow from its name alone, the same on every machine: a bundle keeps no more than the name. Where a
-    name says a place on this machine, whoever opens the bundle elsewhere says the place there (`load_bundle`).
+    A name must give the same spec on every machine, since a bundle stores only the name. Where a name is a path on this
+    machine, users of the bundle on another one give the path there (`load_bundle`).
 
     Attributes:
         name: the part before the slash: `--foundation NAME/MODEL`.
         description: one line for `simmat foundations list`.
-        models: "package.module:function"; called as `function()`, returns model name -> one line about it. What it
-            lists is shown and guessed from; a family may take further names.
-        spec: "package.module:function"; called as `function(model)` with the part behind the slash; returns the
+        models: "package.module:function"; called as `function()`, returns model name -> one line about it, for lists
+            and suggestions; a family may accept further names.
+        spec: "package.module:function"; called as `function(model)` with the part after the slash; returns the
             `FoundationSpec` named `NAME/MODEL`, or None where there is no such model.
-        api_version: of the plugin interface it is written for; another than SimMAT's own is refused by name.
     """
 
     name: str
@@ -254,7 +250,7 @@ class FoundationFamily:
     api_version: int = API_VERSION
 
     def list_models(self) -> dict[str, str]:
-        """Return full name -> one line about it, of every model the family lists.
+        """Return full name -> one line about it, for every model that the family lists.
 
         Raises:
             SimMATError: the library behind it cannot be imported, or fails.
@@ -268,7 +264,7 @@ class FoundationFamily:
         """Return the spec of `name`, "FAMILY/MODEL".
 
         Raises:
-            UnknownNameError: there is no such model; the nearest is named.
+            UnknownNameError: there is no such model; it names the nearest.
             SimMATError: the library behind the family cannot be imported, or fails.
         """
         spec = self._call(self.spec, name.removeprefix(f"{self.name}/"))
@@ -282,7 +278,7 @@ class FoundationFamily:
         return spec
 
     def _call(self, reference: str, *args: str) -> object:
-        """Call a function of the plugin; what goes wrong in it is told as the plugin's failure."""
+        """Call a function of the plugin; any error in it becomes a PluginError."""
         function = resolve(reference)
         try:
             return function(*args)

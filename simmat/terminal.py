@@ -1,7 +1,7 @@
-"""Text on its way to a terminal: what would steer the terminal is shown as an escape.
+"""Escape characters that control a terminal.
 
 File names, bundles, plugins and data sets may come from strangers. A character that moves the cursor, changes colours
-or reverses the direction of writing could hide what a message says or forge another one.
+or reverses the direction of writing could hide or forge a message.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 LAYOUT = "\n\t"
-"""Control characters that lay our own text out."""
+"""Control characters that our own text uses."""
 _JOINERS = "\u200c\u200d"
-"""Format characters that Persian, Indic scripts and emoji are written with; they move nothing."""
-_STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Harmless format characters, which Persian, Indic scripts and emoji need."""
+_CONTROLLING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories: control, format (bidirectional overrides), surrogate, line and paragraph separator."""
 _CURSOR_UP = re.compile(r"(\x1b\[A)+")
-"""All that a progress bar below another one writes at once."""
+"""A whole write of a progress bar below another one."""
 
 
 def escape(text: str, *, keep: str = LAYOUT) -> str:
-    r"""Return text with each character that steers a terminal as its escape, such as \x1b or \u202e.
+    r"""Return text with each character that controls a terminal as its escape, such as \x1b or \u202e.
 
     Args:
-        text: any text; a byte of a file name that is not UTF-8, which Python holds as a lone surrogate, becomes \udcXX.
-        keep: characters that stay as they are.
+        text: any text; a byte of a file name that is not UTF-8, a lone surrogate in Python, becomes \udcXX.
+        keep: characters that are not escaped.
     """
     return _replace(text, keep, _python_escape)
 
 
 def escape_json(text: str) -> str:
-    r"""Return a json text with each such character as \uXXXX; it stays the same json value."""
+    r"""Return json text with each such character as \uXXXX, which is the same json value."""
     return _replace(text, LAYOUT, _json_escape)
 
 
 def say(text: object = "", *, err: bool = False) -> None:
-    """Print a text and a line feed, escaped, on standard output or standard error."""
+    """Print an escaped text and a line feed on standard output or standard error."""
     print(escape(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 class EscapingStream:
     """A text stream that escapes what is written to it.
 
-    Progress bars go on: a carriage return at the start of a write and a write of nothing but steps up pass, as tqdm
-    writes them. There is no `buffer`, through which bytes would go past it.
+    Progress bars of tqdm still work: a carriage return at the start of a write and a write of only cursor-up sequences
+    are not escaped. There is no `buffer`, which would take bytes without escaping them.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -77,13 +77,13 @@ class EscapingStream:
 
 @contextmanager
 def escaped_streams() -> Iterator[None]:
-    """Escape what anything writes to standard output and standard error: warnings, logging, plugins, libraries."""
+    """Escape all writes to standard output and standard error: of warnings, logging, plugins, libraries."""
     before = sys.stdout, sys.stderr
     ours = sys.stdout, sys.stderr = _escaping(sys.stdout), _escaping(sys.stderr)
     try:
         yield
     finally:
-        # Where the reader has left, click has put a stream there that says nothing more; it stays.
+        # After a broken pipe, click has put a silent stream there; it stays.
         if sys.stdout is ours[0]:
             sys.stdout = before[0]
         if sys.stderr is ours[1]:
@@ -100,7 +100,7 @@ def _replace(text: str, keep: str, escaped: Callable[[str], str]) -> str:
     if text.isprintable():
         return text
     kept = keep + _JOINERS
-    return "".join(escaped(c) if c not in kept and unicodedata.category(c) in _STEERING else c for c in text)
+    return "".join(escaped(c) if c not in kept and unicodedata.category(c) in _CONTROLLING else c for c in text)
 
 
 def _python_escape(char: str) -> str:

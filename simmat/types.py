@@ -1,4 +1,4 @@
-"""Values: channels, images of sensors, prompts, and the geometry between an image and the network's square input."""
+"""Values: channels, sensor images, prompts, and the geometry between an image and the network's square input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ZeroMeans = Literal["background", "none", "unlabelled"]
 """What label value 0 means, see `simmat.data.card`."""
 
 RGB_QUANTITY = "srgb"
-"""Quantity of display-referred RGB counts 0..255; such channels keep a foundation model's own statistics."""
+"""Quantity of display-referred RGB counts 0..255, which are normalized by a foundation model's own statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Channel:
         quantity: what is measured ("brightness_temperature", "depth", "counts", "reflectance", "srgb").
         unit: unit of the values ("K", "m", "count", "1", "dB").
         wavelength_um: centre wavelength in micrometres, where the channel has one.
-        valid_range: smallest and largest value that can be real, in `unit`; None where unbounded.
-        mean: mean in `unit`: of the training split, or stated by the adapter in its place; None where unknown.
+        valid_range: smallest and largest possible value, in `unit`; None where unbounded.
+        mean: mean in `unit`, of the training split or stated by the adapter instead; None where unknown.
         std: standard deviation in `unit`, > 0; None where unknown.
     """
 
@@ -47,16 +47,12 @@ class Channel:
     std: float | None = None
 
     def __post_init__(self) -> None:
-        problems = list(self._problems())
-        if problems:
-            raise SpecError(f"channel {self.name!r}: " + "; ".join(problems))
-
-    def _problems(self) -> Sequence[str]:
-        found = []
-        for label in ("name", "quantity", "unit"):
-            text = getattr(self, label)
-            if not isinstance(text, str) or not text.strip():
-                found.append(f"{label} must be a non-empty text, got {text!r}")
+        texts = {"name": self.name, "quantity": self.quantity, "unit": self.unit}
+        found = [
+            f"{label} must be a non-empty text, got {text!r}"
+            for label, text in texts.items()
+            if not isinstance(text, str) or not text.strip()
+        ]
         if self.std is not None and not self.std > 0:
             found.append(f"std must be greater than 0, got {self.std}")
         if self.mean is not None and not math.isfinite(self.mean):
@@ -65,15 +61,16 @@ class Channel:
             found.append(f"wavelength_um must be greater than 0, got {self.wavelength_um}")
         if self.valid_range is not None and not self.valid_range[0] < self.valid_range[1]:
             found.append(f"valid_range must be (low, high) with low < high, got {self.valid_range}")
-        return found
+        if found:
+            raise SpecError(f"channel {self.name!r}: " + "; ".join(found))
 
     def with_statistics(self, mean: float, std: float) -> Channel:
-        """Return the same channel with the mean and std of a training split, in its unit."""
+        """Return the same channel with another mean and std, in its unit."""
         return replace(self, mean=float(mean), std=float(std))
 
 
 def is_finite_number(value: object) -> TypeGuard[int | float]:
-    """Return whether a json value is a finite number; true, false and whole numbers that no float holds are not."""
+    """Return whether a json value is a finite number; true, false and integers too large for a float are not."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
@@ -87,13 +84,13 @@ def short_names(channels: Sequence[Channel]) -> str:
 
 
 def same_channels(one: Sequence[Channel], other: Sequence[Channel]) -> bool:
-    """True where both have the same names, quantities and units in the same order; ranges and statistics may differ."""
+    """Return whether names, quantities and units agree, in order; ranges and statistics may differ."""
     return [(c.name, c.quantity, c.unit) for c in one] == [(c.name, c.quantity, c.unit) for c in other]
 
 
 @dataclass(frozen=True, slots=True)
 class Georeference:
-    """Where the pixels of an image lie on the earth.
+    """The position of an image's pixels on the earth.
 
     Attributes:
         crs: coordinate reference system as WKT or "EPSG:n".
@@ -106,14 +103,14 @@ class Georeference:
 
 @dataclass(frozen=True, slots=True)
 class SensorImage:
-    """What a sensor saw, in physical units.
+    """An image of a sensor, in physical units.
 
     Attributes:
         data: (C, H, W) float32, C-contiguous, each channel in its own unit.
-        valid: (C, H, W) bool; False where there is no measurement. Values there mean nothing.
+        valid: (C, H, W) bool; False where there is no measurement, whatever the value.
         channels: C channels, in the order of the planes.
-        origin: where it came from, for messages (a path, "simulated").
-        georeference: position on the earth, where the file says it.
+        origin: its source, for messages (a path, "simulated").
+        georeference: position on the earth, where the file states it.
         picture_hw: (height, width) of the picture that viewers show of the file, where it holds one beside the data.
     """
 
@@ -171,15 +168,16 @@ class SensorImage:
         origin: str = "",
         georeference: Georeference | None = None,
     ) -> SensorImage:
-        """Make an image from planes of any real dtype; what is not finite becomes invalid.
+        """Make an image from planes of any real dtype.
+
+        Values that are not finite, or outside of their channel's `valid_range`, become invalid.
 
         Args:
             data: (C, H, W) or, for one channel, (H, W).
             channels: C channels.
-            valid: (C, H, W) bool, further limits what is valid; values outside a channel's
-                `valid_range` are invalid too.
-            origin: where it came from.
-            georeference: position on the earth.
+            valid: (C, H, W) bool; False makes further values invalid.
+            origin: see `SensorImage`.
+            georeference: see `SensorImage`.
 
         Raises:
             DataError: planes and channels do not match, or the values are not real numbers.
@@ -189,7 +187,7 @@ class SensorImage:
             raise DataError(f"{origin or 'sensor image'}: values must be real numbers, got dtype {values.dtype}")
         if values.ndim == 2:
             values = values[None]  # (1, H, W)
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, so invalid
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, so invalid
             planes = np.ascontiguousarray(values, dtype=np.float32)
         good = np.isfinite(planes)
         if valid is not None:
@@ -217,15 +215,15 @@ class SensorImage:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a person points at in one image.
+    """What a user points at in one image.
 
     Attributes:
-        point_coords: (N, 2) float32 xy in pixels of the original image (column, row); pixel
-            (0, 0) is the top-left one and its centre is what (0, 0) means.
+        point_coords: (N, 2) float32 xy in pixels of the original image (column, row); (0, 0) is the centre of the
+            top-left pixel.
         point_labels: (N,) int64, 1 = on the object, 0 = not on it.
         box: (4,) float32 XYXY of its outer edges, or None: X from 0, the left edge of the image, to W, the right one;
-            a box around the pixel (0, 0) alone is 0, 0, 1, 1.
-        mask_input: (h, w) float32 logits of an earlier answer at the decoder's mask size, or None.
+            a box around the top-left pixel alone is 0, 0, 1, 1.
+        mask_input: (h, w) float32 logits of an earlier prediction at the decoder's mask size, or None.
     """
 
     point_coords: FloatArray
@@ -265,12 +263,12 @@ Aspect = Literal["keep", "squash"]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How one image lies in the S×S input.
+    """The position of one image in the S×S input.
 
     Attributes:
         original_hw: (height, width) of the original image in pixels.
         size: S.
-        aspect: "keep" scales the longest side to S and pads right and bottom; "squash" scales each side to S.
+        aspect: "keep" scales the longest side to S and pads right and bottom; "squash" scales both sides to S.
     """
 
     original_hw: tuple[int, int]
@@ -287,10 +285,10 @@ class Frame:
         return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
     def points_to_input(self, coords_xy: FloatArray) -> FloatArray:
-        """Map (..., 2) xy pixels of the original to xy pixels of the input, where (0, 0) is a pixel's centre.
+        """Map (..., 2) xy pixels of the original to xy pixels of the input; (0, 0) is a pixel's centre in both.
 
-        Centres go to where the centre of their pixel lies. `SamPredictor` multiplies alone, which puts a point off by
-        half a pixel less half a scaled one: little at 1024, but enough to miss a small object in a small input.
+        `SamPredictor` only multiplies, so its points are up to half a pixel off, which misses small objects in a small
+        input.
         """
         points = (np.asarray(coords_xy, dtype=np.float64) + 0.5) * self._scale_xy() - 0.5
         return points.astype(np.float32)
