@@ -3,8 +3,8 @@
     python benchmarks/training_start.py [--images 2000] [--entries 100000] [--before CHECKOUT]
 
 On so many images of 640x512, or on --entries samples, most of them links to those. --before measures another version of
-SimMAT beside it. Seconds are those of a clock, and of all cores in user and system mode, which other work on the machine
-changes little; memory is what the process of the training, and the largest of those it started, took at most.
+SimMAT beside it. Seconds are those of a clock, and those that all cores worked, which other work on the machine changes
+less. Memory is what the process of the training took before and at most, and the largest of those that it started.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def measure_training(images: int, entries: int, before: Path | None) -> None:
                 found = json.loads(done.stdout)
                 start, most, other = found["mib"]
                 print(
-                    f"{f'{checkout}, ' if checkout else ''}{name:<12} {found['wall']:>8.2f} s, {found['cpu']:>8.2f} s of "
-                    f"all cores; {start:.0f} MiB before, at most {most:.0f}, and {other:.0f} in another process",
+                    f"{name:<12} {found['wall']:>8.2f} s, {found['cpu']:>8.2f} s of all cores; {start:.0f} MiB before, "
+                    f"at most {most:.0f}, and {other:.0f} in another process {f'({checkout})' if checkout else ''}",
                     flush=True,
                 )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from safetensors.numpy import save
 
 from simmat.data.dataset import Dataset
 from simmat.data.fingerprint import Bytes, Times, annotations_digest
+from simmat.data.samples import start_of_paths
 from simmat.documents import Document, validate
 from simmat.errors import OutputError, SimMATError
 from simmat.io.files import atomic_write_bytes, parse_json, require_file
@@ -197,7 +197,7 @@ class Kept:
 
 def sample_keys(dataset: Dataset) -> Bytes:
     """Return (S, 16) digests of what decides, beside the content of its files, what is found in each sample."""
-    start = 0 if dataset.root == Path() else len(os.path.join(dataset.root, ""))
+    start = len(start_of_paths(dataset.root))
     keys = []
     for sample in dataset.samples:
         names = [path[start:] for path in sample.paths]  # relative, so that an index moves with its data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +92,11 @@ class Sample(NamedTuple):
     def reference(self) -> Path:
         """The file of the reference source, whose pixel grid is the original image."""
         return Path(self.paths[0])
+
+
+def start_of_paths(folder: Path) -> str:
+    """Return what the paths of files in a folder start with, as `Path` writes them."""
+    return "" if folder == Path() else os.path.join(folder, "")
 
 
 @dataclass(frozen=True)

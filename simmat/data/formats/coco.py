@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from simmat.data.card import DataCard
 from simmat.data.formats.folders import IMAGES, files_by_stem
 from simmat.data.formats.manifest import find_file
 from simmat.data.instances import Instance, Label, components, make_label, region_from_mask
-from simmat.data.samples import SPLITS, Listing, Sample, decide_splits, split_meant
+from simmat.data.samples import SPLITS, Listing, Sample, decide_splits, split_meant, start_of_paths
 from simmat.errors import DataError, all_problems, nearest
 from simmat.io.files import read_json
 from simmat.io.images import check_size
@@ -221,11 +222,13 @@ class _Reader:
             place = self.root / folder
             if not place.is_dir():
                 continue
-            if exact and isinstance(found := find_file(place, name), Path):
-                if not name.lower().endswith(source.extensions):
-                    return f"{name!r} is not a file of source {source.name!r} ({', '.join(source.extensions)})"
-                return found
-            if not exact:
+            if exact:
+                with suppress(DataError):  # it may be in another folder
+                    found = find_file(start_of_paths(place), name)
+                    if not name.lower().endswith(source.extensions):
+                        return f"{name!r} is not a file of source {source.name!r} ({', '.join(source.extensions)})"
+                    return Path(found)
+            else:
                 if place not in self.stems:
                     self.stems[place] = files_by_stem(place, source.extensions)
                 if paths := self.stems[place].get(name.rpartition(".")[0]):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import posixpath
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
-from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, decide_splits
+from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, decide_splits, start_of_paths
 from simmat.errors import DataError, all_problems, nearest
 from simmat.io.files import read_bytes
 from simmat.sensors.adapter import Source
@@ -40,7 +42,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
     path = root / MANIFEST_FILE
     header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
     columns = _find_columns(path, header, sources)
-    reader = _Reader(root, columns, {source.name: source for source in sources})
+    reader = _Reader(start_of_paths(root), columns, {source.name: source for source in sources})
     samples = [reader.sample(line, dict(zip(header, row, strict=True))) for line, row in rows]
     problems = [*reader.problems, *_across(samples)]
     if problems:
@@ -52,24 +54,33 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
     return decide_splits(root, samples, MANIFEST_FILE)
 
 
-def find_file(root: Path, text: str) -> Path | str:
-    """Return the file a relative path names, or in words why it cannot be had."""
+def find_file(start: str, text: str) -> str:
+    """Return the file that a relative path names.
+
+    Args:
+        start: what paths in the folder start with, see `start_of_paths`.
+        text: the path, with "/" between folders.
+
+    Raises:
+        DataError: it cannot be had; the words why are the end of a sentence.
+    """
     if not text:
-        return "is empty"
+        raise DataError("is empty")
     clean = posixpath.normpath(text)
-    if posixpath.isabs(text) or clean.split("/")[0] == "..":
-        return f"{text!r} leaves the data folder; paths are relative to it"
-    path = root / clean
+    if posixpath.isabs(text) or clean == ".." or clean.startswith("../"):
+        raise DataError(f"{text!r} leaves the data folder; paths are relative to it")
     try:
-        if path.is_file():
-            return path
-        if path.is_dir():
-            return f"{text!r} is a folder, not a file"
-        if path.exists():
-            return f"{text!r} is a pipe, socket or device, not a file"
+        mode = os.stat(start + clean).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        hint = "; write / between folders, not \\" if "\\" in text else ""
+        raise DataError(f"{text!r}: no such file{hint}") from None
     except OSError as error:
-        return f"{text[:60]!r}…: {error.strerror}"
-    return f"{text!r}: no such file" + ("; write / between folders, not \\" if "\\" in text else "")
+        raise DataError(f"{text[:60]!r}…: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        raise DataError(f"{text!r} is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{text!r} is a pipe, socket or device, not a file")
+    return start + clean
 
 
 @dataclass(frozen=True)
@@ -87,33 +98,42 @@ class _Columns:
 class _Reader:
     """Turns rows into samples and notes what is wrong with them."""
 
-    root: Path
+    start: str
     columns: _Columns
     sources: Mapping[str, Source]
     problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.names = tuple(self.sources)
 
     def sample(self, line: int, row: dict[str, str]) -> Sample:
         where = f"line {line}"
         if not row["id"]:
             self.problems.append(f"{where}: id is empty")
-        files = [self._file(where, column, row, self.sources[name]) for name, column in self.columns.files.items()]
+        paths = [self._file(where, column, row, self.sources[name]) for name, column in self.columns.files.items()]
+        if row["mask"]:
+            paths.append(self._file(where, "mask", row))
         return Sample(
             id=row["id"],
             split=self._one_of(where, "split", row, SPLITS) if self.columns.split else "",
-            sources=tuple(self.sources),
-            paths=tuple(map(str, (*files, *([self._file(where, "mask", row)] if row["mask"] else ())))),
+            sources=self.names,
+            paths=tuple(paths),
             extra={name: row[name] for name in self.columns.extra},
             zero_means=self._zero_means(where, row),
         )
 
-    def _file(self, where: str, column: str, row: dict[str, str], source: Source | None = None) -> Path:
-        found = find_file(self.root, row[column])
-        if isinstance(found, Path) and source and not found.name.lower().endswith(source.extensions):
-            found = f"{row[column]!r} is not a file of source {source.name!r} ({', '.join(source.extensions)})"
-        if isinstance(found, Path):
-            return found
-        self.problems.append(f"{where}: {column} {found}")
-        return self.root / "missing"
+    def _file(self, where: str, column: str, row: dict[str, str], source: Source | None = None) -> str:
+        try:
+            path = find_file(self.start, row[column])
+        except DataError as problem:
+            self.problems.append(f"{where}: {column} {problem}")
+            return ""
+        if source and not path.lower().endswith(source.extensions):
+            endings = ", ".join(source.extensions)
+            self.problems.append(
+                f"{where}: {column} {row[column]!r} is not a file of source {source.name!r} ({endings})"
+            )
+        return path
 
     def _zero_means(self, where: str, row: dict[str, str]) -> ZeroMeans | None:
         if not self.columns.zero_means or not row["zero_means"]:
