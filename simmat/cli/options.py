@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from simmat.cli.common import PATH, Command
 from simmat.config import TrainConfig, option_name
+from simmat.errors import ConfigError
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import parse_nodata
 
@@ -56,6 +57,11 @@ def foundation_options(command: Command) -> Command:
     return named(config_options("checkpoint")(command))
 
 
+def source_option(description: str) -> Callable[[Command], Command]:
+    """Add --source NAME=FILE, repeatable; the parameter `source` is NAME -> FILE."""
+    return click.option("--source", multiple=True, metavar="NAME=FILE", help=description, callback=_as_files)
+
+
 def _option(field: str, *, required: bool) -> Callable[[Command], Command]:
     info, flag = TrainConfig.model_fields[field], option_name(field)
     help_text = info.description or ""
@@ -65,9 +71,9 @@ def _option(field: str, *, required: bool) -> Callable[[Command], Command]:
     settings: dict[str, Any] = {"help": help_text} | ({"required": True} if required else {"default": None})
     core = _core(info.annotation)
     if field == "channels":
-        return click.option(flag, field, metavar="LIST", callback=_parsed(parse_channels), **settings)
+        return click.option(flag, field, metavar="LIST", callback=parsed(parse_channels), **settings)
     if field == "nodata":
-        return click.option(flag, field, metavar="NUMBER", callback=_parsed(parse_nodata), **settings)
+        return click.option(flag, field, metavar="NUMBER", callback=parsed(parse_nodata), **settings)
     if get_origin(core) is dict:
         settings |= {"metavar": "KEY=VALUE", "multiple": True, "callback": _as_table}
         return click.option(flag.removesuffix("s"), field, **settings)
@@ -108,16 +114,26 @@ def _type(core: Any, metadata: list[Any]) -> dict[str, Any]:
     return {"type": limited(**bounds) if bounds else core, "metavar": "INT" if core is int else "NUMBER"}
 
 
-def _parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """Return the callback that reads an option's text by one of the config's own parsers."""
+def parsed(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """Return the callback that parses an option's text; the parser raises ValueError for a wrong one."""
 
     def read(ctx: click.Context, param: click.Parameter, text: str | None) -> Any:
         try:
             return None if text is None else parse(text)
         except ValueError as error:
-            raise click.BadParameter(str(error), ctx, param) from error
+            raise click.BadParameter(f"{text!r}: {error}", ctx, param) from error
 
     return read
+
+
+def _as_files(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for item in items:
+        name, _, file = item.partition("=")
+        if not name or not file or name in files:
+            raise ConfigError(f"--source takes NAME=FILE, each NAME once, got {item!r}")
+        files[name] = Path(file)
+    return files
 
 
 def _as_table(ctx: click.Context, param: click.Parameter, items: tuple[str, ...]) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import click
 
 from simmat.cli import Group
 from simmat.cli.common import PATH, json_option, load_registry, print_json, print_table
+from simmat.cli.options import source_option
 from simmat.errors import ConfigError
 from simmat.plugins import installer
 from simmat.plugins.loader import load_plugins
@@ -96,23 +97,23 @@ def _as_dict(report: PluginReport) -> dict[str, Any]:
 @command.command("check")
 @click.argument("name")
 @click.option("--full", is_flag=True, help="Run the slow checks, too: a spawned worker, large models.")
-@click.option(
-    "--source", multiple=True, metavar="NAME=FILE", help="A sample file, for a sensor that cannot simulate one."
-)
+@source_option("A sample file, for a sensor that cannot simulate one.")
 @click.option("--image-size", type=click.IntRange(1), metavar="PX", help="Input side to check foundation models at.")
 @json_option
-def check(name: str, full: bool, source: Sequence[str], image_size: int | None, as_json: bool) -> int:
+def check(name: str, full: bool, source: Mapping[str, Path], image_size: int | None, as_json: bool) -> int:
     """Check that NAME keeps SimMAT's contract for plugins; print one line per rule.
 
     NAME is a modality, a foundation model (also FAMILY/MODEL), or an installed package, of which everything is
     checked. The exit code is 1 if a rule is broken.
     """
-    files = _files(source)
+    for source_name, file in source.items():
+        if not file.is_file():
+            raise ConfigError(f"--source {source_name}: {file} is not a file")
     registry = load_registry()
 
     from simmat.testing.subjects import find_subjects
 
-    subjects = find_subjects(name, registry, full=full, files=files, image_size=image_size)
+    subjects = find_subjects(name, registry, full=full, files=source, image_size=image_size)
     found = [(subject, _run(subject, quiet=as_json)) for subject in subjects]
     count = {status: sum(r.status == status for _, results in found for r in results) for status in _STATUS}
     if as_json:
@@ -124,20 +125,6 @@ def check(name: str, full: bool, source: Sequence[str], image_size: int | None, 
     else:
         say(f"\n{count['ok']} ok, {count['failed']} failed, {count['skipped']} skipped")
     return 1 if count["failed"] else 0
-
-
-def _files(given: Sequence[str]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for item in given:
-        name, _, path = item.partition("=")
-        if not name or not path:
-            raise ConfigError(f"--source takes NAME=FILE, got {item!r}")
-        if name in files:
-            raise ConfigError(f"--source {name} is given twice")
-        if not Path(path).is_file():
-            raise ConfigError(f"--source {name}: {path} is not a file")
-        files[name] = Path(path)
-    return files
 
 
 def _run(subject: Subject, *, quiet: bool) -> list[Result]:

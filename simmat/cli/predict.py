@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 from simmat.cli.common import PATH, load_registry, progress_bar
-from simmat.cli.options import config_options, foundation_options
+from simmat.cli.options import config_options, foundation_options, parsed, source_option
 from simmat.cli.prompts import make_prompt, read_prompts
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
 from simmat.io.files import atomic_path, atomic_write_json, check_writable, read_json, staged_files
@@ -49,10 +49,11 @@ class Sample:
 @click.argument("paths", nargs=-1, type=PATH, metavar="[BUNDLE] [FILE|DIR]...")
 @config_options("modality", "modality_options", "channels")
 @foundation_options
-@click.option("--source", multiple=True, metavar="NAME=FILE", help="File of a source, for sensors with several.")
+@source_option("File of a source, for sensors with several.")
 @click.option(
     "--missing",
     metavar="LIST",
+    callback=parsed(parse_channels),
     help="Channels this image lacks, by name, index or wavelength; for bundles of --mat channel-attention.",
 )
 @click.option("--point", multiple=True, metavar="X,Y", help="Pixel on the object; repeatable.")
@@ -76,8 +77,8 @@ class Sample:
 @config_options("device")
 def command(
     paths: tuple[Path, ...],
-    source: tuple[str, ...],
-    missing: str | None,
+    source: Mapping[str, Path],
+    missing: tuple[str | int, ...] | None,
     point: tuple[str, ...],
     negative: tuple[str, ...],
     box: str | None,
@@ -106,11 +107,10 @@ def command(
         raise ConfigError("--prompts gives the prompts of each image; leave --point, --negative and --box out")
     else:
         prompts_by_file = read_prompts(prompts)
-    missing_channels = _channels(missing)
     check_writable(out)
 
     predictor, files = _load(paths, model)
-    names = predictor.missing_channels(missing_channels)
+    names = predictor.missing_channels(missing or ())
     if prompts is None:
         samples = _samples(predictor, files, source, names, prompt)
     else:
@@ -123,7 +123,7 @@ def command(
     with _ended_by_sigterm(), progress_bar("predict", "image", total=len(samples), shown=len(samples) > 1) as bar:
         try:
             for sample in samples:
-                lines = _segment(sample, predictor, out, missing=missing_channels, choice=choice)
+                lines = _segment(sample, predictor, out, missing=missing or (), choice=choice)
                 done += 1
                 with bar.external_write_mode():
                     for line in lines:
@@ -231,27 +231,21 @@ def _written(file: Path) -> list[Any]:
     return names if isinstance(names, list) else []
 
 
-def _channels(text: str | None) -> tuple[str | int, ...]:
-    try:
-        return parse_channels(text) if text is not None else ()
-    except ValueError as error:
-        raise ConfigError(f"--missing {text!r} {error}") from None
-
-
 def _samples(
-    predictor: Predictor, paths: Sequence[Path], source: Sequence[str], missing: frozenset[str], prompt: Prompt
+    predictor: Predictor, paths: Sequence[Path], source: Mapping[str, Path], missing: frozenset[str], prompt: Prompt
 ) -> list[Sample]:
     """Return the images of the command line, each with the same prompt."""
     optional = predictor.optional_sources(missing)
     names = tuple(name for name in predictor.adapter.source_names() if name not in optional)
     example = ": " + " ".join(f"--source {name}=FILE" for name in names) if len(names) > 1 else ""
     if source:
-        given = _by_source(source, names, optional)
-        if absent := [name for name in names if name not in given]:
+        if unknown := [name for name in source if name not in (*names, *optional)]:
+            raise ConfigError(f"--source {unknown[0]}: the sources are {', '.join((*names, *optional))}")
+        if absent := [name for name in names if name not in source]:
             raise ConfigError(f"--source is missing for {', '.join(absent)}{example}")
         if paths:
             raise ConfigError(f"give either FILES or --source, not both{example}")
-        return [Sample({name: given[name] for name in given if name in names}, {given[names[0]].stem: prompt})]
+        return [Sample({name: source[name] for name in names}, {source[names[0]].stem: prompt})]
     if not paths:
         raise ConfigError(f"no file to segment; give one or more files or folders{example}")
     if len(names) > 1:
@@ -283,7 +277,7 @@ def _samples_of(
     prompts: Path,
     paths: Sequence[Path],
     predictor: Predictor,
-    source: Sequence[str],
+    source: Mapping[str, Path],
 ) -> Iterator[Sample]:
     """Yield the images of a prompts file, from the folder that is given or else the one it is in."""
     names = predictor.adapter.source_names()
@@ -297,17 +291,6 @@ def _samples_of(
     for file, objects in prompts_by_file.items():
         stem = posixpath.normpath(Path(file).with_suffix("").as_posix()).strip("/").replace("/", "__")
         yield Sample({names[0]: folder / file}, {f"{stem}_{name}": prompt for name, prompt in objects.items()})
-
-
-def _by_source(source: Sequence[str], names: Sequence[str], optional: Sequence[str]) -> dict[str, Path]:
-    """Read NAME=FILE items, each NAME once."""
-    found: dict[str, Path] = {}
-    for item in source:
-        name, equals, file = item.partition("=")
-        if not equals or name not in (*names, *optional) or name in found:
-            raise ConfigError(f"--source takes NAME=FILE once for each of {', '.join(names)}, got {item!r}")
-        found[name] = Path(file)
-    return found
 
 
 def _write(
