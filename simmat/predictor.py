@@ -1,4 +1,4 @@
-"""The predictor: it encodes an image once and answers any number of prompts about it."""
+"""The predictor: it encodes an image once and segments it by any number of prompts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class EncodedImage:
     """The embedding of an image, ready to decode prompts.
 
     Attributes:
-        prepared: the network's input, and how the original image lies in it.
+        prepared: the network's input, and the position of the original image in it.
         embedding: of the image.
     """
 
@@ -225,18 +225,18 @@ class Predictor:
         doubt = unlike_training(self._encoded.prepared, self.pipeline.channels) if self.bundle else ""
         found: dict[int, Prediction] = {}
         for places in _of_one_kind(prompts):
-            answer = self._encoded.decode([prompts[place] for place in places])
-            _check_mask_size(prompts[places[0]].mask_input, answer)
+            decoded = self._encoded.decode([prompts[place] for place in places])
+            _check_mask_size(prompts[places[0]].mask_input, decoded)
             for row, place in enumerate(places):
-                found[place] = self._prediction(answer, row, choice, doubt)
+                found[place] = self._prediction(decoded, row, choice, doubt)
         return [found[place] for place in range(len(prompts))]
 
-    def _prediction(self, answer: MaskPrediction, row: int, choice: Choice, doubt: str) -> Prediction:
+    def _prediction(self, decoded: MaskPrediction, row: int, choice: Choice, doubt: str) -> Prediction:
         assert self._encoded is not None  # predict_prompts has checked both
         assert self.image is not None
-        scores = answer.iou[row].tolist()
+        scores = decoded.iou[row].tolist()
         picked = 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
-        low_res = answer.logits[row : row + 1, picked : picked + 1].float()  # (1, 1, h, w)
+        low_res = decoded.logits[row : row + 1, picked : picked + 1].float()  # (1, 1, h, w)
         logits = restore_logits(low_res, self._encoded.prepared.frame)[0, 0].cpu().numpy()
         if not (np.isfinite(logits).all() and math.isfinite(scores[picked])):
             model = self.bundle.path if self.bundle else "the model"
@@ -403,9 +403,9 @@ def _numbers(given: Any, name: str, form: str, *shape: int) -> FloatArray:
         raise TypeError(f"{name} must be numbers, {form}; got {given!r}") from None
 
 
-def _check_mask_size(mask: npt.NDArray[np.generic] | None, answer: MaskPrediction) -> None:
+def _check_mask_size(mask: npt.NDArray[np.generic] | None, decoded: MaskPrediction) -> None:
     """Refuse a mask of another size than the decoder's own."""
-    expected = tuple(answer.logits.shape[-2:])
+    expected = tuple(decoded.logits.shape[-2:])
     if mask is not None and mask.shape != expected:
         raise ValueError(
             f"mask must be {expected} logits, the low_res of an earlier prediction of this model, got {mask.shape}"

@@ -94,7 +94,7 @@ def command(
 
     For every file, --out gets NAME_mask.png (0 and 255, at the original size), NAME_overlay.png and NAME.json (score,
     prompt, size, channels); also NAME_mask.tif, if the file is georeferenced and the sensor's plugin can write it. With
-    --prompts, whose files are searched in DIR or beside it, the names are NAME_OBJECT. Results of an earlier call are
+    --prompts, whose images are in DIR or in its own folder, the names are NAME_OBJECT. Results of an earlier call are
     replaced, other files never; what is done stays if a later file is wrong. If DIR is a data set, its images/ is
     taken. Pixels count from the top-left corner of the stored image: X is the column, Y the row.
 

@@ -105,13 +105,13 @@ TUNERS: tuple[TunerSpec, ...] = (
     ),
     TunerSpec(
         name="conv-lora",
-        description="LoRA with a 3x3 convolution between its factors where a layer sees the token grid",
+        description="LoRA; layers that see the token grid get a 3x3 convolution between its factors",
         apply="simmat.nn.tuners:apply_conv_lora",
         options={"rank": 16, "alpha": 16.0, "where": "all"},
     ),
     TunerSpec(
         name="adapter",
-        description="a small MLP beside every block's MLP, starting at zero",
+        description="a small MLP parallel to the MLP of every block, starting at zero",
         apply="simmat.nn.adapters:apply_adapter",
         options={"width": 200, "scale": 0.1},
     ),
