@@ -99,6 +99,7 @@ RIGHT = [
     {"quantity": "angle_of_polarization", "unit": "deg"},
     {"quantity": "irradiance", "unit": "W/m2"},
     {"quantity": "height_above_ground_level", "unit": "m"},
+    {"quantity": "altitude", "unit": "m"},  # three letters from amplitude
     {"quantity": "variance", "unit": "K2"},  # two letters from radiance
     {"quantity": "axial_velocity", "unit": "mm/s"},  # two letters from radial_velocity
     {"name": "tb_89v", "quantity": "brightness_temperature", "wavelength_um": 3368.0},

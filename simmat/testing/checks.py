@@ -75,8 +75,7 @@ class Result:
         found: what was found, or why it was skipped; empty where it is ok.
         advice: what to do; empty unless it failed.
         seconds: how long it took.
-        error: the exception behind a failure.
-        lacks_samples: True where it was skipped because there are no sample files.
+        error: the exception behind it, if any.
     """
 
     check: str
@@ -86,7 +85,6 @@ class Result:
     advice: str = ""
     seconds: float = 0.0
     error: BaseException | None = None
-    lacks_samples: bool = False
 
     @property
     def why(self) -> str:
@@ -104,7 +102,7 @@ def run_check(check: Check[CaseT], case: CaseT) -> Result:
     try:
         check.run(case)
     except CheckSkipped as reason:
-        return result("skipped", found=str(reason), lacks_samples=isinstance(reason, NoSamples))
+        return result("skipped", found=str(reason), error=reason)
     except CheckFailed as failure:
         return result("failed", found=failure.found, advice=failure.advice, error=failure)
     except (Exception, SystemExit) as error:  # a plugin must not be able to exit the host

@@ -230,17 +230,11 @@ def _expect_refusal(case: ModalityCase, files: dict[str, Path], source: str, sta
 
 @dataclass(frozen=True)
 class _Source:
-    """One file of a sample.
-
-    Attributes:
-        name: of the source.
-        planes: (P, H, W) as stored.
-        stated: True where the sensor's reader supports `--nodata`.
-    """
+    """One file of a sample: its (P, H, W) planes as stored, and whether its reader supports `--nodata`."""
 
     name: str
     planes: Planes
-    stated: bool
+    takes_nodata: bool
 
 
 def missing_stays_missing(case: ModalityCase) -> None:
@@ -324,7 +318,7 @@ def _changed_channels(
 
 def _ways(case: ModalityCase, source: _Source) -> Iterator[Way]:
     """Yield the ways in which a pixel of a file can be called missing."""
-    if source.stated:
+    if source.takes_nodata:
         yield "--nodata"
     if case.samples[0].files[source.name].suffix.lower() in _TIFF:
         yield "its GDAL_NODATA tag"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from simmat.foundations.sam import PIXEL_MEAN, PIXEL_STD, SAM_VIT_TINY
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import Statistics, fit_channels, normalize
 from simmat.testing.checks import SECONDS, CheckFailed
@@ -17,8 +18,6 @@ from simmat.types import Channel, FloatArray, Prompt, SensorImage
 
 SIZE = 64
 """Side of the input of the network that is trained, in pixels."""
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""Mean and std of R, G, B over ImageNet, 0..255, which RGB channels are normalized by."""
 
 
 def normalized_samples_are_centred(case: ModalityCase) -> None:
@@ -56,7 +55,6 @@ def two_training_steps(case: ModalityCase) -> None:
     import torch
 
     from simmat.data.pipeline import Pipeline, prompt_batch
-    from simmat.foundations.sam import SAM_VIT_TINY
     from simmat.nn.tuners import set_train_mode
     from simmat.testing.networks import build_network, square_loss
 
@@ -105,24 +103,18 @@ def _normalized(case: ModalityCase) -> list[tuple[Channel, FloatArray]]:
 
 
 def _fitted(images: list[SensorImage]) -> tuple[Channel, ...]:
-    """Return the channels with the mean and std of training: a channel's own, ImageNet's for RGB, else the images'."""
-    mean, std = IMAGENET
-    return fit_channels(images[0].channels, _statistics(images), pixel_mean=mean, pixel_std=std)
+    """Return the channels with the mean and std of training: a channel's own, SAM's for RGB, else the images'."""
+    return fit_channels(images[0].channels, _statistics(images), pixel_mean=PIXEL_MEAN, pixel_std=PIXEL_STD)
 
 
 def _statistics(images: list[SensorImage]) -> Statistics:
     """Return the statistics of the images, and fail for a channel that cannot be normalized."""
-    from simmat.data.statistics import Moments
+    from simmat.data.statistics import Moments, image_moments
 
-    moments: Moments | None = None
-    for image in images:
-        count = len(image.channels)
-        new = Moments.of_pixels(image.data.reshape(count, -1), image.valid.reshape(count, -1))
-        moments = new if moments is None else moments.merge(new)
-    assert moments is not None  # a case has samples
-    statistics = moments.statistics()
-    for index, (channel, std, mean) in enumerate(zip(images[0].channels, statistics.std, statistics.mean, strict=True)):
-        if not statistics.pixels[index]:
+    statistics = reduce(Moments.merge, map(image_moments, images)).statistics()
+    found = zip(images[0].channels, statistics.pixels, statistics.mean, statistics.std, strict=True)
+    for channel, pixels, mean, std in found:
+        if not pixels:
             raise CheckFailed(
                 f"channel {channel.name!r} has no valid pixel after `transform`", "look at its valid_range and unit"
             )

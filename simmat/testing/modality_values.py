@@ -126,14 +126,7 @@ _PLACES = "flip and rotate data and valid together, as ModalityAdapter.flip and 
 
 @dataclass(frozen=True)
 class _Move:
-    """A flip, or some quarter turns.
-
-    Attributes:
-        words: for messages.
-        run: the sensor's method.
-        axis: of the array that is flipped, or None.
-        quarter_turns: counter-clockwise.
-    """
+    """A flip along an axis of the array, or counter-clockwise quarter turns; `run` is the sensor's method."""
 
     words: str
     run: Callable[[SensorImage], SensorImage]
