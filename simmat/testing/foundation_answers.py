@@ -93,7 +93,7 @@ def masks_cover_the_input(case: FoundationCase) -> None:
 
 
 def same_seed_same_answers(case: FoundationCase) -> None:
-    """The same seed gives the same weights and answers, bit for bit, and torch's own random state is left alone."""
+    """The same seed gives the same weights and answers, bit for bit, and torch's own random state is not changed."""
     before = torch.random.get_rng_state()
     one, two = case.build(3), case.build(3)
     if not torch.equal(before, torch.random.get_rng_state()):
@@ -130,7 +130,7 @@ def batch_of_two_equals_two_singles(case: FoundationCase) -> None:
 
 
 def prompts_decide_the_answer(case: FoundationCase) -> None:
-    """The answer changes where a click moves or its label turns, or a box moves, and not by a point of label -1."""
+    """The answer changes with a click, its label or a box, and does not change with a point of label -1."""
     model, size = case.model, case.image_size
     pictures, kinds = images(2, size), prompt_kinds(model, size)
     click, box, corrected = kinds[CLICK], kinds[BOX], kinds[CORRECTED]
@@ -185,7 +185,7 @@ def state_survives_safetensors(case: FoundationCase) -> None:
 
 
 def weights_are_the_ones_described(case: FoundationCase) -> None:
-    """The weight file, where it is here, has the sha256 of the spec, and the model loads it."""
+    """The weight file, where it is present, has the sha256 of the spec, and the model loads it."""
     file = case.spec.weights
     if file is None:
         raise CheckSkipped("the model is random from its seed")
@@ -239,7 +239,7 @@ def gradient_reaches_the_mat(case: FoundationCase) -> None:
 
 
 def frozen_stays_without_gradient(case: FoundationCase) -> None:
-    """Only what a tuner moves gets a gradient."""
+    """Only what a tuner trains gets a gradient."""
     case.require_values()
     for tuner in ("frozen", *_targeted_tuners(case)[:1]):
         network = _network(case, tuner)
@@ -253,7 +253,7 @@ def frozen_stays_without_gradient(case: FoundationCase) -> None:
 
 
 def all_that_trains_has_a_gradient(case: FoundationCase) -> None:
-    """Everything a tuner moves gets a gradient from clicks, boxes and corrections together."""
+    """Everything that a tuner trains gets a gradient from clicks, boxes and corrections together."""
     case.require_values()
     for tuner in (*_targeted_tuners(case), "decoder", "full"):
         try:

@@ -101,7 +101,7 @@ def takes_any_path(case: ModalityCase) -> None:
 
 
 def keeps_odd_sizes(case: ModalityCase) -> None:
-    """An image of odd height and width comes back at the size of its reference file, or is refused as such."""
+    """An image of odd height and width is loaded at the size of its reference file, or refused."""
     sample = case.samples[0]
     if case.odd_refusal:
         raise CheckSkipped(f"the sensor refuses odd sizes: {case.odd_refusal}")
@@ -160,7 +160,7 @@ def same_file_same_bits(case: ModalityCase) -> None:
 
 
 def writes_nothing(case: ModalityCase) -> None:
-    """Loading leaves no file beside the sample and does not touch the sample itself."""
+    """Loading writes no file beside the sample and does not change the sample."""
     files = case.copy(case.samples[0].files, "untouched")
     before = _snapshot(case.folder / "untouched")
     case.load(files)

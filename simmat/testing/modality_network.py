@@ -51,7 +51,7 @@ def loads_in_a_spawned_worker(case: ModalityCase) -> None:
 
 
 def two_training_steps(case: ModalityCase) -> None:
-    """Two training steps give a finite loss, and every channel a gradient in the MAT that is not zero."""
+    """Two training steps give a finite loss, and a gradient in the MAT that is not zero for every channel."""
     import torch
 
     from simmat.data.pipeline import Pipeline, prompt_batch

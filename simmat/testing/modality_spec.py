@@ -133,7 +133,7 @@ def spec_round_trips(case: ModalityCase) -> None:
 
 
 def names_unique(case: ModalityCase) -> None:
-    """Every channel has a name of its own, and every source too."""
+    """The names of channels are unique, and so are those of sources."""
     for kind, items in (("source", case.declared.sources), ("channel", case.declared.channels)):
         names = [item.name for item in items]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -141,7 +141,7 @@ def names_unique(case: ModalityCase) -> None:
 
 
 def options_are_described(case: ModalityCase) -> None:
-    """Every option has a description and a default that is allowed, and setting one leaves the sensor itself alone."""
+    """Every option has a description and a default that is allowed, and setting one does not change the sensor."""
     adapter, model = case.declared, case.declared.Options
     if not (isinstance(model, type) and issubclass(model, ModalityOptions)):
         raise CheckFailed(f"Options is {model!r}", "make it a subclass of simmat.ModalityOptions")
@@ -210,7 +210,7 @@ def unit_fits_quantity(case: ModalityCase) -> None:
 
 
 def wavelengths_plausible(case: ModalityCase) -> None:
-    """A wavelength is given in micrometres and is one that its quantity is measured at."""
+    """A wavelength is given in micrometres and is plausible for its quantity."""
     for channel in _channels_of(case):
         wavelength = channel.wavelength_um
         low, high = _plausible_um(channel)

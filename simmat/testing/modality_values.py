@@ -149,7 +149,7 @@ def _moves(adapter: ModalityAdapter) -> Iterator[_Move]:
 
 
 def flips_and_turns_return(case: ModalityCase) -> None:
-    """Mirroring twice and turning four times give the image back, and a part of it becomes what it is in the whole."""
+    """Two flips and four quarter turns give the image back, and a part of an image is turned as within the whole."""
     image, adapter = case.load(case.samples[0].files), case.adapter
     methods: dict[str, list[Callable[[SensorImage], SensorImage]]] = {
         **{f"two {axis} flips": [partial(adapter.flip, axis=axis)] * 2 for axis in _AXES},
@@ -188,7 +188,7 @@ def flips_and_turns_move_pixels(case: ModalityCase) -> None:
 
 
 def images_are_not_written_into(case: ModalityCase) -> None:
-    """`transform`, `flip` and `rotate` leave the image they are given as it is."""
+    """`transform`, `flip` and `rotate` do not change the image they are given."""
     methods: dict[str, Callable[[SensorImage], SensorImage]] = {
         "transform": case.adapter.transform,
         "flip": partial(case.adapter.flip, axis="horizontal"),

@@ -75,7 +75,7 @@ def loads_without_torch(case: PackageCase) -> None:
 
 
 def hooks_match(case: PackageCase) -> None:
-    """Every hook is one of SimMAT's, and gives what it promises."""
+    """Every hook is one of SimMAT's, and gives values of the right type."""
     for entry in case.entry_points:
         report = next(r for r in load_plugins([entry], {}).reports if r.name == entry.name)
         if report.error:
@@ -85,7 +85,7 @@ def hooks_match(case: PackageCase) -> None:
 
 
 def no_name_collides(case: PackageCase) -> None:
-    """No name that the package brings is claimed by another package, nor is that of its entry point."""
+    """No other package claims a name that this package gives, or has an entry point of the same name."""
     others = [other for other in installed_packages().values() if other.name not in (case.name, PROJECT)]
     for entry in case.entry_points:
         if same := [other.name for other in others if any(e.name == entry.name for e in other.entry_points)]:
@@ -99,7 +99,7 @@ def no_name_collides(case: PackageCase) -> None:
 
 
 def distribution_is_named(case: PackageCase) -> None:
-    """The package states its name, a version and one line of what it is."""
+    """The package states its name, a version and a summary of one line."""
     if case.distribution is None:
         raise CheckFailed("the entry point belongs to no distribution", "install the package with pip")
     metadata = case.distribution.metadata
@@ -112,7 +112,7 @@ def distribution_is_named(case: PackageCase) -> None:
 
 
 def simmat_range_is_stated(case: PackageCase) -> None:
-    """The package requires `simmat` from a lowest version on, and the installed one is in its range."""
+    """The package requires `simmat` from a lowest version on, and the installed version is in the range."""
     if case.name == PROJECT:
         raise CheckSkipped("this is SimMAT itself")
     major, minor = (int(part) for part in __version__.split(".")[:2])
