@@ -13,8 +13,8 @@ QUICK = (
     *("npy: python objects", "out: name too long", "predict: bad file beside a good one"),
 )
 """Run each time, the others with the slow tests."""
-BEGUN = ("lr: absurd",)
-"""Found by a run that has begun, whose folder stays."""
+BEGUN = ("lr: absurd", "predict: bad file beside a good one")
+"""Found after work was done, which stays."""
 
 
 @pytest.fixture(scope="module")
