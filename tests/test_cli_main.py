@@ -16,9 +16,11 @@ from installed import need_plugins
 from PIL import Image
 
 import simmat
+from simmat import training
 from simmat.cli import COMMANDS, run
 from simmat.errors import DataError
 from simmat.io.images.planes import DEFAULT_GIB, LIMIT_VARIABLE
+from simmat.training.callbacks import Callback, RunPlan
 
 REPORT_TORCH = """
 import sys
@@ -284,3 +286,23 @@ def test_help_states_the_limit_that_holds(capsys: pytest.CaptureFixture[str]) ->
     assert run(["--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"{LIMIT_VARIABLE}. [default: {DEFAULT_GIB:g}]" in said
+
+
+@pytest.mark.parametrize(("splits", "scored"), [({"train", "val", "test"}, "test"), ({"train", "val"}, "val")])
+def test_a_training_ends_with_the_command_that_scores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], splits: set[str], scored: str
+) -> None:
+    """It is copied as it stands, so it names the data set and a split that there is."""
+    data = tmp_path / "my data"
+    plan = RunPlan(0, 1, 1, 1, 1, 1, 1, "cpu", 1, data=data, splits=frozenset(splits))
+
+    def train(settings: object, registry: object, callback: Callback) -> Path:
+        callback.started(plan)
+        callback.validated(1, {"miou_object": 0.5}, best=True)
+        return tmp_path / "run/bundle"
+
+    monkeypatch.setattr(training, "train", train)
+    assert run(["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr()
+    assert f"simmat eval {tmp_path}/run/bundle --data '{data}' --split {scored}" in shown.out
+    assert "0.500 (best)" in shown.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     except training.Interrupted as stopped:
         say(stopped, err=True)
         click.get_current_context().exit(130)
-    if callback.plan is not None:
+    if (plan := callback.plan) is not None:
         say(f"best bundle: {bundle} (validation mIoU {callback.best:.4f} at step {callback.best_step})")
-        say(f"score it with: simmat eval {bundle} --data DIR --split test")
+        words = ["simmat", "eval", str(bundle), "--data", str(plan.data)]
+        say(f"score it with: {shlex.join([*words, '--split', 'test' if 'test' in plan.splits else 'val'])}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -29,6 +30,8 @@ class RunPlan:
         best_miou: of a resumed run, the best validation so far; None where there was none.
         best_step: when that was.
         notes: sentences a user should read, such as how the data was split.
+        data: folder of the data set.
+        splits: those that it has.
     """
 
     first_step: int
@@ -43,6 +46,8 @@ class RunPlan:
     best_miou: float | None = None
     best_step: int | None = None
     notes: tuple[str, ...] = field(default=())
+    data: Path = Path()
+    splits: frozenset[str] = frozenset()
 
 
 class Callback:
@@ -141,7 +146,7 @@ class ConsoleCallback(Callback):
         self._end_phase()
         if best:
             self.best, self.best_step = summary["miou_object"], step
-        self._shown["val mIoU"] = f"{summary['miou_object']:.3f}" + ("*" if best else "")
+        self._shown["val mIoU"] = f"{summary['miou_object']:.3f}" + (" (best)" if best else "")
         if self._bar is not None:
             self._bar.set_postfix(self._shown)
 

@@ -321,6 +321,8 @@ class _Run:
             best_miou=self.best.miou if self.best else None,
             best_step=self.best.step if self.best else None,
             notes=(*self.setup.notes, *([warning] if warning else [])),
+            data=self.setup.dataset.root,
+            splits=frozenset(sample.split for sample in self.setup.dataset.samples),
         )
 
 
