@@ -52,5 +52,5 @@ def test_what_is_no_index_is_an_unknown_name(text: str) -> None:
 
 def test_an_index_that_is_not_there_is_refused_with_those_there_are() -> None:
     """From the end, as Python counts, would pick another band without a word."""
-    with pytest.raises(ConfigError, match=r"-1.* 0 to 4"):
+    with pytest.raises(ConfigError, match=r"-1; channels: 0 blue, 1 .*, 4 quality"):
         pick_channels(CHANNELS, [-1])

@@ -109,7 +109,8 @@ def pick_channels(channels: Sequence[Channel], picks: Sequence[str | int], *, or
         elif re.fullmatch(r"-?\d{1,9}", text):
             index = int(text)
             if not 0 <= index < len(names):
-                raise ConfigError(f"{where}no channel {index}; there are {len(names)}: 0 to {len(names) - 1} ({names})")
+                have = ", ".join(f"{place} {name}" for place, name in enumerate(names))
+                raise ConfigError(f"{where}no channel {index}; channels: {have}")
             found.append(index)
         elif wavelength := _WAVELENGTH.fullmatch(text):
             found.append(_at_wavelength(channels, float(wavelength[1]) / (1000 if wavelength[2] == "nm" else 1), where))
