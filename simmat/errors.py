@@ -7,6 +7,7 @@ A message says what is wrong, the value, what is allowed and what to do. The com
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -70,6 +71,20 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = ""
     names = sorted(allowed)
     have = f" Available: {', '.join(names)}." if names else " None is installed."
     return UnknownNameError(f"no {kind} {name!r}{did_you_mean(name, names)}{have}" + (f" {hint}" if hint else ""))
+
+
+_PATH = re.compile(r"[^\s:,()']*/[^\s:,()']*")
+_EACH = 3
+"""So many problems that differ in paths and numbers alone are listed one by one."""
+
+
+def equal_problems(problems: Sequence[str]) -> list[str]:
+    """Join many problems that differ in paths and numbers alone: "28 files, first images/a.png: …"."""
+    groups: dict[str, list[str]] = {}
+    for problem in problems:
+        groups.setdefault(re.sub(r"\d+", "0", _PATH.sub("", problem)), []).append(problem)
+    joined = [group if len(group) <= _EACH else [f"{len(group)} files, first {group[0]}"] for group in groups.values()]
+    return [problem for group in joined for problem in group]
 
 
 def all_problems(title: str, problems: Sequence[str], *, most: int = 10) -> str:

@@ -13,6 +13,7 @@ from data_sets import Planes, folder_of, one_square, open_planes, save_image, sa
 
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import open_dataset
+from simmat.data.index import read_index
 from simmat.errors import DataError
 from simmat.sensors.adapter import Files, Missing, Nodata
 from simmat.sensors.builtin import Raster
@@ -232,8 +233,42 @@ def test_images_without_a_mask_are_listed(tmp_path: Path) -> None:
 
 def test_no_readable_image_at_all_is_an_error(tmp_path: Path) -> None:
     """There is nothing to report on, usually because the modality is another one."""
-    dataset = open_planes(folder_of(tmp_path, 3), nodata=1)
+    dataset = open_planes(folder_of(tmp_path, 4), nodata=1)
     for sample in dataset.samples:
         np.save(sample.reference, np.zeros((2, 2), dtype=np.complex64))
-    with pytest.raises(DataError, match="no image can be read"):
+    with pytest.raises(DataError, match=r"no image can be read:\n  - 4 files, first .*s0\.npy: .*complex64[^\n]*$"):
         check_dataset(dataset)
+
+
+def test_equal_problems_are_listed_once(tmp_path: Path) -> None:
+    """Twenty files in the wrong unit must not hide the one that is damaged."""
+    root = split_folder(tmp_path, train=8, val=1)
+    for name in range(2, 8):
+        save_mask(root / f"masks/train/{name}.png", np.zeros((8, 8 + name)))
+    np.save(root / "images/train/1.npy", np.zeros((2, 8, 8), dtype=np.complex64))
+    index = read_index(open_planes(root))
+    with pytest.raises(DataError, match=r"- .*1\.npy: .*\n  - 6 files, first .*/2\.png: .*10x8[^\n]*$"):
+        index.training_samples()
+    report = check_dataset(index.dataset)
+    assert len(report.problems) == 7
+    assert "Problems (7)" in report.text()
+    assert report.text().count("masks/train/") == 1
+
+
+def test_transformed_channels_are_shown_as_read_too(tmp_path: Path) -> None:
+    """A wrong scale cannot be seen in values that are scaled to 0..1 afterwards."""
+
+    class Relative(Planes):
+        def transform(self, image: SensorImage) -> SensorImage:
+            """Scale to 0..1."""
+            channels = tuple(replace(channel, unit="1") for channel in image.channels)
+            return replace(image, data=image.data / image.data.max(), channels=channels)
+
+    root = split_folder(tmp_path, train=2, val=1)
+    save_image(root / "images/train/0.npy", np.linspace(2900, 3100, 128).reshape(2, 8, 8))
+    report = check_dataset(open_dataset(root, Relative(), {"regions": "instances"}))
+    assert report.read_file == "images/train/0.npy"
+    first = report.as_read[0]
+    assert (first.name, first.unit, first.low, first.invalid) == ("p0", "K", 2900, 0)
+    assert "p1 [K]: 3000.79 to 3100" in report.text()
+    assert check_dataset(open_planes(root)).as_read == ()

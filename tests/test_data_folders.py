@@ -129,6 +129,14 @@ def test_layouts_that_could_be_misread_are_refused(tmp_path: Path, names: tuple[
     assert re.search(words, complaint(put(tmp_path, *names)))
 
 
+def test_masks_named_by_a_rule_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    """a_mask.png for a.npy is usual; a thousand of them are one problem."""
+    put(tmp_path, *(f"images/a{n}.npy" for n in range(4)), *(f"masks/a{n}_mask.png" for n in range(4)))
+    found = complaint(tmp_path)
+    assert re.search(r"same names.*manifest\.csv", found)
+    assert re.search(r"4 files, first masks/a0_mask\.png", found)
+
+
 def test_images_without_a_mask_are_set_aside_and_the_others_divided(tmp_path: Path) -> None:
     """300 images with 20 masks is how labelling begins; each split gets its part of the 20."""
     put(tmp_path, *(f"images/{n:03}.npy" for n in range(300)), *(f"masks/{n:03}.png" for n in range(0, 300, 15)))

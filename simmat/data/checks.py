@@ -14,10 +14,11 @@ from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
 from simmat.data.fill_values import StoredNumbers
 from simmat.data.fingerprint import shared_images
-from simmat.data.index import read_index
+from simmat.data.index import DataIndex, read_index
 from simmat.data.index_file import NO_CLASS, Facts
 from simmat.data.samples import SPLITS, Sample
 from simmat.data.statistics import Moments
+from simmat.errors import equal_problems
 from simmat.types import Channel
 
 _NAMED = 10
@@ -87,6 +88,8 @@ class DataReport:
         notes: what a person should look at.
         class_names: class -> name, of the card or the COCO categories.
         unlabelled: files of the images without a mask, which nothing uses, relative to the folder.
+        read_file: an image, relative to the folder; "" where the sensor transforms nothing.
+        as_read: its channels in physical units, before the sensor's transform.
     """
 
     root: str
@@ -97,6 +100,8 @@ class DataReport:
     notes: tuple[str, ...]
     class_names: Mapping[int, str] = field(default_factory=dict)
     unlabelled: tuple[str, ...] = ()
+    read_file: str = ""
+    as_read: tuple[ChannelReport, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain json values."""
@@ -117,6 +122,10 @@ class DataReport:
         for split in self.splits:
             yield ""
             yield from _split_lines(split, self.class_names)
+        if self.as_read:
+            yield ""
+            yield f"{self.read_file} as read, before it is transformed:"
+            yield from (f"  {_channel_line(channel)}" for channel in self.as_read)
         if self.unlabelled:
             yield ""
             yield f"Images without a mask, which are skipped ({len(self.unlabelled)}):"
@@ -127,7 +136,7 @@ class DataReport:
             if entries:
                 yield ""
                 yield f"{title} ({len(entries)}):"
-                yield from (f"  - {entry}" for entry in entries)
+                yield from (f"  - {entry}" for entry in equal_problems(entries))
 
 
 def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = None) -> DataReport:
@@ -162,7 +171,32 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
         notes=tuple(_notes(dataset, used)),
         class_names=dataset.class_names,
         unlabelled=tuple(sample.reference.relative_to(dataset.root).as_posix() for sample in dataset.unlabelled),
+        **_as_read(index),
     )
+
+
+def _as_read(index: DataIndex) -> dict[str, Any]:
+    """Report the physical values of one image, where those of the splits are transformed; a wrong scale shows here."""
+    dataset = index.dataset
+    sample = next((sample for sample in dataset.samples if sample.id not in index.faults), None)
+    if sample is None or set(dataset.channels()) <= set(dataset.loaded_channels):
+        return {}
+    image = dataset.image(sample)
+    planes = [plane[valid] for plane, valid in zip(image.data, image.valid, strict=True)]
+    return {
+        "read_file": sample.reference.relative_to(dataset.root).as_posix(),
+        "as_read": tuple(
+            ChannelReport(
+                name=channel.name,
+                unit=channel.unit,
+                low=float(plane.min()) if plane.size else None,
+                mean=float(plane.mean(dtype=np.float64)) if plane.size else None,
+                high=float(plane.max()) if plane.size else None,
+                invalid=1 - plane.size / image.data[0].size,
+            )
+            for channel, plane in zip(image.channels, planes, strict=True)
+        ),
+    }
 
 
 @dataclass

@@ -17,7 +17,7 @@ from simmat.data.fingerprint import Bytes, Contents, file_times, read_files
 from simmat.data.index_file import Facts, Floats, Ints, Kept, Table, places_of, read_kept, sample_keys, write_kept
 from simmat.data.index_pass import read_samples
 from simmat.data.statistics import merge_moments
-from simmat.errors import ConfigError, DataError, SimMATError, all_problems
+from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
 from simmat.io.files.locks import locked
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import describe_nodata
@@ -87,7 +87,7 @@ class DataIndex:
         for fault in faults:
             if not isinstance(fault, DataError):  # of the sensor's plugin, and so of every sample
                 raise fault
-        problems = list(dict.fromkeys(map(str, faults)))
+        problems = equal_problems(list(dict.fromkeys(map(str, faults))))
         if len(problems) == 1:
             raise DataError(problems[0])
         if problems:
@@ -320,6 +320,6 @@ def _with_reference(dataset: Dataset) -> tuple[Dataset, int, dict[str, SimMATErr
             faults[rest.first.id] = error
             samples = tuple(sample for sample in rest.samples if sample is not rest.first)
             if not samples:
-                problems = list(map(str, faults.values()))
+                problems = equal_problems(list(map(str, faults.values())))
                 raise DataError(all_problems(f"{dataset.root}: no image can be read:", problems)) from None
             rest = replace(rest, samples=samples)

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from simmat.data.samples import JPEG_EXTENSIONS, MASK_EXTENSIONS, SPLITS, Listing, Sample, decide_splits, split_meant
-from simmat.errors import DataError, all_problems
+from simmat.errors import DataError, all_problems, equal_problems
 from simmat.sensors.adapter import Source
 
 IMAGES = "images"
@@ -47,7 +47,8 @@ def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
     samples = [sample for split, folder in scan.splits() for sample in scan.samples(split, folder)]
     problems = [*scan.problems, *scan.mask_problems()]
     if problems:
-        raise DataError(all_problems(f"{root}: images and masks do not fit together:", problems))
+        title = f"{root}: images and masks do not match; give them the same names, or pair them in a manifest.csv:"
+        raise DataError(all_problems(title, equal_problems(problems)))
     samples.sort(key=lambda sample: sample.id)
     if not any(sample.has_mask for sample in samples):
         raise DataError(
