@@ -177,7 +177,11 @@ def tiny_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
     return make
 
 
-@pytest.fixture(params=SIZES)
+RELATIVES = ("sam_hq", "vit", "dinov2-registers")
+"""Near relatives of others: `make test-slow` runs them."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow if name in RELATIVES else ()) for name in SIZES])
 def tiny(request: pytest.FixtureRequest, tiny_of: Callable[[str], Tiny]) -> Tiny:
     """One after the other, the tiny model of every family."""
     return tiny_of(request.param)

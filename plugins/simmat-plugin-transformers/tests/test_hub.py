@@ -89,7 +89,8 @@ def test_a_repository_that_is_not_there_is_named_with_what_is_near(hub: str, tmp
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("offline", [pytest.param("0", marks=pytest.mark.slow), "1"])  # its client tries for 20 s
+@pytest.mark.slow
+@pytest.mark.parametrize("offline", ["0", "1"])  # its client tries for 20 s
 def test_without_a_network_the_error_says_where_it_looked_and_what_to_do(tmp_path: Path, offline: str) -> None:
     """Unreachable, and switched off by HF_HUB_OFFLINE."""
     name = "hf/facebook/dinov2-small"

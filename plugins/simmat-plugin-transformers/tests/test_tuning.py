@@ -147,7 +147,9 @@ def test_conv_lora_finds_the_grid_of_a_sam(clicked: Any) -> None:
 
 
 @pytest.mark.parametrize("mat", BUILTIN.names("transfer layer"))
-@pytest.mark.parametrize("name", ["sam2", "sam3", "dinov3"])
+@pytest.mark.parametrize(
+    "name", ["sam2", pytest.param("sam3", marks=pytest.mark.slow), pytest.param("dinov3", marks=pytest.mark.slow)]
+)
 def test_every_transfer_layer_works_before_every_kind_of_first_layer(tiny_of: Any, name: str, mat: str) -> None:
     """A stem that overlaps and pads, one without bias, and a patch embedding: what a layer trains gets a gradient."""
     tiny = tiny_of(name)
