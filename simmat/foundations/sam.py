@@ -1,6 +1,6 @@
 """Segment Anything (Kirillov et al. 2023, arXiv 2304.02643) as a foundation model, through `segment-anything`.
 
-Specs only; the modules are in `simmat.foundations.sam_model` and load torch.
+These are specs only; the modules are in `simmat.foundations.sam_model`, which imports torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SAM_TARGETS = TuningTargets(
     embed=(_ENCODER + r"pos_embed", _ENCODER + r"patch_embed[.]proj[.](weight|bias)"),
     never=(r"decoder[.]prompt_encoder[.].*",),
 )
-"""LoRA on q and v of every attention; the prompt encoder never moves."""
+"""LoRA on q and v of every attention; the prompt encoder is never trained."""
 
 _PROMPTS: Mapping[str, Any] = {
     "prompt_dim": 256,
@@ -49,7 +49,7 @@ _PROMPTS: Mapping[str, Any] = {
 
 
 def _sam(name: str, size: str, file: tuple[str, str, int], encoder: Mapping[str, Any]) -> FoundationSpec:
-    """Describe one of the released models; `file` is its name, sha256 and size in bytes."""
+    """Return the spec of a released model; `file` is the name of its weights, their sha256 and size in bytes."""
     filename, sha256, size_bytes = file
     return FoundationSpec(
         name=name,
@@ -75,31 +75,19 @@ def _sam(name: str, size: str, file: tuple[str, str, int], encoder: Mapping[str,
 SAM_VIT_B = _sam(
     "sam_vit_b",
     "ViT-B (94 M parameters)",
-    (
-        "sam_vit_b_01ec64.pth",
-        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-        375042383,
-    ),
+    ("sam_vit_b_01ec64.pth", "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 375042383),
     {"dim": 768, "depth": 12, "heads": 12, "global_blocks": (2, 5, 8, 11)},
 )
 SAM_VIT_L = _sam(
     "sam_vit_l",
     "ViT-L (312 M parameters)",
-    (
-        "sam_vit_l_0b3195.pth",
-        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-        1249524607,
-    ),
+    ("sam_vit_l_0b3195.pth", "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622", 1249524607),
     {"dim": 1024, "depth": 24, "heads": 16, "global_blocks": (5, 11, 17, 23)},
 )
 SAM_VIT_H = _sam(
     "sam_vit_h",
     "ViT-H (641 M parameters)",
-    (
-        "sam_vit_h_4b8939.pth",
-        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-        2564550879,
-    ),
+    ("sam_vit_h_4b8939.pth", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", 2564550879),
     {"dim": 1280, "depth": 32, "heads": 16, "global_blocks": (7, 15, 23, 31)},
 )
 SAM_VIT_TINY = FoundationSpec(

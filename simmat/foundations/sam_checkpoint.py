@@ -1,4 +1,4 @@
-"""SAM weight files: read without running code, recognised, brought to another input size; or random from a seed."""
+"""Weights of SAM: read without running code, checked, fitted to another input size; or random from a seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POSITION = "image_encoder.pos_embed"
 
 
 def read_checkpoint(path: Path) -> State:
-    """Read a `.pth` or `.safetensors` file of tensors by name; code in it is never run.
+    """Read a `.pth` or `.safetensors` file as name -> tensor; code in it is never run.
 
     Raises:
         WeightsError: the file is missing, damaged, holds more than tensors, or holds none.
@@ -32,45 +32,47 @@ def read_checkpoint(path: Path) -> State:
 
 
 def check_variant(state: Mapping[str, Tensor], spec: FoundationSpec, path: Path) -> None:
-    """Refuse weights of another model, by the name of that model.
+    """Check that weights are those of a spec.
 
     Raises:
-        WeightsError: these are no SAM weights, or those of another SAM.
+        WeightsError: they are not SAM's, or those of another SAM, which it names.
     """
     if _PATCH not in state or state[_PATCH].ndim != 4:
         raise WeightsError(
-            f"{path} is no Segment Anything checkpoint: it has no tensor {_PATCH!r} (it begins with "
+            f"{path} is not a Segment Anything checkpoint: it has no tensor {_PATCH!r} (it begins with "
             f"{', '.join(repr(name) for name in list(state)[:3])}); {_hint(state)}"
         )
-    found = (state[_PATCH].shape[0], _depth(state))
+    blocks = {match[1] for name in state if (match := re.match(r"image_encoder[.]blocks[.]([0-9]+)[.]", name))}
+    found = (state[_PATCH].shape[0], len(blocks))
     if found == (spec.options["dim"], spec.options["depth"]):
         return
     names = {(other.options["dim"], other.options["depth"]): other.name for other in FOUNDATION_MODELS}
     what = names.get(found, f"an unknown SAM of width {found[0]} and depth {found[1]}")
     advice = f"; use --foundation {names[found]}" if found in names else ""
-    raise WeightsError(f"{path}: this is {what}, asked for {spec.name}{advice}")
+    raise WeightsError(f"{path}: this is {what}, expected {spec.name}{advice}")
 
 
 def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> State:
-    """Bring weights to a model's input size; where the shapes already agree, the bits stay as they are.
+    """Fit weights to a model's input size; tensors whose shape already fits keep their bits.
 
     Position embeddings are interpolated bicubically (ViT, arXiv 2010.11929), the tables of relative positions
-    linearly, as segment-anything does it itself.
+    linearly, as segment-anything does.
 
     Args:
         state: weights under segment-anything's names.
-        model: `segment_anything.modeling.Sam`'s parts under the same names.
+        model: the parts of `segment_anything.modeling.Sam` under the same names.
         where: the weights' origin, for messages.
 
     Raises:
-        WeightsError: a tensor is missing, left over, no float, or of a shape that cannot be brought to fit.
+        WeightsError: a tensor is missing, unknown, not a float, or of a shape that cannot be fitted.
     """
     wanted = model.state_dict()
-    missing, left = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
-    problems = [f"{len(names)} tensors {word} ({', '.join(names[:3])}…)" for names, word in
-                ((missing, "missing"), (left, "too many")) if names]  # fmt: skip
+    differences = {"missing": wanted.keys() - state.keys(), "unknown": state.keys() - wanted.keys()}
+    problems = [
+        f"{len(names)} tensors {word} ({', '.join(sorted(names)[:3])}…)" for word, names in differences.items() if names
+    ]
     fitted: State = {}
-    for name in sorted(set(wanted) & set(state)):
+    for name in sorted(wanted.keys() & state.keys()):
         if not is_stored(state[name]):
             problems.append(f"{name} of {tuple(state[name].shape)} has more numbers than the file stores")
             continue
@@ -80,7 +82,7 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> Stat
         elif not tensor.is_floating_point():
             problems.append(f"{name} is {tensor.dtype}, needs a float")
         else:
-            # A clone: training must not write into, nor a later change of the file reach, what was mapped into memory.
+            # A copy: training must not write into a file mapped into memory, nor must a change of the file reach it.
             fitted[name] = tensor.to(torch.float32, copy=True).contiguous()
     if problems:
         raise WeightsError(f"{where} does not fit: " + "; ".join(problems[:5]))
@@ -88,10 +90,10 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, where: str) -> Stat
 
 
 def random_state(model: nn.Module, seed: int) -> State:
-    """Return random weights for every tensor of a model (which may stand on the meta device), the same for a seed.
+    """Return random weights for every tensor of a model, which may be on the meta device; the same for each seed.
 
-    Linear and convolution layers as torch has them by default, embeddings normal, positions normal with deviation
-    0.02; torch's global random state is neither read nor moved.
+    Linear and convolution layers get torch's default, embeddings a normal distribution, positions one of std 0.02.
+    torch's global random state is not used.
     """
     generator = torch.Generator().manual_seed(seed)
     state: State = {}
@@ -117,7 +119,7 @@ def _random_tensor(module: nn.Module, name: str, like: Tensor, generator: torch.
 
 
 def _fit(name: str, tensor: Tensor, shape: tuple[int, ...], model: nn.Module) -> Tensor:
-    """Interpolate what depends on the input size; what is wrong in another way is handed back as it is."""
+    """Interpolate a tensor that depends on the input size; return any other as it is."""
     if tuple(tensor.shape) == shape or not tensor.is_floating_point():
         return tensor
     if name == _POSITION and tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]:  # (1, n, n, D)
@@ -128,11 +130,6 @@ def _fit(name: str, tensor: Tensor, shape: tuple[int, ...], model: nn.Module) ->
     if table and tensor.ndim == 2 and model.get_submodule(table[1]).window_size == 0:  # (2n - 1, d)
         return F.interpolate(tensor.float().T[None], shape[0], mode="linear")[0].T
     return tensor
-
-
-def _depth(state: Mapping[str, Tensor]) -> int:
-    blocks = {match[1] for name in state if (match := re.match(r"image_encoder[.]blocks[.]([0-9]+)[.]", name))}
-    return len(blocks)
 
 
 def _hint(state: Mapping[str, Tensor]) -> str:

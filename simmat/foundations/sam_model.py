@@ -18,13 +18,16 @@ from simmat.nn.grid_attention import grid_attention
 from simmat.nn.sam_prompts import dense_positions, embed_prompts
 from simmat.specs import FoundationSpec
 
+PATCH = 16
+"""Side of SAM's patches in pixels."""
+
 
 class FusedAttention(nn.Module):
     """The attention of `segment_anything.modeling.image_encoder`, computed by `scaled_dot_product_attention`.
 
-    It takes over the parameters of the module it replaces, under their names. A prompt's tokens go through `qkv`; a
-    prefix joins keys and values as it is, being as wide as they are. Answers differ from the original's in
-    the last bits only (6e-7 over ViT-B at 1024), and an image is encoded about a third faster on a CPU.
+    It has the parameters of the module it replaces, under their names. Tokens of a prompt go through `qkv`; a prefix is
+    added to keys and values directly. Outputs differ from the original's only in the last bits (6e-7 for ViT-B at
+    1024), and encoding an image is about a third faster on a CPU.
     """
 
     rel_pos_h: Tensor
@@ -45,9 +48,9 @@ class FusedAttention(nn.Module):
 
 
 class TokenAttention(DecoderAttention):  # type: ignore[misc]
-    """The attention of SAM's mask decoder, the package's own, with tokens joined before its projections.
+    """The attention of SAM's mask decoder, with the tokens of a memory added before its projections.
 
-    It takes over the parameters of the module it replaces, under their names, and without a memory does the same.
+    It has the parameters of the module it replaces, under their names; without a memory it computes the same.
     """
 
     def __init__(self, source: DecoderAttention) -> None:
@@ -68,16 +71,12 @@ class TokenAttention(DecoderAttention):  # type: ignore[misc]
         return attended
 
 
-PATCH = 16
-"""Side of SAM's patches in pixels."""
-
-
 class SamBackbone(nn.Module):
     """SAM's image encoder in two steps.
 
     Attributes:
         image_encoder: the package's ViT.
-        checkpoint_blocks: recompute the blocks on the way back instead of keeping their inner values; saves memory.
+        checkpoint_blocks: recompute the blocks in the backward pass instead of keeping activations; saves memory.
     """
 
     def __init__(self, image_encoder: ImageEncoderViT) -> None:
@@ -109,7 +108,7 @@ class SamBackbone(nn.Module):
 
 
 class SamDecoder(nn.Module):
-    """SAM's prompt encoder and mask decoder, for prompts over several images."""
+    """SAM's prompt encoder and mask decoder, for prompts of several images."""
 
     def __init__(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
         super().__init__()
@@ -117,23 +116,23 @@ class SamDecoder(nn.Module):
         self.mask_decoder = mask_decoder
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
-        """Answer K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
+        """Predict masks for K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
 
-        The package's decoder takes one image with its prompts, so the images are gone through one by one.
+        The package's decoder takes the prompts of one image, so it runs once for each image.
         """
         (level,) = embedding.levels
         sparse, dense = embed_prompts(self.prompt_encoder, prompts)
         positions = dense_positions(self.prompt_encoder, level)
         rows, logits, iou = [], [], []
         for image in sorted(set(prompts.image_index.tolist())):
-            asked = (prompts.image_index == image).nonzero()[:, 0]
+            own = (prompts.image_index == image).nonzero()[:, 0]
             masks, scores = self.mask_decoder.predict_masks(
                 image_embeddings=level[image : image + 1],
                 image_pe=positions,
-                sparse_prompt_embeddings=sparse[asked],
-                dense_prompt_embeddings=dense[asked],
+                sparse_prompt_embeddings=sparse[own],
+                dense_prompt_embeddings=dense[own],
             )
-            rows.append(asked)
+            rows.append(own)
             logits.append(masks)
             iou.append(scores)
         back = torch.cat(rows).argsort()
@@ -141,10 +140,10 @@ class SamDecoder(nn.Module):
 
 
 class SamModel(nn.Module):
-    """SAM, as `simmat.foundation.FoundationModel` says.
+    """SAM as a `simmat.foundation.FoundationModel`.
 
     Attributes:
-        name: of its spec.
+        name: name of its spec.
         image_size: S.
     """
 
@@ -163,14 +162,14 @@ class SamModel(nn.Module):
                     setattr(layer, name, TokenAttention(module))
 
     def gradient_checkpointing(self, on: bool = True) -> None:
-        """Trade time for memory in training: recompute encoder blocks on the way back."""
+        """Recompute encoder blocks in the backward pass, which saves memory and costs time."""
         self.backbone.checkpoint_blocks = on
 
 
 def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> SamModel:
     """Build a SAM for S×S input; see `simmat.specs.build_foundation`.
 
-    At any S but the native one, position embeddings are interpolated, those of a file and random ones alike.
+    At any S but the native one, position embeddings are interpolated, random ones too.
 
     Raises:
         WeightsError: the file is damaged, or of another model.
@@ -190,14 +189,9 @@ def build_sam(spec: FoundationSpec, *, image_size: int, weights: Path | None, se
 
 
 def sam_parts(model: SamModel) -> nn.ModuleDict:
-    """Return the model's three parts under segment-anything's own names, as its checkpoints have them."""
-    return nn.ModuleDict(
-        {
-            "image_encoder": model.backbone.image_encoder,
-            "prompt_encoder": model.decoder.prompt_encoder,
-            "mask_decoder": model.decoder.mask_decoder,
-        }
-    )
+    """Return the model's three parts under the names in segment-anything's checkpoints."""
+    decoder = {"prompt_encoder": model.decoder.prompt_encoder, "mask_decoder": model.decoder.mask_decoder}
+    return nn.ModuleDict({"image_encoder": model.backbone.image_encoder, **decoder})
 
 
 def _image_encoder(spec: FoundationSpec, image_size: int) -> ImageEncoderViT:
