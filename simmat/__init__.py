@@ -6,7 +6,7 @@
     model.set_image("photo.tiff")
     found = model.predict(points=[(320, 240)])     # found.mask, found.score
 
-The public names are loaded when they are first used, so that `import simmat` imports no torch.
+The public names are imported when they are first used, so `import simmat` needs no torch.
 """
 
 from __future__ import annotations
@@ -37,28 +37,18 @@ if TYPE_CHECKING:
     from simmat.types import Prompt as Prompt
     from simmat.types import SensorImage as SensorImage
 
-_HOMES = {
-    "Channel": "simmat.types",
-    "Dataset": "simmat.data.dataset",
-    "Files": "simmat.sensors.adapter",
-    "Missing": "simmat.sensors.adapter",
-    "ModalityAdapter": "simmat.sensors.adapter",
-    "ModalityOptions": "simmat.sensors.options",
-    "Nodata": "simmat.sensors.adapter",
-    "Predictor": "simmat.predictor",
-    "Prompt": "simmat.types",
-    "Scene": "simmat.sensors.scene",
-    "SensorImage": "simmat.types",
-    "Source": "simmat.sensors.adapter",
-    "evaluate": "simmat.api",
-    "hookimpl": "simmat.plugins.hooks",
-    "list_foundations": "simmat.api",
-    "list_modalities": "simmat.api",
-    "load": "simmat.api",
-    "open_dataset": "simmat.api",
-    "train": "simmat.api",
+_NAMES = {
+    "simmat.api": ("evaluate", "list_foundations", "list_modalities", "load", "open_dataset", "train"),
+    "simmat.data.dataset": ("Dataset",),
+    "simmat.plugins.hooks": ("hookimpl",),
+    "simmat.predictor": ("Predictor",),
+    "simmat.sensors.adapter": ("Files", "Missing", "ModalityAdapter", "Nodata", "Source"),
+    "simmat.sensors.options": ("ModalityOptions",),
+    "simmat.sensors.scene": ("Scene",),
+    "simmat.types": ("Channel", "Prompt", "SensorImage"),
 }
-"""Public name -> the module it is loaded from."""
+"""Module -> the public names in it."""
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_HOMES)]
 

@@ -118,7 +118,7 @@ class ComposedModality(ModalityAdapter):
         return self.parts
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> ComposedModality:
-        """Every part takes its own options."""
+        """Return the composition of the parts with these options."""
         return ComposedModality([part.with_options(options) for part in self.parts])
 
     def configured(self, card: Mapping[str, Any]) -> ComposedModality:
@@ -147,33 +147,33 @@ class ComposedModality(ModalityAdapter):
         return tuple(name for sources, share in shares if share and share.all_missing for name in sources.values())
 
     def transform(self, image: SensorImage) -> SensorImage:
-        """Every part transforms its own planes."""
+        """Transform each part's planes."""
         return self._stack([part.transform(piece) for part, piece in self._pieces(image)])
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
-        """Every part knows its own channels."""
+        """Return it for each part's channels."""
         groups = zip(self.parts, self._split(channels), strict=True)
         return tuple(flag for part, group in groups for flag in part.logarithmic(group))
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
-        """Every part mirrors its own planes."""
+        """Mirror each part's planes."""
         return self._stack([part.flip(piece, axis) for part, piece in self._pieces(image)])
 
     def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
-        """Every part rotates its own planes."""
+        """Rotate each part's planes."""
         return self._stack([part.rotate(piece, quarter_turns) for part, piece in self._pieces(image)])
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Every part sees the same scene."""
+        """Simulate each part's planes of the same scene."""
         return self._stack([part.simulate(scene, rng) for part in self.parts])
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Every part writes its own planes."""
+        """Write each part's planes."""
         for index, (part, piece) in enumerate(self._pieces(image)):
             part.save(piece, self._files_of(index, files))
 
     def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
-        """Write it by the first part that can: all share one pixel grid."""
+        """Write it by the first part that can; all share one pixel grid."""
         written = (part.save_mask(mask, georeference, path) for part in self.parts)
         return next((file for file in written if file is not None), None)
 
@@ -190,7 +190,7 @@ class ComposedModality(ModalityAdapter):
         return result
 
     def _join(self, groups: Sequence[Sequence[Channel]]) -> tuple[Channel, ...]:
-        """Return each part's channels, by the names that the part gives them, as those of the composition."""
+        """Join the channels of each part, with the part's own names, into those of the composition."""
         names = self._unique([[channel.name for channel in group] for group in groups])
         return tuple(
             replace(channel, name=name)
@@ -199,7 +199,7 @@ class ComposedModality(ModalityAdapter):
         )
 
     def _split(self, channels: Sequence[Channel]) -> list[tuple[Channel, ...]]:
-        """Return each part's of the loaded channels, by the names that the part gives them; the inverse of `_join`."""
+        """Split loaded channels into those of each part, with the part's own names; the inverse of `_join`."""
         known = sum(len(part.channels) for part in self.parts)
         groups, start = [], 0
         for part in self.parts:
@@ -213,15 +213,17 @@ class ComposedModality(ModalityAdapter):
         """Return what is missing of each part; None where nothing is."""
         if missing is None:
             return [None] * len(self.parts)
-        gone = iter([channel.name in missing.names for channel in missing.channels])
         shares: list[Missing] = []
+        start = 0
         for group in self._split(missing.channels):
-            names = frozenset(channel.name for channel in group if next(gone))
+            joined = missing.channels[start : start + len(group)]
+            names = frozenset(own.name for own, whole in zip(group, joined, strict=True) if whole.name in missing.names)
             shares.append(MissingChannels(group, names) if names else None)
+            start += len(group)
         return shares
 
     def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
-        """Split a loaded image into each part's planes."""
+        """Return each part with its planes of a loaded image."""
         pieces, start = [], 0
         for part, group in zip(self.parts, self._split(image.channels), strict=True):
             piece = image.select(range(start, start + len(group)))

@@ -105,7 +105,18 @@ Patterns = Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeV
 
 
 class ChannelDefaults(Document):
-    """`[defaults]`: holds for every channel that does not say otherwise."""
+    """`[defaults]`: holds for every channel that does not say otherwise.
+
+    Attributes:
+        quantity: what is measured.
+        unit: unit of the value, stored * scale + offset.
+        source: name of the file; may be left out where there is one.
+        scale: see `unit`.
+        offset: see `unit`.
+        nodata: stored values that mean no measurement.
+        valid_range: smallest and largest possible value, in `unit`.
+        normalize: what the network gets.
+    """
 
     quantity: Text | None = None
     unit: Text | None = None
@@ -121,31 +132,22 @@ class _Defaults(Document):
     defaults: ChannelDefaults
 
 
-class ChannelRule(Document):
-    """`[[channel]]`: one plane of one file, and what its numbers mean; see `Channel`.
+class ChannelRule(ChannelDefaults):
+    """`[[channel]]`: one plane of one file, and what its numbers mean.
 
     Attributes:
-        source: name of the file; may be left out where there is one.
+        name: unique name.
+        wavelength_um: centre wavelength in micrometres.
         plane: plane of the file, from 0; without plane and band, the file must hold one plane.
         band: the same from 1, as GIS programs count.
-        scale: value in `unit` = stored * scale + offset.
-        offset: see `scale`.
-        nodata: stored values that mean no measurement.
-        normalize: what the network gets.
     """
 
     name: Annotated[str, AfterValidator(_channel_name)]
     quantity: Text
     unit: Text
     wavelength_um: Annotated[float, Field(gt=0)] | None = None
-    source: Text | None = None
     plane: Annotated[int, Field(ge=0)] | None = None
     band: Annotated[int, Field(ge=1)] | None = None
-    scale: float = 1.0
-    offset: float = 0.0
-    nodata: Numbers = ()
-    valid_range: Pair | None = None
-    normalize: Normalize = ZScore()
 
     @property
     def index(self) -> int | None:
@@ -202,10 +204,10 @@ class Declaration(Document):
         return [*super().known_keys(), "defaults"]
 
     def problems(self) -> Iterator[str]:
-        """Yield what contradicts each other."""
+        """Yield what is inconsistent."""
         for kind, names in (("source", [s.name for s in self.source]), ("channel", [c.name for c in self.channel])):
             for name in [name for name, count in Counter(names).items() if count > 1]:
-                yield f"two {kind}s are called {name!r}; names must differ"
+                yield f"two {kind}s are named {name!r}; names must be unique"
         sources = [source.name for source in self.source]
         sharing = Counter(self.source_of(rule) for rule in self.channel)
         for number, rule in enumerate(self.channel, start=1):
