@@ -1,4 +1,4 @@
-"""The predictor: it encodes an image once and segments it by any number of prompts."""
+"""The predictor of a network and its sensor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +16,26 @@ from torch import Tensor
 from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch
-from simmat.data.statistics import image_moments
 from simmat.errors import BundleError, ConfigError, DataError
-from simmat.foundation import FoundationModel, ImageEmbedding, MaskPrediction
-from simmat.model import Parts, SimMAT, assemble, assemble_transfer
-from simmat.model_spec import ModelSpec
+from simmat.foundation import ImageEmbedding, MaskPrediction
+from simmat.model import SimMAT
 from simmat.nn.resize import restore_logits
+from simmat.predictor.checks import (
+    as_numbers,
+    check_inside,
+    check_mask_size,
+    check_units,
+    range_of,
+    unlike_training,
+)
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
-from simmat.sensors.normalize import CLIP, Statistics, describe, fit_channels, zero_shot_map
-from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Prompt, SensorImage
+from simmat.sensors.normalize import describe
+from simmat.types import BoolArray, FloatArray, Prompt, SensorImage
 
 Choice = Literal["single", "best"]
 Files = Mapping[str, Path | str]
 
-_FAR, _MOSTLY, _FLAT = 0.99, 0.5, 0.02
-"""Share of the clip value, share of the pixels, share of training's standard deviation: see `unlike_training`."""
 _PROMPTS_AT_ONCE = 16
 
 
@@ -168,7 +172,7 @@ class Predictor:
             )
         self._check_channels(image)
         if not image.valid.any():
-            ranges = ", ".join(_range(channel) for channel in image.channels if channel.valid_range is not None)
+            ranges = ", ".join(range_of(channel) for channel in image.channels if channel.valid_range is not None)
             raise DataError(
                 f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
                 + (f"; valid are {ranges}" if ranges else "")
@@ -202,9 +206,9 @@ class Predictor:
             DataError: there is no prompt, labels and points do not match, or `mask` does not hold logits.
             ConfigError: a point or the box is outside of the image.
         """
-        coords = _numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
-        marks = np.ones(len(coords)) if labels is None else _numbers(labels, "labels", "0 or 1 for each point", -1)
-        corners = None if box is None else _numbers(box, "box", "(x0, y0, x1, y1)", -1)
+        coords = as_numbers(points, "points", "(x, y) pairs, such as [(320, 240)]", -1, 2)
+        marks = np.ones(len(coords)) if labels is None else as_numbers(labels, "labels", "0 or 1 for each point", -1)
+        corners = None if box is None else as_numbers(box, "box", "(x0, y0, x1, y1)", -1)
         prompt = Prompt(coords, marks.astype(np.int64), corners, None if mask is None else np.asarray(mask))
         return self.predict_prompts([prompt], choice=choice)[0]
 
@@ -221,12 +225,12 @@ class Predictor:
         if self._encoded is None or self.image is None:
             raise ValueError("no image is set; call set_image first")
         for prompt in prompts:
-            _check_inside(prompt, self.image)
+            check_inside(prompt, self.image)
         doubt = unlike_training(self._encoded.prepared, self.pipeline.channels) if self.bundle else ""
         found: dict[int, Prediction] = {}
         for places in _of_one_kind(prompts):
             decoded = self._encoded.decode([prompts[place] for place in places])
-            _check_mask_size(prompts[places[0]].mask_input, decoded)
+            check_mask_size(prompts[places[0]].mask_input, decoded)
             for row, place in enumerate(places):
                 found[place] = self._prediction(decoded, row, choice, doubt)
         return [found[place] for place in range(len(prompts))]
@@ -303,7 +307,7 @@ class Predictor:
         if not channels:
             raise ValueError(f"modality {name!r} learns its channels from files; give a SensorImage")
         image = SensorImage.from_planes(planes, channels, origin="array")
-        _check_units(image, planes)
+        check_units(image, planes)
         return image
 
     def _check_channels(self, image: SensorImage) -> None:
@@ -323,121 +327,6 @@ class Predictor:
         return EncodedImage(self.model, self.pipeline(image))
 
 
-class ZeroShotPredictor(Predictor):
-    """An untuned foundation model on any sensor, without a bundle.
-
-    Channels are normalized by the statistics of each image itself, and shown to the model as three planes by
-    `simmat.sensors.normalize.zero_shot_map`.
-    """
-
-    def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
-        """Make a predictor without training.
-
-        Args:
-            parts: the model, a transfer layer that applies the zero-shot map, and a tuner that changes nothing.
-            adapter: of the sensor.
-            image_size: S.
-            device: of the network.
-        """
-        self._parts = parts
-        self._spec = ModelSpec(
-            modality=adapter.name,
-            sensor_channels=adapter.channels,
-            channels=(),
-            statistics=Statistics((), (), (), ()),
-            zero_shot=((0.0,),) * 3,
-            foundation=parts.foundation.name,
-            seed=0,
-            image_size=image_size,
-            mat=parts.transfer.name,
-            tune=parts.tuner.name,
-            card=DataCard(regions="instances"),
-        )
-        super().__init__(assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size))
-
-    def _encode(self, image: SensorImage) -> EncodedImage:
-        seen = self.adapter.transform(image)
-        statistics = image_moments(seen).statistics()
-        spread = tuple(value if value > 0 else 1.0 for value in statistics.std)  # a flat channel stays 0
-        channels = fit_channels(
-            seen.channels,
-            replace(statistics, std=spread),
-            pixel_mean=self._parts.foundation.pixel_mean,
-            pixel_std=self._parts.foundation.pixel_std,
-        )
-        rows = tuple(map(tuple, zero_shot_map(channels, statistics).tolist()))
-        spec = self._spec.model_copy(update={"channels": channels, "zero_shot": rows})
-        device = next(self.model.parameters()).device
-        built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))
-        self.model.mat = built.to(device).eval()
-        self.pipeline = replace(self.pipeline, channels=channels)
-        return super()._encode(image)
-
-
-def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
-    """Return which channel's values are far from those of training, as in another unit or bit depth; "" if none is.
-
-    RGB channels are scaled by the foundation model's statistics, which say nothing of the training images.
-
-    Args:
-        prepared: the network's input.
-        channels: C fitted channels.
-    """
-    for channel, plane in zip(channels, prepared.planes, strict=True):
-        valid = plane[prepared.content & (plane != 0)]  # invalid pixels are 0
-        if channel.quantity == RGB_QUANTITY or not valid.numel():
-            continue
-        trained = f"{channel.mean:.4g} ± {channel.std:.4g} {channel.unit}"
-        if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
-            return f"most values of channel {channel.name!r} are far from those of training ({trained})"
-        if valid.numel() > 1 and float(valid.std()) < _FLAT:
-            return f"the values of channel {channel.name!r} vary much less than those of training ({trained})"
-    return ""
-
-
-def _numbers(given: Any, name: str, form: str, *shape: int) -> FloatArray:
-    """Return what a caller gave as float32 of a shape; TypeError where it is not numbers in the form said."""
-    try:
-        return np.asarray(given, np.float32).reshape(shape)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be numbers, {form}; got {given!r}") from None
-
-
-def _check_mask_size(mask: npt.NDArray[np.generic] | None, decoded: MaskPrediction) -> None:
-    """Refuse a mask of another size than the decoder's own."""
-    expected = tuple(decoded.logits.shape[-2:])
-    if mask is not None and mask.shape != expected:
-        raise ValueError(
-            f"mask must be {expected} logits, the low_res of an earlier prediction of this model, got {mask.shape}"
-        )
-
-
-def _check_units(image: SensorImage, planes: npt.NDArray[np.generic]) -> None:
-    """Refuse an array that is in another unit: most of its numbers, and of its different numbers, are out of range.
-
-    A fill value is one number, however often it stands there.
-
-    Args:
-        image: (C, H, W) made of `planes`.
-        planes: (C, H, W) before anything became invalid.
-    """
-    for channel, plane, valid in zip(image.channels, planes, image.valid, strict=True):
-        finite = plane[np.isfinite(plane)]
-        without = plane[np.isfinite(plane) & ~valid]
-        if 2 * without.size > finite.size and np.unique(without).size > max(np.unique(plane[valid]).size, 1):
-            raise DataError(
-                f"{image.origin}: most of its numbers are out of the range of {_range(channel)}; they are "
-                f"{finite.min():.6g} to {finite.max():.6g}. An array must be in the channels' units, whatever the unit "
-                "of the files: convert it, give the file, or give a SensorImage whose channel has another unit"
-            )
-
-
-def _range(channel: Channel) -> str:
-    """Name a channel with its valid range: "thermal, 150 to 2500 K"."""
-    low, high = channel.valid_range or (-math.inf, math.inf)
-    return f"{channel.name}, {low:g} to {high:g} {channel.unit}"
-
-
 def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
     """Group the indices of prompts that can be decoded together, at most `_PROMPTS_AT_ONCE` in a group."""
     kinds: dict[tuple[int, bool, bool], list[int]] = {}
@@ -446,22 +335,3 @@ def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:
         kinds.setdefault(kind, []).append(place)
     step = _PROMPTS_AT_ONCE
     return [places[start : start + step] for places in kinds.values() for start in range(0, len(places), step)]
-
-
-def _check_inside(prompt: Prompt, image: SensorImage) -> None:
-    """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
-    height, width = image.size_hw
-    problems = [
-        f"point {x:g},{y:g} (X is 0 to {width - 1}, Y 0 to {height - 1})"
-        for x, y in prompt.point_coords.tolist()
-        if not (0 <= x < width and 0 <= y < height)
-    ]
-    if prompt.box is not None:
-        x0, y0, x1, y1 = prompt.box.tolist()
-        if not (0 <= x0 and x1 <= width and 0 <= y0 and y1 <= height):
-            problems.append(f"box {x0:g},{y0:g},{x1:g},{y1:g} (X is 0 to {width}, Y 0 to {height})")
-    if problems:
-        raise ConfigError(
-            f"{image.origin}: {' and '.join(problems)} outside of the image, which is {width} wide and {height} high"
-            + (f"; {image.size_note}" if image.size_note else "")
-        )
