@@ -118,11 +118,20 @@ def run_checks(checks: Sequence[Check[CaseT]], case: CaseT, *, full: bool = Fals
             yield run_check(check, case)
 
 
+_NO_TORCH = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision"):
+            raise ImportError("torch is imported while loading")
+sys.meta_path.insert(0, NoTorch())
+"""
+
+
 def python_without_torch(code: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run code in a new Python with the same search path, in which torch cannot be imported."""
-    code = "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n" + code
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-P", "-c", code]
+    command = [sys.executable, "-P", "-c", _NO_TORCH + code]
     return subprocess.run(command, input=data, capture_output=True, check=False, timeout=SECONDS, env=env)
 
 

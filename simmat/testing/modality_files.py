@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -228,15 +227,6 @@ def _expect_refusal(case: ModalityCase, files: dict[str, Path], source: str, sta
         )
 
 
-@dataclass(frozen=True)
-class _Source:
-    """One file of a sample: its (P, H, W) planes as stored, and whether its reader supports `--nodata`."""
-
-    name: str
-    planes: Planes
-    takes_nodata: bool
-
-
 def missing_stays_missing(case: ModalityCase) -> None:
     """A pixel that a file or `--nodata` calls missing is invalid in every channel that is computed from it."""
     files = case.samples[0].files
@@ -253,11 +243,19 @@ def missing_stays_missing(case: ModalityCase) -> None:
                 altered = _load_with(case, source, _altered(source.planes, picked, pixel))
             except DataError:
                 continue  # planes that must agree, such as three equal ones
-            for way in _ways(case, source):
+            for way in source.ways:
                 applied = True
                 _expect_missing(case, source, picked, pixel, way, _changed_channels(intact, altered, pixel))
     if not applied:
         raise CheckSkipped("no file of the sample can be rewritten")
+
+
+class _Source(NamedTuple):
+    """One file of a sample: its (P, H, W) planes as stored, and the ways in which it can call a pixel missing."""
+
+    name: str
+    planes: Planes
+    ways: tuple[Way, ...]
 
 
 def _sources(case: ModalityCase) -> Iterator[_Source]:
@@ -270,8 +268,15 @@ def _sources(case: ModalityCase) -> Iterator[_Source]:
             planes = nodata.stored[file] if file in nodata.stored else read_image(file).planes
         except DataError:
             continue
-        if planes.shape[1:] == size_hw and file.suffix.lower() in _REWRITABLE:
-            yield _Source(name, planes, file in nodata.stored)
+        ending, ways = file.suffix.lower(), list[Way]()
+        if file in nodata.stored:  # the sensor's reader takes it
+            ways.append("--nodata")
+        if ending in _TIFF:
+            ways.append("its GDAL_NODATA tag")
+        if planes.dtype.kind == "f":
+            ways.append("NaN")
+        if planes.shape[1:] == size_hw and ending in _REWRITABLE:
+            yield _Source(name, planes, tuple(ways))
 
 
 def _load_with(
@@ -314,16 +319,6 @@ def _changed_channels(
         np.flatnonzero((a.data[at] != b.data[at]) | (a.valid[at] != b.valid[at])).tolist()
         for a, b in zip(before, after, strict=True)
     ]
-
-
-def _ways(case: ModalityCase, source: _Source) -> Iterator[Way]:
-    """Yield the ways in which a pixel of a file can be called missing."""
-    if source.takes_nodata:
-        yield "--nodata"
-    if case.samples[0].files[source.name].suffix.lower() in _TIFF:
-        yield "its GDAL_NODATA tag"
-    if source.planes.dtype.kind == "f":
-        yield "NaN"
 
 
 def _expect_missing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,25 +108,20 @@ class ModalityCase:
     def _readable(self) -> tuple[Sample, ...]:
         """Return samples that the sensor can load: simulated ones have an even size where it refuses odd ones."""
         samples = self._written(SIZE_HW)
-        error = self._load_error(samples[0])
-        if isinstance(error, DataError) and not self.given:
-            even = self._written(EVEN_HW)
-            if self._load_error(even[0]) is None:
-                self.odd_refusal = str(error)
-                return even
-        if error is not None:
+        try:
+            self.adapter.load(samples[0].files)
+        except Exception as error:
+            if isinstance(error, DataError) and not self.given:
+                even = self._written(EVEN_HW)
+                with contextlib.suppress(Exception):
+                    self.adapter.load(even[0].files)
+                    self.odd_refusal = str(error)
+                    return even
             raise CheckFailed(
                 f"the sample {next(iter(samples[0].files.values()))} cannot be loaded: {type(error).__name__}: {error}",
                 "give files that this sensor writes" if self.given else "let load read what save writes",
             ) from error
         return samples
-
-    def _load_error(self, sample: Sample) -> Exception | None:
-        try:
-            self.adapter.load(sample.files)
-        except Exception as error:
-            return error
-        return None
 
     def _written(self, size_hw: tuple[int, int]) -> tuple[Sample, ...]:
         """Return copies of the given files, which a broken sensor cannot harm, or simulated files."""
