@@ -25,7 +25,7 @@ from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.resize import content_mask, restore_logits, upsample_logits
 from simmat.types import Aspect, BoolArray, Frame
 
-CLICKS = Protocol("clicks", "all four masks, and clicks on errors", clicks=4)
+CLICKS = Protocol("clicks", clicks=4)
 
 # Whole-image oracles: the definitions, with no box anywhere.
 

@@ -19,7 +19,6 @@ class Protocol:
 
     Attributes:
         name: what `--protocol` takes.
-        description: one line.
         first_click: "center", the maximum of the region's distance transform, see `simmat.data.clicks.center_click`,
             or "middle", the middle pixel of the region in raster order, in the network's input.
         grid: where masks are compared: "original", at the size of the image, or "quarter", at a quarter of the
@@ -31,7 +30,6 @@ class Protocol:
     """
 
     name: str
-    description: str
     first_click: Literal["center", "middle"] = "center"
     grid: Literal["original", "quarter"] = "original"
     alternatives: bool = True
@@ -40,20 +38,15 @@ class Protocol:
     seed: int = 0
 
 
-ONE_CLICK = Protocol("one-click", "one click per object at its centre, masks compared at the original size")
-FULL = Protocol(
-    "full",
-    "one-click, then clicks on errors (k-click curve, NoC), boxes tight and jittered, and random clicks",
-    clicks=20,  # where NoC stops (Sofiiuk et al. 2021, arXiv 2102.06583)
-    draws=5,
-)
-COMPAT = Protocol(
-    "simmat-compat",
-    "as the paper's released code scores: middle pixel, image squashed, masks compared at a quarter of the input",
-    first_click="middle",
-    grid="quarter",
-    alternatives=False,
-)
+ONE_CLICK = Protocol("one-click")
+"""One click per object at its centre, masks compared at the original size."""
+FULL = Protocol("full", clicks=20, draws=5)
+"""One click, then clicks on errors (mIoU by clicks, NoC), boxes tight and jittered, and random clicks.
+
+NoC stops at 20 clicks, as the interactive benchmarks do (Sofiiuk et al. 2021, arXiv 2102.06583).
+"""
+COMPAT = Protocol("simmat-compat", first_click="middle", grid="quarter", alternatives=False)
+"""As the paper's released code scores: middle pixel, squashed image, masks compared at a quarter of the input."""
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in (ONE_CLICK, FULL, COMPAT)})
 """By name; the first is the default."""

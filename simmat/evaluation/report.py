@@ -31,8 +31,6 @@ def report_of(
     device = next(bundle.model.parameters()).device
     memory = _peak_memory_bytes(device)
     summary = tuned.summary()
-    numbers = asdict(protocol)
-    del numbers["description"]
     return {
         "format": FORMAT,
         "bundle": str(bundle.path),
@@ -43,7 +41,7 @@ def report_of(
         "mat": spec.mat,
         "tune": spec.tune,
         "image_size": spec.image_size,
-        "protocol": numbers,
+        "protocol": asdict(protocol),
         "class_names": {
             key: tuned.class_names[int(key)] for key in summary["iou_by_class"] if int(key) in tuned.class_names
         },
