@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+
+SHARED_DATA = Path(os.environ.get("SIMMAT_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+"""Recordings of real sensors, the only files outside of the checkout that a test reads."""
+needs_shared_data = pytest.mark.skipif(
+    not SHARED_DATA.is_dir(), reason=f"no sensor data at {SHARED_DATA}; set SIMMAT_SHARED_DATA"
+)
 
 
 def need_plugins(*names: str) -> None:

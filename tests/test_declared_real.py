@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 from data_sets import linked
+from installed import SHARED_DATA, needs_shared_data
 
 from simmat.cli import run
 from simmat.sensors.declared import read_sensor
 
 ROOT = Path(__file__).parent.parent
-DATA = Path(os.environ.get("SIMMAT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 PAGE = (ROOT / "docs" / "sensor-toml.md").read_text(encoding="utf-8")
 DESCRIBED = dict(re.findall(r"^```toml\n# (\S+)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL))
 SETS = {"sonar.toml": ("sonar-objects", 100), "sar.toml": ("sar-ships", 60), "water.toml": ("multispectral-water", 100)}
@@ -37,7 +36,7 @@ def test_the_commented_example_is_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no sensor data at {DATA}; set SIMMAT_SHARED_DATA")
+@needs_shared_data
 @pytest.mark.parametrize("name", SETS)
 def test_a_described_sensor_trains_scores_and_predicts_on_real_files(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -46,7 +45,7 @@ def test_a_described_sensor_trains_scores_and_predicts_on_real_files(
     folder, smallest = SETS[name]
     monkeypatch.chdir(tmp_path)
     Path(name).write_text(DESCRIBED[name], encoding="utf-8")
-    data = str(linked(DATA / folder, tmp_path / "data"))
+    data = str(linked(SHARED_DATA / folder, tmp_path / "data"))
     regions = ["--regions", "components", "--min-region", str(smallest)]
     assert run(["data", "check", data, "--modality", name, *regions]) == 0
     quick = "--foundation sam_vit_tiny --steps 2 --batch-size 2 --image-size 64 --device cpu --out run".split()
@@ -56,6 +55,6 @@ def test_a_described_sensor_trains_scores_and_predicts_on_real_files(
     capsys.readouterr()
     assert run(["eval", "bundle", "--data", data, "--split", "val", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tuned"]["objects"] >= 4
-    image = sorted((DATA / folder / "images").iterdir())[0]
+    image = sorted((SHARED_DATA / folder / "images").iterdir())[0]
     assert run(["predict", "bundle", str(image), "--point", "60,60", "--out", "out"]) == 0
     assert Path("out", f"{image.stem}_mask.png").is_file()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from itertools import pairwise
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from data_sets import linked
-from installed import need_plugins
+from installed import SHARED_DATA, need_plugins, needs_shared_data
 
 from simmat.cli import run
 from simmat.data.dataset import open_dataset
@@ -19,7 +18,6 @@ from simmat.data.samples import SPLITS
 from simmat.plugins.loader import load_plugins
 
 ROOT = Path(__file__).parent.parent
-DATA = Path(os.environ.get("SIMMAT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 PAGE = (ROOT / "docs" / "real-sensors.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^simmat (train .*--foundation FM .*)$", PAGE, flags=re.MULTILINE)
 
@@ -43,8 +41,10 @@ def need_sensor(modality: str) -> None:
 def test_every_command_has_its_set() -> None:
     """A command for a set that is not there serves nobody; others may lie beside it, for other pages."""
     assert len(COMMANDS) == 8
-    if DATA.is_dir():
-        assert {name_of(command) for command in COMMANDS} <= {path.name for path in DATA.iterdir() if path.is_dir()}
+    if SHARED_DATA.is_dir():
+        assert {name_of(command) for command in COMMANDS} <= {
+            path.name for path in SHARED_DATA.iterdir() if path.is_dir()
+        }
 
 
 def test_every_set_has_its_objects_published() -> None:
@@ -56,14 +56,14 @@ def test_every_set_has_its_objects_published() -> None:
     assert {name: OBJECTS[name][2] for name in scored} == {name: int(count) for name, count in scored.items()}
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no sensor data at {DATA}; set SIMMAT_SHARED_DATA")
+@needs_shared_data
 @pytest.mark.parametrize(
     "command",
     [pytest.param(c, id=name_of(c), marks=[pytest.mark.slow] if "rgb-regions" in c else []) for c in COMMANDS],
 )
 def test_a_set_has_the_objects_that_are_published(command: str) -> None:
     """The rule of the command on the masks; images hide none, or `eval` would score fewer, which the next test sees."""
-    words = shlex.split(command.replace("DATA/", f"{DATA}/"))
+    words = shlex.split(command.replace("DATA/", f"{SHARED_DATA}/"))
     given = {flag: value for flag, value in pairwise(words) if flag.startswith("--")}
     need_sensor(given["--modality"])
     smallest = int(given["--min-region"]) if "--min-region" in given else None
@@ -74,7 +74,7 @@ def test_a_set_has_the_objects_that_are_published(command: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no sensor data at {DATA}; set SIMMAT_SHARED_DATA")
+@needs_shared_data
 @pytest.mark.parametrize("command", COMMANDS, ids=name_of)
 def test_a_set_trains_and_evaluates_by_its_command(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -82,7 +82,7 @@ def test_a_set_trains_and_evaluates_by_its_command(
     """The page promises one command a set, without a line of Python."""
     name = name_of(command)
     need_sensor(command.split()[2])
-    data = linked(DATA / name, tmp_path / "data" / name)
+    data = linked(SHARED_DATA / name, tmp_path / "data" / name)
     words = shlex.split(
         command.replace("DATA/", f"{data.parent}/").replace("FM", "sam_vit_tiny").replace("runs/", f"{tmp_path}/")
     )

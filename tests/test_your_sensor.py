@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_sets import linked
-from installed import need_plugins
+from installed import SHARED_DATA, need_plugins
 from throwaway import clean_environment, make_venv, simmat
 
 from simmat.sensors.scene import import_scenes
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "simmat-plugin-sonar"
-SONAR = Path(os.environ.get("SIMMAT_SHARED_DATA", ROOT.parent / "shared" / "data")) / "sonar-objects"
+SONAR = SHARED_DATA / "sonar-objects"
 PAGE = (ROOT / "docs" / "your-sensor.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
 FILES = [text.partition("\n") for language, text in BLOCKS if language == "python"]

@@ -223,8 +223,8 @@ def test_depth_joins_colour(tmp_path: Path) -> None:
 
 def test_the_real_set_opens() -> None:
     """Primesense and PhoXi, metres in npy, 0 where nothing came back."""
-    beside_the_project = Path(__file__).parents[4] / "shared" / "data"
-    folder = Path(os.environ.get("SIMMAT_SHARED_DATA", beside_the_project)) / "depth-bins"
+    shared = Path(os.environ.get("SIMMAT_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
+    folder = shared / "depth-bins"
     if not folder.is_dir():
         pytest.skip(f"no sensor data at {folder}; set SIMMAT_SHARED_DATA")
     from simmat.data.dataset import open_dataset
