@@ -287,4 +287,4 @@ def _refuse_mode(path: Path, image: Any, depth: int, *, palette: bool) -> None:
     if mode not in ("1", "P", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I"):
         raise DataError(f"{path}: Pillow mode {mode} is not supported; store it as grey, RGB or TIFF")
     if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"{path}: an animated PNG of {image.n_frames} frames; store one frame in a file")
+        raise DataError(f"{path}: an animated PNG of {image.n_frames} frames; store one frame per file")

@@ -44,10 +44,10 @@ def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
     with opened(path) as tiff:
         pages = _main_pages(path, tiff, labels=labels)
         if labels:
-            _check_labels(path, pages)
+            _check_labels(path, pages[0])
         if len(pages) == 1 and tiff.series[0].size != int(np.prod(pages[0].shape)):
-            raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one file an image")
-        planes = np.concatenate([_planes_of(path, page) for page in pages])  # (P, H, W)
+            raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one image per file")
+        planes = np.ascontiguousarray(np.concatenate([_planes_of(path, page) for page in pages]))  # (P, H, W)
         colour: Colour = "rgb" if pages[0].photometric.name == "RGB" else "gray" if len(planes) == 1 else "planes"
         return ImageFile(
             planes,
@@ -112,7 +112,7 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool) -> list[Any]:
         raise DataError(f"{path}: its {len(full)} pages differ ({listed}); pages of one image must agree")
     if len(full) > 1 and full[0].samplesperpixel > 1:
         raise DataError(
-            f"{path}: {len(full)} pages of {full[0].samplesperpixel} samples each are several images; store one a file"
+            f"{path}: {len(full)} pages of {full[0].samplesperpixel} samples are several images; store one per file"
         )
     return full
 
@@ -152,24 +152,23 @@ def _check_meaning(path: Path, page: Any, *, palette: bool) -> None:
             + (" (the numbers of a palette are indices, not intensities)" if name == "PALETTE" else "")
         )
     if page.imagedepth != 1:
-        raise DataError(f"{path}: a volume of depth {page.imagedepth}, not an image; store one slice a file")
+        raise DataError(f"{path}: a volume of depth {page.imagedepth}, not an image; store one slice per file")
 
 
-def _check_labels(path: Path, pages: Sequence[Any]) -> None:
+def _check_labels(path: Path, page: Any) -> None:
     """Refuse a compression that changes labels, and a tag that rotates them against their image."""
-    for page in pages:
-        scheme = getattr(page.compression, "name", str(page.compression))
-        if scheme not in _LOSSLESS:
-            raise DataError(
-                f"{path}: compressed as {scheme}, which changes label values; save the mask from the original without "
-                "loss (PNG, or TIFF with deflate)"
-            )
-        tag = page.tags.get(_ORIENTATION)
-        if tag is not None and tag.value != 1:
-            raise DataError(
-                f"{path}: this TIFF has the tag Orientation {tag.value}, but images are read as they are stored; save "
-                "the mask without that tag, so that it fits the stored image"
-            )
+    scheme = getattr(page.compression, "name", str(page.compression))
+    if scheme not in _LOSSLESS:
+        raise DataError(
+            f"{path}: compressed as {scheme}, which changes label values; save the mask from the original without loss "
+            "(PNG, or TIFF with deflate)"
+        )
+    tag = page.tags.get(_ORIENTATION)
+    if tag is not None and tag.value != 1:
+        raise DataError(
+            f"{path}: this TIFF has the tag Orientation {tag.value}, but images are read as they are stored; save the "
+            "mask without that tag, so that it fits the stored image"
+        )
 
 
 def _check_whole(path: Path, page: Any) -> None:
@@ -189,13 +188,13 @@ def _check_whole(path: Path, page: Any) -> None:
 
 def _planes_of(path: Path, page: Any) -> npt.NDArray[Any]:
     """Return (P, H, W) of one page; PlanarConfiguration says which axis holds the samples."""
-    values = page.asarray()
+    values = np.asarray(page.asarray())
     if page.axes == "YX":
-        return np.asarray(values)[None]
+        return values[None]
     if page.axes == "YXS":
-        return np.ascontiguousarray(np.moveaxis(values, 2, 0))
+        return np.moveaxis(values, 2, 0)
     if page.axes == "SYX":
-        return np.asarray(values)
+        return values
     raise DataError(f"{path}: TIFF axes {page.axes} are not supported; store (height, width, planes) or one plane")
 
 
