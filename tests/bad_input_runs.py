@@ -136,7 +136,6 @@ CASES = {
     ),
     "weights: nothing to fetch": Case("'sam_vit_tiny'", run="foundations fetch sam_vit_tiny"),
     "checkpoint: not there": Case("--checkpoint x.pth", run=VIT_B),
-    "checkpoint: text": Case("x.pth", "fetch", spoil=write("x.pth"), run=VIT_B),
     "checkpoint: cut short": Case(
         "x.pth", "fetch", spoil=both(weights(lambda: {"a": torch.zeros(999)}), cut("x.pth", 900)), run=VIT_B
     ),
@@ -163,7 +162,6 @@ CASES = {
         "data/images/s0.png", "50x50", "56x40",
         spoil=lambda: png("data/images/s0.png", np.ones((50, 50))), run=RESUME,
     ),
-    "bundle: cut short": Case("weights.safetensors", "sha256", spoil=cut("run/bundle/weights.safetensors"), run=CLICK),
     "bundle: flipped bit": Case(
         "weights.safetensors", "sha256", spoil=flip("run/bundle/weights.safetensors"), run=CLICK
     ),
@@ -218,7 +216,6 @@ CASES = {
     "push: licence": Case(
         "--licence", "apache-2.0", "'Apache 2'", run="bundle push run/bundle x.zip --licence 'Apache 2'"
     ),
-    "push: other scheme": Case(".zip", "hf://ORG/NAME", "s3://bucket/x", run="bundle push run/bundle s3://bucket/x"),
     "pull: zip of other files": Case(
         "other.zip", "../x", "bundle.json", "simmat bundle push", spoil=foreign_zip, run="bundle pull other.zip --out b"
     ),
@@ -227,22 +224,6 @@ CASES = {
         spoil=both(bundle_zip, flip("flip.zip", 20_000)), run="bundle pull flip.zip --out b",
     ),
     "pull: text as zip": Case("drv.zip", "zip", spoil=write("drv.zip"), run="bundle pull drv.zip --out b"),
-    "pull: no repository": Case("hf://radar", "hf://ORG/NAME", run="bundle pull hf://radar"),
-    "new: taken": Case("'gray'", "simmat", run="plugins new gray"),
-    "new: with the prefix": Case("'radar'", "simmat-plugin-radar", run="plugins new simmat-plugin-radar"),
-    "new: wrong letters": Case("'My_Radar'", "lower case", "hyphen", run="plugins new My_Radar"),
-    "install: no name": Case("'no such'", "thermal", "wheel", run="plugins install 'no such'"),
-    "install: text": Case(
-        "notes.txt", "pyproject.toml", ".whl", spoil=write("notes.txt"), run="plugins install ./notes.txt"
-    ),
-    "install: no package": Case("data", "pyproject.toml", "simmat plugins new", run="plugins install ./data"),
     "install: forgotten ./": Case("radar", "./", run="plugins install --editable radar"),
     "install: option of pip": Case("'--upgrade'", "--", run="plugins install radar --upgrade"),
-    "uninstall: a part of SimMAT": Case("'gray'", run="plugins uninstall gray"),
-    "uninstall: not there": Case("'radar'", run="plugins uninstall radar"),
-    "check: unknown": Case("'grya'", "'gray'", "simmat modalities list", run="plugins check grya"),
-    "check: another source": Case(
-        "'gray'", "grey", "--source", run="plugins check gray --source grey=data/images/s4.png"
-    ),
-    "check: odd size": Case("'sam_vit_tiny'", "16 or 32", "7", run="plugins check sam_vit_tiny --image-size 7"),
 }  # fmt: skip
