@@ -199,6 +199,8 @@ def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, S
 
 
 def _may_be_bundle(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).exists() for name in ("bundle.json", "bundle", "config.toml"))
     return not path.is_file() or path.suffix.lower() == ".zip" or path.name == "bundle.json"
 
 
