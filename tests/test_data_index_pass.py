@@ -109,7 +109,7 @@ def test_one_changed_image_is_read_again_and_no_other(tmp_path: Path, loads: lis
     loads.clear()
     after = read_index(open_planes(root))
     assert sorted(set(loads)) == ["s3.npy", "s6.npy"]
-    counts = {sample.id: len(after.facts(sample).instances) for sample in after.dataset.samples}
+    counts = {sample.id: len(after.table_of([sample]).instances) for sample in after.dataset.samples}
     assert counts == {"s0": 1, "s1": 1, "s2": 1, "s3": 2, "s4": 1, "s5": 1, "s6": 1}
     assert before.contents.fingerprint != after.contents.fingerprint
 

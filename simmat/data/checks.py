@@ -15,11 +15,10 @@ from simmat.data.dataset import Dataset
 from simmat.data.fill_values import StoredNumbers
 from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, read_index
-from simmat.data.index_file import NO_CLASS, Facts
-from simmat.data.samples import SPLITS, Sample
+from simmat.data.index_file import NO_CLASS
+from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
 from simmat.errors import equal_problems
-from simmat.types import Channel
 
 _NAMED = 10
 """Images without a mask that the text names."""
@@ -152,13 +151,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
     """
     index = read_index(dataset, progress)
     dataset = index.dataset
-    tallies = {name: _Tally(dataset, name, dataset.channels()) for name in SPLITS}
-    for sample in dataset.samples:
-        tally = tallies[sample.split]
-        tally.samples += 1
-        if sample.id not in index.faults:
-            tally.add(sample, index.facts(sample))
-    used = [tally for tally in tallies.values() if tally.samples]
+    used = [tally for name in SPLITS if (tally := _Tally(index, name)).samples]
     problems = [str(fault) for fault in index.faults.values()]
     problems += [problem for tally in used for problem in tally.problems()]
     problems += shared_images(dataset.samples, index.reference_digests())
@@ -199,50 +192,29 @@ def _as_read(index: DataIndex) -> dict[str, Any]:
     }
 
 
-@dataclass
 class _Tally:
-    """What was counted in one split."""
+    """What is in one split."""
 
-    dataset: Dataset
-    name: str
-    channels: tuple[Channel, ...]
-    samples: int = 0
-    read: int = 0
-    without_region: list[str] = field(default_factory=list)
-    areas: list[int] = field(default_factory=list)
-    classes: Counter[int] = field(default_factory=Counter)
-    dropped: int = 0
-    hidden: int = 0
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    pixels: int = 0
-    ignored: int = 0
-
-    def __post_init__(self) -> None:
-        count = len(self.channels)
-        self.low, self.high = np.full(count, np.inf), np.full(count, -np.inf)
-        self.total, self.valid = np.zeros(count), np.zeros(count)
+    def __init__(self, index: DataIndex, name: str) -> None:
+        self.dataset, self.name, self.channels = index.dataset, name, index.dataset.channels()
+        samples = [sample for sample in self.dataset.samples if sample.split == name]
+        used = [sample for sample in samples if sample.id not in index.faults]
+        table = index.table_of(used)
+        self.samples, self.read = len(samples), len(used)
+        regions = np.diff(table.ends[:, 0], prepend=0).tolist()
+        self.without_region = [sample.id for sample, count in zip(used, regions, strict=True) if not count]
+        self.areas = table.instances[:, 1].tolist()
+        self.classes = Counter(number for number in table.instances[:, 0].tolist() if number != NO_CLASS)
+        self.sizes = Counter((height, width) for height, width in table.counts[:, :2].tolist())
+        self.pixels = sum(height * width * count for (height, width), count in self.sizes.items())
+        self.dropped, self.ignored, self.hidden = table.counts[:, 2:5].sum(axis=0).tolist()
         self.stored = StoredNumbers(self.dataset.adapter)
-
-    def add(self, sample: Sample, facts: Facts) -> None:
-        """Count one sample."""
-        self.read += 1
-        height, width, dropped, ignored, hidden, _ = facts.counts.tolist()
-        self.sizes[height, width] += 1
-        self.pixels += height * width
-        self.ignored += ignored
-        self.dropped += dropped
-        self.hidden += hidden
-        if not len(facts.instances):
-            self.without_region.append(sample.id)
-        self.areas += facts.instances[:, 1].tolist()
-        self.classes.update(number for number in facts.instances[:, 0].tolist() if number != NO_CLASS)
-        self.stored.add(facts.stored)
-        split = 2 * len(self.channels)
-        moments = Moments.unpacked(facts.numbers[:-split])
-        low, high = facts.numbers[-split:].reshape(2, -1)
-        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
-        self.total += np.diag(moments.mean) * np.diag(moments.count)
-        self.valid += np.diag(moments.count)
+        self.stored.add(table.stored)
+        packed, low, high = table.split_numbers()
+        moments = Moments.unpacked(packed)
+        self.low, self.high = low.min(axis=0, initial=np.inf), high.max(axis=0, initial=-np.inf)
+        mean, valid = (np.diagonal(part, axis1=1, axis2=2) for part in (moments.mean, moments.count))
+        self.total, self.valid = (mean * valid).sum(axis=0), valid.sum(axis=0)
 
     def problems(self) -> Iterator[str]:
         """Say what would stop training or scoring on this split."""

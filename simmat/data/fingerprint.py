@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -63,20 +63,20 @@ def read_file(path: str) -> tuple[Times, bytes]:
 
 def read_files(paths: Iterable[str]) -> dict[str, tuple[Times, bytes] | DataError]:
     """Return what `read_file` gives or raises for each of some files; each is read once, and several at a time."""
+
+    def read(group: Sequence[str]) -> list[tuple[Times, bytes] | DataError]:
+        found: list[tuple[Times, bytes] | DataError] = []
+        for path in group:
+            try:
+                found.append(read_file(path))
+            except DataError as error:
+                found.append(error)
+        return found
+
     distinct = list(dict.fromkeys(paths))
     groups = [distinct[start : start + _TOGETHER] for start in range(0, len(distinct), _TOGETHER)]
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        return {path: found for group in pool.map(_read_group, groups) for path, found in group}
-
-
-def _read_group(paths: Sequence[str]) -> list[tuple[str, tuple[Times, bytes] | DataError]]:
-    found: list[tuple[str, tuple[Times, bytes] | DataError]] = []
-    for path in paths:
-        try:
-            found.append((path, read_file(path)))
-        except DataError as error:
-            found.append((path, error))
-    return found
+        return dict(zip(distinct, chain.from_iterable(pool.map(read, groups)), strict=True))
 
 
 def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:

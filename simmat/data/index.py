@@ -5,7 +5,7 @@ A later start reads only what changed since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import Bytes, Contents, file_times, read_files
-from simmat.data.index_file import Facts, Floats, Ints, Kept, Table, places_of, read_kept, sample_keys, write_kept
+from simmat.data.index_file import Floats, Ints, Kept, Table, places_of, read_kept, sample_keys, write_kept
 from simmat.data.index_pass import read_samples
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
@@ -52,20 +52,16 @@ class DataIndex:
         Raises:
             DataError: files cannot be read, all of them at once.
         """
-        used = np.array([sample.id not in self.faults for sample in self.dataset.samples])
-        if used.all():
-            return Contents(self.dataset, self.table.digests)
-        digests = np.zeros((len(used), self.table.digests.shape[1]), np.uint8)
-        digests[used] = self.table.digests
-        return Contents.of(self.dataset, digests, used)
+        rows = np.array([self._rows.get(sample.id, -1) for sample in self.dataset.samples])
+        return Contents.of(self.dataset, self.table.digests[rows], rows >= 0)
 
-    def facts(self, sample: Sample) -> Facts:
-        """Return what is known of a sample.
+    def table_of(self, samples: Iterable[Sample]) -> Table:
+        """Return what is known of some samples, in their order.
 
         Raises:
-            SimMATError: it cannot be used.
+            SimMATError: one cannot be used.
         """
-        return self.table[self._row(sample)]
+        return self.table.take(self._rows_of(samples))
 
     def reference_digests(self) -> Iterator[bytes | None]:
         """Yield the sha256 of the reference file of each sample, None where the sample cannot be used."""
@@ -93,8 +89,8 @@ class DataIndex:
         if problems:
             raise DataError(all_problems(f"{self.dataset.root}: {what} samples that cannot be used:", problems))
         instances = np.diff(self.table.ends[:, 0], prepend=0)
-        visible = (instances > self.table.counts[:, 4]).tolist()
-        return tuple(sample for sample in samples if visible[self._row(sample)])
+        visible = (instances > self.table.counts[:, 4])[self._rows_of(samples)].tolist()
+        return tuple(sample for sample, seen in zip(samples, visible, strict=True) if seen)
 
     def training_samples(self) -> tuple[Sample, ...]:
         """Return the samples of the training split that have a region to ask about.
@@ -112,7 +108,7 @@ class DataIndex:
 
     def with_repeatable(self, samples: Sequence[Sample]) -> int:
         """Return how many samples have an object that `repeat_regions` can copy."""
-        return int(np.count_nonzero(self.table.counts[[self._row(sample) for sample in samples], 5]))
+        return int(np.count_nonzero(self.table.counts[self._rows_of(samples), 5]))
 
     def statistics(self, samples: Sequence[Sample]) -> Statistics:
         """Return the statistics of the channels that reach the network, over the valid pixels of some samples.
@@ -127,17 +123,11 @@ class DataIndex:
             different.setdefault(sample.images, sample)
         if not different:
             raise DataError(f"{self.dataset.root}: no samples to take channel statistics of")
-        rows = [self._row(sample) for sample in different.values()]
-        split = 2 * len(self.dataset.channels())
-        low, high = np.full(split // 2, np.inf), np.full(split // 2, -np.inf)
-        moments = []
-        for start in range(0, len(rows), _TOGETHER):
-            numbers = self.table.numbers[rows[start : start + _TOGETHER]]
-            moments.append(merge_moments(numbers[:, :-split]).packed())
-            least, most = np.split(numbers[:, -split:], 2, axis=1)
-            low, high = np.minimum(low, least.min(axis=0)), np.maximum(high, most.max(axis=0))
-        self._check(low, high)
-        return merge_moments(np.stack(moments)).statistics()
+        rows = self._rows_of(different.values())
+        packed, low, high = self.table.split_numbers()
+        self._check(low[rows].min(axis=0), high[rows].max(axis=0))
+        groups = [rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER)]
+        return merge_moments(np.stack([merge_moments(packed[group]).packed() for group in groups])).statistics()
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -145,10 +135,11 @@ class DataIndex:
         used = (sample.id for sample in self.dataset.samples if sample.id not in self.faults)
         return {name: row for row, name in enumerate(used)}
 
-    def _row(self, sample: Sample) -> int:
-        if sample.id in self.faults:
-            raise self.faults[sample.id]
-        return self._rows[sample.id]
+    def _rows_of(self, samples: Iterable[Sample]) -> Ints:
+        try:
+            return np.array([self._rows[sample.id] for sample in samples], np.int64)
+        except KeyError as error:
+            raise self.faults[error.args[0]] from None
 
     def _check(self, low: Floats, high: Floats) -> None:
         card, problems = self.dataset.card, []
@@ -239,16 +230,16 @@ def _completed(
     progress: Progress | None,
     processes: int | None,
 ) -> Table:
-    """Read the samples that a table does not have.
+    """Read the samples that a table does not have and that have no fault; add the faults that are found.
 
     Args:
         dataset: S samples, with the channels of the first image at hand.
         table: what is known of samples; None is nothing.
-        rows: (S,) the row of each sample in the table, or -1.
+        rows: (S,) the row of each sample in it, or -1.
         keys: (S, 16) see `sample_keys`.
-        faults: those that need not be read, since it is known why they cannot be used; more are added.
-        progress: called with how many more samples are done.
-        processes: that read at the same time.
+        faults: sample id -> why it cannot be used.
+        progress: as in `read_index`.
+        processes: as in `read_index`.
 
     Returns:
         What is known of all samples, in their order; the table itself where it is all.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from simmat.data.dataset import Dataset
-from simmat.data.fingerprint import Bytes, Times, annotations_digest
+from simmat.data.fingerprint import Bytes, annotations_digest
 from simmat.data.samples import start_of_paths
 from simmat.documents import Document, validate
 from simmat.errors import OutputError, SimMATError
@@ -56,35 +57,20 @@ class _Channels(Document):
     seen: Channels
 
 
-class Facts(NamedTuple):
-    """What the pass found out about one sample.
-
-    Attributes:
-        numbers: (4·C·C + 2·C,) packed moments, then the least and the largest value of each channel.
-        counts: (6,) height and width; instances dropped; pixels ignored; instances hidden; whether one can be repeated.
-        instances: (R, 2) class, or `NO_CLASS`, and area in pixels.
-        stored: (Q, 8), see `simmat.data.fill_values.count_stored`.
-    """
-
-    numbers: Floats
-    counts: Ints
-    instances: Ints
-    stored: Ints
-
-
 @dataclass(frozen=True)
 class Table:
-    """The facts of N samples, joined, and the state of their P files each when they were read.
+    """What the pass found out about N samples of P files each and C channels, and the state of the files.
 
     Attributes:
         keys: (N, 16) see `sample_keys`.
         times: (N, 3·P) see `simmat.data.fingerprint.Times`.
-        digests: (N, 32·P) sha256.
-        numbers: (N, 4·C·C + 2·C).
-        counts: (N, 6).
+        digests: (N, 32·P) sha256 of each file.
+        numbers: (N, 4·C·C + 2·C) packed moments, then the least and the largest value of each channel.
+        counts: (N, 6) height and width; instances dropped; pixels ignored; instances hidden; whether one can be
+            repeated.
         ends: (N, 2) where each sample's instances and stored numbers end.
-        instances: (M, 2), sample after sample.
-        stored: (Q, 8), sample after sample.
+        instances: (M, 2) class, or `NO_CLASS`, and area in pixels, sample after sample.
+        stored: (Q, 8) see `simmat.data.fill_values.count_stored`, sample after sample.
     """
 
     keys: Bytes
@@ -95,20 +81,6 @@ class Table:
     ends: Ints
     instances: Ints
     stored: Ints
-
-    @classmethod
-    def of(cls, key: Bytes, files: Sequence[tuple[Times, bytes]], facts: Facts) -> Table:
-        """Return what is known of one sample as a table of one row."""
-        return cls(
-            key.reshape(1, -1),
-            np.asarray([times for times, _ in files], np.int64).reshape(1, -1),
-            np.frombuffer(b"".join(digest for _, digest in files), np.uint8).reshape(1, -1),
-            facts.numbers[None],
-            facts.counts[None],
-            np.asarray([[len(facts.instances), len(facts.stored)]], np.int64),
-            facts.instances,
-            facts.stored,
-        )
 
     @classmethod
     def empty(cls, dataset: Dataset) -> Table:
@@ -126,10 +98,11 @@ class Table:
         columns["ends"] += np.repeat(np.cumsum(sizes, axis=0) - sizes, [len(table.keys) for table in tables], axis=0)
         return cls(**columns)
 
-    def __getitem__(self, row: int) -> Facts:
-        """Return the facts of one sample."""
-        (start, first), (end, last) = self.ends[row - 1] if row else (0, 0), self.ends[row]
-        return Facts(self.numbers[row], self.counts[row], self.instances[start:end], self.stored[first:last])
+    def split_numbers(self) -> tuple[Floats, Floats, Floats]:
+        """Return (N, 4·C·C) packed moments, and (N, C) the least and (N, C) the largest values."""
+        channels = (math.isqrt(4 * self.numbers.shape[1] + 1) - 1) // 4
+        moments, low, high = np.split(self.numbers, [-2 * channels, -channels], axis=1)
+        return moments, low, high
 
     def take(self, rows: Ints) -> Table:
         """Return some rows as a table, in the order given."""
@@ -142,15 +115,16 @@ class Table:
             columns[name] = getattr(self, name)[np.concatenate([np.arange(0), *within])]
         return Table(**columns, ends=np.cumsum(ends - starts, axis=0))
 
-    def is_sound(self, channels: int, sources: int) -> bool:
+    def is_sound(self, sources: int) -> bool:
         """Return whether the parts fit each other, and numbers are such as images of that sensor give."""
-        moments, ranges = np.split(self.numbers, [4 * channels * channels], axis=1)
+        moments, low, high = self.split_numbers()
         ends = np.concatenate([np.zeros((1, 2), np.int64), self.ends])
         return bool(
             len(self.keys) > 0
             and len({len(getattr(self, name)) for name in _COLUMNS[:6]}) == 1
             and (np.abs(moments) < _MOST).all()
-            and not np.isnan(ranges).any()
+            and not np.isnan(low).any()
+            and not np.isnan(high).any()
             and (self.counts >= 0).all()
             and (np.diff(ends, axis=0) >= 0).all()
             and tuple(ends[-1].tolist()) == (len(self.instances), len(self.stored))
@@ -271,7 +245,7 @@ def _read(dataset: Dataset, place: Path) -> Kept:
         notes["format"] != FORMAT
         or digest != digest_of(tensors)
         or not isinstance(notes["first"], str)
-        or not table.is_sound(len(found.seen), len(dataset.adapter.sources))
+        or not table.is_sound(len(dataset.adapter.sources))
     ):
         raise ValueError("its parts do not fit each other")
     return Kept(table, (found.loaded, found.seen), notes["first"])

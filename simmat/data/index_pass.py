@@ -27,7 +27,7 @@ from simmat.data.copy_paste import repeatable
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fill_values import count_stored
 from simmat.data.fingerprint import Bytes, read_file
-from simmat.data.index_file import NO_CLASS, Facts, Table
+from simmat.data.index_file import NO_CLASS, Table
 from simmat.data.instances import visible_regions
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
@@ -101,19 +101,19 @@ def _read_part(work: _Work, start: int) -> Part:
     chunk = samples[start : start + _CHUNK]
     for key, sample in zip(keys[start:], chunk, strict=False):
         try:
-            files = [read_file(path) for path in sample.paths]
-            tables.append(Table.of(key, files, read_facts(dataset, sample)))
+            tables.append(_read_sample(dataset, sample, key))
         except SimMATError as error:
             faults[sample.id] = error
     return Part(Table.join(tables), faults, len(chunk))
 
 
-def read_facts(dataset: Dataset, sample: Sample) -> Facts:
-    """Read one sample, once, and say what training needs to know of it.
+def _read_sample(dataset: Dataset, sample: Sample, key: Bytes) -> Table:
+    """Read one sample, once, and return what training needs to know of it as a table of one row.
 
     Raises:
         SimMATError: it cannot be used.
     """
+    files = [read_file(path) for path in sample.paths]
     image, found = dataset.read(sample)
     seen = dataset.adapter.transform(image)
     label = dataset.label(sample, image, seen)
@@ -125,12 +125,18 @@ def read_facts(dataset: Dataset, sample: Sample) -> Facts:
     areas = [region.area for region in label.regions]
     hidden = len(label.regions) - len(visible_regions(label))
     counts = [*label.size_hw, label.dropped, np.count_nonzero(label.ignore), hidden, bool(repeatable(label))]
-    names = {channel.name for channel in seen.channels}
-    return Facts(
-        np.concatenate([image_moments(seen).packed(), low, high]).astype(np.float64),
-        np.asarray(counts, dtype=np.int64),
-        np.asarray([classes, areas], dtype=np.int64).reshape(2, -1).T,
-        count_stored(dataset.adapter, names, sample.files, image, found.stored),
+    stored = count_stored(
+        dataset.adapter, {channel.name for channel in seen.channels}, sample.files, image, found.stored
+    )
+    return Table(
+        keys=key[None],
+        times=np.asarray([[number for times, _ in files for number in times]], np.int64),
+        digests=np.frombuffer(b"".join(digest for _, digest in files), np.uint8)[None],
+        numbers=np.concatenate([image_moments(seen).packed(), low, high]).astype(np.float64)[None],
+        counts=np.asarray([counts], np.int64),
+        ends=np.asarray([[len(areas), len(stored)]], np.int64),
+        instances=np.asarray([classes, areas], np.int64).reshape(2, -1).T,
+        stored=stored,
     )
 
 
