@@ -229,14 +229,10 @@ def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
 
 
 def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> ModalityAdapter:
-    """Return a sensor with the options of a data card, and `configured` for it.
-
-    Args:
-        adapter: the sensor, with the options that the user gives.
-        card: the fields of the data card as plain values.
+    """Return a sensor with the options of a data card, whose fields are plain values, and `configured` for it.
 
     Raises:
-        ConfigError: the card contradicts an option of the user, or states one that the sensor does not have.
+        ConfigError: the card contradicts an option of the sensor, or states one that it does not have.
     """
     parts = adapter.sensors()
     of_card = options_by_sensor(card.get("modality_options") or {}, [part.name for part in parts])
@@ -254,13 +250,7 @@ def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> Modalit
 def load_sample(
     adapter: ModalityAdapter, files: Files, *, nodata: Nodata = None, missing: Missing = None
 ) -> SensorImage:
-    """Read one sample through its adapter, and report a fault in a plugin's code as such.
-
-    Args:
-        adapter: the sensor.
-        files: source name -> file.
-        nodata: the stored numbers that the user calls nodata.
-        missing: channels that are missing; they are returned without a valid pixel.
+    """Read one sample by `adapter.load`; all channels are returned, the missing ones without a valid pixel.
 
     Raises:
         SimMATError: as `adapter.load` raises it.

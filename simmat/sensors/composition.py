@@ -152,8 +152,8 @@ class ComposedModality(ModalityAdapter):
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return it for each part's channels."""
-        groups = zip(self.parts, self._split(channels), strict=True)
-        return tuple(flag for part, group in groups for flag in part.logarithmic(group))
+        spans = self._spans(len(channels))
+        return tuple(flag for part, span in spans for flag in part.logarithmic(_own(part, [channels[i] for i in span])))
 
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Mirror each part's planes."""
@@ -198,38 +198,32 @@ class ComposedModality(ModalityAdapter):
             for channel, name in zip(group, new, strict=True)
         )
 
-    def _split(self, channels: Sequence[Channel]) -> list[tuple[Channel, ...]]:
-        """Split loaded channels into those of each part, with the part's own names; the inverse of `_join`."""
+    def _spans(self, count: int) -> list[tuple[ModalityAdapter, range]]:
+        """Return each part with the indices of its planes in a loaded image of `count` channels."""
         known = sum(len(part.channels) for part in self.parts)
-        groups, start = [], 0
+        spans, start = [], 0
         for part in self.parts:
-            end = start + (len(part.channels) or len(channels) - known)
-            own = (replace(channel, name=channel.name.removeprefix(f"{part.name}.")) for channel in channels[start:end])
-            groups.append(tuple(own))
+            end = start + (len(part.channels) or count - known)
+            spans.append((part, range(start, end)))
             start = end
-        return groups
+        return spans
 
     def _shares(self, missing: Missing) -> list[Missing]:
         """Return what is missing of each part; None where nothing is."""
         if missing is None:
             return [None] * len(self.parts)
         shares: list[Missing] = []
-        start = 0
-        for group in self._split(missing.channels):
-            joined = missing.channels[start : start + len(group)]
-            names = frozenset(own.name for own, whole in zip(group, joined, strict=True) if whole.name in missing.names)
-            shares.append(MissingChannels(group, names) if names else None)
-            start += len(group)
+        for part, span in self._spans(len(missing.channels)):
+            gone = [missing.channels[index] for index in span if missing.channels[index].name in missing.names]
+            names = frozenset(channel.name for channel in _own(part, gone))
+            own = _own(part, [missing.channels[index] for index in span])
+            shares.append(MissingChannels(own, names) if names else None)
         return shares
 
     def _pieces(self, image: SensorImage) -> list[tuple[ModalityAdapter, SensorImage]]:
         """Return each part with its planes of a loaded image."""
-        pieces, start = [], 0
-        for part, group in zip(self.parts, self._split(image.channels), strict=True):
-            piece = image.select(range(start, start + len(group)))
-            pieces.append((part, replace(piece, channels=group)))
-            start += len(group)
-        return pieces
+        pieces = [(part, image.select(span)) for part, span in self._spans(len(image.channels))]
+        return [(part, replace(piece, channels=_own(part, piece.channels))) for part, piece in pieces]
 
     def _stack(self, images: Sequence[SensorImage]) -> SensorImage:
         """Join one image of each part into one; DataError where their size or place differs."""
@@ -248,6 +242,11 @@ class ComposedModality(ModalityAdapter):
             _common_georeference(images),
             first.picture_hw,
         )
+
+
+def _own(part: ModalityAdapter, channels: Sequence[Channel]) -> tuple[Channel, ...]:
+    """Return a part's channels of a composition with the part's own names."""
+    return tuple(replace(channel, name=channel.name.removeprefix(f"{part.name}.")) for channel in channels)
 
 
 def _size(image: SensorImage) -> str:

@@ -246,14 +246,10 @@ class Declaration(Document):
 
 
 def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
-    """Return plain values as a declaration.
-
-    Args:
-        values: the content of the file, or the result of `Declaration.model_dump`.
-        where: the file, for messages.
+    """Return the content of a `sensor.toml`, or the result of `Declaration.model_dump`, as a declaration.
 
     Raises:
-        ConfigError: everything that is wrong, in one message; of a file of another format the format alone.
+        ConfigError: everything that is wrong, in one message that names the file `where`.
     """
     found = values.get("format")
     if found is None:
@@ -276,17 +272,9 @@ def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
 def scaled(
     values: FloatArray, valid: BoolArray, channel: Channel, rule: Normalize
 ) -> tuple[FloatArray, BoolArray, Channel]:
-    """Normalize one channel.
+    """Normalize one channel's (H, W) values by a rule; return values, valid and channel after it.
 
-    Args:
-        values: (H, W) in the channel's unit.
-        valid: (H, W).
-        channel: as loaded.
-        rule: the normalization.
-
-    Returns:
-        (H, W) values, (H, W) valid, and the changed channel. Where the rule fixes mean and std, the channel states
-        them, and they replace those of the training split.
+    Where the rule fixes mean and std, the channel states them, and they replace those of the training split.
     """
     if isinstance(rule, ZScore):
         return values, valid, replace(channel, mean=rule.mean, std=rule.std)

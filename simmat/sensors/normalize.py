@@ -102,12 +102,7 @@ def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
 
 
 def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
-    """Scale each plane of an image to its own range, 0 to 1, as some benchmarks do; a plane of one value becomes 0.
-
-    Args:
-        image: (C, H, W).
-        channels: the C channels of the result, in unit "1".
-    """
+    """Scale each plane to its own range, 0 to 1; a plane of one value becomes 0. `channels` are those of the result."""
     axes = (1, 2)
     low = np.min(image.data, axis=axes, initial=np.inf, where=image.valid, keepdims=True)
     high = np.max(image.data, axis=axes, initial=-np.inf, where=image.valid, keepdims=True)

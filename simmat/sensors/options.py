@@ -32,25 +32,14 @@ OptionsT = TypeVar("OptionsT", bound=ModalityOptions)
 
 
 def parse_options(model: type[OptionsT], values: Mapping[str, Any], sensor: str) -> OptionsT:
-    """Return the options of a sensor.
-
-    Args:
-        model: the sensor's `Options`.
-        values: option -> value; missing options get their default.
-        sensor: its name, for messages.
-
-    Raises:
-        ConfigError: an option is unknown, or its value is not allowed; all problems at once.
-    """
+    """Return option -> value as a sensor's `Options`; ConfigError with all problems names the sensor."""
     return parse(model, dict(values), f"options of modality {sensor!r}")
 
 
 def options_by_sensor(options: Mapping[str, Any], sensors: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return sensor -> option -> value.
+    """Return sensor -> option -> value, from the same or from SENSOR.OPTION -> value.
 
-    Args:
-        options: the same, or SENSOR.OPTION -> value; where there is one sensor, also option -> value.
-        sensors: names of the sensors that a modality consists of.
+    Where a modality consists of one of `sensors`, it may also be option -> value.
 
     Raises:
         ConfigError: an option of one of several sensors does not name its sensor, or is given twice.

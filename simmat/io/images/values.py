@@ -121,12 +121,7 @@ def stated_valid(path: Path | str, stored: npt.NDArray[Any], nodata: StatedNodat
 
 
 def checked(found: ImageFile, *, bits: int = 32) -> ImageFile:
-    """Refuse types that are not supported and images without pixels; bring bytes into native order.
-
-    Args:
-        found: what a reader returned.
-        bits: most bits of an integer.
-    """
+    """Refuse images without pixels, other types, and integers of more than `bits`; bring bytes into native order."""
     planes, path = found.planes, found.path
     kind, has = planes.dtype.kind, planes.dtype.itemsize * 8
     if kind not in "buif" or (kind in "iu" and has > bits) or has > 64:
