@@ -267,9 +267,14 @@ class FoundationFamily:
             UnknownNameError: there is no such model; it names the nearest.
             SimMATError: the library behind the family cannot be imported, or fails.
         """
-        spec = self._call(self.spec, name.removeprefix(f"{self.name}/"))
+        prefix = f"{self.name}/"
+        spec = self._call(self.spec, name.removeprefix(prefix))
         if spec is None:
-            raise self._unknown(name)
+            known = [model.removeprefix(prefix) for model in self.list_models()]
+            hint = did_you_mean(name.removeprefix(prefix), known, prefix=prefix)
+            raise UnknownNameError(
+                f"no foundation model {name!r}{hint} `simmat foundations list {prefix}` shows all {len(known)}"
+            )
         if not isinstance(spec, FoundationSpec) or spec.name != name:
             got = f"one named {spec.name!r}" if isinstance(spec, FoundationSpec) else f"a {type(spec).__name__}"
             raise PluginError(f"{self.spec} must return a FoundationSpec named {name!r}, got {got}")
@@ -288,11 +293,3 @@ class FoundationFamily:
             raise PluginError(
                 f"{reference} of foundation family {self.name!r} failed: {type(error).__name__}: {error}"
             ) from error
-
-    def _unknown(self, name: str) -> UnknownNameError:
-        known = self.list_models()
-        prefix = f"{self.name}/"
-        hint = did_you_mean(name.removeprefix(prefix), [model.removeprefix(prefix) for model in known], prefix=prefix)
-        return UnknownNameError(
-            f"no foundation model {name!r}{hint} `simmat foundations list {self.name}/` shows all {len(known)}"
-        )
