@@ -237,7 +237,9 @@ def scores(report: dict[str, Any]) -> Table:
     for name, key in (("zero-shot", "zero_shot"), ("tuned", "tuned")):
         summary = report[key] or {}
         rows.append([name, *(number(summary.get(f"miou_{mean}"), ".3f") for mean in means)])
-    return Table(("mIoU, one click", *(f"by {mean}" for mean in means)), rows, numbers_from=1)
+    tuned_is_best = report["zero_shot"] is None or report["tuned"]["miou_object"] >= report["zero_shot"]["miou_object"]
+    best = {(int(tuned_is_best), column) for column in range(len(means) + 1)}
+    return Table(("mIoU, one click", *(f"by {mean}" for mean in means)), rows, numbers_from=1, best=best)
 
 
 def channels(found: Sequence[Channel]) -> Table:

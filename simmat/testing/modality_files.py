@@ -268,9 +268,8 @@ def _sources(case: ModalityCase) -> Iterator[_Source]:
             planes = nodata.stored[file] if file in nodata.stored else read_image(file).planes
         except DataError:
             continue
-        ending, ways = file.suffix.lower(), list[Way]()
-        if file in nodata.stored:  # the sensor's reader takes it
-            ways.append("--nodata")
+        ending = file.suffix.lower()
+        ways: list[Way] = ["--nodata"] if file in nodata.stored else []  # where the sensor's reader takes it
         if ending in _TIFF:
             ways.append("its GDAL_NODATA tag")
         if planes.dtype.kind == "f":
