@@ -70,18 +70,16 @@ def _channels(value: Any) -> Any:
     return parse_channels(value) if isinstance(value, str) else value
 
 
-def _named(value: Any) -> Any:
-    """Refuse an empty text, which would be the path of the current folder."""
+def _absolute(value: Any) -> Any:
+    """Return a path as an absolute one; anything else as it is, for pydantic to refuse."""
+    if not isinstance(value, str | Path):
+        return value
     if value == "":
         raise ValueError("must name a file or folder, . for the current one")
-    return value
-
-
-def _absolute(path: Path) -> Path:
-    if "\0" in str(path) or any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+    if "\0" in str(value) or any("\ud800" <= letter <= "\udfff" for letter in str(value)):
         raise ValueError("must be a path that can be written as UTF-8 text")
     try:
-        return with_home(path).absolute()
+        return with_home(Path(value)).absolute()
     except ConfigError as error:
         raise ValueError("must begin with a home folder that exists") from error
 
@@ -92,7 +90,7 @@ def _device(value: str) -> str:
     return value
 
 
-AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_named), AfterValidator(_absolute)]
+AbsolutePath = Annotated[Path, BeforeValidator(_absolute)]
 Channels = Annotated[tuple[str | int, ...], Field(strict=False), BeforeValidator(_channels)]
 OptionValue = bool | int | float | str | list[Any]
 Options = dict[str, OptionValue]
@@ -210,11 +208,6 @@ class TrainConfig(Document):
         """Return the fields that replace those of the data card; None where the card decides."""
         return {name: getattr(self, name) for name in ("regions", "min_region", "nodata", "ignore", "zero_means")}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _dependent_defaults(cls, values: Any) -> Any:
-        return _filled(values) if isinstance(values, Mapping) else values
-
     @model_validator(mode="wrap")
     @classmethod
     def _all_problems_at_once(
@@ -222,12 +215,13 @@ class TrainConfig(Document):
     ) -> TrainConfig:
         origin = info.context if isinstance(info.context, Origin) else Origin()
         config, problems = None, []
+        if isinstance(values, Mapping):
+            values = _filled(values)
+            problems += _across_fields(values)
         try:
             config = handler(values)
         except ValidationError as error:
-            problems += [_as_sentence(problem, origin) for problem in problems_of(error, cls, values)]
-        if isinstance(values, Mapping):
-            problems += _across_fields(_filled(values))
+            problems = [_as_sentence(problem, origin) for problem in problems_of(error, cls, values)] + problems
         if config is None or problems:
             several = f"{len(problems)} settings are wrong:"
             raise ConfigError(problems[0] if len(problems) == 1 else all_problems(several, problems))
