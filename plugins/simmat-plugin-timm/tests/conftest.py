@@ -167,7 +167,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-QUICK = {"ViT", "DINOv2 with registers", "DINOv3", "BEiT v2", "Swin", "Hiera", "PVTv2"}
+QUICK = {"ViT", "DINOv2 with registers", "DINOv3", "SAM's encoder", "Swin", "Hiera", "PVTv2"}
 """Those of every test run; the others, near relatives or rarely used, are for `make test-slow`."""
 SIZES = {"fastvit_mci3": 128, "efficientformer_l1": 224}
 """S of models that are tested at another than 64 or 70; timm's own EfficientFormer takes its native size alone."""
