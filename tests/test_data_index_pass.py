@@ -112,6 +112,8 @@ def test_one_changed_image_is_read_again_and_no_other(tmp_path: Path, loads: lis
     counts = {sample.id: len(after.table_of([sample]).instances) for sample in after.dataset.samples}
     assert counts == {"s0": 1, "s1": 1, "s2": 1, "s3": 2, "s4": 1, "s5": 1, "s6": 1}
     assert before.contents.fingerprint != after.contents.fingerprint
+    index_of(root).unlink()
+    assert values_of(read_index(open_planes(root))) == values_of(after)
 
 
 def test_a_byte_that_changed_with_size_and_time_kept_is_found(tmp_path: Path, loads: list[str]) -> None:
