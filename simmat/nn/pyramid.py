@@ -1,4 +1,4 @@
-"""A promptable model made of any pyramid of features: levels joined, a prompt decoder, both in one module."""
+"""A promptable model from any backbone that gives feature maps: a feature pyramid and a prompt decoder."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ LEVELS = 3
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalization over the channels of each place of a (B, D, H, W) map."""
+    """Layer normalization over the channels at each position of a (B, D, H, W) map."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise (B, D, H, W)."""
+        """Normalize (B, D, H, W)."""
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class FeaturePyramid(nn.Module):
-    """One map, or several at strides that double, to three levels of widths dim / 8, dim / 4 and dim.
+    """Three levels of widths dim / 8, dim / 4 and dim, from maps whose strides double.
+
+    Maps are joined top-down, and the three finest strides are kept; with fewer than three maps, transposed convolutions
+    add finer levels.
 
     Args:
-        widths: channels of each map it is given, finest first.
-        strides: their strides in input pixels; three or more maps are joined top-down, the three finest strides stay;
-            one or two are split further by transposed convolutions.
+        widths: channels of each map, finest first.
+        strides: strides of the maps in input pixels.
         dim: channels of the coarsest level, a multiple of 8.
 
     Attributes:
-        strides: of the levels, finest first. A patch of 14 gives 3.5, 7 and 14.
-        widths: of the levels.
+        strides: strides of the levels, finest first. A patch of 14 gives 3.5, 7 and 14.
+        widths: channels of the levels, finest first.
 
     Raises:
         ValueError: the strides do not double from map to map.
@@ -45,25 +47,24 @@ class FeaturePyramid(nn.Module):
     def __init__(self, widths: Sequence[int], strides: Sequence[float], dim: int) -> None:
         super().__init__()
         if len(widths) != len(strides) or any(b != 2 * a for a, b in pairwise(strides)):
-            raise ValueError(f"a pyramid joins maps whose strides double, got strides {list(strides)}")
+            raise ValueError(
+                f"a pyramid needs one stride per width, each twice the one before, got strides {list(strides)}"
+            )
         finer = max(LEVELS - len(strides), 0)
         self.strides = tuple(strides[0] / 2**step for step in range(finer, 0, -1)) + tuple(strides)
         self.strides = tuple(int(s) if s == int(s) else s for s in self.strides[:LEVELS])
         self.widths = (dim // 8, dim // 4, dim)
         self.lateral = nn.ModuleList(nn.Sequential(nn.Conv2d(width, dim, 1), ChannelNorm(dim)) for width in widths)
-        self.smooth = nn.ModuleList(_smooth(dim) for _ in widths[:LEVELS])
-        self.split = nn.ModuleList(_split(dim) for _ in range(finer))
+        self.smooth = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), ChannelNorm(dim)) for _ in widths[:LEVELS]
+        )
+        self.split = nn.ModuleList(
+            nn.Sequential(nn.ConvTranspose2d(dim, dim, 2, stride=2), ChannelNorm(dim), nn.GELU()) for _ in range(finer)
+        )
         self.narrow = nn.ModuleList(nn.Conv2d(dim, width, 1) for width in self.widths[:-1])
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Make levels.
-
-        Args:
-            maps: (B, D_m, S / stride_m, S / stride_m), finest first.
-
-        Returns:
-            (B, width, S / stride, S / stride) for each of `strides` and `widths`, finest first.
-        """
+        """Map (B, D_m, S / stride_m, S / stride_m), finest first, to levels (B, width, S / stride, S / stride)."""
         joined: list[Tensor] = []  # coarsest first
         for lateral, level in zip(reversed(self.lateral), reversed(list(maps)), strict=True):
             own = lateral(level)
@@ -74,26 +75,16 @@ class FeaturePyramid(nn.Module):
         return (*(narrow(level) for narrow, level in zip(self.narrow, levels, strict=False)), levels[-1])
 
 
-def _smooth(dim: int) -> nn.Sequential:
-    """Mix neighbours after the sum, as both papers do; without the nonlinearity, as they do."""
-    return nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), ChannelNorm(dim))
-
-
-def _split(dim: int) -> nn.Sequential:
-    """Make a map twice as fine."""
-    return nn.Sequential(nn.ConvTranspose2d(dim, dim, 2, stride=2), ChannelNorm(dim), nn.GELU())
-
-
 class PyramidMaskDecoder(MaskDecoder):  # type: ignore[misc]
-    """The package's mask decoder for K prompts over several images, its upscaling joined by two finer levels."""
+    """Segment Anything's mask decoder, for K prompts over several images and with two finer levels in its upscaling."""
 
     def predict(
         self, levels: tuple[Tensor, ...], positions: Tensor, sparse: Tensor, dense: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Answer K prompts.
+        """Predict masks for K prompts.
 
         Args:
-            levels: (K, D / 8, 4g, 4g), (K, D / 4, 2g, 2g) and (K, D, g, g), prompt k's image at row k.
+            levels: (K, D / 8, 4g, 4g), (K, D / 4, 2g, 2g) and (K, D, g, g), with the image of prompt k at row k.
             positions: (1, D, g, g).
             sparse: (K, N, D) embedded points and boxes.
             dense: (K, D, g, g) embedded masks.
@@ -116,13 +107,13 @@ class PyramidMaskDecoder(MaskDecoder):  # type: ignore[misc]
 
 
 class PyramidDecoder(nn.Module):
-    """Masks and their expected IoU from the three levels of a `simmat.nn.pyramid.FeaturePyramid`.
+    """Prompt decoder over the three levels of a `FeaturePyramid`.
 
     Args:
         dim: channels of the coarsest level, a multiple of 8.
-        grid: its side g.
+        grid: side g of the coarsest level.
         image_size: S.
-        heads: of the attention.
+        heads: attention heads.
         hidden: width of the transformer's MLPs.
     """
 
@@ -136,27 +127,22 @@ class PyramidDecoder(nn.Module):
         )
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
-        """Answer K prompts: logits (K, 4, 4g, 4g) and iou (K, 4)."""
-        sparse, dense = self._embed_prompts(prompts)
+        """Predict masks for K prompts: logits (K, 4, 4g, 4g) and iou (K, 4)."""
+        sparse, dense = embed_prompts(self.prompt_encoder, prompts)
+        # Parts that no prompt uses get a gradient of zero instead of none: DistributedDataParallel waits for each.
+        unused = torch.stack([parameter.sum() for parameter in self.prompt_encoder.parameters()]).sum() * 0.0
         levels = tuple(level.index_select(0, prompts.image_index) for level in embedding.levels)
         positions = dense_positions(self.prompt_encoder, sparse)
-        logits, iou = self.mask_decoder.predict(levels, positions, sparse, dense)
+        logits, iou = self.mask_decoder.predict(levels, positions, sparse, dense + unused)
         return MaskPrediction(logits.float(), iou.float())
-
-    def _embed_prompts(self, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
-        """Return sparse (K, N, D) and dense (K, D, g, g) embeddings."""
-        sparse, dense = embed_prompts(self.prompt_encoder, prompts)
-        # What this batch did not ask with gets a gradient of zero, not none: DistributedDataParallel waits for each.
-        unused = torch.stack([parameter.sum() for parameter in self.prompt_encoder.parameters()]).sum() * 0.0
-        return sparse, dense + unused
 
 
 FRESH = (r"backbone[.]neck[.].*", r"decoder[.].*")
-"""`TuningTargets.fresh` of a `PromptableModel`: what no weight file fills."""
+"""`TuningTargets.fresh` of a `PromptableModel`: parameters that no weight file has."""
 
 
 class FeatureMaps(Protocol):
-    """A library's backbone in two steps; an nn.Module."""
+    """An nn.Module that runs a library's backbone in two steps."""
 
     @property
     def widths(self) -> Sequence[int]:
@@ -170,14 +156,14 @@ class FeatureMaps(Protocol):
         """Run the first layer: (B, 3, S, S) -> (B, D, S/k, S/k), see `simmat.foundation.Backbone`."""
 
     def maps(self, features: Tensor) -> Sequence[Tensor]:
-        """Run the rest: maps (B, width, S / stride, S / stride) for each of `widths` and `strides`, finest first."""
+        """Run the rest: return maps (B, width, S / stride, S / stride), finest first."""
 
 
 class PromptableBackbone(nn.Module):
-    """A library's backbone with a feature pyramid behind it.
+    """A library's backbone followed by a feature pyramid.
 
     Attributes:
-        body: the library's, pretrained.
+        body: the library's backbone.
         neck: the pyramid.
     """
 
@@ -191,12 +177,12 @@ class PromptableBackbone(nn.Module):
         return cast(FeatureMaps, self.body).embed(image)
 
     def encode(self, features: Tensor) -> ImageEmbedding:
-        """Run the rest of the body, and the pyramid: three levels."""
+        """Run the rest of the body and the pyramid: three levels."""
         return ImageEmbedding(self.neck(cast(FeatureMaps, self.body).maps(features)), self.neck.strides)
 
 
 class ConvPromptableBackbone(PromptableBackbone):
-    """One whose body's first layer is a single convolution, its `first_layer`."""
+    """A `PromptableBackbone` whose first layer is a single convolution, the body's `first_layer`."""
 
     @property
     def first_layer(self) -> nn.Conv2d:
@@ -205,18 +191,18 @@ class ConvPromptableBackbone(PromptableBackbone):
 
 
 class PromptableModel(nn.Module):
-    """A foundation model from a library's bare backbone, as `simmat.foundation.FoundationModel` says.
+    """A `simmat.foundation.FoundationModel` from a library's backbone.
 
-    Pyramid and decoder are random from the seed: they need training, and `FRESH` names their parameters.
+    Pyramid and decoder are random and need training; `FRESH` names their parameters.
 
     Args:
-        name: of its spec.
-        body: the library's backbone; one with `first_layer` is open to the transfer layers that copy or replace it.
-            `gradient_checkpointing(on=True)` is the model's too, where the backbone has it.
+        name: name of its spec.
+        body: the library's backbone; if it has `first_layer`, transfer layers can copy or replace that. Its
+            `gradient_checkpointing(on=True)`, if any, becomes the model's.
         image_size: S.
-        seed: of pyramid and decoder; torch's own state is left alone.
+        seed: seed of pyramid and decoder; torch's global random state stays the same.
         dim: channels of the decoder, a multiple of 8 and of `heads`.
-        heads: of the decoder's attention.
+        heads: heads of the decoder's attention.
         hidden: width of the decoder's MLPs.
     """
 
@@ -237,7 +223,7 @@ class PromptableModel(nn.Module):
         if hasattr(body, "gradient_checkpointing"):
             self.gradient_checkpointing = body.gradient_checkpointing
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
             kind = ConvPromptableBackbone if hasattr(body, "first_layer") else PromptableBackbone
             self.backbone = kind(body, dim)
             grid = round(image_size / self.backbone.neck.strides[-1])
