@@ -1,13 +1,13 @@
-"""Tuners: which weights of a foundation model move, and how.
+"""Tuners: which weights of a foundation model train, and how.
 
-Each `apply_…` is called as `TunerSpec.apply` says: it gets a model whose parameters are all frozen, swaps or
-unfreezes named modules of that one model, and never copies it. The transfer layer trains under every tuner.
+Each `apply_…` has the signature of `TunerSpec.apply`: it gets a model whose parameters are all frozen, and replaces or
+unfreezes named modules in place. The transfer layer trains under every tuner.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,22 +18,22 @@ from simmat.nn.lora import LoRAConv2d, LoRALinear, takes_lora
 from simmat.specs import TuningTargets
 
 SIDES = ("all", "backbone", "decoder")
-"""Where the `lora` tuner works."""
+"""Values of `where`: the parts of the model that LoRA tunes."""
 _LORA: dict[type[nn.Module], Any] = {nn.Linear: LoRALinear, nn.Conv2d: LoRAConv2d}
-"""Layer -> what takes its place."""
+"""Class of a layer -> class that replaces it."""
 
 
 def apply_frozen(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
-    """Move nothing: only the transfer layer trains."""
+    """Train nothing but the transfer layer."""
 
 
 def apply_full(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
-    """Move every parameter but those the model never moves."""
+    """Train every parameter except `targets.never`."""
     _unfreeze(model, targets, "full", prefix="")
 
 
 def apply_decoder(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
-    """Move the whole decoder but what the model never moves.
+    """Train the whole decoder except `targets.never`.
 
     Raises:
         ConfigError: the model's decoder has no such parameter.
@@ -50,21 +50,21 @@ def apply_lora(
     alpha: float,
     where: str,
 ) -> None:
-    """Add LoRA to the layers the model names, in backbone and decoder; see `simmat.nn.lora`.
+    """Add LoRA to the layers that the model names; see `simmat.nn.lora`.
 
     Args:
         model: the foundation model.
         targets: its `lora` layers.
-        generator: of the A matrices.
-        rank: columns of A, at least 1.
+        generator: draws the A matrices.
+        rank: rows of A, at least 1.
         alpha: the product is scaled by alpha / rank.
-        where: "all", or only the "backbone" or the "decoder".
+        where: "all", "backbone" or "decoder".
 
     Raises:
-        ConfigError: an option is out of range, or the model has no layer LoRA can work on.
+        ConfigError: an option is out of range, or the model names no layer, or one that LoRA does not support.
     """
     _check_lora_options("lora", rank, alpha, where)
-    layers = _named_layers(model, targets, where)
+    layers = _lora_layers(model, targets, where)
     _replace(model, layers, (), rank=rank, alpha=alpha, generator=generator)
 
 
@@ -77,26 +77,26 @@ def apply_conv_lora(
     alpha: float,
     where: str,
 ) -> None:
-    """Add Conv-LoRA to those layers that see a grid, and plain LoRA to the others; see `simmat.nn.lora`.
+    """Add Conv-LoRA to the named layers that work on a grid, and LoRA to the others; see `simmat.nn.lora`.
 
     Arguments as in `apply_lora`.
 
     Raises:
-        ConfigError: an option is out of range, or no layer of the model sees a grid.
+        ConfigError: as in `apply_lora`, or no named layer works on a grid.
     """
     _check_lora_options("conv-lora", rank, alpha, where)
-    layers = _named_layers(model, targets, where)
+    layers = _lora_layers(model, targets, where)
     if not any(_matches(targets.grid, name) for name, *_ in layers):
         side = "" if where == "all" else f" of its {where}"
         raise ConfigError(
-            f"foundation model {model_name(model)!r} names no layer{side} that sees a grid, which Conv-LoRA needs; "
+            f"foundation model {model_name(model)!r} names no layer{side} that works on a grid, which Conv-LoRA needs; "
             "use --tune lora"
         )
     _replace(model, layers, targets.grid, rank=rank, alpha=alpha, generator=generator)
 
 
 def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator) -> None:
-    """Move the first layer and the position embeddings, whatever the model names as `embed`.
+    """Train the first layer and the position embeddings, which the model names as `embed`.
 
     Raises:
         ConfigError: the model names none.
@@ -106,14 +106,14 @@ def apply_linear(model: nn.Module, *, targets: TuningTargets, generator: torch.G
 
 
 def unfreeze_fresh(model: nn.Module, targets: TuningTargets) -> None:
-    """Move what no weight file fills, under any tuner; see `TuningTargets.fresh`."""
+    """Train the parameters that no weight file has, whatever the tuner; see `TuningTargets.fresh`."""
     for name, parameter in model.named_parameters():
         if _matches(targets.fresh, name) and not _matches(targets.never, name):
             parameter.requires_grad_(True)
 
 
 def pretrained_backbone(model: nn.Module, targets: TuningTargets) -> list[nn.Parameter]:
-    """Return the backbone's parameters but those that no weight file fills."""
+    """Return the backbone's parameters except those that no weight file has."""
     return [
         parameter
         for name, parameter in model.named_parameters()
@@ -122,15 +122,15 @@ def pretrained_backbone(model: nn.Module, targets: TuningTargets) -> list[nn.Par
 
 
 def model_name(model: nn.Module) -> str:
-    """Return what a foundation model calls itself: its `name`, else its class."""
+    """Return a foundation model's `name`, or else its class name."""
     return str(getattr(model, "name", type(model).__name__))
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes or builds on, by name: parameters that require gradients, and buffers beside them.
+    """Return the parameters that require gradients, and the stored buffers of the modules that train, by name.
 
-    Those are the statistics of trained BatchNorm, and what a layer drew at its making and lives by, such as the random
-    frequencies of a decoder's position encoding. The tensors are the model's own, detached; copy them to keep them.
+    Such buffers are the statistics of a trained BatchNorm, or the random frequencies of a decoder's position encoding.
+    The tensors are detached but share the model's memory; copy them to keep them.
     """
     state = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     trains, stored = _training_modules(model), model.state_dict().keys()
@@ -143,11 +143,11 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def set_train_mode(model: nn.Module) -> None:
-    """Put what trains into training mode and what is frozen into evaluation mode.
+    """Set modules that train to training mode and frozen ones to evaluation mode.
 
-    A module with parameters of its own trains where one of them requires gradients. One without trains where
-    a module below it does. One with no parameters at or below it (dropout, stochastic depth) does as its parent.
-    So BatchNorm of frozen layers keeps its statistics. What a model's own `train` keeps in evaluation mode stays there.
+    A module with own parameters trains if one of them requires gradients; a module without, if a module below it does;
+    a module without any parameters at or below it (dropout, stochastic depth), if its parent does. So BatchNorm of
+    frozen layers keeps its statistics. What a model's own `train` keeps in evaluation mode stays there.
     """
     model.train()
     trains = _training_modules(model)
@@ -168,7 +168,7 @@ def _training_modules(model: nn.Module) -> set[str]:
 
 
 def matching_modules(model: nn.Module, patterns: Iterable[str]) -> list[tuple[str, nn.Module]]:
-    """Return name and module wherever a pattern matches the whole name, in the model's order."""
+    """Return name and module where a pattern matches the whole name, in the model's order."""
     patterns = tuple(patterns)
     return [(name, module) for name, module in model.named_modules() if _matches(patterns, name)]
 
@@ -176,15 +176,15 @@ def matching_modules(model: nn.Module, patterns: Iterable[str]) -> list[tuple[st
 def _unfreeze(
     model: nn.Module, targets: TuningTargets, tuner: str, prefix: str, only: Sequence[str] | None = None
 ) -> None:
-    moved = 0
+    unfrozen = 0
     for name, parameter in model.named_parameters():
         wanted = name.startswith(prefix) and (only is None or name in only)
         if wanted and not _matches(targets.never, name):
             parameter.requires_grad_(True)
-            moved += 1
-    if not moved:
+            unfrozen += 1
+    if not unfrozen:
         raise ConfigError(
-            f"foundation model {model_name(model)!r} has no parameter for tuner {tuner!r} to move; use --tune frozen"
+            f"foundation model {model_name(model)!r} has no parameter for tuner {tuner!r} to train; use --tune frozen"
         )
 
 
@@ -203,8 +203,17 @@ def _check_lora_options(tuner: str, rank: int, alpha: float, where: str) -> None
 _Layer = tuple[str, nn.Module, Sequence[int], int]
 
 
-def _named_layers(model: nn.Module, targets: TuningTargets, where: str) -> list[_Layer]:
-    layers = list(_lora_layers(model, targets, where))
+def _lora_layers(model: nn.Module, targets: TuningTargets, where: str) -> list[_Layer]:
+    """Return name, layer, slices and parts of every layer that `targets.lora` names on the given side."""
+    layers: list[_Layer] = []
+    for name, module in model.named_modules():
+        if where != "all" and not name.startswith(f"{where}."):
+            continue
+        for pattern, (slices, parts) in targets.lora.items():
+            if re.fullmatch(pattern, name):
+                _check_lora_layer(model, name, module, slices, parts)
+                layers.append((name, module, slices, parts))
+                break
     if not layers:
         side = "no layer" if where == "all" else f"no layer of its {where}"
         raise ConfigError(
@@ -214,23 +223,11 @@ def _named_layers(model: nn.Module, targets: TuningTargets, where: str) -> list[
 
 
 def _replace(model: nn.Module, layers: Sequence[_Layer], grid: Sequence[str], **options: Any) -> None:
-    """Put LoRA into the layers, Conv-LoRA where `grid` names them."""
+    """Replace layers by ones with LoRA, or with Conv-LoRA if a pattern of `grid` matches."""
     for name, layer, slices, parts in layers:
         parent, _, leaf = name.rpartition(".")
         tuned = _LORA[type(layer)](layer, slices=slices, parts=parts, on_grid=_matches(grid, name), **options)
         setattr(model.get_submodule(parent), leaf, tuned)
-
-
-def _lora_layers(model: nn.Module, targets: TuningTargets, where: str) -> Iterator[_Layer]:
-    """Yield name, layer, slices and parts of every layer that `targets.lora` names on the given side."""
-    for name, module in list(model.named_modules()):
-        if where != "all" and not name.startswith(f"{where}."):
-            continue
-        for pattern, (slices, parts) in targets.lora.items():
-            if re.fullmatch(pattern, name):
-                _check_lora_layer(model, name, module, slices, parts)
-                yield name, module, slices, parts
-                break
 
 
 def _check_lora_layer(model: nn.Module, name: str, layer: nn.Module, slices: Sequence[int], parts: int) -> None:
