@@ -1,1 +1,1 @@
-"""Networks: transfer layers, tuners, losses, resizing. Plain values in; no config, no registry."""
+"""Networks: transfer layers, tuners, losses, resizing. They take plain values: no config, no registry."""

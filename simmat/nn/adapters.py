@@ -1,7 +1,7 @@
-"""MLP adapters: a small trained MLP beside a frozen one, on the same residual stream.
+"""MLP adapters: a small trained MLP parallel to a frozen one, on the same residual stream.
 
 AdaptFormer (Chen et al. 2022, arXiv 2205.13535): y = x + MLP(norm(x)) + scale · up(ReLU(down(x))). `up` starts at zero,
-so a tuned model starts as the untouched one.
+so step 0 equals the untuned model.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from simmat.specs import TuningTargets
 
 
 class Adapter(nn.Module):
-    """Down to a few features, ReLU, up again, at every place alone: (…, D) or (B, D, H, W) to the same shape.
+    """Linear to `width` features, ReLU, linear back, per position: (…, D) or (B, D, H, W) to the same shape.
 
     Args:
-        like: the Linear or Conv2d whose input it takes; it says D, layout, device and dtype.
-        width: features in between.
-        scale: the answer is multiplied by it.
-        generator: of the first layer; the second starts at zero.
+        like: the Linear or Conv2d whose input the adapter gets; sets D, layout, device and dtype.
+        width: hidden features.
+        scale: factor of the output.
+        generator: draws the first layer; the second starts at zero.
     """
 
     def __init__(self, like: nn.Linear | nn.Conv2d, width: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
         size = like.in_features if isinstance(like, nn.Linear) else like.in_channels
-        down, shift = torch.empty(width, size), torch.empty(width)
-        for tensor in (down, shift):
+        down, down_bias = torch.empty(width, size), torch.empty(width)
+        for tensor in (down, down_bias):
             uniform_(tensor, size, generator)
         self.scale = scale
         self.on_grid = isinstance(like, nn.Conv2d)
         self.down = nn.Parameter(down.to(like.weight))  # (width, D)
-        self.down_bias = nn.Parameter(shift.to(like.weight))
+        self.down_bias = nn.Parameter(down_bias.to(like.weight))
         self.up = nn.Parameter(torch.zeros(size, width).to(like.weight))  # (D, width)
         self.up_bias = nn.Parameter(torch.zeros(size).to(like.weight))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what is added beside the MLP, in the shape of x."""
+        """Return what is added to the MLP's output, in the shape of x."""
         if self.on_grid:
             inner = F.relu(F.conv2d(x, self.down[..., None, None], self.down_bias))
             return F.conv2d(inner, self.up[..., None, None], self.up_bias) * self.scale
@@ -48,12 +48,12 @@ class Adapter(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A module with an adapter beside it: base(norm(x)) + adapter(x).
+    """A module with a parallel adapter: base(norm(x)) + adapter(x).
 
     Args:
         base: the residual MLP or block.
-        norm: what its input passes first, taken over from where it stood.
-        adapter: sees the input before the norm.
+        norm: the norm before it, moved here.
+        adapter: gets the input before the norm.
     """
 
     def __init__(self, base: nn.Module, norm: nn.Module, adapter: Adapter) -> None:
@@ -61,7 +61,7 @@ class Adapted(nn.Module):
         self.base, self.norm, self.adapter = base, norm, adapter
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x to the shape of x."""
+        """Map x to a tensor of its shape."""
         plain: Tensor = self.base(self.norm(x))
         added: Tensor = self.adapter(x)
         return plain + added
@@ -70,19 +70,19 @@ class Adapted(nn.Module):
 def apply_adapter(
     model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, width: int, scale: float
 ) -> None:
-    """Put an adapter beside every module the model names, in backbone and decoder.
+    """Add an adapter to every module that the model names, in backbone and decoder.
 
     The module moves to `NAME.base`, the norm before it to `NAME.norm`.
 
     Args:
         model: the foundation model.
         targets: its `adapters`.
-        generator: of the first layers.
-        width: features in between, at least 1.
-        scale: of the adapters' answers, greater than 0.
+        generator: draws the first layers.
+        width: hidden features, at least 1.
+        scale: factor of the adapters' output, greater than 0.
 
     Raises:
-        ConfigError: an option is out of range, or the model names nothing an adapter can stand beside.
+        ConfigError: an option is out of range, or the model names no module that takes an adapter.
     """
     problems = [
         *([f"width must be at least 1, got {width}"] if width < 1 else []),
@@ -106,7 +106,7 @@ def apply_adapter(
         layer = next((part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)), None)
         before = getattr(parent, norm, None) if norm else nn.Identity()
         if layer is None or before is None:
-            lacks = "no Linear or Conv2d in it" if layer is None else f"no norm {norm!r} beside it"
+            lacks = "no Linear or Conv2d in it" if layer is None else f"no norm {norm!r} next to it"
             raise ConfigError(
                 f"foundation model {model_name(model)!r} names {name!r} for tuner 'adapter', but there is {lacks}"
             )

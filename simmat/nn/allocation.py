@@ -1,4 +1,4 @@
-"""A limit on the memory that building a network may take, checked before large tensors are made."""
+"""A limit on the memory used to build a network, checked before each tensor is made."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _READ_OR_SET = frozenset({"__get__", "__set__", "__setitem__", "_set_grad_enable
 
 
 class TooLargeError(ConfigError):
-    """A network would take more memory than it may."""
+    """A network would take more memory than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What building something may take.
+    """A limit on what is allocated.
 
     Attributes:
-        most_bytes: of all tensors that are made on the way, those that are freed again too.
-        most_tensors: how many those may be, so that a loop of a million small ones ends, too.
+        most_bytes: total size of all tensors made, including those freed again.
+        most_tensors: number of tensors made; stops a loop that makes millions of small ones.
     """
 
     most_bytes: int
@@ -33,14 +33,13 @@ class Room:
 
 
 class AllocationLimit(TorchFunctionMode):
-    """Within this context tensors are made only until a limit is reached; a large one too many is not made.
+    """Context in which a tensor that exceeds the limit is refused before it is made.
 
-    Tensors of the meta device have no bytes. No value is changed by it, and no random number drawn. What is made by
-    another thread is not seen.
+    Tensors on the meta device count 0 bytes. Values and random numbers stay the same. Other threads are not counted.
 
     Args:
         room: the limit.
-        what: whose memory it is, for the message ("transfer layer 'mat'").
+        what: what is built, for the message ("transfer layer 'mat'").
 
     Raises:
         TooLargeError: the limit is reached.
@@ -54,14 +53,14 @@ class AllocationLimit(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[Any], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Count what a function of torch makes, before it is made."""
+        """Count the tensors that a torch function will make, then call it."""
         named = dict(kwargs or {})
         if not _makes_nothing(func):
             self._take(_planned(func, args, named))
         return func(*args, **named)
 
     def _take(self, sizes: Sequence[int]) -> None:
-        if not sizes:  # also what torch calls to end a context, such as no_grad, after the limit was reached
+        if not sizes:  # torch's own calls that end a context, such as no_grad, must pass after the limit is reached
             return
         self._bytes += sum(sizes)
         self._tensors += len(sizes)
@@ -72,15 +71,15 @@ class AllocationLimit(TorchFunctionMode):
 
 
 def _makes_nothing(func: Any) -> bool:
-    """True for functions that return what they were given, and for reading and setting of attributes."""
+    """True for in-place functions, and for reading and setting attributes."""
     name = getattr(func, "__name__", "")
     return name in _READ_OR_SET or (name.endswith("_") and not name.endswith("__"))
 
 
 def _planned(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> list[int]:
-    """Return the bytes of each of a function's new tensors by calling it on the meta device, where nothing is stored.
+    """Return the bytes of each tensor that a function will make, from a call on the meta device, which stores nothing.
 
-    A function whose result depends on values cannot be called so; its result counts for as much as it is given.
+    A function whose result size depends on values fails there; its result counts as large as its input.
     """
     given = list(_tensors((args, named)))
     device = named.get("device") or (given[0].device if given else torch.get_default_device())
@@ -110,12 +109,12 @@ def _size(tensor: Tensor) -> int:
 
 
 def _storage(tensor: Tensor) -> int:
-    """Return what a tensor and its views share."""
+    """Return the id of the storage that a tensor shares with its views."""
     return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
 
 def _shadow(value: Any) -> Any:
-    """Return tensors as their shapes and types without values, no generator, and other values as they are."""
+    """Replace tensors by meta tensors and generators by None; other values stay."""
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return type(value)(map(_shadow, value))
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Transfer layers to compare the MAT with: the paper's ablations and baselines, and the widened first convolution."""
+"""Transfer layers to compare with the MAT: the paper's ablations and baselines, and the widened first convolution."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from simmat.nn.mat import ZeroShotMap
 from simmat.types import Channel
 
 MOST_CONVOLUTIONS = 1000
-"""Of `preconv`; no stack of more is trained, and each takes time to make however small it is."""
+"""Limit of `preconv`: making each layer takes time, however small it is."""
 
 
 class ReplacedFirstLayer(nn.Module):
-    """Another first layer in place of the pretrained one.
+    """A first layer that replaces the pretrained one.
 
     Args:
-        before: what the planes pass first, (B, C, S, S) -> (B, N, S, S).
-        embed: N planes to features (B, D, h, w).
-        padding: puts the pretrained features where only padding is.
+        before: applied to the planes first, (B, C, S, S) -> (B, N, S, S).
+        embed: maps N planes to features (B, D, h, w).
+        padding: sets the features of padding to the pretrained ones.
     """
 
     def __init__(self, before: nn.Module, embed: nn.Conv2d, padding: BlankPadding) -> None:
@@ -41,7 +41,7 @@ class ReplacedFirstLayer(nn.Module):
 def build_baseline_a(
     *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
 ) -> nn.Module:
-    """Build a new first layer of random weights for C channels; the pretrained one is not used.
+    """Build a first layer with random weights for C channels; the pretrained one is not used.
 
     Raises:
         ConfigError: the model's first layer is not one convolution.
@@ -58,7 +58,7 @@ def build_baseline_a(
 def build_baseline_b(
     *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
 ) -> nn.Module:
-    """Build a random 1x1 convolution C -> 3 and, behind it, a trainable copy of the pretrained first layer.
+    """Build a random 1x1 convolution C -> 3 followed by a trainable copy of the pretrained first layer.
 
     Raises:
         ConfigError: the model's first layer is not one convolution.
@@ -86,9 +86,9 @@ def build_preconv(
     k: int,
     d: int,
 ) -> nn.Module:
-    """Build the paper's ablation: n convolutions of kernel k and width d down to 3 planes, a ReLU between any two.
+    """Build the paper's ablation: n convolutions of kernel k and width d down to 3 planes, with ReLUs between.
 
-    n = 2, k = 3, d = 64 is the paper's own layer.
+    n = 2, k = 3, d = 64 is the paper's MAT.
 
     Raises:
         ConfigError: an option is out of range.
@@ -107,7 +107,7 @@ def build_preconv(
 def build_first_three(
     *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
 ) -> nn.Module:
-    """Build the zero-shot baseline as released: the first three channels, repeated in turn where there are fewer."""
+    """Build the released zero-shot baseline: the first three channels; fewer are repeated in turn."""
     weights = torch.zeros(3, len(channels))
     for plane in range(3):
         weights[plane, plane % len(channels)] = 1
@@ -117,8 +117,8 @@ def build_first_three(
 def widened_kernel(layer: nn.Conv2d, channels: int) -> Tensor:
     """Return a pretrained kernel for another number of channels: (D, channels, h, w).
 
-    One channel gets the sum over R, G and B; more get these in turn, scaled by 3 / channels, so that channels which
-    agree are answered as before.
+    One channel gets the sum over R, G and B. More get these in turn, scaled by 3 / channels, so that equal channels
+    give the same features as before.
     """
     if channels == 1:
         return gray_kernel(layer)
@@ -129,7 +129,7 @@ def widened_kernel(layer: nn.Conv2d, channels: int) -> Tensor:
 def build_first_conv(
     *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
 ) -> nn.Module:
-    """Build the first layer for C channels from the pretrained one, all of it trained.
+    """Build a trainable first layer for C channels from the pretrained one.
 
     Raises:
         ConfigError: the model's first layer is not one convolution.

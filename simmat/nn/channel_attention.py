@@ -1,9 +1,9 @@
 """A transfer layer that takes any subset of its channels: one shared embedding, and attention over channels.
 
-Every channel goes alone through the model's first layer, made one-channel; then every place weighs the channels that
-are there. The idea of one embedding for all bands with a code for each is that of ChannelViT (Bao et al. 2023, arXiv
-2309.16108) and DOFA (Xiong et al. 2024, arXiv 2403.15356); here it ends in the features an RGB model knows, so its
-blocks see as many tokens as ever.
+The model's first layer, made one-channel, is applied to each channel separately. Then attention at each position weighs
+the channels that are present. One embedding for all bands with a code for each is the idea of ChannelViT (Bao et al.
+2023, arXiv 2309.16108) and DOFA (Xiong et al. 2024, arXiv 2403.15356). Here the output is the features of an RGB model,
+so the number of tokens stays the same.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from simmat.nn.initial import uniform_
 from simmat.types import Channel
 
 EMBEDDINGS = ("auto", "wavelength", "identity")
-"""What tells channels apart."""
+"""What a channel's code is made from."""
 _CODE = 64
-"""Values of a channel's code."""
+"""Length of a channel's code."""
 _KEY = 16
 """Width of a key of one head."""
 _OCTAVES = (-2.0, 5.0)
-"""Binary logarithms of the shortest and longest period of a wavelength's code, 1/4 and 32 octaves: red and red edge
-differ by it, and so do light and radar.
+"""Binary logarithms of the shortest and longest period of a wavelength's code, 1/4 and 32 octaves: fine enough for red
+and red edge, wide enough for light and radar.
 """
 
 
@@ -36,7 +36,7 @@ class ChannelCodes(nn.Module):
 
     Args:
         wavelengths_um: C centre wavelengths; None gives a learned code.
-        generator: of the learned codes.
+        generator: draws the learned codes.
     """
 
     fixed: Tensor
@@ -46,9 +46,9 @@ class ChannelCodes(nn.Module):
         super().__init__()
         known = [w for w in wavelengths_um if w is not None]
         unknown = len(wavelengths_um) - len(known)
-        places = sorted(range(len(wavelengths_um)), key=lambda i: wavelengths_um[i] is None)  # the known ones first
+        known_first = sorted(range(len(wavelengths_um)), key=lambda i: wavelengths_um[i] is None)
         self.register_buffer("fixed", wavelength_codes(known), persistent=False)
-        self.register_buffer("order", torch.tensor(places).argsort(), persistent=False)
+        self.register_buffer("order", torch.tensor(known_first).argsort(), persistent=False)
         self.learned = nn.Parameter(torch.randn(unknown, _CODE, generator=generator)) if unknown else None
 
     def forward(self) -> Tensor:
@@ -58,19 +58,19 @@ class ChannelCodes(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Features (B, D, h, w) of whatever channels are there.
+    """Features (B, D, h, w) of the channels that are present.
 
-    Each channel's features, scaled and shifted by what its code says, are summed with weights that every place and
-    head computes from them. Weights start equal, so step 0 is the first layer on the mean of the channels that are
-    there, scaled as the zero-shot map scales.
+    Each channel's features are scaled and shifted according to its code, then summed with attention weights per
+    position and head. The weights start equal, so step 0 is the first layer on the mean of the present channels, scaled
+    like the zero-shot map.
 
     Args:
         layer: the pretrained first layer.
-        codes: of C channels.
-        gain: factor of the mean at the start.
-        heads: parts of D that weigh the channels each in their own way; must divide D.
-        drop: part of the channels left out in training, drawn for every image.
-        generator: of the random weights.
+        codes: codes of C channels.
+        gain: factor of the output.
+        heads: parts of D with their own attention weights; must divide D.
+        drop: probability to drop a channel of an image in training.
+        generator: draws the random weights.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ChannelAttention(nn.Module):
     def forward(self, planes: Tensor, content: Tensor) -> Tensor:
         """Map planes (B, C, S, S) and content (B, S, S) to features (B, D, h, w).
 
-        A channel that is 0 everywhere, as invalid planes are, counts for nothing.
+        A channel that is 0 everywhere, as invalid planes are, is ignored.
         """
         batch, channels = planes.shape[:2]
         used = self._used(planes)  # (B, C)
@@ -111,25 +111,25 @@ class ChannelAttention(nn.Module):
         return features
 
     def _used(self, planes: Tensor) -> Tensor:
-        """Return which channels count: (B, C) bool, at least one an image; all where an image has none."""
-        there = (planes != 0).flatten(2).any(2)
-        there = there | ~there.any(1, keepdim=True)
+        """Return the channels to use: (B, C) bool, at least one per image; all where an image has none."""
+        present = (planes != 0).flatten(2).any(2)
+        present = present | ~present.any(1, keepdim=True)
         if not self.training or self.drop == 0:
-            return there
+            return present
         # torch's own generator, as in nn.Dropout: the training loop seeds it by step.
-        kept = there & (torch.rand(there.shape, device=there.device) >= self.drop)
-        return torch.where(kept.any(1, keepdim=True), kept, there)
+        kept = present & (torch.rand(present.shape, device=present.device) >= self.drop)
+        return torch.where(kept.any(1, keepdim=True), kept, present)
 
     def _weights(self, tokens: Tensor, codes: Tensor, used: Tensor) -> Tensor:
-        """Return the channels' weights: (B, C, heads, h·w), 0 where unused, their sum over channels 1."""
-        batch, channels, heads, _, places = tokens.shape
+        """Return the channels' weights: (B, C, heads, h·w), 0 where unused, with sum 1 over channels."""
+        batch, channels, heads, _, positions = tokens.shape
         if channels == 1:
-            return tokens.new_ones(batch, 1, heads, places)
-        flat = tokens.reshape(batch, channels, -1, places)  # (B, C, D, h·w)
+            return tokens.new_ones(batch, 1, heads, positions)
+        flat = tokens.reshape(batch, channels, -1, positions)  # (B, C, D, h·w)
         share = used / used.sum(1, keepdim=True)
         mean = torch.einsum("bc,bcdp->bdp", share.to(flat.dtype), flat)
-        query = (self.query @ mean).reshape(batch, 1, heads, _KEY, places)
-        key = (self.key @ flat + (codes @ self.code_key.T)[:, :, None]).reshape(batch, channels, heads, _KEY, places)
+        query = (self.query @ mean).reshape(batch, 1, heads, _KEY, positions)
+        key = (self.key @ flat + (codes @ self.code_key.T)[:, :, None]).reshape(batch, channels, heads, _KEY, positions)
         logits = (query * key).sum(3) / math.sqrt(_KEY)
         return logits.masked_fill(~used[:, :, None, None], -math.inf).softmax(1)
 
@@ -156,11 +156,11 @@ def build_channel_attention(
 
     Args:
         channels: C channels.
-        zero_shot: (3, C); the mean of its rows' sums scales the mean of the channels at the start.
-        backbone: whose first layer is shared.
-        generator: of the random weights.
-        embedding: "wavelength", "identity" (a learned code for each channel), or "auto": a wavelength where one channel
-            alone states it, else a learned code, for the layer could not tell two of one code apart.
+        zero_shot: (3, C); the mean of its rows' sums is the gain.
+        backbone: the one whose first layer is copied.
+        generator: draws the random weights.
+        embedding: "wavelength", "identity" (a learned code for each channel), or "auto": the wavelength where only one
+            channel has it, else a learned code, because equal codes cannot be told apart.
         heads: see `ChannelAttention`.
         drop: see `ChannelAttention`, in [0, 1).
 
@@ -175,14 +175,14 @@ def build_channel_attention(
         problems.append(f"drop must be in [0, 1), got {drop}")
     if embedding not in EMBEDDINGS:
         problems.append(f"embedding must be one of {', '.join(EMBEDDINGS)}, got {embedding!r}")
-    lacking = [channel.name for channel in channels if channel.wavelength_um is None]
-    if embedding == "wavelength" and lacking:
-        problems.append(f"embedding=wavelength needs a wavelength of every channel, {lacking} have none; use auto")
+    missing = [channel.name for channel in channels if channel.wavelength_um is None]
+    if embedding == "wavelength" and missing:
+        problems.append(f"embedding=wavelength needs a wavelength of every channel, {missing} have none; use auto")
     stated = [channel.wavelength_um for channel in channels if channel.wavelength_um is not None]
     shared = {wavelength for wavelength in stated if stated.count(wavelength) > 1}
     if embedding == "wavelength" and shared:
-        alike = [channel.name for channel in channels if channel.wavelength_um in shared]
-        problems.append(f"embedding=wavelength cannot tell apart {alike}, which share one; use auto")
+        same = [channel.name for channel in channels if channel.wavelength_um in shared]
+        problems.append(f"embedding=wavelength cannot tell apart {same}, which have the same wavelength; use auto")
     if problems:
         raise ConfigError("transfer layer 'channel-attention': " + "; ".join(problems))
     wavelengths = [

@@ -1,7 +1,7 @@
-"""Attention over a grid of tokens with decomposed relative positions, as Segment Anything's encoder has it.
+"""Attention over a grid of tokens with decomposed relative positions, as in Segment Anything's encoder.
 
-It goes through torch's fused attention, with the positions as an additive mask, and is open to tokens that prompt and
-prefix tuning join to keys and values. What joins has no position.
+It uses torch's fused attention, with the positions as an additive mask. Prompt and prefix tuning can append tokens to
+keys and values; these have no position.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ def grid_attention(
     tables: tuple[Tensor, Tensor] | None = None,
     memory: Memory | None = None,
 ) -> Tensor:
-    """Attend over all places of a grid.
+    """Attend over all positions of a grid.
 
     Args:
         x: (B, H, W, D) tokens.
         qkv: the fused projection.
-        proj: the projection back.
+        proj: the output projection.
         heads: number of heads.
-        tables: of relative positions, (2n - 1, d) each, for rows and columns; None for none.
-        memory: what joins keys and values; a prompt goes through `qkv`, a prefix, as wide as keys and values are, joins
-            as it is.
+        tables: relative positions of rows and columns, (2n - 1, d) each; None for none.
+        memory: tokens appended to keys and values, see `simmat.nn.prompt_tuning.join_memory`.
 
     Returns:
         (B, H, W, D).
@@ -54,7 +53,7 @@ def position_bias(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: 
 
     Args:
         q: (B, heads, H·W, d) queries.
-        rows: table of distances (2n - 1, d), interpolated where n is not H.
+        rows: table by distance (2n - 1, d), interpolated where n is not H.
         columns: the same for W.
         height: H.
         width: W.
@@ -70,8 +69,8 @@ def position_bias(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: 
 
 
 def _by_distance(table: Tensor, side: int) -> Tensor:
-    """Read a table (2n - 1, d) of distances, brought to `side` places, as (side, side, d): query, then key."""
+    """Return a table (2n - 1, d) by distance, interpolated to n = `side`, as (side, side, d): query, key."""
     if len(table) != 2 * side - 1:
         table = F.interpolate(table.T[None], 2 * side - 1, mode="linear")[0].T
-    places = torch.arange(side, device=table.device)
-    return table[places[:, None] - places[None, :] + side - 1]
+    positions = torch.arange(side, device=table.device)
+    return table[positions[:, None] - positions[None, :] + side - 1]

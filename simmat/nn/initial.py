@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def conv2d(inputs: int, outputs: int, kernel: int, generator: torch.Generator) -> nn.Conv2d:
-    """Make a convolution that keeps height and width, with torch's own default distribution of weights.
+    """Make a convolution that keeps height and width, with torch's default distribution of weights.
 
     Args:
         inputs: input channels.
@@ -24,7 +24,7 @@ def conv2d(inputs: int, outputs: int, kernel: int, generator: torch.Generator) -
 
 
 def zero_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """Make a convolution that keeps height and width and answers 0 until it is trained."""
+    """Make a convolution that keeps height and width, with all weights 0."""
     conv = _unset_conv2d(inputs, outputs, kernel)
     for parameter in conv.parameters():
         nn.init.zeros_(parameter)
@@ -32,7 +32,7 @@ def zero_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
 
 
 def _unset_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """Make a convolution that keeps height and width, its weights in memory that nobody wrote yet."""
+    """Make a convolution that keeps height and width, with uninitialized weights."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, device="meta")
     # Not `to_empty`: on tensors of the meta device it imports sympy, a quarter of the time to import torch.
     for name, parameter in list(conv.named_parameters()):
@@ -41,9 +41,9 @@ def _unset_conv2d(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
 
 
 def conv_stack(*convolutions: nn.Module) -> nn.Sequential:
-    """Put convolutions one after the other, a ReLU between any two.
+    """Chain convolutions with ReLUs between.
 
-    Their weights lie channels last: on a CPU a convolution of many channels to three takes half the time so.
+    The weights are channels last, which halves the time of a convolution of many channels to three on a CPU.
     """
     layers = [layer for convolution in convolutions for layer in (nn.ReLU(), convolution)][1:]
     stack: nn.Sequential = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -51,7 +51,7 @@ def conv_stack(*convolutions: nn.Module) -> nn.Sequential:
 
 
 def uniform_(tensor: Tensor | None, fan_in: int, generator: torch.Generator) -> None:
-    """Fill with U(-1/√fan_in, 1/√fan_in), what torch gives Linear and Conv layers; None is let through."""
+    """Fill with U(-1/√fan_in, 1/√fan_in), torch's default for Linear and Conv layers; do nothing for None."""
     if tensor is not None:
         bound = 1 / math.sqrt(max(fan_in, 1))
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685) and Conv-LoRA (Zhong et al. 2024, arXiv 2401.17868), of one expert.
+"""LoRA (Hu et al. 2021, arXiv 2106.09685) and Conv-LoRA (Zhong et al. 2024, arXiv 2401.17868), with one expert.
 
-A tuned layer holds the parameters of the layer it replaces, under the same names, and answers as it does at the start.
+A tuned layer keeps the parameters of the layer it replaces, under the same names. Step 0 equals that layer.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _KERNEL = 3
 class LoRA(nn.Module):
     """A layer with LoRA on some equal slices of its output: y = W x + b + (alpha / rank) · B z, z = A x.
 
-    With Conv-LoRA, for layers that see a grid of tokens, z is A x + conv3x3(A x).
+    With Conv-LoRA, for layers on a grid of tokens, z is A x + conv3x3(A x).
 
     Attributes:
-        lora_a: (G·rank, in), G the number of slices that are tuned.
+        lora_a: (G·rank, in), with G tuned slices.
         lora_b: (G, out / parts, rank), zero at the start.
-        lora_conv: (G·rank, rank, 3, 3), a convolution for each tuned slice; None without Conv-LoRA.
-        slices: which slices, out of `parts`.
-        parts: how many projections the layer is.
+        lora_conv: (G·rank, rank, 3, 3), a convolution per tuned slice; None without Conv-LoRA.
+        slices: indices of the tuned slices.
+        parts: number of equal slices of the output.
         scale: alpha / rank.
     """
 
     weight: Any
     bias: Any
     dim: int
-    """Where the features lie."""
+    """Axis of the features."""
 
     def _tune(
         self,
@@ -48,7 +48,7 @@ class LoRA(nn.Module):
         generator: torch.Generator,
         on_grid: bool = False,
     ) -> None:
-        """Take over the parameters of a layer, and add those of LoRA: random from the generator, but for B."""
+        """Take over the parameters of a layer and add those of LoRA: B is zero, the others are drawn."""
         self.weight, self.bias = base.weight, base.bias
         self.slices, self.parts, self.scale = tuple(slices), parts, alpha / rank
         outputs, inputs = base.weight.shape[:2]
@@ -61,7 +61,7 @@ class LoRA(nn.Module):
             self.lora_conv = nn.Parameter(kernels.to(base.weight))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map as the layer does."""
+        """Map like the layer, with the update added."""
         out: Tensor = super().forward(input)
         inner = self._times(input, self.lora_a, stride=True)
         if self.lora_conv is not None:
@@ -76,15 +76,15 @@ class LoRA(nn.Module):
         return torch.cat(pieces, self.dim)
 
     def _times(self, x: Tensor, matrix: Tensor, *, stride: bool = False) -> Tensor:
-        """Multiply the features of every place by a matrix; the places are thinned as by the layer on `stride`."""
+        """Multiply the features of each position by a matrix; with `stride`, at the layer's own stride."""
         raise NotImplementedError
 
     def _convolved(self, inner: Tensor) -> Tensor:
-        """Add to the features of a grid what the convolution makes of them."""
+        """Return grid features plus their convolution."""
         if inner.ndim != 4:
             raise ConfigError(
                 f"Conv-LoRA needs a layer on a grid (B, H, W, D), got an input of {inner.ndim} dimensions; "
-                "the model must not name this layer in TuningTargets.grid"
+                "remove this layer from TuningTargets.grid of the model"
             )
         grid = inner.movedim(self.dim, 1)  # (B, G·rank, H, W)
         assert self.lora_conv is not None
@@ -93,7 +93,7 @@ class LoRA(nn.Module):
 
 
 class LoRALinear(LoRA, nn.Linear):
-    """A linear layer with LoRA, on (…, in); with Conv-LoRA on (B, H, W, in)."""
+    """A linear layer with LoRA on (…, in), or Conv-LoRA on (B, H, W, in)."""
 
     dim = -1
 
@@ -106,7 +106,7 @@ class LoRALinear(LoRA, nn.Linear):
 
 
 class LoRAConv2d(LoRA, nn.Conv2d):
-    """A 1x1 convolution with LoRA or Conv-LoRA, on (B, in, H, W)."""
+    """A 1x1 convolution with LoRA or Conv-LoRA on (B, in, H, W)."""
 
     dim = 1
 

@@ -1,10 +1,9 @@
-"""Losses of mask logits and of the IoU a decoder predicts for them.
+"""Losses of mask logits and of the IoU that a decoder predicts for them.
 
-Every prompt has one true region and M predicted masks. Mask 0, the single answer, is always trained. Masks 1 to
-M - 1 are guesses at what an ambiguous prompt means: the best of them gets nearly all the weight and the others
-share a little, the relaxed winner-takes-all of Rupprecht et al. 2017 (Learning in an Uncertain World, arXiv
-1612.00197), so that no mask token is ever without gradient. The predicted IoU of every mask is trained on the
-true one (SAM, arXiv 2304.02643; SAM 2, arXiv 2408.00714).
+Every prompt has one true region and M predicted masks. Mask 0, the single mask, is always trained. Masks 1 to M - 1 are
+alternatives for an ambiguous prompt: the best gets nearly all the weight and the others share the rest, so that every
+mask token gets a gradient (relaxed winner-takes-all, Rupprecht et al. 2017, arXiv 1612.00197). The predicted IoU of
+every mask is trained on the true one (SAM, arXiv 2304.02643; SAM 2, arXiv 2408.00714).
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ MaskLossKind = Literal["focal", "bce"]
 FOCAL_ALPHA = 0.25
 """Weight of object pixels in the focal loss, and 1 - alpha of the others (RetinaNet, arXiv 1708.02002; SAM)."""
 FOCAL_GAMMA = 2.0
-"""Exponent of the focal loss, of the same source."""
+"""Exponent of the focal loss, from the same source."""
 LOSER_SHARE = 0.05
-"""Epsilon of the relaxed winner-takes-all: what the masks that were not best share."""
+"""Epsilon of the relaxed winner-takes-all: total weight of the alternatives that are not best."""
 MOST_ELEMENTS = 2**23
-"""Prompts go through in groups of at most this many upsampled logits; more are recomputed on the way back."""
+"""Upsampled logits per group of prompts; where there are several groups, the backward pass recomputes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """What is summed, with which weights.
+    """Terms of the loss and their weights.
 
     Attributes:
-        kind: the loss of a pixel, "focal" or "bce".
-        mask: its weight.
-        dice: weight of the dice loss of a mask.
-        iou: weight of the error of the predicted IoU, its absolute value.
+        kind: loss of a pixel, "focal" or "bce".
+        mask: weight of the pixel loss.
+        dice: weight of the dice loss.
+        iou: weight of the absolute error of the predicted IoU.
     """
 
     kind: MaskLossKind = "focal"
@@ -52,17 +51,17 @@ class LossWeights:
 SAM2_LOSS = LossWeights()
 """Focal 20, dice 1, IoU 1: SAM 2."""
 PAPER_LOSS = LossWeights(kind="bce", mask=1.0)
-"""Dice and binary cross-entropy (SimMAT, arXiv 2409.08083), plus the IoU term, without which that head is dead."""
+"""Dice and binary cross-entropy (SimMAT, arXiv 2409.08083), plus the IoU term, which trains the IoU head."""
 LOSSES: dict[str, LossWeights] = {"focal": SAM2_LOSS, "bce": PAPER_LOSS}
-"""The two named sets of weights."""
+"""Name of a loss -> its weights."""
 
 
 class MaskLoss(NamedTuple):
     """Losses of K prompts.
 
     Attributes:
-        per_prompt: (K,) the weighted sum for each prompt, with gradient; 0 for a prompt without a scored pixel.
-        means: detached scalar tensors over the prompts with scored pixels: "loss", "mask" (focal or bce), "dice" and
+        per_prompt: (K,) weighted sum of each prompt, with gradient; 0 for a prompt without a scored pixel.
+        means: detached scalar means over the prompts with scored pixels: "loss", "mask" (focal or bce), "dice" and
             "true_iou" of mask 0, and "iou" (error of the predicted IoU over all masks).
     """
 
@@ -73,13 +72,13 @@ class MaskLoss(NamedTuple):
 def mask_loss(
     prediction: MaskPrediction, targets: Tensor, ignore: Tensor | None = None, weights: LossWeights = SAM2_LOSS
 ) -> MaskLoss:
-    """Compare what a decoder answered with the truth, on the grid of the truth.
+    """Compute the losses of K prompts, on the grid of the ground truth.
 
     Args:
-        prediction: logits (K, M, h, w), brought to H×W bilinearly, and iou (K, M).
+        prediction: logits (K, M, h, w), resized to H×W bilinearly, and iou (K, M).
         targets: (K, H, W) bool or 0/1, True on the region the prompt means.
-        ignore: (K, H, W) bool, pixels that neither loss nor true IoU look at (padding, no ground truth); or None.
-        weights: what is summed.
+        ignore: (K, H, W) bool, pixels left out of loss and true IoU (padding, no ground truth); or None.
+        weights: terms and their weights.
     """
     scored = torch.ones_like(targets, dtype=torch.bool) if ignore is None else ~ignore
     count, masks = prediction.logits.shape[:2]
@@ -96,31 +95,26 @@ def mask_loss(
     mask_errors = weights.mask * pixel + weights.dice * dice
     iou_error = (prediction.iou.float() - true_iou).abs().mean(1)
     has_pixels = scored.flatten(1).any(1)
-    per_prompt = torch.where(has_pixels, _single_and_guesses(mask_errors) + weights.iou * iou_error, 0.0)
-    columns = {
-        "loss": per_prompt,
-        "mask": pixel[:, 0],
-        "dice": dice[:, 0],
-        "iou": iou_error,
-        "true_iou": true_iou[:, 0],
-    }
+    per_prompt = torch.where(has_pixels, _combined(mask_errors) + weights.iou * iou_error, 0.0)
+    columns = {"loss": per_prompt, "mask": pixel[:, 0], "dice": dice[:, 0], "iou": iou_error}
+    columns["true_iou"] = true_iou[:, 0]
     return MaskLoss(per_prompt, {name: _mean(column.detach(), has_pixels) for name, column in columns.items()})
 
 
 def _compare(logits: Tensor, targets: Tensor, scored: Tensor, kind: MaskLossKind) -> tuple[Tensor, Tensor, Tensor]:
     """Return the pixel loss, dice loss and true IoU of every mask, (K, M) each, in float32.
 
-    All three are sums over the region or over the rest. Each is taken as a matrix product, so no weighted map is
-    ever written: at full resolution that costs more than what it computes.
+    All three are sums over the region or over the rest. They are matrix products, because writing weighted maps of
+    full resolution would take longer than the computation.
     """
     with torch.autocast(logits.device.type, enabled=False):
         shown = upsample_logits(logits.float(), (targets.shape[-2], targets.shape[-1])).flatten(2)  # (K, M, H·W)
         weight = scored.flatten(1).to(shown.dtype)  # (K, H·W)
         region = targets.flatten(1).bool()  # (K, H·W)
-        parts = torch.stack([weight * region, weight * ~region], dim=-1)  # (K, H·W, 2): the region, the rest
+        parts = torch.stack([weight * region, weight * ~region], dim=-1)  # (K, H·W, 2): region, rest
         sizes = parts.sum(1)[:, None]  # (K, 1, 2)
         margin = torch.where(region[:, None], shown, -shown)  # (K, M, H·W), > 0 where the mask is right
-        wrong = (-margin).sigmoid()  # 1 - the chance given to the truth
+        wrong = (-margin).sigmoid()  # 1 - probability of the true class
         return (
             _pixel_loss(margin, wrong, parts, sizes, kind),
             _dice_loss(wrong @ parts, sizes),
@@ -143,8 +137,8 @@ def _dice_loss(wrong: Tensor, sizes: Tensor) -> Tensor:
     """Return 1 - (2 |P∩T| + 1) / (|P| + |T| + 1), with soft P (Milletari et al. 2016, arXiv 1606.04797).
 
     Args:
-        wrong: (K, M, 2) chances given to what is not true, summed over the region T and over the rest.
-        sizes: (K, 1, 2) scored pixels of both.
+        wrong: (K, M, 2) probability of the wrong class, summed over the region T and over the rest.
+        sizes: (K, 1, 2) number of scored pixels in both.
     """
     missed, extra = wrong.unbind(-1)
     truth = sizes[..., 0]  # (K, 1)
@@ -160,18 +154,18 @@ def _true_iou(logits: Tensor, parts: Tensor, sizes: Tensor) -> Tensor:
     return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
 
 
-def _single_and_guesses(errors: Tensor) -> Tensor:
-    """Return (K,): the error of mask 0, averaged with the relaxed winner-takes-all of the others."""
-    single, guesses = errors[:, 0], errors[:, 1:]
-    count = guesses.shape[1]
+def _combined(errors: Tensor) -> Tensor:
+    """Return (K,): the mean of the error of mask 0 and the relaxed winner-takes-all of the alternatives."""
+    single, alternatives = errors[:, 0], errors[:, 1:]
+    count = alternatives.shape[1]
     if count == 0:
         return single
-    share = torch.full_like(guesses, LOSER_SHARE / max(count - 1, 1))
-    best = guesses.detach().argmin(1, keepdim=True)
+    share = torch.full_like(alternatives, LOSER_SHARE / max(count - 1, 1))
+    best = alternatives.detach().argmin(1, keepdim=True)
     share = share.scatter(1, best, 1 - LOSER_SHARE if count > 1 else 1.0)
-    return (single + (guesses * share).sum(1)) / 2
+    return (single + (alternatives * share).sum(1)) / 2
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Return the mean of the chosen values, 0 where none is."""
+    """Return the mean of the chosen values, 0 if none is chosen."""
     return torch.where(chosen, values, 0.0).sum() / chosen.sum().clamp(min=1)

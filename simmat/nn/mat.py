@@ -1,6 +1,6 @@
-"""Transfer layers (MATs): from the C planes of a sensor to the three an RGB model was trained on.
+"""Transfer layers (MATs): map the C planes of a sensor to the three planes of an RGB model.
 
-Each builder is called as `TransferLayerSpec.build` says and returns a module (B, C, S, S) -> (B, 3, S, S).
+Each builder has the signature of `TransferLayerSpec.build` and returns a module (B, C, S, S) -> (B, 3, S, S).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simmat.types import Channel, is_finite_number
 
 
 class ZeroShotMap(nn.Module):
-    """A fixed linear map of the channels of every pixel: (B, C, S, S) -> (B, 3, S, S).
+    """A fixed linear map of the channels at each pixel: (B, C, S, S) -> (B, 3, S, S).
 
     Args:
         weights: (3, C), see `simmat.sensors.normalize.zero_shot_map`.
@@ -38,12 +38,11 @@ class ZeroShotMap(nn.Module):
 class ResidualMAT(nn.Module):
     """A fixed map plus a stack of convolutions whose last layer starts at zero.
 
-    With the zero-shot map, step 0 is exactly the zero-shot model, for every C. The map stays fixed: what training
-    learns is all in the stack.
+    With the zero-shot map, step 0 is exactly the zero-shot model, for every C. Only the stack is trained.
 
     Args:
         zero_shot: (3, C).
-        stack: (B, C, S, S) -> (B, 3, S, S), answers 0 at the start.
+        stack: (B, C, S, S) -> (B, 3, S, S), 0 at the start.
     """
 
     def __init__(self, zero_shot: Tensor, stack: nn.Module) -> None:
@@ -75,7 +74,7 @@ def build_mat_residual(
     width: int,
     contrast: float,
 ) -> nn.Module:
-    """Build the zero-shot map, its planes times `contrast`, plus the paper's layer as a residual that starts at zero.
+    """Build the zero-shot map, times `contrast`, plus the paper's layer as a residual that starts at zero.
 
     Raises:
         ConfigError: an option is out of range.
@@ -90,7 +89,7 @@ def build_mat_residual(
 def build_linear(
     *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
 ) -> nn.Module:
-    """Build a 1x1 convolution C -> 3 with bias that starts as the zero-shot map."""
+    """Build a 1x1 convolution C -> 3 with bias, initialized with the zero-shot map."""
     conv = zero_conv2d(len(channels), 3, 1)
     with torch.no_grad():
         conv.weight.copy_(zero_shot[:, :, None, None])
@@ -100,17 +99,17 @@ def build_linear(
 def build_zeroshot(
     *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
 ) -> nn.Module:
-    """Build the fixed zero-shot map; it has no parameters."""
+    """Build the fixed zero-shot map, without parameters."""
     return ZeroShotMap(zero_shot)
 
 
 def build_identity(
     *, channels: Sequence[Channel], zero_shot: Tensor, backbone: object, generator: torch.Generator
 ) -> nn.Module:
-    """Build the layer that hands three planes on as they are.
+    """Build a layer that returns its three planes unchanged.
 
     Raises:
-        ConfigError: there are not three channels.
+        ConfigError: the number of channels is not three.
     """
     if len(channels) != 3:
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""Prompt and prefix tuning: trained tokens that join the keys and values of every attention.
+"""Prompt and prefix tuning: trained tokens appended to the keys and values of every attention.
 
-Prompt tuning (Lester et al. 2021, arXiv 2104.08691; visual, Jia et al. 2022, arXiv 2203.12119) gives tokens that are
-projected as all others are; prefix tuning (Li and Liang 2021, arXiv 2101.00190) gives keys and values of its own. Both
-take a share of the attention from the first step on, so a model tuned by them does not start as the untouched one.
+Prompt tuning (Lester et al. 2021, arXiv 2104.08691; visual, Jia et al. 2022, arXiv 2203.12119) adds tokens that pass
+the attention's projections; prefix tuning (Li and Liang 2021, arXiv 2101.00190) adds keys and values directly. Both get
+attention from the first step on, so step 0 differs from the untuned model.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from simmat.nn.tuners import matching_modules, model_name
 from simmat.specs import TuningTargets
 
 _STD = 0.02
-"""Deviation of the random tokens, that of a ViT's own position embeddings."""
+"""Standard deviation of the random tokens, as of a ViT's position embeddings."""
 
 
 class PromptTokens(nn.Module):
-    """N tokens that join keys and values through the attention's own projections, with dropout in training."""
+    """N tokens that pass the attention's projections to keys and values, with dropout in training."""
 
     kind: Literal["prompt", "prefix"] = "prompt"
 
@@ -33,13 +33,13 @@ class PromptTokens(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the tokens twice: (N, D)."""
+        """Return the tokens twice, (N, D) each."""
         tokens: Tensor = self.dropout(self.tokens)
         return tokens, tokens
 
 
 class PrefixTokens(nn.Module):
-    """N keys and N values."""
+    """N trained keys and N trained values."""
 
     kind: Literal["prompt", "prefix"] = "prefix"
 
@@ -49,24 +49,23 @@ class PrefixTokens(nn.Module):
         self.values = nn.Parameter(values)  # (N, D)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return keys and values: (N, D) each."""
+        """Return keys and values, (N, D) each."""
         return self.keys, self.values
 
 
 def join_memory(k: Tensor, v: Tensor, memory: Memory, qkv: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Join a memory to the keys and values of an attention with a fused qkv.
+    """Append a memory to the keys and values of an attention with a fused qkv.
 
-    A prompt goes through the part of `qkv` that makes keys and values; a prefix is as wide as they are, and joins
-    as it is.
+    A prompt is projected by `qkv`; a prefix is appended as it is.
 
     Args:
         k: (B, heads, L, d) keys.
         v: (B, heads, L, d) values.
-        memory: of N tokens of D = heads · d.
+        memory: N tokens of D = heads · d.
         qkv: D -> 3 · D, in the order q, k, v.
 
     Returns:
-        keys and values, (B, heads, L + N, d) each, the memory last.
+        Keys and values, (B, heads, L + N, d) each, the memory last.
     """
     batch, heads = k.shape[:2]
     more = memory()
@@ -83,14 +82,14 @@ def join_memory(k: Tensor, v: Tensor, memory: Memory, qkv: nn.Linear) -> tuple[T
 def apply_prompt(
     model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, tokens: int, dropout: float
 ) -> None:
-    """Join trained tokens to every attention the model names, in backbone and decoder.
+    """Add trained tokens to every attention that the model names, in backbone and decoder.
 
     Args:
         model: the foundation model.
         targets: its `attention` modules.
-        generator: of the tokens.
-        tokens: how many an attention gets, at least 1.
-        dropout: part of their values dropped in training, in [0, 1).
+        generator: draws the tokens.
+        tokens: number of tokens per attention, at least 1.
+        dropout: probability to drop a value in training, in [0, 1).
 
     Raises:
         ConfigError: an option is out of range, or the model names no attention that takes tokens.
@@ -101,13 +100,13 @@ def apply_prompt(
 
 
 def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, tokens: int) -> None:
-    """Join trained keys and values to every attention the model names, in backbone and decoder.
+    """Add trained keys and values to every attention that the model names, in backbone and decoder.
 
     Args:
         model: the foundation model.
         targets: its `attention` modules.
-        generator: of the keys and values.
-        tokens: how many keys, and as many values, an attention gets, at least 1.
+        generator: draws the keys and values.
+        tokens: number of keys, and of values, per attention, at least 1.
 
     Raises:
         ConfigError: an option is out of range, or the model names no attention that takes tokens.
@@ -120,7 +119,7 @@ def apply_prefix(model: nn.Module, *, targets: TuningTargets, generator: torch.G
 def _attentions(
     model: nn.Module, targets: TuningTargets, tuner: str, tokens: int, problems: Sequence[str]
 ) -> Iterator[tuple[TunableAttention, Tensor]]:
-    """Yield every attention the model names, with a tensor of its device and dtype."""
+    """Yield every attention that the model names, with a tensor of its device and dtype."""
     problems = [*([] if tokens >= 1 else [f"tokens must be at least 1, got {tokens}"]), *problems]
     if problems:
         raise ConfigError(f"tuner {tuner!r}: " + "; ".join(problems))

@@ -1,4 +1,4 @@
-"""Tensors from the original image to the S×S input of a network, and mask logits back."""
+"""Resize planes of the original image to the S×S input of a network, and mask logits back."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch.nn import functional as F
 from simmat.types import Frame
 
 _MOST_ELEMENTS = 2**26
-"""Masks are restored in groups of at most this many values, so that many prompts on a large input fit in memory."""
+"""Values per group of masks in `restore_logits`, so that many prompts on a large input fit in memory."""
 
 
 def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
-    """Bring the planes of an image to the input of a network.
+    """Resize and pad the planes of an image to the input of a network.
 
-    Antialiased bilinear, where every output pixel is the mean of the valid pixels under it (normalized
-    convolution, Knutsson and Westin 1993), so that missing values bleed into nothing. Without a change of size the
-    values stay as they are, bit for bit. Padding is right and below, as segment-anything has it.
+    Antialiased bilinear over the valid pixels (normalized convolution, Knutsson and Westin 1993), so missing values
+    affect no others. If the size stays the same, so do the values, to the bit. Padding is on the right and at the
+    bottom, as in segment-anything.
 
     Args:
-        planes: (C, H, W) float; values at invalid pixels do not matter, not even NaN.
+        planes: (C, H, W) float; values at invalid pixels, even NaN, are not used.
         valid: (C, H, W) bool.
-        frame: how the image lies in the input.
+        frame: position of the image in the input.
 
     Returns:
-        (C, S, S) float; exactly 0 in the padding and where less than half of what lies under a pixel is valid.
+        (C, S, S) float; exactly 0 in the padding and where less than half of the input under a pixel is valid.
     """
     planes = torch.where(valid, planes, torch.zeros((), dtype=planes.dtype))
     if frame.scaled_hw != tuple(planes.shape[-2:]):
@@ -39,7 +39,7 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
 
 
 def content_mask(frame: Frame) -> Tensor:
-    """Return (S, S) bool: True where the image lies, False where there is only padding."""
+    """Return (S, S) bool: True on the image, False on padding."""
     height, width = frame.scaled_hw
     mask = torch.zeros(frame.size, frame.size, dtype=torch.bool)
     mask[:height, :width] = True
@@ -47,11 +47,11 @@ def content_mask(frame: Frame) -> Tensor:
 
 
 def restore_logits(logits: Tensor, frame: Frame) -> Tensor:
-    """Bring mask logits back to the original image, step by step as `segment_anything.Sam.postprocess_masks` does.
+    """Resize mask logits to the original image, in the steps of `segment_anything.Sam.postprocess_masks`.
 
     Args:
-        logits: (K, M, h, w) over the whole S×S input, padding included.
-        frame: how the image lies in the input.
+        logits: (K, M, h, w) over the whole S×S input, with padding.
+        frame: position of the image in the input.
 
     Returns:
         (K, M, H, W) logits of the original image.
@@ -65,7 +65,7 @@ def restore_logits(logits: Tensor, frame: Frame) -> Tensor:
 
 
 def upsample_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Bring (K, M, h, w) logits to (K, M, *size_hw), bilinear, without aligned corners."""
+    """Resize logits (K, M, h, w) to (K, M, *size_hw), bilinear, without aligned corners."""
     if tuple(logits.shape[-2:]) == tuple(size_hw):
         return logits
     return F.interpolate(logits, size_hw, mode="bilinear", align_corners=False)
@@ -80,8 +80,8 @@ def _restore(logits: Tensor, frame: Frame) -> Tensor:
 def _antialiased(planes: Tensor, size_hw: tuple[int, int]) -> Tensor:
     """Resize (C, H, W) to (C, *size_hw).
 
-    Where the result is one pixel wide, torch's kernel for the rows (seen in 2.13) steps down the only column
-    with the weights of its first row. One pixel high is filtered right, so such planes are laid on their side.
+    If the result is one pixel wide, torch (seen in 2.13) uses the weights of the first row for all rows. One pixel high
+    is correct, so such planes are transposed.
     """
     if size_hw[1] == 1 and size_hw[0] > 1:
         return _antialiased(planes.mT.contiguous(), (1, size_hw[0])).mT  # (C, 1, h) -> (C, h, 1)

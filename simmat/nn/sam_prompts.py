@@ -1,4 +1,4 @@
-"""Prompts as Segment Anything's prompt encoder takes them."""
+"""Segment Anything's prompt encoder, called with SimMAT's prompts in full precision."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from simmat.foundation import PromptBatch
 def embed_prompts(encoder: PromptEncoder, prompts: PromptBatch) -> tuple[Tensor, Tensor]:
     """Return sparse (K, tokens, D) and dense (K, D, g, g) embeddings of K prompts.
 
-    Like `SamPredictor`, the package adds a padding point where there are points but no box.
+    The package adds a padding point where there are points but no box.
 
     Raises:
-        DataError: a prompt says nothing, or its mask is of another size than the encoder takes.
+        DataError: a prompt is empty, or its mask has a size other than the encoder's.
     """
     has_points = prompts.point_coords.shape[1] > 0
     if not has_points and prompts.boxes is None and prompts.mask_input is None:
@@ -25,7 +25,7 @@ def embed_prompts(encoder: PromptEncoder, prompts: PromptBatch) -> tuple[Tensor,
     masks = prompts.mask_input
     if masks is not None and tuple(masks.shape[1:]) != (1, height, width):
         raise DataError(f"mask_input must be (K, 1, {height}, {width}) logits, got {tuple(masks.shape)}")
-    # Positions are sines of coordinates times 2π: half precision would move a point by pixels.
+    # Positions are sines of coordinates times 2π: half precision would shift a point by pixels.
     with torch.autocast(prompts.point_coords.device.type, enabled=False):
         sparse, dense = encoder(
             points=(prompts.point_coords.float(), prompts.point_labels) if has_points else None,
@@ -36,7 +36,7 @@ def embed_prompts(encoder: PromptEncoder, prompts: PromptBatch) -> tuple[Tensor,
 
 
 def dense_positions(encoder: PromptEncoder, like: Tensor) -> Tensor:
-    """Return the (1, D, g, g) positions of the grid in full precision, whatever the autocast on `like`'s device."""
+    """Return the (1, D, g, g) positions of the grid in full precision, without autocast on `like`'s device."""
     with torch.autocast(like.device.type, enabled=False):
         positions: Tensor = encoder.get_dense_pe()
     return positions

@@ -1,7 +1,7 @@
-"""SimCMF's transfer layer (arXiv 2411.18669), written from its description.
+"""SimCMF's transfer layer (arXiv 2411.18669), implemented from the paper.
 
-A gate of each channel, then two ways: a 1x1 convolution to the pretrained first layer, and a first layer of one channel
-for each channel, mixed and added. The mix starts at zero.
+A gate per channel, then two branches: a 1x1 convolution to the pretrained first layer, and a one-channel first layer
+per channel, mixed and added. The mix starts at zero.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simmat.nn.initial import conv2d
 from simmat.types import Channel
 
 _WIDER = 4
-"""The gate's hidden layer has as many features for each channel."""
+"""Hidden features of the gate per channel."""
 
 
 class ChannelGate(nn.Module):
@@ -30,7 +30,7 @@ class ChannelGate(nn.Module):
         self.narrow = conv2d(_WIDER * channels, channels, 3, generator)
 
     def forward(self, planes: Tensor, content: Tensor) -> Tensor:
-        """Map (B, C, S, S) to (B, C, 1, 1); padding, however much of it, changes nothing."""
+        """Map (B, C, S, S) to (B, C, 1, 1); the amount of padding has no effect."""
         inside = content[:, None]
         inner = self.norm(self.widen(planes).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         scores = self.narrow(F.relu(inner) * inside) * inside
@@ -40,17 +40,17 @@ class ChannelGate(nn.Module):
 
 
 class SimCMF(nn.Module):
-    """Gated planes as an image for the pretrained first layer, and features to add to what that gives.
+    """Gated planes as an image for the pretrained first layer, and features to add to its output.
 
     Args:
         layer: the pretrained first layer.
         channels: C.
-        generator: of the random weights.
+        generator: draws the random weights.
 
     Attributes:
-        embed: C first layers of one channel side by side, (D, C, h, w), each the pretrained kernel summed over RGB.
-        biases: (C, D) their biases; None where the pretrained layer has none.
-        mix: (C,) how much of each is added; 0 at the start.
+        embed: C one-channel first layers, (D, C, h, w), each the pretrained kernel summed over RGB.
+        biases: (C, D) biases of these layers; None if the pretrained layer has none.
+        mix: (C,) weights of these layers; 0 at the start.
     """
 
     def __init__(self, layer: nn.Conv2d, channels: int, generator: torch.Generator) -> None:
@@ -66,7 +66,7 @@ class SimCMF(nn.Module):
     def forward(self, planes: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
         """Map planes (B, C, S, S) and content (B, S, S) to an image (B, 3, S, S) and features (B, D, h, w)."""
         gated = planes * self.gate(planes, content)
-        # The layers are linear: mixing their answers is mixing what they are given.
+        # The layers are linear, so mixing their inputs equals mixing their outputs.
         added = self.embed(gated * self.mix[:, None, None])
         if self.biases is not None:
             added = added + (self.mix @ self.biases)[:, None, None]

@@ -1,4 +1,4 @@
-"""Tensors by name from files that a stranger may have written: no code in them runs, and what is wrong is one error."""
+"""Read named tensors from untrusted files, without running code from them."""
 
 from __future__ import annotations
 
@@ -18,75 +18,75 @@ from simmat.io.files import require_file
 
 
 def read_safetensors(path: Path, *, error: type[SimMATError] = WeightsError) -> dict[str, Tensor]:
-    """Read a file of safetensors; a header cannot claim more than the file holds.
+    """Read a safetensors file.
 
     Args:
         path: the file.
         error: class of the error to raise.
 
     Raises:
-        SimMATError: of class `error`; it is no file, or damaged.
+        SimMATError: of class `error`; the file is missing or damaged.
     """
     require_file(path, "weight file", error=error)
     try:
         return load_file(path)
-    except Exception as cause:  # of the header alone there are a dozen kinds, and each version has others
-        raise error(f"{path} is damaged or no safetensors file: {first_line(cause)}") from cause
+    except Exception as cause:  # the kinds differ between versions of safetensors
+        raise error(f"{path} is damaged or not a safetensors file: {first_line(cause)}") from cause
 
 
 def read_torch(path: Path, *, hint: str = "fetch it again") -> dict[str, Tensor]:
-    """Read a file of `torch.save` that holds a table of tensors by name, as state dicts are published.
+    """Read a state dict saved by `torch.save`.
 
     Args:
         path: the file.
-        hint: what to do where it is damaged.
+        hint: what to do if it is damaged.
 
     Raises:
-        WeightsError: it is no file, damaged, or holds anything else than such a table.
+        WeightsError: the file is missing, damaged, or not a dict of tensors.
     """
     require_file(path, "weight file", error=WeightsError)
     table = _unpickled(path, hint)
     if not isinstance(table, Mapping) or not table or not all(isinstance(value, Tensor) for value in table.values()):
         raise WeightsError(
-            f"{path} holds no plain table of tensors by name (got {_describe(table)}); "
-            "give a state dict, names and tensors alone"
+            f"{path} is not a state dict, a table of tensors by name (got {_describe(table)}); "
+            "give a file with names and tensors only"
         )
     state = {str(name): tensor for name, tensor in table.items()}
-    if odd := next((name for name, tensor in state.items() if not _is_plain(tensor)), None):
-        raise WeightsError(f"{path} is damaged: {odd!r} is no dense tensor that lies in the file; {hint}")
+    if odd := next((name for name, tensor in state.items() if not _is_dense(tensor)), None):
+        raise WeightsError(f"{path} is damaged: {odd!r} is not a dense tensor stored in the file; {hint}")
     return state
 
 
 def is_stored(tensor: Tensor) -> bool:
-    """False for a view that has more numbers than are stored for it, so that a copy takes more than its file."""
+    """False for a view with more values than are stored, whose copy would be larger than its file."""
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first 300 characters of an error's text in one line, or its class where it has none."""
+    """Return the first 300 characters of an error's text in one line, or its class if it has no text."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _unpickled(path: Path, hint: str) -> object:
-    damaged = f"{path} is damaged, truncated or no torch weight file"
+    damaged = f"{path} is damaged, truncated or not a torch weight file"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch finds odd about a strange file ends in an error of ours
+            warnings.simplefilter("ignore")  # problems of the file end in an error below
             # Only torch's zip format can be mapped into memory.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if re.search(r"unsupported (global|class)", str(error), re.IGNORECASE):
             raise WeightsError(
                 f"{path} holds python objects other than tensors, which SimMAT does not load because they could run "
-                "code; save the state dict alone, best as .safetensors"
+                "code; save only the state dict, best as .safetensors"
             ) from error
         raise WeightsError(f"{damaged}; {hint}") from error
-    except Exception as error:  # torch's reader runs a pickle's instructions, so any error can be in them
+    except Exception as error:  # the instructions in a pickle can raise any error
         raise WeightsError(f"{damaged} ({type(error).__name__}); {hint}") from error
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """False for sparse, quantized and placeless tensors."""
+def _is_dense(tensor: Tensor) -> bool:
+    """False for sparse, quantized and meta tensors."""
     return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
 
 
