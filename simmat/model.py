@@ -1,4 +1,4 @@
-"""A transfer layer, a foundation model and a tuner put together into one network."""
+"""Build the network of a `ModelSpec` from a transfer layer, a foundation model and a tuner."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class SimMAT(nn.Module):
 
     Attributes:
         mat: the transfer layer.
-        foundation: the foundation model, with the tuner's modules in it.
-        output: what the transfer layer gives, see `TransferLayerSpec.output`.
+        foundation: the foundation model, with the tuner's modules.
+        output: what the transfer layer returns, see `TransferLayerSpec.output`.
     """
 
     def __init__(self, mat: nn.Module, foundation: FoundationModel, output: Output) -> None:
@@ -37,11 +37,11 @@ class SimMAT(nn.Module):
         self.output = output
 
     def encode(self, planes: Tensor, content: Tensor) -> ImageEmbedding:
-        """Encode a batch of images once.
+        """Encode a batch of images.
 
         Args:
-            planes: (B, C, S, S) float, normalised, invalid and padded pixels 0.
-            content: (B, S, S) bool, False where there is only padding.
+            planes: (B, C, S, S) float, normalized; 0 at invalid and padded pixels.
+            content: (B, S, S) bool, False on padding.
         """
         backbone = cast(FoundationModel, self.foundation).backbone
         return backbone.encode(self._features(planes, content, backbone))
@@ -51,28 +51,28 @@ class SimMAT(nn.Module):
             replaced: Tensor = self.mat(planes, content)
             return replaced
         image, added = (self.mat(planes), None) if self.output == "image" else self.mat(planes, content)
-        # A convolution's bias makes padding non-zero; the foundation model knows padding as zero.
+        # A convolution's bias makes padding non-zero; the foundation model was trained with zero padding.
         features = backbone.embed(image * content[:, None])
         return features if added is None else features + added
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
-        """Answer K prompts over the images of an embedding."""
+        """Predict masks for K prompts over the images of an embedding."""
         return cast(FoundationModel, self.foundation).decoder.decode(embedding, prompts)
 
     def forward(self, planes: Tensor, content: Tensor, prompts: PromptBatch) -> MaskPrediction:
-        """Encode and decode in one go."""
+        """Encode and decode."""
         return self.decode(self.encode(planes, content), prompts)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a `ModelSpec` names, as it is found here.
+    """The installed parts that a `ModelSpec` names.
 
     Attributes:
         foundation: the foundation model.
         transfer: the transfer layer.
         tuner: the tuner.
-        weights: the foundation model's weight file; None leaves it random from the spec's seed.
+        weights: the foundation model's weight file; None for random weights from the spec's seed.
     """
 
     foundation: FoundationSpec
@@ -82,16 +82,16 @@ class Parts:
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate where the user gives none: the foundation model's for this tuner, or the tuner's."""
+        """The default peak learning rate: the foundation model's for this tuner if it has one, else the tuner's."""
         own = self.foundation.learning_rates if self.weights is not None else {}
         return own.get(self.tuner.name, self.tuner.learning_rate)
 
 
 def find_parts(spec: ModelSpec, registry: Registry, weights: Path | None) -> Parts:
-    """Return the installed parts that a spec names; the weight file is already found and checked.
+    """Return the installed parts that a spec names, with a weight file that is already checked.
 
     Raises:
-        UnknownNameError: one is not installed.
+        UnknownNameError: a part is not installed.
     """
     return Parts(
         registry.foundation(spec.foundation), registry.transfer_layer(spec.mat), registry.tuner(spec.tune), weights
@@ -99,10 +99,10 @@ def find_parts(spec: ModelSpec, registry: Registry, weights: Path | None) -> Par
 
 
 def zero_shot_of(spec: ModelSpec, registry: Registry, weights: Path | None) -> tuple[ModelSpec, Parts]:
-    """Return spec and parts of the same foundation model, untouched, behind the zero-shot map."""
-    plain = {"mat": "zeroshot", "mat_options": {}, "tune": "frozen", "tune_options": {}}
-    untouched = spec.model_copy(update=plain)
-    return untouched, find_parts(untouched, registry, weights)
+    """Return spec and parts of the zero-shot reference: the same foundation model, frozen, with the zero-shot map."""
+    changes = {"mat": "zeroshot", "mat_options": {}, "tune": "frozen", "tune_options": {}}
+    reference = spec.model_copy(update=changes)
+    return reference, find_parts(reference, registry, weights)
 
 
 def assemble(
@@ -110,19 +110,19 @@ def assemble(
 ) -> SimMAT:
     """Build the network of a spec.
 
-    Only the transfer layer, what the tuner moves, and what no weight file fills, require gradients.
+    Only the transfer layer, the parameters of the tuner, and those that no weight file has, require gradients.
 
     Args:
-        spec: what is built.
-        parts: what it names.
-        foundation_room: memory that building the foundation model may take; None for no limit.
-        own_room: memory that building transfer layer and tuner may take, each; None for no limit.
+        spec: the spec.
+        parts: the parts that it names.
+        foundation_room: memory limit for building the foundation model; None for no limit.
+        own_room: memory limit for building the transfer layer, and the same for the tuner; None for no limit.
 
     Raises:
-        ConfigError: an unknown option or one out of range, or a model the tuner cannot work on.
-        TooLargeError: a limit is reached, see `simmat.nn.allocation`.
-        SpecError: the input size does not fit.
-        WeightsError: the weight file is damaged or of another model.
+        ConfigError: an option is unknown or out of range, or the tuner does not support the model.
+        TooLargeError: a memory limit is exceeded, see `simmat.nn.allocation`.
+        SpecError: the model does not support the input size.
+        WeightsError: the weight file is damaged or belongs to another model.
     """
     tune_options = complete_options(parts.tuner, spec.tune_options)
     with _limited(foundation_room, f"foundation model {parts.foundation.name!r} at {spec.image_size} px"):
@@ -141,14 +141,14 @@ def assemble(
         )
     unfreeze_fresh(network, parts.foundation.targets)
     if parts.transfer.output == "features" and has_first_layer(foundation.backbone):
-        foundation.backbone.first_layer.requires_grad_(False)  # replaced: it would train without a gradient
+        foundation.backbone.first_layer.requires_grad_(False)  # the MAT replaces it, so it gets no gradient
     return SimMAT(mat, foundation, parts.transfer.output)
 
 
 def assemble_transfer(
     spec: ModelSpec, parts: Parts, foundation: FoundationModel, *, room: Room | None = None
 ) -> nn.Module:
-    """Build the transfer layer of a spec in front of a foundation model; raises as `assemble`."""
+    """Build the transfer layer of a spec for a foundation model; raises as `assemble`."""
     options = complete_options(parts.transfer, spec.mat_options)
     with _part("transfer layer", parts.transfer.name, options, room):
         mat: nn.Module = resolve(parts.transfer.build)(
@@ -167,19 +167,19 @@ def _limited(room: Room | None, what: str) -> AbstractContextManager[object]:
 
 @contextmanager
 def _part(kind: str, name: str, options: Mapping[str, Any], room: Room | None) -> Iterator[None]:
-    """Build a part within a limit of memory; what torch says to options out of all range becomes one error."""
+    """Limit the memory to build a part, and turn torch's errors about its options into a `ConfigError`."""
     given = ", ".join(f"{key} = {value}" for key, value in options.items())
-    said = f"{kind} {name!r}" + (f" of {given}" if given else "")
+    what = f"{kind} {name!r}" + (f" of {given}" if given else "")
     try:
-        with _limited(room, said):
+        with _limited(room, what):
             yield
     except SimMATError:
         raise
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{said} cannot be built ({first_line(error)}); give it options in range") from error
+        raise ConfigError(f"{what} cannot be built ({first_line(error)}); give it options in range") from error
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return (trainable, total) parameters; one shared by two modules counts once."""
+    """Return the numbers of (trainable, all) parameters; a shared one counts once."""
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)

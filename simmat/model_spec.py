@@ -1,4 +1,4 @@
-"""Everything that decides a network, as one document: kept in a bundle, compared on resume, built by `simmat.model`."""
+"""Everything that determines a network, as one document: saved in bundles, compared on resume, built by `model`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simmat.types import Aspect, Channel
 
 
 def as_json(value: Any) -> Any:
-    """Return options as json gives them back, where a tuple is a list."""
+    """Return options as they come back from json, with lists for tuples."""
     if isinstance(value, dict):
         return {key: as_json(item) for key, item in value.items()}
     return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
@@ -27,33 +27,32 @@ Name = Annotated[str, Field(min_length=1)]
 Options = Annotated[dict[str, JsonValue], BeforeValidator(as_json)]
 Channels = Annotated[tuple[Annotated[Channel, of_dataclass(Channel)], ...], BeforeValidator(as_tuples)]
 
-
 TAKEN = ("channels", "statistics", "zero_shot")
-"""Fields that are taken of the training split; all others are chosen, or follow from names and files."""
+"""Fields measured on the training split; the others are settings, or follow from names and files."""
 
 
 class ModelSpec(Document):
-    """Everything that decides a network: of the same spec, parts and weight file comes the same network, bit for bit.
+    """Everything that determines a network: the same spec, parts and weight file give the same network, to the bit.
 
     Attributes:
-        modality: name of the sensor, composed names with "+".
-        modality_options: name of a sensor in it -> options it was given.
-        picks: channels picked by `--channels`, or None for all.
-        sensor_channels: what the sensor's files must hold.
-        channels: C fitted channels, with mean and std, as they reach the transfer layer.
-        statistics: of the training split.
+        modality: name of the sensor; composed names are joined by "+".
+        modality_options: name of a sensor in it -> given options.
+        picks: channels selected by `--channels`; None for all.
+        sensor_channels: channels that the sensor's files must have.
+        channels: C channels of the transfer layer's input, with mean and std.
+        statistics: statistics of the training split.
         zero_shot: (3, C) map of the untrained reference, see `simmat.sensors.normalize.zero_shot_map`.
         foundation: name of the foundation model.
-        foundation_sha256: of its weight file; None where it is random from `seed`.
-        seed: of every random weight.
+        foundation_sha256: digest of its weight file; None for random weights.
+        seed: seed of all random weights.
         image_size: S.
-        aspect: how a rectangle becomes a square.
+        aspect: how a rectangular image becomes square.
         mat: name of the transfer layer.
         mat_options: its options.
         tune: name of the tuner.
         tune_options: its options.
-        card: what a region and a missing value were.
-        described: every sensor of `modality` that a `sensor.toml` described, whole.
+        card: the data card, which defines instances and missing values.
+        described: the whole declaration of every sensor of `modality` that has a `sensor.toml`.
     """
 
     modality: Name
@@ -76,7 +75,7 @@ class ModelSpec(Document):
     described: Annotated[tuple[Declaration, ...], BeforeValidator(as_tuples)] = ()
 
     def problems(self) -> Iterator[str]:
-        """Say what does not go together: numbers for other channels, and sensors that contradict themselves."""
+        """Yield contradictions: numbers for other channels, and inconsistent sensors."""
         count, found = len(self.channels), self.statistics
         if not count:
             yield "channels must not be empty"
@@ -92,19 +91,19 @@ class ModelSpec(Document):
 
 
 def with_options(name: str, options: dict[str, Any]) -> str:
-    """Return a part's name with its options, for people: "mat (n = 2, k = 3)"."""
+    """Return a part's name with its options, for display: "mat (n = 2, k = 3)"."""
     return name + (f" ({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else "")
 
 
 def complete_options(spec: TransferLayerSpec | TunerSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of a transfer layer or tuner, each of the type of its default.
+    """Return all options of a transfer layer or tuner, each with the type of its default.
 
     Args:
         spec: the transfer layer or tuner.
-        given: option -> value; what is not given keeps its default.
+        given: option -> value; the others keep their defaults.
 
     Raises:
-        ConfigError: an option is unknown or of another type than its default; all problems at once.
+        ConfigError: options are unknown or not of the type of their default; lists all of them.
     """
     fields: dict[str, Any] = {name: (_type_like(default), default) for name, default in spec.options.items()}
     model = create_model("Options", __base__=Document, **fields)
@@ -113,6 +112,6 @@ def complete_options(spec: TransferLayerSpec | TunerSpec, given: Mapping[str, An
 
 
 def _type_like(default: Any) -> Any:
-    if isinstance(default, tuple):  # which json and TOML write as a list
+    if isinstance(default, tuple):  # json and TOML write a list
         return Annotated[tuple[Any, ...], Field(strict=False)]
     return Any if default is None else type(default)
