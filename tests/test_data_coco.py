@@ -238,7 +238,7 @@ def test_all_bad_annotations_are_told_at_once(tmp_path: Path) -> None:
         "annotation 1: no category has the id 5",
         "annotation 2: it has no segmentation",
         "annotation 3: a polygon needs x,y of at least 3 corners",
-        "annotation 4: a polygon holds something that is no number",
+        "annotation 4: a polygon holds something that is not a finite number",
         "annotation 5: its segmentation is a str",
         "annotation 6: its run lengths need 'counts' and 'size'",
         "annotation 7: its run lengths are of size [8, 6], the image is [6, 8]",
@@ -251,12 +251,12 @@ def test_all_bad_annotations_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "words"),
     [
-        ([[float("nan"), 0, 1, 0, 1, 1]], "no number"),
+        ([[float("nan"), 0, 1, 0, 1, 1]], "finite number"),
         ([[1e9, 0, 0, 5, 3, 3]], "far out"),
         ([[0, -1e9, 0, 5, 3, 3]], "far out"),
-        ({"size": [6, 8], "counts": [50, -2]}, "no whole number"),
-        ({"size": [6, 8], "counts": "\u2603"}, "no COCO text"),
-        ({"size": [6, 8], "counts": "\ud800"}, "no COCO text"),
+        ({"size": [6, 8], "counts": [50, -2]}, "whole number of 0 or more"),
+        ({"size": [6, 8], "counts": "\u2603"}, "text form"),
+        ({"size": [6, 8], "counts": "\ud800"}, "text form"),
     ],
 )
 def test_what_would_crash_the_drawing_library_is_refused_before(

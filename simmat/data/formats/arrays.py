@@ -1,4 +1,4 @@
-"""Arrays as a data set: written into a folder like any other, so that training and resuming know no special case."""
+"""Write arrays to a data set folder, so that training and resuming need no special case for them."""
 
 from __future__ import annotations
 
@@ -29,25 +29,26 @@ def write_arrays(
     split: Sequence[str] | Mapping[str, int] | None,
     card: Mapping[str, object],
 ) -> None:
-    """Write images and masks as a data set folder, whole or not at all.
+    """Write images and masks to a data set folder, completely or not at all.
 
     Args:
-        folder: it must not exist, or be empty.
-        images: each (H, W) or (P, H, W), in the numbers that the sensor reads: a PNG where it holds them, else npy.
+        folder: new or empty.
+        images: each (H, W) or (P, H, W), in the numbers that the sensor reads; written as PNG if possible, else as npy.
         masks: each (H, W) of whole numbers.
-        split: "train", "val" or "test" of each image, or how many of each in this order; None lets the data set decide.
+        split: "train", "val" or "test" for each image, or the number of images of each split, in this order; None
+            writes no split.
         card: fields of the data card.
 
     Raises:
         ValueError: images, masks and split do not match.
-        ConfigError: the card is wrong.
-        OutputError: the folder holds something, or cannot be written.
+        ConfigError: the card is invalid.
+        OutputError: the folder is not empty, or cannot be written.
     """
     names = _splits(split, len(images))
     if not len(images) and not len(masks):
-        raise ValueError("at least one image and its mask are needed, got none")
+        raise ValueError("expected at least one image and its mask, got none")
     if len(images) != len(masks):
-        raise ValueError(f"as many masks as images are needed, got {len(masks)} and {len(images)}")
+        raise ValueError(f"expected as many masks as images, got {len(masks)} masks and {len(images)} images")
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
         if image.ndim not in (2, 3) or mask.ndim != 2 or image.shape[-2:] != mask.shape:
             raise ValueError(
@@ -75,7 +76,7 @@ def write_arrays(
 
 
 def _ending(planes: npt.NDArray[np.generic]) -> str:
-    """A PNG is read by every sensor; npy holds what it cannot."""
+    """Return ".png", which every sensor reads, for planes that it can hold, else ".npy"."""
     in_png = (len(planes), str(planes.dtype)) in {(1, "uint8"), (1, "uint16"), (3, "uint8")}
     return ".png" if in_png else ".npy"
 
@@ -85,7 +86,7 @@ def _splits(split: Sequence[str] | Mapping[str, int] | None, count: int) -> list
         return []
     names = [name for name, size in split.items() for _ in range(size)] if isinstance(split, Mapping) else list(split)
     if unknown := sorted(set(names) - set(SPLITS)):
-        raise ConfigError(f"no split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
+        raise ConfigError(f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
     if len(names) != count:
-        raise ValueError(f"split names {len(names)} images, there are {count}")
+        raise ValueError(f"split must cover all {count} images, got {len(names)}")
     return names

@@ -1,7 +1,7 @@
-"""Labels from COCO json: polygons and run lengths instead of mask files.
+"""Read labels from COCO json: polygons and run lengths instead of mask files.
 
-pycocotools draws in C and trusts its input: a bad corner ends the process, and pixels that no run covers stay
-whatever was in memory. So everything is checked before it draws.
+pycocotools draws in C and does not check its input: an invalid corner crashes the process, and pixels that no run
+covers are uninitialized. So segmentations are checked before they are drawn.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from simmat.types import BoolArray, is_finite_number
 
 ANNOTATIONS = "annotations"
 MAX_JSON_BYTES = 2**31
-"""Largest file of annotations that is read (2 GiB); that of COCO 2017 has 450 MiB."""
+"""Largest json file that is read (2 GiB); that of COCO 2017 has 450 MiB."""
 _Types = type | tuple[type, ...]
 _WORDS: Mapping[type, str] = {int: "a whole number", str: "text"}
 _MOST_QUOTED = 60
 _MOST_CHARACTERS = 7
-"""A run length of the text form has 5 bits a character; so many hold any length below 2**32, and fit an int64."""
+"""Most characters per run length in text form: with 5 bits each, 7 hold any length below 2**32 and fit an int64."""
 _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
 
 
@@ -45,8 +45,8 @@ class CocoImage:
     """The annotations of one image.
 
     Attributes:
-        size_hw: (H, W) as the json says.
-        annotations: as they stand in the json, in its order.
+        size_hw: (H, W) from the json.
+        annotations: its entries in the json, in their order.
     """
 
     size_hw: tuple[int, int]
@@ -66,11 +66,10 @@ class CocoLabels:
     class_names: Mapping[int, str]
 
     def label(self, sample_id: str, card: DataCard) -> Label:
-        """Return the regions of one sample by the card's rule; crowds, and the category to ignore, become `ignore`.
+        """Return the regions of one sample by the card's rule; crowds and the ignored category become `ignore`.
 
-        "instances" makes each annotation a region of its category; "classes" joins those of one
-        category; "components" joins them and takes the connected pieces. One mask of the image's size is held at a
-        time, however many annotations there are.
+        "instances" makes each annotation a region of its category; "classes" joins those of one category; "components"
+        joins them and takes the connected components. Masks of the image's size are drawn one at a time to save memory.
 
         Raises:
             DataError: an annotation cannot be drawn.
@@ -100,7 +99,7 @@ class CocoLabels:
 
 
 def annotation_files(root: Path) -> dict[str, Path]:
-    """Return the COCO files of a data set: split -> file; the split is "" where one file holds all."""
+    """Return the COCO files of a data set: split -> file; the split is "" if one file holds all splits."""
     single = root / f"{ANNOTATIONS}.json"
     found = {"": single} if single.exists() or single.is_symlink() else {}
     folder = root / ANNOTATIONS
@@ -112,17 +111,19 @@ def annotation_files(root: Path) -> dict[str, Path]:
         elif meant := split_meant(stem := path.stem.removeprefix("instances_").rstrip("0123456789")) or nearest(
             stem.lower(), SPLITS
         ):
-            raise DataError(f"{path}: no split {stem!r}; rename the file to {meant}.json (splits: {', '.join(SPLITS)})")
+            raise DataError(
+                f"{path}: unknown split {stem!r}; rename the file to {meant}.json (splits: {', '.join(SPLITS)})"
+            )
     if "" in found and len(found) > 1:
-        raise DataError(f"{root}: annotations.json and annotations/*.json are both there; keep one of them")
+        raise DataError(f"{root}: found both annotations.json and annotations/*.json; remove one of them")
     return found
 
 
 def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) -> tuple[Listing, CocoLabels]:
     """Read COCO files into samples and labels.
 
-    Images are looked for at `images/FILE_NAME`, `images/SPLIT/FILE_NAME` and `FILE_NAME`; those of
-    several sources at `images/SOURCE/FILE_NAME`, where the ending may be another one.
+    Images are searched at `images/FILE_NAME`, `images/SPLIT/FILE_NAME` and `FILE_NAME`; those of several sources at
+    `images/SOURCE/FILE_NAME`, where sources after the first may have another ending.
 
     Args:
         root: folder of the data set.
@@ -130,7 +131,7 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
         files: see `annotation_files`.
 
     Raises:
-        DataError: all that is wrong, at once.
+        DataError: the files cannot be used; lists all problems.
     """
     reader = _Reader(root, tuple(sources))
     for split, path in files.items():
@@ -139,14 +140,14 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
     if problems:
         raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
     if not reader.samples:
-        raise DataError(f"{root}: {', '.join(path.name for path in files.values())} names no image")
+        raise DataError(f"{root}: {', '.join(path.name for path in files.values())} lists no image")
     listing = decide_splits(root, reader.samples, ", ".join(path.name for path in files.values()), masks=False)
     return listing, CocoLabels(reader.images, reader.names)
 
 
 @dataclass
 class _Reader:
-    """Reads one json after the other; notes what is wrong."""
+    """Reads the json files one by one, and collects problems."""
 
     root: Path
     sources: tuple[Source, ...]
@@ -171,7 +172,7 @@ class _Reader:
         entries = _entries(content, path, "images", shape)
         for entry in entries:
             if entry["id"] in by_image:
-                self.problems.append(f"{where}: image id {entry['id']} stands twice")
+                self.problems.append(f"{where}: image id {entry['id']} occurs twice")
             by_image[entry["id"]] = []
             sizes[entry["id"]] = (entry["height"], entry["width"])
         shape = {"id": (int, str), "image_id": (int, str), "category_id": int}
@@ -191,7 +192,7 @@ class _Reader:
         if (annotation.get("iscrowd") or 0) not in (0, 1):
             return f"iscrowd must be 0 or 1, got {_quoted(annotation['iscrowd'])}"
         if not annotation.get("segmentation"):
-            return "it has no segmentation; a box alone is no mask. Draw it, or take the annotation out"
+            return "it has no segmentation, and a box is not a mask; add a segmentation, or remove the annotation"
         return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
 
     def _add(self, split: str, where: str, entry: Mapping[str, Any], found: list[Mapping[str, Any]]) -> None:
@@ -204,7 +205,7 @@ class _Reader:
             else:
                 files[source.name] = path
         stem = name.rpartition(".")[0] or name
-        name = f"{split}/{stem}" if split else stem  # equal names in two splits are two samples
+        name = f"{split}/{stem}" if split else stem  # the same name in two splits is two samples
         self.samples.append(Sample.of(name, split, files, None))
         size = (entry["height"], entry["width"])
         try:
@@ -214,7 +215,7 @@ class _Reader:
         self.images[name] = CocoImage(size, tuple(found))
 
     def _file(self, split: str, name: str, source: Source, *, exact: bool) -> Path | str:
-        """Find one file, or say in words what is wrong."""
+        """Return the path of one file, or a description of the problem."""
         own = f"{IMAGES}/{source.name}"
         folders = [own] if len(self.sources) > 1 else [IMAGES, own, "."]
         folders = [place for folder in folders for place in (folder, f"{folder}/{split}" if split else folder)]
@@ -237,20 +238,22 @@ class _Reader:
 
 
 def _load_json(path: Path) -> Mapping[str, Any]:
-    content = read_json(path, "COCO json", limit=MAX_JSON_BYTES, constants=True)  # what uses a number looks at it
+    content = read_json(
+        path, "COCO json", limit=MAX_JSON_BYTES, constants=True
+    )  # numbers are checked where they are used
     if not isinstance(content, dict):
-        raise DataError(f"{path}: COCO json is an object with images, annotations and categories")
+        raise DataError(f"{path}: COCO json must be an object with images, annotations and categories")
     return content
 
 
 def _quoted(value: object) -> str:
-    """Return a json value as text for a message, cut where it is long."""
+    """Return a json value as text for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}…"
 
 
 def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[str, _Types]) -> list[Mapping[str, Any]]:
-    """Return the list under `key` after a look at the keys every entry of it needs."""
+    """Return the list under `key`, after checking that its entries have the needed keys and types."""
     entries = content.get(key)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{path}: COCO json needs a list {key!r}; it has {sorted(content)}")
@@ -267,14 +270,12 @@ def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[s
 def _duplicates(samples: Sequence[Sample]) -> list[str]:
     ids = Counter(sample.id for sample in samples)
     files = Counter(path for sample in samples for path in sample.images)
-    twice = [f"image {name!r} stands twice" for name, count in ids.items() if count > 1]
-    return twice or [
-        f"{path} stands twice, in two splits; keep it in one" for path, count in files.items() if count > 1
-    ]
+    twice = [f"image {name!r} occurs twice" for name, count in ids.items() if count > 1]
+    return twice or [f"{path} is in two splits; keep it in one" for path, count in files.items() if count > 1]
 
 
 def _draw(annotations: Sequence[Mapping[str, Any]], size_hw: tuple[int, int]) -> BoolArray:
-    """Return what some annotations cover together as (H, W) bool."""
+    """Return the union of some annotations as (H, W) bool."""
     mask = np.zeros(size_hw, dtype=np.bool_)
     for annotation in annotations:
         try:
@@ -285,7 +286,7 @@ def _draw(annotations: Sequence[Mapping[str, Any]], size_hw: tuple[int, int]) ->
 
 
 def _groups(annotations: Sequence[Mapping[str, Any]], *, joined: bool) -> list[list[Mapping[str, Any]]]:
-    """Return each annotation alone, or those of one category together, categories in rising order."""
+    """Return each annotation alone, or joined by category, in ascending order of categories."""
     if not joined:
         return [[annotation] for annotation in annotations]
     by_category: dict[int, list[Mapping[str, Any]]] = {}
@@ -295,7 +296,7 @@ def _groups(annotations: Sequence[Mapping[str, Any]], *, joined: bool) -> list[l
 
 
 def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | None:
-    """Say in words what is wrong with a segmentation of an image of that size, or None."""
+    """Describe what is invalid about a segmentation of an image of that size; None if it is valid."""
     if isinstance(segmentation, dict):
         return _runs_problem(segmentation, size_hw)
     if not isinstance(segmentation, list):
@@ -304,14 +305,14 @@ def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | N
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return "a polygon needs x,y of at least 3 corners"
         if not all(map(is_finite_number, polygon)):
-            return "a polygon holds something that is no number"
+            return "a polygon holds something that is not a finite number"
         if min(polygon) < -max(size_hw) or max(polygon) > 2 * max(size_hw):
-            return f"a polygon reaches from {min(polygon):g} to {max(polygon):g}, far out of an image of {size_hw} px"
+            return f"a polygon ranges from {min(polygon):g} to {max(polygon):g}, far outside an image of {size_hw} px"
     return None
 
 
 def draw_segmentation(segmentation: Any, size_hw: tuple[int, int]) -> BoolArray:
-    """Return a segmentation that `segmentation_problem` finds nothing wrong with as (H, W) bool."""
+    """Draw a segmentation that is valid by `segmentation_problem`, as (H, W) bool."""
     if isinstance(segmentation, list):
         runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))
     elif isinstance(segmentation["counts"], str):
@@ -330,20 +331,20 @@ def _runs_problem(runs: Mapping[str, Any], size_hw: tuple[int, int]) -> str | No
     if isinstance(counts, str):
         lengths = _lengths_of_text(counts)
         if lengths is None:
-            return "its run lengths are no COCO text"
+            return "its run lengths are not in COCO's text form"
         counts = lengths.tolist()
     if not all(isinstance(count, int) and count >= 0 for count in counts):
-        return "its run lengths hold something that is no whole number"
+        return "its run lengths hold something that is not a whole number of 0 or more"
     if sum(counts) != size_hw[0] * size_hw[1]:
         return f"its run lengths add up to {sum(counts)}, the image has {size_hw[0] * size_hw[1]} pixels"
     return None
 
 
 def _lengths_of_text(text: str) -> npt.NDArray[np.int64] | None:
-    """Return the run lengths of COCO's text form, as pycocotools reads it; None where it is none.
+    """Return the run lengths of COCO's text form, as pycocotools reads it; None if it is invalid.
 
-    A character is 48 + 5 bits of a number, lowest first, + 32 where more of it follow; the highest bit of the
-    last is the sign. From the fourth on, a number is the difference to the length two before.
+    A character is 48 + 5 bits of a number, lowest first, + 32 if more follow; the highest bit of the last one is the
+    sign. From the fourth on, a number is the difference to the length two before.
     """
     if not text.isascii():
         return None

@@ -1,4 +1,4 @@
-"""Samples from folders alone: `images/` and `masks/` hold files of the same names."""
+"""Find samples in folders: `images/` and `masks/` hold files of the same names."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
     """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are set aside.
 
-    With several sources a sample is `images/SOURCE/STEM.*` for each of them (so it may be with one).
-    `images/train/`, `images/val/` and `images/test/`, with the same folders in `masks/` or none, say
-    the split. Further folders are part of the id. Hidden files are passed over; endings count without
-    regard to case.
+    With several sources, a sample has a file `images/SOURCE/STEM.*` for each of them; this is also allowed with one.
+    The folders `images/train/`, `images/val/` and `images/test/`, with or without the same folders in `masks/`, set the
+    split. Other folders are part of the id. Hidden files are skipped; endings are case-insensitive.
 
     Args:
         root: folder of the data set.
         sources: of the modality, reference first.
 
     Raises:
-        DataError: all that is wrong, at once.
+        DataError: the folders cannot be used; lists all problems.
     """
     missing = [f"no folder {name}/" for name in (IMAGES, MASKS) if not (root / name).is_dir()]
     if missing:
@@ -52,15 +51,15 @@ def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
     samples.sort(key=lambda sample: sample.id)
     if not any(sample.has_mask for sample in samples):
         raise DataError(
-            f"{root}: none of the {len(samples)} images has a mask; draw one, and save it as masks/{samples[0].id}.png"
+            f"{root}: none of the {len(samples)} images has a mask; save a mask as masks/{samples[0].id}.png"
         )
     return decide_splits(root, samples, "the folders of images/")
 
 
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Path]]:
-    """Find the files below a folder, by their path relative to it without ending, "/" between folders.
+    """Return stem -> files below a folder; a stem is a relative path without ending, with "/" between folders.
 
-    Hidden files, and links that lead back up, are passed over. Several files of one stem differ by their ending only.
+    Hidden files and links to parent folders are skipped. Several files of one stem differ by their ending only.
     """
     extensions = tuple(extensions)
     found = _Folders(extensions).find(str(folder), extensions)
@@ -68,9 +67,9 @@ def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Pat
 
 
 class _Folders:
-    """Folders that were listed, each once.
+    """Lists folders, each once.
 
-    A link of an image's name is taken for a file: to ask the system about 100,000 of them takes a second.
+    A link whose name ends like an image is assumed to be a file, as looking at 100,000 of them takes a second.
     """
 
     def __init__(self, extensions: Iterable[str]) -> None:
@@ -78,7 +77,7 @@ class _Folders:
         self._names: dict[str, tuple[list[str], list[str]]] = {}
 
     def names(self, folder: str) -> tuple[list[str], list[str]]:
-        """Return the names of the folders, and of the files, in a folder, sorted; hidden ones are passed over."""
+        """Return the sorted names of the folders and of the files in a folder, without hidden ones."""
         if folder not in self._names:
             folders: list[str] = []
             files: list[str] = []
@@ -97,7 +96,7 @@ class _Folders:
     def find(self, folder: str, extensions: Iterable[str]) -> _Found:
         """Find the files below a folder that have one of some endings.
 
-        Links to folders are followed, but none leads into a folder a second time.
+        Links to folders are followed, but no folder is entered twice.
         """
         found = _Found(sorted(extensions, key=len, reverse=True))
         seen: set[str] = set()
@@ -118,10 +117,10 @@ class _Found:
     """Files below a folder.
 
     Attributes:
-        endings: that count, the longest first.
-        files: path below the folder without ending, "/" between folders -> file.
-        twice: the same -> all files, where several differ by their ending.
-        rest: path below the folder -> file of another ending.
+        endings: the wanted endings, the longest first.
+        files: stem, see `files_by_stem` -> file.
+        twice: stem -> all files, for stems with several endings.
+        rest: relative path -> file with another ending.
     """
 
     endings: Sequence[str]
@@ -130,7 +129,7 @@ class _Found:
     rest: dict[str, str] = field(default_factory=dict)
 
     def add(self, start: str, inner: str, names: Iterable[str]) -> None:
-        """Add the files of one folder, which is at `inner` below the first one."""
+        """Add the files of a folder whose relative path is `inner`."""
         for name in names:
             lower = name.lower()
             for ending in self.endings:
@@ -143,10 +142,10 @@ class _Found:
                 self.rest[inner + name] = start + name
 
     def others(self) -> list[str]:
-        """Return the files of other endings, but for what stands beside one ("a.tif.aux.xml" beside "a.tif")."""
-        return sorted(path for name, path in self.rest.items() if not self._stands_beside(name))
+        """Return files with other endings, except those that belong to a file ("a.tif.aux.xml" to "a.tif")."""
+        return sorted(path for name, path in self.rest.items() if not self._belongs_to_a_file(name))
 
-    def _stands_beside(self, name: str) -> bool:
+    def _belongs_to_a_file(self, name: str) -> bool:
         folder, slash, file = name.rpartition("/")
         parts = file.split(".")
         return any(folder + slash + ".".join(parts[:count]) in self.files for count in range(1, len(parts)))
@@ -154,7 +153,7 @@ class _Found:
 
 @dataclass
 class _Scan:
-    """One walk through a data set's folders; notes what is wrong."""
+    """Scans the folders of a data set once, and collects problems."""
 
     root: Path
     sources: tuple[Source, ...]
@@ -167,16 +166,16 @@ class _Scan:
         masks = *MASK_EXTENSIONS, *JPEG_EXTENSIONS
         self.folders = _Folders({*masks, *(ending for source in self.sources for ending in source.extensions)})
         self.masks = self.folders.find(str(self.root / MASKS), masks)
-        self._note(self.masks, "masks", f"no mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
+        self._note(self.masks, "masks", f"not a mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
 
     def splits(self) -> list[tuple[str, Path]]:
-        """Return the folders to search with their split; the split is "" where folders do not say it."""
+        """Return (split, folder) of the folders to search; the split is "" if folders do not set it."""
         images = self.root / IMAGES
         names, loose = self.folders.names(str(images))
         self.problems += [
-            f"images/{name}/: splits are called {', '.join(SPLITS)}; rename it to {meant!r}"
+            f"images/{name}/: split folders are named {', '.join(SPLITS)}; rename it to {meant!r}"
             for name in names
-            if (meant := split_meant(name)) is not None  # taken for part of an id, it would mix the splits
+            if (meant := split_meant(name)) is not None  # as a part of ids, it would mix the splits
         ]
         named = [split for split in SPLITS if split in names]
         if not named:
@@ -184,13 +183,13 @@ class _Scan:
         beside = [name for name in names if name not in named and split_meant(name) is None]
         if beside or loose:
             self.problems.append(
-                f"images/ holds {', '.join((beside + loose)[:3])} beside {', '.join(f'{n}/' for n in named)}; "
+                f"images/ holds {', '.join((beside + loose)[:3])} next to {', '.join(f'{n}/' for n in named)}; "
                 "move everything into the folders of the splits"
             )
         return [(split, images / split) for split in named]
 
     def samples(self, split: str, folder: Path) -> list[Sample]:
-        """Return the samples of one split's folder."""
+        """Return the samples in the folder of a split."""
         sources = tuple(source.name for source in self.sources)
         by_source = [self._images(folder, source) for source in self.sources]
         stems = sorted(dict.fromkeys(chain(*by_source)))
@@ -212,22 +211,22 @@ class _Scan:
         return samples
 
     def mask_problems(self) -> Iterator[str]:
-        """Name the masks that no image asked for, and those that two did."""
+        """Describe masks without an image and masks of two images."""
         used = Counter(self.used)
         for path, count in used.items():
             if count > 1:
-                yield f"{self._name(path)}: the mask of two images; put masks into masks/train/ and so on"
+                yield f"{self._name(path)}: the mask of two images; move masks into masks/train/ and so on"
         for path in sorted(set(self.masks.files.values()) - used.keys()):
             yield f"{self._name(path)}: a mask without an image"
 
     def _images(self, folder: Path, source: Source) -> dict[str, str]:
         own = folder / source.name
         if own.is_dir():
-            if folder.name == IMAGES:  # no split is named above
+            if folder.name == IMAGES:  # there is no split folder
                 for inner in self.folders.names(str(own))[0]:
                     if meant := inner if inner in SPLITS else split_meant(inner):
                         self.problems.append(
-                            f"{self._name(own)}/{inner}/: a split stands above the sources; move it to "
+                            f"{self._name(own)}/{inner}/: split folders must contain the source folders; move it to "
                             f"{IMAGES}/{meant}/{source.name}/"
                         )
             folder = own
@@ -241,7 +240,7 @@ class _Scan:
     def _note(self, found: _Found, kind: str, other: str) -> None:
         self.problems += [f"{self._name(path)}: {other}" for path in found.others()]
         for paths in found.twice.values():
-            self.problems.append(f"two {kind} of one name: {', '.join(map(self._name, sorted(paths)))}")
+            self.problems.append(f"two {kind} with the same name: {', '.join(map(self._name, sorted(paths)))}")
 
     def _name(self, path: Path | str) -> str:
         return Path(path).relative_to(self.root).as_posix()

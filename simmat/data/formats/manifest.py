@@ -1,4 +1,4 @@
-"""Samples from `manifest.csv`: a row a sample, a column a source."""
+"""Read samples from `manifest.csv`, with one row per sample and one column per source."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ from simmat.types import ZeroMeans
 
 MANIFEST_FILE = "manifest.csv"
 _MOST_BYTES = 2**30
-"""Of a manifest, which is read whole: some ten million samples."""
+"""Largest manifest, about ten million samples; it is read at once."""
 
 
 def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
     """Read `root/manifest.csv`.
 
-    Columns: `id`, `mask`, one for each source (where there is one source only, `image` will do), and
-    where wanted `split` and `zero_means`. All others are kept as `Sample.extra`. Paths are relative to
-    `root` with "/" between folders, and end as their source says, as they must in folders and in COCO.
-    Rows whose `mask` is empty are set aside.
+    Columns: `id`, `mask`, one per source (or `image` for a single source), and optionally `split` and `zero_means`.
+    All others are kept as `Sample.extra`. Paths are relative to `root` with "/" between folders, and have an ending of
+    their source. Rows with an empty `mask` are set aside.
 
     Args:
         root: folder of the data set.
         sources: of the modality, reference first.
 
     Raises:
-        DataError: all that is wrong with the file, at once, with line numbers.
+        DataError: the file cannot be used; lists all problems with line numbers.
     """
     path = root / MANIFEST_FILE
     header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
@@ -50,29 +49,29 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
     if not samples:
         raise DataError(f"{path}: no rows below the header")
     if not any(sample.has_mask for sample in samples):
-        raise DataError(f"{path}: none of the {len(samples)} rows names a mask; fill in the column mask")
+        raise DataError(f"{path}: none of the {len(samples)} rows has a mask; fill in the column mask")
     return decide_splits(root, samples, MANIFEST_FILE)
 
 
 def find_file(start: str, text: str) -> str:
-    """Return the file that a relative path names.
+    """Check that a relative path leads to a file, and return the whole path.
 
     Args:
-        start: what paths in the folder start with, see `start_of_paths`.
+        start: prefix of paths in the folder, see `start_of_paths`.
         text: the path, with "/" between folders.
 
     Raises:
-        DataError: it cannot be had; the words why are the end of a sentence.
+        DataError: there is no such file; the message continues a sentence.
     """
     if not text:
         raise DataError("is empty")
     clean = posixpath.normpath(text)
     if posixpath.isabs(text) or clean == ".." or clean.startswith("../"):
-        raise DataError(f"{text!r} leaves the data folder; paths are relative to it")
+        raise DataError(f"{text!r} is outside the data folder; use a path relative to it")
     try:
         mode = os.stat(start + clean).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        hint = "; write / between folders, not \\" if "\\" in text else ""
+        hint = "; use / between folders, not \\" if "\\" in text else ""
         raise DataError(f"{text!r}: no such file{hint}") from None
     except OSError as error:
         raise DataError(f"{text[:60]!r}…: {error.strerror}") from None
@@ -85,10 +84,16 @@ def find_file(start: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where things stand: column names."""
+    """The columns of a manifest.
+
+    Attributes:
+        files: source name -> column.
+        extra: other columns, see `Sample.extra`.
+        split: True if there is a column `split`.
+        zero_means: True if there is a column `zero_means`.
+    """
 
     files: dict[str, str]
-    """source name -> column."""
     extra: tuple[str, ...]
     split: bool
     zero_means: bool
@@ -96,7 +101,7 @@ class _Columns:
 
 @dataclass
 class _Reader:
-    """Turns rows into samples and notes what is wrong with them."""
+    """Turns rows into samples, and collects problems."""
 
     start: str
     columns: _Columns
@@ -147,34 +152,34 @@ class _Reader:
             guess = OTHER_SPLIT_NAMES.get(plain) if column == "split" else None
             guess = guess or nearest(plain, allowed)
             hint = f"did you mean {guess!r}? " if guess else ""
-            self.problems.append(f"{where}: no {column} {text!r}; {hint}allowed: {', '.join(allowed)}")
+            self.problems.append(f"{where}: unknown {column} {text!r}; {hint}allowed: {', '.join(allowed)}")
         return text
 
 
 def _across(samples: Sequence[Sample]) -> Iterator[str]:
-    """What is wrong between the rows."""
+    """Describe the problems between rows."""
     twice = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1 and name]
     for name in twice:
-        yield f"id {name!r} stands in more than one row"
+        yield f"id {name!r} is in more than one row"
     without = [sample.id for sample in samples if not sample.split]
     if 0 < len(without) < len(samples):
-        yield f"{len(without)} rows have no split (first: {without[0]!r}) and the others do; fill in all or none"
+        yield f"{len(without)} rows have no split (first: {without[0]!r}), but the others do; fill in all or none"
 
 
 def read_rows(
     path: Path, what: str, columns: str, *, limit: int, hint: str = ""
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header of a CSV, and its rows with their line numbers; blank lines are passed over.
+    """Return the header of a CSV, and its rows with their line numbers; blank lines are skipped.
 
     Args:
         path: the file.
-        what: what it should be, for messages ("manifest").
-        columns: what its first line names, for messages.
-        limit: most bytes it may have.
-        hint: what to do where a row has another number of cells than the header.
+        what: its kind, for messages ("manifest").
+        columns: its expected columns, for messages.
+        limit: largest size in bytes.
+        hint: what to do if a row has more or fewer cells than the header, for messages.
 
     Raises:
-        DataError: it is not CSV in UTF-8, or rows do not fit its header.
+        DataError: it is not CSV in UTF-8, or rows do not match its header.
     """
     content = read_bytes(path, what, limit=limit)
     try:
@@ -186,18 +191,18 @@ def read_rows(
     except csv.Error as error:
         raise DataError(f"{path}: not valid CSV: {error}") from None
     if not lines:
-        raise DataError(f"{path}: the file is empty; its first line names the columns: {columns}")
+        raise DataError(f"{path}: the file is empty; its first line must name the columns: {columns}")
     header = lines[0][1]
     if len(header) == 1 and (mark := next((mark for mark in ";\t" if mark in header[0]), None)):
         raise DataError(f"{path}: the columns are separated by {mark!r}; separate them by commas")
     odd = [f"line {n}: {len(row)} cells, the header has {len(header)}" for n, row in lines if len(row) != len(header)]
     if odd:
-        raise DataError(all_problems(f"{path}: rows do not fit the header{hint}:", odd))
+        raise DataError(all_problems(f"{path}: rows do not match the header{hint}:", odd))
     return header, lines[1:]
 
 
 def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) -> _Columns:
-    problems = [f"column {name!r} stands twice" for name, count in Counter(header).items() if count > 1]
+    problems = [f"column {name!r} occurs twice" for name, count in Counter(header).items() if count > 1]
     files = {source.name: source.name for source in sources}
     if len(sources) == 1 and sources[0].name not in header:
         files[sources[0].name] = "image"
@@ -205,14 +210,14 @@ def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) 
         if name not in header:
             folded = {column.strip().lower(): column for column in header}
             guess = nearest(name, folded)
-            hint = f"; did you mean it by {folded[guess]!r}?" if guess else ""
+            hint = f"; did you mean {name!r} by {folded[guess]!r}?" if guess else ""
             problems.append(f"no column {name!r}{hint}; columns: {', '.join(map(repr, header))}")
     plain = {column.strip().lower(): column for column in header}
     if "split" not in header and (near := nearest("split", plain, cutoff=0.8)):
-        # Without a word the splits would go by hash, not as the user meant.
-        problems.append(f"column {plain[near]!r} is not known; did you mean 'split'?")
+        # Without an error, the splits would silently be chosen by hash.
+        problems.append(f"unknown column {plain[near]!r}; did you mean 'split'?")
     if problems:
-        raise DataError(all_problems(f"{path}: the header is wrong:", problems))
+        raise DataError(all_problems(f"{path}: the header is invalid:", problems))
     used = {"id", "mask", "split", "zero_means", *files.values()}
     extra = tuple(name for name in header if name not in used)
     return _Columns(files, extra, "split" in header, "zero_means" in header)
