@@ -1,4 +1,4 @@
-"""Digests of what a data set holds: whether it is still the one that something was run on, and what changed."""
+"""Digests of a data set's files, to detect and name what changed since a run."""
 
 from __future__ import annotations
 
@@ -23,46 +23,47 @@ from simmat.errors import DataError, all_problems
 from simmat.io.files import require_file
 
 _RULE = "content-1:"
-"""Start of a fingerprint of contents; one without it is of an earlier version, see `fingerprint_by_size`."""
+"""Prefix of a fingerprint of contents; earlier versions wrote none, see `fingerprint_by_size`."""
 _THREADS = 4
 _TOGETHER = 64
-"""Files that a thread reads before it hands over their digests."""
+"""Files that a thread reads per task."""
 _PARTS_TOGETHER = 4096
+"""Parts that enter the fingerprint at once."""
 _SETTLED_NS = 2 * 10**9
-"""Age of a change from which on its time is trusted: the coarsest clock of a file system has steps of 2 s."""
+"""Age from which the time of a change is trusted: the coarsest file system clock has steps of 2 s."""
 _NAMED = 3
+"""Most parts or images that a message lists."""
 _NOTED_DIGITS = 16
-"""Hexadecimal digits of a digest that a run notes down; the fingerprint is of all 64."""
+"""Hexadecimal digits of a digest in the notes of a run; the fingerprint uses all 64."""
 
 Bytes = npt.NDArray[np.uint8]
 Times = tuple[int, int, int]
-"""Size of a file in bytes; when its content was changed (mtime), and when it was last touched in any way (ctime), which
-no program sets at will, both in ns."""
+"""Size of a file in bytes; mtime and ctime in ns. Programs can set the mtime, but not the ctime."""
 
 
 def read_file(path: str) -> tuple[Times, bytes]:
-    """Read a file once, as bytes.
+    """Return the times and the sha256 of a file, which is read once.
 
     Returns:
-        Its times, with -1 for an mtime so fresh that another change could have the same; and its sha256.
+        The times, with -1 for an mtime so recent that a later change could have the same; the sha256.
 
     Raises:
         DataError: it cannot be read.
     """
-    require_file(Path(path), "image or mask", hint="put it back, or take its sample out")
+    require_file(Path(path), "image or mask", hint="restore it, or remove its sample")
     try:
         with open(path, "rb") as stream:
             found = os.fstat(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").digest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; repair the file or link, or remove it") from None
-    # What is written again within a step of the file system's clock would look the same.
+    # A file written again within one step of the file system's clock would have the same mtime.
     settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
     return (found.st_size, found.st_mtime_ns if settled else -1, found.st_ctime_ns), digest
 
 
 def read_files(paths: Iterable[str]) -> dict[str, tuple[Times, bytes] | DataError]:
-    """Return what `read_file` gives or raises for each of some files; each is read once, and several at a time."""
+    """Return what `read_file` returns or raises for each path; each file is read once, several in parallel."""
 
     def read(group: Sequence[str]) -> list[tuple[Times, bytes] | DataError]:
         found: list[tuple[Times, bytes] | DataError] = []
@@ -80,7 +81,7 @@ def read_files(paths: Iterable[str]) -> dict[str, tuple[Times, bytes] | DataErro
 
 
 def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
-    """Return (F, 3) what `Times` says of F files as they are now; none is opened. -2 stands where there is no file."""
+    """Return (F, 3) the current `Times` of F files, without opening them; -2 for a missing file."""
     found = array("q")
     for path in paths:
         try:
@@ -95,7 +96,7 @@ def _digests(root: Path, paths: Sequence[str]) -> list[bytes]:
     """Return the sha256 of files in their order.
 
     Raises:
-        DataError: files cannot be read, all of them at once.
+        DataError: files cannot be read; lists all of them.
     """
     found = read_files(paths)
     if problems := [str(file) for file in found.values() if isinstance(file, DataError)]:
@@ -105,11 +106,11 @@ def _digests(root: Path, paths: Sequence[str]) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a data set holds, part by part: the card, and of each sample its place, labels and images.
+    """Digests of the parts of a data set: the card, and the split, images and labels of each sample.
 
     Attributes:
-        dataset: it.
-        digests: (S, 32·P) the sha256 of the P files of each of its S samples, one after the other.
+        dataset: the data set.
+        digests: (S, 32·P) the concatenated sha256 of the P files of each of its S samples.
     """
 
     dataset: Dataset
@@ -117,15 +118,15 @@ class Contents:
 
     @classmethod
     def of(cls, dataset: Dataset, digests: Bytes, known: npt.NDArray[np.bool_]) -> Contents:
-        """Read the files of the samples whose digests are not known.
+        """Make the contents; read the files of samples whose digests are not known.
 
         Args:
-            dataset: all splits of it.
-            digests: as the attribute.
-            known: (S,) whether the digests are those of a sample.
+            dataset: with all splits.
+            digests: (S, 32·P), see the attribute.
+            known: (S,) bool, True where the digests of a sample are given.
 
         Raises:
-            DataError: files cannot be read, all of them at once.
+            DataError: files cannot be read; lists all of them.
         """
         if not known.all():
             unknown = np.flatnonzero(~known)
@@ -137,7 +138,7 @@ class Contents:
 
     @cached_property
     def fingerprint(self) -> str:
-        """One digest of all parts; equal for a set that was moved."""
+        """One digest of all parts; it does not change when the folder is moved."""
         digest, parts, between = hashlib.sha256(b"["), self._parts(), ""
         while together := list(islice(parts, _PARTS_TOGETHER)):
             digest.update((between + json.dumps(together)[1:-1]).encode())
@@ -146,18 +147,18 @@ class Contents:
         return _RULE + digest.hexdigest()
 
     def notes(self) -> dict[str, object]:
-        """Return what a run writes down to name later what changed, as json values; see `changes_since`."""
+        """Return json values that a run stores for `changes_since`."""
         return {"format": 1, "fingerprint": self.fingerprint, "parts": self._noted()}
 
     def changes_since(self, notes: object, fingerprint: str) -> str:
-        """Say what differs from what a run wrote down: how many parts, and the first of them.
+        """Describe what changed since a run: how many parts, and the first of them.
 
         Args:
-            notes: what `notes` gave then.
+            notes: what `notes` returned for the run.
             fingerprint: of the run.
 
         Returns:
-            Words for a message; "" where the notes are not of that run, or cannot be read.
+            Part of a message; "" if the notes are not of that run or are not valid.
         """
         if not isinstance(notes, dict) or notes.get("fingerprint") != fingerprint:
             return ""
@@ -177,15 +178,15 @@ class Contents:
         return f"{count}: {', '.join(differ[:_NAMED])}{more}"
 
     def shared_warning(self) -> str:
-        """Return one warning for the images that stand in two splits; "" where there is none."""
+        """Return a warning that lists images which are in two splits; "" without such images."""
         found = list(_shared(self.dataset.samples, (row[:32].tobytes() for row in self.digests)))
         if not found:
             return ""
         more = f"; and {len(found) - _NAMED} more, see `simmat data check`" if len(found) > _NAMED else ""
         count = "1 image" if len(found) == 1 else f"{len(found)} images"
         return (
-            f"Warning: {count} of {self.dataset.root} in two splits, so that scores are of images that were trained or "
-            f"chosen on; keep each in one: {'; '.join(_in_two_splits(*pair) for pair in found[:_NAMED])}{more}"
+            f"Warning: {count} of {self.dataset.root} in two splits, so that scores include images used in training or "
+            f"model selection; keep each in one: {'; '.join(_in_two_splits(*pair) for pair in found[:_NAMED])}{more}"
         )
 
     def _parts(self) -> Iterator[tuple[str, str]]:
@@ -205,11 +206,11 @@ class Contents:
 
 
 def is_same(begun: str, contents: Contents) -> bool:
-    """Return whether a data set is the one of a fingerprint, by the rule that fingerprint was made by.
+    """Return True if a data set has a fingerprint, computed by the rule of that fingerprint.
 
     Args:
-        begun: fingerprint that a run or a result wrote down.
-        contents: of the data set as it is now.
+        begun: fingerprint stored with a run or a result.
+        contents: of the data set now.
 
     Raises:
         DataError: a label image cannot be read.
@@ -218,10 +219,10 @@ def is_same(begun: str, contents: Contents) -> bool:
 
 
 def fingerprint_by_size(dataset: Dataset) -> str:
-    """Return the fingerprint that earlier versions wrote: of images only the sizes in bytes.
+    """Return the fingerprint of earlier versions, which includes only the size in bytes of images.
 
     Raises:
-        DataError: an image is not there, or a label image cannot be read.
+        DataError: an image is missing, or a label image cannot be read.
     """
     labelled = [sample.id for sample in dataset.samples if sample.has_mask]
     masks = [sample.paths[-1] for sample in dataset.samples if sample.has_mask]
@@ -235,7 +236,7 @@ def fingerprint_by_size(dataset: Dataset) -> str:
 
 
 def annotations_digest(dataset: Dataset, sample: Sample) -> str:
-    """Return the sha256 of a sample's COCO annotations; "" where its labels are in a mask."""
+    """Return the sha256 of a sample's COCO annotations; "" if it has a mask."""
     if dataset.coco is None or sample.has_mask:
         return ""
     image = dataset.coco.images[sample.id]
@@ -243,14 +244,14 @@ def annotations_digest(dataset: Dataset, sample: Sample) -> str:
 
 
 def shared_images(samples: Sequence[Sample], digests: Iterable[bytes | None]) -> list[str]:
-    """Name the images that stand in two splits, by path or by content.
+    """Describe the images that are in two splits, by path or by content.
 
     Args:
-        samples: of a data set, all splits.
-        digests: the sha256 of the reference file of each; None leaves the sample out.
+        samples: of all splits.
+        digests: the sha256 of the reference file of each; None skips the sample.
 
     Returns:
-        A sentence for each image that stands in another split than the first one equal to it.
+        A sentence for each sample whose image is the same as an earlier one's of another split.
     """
     return [_in_two_splits(*pair) for pair in _shared(samples, digests)]
 

@@ -1,6 +1,6 @@
-"""What training needs to know of a data set, found in one pass over its files and kept as an index.
+"""Index of a data set: the facts that training needs, found in one pass over its files and stored.
 
-A later start reads only what changed since.
+A later start reads only the files that changed.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import describe_nodata
 
 Progress = Callable[[int], None]
-"""Called with how many more samples are done."""
+"""Called with the number of samples that were completed since the last call."""
 
 _PATIENCE_S = 3600.0
 """How long to wait for another process that reads the same data set."""
 _TOGETHER = 1024
-"""Samples whose moments are added up at once."""
+"""Samples whose moments are merged at once."""
 
 
 @dataclass(frozen=True)
 class DataIndex:
-    """What one pass over a data set found.
+    """The result of one pass over a data set.
 
     Attributes:
-        dataset: it, with the channels of its first image at hand.
-        table: facts of the samples that can be used, in their order.
+        dataset: the data set, with `known_channels`.
+        table: facts about the usable samples, in their order.
         faults: sample id -> why it cannot be used.
     """
 
@@ -50,21 +50,21 @@ class DataIndex:
         """Digests of all files.
 
         Raises:
-            DataError: files cannot be read, all of them at once.
+            DataError: files cannot be read; lists all of them.
         """
         rows = np.array([self._rows.get(sample.id, -1) for sample in self.dataset.samples])
         return Contents.of(self.dataset, self.table.digests[rows], rows >= 0)
 
     def table_of(self, samples: Iterable[Sample]) -> Table:
-        """Return what is known of some samples, in their order.
+        """Return the rows of some samples, in their order.
 
         Raises:
-            SimMATError: one cannot be used.
+            SimMATError: a sample cannot be used.
         """
         return self.table.take(self._rows_of(samples))
 
     def reference_digests(self) -> Iterator[bytes | None]:
-        """Yield the sha256 of the reference file of each sample, None where the sample cannot be used."""
+        """Yield the sha256 of the reference file of each sample; None if the sample cannot be used."""
         digests = iter(self.table.digests[:, :32])
         for sample in self.dataset.samples:
             yield None if sample.id in self.faults else next(digests).tobytes()
@@ -74,14 +74,14 @@ class DataIndex:
 
         Args:
             samples: to choose from.
-            what: what they are for, in messages: "training".
+            what: their use, for messages: "training".
 
         Raises:
-            DataError: some cannot be used, all of them at once.
+            DataError: samples cannot be used; lists all of them.
         """
         faults = [self.faults[sample.id] for sample in samples if sample.id in self.faults]
         for fault in faults:
-            if not isinstance(fault, DataError):  # of the sensor's plugin, and so of every sample
+            if not isinstance(fault, DataError):  # a fault of the sensor's plugin, the same for every sample
                 raise fault
         problems = equal_problems(list(dict.fromkeys(map(str, faults))))
         if len(problems) == 1:
@@ -93,10 +93,10 @@ class DataIndex:
         return tuple(sample for sample, seen in zip(samples, visible, strict=True) if seen)
 
     def training_samples(self) -> tuple[Sample, ...]:
-        """Return the samples of the training split that have a region to ask about.
+        """Return the training samples that have a region with a valid pixel.
 
         Raises:
-            DataError: some cannot be used, all of them at once; or none has a region.
+            DataError: samples cannot be used, or none has a region.
         """
         found = self.with_regions(self.dataset.split("train"), "training")
         if not found:
@@ -107,22 +107,22 @@ class DataIndex:
         return found
 
     def with_repeatable(self, samples: Sequence[Sample]) -> int:
-        """Return how many samples have an object that `repeat_regions` can copy."""
+        """Return the number of samples that have an object which `repeat_regions` can copy."""
         return int(np.count_nonzero(self.table.counts[self._rows_of(samples), 5]))
 
     def statistics(self, samples: Sequence[Sample]) -> Statistics:
-        """Return the statistics of the channels that reach the network, over the valid pixels of some samples.
+        """Return the statistics of the transformed channels over the valid pixels of some samples.
 
         An image that several samples share counts once.
 
         Raises:
-            DataError: a channel has no valid pixel or one value only; all such channels at once.
+            DataError: channels have no valid pixel or only one value; lists all of them.
         """
         different: dict[tuple[str, ...], Sample] = {}
         for sample in samples:
             different.setdefault(sample.images, sample)
         if not different:
-            raise DataError(f"{self.dataset.root}: no samples to take channel statistics of")
+            raise DataError(f"{self.dataset.root}: no samples to compute channel statistics from")
         rows = self._rows_of(different.values())
         packed, low, high = self.table.split_numbers()
         self._check(low[rows].min(axis=0), high[rows].max(axis=0))
@@ -155,15 +155,15 @@ class DataIndex:
 
 
 def read_index(dataset: Dataset, progress: Progress | None = None, *, processes: int | None = None) -> DataIndex:
-    """Read what changed in a data set since it was last read, all of it the first time, and keep what was found.
+    """Return the index of a data set: load it, read the files that changed, and store it again.
 
-    A file is as it was where its size, and the times of its last changes of content and of name, owner or the like, are
-    the same; where they are not, its content is compared. Samples that cannot be used are read again each time.
+    A file with the same size, mtime and ctime is unchanged; otherwise its content is compared. Samples that cannot be
+    used are read again each time.
 
     Args:
-        dataset: what to read, all splits.
-        progress: called with 1 after every sample.
-        processes: that read at the same time; None takes one a core, fewer where there is little to read.
+        dataset: with all splits.
+        progress: called with the number of completed samples.
+        processes: number of processes that read; None is one per core, fewer for a small data set.
 
     Raises:
         DataError: no image can be read; or a process was killed.
@@ -171,17 +171,17 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
     places = places_of(dataset)
     found = _read(dataset, places, progress, processes, may_read=False)
     if found is None:
-        with locked(dataset.root, patience_s=_PATIENCE_S):  # two starts at once do not read all twice
+        with locked(dataset.root, patience_s=_PATIENCE_S):  # a second process waits instead of reading everything too
             found = _read(dataset, places, progress, processes, may_read=True)
     assert found is not None
     return found
 
 
 def contents_of(dataset: Dataset) -> Contents:
-    """Return the digests of all files of a data set; those that its index knows are not read.
+    """Return the digests of all files of a data set; files whose digests its index has are not read.
 
     Raises:
-        DataError: files cannot be read, all of them at once.
+        DataError: files cannot be read; lists all of them.
     """
     kept = read_kept(dataset, places_of(dataset))
     if kept is None:
@@ -194,7 +194,7 @@ def contents_of(dataset: Dataset) -> Contents:
 def _read(
     dataset: Dataset, places: Sequence[Path], progress: Progress | None, processes: int | None, *, may_read: bool
 ) -> DataIndex | None:
-    """Make the index; None where something would have to be read that may not."""
+    """Make the index; None if it needs to read files and `may_read` is False."""
     samples, keys = dataset.samples, sample_keys(dataset)
     kept = read_kept(dataset, places)
     table, rows = None, np.full(len(samples), -1)
@@ -230,19 +230,19 @@ def _completed(
     progress: Progress | None,
     processes: int | None,
 ) -> Table:
-    """Read the samples that a table does not have and that have no fault; add the faults that are found.
+    """Complete a table: read the samples without a row and without a fault, and add new faults.
 
     Args:
-        dataset: S samples, with the channels of the first image at hand.
-        table: what is known of samples; None is nothing.
-        rows: (S,) the row of each sample in it, or -1.
-        keys: (S, 16) see `sample_keys`.
-        faults: sample id -> why it cannot be used.
+        dataset: S samples, with `known_channels`.
+        table: known rows; None for no rows.
+        rows: (S,) the row of each sample in the table, or -1.
+        keys: (S, 16), see `sample_keys`.
+        faults: sample id -> why it cannot be used; new ones are added.
         progress: as in `read_index`.
         processes: as in `read_index`.
 
     Returns:
-        What is known of all samples, in their order; the table itself where it is all.
+        The rows of all usable samples, in their order; the table itself if it has exactly these.
     """
     samples = dataset.samples
     old = np.flatnonzero(rows >= 0)
@@ -259,16 +259,16 @@ def _completed(
 
 
 def _untouched(dataset: Dataset, table: Table, keys: Bytes, *, may_read: bool) -> tuple[Table, Ints]:
-    """Find the samples whose files are as they were when they were read.
+    """Find the samples whose files have not changed since they were read.
 
     Args:
         dataset: S samples.
-        table: what is known of samples.
-        keys: (S, 16) see `sample_keys`.
-        may_read: whether files whose times differ are compared by content.
+        table: known rows.
+        keys: (S, 16), see `sample_keys`.
+        may_read: compare files with other times by content.
 
     Returns:
-        The table, with the times that files of equal content have now; and (S,) the row of each sample, or -1.
+        The table, with the new times of files of equal content; and (S,) the row of each unchanged sample, or -1.
     """
     if np.array_equal(table.keys, keys):
         rows = np.arange(len(keys))
@@ -293,10 +293,10 @@ def _untouched(dataset: Dataset, table: Table, keys: Bytes, *, may_read: bool) -
 
 
 def _with_reference(dataset: Dataset) -> tuple[Dataset, int, dict[str, SimMATError]]:
-    """Read the first image that can be read, whose channels all others must have.
+    """Read the reference image: the first that can be read; all others must have its channels.
 
     Returns:
-        The data set with its channels; the place of the sample; and what is wrong with those before it.
+        The data set with `known_channels`; the index of the reference sample; the faults of those before it.
     """
     faults: dict[str, SimMATError] = {}
     rest = dataset
@@ -305,7 +305,7 @@ def _with_reference(dataset: Dataset) -> tuple[Dataset, int, dict[str, SimMATErr
             rest.channels()
             known = replace(dataset, known_channels=(rest.loaded_channels, rest.channels()))
             return known, dataset.samples.index(rest.first), faults
-        except ConfigError:  # of the settings, such as --channels, and so of every image
+        except ConfigError:  # a fault of the settings, such as --channels, the same for every image
             raise
         except SimMATError as error:
             faults[rest.first.id] = error

@@ -1,7 +1,7 @@
-"""The index of a data set as a file: what one pass over its images found, for as long as nothing changes.
+"""The file of an index: the results of one pass over a data set, valid while its files do not change.
 
-It lies beside the data, in `.simmat/`, or in the cache folder where that cannot be written. It may be a stranger's: one
-that is damaged, of another format or of another sensor counts as none.
+It is in `.simmat/` of the data set's folder, or in the cache folder if that is not writable. It may come from someone
+else, so a file that is damaged, or of another format or sensor, is ignored.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from simmat.types import Channel
 
 FORMAT = 2
 FOLDER = ".simmat"
-"""Folder of indexes in that of a data set."""
+"""Folder for indexes in the folder of a data set."""
 NO_CLASS = -(2**63)
-"""Class of an instance whose class is not known."""
+"""Class of an instance without a class."""
 _MOST = 1e90
-"""Above any sum of squares of float32."""
+"""Larger than any sum of squares of float32 values."""
 _MOST_KEPT = 8
-"""Indexes of one data set, each of a sensor and a rule for regions; older ones are removed."""
+"""Most indexes per data set, one per sensor and region rule; the oldest are removed."""
 _CARD = {"regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics"}
-"""Fields of the data card that say how files are read."""
+"""Fields of the data card that affect how files are read."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
 class _Channels(Document):
-    """Channels as they are loaded, and as they reach the network."""
+    """Channels as loaded, and after the transform."""
 
     loaded: Channels
     seen: Channels
@@ -59,18 +59,18 @@ class _Channels(Document):
 
 @dataclass(frozen=True)
 class Table:
-    """What the pass found out about N samples of P files each and C channels, and the state of the files.
+    """The facts about N samples of P files and C channels, and the state of the files.
 
     Attributes:
-        keys: (N, 16) see `sample_keys`.
-        times: (N, 3·P) see `simmat.data.fingerprint.Times`.
+        keys: (N, 16), see `sample_keys`.
+        times: (N, 3·P), see `simmat.data.fingerprint.Times`.
         digests: (N, 32·P) sha256 of each file.
-        numbers: (N, 4·C·C + 2·C) packed moments, then the least and the largest value of each channel.
-        counts: (N, 6) height and width; instances dropped; pixels ignored; instances hidden; whether one can be
-            repeated.
-        ends: (N, 2) where each sample's instances and stored numbers end.
-        instances: (M, 2) class, or `NO_CLASS`, and area in pixels, sample after sample.
-        stored: (Q, 8) see `simmat.data.fill_values.count_stored`, sample after sample.
+        numbers: (N, 4·C·C + 2·C) packed moments, then the smallest and the largest values of the channels.
+        counts: (N, 6) height; width; dropped instances; ignored pixels; instances without a visible pixel; 1 if an
+            instance can be repeated, else 0.
+        ends: (N, 2) end of each sample's rows in `instances` and in `stored`.
+        instances: (M, 2) class, or `NO_CLASS`, and area in pixels, ordered by sample.
+        stored: (Q, 8), see `simmat.data.fill_values.count_stored`, ordered by sample.
     """
 
     keys: Bytes
@@ -84,13 +84,13 @@ class Table:
 
     @classmethod
     def empty(cls, dataset: Dataset) -> Table:
-        """Return a table of none of the samples of a data set."""
+        """Return a table without rows for a data set."""
         kinds = _kinds(dataset, len(dataset.channels()))
         return cls(**{name: np.empty((0, kinds[name][1]), kinds[name][0]) for name in _COLUMNS})
 
     @classmethod
     def join(cls, tables: Sequence[Table]) -> Table:
-        """Put tables, at least one, of the same sensor one after the other."""
+        """Concatenate tables of the same sensor, at least one."""
         if len(tables) == 1:
             return tables[0]
         columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in _COLUMNS}
@@ -99,13 +99,13 @@ class Table:
         return cls(**columns)
 
     def split_numbers(self) -> tuple[Floats, Floats, Floats]:
-        """Return (N, 4·C·C) packed moments, and (N, C) the least and (N, C) the largest values."""
+        """Return (N, 4·C·C) packed moments, (N, C) smallest and (N, C) largest values."""
         channels = (math.isqrt(4 * self.numbers.shape[1] + 1) - 1) // 4
         moments, low, high = np.split(self.numbers, [-2 * channels, -channels], axis=1)
         return moments, low, high
 
     def take(self, rows: Ints) -> Table:
-        """Return some rows as a table, in the order given."""
+        """Return a table of some rows, in the given order."""
         if np.array_equal(rows, np.arange(len(self.keys))):
             return self
         columns = {name: getattr(self, name)[rows] for name in _COLUMNS[:5]}
@@ -116,7 +116,7 @@ class Table:
         return Table(**columns, ends=np.cumsum(ends - starts, axis=0))
 
     def is_sound(self, sources: int) -> bool:
-        """Return whether the parts fit each other, and numbers are such as images of that sensor give."""
+        """Return True if the columns match each other and all numbers are possible for a number of sources."""
         moments, low, high = self.split_numbers()
         ends = np.concatenate([np.zeros((1, 2), np.int64), self.ends])
         return bool(
@@ -135,11 +135,11 @@ class Table:
 
 _COLUMNS = [column.name for column in fields(Table)]
 _NOTES = "notes"
-"""Tensor of the file that is json text."""
+"""Tensor of the file that holds json text."""
 
 
 def _kinds(dataset: Dataset, channels: int) -> dict[str, tuple[type, int]]:
-    """Return type and width of each tensor of the file."""
+    """Return dtype and number of columns of each tensor of the file."""
     files = len(dataset.samples[0].paths)
     return {
         "keys": (np.uint8, 16),
@@ -156,12 +156,12 @@ def _kinds(dataset: Dataset, channels: int) -> dict[str, tuple[type, int]]:
 
 @dataclass(frozen=True)
 class Kept:
-    """What an index holds.
+    """The contents of an index.
 
     Attributes:
-        table: what is known of N samples.
-        channels: those of the first image, as loaded and as they reach the network.
-        first: key of the sample that has them, in hexadecimal digits.
+        table: one row per usable sample.
+        channels: those of the reference image, as loaded and after the transform.
+        first: key of the reference sample, in hexadecimal digits.
     """
 
     table: Table
@@ -170,30 +170,30 @@ class Kept:
 
 
 def sample_keys(dataset: Dataset) -> Bytes:
-    """Return (S, 16) digests of what decides, beside the content of its files, what is found in each sample."""
+    """Return (S, 16) digests of what identifies each sample, apart from the contents of its files."""
     start = len(start_of_paths(dataset.root))
     keys = []
     for sample in dataset.samples:
-        names = [path[start:] for path in sample.paths]  # relative, so that an index moves with its data
+        names = [path[start:] for path in sample.paths]  # relative, so that the folder can be moved
         what = "\0".join([*names, sample.zero_means or "", annotations_digest(dataset, sample)])
         keys.append(hashlib.sha256(what.encode(errors="surrogateescape")).digest()[:16])
     return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 
 
 def places_of(dataset: Dataset) -> tuple[Path, ...]:
-    """Return where the index of a data set may lie, the best place first; none where its sensor cannot be told.
+    """Return the paths where an index can be stored, in order of preference; none if the sensor cannot be compared.
 
-    The name says the sensor with its options, the code that reads it, and the rule for regions.
+    The file name is a digest of the sensor with its options, its code, and the region rule.
     """
     classes: set[type] = set()
     try:
         what = {
             "format": FORMAT,
-            "sensor": _told(dataset.adapter, classes),
+            "sensor": _as_json(dataset.adapter, classes),
             "code": _code(classes),
             "card": dataset.card.model_dump(mode="json", include=_CARD),
         }
-    except (_UntoldError, OSError):
+    except (_NotComparableError, OSError):
         return ()
     name = f"index-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]}.safetensors"
     root = hashlib.sha256(str(dataset.root.resolve()).encode(errors="surrogateescape")).hexdigest()[:24]
@@ -201,7 +201,7 @@ def places_of(dataset: Dataset) -> tuple[Path, ...]:
 
 
 def read_kept(dataset: Dataset, places: Sequence[Path]) -> Kept | None:
-    """Return the index of a data set that lies at one of some places; None where there is none that can be used."""
+    """Return the first usable index at some paths, or None."""
     for place in places:
         try:
             require_file(place)
@@ -215,7 +215,7 @@ def read_kept(dataset: Dataset, places: Sequence[Path]) -> Kept | None:
 
 
 def write_kept(dataset: Dataset, places: Sequence[Path], kept: Kept) -> None:
-    """Write an index at the first of some places that takes it; where none does, the next start reads all anew."""
+    """Write an index to the first path that is writable; without one, the next start reads all files again."""
     notes: dict[str, object] = {
         "format": FORMAT,
         "channels": [[asdict(channel) for channel in group] for group in kept.channels],
@@ -247,12 +247,12 @@ def _read(dataset: Dataset, place: Path) -> Kept:
         or not isinstance(notes["first"], str)
         or not table.is_sound(len(dataset.adapter.sources))
     ):
-        raise ValueError("its parts do not fit each other")
+        raise ValueError("its parts do not match")
     return Kept(table, (found.loaded, found.seen), notes["first"])
 
 
 def digest_of(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Return the sha256 of all that an index says: a bit that a disk changed must not reach a network."""
+    """Return the sha256 of the contents of an index, which detects a damaged file."""
     found = hashlib.sha256()
     for name in (*_COLUMNS, _NOTES):
         found.update(struct.pack("<2q", *tensors[name].shape))
@@ -267,40 +267,40 @@ def _remove_old(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-class _UntoldError(Exception):
-    """A sensor holds something of which cannot be told whether it is the same the next time."""
+class _NotComparableError(Exception):
+    """A sensor holds a value that cannot be compared with that of another process."""
 
 
-def _told(value: object, classes: set[type]) -> object:
-    """Return a sensor, or what it is made of, as json values that are equal for equal sensors; collect its classes."""
+def _as_json(value: object, classes: set[type]) -> object:
+    """Return a sensor or a value it holds as json values, equal for equal sensors; collect the sensors' classes."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, list | tuple):
-        return [_told(part, classes) for part in value]
+        return [_as_json(part, classes) for part in value]
     if isinstance(value, Mapping):
-        return {str(key): _told(part, classes) for key, part in value.items()}
+        return {str(key): _as_json(part, classes) for key, part in value.items()}
     if isinstance(value, np.ndarray) and value.dtype != object:
         return [str(value.dtype), value.shape, hashlib.sha256(value.tobytes()).hexdigest()]
     kind = value if isinstance(value, type) else type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if "<" in name:  # made by a function, whose arguments are not known
-        raise _UntoldError(name)
+    if "<" in name:  # made within a function, whose arguments are unknown
+        raise _NotComparableError(name)
     if isinstance(value, type):
         return name
     if isinstance(value, BaseModel):
         return [name, value.model_dump(mode="json")]
     if isinstance(value, ModalityAdapter):
         classes.add(kind)
-        return [name, value.name, _told(vars(value), classes)]
+        return [name, value.name, _as_json(vars(value), classes)]
     if is_dataclass(value):
-        return [name, {field.name: _told(getattr(value, field.name), classes) for field in fields(value)}]
-    raise _UntoldError(name)
+        return [name, {field.name: _as_json(getattr(value, field.name), classes) for field in fields(value)}]
+    raise _NotComparableError(name)
 
 
 def _code(classes: Iterable[type]) -> list[str]:
-    """Return the sha256 of the source code of the packages that some classes and those they stand on are from."""
+    """Return the sha256 of the source code of the packages that define some classes or their bases."""
     modules = {base.__module__.partition(".")[0] for kind in classes for base in kind.__mro__}
     return [f"{name} {_code_of(name)}" for name in sorted(modules - sys.stdlib_module_names)]
 
@@ -308,7 +308,7 @@ def _code(classes: Iterable[type]) -> list[str]:
 def _code_of(package: str) -> str:
     file = getattr(sys.modules.get(package), "__file__", None)
     if file is None:
-        raise _UntoldError(package)
+        raise _NotComparableError(package)
     main = Path(file)
     found = hashlib.sha256()
     for path in sorted(main.parent.rglob("*.py")) if main.name == "__init__.py" else [main]:

@@ -1,6 +1,6 @@
-"""Reading the samples of a data set once, in several processes.
+"""Read the samples of a data set once, in several processes.
 
-What is found of a sample depends on that sample alone and comes in the order of the samples, so the result is the same
+The row of a sample depends on that sample alone, and rows come in the order of the samples, so the result is the same
 for any number of processes.
 """
 
@@ -33,21 +33,21 @@ from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
 
 _CHUNK = 8
-"""Samples that a process reads at once."""
+"""Samples that a process reads per task."""
 _WORTH = 32
-"""Samples for which one more process is worth its start."""
+"""Fewest samples per process, so that its start pays off."""
 _MOST_PROCESSES = 16
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
 class Part:
-    """What was found in some samples.
+    """The result of reading some samples.
 
     Attributes:
-        table: of those that can be used.
+        table: rows of the usable samples.
         faults: sample id -> why it cannot be used.
-        count: samples, both together.
+        count: number of samples read.
     """
 
     table: Table
@@ -58,13 +58,13 @@ class Part:
 def read_samples(
     dataset: Dataset, samples: Sequence[Sample], keys: Bytes, processes: int | None = None
 ) -> Iterator[Part]:
-    """Yield what is found in samples, part by part, in their order.
+    """Read samples; yield the results part by part, in their order.
 
     Args:
-        dataset: with the channels of its first image at hand.
-        samples: N of it.
-        keys: (N, 16) of theirs, see `sample_keys`.
-        processes: that read at the same time; None takes one a core, fewer where there is little to read.
+        dataset: with `known_channels`.
+        samples: N samples of the data set.
+        keys: (N, 16), see `sample_keys`.
+        processes: number of processes; None is one per core, fewer for few samples.
 
     Raises:
         DataError: a process was killed.
@@ -80,13 +80,13 @@ def read_samples(
         try:
             for start in starts:
                 waiting.append(pool.submit(_read_here, start))
-                if len(waiting) > 4 * count:  # so many parts wait at most
+                if len(waiting) > 4 * count:  # bounds memory
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise DataError(
-                f"{dataset.root}: a process that read images was killed, perhaps for want of memory; close other "
+                f"{dataset.root}: a process that read images was killed, perhaps because memory ran out; close other "
                 "programs, or look for a damaged file with `simmat data check`"
             ) from None
 
@@ -108,7 +108,7 @@ def _read_part(work: _Work, start: int) -> Part:
 
 
 def _read_sample(dataset: Dataset, sample: Sample, key: Bytes) -> Table:
-    """Read one sample, once, and return what training needs to know of it as a table of one row.
+    """Read one sample and return its row, as a table.
 
     Raises:
         SimMATError: it cannot be used.
@@ -146,7 +146,7 @@ def _processes(samples: int) -> int:
 
 
 _work: _Work | None = None
-"""In a process of the pool: what it reads. It came with the fork, so that a sensor needs no pickle."""
+"""What a process of the pool reads. It is inherited by fork, so a sensor need not be picklable."""
 
 
 @contextmanager
@@ -159,22 +159,22 @@ def _pool(count: int, work: _Work) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(parent: int, work: _Work) -> None:
-    """Make a process ready: it leaves Ctrl-C to its parent, ends with it, and computes in one thread."""
+    """Set up a process of the pool: ignore Ctrl-C, exit with the parent, compute in one thread."""
     global _work
     _work = work
-    gc.freeze()  # a collection would write to all memory that is shared with the parent, and so take it once more
+    gc.freeze()  # a collection would write to memory shared with the parent, and so copy it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    with suppress(OSError, AttributeError):  # glibc keeps freed memory: to get it anew for each image takes a quarter
+    with suppress(OSError, AttributeError):  # glibc keeps freed memory, which saves a quarter of the time
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, 2**25)
         library.mallopt(_M_TRIM_THRESHOLD, 2**29)
 
 
-def _end_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

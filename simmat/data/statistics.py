@@ -1,4 +1,4 @@
-"""Moments of channels over what was measured, which those of several images add up to."""
+"""Moments of channels over valid pixels, which can be merged over images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from simmat.types import BoolArray, FloatArray, SensorImage
 Matrix = npt.NDArray[np.float64]
 
 BLOCK_VALUES = 1 << 17
-"""Values taken at once; they fit a processor's cache in float64."""
+"""Values per block, which fit a processor's cache as float64."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of C channels over the pixels where both of a pair are valid; on the diagonal those of one channel.
+    """Moments of each pair of C channels over the pixels where both are valid; the diagonal has those of one channel.
 
     Attributes:
         count: (C, C) pixels where channels i and j are both valid.
@@ -36,14 +36,14 @@ class Moments:
 
     @classmethod
     def of_pixels(cls, values: FloatArray, valid: BoolArray) -> Moments:
-        """Take the moments of (C, P) values where (C, P) `valid` says so."""
+        """Compute the moments of (C, P) values where (C, P) `valid` is True."""
         if not (valid == valid[:1]).all():
             return cls._of_gaps(values, valid)
         return cls._of_whole(values if valid[0].all() else values[:, valid[0]])
 
     @classmethod
     def _of_whole(cls, values: FloatArray) -> Moments:
-        """Take the moments of (C, P) values that are all measured; no matrix product, whose sums go by threads."""
+        """Compute the moments of (C, P) valid values, without matrix products, whose rounding depends on threads."""
         channels, pixels = values.shape
         count = np.full((channels, channels), float(pixels))
         if not pixels:
@@ -60,9 +60,9 @@ class Moments:
 
     @classmethod
     def _of_gaps(cls, values: FloatArray, valid: BoolArray) -> Moments:
-        """Take the moments where the channels are measured at different pixels."""
+        """Compute the moments of (C, P) values where the channels are valid at different pixels."""
         weight = valid.astype(np.float64)
-        # Sums of squares around the channel's own mean keep their digits at 300 K as at 0.
+        # Sums of squares around the channel's mean are as precise for values near 300 K as for values near 0.
         shift = (np.where(valid, values, 0).sum(axis=1, dtype=np.float64) / np.maximum(weight.sum(axis=1), 1))[:, None]
         centred = np.where(valid, values - shift, 0.0)
         count = weight @ weight.T
@@ -87,7 +87,7 @@ class Moments:
         )
 
     def packed(self) -> Matrix:
-        """Return all as (…, 4·C·C), see `unpacked`."""
+        """Return all moments as (…, 4·C·C), see `unpacked`."""
         parts = np.stack([self.count, self.mean, self.square, self.cross], axis=-3)  # (…, 4, C, C)
         return parts.reshape(*parts.shape[:-3], -1)
 
