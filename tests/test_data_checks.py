@@ -213,7 +213,7 @@ def test_mostly_dropped_hidden_and_unnamed_regions_are_noted(tmp_path: Path) -> 
     save_mask(root / "masks/val/0.png", mask)
     dataset = open_planes(root, regions="components", min_region=2, class_names={1: "speck"})
     notes = "\n".join(check_dataset(dataset).notes)
-    assert re.search("4 regions .*2 px .*1 stay", notes)
+    assert re.search("4 regions .*2 px .*1 are kept", notes)
     assert re.search("1 regions .*scored", notes)
     assert re.search(r"classes .*card: \[3\]", notes)
 

@@ -1,7 +1,7 @@
-"""Augmentation in physical units, for any number of channels; the label follows exactly.
+"""Augment an image in physical units, with any number of channels, together with its label.
 
-Nothing is resampled here: a scaled crop is a window of the original pixels, which the pipeline
-brings to the network's input anyway. A window that reaches beyond the image is invalid there.
+Nothing is resampled here: a scaled crop is a window of the original pixels, which the pipeline resizes later anyway.
+Pixels of a window outside the image are invalid.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from simmat.sensors.adapter import Axis, ModalityAdapter
 from simmat.types import RGB_QUANTITY, BoolArray, FloatArray, SensorImage
 
 ANGLE_UNITS = ("rad", "deg")
-"""Channels in these units keep their values: an angle has no gain."""
+"""Units of channels whose values do not change: gain and offset make no sense for an angle."""
 
 Window = tuple[int, int, int, int]
-"""(y0, x0, y1, x1) in pixels of the image; may reach beyond it."""
+"""(y0, x0, y1, x1) in pixels of the image; may extend beyond it."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training image by chance.
+    """Random changes to a training image.
 
     Attributes:
-        flip: mirror left-right half of the time, and top-bottom half of the time where `rotate` is on too.
-        rotate: turn by a random number of quarter turns; for images without an up.
-        scale: smallest and largest magnification. Above 1 a window is cut out, below 1 the image lies
-            somewhere in a larger, otherwise invalid one.
-        gain: most by which a channel's contrast about its mean changes, as a fraction.
-        offset: most by which a channel shifts, in its standard deviations within the image.
-        noise: largest standard deviation of added Gaussian noise, in the same. Channels that the adapter calls
-            `logarithmic` are changed so in their logarithm.
-        keep: a region that a window cuts stays a region if this part of it is left.
-        paste: part of the images in which regions are repeated, see `repeat_regions`.
+        flip: mirror left-right with probability 0.5; with `rotate`, also top-bottom with probability 0.5.
+        rotate: rotate by a random number of quarter turns; for images without an up direction.
+        scale: smallest and largest magnification. Above 1 crops a window; below 1 puts the image at a random place in
+            a larger image that is invalid elsewhere.
+        gain: largest change of a channel's contrast around its mean, as a fraction.
+        offset: largest shift of a channel, in its standard deviations within the image.
+        noise: largest standard deviation of added Gaussian noise, in the same unit as `offset`. Gain, offset and noise
+            apply to the logarithm of channels that the adapter reports as `logarithmic`.
+        keep: a region cut by a window is kept if at least this fraction of it is inside.
+        paste: fraction of images in which regions are repeated, see `repeat_regions`.
     """
 
     flip: bool = True
@@ -57,29 +57,28 @@ class Augmentation:
             problems.append(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
         for name in ("gain", "offset", "noise", "keep", "paste"):
             if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} must lie in 0 to 1, got {getattr(self, name)}")
+                problems.append(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if problems:
             raise ConfigError(all_problems("the augmentation is wrong:", problems))
 
     @classmethod
     def none(cls) -> Augmentation:
-        """Return the augmentation that changes nothing."""
+        """Return an augmentation that changes nothing."""
         return cls(flip=False, rotate=False, scale=(1, 1), gain=0, offset=0, noise=0)
 
     def __call__(
         self, image: SensorImage, label: Label, adapter: ModalityAdapter, rng: np.random.Generator
     ) -> tuple[SensorImage, Label]:
-        """Return a changed image with its label; the same `rng` state gives the same result.
+        """Return a changed image and its label; the same `rng` state gives the same result.
 
         Args:
             image: (C, H, W) as loaded, before the adapter's transform.
             label: of that image.
-            adapter: knows what a flip or a turn does to its values.
-            rng: where chance comes from.
+            adapter: flips and rotates the image, values included.
+            rng: random generator.
 
         Returns:
-            An image of another size where the window or the turn says so, and its label. If the label
-            had a region it still has one.
+            The image, whose size a window or a rotation may change, and its label. A label with a region still has one.
         """
         before = image
         if self.paste and rng.random() < self.paste:
@@ -100,10 +99,9 @@ class Augmentation:
         return [axis for axis in axes if rng.random() < 0.5] if self.flip else []
 
     def _jitter(self, image: SensorImage, logarithmic: Sequence[bool], rng: np.random.Generator) -> SensorImage:
-        """Change each channel's contrast and level and add noise, within what the channel can hold.
+        """Change each channel's contrast and level and add noise, within the channel's range.
 
-        A pixel at an end of its channel's declared range stays there: what is full or dark says no more than that.
-        Colour pictures, developed for the eye, are changed as a whole.
+        A pixel at an end of its channel's valid range is saturated or dark and stays as it is, except in sRGB images.
         """
         if not (self.gain or self.offset or self.noise):
             return image
@@ -117,7 +115,7 @@ class Augmentation:
             values = np.log(data[index], out=np.zeros_like(data[index]), where=taken) if factors else data[index]
             mean, std = float(values[taken].mean(dtype=np.float64)), float(values[taken].std(dtype=np.float64))
             changed = values + (values - mean) * gain + std * (offset + abs(level) * noise)
-            if factors:  # what is positive stays so
+            if factors:  # positive values stay positive
                 changed, (low, high) = np.exp(changed), channel.valid_range or (0.0, np.inf)
             else:
                 low, high = _limits(values[taken], channel.valid_range)
@@ -129,9 +127,9 @@ class Augmentation:
 
 
 def choose_window(label: Label, magnification: float, rng: np.random.Generator) -> Window:
-    """Choose a window of 1/`magnification` of the image that shows a randomly chosen region.
+    """Choose a window of 1/`magnification` of the image size that contains a random region.
 
-    A region that fits is shown whole; of a larger one, one of its pixels is.
+    A region that fits is completely inside; of a larger one, a random pixel is.
     """
     height, width = label.size_hw
     size = (max(round(height / magnification), 1), max(round(width / magnification), 1))
@@ -144,7 +142,7 @@ def choose_window(label: Label, magnification: float, rng: np.random.Generator) 
 
 
 def cut_image(image: SensorImage, window: Window) -> SensorImage:
-    """Cut a window out of an image; what lies beyond the image is 0 and invalid."""
+    """Crop an image to a window; pixels outside the image are 0 and invalid."""
     (top, left), inside, (height, width) = _overlap(image.size_hw, window)
     data = np.zeros((len(image.channels), height, width), dtype=np.float32)
     valid = np.zeros(data.shape, dtype=np.bool_)
@@ -156,12 +154,12 @@ def cut_image(image: SensorImage, window: Window) -> SensorImage:
 
 
 def cut_label(label: Label, window: Window, keep: float) -> Label:
-    """Cut a window out of a label; what lies beyond the image is ignored.
+    """Crop a label to a window; pixels outside the image are ignored.
 
     Args:
         label: of the whole image.
-        window: where to cut.
-        keep: a region stays if at least this part of it is inside; if none does, the largest piece stays.
+        window: where to crop.
+        keep: keep a region if at least this fraction of it is inside; if no region has so much, keep the largest piece.
     """
     (top, left), inside, size = _overlap(label.size_hw, window)
     ignore = np.ones(size, dtype=np.bool_)
@@ -176,7 +174,7 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
 
 
 def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
-    """What the window has to show: the box of a region, a pixel of it, or nothing in particular."""
+    """Return what the window must contain: the box or a pixel of a random region; an empty box without regions."""
     if not label.regions:
         return (0, 0, 0, 0)
     region = label.regions[int(rng.integers(len(label.regions)))]
@@ -189,7 +187,7 @@ def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Wi
 
 
 def _place(extent: int, length: int, must: tuple[int, int], rng: np.random.Generator) -> int:
-    """Place a window of `length` along an axis of `extent`, so that it holds `must` (start, stop)."""
+    """Draw the start of a window of `length` on an axis of `extent` so that it contains `must` (start, stop)."""
     low, high = sorted((0, extent - length))
     if must[1] > must[0]:
         low, high = max(low, must[1] - length), min(high, must[0])
@@ -225,28 +223,24 @@ def _flip_label(label: Label, axis: Axis) -> Label:
 
 
 def _rotate_label(label: Label, quarter_turns: int) -> Label:
+    """Rotate counter-clockwise; a turn of 90° moves the pixel at (y, x) to (width - 1 - x, y)."""
     for _ in range(quarter_turns):
-        label = _turn_once(label)
+        height, width = label.size_hw
+        regions = [
+            Instance(
+                region.class_id,
+                (width - region.box[3], region.box[0], width - region.box[1], region.box[2]),
+                np.ascontiguousarray(np.rot90(region.crop)),
+            )
+            for region in label.regions
+        ]
+        ignore = np.ascontiguousarray(np.rot90(label.ignore))
+        label = replace(label, size_hw=(width, height), regions=tuple(regions), ignore=ignore)
     return label
 
 
-def _turn_once(label: Label) -> Label:
-    """Turn counter-clockwise by 90°: the pixel at (y, x) goes to (width - 1 - x, y)."""
-    height, width = label.size_hw
-    regions = [
-        Instance(
-            region.class_id,
-            (width - region.box[3], region.box[0], width - region.box[1], region.box[2]),
-            np.ascontiguousarray(np.rot90(region.crop)),
-        )
-        for region in label.regions
-    ]
-    ignore = np.ascontiguousarray(np.rot90(label.ignore))
-    return replace(label, size_hw=(width, height), regions=tuple(regions), ignore=ignore)
-
-
 def at_an_end(plane: FloatArray, valid_range: Sequence[float] | None) -> BoolArray:
-    """Return (H, W) where values are at an end of a range, or full of light in 16 bits, see `full_scale`."""
+    """Return (H, W) True where values are at an end of a range, or saturated in 16 bits, see `full_scale`."""
     if valid_range is None:
         return np.zeros(plane.shape, dtype=np.bool_)
     low, high = valid_range
@@ -254,9 +248,9 @@ def at_an_end(plane: FloatArray, valid_range: Sequence[float] | None) -> BoolArr
 
 
 def _limits(measured: FloatArray, valid_range: Sequence[float] | None) -> tuple[float, float]:
-    """What a channel can hold: its declared range, and nothing below its smallest value if all are positive or 0.
+    """Return a channel's valid range; if no value is negative, the smallest value is the lower limit.
 
-    A logarithm or a reciprocal may follow, so a physical value that is never negative must not become so.
+    A logarithm or a reciprocal may follow, so a value that is never negative must not become negative.
     """
     low, high = valid_range if valid_range is not None else (-np.inf, np.inf)
     least = float(measured.min())

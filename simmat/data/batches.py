@@ -1,7 +1,7 @@
-"""Training batches: which sample stands where in the run, how it is augmented, and what is asked about it.
+"""Training batches: the order of the samples, their augmentation and their prompts.
 
-Everything random is drawn from (seed, position in the run) alone. So a resumed run, and a run on
-several processes, sees exactly the samples, augmentations and prompts of an uninterrupted one.
+Everything random is drawn from (seed, position in the run) alone. So a resumed run, and a run on several processes, has
+exactly the samples, augmentations and prompts of an uninterrupted run in one process.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from simmat.types import Frame
 
 
 class Batch(NamedTuple):
-    """B images with P prompts each; all pixels are those of the S×S input.
+    """B images with P prompts each; coordinates are pixels of the S×S input.
 
     Attributes:
         planes: (B, C, S, S) float32.
         content: (B, S, S) bool, False in the padding.
-        targets: (B, P, S, S) bool, the region each prompt means.
-        ignore: (B, S, S) bool, pixels that neither loss nor IoU may look at; padding is among them.
-        clicks: (B, P, 2) float32 xy, a pixel of the region that counts.
+        targets: (B, P, S, S) bool, the region of each prompt.
+        ignore: (B, S, S) bool, pixels left out of loss and IoU, padding included.
+        clicks: (B, P, 2) float32 xy, on a pixel of the region that is not ignored.
         boxes: (B, P, 4) float32 XYXY, jittered.
-        draws: (B, P, R) float32 in [0, 1), for whatever else is random about a prompt.
+        draws: (B, P, R) float32 in [0, 1), for other random choices per prompt.
         step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
     """
 
@@ -52,20 +52,20 @@ class Batch(NamedTuple):
 
 
 DRAWS = 4
-"""R: random numbers that travel with every prompt; one for each round of corrections."""
+"""R: random numbers per prompt, one for each round of corrections."""
 
 
 @dataclass(frozen=True)
 class TrainingItems(TorchDataset[Batch]):
-    """The endless stream of training items; item i is what stands at position i of the run.
+    """The endless stream of training items; item i is at position i of the run.
 
     Attributes:
-        dataset: where samples are read.
-        samples: the training samples; those without a region are left out, see `DataIndex`.
+        dataset: reads the samples.
+        samples: the training samples, without those that have no region, see `DataIndex.training_samples`.
         pipeline: image -> network input.
         augmentation: applied in physical units.
-        prompts: P, prompts an image; regions are drawn again where an image has fewer.
-        clicks: "mixed" puts half of the first clicks at a region's centre, "random" all anywhere on it.
+        prompts: P, prompts per image; regions repeat where an image has fewer.
+        clicks: "mixed" places half of the first clicks at a region's centre, "random" all of them anywhere on it.
         batch_size: images of one optimiser step, over all processes.
         seed: of the whole run.
     """
@@ -89,10 +89,12 @@ class TrainingItems(TorchDataset[Batch]):
         prepared = self.pipeline(image)
         ignore = ~prepared.content | torch.from_numpy(_resized(label.ignore, prepared.frame) > 0.5)
         if not (regions := visible_regions(label)):
-            # Augmentation hid them all: a shape is needed, but nothing of this image counts.
+            # Augmentation hid all regions. The batch needs targets of this shape, so all pixels are ignored.
             regions, ignore = label.regions, torch.ones_like(ignore)
         if not regions:
-            raise DataError(f"{sample.mask or sample.reference}: it has lost its regions since the run was started")
+            raise DataError(
+                f"{sample.mask or sample.reference}: it has no regions any more; restore it and resume the run"
+            )
         targets = self._targets(regions, label.size_hw, prepared.frame, rng)
         points = np.stack([_click(target, ignore.numpy(), self.clicks, rng) for target in targets])
         size_hw = (self.pipeline.size, self.pipeline.size)
@@ -113,11 +115,11 @@ class TrainingItems(TorchDataset[Batch]):
     def _targets(
         self, regions: Sequence[Instance], size_hw: tuple[int, int], frame: Frame, rng: np.random.Generator
     ) -> npt.NDArray[np.bool_]:
-        """Draw P regions, each once before any comes again, and bring them to the input: (P, S, S)."""
+        """Draw P regions, each once before any repeats, and resize them to the input: (P, S, S)."""
         count = len(regions)
         order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
         picked = {int(index): None for index in order}
-        # One by one: a mask of a large image takes more than all of them at the input's size.
+        # One by one, as a mask of a large image takes more memory than all masks at the size of the input.
         resized = np.stack([_resized(regions[index].mask(size_hw), frame) for index in picked])  # (distinct, S, S)
         # A region thinner than an input pixel keeps its strongest pixels, so that every prompt has a target.
         bar = np.minimum(0.5, resized.max(axis=(1, 2)) * 0.999)
@@ -126,7 +128,7 @@ class TrainingItems(TorchDataset[Batch]):
 
 
 def _resized(mask: npt.NDArray[np.bool_], frame: Frame) -> npt.NDArray[np.float32]:
-    """Bring an (H, W) mask to the input as coverage in 0..1: (S, S)."""
+    """Resize an (H, W) mask to the input as coverage in 0..1: (S, S)."""
     plane = torch.from_numpy(mask[None].astype(np.float32))
     resized: npt.NDArray[np.float32] = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), frame)[0].numpy()
     return resized
@@ -135,9 +137,9 @@ def _resized(mask: npt.NDArray[np.bool_], frame: Frame) -> npt.NDArray[np.float3
 def _click(
     target: npt.NDArray[np.bool_], ignore: npt.NDArray[np.bool_], clicks: str, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Half of the mixed clicks lie where a person aims, at the region's centre, half anywhere on it.
+    """Draw a click (x, y) on pixels of the target that are not ignored.
 
-    They lie on pixels that count; where the input has none of them, the loss looks at nothing, wherever the click is.
+    Where all are ignored, any pixel of the target will do, as the loss leaves them out.
     """
     seen = target & ~ignore
     place = seen if seen.any() else target
@@ -145,13 +147,13 @@ def _click(
 
 
 def sample_at(position: int, count: int, seed: int) -> int:
-    """Return which of `count` samples stands at a position: every epoch is a new permutation."""
+    """Return the index of the sample at a position of the run; every epoch is a new permutation of `count` samples."""
     epoch, place = divmod(position, count)
     return int(np.random.default_rng([seed, 0, epoch]).permutation(count)[place])
 
 
 class StepSampler(Sampler[list[int]]):
-    """The positions of each micro-batch of a run, from `start` on: number t takes t·B to t·B + B - 1.
+    """The positions of each micro-batch from `start` to `stop` - 1; micro-batch t has t·B to t·B + B - 1.
 
     Attributes:
         batch_size: B, images of a micro-batch over all processes; accelerate splits it among them.

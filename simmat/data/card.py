@@ -22,33 +22,34 @@ CARD_FILE = "card.toml"
 FORMAT = 1
 INTRINSICS = {"fx", "fy", "cx", "cy"}
 SIZE_RULE = {"min_region", "min_region_share"}
-"""The fields that say together how small a region may be."""
+"""Fields that together set the smallest region."""
 
-NO_REGIONS = """{where}: nothing says what a region is. Say one of
+NO_REGIONS = """{where}: the data card does not define what a region is. Use one of
   --regions instances   every label value but 0 is one object, whatever its shape
   --regions classes     every label value but 0 is a class, and all its pixels are one region
   --regions components  every label value but 0 is a class, and each connected piece of it is a region
-or write it into {card}:  regions = "instances\""""
+or add to {card}:  regions = "instances\""""
 
 
 class DataCard(Document):
-    """What the labels and values of a data set mean; `card.toml` in its folder.
+    """The meaning of the labels and values of a data set, from `card.toml` in its folder.
 
     Attributes:
         format: of this card; 1.
         regions: what a region is, see `simmat.data.instances`.
         min_region: smallest region in pixels of the original image; smaller ones are dropped and counted.
-        min_region_share: the same as a part of the image's pixels, for rules stated at another size than the
-            image's, such as 1000 px at 1024 x 1024; a region must reach both.
-        nodata: number stored in the files, before any scale or filter, that means no measurement; source name ->
-            number where it is not that of all sources. What is not finite is always missing.
-        ignore: label value without ground truth; neither loss nor score looks there.
-        zero_means: of label value 0. "background" is no object; "none" is a region like any other;
-            "unlabelled" is no region, but unmarked objects may be there.
+        min_region_share: the same as a fraction of the image's pixels, for rules stated at another image size, such as
+            1000 px at 1024 x 1024; a region must reach both.
+        nodata: number stored in the files, before any scale or filter, that means no measurement; a mapping source
+            name -> number where the sources differ. Values that are not finite are always missing.
+        ignore: label value without ground truth; its pixels are left out of loss and score.
+        zero_means: meaning of label value 0: "background", no object; "none", a region like any other; "unlabelled",
+            no region, but there may be objects that nobody marked.
         class_names: label value -> name.
-        intrinsics: of the camera, where known: focal lengths "fx", "fy" and principal point "cx", "cy", in pixels of
-            the original image; the centre of the top-left pixel is (0, 0).
-        notes: for people.
+        intrinsics: of the camera, if known: focal lengths "fx", "fy" and principal point "cx", "cy", in pixels of the
+            original image; the centre of the top-left pixel is (0, 0).
+        modality_options: options of the sensor that these files need.
+        notes: for the reader.
         licence: of the data.
         source: where the data come from.
     """
@@ -86,32 +87,32 @@ class DataCard(Document):
         return value
 
     def smallest_px(self, size_hw: tuple[int, int]) -> int:
-        """Return the pixels a region of an (H, W) image must have at least."""
+        """Return the smallest number of pixels of a region in an (H, W) image."""
         return max(self.min_region, math.ceil(self.min_region_share * size_hw[0] * size_hw[1]))
 
     @property
     def smallest(self) -> str:
-        """The rule in words: "30 px", "0.0954 % of the image"."""
+        """The smallest region as text: "30 px", "0.0954 % of the image"."""
         share = f"{100 * self.min_region_share:.3g} % of the image"
         if not self.min_region_share:
             return f"{self.min_region} px"
         return share if self.min_region == 1 else f"{self.min_region} px and {share}"
 
     def stated_nodata(self, files: Mapping[str, Path]) -> StatedNodata:
-        """Return what `nodata` says of the files of a sample, source name -> file."""
+        """Return the `nodata` numbers for the files of a sample (source name -> file)."""
         return StatedNodata(per_file(self.nodata, files))
 
 
 def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[str, object] | None = None) -> DataCard:
-    """Read `root/card.toml`, if there is one, and let `overrides` have the last word.
+    """Read `root/card.toml`, if it exists, and apply overrides.
 
     Args:
         root: folder of the data set.
-        overrides: card fields from the command line; None means not said.
-        defaults: what holds where neither says it, such as the rule that the label format itself defines (COCO).
+        overrides: card fields from the command line, which take precedence; None is not set.
+        defaults: fields that apply where neither sets them, such as the region rule that COCO implies.
 
     Raises:
-        ConfigError: unknown keys, wrong values, or nothing says what a region is; all at once.
+        ConfigError: unknown keys, invalid values or no region rule; all at once.
     """
     path = root / CARD_FILE
     said = read_toml(path, "data card") if path.exists() else {}
@@ -119,9 +120,9 @@ def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[
 
 
 def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields of a card with those of `overrides` that are not None in their place.
+    """Return the fields of a card, replaced by those of `overrides` that are not None.
 
-    `min_region` and `min_region_share` are one rule: who says one of them takes back what was said before of the other.
+    `min_region` and `min_region_share` are one rule: if `overrides` sets one of them, both are replaced.
     """
     said = {key: value for key, value in overrides.items() if value is not None}
     replaced = SIZE_RULE if SIZE_RULE & set(said) else set()
@@ -152,5 +153,5 @@ def write_card(root: Path, card: DataCard) -> Path:
 
 
 def class_title(number: int, names: Mapping[int, str]) -> str:
-    """Return a class with its name, where it has one: "3 (boat)", "3"."""
+    """Return a class number with its name, if it has one: "3 (boat)", "3"."""
     return f"{number} ({names[number]})" if names.get(number) else str(number)

@@ -1,4 +1,4 @@
-"""What is in a whole data set and what is wrong with it, as its index says."""
+"""Report the contents and the problems of a data set."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from simmat.data.statistics import Moments
 from simmat.errors import equal_problems
 
 _NAMED = 10
-"""Images without a mask that the text names."""
+"""Most images without a mask that the text lists."""
 
 
 @dataclass(frozen=True)
 class ChannelReport:
-    """One channel of a split, as it reaches the network before normalization.
+    """One channel of a split, transformed but not normalized.
 
     Attributes:
         name: of the channel.
@@ -47,19 +47,19 @@ class ChannelReport:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """One split.
+    """The contents of one split.
 
     Attributes:
         name: "train", "val" or "test".
-        samples: how many.
-        without_region: ids of samples that hold no region; training and scoring pass over them.
-        regions: how many.
+        samples: number of samples.
+        without_region: ids of samples without a region, which training and scoring skip.
+        regions: number of regions.
         dropped: regions smaller than the card allows.
-        area_px: smallest, median and largest area of a region in pixels; None where there is none.
-        classes: class -> regions; empty where regions have no class.
-        sizes_hw: (height, width) -> images, most frequent first.
+        area_px: smallest, median and largest area of a region in pixels; None without regions.
+        classes: class -> number of regions; empty if regions have no class.
+        sizes_hw: (height, width) -> number of images, most frequent first.
         ignored: fraction of pixels that are not scored.
-        channels: C channels.
+        channels: one report per channel.
     """
 
     name: str
@@ -76,19 +76,19 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """A whole data set, see `simmat.data.checks.check_dataset`.
+    """The contents of a data set, see `check_dataset`.
 
     Attributes:
         root: its folder.
-        regions: the rule by which regions were found.
+        regions: the region rule of the card.
         split_note: where the splits come from.
-        splits: those that have samples.
-        problems: what training or scoring would stumble over.
-        notes: what a person should look at.
-        class_names: class -> name, of the card or the COCO categories.
-        unlabelled: files of the images without a mask, which nothing uses, relative to the folder.
-        read_file: an image, relative to the folder; "" where the sensor transforms nothing.
-        as_read: its channels in physical units, before the sensor's transform.
+        splits: reports of the splits that have samples.
+        problems: what would stop training or scoring.
+        notes: what the user should check.
+        class_names: class -> name, from the card or the COCO categories.
+        unlabelled: files of images without a mask, which are not used, relative to the folder.
+        read_file: one image, relative to the folder; "" if the sensor's transform keeps the channels.
+        as_read: channels of that image in physical units, before the sensor's transform.
     """
 
     root: str
@@ -103,7 +103,7 @@ class DataReport:
     as_read: tuple[ChannelReport, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain json values."""
+        """Return the report as json values."""
         values = asdict(self)
         values["class_names"] = {str(number): name for number, name in sorted(self.class_names.items())}
         for split in values["splits"]:
@@ -112,7 +112,7 @@ class DataReport:
         return values
 
     def text(self) -> str:
-        """Return the report for people, several lines."""
+        """Return the report as text of several lines."""
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
@@ -123,14 +123,14 @@ class DataReport:
             yield from _split_lines(split, self.class_names)
         if self.as_read:
             yield ""
-            yield f"{self.read_file} as read, before it is transformed:"
+            yield f"{self.read_file} as read, before the sensor's transform:"
             yield from (f"  {_channel_line(channel)}" for channel in self.as_read)
         if self.unlabelled:
             yield ""
             yield f"Images without a mask, which are skipped ({len(self.unlabelled)}):"
             yield from (f"  - {name}" for name in self.unlabelled[:_NAMED])
             if (more := len(self.unlabelled) - _NAMED) > 0:
-                yield f"  and {more} more; --json names all"
+                yield f"  and {more} more; --json lists all"
         for title, entries in (("Notes", self.notes), ("Problems", self.problems)):
             if entries:
                 yield ""
@@ -139,15 +139,11 @@ class DataReport:
 
 
 def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = None) -> DataReport:
-    """Look at every image and label; what did not change since it was read last is not read again.
+    """Check every image and label; files that have not changed since the last pass are not read again.
 
     Args:
-        dataset: what to read.
+        dataset: the data set.
         progress: called with 1 after every sample.
-
-    Returns:
-        What is in each split; `problems` are what training or scoring would stumble over, `notes` what
-        a person should look at.
     """
     index = read_index(dataset, progress)
     dataset = index.dataset
@@ -169,7 +165,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
 
 
 def _as_read(index: DataIndex) -> dict[str, Any]:
-    """Report the physical values of one image, where those of the splits are transformed; a wrong scale shows here."""
+    """Report one image in physical units if the splits' values are transformed, so that a wrong scale is visible."""
     dataset = index.dataset
     sample = next((sample for sample in dataset.samples if sample.id not in index.faults), None)
     if sample is None or set(dataset.channels()) <= set(dataset.loaded_channels):
@@ -193,7 +189,7 @@ def _as_read(index: DataIndex) -> dict[str, Any]:
 
 
 class _Tally:
-    """What is in one split."""
+    """Totals over the samples of one split."""
 
     def __init__(self, index: DataIndex, name: str) -> None:
         self.dataset, self.name, self.channels = index.dataset, name, index.dataset.channels()
@@ -217,7 +213,7 @@ class _Tally:
         self.total, self.valid = (mean * valid).sum(axis=0), valid.sum(axis=0)
 
     def problems(self) -> Iterator[str]:
-        """Say what would stop training or scoring on this split."""
+        """Describe what would stop training or scoring on this split."""
         if self.read and not self.areas:
             card = self.dataset.card
             yield (
@@ -227,17 +223,17 @@ class _Tally:
         for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
             if self.read and least > most:
                 yield f"{self.name}: channel {channel.name!r} has no valid pixel; check --nodata"
-        if self.name == "train":  # statistics are of training alone
+        if self.name == "train":  # the statistics are those of this split
             yield from self.constants()
 
     def constants(self) -> Iterator[str]:
-        """Say which channels have one value."""
+        """Describe the channels that have one value everywhere."""
         for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
             if least == most:
                 yield f"{self.name}: channel {channel.name!r} is {least:g} {channel.unit} everywhere"
 
     def report(self) -> SplitReport:
-        """Sum up."""
+        """Return the report of the split."""
         mean = self.total / np.maximum(self.valid, 1)
         return SplitReport(
             name=self.name,
@@ -268,10 +264,10 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
         if tally.dropped > len(tally.areas):
             yield (
                 f"{tally.name}: {tally.dropped} regions are smaller than {dataset.card.smallest} and dropped, "
-                f"{len(tally.areas)} stay"
+                f"{len(tally.areas)} are kept"
             )
         if tally.hidden:
-            yield f"{tally.name}: {tally.hidden} regions lie wholly where nothing can be scored (ignored or invalid)"
+            yield f"{tally.name}: {tally.hidden} regions have no pixel that can be scored (all ignored or invalid)"
         if tally.name != "train":
             yield from tally.constants()
         unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
@@ -281,7 +277,7 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
 
 
 def _spread(areas: Sequence[int]) -> tuple[int, int, int] | None:
-    """Smallest, median and largest."""
+    """Return the smallest, median and largest of some areas."""
     if not areas:
         return None
     ordered: npt.NDArray[np.int64] = np.sort(np.asarray(areas, dtype=np.int64))

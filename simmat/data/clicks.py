@@ -1,4 +1,4 @@
-"""Where a person would click, and what box they would draw."""
+"""Simulate the clicks and boxes of a user."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from simmat.types import BoolArray, FloatArray
 
 
 def center_click(mask: BoolArray | Instance) -> tuple[float, float]:
-    """Return the pixel of a region that is farthest from everything outside of it.
+    """Return the pixel of a region that is farthest from its outside.
 
-    It is the maximum of the Euclidean distance transform with one background pixel padded around the
-    image, so the image's border counts as outside; among equals the first in raster order.
+    This is the maximum of the Euclidean distance transform with one background pixel padded around the image, so that
+    the image's border counts as outside; the first in raster order among equals.
 
     Args:
-        mask: (H, W) bool, not empty, or a region; of a region the cost is that of its box.
+        mask: (H, W) bool, not empty, or a region, for which only its box is computed.
 
     Returns:
         (x, y), the centre of that pixel.
@@ -26,7 +26,7 @@ def center_click(mask: BoolArray | Instance) -> tuple[float, float]:
 
 
 def random_click(mask: BoolArray | Instance, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the centre (x, y) of a pixel of a (H, W) mask or a region, all equally likely."""
+    """Return the centre (x, y) of a random pixel of an (H, W) mask or a region."""
     region = _region(mask)
     inside = np.flatnonzero(region.crop)
     row, column = divmod(int(inside[rng.integers(len(inside))]), region.crop.shape[1])
@@ -36,20 +36,19 @@ def random_click(mask: BoolArray | Instance, rng: np.random.Generator) -> tuple[
 def corrective_click(
     truth: BoolArray | Instance, prediction: BoolArray | Instance | None, ignore: BoolArray | None = None
 ) -> tuple[tuple[float, float], int] | None:
-    """Return the next click of a person who mends a prediction: the centre of its largest error.
+    """Return the next click that corrects a prediction: the centre of its largest error.
 
-    Errors are the 8-connected components of what is missing and of what is too much; the largest in
-    pixels is clicked at its centre (see `center_click`). What is missing wins against as much too
-    much; among equals of one kind the first in raster order wins.
+    Errors are the 8-connected components of the false negatives and of the false positives. The one with the most
+    pixels is clicked at its centre, see `center_click`; a false negative comes before a false positive of equal size,
+    and the first in raster order before others of its kind.
 
     Args:
         truth: (H, W) bool, or a region.
-        prediction: (H, W) bool, a region, or None where nothing was found; of regions the cost is that of their boxes.
+        prediction: (H, W) bool, a region, or None if it is empty; for regions only their boxes are computed.
         ignore: (H, W) bool, pixels that are neither right nor wrong.
 
     Returns:
-        ((x, y), label), label 1 where truth is missing and 0 where there is too much; None where
-        nothing is wrong.
+        ((x, y), label), label 1 on a false negative and 0 on a false positive; None without an error.
     """
     right = region_from_mask(truth, None) if isinstance(truth, np.ndarray) else truth
     found = region_from_mask(prediction, None) if isinstance(prediction, np.ndarray) else prediction
@@ -60,7 +59,7 @@ def corrective_click(
 
 
 def tight_box(mask: BoolArray | Instance) -> FloatArray:
-    """Return the (4,) float32 XYXY box of a (H, W) mask or a region.
+    """Return the (4,) float32 XYXY box of an (H, W) mask or a region.
 
     x1 is its last column + 1, y1 its last row + 1.
     """
@@ -72,9 +71,9 @@ def jitter_box(box: FloatArray, size_hw: tuple[int, int], rng: np.random.Generat
     """Move each side of a box by up to 10 % of its length, at most 20 px (Kirillov et al. 2023, appendix A).
 
     Args:
-        box: (4,) XYXY in pixels, inside of the image, not empty.
+        box: (4,) XYXY in pixels, inside the image, not empty.
         size_hw: of the image; the result stays inside.
-        rng: where chance comes from.
+        rng: random generator.
 
     Returns:
         (4,) float32 XYXY.
@@ -88,7 +87,7 @@ def jitter_box(box: FloatArray, size_hw: tuple[int, int], rng: np.random.Generat
 
 
 def _center(region: Instance) -> tuple[float, float]:
-    # Nothing outside of the box can be nearer than the pixels just around it, so the crop is enough.
+    # No pixel outside the box is nearer than those just around it, so the crop is enough.
     distance = ndimage.distance_transform_edt(np.pad(region.crop, 1))[1:-1, 1:-1]
     row, column = divmod(int(np.argmax(distance)), distance.shape[1])
     return float(column + region.box[1]), float(row + region.box[0])
@@ -104,9 +103,9 @@ def _region(mask: BoolArray | Instance) -> Instance:
 
 
 def _largest_component(region: Instance | None, without: Instance | None, ignore: BoolArray | None) -> Instance | None:
-    """The largest 8-connected component of what of a region lies neither in another nor in (H, W) `ignore`.
+    """Return the largest 8-connected component of a region without another region and without (H, W) `ignore`.
 
-    The first in raster order among equals; None where nothing is left.
+    The first in raster order among equals; None if no pixel is left.
     """
     if region is None:
         return None

@@ -1,4 +1,4 @@
-"""Objects repeated within their image: neighbours and clutter that few training images do not show."""
+"""Copy objects within their image, so that a small training set shows neighbours and clutter too."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import BoolArray, SensorImage
 
 MOST = 4
-"""Most copies in one image."""
+"""Largest number of copies in one image."""
 
 _TRIES = 10
 _CUT = 0.1
-"""A region is cut where more than this part of the pixels around it lie outside of the image or are ignored."""
+"""A region is cut off if more than this fraction of the pixels around it are outside the image or ignored."""
 
 
 def check_repeats(paste: float, card: DataCard, root: Path) -> None:
-    """Refuse to repeat objects where the data's own rule leaves no room for a copy.
+    """Refuse to repeat objects where the region rule of the data leaves no place for a copy.
 
     Args:
-        paste: part of the images in which regions would be repeated.
+        paste: fraction of the images in which regions are repeated.
         card: of the data set.
         root: its folder, for the message.
 
     Raises:
-        ConfigError: all of a class is one region, or every pixel is part of one.
+        ConfigError: all pixels of a class are one region, or every pixel is in a region.
     """
     if paste and card.regions == "classes":
         raise ConfigError(
-            f"--paste {paste:g} repeats objects, and in {root} all pixels of a class are one region "
-            '(regions = "classes"); leave --paste out, or give --regions components where each connected piece is an '
-            "object"
+            f"--paste {paste:g} repeats objects, but in {root} all pixels of a class are one region "
+            '(regions = "classes"); leave --paste out, or use --regions components if each connected '
+            "piece is an object"
         )
     if paste and card.zero_means == "none":
         raise ConfigError(
-            f"--paste {paste:g} repeats objects where none is, and in {root} every pixel is part of one "
+            f"--paste {paste:g} repeats objects on background, but in {root} every pixel is in a region "
             '(zero_means = "none"); leave --paste out'
         )
 
@@ -50,22 +50,22 @@ def check_repeats(paste: float, card: DataCard, root: Path) -> None:
 def repeat_regions(
     image: SensorImage, label: Label, adapter: ModalityAdapter, rng: np.random.Generator, *, rotate: bool
 ) -> tuple[SensorImage, Label]:
-    """Copy up to `MOST` of an image's regions to where none is, half of the tries close to another one.
+    """Copy up to `MOST` of an image's regions to free places, with probability 0.5 close to another region.
 
-    Copy-paste (Ghiasi et al., CVPR 2021) within one image, whose light, gain and noise are then right. A copy is
-    mirrored, turned or halved by chance; halving takes every second pixel, so that values stay measured ones, and is
-    left out where it would take an object apart or make it smaller than a region may be.
+    Copy-paste (Ghiasi et al., CVPR 2021) within one image, so that light, gain and noise match. A copy is mirrored,
+    rotated or halved at random. Halving takes every second pixel, so that all values are measured ones; it is skipped
+    if it would split the object or make it smaller than the smallest region.
 
     Args:
         image: (C, H, W).
         label: of that image.
-        adapter: knows what a flip or a turn does to its values.
-        rng: where chance comes from.
-        rotate: quarter turns and top-bottom flips too.
+        adapter: flips and rotates the image, values included.
+        rng: random generator.
+        rotate: allow quarter turns too.
 
     Returns:
-        The image and its label with a new region for each copy that found a place; copies touch neither a region nor
-        each other and hide no ignored pixel. The same objects where there is nothing to copy, see `repeatable`.
+        The image, and its label with a new region for each copy that found a place; copies touch neither a region nor
+        each other and cover no ignored pixel. The arguments themselves if no region can be copied, see `repeatable`.
     """
     sources = repeatable(label)
     if not sources:
@@ -89,18 +89,18 @@ def repeat_regions(
 
 
 def repeatable(label: Label) -> Sequence[Instance]:
-    """Return what of a label's regions can be copied: seen, and not cut by the image's border or ignored pixels."""
+    """Return the visible parts of regions that are not cut off by the image's border or by ignored pixels."""
     unknown = np.pad(label.ignore, 1, constant_values=True)
     whole = (region for region in label.regions if not _is_cut(region, unknown))
     return [part for region in whole if (part := seen_part(region, label.ignore)) is not None]
 
 
 def _is_cut(region: Instance, unknown: BoolArray) -> bool:
-    """A straight edge that is the camera's or the file's is not the object's.
+    """Return True if the border of the image or ignored pixels cut a region off.
 
     Args:
         region: of the image.
-        unknown: (H + 2, W + 2), what is ignored, with a border of True around it.
+        unknown: (H + 2, W + 2) bool, the ignored pixels with a border of True around them.
     """
     y0, x0, y1, x1 = region.box
     around = unknown[y0 : y1 + 2, x0 : x1 + 2]
@@ -128,7 +128,7 @@ def _copy(
     rotate: bool,
     smallest: int,
 ) -> tuple[SensorImage, BoolArray]:
-    """Return a region's box of the image and its mask, mirrored, turned and halved by chance."""
+    """Return the image within a region's box and the region's mask, both mirrored, rotated and halved at random."""
     y0, x0, y1, x1 = region.box
     cut = (slice(None), slice(y0, y1), slice(x0, x1))
     piece = replace(image, data=image.data[cut].copy(), valid=image.valid[cut].copy(), georeference=None)
@@ -138,7 +138,7 @@ def _copy(
     if rotate:
         turns = int(rng.integers(4))
         piece, mask = adapter.rotate(piece, turns), np.rot90(mask, turns)
-    if rng.random() < 0.5 and _stays_itself(mask, smallest):
+    if rng.random() < 0.5 and _can_be_halved(mask, smallest):
         half = (slice(None), slice(None, None, 2), slice(None, None, 2))
         piece = replace(
             piece, data=np.ascontiguousarray(piece.data[half]), valid=np.ascontiguousarray(piece.valid[half])
@@ -147,8 +147,8 @@ def _copy(
     return piece, np.ascontiguousarray(mask)
 
 
-def _stays_itself(mask: BoolArray, smallest: int) -> bool:
-    """Whether every second pixel of an object is an object still: large enough, and in as many pieces."""
+def _can_be_halved(mask: BoolArray, smallest: int) -> bool:
+    """Return True if every second pixel of an object is large enough and has as many pieces as the object."""
     half = mask[::2, ::2]
     return bool(np.count_nonzero(half) >= smallest and ndimage.label(half, EIGHT)[1] == ndimage.label(mask, EIGHT)[1])
 
@@ -156,13 +156,13 @@ def _stays_itself(mask: BoolArray, smallest: int) -> bool:
 def _free_place(
     mask: BoolArray, closed: BoolArray, anchor: Instance | None, rng: np.random.Generator
 ) -> tuple[slice, slice] | None:
-    """Return rows and columns where a mask meets nothing closed, or None where none was found.
+    """Draw rows and columns where a mask overlaps no closed pixel; None if no try finds such a place.
 
     Args:
         mask: (h, w).
-        closed: (H, W) True where no copy may lie.
-        anchor: a region to lie close to; None for anywhere.
-        rng: where chance comes from.
+        closed: (H, W) bool, True where a copy is not allowed.
+        anchor: a region to be close to; None for anywhere.
+        rng: random generator.
     """
     (height, width), (rows, columns) = mask.shape, closed.shape
     if height > rows or width > columns:

@@ -1,4 +1,4 @@
-"""A data set on disk: its samples, and one sample's image and label."""
+"""Open a data set on disk, and read the images and labels of its samples."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ __all__ = ["Dataset", "Sample", "open_dataset"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples of one sensor with their ground truth; nothing is read before it is asked for.
+    """Samples of one sensor with their ground truth; files are read on demand.
 
     Attributes:
         root: the folder.
         adapter: the sensor, configured by the card.
-        card: what a region and a missing value are.
-        samples: all of them, each with a split.
-        split_note: one sentence on where the splits come from, to be shown to the user.
-        coco: the labels where a COCO file holds them, else None.
+        card: defines regions and missing values.
+        samples: all samples, each with a split.
+        split_note: a sentence for the user on where the splits come from.
+        coco: the labels if a COCO file holds them, else None.
         unlabelled: images without a mask, which neither training nor evaluation uses.
-        known_channels: those of the first image, as loaded and as they reach the network; None where it is to be read.
+        known_channels: channels of the first image, as loaded and after the transform; None to read them from it.
     """
 
     root: Path
@@ -54,7 +54,7 @@ class Dataset:
     known_channels: tuple[tuple[Channel, ...], tuple[Channel, ...]] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
-        """Name sensor, folder and the size of each split, not every file."""
+        """Return the folder, the sensor and the size of each split."""
         counts = (f"{sum(sample.split == split for sample in self.samples)} {split}" for split in SPLITS)
         return f"<Dataset {self.root} of {self.adapter.name}: {', '.join(counts)}>"
 
@@ -69,22 +69,23 @@ class Dataset:
         adapter: ModalityAdapter | None = None,
         **card: object,
     ) -> Dataset:
-        """Make a data set of arrays. They are written to a folder, which training reads like any other.
+        """Make a data set from arrays, which are written to a folder.
 
         Args:
-            images: each (H, W) or (P, H, W), in the numbers that the sensor's files hold, which its options say the
-                unit of; `image` gives them in the channels' units, as `Predictor.set_image` takes them.
-            masks: each (H, W) of whole numbers, 0 where there is nothing.
-            split: "train", "val" or "test" of each image, or how many of each in this order; None decides by hash.
-            folder: where they are written, to be kept and to resume a training; None takes a temporary folder, which is
-                removed with the data set.
-            adapter: the sensor; None opens planes as they are, and `train(modality=)` says the sensor.
-            card: fields of the data card; `regions` is "instances" where it is not given.
+            images: each (H, W) or (P, H, W), in the numbers of the sensor's files, whose unit its options state;
+                `image` returns them in the channels' units, as `Predictor.set_image` takes them.
+            masks: each (H, W) of whole numbers, 0 for the background.
+            split: "train", "val" or "test" for each image, or the number of images of each split, in this order; None
+                chooses by hash.
+            folder: where to write them; needed to resume a training. None takes a temporary folder, which is removed
+                with the data set.
+            adapter: the sensor; None reads the planes as stored, and `train(modality=)` sets the sensor.
+            card: fields of the data card; `regions` is "instances" by default.
 
         Raises:
             ValueError: images, masks and split do not match.
-            ConfigError: the card is wrong.
-            OutputError: the folder holds something, or cannot be written.
+            ConfigError: the card is invalid.
+            OutputError: the folder is not empty, or cannot be written.
         """
         from simmat.sensors.builtin import Raster
 
@@ -99,15 +100,15 @@ class Dataset:
         """Return the samples of "train", "val" or "test".
 
         Raises:
-            ConfigError: no such split name.
+            ConfigError: unknown split name.
             DataError: the split is empty.
         """
         if name not in SPLITS:
-            raise ConfigError(f"no split {name!r}; splits are {', '.join(SPLITS)}")
+            raise ConfigError(f"unknown split {name!r}; splits are {', '.join(SPLITS)}")
         found = tuple(sample for sample in self.samples if sample.split == name)
         if not found:
             have = [split for split in SPLITS if any(sample.split == split for sample in self.samples)]
-            raise DataError(f"{self.root}: the {name} split is empty; it has {', '.join(have)}")
+            raise DataError(f"{self.root}: the {name} split is empty; the data set has {', '.join(have)}")
         return found
 
     def image(self, sample: Sample) -> SensorImage:
@@ -119,7 +120,7 @@ class Dataset:
         return self.read(sample)[0]
 
     def read(self, sample: Sample) -> tuple[SensorImage, StatedNodata]:
-        """Read one image as `image` does; give what its files hold beside it, in their own numbers."""
+        """Read one image as `image` does; return the numbers stored in its files too."""
         found = self.card.stated_nodata(sample.files)
         image = load_sample(self.adapter, sample.files, nodata=found)
         expected = self.loaded_channels
@@ -127,7 +128,7 @@ class Dataset:
             first = self.first.reference.name
             raise DataError(
                 f"{sample.reference}: its channels are {describe(image.channels)}; those of {first} are "
-                f"{describe(expected)}. All images of a data set must have the same"
+                f"{describe(expected)}. All images of a data set must have the same channels"
             )
         return image, found
 
@@ -136,12 +137,12 @@ class Dataset:
 
         Args:
             sample: of this data set.
-            image: what `image` gave for it. With it, pixels without a measurement in any channel that
-                reaches the network are ignored, and the sizes are compared.
-            seen: `adapter.transform(image)`, where it is at hand.
+            image: its image. With it, pixels that are invalid in all channels after the transform are ignored, and
+                sizes are compared.
+            seen: `adapter.transform(image)`, if already computed.
 
         Raises:
-            DataError: the mask cannot be read, or is not of the image's size.
+            DataError: the mask cannot be read, or has another size than the image.
         """
         label = self._read_label(sample)
         if image is None:
@@ -156,7 +157,7 @@ class Dataset:
         return replace(label, ignore=label.ignore | blind) if blind.any() else label
 
     def channels(self) -> tuple[Channel, ...]:
-        """The C channels that reach the network: those of the first training image, transformed."""
+        """Return the C channels of the first training image, transformed."""
         return self._reference[1]
 
     @property
@@ -166,19 +167,19 @@ class Dataset:
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """Class -> name, from the card or the COCO categories; the card's win."""
+        """Class -> name, from the card or else from the COCO categories."""
         return {**(self.coco.class_names if self.coco else {}), **self.card.class_names}
 
     @property
     def skipped_note(self) -> str:
-        """Say how many images are not used, for want of a mask; "" where none is."""
+        """A sentence with the number of images without a mask; "" if all have one."""
         if not (count := len(self.unlabelled)):
             return ""
         return f"Skipped {count} image{'s' * (count > 1)} without a mask; `simmat data check` lists them."
 
     @property
     def first(self) -> Sample:
-        """The sample whose channels all others must have: the first of training, or of all."""
+        """The first training sample, or the first of all; all images must have its channels."""
         return next((sample for sample in self.samples if sample.split == "train"), self.samples[0])
 
     @cached_property
@@ -212,12 +213,12 @@ def open_dataset(
     Args:
         root: the folder.
         adapter: the sensor; its sources are the files of a sample.
-        overrides: fields of the data card from the command line, None where not said.
-        defaults: fields of the card that hold where neither the folder's own nor `overrides` says them.
+        overrides: fields of the data card from the command line; None is not set.
+        defaults: fields of the card that apply where neither `card.toml` nor `overrides` sets them.
 
     Raises:
-        DataError: the folder is no data set, with all that is wrong with it.
-        ConfigError: the card is wrong, or nothing says what a region is.
+        DataError: the folder is not a data set; all problems at once.
+        ConfigError: the card is invalid, or does not define what a region is.
     """
     folder = Path(root)
     if not folder.is_dir():
@@ -225,15 +226,15 @@ def open_dataset(
         raise DataError(f"{folder}: {what}; a data set is a folder with images/ and masks/")
     annotations = annotation_files(folder)
     if annotations and (folder / MASKS).is_dir():
-        raise DataError(f"{folder}: both masks/ and COCO annotations are there; keep the one that is right")
+        raise DataError(f"{folder}: found both masks/ and COCO annotations; remove one of them")
     implied = {"regions": "instances"} if annotations else {}
     try:
         card = load_card(folder, overrides or {}, defaults=implied | dict(defaults or {}))
     except ConfigError:
-        _list(folder, adapter, annotations)  # a folder that is not a data set is refused as one, not for its card
+        _list(folder, adapter, annotations)  # report a folder that is not a data set first
         raise
-    adapter = fitted_to_card(adapter, card.model_dump())  # its options decide the files of a sample
-    with _no_collection():
+    adapter = fitted_to_card(adapter, card.model_dump())  # its options may change the sources of a sample
+    with _garbage_collection_paused():
         listing, coco = _list(folder, adapter, annotations)
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
@@ -243,8 +244,8 @@ def open_dataset(
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pause the garbage collector, which 100,000 new samples would set going again and again, in vain."""
+def _garbage_collection_paused() -> Iterator[None]:
+    """Pause the garbage collector, which 100,000 new samples would start many times without freeing anything."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Stored numbers that look like "no measurement" and are taken for one; whether they are, a person has to say."""
+"""Find stored numbers that are read as measurements but look like fill values, so that the user can check them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from simmat.types import BoolArray, Channel, SensorImage
 
 FILL_VALUES = (-9999.0, -99999.0, -32768.0)
 """Values that files often hold where nothing was measured."""
-_MANY_FILLS, _MANY_ZEROS = 1e-3, 0.01  # parts of the pixels: a fill value is none by chance, a zero can be
+_MANY_FILLS, _MANY_ZEROS = 1e-3, 0.01  # fractions of pixels; a zero can be a measurement, a fill value hardly
 
 Plane = tuple[str, int]
-"""Source name, plane of its file from 0."""
-
+"""Source name, and index of the plane in its file."""
 
 Counts = npt.NDArray[np.int64]
 
@@ -34,18 +33,18 @@ def count_stored(
     image: SensorImage,
     stored: Mapping[Path, npt.NDArray[Any]],
 ) -> Counts:
-    """Count what the files of a sample hold where a pixel is taken for a measurement.
+    """Count fill values and zeros that the files of a sample hold at valid pixels.
 
     Args:
         adapter: the sensor.
         used: names of the channels that reach the network.
         files: source name -> file.
         image: (C, H, W) as loaded.
-        stored: file -> (P, H, W) in its own numbers.
+        stored: file -> (P, H, W) of stored numbers.
 
     Returns:
-        (Q, 8) a plane a row: its source, counted from 0, and its number in the file; pixels taken; 1 where all are
-        whole counts; pixels of each of `FILL_VALUES` and of 0.
+        (Q, 8) one row per plane: index of its source; index of the plane in the file; number of valid pixels; 1 if all
+        are whole counts, else 0; number of pixels with each of `FILL_VALUES`; number with 0.
     """
     rows = []
     groups = channels_by_source(adapter, image.channels)
@@ -68,7 +67,7 @@ def _count(plane: npt.NDArray[Any], taken: BoolArray, image: SensorImage, own: S
 
     pixels = int(np.count_nonzero(taken))
     fills = [0 if plane.dtype.kind in "bu" else count(plane == value) for value in FILL_VALUES]
-    # A whole count of 0 is a measurement like any other: a black pixel.
+    # In whole counts, 0 is a black pixel, which is a measurement.
     whole = any(image.channels[index].unit == "count" for index in own) and (
         plane.dtype.kind in "bui" or bool(((plane == np.rint(plane)) | ~taken).all())
     )
@@ -77,7 +76,7 @@ def _count(plane: npt.NDArray[Any], taken: BoolArray, image: SensorImage, own: S
 
 @dataclass
 class StoredNumbers:
-    """Counts of what the files of a split hold where a pixel is taken for a measurement.
+    """Counts of fill values and zeros that the files of a split hold at valid pixels.
 
     Attributes:
         adapter: the sensor.
@@ -89,7 +88,7 @@ class StoredNumbers:
     counted: dict[Plane, bool] = field(default_factory=dict)
 
     def add(self, counts: Counts) -> None:
-        """Add what `count_stored` gave for a sample."""
+        """Add the result of `count_stored` for some samples."""
         names = self.adapter.source_names()
         for place, number, taken, whole, *found in counts.tolist():
             key = (names[place], number)
@@ -99,7 +98,7 @@ class StoredNumbers:
                 self.values[key, value] += count
 
     def hints(self, split: str, nodata: float | Mapping[str, float] | None) -> Iterator[str]:
-        """Say which planes hold much that looks like nothing; of sources whose nodata is said, nothing.
+        """Describe the planes with many fill values or zeros, except of sources whose nodata is set.
 
         Args:
             split: its name.
@@ -122,7 +121,7 @@ class StoredNumbers:
             )
 
     def _suspect(self, plane: Plane) -> float | None:
-        """Return the number that looks like no measurement, if there is one."""
+        """Return the number that looks like a fill value, or None."""
         fill = max(FILL_VALUES, key=lambda value: self.values[plane, value])
         if self.values[plane, fill] > _MANY_FILLS * self.taken[plane]:
             return fill
@@ -130,7 +129,7 @@ class StoredNumbers:
 
 
 def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
-    """Return, for each source, the indices of the loaded channels that its sensor makes of it and its other sources."""
+    """Return, for each source, the indices of all loaded channels of its sensor."""
     parts, names = adapter.sensors(), iter(adapter.source_names())
     known = sum(len(part.channels) for part in parts)
     found: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Label images, and the instances in them."""
+"""Read label images, and find the instances in them."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from simmat.types import BoolArray, ZeroMeans
 
 LabelArray = npt.NDArray[np.int64]
 
-_MOST = 2**53  # whole numbers that a double tells apart
+_MOST = 2**53  # largest whole number up to which float64 is exact
 
 
 def read_mask(path: Path) -> LabelArray:
     """Read a label image.
 
     Args:
-        path: 1- to 32-bit PNG, TIFF or BMP of one plane, a palette image (its indices are the
-            labels), or an (H, W) .npy of integers, booleans or whole floats.
+        path: 1- to 32-bit PNG, TIFF or BMP of one plane, a palette image (its indices are the labels), or an (H, W)
+            .npy of integers, booleans or whole floats.
 
     Returns:
         (H, W) int64; 1-bit images give 0 and 1.
 
     Raises:
-        DataError: missing or damaged file, colours, fractions, a format or compression that changes values, more than
-            one page, a TIFF whose white is zero; it names the path.
+        DataError: missing or damaged file, colours, fractions, a lossy format or compression, more than one page, or a
+            TIFF in which 0 is white.
     """
     suffix = path.suffix.lower()
     if suffix not in (*MASK_EXTENSIONS, *JPEG_EXTENSIONS):
-        raise DataError(f"{path}: {suffix or 'no ending'} is no mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
+        raise DataError(f"{path}: {suffix or 'no ending'} is not a mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
     planes = read_labels(path).planes
     if len(planes) != 1:
         raise DataError(
@@ -53,12 +53,12 @@ def _whole_numbers(path: Path, values: npt.NDArray[np.generic]) -> LabelArray:
         if not np.isfinite(numbers).all() or (numbers != np.round(numbers)).any():
             raise DataError(
                 f"{path}: the mask holds fractions or NaN ({values.dtype}, {np.nanmin(numbers):g} to "
-                f"{np.nanmax(numbers):g}), labels are whole numbers; threshold or round it yourself first"
+                f"{np.nanmax(numbers):g}), labels are whole numbers; threshold or round it first"
             )
     low, high = values.min().item(), values.max().item()
     if not -_MOST <= low <= high <= _MOST:
         raise DataError(
-            f"{path}: label values reach from {low:g} to {high:g}; labels are whole numbers up to {_MOST} (2^53)"
+            f"{path}: label values range from {low:g} to {high:g}; labels are whole numbers up to {_MOST} (2^53)"
         )
     return values.astype(np.int64)
 
@@ -77,7 +77,7 @@ class Instance:
     """One object of an image.
 
     Attributes:
-        class_id: label value or COCO category; None where the label says instances only.
+        class_id: label value or COCO category; None if the labels are instance ids.
         box: (y0, x0, y1, x1) in pixels of the image, y1 and x1 exclusive; not empty.
         crop: (y1 - y0, x1 - x0) bool, the region within its box.
     """
@@ -96,7 +96,7 @@ class Instance:
         return self.within((0, 0, *size_hw))
 
     def within(self, box: Box) -> BoolArray:
-        """Return what of the region lies in a box, as (y1 - y0, x1 - x0) bool of the box."""
+        """Return the part of the region inside a box, as (y1 - y0, x1 - x0) bool of the box."""
         y0, x0, y1, x1 = box
         part = np.zeros((y1 - y0, x1 - x0), dtype=np.bool_)
         top, left, bottom, right = self.box
@@ -113,11 +113,11 @@ class Label:
 
     Attributes:
         size_hw: (H, W) in pixels.
-        regions: of a label image by label value, then by first pixel in raster order; COCO instances in the
-            order of their file. They overlap only where the data set's own annotations do.
+        regions: of a label image by label value, then by first pixel in raster order; of COCO in the order of the
+            file. They overlap only where the data set's annotations do.
         ignore: (H, W) bool, True where there is no ground truth or no measurement.
-        dropped: regions left out because they are smaller than the card allows.
-        smallest: pixels that the card asks of a region.
+        dropped: number of regions left out, such as those smaller than the card allows.
+        smallest: smallest number of pixels of a region, by the card.
     """
 
     size_hw: tuple[int, int]
@@ -132,14 +132,14 @@ def label_from_mask(
 ) -> Label:
     """Find the regions of a label image by the card's rule.
 
-    "instances": all pixels of one value are a region, its class unknown. "classes": the same, and the
-    value is the class. "components": each 8-connected component of a value is a region of that class.
-    Value 0 makes regions only where zero means "none"; the ignored value never does.
+    "instances": all pixels of one value are a region, its class unknown. "classes": the same, and the value is the
+    class. "components": each 8-connected component of a value is a region of that class. Value 0 makes regions only if
+    `zero_means` is "none"; the ignored value never does.
 
     Args:
         mask: (H, W) whole numbers.
-        card: the rule.
-        zero_means: overrides the card's for this image.
+        card: the data card.
+        zero_means: overrides that of the card.
         origin: where the mask came from, for messages.
 
     Raises:
@@ -157,18 +157,18 @@ def label_from_mask(
 
 
 def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: BoolArray, min_region: int) -> Label:
-    """Make a label of the regions of at least `min_region` pixels; the others are counted."""
+    """Make a label of the regions of at least `min_region` pixels, and count the others as dropped."""
     kept = tuple(region for region in regions if region.area >= min_region)
     return Label(size_hw, kept, ignore, len(regions) - len(kept), min_region)
 
 
 def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> Instance | None:
-    """Return the True pixels of a mask as a region, or None where there is none.
+    """Return the True pixels of a mask as a region, or None if there are none.
 
     Args:
         mask: (h, w) bool.
         class_id: of the region.
-        offset_yx: where the mask's first pixel lies in the image.
+        offset_yx: position of the mask's first pixel in the image.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
@@ -179,7 +179,7 @@ def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int
 
 
 def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
-    """Return the pixels of a region that count, as a region, or None where none does.
+    """Return the pixels of a region that are not ignored, as a region; None if all are.
 
     Args:
         region: of an image.
@@ -191,7 +191,7 @@ def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
 
 
 def visible_regions(label: Label) -> tuple[Instance, ...]:
-    """Return the regions of which at least one pixel counts."""
+    """Return the regions with at least one pixel that is not ignored."""
     if not label.ignore.any():
         return label.regions
     return tuple(region for region in label.regions if seen_part(region, label.ignore) is not None)
@@ -216,13 +216,13 @@ def _regions_of(value: int, box: Box, crop: BoolArray, card: DataCard) -> list[I
 
 
 def _values(mask: LabelArray, origin: str, ignored: int | None, *, zero: bool) -> Iterator[tuple[int, Box, BoolArray]]:
-    """Yield each label value but the ignored one with its box and its pixels in the box, in rising order.
+    """Yield each label value except the ignored one with its box and its pixels in the box, in ascending order.
 
     Args:
         mask: (H, W).
         origin: where it came from, for messages.
         ignored: value without ground truth.
-        zero: whether value 0 is asked for, too.
+        zero: yield value 0 too.
     """
     low, high = int(mask.min()), int(mask.max())
     if 0 <= low <= high < _DENSE_LIMIT:  # several times faster than sorting
@@ -233,8 +233,8 @@ def _values(mask: LabelArray, origin: str, ignored: int | None, *, zero: bool) -
     negative = [value for value in values if value < 0 and value != ignored] if low < 0 else []
     if negative:
         raise DataError(
-            f"{origin or 'mask'}: label values {negative[:5]} are negative; labels count from 0. If one means "
-            f"'no ground truth here', say so: --ignore {negative[0]} or ignore = {negative[0]} in card.toml"
+            f"{origin or 'mask'}: label values {negative[:5]} are negative; labels start at 0. If one means "
+            f"'no ground truth', use --ignore {negative[0]}, or ignore = {negative[0]} in card.toml"
         )
     for number, (value, place) in enumerate(zip(values, ndimage.find_objects(numbered), strict=True), start=1):
         if place is not None and value != ignored and (value or zero):

@@ -1,4 +1,4 @@
-"""The way of one image from physical units to the square input of a network; the same for every job."""
+"""Prepare images and prompts for a network, in the same way for training, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class PreparedImage(NamedTuple):
     """An image ready for a network.
 
     Attributes:
-        planes: (C, S, S) float32, normalised; invalid and padded pixels are exactly 0.
+        planes: (C, S, S) float32, normalized; invalid and padded pixels are exactly 0.
         content: (S, S) bool, False where there is only padding.
-        frame: how the original image lies in the input.
+        frame: position of the original image in the input.
     """
 
     planes: Tensor
@@ -33,13 +33,13 @@ class PreparedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """transform, normalize, resize and pad: what stands between a loaded image and the network.
+    """Transform, normalize, resize and pad a loaded image.
 
     Attributes:
         adapter: the sensor.
         channels: C fitted channels (with mean and std).
-        size: S.
-        aspect: how a rectangle becomes a square, see `Frame`.
+        size: S, the side of the input in pixels.
+        aspect: how an image is fitted into the square, see `Frame`.
     """
 
     adapter: ModalityAdapter
@@ -48,10 +48,10 @@ class Pipeline:
     aspect: Aspect = "keep"
 
     def __call__(self, image: SensorImage) -> PreparedImage:
-        """Prepare one image in physical units, as `adapter.load` or augmentation gives it.
+        """Prepare one image in physical units, from `adapter.load` or an augmentation.
 
         Raises:
-            SpecError: its channels are not those the pipeline was fitted to.
+            SpecError: its channels are not those of the pipeline.
         """
         seen = self.adapter.transform(image)
         frame = Frame(seen.size_hw, self.size, self.aspect)
@@ -60,11 +60,11 @@ class Pipeline:
 
 
 def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device) -> PromptBatch:
-    """Bring prompts of one image, all with as many points and all with or without box and mask, to the input's pixels.
+    """Convert prompts of one image to pixels of the input.
 
     Args:
-        prompts: K prompts in pixels of the original image.
-        frame: how the image lies in the input.
+        prompts: K prompts in pixels of the original image, all with the same number of points and the same fields.
+        frame: position of the image in the input.
         device: of the tensors.
     """
     coords = np.stack([frame.points_to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)

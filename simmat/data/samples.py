@@ -1,4 +1,4 @@
-"""One sample of a data set, and the rule by which samples fall into splits where nobody said so."""
+"""The samples of a data set, and the rule that splits them if the data set has no splits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from simmat.errors import DataError, all_problems
 from simmat.types import ZeroMeans
 
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
-"""File endings a label image may have."""
+"""File endings of label images."""
 
 JPEG_EXTENSIONS = (".jpg", ".jpeg")
 
 SPLITS = ("train", "val", "test")
-"""The names a split can have."""
+"""The names of the splits."""
 
 OTHER_SPLIT_NAMES = {
     "training": "train",
@@ -28,32 +28,31 @@ OTHER_SPLIT_NAMES = {
     "testing": "test",
     "eval": "test",
 }
-"""What others call the splits, for hints."""
+"""Other common names of splits, for hints."""
 
 
 def split_meant(name: str) -> str | None:
-    """Return the split that a folder's name means where it is written otherwise; None where it means none."""
+    """Return the split that a folder name means if it is not exactly the split's name, else None."""
     plain = name.lower()
     return None if name in SPLITS else plain if plain in SPLITS else OTHER_SPLIT_NAMES.get(plain)
 
 
 SHARE = 0.15
-"""Part of the images that goes to val and to test where the data set names no split."""
-
+"""Fraction of the images for each of val and test if the data set names no split."""
 
 _NO_EXTRA: Mapping[str, str] = {}
 
 
 class Sample(NamedTuple):
-    """One image and its ground truth. It keeps paths as text, since a data set may have a million of them.
+    """The files of one image and its ground truth. Paths are text, as a data set may have a million of them.
 
     Attributes:
         id: unique within the data set.
-        split: "train", "val" or "test"; "" while nobody decided.
+        split: "train", "val" or "test"; "" until it is decided.
         sources: names of the adapter's sources, the reference first.
-        paths: the file of each source, then the mask where there is one.
-        extra: what else `manifest.csv` says about it, column -> text.
-        zero_means: what label value 0 means in this sample, where its row overrides the data card.
+        paths: the file of each source, then the mask if there is one.
+        extra: other columns of `manifest.csv`, column -> text.
+        zero_means: meaning of label value 0 in this sample, if its row overrides the data card.
     """
 
     id: str
@@ -65,7 +64,7 @@ class Sample(NamedTuple):
 
     @classmethod
     def of(cls, id: str, split: str, files: Mapping[str, Path], mask: Path | None) -> Sample:
-        """Make a sample of files by their source, and a mask."""
+        """Make a sample from files (source name -> file) and a mask."""
         return cls(id, split, tuple(files), tuple(map(str, (*files.values(), *([mask] if mask else ())))))
 
     @property
@@ -75,12 +74,12 @@ class Sample(NamedTuple):
 
     @property
     def mask(self) -> Path | None:
-        """Label image; None where the labels are in a COCO file or nobody drew them yet."""
+        """Label image; None if the labels are in a COCO file or missing."""
         return Path(self.paths[-1]) if self.has_mask else None
 
     @property
     def has_mask(self) -> bool:
-        """Whether the labels are in an image of their own."""
+        """True if the sample has a label image."""
         return len(self.paths) > len(self.sources)
 
     @property
@@ -95,7 +94,7 @@ class Sample(NamedTuple):
 
 
 def start_of_paths(folder: Path) -> str:
-    """Return what the paths of files in a folder start with, as `Path` writes them."""
+    """Return the prefix of the paths of all files in a folder, as `Path` writes them."""
     return "" if folder == Path() else os.path.join(folder, "")
 
 
@@ -105,8 +104,8 @@ class Listing:
 
     Attributes:
         samples: in the order of the manifest, or sorted by id; each has a split.
-        split_note: one sentence on where the splits come from, to be shown to the user.
-        unlabelled: images without a mask, which take no part; a split where the data set names one.
+        split_note: a sentence for the user on where the splits come from.
+        unlabelled: images without a mask, which are not used.
     """
 
     samples: tuple[Sample, ...]
@@ -115,26 +114,26 @@ class Listing:
 
 
 def id_digest(text: str) -> bytes:
-    """Return the sha256 of an id; a byte of a file name that is not UTF-8 counts as itself."""
+    """Return the sha256 of an id; bytes of file names that are not UTF-8 are kept."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
 def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, *, masks: bool = True) -> Listing:
-    """Put samples without a split into one, by the hash of their ids.
+    """Complete the splits by the hash of the ids.
 
-    Samples without a mask are set aside first, so that each split has its part of those with one.
-    Without any split, 15 % of the images go to val, 15 % to test and the rest to train. With a train
-    split and no val, 15 % of train become val. Samples that share a reference file stay together. The
-    rule is the order of sha256(id), so it needs no seed and does not depend on the order of the files.
+    Samples without a mask are set aside first, so that each split has its fraction of the labelled ones. Without any
+    split, 15 % of the images go to val, 15 % to test and the rest to train. With a train split and no val, 15 % of
+    train become val. Samples with the same reference file stay together. The order is that of sha256(id), so it needs
+    no seed and does not depend on the order of the files.
 
     Args:
         root: folder of the data set, for messages.
         samples: all with a split or all without.
-        said_by: what names the splits ("manifest.csv", "the folders of images/").
-        masks: whether labels are masks, and not those of a COCO file.
+        said_by: where the splits are named, for messages ("manifest.csv", "the folders of images/").
+        masks: the labels are masks, not a COCO file.
 
     Raises:
-        DataError: too few images to cut, or an image stands in two splits.
+        DataError: too few images, or an image is in two splits.
     """
     unlabelled = tuple(sample for sample in samples if masks and not sample.has_mask)
     labelled = [sample for sample in samples if not masks or sample.has_mask]
@@ -144,14 +143,16 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, *, masks:
 def _split(root: Path, samples: Sequence[Sample], said_by: str) -> Listing:
     if shared := list(_shared(samples)):
         raise DataError(
-            all_problems(f"{root}: images in two splits, whose scores would be of images trained on:", shared)
+            all_problems(
+                f"{root}: images in two splits, so that scores would include training images; keep each in one:", shared
+            )
         )
     groups = _groups(samples)
     if not any(sample.split for sample in samples):
         share = max(round(SHARE * len(groups)), 1)
         if len(groups) < 3:
             raise DataError(
-                f"{root}: {len(groups)} labelled images cannot be cut into train, val and test; "
+                f"{root}: {len(groups)} labelled images cannot be split into train, val and test; "
                 "at least 3 are needed, or a split column in manifest.csv"
             )
         chosen = dict.fromkeys(groups, "train")
@@ -177,7 +178,7 @@ def _split(root: Path, samples: Sequence[Sample], said_by: str) -> Listing:
 
 
 def _shared(samples: Sequence[Sample]) -> Iterator[str]:
-    """Name the reference files that stand in two splits."""
+    """Describe the reference files that are in two splits."""
     first: dict[str, Sample] = {}
     for sample in samples:
         other = first.setdefault(sample.paths[0], sample)
@@ -186,7 +187,7 @@ def _shared(samples: Sequence[Sample]) -> Iterator[str]:
 
 
 def _groups(samples: Sequence[Sample]) -> list[str]:
-    """The reference files, in the order of the hash of their first id."""
+    """Return the reference files, in the order of the hash of their first id."""
     first: dict[str, str] = {}
     for sample in samples:
         path = sample.paths[0]
@@ -196,7 +197,7 @@ def _groups(samples: Sequence[Sample]) -> list[str]:
 
 
 def _with_splits(samples: Sequence[Sample], chosen: Mapping[str, str]) -> tuple[Sample, ...]:
-    """Change the split of samples whose reference file is chosen, where it is open or train."""
+    """Set the chosen split of samples by reference file, if their split is undecided or train."""
     return tuple(
         Sample(sample.id, split, *sample[2:])
         if sample.split in ("", "train") and (split := chosen.get(sample.paths[0]))
