@@ -1,4 +1,4 @@
-"""Scoring: what a model answers to clicks and boxes, compared with the truth by a named protocol."""
+"""Score a model's masks for clicks and boxes against the ground truth, by a named protocol."""
 
 from simmat.evaluation.job import (
     Processes,

@@ -1,4 +1,4 @@
-"""Prompt a model for every object of one image, and score what it answers."""
+"""Prompt a model for every object of one image, and score its masks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from simmat.predictor import EncodedImage
 from simmat.types import Prompt
 
 PROMPTS_AT_ONCE = 16
-"""Most prompts that are decoded and brought to the grid together."""
+"""Most prompts that are decoded and compared together."""
 
 _MOST_ELEMENTS = 2**26
-"""Most pixels of their masks together, as each may cover the whole grid: a byte per pixel."""
+"""Most grid pixels of all masks that are compared together; each takes a byte."""
 
 _ALTERNATIVES = 4
 """Masks per prompt where alternatives are scored, as SAM has them."""
 
 
 class Answer(NamedTuple):
-    """What a model answers to K prompts.
+    """The scored masks of a model for K prompts.
 
     Attributes:
         masks: K single masks (mask 0 of each answer) on the grid; None where one is empty.

@@ -181,7 +181,7 @@ def evaluate(
         samples: what is scored.
         protocol: which prompts are scored, and where masks are compared.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
-        check: called with every loaded image, to refuse what does not fit.
+        check: called with every loaded image; raises an error for an image that the bundle cannot take.
         progress: called with 1 after every sample of this process.
 
     Raises:
