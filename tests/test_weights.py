@@ -224,7 +224,7 @@ def test_a_disk_that_fills_up_is_told_in_words(server: Server, tmp_path: Path, m
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(weights, "_copy", full)
+    monkeypatch.setattr(weights, "_read", full)
     with pytest.raises(WeightsError, match=r"cannot store .*model\.pth: No space left on device"):
         fetch(file_at(server.url), tmp_path)
 
@@ -272,7 +272,7 @@ def test_two_at_once_load_the_file_once(server: Server, tmp_path: Path) -> None:
 
 def test_a_file_without_an_address_says_so(tmp_path: Path) -> None:
     """A plugin may describe weights nobody may publish."""
-    with pytest.raises(WeightsError, match="no address is known"):
+    with pytest.raises(WeightsError, match="no URL is known"):
         fetch(file_at(""), tmp_path)
 
 

@@ -1,7 +1,7 @@
-"""Weight files on the Hugging Face Hub: found in its cache, fetched by its own client.
+"""Weight files on the Hugging Face Hub, through its own client and cache.
 
-So HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they mean everywhere, and a file that another library has
-already loaded is not loaded twice.
+HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE work as usual, and a file that another library has downloaded is
+reused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from simmat.specs import WeightFile
 
 
 def cached(file: WeightFile) -> Path | None:
-    """Return where the file lies in the Hub's cache, None where it does not; no network is asked."""
+    """Return the path of the file in the Hub's cache, None if it is not there; uses no network."""
     _need_client(file)
     from huggingface_hub import try_to_load_from_cache
 
@@ -25,17 +25,17 @@ def cached(file: WeightFile) -> Path | None:
 
 
 def place(file: WeightFile) -> str:
-    """Say where `cached` looks."""
+    """Return where `cached` looks, for messages."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return f"{_names(file)} of {file.hub} in the Hugging Face cache {HF_HUB_CACHE}"
 
 
 def fetch(file: WeightFile) -> Path:
-    """Download the file into the Hub's cache, unless the newest is there, and return its path.
+    """Download the file into the Hub's cache, unless its newest version is there, and return its path.
 
     Raises:
-        WeightsError: no network, no such repository or file, or it may not be read; the message says what to do.
+        WeightsError: no network, no such repository or file, or no permission; the message says what to do.
     """
     _need_client(file)
     from huggingface_hub import hf_hub_download
@@ -44,22 +44,22 @@ def fetch(file: WeightFile) -> Path:
     for name in (file.filename, *file.alternatives):
         try:
             return Path(hf_hub_download(file.hub, name))
-        except LocalEntryNotFoundError as error:  # neither the network nor the cache has it
+        except LocalEntryNotFoundError as error:  # no network, and not in the cache
             raise _failed(file, name, error) from error
         except EntryNotFoundError:
             continue
-        except Exception as error:  # of whichever http client and file system the Hub's client stands on
+        except Exception as error:  # the client passes on errors of its http library and of the file system
             raise _failed(file, name, error) from error
-    raise WeightsError(f"the Hugging Face Hub's {file.hub} has no {_names(file)}. {_by_hand(file)}")
+    raise WeightsError(f"{file.hub} on the Hugging Face Hub has no {_names(file)}. {_by_hand(file)}")
 
 
 def _need_client(file: WeightFile) -> None:
-    """Refuse where the client is not there, or lacks the errors that are told apart here (before 0.25)."""
+    """Check that the client is installed and has `huggingface_hub.errors` (0.25 or newer)."""
     try:
         import huggingface_hub.errors  # noqa: F401
     except ImportError as error:
         raise WeightsError(
-            f"the weights of {file.hub} lie on the Hugging Face Hub, whose client is not installed or too old: "
+            f"the weights of {file.hub} are on the Hugging Face Hub, whose client is not installed or too old: "
             "pip install 'simmat[hub]', or give a file with --checkpoint PATH"
         ) from error
 
@@ -73,9 +73,9 @@ def _failed(file: WeightFile, name: str, error: Exception) -> WeightsError:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError):
-        why = "its licence must be accepted on its page, and a token given: `hf auth login`, or HF_TOKEN"
+        why = "accept its licence on its page, then give a token with `hf auth login` or HF_TOKEN"
     elif isinstance(error, RepositoryNotFoundError):
-        why = "there is no such repository, or not for everybody (then give a token: `hf auth login`, or HF_TOKEN)"
+        why = "there is no such repository, or it is private (then give a token with `hf auth login` or HF_TOKEN)"
     else:
         cause = error.__cause__ or error
         why = (str(cause).strip().splitlines() or [""])[0].rstrip(".") or type(cause).__name__
@@ -84,6 +84,6 @@ def _failed(file: WeightFile, name: str, error: Exception) -> WeightsError:
 
 def _by_hand(file: WeightFile) -> str:
     return (
-        "To do it by hand, load the file where there is a network and give its path with --checkpoint PATH, or copy "
-        f"the Hub's cache and name it in HF_HOME; SimMAT looks for {place(file)}"
+        "To do it by hand, download the file on another machine and give its path with --checkpoint PATH, or copy "
+        f"the Hub's cache and set HF_HOME to it; SimMAT looks for {place(file)}"
     )

@@ -1,7 +1,7 @@
-"""Weight files of foundation models: where they lie, and how they get there.
+"""Weight files of foundation models: find them, download them.
 
-A download goes to NAME.part beside its place, goes on from there after a cut, and takes its name only once its
-sha256 is right. Several processes may fetch one file: the first loads it, the others wait and find it.
+A download is written to NAME.part, resumed after an interruption, and renamed once its sha256 is right. If several
+processes fetch one file, the first downloads it and the others wait for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -26,19 +25,19 @@ from simmat.io.files import with_home
 from simmat.specs import FoundationSpec, WeightFile
 
 Progress = Callable[[int, int], None]
-"""Called as progress(bytes so far, bytes in all; 0 where unknown)."""
+"""Called as progress(bytes so far, total bytes; 0 where unknown)."""
 
 CACHE_VARIABLE = "SIMMAT_CACHE"
 """Environment variable that names another cache folder."""
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
-_FRUITLESS_TRIES = 3
-"""So many connections in a row that bring no byte end a download."""
+_MOST_EMPTY_TRIES = 3
+"""A download fails after this many connections in a row that bring no byte."""
 
 
 def cache_folder() -> Path:
-    """Return where downloaded weights lie: $SIMMAT_CACHE, else the platform's folder for what can be had again."""
+    """Return the folder of downloaded weights: $SIMMAT_CACHE, else the platform's cache folder."""
     if named := os.environ.get(CACHE_VARIABLE):
         return with_home(named)
     if sys.platform == "win32":
@@ -51,15 +50,15 @@ def cache_folder() -> Path:
 
 
 def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Path | None = None) -> Path | None:
-    """Return the weight file to build a model from; None for a model that is random from a seed.
+    """Return the weight file of a model; None for a model whose weights are random from a seed.
 
     Args:
         spec: the model.
-        checkpoint: a file the user gave; it goes before all else.
+        checkpoint: a file that the user gave; it takes precedence.
         cache: folder of downloaded weights, by default `cache_folder()`.
 
     Raises:
-        WeightsError: there is no such file, it is not of the size the spec says, or the model takes none.
+        WeightsError: the file is missing, has another size than the spec says, or the model takes no file.
     """
     file = spec.weights
     if checkpoint is not None:
@@ -69,14 +68,14 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
     if file.path is not None:
         if not file.path.is_file():
             raise WeightsError(
-                f"the weights of {spec.name!r} should lie in an installed package, but {file.path} is missing; "
+                f"the weights of {spec.name!r} are part of an installed package, but {file.path} is missing; "
                 "install that package again, or give a file with --checkpoint PATH"
             )
         _check_size(file.path, file, spec.name)
         return file.path
     if not file.url and not file.hub:
         raise WeightsError(
-            f"no published weights of {spec.name!r} are known; "
+            f"{spec.name!r} has no published weights; "
             "give a file with --checkpoint PATH, or start from random weights with --from-scratch"
         )
     path = hub.cached(file) if file.hub else (cache_folder() if cache is None else cache) / file.filename
@@ -91,15 +90,15 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
 
 
 def check_digest(spec: FoundationSpec, path: Path, digest: str) -> None:
-    """Refuse a file that `find_weights` found for a model and that is not the one its spec describes.
+    """Check that a file from `find_weights` has the sha256 that the spec states; a spec without one accepts any file.
 
     Args:
-        spec: the model; one whose publisher may change the file states no sha256, and takes any.
-        path: the file, which is none that the user gave.
-        digest: its sha256. Reading gigabytes takes seconds, so the caller does it once, for all it needs it for.
+        spec: the model.
+        path: the file; not for a checkpoint that the user gave.
+        digest: sha256 of the file, which the caller computes once because it takes seconds.
 
     Raises:
-        WeightsError: it is damaged, or another file of that name.
+        WeightsError: the file is damaged, or another file of that name.
     """
     file = spec.weights
     if file is not None and file.sha256 and digest != file.sha256:
@@ -110,18 +109,18 @@ def check_digest(spec: FoundationSpec, path: Path, digest: str) -> None:
 
 
 def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None = None) -> Path:
-    """Download a weight file into the cache, unless the right one is there, and return its path.
+    """Download a weight file into the cache, unless it is there already, and return its path.
 
-    A file of that name with another sha256 is removed and downloaded anew; what an earlier, cut download left is used.
+    A file with another sha256 is downloaded again; an interrupted download is resumed.
 
     Args:
         file: what to download.
         cache: folder, by default `cache_folder()`.
-        progress: called after every piece.
+        progress: called after every chunk.
 
     Raises:
-        WeightsError: no network, no such file, disk full, no permission, or the sha256 is wrong (the file is then
-            removed). The message names the url and where to put the file by hand.
+        WeightsError: no network, no such file, disk full, no permission, or a wrong sha256 (the download is then
+            removed). The message names the URL and where to put the file by hand.
     """
     if file.path is not None:
         if file.path.is_file():
@@ -130,7 +129,7 @@ def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None
     if file.hub:
         return hub.fetch(file)
     if not file.url:
-        raise WeightsError(f"no address is known for {file.filename}; give the file with --checkpoint PATH")
+        raise WeightsError(f"no URL is known for {file.filename}; give the file with --checkpoint PATH")
     folder = cache_folder() if cache is None else cache
     target = folder / file.filename
     try:
@@ -145,7 +144,7 @@ def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hex sha256 of a file, read in pieces."""
+    """Return the sha256 of a file in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -153,7 +152,7 @@ def sha256_of(path: Path) -> str:
 def _given(spec: FoundationSpec, checkpoint: Path) -> Path:
     if spec.weights is None:
         raise WeightsError(
-            f"foundation model {spec.name!r} is random from its seed and takes no weight file, "
+            f"foundation model {spec.name!r} has random weights from its seed and takes no weight file, "
             f"got --checkpoint {checkpoint}"
         )
     if not checkpoint.is_file():
@@ -173,34 +172,34 @@ def _check_size(path: Path, file: WeightFile, name: str) -> None:
 def _remedy(file: WeightFile, name: str) -> str:
     if file.path is not None:
         return "install the package it belongs to again"
-    return f"{'remove it and ' if file.hub else ''}run `simmat foundations fetch {name}` to load it anew"
+    return f"{'remove it and ' if file.hub else ''}run `simmat foundations fetch {name}` to download it again"
 
 
 def _download(file: WeightFile, target: Path, progress: Progress) -> None:
-    """Load into the .part file, as often as a cut connection brings new bytes, then check and rename."""
+    """Download to the .part file, reconnecting while connections bring new bytes, then check and rename it."""
     part = target.with_name(f"{target.name}.part")
-    fruitless, cause = 0, ""
-    while fruitless < _FRUITLESS_TRIES:
+    empty_tries, cause = 0, ""
+    while empty_tries < _MOST_EMPTY_TRIES:
         before = part.stat().st_size if part.is_file() else 0
         _check_space(file, target, before)
         try:
-            if _load_rest(file, part, progress):
+            if _download_rest(file, part, progress):
                 _finish(file, part, target)
                 return
-            cause = "the connection was cut"
+            cause = "the connection was closed early"
         except urllib.error.HTTPError as error:
             raise WeightsError(f"{file.url} answers {error.code} {error.reason}. {_by_hand(file, target)}") from error
         except (urllib.error.URLError, HTTPException) as error:
             cause = str(getattr(error, "reason", error)) or type(error).__name__
         after = part.stat().st_size if part.is_file() else 0
-        fruitless = 0 if after > before else fruitless + 1
+        empty_tries = 0 if after > before else empty_tries + 1
     got = part.stat().st_size if part.is_file() else 0
-    kept = f"; {got} bytes are kept, so the next try goes on from there" if got else ""
+    kept = f"; {got} bytes are kept, and the next try resumes there" if got else ""
     raise WeightsError(f"cannot download {file.url}: {cause}{kept}. {_by_hand(file, target)}")
 
 
-def _load_rest(file: WeightFile, part: Path, progress: Progress) -> bool:
-    """Append what is missing to the .part file; True where the server said that this was all."""
+def _download_rest(file: WeightFile, part: Path, progress: Progress) -> bool:
+    """Append what is missing to the .part file; return whether it is complete."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(file.url, headers={"User-Agent": "simmat"})
     if have:
@@ -209,42 +208,39 @@ def _load_rest(file: WeightFile, part: Path, progress: Progress) -> bool:
         with _network():
             response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing after what we have: the digest will tell whether it is right
+        if error.code == 416 and have:  # no bytes left; `_finish` checks the sha256
             return True
         raise
     with response:
         # A server that ignores Range sends the whole file with 200.
-        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        start = have if goes_on else 0
+        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        start = have if resumes else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else 0
-        if file.size_bytes and total and total != file.size_bytes:  # a login page, before it replaces what is there
+        if file.size_bytes and total and total != file.size_bytes:  # checked before the .part file is overwritten
             raise WeightsError(
-                f"{file.url} is not the right file: it has {total} bytes, should have {file.size_bytes}; something "
-                "between here and there (a proxy, a login page) may answer in its place"
+                f"{file.url} is not the right file: it has {total} bytes, should have {file.size_bytes}; a proxy or "
+                "a login page may have answered instead of the server"
             )
-        with part.open("ab" if goes_on else "wb") as stream:
-            got = start + _copy(response, stream, start, total or file.size_bytes, progress)
-    return got == (total or file.size_bytes or got)
+        total = total or file.size_bytes
+        got = start
+        with part.open("ab" if resumes else "wb") as stream:
+            progress(got, total)
+            while chunk := _read(response):
+                stream.write(chunk)
+                got += len(chunk)
+                progress(got, total)
+    return not total or got == total
 
 
-def _copy(response: HTTPResponse, stream: BinaryIO, start: int, total: int, progress: Progress) -> int:
-    """Copy a response to a file and return the number of bytes."""
-    got = 0
-    progress(start, total)
-    while True:
-        with _network():
-            piece = response.read(_CHUNK)
-        if not piece:
-            return got
-        stream.write(piece)
-        got += len(piece)
-        progress(start + got, total)
+def _read(response: HTTPResponse) -> bytes:
+    with _network():
+        return response.read(_CHUNK_BYTES)
 
 
 @contextmanager
 def _network() -> Iterator[None]:
-    """Raise what the network refuses as URLError, for an OSError may be of the disk."""
+    """Turn an OSError of the network into a URLError, to tell it from one of the disk."""
     try:
         yield
     except urllib.error.URLError:
@@ -258,9 +254,8 @@ def _finish(file: WeightFile, part: Path, target: Path) -> None:
     if digest != file.sha256:
         part.unlink()
         raise WeightsError(
-            f"{file.url} is not the right file: its sha256 is {digest}, should be {file.sha256}; what was loaded is "
-            f"removed. Try again; if it stays so, something between here and there changes the file. "
-            f"{_by_hand(file, target)}"
+            f"{file.url} is not the right file: its sha256 is {digest}, should be {file.sha256}; the download was "
+            f"removed. Try again; if this repeats, a proxy may change the file. {_by_hand(file, target)}"
         )
     os.replace(part, target)
 
@@ -276,4 +271,4 @@ def _check_space(file: WeightFile, target: Path, have: int) -> None:
 
 
 def _by_hand(file: WeightFile, target: Path) -> str:
-    return f"To do it by hand, load {file.url} and put it at {target}, or give its path with --checkpoint PATH"
+    return f"To do it by hand, download {file.url} and put it at {target}, or give its path with --checkpoint PATH"

@@ -25,19 +25,19 @@ _ARCHIVES = (".whl", ".tar.gz", ".zip")
 
 
 class InstallerError(SimMATError):
-    """pip failed; it has said why on the terminal."""
+    """pip failed; its own message is on the terminal."""
 
 
 def requirement_of(argument: str) -> str:
-    """Return what pip takes for what a user names.
+    """Return pip's requirement for a plugin as the user names it.
 
-    A short name becomes its package, `thermal` simmat-plugin-thermal and `hha` simmat-plugin-depth, with the extras and
-    the version it has. Any other plain name becomes simmat-plugin-NAME, so that a typing error installs no unrelated
-    package. Stays as it is: a name with the prefix simmat-, another package with a version or an extra, a URL. A path
-    becomes absolute.
+    A short name becomes its package: `thermal` is simmat-plugin-thermal, `hha` is simmat-plugin-depth; extras and
+    version are kept. Any other plain name becomes simmat-plugin-NAME, so that a typing error installs no unrelated
+    package. A name that starts with simmat-, another package with a version or an extra, and a URL stay unchanged. A
+    path becomes absolute.
 
     Raises:
-        ConfigError: no plugin can be meant.
+        ConfigError: the argument is not a plugin.
     """
     argument = argument.strip()
     if argument.startswith("-"):
@@ -62,12 +62,12 @@ def requirement_of(argument: str) -> str:
 def install(
     requirements: Sequence[str], options: Sequence[str] = (), *, editable: bool = False
 ) -> list[dict[str, Any]]:
-    """Install with pip and return the plugins that this brought or that were asked for, as `installed_plugins`.
+    """Install with pip and return the plugins that are new or were requested, as `installed_plugins` lists them.
 
     Args:
-        requirements: as `requirement_of` gives them.
-        options: of pip.
-        editable: as pip's option, for each of them.
+        requirements: from `requirement_of`.
+        options: options of pip.
+        editable: install each requirement with pip's --editable.
 
     Raises:
         InstallerError: pip is missing or failed.
@@ -75,11 +75,11 @@ def install(
     before = [_key(plugin) for plugin in installed_plugins()]
     flag = ["--editable"] if editable else []
     _pip("install", *options, *(part for requirement in requirements for part in (*flag, requirement)))
-    asked = {canonicalize_name(name) for requirement in requirements if (name := _name_in(requirement))}
+    requested = {canonicalize_name(name) for requirement in requirements if (name := _name_in(requirement))}
     return [
         plugin
         for plugin in installed_plugins()
-        if canonicalize_name(plugin["package"]) in asked or _key(plugin) not in before
+        if canonicalize_name(plugin["package"]) in requested or _key(plugin) not in before
     ]
 
 
@@ -87,7 +87,7 @@ def uninstall(distribution: str) -> None:
     """Uninstall a distribution with pip.
 
     Raises:
-        InstallerError: pip is missing or failed, or a plugin of that distribution is still found.
+        InstallerError: pip is missing or failed, or a plugin of that distribution is still installed.
     """
     _pip("uninstall", "--yes", distribution)
     if still := [plugin["name"] for plugin in installed_plugins() if plugin["package"] == distribution]:
@@ -97,10 +97,10 @@ def uninstall(distribution: str) -> None:
 
 
 def installed_plugins() -> list[dict[str, Any]]:
-    """Return what `simmat plugins list --json` prints in a new process, which sees what pip changed.
+    """Return the plugins that `simmat plugins list --json` prints in a new process, which sees the changes of pip.
 
     Raises:
-        InstallerError: SimMAT does not start there.
+        InstallerError: SimMAT does not start in that process.
     """
     line = [sys.executable, "-P", "-m", "simmat", "plugins", "list", "--json"]
     done = subprocess.run(line, capture_output=True, text=True, errors="backslashreplace", check=False)
@@ -113,10 +113,10 @@ def installed_plugins() -> list[dict[str, Any]]:
 
 
 def distribution_of(argument: str, reports: Sequence[PluginReport]) -> str:
-    """Return the package of an installed plugin, by its entry point, its package or a name it gives.
+    """Return the package of an installed plugin, named by entry point, package or something it provides.
 
     Raises:
-        ConfigError: there is no such plugin, or it is a part of SimMAT.
+        ConfigError: there is no such plugin, or it is part of SimMAT.
     """
     wanted = {canonicalize_name(argument), canonicalize_name(PREFIX + argument)}
     found = {
@@ -126,18 +126,18 @@ def distribution_of(argument: str, reports: Sequence[PluginReport]) -> str:
         if canonicalize_name(name) in wanted
     }
     if "simmat" in found:
-        raise ConfigError(f"{argument!r} is a part of SimMAT itself and cannot be uninstalled")
+        raise ConfigError(f"{argument!r} is part of SimMAT itself and cannot be uninstalled")
     if not found:
         names = sorted(report.name for report in reports if report.distribution != "simmat" and report.version)
         hint = did_you_mean(argument, names)
         raise ConfigError(f"no plugin {argument!r} is installed{hint} Installed: {', '.join(names) or 'none'}")
     if len(found) > 1:
-        raise ConfigError(f"{argument!r} is of {' and '.join(sorted(found))}; name the package")
+        raise ConfigError(f"{argument!r} is in {' and '.join(sorted(found))}; give the name of the package")
     return found.pop()
 
 
 def is_installed(distribution: str) -> bool:
-    """True where a package of that name is installed."""
+    """Return whether a package of that name is installed."""
     try:
         importlib.metadata.distribution(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -150,18 +150,18 @@ def _is_path(argument: str) -> bool:
 
 
 def _checked_path(path: Path) -> Path:
-    """Refuse what is not a package: pip reads "./notes.txt" as a name, and explains that on a page."""
+    """Check that a path is a package; pip takes "./notes.txt" for a name and fails with a page of text."""
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; a plugin is a folder with pyproject.toml, or a wheel")
     if path.is_dir() and not any((path / name).is_file() for name in ("pyproject.toml", "setup.py")):
-        raise ConfigError(f"{path}: no package, it has no pyproject.toml; simmat plugins new makes one")
+        raise ConfigError(f"{path}: not a package, it has no pyproject.toml; simmat plugins new makes one")
     if path.is_file() and not path.name.endswith(_ARCHIVES):
-        raise ConfigError(f"{path}: no package; it is a folder with pyproject.toml, or a file {' '.join(_ARCHIVES)}")
+        raise ConfigError(f"{path}: not a package; give a folder with pyproject.toml, or a file {' '.join(_ARCHIVES)}")
     return path
 
 
 def _name_in(requirement: str) -> str:
-    """Return the distribution that a requirement names, "" where only pip can tell."""
+    """Return the distribution that a requirement names, "" if only pip knows it."""
     file = Path(requirement).name
     try:
         if Path(requirement).is_absolute() and Path(requirement).is_dir():
