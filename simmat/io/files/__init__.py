@@ -1,7 +1,7 @@
-"""Files that are whole or not there: written beside, made durable, renamed into place.
+"""Atomic files: written to a temporary name, synced, renamed into place.
 
-A crash at any moment leaves the old file or the new one, never half of one. What the operating
-system refuses becomes an OutputError that says what, where and what to do.
+A crash at any moment leaves the old file or the new one, never a part of one. Errors of the operating system become an
+OutputError with the path, the cause and a remedy.
 """
 
 from simmat.io.files.folder import atomic_folder, recover_folder

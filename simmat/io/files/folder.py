@@ -15,14 +15,14 @@ from simmat.io.files.system import led_to, output_errors, remove_folder, sync, s
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Give an empty folder beside `path`; what it holds becomes the folder `path` when the block ends well.
+    """Yield an empty folder next to `path` that replaces `path` when the block ends without an error.
 
-    A folder already at `path` is replaced as a whole, or of a link the folder it leads to. No file system swaps two
-    folders in one step everywhere, so between two renames `path` is missing for a moment; `recover_folder` finishes a
-    swap that was cut there.
+    If `path` is a link, the folder it points to is replaced. Two folders cannot be swapped in one step on every file
+    system, so `path` is missing for a moment between two renames; `recover_folder` finishes a swap that was
+    interrupted there.
 
     Raises:
-        OutputError: the folder cannot be written there, `path` is a file, or another process is writing it.
+        OutputError: the folder cannot be written, `path` is a file, or another process is writing it.
     """
     if not _has_name(Path(path)):
         raise OutputError(f"{path} cannot be replaced as a whole; give the folder by its name")
@@ -49,9 +49,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def recover_folder(path: Path | str) -> Path:
-    """Finish a swap of `atomic_folder` that a crash cut between its two renames; call it before reading.
+    """Finish a swap of `atomic_folder` that was interrupted between its two renames; call it before reading.
 
-    Where nothing was cut, nothing is written, so this is safe on read-only media and beside a writer.
+    Without an interrupted swap nothing is written, so this is safe on read-only media and during another write.
 
     Returns:
         `path`, for use in an expression.
@@ -61,27 +61,25 @@ def recover_folder(path: Path | str) -> Path:
     target = led_to(Path(path))
     new, old = _beside(target)
     if not target.exists() and old.is_dir():
-        # The old folder only moves away once the new one is complete and durable.
+        # The old folder is only renamed once the new one is complete and synced.
         with output_errors(target, new, old), suppress(FileNotFoundError):
             try:
                 os.rename(new if new.is_dir() else old, target)
             except OSError:
-                if not target.is_dir():  # where it is, a writer that lives has finished its swap since
+                if not target.is_dir():  # otherwise a running writer has just finished its swap
                     raise
     return Path(path)
 
 
 @contextmanager
 def _claimed(new: Path, target: Path) -> Iterator[None]:
-    """Make the folder `new` for this process alone; one that a killed process left is emptied.
-
-    A lock on the folder itself leaves no file behind, and ends with its process.
+    """Make the folder `new` and lock it for this process; one that a killed process left is replaced.
 
     Raises:
-        OutputError: a process that lives has it.
+        OutputError: a running process holds it.
     """
     with ExitStack() as held:
-        with locked(target.parent, patience_s=2):  # for the moment between looking and taking
+        with locked(target.parent, patience_s=2):  # so that no other process comes between the check and the lock
             if new.exists():
                 with locked(new) as free:
                     if free is False:
@@ -93,7 +91,7 @@ def _claimed(new: Path, target: Path) -> Iterator[None]:
 
 
 def _has_name(target: Path) -> bool:
-    """False for "." and "..": nothing lies beside them that could take their place."""
+    """Return False for "." and "..", which cannot be renamed."""
     return target.name not in ("", "..")
 
 
@@ -107,6 +105,6 @@ def _swap(new: Path, target: Path, old: Path) -> None:
     try:
         os.rename(new, target)
     except FileNotFoundError:
-        # A reader's recover_folder came between the two renames and has finished the swap.
+        # The `recover_folder` of a reader has finished the swap between the two renames.
         if not target.is_dir():
             raise

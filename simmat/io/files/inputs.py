@@ -1,4 +1,4 @@
-"""Files that may come from a stranger: opened only where they are files, read up to a limit, json up to a depth."""
+"""Read untrusted files: only regular files, up to a size limit, json up to a depth."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Any, NoReturn
 from simmat.errors import DataError, SimMATError
 
 MAX_BYTES = 2**26
-"""Largest text file that is read whole (64 MiB) where a caller states no other limit."""
+"""Default limit of `read_bytes` (64 MiB)."""
 MAX_DEPTH = 64
-"""Deepest nesting of json values; no file that SimMAT reads needs half of it."""
-_WHOLE = (-(2**63), 2**64 - 1)
-"""Range of whole numbers in json: what 64 bits hold, signed or not."""
+"""Deepest allowed nesting of json values."""
+_INT_RANGE = (-(2**63), 2**64 - 1)
+"""Allowed integers in json: 64 bits, signed or unsigned."""
 
 
 def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = DataError, hint: str = "") -> None:
-    """Check that `path` is a regular file, without opening it.
+    """Check that `path` is a regular file, without opening it; links are followed.
 
-    A FIFO would wait for a writer, and a device may have no end; links are followed.
+    Opening a FIFO would wait for a writer, and reading a device may never end.
 
     Args:
         path: the file.
         what: what it should be, for messages ("image", "config file").
         error: class of the error to raise.
-        hint: what to do where there is no such file.
+        hint: what to do where the file does not exist.
 
     Raises:
-        SimMATError: of class `error`; it is missing, a folder, a FIFO, a socket or a device.
+        SimMATError: of class `error`; the path is missing, a folder, a FIFO, a socket or a device.
     """
     try:
         mode = path.stat().st_mode
@@ -56,14 +56,14 @@ def read_bytes(
     """Return the content of a regular file of at most `limit` bytes; see `require_file` for the other arguments.
 
     Raises:
-        SimMATError: of class `error`; as `require_file`, or it cannot be read, or is larger.
+        SimMATError: of class `error`; as `require_file`, or the file cannot be read or is larger.
     """
     require_file(path, what, error=error, hint=hint)
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            content = stream.read(min(size, limit) + 1)  # read() takes the memory it is asked for, not what is there
-            if size < len(content) <= limit:  # it grows, or is of a file system that states no size
+            content = stream.read(min(size, limit) + 1)  # read(n) allocates n bytes, whatever the size of the file
+            if size < len(content) <= limit:  # the file grows, or its file system reports no size
                 content += stream.read(limit + 1 - len(content))
     except OSError as cause:
         raise error(f"{path}: cannot be read: {cause.strerror}; check who may read it") from cause
@@ -84,7 +84,7 @@ def read_json(
     """Return the value of a json file; see `read_bytes` and `parse_json`.
 
     Raises:
-        SimMATError: of class `error`; it cannot be read, is too large, or is not json within the limits.
+        SimMATError: of class `error`; the file cannot be read, is too large, or is not json within the limits.
     """
     content = read_bytes(path, what, limit=limit, error=error, hint=hint)
     try:
@@ -98,10 +98,10 @@ def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
 
     Args:
         text: json; bytes are UTF-8, with or without a byte order mark.
-        constants: whether NaN and Infinity are allowed, which Python writes though they are not json.
+        constants: also accept NaN and Infinity, which Python writes although they are not json.
 
     Raises:
-        ValueError: it is not json, is nested deeper than `MAX_DEPTH`, or holds a number that 64 bits do not hold.
+        ValueError: not json, nested deeper than `MAX_DEPTH`, or with a number that does not fit into 64 bits.
     """
     try:
         if isinstance(text, bytes):
@@ -119,7 +119,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _check_tree(value: Any, *, finite: bool) -> None:
     """Check depth and numbers of a parsed value level by level, without recursion."""
-    low, high = _WHOLE
+    low, high = _INT_RANGE
     level = [[value]]
     for _ in range(MAX_DEPTH + 1):
         deeper = []

@@ -1,4 +1,4 @@
-"""Locks on folders: they leave no file behind, and end with the process that holds them, however it ends."""
+"""Locks on folders: they leave no file behind, and the system releases them when their process ends."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def locked(folder: Path, *, patience_s: float = 0) -> Iterator[bool | None]:
 
     Args:
         folder: an existing folder.
-        patience_s: how long to wait in seconds where another process or another block has it.
+        patience_s: how many seconds to wait where another process or block holds the lock.
 
     Yields:
-        True where the lock is held, False where another has it, None where there is no lock to take: the system or the
-        file system has none, or the folder may not be read.
+        True if the lock is held, False if another process or block holds it, None if locking is not possible: the
+        system or the file system has no locks, or the folder is not readable.
     """
     try:
         import fcntl

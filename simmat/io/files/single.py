@@ -1,4 +1,4 @@
-"""Files that are whole or not there, one by one."""
+"""Write single files atomically."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from simmat.io.files.inputs import parse_json, require_file
 from simmat.io.files.locks import locked
 from simmat.io.files.system import TEMPORARY_MARK, led_to, output_errors, remove_folder, sync
 
-_TRIALS = 5
-_LONGEST_RECORD = 2**20
-"""Bytes of a line of a log; a longer one is no record."""
+_TRIES = 5
+_MOST_LINE_BYTES = 2**20
+"""Longest line of a log; a longer one is not a record."""
 _STAGING = f".{'[0-9a-f]' * 8}{TEMPORARY_MARK}"
 """Pattern of the names of `staged_files`."""
 
 
 def with_home(path: Path | str) -> Path:
-    """Return a path with `~` or `~name` at its start replaced by that home folder.
+    """Return a path with a leading `~` or `~name` replaced by that home folder.
 
     Raises:
         ConfigError: there is no such home folder.
@@ -42,18 +42,18 @@ def with_home(path: Path | str) -> Path:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what was written there becomes `path` when the block ends well.
+    """Yield a temporary path next to `path`; the file there replaces `path` when the block ends without an error.
 
-    The temporary name keeps the ending (".png"), so that libraries that go by it write the right
-    format. Missing parent folders are made; of a link the file it leads to is replaced. On any failure the
-    temporary file is removed and `path` stays as it was.
+    The temporary name keeps the suffix (".png"), by which libraries choose the format. Missing parent folders are
+    made. If `path` is a link, the file it points to is replaced. On any failure the temporary file is removed and
+    `path` stays as it was.
 
     Raises:
-        OutputError: the file cannot be written there, or something that is no file has its name (a device, a pipe).
+        OutputError: the file cannot be written, or `path` is a folder, device or pipe.
     """
     target = led_to(Path(path))
     temporary = target.with_name(
-        f"{_begin(target)}{os.getpid():x}-{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}"
+        f"{_temporary_prefix(target)}{os.getpid():x}-{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}"
     )
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,16 +72,16 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def remove_left(path: Path | str) -> None:
-    """Remove the temporary files beside `path` that `atomic_path` made for it in a process that has died.
+    """Remove temporary files of `atomic_path` for `path` whose process on this machine has died.
 
-    Those of other machines, which may share the folder, are left alone.
+    Files of other machines that share the folder are left alone.
 
     Raises:
         OutputError: one cannot be removed.
     """
     target = led_to(Path(path))
     left = re.compile(
-        rf"{re.escape(_begin(target))}([0-9a-f]+)-[0-9a-f]{{8}}{re.escape(TEMPORARY_MARK + target.suffix)}"
+        rf"{re.escape(_temporary_prefix(target))}([0-9a-f]+)-[0-9a-f]{{8}}{re.escape(TEMPORARY_MARK + target.suffix)}"
     )
     with output_errors(target):
         for found in target.parent.iterdir() if target.parent.is_dir() else ():
@@ -89,8 +89,8 @@ def remove_left(path: Path | str) -> None:
                 found.unlink(missing_ok=True)
 
 
-def _begin(target: Path) -> str:
-    """Return how the name of a temporary file begins: for which file, and on which machine."""
+def _temporary_prefix(target: Path) -> str:
+    """Return how temporary names for a file start on this machine."""
     machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
     return f".{target.stem[:40]}.{machine}-"
 
@@ -106,32 +106,32 @@ def _is_alive(pid: int) -> bool:
 
 
 def atomic_write_bytes(path: Path | str, data: bytes) -> None:
-    """Write bytes as the whole of `path`; see `atomic_path`."""
+    """Write a whole file from bytes; see `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def atomic_write_text(path: Path | str, text: str) -> None:
-    """Write text as the whole of `path`, UTF-8, lines ending in a line feed; see `atomic_path`.
+    r"""Write a whole file from text, in UTF-8 with "\n" as it is; see `atomic_path`.
 
-    A byte of a file name that is no UTF-8, which Python holds as a lone surrogate, is written as its escape, which
-    json reads back.
+    A lone surrogate, by which Python represents a byte of a file name that is not UTF-8, is written as its escape,
+    which json reads back.
     """
     atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def atomic_write_json(path: Path | str, value: Any) -> None:
-    """Write a json value, indented, keys in the order given; NaN and infinity raise ValueError (they are no json)."""
+    """Write a json value, indented, keys in the given order; raise ValueError for NaN and infinity."""
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_log(path: Path | str) -> list[dict[str, Any]]:
-    """Return the records of a log, a json object with its "step" a line, up to the first line that is none.
+    """Return the records of a log, up to the first line that is not a json object with an integer "step".
 
-    A crash cuts the last one. Without a log there are none.
+    A crash may cut the last line. A missing log has no records.
 
     Raises:
-        DataError: it is no file, or cannot be read.
+        DataError: the path is not a file, or cannot be read.
     """
     file, found = Path(path), []
     if not file.exists():
@@ -139,7 +139,7 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
     require_file(file, "log")
     try:
         with file.open("rb") as stream:
-            while line := stream.readline(_LONGEST_RECORD):
+            while line := stream.readline(_MOST_LINE_BYTES):
                 record = parse_json(line, constants=True)
                 if not isinstance(record, dict) or type(record.get("step")) is not int:
                     break
@@ -153,14 +153,14 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
 
 @contextmanager
 def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterator[Path]:
-    """Give an empty folder within `folder`; the files written there move up into `folder` when the block ends well.
+    """Yield an empty folder inside `folder`; its files move into `folder` when the block ends without an error.
 
-    On any failure before that `folder` has only what it had, and is not made. A file of the same name is replaced. What
-    a killed process left of such a call in `folder` is removed; calls of processes that live do not disturb each other.
+    Files of the same name are replaced. On a failure in the block, `folder` keeps what it had, and is not made if it
+    did not exist. Remains of killed processes are removed; running processes do not disturb each other.
 
     Args:
         folder: where the files go.
-        replaced: names of files of an earlier call, which are removed where they were not written again.
+        replaced: names of files of an earlier call, removed unless they are written again.
 
     Raises:
         OutputError: files cannot be written there.
@@ -186,13 +186,13 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterato
             with suppress(OSError):
                 remove_folder(staging)
                 for place in made:
-                    place.rmdir()  # refuses one that holds something
+                    place.rmdir()  # fails if it is not empty
 
 
 def _new_staging(target: Path, held: ExitStack) -> tuple[Path, list[Path]]:
-    """Make a folder within `target` that is locked until `held` closes, and list those that were there before.
+    """Make a folder inside `target`, locked until `held` closes, and list the staging folders that existed before.
 
-    All is done under the lock of `target`, so every folder on the list has been locked by its process already.
+    This holds the lock of `target`, so the process of every listed folder has already locked it.
     """
     staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
     target.mkdir(parents=True, exist_ok=True)
@@ -204,7 +204,7 @@ def _new_staging(target: Path, held: ExitStack) -> tuple[Path, list[Path]]:
 
 
 def _remove_unheld(folders: Iterable[Path]) -> None:
-    """Remove the folders whose processes have ended; where that cannot be told, as without locks, they stay."""
+    """Remove the folders whose processes have ended; keep all where locking is not possible."""
     for folder in folders:
         with suppress(OSError), locked(folder) as free:
             if free:
@@ -212,7 +212,7 @@ def _remove_unheld(folders: Iterable[Path]) -> None:
 
 
 def remove_temporary(folder: Path | str) -> None:
-    """Remove the temporary files that a killed process left in `folder`; nobody else may be writing there."""
+    """Remove the temporary files that a killed process left in `folder`; no other process may be writing there."""
     with output_errors(Path(folder)):
         for left in Path(folder).glob(f".*{TEMPORARY_MARK}*"):
             if left.is_dir():
@@ -222,15 +222,15 @@ def remove_temporary(folder: Path | str) -> None:
 
 
 def check_writable(folder: Path | str) -> None:
-    """Try to make `folder` and to write into it, before hours of work depend on it; no trace of the trial stays.
+    """Check that `folder` can be made and written to, and leave no trace.
 
     Raises:
         OutputError: it cannot be made or written to.
     """
-    for _ in range(_TRIALS - 1):
+    for _ in range(_TRIES - 1):
         with suppress(OutputError):
             return _try_to_write(Path(folder))
-        time.sleep(0.01)  # another process may have been trying the same, and have removed what it had made
+        time.sleep(0.01)  # another process may run the same check and remove the folder it made
     _try_to_write(Path(folder))
 
 
@@ -238,10 +238,10 @@ def _try_to_write(target: Path) -> None:
     made = [place for place in (target, *target.parents) if not place.exists()]
     with output_errors(target):
         try:
-            target.mkdir(parents=True, exist_ok=True)  # refuses a file of that name
+            target.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=target, prefix=".", suffix=TEMPORARY_MARK, buffering=0) as probe:
                 probe.write(b"\0")
         finally:
             with suppress(OSError):
                 for place in made:
-                    place.rmdir()  # refuses one that holds something
+                    place.rmdir()  # fails if it is not empty

@@ -1,4 +1,4 @@
-"""What the operating system refuses, in words, and what it makes durable."""
+"""Turn errors of the operating system into OutputErrors; sync files and folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from simmat.errors import OutputError
 
 TEMPORARY_MARK = ".simmat-tmp"
-"""Stands in every temporary file's name, so that what a killed process left can be told and removed."""
+"""Part of every temporary name, so that the remains of a killed process can be recognised and removed."""
 
 _CAUSES = {
     errno.ENOSPC: ("the disk is full", "free some space or choose another folder"),
@@ -32,41 +32,41 @@ _CAUSES = {
 
 
 def output_error(error: OSError, path: Path) -> OutputError:
-    """Say in words why `path` cannot be written, and what to do."""
+    """Return an error that says why `path` cannot be written, and what to do."""
     cause, remedy = _CAUSES.get(error.errno or 0, (error.strerror or str(error), "check the path and try again"))
     return OutputError(f"cannot write {path}: {cause}; {remedy}")
 
 
 @contextmanager
-def output_errors(target: Path, *beside: Path) -> Iterator[None]:
-    """Turn what the system refuses about `target`, or what is made beside it, into an OutputError; the rest passes."""
+def output_errors(target: Path, *temporary: Path) -> Iterator[None]:
+    """Turn an OSError about `target` or its temporary files into an OutputError; other errors pass."""
     try:
         yield
     except OSError as error:
-        named = error.filename2 or error.filename  # of two, the second is written
+        named = error.filename2 or error.filename  # a rename names two files and writes the second
         about = Path(os.fsdecode(named)) if isinstance(named, str | bytes) else None
-        ours = (target, *target.parents, *beside)
-        made = about is not None and (about in ours or TEMPORARY_MARK in about.name)
+        ours = (target, *target.parents, *temporary)
+        written = about is not None and (about in ours or TEMPORARY_MARK in about.name)
         near = about is None or target.parent in about.parents
-        # A file that is missing beside it may be one that is read there; a network has errors of no cause here.
-        if not made and not (near and error.errno in _CAUSES and error.errno != errno.ENOENT):
+        # A missing file next to `target` may be an input of the block; network errors are not in _CAUSES.
+        if not written and not (near and error.errno in _CAUSES and error.errno != errno.ENOENT):
             raise
         raise output_error(error, target) from error
 
 
 def led_to(path: Path) -> Path:
-    """Return what a link leads to, and a path without its "..", which a folder on the way could take along."""
+    """Return the target of a link; resolve "..", which would break when a folder on the path is replaced."""
     return Path(os.path.realpath(path)) if path.is_symlink() or ".." in path.parts else path
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and all in it, where there is one."""
+    """Remove a folder with its contents, if it exists."""
     if folder.is_dir():
         shutil.rmtree(folder)
 
 
 def sync(path: Path) -> None:
-    """Make a file or folder durable; systems that cannot sync a folder need no sync of it."""
+    """Flush a file or folder to disk; does nothing where the system cannot sync a folder."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:
@@ -83,7 +83,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Make a folder and all in it durable."""
+    """Flush a folder with its contents to disk."""
     for inner in sorted(folder.rglob("*"), reverse=True):
         sync(inner)
     sync(folder)
