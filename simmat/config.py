@@ -19,12 +19,11 @@ from pydantic import (
     model_validator,
 )
 
-from simmat.documents import Document, Problem, problems_of
+from simmat.documents import Document, Problem, problems_of, read_toml
 from simmat.errors import ConfigError, all_problems
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
-from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
 
 DEFAULT_STEPS = 500

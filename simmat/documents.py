@@ -1,18 +1,22 @@
-"""Documents that cross a file boundary: pydantic models, one parser, and one way to say what is wrong with one.
+"""Documents that cross a file boundary: pydantic models, one parser, one error formatter.
 
-A document is plain values, from TOML, json or Python. What is wrong with one never reaches a user in pydantic's words:
-every problem names the key, what is allowed, what was got, and for an unknown key the nearest known one.
+A document is plain values from TOML, json or Python. Users never see pydantic's own messages: every problem names the
+key, what is allowed and what it got, and for an unknown key the nearest known one.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
 from simmat.errors import ConfigError, SimMATError, all_problems, nearest
+from simmat.io.files import read_bytes
 
 Model = TypeVar("Model", bound=BaseModel)
 Keys = tuple[str | int, ...]
@@ -32,7 +36,7 @@ _SENTENCES = {
     "int_parsing": "must be a whole number",
     "int_parsing_size": "must be a whole number of at most 64 bits",
     "int_type": "must be a whole number",
-    "invalid-json-value": "must be made of numbers, texts, true, false, lists and tables",
+    "invalid-json-value": "must be made of numbers, strings, true, false, lists and tables",
     "json_invalid": "must be valid json",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be less than or equal to {le}",
@@ -47,11 +51,11 @@ _SENTENCES = {
     "string_pattern_mismatch": "must match the pattern {pattern}",
     "missing": "is missing",
     "missing_argument": "is missing",
-    "string_sub_type": "must be a text",
+    "string_sub_type": "must be a string",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
-    "string_type": "must be a text",
-    "string_unicode": "must be a text that can be written as UTF-8",
+    "string_type": "must be a string",
+    "string_unicode": "must be a string that can be written as UTF-8",
     "too_short": "must have at least {min_length} entries",
     "too_long": "must have at most {max_length} entries",
     "tuple_type": "must be a list",
@@ -61,36 +65,40 @@ _SENTENCES = {
 _OTHERWISE = "is not valid here"
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _MISSING = ("missing", "missing_argument")
-_LONGEST, _FEW = 200, 20
+_MOST_CHARACTERS = 200
+"""Longest value shown in a message."""
+_FEW_KEYS = 20
+"""At most this many known keys are listed together with a suggestion."""
+_MOST_TOML_BYTES = 2**24
 
 
 class Document(BaseModel):
-    """A frozen table of known keys: no text is a number, no number a truth value, and every number is finite."""
+    """A frozen table of known keys: no conversion between strings, numbers and booleans, and only finite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
     def known_keys(cls) -> list[str]:
-        """Return every key that may stand in this table."""
+        """Return every key that this table allows."""
         return list(cls.model_fields)
 
     def problems(self) -> Iterator[str]:
-        """Say what does not go together."""
+        """Yield what is wrong across fields."""
         yield from ()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a document.
+    """One problem of a document.
 
     Attributes:
-        keys: the way to it: keys of tables, and numbers of list entries from 0.
-        kind: a value that is not allowed, a key that is not known, or a key that is missing.
+        keys: path to it: keys of tables, and indices of list entries from 0.
+        kind: a value that is not allowed, an unknown key, or a missing key.
         demand: what is allowed: "must be greater than 0".
-        got: the value that is not allowed, as it stands in a message; "" where the demand says it itself.
-        known: of an unknown key, those that may stand in its place.
-        place: names the list entries on the way, each by its number from 1 and its name: "channel 2 ('nir')".
-        key: the way to it below the last of them, with dots; "" where the entry itself is wrong.
+        got: the invalid value as shown in a message; "" where `demand` names it already.
+        known: for an unknown key, the keys allowed in its place.
+        place: the list entries on the path, each by its number from 1 and its name: "channel 2 ('nir')".
+        key: the path below the last list entry, joined with dots; "" where the entry itself is wrong.
     """
 
     keys: Keys
@@ -103,31 +111,30 @@ class Problem:
 
     @property
     def said(self) -> str:
-        """What is allowed, and what was got."""
+        """What is allowed, and what it got."""
         return f"{self.demand}, got {self.got}" if self.got else self.demand
 
     @property
     def guess(self) -> str | None:
-        """The known key that an unknown one may be meant to be."""
+        """The known key nearest to an unknown one."""
         key = str(self.keys[-1]) if self.keys else ""
         return nearest(key.replace("-", "_"), self.known) or nearest(key, self.known)
 
     @property
     def hint(self) -> str:
-        """What follows an unknown key: the nearest one, and all that there are where they are few or none is near."""
+        """What to write after an unknown key: the nearest key, and all keys where they are few or none is near."""
         if not self.known:
             return "; there are none, leave it out"
-        every = "" if self.guess and len(self.known) > _FEW else f" Keys: {', '.join(self.known)}"
+        every = "" if self.guess and len(self.known) > _FEW_KEYS else f" Keys: {', '.join(self.known)}"
         return (f"; did you mean {self.guess!r}?" if self.guess else ".") + every
 
     def __str__(self) -> str:
-        """Return the problem as a sentence."""
         words = f"no key {self.key!r}{self.hint}" if self.kind == "unknown" else f"{self.key} {self.said}".lstrip()
         return f"{self.place}{': ' if self.place and self.key else ' ' if self.place else ''}{words}"
 
 
 class InvalidDocument(ValueError):
-    """A document that is not what its model asks for; every problem in one text."""
+    """A document that does not match its model; the message holds every problem."""
 
     def __init__(self, problems: Sequence[Problem | str]) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
@@ -138,7 +145,7 @@ def validate(model: type[Model], values: object) -> Model:
     """Return a document as its model.
 
     Raises:
-        InvalidDocument: keys are unknown or missing, values not allowed, or what it says does not go together.
+        InvalidDocument: keys are unknown or missing, values are not allowed, or fields contradict each other.
     """
     try:
         found = model.model_validate(values)
@@ -153,12 +160,12 @@ def parse(model: type[Model], values: object, where: str) -> Model:
     """Return a document as its model, see `validate`.
 
     Args:
-        model: what it should be.
+        model: the expected model.
         values: plain values.
         where: the file, for messages.
 
     Raises:
-        ConfigError: everything that is wrong, in one message.
+        ConfigError: the document is invalid; the message holds every problem.
     """
     try:
         return validate(model, values)
@@ -167,28 +174,28 @@ def parse(model: type[Model], values: object, where: str) -> Model:
 
 
 def listed(where: str, problems: Sequence[object]) -> str:
-    """Return the message that names all problems of a file, each once."""
-    said = list(dict.fromkeys(map(str, problems)))
-    if len(said) == 1:
-        return f"{where}: {said[0]}"
-    return all_problems(f"{where}: {len(said)} problems:", said, most=40)
+    """Return one message with all problems of a file, each once."""
+    lines = list(dict.fromkeys(map(str, problems)))
+    if len(lines) == 1:
+        return f"{where}: {lines[0]}"
+    return all_problems(f"{where}: {len(lines)} problems:", lines, most=40)
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[Problem]:
-    """Return what pydantic found wrong with a document, each place once.
+    """Return the problems that pydantic found in a document, one per place.
 
     Args:
-        error: what it raised.
-        model: what the document should be.
-        values: the document, as it was given.
+        error: what pydantic raised.
+        model: the expected model.
+        values: the document as given.
     """
     found: dict[tuple[Keys, str], Problem] = {}
     for detail in error.errors(include_url=False):
-        if detail["type"] == "too_short" and detail["input"]:  # said of a list whose entries are all wrong
+        if detail["type"] == "too_short" and detail["input"]:  # pydantic reports this if all entries are wrong
             continue
         problem = _problem(detail, model, values)
         at = (problem.keys, problem.kind)
-        if at in found and problem.kind == "wrong":  # of a union each kind has its say
+        if at in found and problem.kind == "wrong":  # each member of a union reports its own error
             others = found[at].demand.split(" or ")
             more = problem.demand.removeprefix("must be ")
             problem = found[at] if more in others[-1] else replace(problem, demand=f"{found[at].demand} or {more}")
@@ -199,25 +206,28 @@ def problems_of(error: ValidationError, model: type[BaseModel], values: object) 
         p
         for p in found.values()
         if not (p.kind == "missing" and p.keys in misspelt)
-        and not (p.keys in inner and p.demand.startswith("must be"))  # of a value or a table, the table was meant
+        # Where a value or a table is allowed and an error lies inside the table, report only that error.
+        and not (p.keys in inner and p.demand.startswith("must be"))
     ]
 
 
 def as_tuples(value: Any) -> Any:
-    """Return lists as tuples, at every depth: json and TOML know no tuples, and strict models take no lists."""
+    """Return lists as tuples at every depth: json and TOML have no tuples, and strict models accept no lists."""
     return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def of_dataclass(kind: type[Any]) -> BeforeValidator:
-    """Return what reads a field of a document as a plain dataclass: a table of its fields, as strict as all others."""
+    """Return a validator that reads a table as a plain dataclass, as strictly as a `Document`."""
     hints = get_type_hints(kind)
     given = {f.name: (hints[f.name], ... if f.default is MISSING else f.default) for f in fields(kind)}
     table: type[Document] = create_model(kind.__name__, __base__=Document, **given)  # type: ignore[call-overload]
 
     def read(value: Any) -> Any:
-        given_as = asdict(value) if isinstance(value, kind) else value  # an instance, too, so that 1 becomes 1.0
-        plain = {key: as_tuples(item) for key, item in given_as.items()} if isinstance(given_as, Mapping) else given_as
-        found = table.model_validate(plain)
+        if isinstance(value, kind):
+            value = asdict(value)  # validated again, so that 1 becomes 1.0
+        if isinstance(value, Mapping):
+            value = {key: as_tuples(item) for key, item in value.items()}
+        found = table.model_validate(value)
         try:
             return kind(**{name: getattr(found, name) for name in given})
         except SimMATError as error:
@@ -227,7 +237,7 @@ def of_dataclass(kind: type[Any]) -> BeforeValidator:
 
 
 def sentence(detail: Mapping[str, Any]) -> str:
-    """Return what one error of pydantic's demands: "must be greater than 0"."""
+    """Return what a pydantic error asks for: "must be greater than 0"."""
     kind, context = detail["type"], dict(detail.get("ctx") or {})
     if kind in ("value_error", "assertion_error"):
         return str(context.get("error", _OTHERWISE))
@@ -240,7 +250,7 @@ def sentence(detail: Mapping[str, Any]) -> str:
 
 
 def allowed_values(model: type[BaseModel], key: str) -> str:
-    """Return what a key of a document may be, in the words that refuse another value: "a number", "'K' or 'C'"."""
+    """Return what values a key of a document allows, worded as in its error: "a number", "'K' or 'C'"."""
     try:
         validate(model, {key: object()})
     except InvalidDocument as invalid:
@@ -251,8 +261,31 @@ def allowed_values(model: type[BaseModel], key: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as it stands in a message, cut where it is long."""
+    """Return a value as shown in a message; a long one is cut."""
     return _cut(repr(list(value) if isinstance(value, tuple) else value))
+
+
+def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
+    """Read a TOML file; UTF-8 with or without a byte order mark.
+
+    Args:
+        path: the file.
+        kind: what it is, for messages ("config file").
+        hint: what to do where the file does not exist.
+
+    Raises:
+        ConfigError: the file is missing, not a regular file, unreadable, larger than 16 MiB, or not valid TOML.
+    """
+    with suppress(OSError):  # `read_bytes` reports what the system refuses
+        if not path.exists():
+            raise ConfigError(f"no {kind} {path}" + (f"; {hint}" if hint else ""))
+    content = read_bytes(path, kind, limit=_MOST_TOML_BYTES, error=ConfigError)
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text at byte {error.start}; save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits raises a plain ValueError
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
 def _problem(detail: Mapping[str, Any], model: type[BaseModel], values: object) -> Problem:
@@ -263,20 +296,20 @@ def _problem(detail: Mapping[str, Any], model: type[BaseModel], values: object) 
         return _placed(Problem(keys, "unknown", demand, known=tuple(known)), values)
     if kind in _MISSING and isinstance(keys[-1], str):
         return _placed(Problem(keys, "missing", demand), values)
-    if kind in _MISSING:  # of a list with a fixed number of entries
+    if kind in _MISSING:  # in a list with a fixed number of entries
         keys, demand = keys[:-1], "must have more entries"
     elif detail["loc"][-1:] == ("[key]",):
         keys, demand = keys[:-1], f"has a key that {demand}"
     elif kind in ("union_tag_invalid", "union_tag_not_found"):
         name = str(detail["ctx"]["discriminator"]).strip("'")
         keys, got = (*keys, name), got.get(name) if isinstance(got, Mapping) else got
-    # A check of several keys of a table says itself what it got.
-    says = kind == "value_error" and isinstance(got, Mapping) and not demand.startswith("must")
-    return _placed(Problem(keys, "wrong", demand, "" if says else shown(got)), values)
+    # A validator of a whole table names the values in its own message.
+    complete = kind == "value_error" and isinstance(got, Mapping) and not demand.startswith("must")
+    return _placed(Problem(keys, "wrong", demand, "" if complete else shown(got)), values)
 
 
 def _real_keys(detail: Mapping[str, Any], values: object) -> Keys:
-    """Return the keys of a problem that stand in the document, without the tags that pydantic puts between."""
+    """Return the path of a problem in the document, without the union tags that pydantic inserts."""
     loc, here = detail["loc"], values
     kept: list[str | int] = []
     for number, key in enumerate(loc):
@@ -289,7 +322,7 @@ def _real_keys(detail: Mapping[str, Any], values: object) -> Keys:
 
 
 def _placed(problem: Problem, values: object) -> Problem:
-    """Name the list entries on the way to a problem, and the keys below the last of them."""
+    """Fill in `place`, the list entries on the path to a problem, and `key`, the keys below the last of them."""
     places: list[str] = []
     below: list[str] = []
     here = values
@@ -312,11 +345,11 @@ def _has(here: object, key: str | int) -> bool:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:
-    """Return the keys that a table may have; where it may be of several kinds, a tag in `loc` says which it is."""
+    """Return the keys that the table at `loc` allows; for a union of tables, a tag in `loc` picks the member."""
     tables: list[type] = [model]
     for key in loc:
         inner = [_fields(table)[key] for table in tables if key in _fields(table)]

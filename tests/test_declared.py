@@ -271,7 +271,7 @@ def test_all_problems_of_a_file_come_at_once(tmp_path: Path) -> None:
     for problem in (
         "name .* got 'My Sonar'",
         r"source 1 \('sensor'\): files .*\.png .*, got '\*\.exr'",
-        r"channel 1 \('echo'\): unit .* text, got 3",
+        r"channel 1 \('echo'\): unit .* string, got 3",
         r"channel 1 \('echo'\): plane .* 0, got -1",
         r"channel 1 \('echo'\): normalize.kind .* z-score, .*, got 'rnage'",
         r"channel 2 \('b'\): nodata .* number, got 'zero'",

@@ -83,15 +83,15 @@ def refused(model: type[BaseModel], values: object) -> str:
          "'side.widht'.* kind, length"),
         ({"leaf": [{"name": "a", "side": {"kind": "left", "length": True}}]}, "side.length .*number, got True"),
         ({"names": {"person": "x"}}, "names .*key .*whole number, got 'person'"),
-        ({"picks": [0.5]}, "picks 1 .*text or a whole number, got 0.5"),
+        ({"picks": [0.5]}, "picks 1 .*string or a whole number, got 0.5"),
         ({"options": {"a": {"b": float("nan")}}}, "options.a.b .*finite number, got nan"),
         ({"pair": [1]}, r"pair .*, got \[1\]"),
         ({"pair": [1, 2, 3]}, r"pair .* 2 .*, got \[1, 2, 3\]"),
         ([1], r"table, got \[1\]"),
         ({"leaf": [{"name": "a"}] * 3}, "at most 2 .*, got 3"),
         ({"tree": 1}, "'tree'"),
-        ({"sizes": {"a": {"b": 1}}}, "a.toml: sizes.a.b .*text, got 1"),
-        ({"sizes": {"a": 1}}, "sizes.a .*text or a table, got 1"),
+        ({"sizes": {"a": {"b": 1}}}, "a.toml: sizes.a.b .*string, got 1"),
+        ({"sizes": {"a": 1}}, "sizes.a .*string or a table, got 1"),
     ],
 )  # fmt: skip
 def test_a_problem_names_the_key_the_value_and_what_is_allowed(values: object, said: str) -> None:

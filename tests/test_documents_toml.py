@@ -12,8 +12,8 @@ import pytest
 from runs import gray_set
 
 from simmat.cli import run
+from simmat.documents import read_toml
 from simmat.errors import ConfigError
-from simmat.toml_files import read_toml
 
 
 def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:

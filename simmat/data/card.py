@@ -10,12 +10,11 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, field_validator
 
-from simmat.documents import Document, parse
+from simmat.documents import Document, parse, read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text
 from simmat.io.images import StatedNodata
 from simmat.sensors.options import NodataField, per_file
-from simmat.toml_files import read_toml
 from simmat.types import RegionRule, ZeroMeans
 
 CARD_FILE = "card.toml"

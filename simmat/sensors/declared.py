@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from simmat.documents import read_toml
 from simmat.errors import DataError, nearest
 from simmat.io.images import ImageFile, read_image
 from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.sensors.declaration import ChannelRule, Decibel, Declaration, Log, SourceRule, parse_declaration, scaled
-from simmat.toml_files import read_toml
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simmat.documents import parse
+from simmat.documents import parse, read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import with_home
 from simmat.sensors.options import with_absolute_files
-from simmat.toml_files import read_toml
 from simmat_plugin_bench.settings import BenchSettings, DataSet, Quick, merged
 
 
