@@ -1,4 +1,4 @@
-"""The training job: `train` a config, `resume` a run, watch both."""
+"""Train: `train` a config, `resume` a run, follow both with a `Callback`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""accelerate's side of a run: its settings, its device, and what its processes must agree on."""
+"""Set up accelerate for a run, and share buffers between its processes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from simmat.nn.device import check_launcher, launched_processes, own_settings, p
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Return accelerate's front end of a run, on the config's device.
+    """Return accelerate's `Accelerator` for a run, on the config's device.
 
     Raises:
-        ConfigError: the device is not there or has no such precision, the batch cannot be split over the processes, or
-            an environment variable of accelerate would change how the run computes.
+        ConfigError: the device is missing or lacks the precision, the batch cannot be split over the processes, or an
+            environment variable of accelerate would change how the run computes.
     """
     processes = launched_processes()
     device = pick_device(config.device, processes=processes)
     check_launcher(device)
-    # accelerate keeps its state for the whole process; a second run in it may want other settings.
+    # accelerate keeps its state for the whole process; a second run in it may need other settings.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    # Several processes must be left to take a GPU each; "auto" and "cpu" need not be named.
+    # Of several processes each takes its own GPU; accelerate finds the device for "auto" and "cpu" itself.
     with own_settings(None if config.device in ("auto", "cpu") or processes > 1 else device):
         accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(config.precision, config.precision),
-            # The parts of a step are counted, for accelerate would look at a loader, perhaps at that of an earlier run.
+            # Count accumulated batches instead of watching the loader, which may be that of an earlier run.
             gradient_accumulation_plugin=GradientAccumulationPlugin(
                 config.grad_accumulation, sync_with_dataloader=False
             ),
@@ -36,22 +36,22 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
             rng_types=[],
         )
-    if config.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would compute in fp32 unasked
+    if config.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would silently use fp32
         raise ConfigError("--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16")
     share = config.batch_size // config.grad_accumulation
     if config.batch_size % config.grad_accumulation or share % accelerator.num_processes:
         raise ConfigError(
             f"--batch-size {config.batch_size} must be a multiple of --grad-accumulation "
-            f"{config.grad_accumulation} x {accelerator.num_processes} processes, so that each gets as many images"
+            f"{config.grad_accumulation} x {accelerator.num_processes} processes, so that all get equally many images"
         )
     return accelerator
 
 
 @torch.no_grad()
 def share_buffers(model: torch.nn.Module, accelerator: Accelerator) -> None:
-    """Give every process the first one's buffers; BatchNorm's running statistics are each process's own after a step.
+    """Copy the buffers of process 0 to all others: BatchNorm's running statistics differ between them after a step.
 
-    Called by all processes at the same point, before a network is scored: it is the first one's that is saved.
+    All processes call this before the network is scored; the network of process 0 is the one that is saved.
     """
     if accelerator.num_processes > 1:
         for buffer in model.buffers():

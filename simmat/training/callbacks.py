@@ -1,9 +1,9 @@
-"""What a run tells its caller: callbacks, and the one that writes to the console."""
+"""Callbacks of a training run, and the one that writes to the console."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,20 +18,20 @@ class RunPlan:
     """What is known before the first step.
 
     Attributes:
-        first_step: 0, or where a resumed run goes on.
-        steps: optimiser steps in all.
-        train_samples: samples trained on.
-        val_samples: samples validated on.
-        trainable: parameters that move.
-        total: parameters in all.
-        memory_bytes: estimate of what weights, optimiser and one batch's activations need.
-        device: where it runs.
-        processes: how many work on it.
-        best_miou: of a resumed run, the best validation so far; None where there was none.
-        best_step: when that was.
-        notes: sentences a user should read, such as how the data was split.
+        first_step: 0, or the number of steps that a resumed run has done.
+        steps: total optimiser steps.
+        train_samples: number of training samples.
+        val_samples: number of validation samples.
+        trainable: number of trainable parameters.
+        total: number of all parameters.
+        memory_bytes: estimated memory of weights, optimiser and one batch's activations.
+        device: the device of the run.
+        processes: number of processes.
+        best_miou: best validation mIoU of a resumed run; None if it has none.
+        best_step: step of that validation.
+        notes: sentences for the user, such as how the data was split.
         data: folder of the data set.
-        splits: those that it has.
+        splits: names of its splits.
     """
 
     first_step: int
@@ -45,13 +45,13 @@ class RunPlan:
     processes: int
     best_miou: float | None = None
     best_step: int | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     data: Path = Path()
     splits: frozenset[str] = frozenset()
 
 
 class Callback:
-    """A callback that looks away; override what you want to see. Only the main process calls it."""
+    """A callback that does nothing; override the methods you need. Only the main process calls them."""
 
     def preparing(self, what: str, total: int) -> None:
         """A phase of `total` items begins ("statistics", "validation")."""
@@ -66,16 +66,16 @@ class Callback:
         """Step `step` (from 1) is done."""
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
-        """A validation after `step` steps is done; `best` where its bundle was kept."""
+        """A validation after `step` steps is done; `best` if it is the best so far, whose bundle is kept."""
 
 
 class ConsoleCallback(Callback):
-    """Shows what a run does on stderr: what it will train, a bar with loss, mIoU, speed and time left.
+    """Show a run on stderr: its plan, then a progress bar with loss, mIoU, speed and remaining time.
 
     Attributes:
-        plan: what was known before the first step; None in processes that do not report.
+        plan: the run's plan; None until it starts, and in processes other than the main one.
         best: the best validation mIoU so far.
-        best_step: the step it was reached at.
+        best_step: the step of that validation.
     """
 
     def __init__(self) -> None:
@@ -97,18 +97,18 @@ class ConsoleCallback(Callback):
             self._bar.close()
 
     def preparing(self, what: str, total: int) -> None:
-        """Open a short bar for a phase."""
+        """Open a progress bar for a phase."""
         self._end_phase()
-        # Where nobody watches, a bar for each of many validations would only fill the log.
+        # disable=None: no bar without a terminal, where one per validation would fill the log.
         self._phase = tqdm(total=total, desc=escape(what), leave=False, unit="image", disable=None, file=sys.stderr)
 
     def advanced(self, count: int) -> None:
-        """Move the phase's bar."""
+        """Advance the phase's bar."""
         if self._phase is not None:
             self._phase.update(count)
 
     def started(self, plan: RunPlan) -> None:
-        """Say what will be trained, on what, and how much memory that takes."""
+        """Print what will be trained, on how many samples, and how much memory it needs."""
         self._end_phase()
         self.plan = plan
         if plan.best_miou is not None and plan.best_step is not None:
@@ -123,7 +123,7 @@ class ConsoleCallback(Callback):
         ):
             tqdm.write(escape(line), file=sys.stderr)
         if plan.first_step:
-            tqdm.write(escape(f"going on after step {plan.first_step} of {plan.steps}"), file=sys.stderr)
+            tqdm.write(escape(f"resuming after step {plan.first_step} of {plan.steps}"), file=sys.stderr)
         self._bar = tqdm(
             total=plan.steps,
             initial=plan.first_step,
@@ -135,14 +135,14 @@ class ConsoleCallback(Callback):
         )
 
     def stepped(self, step: int, losses: dict[str, float]) -> None:
-        """Move the bar and show the loss."""
+        """Advance the bar and show the loss."""
         if self._bar is not None:
             self._shown["loss"] = f"{losses['loss']:.3f}"
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(1)
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
-        """Show the validation score beside the loss, and keep the best."""
+        """Show the validation score next to the loss, and remember the best."""
         self._end_phase()
         if best:
             self.best, self.best_step = summary["miou_object"], step

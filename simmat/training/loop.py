@@ -1,4 +1,4 @@
-"""The training loop, on accelerate's launcher, device placement, precision and accumulation."""
+"""The training loop; accelerate does launching, device placement, precision and gradient accumulation."""
 
 from __future__ import annotations
 
@@ -49,56 +49,59 @@ from simmat.training.step import TrainingStep
 
 
 class Interrupted(SimMATError):
-    """The run was asked to stop; its state is saved."""
+    """The run was stopped by a signal; its state is saved."""
 
 
 class Diverged(ConfigError):
-    """The loss or its gradient is no number any more; the learning rate is too high."""
+    """The loss or its gradient is not finite; the learning rate is too high."""
 
 
 def train(config: TrainConfig, registry: Registry, callback: Callback | None = None) -> Path:
     """Run a training from its first step.
 
     Args:
-        config: what to train, on what.
-        registry: where names are looked up.
-        callback: told of progress.
+        config: settings of the run.
+        registry: the installed plugins.
+        callback: called on progress.
 
     Returns:
         The folder of the best bundle by validation.
 
     Raises:
-        SimMATError: whatever is wrong with names, data, weights or the output folder.
-        Interrupted: a signal came; the state is saved.
+        SimMATError: a problem with names, data, weights or the output folder.
+        Interrupted: a signal arrived; the state is saved.
     """
-    return _Run(config, registry, callback or Callback(), resume=False).go()
+    return _Run(config, registry, callback or Callback(), resume=False).run()
 
 
 def resume(root: Path, registry: Registry, callback: Callback | None = None) -> Path:
-    """Go on with a run from its last state; the result is that of a run never interrupted.
+    """Resume a run from its last state; the result equals that of an uninterrupted run.
 
-    On a CPU with the same number of threads it is so bit for bit, else but for rounding.
+    It is equal to the bit on a CPU with the same number of threads, and up to rounding elsewhere.
 
     Args:
         root: the run's folder.
-        registry: where names are looked up.
-        callback: told of progress.
+        registry: the installed plugins.
+        callback: called on progress.
+
+    Returns:
+        The folder of the best bundle by validation.
 
     Raises:
-        ConfigError: there is no run, or its settings, its data or its weights have changed.
+        ConfigError: there is no run, or its settings, data or weights have changed.
         DataError: its state is damaged.
         BundleError: its best bundle is missing or damaged.
-        Interrupted: a signal came; the state is saved.
+        Interrupted: a signal arrived; the state is saved.
     """
     folder = RunFolder(root)
     if not folder.config.is_file():
         raise ConfigError(f"--resume {root}: no run there (no config.toml); give the folder that --out named")
     config = load_config(folder.config, {"out": root})
-    return _Run(config, registry, callback or Callback(), resume=True).go()
+    return _Run(config, registry, callback or Callback(), resume=True).run()
 
 
 class _Run:
-    """One process's part in a run."""
+    """A run, in one of its processes."""
 
     def __init__(self, config: TrainConfig, registry: Registry, callback: Callback, *, resume: bool) -> None:
         self.config = config
@@ -106,7 +109,7 @@ class _Run:
         self.resumes = resume
         self.accelerator = make_accelerator(config)
         self.callback = callback if self.accelerator.is_main_process else Callback()
-        # A run killed before its first save has a config and nothing to lose: it begins again.
+        # A run killed before its first save has a config but no state: it starts from step 0.
         state = load_state(self.folder.state) if resume and self.folder.state.exists() else None
         if not resume:
             check_apart(config)
@@ -153,7 +156,7 @@ class _Run:
             persistent_workers=False,
         )
         self.step, self.optimizer, self.loader = self.accelerator.prepare(step, optimizer, loader)
-        if state:  # after that, for it moves all that the optimiser holds to the device, and a step count need not
+        if state:  # after accelerate, which would move AdamW's step counts to the device
             module = self.accelerator.unwrap_model(self.step)
             load_optimizer_tensors(self.optimizer.optimizer, module, state.optimizer, str(self.folder.state))
             load_scaler_notes(self.accelerator.scaler, state.notes.scaler, str(self.folder.state))
@@ -161,14 +164,14 @@ class _Run:
     def _peak(self) -> float:
         return self.config.lr if self.config.lr is not None else self.setup.parts.learning_rate
 
-    def go(self) -> Path:
+    def run(self) -> Path:
         with self.folder.held() if self.accelerator.is_main_process else nullcontext():
-            return self._go()
+            return self._run()
 
-    def _go(self) -> Path:
+    def _run(self) -> Path:
         if self.accelerator.is_main_process:
             if not self.resumes:
-                self.folder.create()  # another run may have been there and gone
+                self.folder.create()  # checked again under the lock: another run may have ended here meanwhile
             recover_folder(self.folder.bundle)
             self.folder.reopen(self.done if self.best else -1)
             atomic_write_text(self.folder.config, dump_toml(self.config))
@@ -190,7 +193,7 @@ class _Run:
                 if stop and not last:
                     raise Interrupted(
                         f"stopped after step {self.done} of {self.setup.steps}; the state is saved. "
-                        f"Go on with `simmat train --resume {self.config.out}`"
+                        f"Resume with `simmat train --resume {self.config.out}`"
                     )
         self.accelerator.wait_for_everyone()
         return self.folder.bundle
@@ -207,7 +210,7 @@ class _Run:
         )
         set_rates(self.optimizer, rate)
         set_train_mode(self.model)
-        # Dropout draws from torch's global generator: seeded by step and process, it needs no saved state.
+        # Dropout uses torch's global generator; seeded by step and process, it needs no saved state.
         torch.manual_seed(_seed(config.seed, self.done, self.accelerator.process_index))
         totals: dict[str, float] = {}
         for _ in range(config.grad_accumulation):
@@ -227,9 +230,9 @@ class _Run:
         self.callback.stepped(self.done, totals)
 
     def _clip(self, loss: Tensor) -> None:
-        """Clip the gradient; one that is not finite would make every weight NaN, even where the loss is a number."""
+        """Clip the gradient; raise where it is not finite, which would make every weight NaN."""
         norm = float(self.accelerator.clip_grad_norm_(self.step.parameters(), self.config.grad_clip or math.inf))
-        if self.config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler leaves such a step out
+        if self.config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler skips such a step
             what = f"gradient became {norm}" if bool(loss.isfinite()) else f"loss became {float(loss)}"
             raise self._diverged(f"the {what}", self.done + 1)
 
@@ -337,9 +340,9 @@ def _checkpoint_gradients(model: SimMAT, name: str, tune: str) -> None:
     backbone = cast(torch.nn.Module, model.foundation.backbone)
     if any(isinstance(module, _BatchNorm) and module.training for module in backbone.modules()):
         raise ConfigError(
-            f"--tune {tune} trains BatchNorm in {name!r}, whose statistics --gradient-checkpointing would move twice a "
-            "step; leave it out and save memory with --batch-size, --grad-accumulation or --image-size, or use another "
-            "--tune"
+            f"--tune {tune} trains BatchNorm in {name!r}, whose statistics --gradient-checkpointing would update twice "
+            "a step; leave it out and save memory with --batch-size, --grad-accumulation or --image-size, or use "
+            "another --tune"
         )
     turn_on()
 
@@ -350,7 +353,7 @@ def _seed(*parts: int) -> int:
 
 @contextmanager
 def _signals(run: _Run) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the run after the step under way; a second one ends it at once."""
+    """Let Ctrl-C and SIGTERM stop the run after the current step; a second one stops it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Estimate the memory of a training step, so that a run that cannot fit is warned of before it starts."""
+"""Estimate the memory of a training step, to warn before a run that does not fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from simmat.model import SimMAT
 from simmat.nn.losses import MOST_ELEMENTS
 
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_LOSS_TENSORS = 5  # of a mask's size, kept for the backward pass
+_LOSS_TENSORS = 5
+"""Mask-sized tensors that the losses keep for the backward pass."""
 
 
 class _Encoder(nn.Module):
@@ -31,16 +32,16 @@ class _Encoder(nn.Module):
 def estimate_bytes(model: SimMAT, *, channels: int, size: int, images: int, questions: int, half: bool) -> int:
     """Estimate the memory of a training step on one device in bytes, to within a factor of about 1.5.
 
-    Weights, gradients and AdamW's two moments are counted. What the graph keeps is counted for one image, encoded on
-    the meta device, and for one prompt about it; the losses keep a number of mask-sized tensors.
+    Counts weights, gradients, AdamW's two moments, the mask-sized tensors of the losses, and the activations that
+    autograd saves: those of one image, encoded on the meta device, and of one prompt, scaled to the batch.
 
     Args:
-        model: the network; it is put into eval mode, in which no random number is drawn.
+        model: the network; set to eval mode, in which it draws no random numbers.
         channels: C.
         size: S.
-        images: images a device sees at once.
-        questions: prompts times rounds that are asked about each image.
-        half: activations in 16 bits.
+        images: images per device at once.
+        questions: prompts times rounds per image.
+        half: activations have 16 bits.
     """
     own = [*model.parameters(), *model.buffers()]
     encoder = _Encoder(model.eval())
@@ -73,7 +74,7 @@ def estimate_bytes(model: SimMAT, *, channels: int, size: int, images: int, ques
 
 
 def memory_warning(needed: int, device: torch.device) -> str:
-    """Return what to say where all processes on a device need more bytes than it has; "" where they fit."""
+    """Return a warning if a device has less than the `needed` bytes of all its processes; "" if they fit."""
     had = available_bytes(device)
     if had is None or needed <= had:
         return ""
@@ -85,13 +86,13 @@ def memory_warning(needed: int, device: torch.device) -> str:
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Return what is free on a GPU, or what the machine or its container has at all; None where nobody knows."""
+    """Return the free bytes of a GPU, or all memory of the machine or its container; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device)
     limits = []
     if device.type == "cpu":
-        with suppress(ValueError, OSError):  # not every system has these names
+        with suppress(ValueError, OSError):  # names that not every system has
             limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        with suppress(ValueError, OSError):  # no control group, or "max"
+        with suppress(ValueError, OSError):  # no control group, or no limit ("max")
             limits.append(int(_CONTAINER_LIMIT.read_text()))
     return min(limits, default=None)

@@ -1,4 +1,4 @@
-"""The pictures of a run: its curves, and a contact sheet of validation samples."""
+"""Draw a run: its curves, and a contact sheet of validation samples."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ROWS = 6
 
 
 def draw_run(folder: RunFolder, model: SimMAT, setup: Setup, scores: Scores, *, sheet: bool) -> None:
-    """Draw the curves and, where asked, the contact sheet of a validation.
+    """Draw the curves and, if `sheet`, the contact sheet of a validation.
 
     Args:
-        folder: where they go.
-        model: the network that was just validated.
+        folder: where the pictures go.
+        model: the validated network.
         setup: its data and pipeline.
-        scores: of that validation.
-        sheet: whether the contact sheet is drawn.
+        scores: scores of that validation.
+        sheet: also draw the contact sheet.
     """
     plot_curves(folder.records(), folder.curves)
     if sheet:
@@ -34,7 +34,7 @@ def draw_run(folder: RunFolder, model: SimMAT, setup: Setup, scores: Scores, *, 
 
 
 def _shown(scores: Scores) -> list[ObjectScore]:
-    """Take one object of each of some samples, spread from the worst to the best."""
+    """Return one object each of at most `ROWS` samples, spread evenly from the worst to the best."""
     first = {score.sample: score for score in reversed(scores.objects)}
     ranked = sorted(first.values(), key=lambda score: score.iou)
     count = min(ROWS, len(ranked))
@@ -46,7 +46,7 @@ def _row(model: SimMAT, setup: Setup, score: ObjectScore) -> SheetRow:
     image = setup.dataset.image(sample)
     label = setup.dataset.label(sample, image)
     truth = label.regions[score.region].mask(label.size_hw)
-    x, y = score.click_xy  # of an image smaller than the input, the first column's middle lies left of 0
+    x, y = score.click_xy  # in an image smaller than the input, the first input pixel's centre is left of 0
     prompt = Prompt.points([(max(x, 0.0), max(y, 0.0))])
     predictor = Predictor(model, setup.pipeline)
     predictor.set_image(image)

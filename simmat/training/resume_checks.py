@@ -1,4 +1,4 @@
-"""Check that a resumed run has the settings, the network and the data it began with."""
+"""Check that a resumed run has the settings, network and data it was started with."""
 
 from __future__ import annotations
 
@@ -18,68 +18,69 @@ from simmat.training.run_folder import RunFolder
 from simmat.types import Channel
 
 _SETTINGS = {"picks": "channels", "sensor_channels": "channels of the files"}
-"""Fields of a spec -> what people call them."""
-_MOST_NOTES = 2**30
-"""Largest file of digests that is read, in bytes; a sample takes about 200."""
+"""Fields of a spec -> their names in messages."""
+_MOST_BYTES = 2**30
+"""Largest `data.json` that is read; a sample takes about 200 bytes."""
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
-    """Return what may not change while a run lasts, as json values: every setting but the free ones and files."""
+    """Return the settings that must not change on resume, as json values: all except `FREE` and `FILES`."""
     values: dict[str, Any] = config.model_dump(mode="json", exclude=set(FREE | FILES))
     return values
 
 
-def check_settings(config: TrainConfig, begun: Mapping[str, Any]) -> None:
-    """Refuse to resume with settings that were changed.
+def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
+    """Check that a resumed run has the settings it was started with.
 
     Args:
-        config: what the run's config says now.
-        begun: what `settings_of` gave when it began; what it does not know yet was at its default.
+        config: the run's config now.
+        started: `settings_of` at its start; a setting missing there had its default.
 
     Raises:
-        ConfigError: settings differ, each by name.
+        ConfigError: settings differ; the message names each.
     """
     default = {name: field.default for name, field in TrainConfig.model_fields.items()}
-    _refuse_changes(config, {name: (now, begun.get(name, default[name])) for name, now in settings_of(config).items()})
+    _check_equal(config, {name: (now, started.get(name, default[name])) for name, now in settings_of(config).items()})
 
 
 def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec, parts: Parts) -> None:
-    """Refuse to resume with another network than the one the run began with, whatever made it another.
+    """Check that a resumed run has the network it was started with.
 
-    Settings alone do not say it: plugins may have changed their defaults, and files what is in them. An option that is
-    new since then was at its default.
+    Equal settings are not enough: plugins may have changed their defaults, and files their content. An option that is
+    newer than the run had its default.
 
     Args:
-        config: what the run's config says now.
-        known: what the run wrote down when it began.
-        now: what it would write down now.
-        parts: what `now` names.
+        config: the run's config now.
+        known: the spec saved when the run started.
+        now: the spec made now.
+        parts: the parts that `now` names.
 
     Raises:
-        ConfigError: something differs, each by name.
+        ConfigError: the specs differ; the message names each difference.
     """
     known = known.model_copy(update=_with_defaults(known, now, parts))
-    apart = {*TAKEN, "described", "foundation_sha256"}
-    if known.foundation_sha256 is not None:  # its weights show that it is the same, whatever its folder is called now
-        apart.add("foundation")
-    compared = [name for name in ModelSpec.model_fields if name not in apart]
+    separate = {*TAKEN, "described", "foundation_sha256"}
+    if known.foundation_sha256 is not None:  # equal weights mean the same model, even if its folder was renamed
+        separate.add("foundation")
+    compared = [name for name in ModelSpec.model_fields if name not in separate]
     pairs = {_SETTINGS.get(name, name): (getattr(now, name), getattr(known, name)) for name in compared}
-    _refuse_changes(config, pairs)
+    _check_equal(config, pairs)
     if now.described != known.described:
         raise ConfigError(
-            f"{config.modality} describes another sensor than the one this run began with; put it back, remove it to "
-            "go on with what the run wrote down, or start a new run"
+            f"{config.modality} describes another sensor than the one this run was started with; restore it, remove it "
+            "to resume with the description saved in the run, or start a new run"
         )
     if now.foundation_sha256 != known.foundation_sha256:
         raise ConfigError(
-            f"the weights of {config.foundation!r} are not those this run began with: {parts.weights or 'no file'} has "
-            f"sha256 {_short(now.foundation_sha256)}, was {_short(known.foundation_sha256)}; put them back, name them "
-            f"by checkpoint in {config.out / 'config.toml'}, or start a new run"
+            f"the weights of {config.foundation!r} are not those this run was started with: "
+            f"{parts.weights or 'no file'} has sha256 {_short(now.foundation_sha256)}, was "
+            f"{_short(known.foundation_sha256)}; restore them, set checkpoint in {config.out / 'config.toml'} to the "
+            "right file, or start a new run"
         )
 
 
 def _with_defaults(known: ModelSpec, now: ModelSpec, parts: Parts) -> dict[str, object]:
-    """Return the options a run began with, filled with the defaults of those that its parts have got since then."""
+    """Return the saved options of a run, filled with the defaults of options that are newer than the run."""
     filled: dict[str, object] = {}
     if known.mat == now.mat:
         filled["mat_options"] = {**as_json(parts.transfer.options), **known.mat_options}
@@ -88,52 +89,53 @@ def _with_defaults(known: ModelSpec, now: ModelSpec, parts: Parts) -> dict[str, 
     return filled
 
 
-def check_data(folder: RunFolder, begun: str, dataset: Dataset, contents: Contents) -> None:
-    """Refuse to resume with other data: a byte that changed in any of its files, a sample more or fewer, another card.
+def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Contents) -> None:
+    """Check that a resumed run has the data it was started with: the same samples, bytes of files and card.
 
     Args:
-        folder: of the run.
-        begun: fingerprint of the data that its state was made with.
-        dataset: as it is now.
-        contents: of it.
+        folder: the run's folder.
+        started: fingerprint of the data at the start of the run.
+        dataset: the data set now.
+        contents: its contents now.
 
     Raises:
-        ConfigError: it is another; where the run's own notes say so, how many parts differ and the first of them.
+        ConfigError: the data differs; the message names the number of changes and the first ones if `data.json` is
+            there.
     """
-    if is_same(begun, contents):
+    if is_same(started, contents):
         return
-    changes = changes_noted(folder, begun, contents)
+    changes = changes_noted(folder, started, contents)
     raise ConfigError(
-        f"the data in {dataset.root} is not what the run in {folder.root} began with"
+        f"the data in {dataset.root} is not what the run in {folder.root} was started with"
         f"{f': {changes}' if changes else ''}; restore it, or start a new run"
     )
 
 
-def changes_noted(folder: RunFolder, begun: str, contents: Contents) -> str:
-    """Say what changed in the data since a run began, by the run's own notes; "" where it has none.
+def changes_noted(folder: RunFolder, started: str, contents: Contents) -> str:
+    """Return what changed in the data since a run was started, by the run's `data.json`; "" without that file.
 
     Args:
-        folder: of the run.
-        begun: fingerprint of the data it began with.
-        contents: of the data as it is now.
+        folder: the run's folder.
+        started: fingerprint of the data at the start of the run.
+        contents: the contents of the data now.
     """
     try:
-        return contents.changes_since(read_json(folder.contents, limit=_MOST_NOTES), begun)
-    except DataError:  # the run of an older version, or one that was copied without them
+        return contents.changes_since(read_json(folder.contents, limit=_MOST_BYTES), started)
+    except DataError:  # a run of an older version, or copied without this file
         return ""
 
 
-def _refuse_changes(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]) -> None:
-    """Raise where a value now and the one before differ, naming all that do."""
-    changed = [f"{name} = {_said(now)}, was {_said(before)}" for name, (now, before) in pairs.items() if now != before]
+def _check_equal(config: TrainConfig, pairs: Mapping[str, tuple[object, object]]) -> None:
+    """Raise one error that names every pair (now, before) that differs."""
+    changed = [f"{name} = {_shown(now)}, was {_shown(old)}" for name, (now, old) in pairs.items() if now != old]
     if changed:
         raise ConfigError(
-            f"{config.out / 'config.toml'} is not what this run began with: {'; '.join(changed)}; put it back, or "
-            f"start a new run. A run may go on with another {', '.join(sorted(FREE))}, and with files that have moved"
+            f"{config.out / 'config.toml'} is not what this run was started with: {'; '.join(changed)}; restore it, or "
+            f"start a new run. On resume only {', '.join(sorted(FREE))} and the paths of files may change"
         )
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, tuple) and value and isinstance(value[0], Channel):
         return describe(value)
     if isinstance(value, Document):

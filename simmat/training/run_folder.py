@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and the log that a resumed run continues."""
+"""The folder of a run: its files, its lock, and the log that a resumed run continues."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One json object a line: {"kind": "train" or "val", "step": …}."""
+        """The log, one json object per line: {"kind": "train" or "val", "step": …}."""
         return self.root / "metrics.jsonl"
 
     @property
@@ -44,7 +44,7 @@ class RunFolder:
 
     @property
     def contents(self) -> Path:
-        """Digests of the data set's files, by which a changed one is named."""
+        """Digests of the data set's files, to name those that changed."""
         return self.root / "data.json"
 
     @property
@@ -63,12 +63,12 @@ class RunFolder:
         return self.root / "samples.png"
 
     def create(self) -> None:
-        """Check that the folder can take a new run; its first file makes it.
+        """Check that the folder can take a new run; writing the first file makes it.
 
-        What a run left that was killed before it wrote its settings is nothing to keep: `reopen` clears it.
+        The remains of a run that was killed before it wrote its settings are allowed; `reopen` removes them.
 
         Raises:
-            ConfigError: there is something in it already.
+            ConfigError: the folder is not empty.
             OutputError: it cannot be written to.
         """
         try:
@@ -82,10 +82,10 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other trainings out while the block lasts.
+        """Lock the folder against other trainings while the block runs.
 
         Raises:
-            OutputError: one is at work there.
+            OutputError: another training holds the lock.
         """
         check_writable(self.root)
         self.root.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise OutputError(
-                f"another training is at work in {self.root}; wait for it, or choose another --out"
+                f"another training is running in {self.root}; wait for it, or choose another --out"
             ) from None
         try:
             yield
@@ -102,9 +102,9 @@ class RunFolder:
             lock.release()
 
     def reopen(self, step: int) -> None:
-        """Prepare for going on after `step` steps (-1: from nothing): drop scraps, and records to be made again.
+        """Remove temporary files and log records after `step` (-1: all records), which will be written again.
 
-        Call it within `held`: a run at work has scraps, too.
+        Call it within `held`: a running training has temporary files, too.
         """
         remove_temporary(self.root)
         kept = [record for record in self.records() if record["step"] <= step]
@@ -116,11 +116,11 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """Return what was logged, see `read_log`."""
+        """Return the log's records, see `read_log`."""
         return read_log(self.metrics)
 
 
 def _is_scrap(path: Path) -> bool:
-    """True for what is in the folder of a run before its settings are."""
+    """Return whether a run makes this file before it writes its settings."""
     empty_log = path.name == "metrics.jsonl" and path.stat().st_size == 0
     return path.name == _LOCK or TEMPORARY_MARK in path.name or empty_log

@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate over the run."""
+"""The optimiser and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from simmat.errors import ConfigError
 Schedule = Literal["cosine", "constant", "halving"]
 
 HALVING_EPOCHS = 10
-"""Epochs between two halvings, as the paper's released code has it."""
+"""Epochs between two halvings, as in the paper's released code."""
 
 
 def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: Schedule, epoch: int = 0) -> float:
-    """Return the learning rate of a step: linear warm-up, then what the schedule says.
+    """Return the learning rate of a step: linear warm-up, then the schedule.
 
     Args:
         step: from 0.
-        peak: the largest.
-        steps: of the run.
-        warmup: steps of it.
+        peak: the highest rate.
+        steps: steps of the run.
+        warmup: steps of linear warm-up.
         schedule: "cosine" falls to 1 % of the peak, "constant" stays, "halving" halves every `HALVING_EPOCHS` epochs.
-        epoch: passes over the training split done before this step.
+        epoch: completed passes over the training split.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -41,18 +41,18 @@ def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: 
 def build_optimizer(
     module: nn.Module, *, weight_decay: float, backbone: Iterable[nn.Parameter] = (), backbone_factor: float = 1.0
 ) -> torch.optim.AdamW:
-    """Return AdamW over what requires a gradient; biases, norms and other vectors have no weight decay.
+    """Return AdamW over all trainable parameters; biases, norms and other vectors have no weight decay.
 
-    Its rates are set by `set_rates`.
+    Call `set_rates` to set its learning rates.
 
     Args:
-        module: what is trained.
-        weight_decay: of matrices.
-        backbone: parameters of `module` with a rate of their own.
-        backbone_factor: that rate, as a part of the others'.
+        module: the module to train.
+        weight_decay: weight decay of matrices.
+        backbone: parameters of `module` with their own learning rate.
+        backbone_factor: their learning rate, relative to that of the others.
 
     Raises:
-        ConfigError: nothing requires a gradient.
+        ConfigError: no parameter requires a gradient.
     """
     inner = {id(parameter) for parameter in backbone}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -63,7 +63,7 @@ def build_optimizer(
             groups.setdefault((slower, matrix), []).append(parameter)
     if not groups:
         raise ConfigError(
-            "this --mat has no parameters and --tune frozen moves none, so there is nothing to train; use another "
+            "this --mat has no parameters and --tune frozen trains none, so there is nothing to train; use another "
             "--mat (mat-residual, linear) or --tune (lora, decoder, full)"
         )
     return torch.optim.AdamW(
@@ -79,6 +79,6 @@ def build_optimizer(
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group of `build_optimizer` its part of a learning rate."""
+    """Set the learning rate of every group, scaled by the group's factor from `build_optimizer`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]

@@ -1,4 +1,4 @@
-"""What a run needs before its first step: data, statistics, network, and the subset of samples it trains on."""
+"""Prepare a run before its first step: data, statistics, the training subset and the network's spec."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from simmat.types import Frame
 
 
 def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, ...]:
-    """Return the training samples that `train_images` or `train_share` leave, in the order of the data set.
+    """Return the training samples selected by `train_images` or `train_share`, in the order of the data set.
 
-    Which ones is decided by the order of sha256(seed and id): the same for every network trained with
-    that seed, and a smaller number lies within a larger one.
+    They are the first by sha256 of seed and id: the same for every network trained with that seed, and a smaller
+    subset is part of a larger one.
 
     Raises:
-        ConfigError: more images are asked for than there are.
+        ConfigError: `train_images` is larger than the number of samples.
     """
     count = len(samples)
     if config.train_share is not None:
-        count = max(math.ceil(config.train_share * count - 1e-9), 1)  # 0.1 of 30 is 3, whatever floats say
+        count = max(math.ceil(config.train_share * count - 1e-9), 1)  # 0.1 of 30 is 3 in spite of rounding
     if config.train_images is not None:
         count = config.train_images
     if count > len(samples):
@@ -62,8 +62,8 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
     return tuple(sample for sample in samples if sample.id in chosen)
 
 
-def note_on(used: Sequence[Sample], every: Sequence[Sample], config: TrainConfig) -> str:
-    """Say how many samples are trained on, where it is not all of them."""
+def _note_on_subset(used: Sequence[Sample], every: Sequence[Sample], config: TrainConfig) -> str:
+    """Return a note on how many samples are used; "" if all are."""
     if len(used) == len(every):
         return ""
     return f"{len(used)} of {len(every)} training samples are used, drawn by seed {config.seed}."
@@ -71,19 +71,19 @@ def note_on(used: Sequence[Sample], every: Sequence[Sample], config: TrainConfig
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run stands on.
+    """A prepared run.
 
     Attributes:
         config: the resolved config.
         dataset: the opened data set.
-        contents: digests of its files, which a resumed run must find again.
-        train: samples trained on, each with a region.
-        val: samples validated on.
-        spec: of the network.
-        parts: what it names.
+        contents: digests of its files, compared on resume.
+        train: training samples, each with a region.
+        val: validation samples.
+        spec: spec of the network.
+        parts: the parts that the spec names.
         pipeline: image -> network input.
-        steps: optimiser steps in all.
-        notes: sentences on where the samples come from, to be shown to the user.
+        steps: total optimiser steps.
+        notes: sentences to show to the user.
     """
 
     config: TrainConfig
@@ -99,93 +99,91 @@ class Setup:
 
     @property
     def val_every(self) -> int:
-        """Steps between validations: as the config says, else a tenth of the run."""
+        """Steps between validations: from the config, by default a tenth of the run."""
         return self.config.val_every or max(self.steps // 10, 1)
 
     @property
     def warmup(self) -> int:
-        """Steps of linear warm-up: as the config says, else 5 % of the run, at most 100."""
+        """Steps of linear warm-up: from the config, by default 5 % of the run, at most 100."""
         given = self.config.warmup_steps
         return given if given is not None else min(self.steps // 20, 100)
 
     def items(self) -> TrainingItems:
         """Return the run's stream of training items."""
+        config = self.config
+        augmentation = Augmentation(rotate=config.rotate, paste=config.paste) if config.augment else Augmentation.none()
         return TrainingItems(
             dataset=self.dataset,
             samples=self.train,
             pipeline=self.pipeline,
-            augmentation=_augmentation(self.config),
-            prompts=self.config.prompts_per_image,
-            clicks=self.config.clicks,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
+            augmentation=augmentation,
+            prompts=config.prompts_per_image,
+            clicks=config.clicks,
+            batch_size=config.batch_size,
+            seed=config.seed,
         )
 
     @property
     def fingerprint(self) -> str:
-        """The digest of the data that a resumed run must find again."""
+        """The digest of the data, compared on resume."""
         return self.contents.fingerprint
 
 
-def _augmentation(config: TrainConfig) -> Augmentation:
-    return Augmentation(rotate=config.rotate, paste=config.paste) if config.augment else Augmentation.none()
-
-
-SLOW_FOR_RANDOM = 1e-4
-"""A peak learning rate below this is one for weights that were pretrained."""
+_SLOW_FOR_RANDOM = 1e-4
+"""A peak learning rate below this is meant for pretrained weights."""
 
 
 def _note_on_rate(config: TrainConfig, parts: Parts) -> str:
-    """Say where a random decoder would be trained at a rate meant for a pretrained one; "" elsewhere."""
+    """Return a warning if a random decoder would be trained at a rate for pretrained weights, else ""."""
     starts_random = parts.weights is None or not parts.foundation.promptable
-    if config.lr is not None or not starts_random or parts.learning_rate >= SLOW_FOR_RANDOM:
+    if config.lr is not None or not starts_random or parts.learning_rate >= _SLOW_FOR_RANDOM:
         return ""
     return (
         f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
-        f"--tune {config.tune}, {parts.learning_rate:g}, is one for pretrained weights; try --lr 1e-3"
+        f"--tune {config.tune}, {parts.learning_rate:g}, is meant for pretrained weights; try --lr 1e-3"
     )
 
 
 def _note_on_warmup(config: TrainConfig, steps: int) -> str:
-    """Say where the run ends before its learning rate has come to its peak; "" elsewhere."""
+    """Return a warning if the run ends before its learning rate reaches its peak, else ""."""
     if config.warmup_steps is None or config.warmup_steps <= steps:
         return ""
     return (
         f"Warning: --warmup-steps {config.warmup_steps} is more than the {steps} steps of the run, so the learning "
-        f"rate only comes to {steps / config.warmup_steps:.0%} of its peak; left out, it is 5 % of the run"
+        f"rate only reaches {steps / config.warmup_steps:.0%} of its peak; the default is 5 % of the run"
     )
 
 
 def _note_on_repeats(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) -> str:
-    """Say how many images have something to repeat, where it is not all of them.
+    """Return a note on how many images have an object for --paste; "" if all have one.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: no image has one.
     """
     if not config.paste:
         return ""
     count = index.with_repeatable(train)
     if not count:
         raise ConfigError(
-            f"--paste {config.paste:g} has nothing to repeat: every object of the {len(train)} training images in "
+            f"--paste {config.paste:g} has nothing to paste: every object of the {len(train)} training images in "
             f"{index.dataset.root} is cut by the border or by ignored pixels; leave --paste out"
         )
     if count == len(train):
         return ""
-    return f"{count} of {len(train)} training images have an object for --paste that no border cuts."
+    return f"{count} of {len(train)} training images have an object for --paste that is not cut by the border."
 
 
 def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, known: ModelSpec | None = None) -> Setup:
-    """Open the data, take its statistics and plan the network.
+    """Open the data, compute its statistics and make the network's spec.
 
     Args:
         config: the run's config.
-        registry: where names are looked up.
-        callback: told of progress.
-        known: what a resumed run found out the first time; None takes the statistics now.
+        registry: the installed plugins.
+        callback: called on progress.
+        known: the saved spec of a resumed run, whose statistics are used; None computes them.
 
     Raises:
-        SimMATError: whatever is wrong with the names, the data or the weights.
+        SimMATError: a problem with names, data or weights.
     """
     foundation = registry.foundation(config.foundation)
     registry.transfer_layer(config.mat), registry.tuner(config.tune)
@@ -198,7 +196,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     index = read_index(dataset, callback.advanced)
     dataset = index.dataset
     every, val = index.training_samples(), dataset.split("val")
-    if known is None:  # what validation would refuse is refused before the run's folder is made
+    if known is None:  # check what validation needs before the run's folder is made
         if not index.with_regions(val, "validation"):
             raise nothing_to_score(dataset, val)
         grid_hw(Frame((1, 1), size, "squash"), find_protocol(config.protocol))
@@ -211,21 +209,20 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     parts = find_parts(spec, registry, weights)
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
     steps = _steps(config, len(train))
-    said = (
+    notes = (
         dataset.split_note,
         dataset.skipped_note,
         contents.shared_warning(),
-        note_on(train, every, config),
+        _note_on_subset(train, every, config),
         _note_on_repeats(config, index, train),
         _note_on_rate(config, parts),
         _note_on_warmup(config, steps),
     )
-    notes = tuple(note for note in said if note)
-    return Setup(config, dataset, contents, train, val, spec, parts, pipeline, steps, notes)
+    return Setup(config, dataset, contents, train, val, spec, parts, pipeline, steps, tuple(filter(None, notes)))
 
 
 def open_data(config: TrainConfig, registry: Registry) -> Dataset:
-    """Open the data set of a config as its training would.
+    """Open the data set of a config as `train` does.
 
     Raises:
         SimMATError: the sensor is unknown, the data set cannot be opened, or its card forbids a setting.
@@ -241,21 +238,21 @@ def _opened(config: TrainConfig, adapter: ModalityAdapter) -> Dataset:
 
 
 def check_apart(config: TrainConfig) -> None:
-    """Refuse a run's folder among the images, masks or annotations it trains on, of which it would become a part.
+    """Check that a run's folder is not among the images, masks or annotations of its data set.
 
     Raises:
-        ConfigError: `out` lies there.
+        ConfigError: it is.
     """
     for name in (IMAGES, MASKS, ANNOTATIONS):
         if config.out.is_relative_to(config.data / name):
             raise ConfigError(
-                f"--out {config.out} lies among the files of the data set, in {name}/, and would be read as a part of "
-                f"it; choose a folder outside of {config.data / name}"
+                f"--out {config.out} is in {name}/ of the data set and would be read as part of it; choose a folder "
+                f"outside of {config.data / name}"
             )
 
 
 def _digest(foundation: FoundationSpec, weights: Path | None, config: TrainConfig) -> str | None:
-    """Return the sha256 of the weight file, which must be the one described where the user gave no other."""
+    """Return the sha256 of the weight file; unless the user gave the file, check it against the spec."""
     if weights is None:
         return None
     digest = sha256_of(weights)
@@ -265,7 +262,7 @@ def _digest(foundation: FoundationSpec, weights: Path | None, config: TrainConfi
 
 
 def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) -> ModalityAdapter:
-    """Return the sensor; a resumed run whose `sensor.toml` is gone goes on with what it wrote down."""
+    """Return the sensor; a resumed run whose `sensor.toml` is missing uses the description saved in its spec."""
     files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
     if known is not None and not all(file.exists() for file in files):
         return registry.modality(
@@ -277,7 +274,7 @@ def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) ->
 def _chosen(
     config: TrainConfig, registry: Registry, adapter: ModalityAdapter, dataset: Dataset, size: int, digest: str | None
 ) -> dict[str, Any]:
-    """Return what config, plugins and files decide of a network, which a resumed run must find again."""
+    """Return the fields of the spec that come from config, plugins and files, compared on resume."""
     transfer, tuner = registry.transfer_layer(config.mat), registry.tuner(config.tune)
     return {
         "modality": dataset.adapter.name,
@@ -299,7 +296,7 @@ def _chosen(
 
 
 def _taken(foundation: FoundationSpec, index: DataIndex, train: Sequence[Sample]) -> dict[str, Any]:
-    """Return what the training split decides of a network."""
+    """Return the fields of the spec that come from the training split."""
     dataset, statistics = index.dataset, index.statistics(train)
     channels = fit_channels(
         dataset.channels(), statistics, pixel_mean=foundation.pixel_mean, pixel_std=foundation.pixel_std

@@ -1,8 +1,7 @@
-"""The state of a run: one safetensors file, so that it is there as a whole or not at all.
+"""The state of a run, for resuming: one safetensors file, written atomically.
 
-It holds what the run has moved (transfer layer, tuned weights), the optimiser's moments, and as
-metadata one json with everything else. Random states need no place in it: every random number of
-a run is drawn from (seed, position), see `simmat.data.batches`.
+It holds the trained weights, the optimiser's moments, and everything else as json in the metadata. It needs no random
+states: every random number of a run is drawn from (seed, position), see `simmat.data.batches`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Best(Document):
 
     Attributes:
         miou: mean IoU over objects.
-        step: it was reached at.
+        step: steps done before it.
     """
 
     miou: float
@@ -41,14 +40,14 @@ class Best(Document):
 
 
 class RunNotes(Document):
-    """What a state says of its run; further values may stand there.
+    """The json metadata of a state; unknown keys are ignored.
 
     Attributes:
         step: optimiser steps done.
-        settings: of the run, see `simmat.training.resume_checks`.
-        spec: of the network.
-        fingerprint: of the data.
-        best: None before the first validation.
+        settings: settings of the run, see `simmat.training.resume_checks`.
+        spec: spec of the network.
+        fingerprint: fingerprint of the data.
+        best: the best validation; None before the first.
         scaler: loss scale of fp16; None in other precisions.
     """
 
@@ -62,18 +61,18 @@ class RunNotes(Document):
     scaler: dict[str, Any] | None
 
     def problems(self) -> Iterator[str]:
-        """Say what does not go together in the spec."""
+        """Yield the problems of the spec."""
         yield from self.spec.problems()
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands.
+    """The state of a run.
 
     Attributes:
         model: tensors of the network, see `simmat.bundle.trained_tensors`.
         optimizer: "PARAMETER/key" -> tensor.
-        notes: what it says of the run.
+        notes: everything else.
     """
 
     model: Mapping[str, Tensor]
@@ -82,7 +81,7 @@ class RunState:
 
 
 def save_state(path: Path, state: RunState) -> None:
-    """Write a state; until the last byte is there the old file stays.
+    """Write a state atomically.
 
     Raises:
         OutputError: it cannot be written.
@@ -97,28 +96,28 @@ def load_state(path: Path) -> RunState:
     """Read a state.
 
     Raises:
-        DataError: it is missing, damaged, or of another format.
+        DataError: the file is missing, damaged, or of another format.
     """
-    with _reading(path) as file:
-        notes = _notes_of(file, path)
+    with _opened(path) as file:
+        notes = _read_notes(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     return RunState(_below(tensors, "model/"), _below(tensors, "optimizer/"), notes)
 
 
 def fingerprint_in(path: Path) -> str:
-    """Return the fingerprint of the data in a state, without reading its tensors.
+    """Return the data fingerprint of a state, without reading its tensors.
 
     Raises:
-        DataError: the state is missing, damaged, or of another format.
+        DataError: the file is missing, damaged, or of another format.
     """
-    with _reading(path) as file:
-        return _notes_of(file, path).fingerprint
+    with _opened(path) as file:
+        return _read_notes(file, path).fingerprint
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[Any]:
     if not path.exists():
-        raise DataError(f"no state to resume at {path}; the run saved none yet: start it again without --resume")
+        raise DataError(f"no state to resume at {path}; the run has not saved one: start it again without --resume")
     require_file(path, "state of a run")
     try:
         with safe_open(path, framework="pt") as file:
@@ -132,7 +131,7 @@ def _reading(path: Path) -> Iterator[Any]:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
-def _notes_of(file: Any, path: Path) -> RunNotes:
+def _read_notes(file: Any, path: Path) -> RunNotes:
     notes: dict[str, Any] = parse_json((file.metadata() or {})["simmat"], constants=True)
     if notes.pop("format") != FORMAT:
         raise DataError(f"{path} was written by another version of simmat; resume it with that version")
@@ -141,7 +140,7 @@ def _notes_of(file: Any, path: Path) -> RunNotes:
 
 def _damaged(path: Path | str, why: str) -> DataError:
     return DataError(
-        f"{path} is damaged ({why}); copy it again or start a new run. The best bundle beside it is still usable"
+        f"{path} is damaged ({why}); copy it again or start a new run. The best bundle next to it is still usable"
     )
 
 
@@ -162,32 +161,32 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor], origin: str
 ) -> None:
-    """Put back what `optimizer_tensors` gave.
+    """Load what `optimizer_tensors` returned.
 
     Raises:
-        DataError: it is of another network; the message names `origin`.
+        DataError: the tensors are of another network; the message names `origin`.
     """
     parameters = dict(module.named_parameters())
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
         if name not in parameters:
-            raise _damaged(origin, f"it holds {path!r} of a parameter that the network does not have")
+            raise _damaged(origin, f"it has {path!r}, a parameter that the network does not have")
         parameter = parameters[name]
-        # AdamW keeps its step count on the CPU, its moments beside the parameter and laid out as it is.
+        # AdamW keeps its step count on the CPU, and its moments with the parameter's device and memory layout.
         moved = value.clone() if key == "step" else torch.empty_like(parameter, requires_grad=False).copy_(value)
         optimizer.state[parameter][key] = moved
 
 
 def scaler_notes(scaler: torch.amp.GradScaler | None) -> dict[str, float] | None:
-    """Return the loss scale of fp16 and how long it has held, as json values; None in other precisions."""
+    """Return the state of fp16's loss scaler as json values; None in other precisions."""
     return None if scaler is None else dict(scaler.state_dict())
 
 
 def load_scaler_notes(scaler: torch.amp.GradScaler | None, notes: object, origin: str) -> None:
-    """Put back what `scaler_notes` gave; None, of a device that scales nothing, lets the scale begin anew.
+    """Load what `scaler_notes` returned; None, saved on a device without scaling, keeps the scaler's initial state.
 
     Raises:
-        DataError: they are not those of a scaler; the message names `origin`.
+        DataError: the values are not those of a scaler; the message names `origin`.
     """
     if scaler is None or notes is None:
         return

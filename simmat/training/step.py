@@ -1,4 +1,4 @@
-"""What one training step computes: encode once, ask, correct, and score the answers."""
+"""The forward pass of a training step: encode each image once, decode prompts, correct, compute the losses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class TrainingStep(nn.Module):
 
     Args:
         model: the network.
-        weights: of the losses.
-        box_fraction: part of the steps that ask with boxes instead of clicks.
-        corrections: rounds in which a click on an error follows, with the answer before it as mask input.
+        weights: weights of the losses.
+        box_fraction: share of the steps that prompt with boxes instead of clicks.
+        corrections: rounds with an added click on an error and the previous prediction as mask input.
     """
 
     def __init__(self, model: SimMAT, weights: LossWeights, *, box_fraction: float, corrections: int) -> None:
@@ -28,26 +28,26 @@ class TrainingStep(nn.Module):
         self.box_fraction, self.corrections = box_fraction, corrections
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the means over all prompts and rounds: "loss" to step on, and its parts, see `MaskLoss`.
+        """Return means over all prompts and rounds: "loss", to backpropagate, and its parts, see `MaskLoss`.
 
-        A step asks with clicks or with boxes, which all its items agree on.
+        All items of a step are prompted with clicks, or all with boxes.
         """
         embedding = self.model.encode(batch.planes, batch.content)
         targets = batch.targets.flatten(0, 1)  # (B·P, S, S)
         ignore = batch.ignore.repeat_interleave(batch.targets.shape[1], dim=0)
         prompts = first_prompts(batch, boxes=bool(batch.step_draw[0] < self.box_fraction))
-        answer = self.model.decode(embedding, prompts)
-        losses = [mask_loss(answer, targets, ignore, self.weights)]
+        prediction = self.model.decode(embedding, prompts)
+        losses = [mask_loss(prediction, targets, ignore, self.weights)]
         for number in range(self.corrections):
-            prompts = corrected_prompts(prompts, answer, targets, ignore, batch.draws.flatten(0, 1)[:, number])
-            answer = self.model.decode(embedding, prompts)
-            losses.append(mask_loss(answer, targets, ignore, self.weights))
+            prompts = corrected_prompts(prompts, prediction, targets, ignore, batch.draws.flatten(0, 1)[:, number])
+            prediction = self.model.decode(embedding, prompts)
+            losses.append(mask_loss(prediction, targets, ignore, self.weights))
         means = {name: torch.stack([part.means[name] for part in losses]).mean() for name in losses[0].means}
         return means | {"loss": torch.stack([part.per_prompt.mean() for part in losses]).mean()}
 
 
 def first_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:
-    """Ask about every target with its click, or with its box: K = B·P prompts."""
+    """Return a click, or a box, for every target: K = B·P prompts."""
     images, prompts = batch.clicks.shape[:2]
     count = images * prompts
     points = 0 if boxes else 1
@@ -61,21 +61,21 @@ def first_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:
 
 @torch.no_grad()
 def corrected_prompts(
-    prompts: PromptBatch, answer: MaskPrediction, targets: Tensor, ignore: Tensor, draws: Tensor
+    prompts: PromptBatch, prediction: MaskPrediction, targets: Tensor, ignore: Tensor, draws: Tensor
 ) -> PromptBatch:
-    """Add a click on a random wrong pixel of each answer, and the answer as mask input, as SAM is trained.
+    """Add a click on a random wrong pixel of each prediction, and the prediction as mask input, as SAM is trained.
 
     Args:
-        prompts: K prompts that were asked.
-        answer: what came back; its mask 0 counts.
+        prompts: K prompts.
+        prediction: the prediction for them, of which mask 0 is used.
         targets: (K, S, S) bool.
-        ignore: (K, S, S) bool; no click falls there.
-        draws: (K,) in [0, 1), which of the wrong pixels is clicked.
+        ignore: (K, S, S) bool; pixels that are never clicked.
+        draws: (K,) in [0, 1), select the wrong pixel to click.
 
     Returns:
-        K prompts with one point more; a faultless answer gets a point that counts as none (label -1).
+        K prompts with one more point; a prediction without errors gets a padding point (label -1).
     """
-    low = answer.logits[:, :1].detach().float()  # (K, 1, h, w)
+    low = prediction.logits[:, :1].detach().float()  # (K, 1, h, w)
     size = targets.shape[-1]
     mask = F.interpolate(low, (size, size), mode="bilinear", align_corners=False)[:, 0] > 0
     wrong = ((mask != targets) & ~ignore).flatten(1)  # (K, S·S)

@@ -1,4 +1,4 @@
-"""Scores the model of a config before any training: the zero-shot score a trained one is compared with."""
+"""Score the untrained model of a config: the zero-shot score, with which a trained one is compared."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from simmat.training.setup import prepare
 
 @dataclass(frozen=True)
 class Untrained:
-    """What the untrained model of a config scores.
+    """The result of `score_untrained`.
 
     Attributes:
-        scores: on the samples asked for.
-        parameters: of the network, in all.
-        fingerprint: of the data set's contents.
-        device: it ran on.
+        scores: scores on the split.
+        parameters: number of all parameters.
+        fingerprint: fingerprint of the data set's contents.
+        device: the device used.
     """
 
     scores: Scores
@@ -31,15 +31,15 @@ class Untrained:
 
 
 def score_untrained(config: TrainConfig, registry: Registry, split: str) -> Untrained:
-    """Build the network of a config as training would, and score it as it is.
+    """Build the network of a config as `train` does, and score it untrained.
 
     Args:
-        config: of the run.
-        registry: where names are looked up.
-        split: "train", "val" or "test"; the channel statistics are those of the training images in any case.
+        config: settings of the run.
+        registry: the installed plugins.
+        split: "train", "val" or "test"; the channel statistics are always those of the training images.
 
     Raises:
-        SimMATError: whatever is wrong with the names, the data or the weights.
+        SimMATError: a problem with names, data or weights.
     """
     setup = prepare(config, registry, Callback())
     device = pick_device(config.device)
