@@ -164,7 +164,7 @@ def test_half_precision_weights_come_back_as_float32(model: LiteModel, tmp_path:
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     """The message names the tensors, so that one sees whose file it is."""
     save_file({"image_encoder.pos_embed": torch.zeros(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="pos_embed is too many"):
+    with pytest.raises(WeightsError, match="pos_embed is unknown"):
         build_lite(LITE, image_size=SIZE, weights=tmp_path / "w.safetensors", seed=0)
 
 

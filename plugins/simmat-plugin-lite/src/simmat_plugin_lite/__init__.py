@@ -1,4 +1,4 @@
-"""`lite`: a promptable foundation model in the box, pretrained on natural RGB photographs. Imports no torch."""
+"""`lite`: a promptable foundation model, pretrained on RGB photographs, with its weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from simmat_plugin_lite.spec import LITE
 
 @hookimpl
 def simmat_foundation_models() -> Iterable[FoundationSpec]:
-    """Bring `lite`."""
+    """Return `lite`."""
     return (LITE,)

@@ -1,4 +1,4 @@
-"""The image side of `lite`: EfficientNet-Lite0 and a neck that joins its strides."""
+"""The image encoder of `lite`: EfficientNet-Lite0 and a neck that fuses its strides."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ _STAGE_STRIDE = {0: 2, 1: 4, 2: 8, 4: 16, 6: 32}
 class Neck(nn.Module):
     """Top-down fusion of the encoder's five strides into four levels.
 
-    Stride 32 and 16 meet first, two attention blocks let every place see the whole image, and the
-    result flows down to strides 8, 4 and 2.
+    Strides 32 and 16 are fused first, followed by two attention blocks over the whole image; then come strides 8, 4, 2.
     """
 
     def __init__(self) -> None:
@@ -55,9 +54,8 @@ class LiteBackbone(nn.Module):
     """EfficientNet-Lite0 without its classifier, and the neck.
 
     Args:
-        freeze_statistics: keep BatchNorm's running statistics as loaded, in training too. Right for
-            pretrained weights and small batches; wrong for random weights, whose statistics must
-            be learned.
+        freeze_statistics: keep BatchNorm's statistics in training too, as pretrained weights and small batches need;
+            random weights need to learn them.
     """
 
     def __init__(self, freeze_statistics: bool) -> None:
@@ -81,12 +79,12 @@ class LiteBackbone(nn.Module):
         return self.conv_stem
 
     def embed(self, image: Tensor) -> Tensor:
-        """First convolution: (B, 3, S, S) normalised image -> (B, 32, S/2, S/2)."""
+        """Run the first convolution: normalized image (B, 3, S, S) -> (B, 32, S/2, S/2)."""
         features: Tensor = self.conv_stem(image.contiguous(memory_format=torch.channels_last))
         return features
 
     def encode(self, features: Tensor) -> ImageEmbedding:
-        """Features of `embed` -> four levels (B, D, S/s, S/s), s in `STRIDES`."""
+        """Run the rest: features of `embed` -> four levels (B, D, S/s, S/s), s in `STRIDES`."""
         x = self.bn1(features.contiguous(memory_format=torch.channels_last))
         maps: dict[int, Tensor] = {}
         for index, stage in enumerate(self.blocks):

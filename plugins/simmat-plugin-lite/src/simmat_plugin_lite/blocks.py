@@ -1,7 +1,7 @@
-"""Small layers that the neck and the decoder are made of.
+"""Layers of the neck and the decoder.
 
-All maps are (N, C, H, W). Normalisation is over channels at each place, so neither padding nor the
-other samples of a batch change it.
+All maps are (N, C, H, W). Normalization is over the channels at each position, so padding and other samples of a batch
+do not affect it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from simmat.nn.prompt_tuning import join_memory
 
 
 class LayerNorm2d(nn.Module):
-    """Layer normalisation over the channels of each place of an (N, C, H, W) map."""
+    """Layer normalization over the channels at each position of an (N, C, H, W) map."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -24,8 +24,8 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, H, W)."""
-        rows = x.permute(0, 2, 3, 1)  # (N, H, W, C): no copy where x is channels_last
+        """Normalize (N, C, H, W)."""
+        rows = x.permute(0, 2, 3, 1)  # (N, H, W, C); no copy if x is channels_last
         rows = F.layer_norm(rows, (x.shape[1],), self.weight, self.bias, self.eps)
         return rows.permute(0, 3, 1, 2).to(x.dtype)
 
@@ -46,11 +46,11 @@ class ConvBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Residual self-attention over all places, then an MLP; position comes from a depthwise conv.
+    """Residual self-attention over all positions, then an MLP; a depthwise convolution encodes position.
 
     Attributes:
         width: channels.
-        memory: what a tuner joins to keys and values, or None.
+        memory: tokens that a tuner appends to keys and values, or None.
     """
 
     def __init__(self, channels: int, heads: int = 4, expansion: int = 2) -> None:
@@ -83,26 +83,18 @@ class AttentionBlock(nn.Module):
 
 
 def gather_images(level: Tensor, image_index: Tensor) -> Tensor:
-    """Pick one image's map for each prompt, keeping channels_last.
-
-    Args:
-        level: (B, D, h, w).
-        image_index: (K,) long, values in 0..B-1.
-
-    Returns:
-        (K, D, h, w).
-    """
+    """Select the map of each prompt's image, channels_last: (B, D, h, w) and (K,) long in 0..B-1 -> (K, D, h, w)."""
     return level.permute(0, 2, 3, 1).index_select(0, image_index).permute(0, 3, 1, 2)
 
 
 def sample_points(level: Tensor, image_index: Tensor, coords_xy: Tensor, stride: int) -> Tensor:
-    """Read a level bilinearly at points of the model input.
+    """Sample a level bilinearly at points of the model input.
 
     Args:
         level: (B, D, h, w).
         image_index: (K,) long.
-        coords_xy: (K, N, 2) pixel indices of the input; a pixel's centre is +0.5.
-        stride: input pixels per place of the level.
+        coords_xy: (K, N, 2) pixel indices of the input; a pixel's centre is at +0.5.
+        stride: stride of the level.
 
     Returns:
         (K, N, D).
@@ -126,16 +118,16 @@ def sample_points(level: Tensor, image_index: Tensor, coords_xy: Tensor, stride:
 
 
 def pool_region(maps: Tensor, weight: Tensor) -> Tensor:
-    """Mean of maps under a weight.
+    """Return the weighted means of maps.
 
     Args:
         maps: (K, D, h, w).
         weight: (K, M, h, w), not negative.
 
     Returns:
-        (K, M, D); zero where a weight is zero everywhere.
+        (K, M, D); zero if a weight is zero everywhere.
     """
     flat = maps.flatten(2).transpose(1, 2)  # (K, h*w, D)
     w = weight.flatten(2).to(flat.dtype).float()
-    root = w.sum(-1, keepdim=True).clamp(min=1e-4).sqrt()  # half of the division before the sum: fp16 holds both parts
+    root = w.sum(-1, keepdim=True).clamp(min=1e-4).sqrt()  # dividing in two halves keeps both in the range of fp16
     return ((w / root).to(flat.dtype) @ flat).float().div(root).to(flat.dtype)

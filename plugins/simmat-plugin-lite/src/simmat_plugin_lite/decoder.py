@@ -1,10 +1,9 @@
-"""The prompt side of `lite`: a dense decoder that asks 'what here looks like the clicked place'.
+"""The prompt decoder of `lite`: a dense decoder from feature similarity.
 
-For each prompt, the features under its clicks, its box and its previous mask are compared with every
-place in several heads and at three strides. Those similarities, maps of the prompt itself and the
-image's features go through residual dilated convolutions at stride 8; a coarse mask found half-way
-is pooled into an object and a background prototype, compared again, and the result is brought up to
-stride 2 with skips from the fine levels.
+The features under a prompt's clicks, box and previous mask are compared with those at every position, in several heads
+and at three strides. The similarities, maps of the prompt and the image's features pass residual dilated convolutions
+at stride 8. In the middle of these, a coarse mask gives an object and a background prototype, which are compared with
+every position again. The result is upsampled to stride 2 with skips from the fine levels.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from simmat_plugin_lite.blocks import (
 )
 from simmat_plugin_lite.prompt_maps import MAP_CHANNELS, PromptState, prompt_maps, region_weight
 
-MASKS = 4  # index 0: the single mask; 1..3: three guesses at what an ambiguous prompt means
+MASKS = 4  # 0: the single mask; 1..3: alternatives for an ambiguous prompt
 
 
 class Similarity(nn.Module):
-    """Cosine similarity of query vectors with every place of a level, in several heads."""
+    """Cosine similarity of query vectors with every position of a level, in several heads."""
 
     def __init__(self, channels: int, heads: int, width: int = 16) -> None:
         super().__init__()
@@ -37,42 +36,42 @@ class Similarity(nn.Module):
         self.query = nn.Linear(channels, heads * width)
 
     def forward(self, level: Tensor, image_index: Tensor, queries: Tensor) -> Tensor:
-        """(B, D, h, w) level and (K, N, D) queries -> (K, N, heads, h, w), in -1..1."""
+        """Map a level (B, D, h, w) and queries (K, N, D) to (K, N, heads, h, w) in -1..1."""
         b, _, h, w = level.shape
         k, n, _ = queries.shape
         keys = self.key(level).reshape(b, self.heads, self.width, h * w)
         keys = F.normalize(keys, dim=2).index_select(0, image_index)
-        asked = self.query(queries).reshape(k, n, self.heads, self.width).transpose(1, 2)
-        asked = F.normalize(asked, dim=-1)  # (K, heads, N, width)
-        return (asked @ keys).transpose(1, 2).reshape(k, n, self.heads, h, w)
+        queries = self.query(queries).reshape(k, n, self.heads, self.width).transpose(1, 2)
+        queries = F.normalize(queries, dim=-1)  # (K, heads, N, width)
+        return (queries @ keys).transpose(1, 2).reshape(k, n, self.heads, h, w)
 
 
 def nearest_of(similarity: Tensor, chosen: Tensor) -> Tensor:
-    """Largest similarity over the chosen queries: (K, N, heads, h, w), (K, N) -> (K, heads, h, w).
+    """Return the largest similarity over the chosen queries: (K, N, heads, h, w), (K, N) -> (K, heads, h, w).
 
-    -1, 'like none of them', where nothing is chosen.
+    -1 if none is chosen.
     """
     return similarity.masked_fill(~chosen[..., None, None, None], -1.0).amax(1)
 
 
 def unlike_outside(level: Tensor, stride: int, state: PromptState) -> Tensor | None:
-    """How little each place resembles those just outside of the prompt's box.
+    """Return how different each position is from those just outside the prompt's box.
 
     Returns:
-        (K, 1, h, w) float in 0..1, 1 where nothing outside is in view; None where no prompt has a box.
+        (K, 1, h, w) float in 0..1, 1 if no place outside is in the image; None if no prompt has a box.
     """
     if state.outside.shape[1] == 0:
         return None
     around = F.normalize(sample_points(level, state.image_index, state.outside_xy, stride).float(), dim=-1)
-    places = F.normalize(gather_images(level, state.image_index).float(), dim=1)
-    like = (around @ places.flatten(2)).masked_fill(~state.outside[..., None], -1.0).amax(1)
+    inside = F.normalize(gather_images(level, state.image_index).float(), dim=1)
+    like = (around @ inside.flatten(2)).masked_fill(~state.outside[..., None], -1.0).amax(1)
     return ((1 - like) / 2).clamp(1e-3, 1.0).reshape(-1, 1, *level.shape[-2:])
 
 
 class PromptSimilarity(nn.Module):
-    """Similarity of one level with positive clicks, what is not meant, and the believed region.
+    """Similarity of one level with positive clicks, negative ones, and the estimated region.
 
-    Not meant are negative clicks and, at the coarse levels, places just outside of a box.
+    At the coarse levels, places just outside a box count as negative clicks.
     """
 
     def __init__(self, channels: int, heads: int, around_box: bool) -> None:
@@ -83,24 +82,24 @@ class PromptSimilarity(nn.Module):
         self.out_channels = 3 * heads
 
     def forward(self, level: Tensor, stride: int, state: PromptState, region: Tensor) -> tuple[Tensor, Tensor]:
-        """Compare.
+        """Compare a level with K prompts.
 
         Args:
             level: (B, D, h, w).
-            stride: of the level.
+            stride: stride of the level.
             state: K prompts.
-            region: (K, 1, h, w) weight of the believed region at this level.
+            region: (K, 1, h, w) weight of the estimated region.
 
         Returns:
             (K, 3 * heads, h, w) similarities and (K, 2 * D) mean click and region features.
         """
         clicked = sample_points(level, state.image_index, state.coords_xy, stride)
         inside = pool_region(gather_images(level, state.image_index), region)  # (K, 1, D)
-        asked, negative = clicked, state.negative
+        queries, negative = clicked, state.negative
         if self.around_box:
-            asked = torch.cat([clicked, sample_points(level, state.image_index, state.outside_xy, stride)], 1)
+            queries = torch.cat([clicked, sample_points(level, state.image_index, state.outside_xy, stride)], 1)
             negative = torch.cat([negative, state.outside], 1)
-        like = self.click(level, state.image_index, asked)
+        like = self.click(level, state.image_index, queries)
         maps = [
             nearest_of(like[:, : clicked.shape[1]], state.positive),
             nearest_of(like, negative),
@@ -112,7 +111,7 @@ class PromptSimilarity(nn.Module):
 
 
 class LiteDecoder(nn.Module):
-    """Masks at stride 2 and their expected IoU from levels of `backbone.STRIDES`.
+    """Prompt decoder over levels of `backbone.STRIDES`, with masks at stride 2.
 
     Args:
         width: channels at stride 8.
@@ -126,9 +125,9 @@ class LiteDecoder(nn.Module):
         self.sim16 = PromptSimilarity(d16, heads=8, around_box=True)
         self.sim8 = PromptSimilarity(d8, heads=8, around_box=True)
         self.sim4 = PromptSimilarity(d4, heads=4, around_box=False)
-        asked = self.sim16.out_channels + self.sim8.out_channels + MAP_CHANNELS
+        prompt_channels = self.sim16.out_channels + self.sim8.out_channels + MAP_CHANNELS
         self.feature8 = nn.Conv2d(d8, width, 1)
-        self.prompt8 = nn.Conv2d(asked, width, 3, padding=1)
+        self.prompt8 = nn.Conv2d(prompt_channels, width, 3, padding=1)
         self.film = nn.Sequential(nn.Linear(2 * (d8 + d16) + d16, 128), nn.ReLU(), nn.Linear(128, 2 * width))
         self.search = nn.Sequential(*(ConvBlock(width, d) for d in (1, 2, 4)))
         self.coarse = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 1, 1))
@@ -153,15 +152,15 @@ class LiteDecoder(nn.Module):
 
         Args:
             embedding: levels (B, D, S/s, S/s) of the backbone.
-            prompts: K prompts about any of the B images.
+            prompts: K prompts on the B images.
 
         Returns:
-            logits (K, 4, S/2, S/2) over the whole frame and iou (K, 4) in 0..1.
+            Logits (K, 4, S/2, S/2) over the whole input and iou (K, 4) in 0..1.
         """
         if tuple(embedding.strides) != STRIDES:
             raise ValueError(
-                f"decoder of lite got levels of strides {tuple(embedding.strides)}; it reads "
-                f"{STRIDES}: give it what lite's own backbone encoded"
+                f"decoder of lite expected levels of strides {STRIDES}, got {tuple(embedding.strides)}; "
+                "give it an embedding of lite's own backbone"
             )
         state = PromptState.from_batch(prompts, embedding.levels[0].shape[-1] * STRIDES[0])
         unlike = unlike_outside(embedding.levels[3], 16, state)
@@ -183,13 +182,13 @@ class LiteDecoder(nn.Module):
         whole = p16.mean((2, 3)).index_select(0, index)
         scale, shift = self.film(torch.cat([query8, query16, whole], 1))[..., None, None].chunk(2, 1)
         x = gather_images(self.feature8(p8), index) * (1 + scale) + shift
-        asked = torch.cat([like16.to(like8.dtype), like8, maps], 1)
-        x = x + self.prompt8(asked.contiguous(memory_format=torch.channels_last))
+        prompt = torch.cat([like16.to(like8.dtype), like8, maps], 1)
+        x = x + self.prompt8(prompt.contiguous(memory_format=torch.channels_last))
         x = self.search(x)
-        found = self.coarse(x).float().sigmoid()  # (K, 1, h, w)
-        sides = pool_region(gather_images(p8, index), torch.cat([found, 1 - found], 1))
+        coarse = self.coarse(x).float().sigmoid()  # (K, 1, h, w)
+        sides = pool_region(gather_images(p8, index), torch.cat([coarse, 1 - coarse], 1))
         like = self.again(p8, index, sides).flatten(1, 2)  # (K, 2 * heads, h, w)
-        x = x + self.join(torch.cat([like, (2 * found - 1).to(like.dtype)], 1))
+        x = x + self.join(torch.cat([like, (2 * coarse - 1).to(like.dtype)], 1))
         settled: Tensor = self.settle(x)
         return settled
 
@@ -198,9 +197,9 @@ class LiteDecoder(nn.Module):
         h, w = p4.shape[-2:]
         like4, _ = self.sim4(p4, 4, state, region_weight(state, h, w, 4, unlike))
         maps = prompt_maps(state, h, w, 4).to(like4.dtype)
-        asked = torch.cat([like4, maps], 1).contiguous(memory_format=torch.channels_last)
+        prompt = torch.cat([like4, maps], 1).contiguous(memory_format=torch.channels_last)
         skip = gather_images(self.feature4(p4), state.image_index)
-        fine: Tensor = self.sharpen(self.up4(x) + skip + self.prompt4(asked))
+        fine: Tensor = self.sharpen(self.up4(x) + skip + self.prompt4(prompt))
         return fine
 
     def _stride2(self, embedding: ImageEmbedding, state: PromptState, fine: Tensor) -> Tensor:
@@ -212,11 +211,11 @@ class LiteDecoder(nn.Module):
         return logits
 
     def _expected_iou(self, x: Tensor, logits: Tensor) -> Tensor:
-        """(K, 4) in 0..1 from the stride-8 features under each mask, and over the frame."""
-        chance = F.adaptive_avg_pool2d(logits.detach().float().sigmoid(), (x.shape[-2], x.shape[-1]))
-        under = pool_region(x, chance)  # (K, 4, width)
+        """Predict (K, 4) in 0..1 from the features at stride 8 under each mask and over the whole input."""
+        probability = F.adaptive_avg_pool2d(logits.detach().float().sigmoid(), (x.shape[-2], x.shape[-1]))
+        under = pool_region(x, probability)  # (K, 4, width)
         frame = x.mean((2, 3))[:, None].expand_as(under)
-        sure = (2 * chance - 1).abs().mean((2, 3))[..., None].to(under.dtype)
+        certainty = (2 * probability - 1).abs().mean((2, 3))[..., None].to(under.dtype)
         which = torch.eye(MASKS, device=x.device, dtype=under.dtype).expand(len(x), -1, -1)
-        expected: Tensor = self.iou(torch.cat([under, frame, sure, which], -1))[..., 0]
+        expected: Tensor = self.iou(torch.cat([under, frame, certainty, which], -1))[..., 0]
         return expected.float().sigmoid()

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 without its classifier (Tan and Le 2019, arXiv 1905.11946): ReLU6, no squeeze-and-excitation.
 
-Layers are named, padded and drawn at random as in timm's `tf_efficientnet_lite0`: its weights fit, and a seed gives the
-same network.
+Names, padding and random initialization are those of timm's `tf_efficientnet_lite0`: its weights fit, and a seed gives
+the same network.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _HEAD, _CLASSES = 1280, 1000
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution that pads as TensorFlow does: where a stride leaves one pixel over, at the right and the bottom."""
+    """A convolution with TensorFlow's "same" padding: an odd pixel is added on the right and at the bottom."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, D, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C, H, W) to (N, D, ceil(H / stride), ceil(W / stride))."""
         rows, columns = (self._missing(axis, x.shape[2 + axis]) for axis in (0, 1))
         x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
         return super().forward(x)
@@ -40,7 +40,7 @@ class NormReLU6(nn.BatchNorm2d):
     """BatchNorm, then ReLU6."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any (N, C, H, W)."""
+        """Map (N, C, H, W) to the same shape."""
         return F.relu6(super().forward(x), inplace=True)
 
 
@@ -61,13 +61,13 @@ class SeparableBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outside, eps=_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inside, H, W) -> (N, outside, H, W)."""
+        """Map (N, inside, H, W) to (N, outside, H, W)."""
         change: Tensor = self.bn2(self.conv_pw(self.bn1(self.conv_dw(x))))
         return change
 
 
 class InvertedResidual(nn.Module):
-    """1x1 convolution to more channels, depthwise convolution, 1x1 convolution back; residual where the shape stays."""
+    """1x1 convolution to more channels, depthwise convolution, 1x1 convolution; residual if the shape is unchanged."""
 
     def __init__(self, inside: int, outside: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -81,15 +81,15 @@ class InvertedResidual(nn.Module):
         self.keeps_shape = stride == 1 and inside == outside
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inside, H, W) -> (N, outside, H / stride, W / stride)."""
+        """Map (N, inside, H, W) to (N, outside, H / stride, W / stride)."""
         change: Tensor = self.bn3(self.conv_pwl(self.bn2(self.conv_dw(self.bn1(self.conv_pw(x))))))
         return change + x if self.keeps_shape else change
 
 
 def make_encoder() -> tuple[nn.Conv2d, nn.Module, nn.Sequential]:
-    """Make the first convolution, its norm and the stages, with random weights of torch's generator."""
+    """Make the first convolution, its norm and the stages, with weights from torch's global generator."""
     stem, norm, stages, inside = _conv(3, STEM, 3, stride=2), NormReLU6(STEM, eps=_NORM_EPS), nn.Sequential(), STEM
-    # Layers that timm makes and this network has not are drawn too, so that a seed gives the same weights as there.
+    # Drawing the layers that only timm's network has makes a seed give the same weights.
     nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
     for kernel, stride, width, count in STAGES:
         first = InvertedResidual(inside, width, kernel, stride) if stages else SeparableBlock(inside, width, kernel)

@@ -1,4 +1,4 @@
-"""What a prompt says about every place: clicks, box and previous mask as maps."""
+"""Prompts as maps: clicks, box and previous mask at every position."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ from simmat.foundation import PromptBatch
 CLICK_SIGMAS_PX = (3.0, 10.0, 40.0)
 MAP_CHANNELS = 2 * len(CLICK_SIGMAS_PX) + 2 + 5 + 2
 OUTSIDE_PER_SIDE = 4
-"""Places just outside of each side of a box that are read as 'not this'."""
+"""Places just outside each side of a box that count as negative clicks."""
 UNLIKE_POWER = 6
-"""How sharply a place in a box is discounted for resembling what lies outside; chosen on the validation split."""
+"""Exponent of the weight of places in a box that resemble the outside; chosen on the validation split."""
 _FAR_PX = 1e4
 
 
 @dataclass(frozen=True)
 class PromptState:
-    """Prompts with every part present: absent ones are marked, never None.
+    """K prompts with missing parts filled in and marked.
 
-    coords_xy (K, N, 2) float input pixels, N >= 1; positive and negative (K, N) bool;
-    boxes (K, 4) float, in pixel indices like the clicks; has_box (K,) bool; outside_xy (K, R, 2) float and
-    outside (K, R) bool, places just outside of the box, R = 0 where no prompt has one; mask (K, 1, h, w)
-    probability or None.
+    Attributes:
+        image_index: (K,) long.
+        coords_xy: (K, N, 2) float, pixel indices of the input, N >= 1.
+        positive: (K, N) bool.
+        negative: (K, N) bool.
+        boxes: (K, 4) float, XYXY in pixel indices, like the clicks.
+        has_box: (K,) bool.
+        outside_xy: (K, R, 2) float, places just outside the box; R = 0 if no prompt has one.
+        outside: (K, R) bool, False for places outside the image or without a box.
+        mask: (K, 1, h, w) probability of the previous mask, or None.
     """
 
     image_index: Tensor
@@ -41,11 +47,11 @@ class PromptState:
 
     @classmethod
     def from_batch(cls, prompts: PromptBatch, size: int) -> PromptState:
-        """Fill in what is absent; a box without area counts as absent, NaN in one as 0.
+        """Fill in missing parts; a box without area counts as missing, NaN in a box as 0.
 
         Args:
-            prompts: K of them.
-            size: S, side of the input in pixels.
+            prompts: K prompts.
+            size: side S of the input in pixels.
         """
         coords, labels = prompts.point_coords.float(), prompts.point_labels
         count, device = coords.shape[0], coords.device
@@ -55,16 +61,16 @@ class PromptState:
         if prompts.boxes is None:
             boxes = torch.zeros((count, 4), device=device)
         else:
-            boxes = torch.nan_to_num(prompts.boxes.float()) - 0.5  # from edges to the indices of pixels
+            boxes = torch.nan_to_num(prompts.boxes.float()) - 0.5  # edges to pixel indices
         has_box = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         around = places_around(boxes, 0 if prompts.boxes is None else OUTSIDE_PER_SIDE)
-        seen = ((around >= 0) & (around < size)).all(-1) & has_box[:, None]
+        outside = ((around >= 0) & (around < size)).all(-1) & has_box[:, None]
         mask = None if prompts.mask_input is None else prompts.mask_input.float().sigmoid()
-        return cls(prompts.image_index, coords, labels == 1, labels == 0, boxes, has_box, around, seen, mask)
+        return cls(prompts.image_index, coords, labels == 1, labels == 0, boxes, has_box, around, outside, mask)
 
 
 def places_around(boxes: Tensor, per_side: int) -> Tensor:
-    """Places a little outside of each side of (K, 4) boxes: (K, 4 * per_side, 2) xy."""
+    """Return places just outside each side of boxes (K, 4): (K, 4 * per_side, 2) xy."""
     low, high = boxes[:, None, :2], boxes[:, None, 2:]  # (K, 1, 2)
     away = 6.0 + 0.05 * (high - low)
     share = (torch.arange(per_side, device=boxes.device) + 0.5)[:, None] / max(per_side, 1)
@@ -76,14 +82,14 @@ def places_around(boxes: Tensor, per_side: int) -> Tensor:
 
 
 def place_centres(height: int, width: int, stride: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Centres of a level's places in input pixel indices: y (h, 1) and x (1, w)."""
+    """Return the centres of a level's positions in pixel indices of the input: y (h, 1) and x (1, w)."""
     y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride - 0.5
     x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride - 0.5
     return y[:, None], x[None, :]
 
 
 def _click_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
-    """Gaussians around the nearest click of each sign, and the way to the nearest positive one."""
+    """Return Gaussians around the nearest click of each sign, and the offset to the nearest positive click."""
     dx = x - state.coords_xy[..., 0, None, None]  # (K, N, 1, w)
     dy = y - state.coords_xy[..., 1, None, None]  # (K, N, h, 1)
     square = dx**2 + dy**2  # (K, N, h, w)
@@ -101,7 +107,7 @@ def _click_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
 
 
 def _box_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
-    """Inside or not, and how far inside of each side; zero without a box."""
+    """Return whether a position is inside the box, and its distance from each side; zero without a box."""
     x0, y0, x1, y1 = (state.boxes[:, i, None, None] for i in range(4))
     shape = (state.boxes.shape[0], y.shape[0], x.shape[1])
     sides = [d.expand(shape) for d in (x - x0, y - y0, x1 - x, y1 - y)]
@@ -111,19 +117,19 @@ def _box_maps(state: PromptState, y: Tensor, x: Tensor) -> list[Tensor]:
 
 
 def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """Bring a (K, 1, h, w) probability to (K, 1, height, width): mean down, bilinear up."""
+    """Resize a probability (K, 1, h, w) to (K, 1, height, width): mean to shrink, bilinear to enlarge."""
     if mask.shape[-2] >= height and mask.shape[-1] >= width:
         return F.adaptive_avg_pool2d(mask, (height, width))
     return F.interpolate(mask, (height, width), mode="bilinear", align_corners=False)
 
 
 def prompt_maps(state: PromptState, height: int, width: int, stride: int) -> Tensor:
-    """Maps (K, MAP_CHANNELS, height, width) of a level with this stride."""
+    """Return the maps of prompts for a level of this stride: (K, MAP_CHANNELS, height, width)."""
     y, x = place_centres(height, width, stride, state.coords_xy.device)
     maps = _click_maps(state, y, x) + _box_maps(state, y, x)
     if state.mask is None:
-        none = torch.zeros_like(maps[0])
-        maps += [none, none]
+        zeros = torch.zeros_like(maps[0])
+        maps += [zeros, zeros]
     else:
         previous = resize_mask(state.mask, height, width)[:, 0]
         maps += [2 * previous - 1, torch.ones_like(previous)]
@@ -131,18 +137,17 @@ def prompt_maps(state: PromptState, height: int, width: int, stride: int) -> Ten
 
 
 def region_weight(state: PromptState, height: int, width: int, stride: int, unlike: Tensor | None = None) -> Tensor:
-    """Where the object is believed to be: previous mask, else within the box, else around positive clicks.
+    """Estimate the object's region: the previous mask, else the box, else the surroundings of positive clicks.
 
-    Within a box the middle counts most, and places like what lies just outside of it count little: the
-    middle of a box may well show the ground behind a bent object.
+    In a box, the middle has the highest weight, and positions that resemble the outside have a low one, because the
+    middle of a box can show the background of a bent object.
 
     Args:
         state: K prompts.
-        height: of the level.
-        width: of the level.
-        stride: of the level.
-        unlike: (K, 1, h, w) of any size, how little a place resembles those outside of the box, 0..1; None
-            where no prompt has a box.
+        height: height of the level.
+        width: width of the level.
+        stride: stride of the level.
+        unlike: (K, 1, h, w) of any size, in 0..1, see `decoder.unlike_outside`; None if no prompt has a box.
 
     Returns:
         (K, 1, height, width), not negative.
@@ -152,8 +157,8 @@ def region_weight(state: PromptState, height: int, width: int, stride: int, unli
     y, x = place_centres(height, width, stride, state.coords_xy.device)
     x0, y0, x1, y1 = (state.boxes[:, i, None, None] for i in range(4))
     half_w, half_h = ((x1 - x0) / 2).clamp(min=1.0), ((y1 - y0) / 2).clamp(min=1.0)
-    round_ = ((x - (x0 + x1) / 2) / half_w) ** 2 + ((y - (y0 + y1) / 2) / half_h) ** 2
-    in_box = torch.exp(-2.0 * round_)
+    distance = ((x - (x0 + x1) / 2) / half_w) ** 2 + ((y - (y0 + y1) / 2) / half_h) ** 2
+    in_box = torch.exp(-2.0 * distance)
     if unlike is not None:
         in_box = in_box * resize_mask(unlike, height, width)[:, 0] ** UNLIKE_POWER
         in_box = in_box / in_box.amax((1, 2), keepdim=True).clamp(min=1e-30)

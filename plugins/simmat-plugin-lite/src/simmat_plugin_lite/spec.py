@@ -1,4 +1,4 @@
-"""`lite` as data. Its weights lie beside this file, with a json that says what they are."""
+"""The spec of `lite`. The weights are in this package, with their digest and size in a json file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ WEIGHTS_FILE = "lite.safetensors"
 FACTS_FILE = "lite.json"
 
 PIXEL_MEAN = (127.5, 127.5, 127.5)
-"""0..255; what timm's tf_efficientnet_lite0 was trained with."""
+"""Range 0..255; the values of timm's tf_efficientnet_lite0."""
 PIXEL_STD = (127.5, 127.5, 127.5)
-"""0..255; of the same source."""
+"""Range 0..255; from the same source."""
 
 LITE_TARGETS = TuningTargets(
     lora={
@@ -38,11 +38,11 @@ LITE_TARGETS = TuningTargets(
     attention=(r"backbone[.]neck[.]context[.][0-9]+",),
     embed=(r"backbone[.]conv_stem[.]weight",),
 )
-"""The 1x1 convolutions of the blocks, and the attention of the neck; what joins the levels of the pyramid is left."""
+"""The 1x1 convolutions of the blocks and the attention of the neck, without the layers that join the levels."""
 
 
 def _weights() -> WeightFile | None:
-    """Describe the packaged weights; None in a checkout that has none yet."""
+    """Describe the packaged weights; None in a checkout without weights."""
     facts_path = WEIGHTS_FOLDER / FACTS_FILE
     if not facts_path.is_file():
         return None
