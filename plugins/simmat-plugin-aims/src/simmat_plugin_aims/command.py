@@ -1,4 +1,4 @@
-"""`simmat data index`: a data set folder over a published one that stays as it is."""
+"""`simmat data index`: write a data set folder that links to a published data set."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MOST = 10
     "--out",
     type=PATH,
     metavar="FOLDER",
-    help="A new or empty folder.  [default: DIR-simmat, beside DIR]",
+    help="A new or empty folder.  [default: DIR-simmat, next to DIR]",
 )
-@click.option("--skip-missing", is_flag=True, help="Leave samples out whose files are not all there.")
+@click.option("--skip-missing", is_flag=True, help="Leave out samples with missing files.")
 @data_options
 def command(layout: str, data: Path, out: Path | None, skip_missing: bool, **card: Any) -> None:
-    """Write manifest.csv and card.toml over the published data set in DIR, without touching it.
+    """Write a folder with manifest.csv and card.toml for the published data set in DIR, which is not changed.
 
     LAYOUT is ivrg-nir, rgb-thermal-glass, nyudv2, rgbp-glass (pgsnet) or zju-rgbp, as the AIMS benchmark has them; see
     docs/benchmark-data.md. The new folder holds a link to DIR and is ready for `simmat data check`, train and eval.

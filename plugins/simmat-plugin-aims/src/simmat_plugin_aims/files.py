@@ -1,4 +1,4 @@
-"""Finding the files of a layout: by name in one folder, or by a path that a list was written with elsewhere."""
+"""Find the files of a layout: by name in a folder, or by a path in a list from another machine."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 def by_name(folder: Path, pattern: str, endings: Iterable[str]) -> dict[str, Path]:
-    """Return NAME -> file of the files in one folder whose name without ending matches a pattern whole.
+    """Return NAME -> file for the files in a folder whose name without ending matches a pattern.
 
     Args:
-        folder: not searched below.
-        pattern: regular expression whose first group is NAME.
+        folder: searched without its subfolders.
+        pattern: regular expression for the full name, whose first group is NAME.
         endings: lower case, with the dot.
 
     Raises:
-        DataError: two files have one NAME.
+        DataError: two files have the same NAME.
     """
     if not folder.is_dir():
         return {}
@@ -31,25 +31,25 @@ def by_name(folder: Path, pattern: str, endings: Iterable[str]) -> dict[str, Pat
         match = re.fullmatch(pattern, stem)
         if match is None or "/" in stem:
             continue
-        twice += [f"{path.name} beside {found.get(match[1], paths[0]).name}" for path in paths[1:]]
+        twice += [f"{path.name} and {found.get(match[1], paths[0]).name}" for path in paths[1:]]
         if match[1] in found:
-            twice.append(f"{paths[0].name} beside {found[match[1]].name}")
+            twice.append(f"{paths[0].name} and {found[match[1]].name}")
         found[match[1]] = paths[0]
     if twice:
-        raise DataError(all_problems(f"{folder}: two files of one name, so it is not clear which is meant:", twice))
+        raise DataError(all_problems(f"{folder}: two files with the same name; remove one of them:", twice))
     return found
 
 
 def names_of(columns: Mapping[str, Mapping[str, Path]]) -> list[str]:
-    """Return every NAME that any of the columns has, sorted."""
+    """Return the sorted NAMEs of all columns."""
     return sorted({name for files in columns.values() for name in files})
 
 
 class Tree:
-    """The files below a folder, to be found by the ends of their paths.
+    """The files below a folder, found by the ends of their paths.
 
-    Lists are written with the paths of another machine: "/home/x/IVRG_RGBNIR/Outdoor_dataset/nir/1.png". What counts
-    is the file that agrees with the longest end of such a path, if there is one only.
+    Lists hold the paths of another machine: "/home/x/IVRG_RGBNIR/Outdoor_dataset/nir/1.png". Such a path means the file
+    that matches the longest end of it.
     """
 
     def __init__(self, root: Path, endings: Iterable[str]) -> None:
@@ -60,7 +60,7 @@ class Tree:
             self._by_name.setdefault(path.name.lower(), []).append(path)
 
     def find(self, text: str) -> Path | str:
-        """Return the file that a path means, or in words why there is none."""
+        """Return the file that a path means, or a description of the problem."""
         wanted = [part for part in text.strip().strip("\"'").replace("\\", "/").split("/") if part not in ("", ".")]
         if not wanted:
             return "is empty"

@@ -1,4 +1,4 @@
-"""A data set folder over files that stay where they are: a manifest, a card, and one link to the original folder."""
+"""Write a data set folder for a published data set: a manifest, a card, and a link to the original folder."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from simmat.io.files import atomic_folder, atomic_write_text
 from simmat_plugin_aims.layout import Layout
 
 LINK = "original"
-"""The link's name; the manifest's paths begin with it, for they may not leave the data set's folder."""
+"""Name of the link. The manifest's paths start with it, as they must be inside the data set's folder."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """What was written.
+    """The new data set folder.
 
     Attributes:
-        folder: the new data set.
-        counts: split -> samples.
-        left_out: in words, what is not in it.
-        notes: sentences a user should read.
+        folder: its path.
+        counts: split -> number of samples.
+        left_out: descriptions of what is not in it.
+        notes: sentences for the user.
         modalities: sensors that can be trained on it.
     """
 
@@ -48,27 +48,27 @@ def index_layout(
     card: Mapping[str, object] | None = None,
     skip_missing: bool = False,
 ) -> Index:
-    """Write a data set folder over the files of a published data set; nothing is written into that.
+    """Write a data set folder that links to a published data set, which is not changed.
 
     Args:
         layout: of the folder.
-        root: the folder, as it was unpacked.
-        out: the new folder; None makes `ROOT-simmat` beside it.
-        card: fields of the data card in place of the layout's; None where not said.
-        skip_missing: leave samples out whose files are not all there, instead of refusing.
+        root: the unpacked folder of the data set.
+        out: the new folder; None is `ROOT-simmat` next to `root`.
+        card: fields of the data card that replace the layout's; None is not set.
+        skip_missing: leave out samples with missing files instead of raising an error.
 
     Raises:
         DataError: the folder is not of this layout, or files are missing.
-        ConfigError: a field of the card is wrong.
-        OutputError: `out` is in the way, lies in `root`, or cannot be written.
+        ConfigError: a field of the card is invalid.
+        OutputError: `out` is not empty, is inside `root`, or cannot be written.
     """
     target = _target(root, out)
     found = layout.find(root)
     if found.missing and not (skip_missing and found.samples):
         raise DataError(
             all_problems(
-                f"{root}: {len(found.missing)} samples of layout {layout.name!r} are not whole "
-                f"({len(found.samples)} are); restore the files, or say --skip-missing:",
+                f"{root}: {len(found.missing)} samples of layout {layout.name!r} lack files "
+                f"({len(found.samples)} do not); restore the files, or use --skip-missing:",
                 found.missing,
             )
         )
@@ -78,7 +78,7 @@ def index_layout(
     with atomic_folder(target) as folder:
         atomic_write_text(folder / MANIFEST_FILE, _manifest(root, listing.samples))
         write_card(folder, whole)
-        (folder / LINK).symlink_to(_way(root, target), target_is_directory=True)
+        (folder / LINK).symlink_to(_link_target(root, target), target_is_directory=True)
     counts = Counter(sample.split for sample in listing.samples)
     return Index(
         folder=target,
@@ -90,11 +90,11 @@ def index_layout(
 
 
 def _lacking(counts: Mapping[str, int]) -> Iterator[str]:
-    """Say what cannot be done with a data set of which a whole split was left out."""
+    """Warn about a data set without a training or a test split."""
     if not counts["train"]:
         yield (
-            "Warning: no training sample is left, so nothing can be trained on this data set; a bundle of other data "
-            "can be scored on it. Restore the files of the training split to train"
+            "Warning: no training sample is left, so this data set can only be used to score bundles trained on other "
+            "data. Restore the files of the training split to train"
         )
     if not counts["test"]:
         yield (
@@ -104,23 +104,23 @@ def _lacking(counts: Mapping[str, int]) -> Iterator[str]:
 
 
 def _target(root: Path, out: Path | None) -> Path:
-    """Return the folder to write, after making sure that it is not a part of the data."""
+    """Return the folder to write, after checking that it is free and not inside the data."""
     plain, origin = Path(os.path.abspath(root)), root.resolve()
     target = out if out is not None else plain.with_name(f"{plain.name}-simmat")
     if target.suffix.lower() == ".csv":
         raise OutputError(f"--out {target}: give a folder; {MANIFEST_FILE} and {CARD_FILE} are written into it")
     if origin in (target.resolve(), *target.resolve().parents):
-        raise OutputError(f"{target} lies in {root}, which stays untouched; choose a folder outside of it with --out")
+        raise OutputError(f"{target} is inside {root}, which must not change; choose a folder outside it with --out")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise OutputError(f"{target} is there already; choose another folder with --out, or remove it first")
+        raise OutputError(f"{target} exists; choose another folder with --out, or remove it first")
     return target
 
 
-def _way(root: Path, target: Path) -> str:
-    """Return where the link leads: relative where both lie side by side, so that they can move together."""
+def _link_target(root: Path, target: Path) -> str:
+    """Return the link's target: relative if both folders have the same parent, so that they can be moved together."""
     plain = Path(os.path.abspath(root))
-    beside = target.parent.resolve() == plain.parent.resolve()
-    return os.path.join(os.pardir, plain.name) if beside else str(plain)
+    siblings = target.parent.resolve() == plain.parent.resolve()
+    return os.path.join(os.pardir, plain.name) if siblings else str(plain)
 
 
 def _manifest(root: Path, samples: Sequence[Sample]) -> str:

@@ -1,4 +1,4 @@
-"""What a layout is: where a published data set keeps its images, masks and splits, told as data and one function."""
+"""Layouts: where a published data set keeps its images, masks and splits, as data and one function."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from simmat.errors import DataError, all_problems
 
 @dataclass
 class Found:
-    """What a layout found in a folder.
+    """The samples that a layout found in a folder.
 
     Attributes:
-        samples: files by manifest column, masks, splits as released; every file is there.
-        missing: in words, what stands alone or is named and not there.
-        excluded: in words, what was left out on purpose.
-        notes: sentences a user should read.
+        samples: complete samples, with the released splits.
+        missing: descriptions of samples with missing files.
+        excluded: descriptions of samples left out on purpose.
+        notes: sentences for the user.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -27,13 +27,13 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, split: str, files: Mapping[str, Path | None], mask: Path | None) -> None:
-        """Add a sample, or say what it lacks.
+        """Add a sample, or note the files it lacks.
 
         Args:
             name: its id.
             split: "train", "val" or "test".
-            files: manifest column -> file, None where it is not there.
-            mask: its label image.
+            files: manifest column -> file, None if it is missing.
+            mask: its label image, None if it is missing.
         """
         lacking = [column for column, path in (*files.items(), ("mask", mask)) if path is None]
         if lacking:
@@ -42,15 +42,15 @@ class Found:
             self.samples.append(Sample.of(name, split, {k: v for k, v in files.items() if v is not None}, mask))
 
     def keep_test_apart(self) -> None:
-        """Leave training samples out whose reference image is tested on: their scores would be of training images."""
+        """Leave out training samples whose reference image is also in the test split."""
         tested = {sample.reference for sample in self.samples if sample.split == "test"}
         kept = [sample for sample in self.samples if sample.split != "train" or sample.reference not in tested]
         if count := len(self.samples) - len(kept):
-            self.notes.append(f"{count} training samples stand in the test list too and are left out of training.")
+            self.notes.append(f"{count} training samples are also in the test list, and are left out of training.")
         self.samples = kept
 
     def tell_apart(self) -> None:
-        """Number the ids that several samples share, as where one image has a mask for each object."""
+        """Make ids unique by a number, for example if one image has a mask per object."""
         seen: dict[str, int] = {}
         for index, sample in enumerate(self.samples):
             count = seen[sample.id] = seen.get(sample.id, 0) + 1
@@ -64,13 +64,13 @@ class Layout:
 
     Attributes:
         name: what `simmat data index` takes.
-        aliases: other names it goes by.
-        title: the data set, for people.
-        tree: what must be in the folder, for people.
-        needs: files (no "/" at the end) and folders ("/" at the end) without which it is not this layout.
-        read: folder -> what is in it.
+        aliases: other names.
+        title: name of the data set, for the user.
+        tree: the expected contents of the folder, for messages.
+        needs: required files, and folders with "/" at the end.
+        read: finds the samples in a folder.
         card: fields of the data card that the benchmark states.
-        modalities: sensors that can be trained on it, for people.
+        modalities: sensors that can be trained on it, for the user.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Layout:
     aliases: Sequence[str] = ()
 
     def lacks(self, root: Path) -> list[str]:
-        """Return what of `needs` a folder does not have, in words."""
+        """Describe which of `needs` a folder does not have."""
         return [
             f"no folder {need}" if need.endswith("/") else f"no file {need}"
             for need in self.needs
@@ -94,11 +94,11 @@ class Layout:
         """Read a folder of this layout.
 
         Raises:
-            DataError: there is no such folder, or it is not of this layout; the message shows the expected tree.
+            DataError: the folder does not exist or is not of this layout; the message shows the expected tree.
         """
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "no such folder"
-            raise DataError(f"{root}: {what}; layout {self.name!r} is a folder with:\n{self.tree}")
+            raise DataError(f"{root}: {what}; expected a folder of layout {self.name!r} with:\n{self.tree}")
         if lacking := self.lacks(root):
             raise self.refuse(root, lacking)
         found = self.read(root)
@@ -107,7 +107,7 @@ class Layout:
         return found
 
     def refuse(self, root: Path, problems: Sequence[str]) -> DataError:
-        """Build the error of a folder that is not of this layout; one below it that is gets named."""
+        """Return the error for a folder that is not of this layout; it names a subfolder that is."""
         inner = next((path for path in sorted(root.iterdir()) if path.is_dir() and not self.lacks(path)), None)
         hint = f"\ndid you mean {inner}?" if inner else ""
         title = f"{root}: not of layout {self.name!r}:"

@@ -1,4 +1,4 @@
-"""The five data sets of the AIMS benchmark (arXiv 2409.08083) as they lie on disk."""
+"""The five data sets of the AIMS benchmark (arXiv 2409.08083) on disk."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ IVRG_ROLES = (
 )
 _IVRG_TABLE = "IVRG-nir_{}_GroundTruth.csv"
 IVRG_SHARE = 1000 / 1024**2
-"""Regions of 1000 px at 1024 x 1024, as a part of the image."""
+"""Smallest region: 1000 px at 1024 x 1024, as a fraction of the image."""
 
 
 def read_ivrg_nir(root: Path) -> Found:
-    """Take the rows of both tables; their files lie below the folder."""
+    """Read the samples of both tables; their files are below the folder."""
     return read_tables(root, _IVRG_TABLE, IVRG_ROLES)
 
 
@@ -46,7 +46,7 @@ _GLASS_TABLE = "RGB_T_Glass_{}_GroundTruth.csv"
 
 
 def read_rgb_thermal_glass(root: Path) -> Found:
-    """Take the rows of both tables; their files lie below the folder."""
+    """Read the samples of both tables; their files are below the folder."""
     return read_tables(root, _GLASS_TABLE, GLASS_ROLES)
 
 
@@ -66,7 +66,7 @@ _ANY_NAME = "(.+)"
 
 
 def read_nyudv2(root: Path) -> Found:
-    """Take the names of train.txt and test.txt; each has a file in RGB, Depth, HHA and Mask_gt."""
+    """Read the names in train.txt and test.txt; each has a file in RGB, Depth, HHA and Mask_gt."""
     columns = {column: by_name(root / folder, _ANY_NAME, endings) for column, (folder, endings) in NYU_FOLDERS.items()}
     masks = by_name(root / "Mask_gt", _ANY_NAME, MASK_EXTENSIONS)
     found = Found()
@@ -78,14 +78,14 @@ def read_nyudv2(root: Path) -> Found:
 
 
 def _names(path: Path) -> list[str]:
-    """Return the names of a list, each once: of the first word of a line, without folders and ending."""
+    """Return the unique names in a list: the first word of each line, without folders and ending."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}); it should hold a name a line") from None
+        raise DataError(f"{path}: not UTF-8 text ({error.reason}); it must have one name per line") from None
     words = [line.replace(",", " ").split()[0] for line in lines if line.replace(",", " ").split()]
     if not words:
-        raise DataError(f"{path}: no name in it; it should hold a name a line")
+        raise DataError(f"{path}: the file is empty; it must have one name per line")
     return list(dict.fromkeys(_bare(word) for word in words))
 
 
@@ -98,7 +98,7 @@ def _bare(word: str) -> str:
 NYUDV2 = Layout(
     name="nyudv2",
     title="NYUDepthv2",
-    tree="  train.txt, test.txt   a name a line\n  RGB/NAME.png, Depth/NAME.npy, HHA/NAME.png, Mask_gt/NAME.png",
+    tree="  train.txt, test.txt   one name per line\n  RGB/NAME.png, Depth/NAME.npy, HHA/NAME.png, Mask_gt/NAME.png",
     needs=("train.txt", "test.txt", "RGB/", "Depth/", "HHA/", "Mask_gt/"),
     read=read_nyudv2,
     card={"regions": "instances"},
@@ -106,14 +106,14 @@ NYUDV2 = Layout(
 )
 
 RGBP_KINDS = {"rgb": "image", "aolp": "aolp", "dolp": "dolp"}
-"""Manifest column, and what a file's name ends in -> folder."""
+"""Manifest column, which is also the end of file names -> folder."""
 
 RGBP_BROKEN = ("20210808013065", "20210811002205")
 """Ids that the benchmark leaves out."""
 
 
 def read_rgbp_glass(root: Path) -> Found:
-    """Join what has one NAME: image/NAME_rgb, aolp/NAME_aolp, dolp/NAME_dolp, instance_mask/NAME_instance_mask."""
+    """Match files by NAME: image/NAME_rgb, aolp/NAME_aolp, dolp/NAME_dolp, instance_mask/NAME_instance_mask."""
     found = Found()
     for split in ("train", "test"):
         columns = {
@@ -152,13 +152,13 @@ RGBP_GLASS = Layout(
 
 ANGLES_DEG = (0, 45, 90, 135)
 ZJU_SPLITS = {"train": "train", "val": "test"}
-"""Folder -> split: the released `val` is what the benchmark tests on."""
+"""Folder -> split; the benchmark tests on the released `val`."""
 
 
 def read_zju_rgbp(root: Path) -> Found:
-    """Join what has one NAME: 0/NAME_0°, 45/NAME_45°, 90/NAME_90°, 135/NAME_135°, label_sam/NAME.
+    """Match files by NAME: 0/NAME_0°, 45/NAME_45°, 90/NAME_90°, 135/NAME_135°, label_sam/NAME.
 
-    Archives often spoil the degree sign, so whatever stands behind the angle and is no digit will do.
+    Archives often damage the degree sign, so any text that does not start with a digit may follow the angle.
     """
     found = Found()
     for folder, split in ZJU_SPLITS.items():
@@ -172,7 +172,7 @@ def read_zju_rgbp(root: Path) -> Found:
             found.add(f"{folder}/{name}", split, files, masks.get(name))
         alone = sorted(set(masks) - set(names_of(columns)))
         found.missing += [f"label {folder}/label_sam/{masks[name].name} has no image" for name in alone]
-    found.notes.append("The released val folder is the test split: the benchmark tests on it and has no other.")
+    found.notes.append("The released val folder is the test split, as in the benchmark.")
     return found
 
 
@@ -194,7 +194,7 @@ def find_layout(name: str) -> Layout:
     """Return the layout of a name or alias, in any letter case.
 
     Raises:
-        UnknownNameError: there is none of that name; the nearest is named.
+        UnknownNameError: there is no such layout.
     """
     named = {alias: layout for layout in LAYOUTS for alias in (layout.name, *layout.aliases)}
     if name.lower() not in named:

@@ -1,4 +1,4 @@
-"""`polarization-aims`, `-angles`: the encoding of the AIMS benchmark (arXiv 2409.08083), to compare with its scores."""
+"""`polarization-aims`, `polarization-aims-angles`: the encoding of the AIMS benchmark (arXiv 2409.08083)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _FULL = 255
 
 
 class Aims(ModalityAdapter):
-    """Six planes of 8-bit counts as they lie in `*_aolp.tiff` and `*_dolp.tiff`: angle and degree, of red, green, blue.
+    """Six planes of 8-bit counts from `*_aolp.tiff` and `*_dolp.tiff`: angle and degree, each of red, green, blue.
 
-    On purpose without physics: the angle is a plain number that jumps from 255 to 0, and flips and turns leave it as
-    it is.
+    As in the benchmark, angles are plain numbers: they jump from 255 to 0, and flips and rotations do not change them.
     """
 
     name = "polarization-aims"
@@ -33,7 +32,7 @@ class Aims(ModalityAdapter):
     )
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read (6, H, W) counts; a file of other than three 8-bit planes raises DataError."""
+        """Read (6, H, W) counts; DataError if a file does not have three 8-bit planes."""
         images = [read_image(files[source.name], nodata) for source in self.sources]
         for image in images:
             if len(image.planes) != 3 or image.planes.dtype != np.uint8:
@@ -43,7 +42,7 @@ class Aims(ModalityAdapter):
                 )
         first, second = images
         if first.planes.shape != second.planes.shape:
-            raise DataError(f"{second.path}: its size is not that of {first.path}; both must share one pixel grid")
+            raise DataError(f"{second.path}: its size is not that of {first.path}; both must have the same pixel grid")
         return SensorImage.from_planes(
             np.concatenate([first.planes, second.planes]),
             self.channels,
@@ -68,8 +67,8 @@ class Aims(ModalityAdapter):
 class AimsAngles(ModalityAdapter):
     """Nine planes from four colour pictures: red, green, blue (half of S0), and angle and degree of each, 0 to 255.
 
-    The same encoding as `rgb+polarization-aims` where only the pictures behind the polarizers were published. Without
-    physics, as there: flips and turns leave the angle as it is.
+    This is the encoding of `rgb+polarization-aims`, for data sets that publish only the pictures behind the polarizers.
+    Flips and rotations do not change the angles.
     """
 
     name = "polarization-aims-angles"
@@ -81,7 +80,7 @@ class AimsAngles(ModalityAdapter):
     )
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read (9, H, W); files of other than three 8-bit planes raise DataError."""
+        """Read (9, H, W); DataError if the files do not have three 8-bit planes."""
         images = [read_image(files[name], nodata) for name in NAMES]
         check_alike(images)
         if len(images[0].planes) != 3 or images[0].planes.dtype != np.uint8:
@@ -94,7 +93,7 @@ class AimsAngles(ModalityAdapter):
         return self._encoded(pictures, measured, str(images[0].path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return what a colour camera with four polarizers measures of the scene, in 8 bits."""
+        """Return the encoded 8-bit pictures of a colour camera with four polarizers."""
         from simmat_plugin_polarization.camera import FULL_COUNTS, colour_angles
 
         pictures = np.rint(colour_angles(scene, rng) * (_FULL / FULL_COUNTS))  # (3, 4, H, W)
