@@ -1,4 +1,4 @@
-"""What a silicon camera sees of a synthetic scene in red and near-infrared.
+"""Simulate a silicon camera in red and near-infrared on a synthetic scene.
 
 Reflected light in each band, one automatic exposure for all bands, lens blur, shot and read noise; linear
 12-bit counts.
@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
 Array = npt.NDArray[np.float64]
 
 WHITE = 4095.0
-"""Largest count: 12 bits."""
+"""Largest count, 12 bits."""
 LENS_BLUR_PX = 0.6
 _FULL_WELL = 8000.0  # electrons at white, base gain
 _READ_NOISE = 8.0  # electrons
@@ -42,7 +42,7 @@ def counts(scene: Scene, bands: Sequence[str], rng: np.random.Generator) -> Arra
 def _exposure(scene: Scene, light: Array) -> float:
     """Return the gain that brings the bright parts of the ground near white, in the brightest band.
 
-    A sky that would burn out holds it back: where both bands are white their index says nothing.
+    It is limited so that the sky does not saturate, as NDVI is undefined where both bands are saturated.
     """
     ground = light[:, np.isfinite(scene.surface.depth_m)]
     bright = max(float(np.percentile(band, 98)) for band in ground)

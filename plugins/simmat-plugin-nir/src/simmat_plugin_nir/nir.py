@@ -10,7 +10,7 @@ from simmat_plugin_nir.planes import NIR, read_plane, stored
 
 
 class Nir(ModalityAdapter):
-    """Counts of a camera behind a filter that passes about 0.75 to 1 um, as they lie in the file."""
+    """Counts of a camera behind a filter that passes about 0.75 to 1 um, as stored in the file."""
 
     name = "nir"
     description = "near-infrared camera, one plane of counts (PNG, TIFF, npy, JPEG; 8 to 32 bits, float)"
@@ -18,16 +18,16 @@ class Nir(ModalityAdapter):
     channels = (NIR,)
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read (1, H, W) counts; a file of several planes raises DataError with what to use instead."""
+        """Read (1, H, W) counts; DataError if the file has several planes, with what to use instead."""
         image = read_plane(files["nir"], self.name, nodata)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return the (1, H, W) 12-bit counts that a silicon camera behind a long-pass filter takes of the scene."""
+        """Return the (1, H, W) 12-bit counts of a silicon camera behind a long-pass filter."""
         from simmat_plugin_nir.camera import counts
 
         return SensorImage.from_planes(counts(scene, ("nir",), rng), self.channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write whole counts to 65535 as 16 bits, all else as float32 (TIFF or npy) with NaN where invalid."""
+        """Write whole counts up to 65535 as 16 bits, else float32 (TIFF or npy) with NaN where invalid."""
         write_image(files["nir"], stored(image))

@@ -1,4 +1,4 @@
-"""What the near-infrared sensors share: their channels, and planes in the file's own numbers."""
+"""Channels and file handling that the near-infrared sensors share."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 
 
 def read_plane(path: Path, modality: str, nodata: StatedNodata | None) -> ImageFile:
-    """Read a file of one plane; DataError where it has more, with what to use instead."""
+    """Read a file of one plane; DataError if it has more, with what to use instead."""
     image = read_image(path, nodata)
     require_one_plane(image, modality)
     return image
 
 
 def within(channel: Channel, image: ImageFile) -> Channel:
-    """Return a channel whose valid range is what the file's numbers can be; its upper end tells where they are full."""
+    """Return a channel with the range of the file's number type; its upper end is where pixels are saturated."""
     most = largest_count(image)
     if not np.isfinite(most):
         return channel
@@ -43,13 +43,13 @@ def within(channel: Channel, image: ImageFile) -> Channel:
 
 
 def full(image: SensorImage) -> BoolArray:
-    """Return (C, H, W) where a camera received as much light as it can count, or more."""
+    """Return (C, H, W) True where pixels are saturated."""
     largest = [channel.valid_range[1] if channel.valid_range else np.inf for channel in image.channels]
     return np.asarray(image.data >= np.array([full_scale(most) for most in largest])[:, None, None])
 
 
 def bits_of(image: SensorImage, path: Path) -> str:
-    """Return the description of a TIFF whose counts use fewer bits than it stores; empty where there is no need."""
+    """Return the description of a TIFF whose counts use fewer bits than it stores, else ""."""
     most = max(channel.valid_range[1] if channel.valid_range else np.inf for channel in image.channels)
     if path.suffix.lower() not in (".tif", ".tiff") or most >= 65535 or not np.log2(most + 1).is_integer():
         return ""
@@ -57,7 +57,7 @@ def bits_of(image: SensorImage, path: Path) -> str:
 
 
 def stored(image: SensorImage) -> npt.NDArray[Any]:
-    """Return the planes as 16-bit counts where they are such, else float32 with NaN where invalid."""
+    """Return the planes as 16-bit counts if all values are such, else as float32 with NaN where invalid."""
     data = image.data
     if image.valid.all() and data.min() >= 0 and data.max() <= 65535 and (data == np.rint(data)).all():
         return data.astype(np.uint16)

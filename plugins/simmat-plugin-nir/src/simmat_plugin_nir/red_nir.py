@@ -1,4 +1,4 @@
-"""`red-nir`: red and near-infrared of one camera, and the vegetation index they give."""
+"""`red-nir`: red and near-infrared of one camera, and their vegetation index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NDVI = Channel("ndvi", "vegetation_index", "1", valid_range=(-1.0, 1.0))
 
 
 class RedNirOptions(ModalityOptions):
-    """How the two bands lie in files."""
+    """How the two bands are stored in files."""
 
     separate_files: bool = Field(False, description="Each band is a file of its own, instead of a plane of one file.")
 
@@ -28,7 +28,7 @@ class RedNirOptions(ModalityOptions):
 class RedNir(ModalityAdapter):
     """Red and near-infrared, in two planes of a file or in two files; the network gets red, nir and ndvi.
 
-    A third plane of a file is taken only where it adds nothing: equal to one of the two, or zero throughout.
+    A third plane is allowed only if it adds no information: equal to one of the two, or zero everywhere.
     """
 
     name = "red-nir"
@@ -40,7 +40,7 @@ class RedNir(ModalityAdapter):
     options: RedNirOptions
 
     def __init__(self, options: RedNirOptions | None = None) -> None:
-        """Make the sensor; its sources are one file, or one a band."""
+        """Make the sensor, with one source or one source per band."""
         super().__init__(options)
         any_format = (*LOSSLESS, ".jpg", ".jpeg")
         self.sources: tuple[Source, ...] = (Source("red-nir", LOSSLESS),)
@@ -51,8 +51,8 @@ class RedNir(ModalityAdapter):
         """Read (2, H, W) counts, red and nir.
 
         Raises:
-            DataError: a file has another number of planes, or a third one with something in it, or an alpha plane, or
-                states a scale; or two files differ in size or number type.
+            DataError: a file has another number of planes, a third plane with information, an alpha plane or a scale;
+                or two files differ in size or number type.
         """
         if self.options.separate_files:
             return self._two_files(files, nodata)
@@ -69,8 +69,8 @@ class RedNir(ModalityAdapter):
     def transform(self, image: SensorImage) -> SensorImage:
         """Return (3, H, W): red, nir, and ndvi = (nir - red) / (nir + red), Rouse et al. 1974.
 
-        It is invalid where either is, where either is full (two saturated bands would give 0), where nothing was
-        received (red + nir = 0), and beyond -1 to 1, which only negative counts give.
+        NDVI is invalid where a band is invalid or saturated (two saturated bands would give 0), where red + nir = 0,
+        and outside -1 to 1, which only negative counts give.
         """
         index, valid = ndvi(image.data[0], image.data[1])
         whole = valid & (image.valid & ~full(image)).all(axis=0)
@@ -90,7 +90,7 @@ class RedNir(ModalityAdapter):
         return SensorImage.from_planes(counts(scene, ("red", "nir"), rng), channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write two planes, as TIFF or npy, or two files: 16-bit counts where they are such, else float32."""
+        """Write one file of two planes (TIFF or npy) or two files: 16-bit counts if possible, else float32."""
         planes = stored(image)
         names = [source.name for source in self.sources]
         for path, part in zip((Path(files[name]) for name in names), np.split(planes, len(names)), strict=True):
@@ -102,7 +102,7 @@ class RedNir(ModalityAdapter):
             require_unscaled(image, self.name)
         if red.planes.shape != nir.planes.shape or red.planes.dtype != nir.planes.dtype:
             raise DataError(
-                f"{nir.path}: nir is {_kind(nir)}, red is {_kind(red)} ({red.path}); both must have one size and type"
+                f"{nir.path}: nir is {_kind(nir)}, red is {_kind(red)} ({red.path}); both need the same size and type"
             )
         return SensorImage.from_planes(
             np.concatenate([red.planes, nir.planes]),
@@ -113,7 +113,7 @@ class RedNir(ModalityAdapter):
 
 
 def ndvi(red: FloatArray, nir: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """Return (H, W) normalized difference vegetation index, and where it is defined; 0 elsewhere.
+    """Return the (H, W) normalized difference vegetation index, and (H, W) where it is defined; 0 elsewhere.
 
     Source: Rouse, Haas, Schell and Deering, Monitoring vegetation systems in the Great Plains with ERTS, 1974.
     """
@@ -128,14 +128,14 @@ def _check_planes(image: ImageFile) -> None:
     if image.format == "jpeg":
         raise DataError(
             f"{image.path}: modality 'red-nir' reads PNG, TIFF or npy: a JPEG mixes the planes of a "
-            "file; for two JPEG files say --modality-option separate_files=true"
+            "file; for two JPEG files use --modality-option separate_files=true"
         )
     if count in (2, 3):
         require_no_alpha(image, "red-nir")
     if count == 2 or (count == 3 and _adds_nothing(image)):
         return
     if count == 1:
-        advice = "for two files say --modality-option separate_files=true, for near-infrared alone use --modality nir"
+        advice = "for two files use --modality-option separate_files=true, for near-infrared alone use --modality nir"
     elif count == 3 and _equal(image, 0, 1):
         advice = "its planes are equal, so it holds one band: use --modality raster --channels 0"
     elif count == 3:
@@ -149,7 +149,7 @@ def _check_planes(image: ImageFile) -> None:
 
 
 def _adds_nothing(image: ImageFile) -> bool:
-    """True where the third of three planes repeats one of two different ones, or is empty."""
+    """Return True if the third of three planes equals one of the others, which differ, or is zero everywhere."""
     if _equal(image, 0, 1):
         return False
     return not image.planes[2].any() or _equal(image, 0, 2) or _equal(image, 1, 2)
