@@ -27,13 +27,13 @@ from simmat.types import BoolArray, FloatArray, Georeference
 from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, to_decibel
 
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
-_AMPLITUDES = (0.0, 1e9)  # the root of a power is never negative
-_COUNTS = (0.0, 1e18)  # whole numbers of power: 0 is dark, below it lie fill values
+_AMPLITUDES = (0.0, 1e9)  # the square root of a power is never negative
+_COUNTS = (0.0, 1e18)  # whole numbers of power: 0 is dark, negative numbers are fill values
 _ALL = (*_LOSSLESS, ".jpg", ".jpeg")
 
 
 class SarOptions(ModalityOptions):
-    """What the files of a radar hold and how they are read."""
+    """What the files hold, and how they are read."""
 
     scale: Literal["amplitude", "power", "db"] = Field(
         "amplitude", description="What the numbers are: amplitude, power (sigma nought or intensity, linear), decibel."
@@ -50,12 +50,12 @@ class SarOptions(ModalityOptions):
         if self.separate_files and self.polarizations != "dual":
             raise ValueError("separate_files=true needs polarizations=dual")
         if self.gray_picture and (self.polarizations, self.scale) != ("single", "amplitude"):
-            raise ValueError("gray_picture=true holds one plane of amplitude; leave polarizations and scale out")
+            raise ValueError("gray_picture=true is one plane of amplitude; leave out polarizations and scale")
         return self
 
 
 def _former_names() -> dict[str, str]:
-    """Return a name that said scale, content and filter -> the options that say them."""
+    """Return former modality names, which held scale, content and filter -> the options to use instead."""
     scales = {"": "", "-power": "scale=power", "-db": "scale=db"}
     contents = {
         "": "",
@@ -74,9 +74,9 @@ def _former_names() -> dict[str, str]:
 
 
 class Sar(ModalityAdapter):
-    """Backscatter in the scale that the options say; `transform` gives decibel.
+    """Backscatter in the scale that the options set; `transform` gives decibel.
 
-    Whole numbers of a file are counts, without calibration; floats are taken as calibrated.
+    Whole numbers in a file are uncalibrated counts; floats are calibrated values.
     """
 
     name = "sar"
@@ -87,7 +87,7 @@ class Sar(ModalityAdapter):
     options: SarOptions
 
     def __init__(self, options: SarOptions | None = None) -> None:
-        """Make the sensor; its sources and channels are those of its polarizations."""
+        """Make the sensor, with the sources and channels that its options set."""
         super().__init__(options)
         self.scale = SCALES[self.options.scale]
         dual = self.options.polarizations == "dual"
@@ -100,10 +100,10 @@ class Sar(ModalityAdapter):
         self.channels = described(self.planes, self.scale, units[self.scale.kind])
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """Read (P, H, W) in the file's own scale, with its georeference; filtered in power where the option says so.
+        """Read (P, H, W) in the scale of the file, with its georeference, and apply the filter of the options.
 
         Raises:
-            DataError: a file has other planes, its numbers cannot be in this scale, or two files do not fit together.
+            DataError: a file has other planes, its numbers cannot be in this scale, or two files do not match.
         """
         images = [self._plane_file(files[source.name], nodata) for source in self.sources]
         return images[0] if len(images) == 1 else _joined(images)
@@ -121,7 +121,9 @@ class Sar(ModalityAdapter):
         _check_scale(loaded, planes, measured, self.scale)
         if self.options.filter == "lee":
             loaded = self._smoothed(loaded)
-        if self.scale.kind != "decibel" and unit != "count":  # augmentation must not give 0 a logarithm
+        if (
+            self.scale.kind != "decibel" and unit != "count"
+        ):  # 0 has no logarithm, and augmentation must not change that
             loaded = replace(loaded, valid=loaded.valid & (loaded.data > 0))
         return loaded
 
@@ -131,20 +133,20 @@ class Sar(ModalityAdapter):
         channels = [
             replace(channel, quantity="backscatter", unit="dB", valid_range=DB_RANGE) for channel in image.channels
         ]
-        if self.scale.kind != "decibel":  # a count's decibel has no absolute level, so no bounds either
+        if self.scale.kind != "decibel":  # the decibel of a count is relative, so it has no bounds
             channels = [replace(channel, valid_range=None) for channel in channels]
         return SensorImage.from_planes(
             data, channels, valid=valid, origin=image.origin, georeference=image.georeference
         )
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
-        """All channels, but where the file holds decibel already."""
+        """Return True for all channels, False if the file holds decibel."""
         return (self.scale.kind != "decibel",) * len(channels)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """Return (P, H, W) of a radar beside the camera, C band, four looks; see `simmat_plugin_sar.radar`.
+        """Return (P, H, W) of a C-band radar next to the camera, four looks; see `simmat_plugin_sar.radar`.
 
-        Unfiltered, for a filter belongs to reading.
+        The result is unfiltered, as `load` applies the filter.
         """
         from simmat_plugin_sar.radar import AMPLITUDE_COUNTS, backscatter
 
@@ -155,7 +157,7 @@ class Sar(ModalityAdapter):
         return SensorImage.from_planes(values, self.channels, origin="simulated")
 
     def save(self, image: SensorImage, files: Files) -> None:
-        """Write counts as 16 bits, all else as float32 with NaN where invalid."""
+        """Write counts as 16 bits, other values as float32 with NaN where invalid."""
         if image.channels[0].unit == "count" and image.valid.all():
             planes = np.rint(image.data).clip(0, 65535).astype(np.uint16)
         else:
@@ -175,21 +177,21 @@ class Sar(ModalityAdapter):
             if count != 3 or not (planes == planes[:1]).all():
                 raise DataError(
                     f"{image.path}: modality {self.name!r} with gray_picture=true needs three equal planes, got "
-                    f"{count} {'different ' if count > 1 else ''}of {planes.dtype}; leave the option out for a single "
+                    f"{count} {'different ' if count > 1 else ''}of {planes.dtype}; leave out the option for a single "
                     "plane, and use --modality raster for a colour composite of polarizations"
                 )
             return planes[:1]
         if len(self.planes) == 1 or self.options.separate_files:
             if count == 3 and (planes == planes[:1]).all() and self.scale.kind == "amplitude":
                 raise DataError(
-                    f"{image.path}: modality {self.name!r} needs one plane, got three equal ones; say "
+                    f"{image.path}: modality {self.name!r} needs one plane, got three equal ones; use "
                     "--modality-option gray_picture=true"
                 )
             require_one_plane(image, self.name)
         elif count != len(self.planes):
             raise DataError(
                 f"{image.path}: modality {self.name!r} with polarizations=dual needs two planes, co- and then "
-                f"cross-polarized, got {count} planes; where each is a file of its own, say --modality-option "
+                f"cross-polarized, got {count} planes; if each is in its own file, use --modality-option "
                 "separate_files=true"
             )
         else:
@@ -197,7 +199,7 @@ class Sar(ModalityAdapter):
         return planes
 
     def _smoothed(self, image: SensorImage) -> SensorImage:
-        """Return the image with every plane filtered in power; filtered counts are no whole numbers."""
+        """Return the image with every plane filtered in power; filtered counts are not whole numbers."""
         from simmat_plugin_sar.speckle import lee
 
         power = self.scale.to_power(image.data)
@@ -211,7 +213,7 @@ class Sar(ModalityAdapter):
 def described(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel, ...]:
     """Return a channel for each plane: its quantity is the scale, its unit "count", "1" or "dB".
 
-    Whole numbers of power are intensity in counts, for power has a unit.
+    Whole numbers of power are uncalibrated, so their quantity is "intensity".
     """
     powers = _COUNTS if unit == "count" else None  # a float below 0 has no logarithm, see to_decibel
     bounds = {"amplitude": _AMPLITUDES, "power": powers, "decibel": DB_RANGE}[scale.kind]
@@ -221,42 +223,42 @@ def described(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel, .
 
 
 def _check_scale(image: SensorImage, planes: npt.NDArray[Any], measured: BoolArray, scale: Scale) -> None:
-    """Refuse numbers that cannot be in the scale: mostly negative, or in decibel unsigned or mostly out of range.
+    """Refuse numbers that cannot be in the scale: mostly negative, or for decibel unsigned or mostly out of range.
 
     Args:
         image: (P, H, W) as loaded.
-        planes: (P, H, W) as they lie in the file.
-        measured: (P, H, W) False where the file or the user calls a number missing.
-        scale: what the modality's name says.
+        planes: (P, H, W) as stored in the file.
+        measured: (P, H, W) False where the file or the user marks a number as missing.
+        scale: from the options.
     """
     stored = planes[measured]
     if scale.kind == "decibel" and stored.size:
         if planes.dtype.kind in "bu":
             raise DataError(
-                f"{image.origin}: {planes.dtype} holds no negative numbers, as most decibel of radar are; for counts "
-                "say --modality-option scale=amplitude or scale=power, and store decibel as floats"
+                f"{image.origin}: {planes.dtype} has no negative numbers, but most decibel of radar are negative; for "
+                "counts use --modality-option scale=amplitude or scale=power, and store decibel as floats"
             )
         line = (1, -1, planes.shape[2])  # all planes have one scale
         whole = SensorImage(image.data.reshape(line), image.valid.reshape(line), image.channels[:1], image.origin)
-        advice = "scale=db reads decibel themselves, not hundredths; others are scale=amplitude and scale=power"
+        advice = "scale=db expects decibel, not hundredths; other scales are scale=amplitude and scale=power"
         require_measured(whole, planes.reshape(line), advice, measured=measured.reshape(line))
     if scale.kind != "decibel" and stored.size and float((stored < 0).mean()) > 0.5:
         raise DataError(
-            f"{image.origin}: most of its numbers are negative, as {scale.kind} never is; say --modality-option "
-            "scale=db for decibel, or --nodata where they are one fill value"
+            f"{image.origin}: most of its numbers are negative, but {scale.kind} is never negative; use "
+            "--modality-option scale=db for decibel, or --nodata for a fill value"
         )
     if stored.size and not image.valid.any():
         raise DataError(
-            f"{image.origin}: none of its numbers can be {scale.words}; say another scale with "
+            f"{image.origin}: none of its numbers can be {scale.words}; set another scale with "
             "--modality-option scale=amplitude, power or db"
         )
 
 
 def _joined(images: Sequence[SensorImage]) -> SensorImage:
-    """Return (2, H, W) of two files of one scene.
+    """Join the images of two files of one scene: (2, H, W).
 
     Raises:
-        DataError: they differ in size, unit or place on the earth.
+        DataError: they differ in size, unit or georeference.
     """
     first, second = images
     for what, one, other in (

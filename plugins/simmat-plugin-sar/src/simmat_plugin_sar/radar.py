@@ -1,10 +1,10 @@
-"""What a C-band radar beside the camera measures of a synthetic scene, pixel by pixel on the camera's grid.
+"""Simulate a C-band radar next to the camera on a synthetic scene, on the camera's pixel grid.
 
-Radar images lie in slant range; here every pixel is a resolution cell seen along the camera's ray, so that there is
-neither layover nor radar shadow and all sensors of a scene share one grid. Sigma nought of the material at 35 degrees
-is carried to the local angle of incidence: volume and rough surfaces fall with a power of its cosine, smooth surfaces
+Real radar images are in slant range. Here every pixel is a resolution cell on the camera's ray, so that there is no
+layover and no radar shadow, and all sensors of a scene share one grid. Sigma nought of the material at 35 degrees is
+converted to the local angle of incidence: volume and rough surfaces fall with a power of its cosine, smooth surfaces
 add a lobe of facets that face the radar (geometric optics; Ulaby, Moore and Fung, Microwave Remote Sensing II, 1982).
-Then a noise floor, and speckle: gamma-distributed power of L looks, independent for each pixel and polarization.
+A noise floor and speckle follow: gamma-distributed power of L looks, independent for each pixel and polarization.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _NOISE_FLOOR_DB = -30.0
 _REFERENCE = np.cos(np.deg2rad(35.0))
 _COSINE_POWER = 1.5  # between volume scattering (1) and Lambert's law (2)
 _FACET_DB = {"dielectric": 0.0, "metal": 12.0}  # of a smooth surface that faces the radar
-_SMOOTH_SLOPE = 0.12  # mean square slope of the smoothest surfaces, to the power of one half
+_SMOOTH_SLOPE = 0.12  # root mean square slope of the smoothest surfaces
 
 
 def backscatter(scene: Scene, cross: Sequence[bool], rng: np.random.Generator) -> Array:
-    """Return (P, H, W) sigma nought as linear power with speckle; for each plane, True is cross-polarised."""
+    """Return (P, H, W) sigma nought as linear power with speckle; True in `cross` is a cross-polarized plane."""
     clean = np.stack([sigma_nought(scene, cross=plane) for plane in cross])
     floor = 10 ** (_NOISE_FLOOR_DB / 10)
     return np.asarray((clean + floor) * rng.gamma(LOOKS, 1 / LOOKS, clean.shape))
@@ -42,13 +42,13 @@ def sigma_nought(scene: Scene, *, cross: bool) -> Array:
     level = 10 ** (scene.of_material(field).astype(np.float64) / 10)
     cosine = np.einsum("chw,chw->hw", surface.normal, scene.toward_camera()).astype(np.float64).clip(0.02, 1)
     spread = level * (cosine / _REFERENCE) ** _COSINE_POWER * surface.texture
-    if not cross:  # facets reflect without turning the polarization
+    if not cross:  # facets do not change the polarization
         spread = spread + _facets(scene, cosine)
     return np.where(np.isfinite(surface.depth_m), spread, 0.0)
 
 
 def _facets(scene: Scene, cosine: Array) -> Array:
-    """Return (H, W) of the lobe: exp(-tan² / 2 s²) / cos⁴, wider and weaker the rougher the surface."""
+    """Return the (H, W) lobe: exp(-tan² / 2 s²) / cos⁴, wider and weaker the rougher the surface."""
     rough = scene.of_material("roughness").astype(np.float64)
     metal = scene.of_material("extinction") > 1
     slope = _SMOOTH_SLOPE + 0.5 * rough

@@ -1,4 +1,4 @@
-"""Amplitude, power and decibel: what the numbers of a file are, and the way between them."""
+"""Scales of a file's numbers (amplitude, power, decibel), and conversions between them."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ Kind = Literal["amplitude", "power", "decibel"]
 Array = npt.NDArray[np.float64]
 
 DB_RANGE = (-100.0, 100.0)
-"""What a backscatter in decibel can be; fill values such as -9999 lie outside."""
+"""Range of backscatter in decibel, which excludes fill values such as -9999."""
 HALF_COUNT = 0.5
-"""Where a whole number of counts is zero the amplitude lay somewhere below this."""
+"""Upper bound of the amplitude where its whole count is 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What the numbers of a file are.
+    """A scale of the numbers of a file.
 
     Attributes:
         kind: amplitude (proportional to the field), power (its square; sigma nought, intensity), decibel.
-        words: for descriptions.
+        words: its description, for messages.
     """
 
     kind: Kind
     words: str
 
     def to_power(self, values: FloatArray) -> Array:
-        """Return power of values in this scale."""
+        """Convert values in this scale to power."""
         wide = values.astype(np.float64)
         if self.kind == "amplitude":
             return wide**2
         return wide if self.kind == "power" else 10 ** (wide / 10)
 
     def from_power(self, power: Array) -> FloatArray:
-        """Return values in this scale of a power above 0."""
+        """Convert power above 0 to values in this scale."""
         if self.kind == "amplitude":
             return np.sqrt(power).astype(np.float32)
         return power.astype(np.float32) if self.kind == "power" else decibel(power)
@@ -55,21 +55,21 @@ SCALES: Mapping[str, Scale] = {
 
 
 def decibel(power: npt.ArrayLike) -> FloatArray:
-    """Return 10 log10 of a power above 0."""
+    """Convert power above 0 to decibel: 10 log10(power)."""
     return np.asarray(10 * np.log10(np.asarray(power, dtype=np.float64)), dtype=np.float32)
 
 
 def to_decibel(values: FloatArray, valid: BoolArray, scale: Scale, unit: str) -> tuple[FloatArray, BoolArray]:
-    """Return decibel and where they mean something.
+    """Convert values to decibel; return them with where they are valid.
 
-    Whole counts of zero are dark, not missing: they become half a count of amplitude. A measured zero or negative
-    value that is not a whole count has no logarithm and is invalid.
+    Whole counts of 0 are dark, not missing: they become half a count of amplitude. Other values of 0 or below have no
+    logarithm and are invalid.
 
     Args:
         values: (P, H, W) in `scale`.
         valid: (P, H, W).
         scale: what the values are.
-        unit: "count" for the whole numbers of a file.
+        unit: "count" for whole numbers.
     """
     if scale.kind == "decibel":
         return values, valid

@@ -1,7 +1,7 @@
-"""Lee's speckle filter, and the number of looks it needs to know.
+"""Lee's speckle filter, and an estimate of the number of looks that it needs.
 
 Sources: J.-S. Lee, Digital image enhancement and noise filtering by use of local statistics, IEEE Transactions on
-Pattern Analysis and Machine Intelligence 2(2), 1980. The looks are taken as the mode of local estimates, as in
+Pattern Analysis and Machine Intelligence 2(2), 1980. The number of looks is the mode of local estimates, as in
 Anfinsen, Doulgeris and Eltoft, Estimation of the equivalent number of looks in polarimetric synthetic aperture radar
 imagery, IEEE Transactions on Geoscience and Remote Sensing 47(11), 2009.
 """
@@ -19,16 +19,16 @@ Array = npt.NDArray[np.float64]
 WINDOW = 7
 """Side of the square window in pixels."""
 _BINS = 64
-_LOOKS = (0.5, 200.0)  # a single look, a little below for chance, to an image without speckle
+_LOOKS = (0.5, 200.0)  # from a single look, with a margin for random variation, to an image without speckle
 _SMALLEST = 1e-30
 
 
 def lee(power: Array, valid: BoolArray, looks: float | None = None) -> Array:
-    """Return power with its speckle smoothed where it looks homogeneous, and kept at edges and bright points.
+    """Smooth speckle in homogeneous areas; keep edges and bright points.
 
     Args:
         power: (H, W), 0 or more.
-        valid: (H, W); what is invalid takes no part and is returned as it was.
+        valid: (H, W); invalid pixels are ignored and returned unchanged.
         looks: equivalent number of looks of the image; None estimates it.
 
     Returns:
@@ -42,7 +42,7 @@ def lee(power: Array, valid: BoolArray, looks: float | None = None) -> Array:
 
 
 def estimate_looks(power: Array, valid: BoolArray) -> float:
-    """Return the equivalent number of looks: the commonest of mean² / variance in windows, 0.5 to 200."""
+    """Return the equivalent number of looks, 0.5 to 200: the most frequent mean² / variance of windows."""
     _, varied = _local(power, valid)
     speckled = valid & (varied > 1 / _LOOKS[1]) & (varied < 1 / _LOOKS[0])
     if not speckled.any():
@@ -64,8 +64,8 @@ def _local(power: Array, valid: BoolArray) -> tuple[Array, Array]:
 def _window_mean(values: Array) -> Array:
     """Return (H, W) mean of the window around each pixel.
 
-    Each window is summed anew: running sums, as `uniform_filter` has them, carry the lost digits of a bright target
-    along the whole line behind it.
+    Each window is summed separately: running sums, as in `uniform_filter`, carry the rounding error of a bright target
+    along the rest of the line.
     """
     weights = np.full(WINDOW, 1 / WINDOW)
     for axis in (0, 1):
