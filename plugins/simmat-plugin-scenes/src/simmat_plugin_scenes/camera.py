@@ -1,6 +1,6 @@
-"""What a visible-light camera sees of a synthetic scene.
+"""Simulate a visible-light camera on a synthetic scene.
 
-The light that the scene reflects, automatic exposure, lens blur, shot and read noise, the sRGB curve (IEC 61966-2-1),
+Reflected light, automatic exposure, lens blur, shot and read noise, the sRGB curve (IEC 61966-2-1),
 8 bits.
 """
 
@@ -29,7 +29,7 @@ def rgb_counts(scene: Scene, rng: np.random.Generator) -> Array:
 
 
 def gray_counts(scene: Scene, rng: np.random.Generator) -> Array:
-    """Return (1, H, W) whole counts 0 to 255 of a monochrome camera, which sees Rec. 709 luminance."""
+    """Return (1, H, W) whole counts 0 to 255 of a monochrome camera, which measures Rec. 709 luminance."""
     luminance = np.einsum("c,chw->hw", _LUMINANCE, visible_radiance(scene))[None]  # (1, H, W)
     exposed, gain = _exposed(scene, luminance)
     return _develop(exposed, gain, rng)
@@ -43,7 +43,7 @@ def visible_radiance(scene: Scene) -> Array:
 def _exposed(scene: Scene, linear: Array) -> tuple[Array, float]:
     """Scale (C, H, W) by automatic exposure; return the gain too.
 
-    The bright parts below the sky come near white, but not where that would burn out a surface of reflectance 0.5.
+    The bright parts below the sky become nearly white, but a surface of reflectance 0.5 does not saturate.
     """
     metered = linear[:, np.isfinite(scene.surface.depth_m)]
     incident = max(scene.light.sun_rgb) + max(scene.light.ambient_rgb)
@@ -52,7 +52,7 @@ def _exposed(scene: Scene, linear: Array) -> tuple[Array, float]:
 
 
 def _develop(linear: Array, gain: float, rng: np.random.Generator) -> Array:
-    """Blur, add noise, apply the sRGB curve and count: (C, H, W) of whole numbers 0 to 255."""
+    """Blur, add noise, apply the sRGB curve and round: (C, H, W) whole numbers 0 to 255."""
     blurred = gaussian_filter(linear.clip(0, 1.5), (0, LENS_BLUR_PX, LENS_BLUR_PX))
     full_well = _FULL_WELL / max(gain, 1.0)  # electrons at white fall with the gain
     values = detected(blurred, full_well=full_well, read_noise=_READ_NOISE, rng=rng).clip(0, 1)

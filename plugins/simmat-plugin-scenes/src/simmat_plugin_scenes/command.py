@@ -1,4 +1,4 @@
-"""`simmat data simulate`: a data set of synthetic scenes."""
+"""`simmat data simulate`: write a data set of synthetic scenes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simmat.terminal import say
 def command(
     modality: str, modality_options: dict[str, Any] | None, out: Path, count: int, seed: int, size: tuple[int, int]
 ) -> None:
-    """Write synthetic scenes as one sensor, or several on one pixel grid, would see them.
+    """Write synthetic scenes as measured by one sensor, or by several on one pixel grid.
 
     The folder has images, 16-bit instance masks, manifest.csv with splits, and card.toml, ready for `simmat train`.
     Sample i is the same scene for every sensor and every --count.

@@ -1,4 +1,4 @@
-"""Data sets of synthetic scenes, in the folder convention, for any sensor that can be simulated."""
+"""Write data sets of synthetic scenes for any sensor that can be simulated."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def simulate_dataset(
 ) -> Path:
     """Write `count` synthetic scenes as a data set: images, 16-bit instance masks, manifest.csv, card.toml.
 
-    Sample i depends on `seed` and i alone, whatever `count` and the modality are: two sensors with one seed see the
+    Sample i depends on `seed` and i alone, not on `count` or the sensor, so two sensors with the same seed have the
     same scenes. Of each 20 samples 14 are for training, 3 for validation and 3 for testing.
 
     Args:
         adapter: a sensor with `simulate` and `save`.
-        out: a folder that does not exist or is empty; it appears whole or not at all.
+        out: a new or empty folder; it is written completely or not at all.
         count: number of samples, at least 3 so that each split has one.
         seed: 0 or more; the same seed gives the same bytes.
         size_hw: (height, width) of each image in pixels.
@@ -67,14 +67,14 @@ def simulate_dataset(
 
 
 def split_of(index: int) -> str:
-    """Return the split of sample `index`, in a pattern that repeats every 20 and gives the first three one each."""
+    """Return the split of sample `index`; the pattern repeats every 20, and the first three have one split each."""
     place = index % 20
     return "val" if place in _VAL else "test" if place in _TEST else "train"
 
 
 def _check(target: Path, count: int, seed: int) -> None:
     if count < LEAST_COUNT:
-        raise ConfigError(f"--count must be at least {LEAST_COUNT}, one sample a split, got {count}")
+        raise ConfigError(f"--count must be at least {LEAST_COUNT}, one sample per split, got {count}")
     if seed < 0:
         raise ConfigError(f"--seed must be 0 or more, got {seed}")
     if target.is_dir() and any(target.iterdir()):
@@ -101,7 +101,7 @@ def _write_sample(
 
 
 def _objects(scene: Scene) -> str:
-    """Name the classes of instances 1, 2, …, joined by spaces."""
+    """Return the class names of instances 1, 2, …, joined by spaces."""
     first = [np.flatnonzero(scene.instance == number)[0] for number in range(1, int(scene.instance.max()) + 1)]
     return " ".join(CLASSES[int(scene.class_id.flat[place])] for place in first)
 

@@ -1,4 +1,4 @@
-"""Generate scenes: draw a world outdoors or on a table, look at it, keep the objects that show."""
+"""Generate scenes: draw a world outdoors or on a table, keep the visible objects, render it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OUTDOOR: tuple[tuple[Make, float], ...] = (
     (crate, 0.06),
     (glass_pane, 0.05),
 )
-"""What stands outdoors, and how often."""
+"""Objects outdoors, with their frequency."""
 
 TABLE: tuple[tuple[Make, float], ...] = (
     (cup, 0.34),
@@ -47,11 +47,11 @@ TABLE: tuple[tuple[Make, float], ...] = (
     (lambda rng, climate: stone(rng, climate, rng.uniform(0.03, 0.05)), 0.06),
     (lambda rng, climate: crate(rng, climate, rng.uniform(0.03, 0.05)), 0.06),
 )
-"""What stands on a table."""
+"""Objects on a table, with their frequency."""
 
 
 def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 256)) -> Scene:
-    """Draw a scene of 2 to 6 objects, each with at least 0.15 % of the pixels in view.
+    """Draw a scene of 2 to 6 objects, each on at least 0.15 % of the pixels.
 
     About two thirds are outdoors (people, animals, cars, plants, stones, boxes, panes of glass; sun, cloud or night),
     the rest a table in a room (cups, bottles, plants, fruit, kettles).
@@ -75,7 +75,7 @@ def generate_scene(rng: np.random.Generator, size_hw: tuple[int, int] = (192, 25
 
 
 def only_visible(world: World, size_hw: tuple[int, int]) -> World:
-    """Take away objects of which too little shows; what they hid may show then, so look again after each."""
+    """Remove objects of which too few pixels are visible, one at a time, as each may reveal others."""
     rays = pixel_rays(size_hw, (size_hw[1] / 2) / world.half_width)[:, ::2, ::2].reshape(3, -1).T @ world.axes
     least = max(_SMALLEST_SHARE * len(rays), 2)
     world = replace(world, things=world.things[:MOST_OBJECTS])
@@ -92,7 +92,7 @@ def only_visible(world: World, size_hw: tuple[int, int]) -> World:
 
 
 def outdoors(rng: np.random.Generator) -> World:
-    """A place under the sky with 3 to 7 candidates for objects, people more often than anything else."""
+    """Draw a place under the sky with up to 7 objects, most often people."""
     night, overcast = rng.random() < 0.15, rng.random() < 0.3
     sun = 0.0 if night else (0.12 if overcast else rng.uniform(0.6, 1))
     climate = Climate(rng.uniform(274, 299), sun)
@@ -105,7 +105,7 @@ def outdoors(rng: np.random.Generator) -> World:
 
 
 def tabletop(rng: np.random.Generator) -> World:
-    """A table in a room with 3 to 7 candidates for objects, lit by a lamp or a window from the side."""
+    """Draw a table in a room with up to 7 objects, lit by a lamp or a window from the side."""
     climate = Climate(rng.uniform(291, 298), 0.15, indoor=True)
     warm = rng.uniform(0.75, 1)
     side = rng.choice([-1, 1]) * rng.uniform(0.3, 0.9)
@@ -151,7 +151,7 @@ def _daylight(rng: np.random.Generator, climate: Climate, night: bool, overcast:
 
 
 def _surroundings(rng: np.random.Generator, climate: Climate) -> tuple[Thing, ...]:
-    """The ground, and behind it trees, a building, or nothing but the sky."""
+    """Draw the ground, and behind it trees, a building or the sky alone."""
     air = climate.air_k
     kind = str(rng.choice(["grass", "soil", "asphalt", "concrete", "sand"], p=[0.35, 0.15, 0.25, 0.15, 0.1]))
     gain = {"grass": 8, "soil": 14, "asphalt": 18, "concrete": 14, "sand": 16}[kind]
@@ -175,7 +175,7 @@ def _surroundings(rng: np.random.Generator, climate: Climate) -> tuple[Thing, ..
 
 
 def _building(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A long facade with windows; heated, so that the wall is a little warmer than the air."""
+    """Draw a long facade with windows; it is heated, so the wall is a little warmer than the air."""
     build, z = Builder(climate), rng.uniform(16, 26)
     brick = MATERIALS["brick"].coloured(colour(rng, MATERIALS["brick"].albedo_rgb, 0.3))
     wall_k = climate.air_k + rng.uniform(0.5, 2)
@@ -196,7 +196,7 @@ def _place(
     depth_m: tuple[float, float],
     half_width: float,
 ) -> tuple[Thing, ...]:
-    """Make up to `count` objects and set them down so that none stands in another."""
+    """Draw up to `count` objects and place them so that they do not intersect."""
     shares = np.array([share for _, share in menu])
     placed: list[Thing] = []
     taken: list[tuple[float, float, float]] = []

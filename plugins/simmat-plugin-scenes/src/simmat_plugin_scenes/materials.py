@@ -1,7 +1,7 @@
-"""The materials of generated scenes: how they reflect and emit from the visible to radar.
+"""The materials of generated scenes: how they reflect and emit, from visible light to radar.
 
-The numbers are typical ones: long-wave emissivities and reflectances as the ECOSTRESS/ASTER spectral libraries
-show for such surfaces, backscatter as in Ulaby and Dobson, Handbook of Radar Scattering Statistics for Terrain (1989).
+The numbers are typical values: long-wave emissivities and reflectances of such surfaces in the ECOSTRESS/ASTER spectral
+libraries, backscatter as in Ulaby and Dobson, Handbook of Radar Scattering Statistics for Terrain (1989).
 """
 
 from __future__ import annotations

@@ -11,14 +11,14 @@ _SIDE = 32  # a power of two
 
 
 class Noise:
-    """Value noise: random numbers on a periodic lattice of 32³ points, smoothly joined. Mean 0, within ±1."""
+    """Value noise: random numbers on a periodic lattice of 32³ points, smoothly interpolated; mean 0, within ±1."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         """Draw the lattice."""
         self._lattice = rng.uniform(-1, 1, _SIDE**3)
 
     def __call__(self, points: Array, octaves: int = 3) -> Array:
-        """Return (N,) values at (N, 3) points; one lattice cell is one unit, each octave halves size and height."""
+        """Return (N,) values at (N, 3) points; a lattice cell has side 1, and each octave halves size and amplitude."""
         total = np.zeros(len(points))
         weight, weights = 1.0, 0.0
         for octave in range(octaves):

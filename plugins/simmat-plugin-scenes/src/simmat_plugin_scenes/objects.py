@@ -1,4 +1,4 @@
-"""Vehicles, boxes, stones, and what stands on a table."""
+"""Draw vehicles, boxes, stones, panes of glass, and objects on a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMOOTH = Look(0.2, 0.03)
 
 
 def vehicle(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A car: bonnet and wheels warm where it has been driven, windows mirror the cold sky."""
+    """Draw a car: bonnet and wheels are warm if it was driven, windows mirror the cold sky."""
     build, air = Builder(climate), climate.air_k
     driven = rng.random() < 0.7
     engine = rng.uniform(8, 25) if driven else 0.0
@@ -42,7 +42,7 @@ def vehicle(rng: np.random.Generator, climate: Climate) -> Thing:
 
 
 def stone(rng: np.random.Generator, climate: Climate, size_m: float | None = None) -> Thing:
-    """A stone of several lumps; its sunny side is warm."""
+    """Draw a stone of several lumps; its sunny side is warm."""
     build = Builder(climate)
     size = size_m or rng.uniform(0.25, 0.6)
     grey = MATERIALS["stone"].coloured(colour(rng, MATERIALS["stone"].albedo_rgb, 0.4))
@@ -58,7 +58,7 @@ def stone(rng: np.random.Generator, climate: Climate, size_m: float | None = Non
 
 
 def crate(rng: np.random.Generator, climate: Climate, size_m: float | None = None) -> Thing:
-    """A wooden crate or a cardboard box."""
+    """Draw a wooden crate or a cardboard box."""
     build = Builder(climate)
     half = (size_m or rng.uniform(0.25, 0.55)) * rng.uniform(0.7, 1.2, 3)
     wooden = rng.random() < 0.5
@@ -72,7 +72,7 @@ def crate(rng: np.random.Generator, climate: Climate, size_m: float | None = Non
 
 
 def glass_pane(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A pane in a metal frame: seen through in the visible, a mirror of the surroundings in the long-wave infrared."""
+    """Draw a pane in a metal frame: transparent in visible light, a mirror in the long-wave infrared."""
     build, air = Builder(climate), climate.air_k
     frame = MATERIALS["paint"].coloured(colour(rng, (0.25, 0.25, 0.26), 0.6))
     half, high = rng.uniform(0.6, 1.1), rng.uniform(1.6, 2.1)
@@ -87,7 +87,7 @@ def glass_pane(rng: np.random.Generator, climate: Climate) -> Thing:
 
 
 def cup(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A mug with a handle: hot, cooling toward rim and handle, or empty; the drink is hotter than the wall."""
+    """Draw a mug at air temperature or hot: cooler toward rim and handle, and the drink hotter than the wall."""
     build, air = Builder(climate), climate.air_k
     radius, high = rng.uniform(0.036, 0.046), rng.uniform(0.08, 0.11)
     heat = rng.uniform(15, 50) if rng.random() < 0.75 else 0.0
@@ -110,7 +110,7 @@ def cup(rng: np.random.Generator, climate: Climate) -> Thing:
 
 
 def bottle(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A bottle, cold from the fridge up to its filling level, or at room temperature."""
+    """Draw a bottle, cold up to its filling level or near room temperature."""
     build, air = Builder(climate), climate.air_k
     radius, high = rng.uniform(0.03, 0.042), rng.uniform(0.14, 0.19)
     cold = air - (rng.uniform(6, 16) if rng.random() < 0.75 else 0.3)
@@ -129,7 +129,7 @@ def bottle(rng: np.random.Generator, climate: Climate) -> Thing:
 
 
 def kettle(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A polished steel kettle: hot or not, the infrared sees the room mirrored in it; only handle and knob show."""
+    """Draw a polished steel kettle: in the infrared it mirrors the room, so only handle and knob show its heat."""
     build, air = Builder(climate), climate.air_k
     hot = air + (rng.uniform(25, 65) if rng.random() < 0.7 else 0)
     size = rng.uniform(0.065, 0.085)
@@ -146,7 +146,7 @@ def kettle(rng: np.random.Generator, climate: Climate) -> Thing:
 
 
 def fruit(rng: np.random.Generator, climate: Climate) -> Thing:
-    """One to three fruits that lie together, at room temperature or colder."""
+    """Draw one to three fruits close together, at room temperature or colder."""
     build = Builder(climate)
     cold = climate.air_k - rng.choice([0.4, 7.0])
     for index in range(int(rng.integers(1, 4))):

@@ -1,11 +1,11 @@
-"""The light that reaches a camera, from blue to short-wave infrared, and how a detector reads it.
+"""Light that reaches a camera, from blue to short-wave infrared, and the noise of a detector.
 
 Lambert and Blinn-Phong shading under a sun and a sky; smooth surfaces mirror by Fresnel (Schlick's approximation), and
-glass is looked through. All cameras share it, except the polarimeter, which follows Stokes vectors, so that their
-pictures of a scene agree in shadows and reflections.
+glass is transparent. All cameras except the polarimeter, which uses Stokes vectors, share this code, so that shadows
+and reflections in their images agree.
 
-The clear sky fades by Rayleigh scattering toward long waves, so shadows are deeper and the sky darker in the infrared
-than to the eye; clouds and rooms are grey. Levels are relative ones, typical of clear air.
+The clear sky is darker at long wavelengths (Rayleigh scattering), so shadows and sky are darker in the infrared than in
+visible light; clouds and rooms are grey. Levels are relative, typical of clear air.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Band:
 
     Attributes:
         wavelength_um: its centre.
-        colour: index into a material's and a light's red, green, blue; None in the infrared.
-        diffuse: irradiance from a clear sky, as a share of that in red.
+        colour: index into the red, green, blue of materials and lights; None in the infrared.
+        diffuse: irradiance from a clear sky, as a fraction of that in red.
         zenith: radiance of the clear sky overhead, 1 in blue.
-        horizon: radiance of the clear sky's hazy horizon, 1 in blue.
+        horizon: radiance of the clear sky at the hazy horizon, 1 in blue.
         cloud: radiance of a cloud, 1 in blue.
         overcast: radiance overhead of a sky without sun, 1 in blue.
     """
@@ -53,20 +53,20 @@ BANDS = {
     "swir1": Band(1.6, None, 0.18, 0.03, 0.2, 0.6, 0.55),
     "swir2": Band(2.2, None, 0.12, 0.02, 0.12, 0.5, 0.45),
 }
-"""Name -> band; in the infrared a material's reflectance is its field `NAME_reflectance`."""
+"""Name -> band; infrared reflectance of a material is its field `NAME_reflectance`."""
 
 _OVERCAST_SUN = 0.3  # a sun weaker than this is behind clouds, or has set
 
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """What C optical bands meet in a scene.
+    """Light and reflectance of a scene in C optical bands.
 
     Attributes:
-        reflectance: of a layer of surfaces: its (C, H, W) diffuse reflectance, before texture.
+        reflectance: function of a layer of surfaces that returns its (C, H, W) diffuse reflectance without texture.
         sun: (C,) irradiance of the sun or lamp on a surface that faces it.
         ambient: (C,) irradiance from the whole sky or room.
-        sky: (C, H, W) radiance of the sky where a pixel sees it.
+        sky: (C, H, W) radiance of the sky, for pixels that show it.
     """
 
     reflectance: Callable[[Surface], Array]
@@ -76,13 +76,13 @@ class Bands:
 
 
 def optical_bands(scene: Scene, names: Sequence[str]) -> Bands:
-    """Return what the named bands meet in a scene, for `radiance`.
+    """Return light and reflectance of a scene in the named bands, for `radiance`.
 
     Raises:
         ConfigError: a name is not in `BANDS`.
     """
     if unknown := [name for name in names if name not in BANDS]:
-        raise ConfigError(f"scenes know no optical band {unknown}; they have {list(BANDS)}")
+        raise ConfigError(f"unknown optical bands {unknown}; scenes have {list(BANDS)}")
     light, bands = scene.light, [BANDS[name] for name in names]
     clear = _is_clear(scene)
 
@@ -111,7 +111,7 @@ def radiance(scene: Scene, bands: Bands) -> Array:
 
 
 def fresnel(scene: Scene, surface: Surface | None = None) -> Array:
-    """Return (H, W) reflectance by Schlick's approximation, with n and k at normal view."""
+    """Return (H, W) Fresnel reflectance by Schlick's approximation, from n and k of the materials."""
     layer = surface or scene.surface
     n = scene.of_material("refractive_index", layer).astype(np.float64)
     k = scene.of_material("extinction", layer).astype(np.float64)
@@ -134,7 +134,7 @@ def _shade(scene: Scene, surface: Surface, bands: Bands) -> Array:
     rough = scene.of_material("roughness", surface).astype(np.float64)
     power = 2 / np.maximum(rough, 0.03) ** 2
     glint = np.einsum("chw,chw->hw", half, normal).clip(0, 1) ** power * surface.sunlit * (1 - rough) ** 2
-    mirror = (1 - rough) ** 2 * fresnel(scene, surface)  # what a glossy surface shows of sky and surroundings
+    mirror = (1 - rough) ** 2 * fresnel(scene, surface)  # how much a glossy surface mirrors
     up = np.asarray(light.up)
     mirrored_up = 2 * np.einsum("chw,chw->hw", normal, view) * np.einsum("c,chw->hw", up, normal) - np.einsum(
         "c,chw->hw", up, view
@@ -155,7 +155,7 @@ def detected(exposure: Array, *, full_well: float, read_noise: float, rng: np.ra
         rng: the source of randomness.
 
     Returns:
-        The reading in the unit and shape of `exposure`; noise may take it below 0, and nothing is clipped at 1.
+        The reading in the unit and shape of `exposure`, not clipped: it may be below 0 or above 1.
     """
     electrons = exposure * full_well
     noisy = electrons + rng.normal(size=electrons.shape) * np.sqrt(electrons + read_noise**2)
@@ -175,7 +175,7 @@ def _is_clear(scene: Scene) -> bool:
 
 
 def _sky(scene: Scene, bands: Sequence[Band]) -> Array:
-    """Return (C, H, W) radiance of the sky: paler toward the horizon; grey where the sun is behind clouds."""
+    """Return (C, H, W) radiance of the sky: paler toward the horizon, grey if the sun is behind clouds."""
     light = scene.light
     up = np.einsum("c,chw->hw", np.asarray(light.up), -scene.toward_camera().astype(np.float64)).clip(0, 1)
     clear = max(light.sun_rgb) > _OVERCAST_SUN
@@ -184,7 +184,7 @@ def _sky(scene: Scene, bands: Sequence[Band]) -> Array:
     pale = np.array([band.horizon for band in bands])[:, None, None] if clear else white
     mix = (up * 2.2).clip(0, 1)
     level = 2.2 * float(np.mean(light.ambient_rgb))
-    # Clouds are warm in the long-wave sky; the same field makes them white here.
+    # Clouds are where the long-wave sky temperature is high.
     warmth = scene.surface.temperature_k - np.where(np.isfinite(scene.surface.depth_m), np.inf, 0)
     cloud = ((warmth - light.sky_k) / max(light.air_k - light.sky_k, 1.0)).clip(0, 1) ** 2
     return np.asarray(level * ((1 - cloud) * (mix * zenith + (1 - mix) * pale) + cloud * white))

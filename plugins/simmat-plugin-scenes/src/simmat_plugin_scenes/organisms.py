@@ -1,4 +1,4 @@
-"""People, animals and plants."""
+"""Draw people, animals and plants."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from simmat_plugin_scenes.shapes import Shape, capsule, cylinder, ellipsoid
 from simmat_plugin_scenes.world import Builder, Climate, Look, Thing, bright_colour, colour
 
 Array = npt.NDArray[np.float64]
-CORE_K = 309.0  # of an animal
+CORE_K = 309.0  # body temperature of an animal
 CLOTH = Look(0.04, 0.2, 0.25)
 FUR = Look(0.05, 0.3, 0.35)
 
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """A body under construction; coordinates are given for a body of height 1 unit and scaled."""
+    """A body under construction; coordinates are multiplied by `size`."""
 
     build: Builder
     size: float
@@ -37,7 +37,7 @@ class _Figure:
 
 @dataclass(frozen=True, slots=True)
 class _Outfit:
-    """What a person wears, and how warm it and the skin are, in kelvin."""
+    """Clothes and skin of a person, with their temperatures in kelvin."""
 
     skin: Material
     shirt: Material
@@ -72,7 +72,7 @@ class _Outfit:
 
 
 def person(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A person of 1.5 to 1.9 m who stands or walks: bare head and hands warm, clothes between skin and air."""
+    """Draw a person of 1.5 to 1.9 m who stands or walks: head and hands are warm, clothes between skin and air."""
     body = _Figure(Builder(climate), rng.uniform(1.5, 1.9) / 1.75)
     wear = _Outfit.draw(rng, climate.air_k)
     wide = rng.uniform(0.9, 1.15)
@@ -118,7 +118,7 @@ def _arm(body: _Figure, wear: _Outfit, side: int, step: float, wide: float, reac
 
 
 def animal(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A four-legged animal, from a dog's size to a cow's: trunk and head warm, legs and fur edges cooler."""
+    """Draw a four-legged animal of the size of a dog to a cow: trunk and head are warm, legs and fur edges cooler."""
     body = _Figure(Builder(climate), rng.uniform(0.5, 1.35))
     air, at, size = climate.air_k, body.at, body.size
     fur_k = air + rng.uniform(0.3, 0.55) * (CORE_K - air)
@@ -142,7 +142,7 @@ def animal(rng: np.random.Generator, climate: Climate) -> Thing:
 
 
 def _animal_head(body: _Figure, fur: Material, head: Array, fur_k: float) -> None:
-    """Skull, muzzle with a cool moist nose, warm eyes and ears."""
+    """Add skull, muzzle with a cool nose, warm eyes and ears."""
     at = body.at
     air = body.build.climate.air_k
     body.fur(ellipsoid(head, at(0.1, 0.11, 0.14)), fur, fur_k + 1.5)
@@ -156,7 +156,7 @@ def _animal_head(body: _Figure, fur: Material, head: Array, fur_k: float) -> Non
 
 
 def leaf_cluster(rng: np.random.Generator, build: Builder, centre: Array, half_m: Array, count: int) -> None:
-    """Fill an ellipsoid with `count` small ones of leaves, so that its outline is uneven."""
+    """Add `count` small ellipsoids of leaves in a large one, so that its outline is uneven."""
     leaf = MATERIALS["leaf"].coloured(colour(rng, MATERIALS["leaf"].albedo_rgb, 0.4))
     for _ in range(count):
         direction = rng.normal(size=3)
@@ -174,7 +174,7 @@ def leaf_cluster(rng: np.random.Generator, build: Builder, centre: Array, half_m
 
 
 def bush(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A shrub of 0.6 to 1.4 m, close to air temperature."""
+    """Draw a shrub of 0.6 to 1.4 m, close to air temperature."""
     build = Builder(climate)
     half = np.array([rng.uniform(0.4, 0.8), rng.uniform(0.4, 0.75), rng.uniform(0.4, 0.8)])
     leaf_cluster(rng, build, np.array([0, half[1] * 0.95, 0]), half, 30)
@@ -183,7 +183,7 @@ def bush(rng: np.random.Generator, climate: Climate) -> Thing:
 
 
 def tree(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A tree of the background."""
+    """Draw a tree for the background."""
     build = Builder(climate)
     height = rng.uniform(4, 9)
     crown = np.array([height * 0.28, height * 0.32, height * 0.28])
@@ -195,7 +195,7 @@ def tree(rng: np.random.Generator, climate: Climate) -> Thing:
 
 
 def potted_plant(rng: np.random.Generator, climate: Climate) -> Thing:
-    """A small plant in a clay pot; the moist soil cools the pot by evaporation."""
+    """Draw a small plant in a clay pot; the moist soil cools the pot by evaporation."""
     build = Builder(climate)
     radius, height = rng.uniform(0.035, 0.05), rng.uniform(0.06, 0.09)
     build.add(cylinder([0, height / 2, 0], radius, height / 2), "terracotta", climate.air_k - rng.uniform(0.5, 2))

@@ -1,4 +1,4 @@
-"""Cast rays into a world and note what they meet: the maps of a scene."""
+"""Render a world into the maps of a scene by ray casting."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A world laid out for ray casting.
+    """A world prepared for ray casting.
 
     Attributes:
         parts: P parts, background first.
         owner: (P,) instance id of each part, 0 for the background.
         material: (P,) index of each part's material.
         materials: the table; 0 is the sky.
-        blockers: per thing (background excluded) a sphere (x, y, z, radius) for soft shading.
+        blockers: (T, 4) a sphere (x, y, z, radius) per object, for soft shading.
     """
 
     parts: tuple[Part, ...]
@@ -38,7 +38,7 @@ class Stage:
 
     @classmethod
     def of(cls, world: World) -> Stage:
-        """Lay a world out."""
+        """Prepare a world."""
         owned = [(part, 0) for thing in world.background for part in thing.parts]
         owned += [(part, number) for number, thing in enumerate(world.things, 1) for part in thing.parts]
         table = [MATERIALS["sky"]]
@@ -54,16 +54,16 @@ class Stage:
 
 
 def cast(parts: Sequence[Part], origins: Array, directions: Array, *, glass: bool = True) -> tuple[Array, IntArray]:
-    """Return what each ray meets first.
+    """Find the first part that each ray hits.
 
     Args:
         parts: P parts.
         origins: (N, 3) or (1, 3), world frame.
         directions: (N, 3) unit vectors.
-        glass: False lets rays go through transparent parts.
+        glass: False lets rays pass through transparent parts.
 
     Returns:
-        (N,) distance in metres, infinite where nothing is met; (N,) index of the part, -1 there.
+        (N,) distance in metres, infinite without a hit; (N,) index of the part, -1 without a hit.
     """
     distance = np.full(len(directions), np.inf)
     index = np.full(len(directions), -1)
@@ -106,7 +106,7 @@ def render(world: World, stage: Stage, size_hw: tuple[int, int], noise: Noise) -
 
 
 class _Seen(NamedTuple):
-    """What N rays meet: as `Surface`, but flat and with (N, 3) normals in the world frame."""
+    """The surfaces that N rays hit: `Surface` as flat arrays, with (N, 3) normals in the world frame."""
 
     material: IntArray
     depth_m: Array
@@ -124,7 +124,7 @@ def _replaced(values: npt.NDArray[Any], where: npt.NDArray[np.bool_], new: npt.N
 
 
 def _surface(seen: _Seen, axes: Array, size_hw: tuple[int, int]) -> Surface:
-    """Lay flat values out as maps, normals in the camera's frame."""
+    """Reshape flat values to maps, with normals in the camera's frame."""
 
     def grid(values: Array) -> npt.NDArray[np.float32]:
         return values.reshape(size_hw).astype(np.float32)
@@ -142,7 +142,7 @@ def _surface(seen: _Seen, axes: Array, size_hw: tuple[int, int]) -> Surface:
 
 @dataclass(frozen=True, slots=True)
 class _Eye:
-    """What looking along rays needs."""
+    """The camera of a world, which evaluates surfaces along rays."""
 
     world: World
     stage: Stage
@@ -150,7 +150,7 @@ class _Eye:
     noise: Noise
 
     def look(self, rays: Array, distance: Array, index: IntArray) -> _Seen:
-        """Return what (N, 3) rays from the camera meet at (N,) distances on (N,) parts."""
+        """Return the surfaces that (N, 3) rays from the camera hit at (N,) distances on (N,) parts."""
         hit = index >= 0
         points = self.world.position + np.where(hit, distance, 0.0)[:, None] * rays
         smooth, normals = -rays, -rays.copy()
@@ -162,7 +162,9 @@ class _Eye:
             footprint = distance[here] / self.focal_px
             texture[here], normals[here] = _detail(part, points[here], smooth[here], footprint, self.noise)
         facing = np.einsum("ij,ij->i", normals, -rays)
-        normals = np.where((facing < 0.02)[:, None], smooth, normals)  # a bump never turns a surface away
+        normals = np.where(
+            (facing < 0.02)[:, None], smooth, normals
+        )  # bumps must not turn a surface away from the camera
         sunlit = self._sunlit(points, smooth, hit)
         return _Seen(
             material=np.where(hit, self.stage.material[index], 0),
@@ -175,7 +177,7 @@ class _Eye:
         )
 
     def temperature(self, points: Array, index: IntArray, normals: Array, sunlit: Array, rays: Array) -> Array:
-        """Return (N,) kelvin of what rays meet; the sky's apparent temperature where they meet nothing."""
+        """Return (N,) kelvin of the surfaces that rays hit; the sky's apparent temperature without a hit."""
         result = sky_temperature(self.world.light, rays, self.noise)
         facing = np.einsum("ij,ij->i", normals, -rays).clip(0, 1)
         warmed = sunlit * (normals @ np.asarray(self.world.light.sun_direction)).clip(0, 1)
@@ -192,7 +194,7 @@ class _Eye:
         return result
 
     def reflected(self, rays: Array, distance: Array, index: IntArray, normals: Array) -> Array:
-        """Return (N,) apparent kelvin of what each pixel's mirrored ray meets; traced where the surface is a mirror."""
+        """Return (N,) apparent kelvin along each mirrored ray, which is traced only from surfaces that mirror."""
         mirrored = rays - 2 * np.einsum("ij,ij->i", rays, normals)[:, None] * normals
         result = sky_temperature(self.world.light, mirrored, None)
         result = np.where(mirrored[:, 1] < 0, self.world.light.air_k, result)
@@ -207,7 +209,7 @@ class _Eye:
         return result
 
     def _sunlit(self, points: Array, normals: Array, hit: npt.NDArray[np.bool_]) -> Array:
-        """Return (N,) 1 where the sun or lamp is in view."""
+        """Return (N,) 1 where the sun or lamp is visible, else 0."""
         sun = np.asarray(self.world.light.sun_direction)
         result = np.zeros(len(points))
         faces = hit & (normals @ sun > 0) & (max(self.world.light.sun_rgb) > 0)
@@ -219,7 +221,7 @@ class _Eye:
         return result
 
     def _sky_view(self, points: Array, normals: Array) -> Array:
-        """Return (N,) how much sky a point sees: its tilt, less what near objects take (spheres, Quilez 2009)."""
+        """Return (N,) visible fraction of the sky: by the surface's tilt, less near objects (spheres, Quilez 2009)."""
         view = 0.5 + 0.5 * normals[:, 1] if not self.world.light.indoor else 0.75 + 0.25 * normals[:, 1]
         for x, y, z, radius in self.stage.blockers:
             towards = np.array([x, y, z]) - points
@@ -242,12 +244,12 @@ def sky_temperature(light: Light, rays: Array, noise: Noise | None) -> Array:
 
 
 def _detail(part: Part, points: Array, normals: Array, footprint_m: Array, noise: Noise) -> tuple[Array, Array]:
-    """Return (N,) texture factors and (N, 3) bumped normals; detail finer than a pixel fades out."""
+    """Return (N,) texture factors and (N, 3) bumped normals; details smaller than a pixel fade out."""
     look = part.look
     inside = points - part.shape.centre
     visible = (look.scale_m / (2 * footprint_m)).clip(0, 1)
     texture = noise(inside / look.scale_m) * 1.6 + _pattern(
-        look, part.shape.local(points) if _is_plane(part) else inside
+        look, part.shape.local(points) if part.shape.kind == "plane" else inside
     )
     coarse = noise(inside / (look.scale_m * 12), 2)
     factor = (1 + look.contrast * (visible * texture + 0.5 * coarse)).clip(0.15, 2.5)
@@ -259,7 +261,7 @@ def _detail(part: Part, points: Array, normals: Array, footprint_m: Array, noise
 
 
 def _pattern(look: Look, points: Array) -> Array:
-    """Return (N,) what a look's pattern adds to its noise."""
+    """Return (N,) the part of the texture from a look's pattern, which is added to its noise."""
     place = points / look.scale_m
     if look.pattern == "stripes":
         return np.asarray(np.sign(np.sin(place[:, 1] * np.pi)) * 0.8)
@@ -274,10 +276,6 @@ def _pattern(look: Look, points: Array) -> Array:
         )
         return np.asarray(-2.0 * joint)
     return np.zeros(len(points))
-
-
-def _is_plane(part: Part) -> bool:
-    return part.shape.kind == "plane"
 
 
 def _sphere_of(thing: Thing) -> Array:

@@ -1,7 +1,7 @@
-"""Solid shapes and the rays that meet them.
+"""Solid shapes and their intersections with rays.
 
-A ray is origin + t·direction. Every shape is a unit shape under an affine map, so one formula serves all its sizes and
-poses; t is the same in both frames.
+A ray is origin + t·direction. Every shape is an affine map of a unit shape, so one formula serves all sizes and poses;
+t is the same in both frames.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Shape:
             radius 1 and straight part |y| <= `half`, "plane" y <= 0; all in the local frame.
         centre: (3,) in metres, world frame.
         to_local: (3, 3); local = to_local @ (world - centre).
-        radius_m: of a sphere around the centre that holds the shape; infinite for a plane.
+        radius_m: of a sphere around the centre that contains the shape; infinite for a plane.
         half: see "capsule".
     """
 
@@ -36,7 +36,7 @@ class Shape:
     half: float = 0.0
 
     def moved(self, rotation: Array, offset: Array) -> Shape:
-        """Return the shape turned by `rotation` (3, 3) about the origin, then moved by `offset`."""
+        """Return the shape rotated by `rotation` (3, 3) about the origin, then moved by `offset`."""
         return Shape(self.kind, rotation @ self.centre + offset, self.to_local @ rotation.T, self.radius_m, self.half)
 
     def local(self, points: Array) -> Array:
@@ -44,7 +44,7 @@ class Shape:
         return (points - self.centre) @ self.to_local.T
 
     def meet(self, origins: Array, directions: Array) -> Array:
-        """Return (N,) t of the first point where each ray enters the shape; infinite where it misses.
+        """Return (N,) t of the first point where each ray enters the shape; infinite if it misses.
 
         Args:
             origins: (N, 3) or (1, 3), outside the shape.
@@ -79,7 +79,7 @@ class Shape:
         return np.asarray(world / np.maximum(np.linalg.norm(world, axis=1, keepdims=True), 1e-12))
 
     def _near(self, origins: Array, directions: Array) -> npt.NDArray[np.bool_]:
-        """(N,) rays that pass the bounding sphere."""
+        """Return (N,) True for rays that hit the bounding sphere."""
         if not np.isfinite(self.radius_m):
             return np.ones(len(directions), dtype=bool)
         to_centre = self.centre - origins
@@ -131,7 +131,7 @@ def _scaled(kind: Kind, centre: npt.ArrayLike, half_m: npt.ArrayLike, radius_m: 
 
 
 def _quadratic(a: Array, b: Array, c: Array) -> Array:
-    """Return the smaller root of a·t² + 2b·t + c, infinite where there is none."""
+    """Return the smaller root of a·t² + 2b·t + c, infinite if there is none."""
     inside = b * b - a * c
     root = (-b - np.sqrt(np.maximum(inside, 0))) / np.where(a == 0, 1e-30, a)
     return np.where((inside >= 0) & (a > 1e-15), root, np.inf)
@@ -154,7 +154,7 @@ def _meet_box(o: Array, d: Array, half: float) -> Array:
 
 
 def _meet_tube(o: Array, d: Array, half: float) -> Array:
-    """The side of a tube of radius 1 around y, |y| <= half."""
+    """Return t of the side of a tube of radius 1 around y, |y| <= half."""
     flat_o, flat_d = o[:, [0, 2]], d[:, [0, 2]]
     t = _quadratic(_dot(flat_d, flat_d), _dot(flat_o, flat_d), _dot(flat_o, flat_o) - 1)
     y = o[:, 1] + np.where(np.isfinite(t), t, 0) * d[:, 1]

@@ -1,4 +1,4 @@
-"""What a world is made of: objects with their parts, materials, textures and temperatures; background; light."""
+"""The elements of a world: objects with their parts, materials, textures and temperatures; background; light."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ CLASSES = (
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """The temperature of a part, as a function of the place on it.
+    """The temperature of a part, as a function of position.
 
     Attributes:
         start_k: at local y = -1 (a capsule's start, the bottom of an upright shape).
         end_k: at local y = +1.
-        axis: the local axis along which it goes from start to end.
-        edge_drop_k: how much cooler it is where the surface turns away from the camera: thin limbs, thin fur.
-        mottle_k: height of random patches.
+        axis: the local axis along which it changes from start to end.
+        edge_drop_k: cooling where the surface turns away from the camera, as for thin limbs and thin fur.
+        mottle_k: amplitude of random patches.
         solar_gain_k: warming of a surface that faces full sun, for an albedo of 0.
     """
 
@@ -56,11 +56,11 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a part's reflectance varies and its surface bends.
+    """The texture and the bumps of a part's surface.
 
     Attributes:
         scale_m: size of a texture cell in metres.
-        contrast: height of the texture relative to the mean reflectance.
+        contrast: amplitude of the texture relative to the mean reflectance.
         bump: slope of random bumps; 0 is smooth.
         pattern: "noise" alone, or with stripes (cloth), planks (wood), tiles (bricks, paving).
     """
@@ -89,7 +89,7 @@ class Thing:
     parts: tuple[Part, ...]
 
     def placed(self, x_m: float, z_m: float, yaw: float, y_m: float = 0.0) -> Thing:
-        """Return the object turned by `yaw` about the vertical and set down at (x, y, z), world frame."""
+        """Return the object rotated by `yaw` about the vertical and moved to (x, y, z), world frame."""
         cosine, sine = np.cos(yaw), np.sin(yaw)
         rotation = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
         offset = np.array([x_m, y_m, z_m])
@@ -100,11 +100,11 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Climate:
-    """What decides temperatures.
+    """The conditions that set temperatures.
 
     Attributes:
         air_k: air temperature.
-        sun: 0 night, about 0.1 overcast or in a room, 0.6 to 1 in the sun.
+        sun: 0 at night, about 0.1 if overcast or in a room, 0.6 to 1 in sunlight.
         indoor: True in a room.
     """
 
@@ -115,7 +115,7 @@ class Climate:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Objects, background and light, before a camera looks at them; world frame x right, y up, z forward.
+    """Objects, background, light and the position of the camera; world frame x right, y up, z forward.
 
     Attributes:
         things: the objects; their order gives the instance ids.
@@ -136,7 +136,7 @@ class World:
 
 @dataclass(slots=True)
 class Builder:
-    """Collects the parts of one object, with its climate at hand."""
+    """Collects the parts of one object."""
 
     climate: Climate
     parts: list[Part] = field(default_factory=list)
@@ -153,7 +153,7 @@ class Builder:
         mottle_k: float = 0.15,
         solar_gain_k: float = 6.0,
     ) -> None:
-        """Add one part; one temperature is that of the whole part, two are those of its start and end."""
+        """Add one part, with one temperature or those of its start and end."""
         start, end = temperature_k if isinstance(temperature_k, tuple) else (temperature_k, temperature_k)
         gain = solar_gain_k * self.climate.sun
         heat = Heat(start, end, axis, edge_drop_k, mottle_k, gain)
@@ -161,7 +161,7 @@ class Builder:
         self.parts.append(Part(shape, known, heat, look or Look()))
 
     def thing(self, class_name: str) -> Thing:
-        """Return what was collected as one object."""
+        """Return the collected parts as one object."""
         return Thing(class_name, tuple(self.parts))
 
 
@@ -173,7 +173,7 @@ def colour(rng: np.random.Generator, base: npt.ArrayLike, spread: float = 0.25) 
 
 
 def bright_colour(rng: np.random.Generator) -> tuple[float, float, float]:
-    """Draw a colour as clothes and paint have it: any hue, mostly muted, some white or black."""
+    """Draw a colour of clothes or paint: any hue, mostly muted, some white or black."""
     value = rng.choice([0.04, 0.12, 0.3, 0.55], p=[0.25, 0.3, 0.3, 0.15])
     saturation = rng.uniform(0, 0.8)
     hue = rng.dirichlet([0.8, 0.8, 0.8]) * 3
