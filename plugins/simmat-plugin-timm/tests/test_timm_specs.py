@@ -138,7 +138,7 @@ def test_lora_takes_queries_and_values_only_where_they_lie_apart(model: str, sli
 def test_a_transformer_that_is_refused_says_why(module: str) -> None:
     """ "any transformer of timm" is what people expect; a bare no would send them looking for their own mistake."""
     name = timm.list_models(module=module)[0]
-    said = f"timm/{name} is a model of timm, but not taken here: {REFUSED[module]};"
+    said = f"timm/{name} is a model of timm, but not supported: {REFUSED[module]};"
     with pytest.raises(SpecError, match=re.escape(said)):
         TIMM.foundation(f"timm/{name}")
 

@@ -1,4 +1,4 @@
-"""What sets timm's architectures apart, as data."""
+"""The supported architectures of timm and how they differ, as data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import timm
 
+from simmat.errors import SpecError
+
 MLP = {"mlp": "norm2"}
 BARE_MLP = {"mlp": ""}
 TABLE = {"pos_embed": "tokens"}
@@ -14,23 +16,22 @@ TABLE = {"pos_embed": "tokens"}
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How the models of one of timm's modules are taken.
+    """How to use the models of one module of timm.
 
     Attributes:
-        module: in `timm.models`.
-        title: what it is, for people.
-        final_norm: its own last norm (SAM: its neck) is put on the last level, as `forward_features` does.
-        sized: it is built for the input size, to which timm then brings the weights; else it takes every size in the
-            same weights.
-        first_level: the first of timm's levels that is taken; one that lies on no whole stride is not.
-        prefix: of the names that are taken, where a module of timm holds others too.
-        mlps: MLP beside an attention that an adapter may stand beside -> norm before it, "" where the norm is in it or
-            behind it, so that the adapter sees the MLP's very input. Empty where an MLP is called with more than its
-            tokens, or is not beside the attention.
-        multiple: the input's side is a multiple of this, too, beside the coarsest stride.
-        mixed: queries, keys and values of one layer lie side by side head by head, or are of different widths, so that
-            no equal slice of it is one of them: LoRA changes all of it.
-        tables: pattern of the names of position tables that timm leaves at their native size -> how they lie, see
+        module: name in `timm.models`.
+        title: name for display.
+        final_norm: apply the network's last norm (SAM: its neck) to the last level, as `forward_features` does.
+        sized: build the network for the input size, to which timm resizes the weights; else the same weights take every
+            size.
+        first_level: index of the first level used; earlier ones have no integer stride.
+        prefix: prefix of the supported names, if the module has other models too.
+        mlps: MLP in a block with attention, for adapters -> norm before it; "" if the norm is inside or after the MLP,
+            so that the adapter gets the MLP's input. Empty if an MLP gets more than tokens, or is in another block.
+        multiple: the input's side must be a multiple of this, and of the coarsest stride.
+        mixed: a layer's queries, keys and values are interleaved by head or differ in width, so no equal slice is one
+            of them, and LoRA tunes the whole layer.
+        tables: pattern of the names of position tables that timm does not resize -> their layout, see
             `simmat_plugin_timm.positions`.
     """
 
@@ -99,17 +100,17 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 
 
 REFUSED: dict[str, str] = {
-    "crossvit": "it begins with two convolutions, one for each of its branches",
-    "tnt": "its first convolution runs within each patch, not over the image; tnt_s_legacy_patch16_224 is taken",
-    "naflexvit": "it begins with a linear layer over patches, not with a convolution",
-    "gemma4_vit": "it begins with a linear layer over patches, not with a convolution",
-    "csatv2": "it begins with a cosine transform, not with a convolution",
+    "crossvit": "it starts with two convolutions, one per branch",
+    "tnt": "its first convolution runs within each patch, not over the image; use tnt_s_legacy_patch16_224",
+    "naflexvit": "it starts with a linear layer over patches, not with a convolution",
+    "gemma4_vit": "it starts with a linear layer over patches, not with a convolution",
+    "csatv2": "it starts with a cosine transform, not with a convolution",
 }
-"""Modules of timm whose transformers are not taken -> why."""
+"""Unsupported module of timm -> why."""
 
 
 def architecture_of(model: str) -> Architecture | None:
-    """Return the architecture of a model of timm, by its name without prefix; None for one not taken here."""
+    """Return the architecture of a timm model, by its name without "timm/"; None if it is not supported."""
     bare = model.partition(".")[0]
     return next(
         (a for a in ARCHITECTURES
@@ -118,8 +119,20 @@ def architecture_of(model: str) -> Architecture | None:
     )  # fmt: skip
 
 
+def known_architecture(model: str) -> Architecture:
+    """Return the architecture of a timm model.
+
+    Raises:
+        SpecError: it is not supported.
+    """
+    architecture = architecture_of(model)
+    if architecture is None:
+        raise SpecError(f"timm/{model} is not supported: {reason_against(model)}; see 'simmat foundations list timm/'")
+    return architecture
+
+
 def reason_against(model: str) -> str:
-    """Say why a model of timm without an architecture here is not taken."""
+    """Return why a timm model without an architecture here is not supported."""
     bare = model.partition(".")[0]
     reasons = (why for module, why in REFUSED.items() if timm.models.is_model_in_modules(bare, (module,)))
-    return next(reasons, "it is none of the transformers that are tested here")
+    return next(reasons, "it is not one of the tested transformers")

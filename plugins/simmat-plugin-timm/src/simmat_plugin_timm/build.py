@@ -1,13 +1,12 @@
-"""A model of timm put together: network, pyramid, decoder."""
+"""Build a model of timm: network, pyramid, decoder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from simmat.errors import SpecError
 from simmat.nn.pyramid import PromptableModel
 from simmat.specs import FoundationSpec
-from simmat_plugin_timm.architectures import architecture_of
+from simmat_plugin_timm.architectures import known_architecture
 from simmat_plugin_timm.attention import open_to_memory
 from simmat_plugin_timm.body import TimmBody
 from simmat_plugin_timm.network import loaded_network, random_network
@@ -16,16 +15,15 @@ from simmat_plugin_timm.network import loaded_network, random_network
 def build_timm(spec: FoundationSpec, *, image_size: int, weights: Path | None, seed: int) -> PromptableModel:
     """Build a model of timm; see `simmat.specs.build_foundation`.
 
-    Weights fill the network of timm alone; pyramid and decoder are random from the seed in any case.
+    The weights are those of timm's network; pyramid and decoder are always random from the seed.
 
     Raises:
-        WeightsError: the file is damaged or of another model.
+        SpecError: the model is not supported.
+        WeightsError: the file is damaged or belongs to another model.
     """
     options = dict(spec.options)
     model, model_args = options.pop("model"), options.pop("model_args")
-    architecture = architecture_of(model)
-    if architecture is None:
-        raise SpecError(f"{spec.name} is none of the models that are taken here")
+    architecture = known_architecture(model)
     if weights is None:
         network = random_network(model, image_size, seed, **model_args)
     else:

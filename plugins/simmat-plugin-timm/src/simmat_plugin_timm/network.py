@@ -1,4 +1,4 @@
-"""timm's networks as they come: built, filled with weights, stripped of what a backbone does not need."""
+"""Build timm's networks, load their weights, and remove what a backbone does not need."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.errors import SpecError, WeightsError
-from simmat_plugin_timm.architectures import Architecture, architecture_of
+from simmat_plugin_timm.architectures import Architecture, known_architecture
 from simmat_plugin_timm.positions import State, resized, resized_offsets
 
 FINEST, COARSEST = 4, 16
-"""Strides between which the three levels of a pyramid lie, where a network has them."""
+"""Finest and coarsest stride of a pyramid's levels, if a network has them."""
 
 
 def bare_network(model: str, **model_args: Any) -> nn.Module:
-    """Build a network of timm without memory for its weights, to look at its layers."""
+    """Build a network of timm on the meta device, to inspect its layers."""
     with torch.device("meta"):
-        return _stripped(timm.create_model(model, num_classes=0, **model_args), _known(model))
+        return _stripped(timm.create_model(model, num_classes=0, **model_args), known_architecture(model))
 
 
 def random_network(model: str, image_size: int, seed: int, **model_args: Any) -> nn.Module:
-    """Build a network for S×S input with timm's own random weights; torch's own state is left alone."""
-    architecture = _known(model)
+    """Build a network for S×S input with timm's random weights; torch's global random state stays the same."""
+    architecture = known_architecture(model)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every GPU
         network = timm.create_model(model, num_classes=0, **_sized(architecture, image_size), **model_args)
     return _stripped(network, architecture, image_size)
 
 
 def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any) -> nn.Module:
-    """Build a network for S×S input with the weights of a file, brought to that size by timm.
+    """Build a network for S×S input with the weights of a file, which timm resizes for it.
 
-    timm draws random weights first, all of which are replaced; torch's own state is left alone.
+    torch's global random state stays the same.
 
     Raises:
-        WeightsError: the file is damaged, holds more than tensors, or those of another model.
+        WeightsError: the file is damaged, has more than tensors, or belongs to another model.
     """
-    architecture, state = _known(model), read_state(weights)
+    architecture, state = known_architecture(model), read_state(weights)
     if architecture.tables:
         with torch.device("meta"):
             bare = timm.create_model(model, num_classes=0, **_sized(architecture, image_size), **model_args)
         state = resized(state, {name: value.shape for name, value in bare.state_dict().items()}, architecture.tables)
     classes = _classes(model, state)
-    # With the classifier of the file itself timm loads strictly: what is missing is an error, not random.
+    # With the file's own classifier timm loads strictly: a missing tensor is an error, not random.
     overlay = {"state_dict": state, "num_classes": classes, **({} if classes else {"classifier": None})}
     arguments = {"num_classes": classes, **_sized(architecture, image_size), **model_args}
     try:
@@ -62,7 +62,7 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
     except (RuntimeError, KeyError, ValueError, AttributeError, TypeError, IndexError) as error:
         raise WeightsError(f"{weights} does not fit timm/{model}: {_short(error)}") from error
     for name in ("pretrained_cfg", "default_cfg"):
-        getattr(network, name, {}).pop("state_dict", None)  # else a second copy of the weights lives on
+        getattr(network, name, {}).pop("state_dict", None)  # else a second copy of the weights stays in memory
     network = _stripped(network, architecture, image_size)
     if "siglip" in model or model.partition(".")[0].endswith("_fl"):
         _check_complete(network, state, f"{weights} does not fit timm/{model}")
@@ -70,53 +70,55 @@ def loaded_network(model: str, image_size: int, weights: Path, **model_args: Any
 
 
 def read_state(weights: Path) -> State:
-    """Read a file of tensors by name, as timm reads it, without running code.
+    """Read a state dict as timm does, without running code from the file.
 
     Raises:
-        WeightsError: the file is damaged, holds more than tensors, or none.
+        WeightsError: the file is damaged, or is not a dict of tensors.
     """
     try:
         state = timm.models.load_state_dict(str(weights), weights_only=True)
-    except Exception as error:  # whatever a strange file makes of three readers
+    except Exception as error:  # timm has three readers, with many kinds of errors
         raise WeightsError(
-            f"{weights} is damaged, or no weight file that can be read without running code "
+            f"{weights} is damaged, or cannot be read without running code from it "
             f"({type(error).__name__}: {_short(error)}); give the .safetensors or .bin file as timm publishes it"
         ) from error
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{weights} holds no plain table of tensors by name; give a state dict")
+        raise WeightsError(f"{weights} is not a table of tensors by name; give a state dict")
     return {str(name): tensor for name, tensor in state.items()}
 
 
 def first_layer_name(network: nn.Module) -> str:
-    """Return the name of the convolution that everything begins with, as timm says it."""
+    """Return the name of a network's first convolution, from timm's registry."""
     return str(network.pretrained_cfg["first_conv"])  # type: ignore[index]
 
 
 def first_convolution(network: nn.Module, model: str) -> nn.Conv2d:
-    """Return the convolution that everything begins with.
+    """Return a network's first convolution.
 
     Raises:
-        SpecError: the model begins with something else.
+        SpecError: the network starts with another layer.
     """
     layer = dict(network.named_modules()).get(first_layer_name(network))
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.in_channels != 3:
-        raise SpecError(f"timm/{model} does not begin with one plain convolution of three planes, so it is not taken")
+        raise SpecError(
+            f"timm/{model} is not supported: it does not start with one convolution of three planes without groups"
+        )
     return layer
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Which of its maps a network is asked for, and which levels become of them, finest first.
+    """The maps taken from a network, and the levels made from them, finest first.
 
-    A pyramid makes of one level, or two, the finer ones. So that it ends at a stride of 16, coarser maps are enlarged
-    and laid beside the one at that stride, where there is no map at a stride of 4; where there is, each is a level.
+    With a map at stride 4, each map is a level. Without, the pyramid makes finer levels itself; for it to end at stride
+    16, coarser maps are enlarged and concatenated to the map at that stride.
 
     Attributes:
-        indices: of the maps, as timm counts.
+        indices: timm's indices of the maps.
         widths: channels of the levels.
-        strides: of the levels, in pixels.
-        enlarge: how many times larger the maps behind the last level become, which are laid beside it.
-        multiple: the input's side is a multiple of this.
+        strides: strides of the levels in pixels.
+        enlarge: factor for each map after the last level, which is enlarged and concatenated to that level.
+        multiple: the input's side must be a multiple of this.
     """
 
     indices: tuple[int, ...]
@@ -127,7 +129,7 @@ class Levels:
 
 
 def levels_of(network: nn.Module, architecture: Architecture) -> Levels:
-    """Take the last map at each stride from 4 on, by what timm says of a network."""
+    """Select the last map at each stride from 4 on, from timm's description of a network."""
     table = list(enumerate(network.feature_info))  # type: ignore[arg-type]
     last = {level["reduction"]: (index, level) for index, level in table[architecture.first_level :]}
     strides = sorted(stride for stride in last if stride >= FINEST)
@@ -141,13 +143,13 @@ def levels_of(network: nn.Module, architecture: Architecture) -> Levels:
         widths=(*widths[: kept - 1], sum(widths[kept - 1 :])),
         strides=tuple(strides[:kept]),
         enlarge=tuple(stride // strides[kept - 1] for stride in strides[kept:]),
-        # What is enlarged may be cut at the edge, as a map at a stride of 64 from an input of 224 pixels.
+        # Enlarged maps may be cropped at the edge, such as one at stride 64 of a 224 px input.
         multiple=math.lcm(max(strides[kept - 1], min(strides[-1], 32)), architecture.multiple),
     )
 
 
 def _classes(model: str, state: State) -> int:
-    """Return how many classes a file's classifier has; 0 where it has none."""
+    """Return the number of classes of a file's classifier; 0 without a classifier."""
     names = timm.models.get_pretrained_cfg_value(model, "classifier") or ()
     for name in (names,) if isinstance(names, str) else names:
         if f"{name}.weight" in state and state[f"{name}.weight"].ndim == 2:
@@ -156,7 +158,7 @@ def _classes(model: str, state: State) -> int:
 
 
 def _check_complete(network: nn.Module, state: State, what: str) -> None:
-    """Refuse a file that lacks tensors, for the models timm loads without looking: SigLIP's and Florence's."""
+    """Refuse a file without some tensors, for models whose files timm does not check: SigLIP and Florence."""
     filtered = sys.modules[type(network).__module__].checkpoint_filter_fn(dict(state), network)
     missing = [f'"{name}"' for name in network.state_dict() if name not in filtered]
     if missing:
@@ -165,48 +167,41 @@ def _check_complete(network: nn.Module, state: State, what: str) -> None:
         )
 
 
-def _known(model: str) -> Architecture:
-    architecture = architecture_of(model)
-    if architecture is None:
-        raise SpecError(f"timm/{model} is none of the models that are taken here")
-    return architecture
-
-
 def _sized(architecture: Architecture, image_size: int) -> dict[str, Any]:
     return {"img_size": image_size} if architecture.sized else {}
 
 
 def _stripped(network: nn.Module, architecture: Architecture, image_size: int | None = None) -> nn.Module:
-    """Remove head and pooling, whose weights would never see a gradient, and mend what timm does not do itself."""
+    """Remove head and pooling, whose weights would get no gradient, and adapt layers to size and tuning."""
     network.prune_intermediate_layers(  # type: ignore[operator]
         list(levels_of(network, architecture).indices), prune_norm=not architecture.final_norm, prune_head=True
     )
     for module in network.modules():
         if hasattr(module, "qkv_bias_separate"):
-            # Run the layer qkv itself, to which a tuner adds, and not its weights alone.
+            # Call the layer qkv, which a tuner may replace, instead of using its weights.
             setattr(module, "qkv_bias_separate", True)  # noqa: B010 - typed as Tensor | Module otherwise
         if isinstance(module, OffsetAttention) and image_size is not None:
             _fit_offsets(module, image_size // 32)
-    _standardise(dict(network.named_modules()).get(first_layer_name(network)))
+    _standardize(dict(network.named_modules()).get(first_layer_name(network)))
     return network
 
 
 @torch.no_grad()
 def _fit_offsets(attention: OffsetAttention, side: int) -> None:
-    """Bring EfficientFormer's attention, which timm builds for an input of 224 pixels, to side × side places."""
+    """Resize EfficientFormer's attention, which timm builds for 224 px, to side × side positions."""
     if attention.attention_biases.shape[1] == side * side:
         return
     attention.attention_biases = nn.Parameter(resized_offsets(attention.attention_biases, side))
-    places = torch.cartesian_prod(torch.arange(side), torch.arange(side))  # (side², 2)
-    away = (places[:, None] - places[None]).abs()
-    attention.attention_bias_idxs = away[..., 0] * side + away[..., 1]
+    positions = torch.cartesian_prod(torch.arange(side), torch.arange(side))  # (side², 2)
+    offsets = (positions[:, None] - positions[None]).abs()
+    attention.attention_bias_idxs = offsets[..., 0] * side + offsets[..., 1]
 
 
 @torch.no_grad()
-def _standardise(layer: nn.Module | None) -> None:
-    """Make of a convolution that standardises its weights in every pass a plain one with these weights.
+def _standardize(layer: nn.Module | None) -> None:
+    """Replace a convolution that standardizes its weights in every pass by a plain one with standardized weights.
 
-    So a copy of it that sees other channels answers alike: standardised anew, other weights would be others.
+    Copies with other channels would otherwise be standardized again and give other features.
     """
     if isinstance(layer, StdConv2dSame):
         flat = layer.weight.reshape(1, layer.out_channels, -1)
@@ -216,7 +211,7 @@ def _standardise(layer: nn.Module | None) -> None:
 
 
 def _short(error: Exception) -> str:
-    """Return what an error says, without torch's heading and the names behind the first few."""
+    """Return the text of an error without torch's heading, and with the first three of each list of names."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Error(s) in loading")] or [type(error).__name__]
     return "; ".join(re.sub(r"((?:\"[^\"]*\", ){3}).*", r"\1…", line) for line in lines[:3])

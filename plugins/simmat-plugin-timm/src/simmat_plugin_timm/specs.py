@@ -1,4 +1,4 @@
-"""The models of timm as specs: what timm's registry says of them, and what a network without memory shows."""
+"""Specs of timm's models, from timm's registry and from networks on the meta device."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PREFIX = "timm/"
 
 
 def models() -> dict[str, str]:
-    """Return the name of every model that can be taken -> one line about it, with all its published weights."""
+    """Return name -> description of every supported model, and of each of its published weights."""
     lines: dict[str, str] = {}
     for architecture in ARCHITECTURES:
         for name in timm.list_models(module=architecture.module):
-            if not name.startswith(architecture.prefix) or not _begins_with_one(name):
+            if not name.startswith(architecture.prefix) or not _has_one_stem(name):
                 continue
             for variant in [name, *(n for n in timm.list_pretrained(f"{name}.*") if n.startswith(f"{name}."))]:
                 lines[variant] = _line(variant, architecture)
@@ -31,32 +31,33 @@ def models() -> dict[str, str]:
 
 @cache
 def spec(model: str) -> FoundationSpec | None:
-    """Return the spec of `timm/MODEL`; None where timm has no such model or weights.
+    """Return the spec of `timm/MODEL`; None if timm has no such model or weights.
 
     Raises:
-        SpecError: timm has it, but it is none that can be taken here.
+        SpecError: timm has the model, but it is not supported.
     """
     bare = model.partition(".")[0]
     if not timm.is_model(bare):
         return None
     architecture = architecture_of(bare)
-    if architecture is None or not _begins_with_one(bare):
+    if architecture is None or not _has_one_stem(bare):
+        why = reason_against(bare) if architecture is None else "it starts with two parallel convolutions"
         raise SpecError(
-            f"{PREFIX}{model} is a model of timm, but not taken here: {_reason(bare, architecture)}; "
-            "'simmat foundations list timm/' shows all that are"
+            f"{PREFIX}{model} is a model of timm, but not supported: {why}; "
+            "'simmat foundations list timm/' shows the supported ones"
         )
     facts = _facts(model)
-    if facts is None:  # the model is there, weights of this tag are not
+    if facts is None:  # timm has the model, but no weights with this tag
         return None
     network = bare_network(model)
-    first_convolution(network, model)  # refuse here what could not be built
+    first_convolution(network, model)  # refuse it now instead of when it is built
     multiple, native = levels_of(network, architecture).multiple, min(facts.input_size[1:])
     million = sum(p.numel() for p in network.parameters()) / 1e6
     return FoundationSpec(
         name=PREFIX + model,
         description=f"{architecture.title} of timm ({million:.0f} M parameters) with an untrained prompt decoder",
         build="simmat_plugin_timm.build:build_timm",
-        image_size=native - native % multiple,  # timm drops what is left of 384 pixels in patches of 14
+        image_size=native - native % multiple,  # such as patches of 14 in 384 px
         size_multiple=multiple,
         pixel_mean=_on_bytes(facts.mean),
         pixel_std=_on_bytes(facts.std),
@@ -68,18 +69,14 @@ def spec(model: str) -> FoundationSpec | None:
     )
 
 
-def _reason(name: str, architecture: Architecture | None) -> str:
-    return reason_against(name) if architecture is None else "it begins with two convolutions side by side"
-
-
-def _begins_with_one(name: str) -> bool:
-    """False for what begins with two convolutions side by side, as most FastViTs do."""
+def _has_one_stem(name: str) -> bool:
+    """False for a model that starts with two parallel convolutions, as most FastViTs do."""
     facts = _facts(name)
     return facts is not None and isinstance(facts.first_conv, str)
 
 
 def _facts(name: str) -> PretrainedCfg | None:
-    """Return what timm's registry says of a model; None where it has no weights of that tag."""
+    """Return timm's registry entry of a model; None if it has no weights with that tag."""
     try:
         return timm.get_pretrained_cfg(name)
     except RuntimeError:
@@ -99,7 +96,7 @@ def _on_bytes(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _weights(model: str, facts: PretrainedCfg) -> WeightFile:
-    """Say where timm itself looks: the Hub, for the safetensors file first."""
+    """Describe the weights on the Hub, with the safetensors file first, as timm looks for them."""
     given = facts.hf_hub_filename or "pytorch_model.bin"
     safe = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
     first = safe.get(given, given.removesuffix(".bin") + ".safetensors" if given.endswith(".bin") else given)
