@@ -1,13 +1,13 @@
-"""Position tables that timm leaves at their native size, brought to another by bicubic interpolation as timm's own.
+"""Resize position tables that timm does not, with timm's bicubic interpolation.
 
-How a table lies, by name:
+Layouts of a table:
 
 - "tokens": (1, n², D), row by row.
 - "rows": (1, n, n, D).
 - "planes": (1, D, n, n).
-- "blocks": (1, T, b², D), the image cut into T square blocks of b × b places (NesT).
-- "offsets": (heads, n²), the bias at each distance in rows and columns, row by row (LeViT and its kin).
-- "windows": ((2w - 1)², heads), the bias at each difference of places in a window of w × w (Swin and its kin).
+- "blocks": (1, T, b², D), the image split into T square blocks of b × b positions (NesT).
+- "offsets": (heads, n²), the bias at each distance in rows and columns, row by row (LeViT and similar).
+- "windows": ((2w - 1)², heads), the bias at each difference of positions in a window of w × w (Swin and similar).
 """
 
 from __future__ import annotations
@@ -23,28 +23,23 @@ State = dict[str, Tensor]
 
 
 def resized(state: State, shapes: Mapping[str, Size], tables: Mapping[str, str]) -> State:
-    """Bring the tables of a weight file to the shapes that a network has.
+    """Resize the position tables of a weight file to the shapes in a network.
 
     Args:
-        state: the file's tensors, by name; what fits is left as it is, and what is no such table, too.
-        shapes: the network's.
-        tables: pattern of their names -> how they lie.
+        state: the file's tensors by name; other tensors, and tables that fit, stay the same.
+        shapes: the network's shapes by name.
+        tables: pattern of the tables' names -> their layout.
     """
-    return {
-        name: _brought(table, shapes.get(name, table.shape), _layout(name, tables)) for name, table in state.items()
-    }
+    layouts = {name: next((tables[p] for p in tables if re.fullmatch(p, name)), "") for name in state}
+    return {name: _resized(table, shapes.get(name, table.shape), layouts[name]) for name, table in state.items()}
 
 
 def resized_offsets(table: Tensor, side: int) -> Tensor:
-    """Bring biases by distance, (heads, n²), to (heads, side²)."""
+    """Resize biases by distance, (heads, n²), to (heads, side²)."""
     return _grid(table.T[None], side)[0].T.contiguous()
 
 
-def _layout(name: str, tables: Mapping[str, str]) -> str:
-    return next((layout for pattern, layout in tables.items() if re.fullmatch(pattern, name)), "")
-
-
-def _brought(table: Tensor, shape: Size, layout: str) -> Tensor:
+def _resized(table: Tensor, shape: Size, layout: str) -> Tensor:
     if not layout or table.shape == shape or table.ndim != len(shape):
         return table
     if layout == "offsets":
@@ -66,6 +61,6 @@ def _brought(table: Tensor, shape: Size, layout: str) -> Tensor:
 
 
 def _grid(tokens: Tensor, side: int) -> Tensor:
-    """Bring (1, n², D) to (1, side², D)."""
+    """Resize (1, n², D) to (1, side², D)."""
     resampled: Tensor = resample_abs_pos_embed(tokens, [side, side], num_prefix_tokens=0)
     return resampled

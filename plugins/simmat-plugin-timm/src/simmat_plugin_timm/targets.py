@@ -1,4 +1,4 @@
-"""Where tuners find the layers of timm's networks."""
+"""Tuning targets of timm's networks."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ _PROJECTIONS: dict[str, Slices] = {
     "v_gate": ((0,), 2),
     **dict.fromkeys(("q", "v", "q_proj", "v_proj", "to_query", "qkv_proj", "qkvs"), ALL),
 }
-"""Layers of an attention -> the slices of queries and values, out of how many."""
+"""Name of an attention's layer -> slices of queries and values, and the number of all slices."""
 _PROJECTION = re.compile(r"(?P<attention>.*)[.](?P<kind>" + "|".join(_PROJECTIONS) + r")(?P<within>[.].*)?")
 _ON_GRID = ("vision_transformer_sam", "hieradet_sam2")
-"""Architectures whose attention sees the tokens as a grid."""
+"""Modules of timm whose attention gets the tokens as a grid."""
+_POST_NORM = ("ResPostBlock", "ResPostRelPosBlock", "EvaBlockPostNorm")
+"""Classes of timm's blocks whose norm is after the MLP."""
 MODEL = r"backbone[.]body[.]model[.]"
 
 
 def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
-    """Return what tuners may do to a network, by the attentions in it."""
+    """Return the tuning targets of a network."""
     layers = _projections(network, architecture)
     modules = dict(network.named_modules())
     attentions = sorted({attention for attention, _ in layers.values()})
@@ -50,7 +52,7 @@ def targets_of(network: nn.Module, architecture: Architecture) -> TuningTargets:
 
 
 def _projections(network: nn.Module, architecture: Architecture) -> dict[str, tuple[str, Slices]]:
-    """Return the layers that make queries and values -> the attention they are in, and the slices of both."""
+    """Return layer that makes queries or values -> its attention, and its slices of both."""
     found = {}
     for name, layer in network.named_modules():
         match = _PROJECTION.fullmatch(name)
@@ -58,26 +60,26 @@ def _projections(network: nn.Module, architecture: Architecture) -> dict[str, tu
             continue
         attention = network.get_submodule(match["attention"])
         slices = _PROJECTIONS[match["kind"]]
-        # Where each head's query, key and value lie side by side, no slice of the whole is one of them.
+        # Queries, keys and values are interleaved by head, so no slice is one of them.
         if architecture.mixed or getattr(attention, "head_first", False):
             slices = ALL
-        elif getattr(attention, "use_global", False):  # GCViT's queries come from elsewhere
+        elif getattr(attention, "use_global", False):  # GCViT: queries come from another layer
             slices = _PROJECTIONS["kv"]
         found[name] = match["attention"], slices
     return found
 
 
-Said = TypeVar("Said")
+Value = TypeVar("Value")
 
 
-def _patterns(modules: Mapping[str, nn.Module], said: Mapping[str, Said]) -> dict[str, Said]:
-    """Say the same of modules by patterns: one for all whose names differ in numbers only, if it is true of each."""
+def _patterns(modules: Mapping[str, nn.Module], by_name: Mapping[str, Value]) -> dict[str, Value]:
+    """Return name pattern -> value, with one pattern for names that differ only in numbers and have one value."""
     kinds: dict[str, list[str]] = {}
     for name in modules:
         kinds.setdefault("[.]".join("[0-9]+" if part.isdigit() else part for part in name.split(".")), []).append(name)
     patterns = {}
     for kind, names in kinds.items():
-        values = {name: said[name] for name in names if name in said}
+        values = {name: by_name[name] for name in names if name in by_name}
         if len(values) == len(names) and all(value == values[names[0]] for value in values.values()):
             patterns[MODEL + kind] = values[names[0]]
         else:
@@ -86,15 +88,14 @@ def _patterns(modules: Mapping[str, nn.Module], said: Mapping[str, Said]) -> dic
 
 
 def _positions(network: nn.Module) -> list[str]:
-    """Return the position embeddings there are: of places, and of distances (tables of Swin, BEiT, LeViT)."""
+    """Return patterns of a network's position embeddings, absolute and relative (Swin, BEiT, LeViT)."""
     names = [name for name, _ in network.named_parameters()]
     kinds = (
-        *(
-            r"(levels[.][0-9]+[.]|encoder[.])?pos_embed([0-9]|_win(dow)?)?",
-            r"(encoder[.])?pos_embed[.].*",
-            r"(patch|pixel)_pos",
-        ),
-        *(r".*relative_position_bias_table", r".*[.]attention_biases"),
+        r"(levels[.][0-9]+[.]|encoder[.])?pos_embed([0-9]|_win(dow)?)?",
+        r"(encoder[.])?pos_embed[.].*",
+        r"(patch|pixel)_pos",
+        r".*relative_position_bias_table",
+        r".*[.]attention_biases",
     )
     return [MODEL + kind for kind in kinds if any(re.fullmatch(kind, name) for name in names)]
 
@@ -102,15 +103,11 @@ def _positions(network: nn.Module) -> list[str]:
 def _adapters(
     modules: Mapping[str, nn.Module], attentions: Sequence[str], architecture: Architecture
 ) -> dict[str, str]:
-    """Return the MLPs an adapter stands beside, with the norm before them; none where a block lacks its own."""
+    """Return MLP for an adapter -> norm before it; empty if a block has no such MLP."""
     found = {}
     for block in sorted({attention.rpartition(".")[0] for attention in attentions}):
         for leaf, norm in architecture.mlps.items():
             if f"{block}.{leaf}" not in modules:
                 return {}
-            found[f"{block}.{leaf}"] = "" if _norm_behind(modules[block]) else norm
+            found[f"{block}.{leaf}"] = "" if type(modules[block]).__name__ in _POST_NORM else norm
     return found
-
-
-def _norm_behind(block: nn.Module) -> bool:
-    return type(block).__name__ in ("ResPostBlock", "ResPostRelPosBlock", "EvaBlockPostNorm")
