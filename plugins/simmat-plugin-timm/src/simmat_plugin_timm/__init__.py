@@ -17,5 +17,5 @@ TIMM = FoundationFamily(
 
 @hookimpl
 def simmat_foundation_families() -> Iterable[FoundationFamily]:
-    """Bring timm."""
+    """Return the family of timm's models."""
     return (TIMM,)

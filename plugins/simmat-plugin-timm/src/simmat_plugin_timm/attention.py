@@ -1,7 +1,7 @@
-"""timm's attentions, open to the tokens that prompt and prefix tuning join to their keys and values.
+"""timm's attentions, with tokens that prompt and prefix tuning append to their keys and values.
 
-Without such tokens each but Segment Anything's runs timm's own forward. With them, and there always, timm's own
-projections and norms run around torch's fused attention; what joins has no position.
+Without such tokens, all but Segment Anything's run timm's own forward. With them, and always in Segment Anything's,
+timm's projections and norms run around torch's fused attention. Appended tokens have no position.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ SamAttention = timm.models.vision_transformer_sam.Attention
 
 
 class _WithMemory:
-    """What the attentions below share.
+    """Base of the attentions below.
 
     Attributes:
-        width: D of a token.
-        memory: what joins keys and values; None, as built, changes nothing.
+        width: features D of a token.
+        memory: tokens to append to keys and values; None at first.
     """
 
     width: int
     memory: Memory | None
 
     def _join(self: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Join the memory of N tokens to keys and values: (B, heads, L, d) to (B, heads, L + N, d)."""
+        """Append the memory of N tokens to keys and values: (B, heads, L, d) to (B, heads, L + N, d)."""
         tokens, values = self.memory()
         if self.memory.kind == "prompt":
             _, more_k, more_v = self._project(tokens[None])  # (1, heads, N, d)
@@ -45,7 +45,7 @@ class _WithMemory:
         )
 
     def _project(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Project tokens (B, L, D) to queries, keys and values, (B, heads, L, d) each, with the norms of both."""
+        """Project tokens (B, L, D) to queries and keys, both normalized, and values: (B, heads, L, d) each."""
         if self.qkv is not None:
             qkv = self.qkv(x)
             if getattr(self, "q_bias", None) is not None:
@@ -81,7 +81,7 @@ class TunableAttention(_WithMemory, Attention):
 
 
 class _Rotary(_WithMemory):
-    """With rotary positions on all tokens but the first ones."""
+    """Base of attentions with rotary positions on all tokens but the prefix."""
 
     def forward(self: Any, x: Tensor, rope: Tensor | None = None, *args: Any, **kwargs: Any) -> Tensor:
         """Attend: (B, L, D) to (B, L, D)."""
@@ -90,26 +90,26 @@ class _Rotary(_WithMemory):
             return plain
         q, k, v = self._project(x)
         if rope is not None:
-            q, k = self._turn(q, rope, v), self._turn(k, rope, v)
+            q, k = self._rotate(q, rope, v), self._rotate(k, rope, v)
         attended: Tensor = self._attend(x, q, *self._join(k, v))
         return attended
 
-    def _turn(self: Any, tokens: Tensor, rope: Tensor, like: Tensor) -> Tensor:
-        first = self.num_prefix_tokens
-        turned = apply_rot_embed_cat(tokens[:, :, first:], rope, half=getattr(self, "rotate_half", False))
-        return torch.cat([tokens[:, :, :first], turned], 2).type_as(like)
+    def _rotate(self: Any, tokens: Tensor, rope: Tensor, like: Tensor) -> Tensor:
+        prefix = self.num_prefix_tokens
+        rotated = apply_rot_embed_cat(tokens[:, :, prefix:], rope, half=getattr(self, "rotate_half", False))
+        return torch.cat([tokens[:, :, :prefix], rotated], 2).type_as(like)
 
 
 class TunableEvaAttention(_Rotary, EvaAttention):
-    """EVA's."""
+    """The attention of EVA."""
 
 
 class TunableRopeAttention(_Rotary, AttentionRope):
-    """timm's general one, in later models of the same kind."""
+    """timm's general rotary attention, of later models."""
 
 
 class TunableSamAttention(_WithMemory, SamAttention):
-    """Segment Anything's, on a grid; its layer `qkv` sees that grid, as Conv-LoRA needs."""
+    """The attention of Segment Anything; its layer `qkv` gets a grid, as Conv-LoRA needs."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (B, H, W, D) to (B, H, W, D)."""
@@ -124,7 +124,7 @@ class TunableSamAttention(_WithMemory, SamAttention):
         return self._attend(x.flatten(1, 2), q, k, v, bias).reshape(x.shape)
 
     def _positions(self, q: Tensor, height: int, width: int) -> Tensor:
-        """Return the bias by relative position: (B, heads, H·W, H·W)."""
+        """Return the bias of relative positions: (B, heads, H·W, H·W)."""
         flat, size = q.flatten(0, 1), (height, width)
         of = timm.models.vision_transformer_sam.get_decomposed_rel_pos_bias
         bias: Tensor = of(flat, self.rel_pos_h, self.rel_pos_w, size, size)
@@ -140,7 +140,7 @@ _TUNABLE: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def takes_memory(attention: nn.Module) -> bool:
-    """True for an attention that can be opened to joined tokens."""
+    """True for an attention that one of the classes above can replace."""
     heads, out = getattr(attention, "num_heads", 0), getattr(attention, "proj", None)
     return (
         type(attention) in _TUNABLE
@@ -152,10 +152,10 @@ def takes_memory(attention: nn.Module) -> bool:
 
 
 def open_to_memory(network: nn.Module) -> None:
-    """Open every attention of a network that can be; all parameters keep their names."""
+    """Let every supported attention of a network take a memory; parameters keep their names."""
     for module in network.modules():
         if takes_memory(module):
-            # Only behaviour is added, so the object itself changes class and nothing is copied.
+            # Only `forward` changes, so the object changes class and nothing is copied.
             module.__class__ = _TUNABLE[type(module)]
             module.width = module.proj.in_features  # type: ignore[union-attr]
             setattr(module, "memory", None)  # noqa: B010 - typed as Tensor | Module otherwise
