@@ -173,7 +173,7 @@ def test_a_constant_channel_of_another_split_is_a_note(tmp_path: Path) -> None:
     assert re.search("val: .*'p0' .*5 K", "\n".join(report.notes))
 
 
-@pytest.mark.parametrize(("value", "words"), [(0, "--nodata 0"), (-9999, "say --nodata")])
+@pytest.mark.parametrize(("value", "words"), [(0, "--nodata 0"), (-9999, "use --nodata")])
 def test_values_that_look_like_missing_are_pointed_out_until_said(tmp_path: Path, value: float, words: str) -> None:
     """A hint, not a decision."""
     root = split_folder(tmp_path, train=1, val=1)

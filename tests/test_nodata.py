@@ -190,7 +190,7 @@ def test_the_hint_of_a_composition_names_the_source(tmp_path: Path) -> None:
         write_image(sample.files["gray"].with_suffix(".npy"), values)
         sample.files["gray"].unlink()
     notes = check_dataset(open_dataset(tmp_path, dataset.adapter, {"regions": "instances"})).notes
-    assert [note.rpartition("say ")[2] for note in notes] == ["--nodata gray=-9999"] * 2
+    assert [note.rpartition("use ")[2] for note in notes] == ["--nodata gray=-9999"] * 2
 
 
 def test_a_config_keeps_nodata_of_sources(tmp_path: Path) -> None:

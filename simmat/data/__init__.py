@@ -1,1 +1,1 @@
-"""Data sets: samples on disk, what a region is, prompts, augmentation, statistics, checks."""
+"""Data sets: samples on disk, regions, prompts, augmentation, statistics, checks."""

@@ -1,4 +1,4 @@
-"""The card of a data set, `card.toml`: what its files hold."""
+"""Data cards: `card.toml` states what the files of a data set mean."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[
         ConfigError: unknown keys, invalid values or no region rule; all at once.
     """
     path = root / CARD_FILE
-    said = read_toml(path, "data card") if path.exists() else {}
-    return make_card(merge(merge(defaults or {}, said), overrides), where=str(root))
+    stored = read_toml(path, "data card") if path.exists() else {}
+    return make_card(merge(merge(defaults or {}, stored), overrides), where=str(root))
 
 
 def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
@@ -123,9 +123,9 @@ def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[s
 
     `min_region` and `min_region_share` are one rule: if `overrides` sets one of them, both are replaced.
     """
-    said = {key: value for key, value in overrides.items() if value is not None}
-    replaced = SIZE_RULE if SIZE_RULE & set(said) else set()
-    return {key: value for key, value in card.items() if key not in replaced} | said
+    given = {key: value for key, value in overrides.items() if value is not None}
+    replaced = SIZE_RULE if SIZE_RULE & set(given) else set()
+    return {key: value for key, value in card.items() if key not in replaced} | given
 
 
 def make_card(values: Mapping[str, object], *, where: str) -> DataCard:

@@ -106,18 +106,18 @@ class StoredNumbers:
         """
         alike: dict[tuple[str, float], list[tuple[int, float]]] = {}
         for (source, number), taken in self.taken.items():
-            said = isinstance(nodata, float | int) or source in (nodata or {})
-            if taken and not said and (value := self._suspect((source, number))) is not None:
+            is_set = isinstance(nodata, float | int) or source in (nodata or {})
+            if taken and not is_set and (value := self._suspect((source, number))) is not None:
                 share = self.values[(source, number), value] / taken
                 alike.setdefault((source, value), []).append((number, share))
         for (source, value), planes in alike.items():
-            say = f"--nodata {source}=" if len(self.adapter.sensors()) > 1 else "--nodata "
+            option = f"--nodata {source}=" if len(self.adapter.sensors()) > 1 else "--nodata "
             what = f"{value:g}, a usual fill value" if value else "exactly 0"
             most = ("up to " if len(planes) > 1 else "") + f"{max(share for _, share in planes):.1%}"
             where = f"plane{'s' * (len(planes) > 1)} {', '.join(str(number) for number, _ in planes)}"
             yield (
                 f"{split}: {most} of {source!r}, {where}, is stored as {what}; if that means no measurement, "
-                f"say {say}{value:g}"
+                f"use {option}{value:g}"
             )
 
     def _suspect(self, plane: Plane) -> float | None:

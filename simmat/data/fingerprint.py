@@ -166,9 +166,9 @@ class Contents:
         if not isinstance(then, dict):
             return ""
         files = {name: path for sample in self.dataset.samples for name, path in _files_of(sample)}
-        said = {name: f"{name}, {files[name]}" if name in files else name for name in now}
-        changed = [said[name] for name, digest in now.items() if name in then and then[name] != digest]
-        new = [f"{said[name]} (new)" for name in now if name not in then]
+        labels = {name: f"{name}, {files[name]}" if name in files else name for name in now}
+        changed = [labels[name] for name, digest in now.items() if name in then and then[name] != digest]
+        new = [f"{labels[name]} (new)" for name in now if name not in then]
         gone = [f"{name} (gone)" for name in then if name not in now]
         differ = [*changed, *gone, *new]
         if not differ:

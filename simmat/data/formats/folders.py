@@ -180,10 +180,10 @@ class _Scan:
         named = [split for split in SPLITS if split in names]
         if not named:
             return [("", images)]
-        beside = [name for name in names if name not in named and split_meant(name) is None]
-        if beside or loose:
+        others = [name for name in names if name not in named and split_meant(name) is None]
+        if others or loose:
             self.problems.append(
-                f"images/ holds {', '.join((beside + loose)[:3])} next to {', '.join(f'{n}/' for n in named)}; "
+                f"images/ holds {', '.join((others + loose)[:3])} next to {', '.join(f'{n}/' for n in named)}; "
                 "move everything into the folders of the splits"
             )
         return [(split, images / split) for split in named]
