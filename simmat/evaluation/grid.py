@@ -162,7 +162,7 @@ def _positive_tile(logits: FloatArray, rows: _Weights, columns: _Weights) -> Boo
 
 @lru_cache(maxsize=4)
 def _resizing(low: int, steps: tuple[tuple[int, int], ...], device: torch.device) -> _Axis:
-    """Return the weights of resizing `low` logits in steps: each to a size, of which the first `kept` are kept."""
+    """Return the weights of resizing `low` logits in steps (size, kept): resize to `size`, keep the first `kept`."""
     weights: _Weights = np.eye(low)
     for size, kept in steps:
         old = len(weights)

@@ -1,4 +1,4 @@
-"""The scores of a bundle as json values, with all that decides them and what they cost."""
+"""Return the scores of a bundle as json values, with settings and cost."""
 
 from __future__ import annotations
 
