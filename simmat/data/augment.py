@@ -83,8 +83,10 @@ class Augmentation:
         before = image
         if self.paste and rng.random() < self.paste:
             image, label = repeat_regions(image, label, adapter, rng, rotate=self.rotate)
-        for axis in self._axes(rng):
-            image, label = adapter.flip(image, axis), _flip_label(label, axis)
+        axes: tuple[Axis, ...] = ("horizontal", "vertical") if self.rotate else ("horizontal",)
+        for axis in axes if self.flip else ():
+            if rng.random() < 0.5:
+                image, label = adapter.flip(image, axis), _flip_label(label, axis)
         if self.rotate and (turns := int(rng.integers(4))):
             image, label = adapter.rotate(image, turns), _rotate_label(label, turns)
         if self.scale != (1, 1):
@@ -93,10 +95,6 @@ class Augmentation:
             image, label = cut_image(image, window), cut_label(label, window, self.keep)
         image = self._jitter(image, adapter.logarithmic(image.channels), rng)
         return (image if image is before else replace(image, georeference=None)), label
-
-    def _axes(self, rng: np.random.Generator) -> list[Axis]:
-        axes: list[Axis] = ["horizontal", "vertical"] if self.rotate else ["horizontal"]
-        return [axis for axis in axes if rng.random() < 0.5] if self.flip else []
 
     def _jitter(self, image: SensorImage, logarithmic: Sequence[bool], rng: np.random.Generator) -> SensorImage:
         """Change each channel's contrast and level and add noise, within the channel's range.

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
@@ -235,13 +234,14 @@ class _Tally:
     def report(self) -> SplitReport:
         """Return the report of the split."""
         mean = self.total / np.maximum(self.valid, 1)
+        areas = sorted(self.areas)
         return SplitReport(
             name=self.name,
             samples=self.samples,
             without_region=tuple(self.without_region),
             regions=len(self.areas),
             dropped=self.dropped,
-            area_px=_spread(self.areas),
+            area_px=(areas[0], areas[len(areas) // 2], areas[-1]) if areas else None,
             classes=dict(sorted(self.classes.items())),
             sizes_hw=dict(self.sizes.most_common()),
             ignored=self.ignored / max(self.pixels, 1),
@@ -274,14 +274,6 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
         if unnamed:
             yield f"{tally.name}: classes without a name in the card: {unnamed}"
         yield from tally.stored.hints(tally.name, dataset.card.nodata)
-
-
-def _spread(areas: Sequence[int]) -> tuple[int, int, int] | None:
-    """Return the smallest, median and largest of some areas."""
-    if not areas:
-        return None
-    ordered: npt.NDArray[np.int64] = np.sort(np.asarray(areas, dtype=np.int64))
-    return int(ordered[0]), int(ordered[len(ordered) // 2]), int(ordered[-1])
 
 
 def _finite(value: float) -> float | None:

@@ -44,10 +44,7 @@ def read_mask(path: Path) -> LabelArray:
             f"{path}: the mask has {len(planes)} planes; colours are not label numbers. Save one plane of integers: "
             "0 for background, then 1, 2, 3 … for each object or class (8 or 16 bit PNG)"
         )
-    return _whole_numbers(path, planes[0])
-
-
-def _whole_numbers(path: Path, values: npt.NDArray[np.generic]) -> LabelArray:
+    values: npt.NDArray[np.generic] = planes[0]
     if values.dtype.kind == "f":
         numbers = values.astype(np.float64)
         if not np.isfinite(numbers).all() or (numbers != np.round(numbers)).any():
@@ -147,11 +144,12 @@ def label_from_mask(
     """
     ignore = mask == card.ignore if card.ignore is not None else np.zeros(mask.shape, dtype=np.bool_)
     zero = (zero_means or card.zero_means) == "none"
-    found = [
-        region
-        for value, box, crop in _values(mask, origin, card.ignore, zero=zero)
-        for region in _regions_of(value, box, crop, card)
-    ]
+    found: list[Instance] = []
+    for value, box, crop in _values(mask, origin, card.ignore, zero=zero):
+        if card.regions == "components":
+            found += components(crop, value, box[:2])
+        else:
+            found.append(Instance(value if card.regions == "classes" else None, box, crop))
     size_hw = int(mask.shape[0]), int(mask.shape[1])
     return make_label(size_hw, found, ignore, card.smallest_px(size_hw))
 
@@ -207,12 +205,6 @@ def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int]
         if region is not None:
             regions.append(region)
     return regions
-
-
-def _regions_of(value: int, box: Box, crop: BoolArray, card: DataCard) -> list[Instance]:
-    if card.regions == "components":
-        return components(crop, value, box[:2])
-    return [Instance(value if card.regions == "classes" else None, box, crop)]
 
 
 def _values(mask: LabelArray, origin: str, ignored: int | None, *, zero: bool) -> Iterator[tuple[int, Box, BoolArray]]:

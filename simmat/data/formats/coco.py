@@ -158,8 +158,10 @@ class _Reader:
     stems: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
 
     def read(self, split: str, path: Path) -> None:
-        content = _load_json(path)
         where = path.name
+        content = read_json(path, "COCO json", limit=MAX_JSON_BYTES, constants=True)  # numbers are checked where used
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: COCO json must be an object with images, annotations and categories")
         for entry in _entries(content, path, "categories", {"id": int, "name": str}):
             number, name = entry["id"], entry["name"]
             if not -(2**63) <= number < 2**63:
@@ -235,15 +237,6 @@ class _Reader:
                 if paths := self.stems[place].get(name.rpartition(".")[0]):
                     return paths[0]
         return f"{name!r} is in none of {', '.join(dict.fromkeys(folders))}"
-
-
-def _load_json(path: Path) -> Mapping[str, Any]:
-    content = read_json(
-        path, "COCO json", limit=MAX_JSON_BYTES, constants=True
-    )  # numbers are checked where they are used
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: COCO json must be an object with images, annotations and categories")
-    return content
 
 
 def _quoted(value: object) -> str:

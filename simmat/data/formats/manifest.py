@@ -118,13 +118,15 @@ class _Reader:
         paths = [self._file(where, column, row, self.sources[name]) for name, column in self.columns.files.items()]
         if row["mask"]:
             paths.append(self._file(where, "mask", row))
+        split = self._one_of(where, "split", row, SPLITS) if self.columns.split else ""
+        zero_means = self._one_of(where, "zero_means", row, get_args(ZeroMeans)) if self.columns.zero_means else ""
         return Sample(
             id=row["id"],
-            split=self._one_of(where, "split", row, SPLITS) if self.columns.split else "",
+            split=split,
             sources=self.names,
             paths=tuple(paths),
             extra={name: row[name] for name in self.columns.extra},
-            zero_means=self._zero_means(where, row),
+            zero_means=cast(ZeroMeans | None, zero_means or None),
         )
 
     def _file(self, where: str, column: str, row: dict[str, str], source: Source | None = None) -> str:
@@ -139,11 +141,6 @@ class _Reader:
                 f"{where}: {column} {row[column]!r} is not a file of source {source.name!r} ({endings})"
             )
         return path
-
-    def _zero_means(self, where: str, row: dict[str, str]) -> ZeroMeans | None:
-        if not self.columns.zero_means or not row["zero_means"]:
-            return None
-        return cast(ZeroMeans, self._one_of(where, "zero_means", row, get_args(ZeroMeans)))
 
     def _one_of(self, where: str, column: str, row: dict[str, str], allowed: Sequence[str]) -> str:
         text = row[column]
