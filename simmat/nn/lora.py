@@ -111,14 +111,8 @@ class LoRAConv2d(LoRA, nn.Conv2d):
     dim = 1
 
     def __init__(self, base: nn.Conv2d, **options: Any) -> None:
-        super().__init__(
-            base.in_channels,
-            base.out_channels,
-            1,
-            stride=cast(int, base.stride),
-            bias=base.bias is not None,
-            device="meta",
-        )
+        stride, bias = cast(int, base.stride), base.bias is not None
+        super().__init__(base.in_channels, base.out_channels, 1, stride=stride, bias=bias, device="meta")
         self._tune(base, **options)
 
     def _times(self, x: Tensor, matrix: Tensor, *, stride: bool = False) -> Tensor:

@@ -42,13 +42,7 @@ def apply_decoder(model: nn.Module, *, targets: TuningTargets, generator: torch.
 
 
 def apply_lora(
-    model: nn.Module,
-    *,
-    targets: TuningTargets,
-    generator: torch.Generator,
-    rank: int,
-    alpha: float,
-    where: str,
+    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, rank: int, alpha: float, where: str
 ) -> None:
     """Add LoRA to the layers that the model names; see `simmat.nn.lora`.
 
@@ -69,13 +63,7 @@ def apply_lora(
 
 
 def apply_conv_lora(
-    model: nn.Module,
-    *,
-    targets: TuningTargets,
-    generator: torch.Generator,
-    rank: int,
-    alpha: float,
-    where: str,
+    model: nn.Module, *, targets: TuningTargets, generator: torch.Generator, rank: int, alpha: float, where: str
 ) -> None:
     """Add Conv-LoRA to the named layers that work on a grid, and LoRA to the others; see `simmat.nn.lora`.
 

@@ -14,13 +14,7 @@ from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat_plugin_lite.backbone import STRIDES, WIDTHS
-from simmat_plugin_lite.blocks import (
-    ConvBlock,
-    LayerNorm2d,
-    gather_images,
-    pool_region,
-    sample_points,
-)
+from simmat_plugin_lite.blocks import ConvBlock, LayerNorm2d, gather_images, pool_region, sample_points
 from simmat_plugin_lite.prompt_maps import MAP_CHANNELS, PromptState, prompt_maps, region_weight
 
 MASKS = 4  # 0: the single mask; 1..3: alternatives for an ambiguous prompt
