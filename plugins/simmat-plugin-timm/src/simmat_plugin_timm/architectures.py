@@ -54,7 +54,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("eva", "ViT with rotary positions"),
     Architecture("beit", "BEiT"),
     Architecture("vision_transformer_relpos", "ViT with relative positions"),
-    Architecture("vision_transformer_hybrid", "ViT behind a convolutional network"),
+    Architecture("vision_transformer_hybrid", "ViT after a convolutional network"),
     Architecture("vitamin", "ViTamin"),
     Architecture("cait", "CaiT", tables=TABLE),
     Architecture("xcit", "XCiT", sized=False),
