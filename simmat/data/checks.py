@@ -11,7 +11,7 @@ import numpy as np
 
 from simmat.data.card import class_title
 from simmat.data.dataset import Dataset
-from simmat.data.fill_values import StoredNumbers
+from simmat.data.fill_values import fill_value_hints
 from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, read_index
 from simmat.data.index_file import NO_CLASS
@@ -203,8 +203,7 @@ class _Tally:
         self.sizes = Counter((height, width) for height, width in table.counts[:, :2].tolist())
         self.pixels = sum(height * width * count for (height, width), count in self.sizes.items())
         self.dropped, self.ignored, self.hidden = table.counts[:, 2:5].sum(axis=0).tolist()
-        self.stored = StoredNumbers(self.dataset.adapter)
-        self.stored.add(table.stored)
+        self.stored = table.stored
         packed, low, high = table.split_numbers()
         moments = Moments.unpacked(packed)
         self.low, self.high = low.min(axis=0, initial=np.inf), high.max(axis=0, initial=-np.inf)
@@ -273,7 +272,7 @@ def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
         unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
         if unnamed:
             yield f"{tally.name}: classes without a name in the card: {unnamed}"
-        yield from tally.stored.hints(tally.name, dataset.card.nodata)
+        yield from fill_value_hints(dataset.adapter, tally.stored, tally.name, dataset.card.nodata)
 
 
 def _finite(value: float) -> float | None:

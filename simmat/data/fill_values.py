@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,6 @@ from simmat.types import BoolArray, Channel, SensorImage
 FILL_VALUES = (-9999.0, -99999.0, -32768.0)
 """Values that files often hold where nothing was measured."""
 _MANY_FILLS, _MANY_ZEROS = 1e-3, 0.01  # fractions of pixels; a zero can be a measurement, a fill value hardly
-
-Plane = tuple[str, int]
-"""Source name, and index of the plane in its file."""
 
 Counts = npt.NDArray[np.int64]
 
@@ -74,58 +69,40 @@ def _count(plane: npt.NDArray[Any], taken: BoolArray, image: SensorImage, own: S
     return [pixels, int(whole), *fills, pixels - count(plane)]
 
 
-@dataclass
-class StoredNumbers:
-    """Counts of fill values and zeros that the files of a split hold at valid pixels.
+def fill_value_hints(
+    adapter: ModalityAdapter, counts: Counts, split: str, nodata: float | Mapping[str, float] | None
+) -> Iterator[str]:
+    """Describe the planes with many fill values or zeros at valid pixels, except of sources whose nodata is set.
 
-    Attributes:
+    Args:
         adapter: the sensor.
+        counts: (Q, 8), those of `count_stored` for all samples of a split.
+        split: its name.
+        nodata: of the data card.
     """
-
-    adapter: ModalityAdapter
-    taken: Counter[Plane] = field(default_factory=Counter)
-    values: Counter[tuple[Plane, float]] = field(default_factory=Counter)
-    counted: dict[Plane, bool] = field(default_factory=dict)
-
-    def add(self, counts: Counts) -> None:
-        """Add the result of `count_stored` for some samples."""
-        names = self.adapter.source_names()
-        for place, number, taken, whole, *found in counts.tolist():
-            key = (names[place], number)
-            self.taken[key] += taken
-            self.counted[key] = self.counted.get(key, True) and bool(whole)
-            for value, count in zip((*FILL_VALUES, 0.0), found, strict=True):
-                self.values[key, value] += count
-
-    def hints(self, split: str, nodata: float | Mapping[str, float] | None) -> Iterator[str]:
-        """Describe the planes with many fill values or zeros, except of sources whose nodata is set.
-
-        Args:
-            split: its name.
-            nodata: of the data card.
-        """
-        alike: dict[tuple[str, float], list[tuple[int, float]]] = {}
-        for (source, number), taken in self.taken.items():
-            is_set = isinstance(nodata, float | int) or source in (nodata or {})
-            if taken and not is_set and (value := self._suspect((source, number))) is not None:
-                share = self.values[(source, number), value] / taken
-                alike.setdefault((source, value), []).append((number, share))
-        for (source, value), planes in alike.items():
-            option = f"--nodata {source}=" if len(self.adapter.sensors()) > 1 else "--nodata "
-            what = f"{value:g}, a usual fill value" if value else "exactly 0"
-            most = ("up to " if len(planes) > 1 else "") + f"{max(share for _, share in planes):.1%}"
-            where = f"plane{'s' * (len(planes) > 1)} {', '.join(str(number) for number, _ in planes)}"
-            yield (
-                f"{split}: {most} of {source!r}, {where}, is stored as {what}; if that means no measurement, "
-                f"use {option}{value:g}"
-            )
-
-    def _suspect(self, plane: Plane) -> float | None:
-        """Return the number that looks like a fill value, or None."""
-        fill = max(FILL_VALUES, key=lambda value: self.values[plane, value])
-        if self.values[plane, fill] > _MANY_FILLS * self.taken[plane]:
-            return fill
-        return 0.0 if self.values[plane, 0.0] > _MANY_ZEROS * self.taken[plane] and not self.counted[plane] else None
+    names, values = adapter.source_names(), (*FILL_VALUES, 0.0)
+    alike: dict[tuple[str, float], list[tuple[int, float]]] = {}
+    for place, number in np.unique(counts[:, :2], axis=0).tolist():
+        rows = counts[(counts[:, 0] == place) & (counts[:, 1] == number)]
+        source, taken, whole = names[place], int(rows[:, 2].sum()), bool(rows[:, 3].all())
+        if not taken or isinstance(nodata, float | int) or source in (nodata or {}):
+            continue
+        found = dict(zip(values, rows[:, 4:].sum(axis=0).tolist(), strict=True))
+        value = max(FILL_VALUES, key=found.__getitem__)
+        if found[value] <= _MANY_FILLS * taken:
+            if whole or found[0.0] <= _MANY_ZEROS * taken:
+                continue
+            value = 0.0
+        alike.setdefault((source, value), []).append((number, found[value] / taken))
+    for (source, value), planes in alike.items():
+        option = f"--nodata {source}=" if len(adapter.sensors()) > 1 else "--nodata "
+        what = f"{value:g}, a usual fill value" if value else "exactly 0"
+        most = ("up to " if len(planes) > 1 else "") + f"{max(share for _, share in planes):.1%}"
+        where = f"plane{'s' * (len(planes) > 1)} {', '.join(str(number) for number, _ in planes)}"
+        yield (
+            f"{split}: {most} of {source!r}, {where}, is stored as {what}; if that means no measurement, "
+            f"use {option}{value:g}"
+        )
 
 
 def channels_by_source(adapter: ModalityAdapter, channels: Sequence[Channel]) -> dict[str, list[int]]:
