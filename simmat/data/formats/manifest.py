@@ -40,8 +40,9 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
     """
     path = root / MANIFEST_FILE
     header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
-    columns = _find_columns(path, header, sources)
-    reader = _Reader(start_of_paths(root), columns, {source.name: source for source in sources})
+    files = _find_columns(path, header, sources)
+    used = {"id", "mask", "split", "zero_means", *files}
+    reader = _Reader(start_of_paths(root), files, [name for name in header if name not in used])
     samples = [reader.sample(line, dict(zip(header, row, strict=True))) for line, row in rows]
     problems = [*reader.problems, *_across(samples)]
     if problems:
@@ -82,51 +83,39 @@ def find_file(start: str, text: str) -> str:
     return start + clean
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The columns of a manifest.
-
-    Attributes:
-        files: source name -> column.
-        extra: other columns, see `Sample.extra`.
-        split: True if there is a column `split`.
-        zero_means: True if there is a column `zero_means`.
-    """
-
-    files: dict[str, str]
-    extra: tuple[str, ...]
-    split: bool
-    zero_means: bool
-
-
 @dataclass
 class _Reader:
-    """Turns rows into samples, and collects problems."""
+    """Turns rows into samples, and collects problems.
+
+    Attributes:
+        start: prefix of paths, see `start_of_paths`.
+        files: column -> source.
+        extra: other columns, see `Sample.extra`.
+        problems: what is wrong with the rows.
+    """
 
     start: str
-    columns: _Columns
-    sources: Mapping[str, Source]
+    files: Mapping[str, Source]
+    extra: Sequence[str]
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.names = tuple(self.sources)
+        self.names = tuple(source.name for source in self.files.values())  # one tuple for all samples
 
     def sample(self, line: int, row: dict[str, str]) -> Sample:
         where = f"line {line}"
         if not row["id"]:
             self.problems.append(f"{where}: id is empty")
-        paths = [self._file(where, column, row, self.sources[name]) for name, column in self.columns.files.items()]
+        paths = [self._file(where, column, row, source) for column, source in self.files.items()]
         if row["mask"]:
             paths.append(self._file(where, "mask", row))
-        split = self._one_of(where, "split", row, SPLITS) if self.columns.split else ""
-        zero_means = self._one_of(where, "zero_means", row, get_args(ZeroMeans)) if self.columns.zero_means else ""
         return Sample(
             id=row["id"],
-            split=split,
+            split=self._one_of(where, "split", row, SPLITS),
             sources=self.names,
             paths=tuple(paths),
-            extra={name: row[name] for name in self.columns.extra},
-            zero_means=cast(ZeroMeans | None, zero_means or None),
+            extra={name: row[name] for name in self.extra},
+            zero_means=cast(ZeroMeans | None, self._one_of(where, "zero_means", row, get_args(ZeroMeans)) or None),
         )
 
     def _file(self, where: str, column: str, row: dict[str, str], source: Source | None = None) -> str:
@@ -143,7 +132,7 @@ class _Reader:
         return path
 
     def _one_of(self, where: str, column: str, row: dict[str, str], allowed: Sequence[str]) -> str:
-        text = row[column]
+        text = row.get(column, "")
         if text and text not in allowed:
             plain = text.strip().lower()
             guess = OTHER_SPLIT_NAMES.get(plain) if column == "split" else None
@@ -198,23 +187,21 @@ def read_rows(
     return header, lines[1:]
 
 
-def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) -> _Columns:
+def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) -> dict[str, Source]:
+    """Return column -> source, after checking the header."""
     problems = [f"column {name!r} occurs twice" for name, count in Counter(header).items() if count > 1]
-    files = {source.name: source.name for source in sources}
+    files = {source.name: source for source in sources}
     if len(sources) == 1 and sources[0].name not in header:
-        files[sources[0].name] = "image"
-    for name in ("id", "mask", *files.values()):
-        if name not in header:
-            folded = {column.strip().lower(): column for column in header}
-            guess = nearest(name, folded)
-            hint = f"; did you mean {name!r} by {folded[guess]!r}?" if guess else ""
-            problems.append(f"no column {name!r}{hint}; columns: {', '.join(map(repr, header))}")
+        files = {"image": sources[0]}
     plain = {column.strip().lower(): column for column in header}
+    for name in ("id", "mask", *files):
+        if name not in header:
+            guess = nearest(name, plain)
+            hint = f"; did you mean {name!r} by {plain[guess]!r}?" if guess else ""
+            problems.append(f"no column {name!r}{hint}; columns: {', '.join(map(repr, header))}")
     if "split" not in header and (near := nearest("split", plain, cutoff=0.8)):
         # Without an error, the splits would silently be chosen by hash.
         problems.append(f"unknown column {plain[near]!r}; did you mean 'split'?")
     if problems:
         raise DataError(all_problems(f"{path}: the header is invalid:", problems))
-    used = {"id", "mask", "split", "zero_means", *files.values()}
-    extra = tuple(name for name in header if name not in used)
-    return _Columns(files, extra, "split" in header, "zero_means" in header)
+    return files
