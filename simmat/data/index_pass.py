@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
 
@@ -75,20 +75,22 @@ def read_samples(
     if count <= 1:
         yield from (_read_part(work, start) for start in starts)
         return
-    with _pool(count, work) as pool:
-        waiting: deque[Future[Part]] = deque()
-        try:
-            for start in starts:
-                waiting.append(pool.submit(_read_here, start))
-                if len(waiting) > 4 * count:  # bounds memory
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(), work))
+    waiting: deque[Future[Part]] = deque()
+    try:
+        for start in starts:
+            waiting.append(pool.submit(_read_here, start))
+            if len(waiting) > 4 * count:  # bounds memory
                 yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise DataError(
-                f"{dataset.root}: a process that read images was killed, perhaps because memory ran out; close other "
-                "programs, or look for a damaged file with `simmat data check`"
-            ) from None
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise DataError(
+            f"{dataset.root}: a process that read images was killed, perhaps because memory ran out; close other "
+            "programs, or look for a damaged file with `simmat data check`"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 _Work = tuple[Dataset, Sequence[Sample], Bytes]
@@ -147,15 +149,6 @@ def _processes(samples: int) -> int:
 
 _work: _Work | None = None
 """What a process of the pool reads. It is inherited by fork, so a sensor need not be picklable."""
-
-
-@contextmanager
-def _pool(count: int, work: _Work) -> Iterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(count, mp_context=get_context("fork"), initializer=_begin, initargs=(os.getpid(), work))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _begin(parent: int, work: _Work) -> None:

@@ -63,7 +63,9 @@ def write_arrays(
         rows = [["id", "image", "mask", *(["split"] if names else [])]]
         for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
             planes = image if image.ndim == 3 else image[None]  # (P, H, W)
-            place, label = f"{IMAGES}/{number:06}{_ending(planes)}", f"{MASKS}/{number:06}.npy"
+            in_png = (len(planes), str(planes.dtype)) in {(1, "uint8"), (1, "uint16"), (3, "uint8")}
+            ending = ".png" if in_png else ".npy"  # every sensor reads PNG; npy holds the rest
+            place, label = f"{IMAGES}/{number:06}{ending}", f"{MASKS}/{number:06}.npy"
             for part in (new / place, new / label):
                 part.parent.mkdir(exist_ok=True)
             write_image(new / place, planes)
@@ -73,12 +75,6 @@ def write_arrays(
         csv.writer(text, lineterminator="\n").writerows(rows)
         atomic_write_text(new / MANIFEST_FILE, text.getvalue())
         write_card(new, made)
-
-
-def _ending(planes: npt.NDArray[np.generic]) -> str:
-    """Return ".png", which every sensor reads, for planes that it can hold, else ".npy"."""
-    in_png = (len(planes), str(planes.dtype)) in {(1, "uint8"), (1, "uint16"), (3, "uint8")}
-    return ".png" if in_png else ".npy"
 
 
 def _splits(split: Sequence[str] | Mapping[str, int] | None, count: int) -> list[str]:
