@@ -33,7 +33,7 @@ class Room:
 
 
 class AllocationLimit(TorchFunctionMode):
-    """Context in which a tensor that exceeds the limit is refused before it is made.
+    """Context that refuses a tensor before it is made if the total would exceed a limit.
 
     Tensors on the meta device count 0 bytes. Values and random numbers stay the same. Other threads are not counted.
 
@@ -42,7 +42,7 @@ class AllocationLimit(TorchFunctionMode):
         what: what is built, for the message ("transfer layer 'mat'").
 
     Raises:
-        TooLargeError: the limit is reached.
+        TooLargeError: the limit is exceeded.
     """
 
     def __init__(self, room: Room, what: str) -> None:
@@ -56,11 +56,11 @@ class AllocationLimit(TorchFunctionMode):
         """Count the tensors that a torch function will make, then call it."""
         named = dict(kwargs or {})
         if not _makes_nothing(func):
-            self._take(_planned(func, args, named))
+            self._count(_result_sizes(func, args, named))
         return func(*args, **named)
 
-    def _take(self, sizes: Sequence[int]) -> None:
-        if not sizes:  # torch's own calls that end a context, such as no_grad, must pass after the limit is reached
+    def _count(self, sizes: Sequence[int]) -> None:
+        if not sizes:  # torch's own calls that end a context, such as no_grad, must pass after a refusal
             return
         self._bytes += sum(sizes)
         self._tensors += len(sizes)
@@ -76,22 +76,22 @@ def _makes_nothing(func: Any) -> bool:
     return name in _READ_OR_SET or (name.endswith("_") and not name.endswith("__"))
 
 
-def _planned(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> list[int]:
+def _result_sizes(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> list[int]:
     """Return the bytes of each tensor that a function will make, from a call on the meta device, which stores nothing.
 
     A function whose result size depends on values fails there; its result counts as large as its input.
     """
     given = list(_tensors((args, named)))
     device = named.get("device") or (given[0].device if given else torch.get_default_device())
-    shadows, shadows_named = _shadow(args), _shadow(named)
+    meta_args, meta_named = _as_meta(args), _as_meta(named)
     if "device" in named or not given:
-        shadows_named["device"] = torch.device("meta")
+        meta_named["device"] = torch.device("meta")
     try:
-        made = func(*shadows, **shadows_named)
+        made = func(*meta_args, **meta_named)
     except (RuntimeError, TypeError, ValueError):
         sizes = [sum(_size(tensor) for tensor in given)] if given else []
     else:
-        known = {_storage(tensor) for tensor in _tensors((shadows, shadows_named))}
+        known = {_storage(tensor) for tensor in _tensors((meta_args, meta_named))}
         sizes = [_size(tensor) for tensor in _tensors(made) if _storage(tensor) not in known]
     return [0] * len(sizes) if torch.device(device).type == "meta" else sizes
 
@@ -113,12 +113,12 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
 
-def _shadow(value: Any) -> Any:
+def _as_meta(value: Any) -> Any:
     """Replace tensors by meta tensors and generators by None; other values stay."""
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(map(_shadow, value))
+        return type(value)(map(_as_meta, value))
     if isinstance(value, dict):
-        return {key: _shadow(item) for key, item in value.items()}
+        return {key: _as_meta(item) for key, item in value.items()}
     if isinstance(value, torch.Generator):
         return None
     if not isinstance(value, Tensor) or value.device.type == "meta":

@@ -33,8 +33,8 @@ class ReplacedFirstLayer(nn.Module):
 
     def forward(self, planes: Tensor, content: Tensor) -> Tensor:
         """Map planes (B, C, S, S) and content (B, S, S) to features (B, D, h, w)."""
-        shown = self.before(planes) * content[:, None]
-        features: Tensor = self.padding(self.embed(shown), content)
+        image = self.before(planes) * content[:, None]
+        features: Tensor = self.padding(self.embed(image), content)
         return features
 
 

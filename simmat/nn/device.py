@@ -31,7 +31,7 @@ def pick_device(name: str | None, *, processes: int = 1) -> torch.device:
     kind, _, number = str(name).partition(":")
     if processes > 1 and (kind == "mps" or number):
         raise ConfigError(f"--device {name} is one device, for {processes} processes; use cuda, cpu or auto")
-    if kind == "cuda" and int(number or 0) >= (have := torch.cuda.device_count()):  # torch wraps a large number
+    if kind == "cuda" and int(number or 0) >= (have := torch.cuda.device_count()):  # torch wraps large numbers around
         raise ConfigError(f"no device {name!r}: there are {have} CUDA devices here; use --device cpu or auto")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"no device {name!r} here; use --device cpu or auto")

@@ -82,12 +82,12 @@ def mask_loss(
     """
     scored = torch.ones_like(targets, dtype=torch.bool) if ignore is None else ~ignore
     count, masks = prediction.logits.shape[:2]
-    together = max(MOST_ELEMENTS // (masks * targets.shape[-2] * targets.shape[-1]), 1)
+    group_size = max(MOST_ELEMENTS // (masks * targets.shape[-2] * targets.shape[-1]), 1)
     parts = []
-    for start in range(0, max(count, 1), together):
-        group = slice(start, start + together)
+    for start in range(0, max(count, 1), group_size):
+        group = slice(start, start + group_size)
         inputs = (prediction.logits[group], targets[group], scored[group], weights.kind)
-        if count > together and torch.is_grad_enabled():
+        if count > group_size and torch.is_grad_enabled():
             parts.append(checkpoint(_compare, *inputs, use_reentrant=False))
         else:
             parts.append(_compare(*inputs))
@@ -108,17 +108,17 @@ def _compare(logits: Tensor, targets: Tensor, scored: Tensor, kind: MaskLossKind
     full resolution would take longer than the computation.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        shown = upsample_logits(logits.float(), (targets.shape[-2], targets.shape[-1])).flatten(2)  # (K, M, H·W)
-        weight = scored.flatten(1).to(shown.dtype)  # (K, H·W)
+        full_size = upsample_logits(logits.float(), (targets.shape[-2], targets.shape[-1])).flatten(2)  # (K, M, H·W)
+        weight = scored.flatten(1).to(full_size.dtype)  # (K, H·W)
         region = targets.flatten(1).bool()  # (K, H·W)
         parts = torch.stack([weight * region, weight * ~region], dim=-1)  # (K, H·W, 2): region, rest
         sizes = parts.sum(1)[:, None]  # (K, 1, 2)
-        margin = torch.where(region[:, None], shown, -shown)  # (K, M, H·W), > 0 where the mask is right
+        margin = torch.where(region[:, None], full_size, -full_size)  # (K, M, H·W), > 0 where the mask is right
         wrong = (-margin).sigmoid()  # 1 - probability of the true class
         return (
             _pixel_loss(margin, wrong, parts, sizes, kind),
             _dice_loss(wrong @ parts, sizes),
-            _true_iou(shown, parts, sizes),
+            _true_iou(full_size, parts, sizes),
         )
 
 

@@ -52,9 +52,9 @@ class ResidualMAT(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         """Map (B, C, S, S) to (B, 3, S, S)."""
-        shown: Tensor = self.zero_shot(planes)
+        fixed: Tensor = self.zero_shot(planes)
         learned: Tensor = self.stack(planes)
-        return shown + learned
+        return fixed + learned
 
 
 def build_mat(

@@ -58,10 +58,10 @@ def restore_logits(logits: Tensor, frame: Frame) -> Tensor:
     """
     count, masks = logits.shape[:2]
     largest = max(frame.size * frame.size, frame.original_hw[0] * frame.original_hw[1])
-    together = max(_MOST_ELEMENTS // (masks * largest), 1)
-    if count <= together:
+    group_size = max(_MOST_ELEMENTS // (masks * largest), 1)
+    if count <= group_size:
         return _restore(logits, frame)
-    return torch.cat([_restore(logits[i : i + together], frame) for i in range(0, count, together)])
+    return torch.cat([_restore(logits[i : i + group_size], frame) for i in range(0, count, group_size)])
 
 
 def upsample_logits(logits: Tensor, size_hw: tuple[int, int]) -> Tensor:
