@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,19 +136,17 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, *, masks:
         DataError: too few images, or an image is in two splits.
     """
     unlabelled = tuple(sample for sample in samples if masks and not sample.has_mask)
-    labelled = [sample for sample in samples if not masks or sample.has_mask]
-    return replace(_split(root, labelled, said_by), unlabelled=unlabelled)
-
-
-def _split(root: Path, samples: Sequence[Sample], said_by: str) -> Listing:
+    samples = [sample for sample in samples if not masks or sample.has_mask]
     if shared := list(_shared(samples)):
         raise DataError(
             all_problems(
                 f"{root}: images in two splits, so that scores would include training images; keep each in one:", shared
             )
         )
-    groups = _groups(samples)
-    if not any(sample.split for sample in samples):
+    named = {sample.split for sample in samples if sample.split}
+    chosen: dict[str, str] = {}  # reference file -> split
+    if not named:
+        groups = _groups(samples)
         share = max(round(SHARE * len(groups)), 1)
         if len(groups) < 3:
             raise DataError(
@@ -157,24 +155,29 @@ def _split(root: Path, samples: Sequence[Sample], said_by: str) -> Listing:
             )
         chosen = dict.fromkeys(groups, "train")
         chosen |= dict.fromkeys(groups[:share], "val") | dict.fromkeys(groups[share : 2 * share], "test")
-        return Listing(
-            _with_splits(samples, chosen),
+        note = (
             f"No split is named in {root}: by the hash of the ids, {len(groups) - 2 * share} images are train, "
-            f"{share} val and {share} test.",
+            f"{share} val and {share} test."
         )
-    named = {sample.split for sample in samples}
-    if "train" in named and "val" not in named:
+    elif "train" in named and "val" not in named:
         training = _groups([sample for sample in samples if sample.split == "train"])
         share = max(round(SHARE * len(training)), 1)
         if len(training) < 2:
             raise DataError(f"{root}: {said_by} names one train image and no val; at least 2 train images are needed")
         chosen = dict.fromkeys(training[:share], "val")
-        return Listing(
-            _with_splits(samples, chosen),
+        note = (
             f"{said_by} of {root} names no val split: by the hash of the ids, {share} of the {len(training)} train "
-            "images are val.",
+            "images are val."
         )
-    return Listing(tuple(samples), f"The splits are those of {said_by} in {root}.")
+    else:
+        note = f"The splits are those of {said_by} in {root}."
+    listed = (
+        Sample(sample.id, split, *sample[2:])
+        if sample.split in ("", "train") and (split := chosen.get(sample.paths[0]))
+        else sample
+        for sample in samples
+    )
+    return Listing(tuple(listed), note, unlabelled)
 
 
 def _shared(samples: Sequence[Sample]) -> Iterator[str]:
@@ -194,13 +197,3 @@ def _groups(samples: Sequence[Sample]) -> list[str]:
         if sample.id < first.setdefault(path, sample.id):
             first[path] = sample.id
     return sorted(first, key=lambda path: id_digest(first[path]))
-
-
-def _with_splits(samples: Sequence[Sample], chosen: Mapping[str, str]) -> tuple[Sample, ...]:
-    """Set the chosen split of samples by reference file, if their split is undecided or train."""
-    return tuple(
-        Sample(sample.id, split, *sample[2:])
-        if sample.split in ("", "train") and (split := chosen.get(sample.paths[0]))
-        else sample
-        for sample in samples
-    )
