@@ -142,7 +142,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
 
     Args:
         dataset: the data set.
-        progress: called with 1 after every sample.
+        progress: called with the number of completed samples.
     """
     index = read_index(dataset, progress)
     dataset = index.dataset

@@ -213,38 +213,6 @@ def _read(
         rows[[sample.id in faults for sample in samples]] = -1
         if kept is None or dataset.known_channels != kept.channels:
             table, rows[:] = None, -1
-    table = _completed(dataset, table, rows, keys, faults, progress, processes)
-    assert dataset.known_channels is not None
-    now = Kept(table, dataset.known_channels, keys[reference].tobytes().hex())
-    if kept is None or table is not kept.table or now.first != kept.first:
-        write_kept(dataset, places, now)
-    return DataIndex(dataset, table, faults)
-
-
-def _completed(
-    dataset: Dataset,
-    table: Table | None,
-    rows: Ints,
-    keys: Bytes,
-    faults: dict[str, SimMATError],
-    progress: Progress | None,
-    processes: int | None,
-) -> Table:
-    """Complete a table: read the samples without a row and without a fault, and add new faults.
-
-    Args:
-        dataset: S samples, with `known_channels`.
-        table: known rows; None for no rows.
-        rows: (S,) the row of each sample in the table, or -1.
-        keys: (S, 16), see `sample_keys`.
-        faults: sample id -> why it cannot be used; new ones are added.
-        progress: as in `read_index`.
-        processes: as in `read_index`.
-
-    Returns:
-        The rows of all usable samples, in their order; the table itself if it has exactly these.
-    """
-    samples = dataset.samples
     old = np.flatnonzero(rows >= 0)
     new = [place for place in np.flatnonzero(rows < 0).tolist() if samples[place].id not in faults]
     advance = progress or (lambda count: None)
@@ -255,7 +223,12 @@ def _completed(
         faults.update(part.faults)
         advance(part.count)
     found = [place for place in new if samples[place].id not in faults]
-    return Table.join(tables).take(np.argsort([*old.tolist(), *found]))
+    table = Table.join(tables).take(np.argsort([*old.tolist(), *found]))
+    assert dataset.known_channels is not None
+    now = Kept(table, dataset.known_channels, keys[reference].tobytes().hex())
+    if kept is None or table is not kept.table or now.first != kept.first:
+        write_kept(dataset, places, now)
+    return DataIndex(dataset, table, faults)
 
 
 def _untouched(dataset: Dataset, table: Table, keys: Bytes, *, may_read: bool) -> tuple[Table, Ints]:
