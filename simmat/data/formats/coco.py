@@ -85,7 +85,12 @@ class CocoLabels:
         seen = ~ignore
         regions: list[Instance] = []
         empty = 0
-        for group in _groups(objects, joined=card.regions != "instances"):
+        groups: dict[int, list[Mapping[str, Any]]] = {}
+        for index, annotation in enumerate(objects):
+            groups.setdefault(index if card.regions == "instances" else annotation["category_id"], []).append(
+                annotation
+            )
+        for _, group in sorted(groups.items()):
             category = group[0]["category_id"]
             visible = _draw(group, image.size_hw)
             visible &= seen
@@ -276,16 +281,6 @@ def _draw(annotations: Sequence[Mapping[str, Any]], size_hw: tuple[int, int]) ->
         except (ValueError, TypeError, RuntimeError) as error:
             raise DataError(f"annotation {annotation['id']}: its segmentation cannot be drawn: {error}") from None
     return mask
-
-
-def _groups(annotations: Sequence[Mapping[str, Any]], *, joined: bool) -> list[list[Mapping[str, Any]]]:
-    """Return each annotation alone, or joined by category, in ascending order of categories."""
-    if not joined:
-        return [[annotation] for annotation in annotations]
-    by_category: dict[int, list[Mapping[str, Any]]] = {}
-    for annotation in annotations:
-        by_category.setdefault(annotation["category_id"], []).append(annotation)
-    return [by_category[category] for category in sorted(by_category)]
 
 
 def segmentation_problem(segmentation: Any, size_hw: tuple[int, int]) -> str | None:
