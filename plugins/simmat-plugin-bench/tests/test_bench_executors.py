@@ -18,7 +18,7 @@ import torch
 from bench_set import TINY, bench_of
 from runs import gray_set
 from simmat_plugin_bench import executors
-from simmat_plugin_bench.executors import KILL, STOP, Devices, Workers, ask_to_end, find_devices, workers_for
+from simmat_plugin_bench.executors import KILL, STOP, Devices, Workers, find_devices, request_stop, workers_for
 from simmat_plugin_bench.results import Job
 from simmat_plugin_bench.run import Runner
 
@@ -122,10 +122,10 @@ def test_a_running_cell_ends_when_it_is_asked_to(
             if disk == "another machine's":
                 stop.write_text(wish)
             else:
-                ask_to_end(stop, wish)
+                request_stop(stop, wish)
             time.sleep(0.5 if len(wishes) > 1 else 0)
         assert future.result(timeout=60) == code
-    executors._WISHES.clear()
+    executors._STOP_REQUESTS.clear()
 
 
 @pytest.mark.parametrize("where", ["dask", "tcp://", "tcp://host", "tcp://host:x", "http://host:1", "tcp://host:1/x"])

@@ -38,7 +38,7 @@ def test_all_problems_come_in_one_message(tmp_path: Path) -> None:
         "data 3 ('c') needs data, a folder, or simulate",
         "data 2 ('b'): modality is missing",
         "grid 1: mat",
-        "arm 1 ('x/y'): name must begin with a letter or digit",
+        "arm 1 ('x/y'): name must start with a letter or digit",
         "arm 1 ('x/y'): lr must be greater than 0, got 0",
     ):
         assert part in said

@@ -1,4 +1,4 @@
-"""A cell of a bench: a folder that says what is to be done in it, and what came out; its json files."""
+"""A cell of a bench: one run, its folder with json files, and its state."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ FORMAT = 1
 _MOST_BYTES = 2**30
 
 _LARGEST = 2.0**53
-"""No figure is larger; means and deviations of larger ones would overflow."""
+"""Limit of metrics, so that means and deviations do not overflow."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0, le=_LARGEST)]
 Iou = Annotated[float, Field(ge=0, le=1)]
 
 
 class CellFile(Document):
-    """A json file of a cell; more may stand in it than is asked for."""
+    """A json file of a cell; unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 class Order(CellFile):
-    """`cell.json`: what is to be done."""
+    """`cell.json`: the cell's settings."""
 
     kind: str
     digest: str
@@ -45,7 +45,7 @@ class Order(CellFile):
 
 
 class DataRead(CellFile):
-    """Which data a result is of."""
+    """The data of a result."""
 
     path: str
     fingerprint: str
@@ -64,7 +64,7 @@ class CurvePoint(Validation):
 
 
 class Result(CellFile):
-    """`result.json`: what came out; `val` is None where the run diverged, `test` until the test split was read."""
+    """`result.json`; `val` is None if the run diverged, `test` is None until the cell is tested."""
 
     digest: str
     data: DataRead
@@ -88,7 +88,7 @@ class Result(CellFile):
     def _no_overflow(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
         large = [name for name, number in figures_of(value or {}) if abs(number) > _LARGEST]
         if large:
-            raise ValueError(f"figure {large[0]} is larger than any score")
+            raise ValueError(f"{large[0]} is larger than any score")
         return value
 
 
@@ -99,7 +99,7 @@ class Failure(CellFile):
 
 
 class Clock(CellFile):
-    """`clock.json`: time spent before an interruption."""
+    """`clock.json`: the time before an interruption."""
 
     seconds: Seconds
 
@@ -107,25 +107,25 @@ class Clock(CellFile):
 def read_cell_file(
     path: Path, kind: type[CellFile], *, what: str = "file of a bench", remedy: str = ""
 ) -> dict[str, Any]:
-    """Read a json file of a cell, or of many.
+    """Read and check a json file of a bench.
 
     Args:
         path: the file.
-        kind: what must stand in it.
+        kind: model of its content.
         what: what the file is, for messages.
-        remedy: what to do where it is damaged; by default to remove the cell.
+        remedy: what to do if it is damaged; by default to remove the cell.
 
     Returns:
-        Its values as they stand there, also those that `kind` does not ask for.
+        The values in the file, including keys that `kind` does not have.
 
     Raises:
-        DataError: it is damaged, or of another format.
+        DataError: the file is damaged, or of another format.
     """
     content = read_bytes(path, what, limit=_MOST_BYTES)
     try:
         values = parse_json(content)
         if not isinstance(values, dict) or "format" not in values:
-            raise ValueError("no table with a format")
+            raise ValueError("not a table with a key 'format'")
         if values["format"] != FORMAT:
             raise DataError(f"{path} was written by another version of simmat; use that version, or another --out")
         validate(kind, values)
@@ -136,10 +136,10 @@ def read_cell_file(
 
 
 State = Literal["open", "begun", "trained", "tested", "failed", "changed"]
-"""Nothing there · begun, to be resumed · trained, test split unread · tested · failed · begun with other settings."""
+"""Not started · started, to be resumed · trained but not tested · tested · failed · started with other settings."""
 
 _NOT_THE_RESULT = set((FREE | FILES) - {"foundation"})
-"""Settings that say where and how a run is done."""
+"""Settings that do not change the result: where and how a run is done."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class CellFolder:
 
     @property
     def order(self) -> Path:
-        """What is to be done, json: kind, digest, settings."""
+        """The cell's settings, json, see `Order`."""
         return self.root / "cell.json"
 
     @property
@@ -169,7 +169,7 @@ class CellFolder:
 
     @property
     def result(self) -> Path:
-        """What came out, json; there once the run is done."""
+        """The result, json; exists once the run is done."""
         return self.root / "result.json"
 
     @property
@@ -184,12 +184,12 @@ class CellFolder:
 
     @property
     def log(self) -> Path:
-        """What the runs printed."""
+        """The output of the runs."""
         return self.root / "log.txt"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that works here."""
+        """Lock of the process that runs here."""
         return self.root / ".lock"
 
 
@@ -201,13 +201,13 @@ class Cell:
         dataset: name of the data set.
         arm: name of the arm.
         foundation: name of the foundation model.
-        kind: "train", or "zero-shot": the untouched model, which is only scored.
-        seed: of the run.
+        kind: "train", or "zero-shot" for the untrained model, which is only scored.
+        seed: seed of the run.
         lr: learning rate; None is the tuner's own.
         config: settings of the run.
         root: the cell's folder.
-        simulate: how the data set is made, where it is.
-        weights: sha256 of the foundation model's weight file; None where it starts from random weights.
+        simulate: how the data set is simulated; None if it is not.
+        weights: sha256 of the foundation model's weight file; None for random weights.
     """
 
     dataset: str
@@ -228,11 +228,11 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What a person calls it: data set/foundation model/arm/run."""
+        """Data set/foundation model/arm/run."""
         return "/".join(self.root.parts[-4:])
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides the result, as json values; defaults are left out."""
+        """Return the settings that decide the result, as json values without defaults."""
         values = self.config.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT)
         simulate = self.simulate.model_dump(mode="json") if self.simulate is not None else None
         named = {"kind": self.kind, "dataset": self.dataset, "simulate": simulate, "weights": self.weights}
@@ -243,7 +243,7 @@ class Cell:
         return digest_of(self.settings())
 
     def state(self) -> State:
-        """Return how far it is."""
+        """Return the state of the cell."""
         folder = self.folder
         if not folder.order.is_file():
             return "open"
@@ -257,13 +257,13 @@ class Cell:
         return "tested" if read_cell_file(folder.result, Result)["test"] is not None else "trained"
 
     def result(self) -> dict[str, Any] | None:
-        """Return what came out, or None where nothing did or it belongs to other settings."""
+        """Return the result; None if there is none, or it is of other settings."""
         if self.state() not in ("trained", "tested"):
             return None
         return read_cell_file(self.folder.result, Result)
 
     def changes(self) -> str:
-        """Say which settings are not those it was begun with."""
+        """Return the settings that differ from those it was started with, for messages."""
         before, now = read_cell_file(self.folder.order, Order)["settings"], self.settings()
         return ", ".join(
             f"{key} = {now.get(key, 'default')}, was {before.get(key, 'default')}"
@@ -273,17 +273,17 @@ class Cell:
 
 
 def matches(cell: Cell, pattern: str | None) -> bool:
-    """Return whether a cell's name, or a part of it, matches a shell pattern; None matches all."""
+    """Return whether a part of a cell's name matches a shell pattern; None matches all."""
     return pattern is None or fnmatch(cell.name, f"*{pattern}*")
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:
-    """Return the sha256 of json values, whatever the order of their keys."""
+    """Return the sha256 of json values, independent of the order of their keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _sensor(part: str) -> str:
-    """Return what a sensor is, wherever its description lies: its name, of a described one with a digest."""
+    """Return a sensor's name, for a `sensor.toml` with a digest of its content in place of its path."""
     if not is_sensor_file(part):
         return part
     declaration = read_sensor(part).declaration
@@ -291,6 +291,6 @@ def _sensor(part: str) -> str:
 
 
 def write_order(cell: Cell) -> None:
-    """Write down what is to be done in a cell, before it is begun."""
+    """Write a cell's settings into its folder, before it starts."""
     order = {"format": FORMAT, "kind": cell.kind, "digest": cell.digest(), "settings": cell.settings()}
     atomic_write_json(cell.folder.order, order)

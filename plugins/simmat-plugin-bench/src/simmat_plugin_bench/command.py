@@ -1,4 +1,4 @@
-"""`simmat bench`: run a grid of trainings and report on it."""
+"""The command `simmat bench`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,14 @@ if TYPE_CHECKING:
 @click.command("bench", short_help="Run a grid of trainings, resumable, and report on it.")
 @click.argument("toml", type=PATH)
 @click.option("--out", type=PATH, help="Folder of the bench.  [default: runs/NAME-OF-TOML]")
-@click.option("--quick", is_flag=True, help="Run what the table [quick] of TOML leaves, in runs/NAME-OF-TOML-quick.")
+@click.option("--quick", is_flag=True, help="Run the part that [quick] in TOML selects, in runs/NAME-OF-TOML-quick.")
 @click.option("--executor", metavar="WHERE", help="local, or tcp://HOST:PORT of a dask scheduler.  [default: local]")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="INT", help="Cells at once.  [default: one a GPU, or one]")
-@click.option("--only", metavar="PATTERN", help="Run only cells whose name holds this; * and ? as in a shell.")
-@click.option(
-    "--results", type=PATH, help="A results.json: the cells in it that were run with these settings are done."
-)
-@click.option("--dry-run", is_flag=True, help="List the cells and how far they are, run nothing.")
-@click.option("--report", is_flag=True, help="Make table, plots and page of what is there, run nothing.")
-@click.option("--rerun-changed", is_flag=True, help="Remove and run again what was run with other settings or data.")
+@click.option("--only", metavar="PATTERN", help="Run only cells whose name contains this; * and ? as in a shell.")
+@click.option("--results", type=PATH, help="A results.json: take its results of cells with the same settings.")
+@click.option("--dry-run", is_flag=True, help="List the cells with their states, run nothing.")
+@click.option("--report", is_flag=True, help="Make table, plots and page of the present results, run nothing.")
+@click.option("--rerun-changed", is_flag=True, help="Remove cells run with other settings or data, and run them again.")
 def command(
     toml: Path,
     out: Path | None,
@@ -46,10 +44,10 @@ def command(
     report: bool,
     rerun_changed: bool,
 ) -> int:
-    """Run the grid of trainings that TOML describes, with zero-shot and from-scratch beside, and report on it.
+    """Run the grid of trainings that TOML describes, with zero-shot and from-scratch for comparison, and report on it.
 
-    Each cell is a process of its own. Run the same command again to go on where it was stopped: what is
-    done stays, what was begun is resumed, what failed is tried again.
+    Each cell is a separate process. Run the same command again to resume: finished cells are kept, started
+    ones are resumed, failed ones are tried again.
     """
     from simmat_plugin_bench.cells import matches
     from simmat_plugin_bench.grid import expand
@@ -59,23 +57,24 @@ def command(
         raise ConfigError("--dry-run and --report exclude each other; give one")
     if report and (executor is not None or jobs is not None or only is not None or rerun_changed):
         raise ConfigError(
-            "--report shows what is there and runs nothing; leave --executor, --jobs, --only and --rerun-changed out"
+            "--report shows the present results and runs nothing; leave out --executor, --jobs, --only and "
+            "--rerun-changed"
         )
     if dry_run and results is not None:
-        raise ConfigError("--dry-run writes nothing, and --results fills cells; leave one out")
+        raise ConfigError("--dry-run writes nothing, but --results fills cells; leave one out")
     registry = load_registry()
     folder = (out or Path("runs") / (f"{toml.stem}-quick" if quick else toml.stem)).absolute()
     bench = expand(read_settings(toml), toml, folder, registry, quick=quick)
     cells = [cell for cell in bench.cells if matches(cell, only)]
     if not cells:
-        raise ConfigError(f"--only {only!r} is in the name of no cell; see their names with --dry-run")
+        raise ConfigError(f"--only {only!r} matches no cell; list the cells with --dry-run")
     if dry_run:
         _list(bench, cells)
         return 0
     if report and results is not None:
         _put_back(bench, results)
     if report and not (folder / "cells").is_dir():
-        raise ConfigError(f"no bench has run in {folder}; run it first, or name its folder with --out")
+        raise ConfigError(f"no bench was run in {folder}; run it first, or give its folder with --out")
     runner = None if report else _run(bench, cells, registry, executor, jobs, only, results, rerun=rerun_changed)
     from simmat_plugin_bench.page import write_report
 
@@ -84,7 +83,7 @@ def command(
     for file in files:
         say(f"wrote {file}")
     if runner is not None and runner.stopped:
-        say("stopped; run the same command again to go on", err=True)
+        say("stopped; run the same command again to resume", err=True)
         return 130
     return 1 if runner is not None and runner.failed else 0
 
@@ -100,7 +99,7 @@ def _run(
     *,
     rerun: bool,
 ) -> Runner:
-    """Run what is to be done; return what ran it, which knows what failed and whether a signal stopped it."""
+    """Run the cells; return the runner, which knows what failed and whether a signal stopped it."""
     from simmat_plugin_bench.executors import LOCAL, workers_for
     from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
     from simmat_plugin_bench.run import Runner
@@ -120,21 +119,19 @@ def _run(
 
 
 def _put_back(bench: Bench, results: Path) -> None:
-    """Fill the cells that have not begun from a file of results."""
+    """Fill cells that have not started from a file of results."""
     from simmat_plugin_bench.results_file import put_back
 
     done, other = put_back(results, bench.cells)
-    say(f"{done} results taken from {results}" + (f"; {other} of other settings left out" if other else ""))
+    say(f"{done} results taken from {results}" + (f"; {other} with other settings skipped" if other else ""))
 
 
 class _Lines:
-    """One line a job, when it ends."""
+    """Print one line per job, when it ends."""
 
     def ended(self, job: Job, seconds: float, failure: str) -> None:
-        """Say what came out of a job."""
-        cell = job.cell
-        result = cell.result()
-        say(f"{cell.name}: {_outcome(result, failure)} ({seconds:.0f} s)")
+        """Print the outcome of a job."""
+        say(f"{job.cell.name}: {_outcome(job.cell.result(), failure)} ({seconds:.0f} s)")
 
 
 def _outcome(result: dict[str, Any] | None, failure: str) -> str:
@@ -160,14 +157,14 @@ def _list(bench: Bench, cells: Sequence[Cell]) -> None:
         skipped += len(own) - len(first) - len(later)
     say(f"{len(cells)} cells in {arms} arms on data sets")
     if skipped:
-        say(f"{skipped} of them will not be run: other seeds take only the learning rate that validation chooses")
+        say(f"{skipped} of them will not be run: other seeds use only the learning rate that validation chooses")
 
 
 def _print(results: Results) -> None:
     from simmat_plugin_bench.table import HEAD, overview, rows_of
 
     sets = results.bench.settings.data
-    several = len(sets) > 1  # then the last table says what has not begun
+    several = len(sets) > 1  # then the last table lists what has not begun
     for data in sets:
         if several and not any(row.begun for row in results.of(data)):
             continue

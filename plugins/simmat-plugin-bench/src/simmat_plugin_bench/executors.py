@@ -1,4 +1,4 @@
-"""Where the cells of a bench run: an executor with `submit` as in `concurrent.futures`, and the function it runs."""
+"""Run cells on an executor as in `concurrent.futures`: threads on this machine, or dask."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from simmat_plugin_bench.prepare import RUN_WITH
 
 LOCAL = "local"
 STOP, KILL = "stop", "kill"
-"""What the stop file may hold: end the step and save; end at once."""
-_WISHES: dict[str, str] = {}
-"""Stop file -> what it holds, for the cells that this process runs: a full disk must not keep them from ending."""
+"""Contents of the stop file: finish the step and save; stop at once."""
+_STOP_REQUESTS: dict[str, str] = {}
+"""Stop file -> its content, for the cells that this process runs: it works even if the disk is full."""
 _POLL_SECONDS = 0.2
 _CONNECT_SECONDS = 10
 _WORKER_SECONDS = 60
@@ -31,13 +31,12 @@ _WORKER_SECONDS = 60
 
 @dataclass(frozen=True)
 class Devices:
-    """What the cells run on.
+    """The devices that cells run on.
 
     Attributes:
-        jobs: how many at once.
-        gpus: CUDA devices as CUDA_VISIBLE_DEVICES names them; a cell gets one; empty on a CPU, and where workers have
-            their own.
-        threads: of each cell on a CPU; None where the environment says OMP_NUM_THREADS.
+        jobs: number of cells at once.
+        gpus: CUDA devices, named as in CUDA_VISIBLE_DEVICES, of which each cell gets one; empty on a CPU and with dask.
+        threads: CPU threads of each cell; None if the environment sets OMP_NUM_THREADS.
     """
 
     jobs: int
@@ -45,17 +44,17 @@ class Devices:
     threads: int | None = None
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Return the variables of the cell in slot `slot`, 0 <= slot < jobs."""
-        said = {"PYTHONUNBUFFERED": "1"}
+        """Return the environment variables of the cell in slot `slot`, 0 <= slot < jobs."""
+        variables = {"PYTHONUNBUFFERED": "1"}
         if self.gpus:
-            said["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+            variables["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         if self.threads is not None:
-            said["OMP_NUM_THREADS"] = str(self.threads)
-        return said
+            variables["OMP_NUM_THREADS"] = str(self.threads)
+        return variables
 
 
 def find_devices(jobs: int | None, environment: Mapping[str, str] = os.environ) -> Devices:
-    """Return one cell a GPU, or on a CPU one cell with all cores, unless `jobs` says how many."""
+    """Return the devices of this machine for `jobs` cells at once; by default one per GPU, or one on all CPU cores."""
     import torch
 
     count = torch.cuda.device_count()
@@ -69,12 +68,12 @@ def find_devices(jobs: int | None, environment: Mapping[str, str] = os.environ) 
 
 @dataclass(frozen=True)
 class Workers:
-    """An executor and what it has.
+    """An executor and its devices.
 
     Attributes:
         executor: runs `run_cell`.
-        devices: how many cells at once, and their variables.
-        client: of dask; None where the cells run here.
+        devices: number of cells at once, and their environment variables.
+        client: the dask client; None if the cells run on this machine.
     """
 
     executor: Executor
@@ -82,10 +81,10 @@ class Workers:
     client: Any = None
 
     def check_folder(self, out: Path) -> None:
-        """Check that every worker sees the bench's folder, which has its TOML by now.
+        """Check that every worker sees the bench's folder, by the copy of the TOML in it.
 
         Raises:
-            ConfigError: one does not, or lacks this package.
+            ConfigError: a worker does not see it, or lacks this package.
         """
         if self.client is None:
             return
@@ -104,14 +103,14 @@ class Workers:
 
 @contextmanager
 def workers_for(where: str, jobs: int | None) -> Iterator[Workers]:
-    """Give an executor, and shut it down at the end.
+    """Yield an executor, and shut it down at the end.
 
     Args:
-        where: "local" for processes here, or tcp://HOST:PORT of a dask scheduler.
-        jobs: cells at once; None is one a GPU, or one, here; one a thread of the workers with dask.
+        where: "local" for this machine, or tcp://HOST:PORT of a dask scheduler.
+        jobs: cells at once; None is one per GPU or one on this machine, and one per thread of the workers with dask.
 
     Raises:
-        ConfigError: `where` is neither; dask is not installed; no scheduler answers, or it has no workers.
+        ConfigError: `where` is neither, dask is not installed, no scheduler answers, or it has no workers.
     """
     if where == LOCAL:
         devices = find_devices(jobs)
@@ -128,7 +127,7 @@ def _checked(address: str) -> str:
     parts = urlsplit(address)
     try:
         known = parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path
-    except ValueError:  # the port is no number
+    except ValueError:  # invalid port
         known = False
     if not known:
         raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
@@ -161,27 +160,27 @@ def _dask_client(address: str) -> Iterator[Any]:
 
 
 def sees(path: str) -> bool:
-    """Return whether a file is there, asked of a worker."""
+    """Return whether this process, a worker, sees a file."""
     return Path(path).is_file()
 
 
 def run_cell(root: str, stop: str, environment: Mapping[str, str], *, test: bool) -> int:
-    """Run one cell in a process of its own and wait for it.
+    """Run one cell in a new process and wait for it.
 
-    The process stops by itself where this one dies: its standard input closes.
+    The new process stops by itself if this one dies, because its standard input closes.
 
     Args:
         root: the cell's folder.
-        stop: the stop file of the bench; what is written there while the cell runs ends it.
-        environment: variables of the process, beside those of this one.
-        test: whether it reads the test split once it is trained.
+        stop: the stop file of the bench; `STOP` or `KILL` in it stops the cell.
+        environment: additional environment variables of the new process.
+        test: score the test split after training.
 
     Returns:
-        Its exit code; -N of one ended by signal N.
+        The exit code; -N if signal N ended the process.
     """
     command = [sys.executable, "-P", "-m", "simmat_plugin_bench.job", root, *(["--test"] if test else [])]
-    asked = ""
-    # A session of its own: Ctrl-C reaches only the bench, which passes it on once.
+    last = ""
+    # In its own session, so that Ctrl-C reaches only the bench, which passes it on once.
     with (
         CellFolder(Path(root)).log.open("ab") as log,
         subprocess.Popen(
@@ -197,24 +196,24 @@ def run_cell(root: str, stop: str, environment: Mapping[str, str], *, test: bool
             try:
                 return process.wait(_POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                wish = _WISHES.get(stop) or _read(stop)
-            if wish == KILL:
+                request = _STOP_REQUESTS.get(stop) or _read(stop)
+            if request == KILL:
                 process.kill()
-            elif wish and not asked:
+            elif request and not last:
                 process.terminate()
-            asked = wish
+            last = request
 
 
-def ask_to_end(stop: Path, wish: str) -> None:
-    """Ask all cells with this stop file to end, here and on other machines: `STOP` or `KILL`."""
-    _WISHES[str(stop)] = wish
+def request_stop(stop: Path, request: str) -> None:
+    """Stop all cells with this stop file, on this and other machines: `STOP` or `KILL`."""
+    _STOP_REQUESTS[str(stop)] = request
     with suppress(OutputError):
-        atomic_write_text(stop, wish)
+        atomic_write_text(stop, request)
 
 
-def forget_wish(stop: Path) -> None:
+def clear_stop(stop: Path) -> None:
     """Let cells with this stop file run again."""
-    _WISHES.pop(str(stop), None)
+    _STOP_REQUESTS.pop(str(stop), None)
     stop.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""From the settings of a bench to its arms and cells."""
+"""Expand the settings of a bench into arms and cells."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ SCRATCH = "from scratch"
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train, tried on data sets.
+    """A way to train, run on several data sets.
 
     Attributes:
         name: unique among the arms of its foundation model.
         foundation: name of the foundation model.
         options: settings of `simmat train`.
         seeds: one run each.
-        rates: candidates of the learning rate, of which validation chooses; (None,) is the tuner's own.
+        rates: learning rates, of which validation chooses one; (None,) is the tuner's own.
         on: names of its data sets.
-        kind: "train", or "zero-shot": the untouched model, which is only scored.
-        steps_factor: how many times the steps of the others it trains.
-        peer: whether it is there for comparison alone, and asks for no references of its own.
+        kind: "train", or "zero-shot" for the untrained model, which is only scored.
+        steps_factor: factor on the steps of the other arms.
+        peer: only a comparison, for which no reference arms are added.
     """
 
     name: str
@@ -53,28 +53,28 @@ class Arm:
 
     @property
     def few(self) -> tuple[Any, Any]:
-        """What is left of the training images: (number, share); (None, None) is all."""
+        """The used training images as (number, share); (None, None) is all."""
         share = self.options.get("train_share")
         return self.options.get("train_images"), None if share == 1 else share
 
     @property
     def from_scratch(self) -> bool:
-        """Whether its foundation model starts from random weights."""
+        """True if its foundation model starts from random weights."""
         return bool(self.options.get("from_scratch"))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A bench, expanded.
+    """An expanded bench.
 
     Attributes:
-        settings: as in the TOML.
-        path: of the TOML.
+        settings: the settings from the TOML.
+        path: the TOML.
         out: the bench's folder.
         arms: in the order of the table.
-        cells: all that may be run: of several learning rates each is a cell with the first seed; with the other
-            seeds only the chosen one is run, and the cells of all rates stand here.
-        no_zero_shot: foundation models without a zero-shot score -> why.
+        cells: every seed with every learning rate. With several rates, the first seed runs all of them and the other
+            seeds only the chosen one.
+        no_zero_shot: foundation models without a zero-shot score -> reason.
     """
 
     settings: BenchSettings
@@ -93,7 +93,7 @@ class Bench:
         ]
 
     def pairs(self) -> Iterator[tuple[DataSet, Arm]]:
-        """Go through the arms on each data set."""
+        """Yield each data set with each of its arms."""
         for data in self.settings.data:
             for arm in self.arms:
                 if data.name in arm.on:
@@ -104,37 +104,37 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     """Expand a bench; every name and setting is checked before anything runs.
 
     Args:
-        settings: as in the TOML.
-        path: of the TOML.
+        settings: the settings from the TOML.
+        path: the TOML.
         out: the bench's folder.
-        registry: where names are found.
-        quick: whether only what its table `[quick]` leaves is run.
+        registry: the installed plugins.
+        quick: expand only the part that `[quick]` selects.
 
     Raises:
-        ConfigError: names or settings are wrong; all of it in one message. Or there is no `[quick]`.
+        ConfigError: names or settings are invalid, or `[quick]` is missing; the message holds every problem.
     """
     whole = settings
     if quick:
         settings = shortened(settings, path)
-    said = [*_from_grids(settings), *_from_arms(settings)]
-    names = [(arm.foundation, slug(arm.name)) for arm in said]
+    own = [*_from_grids(settings), *_from_arms(settings)]
+    names = [(arm.foundation, slug(arm.name)) for arm in own]
     problems = [
-        f"two arms of {foundation!r} are named {name!r}; give the second a name of its own"
+        f"two arms of {foundation!r} are named {name!r}; give the second its own name"
         for foundation, name in sorted({key for key in names if names.count(key) > 1})
     ]
     problems += _shared_folders([data.name for data in settings.data])
     if settings.quick is not None:
-        problems += unknown_names(settings.quick.arms, (arm.name for arm in said), "arm")
+        problems += unknown_names(settings.quick.arms, (arm.name for arm in own), "arm")
     if quick:
-        said = [arm for arm in said if is_left(arm.name, settings.quick)]
+        own = [arm for arm in own if is_left(arm.name, settings.quick)]
     no_zero_shot: dict[str, str] = {}
-    for foundation in dict.fromkeys(arm.foundation for arm in said):
+    for foundation in dict.fromkeys(arm.foundation for arm in own):
         try:
             spec = registry.foundation(foundation)
         except SimMATError as error:
             problems.append(str(error))
             continue
-        peer = all(arm.peer for arm in said if arm.foundation == foundation)
+        peer = all(arm.peer for arm in own if arm.foundation == foundation)
         if not peer and (not spec.promptable or spec.weights is None):
             why = "its decoder was never trained" if not spec.promptable else "it has no pretrained weights"
             no_zero_shot[foundation] = why
@@ -143,11 +143,11 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
             registry.foundation(foundation)
         except SimMATError as error:
             problems.append(f"checkpoints: {error}")
-    arms = list(_with_references(settings, said, no_zero_shot))
-    problems += _taken_names(said, [arm for arm in arms if arm not in said])
+    arms = list(_with_references(settings, own, no_zero_shot))
+    problems += _taken_names(own, [arm for arm in arms if arm not in own])
     if whole.reference is not None:
         every = _with_references(whole, [*_from_grids(whole), *_from_arms(whole)], no_zero_shot)
-        problems += unknown_names([whole.reference], (arm.name for arm in every), "arm", of="reference is")
+        problems += unknown_names([whole.reference], (arm.name for arm in every), "arm", where="reference")
     cells: list[Cell] = []
     problems += _setting_problems(settings, path, registry)
     if not problems:
@@ -157,8 +157,8 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
             except SimMATError as error:
                 problems += [f"arm {arm.name!r} on {data.name!r}: {line}" for line in _lines(error)]
     if quick and not problems and not cells:
-        problems.append("quick leaves no cell: none of its arms runs on its data sets; name others in [quick]")
-    # Where nothing could be expanded, a name is wrong that not even the protocol with the most figures gives.
+        problems.append("quick selects no cell: none of its arms runs on its data sets; change [quick]")
+    # Without cells the score is checked against one-click, the protocol with the most metrics.
     protocols = {cell.config.protocol for cell in cells} or {"one-click"}
     problems += filter(None, (unknown_figure(settings.score, protocol) for protocol in sorted(protocols)))
     if problems:
@@ -167,15 +167,15 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
 
 
 def _shared_folders(sets: Sequence[str]) -> Iterator[str]:
-    """Say which data sets would have one folder."""
+    """Yield an error for data sets whose names give the same folder."""
     for folder in dict.fromkeys(map(slug, sets)):
         if len(names := [repr(name) for name in sets if slug(name) == folder]) > 1:
-            yield f"data sets {' and '.join(names)} would share the folder {folder}; name them less alike"
+            yield f"data sets {' and '.join(names)} would share the folder {folder}; rename one"
 
 
-def _taken_names(said: Sequence[Arm], added: Sequence[Arm]) -> Iterator[str]:
-    """Say which arm has the name, and so the folder, of a reference that the bench adds on the same data set."""
-    for arm, reference in product(said, added):
+def _taken_names(own: Sequence[Arm], added: Sequence[Arm]) -> Iterator[str]:
+    """Yield an error for an arm with the name, and so the folder, of a reference arm added on the same data set."""
+    for arm, reference in product(own, added):
         same = (arm.foundation, slug(arm.name)) == (reference.foundation, slug(reference.name))
         if same and (on := [name for name in reference.on if name in arm.on]):
             yield (
@@ -185,7 +185,7 @@ def _taken_names(said: Sequence[Arm], added: Sequence[Arm]) -> Iterator[str]:
 
 
 def slug(name: str) -> str:
-    """Return a name as a folder can have it everywhere."""
+    """Return a name as a folder name that is valid on every file system."""
     tight = re.sub(r"\s*([+@])\s*", r"\1", name.replace("%", "pct"))
     return re.sub(r"[^\w.+@=-]+", "-", tight).strip("-")
 
@@ -240,10 +240,10 @@ def _on(own: Sequence[str] | None, settings: BenchSettings) -> tuple[str, ...]:
     return tuple(data.name for data in settings.data if own is None or data.name in own)
 
 
-def _with_references(settings: BenchSettings, said: Sequence[Arm], no_zero_shot: dict[str, str]) -> Iterator[Arm]:
-    """Put zero-shot and from-scratch before the arms of each foundation model, unless they are there already."""
-    for foundation in dict.fromkeys(arm.foundation for arm in said):
-        own = [arm for arm in said if arm.foundation == foundation]
+def _with_references(settings: BenchSettings, arms: Sequence[Arm], no_zero_shot: dict[str, str]) -> Iterator[Arm]:
+    """Yield the arms, with missing zero-shot and from-scratch arms before those of each foundation model."""
+    for foundation in dict.fromkeys(arm.foundation for arm in arms):
+        own = [arm for arm in arms if arm.foundation == foundation]
         compared = [arm for arm in own if not arm.peer]
         on = tuple(data.name for data in settings.data if any(data.name in arm.on for arm in compared))
         if on and foundation not in no_zero_shot:
@@ -262,7 +262,7 @@ def _with_references(settings: BenchSettings, said: Sequence[Arm], no_zero_shot:
 
 
 def _setting_problems(settings: BenchSettings, path: Path, registry: Registry) -> Iterator[str]:
-    """Say what is wrong with each table by itself, before tables are combined."""
+    """Yield the problems of each table by itself, before tables are combined."""
     parts: list[tuple[str, dict[str, Any]]] = [("train", settings.train.options)]
     parts += [("quick", settings.quick.options)] if settings.quick is not None else []
     parts += [(f"data {data.name!r}", data.options) for data in settings.data]
@@ -296,9 +296,9 @@ def _cells(
 
 
 def _weights_sha256(spec: FoundationSpec, config: TrainConfig, cell: Path) -> str | None:
-    """Return which weights a run starts from, so that its result is not taken for that of others.
+    """Return the sha256 of the weights that a run starts from, which is one of the cell's settings.
 
-    Of a checkpoint that is not here (any more), a report believes what the cell wrote down; no run begins without it.
+    For a missing checkpoint it is the one written in the cell: a report needs no checkpoint, and a run checks for it.
     """
     if config.from_scratch:
         return None
@@ -323,7 +323,7 @@ def _cell_name(seed: int, lr: float | None) -> str:
 
 
 def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder: Path) -> dict[str, Any]:
-    """Return the settings of one run, the arm's over the data set's over the common ones."""
+    """Return the settings of one run; those of the arm replace those of the data set, which replace the common ones."""
     values: dict[str, Any] = {
         **merged(settings.train.options, data.options, arm.options),
         "foundation": arm.foundation,
@@ -346,7 +346,7 @@ def _validated(values: dict[str, Any], path: Path) -> TrainConfig:
 
 
 def _lines(error: SimMATError) -> list[str]:
-    """Return the problems of an error one by one."""
+    """Return the single problems of an error."""
     lines = str(error).splitlines()
     found = [line.removeprefix("  - ") for line in lines if line.startswith("  - ")]
     return found or lines

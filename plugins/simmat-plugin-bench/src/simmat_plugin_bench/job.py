@@ -1,7 +1,7 @@
-"""What the process of one cell does: `python -m simmat_plugin_bench.job CELL [--test]`.
+"""The process of one cell: `python -m simmat_plugin_bench.job CELL [--test]`.
 
-It trains (or goes on where it was stopped), writes `result.json`, and, where asked, reads the test split
-once with the bundle that validation chose. Everything that lasts is on disk, so it may die at any moment.
+It trains or resumes, writes `result.json`, and with --test scores the test split once with the best bundle by
+validation. All its state is on disk, so it may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from simmat.types import is_finite_number
 from simmat_plugin_bench.cells import FORMAT, CellFolder, Clock, Order, Result, read_cell_file
 
 LOCK_SECONDS = 120
-"""How long to wait for a process of a killed bench to end the step it is in."""
+"""How long to wait for the process of a killed bench to finish its step."""
 
 
 class JobCallback(Callback):
-    """Keeps the time across interruptions, and writes a line into the log at each validation.
+    """Count the time across interruptions, and write a line into the log at each validation.
 
     Attributes:
-        plan: what was known before the first step.
+        plan: the run's plan; None until it starts.
     """
 
     def __init__(self, clock: Path) -> None:
@@ -54,25 +54,25 @@ class JobCallback(Callback):
 
     @property
     def seconds(self) -> float:
-        """Seconds spent so far, those before an interruption included up to its last validation."""
+        """Seconds so far; before an interruption they count up to the last validation."""
         return float(self._before) + time.monotonic() - self._began
 
     def started(self, plan: RunPlan) -> None:
-        """Say what will be trained."""
+        """Print the plan."""
         self.plan = plan
         for note in plan.notes:
             say(note)
         say(f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}")
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
-        """Say how good it is, and save the time."""
+        """Print the score, and save the time."""
         say(f"step {step}: validation mIoU {summary['miou_object']:.4f}{' (best)' if best else ''}")
         atomic_write_json(self._clock, {"format": FORMAT, "seconds": self.seconds})
 
 
 @escaped_streams()
 def main(arguments: list[str]) -> int:
-    """Do the job; whatever is wrong with data or settings is one line in the log and exit code 2."""
+    """Run the cell; a problem of data or settings is one line in the log and exit code 2."""
     folder, test = CellFolder(Path(arguments[0])), "--test" in arguments[1:]
     _end_with_parent()
     try:
@@ -92,13 +92,13 @@ def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
     kind = read_cell_file(folder.order, Order)["kind"]
     config = load_config(folder.config)
     if test and _bundle_is_gone(folder, kind):
-        say("its bundle was removed as that of a learning rate that lost; training it again")
+        say("its bundle was removed when another learning rate was chosen; training again")
         shutil.rmtree(folder.run, ignore_errors=True)
         folder.result.unlink()
         folder.clock.unlink(missing_ok=True)
     if not folder.result.is_file():
         _write(folder, _zero_shot(config, registry) if kind == "zero-shot" else _train(folder, config, registry))
-    RunFolder(folder.run).state.unlink(missing_ok=True)  # the optimiser's moments; nobody goes on from here
+    RunFolder(folder.run).state.unlink(missing_ok=True)  # large, and not needed after the last step
     result = read_cell_file(folder.result, Result)
     if test and result["test"] is None and not result["diverged"]:
         began = time.monotonic()
@@ -128,22 +128,20 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
     diverged = ""
     try:
         if run.config.is_file():
-            atomic_write_text(run.config, dump_toml(config))  # where its data lies now, and how it is to run
+            atomic_write_text(run.config, dump_toml(config))  # paths and free settings may have changed
             training.resume(run.root, registry, callback)
         else:
-            # What a process killed before its first line left cannot be resumed and holds nothing.
+            # A run without a config was killed before its first step and cannot be resumed.
             shutil.rmtree(run.root, ignore_errors=True)
             training.train(config, registry, callback)
     except training.Diverged as error:
         diverged = str(error)
         say(diverged)
-    assert callback.plan is not None  # both ways through above call `started`
+    assert callback.plan is not None  # `resume` and `train` call `started`
     records = [record for record in run.records() if record.get("kind") == "val"]
     curve = [record for record in records if is_finite_number(record.get("miou_object"))]
     if not curve:
-        raise DataError(
-            f"{run.metrics} is damaged: it holds no validation; remove {folder.root} and run the bench again"
-        )
+        raise DataError(f"{run.metrics} is damaged: it has no validation; remove {folder.root} and run the bench again")
     best = max(curve, key=lambda record: (record["miou_object"], -record["step"]))
     return {
         "data": {"path": str(config.data), "fingerprint": fingerprint_in(run.state)},
@@ -209,12 +207,12 @@ def _locked(folder: CellFolder) -> filelock.BaseFileLock:
     try:
         lock.acquire(timeout=LOCK_SECONDS)
     except filelock.Timeout as error:
-        raise OutputError(f"another process is at work in {folder.root}; wait for it, or end it") from error
+        raise OutputError(f"another process is running in {folder.root}; wait for it, or stop it") from error
     return lock
 
 
 def _end_with_parent() -> None:
-    """Stop as by SIGTERM when the bench is gone: its end of our standard input closes even where it was killed."""
+    """Stop as by SIGTERM when the bench ends: its end of our standard input closes even if it is killed."""
 
     def watch() -> None:
         while os.read(0, 1024):

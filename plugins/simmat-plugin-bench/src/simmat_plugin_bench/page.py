@@ -1,4 +1,4 @@
-"""The report of a bench: its tables, plots and the one HTML page, which opens from disk on any device."""
+"""Write the report of a bench: tables, plots, and a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from simmat_plugin_bench.table import (
 _PLOTS = {
     "scores": (
         "Scores",
-        "Score of each arm on each data set: mean and standard deviation over seeds; a faint dot is one seed.",
+        "Score of each arm on each data set: mean and standard deviation over seeds; each faint dot is one seed.",
     ),
     "gain": (
         "Gain against trainable parameters",
-        "Mean score minus that of the zero-shot model, against the number of parameters that train. Above the dashed "
-        "line an arm is better than the model as it came.",
+        "Mean score minus that of the zero-shot model, against the number of trainable parameters. Above the dashed "
+        "line an arm is better than the zero-shot model.",
     ),
     "curves": (
         "Learning curves",
-        "Validation score against step: mean over seeds, the band is a standard deviation. Dashed is zero-shot.",
+        "Validation score against step: mean over seeds with a band of one standard deviation; zero-shot is dashed.",
     ),
     "few": (
         "Few labelled images",
-        "Score against the number of training images, which all arms of a seed share.",
+        "Score against the number of training images; all arms of a seed use the same ones.",
     ),
 }
 
@@ -52,9 +52,9 @@ def write_bench_page(out: Path, results: Results, plots: Mapping[str, tuple[Path
 
     Args:
         out: the HTML file.
-        results: what the bench found.
-        plots: as `draw_plots` gives them.
-        source: the bench's TOML.
+        results: the results of the bench.
+        plots: from `draw_plots`.
+        source: text of the bench's TOML.
 
     Raises:
         DataError: a picture cannot be read.
@@ -68,7 +68,7 @@ def write_bench_page(out: Path, results: Results, plots: Mapping[str, tuple[Path
         summary=_summary(results),
         unfinished=_unfinished(results),
         overview=_overview(results) if len(settings.data) > 1 else None,
-        overview_note=f"MEAN is over {_count(sum(data.averaged for data in settings.data), 'data set')}; the best of "
+        overview_note=f"MEAN is over {_count(sum(data.averaged for data in settings.data), 'data set')}; the best in "
         "each column is marked.",
         differences=_differences(results),
         differences_title=difference_title(results),
@@ -85,13 +85,13 @@ def _summary(results: Results) -> str:
     settings = results.bench.settings
     done = sum(row.done for row in results.rows)
     arms, sets = len(results.bench.arms), len(settings.data)
-    said = (
+    summary = (
         f"{_count(arms, 'arm')} on {_count(sets, 'data set')}; {done} of {len(results.rows)} rows are done. Score: "
         f"{settings.score} on the test split, mean ± standard deviation over seeds."
     )
     if any(len(arm.rates) > 1 for arm in results.bench.arms):
-        said += " Learning rates were chosen on the validation split; the test split was read once, at the end."
-    return said
+        summary += " Learning rates were chosen on the validation split; the test split was read once, at the end."
+    return summary
 
 
 def _count(number: int, what: str) -> str:
@@ -114,7 +114,7 @@ def _overview(results: Results) -> Table:
         [_mean(row.score) if row is not None and row.done else None for row in rows]
         for rows in ([results.row(data, a.arm) for a in results.averages] for data in results.bench.settings.data)
     ]
-    columns.append([_mean(average.score) for average in results.averages])  # the gain after it says the same
+    columns.append([_mean(average.score) for average in results.averages])
     return _table(head, lines, columns)
 
 
@@ -128,7 +128,7 @@ def _data_table(results: Results, data: DataSet) -> Table:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[Sequence[float | None]] = ()) -> Table:
-    """Return a table; `columns` are the numbers of columns 1 on, of which the highest of two or more is marked."""
+    """Return a table; `columns` are the values from column 1 on; the highest of a column with two or more is marked."""
     best = set()
     for index, column in enumerate(columns, 1):
         known = [value for value in column if value is not None]
@@ -146,7 +146,7 @@ def _title(name: str) -> str:
 
 
 def _plot(name: str, plots: Mapping[str, tuple[Path, Path]]) -> tuple[str, Figure, bool]:
-    """Return heading, figure and whether it is wide."""
+    """Return heading, figure, and True for a wide figure."""
     heading, caption = _PLOTS[name]
     light, dark = plots[name]
     return heading, Figure(light, caption, caption, dark), name != "gain"
@@ -176,23 +176,25 @@ def _memory(value: int | None) -> str:
 
 
 def write_report(bench: Bench) -> tuple[Results, list[Path]]:
-    """Write table.md, table.csv, results.json, plots/ and index.html of what is there; what is missing says so in each.
+    """Write table.md, table.csv, results.json, plots/ and index.html from the present results.
+
+    Missing results are marked as missing.
 
     Returns:
         The results, and the files written.
 
     Raises:
-        ConfigError: the score asked for is no figure of the results.
+        ConfigError: no result has the requested score.
         DataError: a result is damaged.
         OutputError: a file cannot be written.
     """
     results = collect(bench)
-    table, csv, kept = bench.out / "table.md", bench.out / "table.csv", bench.out / RESULTS
+    table, csv, results_json = bench.out / "table.md", bench.out / "table.csv", bench.out / RESULTS
     atomic_write_text(table, markdown(results))
     atomic_write_text(csv, as_csv(results))
     plots = draw_plots(results, bench.out / "plots")
-    told = bench.out / RUN_WITH  # the TOML may have changed, or gone, since
-    settings = read_bytes(told if told.is_file() else bench.path, "bench file").decode("utf-8", "replace")
+    copy = bench.out / RUN_WITH  # the TOML may have changed since
+    settings = read_bytes(copy if copy.is_file() else bench.path, "bench file").decode("utf-8", "replace")
     page = write_bench_page(bench.out / "index.html", results, plots, settings)
-    write_results(kept, results_of(bench.cells))
-    return results, [table, csv, kept, page]
+    write_results(results_json, results_of(bench.cells))
+    return results, [table, csv, results_json, page]

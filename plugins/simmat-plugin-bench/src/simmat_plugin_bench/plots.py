@@ -1,4 +1,4 @@
-"""The plots of a bench: scores, gain against trainable parameters, learning curves, few labelled images."""
+"""Plot a bench: scores, gain against trainable parameters, learning curves, few labelled images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simmat_plugin_bench.results import Results, Row, Spread
 from simmat_plugin_bench.settings import DataSet
 
 COLUMNS = 3
-"""Panels beside each other."""
+"""Panels per row."""
 
 _PAPER = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f3fbf", "#8c564b")
 _NIGHT = ("#56b4e9", "#e69f00", "#2fd1a3", "#e59bc4", "#f0e442", "#8fd3ff", "#b794f6", "#d2a48c")
@@ -26,14 +26,14 @@ _DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", (0, (5, 2)), 
 
 
 def draw_plots(results: Results, folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Draw what there is to draw.
+    """Draw the plots that have data.
 
     Args:
-        results: what the bench found.
+        results: the results of the bench.
         folder: where the pictures go.
 
     Returns:
-        Name of the plot -> its picture for a light and for a dark page; a plot without a point is left out.
+        Name of the plot -> its picture for a light and for a dark page, without empty plots.
     """
     plots = {"scores": _scores, "gain": _gain, "curves": curves_figure, "few": _few}
     drawn: dict[str, tuple[Path, Path]] = {}
@@ -51,10 +51,10 @@ def draw_plots(results: Results, folder: Path) -> dict[str, tuple[Path, Path]]:
 
 
 class Look:
-    """How arms look: one colour, mark and dash each, the same in every plot; fewer images keep the arm's look.
+    """The colour, marker and dash of each arm, the same in every plot and for every number of training images.
 
     Attributes:
-        colours: of the ground, texts and lines.
+        colours: colours of background, text and lines.
     """
 
     def __init__(self, results: Results, *, dark: bool) -> None:
@@ -63,22 +63,22 @@ class Look:
         self._order = list(dict.fromkeys(family(arm) for arm in results.bench.arms if arm.kind == "train"))
 
     def colour(self, arm: Arm) -> str:
-        """Return an arm's colour; zero-shot, which never trains, is grey."""
+        """Return an arm's colour; zero-shot is grey."""
         return self._palette[self._place(arm) % len(self._palette)] if arm.kind == "train" else self.colours["faint"]
 
     def mark(self, arm: Arm) -> str:
-        """Return an arm's mark."""
+        """Return an arm's marker."""
         return _MARKS[self._place(arm) % len(_MARKS)] if arm.kind == "train" else "|"
 
     def dash(self, arm: Arm) -> str | tuple[float, tuple[float, ...]]:
-        """Return how an arm's line is broken."""
+        """Return an arm's line style."""
         return _DASHES[self._place(arm) // len(self._palette) % len(_DASHES)]
 
     def _place(self, arm: Arm) -> int:
         return self._order.index(family(arm)) if family(arm) in self._order else 0
 
     def panels(self, count: int, *, height: float, width: float = 3.6, labels: int = 0) -> tuple[Figure, list[Axes]]:
-        """Return a figure with panels in rows of `COLUMNS`, and room for a legend of `labels` below them."""
+        """Return a figure with panels in rows of `COLUMNS`, and space for a legend of `labels` entries below them."""
         columns = min(COLUMNS, count)
         rows = math.ceil(count / columns)
         figure = new_figure((max(width * columns, 5.2), height * rows + 0.19 * math.ceil(labels / 3)), self.colours)
@@ -89,11 +89,11 @@ class Look:
         return figure, axes[:count]
 
     def title(self, axes: Axes, text: str) -> None:
-        """Write a panel's title."""
+        """Set a panel's title."""
         axes.set_title(text, loc="left", fontsize=10, color=self.colours["text"])
 
     def legend(self, figure: Figure, axes: Sequence[Axes]) -> None:
-        """Write one legend for all panels below them."""
+        """Draw one legend for all panels below them."""
         found = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
         legend = figure.legend(
             list(found.values()), list(found), loc="outside lower left", ncols=3, fontsize=8.5, frameon=False
@@ -103,13 +103,13 @@ class Look:
 
 
 def family(arm: Arm) -> str:
-    """Return what an arm has in common with itself on fewer images."""
+    """Return a key that is equal for arms that differ only in the number of training images."""
     options = sorted((key, value) for key, value in arm.options.items() if key not in ("train_images", "train_share"))
     return repr((arm.foundation, arm.kind, arm.steps_factor, arm.rates, options))
 
 
 def _scores(results: Results, look: Look) -> Figure | None:
-    """Each arm's score on each data set, mean and standard deviation, and every seed as a faint dot."""
+    """Plot each arm's score on each data set: mean, standard deviation, and a faint dot per seed."""
     sets = [data for data in results.bench.settings.data if any(row.score for row in results.of(data))]
     arms = [arm for arm in results.bench.arms if any(row.score for row in results.rows if row.arm is arm)]
     if not sets:
@@ -137,7 +137,7 @@ def _scores(results: Results, look: Look) -> Figure | None:
 
 
 def _gain(results: Results, look: Look) -> Figure | None:
-    """Gain over zero-shot against trainable parameters: a point an arm, its mean over the averaged data sets."""
+    """Plot gain over zero-shot against trainable parameters, one point per arm: the mean over averaged data sets."""
     points: list[tuple[Arm, float, float]] = []
     for average in results.averages:
         count = _trainable(results, average.arm)
@@ -169,7 +169,7 @@ def _trainable(results: Results, arm: Arm) -> float | None:
 
 
 def curves_figure(results: Results, look: Look) -> Figure | None:
-    """Validation score against step, mean over seeds with its standard deviation; dashed is zero-shot."""
+    """Plot validation score against step: mean and standard deviation over seeds; zero-shot is dashed."""
     sets = [
         data for data in results.bench.settings.data if any(any(row.curves.values()) for row in _full(results.of(data)))
     ]
@@ -194,7 +194,7 @@ def curves_figure(results: Results, look: Look) -> Figure | None:
 
 
 def _scale_steps(axes: Axes, rows: Sequence[Row]) -> None:
-    """Scale the axis of steps: evenly, or by doubling from the first validation on where some run is far longer."""
+    """Scale the step axis: linear, or logarithmic from the first validation on if a run has over twice the steps."""
     curves = [[step for step, _ in curve] for row in rows for curve in row.curves.values() if curve]
     lengths = [steps[-1] for steps in curves]
     axes.set_xlim(left=0)
@@ -226,7 +226,7 @@ def _draw_curve(axes: Axes, row: Row, results: Results, look: Look) -> None:
 
 
 def _few(results: Results, look: Look) -> Figure | None:
-    """Score against the number of training images, for arms that were trained on several numbers of them."""
+    """Plot score against the number of training images, for arms that were trained on several numbers of them."""
     sets = [data for data in results.bench.settings.data if _families(results, data)]
     if not sets:
         return None
@@ -266,7 +266,7 @@ def _few(results: Results, look: Look) -> Figure | None:
 
 
 def _families(results: Results, data: DataSet) -> list[list[Row]]:
-    """Return the rows of each arm that was trained on more than one number of images, fewest first."""
+    """Return the rows of each arm that was trained on several numbers of images, fewest images first."""
     groups: dict[str, list[Row]] = {}
     for row in results.of(data):
         if row.arm.kind == "train" and row.score is not None and row.samples:

@@ -1,4 +1,4 @@
-"""What stands between a bench's settings and its first job: the folder, simulated data, cells of other settings."""
+"""Prepare a bench before its first job: the folder, simulated data, cells of other settings."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from simmat_plugin_bench.cells import Cell, Result, read_cell_file
 from simmat_plugin_bench.grid import Bench, slug
 
 RUN_WITH = "bench.toml"
-"""In the bench's folder: the file it was run with."""
-_OF_A_BENCH = {".lock", RUN_WITH, "cells"}
-"""What stands in the folder of every bench that was begun."""
+"""Copy of the TOML in the bench's folder."""
+_BENCH_FILES = {".lock", RUN_WITH, "cells"}
+"""Names by which the folder of a bench is recognised."""
 
 
 def locked(bench: Bench) -> filelock.BaseFileLock:
-    """Take the bench's folder for this process.
+    """Lock the bench's folder for this process.
 
     Raises:
-        OutputError: it cannot be written, it holds something else, or another bench is at work there.
+        OutputError: it cannot be written, has other content, or another bench runs in it.
     """
-    if bench.out.is_dir() and (found := {file.name for file in bench.out.iterdir()}) and not found & _OF_A_BENCH:
-        raise OutputError(f"{bench.out} is not empty and holds no bench; choose another --out, or remove it first")
+    if bench.out.is_dir() and (found := {file.name for file in bench.out.iterdir()}) and not found & _BENCH_FILES:
+        raise OutputError(f"{bench.out} is not empty and not a bench; choose another --out, or remove it first")
     check_writable(bench.out)
     bench.out.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(bench.out / ".lock")
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise OutputError(f"another bench is at work in {bench.out}; wait for it, or choose another --out") from error
+        raise OutputError(f"another bench is running in {bench.out}; wait for it, or choose another --out") from error
     return lock
 
 
 def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> None:
-    """Find every data set and weight file that is not there now, not once in each cell's process.
+    """Check all data sets and weight files before the first cell runs.
 
     Raises:
-        ConfigError: a data set cannot be opened or has nothing to test on, or a checkpoint is missing; all of it in one
-            message.
+        ConfigError: a data set cannot be opened or has nothing to test on, or a checkpoint is missing; the message
+            holds every problem.
     """
     problems: list[str] = []
     opened: set[tuple[str, float]] = set()
@@ -65,7 +65,7 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
         try:
             dataset = open_data(config, registry)
             test = dataset.split("test")
-            if not any(dataset.label(sample).regions for sample in test):  # up to the first that has one
+            if not any(dataset.label(sample).regions for sample in test):
                 raise nothing_to_score(dataset, test)
         except SimMATError as error:
             problems.append(f"data {cell.dataset!r}: {error}")
@@ -76,25 +76,31 @@ def check_inputs(bench: Bench, cells: Iterable[Cell], registry: Registry) -> Non
 def ready_to_run(
     bench: Bench, cells: Sequence[Cell], registry: Registry, *, rerun_changed: bool, say: Callable[[str], object]
 ) -> None:
-    """Make what the cells need: simulated data sets; nothing in the way of what is to be run.
+    """Simulate data sets, and remove or refuse cells that were run with other settings or data.
 
     Args:
         bench: the bench.
-        cells: those of it that are to be run; all others stay as they are.
-        registry: where sensors are found.
-        rerun_changed: whether cells that were run with other settings or data are removed, to be run again.
-        say: told what is made or removed, a sentence each.
+        cells: the cells to run; all others stay as they are.
+        registry: the installed plugins.
+        rerun_changed: remove cells that were run with other settings or data, so that they run again.
+        say: called with a sentence for everything that is made or removed.
 
     Raises:
-        ConfigError: cells were run with other settings or data, and are not to be removed.
+        ConfigError: cells were run with other settings or data, and `rerun_changed` is False.
         SimMATError: a data set cannot be simulated or opened.
     """
 
     def clear(changed: Sequence[tuple[Cell, str]]) -> None:
         if changed and not rerun_changed:
-            raise _changed_error(bench, changed)
+            raise ConfigError(
+                all_problems(
+                    f"{len(changed)} cells in {bench.out} were run with other settings or data than {bench.path} has "
+                    "now; restore them, choose another --out, or remove and rerun the cells with --rerun-changed:",
+                    [f"{cell.name}: {why}" for cell, why in changed],
+                )
+            )
         for cell, why in changed:
-            say(f"removed {cell.name}, which was run otherwise: {why}")
+            say(f"removed {cell.name}, which was run with other settings or data: {why}")
             shutil.rmtree(cell.root)
 
     clear([(cell, cell.changes()) for cell in cells if cell.state() == "changed"])
@@ -106,18 +112,8 @@ def ready_to_run(
     atomic_write_text(bench.out / RUN_WITH, bench.path.read_text(encoding="utf-8"))
 
 
-def _changed_error(bench: Bench, changed: Sequence[tuple[Cell, str]]) -> ConfigError:
-    return ConfigError(
-        all_problems(
-            f"{len(changed)} cells in {bench.out} were run with other settings or data than {bench.path} says now; "
-            "put them back, choose another --out, or remove and run them again with --rerun-changed:",
-            [f"{cell.name}: {why}" for cell, why in changed],
-        )
-    )
-
-
 def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles: bool) -> None:
-    """Remove the bundles nobody will ask for: those of learning rates that lost, and all where none is kept."""
+    """Remove the bundles of learning rates that were not chosen, and without `keep_bundles` those of tested cells."""
     for cell in tried:
         state = cell.state()
         lost = bool(chosen) and cell not in chosen and state == "trained"
@@ -126,7 +122,7 @@ def remove_losers(chosen: Sequence[Cell], tried: Sequence[Cell], *, keep_bundles
 
 
 class _DataSets:
-    """Opens the data sets of cells and takes the digests of their files, each set once."""
+    """The data sets of cells: opens each once and digests its files."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -134,7 +130,7 @@ class _DataSets:
         self._same: dict[tuple[str, str], bool] = {}
 
     def of(self, cell: Cell) -> Contents:
-        """Return the contents of a cell's data set as it is now."""
+        """Return the present contents of a cell's data set."""
         config = cell.config
         key = _reading(config)
         if key not in self._opened:
@@ -142,7 +138,7 @@ class _DataSets:
         return self._opened[key]
 
     def change(self, cell: Cell) -> str:
-        """Say that a cell was run or begun on other data than there is now, and what changed; "" where it was not."""
+        """Return how the data changed since a cell was run or started; "" if it did not."""
         if (before := _data_of(cell)) is None:
             return ""
         contents = self.of(cell)
@@ -152,32 +148,32 @@ class _DataSets:
         if self._same[key]:
             return ""
         what = changes_noted(RunFolder(cell.folder.run), before, contents)
-        return "its data is not what it was run on" + (f": {what}" if what else "")
+        return "its data has changed" + (f": {what}" if what else "")
 
     def warning(self, cell: Cell) -> str:
-        """Return the warning of images in two splits of a cell's data set; "" where there is none."""
+        """Return the warning of a data set with the same image in two splits, else ""."""
         return self.of(cell).shared_warning()
 
 
 def _reading(config: TrainConfig) -> str:
-    """Return what decides which data is read, and how."""
+    """Return a key of all settings that affect how the data is read."""
     return repr((config.data, config.modality, config.modality_options, config.channels, config.card_overrides()))
 
 
 def _data_of(cell: Cell) -> str | None:
-    """Return the fingerprint of the data that a cell was run or begun on; None where it is not begun or not known."""
+    """Return the data fingerprint of a run or started cell; None if it is unknown or the cell has not started."""
     if cell.state() in ("open", "changed"):
         return None
-    if cell.folder.result.is_file():  # also of a cell whose test failed
+    if cell.folder.result.is_file():  # a cell whose test failed has one, too
         return str(read_cell_file(cell.folder.result, Result)["data"]["fingerprint"])
     try:
         return fingerprint_in(RunFolder(cell.folder.run).state)
     except DataError:
-        return None  # missing or damaged: the cell's own run says so
+        return None  # missing or damaged: the cell's own run reports it
 
 
 def _simulate(bench: Bench, names: Collection[str], registry: Registry, say: Callable[[str], object]) -> None:
-    """Make the simulated data sets of these names anew, but for those that were made as the bench says now."""
+    """Simulate the data sets of these names, except those already simulated with the present settings."""
     for data in bench.settings.data:
         if data.simulate is None or data.name not in names:
             continue

@@ -1,4 +1,4 @@
-"""Reads a bench's TOML whole, with all its problems in one message; shortens it for `--quick`."""
+"""Read a bench's TOML, with all its problems in one message; shorten it for `--quick`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from simmat_plugin_bench.settings import BenchSettings, DataSet, Quick, merged
 
 
 def read_settings(path: Path) -> BenchSettings:
-    """Read a bench's TOML; relative paths in it are relative to its folder.
+    """Read a bench's TOML; paths in it are relative to its folder.
 
     Raises:
-        ConfigError: it cannot be read, or something in it is wrong; all of it in one message.
+        ConfigError: it cannot be read or is invalid; the message holds every problem.
     """
     settings = parse(BenchSettings, read_toml(path, "bench", hint="give the TOML file of one"), str(path))
     try:
@@ -38,16 +38,16 @@ def _absolute(settings: BenchSettings, folder: Path) -> BenchSettings:
 
 
 def shortened(settings: BenchSettings, path: Path) -> BenchSettings:
-    """Return a bench as its table `[quick]` has it; which arms are left is decided where arms have their names.
+    """Return a bench with the data sets, seeds and settings of `[quick]`; `is_left` selects the arms.
 
     Raises:
-        ConfigError: there is no such table.
+        ConfigError: the TOML has no `[quick]`.
     """
     quick = settings.quick
     if quick is None:
         raise ConfigError(
-            f"{path}: there is no table [quick], which says what --quick leaves; write one, with data, arms, seeds or "
-            "settings of simmat train, or leave --quick out"
+            f"{path}: no table [quick], which selects what --quick runs; add it, with data, arms, seeds or settings of "
+            "simmat train, or leave --quick out"
         )
     changes: dict[str, object] = {
         "title": f"{settings.title}, quick",

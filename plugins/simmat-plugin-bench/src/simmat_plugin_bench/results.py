@@ -1,4 +1,4 @@
-"""What a bench has found so far, read from its cells: which learning rate is chosen, and each row of the table."""
+"""Collect the results of a bench from its cells: chosen learning rates, next jobs and table rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from simmat_plugin_bench.settings import DataSet, figures_of, hint
 
 @dataclass(frozen=True)
 class Job:
-    """One process to be run.
+    """One process to run.
 
     Attributes:
-        cell: where.
-        test: whether it reads the test split once it is trained.
+        cell: the cell.
+        test: score the test split after training.
     """
 
     cell: Cell
@@ -29,13 +29,13 @@ class Job:
 
 @dataclass(frozen=True)
 class ArmState:
-    """How far an arm is on one data set.
+    """The progress of an arm on one data set.
 
     Attributes:
-        jobs: what may run now.
-        chosen: the cells of the chosen learning rate, one a seed; empty while validation has not chosen.
-        waiting: how many runs can only be named once validation has chosen.
-        lost: whether every learning rate diverged, so that nothing is left to be chosen or run.
+        jobs: jobs that can run now.
+        chosen: the cells of the chosen learning rate, one per seed; empty until validation has chosen.
+        waiting: number of runs that depend on that choice.
+        lost: every learning rate diverged, so nothing is left to run.
     """
 
     jobs: tuple[Job, ...]
@@ -45,11 +45,10 @@ class ArmState:
 
 
 def arm_state(bench: Bench, data: DataSet, arm: Arm) -> ArmState:
-    """Return what an arm may run now.
+    """Return the progress of an arm on a data set.
 
-    With several learning rates, the first seed tries each, its test split unread; the rate with the best
-    validation score is tested and run with the other seeds. A rate that diverged has lost, and
-    where all have, nothing more is run.
+    With several learning rates, the first seed trains with each, without reading the test split. The rate with the
+    best validation score is then tested, and run with the other seeds. A rate that diverged is never chosen.
     """
     cells = bench.cells_of(data, arm)
     if len(arm.rates) == 1:
@@ -66,14 +65,14 @@ def arm_state(bench: Bench, data: DataSet, arm: Arm) -> ArmState:
 
 
 def _best(tried: list[Cell]) -> Cell | None:
-    """Return the cell with the best validation score, of equals the first; None where all diverged."""
+    """Return the first cell with the best validation score; None if all diverged."""
     scores = [_validation(cell) for cell in tried]
     best = max(scores)
     return tried[scores.index(best)] if best > -math.inf else None
 
 
 def _validation(cell: Cell) -> float:
-    """Return the best validation score of a cell; a run that diverged has none, and is below all others."""
+    """Return the best validation score of a cell; -inf for a run that diverged."""
     result = cell.result()
     if result is None or result["val"] is None or math.isnan(score := float(result["val"]["miou_object"])):
         return -math.inf
@@ -91,7 +90,7 @@ def _to_do(cell: Cell, *, test: bool) -> bool:
 
 
 def all_jobs(bench: Bench) -> Iterator[Job]:
-    """Go through everything that may run now: the references first, then data set by data set."""
+    """Yield every job that can run now: zero-shot first, then data set by data set."""
     pairs = sorted(bench.pairs(), key=lambda pair: pair[1].kind == "train")
     for data, arm in pairs:
         yield from arm_state(bench, data, arm).jobs
@@ -102,10 +101,10 @@ _NO_FIGURE = "no such figure"
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over seeds.
+    """A metric over seeds.
 
     Attributes:
-        values: one a seed.
+        values: one per seed.
     """
 
     values: tuple[float, ...]
@@ -117,11 +116,11 @@ class Spread:
 
     @property
     def std(self) -> float | None:
-        """The sample standard deviation (n - 1); None of one value."""
+        """The sample standard deviation (n - 1); None for one value."""
         return stdev(self.values) if len(self.values) > 1 else None
 
     def __str__(self) -> str:
-        """As "0.512 ± 0.013"."""
+        """Format as "0.512 ± 0.013"."""
         return f"{self.mean:.3f}" + (f" ± {self.std:.3f}" if self.std is not None else "")
 
 
@@ -132,23 +131,23 @@ class Row:
     Attributes:
         data: the data set.
         arm: the arm.
-        scores: by seed, those there are.
-        wanted: how many seeds there shall be.
-        lr: the chosen learning rate; None while none is chosen, or where it is the tuner's own.
-        gain: mean score minus that of the zero-shot model; None where one of the two is missing.
-        trainable: parameters that move; None while nothing is done.
-        total: parameters in all.
-        times: by seed, seconds of a run.
-        peaks: by seed, the most memory of a run in bytes: of the device where that is a GPU.
-        steps: of a run.
+        scores: seed -> score, of the seeds that are done.
+        wanted: number of seeds.
+        lr: the chosen learning rate; None while none is chosen, or for the tuner's own.
+        gain: mean score minus that of the zero-shot model; None if one of them is missing.
+        trainable: number of trainable parameters; None before the first result, as `total`, `steps` and `samples`.
+        total: number of all parameters.
+        times: seed -> seconds of the run.
+        peaks: seed -> peak memory of the run in bytes; that of the device on a GPU.
+        steps: steps of a run.
         samples: training images of a run.
-        curves: by seed, (step, validation mIoU) of each validation.
-        ious: by seed, the IoU of each object of the test split, sample by sample; none of results that have none.
-        vals: by seed, the best validation score.
-        on: the devices the runs had.
+        curves: seed -> (step, validation mIoU) of each validation.
+        ious: seed -> test sample -> IoU of each object; without seeds whose result has no IoUs.
+        vals: seed -> best validation score.
+        on: the devices of the runs.
         state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
-            "changed", "not begun"; "no such figure" where the data does not give the score asked for.
-        failures: the last lines of what failed.
+            "changed", "begun", "not begun"; "no such figure" if the results lack the requested score.
+        failures: the last log lines of failed cells.
     """
 
     data: DataSet
@@ -172,32 +171,32 @@ class Row:
 
     @property
     def score(self) -> Spread | None:
-        """Mean and spread over the seeds there are; None where there is none."""
+        """The score over the finished seeds; None if there is none."""
         return Spread(tuple(self.scores[seed] for seed in sorted(self.scores))) if self.scores else None
 
     @property
     def seconds(self) -> float | None:
-        """Of a run, mean over the seeds there are."""
+        """Mean seconds of a run over the finished seeds."""
         return fmean(self.times.values()) if self.times else None
 
     @property
     def memory_bytes(self) -> int | None:
-        """The largest of the peaks."""
+        """The highest peak memory."""
         return max(self.peaks.values(), default=None)
 
     @property
     def val(self) -> float | None:
-        """Mean best validation score over the seeds there are."""
+        """Mean best validation score over the finished seeds."""
         return fmean(self.vals.values()) if self.vals else None
 
     @property
     def done(self) -> bool:
-        """Whether every seed is there."""
+        """True if every seed has a score."""
         return len(self.scores) == self.wanted
 
     @property
     def begun(self) -> bool:
-        """Whether anything of it was run."""
+        """True if any of its cells was started."""
         return self.state != "not begun"
 
 
@@ -207,10 +206,10 @@ class Average:
 
     Attributes:
         arm: the arm.
-        score: over seeds, of the mean over data sets; None where a data set is not done.
-        gain: mean over data sets; None where one is missing.
-        done: data sets that are done.
-        wanted: data sets averaged.
+        score: the mean over data sets, for each seed; None if a data set is not done.
+        gain: mean over data sets; None if one is missing.
+        done: number of finished data sets.
+        wanted: number of averaged data sets.
     """
 
     arm: Arm
@@ -222,12 +221,12 @@ class Average:
 
 @dataclass(frozen=True)
 class Results:
-    """What a bench has found.
+    """The results of a bench.
 
     Attributes:
         bench: the bench.
-        rows: data set by data set, arms in the bench's order; also those without a result.
-        averages: arm by arm.
+        rows: every arm on each of its data sets, with or without a result: by data set, then in the order of arms.
+        averages: one per arm.
     """
 
     bench: Bench
@@ -239,21 +238,20 @@ class Results:
         return [row for row in self.rows if row.data.name == data.name]
 
     def row(self, data: DataSet, arm: Arm) -> Row | None:
-        """Return the row of an arm on a data set; None where it is not to run there."""
-        found = (row for row in self.of(data) if row.arm is arm)
-        return next(found, None)
+        """Return the row of an arm on a data set; None if the arm does not run on it."""
+        return next((row for row in self.of(data) if row.arm is arm), None)
 
     def label(self, arm: Arm) -> str:
-        """Name an arm in a table: with its foundation model where there are several."""
+        """Return an arm's name in tables, with its foundation model if there are several."""
         several = len({arm.foundation for arm in self.bench.arms}) > 1
         return f"{arm.foundation}: {arm.name}" if several else arm.name
 
 
 def collect(bench: Bench) -> Results:
-    """Read what there is.
+    """Read the results of all cells.
 
     Raises:
-        ConfigError: the score asked for is no figure of any result.
+        ConfigError: no result has the requested score.
         DataError: a result is damaged.
     """
     rows: list[Row] = []
@@ -299,7 +297,7 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
 
 
 def _check_score(bench: Bench, rows: list[Row]) -> None:
-    """Refuse a score that no result gives; one that some data sets do not give is missing there alone."""
+    """Check that some result has the requested score."""
     lacking = [row for row in rows if row.state == _NO_FIGURE]
     if not lacking or any(row.scores for row in rows):
         return
@@ -309,7 +307,7 @@ def _check_score(bench: Bench, rows: list[Row]) -> None:
             if (result := cell.result()) is not None and result["test"] is not None:
                 numbers |= dict(figures_of(result["test"]))
     score = bench.settings.score
-    raise ConfigError(f"score = {score!r} is no figure of these results{hint(score, numbers)}")
+    raise ConfigError(f"score = {score!r} is not a metric of these results{hint(score, numbers)}")
 
 
 def _peak(result: Mapping[str, Any]) -> int:
@@ -356,7 +354,7 @@ def _with_gain(row: Row, zero: Spread | None) -> Row:
 
 
 def _average(arm: Arm, rows: list[Row], wanted: int) -> Average:
-    """Return the mean of an arm over all `wanted` data sets; none where it has not run, or is not to run, on one."""
+    """Return the mean of an arm over all `wanted` data sets; no score if it is not done on one of them."""
     done = [row for row in rows if row.done]
     whole = bool(rows) and len(done) == wanted
     score = Spread(tuple(fmean(row.scores[seed] for row in rows) for seed in arm.seeds)) if whole else None

@@ -1,4 +1,4 @@
-"""All results of a bench in one json file, to keep or to give away: written by every report, read with `--results`."""
+"""All results of a bench in one json file, to keep or share: written by every report, read with `--results`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat_plugin_bench.cells import FORMAT, Cell, CellFile, Order, Result, digest_of, read_cell_file, write_order
 
 RESULTS = "results.json"
-"""Its name in the bench's folder."""
+"""Name of the file in the bench's folder."""
 
 
 class KeptResult(CellFile):
-    """One cell: the settings it was run with, and what came out."""
+    """The settings and the result of one cell."""
 
     settings: dict[str, Any]
     result: Result
@@ -26,19 +26,19 @@ class KeptResult(CellFile):
     @classmethod
     def _is_of_its_settings(cls, result: Result, info: Any) -> Result:
         if "settings" in info.data and digest_of(info.data["settings"]) != result.digest:
-            raise ValueError("the result is of other settings than stand beside it")
+            raise ValueError("the result does not belong to its settings")
         return result
 
 
 class KeptResults(CellFile):
-    """The file."""
+    """The content of the file."""
 
     format: int
     cells: dict[str, KeptResult]
 
 
 def results_of(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
-    """Return the settings and the result of every cell that has one, by the cell's name, as json values.
+    """Return settings and result of every cell with a result, by the cell's name, as json values.
 
     Raises:
         DataError: a file of a cell is damaged.
@@ -52,7 +52,7 @@ def results_of(cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
 
 
 def write_results(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write results as `results_of` gives them, a cell a line, so that two versions can be compared line by line.
+    """Write results from `results_of`, one line per cell, so that two versions can be compared line by line.
 
     Raises:
         OutputError: the file cannot be written.
@@ -62,10 +62,10 @@ def write_results(path: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def read_results(path: Path) -> dict[str, dict[str, Any]]:
-    """Read what `write_results` wrote.
+    """Read a file from `write_results`.
 
     Raises:
-        DataError: it cannot be read, is damaged, of another format, or a result is of other settings than it says.
+        DataError: it cannot be read, is damaged or of another format, or a result does not belong to its settings.
     """
     remedy = f"give the {RESULTS} of a bench"
     values = read_cell_file(path, KeptResults, what="file of results", remedy=remedy)
@@ -73,14 +73,14 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def put_back(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:
-    """Put the results of a file into the cells that have not begun; no other file is written.
+    """Write the results of a file into the cells that have not started.
 
     Args:
         path: the file.
-        cells: of the bench.
+        cells: cells of the bench.
 
     Returns:
-        How many were put back, and how many were left out because they are of other settings.
+        The number of cells filled, and of those skipped because their settings differ.
 
     Raises:
         DataError: as `read_results`.
@@ -94,7 +94,7 @@ def put_back(path: Path, cells: Iterable[Cell]) -> tuple[int, int]:
         if entry["result"]["digest"] != cell.digest():
             other += 1
             continue
-        # The order last: without it a cell has not begun, whatever a crash left.
+        # The order is written last: without it a cell counts as not started, even after a crash.
         cell.root.mkdir(parents=True, exist_ok=True)
         atomic_write_json(cell.folder.result, {"format": FORMAT, **entry["result"]})
         write_order(cell)

@@ -1,4 +1,4 @@
-"""Runs the cells of a bench through an executor, as many at once as it has room for."""
+"""Run the cells of a bench on an executor, several at once."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from typing import Any, Protocol
 from simmat.config import dump_toml
 from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat_plugin_bench.cells import FORMAT, Cell, matches, write_order
-from simmat_plugin_bench.executors import KILL, STOP, Workers, ask_to_end, forget_wish, run_cell
+from simmat_plugin_bench.executors import KILL, STOP, Workers, clear_stop, request_stop, run_cell
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.prepare import remove_losers
 from simmat_plugin_bench.results import Job, all_jobs, arm_state
 
 LOG_LINES = 8
-"""Last lines of the log that a failure keeps."""
+"""Last lines of the log that are kept of a failed cell."""
 GRACE_SECONDS = 90
-"""How long a run that is asked to stop may take to end its step and save."""
+"""How long a stopped run may take to finish its step and save."""
 _KILL_SECONDS = 10
 
 
 class Progress(Protocol):
-    """Told of every job."""
+    """Called when jobs end."""
 
     def ended(self, job: Job, seconds: float, failure: str) -> None:
-        """A job has ended; `failure` says why it failed, "" where it did not."""
+        """A job has ended; `failure` is its error, "" if it succeeded or was stopped."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,17 @@ class _Running:
 
 
 class Runner:
-    """Runs what is to be done in a bench.
+    """Runs the jobs of a bench.
 
     Args:
         bench: the bench.
-        workers: what runs the cells.
-        progress: told of every job.
-        only: run only cells whose name matches this pattern, as of a shell.
+        workers: the executor.
+        progress: called when a job ends.
+        only: run only cells whose name matches this shell pattern.
 
     Attributes:
-        failed: the cells that failed, with the last lines of their logs.
-        stopped: whether a signal ended it.
+        failed: names of failed cells -> last lines of their logs.
+        stopped: True after a signal.
     """
 
     def __init__(self, bench: Bench, workers: Workers, progress: Progress, only: str | None = None) -> None:
@@ -65,8 +65,8 @@ class Runner:
         self._free = deque(range(workers.devices.jobs))
 
     def run(self) -> None:
-        """Run until nothing is left that can run, or a signal comes."""
-        forget_wish(self._stop_file)
+        """Run until no job is left, or a signal arrives."""
+        clear_stop(self._stop_file)
         with _signals(self._ask_to_stop):
             try:
                 while not self.stopped:
@@ -77,10 +77,10 @@ class Runner:
             finally:
                 if self._running:
                     self._end_all()
-                forget_wish(self._stop_file)
+                clear_stop(self._stop_file)
 
     def _submit(self) -> None:
-        """Hand over what is ready, no more than can run: what is ready first may change with every result."""
+        """Submit no more jobs than can run at once: the next job may change with every result."""
         busy = {one.job.cell.root for one in self._running.values()}
         for job in all_jobs(self.bench) if self._free else ():
             cell = job.cell
@@ -116,7 +116,7 @@ class Runner:
             failure = _last_lines(cell.folder.log, code) if code else ""
         except (CancelledError, TimeoutError):
             failure = "the executor cancelled it"
-        except Exception as error:  # the executor's own: a disk that is full, a worker that was lost
+        except Exception as error:  # from the executor: a full disk, a lost worker
             failure = f"{type(error).__name__}: {error}"
         if self.stopped:
             failure = ""
@@ -134,15 +134,15 @@ class Runner:
                 remove_losers(chosen, cells, keep_bundles=self.bench.settings.keep_bundles)
 
     def _end_all(self) -> None:
-        """Ask every job to save and stop; after a while, or a second signal, kill what is left."""
+        """Let every job save and stop; after `GRACE_SECONDS` or a second signal, kill the others."""
         self.stopped = True
         try:
-            ask_to_end(self._stop_file, STOP)
+            request_stop(self._stop_file, STOP)
             _, left = wait(self._running, timeout=GRACE_SECONDS)
         except KeyboardInterrupt:
             left = set(self._running)
         if left:
-            ask_to_end(self._stop_file, KILL)
+            request_stop(self._stop_file, KILL)
             _, left = wait(self._running, timeout=_KILL_SECONDS)
         for future in left:
             future.cancel()

@@ -1,4 +1,4 @@
-"""What a bench is told: the tables of its TOML, and the figures that `score` may name."""
+"""The settings of a bench: the tables of its TOML, and the metrics that `score` may name."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ from simmat.documents import Document
 from simmat.errors import did_you_mean
 
 DEFAULT = "miou_object"
-"""A figure of every protocol."""
+"""A metric of every protocol."""
 
 _CLASS = r"iou_by_class\.-?\d+"
-"""Which classes there are is known once there are scores."""
+"""The classes are unknown until there are scores."""
 
 
-def figures_of(summary: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
-    """Go through the figures of a summary; those of a table within it as "by_size.small.miou_object"."""
+def figures_of(summary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield name and value of each metric of a summary; names in inner tables are like "by_size.small.miou_object"."""
     for name, value in summary.items():
         if isinstance(value, Mapping):
-            yield from figures_of(value, f"{before}{name}.")
+            yield from figures_of(value, f"{prefix}{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield before + name, float(value)
+            yield prefix + name, float(value)
 
 
 def unknown_figure(name: str, protocol: str) -> str:
-    """Say that a protocol gives no figure of this name; "" where it gives one."""
+    """Return an error if a protocol has no metric of this name, else ""."""
     if name == DEFAULT:
         return ""
-    # Loads torch, which a bench of the usual score need not wait for.
+    # Imported here because it loads torch, which the default score does not need.
     from simmat.evaluation import find_protocol, possible_summary
 
     known = [figure for figure, _ in figures_of(possible_summary(find_protocol(protocol)))]
     if name in known or re.fullmatch(_CLASS, name):
         return ""
-    return f"score = {name!r} is no figure of protocol {protocol!r}{hint(name, known)}"
+    return f"score = {name!r} is not a metric of protocol {protocol!r}{hint(name, known)}"
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """End a sentence on an unknown name: with the nearest one, or with all there are."""
+    """Return the end of an error about an unknown name: the nearest known name, or all of them."""
     names = list(dict.fromkeys(known))
-    return did_you_mean(name, names, otherwise=f". There are: {', '.join(names)}")
+    return did_you_mean(name, names, otherwise=f". Known: {', '.join(names)}")
 
 
 def unknown_names(
-    wanted: Iterable[str] | None, there: Iterable[str], what: str, *, of: str = "quick is to run"
+    names: Iterable[str] | None, known: Iterable[str], what: str, *, where: str = "quick"
 ) -> Iterator[str]:
-    """Say which names, by default those in `[quick]`, are of nothing here."""
-    known = list(there)
-    for name in wanted or ():
+    """Yield an error for each name that is not known."""
+    known = list(known)
+    for name in names or ():
         if name not in known:
-            yield f"{of} {name!r}, which is no {what} here{hint(name, known)}"
+            yield f"{where} names an unknown {what} {name!r}{hint(name, known)}"
 
 
 _BENCH_DECIDES = {"data", "out", "modality", "seed", "lr", "checkpoint"}
 _NETWORK = {"foundation", "mat", "tune", "mat_options", "tune_options", "from_scratch"}
 FEW = ("train_images", "train_share")
-"""Settings that leave a part of the training images."""
+"""Settings that select a part of the training images."""
 LENGTH = {"steps", "epochs"}
-"""Settings that say how long a training is; one of them at a time."""
+"""Settings of the length of a training, of which only one may be set."""
 
 
 def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Join tables, the last one wins; what it says in epochs replaces what was said in steps."""
+    """Join tables, of which later ones win; epochs in one replace steps in an earlier one, and vice versa."""
     values: dict[str, Any] = {}
     for table in tables:
         if table.keys() & LENGTH:
@@ -77,22 +77,20 @@ def merged(*tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _listed(value: Any) -> Any:
-    """Accept one value where a list of them may stand."""
+    """Accept a single value in place of a list."""
     if isinstance(value, list | tuple) and not value:
-        raise ValueError("must name at least one")
+        raise ValueError("must not be empty")
     return value if isinstance(value, list | tuple) or value is None else [value]
 
 
 def _one_table(value: Any) -> Any:
-    """Accept one table where a list of them may stand: [grid] for [[grid]]."""
+    """Accept a single table in place of a list: [grid] for [[grid]]."""
     return [value] if isinstance(value, Mapping) else value
 
 
 def _named(value: Any) -> Any:
     if isinstance(value, str) and not re.fullmatch(r"[^\W_][\w .,:+@%()=-]*", value):
-        raise ValueError(
-            "must begin with a letter or digit; of other signs blanks and . , : + @ % ( ) = - _ may follow"
-        )
+        raise ValueError("must start with a letter or digit; also allowed are spaces and . , : + @ % ( ) = - _")
     return value
 
 
@@ -105,10 +103,10 @@ Rates = Annotated[tuple[Rate, ...], Field(strict=False), BeforeValidator(_listed
 
 
 class Section(Document):
-    """A table of the file: fields of its own, and settings of `simmat train` that hold for it.
+    """A table of the TOML with its own fields and settings of `simmat train`.
 
     Attributes:
-        options: the settings of `simmat train` in this table, as they stand there.
+        options: the settings of `simmat train` in this table, unchecked.
     """
 
     takes: ClassVar[frozenset[str]] = frozenset()
@@ -121,22 +119,22 @@ class Section(Document):
         if not isinstance(values, Mapping):
             return values
         if "options" in values:
-            raise ValueError("has no key 'options'; settings of simmat train stand in it themselves")
+            raise ValueError("has no key 'options'; write settings of simmat train directly into this table")
         options = {key: value for key, value in values.items() if key in cls.takes and key not in cls.model_fields}
         return {key: value for key, value in values.items() if key not in options} | {"options": options}
 
     @classmethod
     def known_keys(cls) -> list[str]:
-        """Return every key that may stand in this table, settings of `simmat train` among them."""
+        """Return every key that this table allows, including settings of `simmat train`."""
         return sorted((set(cls.model_fields) - {"options"}) | cls.takes)
 
 
 class Simulated(Document):
-    """A data set of synthetic scenes, made on the fly.
+    """A data set of synthetic scenes, simulated before the first run.
 
     Attributes:
         count: number of samples.
-        seed: decides the scenes; two sensors with one seed see the same.
+        seed: seed of the scenes; two sensors with the same seed see the same scenes.
         size: width and height in pixels.
     """
 
@@ -149,11 +147,11 @@ class DataSet(Section):
     """A data set.
 
     Attributes:
-        name: in tables and folder names.
+        name: name in tables and folder names.
         modality: its sensor.
-        data: its folder; relative to the TOML. Either this or `simulate`.
-        simulate: makes it.
-        averaged: whether it is part of the mean over data sets.
+        data: its folder, relative to the TOML. Either this or `simulate` is given.
+        simulate: how to simulate it.
+        averaged: whether it counts in the mean over data sets.
         options: settings of `simmat train` for this data set, such as `regions`.
     """
 
@@ -173,17 +171,17 @@ class DataSet(Section):
 
 
 class Grid(Section):
-    """Every combination of these lists is an arm.
+    """Lists of which every combination is an arm.
 
     Attributes:
         foundation: names of foundation models.
         mat: names of transfer layers.
         tune: names of tuners.
         train_images: numbers of training images.
-        train_share: parts of the training images; 1.0 is all of them.
+        train_share: shares of the training images; 1.0 is all.
         seeds: one run each; by default those of the bench.
-        lr: candidates, of which validation chooses; by default those of the bench.
-        on: names of the data sets it runs on; by default all.
+        lr: learning rates, of which validation chooses one; by default those of the bench.
+        on: names of its data sets; by default all.
         options: settings of `simmat train` for all its arms.
     """
 
@@ -206,17 +204,16 @@ class Grid(Section):
 
 
 class ArmSettings(Section):
-    """One arm, spelled out.
+    """A single arm.
 
     Attributes:
-        name: in tables and folder names.
+        name: name in tables and folder names.
         foundation: name of its foundation model; by default that of the bench.
-        steps_factor: how many times the steps (or epochs) of the others it trains.
-        peer: whether it stands beside the others for comparison alone, so that no zero-shot and no from-scratch of
-            its own foundation model is added.
+        steps_factor: factor on the steps or epochs of the other arms.
+        peer: only a comparison: no zero-shot and no from-scratch arm is added for its foundation model.
         seeds: one run each; by default those of the bench.
-        lr: candidates, of which validation chooses; by default those of the bench.
-        on: names of the data sets it runs on; by default all.
+        lr: learning rates, of which validation chooses one; by default those of the bench.
+        on: names of its data sets; by default all.
         options: settings of `simmat train` for this arm.
     """
 
@@ -232,19 +229,19 @@ class ArmSettings(Section):
 
 
 class TrainSettings(Section):
-    """Settings of `simmat train` that hold for all arms, where an arm or a data set says nothing else."""
+    """Settings of `simmat train` for all arms; those of a data set or an arm take precedence."""
 
     takes: ClassVar[frozenset[str]] = frozenset(TrainConfig.model_fields) - _BENCH_DECIDES - _NETWORK - set(FEW)
 
 
 class Quick(TrainSettings):
-    """What `--quick` leaves of a bench.
+    """The part of a bench that `--quick` runs.
 
     Attributes:
-        data: names of the data sets it runs on; by default all.
-        arms: names of the arms it runs; by default all.
+        data: names of the data sets; by default all.
+        arms: names of the arms; by default all.
         seeds: one run each; by default those of the bench.
-        options: settings of `simmat train` over those of `[train]`.
+        options: settings of `simmat train` that replace those of `[train]`.
     """
 
     data: Names | None = None
@@ -253,23 +250,23 @@ class Quick(TrainSettings):
 
 
 class BenchSettings(Document):
-    """A whole bench.
+    """The settings of a bench.
 
     Attributes:
-        title: of table and page.
-        score: the figure of the table, a key of the scores `simmat eval` gives.
-        foundation: the foundation model of arms that name none.
-        reference: name of the arm from which the differences of the others are taken; None takes none.
+        title: title of table and page.
+        score: the metric of the table, a key of the scores of `simmat eval`.
+        foundation: the default foundation model of arms.
+        reference: name of the arm with which the others are compared; None compares none.
         seeds: one run each.
-        lr: candidates, of which validation chooses; None takes the tuner's own rate.
-        scratch_lr: candidates for the from-scratch arms that are added; a rate for tuning would hold them down.
-        checkpoints: foundation model -> weight file; relative to the TOML.
-        keep_bundles: whether the bundles of the tested runs are kept.
-        train: what holds for all arms.
+        lr: learning rates, of which validation chooses one; None takes the tuner's own rate.
+        scratch_lr: learning rates of the added from-scratch arms, which need higher ones than tuning.
+        checkpoints: foundation model -> weight file, relative to the TOML.
+        keep_bundles: keep the bundles of tested runs.
+        train: settings of all arms.
         data: the data sets.
         grid: arms by combination.
-        arm: arms one by one.
-        quick: what `--quick` leaves; None where there is no such choice.
+        arm: single arms.
+        quick: the part that `--quick` runs; None if the TOML has no `[quick]`.
     """
 
     title: str = "Bench"
@@ -288,14 +285,14 @@ class BenchSettings(Document):
     quick: Quick | None = None
 
     def problems(self) -> Iterator[str]:
-        """Say which names are of nothing here, and that there is nothing to train."""
+        """Yield repeated and unknown names, and a bench without arms."""
         sets = [data.name for data in self.data]
         for name in sorted({name for name in sets if sets.count(name) > 1}):
-            yield f"two data sets are named {name!r}; give each a name of its own"
+            yield f"two data sets are named {name!r}; give each its own name"
         parts = [(f"arm {arm.name!r}", arm.on) for arm in self.arm]
         parts += [(f"grid {number}", grid.on) for number, grid in enumerate(self.grid, start=1)]
         for where, on in parts:
-            yield from unknown_names(on, sets, "data set", of=f"{where} is to run on")
+            yield from unknown_names(on, sets, "data set", where=where)
         if self.quick is not None:
             yield from unknown_names(self.quick.data, sets, "data set")
         if not self.grid and not self.arm:

@@ -1,4 +1,4 @@
-"""The tables of a bench, for the terminal, as Markdown and as CSV; differences from the reference arm."""
+"""Tables of a bench for the terminal, as Markdown and as CSV; differences from the reference arm."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from simmat_plugin_bench.settings import DEFAULT, DataSet
 
 @dataclass(frozen=True)
 class Difference:
-    """One difference.
+    """The difference of an arm from the reference arm on one data set.
 
     Attributes:
-        mean: of the scores.
-        interval: 95 %, drawing test images, both arms on the same ones; None where the score is not the IoU over
-            objects, a result has no IoU of its objects, or there is one image.
-        state: why it is not of all seeds, as "1 of 3 seeds"; empty where it is.
+        mean: difference of the mean scores.
+        interval: 95 % interval of a bootstrap over test images, the same for both arms; None if the score is not
+            `miou_object`, a result lacks the IoUs of its objects, or there is only one image.
+        state: why seeds are missing, as "1 of 3 seeds"; "" if none is.
     """
 
     mean: float
@@ -33,19 +33,19 @@ class Difference:
     state: str = ""
 
     def __str__(self) -> str:
-        """As "+0.053 [-0.010, +0.110]"."""
+        """Format as "+0.053 [-0.010, +0.110]"."""
         low_high = "" if self.interval is None else " [{:+.3f}, {:+.3f}]".format(*self.interval)
         return f"{self.mean:+.3f}{low_high}" + (f" ({self.state})" if self.state else "")
 
 
 @dataclass(frozen=True)
 class Differences:
-    """An arm's differences.
+    """The differences of an arm from the reference arm.
 
     Attributes:
         arm: the arm.
-        on: by name of the data set, those there are.
-        mean: over the averaged data sets; None where one is missing or not of all seeds.
+        on: name of the data set -> difference.
+        mean: mean over the averaged data sets; None if one is missing or lacks seeds.
     """
 
     arm: Arm
@@ -54,11 +54,11 @@ class Differences:
 
 
 def differences(results: Results) -> list[Differences]:
-    """Compare every arm with the reference; nothing where none is named, or `--quick` has left it out.
+    """Compare every arm with the reference arm; empty without a reference, or if `--quick` does not run it.
 
-    The reference is that of the arm's own foundation model, where it has one of this name, else the first. An object's
-    IoU is its mean over seeds. The mean over data sets draws the images of each set by themselves, but for sets made of
-    the same files or scenes.
+    The reference is the arm of this name with the same foundation model, or else the first of this name. The IoU of an
+    object is its mean over seeds. For the mean over data sets, images are drawn independently for each set, except
+    that sets of the same files or scenes share their draws.
     """
     found = []
     name = results.bench.settings.reference
@@ -67,7 +67,7 @@ def differences(results: Results) -> list[Differences]:
         foundation = arm.foundation if arm.foundation in having else next(iter(having), None)
         if foundation is None or (arm.name, arm.foundation) == (name, foundation):
             continue
-        # Two arms may have the reference's name: the bench's own one stands where the TOML's does not run.
+        # Two arms may have the reference's name: an added one runs where the one in the TOML does not.
         others = {
             row.data.name: row for row in results.rows if (row.arm.name, row.arm.foundation) == (name, foundation)
         }
@@ -106,13 +106,13 @@ def _compare(results: Results, arm: Arm, pairs: dict[str, tuple[Row, Row]]) -> D
 
 
 def _generator(data: DataSet, sets: Sequence[DataSet]) -> np.random.Generator:
-    """Return what draws the images of a set: the same for sets made of the same files or scenes, else another."""
+    """Return the generator that draws the images of a set; sets of the same files or scenes have the same seed."""
     made_of = (data.data, data.simulate)
     return np.random.default_rng(next(i for i, one in enumerate(sets) if (one.data, one.simulate) == made_of))
 
 
 def _by_image(row: Row, reference: Row) -> list[list[float]]:
-    """Return the difference of each object, image by image; nothing where a seed of either has other objects."""
+    """Return the IoU difference of each object, by image; empty if the runs do not have the same objects."""
     if row.ious.keys() != row.scores.keys() or reference.ious.keys() != reference.scores.keys():
         return []
     runs = [*row.ious.values(), *reference.ious.values()]
@@ -122,28 +122,28 @@ def _by_image(row: Row, reference: Row) -> list[list[float]]:
 
 
 def _means(row: Row, sample: str) -> list[float]:
-    """Return the IoU of each object of a sample, its mean over seeds."""
+    """Return the mean IoU over seeds of each object of a sample."""
     return [fmean(values) for values in zip(*(ious[sample] for ious in row.ious.values()), strict=True)]
 
 
 HEAD = ("ARM", "SCORE", "GAIN", "TRAINABLE", "LR", "SECONDS", "STATE")
 WORDS = (*HEAD, "MEAN")
-"""Our own words in the heads of tables; data sets are called as their user calls them."""
+"""Fixed words in table heads, whose case may be changed; names of data sets are kept."""
 NONE = "–"
 DIFFERENCE_NOTE = (
-    "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval when "
-    "test images are drawn anew, both arms on the same ones (bootstrap). It says how far chance in the test images "
-    "reaches, not how far another seed would."
+    "Score minus that of the reference; in brackets, where the objects' IoUs are known, the 95 % interval of a "
+    "bootstrap over test images, the same for both arms. It covers the random choice of test images, not that of the "
+    "seed."
 )
 
 
 def rows_of(results: Results, data: DataSet, *, waiting: bool = True) -> list[tuple[str, ...]]:
-    """Return the cells of one data set's table, under `HEAD`; what is missing says so.
+    """Return the cells of one data set's table, under `HEAD`.
 
     Args:
-        results: what the bench found.
+        results: the results of the bench.
         data: one of its data sets.
-        waiting: whether arms that have not begun stand there too.
+        waiting: include arms that have not started.
     """
     lines = [
         (
@@ -176,7 +176,7 @@ def _without_zero_shot(results: Results) -> list[tuple[str, ...]]:
 
 
 def overview(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return head and cells of the table arms x data sets, with the mean over the averaged ones at the end."""
+    """Return head and cells of the table arms x data sets, with mean and gain over the averaged ones at the end."""
     sets = results.bench.settings.data
     head = ("ARM", *(data.name + ("" if data.averaged else " (not averaged)") for data in sets), "MEAN", "GAIN")
     lines = []
@@ -187,9 +187,9 @@ def overview(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def difference_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return head and cells of the table of differences from the reference arm; no cells where there is none.
+    """Return head and cells of the table of differences from the reference arm; no cells without one.
 
-    The mean stands first: with intervals the table is wide.
+    The mean comes first, because the table may be wide.
     """
     sets = results.bench.settings.data
     head = ("ARM", "MEAN", *(data.name for data in sets))
@@ -205,7 +205,7 @@ def difference_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str,
 
 
 def difference_title(results: Results) -> str:
-    """Head that table."""
+    """Return the title of the table of differences."""
     return f'Difference from "{results.bench.settings.reference}"'
 
 
@@ -218,14 +218,14 @@ def _short(row: Row | None) -> str:
 
 
 def mean_of(average: Average) -> str:
-    """Say the mean, or how much of it is missing: a mean over fewer data sets would compare with nothing."""
+    """Format the mean, or "(done of wanted)" if data sets are missing: means over other sets cannot be compared."""
     if average.score is not None:
         return str(average.score)
     return f"{NONE} ({average.done} of {average.wanted})" if average.wanted else NONE
 
 
 def signed(value: float | None) -> str:
-    """Return a difference with its sign."""
+    """Format a difference with its sign."""
     return f"{value:+.3f}" if value is not None else NONE
 
 
@@ -261,7 +261,7 @@ CSV_HEAD = (
 
 
 def as_csv(results: Results) -> str:
-    """Return one line a seed, also where there is no score, so that nothing is dropped in silence."""
+    """Return one CSV line per seed, with or without a score."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_HEAD)
