@@ -48,7 +48,7 @@ def write_arrays(
     if not len(images) and not len(masks):
         raise ValueError("expected at least one image and its mask, got none")
     if len(images) != len(masks):
-        raise ValueError(f"expected as many masks as images, got {len(masks)} masks and {len(images)} images")
+        raise ValueError(f"expected as many masks as images, got {len(masks)} and {len(images)}")
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
         if image.ndim not in (2, 3) or mask.ndim != 2 or image.shape[-2:] != mask.shape:
             raise ValueError(
@@ -84,5 +84,5 @@ def _splits(split: Sequence[str] | Mapping[str, int] | None, count: int) -> list
     if unknown := sorted(set(names) - set(SPLITS)):
         raise ConfigError(f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
     if len(names) != count:
-        raise ValueError(f"split must cover all {count} images, got {len(names)}")
+        raise ValueError(f"split names {len(names)} images, expected {count}")
     return names
