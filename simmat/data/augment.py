@@ -59,7 +59,7 @@ class Augmentation:
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if problems:
-            raise ConfigError(all_problems("the augmentation is wrong:", problems))
+            raise ConfigError(all_problems("invalid augmentation:", problems))
 
     @classmethod
     def none(cls) -> Augmentation:
