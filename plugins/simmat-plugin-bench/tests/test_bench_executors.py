@@ -19,7 +19,6 @@ from bench_set import TINY, bench_of
 from runs import gray_set
 from simmat_plugin_bench import executors
 from simmat_plugin_bench.executors import KILL, STOP, Devices, Workers, find_devices, request_stop, workers_for
-from simmat_plugin_bench.results import Job
 from simmat_plugin_bench.run import Runner
 
 from simmat.errors import ConfigError
@@ -71,24 +70,15 @@ class Broken(Executor):
         return future
 
 
-class Silent:
-    """Is told of every job and keeps its failure."""
-
-    def __init__(self) -> None:
-        self.failures: list[str] = []
-
-    def ended(self, job: Job, seconds: float, failure: str) -> None:
-        self.failures.append(failure)
-
-
 def test_what_an_executor_raises_fails_that_cell_alone(tmp_path: Path) -> None:
     """A worker that is lost must not cost the night, and the cell says why it failed."""
     bench = bench_of(tmp_path, TINY + SET + ARM)
-    told, executor = Silent(), Broken()
-    runner = Runner(bench, Workers(executor, Devices(1)), told)
+    failures: list[str] = []
+    executor = Broken()
+    runner = Runner(bench, Workers(executor, Devices(1)), lambda job, seconds, failure: failures.append(failure))
     runner.run()
     assert len(executor.given) == len(runner.failed) == len(bench.cells) > 1
-    assert "the worker was lost" in told.failures[0]
+    assert "the worker was lost" in failures[0]
     assert {cell.state() for cell in bench.cells} == {"failed"}
     assert not (bench.out / ".stop").exists()
 

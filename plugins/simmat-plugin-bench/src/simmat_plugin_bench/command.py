@@ -110,7 +110,7 @@ def _run(
             _put_back(bench, results)
         ready_to_run(bench, cells, registry, rerun_changed=rerun, say=say)
         workers.check_folder(bench.out)
-        runner = Runner(bench, workers, _Lines(), only)
+        runner = Runner(bench, workers, _print_outcome, only)
         runner.run()
     for log in dict.fromkeys(runner.failed.values()):
         names = [name for name, one in runner.failed.items() if one == log]
@@ -126,12 +126,8 @@ def _put_back(bench: Bench, results: Path) -> None:
     say(f"{done} results taken from {results}" + (f"; {other} with other settings skipped" if other else ""))
 
 
-class _Lines:
-    """Print one line per job, when it ends."""
-
-    def ended(self, job: Job, seconds: float, failure: str) -> None:
-        """Print the outcome of a job."""
-        say(f"{job.cell.name}: {_outcome(job.cell.result(), failure)} ({seconds:.0f} s)")
+def _print_outcome(job: Job, seconds: float, failure: str) -> None:
+    say(f"{job.cell.name}: {_outcome(job.cell.result(), failure)} ({seconds:.0f} s)")
 
 
 def _outcome(result: dict[str, Any] | None, failure: str) -> str:

@@ -117,25 +117,21 @@ def workers_for(where: str, jobs: int | None) -> Iterator[Workers]:
         with ThreadPoolExecutor(devices.jobs) as pool:
             yield Workers(pool, devices)
         return
-    with _dask_client(_checked(where)) as client:
+    with _dask_client(where) as client:
         devices = Devices(jobs or sum(client.nthreads().values()))
         with client.get_executor(pure=False) as executor:
             yield Workers(executor, devices, client)
 
 
-def _checked(address: str) -> str:
-    parts = urlsplit(address)
-    try:
-        known = parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path
-    except ValueError:  # invalid port
-        known = False
-    if not known:
-        raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
-    return address
-
-
 @contextmanager
 def _dask_client(address: str) -> Iterator[Any]:
+    parts = urlsplit(address)
+    try:
+        valid = parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path
+    except ValueError:  # invalid port
+        valid = False
+    if not valid:
+        raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
     try:
         from distributed import Client
     except ImportError as error:

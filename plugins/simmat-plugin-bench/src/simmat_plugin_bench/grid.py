@@ -18,7 +18,7 @@ from simmat.model_spec import complete_options
 from simmat.plugins.registry import Registry
 from simmat.specs import FoundationSpec
 from simmat_plugin_bench.cells import Cell, CellFolder, Order, read_cell_file
-from simmat_plugin_bench.reading import is_left, shortened
+from simmat_plugin_bench.reading import shortened
 from simmat_plugin_bench.settings import FEW, BenchSettings, DataSet, Grid, merged, unknown_figure, unknown_names
 
 ZERO_SHOT = "zero-shot"
@@ -125,8 +125,8 @@ def expand(settings: BenchSettings, path: Path, out: Path, registry: Registry, *
     problems += _shared_folders([data.name for data in settings.data])
     if settings.quick is not None:
         problems += unknown_names(settings.quick.arms, (arm.name for arm in own), "arm")
-    if quick:
-        own = [arm for arm in own if is_left(arm.name, settings.quick)]
+        if quick and settings.quick.arms is not None:
+            own = [arm for arm in own if arm.name in settings.quick.arms]
     no_zero_shot: dict[str, str] = {}
     for foundation in dict.fromkeys(arm.foundation for arm in own):
         try:

@@ -134,15 +134,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence
         known = [value for value in column if value is not None]
         if len(known) > 1:
             best |= {(row, index) for row, value in enumerate(column) if value == max(known)}
-    return Table([_title(name) for name in head], rows, 1, best)
+    return Table([name.lower() if name in WORDS else name for name in head], rows, 1, best)
 
 
 def _mean(score: Spread | None) -> float | None:
     return score.mean if score is not None else None
-
-
-def _title(name: str) -> str:
-    return name.lower() if name in WORDS else name
 
 
 def _plot(name: str, plots: Mapping[str, tuple[Path, Path]]) -> tuple[str, Figure, bool]:

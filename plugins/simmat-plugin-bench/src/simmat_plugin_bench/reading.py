@@ -8,7 +8,7 @@ from simmat.documents import parse, read_toml
 from simmat.errors import ConfigError
 from simmat.io.files import with_home
 from simmat.sensors.options import with_absolute_files
-from simmat_plugin_bench.settings import BenchSettings, DataSet, Quick, merged
+from simmat_plugin_bench.settings import BenchSettings, DataSet, merged
 
 
 def read_settings(path: Path) -> BenchSettings:
@@ -17,7 +17,7 @@ def read_settings(path: Path) -> BenchSettings:
     Raises:
         ConfigError: it cannot be read or is invalid; the message holds every problem.
     """
-    settings = parse(BenchSettings, read_toml(path, "bench", hint="give the TOML file of one"), str(path))
+    settings = parse(BenchSettings, read_toml(path, "bench", hint="give its TOML file"), str(path))
     try:
         return _absolute(settings, path.absolute().parent)
     except ConfigError as error:
@@ -38,7 +38,7 @@ def _absolute(settings: BenchSettings, folder: Path) -> BenchSettings:
 
 
 def shortened(settings: BenchSettings, path: Path) -> BenchSettings:
-    """Return a bench with the data sets, seeds and settings of `[quick]`; `is_left` selects the arms.
+    """Return a bench with the data sets, seeds and settings of `[quick]`; `expand` selects its arms.
 
     Raises:
         ConfigError: the TOML has no `[quick]`.
@@ -60,8 +60,3 @@ def shortened(settings: BenchSettings, path: Path) -> BenchSettings:
         changes["grid"] = tuple(grid.model_copy(update=own) for grid in settings.grid)
         changes["arm"] = tuple(arm.model_copy(update=own) for arm in settings.arm)
     return settings.model_copy(update=changes)
-
-
-def is_left(arm: str, quick: Quick | None) -> bool:
-    """Return whether `--quick` runs an arm of this name."""
-    return quick is None or quick.arms is None or arm in quick.arms

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from simmat.config import dump_toml
 from simmat.io.files import atomic_write_json, atomic_write_text
@@ -28,11 +28,8 @@ GRACE_SECONDS = 90
 _KILL_SECONDS = 10
 
 
-class Progress(Protocol):
-    """Called when jobs end."""
-
-    def ended(self, job: Job, seconds: float, failure: str) -> None:
-        """A job has ended; `failure` is its error, "" if it succeeded or was stopped."""
+Ended = Callable[[Job, float, str], None]
+"""Called with a job that has ended, its seconds, and its error; "" if it succeeded or was stopped."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Runner:
     Args:
         bench: the bench.
         workers: the executor.
-        progress: called when a job ends.
+        ended: called when a job ends.
         only: run only cells whose name matches this shell pattern.
 
     Attributes:
@@ -56,8 +53,8 @@ class Runner:
         stopped: True after a signal.
     """
 
-    def __init__(self, bench: Bench, workers: Workers, progress: Progress, only: str | None = None) -> None:
-        self.bench, self.workers, self.progress, self.only = bench, workers, progress, only
+    def __init__(self, bench: Bench, workers: Workers, ended: Ended, only: str | None = None) -> None:
+        self.bench, self.workers, self.ended, self.only = bench, workers, ended, only
         self.failed: dict[str, str] = {}
         self.stopped = False
         self._stop_file = bench.out / ".stop"
@@ -124,7 +121,7 @@ class Runner:
             self.failed[cell.name] = failure
             atomic_write_json(cell.folder.failure, {"format": FORMAT, "code": code, "log": failure})
         self._tidy(cell)
-        self.progress.ended(one.job, time.monotonic() - one.began, failure)
+        self.ended(one.job, time.monotonic() - one.began, failure)
 
     def _tidy(self, cell: Cell) -> None:
         for data, arm in self.bench.pairs():

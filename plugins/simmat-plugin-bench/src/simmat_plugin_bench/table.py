@@ -145,7 +145,7 @@ def rows_of(results: Results, data: DataSet, *, waiting: bool = True) -> list[tu
         data: one of its data sets.
         waiting: include arms that have not started.
     """
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (
             results.label(row.arm),
             str(row.score) if row.score is not None else NONE,
@@ -158,21 +158,16 @@ def rows_of(results: Results, data: DataSet, *, waiting: bool = True) -> list[tu
         for row in results.of(data)
         if waiting or row.begun
     ]
-    return [*lines, *_without_zero_shot(results)]
+    several = len({arm.foundation for arm in results.bench.arms}) > 1
+    for name, why in results.bench.no_zero_shot.items():
+        lines.append((f"{name}: zero-shot" if several else "zero-shot", *([NONE] * 5), f"none: {why}"))
+    return lines
 
 
 def _rate(row: Row) -> str:
     if row.lr is not None:
         return f"{row.lr:g}"
     return "tuner's" if row.arm.kind == "train" and row.arm.rates == (None,) else NONE
-
-
-def _without_zero_shot(results: Results) -> list[tuple[str, ...]]:
-    several = len({arm.foundation for arm in results.bench.arms}) > 1
-    return [
-        (f"{name}: zero-shot" if several else "zero-shot", *([NONE] * 5), f"none: {why}")
-        for name, why in results.bench.no_zero_shot.items()
-    ]
 
 
 def overview(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
