@@ -10,7 +10,7 @@ from pathlib import Path
 
 from simmat.errors import OutputError
 from simmat.io.files.locks import locked
-from simmat.io.files.system import led_to, output_errors, remove_folder, sync, sync_tree
+from simmat.io.files.system import output_errors, remove_folder, resolve_link, sync, sync_tree
 
 
 @contextmanager
@@ -26,8 +26,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """
     if not _has_name(Path(path)):
         raise OutputError(f"{path} cannot be replaced as a whole; give the folder by its name")
-    target = led_to(Path(path))
-    new, old = _beside(target)
+    target = resolve_link(Path(path))
+    new, old = _new_and_old(target)
     with output_errors(target, new, old):
         target.parent.mkdir(parents=True, exist_ok=True)
         recover_folder(target)
@@ -58,8 +58,8 @@ def recover_folder(path: Path | str) -> Path:
     """
     if not _has_name(Path(path)):
         return Path(path)
-    target = led_to(Path(path))
-    new, old = _beside(target)
+    target = resolve_link(Path(path))
+    new, old = _new_and_old(target)
     if not target.exists() and old.is_dir():
         # The old folder is only renamed once the new one is complete and synced.
         with output_errors(target, new, old), suppress(FileNotFoundError):
@@ -95,7 +95,7 @@ def _has_name(target: Path) -> bool:
     return target.name not in ("", "..")
 
 
-def _beside(target: Path) -> tuple[Path, Path]:
+def _new_and_old(target: Path) -> tuple[Path, Path]:
     return target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
 
 

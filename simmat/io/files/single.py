@@ -19,12 +19,12 @@ from typing import Any
 from simmat.errors import ConfigError, DataError, OutputError
 from simmat.io.files.inputs import parse_json, require_file
 from simmat.io.files.locks import locked
-from simmat.io.files.system import TEMPORARY_MARK, led_to, output_errors, remove_folder, sync
+from simmat.io.files.system import TEMPORARY_MARK, output_errors, remove_folder, resolve_link, sync
 
 _TRIES = 5
 _MOST_LINE_BYTES = 2**20
 """Longest line of a log; a longer one is not a record."""
-_STAGING = f".{'[0-9a-f]' * 8}{TEMPORARY_MARK}"
+_STAGING_PATTERN = f".{'[0-9a-f]' * 8}{TEMPORARY_MARK}"
 """Pattern of the names of `staged_files`."""
 
 
@@ -51,7 +51,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written, or `path` is a folder, device or pipe.
     """
-    target = led_to(Path(path))
+    target = resolve_link(Path(path))
     temporary = target.with_name(
         f"{_temporary_prefix(target)}{os.getpid():x}-{secrets.token_hex(4)}{TEMPORARY_MARK}{target.suffix}"
     )
@@ -79,7 +79,7 @@ def remove_left(path: Path | str) -> None:
     Raises:
         OutputError: one cannot be removed.
     """
-    target = led_to(Path(path))
+    target = resolve_link(Path(path))
     left = re.compile(
         rf"{re.escape(_temporary_prefix(target))}([0-9a-f]+)-[0-9a-f]{{8}}{re.escape(TEMPORARY_MARK + target.suffix)}"
     )
@@ -197,7 +197,9 @@ def _new_staging(target: Path, held: ExitStack) -> tuple[Path, list[Path]]:
     staging = target / f".{secrets.token_hex(4)}{TEMPORARY_MARK}"
     target.mkdir(parents=True, exist_ok=True)
     with locked(target, patience_s=2) as alone:
-        left = [path for path in target.glob(_STAGING) if path.is_dir() and not path.is_symlink()] if alone else []
+        left = (
+            [path for path in target.glob(_STAGING_PATTERN) if path.is_dir() and not path.is_symlink()] if alone else []
+        )
         staging.mkdir(parents=True)
         held.enter_context(locked(staging))
     return staging, left

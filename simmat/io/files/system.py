@@ -54,7 +54,7 @@ def output_errors(target: Path, *temporary: Path) -> Iterator[None]:
         raise output_error(error, target) from error
 
 
-def led_to(path: Path) -> Path:
+def resolve_link(path: Path) -> Path:
     """Return the target of a link; resolve "..", which would break when a folder on the path is replaced."""
     return Path(os.path.realpath(path)) if path.is_symlink() or ".." in path.parts else path
 
