@@ -71,7 +71,11 @@ def repeat_regions(
     if not sources:
         return image, label
     data, valid = image.data.copy(), image.valid.copy()
-    closed = label.ignore | ndimage.binary_dilation(_union(label), EIGHT)
+    union = np.zeros(label.size_hw, dtype=np.bool_)
+    for region in label.regions:
+        y0, x0, y1, x1 = region.box
+        union[y0:y1, x0:x1] |= region.crop
+    closed = label.ignore | ndimage.binary_dilation(union, EIGHT)
     regions = list(label.regions)
     for _ in range(int(rng.integers(1, MOST + 1))):
         source = sources[int(rng.integers(len(sources)))]
@@ -82,9 +86,9 @@ def repeat_regions(
         data[:, *place][:, mask] = piece.data[:, mask]
         valid[:, *place][:, mask] = piece.valid[:, mask]
         corner = (place[0].start, place[1].start)
-        if (region := region_from_mask(mask, source.class_id, corner)) is not None:
-            regions.append(region)
-            closed |= ndimage.binary_dilation(region.mask(label.size_hw), EIGHT)
+        if (copied := region_from_mask(mask, source.class_id, corner)) is not None:
+            regions.append(copied)
+            closed |= ndimage.binary_dilation(copied.mask(label.size_hw), EIGHT)
     return replace(image, data=data, valid=valid), replace(label, regions=tuple(regions))
 
 
@@ -109,14 +113,6 @@ def _is_cut(region: Instance, unknown: BoolArray) -> bool:
     inside = np.pad(region.crop, 1)
     ring = ndimage.binary_dilation(inside, EIGHT) & ~inside
     return bool(np.count_nonzero(around & ring) > _CUT * np.count_nonzero(ring))
-
-
-def _union(label: Label) -> BoolArray:
-    union = np.zeros(label.size_hw, dtype=np.bool_)
-    for region in label.regions:
-        y0, x0, y1, x1 = region.box
-        union[y0:y1, x0:x1] |= region.crop
-    return union
 
 
 def _copy(
