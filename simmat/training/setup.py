@@ -202,10 +202,10 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
         grid_hw(Frame((1, 1), size, "squash"), find_protocol(config.protocol))
     train = subset_of(every, config)
     contents = index.contents
-    digest = _digest(foundation, weights, config)
-    chosen = _chosen(config, registry, adapter, dataset, size, digest)
-    taken = _taken(foundation, index, train) if known is None else known.model_dump(include=set(TAKEN))
-    spec = ModelSpec(**chosen, **taken)
+    digest = _weights_digest(foundation, weights, config)
+    configured = _configured_fields(config, registry, adapter, dataset, size, digest)
+    measured = _measured_fields(foundation, index, train) if known is None else known.model_dump(include=set(TAKEN))
+    spec = ModelSpec(**configured, **measured)
     parts = find_parts(spec, registry, weights)
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
     steps = _steps(config, len(train))
@@ -251,7 +251,7 @@ def check_apart(config: TrainConfig) -> None:
             )
 
 
-def _digest(foundation: FoundationSpec, weights: Path | None, config: TrainConfig) -> str | None:
+def _weights_digest(foundation: FoundationSpec, weights: Path | None, config: TrainConfig) -> str | None:
     """Return the sha256 of the weight file; unless the user gave the file, check it against the spec."""
     if weights is None:
         return None
@@ -271,7 +271,7 @@ def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) ->
     return registry.modality(config.modality, config.modality_options, channels=config.channels)
 
 
-def _chosen(
+def _configured_fields(
     config: TrainConfig, registry: Registry, adapter: ModalityAdapter, dataset: Dataset, size: int, digest: str | None
 ) -> dict[str, Any]:
     """Return the fields of the spec that come from config, plugins and files, compared on resume."""
@@ -295,7 +295,7 @@ def _chosen(
     }
 
 
-def _taken(foundation: FoundationSpec, index: DataIndex, train: Sequence[Sample]) -> dict[str, Any]:
+def _measured_fields(foundation: FoundationSpec, index: DataIndex, train: Sequence[Sample]) -> dict[str, Any]:
     """Return the fields of the spec that come from the training split."""
     dataset, statistics = index.dataset, index.statistics(train)
     channels = fit_channels(
