@@ -83,7 +83,8 @@ def build_mat_residual(
     if not (is_finite_number(contrast) and contrast > 0):
         raise ConfigError(f"option 'contrast' of a transfer layer must be a number above 0, got {contrast}")
     stack = conv_stack(conv2d(len(channels), width, 3, generator), zero_conv2d(width, 3, 3))
-    return ResidualMAT(zero_shot * contrast, stack)
+    # In place: loading a bundle checks memory on the meta device, where a product with a number imports torch._dynamo.
+    return ResidualMAT(zero_shot.clone().mul_(contrast), stack)
 
 
 def build_linear(
