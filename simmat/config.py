@@ -179,6 +179,11 @@ class TrainConfig(Document):
     )
     workers: int = Field(0, ge=0, le=MOST_WORKERS, description="Processes that load data; 0 loads in the main process.")
 
+    heads: Literal["prompt", "prompt,dense"] = Field(
+        "prompt",
+        description="Trained heads: prompts alone, or also a dense head (class map and object centres), which "
+        "finds objects without prompts.",
+    )
     loss: Literal["focal", "bce"] = Field("focal", description="Mask loss, added to dice.")
     lr: float | None = Field(None, gt=0, description="Peak learning rate; by default that of the model or tuner.")
     backbone_lr_factor: float = Field(

@@ -10,11 +10,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import Backbone, FoundationModel, ImageEmbedding, MaskPrediction, PromptBatch, has_first_layer
 from simmat.model_spec import ModelSpec, complete_options
 from simmat.nn.allocation import AllocationLimit, Room
+from simmat.nn.dense_head import DenseHead
 from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
 from simmat.plugins.registry import Registry
@@ -28,13 +30,17 @@ class SimMAT(nn.Module):
         mat: the transfer layer.
         foundation: the foundation model, with the tuner's modules.
         output: what the transfer layer returns, see `TransferLayerSpec.output`.
+        dense: class map and object centres from the same embedding; None if the network answers prompts only.
     """
 
-    def __init__(self, mat: nn.Module, foundation: FoundationModel, output: Output) -> None:
+    def __init__(
+        self, mat: nn.Module, foundation: FoundationModel, output: Output, dense: DenseHead | None = None
+    ) -> None:
         super().__init__()
         self.mat = mat
         self.foundation = cast(nn.Module, foundation)
         self.output = output
+        self.dense = dense
 
     def encode(self, planes: Tensor, content: Tensor) -> ImageEmbedding:
         """Encode a batch of images.
@@ -142,7 +148,43 @@ def assemble(
     unfreeze_fresh(network, parts.foundation.targets)
     if parts.transfer.output == "features" and has_first_layer(foundation.backbone):
         foundation.backbone.first_layer.requires_grad_(False)  # the MAT replaces it, so it gets no gradient
-    return SimMAT(mat, foundation, parts.transfer.output)
+    return SimMAT(mat, foundation, parts.transfer.output, _dense_head(spec, foundation))
+
+
+def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | None:
+    if spec.dense is None:
+        return None
+    embedding = embedding_layout(foundation, spec.image_size)
+    return DenseHead(
+        [level.shape[1] for level in embedding.levels],
+        embedding.strides,
+        spec.dense.count,
+        generator=torch.Generator().manual_seed(spec.seed + 2),
+    )
+
+
+class _Backbone(nn.Module):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = cast(nn.Module, backbone)
+
+    def forward(self, image: Tensor) -> ImageEmbedding:
+        backbone = cast(Backbone, self.backbone)
+        return backbone.encode(backbone.embed(image))
+
+
+def embedding_layout(foundation: FoundationModel, size: int) -> ImageEmbedding:
+    """Return the embedding of one S×S image on the meta device: shapes and strides, nothing is computed."""
+    module = _Backbone(foundation.backbone)
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    own = [*module.named_parameters(), *module.named_buffers()]
+    fakes = {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
+    with torch.no_grad():
+        embedding: ImageEmbedding = functional_call(module, fakes, torch.empty(1, 3, size, size, device="meta"))
+    for part, mode in modes:
+        part.training = mode
+    return embedding
 
 
 def assemble_transfer(

@@ -27,8 +27,30 @@ Name = Annotated[str, Field(min_length=1)]
 Options = Annotated[dict[str, JsonValue], BeforeValidator(as_json)]
 Channels = Annotated[tuple[Annotated[Channel, of_dataclass(Channel)], ...], BeforeValidator(as_tuples)]
 
-TAKEN = ("channels", "statistics", "zero_shot")
+TAKEN = ("channels", "statistics", "zero_shot", "dense")
 """Fields measured on the training split; the others are settings, or follow from names and files."""
+
+
+class DenseSpec(Document):
+    """What a dense head tells apart.
+
+    Attributes:
+        background: whether class map index 0 is "no object"; its training then needs all objects to be marked.
+        classes: label value or COCO category of each further index; None for objects without a class.
+    """
+
+    background: bool
+    classes: Annotated[tuple[int | None, ...], BeforeValidator(as_tuples)]
+
+    @property
+    def count(self) -> int:
+        """Number of classes, the background among them."""
+        return len(self.classes) + self.background
+
+    @property
+    def index_of(self) -> dict[int | None, int]:
+        """Class of an object -> its index in the class map."""
+        return {value: index for index, value in enumerate(self.classes, start=int(self.background))}
 
 
 class ModelSpec(Document):
@@ -52,6 +74,7 @@ class ModelSpec(Document):
         tune: name of the tuner.
         tune_options: its options.
         card: the data card, which defines instances and missing values.
+        dense: what the dense head distinguishes; None without one.
         described: the whole declaration of every sensor of `modality` that has a `sensor.toml`.
     """
 
@@ -72,6 +95,7 @@ class ModelSpec(Document):
     tune: Name
     tune_options: Options = Field(default_factory=dict)
     card: DataCard
+    dense: DenseSpec | None = None
     described: Annotated[tuple[Declaration, ...], BeforeValidator(as_tuples)] = ()
 
     def problems(self) -> Iterator[str]:

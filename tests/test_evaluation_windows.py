@@ -15,12 +15,12 @@ from torch import Tensor
 
 from simmat.data.clicks import corrective_click
 from simmat.data.instances import Instance, Label, region_from_mask
+from simmat.data.mask_grid import MaskGrid
 from simmat.data.pipeline import PreparedImage
 from simmat.evaluation import COMPAT, ONE_CLICK, ObjectScore, Protocol
-from simmat.evaluation.grid import MaskGrid
 from simmat.evaluation.interaction import ScoredImage, score_objects
 from simmat.evaluation.scores import boundary_iou, boundary_width, mask_iou
-from simmat.evaluation.targets import find_targets, resize_nearest
+from simmat.evaluation.targets import find_targets, grid_hw, resize_nearest
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.nn.resize import content_mask, restore_logits, upsample_logits
 from simmat.types import Aspect, BoolArray, Frame
@@ -154,7 +154,7 @@ def test_masks_are_those_of_logits_resized_as_a_whole(
         layouts.append(logits.contiguous(memory_format=torch.channels_last))
     for given in layouts:
         expected = plain_masks(given, frame, protocol)
-        found = MaskGrid(frame, protocol).masks(given)
+        found = MaskGrid(frame, None if protocol is ONE_CLICK else grid_hw(frame, protocol)).masks(given)
         for k, m in np.ndindex(*expected.shape[:2]):
             assert np.array_equal(whole(found[k][m], expected.shape[2:]), expected[k, m])
 
@@ -163,7 +163,7 @@ def test_logits_above_zero_in_the_padding_alone_find_nothing() -> None:
     """Below a wide image there is no image."""
     logits = torch.full((1, 1, 16, 16), -1.0)
     logits[..., 12:, 3:9] = 1
-    assert MaskGrid(Frame((20, 40), 64), ONE_CLICK).masks(logits) == [[None]]
+    assert MaskGrid(Frame((20, 40), 64)).masks(logits) == [[None]]
 
 
 @pytest.mark.parametrize("strange", [float("nan"), float("inf"), -float("inf"), 1e-45, -1e-45])
@@ -172,7 +172,7 @@ def test_strange_logits_give_the_mask_they_gave(strange: float) -> None:
     logits = torch.from_numpy(np.random.default_rng(2).standard_normal((1, 1, 16, 16))).float()
     logits[0, 0, 5:7, 5:9] = strange
     frame = Frame((70, 100), 64)
-    found = MaskGrid(frame, ONE_CLICK).masks(logits)[0][0]
+    found = MaskGrid(frame).masks(logits)[0][0]
     assert np.array_equal(whole(found, (70, 100)), plain_masks(logits, frame, ONE_CLICK)[0, 0])
 
 
@@ -186,12 +186,12 @@ def disc_logits(side: int, centres_xy: Tensor, radius: float) -> Tensor:
 
 def test_a_mask_is_resized_as_a_whole_only_where_rounding_decides() -> None:
     """Else nothing would be gained; half way between 1 and -1 torch's last bit says on which side a pixel lies."""
-    grid = MaskGrid(Frame((300, 211), 64), ONE_CLICK)
+    grid = MaskGrid(Frame((300, 211), 64))
     grid.masks(disc_logits(16, torch.tensor([[5.3, 6.1], [8.2, 3.4]]), 2.3))
     assert grid.resized_whole == 0
     logits = torch.full((1, 1, 32, 32), -1.0)
     logits[..., 9:15, 9:15] = 1
-    grid = MaskGrid(Frame((16, 16), 16), ONE_CLICK)
+    grid = MaskGrid(Frame((16, 16), 16))
     grid.masks(logits)
     assert grid.resized_whole == 1
 

@@ -160,6 +160,8 @@ def trained_tensors(model: SimMAT) -> dict[str, Tensor]:
     """Return the tensors a bundle holds: the transfer layer and what the tuner changed, on the CPU."""
     tensors = {f"mat.{name}": tensor for name, tensor in model.mat.state_dict().items()}
     tensors |= {f"foundation.{name}": tensor for name, tensor in trainable_state(model.foundation).items()}
+    if model.dense is not None:
+        tensors |= {f"dense.{name}": tensor for name, tensor in model.dense.state_dict().items()}
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
 
 

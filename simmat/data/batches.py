@@ -20,7 +20,8 @@ from torch.utils.data import Sampler
 from simmat.data.augment import Augmentation
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
-from simmat.data.instances import Instance, visible_regions
+from simmat.data.dense_targets import NO_TRUTH, DenseClasses, dense_targets
+from simmat.data.instances import Instance, Label, visible_regions
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
 from simmat.nn.resize import resize_planes
@@ -39,6 +40,8 @@ class Batch(NamedTuple):
         boxes: (B, P, 4) float32 XYXY, jittered.
         draws: (B, P, R) float32 in [0, 1), for other random choices per prompt.
         step_draw: (B,) float32 in [0, 1), the same for all items of one optimiser step.
+        classes: (B, S, S) int64, see `DenseTargets`; (B, 0) where there is no dense head.
+        distance: (B, S, S) float32, likewise.
     """
 
     planes: Tensor
@@ -49,6 +52,8 @@ class Batch(NamedTuple):
     boxes: Tensor
     draws: Tensor
     step_draw: Tensor
+    classes: Tensor
+    distance: Tensor
 
 
 DRAWS = 4
@@ -68,6 +73,7 @@ class TrainingItems(TorchDataset[Batch]):
         clicks: "mixed" places half of the first clicks at a region's centre, "random" all of them anywhere on it.
         batch_size: images of one optimiser step, over all processes.
         seed: of the whole run.
+        dense: what a dense head is trained to tell apart; None without one.
     """
 
     dataset: Dataset
@@ -78,6 +84,7 @@ class TrainingItems(TorchDataset[Batch]):
     batch_size: int
     seed: int
     clicks: Literal["mixed", "random"] = "mixed"
+    dense: DenseClasses | None = None
 
     def __getitem__(self, position: int) -> Batch:
         """Return one item without its batch dimension."""
@@ -97,6 +104,7 @@ class TrainingItems(TorchDataset[Batch]):
             )
         targets = self._targets(regions, label.size_hw, prepared.frame, rng)
         points = np.stack([_click(target, ignore.numpy(), self.clicks, rng) for target in targets])
+        classes, distance = self._dense(label, prepared.frame)
         size_hw = (self.pipeline.size, self.pipeline.size)
         boxes = np.stack([jitter_box(tight_box(target), size_hw, rng) for target in targets])
         return Batch(
@@ -110,7 +118,15 @@ class TrainingItems(TorchDataset[Batch]):
             step_draw=torch.tensor(
                 np.random.default_rng([self.seed, 2, position // self.batch_size]).random(), dtype=torch.float32
             ),
+            classes=classes,
+            distance=distance,
         )
+
+    def _dense(self, label: Label, frame: Frame) -> tuple[Tensor, Tensor]:
+        if self.dense is None:
+            return torch.empty(0, dtype=torch.int64), torch.empty(0)
+        found = dense_targets(label, frame, self.dense.index_of, 0 if self.dense.background else NO_TRUTH)
+        return torch.from_numpy(found.classes), torch.from_numpy(found.distance)
 
     def _targets(
         self, regions: Sequence[Instance], size_hw: tuple[int, int], frame: Frame, rng: np.random.Generator

@@ -14,7 +14,7 @@ import numpy as np
 
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fingerprint import Bytes, Contents, file_times, read_files
-from simmat.data.index_file import Floats, Ints, Kept, Table, places_of, read_kept, sample_keys, write_kept
+from simmat.data.index_file import NO_CLASS, Floats, Ints, Kept, Table, places_of, read_kept, sample_keys, write_kept
 from simmat.data.index_pass import read_samples
 from simmat.data.statistics import merge_moments
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equal_problems
@@ -105,6 +105,11 @@ class DataIndex:
                 "with a valid pixel in its image; check the masks, --regions, --min-region and --nodata"
             )
         return found
+
+    def classes(self, samples: Sequence[Sample]) -> tuple[int | None, ...]:
+        """Return the classes of the objects in some samples, in rising order; (None,) where objects have none."""
+        found = np.unique(self.table_of(samples).instances[:, 0]).tolist()
+        return tuple(None if value == NO_CLASS else value for value in found)
 
     def with_repeatable(self, samples: Sequence[Sample]) -> int:
         """Return the number of samples that have an object which `repeat_regions` can copy."""

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from simmat.data.clicks import corrective_click, jitter_box, random_click, tight_box
 from simmat.data.instances import Instance
+from simmat.data.mask_grid import MaskGrid
 from simmat.data.pipeline import PreparedImage
-from simmat.evaluation.grid import MaskGrid
 from simmat.evaluation.protocol import Protocol
 from simmat.evaluation.scores import ObjectScore, boundary_iou, boundary_width, mask_iou
-from simmat.evaluation.targets import Targets
+from simmat.evaluation.targets import Targets, grid_hw
 from simmat.model import SimMAT
 from simmat.nn.device import wait_for
 from simmat.predictor import EncodedImage
@@ -63,7 +63,7 @@ class ScoredImage:
 
     def __init__(self, model: SimMAT, prepared: PreparedImage, targets: Targets, protocol: Protocol) -> None:
         self.targets = targets
-        self.grid = MaskGrid(prepared.frame, protocol)
+        self.grid = MaskGrid(prepared.frame, None if protocol.grid == "original" else grid_hw(prepared.frame, protocol))
         self._device = next(model.parameters()).device
         masks = _ALTERNATIVES if protocol.alternatives else 1
         self.together = max(min(_MOST_ELEMENTS // (masks * targets.scored.size), PROMPTS_AT_ONCE), 1)

@@ -17,8 +17,21 @@ from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch
 from simmat.errors import BundleError, ConfigError, DataError
-from simmat.foundation import ImageEmbedding, MaskPrediction
+from simmat.everything import (
+    ClassMap,
+    EverythingSettings,
+    FoundObject,
+    answer_clicks,
+    class_of,
+    distance_peaks,
+    grid_points,
+    label_values,
+    suppress,
+)
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
+from simmat.model_spec import DenseSpec
+from simmat.nn.dense_head import DenseHead
 from simmat.nn.resize import restore_logits
 from simmat.predictor.checks import (
     as_numbers,
@@ -91,6 +104,17 @@ class EncodedImage:
         batch = prompt_batch(prompts, self.prepared.frame, self._device)
         if mask_input is not None:
             batch = replace(batch, mask_input=mask_input)
+        return self._model.decode(self.embedding, batch)
+
+    @torch.inference_mode()
+    def decode_clicks(self, points: FloatArray) -> MaskPrediction:
+        """Answer K clicks, one each, at (K, 2) xy of the S×S input."""
+        count = len(points)
+        batch = PromptBatch(
+            image_index=torch.zeros(count, dtype=torch.int64, device=self._device),
+            point_coords=torch.from_numpy(points[:, None]).to(self._device),
+            point_labels=torch.ones(count, 1, dtype=torch.int64, device=self._device),
+        )
         return self._model.decode(self.embedding, batch)
 
 
@@ -234,6 +258,78 @@ class Predictor:
             for row, place in enumerate(places):
                 found[place] = self._prediction(decoded, row, choice, doubt)
         return [found[place] for place in range(len(prompts))]
+
+    @torch.inference_mode()
+    def segment_semantic(self) -> ClassMap:
+        """Return the class of every pixel of the current image.
+
+        Raises:
+            ValueError: there is no image yet, or the network has no dense head.
+        """
+        spec, _ = self._dense_head()
+        chances = self._chances()
+        found = chances.argmax(0)
+        values = label_values(spec.background, spec.classes)
+        return ClassMap(values[found], np.take_along_axis(chances, found[None], 0)[0])
+
+    @torch.inference_mode()
+    def segment_everything(self, settings: EverythingSettings | None = None) -> list[FoundObject]:
+        """Find every object of the current image, each with its class where the network knows classes.
+
+        With a dense head the clicks are the peaks of its distance map; without one, a grid.
+
+        Args:
+            settings: how objects are found; by default as `EverythingSettings` says.
+
+        Raises:
+            ValueError: there is no image yet.
+        """
+        encoded, frame = self._current(), self._current().prepared.frame
+        settings = settings or EverythingSettings()
+        dense = self.model.dense
+        if dense is None:
+            points = grid_points(frame, settings.grid)
+        else:
+            distance = dense(encoded.embedding).distance[0, 0].sigmoid()  # (h, w)
+            stride = frame.size / distance.shape[-1]
+            points, _ = distance_peaks(distance, lowest=settings.peak, spread=settings.spread)
+            points = (points + 0.5) * stride - 0.5
+            inside = (points < np.asarray(frame.scaled_hw[::-1]) - 0.5).all(axis=1)
+            points = points[inside]
+        answers = answer_clicks(points, encoded.decode_clicks, frame, settings, stable=dense is None)
+        kept = suppress(answers.low, answers.scores, settings.overlap)
+        spec = self.bundle.spec.dense if self.bundle else None
+        chances = self._chances() if spec is not None else None
+        originals = frame.points_to_original(answers.points)
+        found = []
+        for index in kept:
+            region, score = answers.regions[index], float(answers.scores[index])
+            if spec is not None and chances is not None:
+                place, chance = class_of(region, chances, spec.background)
+                value = int(label_values(spec.background, spec.classes)[place])
+                region, score = replace(region, class_id=value), score * chance
+            x, y = originals[index].tolist()
+            found.append(FoundObject(region, score, (x, y)))
+        return sorted(found, key=lambda one: -one.score)
+
+    def _chances(self) -> FloatArray:
+        """Return (K, H, W) class probabilities of the current image."""
+        encoded = self._current()
+        _, head = self._dense_head()
+        logits = restore_logits(head(encoded.embedding).classes, encoded.prepared.frame)[0]
+        chances: FloatArray = logits.softmax(0).cpu().numpy()
+        return chances
+
+    def _dense_head(self) -> tuple[DenseSpec, DenseHead]:
+        spec, head = self.bundle.spec.dense if self.bundle else None, self.model.dense
+        if spec is None or head is None:
+            raise ValueError("this model has no class map; train one with --heads prompt,dense")
+        return spec, head
+
+    def _current(self) -> EncodedImage:
+        if self._encoded is None:
+            raise ValueError("no image is set; call set_image first")
+        return self._encoded
 
     def _prediction(self, decoded: MaskPrediction, row: int, choice: Choice, doubt: str) -> Prediction:
         assert self._encoded is not None  # predict_prompts has checked both

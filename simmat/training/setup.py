@@ -25,7 +25,7 @@ from simmat.evaluation.job import nothing_to_score
 from simmat.evaluation.targets import grid_hw
 from simmat.io.weights import check_digest, find_weights, sha256_of
 from simmat.model import Parts, find_parts
-from simmat.model_spec import TAKEN, ModelSpec, as_json, complete_options
+from simmat.model_spec import TAKEN, DenseSpec, ModelSpec, as_json, complete_options
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.declared import declarations_of
@@ -121,6 +121,7 @@ class Setup:
             clicks=config.clicks,
             batch_size=config.batch_size,
             seed=config.seed,
+            dense=self.spec.dense,
         )
 
     @property
@@ -204,7 +205,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     contents = index.contents
     digest = _weights_digest(foundation, weights, config)
     configured = _configured_fields(config, registry, adapter, dataset, size, digest)
-    measured = _measured_fields(foundation, index, train) if known is None else known.model_dump(include=set(TAKEN))
+    measured = known.model_dump(include=set(TAKEN)) if known else _measured_fields(config, foundation, index, train)
     spec = ModelSpec(**configured, **measured)
     parts = find_parts(spec, registry, weights)
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
@@ -295,17 +296,32 @@ def _configured_fields(
     }
 
 
-def _measured_fields(foundation: FoundationSpec, index: DataIndex, train: Sequence[Sample]) -> dict[str, Any]:
+def _measured_fields(
+    config: TrainConfig, foundation: FoundationSpec, index: DataIndex, train: Sequence[Sample]
+) -> dict[str, Any]:
     """Return the fields of the spec that come from the training split."""
     dataset, statistics = index.dataset, index.statistics(train)
     channels = fit_channels(
         dataset.channels(), statistics, pixel_mean=foundation.pixel_mean, pixel_std=foundation.pixel_std
     )
     return {
+        "dense": _dense_spec(config, index, train),
         "channels": channels,
         "statistics": statistics,
         "zero_shot": zero_shot_map(channels, statistics).tolist(),
     }
+
+
+def _dense_spec(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) -> DenseSpec | None:
+    if config.heads == "prompt":
+        return None
+    zero = index.dataset.card.zero_means
+    if zero == "unlabelled":
+        raise ConfigError(
+            f"--heads {config.heads} needs images in which every object is marked, but the card of {config.data} says "
+            "that unmarked ones may be there (zero_means = 'unlabelled'); use --heads prompt"
+        )
+    return DenseSpec(background=zero == "background", classes=index.classes(train))
 
 
 def _steps(config: TrainConfig, samples: int) -> int:

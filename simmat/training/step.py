@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from simmat.data.batches import Batch
 from simmat.foundation import MaskPrediction, PromptBatch
 from simmat.model import SimMAT
+from simmat.nn.dense_head import dense_loss
 from simmat.nn.losses import LossWeights, mask_loss
 
 
@@ -20,12 +21,21 @@ class TrainingStep(nn.Module):
         weights: weights of the losses.
         box_fraction: share of the steps that prompt with boxes instead of clicks.
         corrections: rounds with an added click on an error and the previous prediction as mask input.
+        dense_weight: weight of the loss of the dense head.
     """
 
-    def __init__(self, model: SimMAT, weights: LossWeights, *, box_fraction: float, corrections: int) -> None:
+    def __init__(
+        self,
+        model: SimMAT,
+        weights: LossWeights,
+        *,
+        box_fraction: float,
+        corrections: int,
+        dense_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.model, self.weights = model, weights
-        self.box_fraction, self.corrections = box_fraction, corrections
+        self.box_fraction, self.corrections, self.dense_weight = box_fraction, corrections, dense_weight
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return means over all prompts and rounds: "loss", to backpropagate, and its parts, see `MaskLoss`.
@@ -43,7 +53,11 @@ class TrainingStep(nn.Module):
             prediction = self.model.decode(embedding, prompts)
             losses.append(mask_loss(prediction, targets, ignore, self.weights))
         means = {name: torch.stack([part.means[name] for part in losses]).mean() for name in losses[0].means}
-        return means | {"loss": torch.stack([part.per_prompt.mean() for part in losses]).mean()}
+        total = torch.stack([part.per_prompt.mean() for part in losses]).mean()
+        if self.model.dense is None:
+            return means | {"loss": total}
+        dense = dense_loss(self.model.dense(embedding), batch.classes, batch.distance)
+        return means | dense.means | {"loss": total + self.dense_weight * dense.total}
 
 
 def first_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:

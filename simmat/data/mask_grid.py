@@ -12,8 +12,6 @@ from scipy import sparse
 from torch import Tensor
 
 from simmat.data.instances import Instance, region_from_mask
-from simmat.evaluation.protocol import Protocol
-from simmat.evaluation.targets import grid_hw
 from simmat.nn.resize import restore_logits, upsample_logits
 from simmat.types import BoolArray, FloatArray, Frame
 
@@ -49,10 +47,11 @@ class MaskGrid:
         resized_whole: how many masks were resized as a whole.
     """
 
-    def __init__(self, frame: Frame, protocol: Protocol) -> None:
+    def __init__(self, frame: Frame, size_hw: tuple[int, int] | None = None) -> None:
+        """Make the grid of the original image, or one of another size over the whole S×S input."""
         self._frame = frame
-        self._original = protocol.grid == "original"
-        self._size_hw = grid_hw(frame, protocol)
+        self._original = size_hw is None
+        self._size_hw = frame.original_hw if size_hw is None else size_hw
         self.resized_whole = 0
 
     def masks(self, logits: Tensor) -> list[list[Instance | None]]:

@@ -1,0 +1,77 @@
+"""What a dense head is trained on: the class of every pixel of an image, and how far it is from its object's border."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from simmat.data.instances import Label
+from simmat.types import FloatArray, Frame
+
+NO_TRUTH = -1
+"""Class of a pixel without ground truth."""
+
+
+class DenseClasses(Protocol):
+    """What a dense head tells apart, see `simmat.model_spec.DenseSpec`."""
+
+    @property
+    def background(self) -> bool:
+        """Whether index 0 of the class map is no object."""
+
+    @property
+    def index_of(self) -> Mapping[int | None, int]:
+        """Class of an object -> its index in the class map."""
+
+
+class DenseTargets(NamedTuple):
+    """Truth at the S×S input.
+
+    Attributes:
+        classes: (S, S) int64, index of the class; `NO_TRUTH` in the padding and where the label says nothing.
+        distance: (S, S) float32, of the distance to the border of its object as a part of the largest one in it; 0
+            outside of objects.
+    """
+
+    classes: npt.NDArray[np.int64]
+    distance: FloatArray
+
+
+def dense_targets(label: Label, frame: Frame, index_of: Mapping[int | None, int], background: int) -> DenseTargets:
+    """Draw the objects of a label at the input; where objects overlap, the smaller one is in front.
+
+    Args:
+        label: of the original image.
+        frame: how the image lies in the input.
+        index_of: class of an object -> its index in the class map.
+        background: index of what is no object; `NO_TRUTH` where unmarked objects may be there.
+    """
+    height, width = frame.scaled_hw
+    rows, columns = _nearest(label.size_hw[0], height), _nearest(label.size_hw[1], width)
+    numbers = np.zeros(label.size_hw, np.int32)
+    order = sorted(range(len(label.regions)), key=lambda index: -label.regions[index].area)
+    for index in order:
+        y0, x0, y1, x1 = label.regions[index].box
+        numbers[y0:y1, x0:x1][label.regions[index].crop] = index + 1
+    seen = numbers[np.ix_(rows, columns)]  # (height, width)
+    lookup = np.asarray([background, *(index_of[region.class_id] for region in label.regions)], np.int64)
+    classes = np.full((frame.size, frame.size), NO_TRUTH, np.int64)
+    classes[:height, :width] = np.where(label.ignore[np.ix_(rows, columns)], NO_TRUTH, lookup[seen])
+    distance = np.zeros((frame.size, frame.size), np.float32)
+    for number, place in enumerate(ndimage.find_objects(seen), start=1):
+        if place is not None:
+            inside = np.pad(seen[place] == number, 1)
+            far = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
+            part = distance[:height, :width][place]
+            np.copyto(part, (far / far.max()).astype(np.float32), where=inside[1:-1, 1:-1])
+    return DenseTargets(classes, distance)
+
+
+def _nearest(size: int, scaled: int) -> npt.NDArray[np.int64]:
+    """Return the pixel of the original under the centre of each pixel of the content."""
+    places = ((np.arange(scaled) + 0.5) * (size / scaled)).astype(np.int64)
+    return np.minimum(places, size - 1)

@@ -1,0 +1,201 @@
+"""Masks without clicks: every object of an image, and the class of every pixel.
+
+Places to click are the peaks of a dense head's distance map, or a grid of points where the network has no such head, as
+in SAM's automatic masks (Kirillov et al. 2023, arXiv 2304.02643). The prompt decoder answers them in batches, and of
+answers that cover the same object the best one stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simmat.data.instances import Instance
+from simmat.data.mask_grid import MaskGrid
+from simmat.foundation import MaskPrediction
+from simmat.types import BoolArray, FloatArray, Frame
+
+PROMPTS_AT_ONCE = 64
+
+Decode = Callable[[FloatArray], MaskPrediction]
+"""(K, 2) xy of the S×S input -> the answers to K clicks there."""
+
+
+@dataclass(frozen=True)
+class EverythingSettings:
+    """How objects are found.
+
+    Attributes:
+        peak: smallest distance, 0 to 1, at a peak of the distance map.
+        spread: side of the window, in pixels of the map, in which one peak stands.
+        grid: clicks along each side of the input, where there is no dense head.
+        overlap: IoU of two masks above which the one of lower score goes.
+        stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
+        min_score: smallest score of a mask.
+        min_area: smallest area of a mask in pixels of the original image.
+    """
+
+    peak: float = 0.3
+    spread: int = 5
+    grid: int = 32
+    overlap: float = 0.5
+    stability: float = 0.9
+    min_score: float = 0.5
+    min_area: int = 1
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """One object that was found without a prompt.
+
+    Attributes:
+        instance: its pixels in the original image, with its class.
+        score: predicted IoU times the probability of its class, where there is one.
+        point_xy: the click that found it, in pixels of the original image.
+    """
+
+    instance: Instance
+    score: float
+    point_xy: tuple[float, float]
+
+
+def distance_peaks(distance: Tensor, *, lowest: float, spread: int) -> tuple[FloatArray, FloatArray]:
+    """Find the local maxima of a distance map.
+
+    Args:
+        distance: (h, w) in 0..1.
+        lowest: value of a peak, at least.
+        spread: odd side of the window in which a peak is the largest value.
+
+    Returns:
+        (N, 2) xy in pixels of the map and (N,) values, highest first.
+    """
+    smooth = F.avg_pool2d(distance[None, None], 3, 1, 1, count_include_pad=False)  # a plateau gets one highest pixel
+    largest = F.max_pool2d(smooth, spread, 1, spread // 2)
+    rows, columns = torch.nonzero(((smooth == largest) & (distance[None, None] >= lowest))[0, 0], as_tuple=True)
+    values = distance[rows, columns]
+    order = values.argsort(descending=True, stable=True)
+    points = torch.stack([columns, rows], dim=1)[order].cpu().numpy().astype(np.float32)
+    return points, values[order].cpu().numpy().astype(np.float32)
+
+
+def grid_points(frame: Frame, count: int) -> FloatArray:
+    """Return the (N, 2) xy centres of a grid of `count` cells along the longer side of the content of the input."""
+    height, width = frame.scaled_hw
+    step = max(height, width) / count
+    across, down = (max(round(side / step), 1) for side in (width, height))
+    xs = (np.arange(across) + 0.5) * width / across - 0.5
+    ys = (np.arange(down) + 0.5) * height / down - 0.5
+    return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What N clicks were answered, where the answers are not empty.
+
+    Attributes:
+        points: (N, 2) xy in the input.
+        low: (N, h, w) bool masks at the decoder's own size.
+        regions: N masks of the original image.
+        scores: (N,) predicted IoU.
+    """
+
+    points: FloatArray
+    low: npt.NDArray[np.bool_]
+    regions: tuple[Instance, ...]
+    scores: FloatArray
+
+
+def answer_clicks(
+    points: FloatArray, decode: Decode, frame: Frame, settings: EverythingSettings, *, stable: bool
+) -> Answers:
+    """Decode clicks in batches and drop what is empty, too small or, where asked for, not stable."""
+    grid = MaskGrid(frame)
+    kept: list[int] = []
+    low: list[BoolArray] = []
+    regions: list[Instance] = []
+    scores: list[float] = []
+    for start in range(0, len(points), PROMPTS_AT_ONCE):
+        part = points[start : start + PROMPTS_AT_ONCE]
+        answer = decode(part)
+        logits, predicted = answer.logits[:, :1].float(), answer.iou[:, 0].float()
+        good = predicted >= settings.min_score
+        if stable:
+            inner, outer = (logits > 1).flatten(1).sum(1), (logits > -1).flatten(1).sum(1)
+            good &= inner / outer.clamp(min=1) >= settings.stability
+        rows = torch.nonzero(good)[:, 0].tolist()
+        for row, masks in zip(rows, grid.masks(logits[rows]) if rows else [], strict=True):
+            region = masks[0]
+            if region is not None and region.area >= settings.min_area:
+                kept.append(start + row)
+                low.append((logits[row, 0] > 0).cpu().numpy())
+                regions.append(region)
+                scores.append(float(predicted[row]))
+    shape = low[0].shape if low else (1, 1)
+    return Answers(
+        points[kept],
+        np.stack(low) if low else np.zeros((0, *shape), np.bool_),
+        tuple(regions),
+        np.asarray(scores, np.float32),
+    )
+
+
+def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray, overlap: float) -> list[int]:
+    """Return which of N masks stay, by falling score, when of two that overlap the one of lower score goes.
+
+    Args:
+        masks: (N, h, w).
+        scores: (N,).
+        overlap: largest IoU of two masks that stay; a mask that lies by more than 80 % within one that stays goes, too.
+    """
+    flat = torch.from_numpy(masks.reshape(len(masks), -1)).float()
+    order = np.argsort(-np.asarray(scores), kind="stable").tolist()
+    areas = flat.sum(1)
+    kept: list[int] = []
+    for index in order:
+        if kept:
+            shared = flat[kept] @ flat[index]
+            union = areas[kept] + areas[index] - shared
+            if bool((shared / union.clamp(min=1) > overlap).any()) or bool((shared > 0.8 * areas[index]).any()):
+                continue
+        kept.append(index)
+    return kept
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The class of every pixel of an image.
+
+    Attributes:
+        labels: (H, W) int64, label values; 0 where the background is a class and the pixel is of it.
+        probability: (H, W) float32 of that class.
+    """
+
+    labels: npt.NDArray[np.int64]
+    probability: FloatArray
+
+
+def label_values(background: bool, classes: Sequence[int | None]) -> npt.NDArray[np.int64]:
+    """Return the label value of each index of a class map; objects without a class are 1."""
+    return np.asarray([*([0] if background else []), *(1 if value is None else value for value in classes)], np.int64)
+
+
+def class_of(region: Instance, chances: FloatArray, background: bool) -> tuple[int, float]:
+    """Return the index of the class that an object most likely has, and its probability.
+
+    Args:
+        region: pixels in the original image.
+        chances: (K, H, W) probabilities.
+        background: whether index 0 is no class of objects.
+    """
+    y0, x0, y1, x1 = region.box
+    mean = chances[:, y0:y1, x0:x1][:, region.crop].mean(axis=1)  # (K,)
+    first = int(background)
+    index = first + int(np.argmax(mean[first:]))
+    return index, float(mean[index] / max(mean[first:].sum(), 1e-6))

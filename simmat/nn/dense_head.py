@@ -1,0 +1,138 @@
+"""A class for every pixel and a centre for every object, from an image embedding; no prompt is needed.
+
+The head goes from the coarsest level to the finest as a feature pyramid does (Lin et al. 2017, arXiv 1612.03144), and
+answers at stride 4 or finer. Objects are found where the normalized distance to their border has a peak, as StarDist
+(Schmidt et al. 2018, arXiv 1806.03535) and micro-sam (Archit et al. 2025) learn distances instead of masks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simmat.foundation import ImageEmbedding
+from simmat.nn.resize import upsample_logits
+
+COARSEST_ANSWER = 4
+"""Stride of the answer in input pixels, at most."""
+WIDTH, FINE_WIDTH = 64, 32
+"""Channels at strides of 4 and more, and below."""
+
+
+@dataclass(frozen=True)
+class DenseAnswer:
+    """What the head says of B images.
+
+    Attributes:
+        classes: (B, K, h, w) class logits over the whole S×S input.
+        distance: (B, 1, h, w) logits of the distance to the border of an object, 1 at its middle, 0 outside of objects.
+    """
+
+    classes: Tensor
+    distance: Tensor
+
+
+class DenseHead(nn.Module):
+    """Class logits and distances from the levels of an embedding.
+
+    Args:
+        widths: channels of each level, finest first.
+        strides: of the levels in input pixels.
+        classes: K, the background among them.
+        generator: of the random weights.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], strides: Sequence[float], classes: int, *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        finer = max(math.ceil(math.log2(strides[0] / COARSEST_ANSWER)), 0)
+        steps = [strides[0] / 2**step for step in range(finer, 0, -1)] + list(strides)  # finest first
+        channels = [WIDTH if stride >= COARSEST_ANSWER else FINE_WIDTH for stride in steps]
+        self.finer = finer
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(width, out, 1) for width, out in zip(widths, channels[finer:], strict=True)
+        )
+        self.narrow = nn.ModuleList(
+            nn.Identity() if own == above else nn.Conv2d(above, own, 1)
+            for own, above in zip(channels, [*channels[1:], channels[-1]], strict=True)
+        )
+        self.mix = nn.ModuleList(_mix(own) for own in channels)
+        self.classes = nn.Conv2d(channels[0], classes, 1)
+        self.distance = nn.Conv2d(channels[0], 1, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for last in (self.classes, self.distance):
+            nn.init.normal_(last.weight, std=0.01, generator=generator)
+
+    def forward(self, embedding: ImageEmbedding) -> DenseAnswer:
+        """Answer for every image of an embedding."""
+        x: Tensor | None = None
+        for place in range(len(self.mix) - 1, -1, -1):
+            level = place - self.finer
+            own = self.lateral[level](embedding.levels[level]) if level >= 0 else None
+            if x is not None:
+                x = self.narrow[place](x)
+                if own is None:
+                    x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+                else:
+                    x = own + F.interpolate(x, own.shape[-2:], mode="bilinear", align_corners=False)
+            else:
+                x = own
+            x = self.mix[place](x)
+        return DenseAnswer(self.classes(x).float(), self.distance(x).float())
+
+
+def _mix(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.GroupNorm(8, channels),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.GroupNorm(8, channels),
+        nn.GELU(),
+    )
+
+
+class DenseLoss(NamedTuple):
+    """Losses of a dense head over the pixels that have a truth.
+
+    Attributes:
+        total: scalar with gradient: cross-entropy, dice and distance.
+        means: the three, detached.
+    """
+
+    total: Tensor
+    means: dict[str, Tensor]
+
+
+def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseLoss:
+    """Compare an answer with the truth, on the grid of the truth.
+
+    Args:
+        answer: of B images.
+        classes: (B, S, S) int64 indices; -1 where there is no truth.
+        distance: (B, S, S) float32 in 0..1.
+    """
+    with torch.autocast(classes.device.type, enabled=False):
+        size = classes.shape[-2:]
+        logits = upsample_logits(answer.classes.float(), (size[0], size[1]))  # (B, K, S, S)
+        scored = (classes >= 0).float()  # (B, S, S)
+        pixels = scored.sum().clamp(min=1)
+        entropy = F.cross_entropy(logits, classes, ignore_index=-1, reduction="sum") / pixels
+        chance = logits.softmax(1) * scored[:, None]
+        truth = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1).float() * scored[:, None]
+        shared, both = (chance * truth).sum((0, 2, 3)), (chance + truth).sum((0, 2, 3))  # (K,)
+        present = truth.sum((0, 2, 3)) > 0
+        dice = (1 - (2 * shared + 1) / (both + 1))[present].mean() if bool(present.any()) else entropy.new_zeros(())
+        far = upsample_logits(answer.distance.float(), (size[0], size[1]))[:, 0]
+        apart = (F.binary_cross_entropy_with_logits(far, distance, reduction="none") * scored).sum() / pixels
+    means = {"classes": entropy.detach(), "class_dice": dice.detach(), "distance": apart.detach()}
+    return DenseLoss(entropy + dice + apart, means)

@@ -1,0 +1,250 @@
+"""Windows over an image that is too large for one look: where they lie, and how their answers become one.
+
+Windows come in raster order. Class probabilities are blended over the overlap; objects that a border cuts are joined
+where both windows agree. What no later window reaches is given out at once, so memory does not grow with the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import Box, Instance
+from simmat.types import FloatArray
+
+
+class Window(NamedTuple):
+    """A part of an image in pixels, y1 and x1 exclusive."""
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+
+def window_starts(size: int, tile: int, overlap: int) -> list[int]:
+    """Return where windows start along one side, evenly; the last one ends with the image.
+
+    Args:
+        size: of the image in pixels.
+        tile: side of a window.
+        overlap: of two neighbours, at least; less than `tile`.
+    """
+    if size <= tile:
+        return [0]
+    count = math.ceil((size - overlap) / (tile - overlap))
+    return [round(index * (size - tile) / (count - 1)) for index in range(count)]
+
+
+def window_weights(size: int, tile: int, overlap: int) -> list[FloatArray]:
+    """Return the (t,) weights of each window along one side: highest in its middle; they add up to 1 at each pixel."""
+    starts = window_starts(size, tile, overlap)
+    length = min(tile, size)
+    tent = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1.0
+    total = np.zeros(size)
+    for start in starts:
+        total[start : start + length] += tent
+    return [(tent / total[start : start + length]).astype(np.float32) for start in starts]
+
+
+def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Window]:
+    """Cover an image with windows, row by row from the top left.
+
+    Raises:
+        ValueError: the overlap is not smaller than the window.
+    """
+    if not 0 <= overlap < tile:
+        raise ValueError(f"overlap must be from 0 to {tile - 1}, less than the window's side {tile}; got {overlap}")
+    height, width = size_hw
+    return [
+        Window(y, x, min(y + tile, height), min(x + tile, width))
+        for y in window_starts(height, tile, overlap)
+        for x in window_starts(width, tile, overlap)
+    ]
+
+
+class Band(NamedTuple):
+    """Finished rows of a class map.
+
+    Attributes:
+        y0: first row.
+        classes: (h, W) index of the most likely class.
+        probability: (h, W) of it.
+    """
+
+    y0: int
+    classes: npt.NDArray[np.uint8]
+    probability: npt.NDArray[np.float16]
+
+
+class ClassMapBlender:
+    """One class map from those of windows, which may come row by row only.
+
+    Args:
+        size_hw: of the image.
+        tile: side of a window.
+        overlap: of neighbours, at least.
+        classes: K.
+    """
+
+    def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int, classes: int) -> None:
+        self._size_hw = size_hw
+        self._rows = window_starts(size_hw[0], tile, overlap)
+        self._columns = window_starts(size_hw[1], tile, overlap)
+        self._weights = [window_weights(size, tile, overlap) for size in size_hw]
+        self._tile = tile
+        self._classes = classes
+        self._count = 0
+        self._band = self._empty(0)
+
+    def add(self, chances: FloatArray) -> Iterator[Band]:
+        """Take the (K, h, w) probabilities of the next window; yield rows that no later window reaches."""
+        row, column = divmod(self._count, len(self._columns))
+        self._count += 1
+        y0, x0 = self._rows[row], self._columns[column]
+        height, width = chances.shape[1:]
+        weights = np.outer(self._weights[0][row], self._weights[1][column])
+        self._band[:, :height, x0 : x0 + width] += chances * weights
+        if column == len(self._columns) - 1:
+            yield self._finish(row, y0, height)
+
+    def _finish(self, row: int, y0: int, height: int) -> Band:
+        last = row == len(self._rows) - 1
+        done = height if last else self._rows[row + 1] - y0
+        finished = self._band[:, :done]
+        classes = finished.argmax(0)
+        chance = np.take_along_axis(finished, classes[None], 0)[0]
+        rest = self._band[:, done:height].copy()
+        if not last:
+            self._band = self._empty(row + 1)
+            self._band[:, : rest.shape[1]] = rest
+        return Band(y0, classes.astype(np.uint8), chance.astype(np.float16))
+
+    def _empty(self, row: int) -> FloatArray:
+        height = min(self._tile, self._size_hw[0] - self._rows[row])
+        return np.zeros((self._classes, height, self._size_hw[1]), np.float32)
+
+
+@dataclass(frozen=True)
+class ScoredInstance:
+    """An object of a large image.
+
+    Attributes:
+        instance: in pixels of the image.
+        score: the higher, the surer.
+    """
+
+    instance: Instance
+    score: float
+
+
+@dataclass
+class _Open:
+    found: ScoredInstance
+    windows: list[Window]
+
+
+class InstanceJoiner:
+    """Objects of one image from those of windows in raster order.
+
+    Args:
+        size_hw: of the image.
+        tile: side of a window.
+        overlap: of neighbours, at least.
+        agreement: part of the smaller of two masks, where both windows look, that the other one covers if they are one
+            object.
+    """
+
+    def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int, *, agreement: float = 0.7) -> None:
+        self._windows = plan_windows(size_hw, tile, overlap)
+        self._agreement = agreement
+        self._count = 0
+        self._open: list[_Open] = []
+
+    def add(self, found: Sequence[ScoredInstance]) -> list[ScoredInstance]:
+        """Take the objects of the next window, in pixels of the image; return those that no later window can touch."""
+        window = self._windows[self._count]
+        self._count += 1
+        for one in sorted(found, key=lambda item: -item.score):
+            self._take(one, window)
+        reached = [self._is_reached(item.found.instance) for item in self._open]
+        done = [item.found for item, later in zip(self._open, reached, strict=True) if not later]
+        self._open = [item for item, later in zip(self._open, reached, strict=True) if later]
+        return done
+
+    def _is_reached(self, instance: Instance) -> bool:
+        """True where a window that is still to come may hold a part of an object."""
+        if self._count == len(self._windows):
+            return False
+        following = self._windows[self._count]
+        below = following.y0 if following.x0 == 0 else self._row_below(following.y0)
+        _, _, y1, x1 = instance.box
+        in_row = following.x0 < x1 and following.y0 < y1
+        return in_row or (below is not None and below < y1)
+
+    def _row_below(self, y0: int) -> int | None:
+        return next((window.y0 for window in self._windows[self._count :] if window.y0 > y0), None)
+
+    def _take(self, one: ScoredInstance, window: Window) -> None:
+        joined, windows = one, [window]
+        rest: list[_Open] = []
+        for item in self._open:
+            if not self._agree(joined.instance, item, window):
+                rest.append(item)
+                continue
+            joined = ScoredInstance(_union(item.found, joined), max(joined.score, item.found.score))
+            windows += item.windows
+        self._open = [*rest, _Open(joined, windows)]
+
+    def _agree(self, instance: Instance, item: _Open, window: Window) -> bool:
+        for other in item.windows:
+            if other == window:
+                continue
+            shared = _overlap(_overlap(window, other), _hull(instance.box, item.found.instance.box))
+            if shared[0] >= shared[2] or shared[1] >= shared[3]:
+                continue
+            a, b = instance.within(shared), item.found.instance.within(shared)
+            smaller = min(np.count_nonzero(a), np.count_nonzero(b))
+            if smaller and np.count_nonzero(a & b) / smaller > self._agreement:
+                return True
+        return False
+
+
+def shifted(instance: Instance, window: Window) -> Instance:
+    """Return an object of a window in pixels of the image."""
+    y0, x0, y1, x1 = instance.box
+    return replace(instance, box=(y0 + window.y0, x0 + window.x0, y1 + window.y0, x1 + window.x0))
+
+
+def _overlap(first: Box, second: Box) -> Box:
+    return (
+        max(first[0], second[0]),
+        max(first[1], second[1]),
+        min(first[2], second[2]),
+        min(first[3], second[3]),
+    )
+
+
+def _hull(first: Box, second: Box) -> Box:
+    return (
+        min(first[0], second[0]),
+        min(first[1], second[1]),
+        max(first[2], second[2]),
+        max(first[3], second[3]),
+    )
+
+
+def _union(first: ScoredInstance, second: ScoredInstance) -> Instance:
+    box = _hull(first.instance.box, second.instance.box)
+    better = first if first.score >= second.score else second
+    return Instance(better.instance.class_id, box, first.instance.within(box) | second.instance.within(box))

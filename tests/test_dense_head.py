@@ -1,0 +1,97 @@
+"""A dense head: classes and centres from the same embedding as the prompts', and what it is trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from simmat.data.dense_targets import NO_TRUTH, dense_targets
+from simmat.data.instances import Instance, Label
+from simmat.foundation import ImageEmbedding
+from simmat.nn.dense_head import COARSEST_ANSWER, DenseAnswer, DenseHead, dense_loss
+from simmat.types import Frame
+
+LAYOUTS = [
+    ((16, 48, 96, 160), (2, 4, 8, 16)),
+    ((32, 64, 256), (4, 8, 16)),
+    ((256,), (16,)),
+    ((32, 64, 256), (3.5, 7, 14)),
+]
+
+
+@pytest.mark.parametrize(("widths", "strides"), LAYOUTS)
+def test_it_answers_finely_for_every_foundation_model(widths: tuple[int, ...], strides: tuple[float, ...]) -> None:
+    """One coarse level (SAM) or a pyramid (lite, timm): the answer is at stride 4 or finer."""
+    head = DenseHead(widths, strides, 5, generator=torch.Generator().manual_seed(0))
+    size = 56
+    levels = tuple(torch.randn(2, w, round(size / s), round(size / s)) for w, s in zip(widths, strides, strict=True))
+    answer = head(ImageEmbedding(levels, strides))
+    assert answer.classes.shape[:2] == (2, 5)
+    assert answer.distance.shape[:2] == (2, 1)
+    assert answer.classes.shape[2:] == answer.distance.shape[2:]
+    assert size / answer.classes.shape[-1] <= COARSEST_ANSWER + 1
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    """A bundle holds no seed of its own for the head."""
+    made = [DenseHead((8,), (16,), 2, generator=torch.Generator().manual_seed(3)).state_dict() for _ in range(2)]
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def _label(*boxes: tuple[int | None, int, int, int, int], size: int = 32) -> Label:
+    regions = tuple(Instance(c, (y0, x0, y1, x1), np.ones((y1 - y0, x1 - x0), np.bool_)) for c, y0, x0, y1, x1 in boxes)
+    return Label((size, size), regions, np.zeros((size, size), np.bool_))
+
+
+def test_the_smaller_of_two_objects_is_in_front() -> None:
+    """Else an object on another one is never learned."""
+    found = dense_targets(_label((7, 0, 0, 20, 20), (9, 5, 5, 9, 9)), Frame((32, 32), 32), {7: 1, 9: 2}, 0)
+    assert found.classes[6, 6] == 2
+    assert found.classes[1, 1] == 1
+    assert found.classes[25, 25] == 0
+
+
+def test_the_distance_is_largest_in_the_middle_of_each_object() -> None:
+    """Its peaks are where to click, for small and large objects alike."""
+    found = dense_targets(_label((None, 2, 2, 9, 9), (None, 10, 10, 31, 31)), Frame((32, 32), 32), {None: 1}, 0)
+    assert found.distance[5, 5] == found.distance[20, 20] == 1
+    assert found.distance[0, 0] == 0
+    assert found.distance[2, 2] < 0.5
+
+
+def test_padding_and_ignored_pixels_have_no_truth() -> None:
+    """Neither may be learned."""
+    label = _label((None, 0, 0, 4, 4), size=16)
+    ignore = label.ignore.copy()
+    ignore[8, 8] = True
+    label = Label((16, 16), label.regions, ignore)
+    found = dense_targets(label, Frame((16, 16), 16), {None: 1}, NO_TRUTH)
+    assert (found.classes[label.ignore] == NO_TRUTH).all()
+    assert found.classes[12, 12] == NO_TRUTH, "unmarked objects may be there"
+    wide = dense_targets(Label((8, 16), (), np.zeros((8, 16), np.bool_)), Frame((8, 16), 16), {}, 0)
+    assert (wide.classes[8:] == NO_TRUTH).all()
+    assert (wide.classes[:8] == 0).all()
+
+
+def test_the_loss_looks_away_where_there_is_no_truth() -> None:
+    """Whatever is answered there costs nothing."""
+    classes, distance = torch.full((1, 8, 8), NO_TRUTH), torch.zeros(1, 8, 8)
+    classes[0, :4] = 1
+    answer = DenseAnswer(torch.randn(1, 3, 8, 8), torch.randn(1, 1, 8, 8))
+    other = DenseAnswer(answer.classes.clone(), answer.distance.clone())
+    other.classes[:, :, 4:] = 50 * torch.randn(1, 3, 4, 8)
+    other.distance[:, :, 4:] = 50.0
+    assert torch.allclose(dense_loss(answer, classes, distance).total, dense_loss(other, classes, distance).total)
+
+
+def test_a_right_answer_costs_less_than_a_wrong_one() -> None:
+    """The losses pull towards the truth."""
+    classes = torch.randint(0, 3, (2, 8, 8))
+    distance = torch.rand(2, 8, 8).round()
+    right = torch.nn.functional.one_hot(classes, 3).movedim(-1, 1).float() * 20
+    peaks = (distance * 40 - 20)[:, None]
+    good = dense_loss(DenseAnswer(right, peaks), classes, distance)
+    bad = dense_loss(DenseAnswer(-right, -peaks), classes, distance)
+    assert float(good.total) < 0.05
+    assert all(bad.means[name] > good.means[name] for name in good.means)

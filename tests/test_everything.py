@@ -1,0 +1,124 @@
+"""Objects without clicks: where to click, and which answers stay."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from simmat.data.instances import Instance
+from simmat.evaluation.everything import ImageMatches, average_precision, class_scores, ious, object_scores
+from simmat.everything import class_of, distance_peaks, grid_points, label_values, suppress
+from simmat.types import Frame
+
+
+def test_every_bump_has_one_peak() -> None:
+    """Two objects are two clicks, a plateau is one."""
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
+    bumps = [(10.0, 10.0), (10.0, 25.0), (30.0, 20.0)]
+    distance = torch.stack([torch.exp(-((y - a) ** 2 + (x - b) ** 2) / 20) for a, b in bumps]).amax(0)
+    points, values = distance_peaks(distance, lowest=0.3, spread=5)
+    assert sorted(map(tuple, points.tolist())) == sorted((b, a) for a, b in bumps)
+    assert (np.diff(values) <= 0).all()
+    assert len(distance_peaks(distance * 0.2, lowest=0.3, spread=5)[0]) == 0
+
+
+def test_a_grid_of_clicks_stays_on_the_image() -> None:
+    """Padding holds no object."""
+    points = grid_points(Frame((50, 100), 64), 8)
+    assert len(points) == 8 * 4
+    assert (points[:, 0] < 64).all()
+    assert (points[:, 1] < 32).all()
+    assert (points > -0.5).all()
+
+
+def test_of_masks_of_one_object_the_best_stays() -> None:
+    """Several clicks may find it, and a click may find a part of it."""
+    masks = np.zeros((4, 20, 20), np.bool_)
+    masks[0, 2:10, 2:10] = masks[1, 2:10, 2:11] = masks[2, 12:18, 12:18] = True
+    masks[3, 3:6, 3:6] = True
+    assert suppress(masks, [0.8, 0.9, 0.7, 0.6], 0.5) == [1, 2]
+
+
+def test_the_class_of_an_object_is_that_of_most_of_its_pixels() -> None:
+    """The background is no class of an object."""
+    chances = np.zeros((3, 10, 10), np.float32)
+    chances[0], chances[1], chances[2] = 0.5, 0.2, 0.3
+    region = Instance(None, (2, 2, 6, 6), np.ones((4, 4), np.bool_))
+    index, chance = class_of(region, chances, background=True)
+    assert index == 2
+    assert chance == pytest.approx(0.6)
+    assert label_values(True, (4, 9)).tolist() == [0, 4, 9]
+    assert label_values(True, (None,)).tolist() == [0, 1]
+
+
+def _box(y0: int, x0: int, side: int, value: int = 0) -> Instance:
+    return Instance(value, (y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_))
+
+
+def test_ious_count_no_ignored_pixel() -> None:
+    """There is no truth there."""
+    ignore = np.zeros((20, 20), np.bool_)
+    assert ious([_box(0, 0, 10)], [_box(0, 5, 10), _box(12, 12, 4)], ignore).tolist() == [[pytest.approx(1 / 3), 0]]
+    ignore[:, 10:] = True
+    assert ious([_box(0, 0, 10)], [_box(0, 5, 10)], ignore)[0, 0] == pytest.approx(0.5)
+
+
+def test_average_precision_is_that_of_pycocotools() -> None:
+    """Ours is compared with the field's own on random matches."""
+    from pycocotools import mask as coco_mask
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(0)
+    size, images = 64, []
+    truth: dict[str, list[dict[str, object]]] = {"images": [], "annotations": [], "categories": [{"id": 1}, {"id": 2}]}
+    found: list[dict[str, object]] = []
+    for number in range(1, 5):
+        true = [
+            _box(*map(int, rng.integers(0, 40, 2)), int(rng.integers(8, 20)), int(rng.integers(1, 3))) for _ in range(6)
+        ]
+        seen = [
+            _box(max(t.box[0] + int(rng.integers(-2, 3)), 0), t.box[1], t.box[2] - t.box[0], int(t.class_id or 0))
+            for t in true[:5]
+        ] + [_box(*map(int, rng.integers(0, 40, 2)), 10, 1)]
+        scores = rng.random(len(seen)).astype(np.float32)
+        truth["images"].append({"id": number, "width": size, "height": size})
+        for kind, instances in (("true", true), ("found", seen)):
+            for place, one in enumerate(instances):
+                code = coco_mask.encode(np.asfortranarray(one.mask((size, size)).astype(np.uint8)))
+                entry = {"image_id": number, "category_id": one.class_id, "segmentation": code}
+                if kind == "true":
+                    known = len(truth["annotations"]) + 1
+                    truth["annotations"].append({**entry, "id": known, "area": one.area, "iscrowd": 0})
+                else:
+                    found.append({**entry, "score": float(scores[place])})
+        classes = [np.asarray([one.class_id for one in group], np.int64) for group in (seen, true)]
+        table = ious(seen, true, np.zeros((size, size), np.bool_))
+        images.append(ImageMatches(scores, classes[0], classes[1], table))
+    reference = COCO()
+    reference.dataset = truth
+    reference.createIndex()
+    judge = COCOeval(reference, reference.loadRes(found), "segm")
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    assert object_scores(images)["ap"] == pytest.approx(judge.stats[0], abs=1e-6)
+    assert average_precision(images, 0.5) == pytest.approx(judge.stats[1], abs=1e-6)
+
+
+def test_a_perfect_answer_scores_one_and_none_scores_zero() -> None:
+    """The ends of the scale."""
+    classes = np.ones(2, np.int64)
+    perfect = ImageMatches(np.array([0.9, 0.8], np.float32), classes, classes, np.eye(2, dtype=np.float32))
+    assert object_scores([perfect]) == {"ap": 1.0, "ap50": 1.0, "pq": 1.0, "f1": 1.0}
+    nothing = ImageMatches(np.zeros(0, np.float32), classes[:0], classes, np.zeros((0, 2), np.float32))
+    assert object_scores([nothing]) == {"ap": 0.0, "ap50": 0.0, "pq": 0.0, "f1": 0.0}
+
+
+def test_class_scores_follow_the_confusion() -> None:
+    """IoU by class is hits by union; a class that nowhere is has none."""
+    found = class_scores(np.array([[6, 2, 0], [1, 1, 0], [0, 0, 0]]), (0, 3, 5))
+    assert found["iou_by_class"] == {0: pytest.approx(6 / 9), 3: pytest.approx(1 / 4)}
+    assert found["miou"] == pytest.approx((6 / 9 + 1 / 4) / 2)
+    assert found["pixel_accuracy"] == pytest.approx(0.7)
