@@ -154,7 +154,7 @@ def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray,
         scores: (N,).
         overlap: largest IoU of two masks that stay; a mask that lies by more than 80 % within one that stays goes, too.
     """
-    flat = torch.from_numpy(masks.reshape(len(masks), -1)).float()
+    flat = torch.from_numpy(masks).flatten(1).float()
     order = np.argsort(-np.asarray(scores), kind="stable").tolist()
     areas = flat.sum(1)
     kept: list[int] = []

@@ -1,0 +1,90 @@
+"""A run with a dense head: what it trains is in the bundle, and finds objects without prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runs import config, gray_set, registry
+
+import simmat
+from simmat import training
+from simmat.bundle import load_bundle
+from simmat.errors import ConfigError
+from simmat.everything import EverythingSettings
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps with both heads."""
+    folder = tmp_path_factory.mktemp("dense")
+    settings = config(gray_set(folder / "set"), folder / "run", heads="prompt,dense", steps=2, pictures=False)
+    training.train(settings, registry())
+    return folder / "run"
+
+
+def test_the_bundle_holds_the_head_and_its_classes(run: Path) -> None:
+    """A model that is shared finds objects where it is loaded."""
+    bundle = load_bundle(run / "bundle", registry())
+    assert bundle.spec.dense is not None
+    assert bundle.spec.dense.background
+    assert bundle.model.dense is not None
+    assert bundle.model.dense.classes.out_channels == bundle.spec.dense.count
+
+
+def test_objects_are_found_without_prompts(run: Path) -> None:
+    """Every object has a mask, a score and the click that found it."""
+    model = simmat.load(run, device="cpu")
+    image = model.set_image(next(iter(sorted((run.parent / "set" / "images").iterdir()))))
+    assert model.segment_everything(EverythingSettings(peak=1.0)) == []
+    found = model.segment_everything(EverythingSettings(peak=0.0, min_score=0.0))
+    assert found
+    assert all(0 <= one.score <= 1 and one.instance.area >= 1 for one in found)
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+    classes = model.segment_semantic()
+    assert classes.labels.shape == image.size_hw
+    assert set(np.unique(classes.labels)) <= {
+        0,
+        *(value or 1 for value in load_bundle(run / "bundle", registry()).spec.dense.classes),
+    }
+    assert (classes.probability > 0).all()
+
+
+def test_its_losses_are_logged(run: Path) -> None:
+    """Who trains sees what each head learns."""
+    log = (run / "metrics.jsonl").read_text()
+    assert all(f'"{name}"' in log for name in ("classes", "class_dice", "distance", "true_iou"))
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, tmp_path: Path) -> None:
+    """The head is a part of the state."""
+    torch.set_num_threads(1)
+    data = run.parent / "set"
+    more = {"heads": "prompt,dense", "steps": 4, "pictures": False}
+    whole = training.train(config(data, tmp_path / "whole", **more), registry())
+    with pytest.raises(training.Interrupted):
+        training.train(config(data, tmp_path / "part", **more), registry(), _StopAt(2))
+    part = training.resume(tmp_path / "part", registry())
+    assert (whole / "weights.safetensors").read_bytes() == (part / "weights.safetensors").read_bytes()
+
+
+class _StopAt(training.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        if step == self.step:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_images_with_unmarked_objects_are_refused(tmp_path: Path) -> None:
+    """Their background would be learned as such."""
+    settings = config(gray_set(tmp_path / "set"), tmp_path / "run", heads="prompt,dense", zero_means="unlabelled")
+    with pytest.raises(ConfigError, match="unlabelled"):
+        training.train(settings, registry())
+    assert not (tmp_path / "run").exists()
