@@ -124,7 +124,7 @@ def answer_clicks(
     for start in range(0, len(points), PROMPTS_AT_ONCE):
         part = points[start : start + PROMPTS_AT_ONCE]
         answer = decode(part)
-        logits, predicted = answer.logits[:, :1].float(), answer.iou[:, 0].float()
+        logits, predicted = answer.logits[:, :1].float(), answer.iou[:, 0].float().clamp(0, 1)
         good = predicted >= settings.min_score
         if stable:
             inner, outer = (logits > 1).flatten(1).sum(1), (logits > -1).flatten(1).sum(1)
