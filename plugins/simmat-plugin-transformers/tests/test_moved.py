@@ -32,5 +32,5 @@ def test_a_run_finds_its_model_by_what_is_in_it(tiny_of: Any, tmp_path: Path) ->
 
     weights = second / "model.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
-    with pytest.raises(ConfigError, match="sha256.*restore"):
+    with pytest.raises(ConfigError, match=r"sha256.*restore"):
         training.resume(out, load_plugins())
