@@ -56,6 +56,7 @@ OTHER: dict[str, Any] = {
     "augment": False,
     "rotate": True,
     "paste": 0.5,
+    "heads": "prompt,dense",
     "loss": "bce",
     "lr": 1e-3,
     "backbone_lr_factor": 0.5,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +17,6 @@ from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch
 from simmat.errors import BundleError, ConfigError, DataError
-from simmat.everything import (
-    ClassMap,
-    EverythingSettings,
-    FoundObject,
-    answer_clicks,
-    class_of,
-    distance_peaks,
-    grid_points,
-    label_values,
-    suppress,
-)
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
@@ -45,6 +34,9 @@ from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
 from simmat.types import BoolArray, FloatArray, Prompt, SensorImage
+
+if TYPE_CHECKING:
+    from simmat.everything import ClassMap, EverythingSettings, FoundObject
 
 Choice = Literal["single", "best"]
 Files = Mapping[str, Path | str]
@@ -266,6 +258,8 @@ class Predictor:
         Raises:
             ValueError: there is no image yet, or the network has no dense head.
         """
+        from simmat.everything import ClassMap, label_values
+
         spec, _ = self._dense_head()
         chances = self._chances()
         found = chances.argmax(0)
@@ -284,20 +278,22 @@ class Predictor:
         Raises:
             ValueError: there is no image yet.
         """
+        from simmat import everything
+
         encoded, frame = self._current(), self._current().prepared.frame
-        settings = settings or EverythingSettings()
+        settings = settings or everything.EverythingSettings()
         dense = self.model.dense
         if dense is None:
-            points = grid_points(frame, settings.grid)
+            points = everything.grid_points(frame, settings.grid)
         else:
             distance = dense(encoded.embedding).distance[0, 0].sigmoid()  # (h, w)
             stride = frame.size / distance.shape[-1]
-            points, _ = distance_peaks(distance, lowest=settings.peak, spread=settings.spread)
+            points, _ = everything.distance_peaks(distance, lowest=settings.peak, spread=settings.spread)
             points = (points + 0.5) * stride - 0.5
             inside = (points < np.asarray(frame.scaled_hw[::-1]) - 0.5).all(axis=1)
             points = points[inside]
-        answers = answer_clicks(points, encoded.decode_clicks, frame, settings, stable=dense is None)
-        kept = suppress(answers.low, answers.scores, settings.overlap)
+        answers = everything.answer_clicks(points, encoded.decode_clicks, frame, settings, stable=dense is None)
+        kept = everything.suppress(answers.low, answers.scores, settings.overlap)
         spec = self.bundle.spec.dense if self.bundle else None
         chances = self._chances() if spec is not None else None
         originals = frame.points_to_original(answers.points)
@@ -305,11 +301,11 @@ class Predictor:
         for index in kept:
             region, score = answers.regions[index], float(answers.scores[index])
             if spec is not None and chances is not None:
-                place, chance = class_of(region, chances, spec.background)
-                value = int(label_values(spec.background, spec.classes)[place])
+                place, chance = everything.class_of(region, chances, spec.background)
+                value = int(everything.label_values(spec.background, spec.classes)[place])
                 region, score = replace(region, class_id=value), score * chance
             x, y = originals[index].tolist()
-            found.append(FoundObject(region, score, (x, y)))
+            found.append(everything.FoundObject(region, score, (x, y)))
         return sorted(found, key=lambda one: -one.score)
 
     def _chances(self) -> FloatArray:
