@@ -110,9 +110,9 @@ def test_average_precision_is_that_of_pycocotools() -> None:
 def test_a_perfect_answer_scores_one_and_none_scores_zero() -> None:
     """The ends of the scale."""
     classes = np.ones(2, np.int64)
-    perfect = ImageMatches(np.array([0.9, 0.8], np.float32), classes, classes, np.eye(2, dtype=np.float32))
+    perfect = ImageMatches(np.array([0.9, 0.8], np.float32), classes, classes, np.eye(2))
     assert object_scores([perfect]) == {"ap": 1.0, "ap50": 1.0, "pq": 1.0, "f1": 1.0}
-    nothing = ImageMatches(np.zeros(0, np.float32), classes[:0], classes, np.zeros((0, 2), np.float32))
+    nothing = ImageMatches(np.zeros(0, np.float32), classes[:0], classes, np.zeros((0, 2)))
     assert object_scores([nothing]) == {"ap": 0.0, "ap50": 0.0, "pq": 0.0, "f1": 0.0}
 
 

@@ -11,13 +11,16 @@ import numpy.typing as npt
 from simmat.data.instances import Instance
 from simmat.types import BoolArray, FloatArray
 
-THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
 """IoU thresholds of COCO's average precision."""
 
+Ious = npt.NDArray[np.float64]
+"""(F, T) IoU of found and true objects, in double precision: an IoU of 3/5 then reaches a threshold of 0.6."""
 
-def ious(found: Sequence[Instance], true: Sequence[Instance], ignore: BoolArray) -> FloatArray:
+
+def ious(found: Sequence[Instance], true: Sequence[Instance], ignore: BoolArray) -> Ious:
     """Return (F, T) IoU of found and true objects of one image over the pixels that are not ignored."""
-    table = np.zeros((len(found), len(true)), np.float32)
+    table = np.zeros((len(found), len(true)), np.float64)
     areas = [_counted(region, ignore) for region in true]
     for row, region in enumerate(found):
         own = _counted(region, ignore)
@@ -52,10 +55,10 @@ class ImageMatches:
     scores: FloatArray
     found_classes: npt.NDArray[np.int64]
     true_classes: npt.NDArray[np.int64]
-    iou: FloatArray
+    iou: Ious
 
 
-def greedy_matches(iou: FloatArray, scores: FloatArray, threshold: float) -> npt.NDArray[np.int64]:
+def greedy_matches(iou: Ious, scores: FloatArray, threshold: float) -> npt.NDArray[np.int64]:
     """Match found objects by falling score, each with the free true one of largest IoU: (F,), -1 without a match."""
     matched = np.full(len(scores), -1, np.int64)
     free = np.ones(iou.shape[1], np.bool_)
