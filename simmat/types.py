@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeGuard
+from typing import Literal, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,25 @@ def same_channels(one: Sequence[Channel], other: Sequence[Channel]) -> bool:
     return [(c.name, c.quantity, c.unit) for c in one] == [(c.name, c.quantity, c.unit) for c in other]
 
 
+class Window(NamedTuple):
+    """A part of an image in pixels, y1 and x1 exclusive."""
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, to index (…, H, W) arrays by `[..., *window.slices]`."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+
 @dataclass(frozen=True, slots=True)
 class Georeference:
     """The position of an image's pixels on the earth.
@@ -99,6 +118,11 @@ class Georeference:
 
     crs: str
     transform: tuple[float, float, float, float, float, float]
+
+    def shifted(self, y0: int, x0: int) -> Georeference:
+        """Return the georeference of a part of the image whose first pixel is at row y0 and column x0."""
+        a, b, c, d, e, f = self.transform
+        return Georeference(self.crs, (a, b, c + a * x0 + b * y0, d, e, f + d * x0 + e * y0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +223,18 @@ class SensorImage:
                     good[index] &= (planes[index] >= low) & (planes[index] <= high)
         planes = np.where(good, planes, np.float32(0)) if not good.all() else planes
         return cls(planes, good, tuple(channels), origin, georeference)
+
+    def cut(self, window: Window) -> SensorImage:
+        """Return the part of the image in a window, whose pixels are copied."""
+        rows, columns = window.slices
+        place = None if self.georeference is None else self.georeference.shifted(window.y0, window.x0)
+        return SensorImage(
+            np.ascontiguousarray(self.data[:, rows, columns]),
+            np.ascontiguousarray(self.valid[:, rows, columns]),
+            self.channels,
+            self.origin,
+            place,
+        )
 
     def select(self, indices: Sequence[int]) -> SensorImage:
         """Return the image with the planes at `indices`, in that order."""

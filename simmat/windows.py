@@ -15,21 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.data.instances import Box, Instance
-from simmat.types import FloatArray
-
-
-class Window(NamedTuple):
-    """A part of an image in pixels, y1 and x1 exclusive."""
-
-    y0: int
-    x0: int
-    y1: int
-    x1: int
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.y1 - self.y0, self.x1 - self.x0
+from simmat.types import FloatArray, Window
 
 
 def window_starts(size: int, tile: int, overlap: int) -> list[int]:
