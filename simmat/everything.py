@@ -58,11 +58,13 @@ class FoundObject:
         instance: its pixels in the original image, with its class.
         score: predicted IoU times the probability of its class, where there is one.
         point_xy: the click that found it, in pixels of the original image.
+        class_probability: of its class, where classes are told apart.
     """
 
     instance: Instance
     score: float
     point_xy: tuple[float, float]
+    class_probability: float | None = None
 
 
 def distance_peaks(distance: Tensor, *, lowest: float, spread: int) -> tuple[FloatArray, FloatArray]:

@@ -1,0 +1,15 @@
+"""What was found in an image, and the files it is written to."""
+
+from simmat.results.coco import ImageRecords, coco_document, object_records
+from simmat.results.result import ImageResult
+from simmat.results.write import FORMATS, check_formats, write_result
+
+__all__ = [
+    "FORMATS",
+    "ImageRecords",
+    "ImageResult",
+    "check_formats",
+    "coco_document",
+    "object_records",
+    "write_result",
+]

@@ -1,0 +1,119 @@
+"""Found objects as json values, and as a COCO document that pycocotools and labelling tools read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from simmat.data.instances import Instance
+from simmat.errors import DataError
+from simmat.results.result import ImageResult
+
+NO_CLASS = "object"
+"""Category of objects without a class."""
+
+
+@dataclass(frozen=True)
+class ImageRecords:
+    """The objects of one image, as a COCO document needs them.
+
+    Attributes:
+        file_name: as the document names the image.
+        size_hw: (height, width) in pixels.
+        records: of `object_records`.
+    """
+
+    file_name: str
+    size_hw: tuple[int, int]
+    records: Sequence[Mapping[str, Any]]
+
+
+def object_records(result: ImageResult) -> list[dict[str, Any]]:
+    """Return the objects of an image as json values, by falling score.
+
+    Each has class (label value or None), class_name, score, class_probability, box_xyxy (outer edges), area in pixels,
+    point_xy and segmentation (COCO's compressed run lengths in the size of the image).
+
+    Raises:
+        DataError: the image has more pixels than COCO's run lengths can count.
+    """
+    return [
+        {
+            "class": found.instance.class_id,
+            "class_name": result.class_name(found.instance.class_id),
+            "score": round(float(found.score), 6),
+            "class_probability": None if found.class_probability is None else round(float(found.class_probability), 6),
+            "box_xyxy": [int(found.instance.box[side]) for side in (1, 0, 3, 2)],
+            "area": found.instance.area,
+            "point_xy": [round(float(value), 2) for value in found.point_xy],
+            "segmentation": run_lengths(found.instance, result.size_hw),
+        }
+        for found in result.ranked
+    ]
+
+
+def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]) -> dict[str, Any]:
+    """Return objects as a COCO document: masks as compressed run lengths, boxes as x, y, width, height.
+
+    Args:
+        images: numbered from 1 in their order.
+        class_names: of classes that may be found; others get their number as a name.
+    """
+    entries: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    categories = dict(class_names)
+    unnamed = 1 if 1 not in class_names else max(class_names) + 1
+    for number, image in enumerate(images, start=1):
+        height, width = image.size_hw
+        entries.append({"id": number, "file_name": image.file_name, "height": height, "width": width})
+        for record in image.records:
+            category = unnamed if record["class"] is None else record["class"]
+            categories.setdefault(category, NO_CLASS if record["class"] is None else str(category))
+            x0, y0, x1, y1 = record["box_xyxy"]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": category,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": record["area"],
+                    "iscrowd": 0,
+                    "score": record["score"],
+                    "segmentation": record["segmentation"],
+                }
+            )
+    return {
+        "images": entries,
+        "annotations": annotations,
+        "categories": [{"id": value, "name": name} for value, name in sorted(categories.items())],
+    }
+
+
+def run_lengths(instance: Instance, size_hw: tuple[int, int]) -> dict[str, Any]:
+    """Return the mask of an object as COCO's compressed run lengths, without a mask of the whole image.
+
+    Raises:
+        DataError: the image has more pixels than the run lengths can count.
+    """
+    from pycocotools import mask as coco_mask  # slow to import
+
+    height, width = size_hw
+    if height * width >= 2**32:
+        raise DataError(f"an image of {width}x{height} has more pixels than COCO's run lengths can count (2^32)")
+    y0, x0, y1, x1 = instance.box
+    columns = np.zeros((x1 - x0, y1 - y0 + 2), np.int8)  # each column of the crop between two zeros
+    columns[:, 1:-1] = instance.crop.T
+    change = np.diff(columns, axis=1)
+    (first, begin), (last, end) = np.nonzero(change == 1), np.nonzero(change == -1)
+    starts, ends = (x0 + first) * height + y0 + begin, (x0 + last) * height + y0 + end  # column-major positions
+    joined = starts[1:] == ends[:-1]  # a column that is covered to its end goes on in the next one
+    starts, ends = starts[np.r_[True, ~joined]], ends[np.r_[~joined, True]]
+    edges = np.stack([starts, ends], axis=1).ravel()  # (2 * runs,)
+    counts = np.diff(edges, prepend=0, append=height * width)
+    code = coco_mask.frPyObjects(
+        {"size": [height, width], "counts": counts[: len(edges) + bool(counts[-1])].tolist()}, height, width
+    )
+    return {"size": [height, width], "counts": code["counts"].decode("ascii")}

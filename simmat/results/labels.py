@@ -1,0 +1,96 @@
+"""Instance ids or label values as PNG, and as TIFF that is written band by band."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.errors import DataError
+from simmat.io.images import write_image
+from simmat.results.result import BAND_ROWS, ImageResult, label_bands, label_type
+from simmat.types import Georeference
+
+LARGEST_PNG = 8192
+"""Longest side of a PNG in pixels; what is larger becomes a TIFF, of which a viewer reads only a part."""
+
+
+def write_labels(result: ImageResult, folder: Path) -> str:
+    """Write `NAME_objects.png` or `NAME_classes.png`, .tif where a PNG does not do; return the file's name.
+
+    Instance ids run from 1 by falling score; of objects that overlap the one of higher score is in front.
+    """
+    dtype = label_type(result)
+    if dtype in (np.uint8, np.uint16) and max(result.size_hw) <= LARGEST_PNG:
+        plane = np.concatenate([band.astype(dtype) for _, band in label_bands(result)])
+        name = f"{result.name}_{result.kind}.png"
+        write_image(folder / name, plane[None])
+        return name
+    import tifffile
+
+    name = f"{result.name}_{result.kind}.tif"
+    tifffile.imwrite(
+        folder / name,
+        _tiles(result, dtype),
+        shape=result.size_hw,
+        dtype=dtype,
+        tile=(BAND_ROWS, BAND_ROWS),
+        photometric="minisblack",
+        compression="zlib",
+        metadata=None,  # with `software`: no date and version, so equal results give equal bytes
+        software=False,
+    )
+    return name
+
+
+def write_geotiff(result: ImageResult, georeference: Georeference, folder: Path) -> str:
+    """Write `NAME_objects.tif` or `NAME_classes.tif` with coordinate system and nodata; return the file's name."""
+    import rasterio
+
+    from simmat.io.images.georeference import placed
+
+    dtype = label_type(result)
+    name = f"{result.name}_{result.kind}.tif"
+    height, width = result.size_hw
+    profile = {"driver": "GTiff", "count": 1, "height": height, "width": width, "dtype": dtype.name}
+    tiled = {"tiled": True, "blockxsize": BAND_ROWS, "blockysize": BAND_ROWS, "compress": "deflate"}
+    nodata = result.nodata if result.objects is None else 0
+    with (
+        rasterio.Env(GDAL_CACHEMAX=64),  # MB; by default 5 % of the memory
+        rasterio.open(
+            folder / name, "w", **profile, **tiled, BIGTIFF="IF_SAFER", nodata=nodata, **placed(georeference)
+        ) as file,
+    ):
+        file.set_band_description(1, result.kind)
+        if result.objects is None:
+            file.update_tags(1, **{f"class_{value}": text for value, text in sorted(result.class_names.items())})
+        for y0, band in label_bands(result):
+            file.write(band.astype(dtype), 1, window=rasterio.windows.Window(0, y0, width, len(band)))
+    return name
+
+
+def require_place(georeference: Georeference | None, origin: str) -> Georeference:
+    """Return the georeference of an image.
+
+    Raises:
+        DataError: it has none.
+    """
+    if georeference is None:
+        raise DataError(
+            f"{origin}: states no coordinate system, so there is no GeoTIFF to write; use --format labels, or give the "
+            "image a georeference (gdal_edit)"
+        )
+    return georeference
+
+
+def _tiles(result: ImageResult, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yield the tiles of a TIFF row by row; those at the right and bottom are filled up with 0."""
+    for _, band in label_bands(result):
+        for x0 in range(0, band.shape[1], BAND_ROWS):
+            part = band[:, x0 : x0 + BAND_ROWS]
+            tile = np.zeros((BAND_ROWS, BAND_ROWS), dtype)
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile

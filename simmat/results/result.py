@@ -1,0 +1,111 @@
+"""What was found in one image, and its pixels band by band."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.report.display import PictureArray
+from simmat.types import Georeference
+
+if TYPE_CHECKING:
+    from simmat.everything import FoundObject
+
+LabelMap = npt.NDArray[np.integer[Any]]
+"""(H, W) label values of any integer type."""
+
+BAND_ROWS = 512
+"""Rows that are held at once: a row of the tiles of a TIFF."""
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What was found in one image: every object, or the class of every pixel; one of the two is None.
+
+    Attributes:
+        name: how names of written files begin.
+        file_name: the image's file, for COCO.
+        size_hw: (height, width) of the image in pixels.
+        georeference: of the image, where it has one.
+        class_names: of label values; a value without a name is called by its number.
+        objects: in any order.
+        classes: (H, W) label values, an array or a np.memmap.
+        nodata: label value in `classes` where nothing was measured.
+        picture: gives the (h, w, 3) uint8 display picture, which may be smaller than the image.
+        background: label value in `classes` that is no class; None where every value is one.
+
+    Raises:
+        ValueError: both or neither of `objects` and `classes` are given.
+    """
+
+    name: str
+    file_name: str
+    size_hw: tuple[int, int]
+    georeference: Georeference | None
+    class_names: Mapping[int, str]
+    objects: tuple[FoundObject, ...] | None
+    classes: LabelMap | None
+    nodata: int | None
+    picture: Callable[[], PictureArray]
+    background: int | None = 0
+
+    def __post_init__(self) -> None:
+        if (self.objects is None) == (self.classes is None):
+            raise ValueError("a result has either objects or classes")
+
+    @cached_property
+    def ranked(self) -> tuple[FoundObject, ...]:
+        """The objects by falling score; the first one has the instance id 1."""
+        return tuple(sorted(self.objects or (), key=lambda found: -found.score))
+
+    @property
+    def kind(self) -> str:
+        """What the written files hold: "objects" or "classes"."""
+        return "classes" if self.objects is None else "objects"
+
+    @property
+    def unseen(self) -> frozenset[int]:
+        """Values of `classes` that are no class: the background, and where nothing was measured."""
+        return frozenset(value for value in (self.background, self.nodata) if value is not None)
+
+    def class_name(self, value: int | None) -> str | None:
+        """Return the name of a class, its number where it has none; None for objects without a class."""
+        return None if value is None else self.class_names.get(value, str(value))
+
+
+def label_type(result: ImageResult) -> np.dtype[Any]:
+    """Return the smallest type of the instance ids or label values: uint8, then uint16, then larger ones."""
+    if result.classes is None:
+        return np.dtype(np.uint16 if len(result.ranked) <= np.iinfo(np.uint16).max else np.uint32)
+    values = [] if result.nodata is None else [result.nodata]
+    for _, band in label_bands(result):
+        values += [int(band.min()), int(band.max())]
+    types = (np.uint8, np.uint16, np.int16, np.uint32, np.int32)
+    fitting = (kind for kind in types if np.iinfo(kind).min <= min(values) and max(values) <= np.iinfo(kind).max)
+    return np.dtype(next(fitting, np.int64))
+
+
+def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[int, LabelMap]]:
+    """Yield the first row and the (h, W) instance ids or label values of one band of rows after the other.
+
+    Where objects overlap, the pixel is of the one of the highest score; 0 is no object.
+    """
+    height, width = result.size_hw
+    boxes = np.asarray([found.instance.box for found in result.ranked], np.int64).reshape(-1, 4)
+    for y0 in range(0, height, rows):
+        y1 = min(y0 + rows, height)
+        if result.classes is not None:
+            yield y0, np.asarray(result.classes[y0:y1])
+            continue
+        band = np.zeros((y1 - y0, width), np.uint32)
+        for index in np.flatnonzero((boxes[:, 0] < y1) & (boxes[:, 2] > y0))[::-1].tolist():
+            top, left, bottom, right = result.ranked[index].instance.box
+            first, last = max(top, y0), min(bottom, y1)
+            part = result.ranked[index].instance.crop[first - top : last - top]
+            band[first - y0 : last - y0, left:right][part] = index + 1
+        yield y0, band

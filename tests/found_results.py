@@ -1,0 +1,45 @@
+"""Results made by hand, for tests of what is written of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simmat.data.instances import Instance, region_from_mask
+from simmat.everything import FoundObject
+from simmat.results import ImageResult
+from simmat.results.result import LabelMap
+from simmat.types import BoolArray, Georeference
+
+PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))
+
+
+def found(mask: BoolArray, class_id: int | None = None, score: float = 0.5) -> FoundObject:
+    region = region_from_mask(mask, class_id)
+    assert region is not None
+    return FoundObject(region, score, (float(region.box[1]), float(region.box[0])), 0.75)
+
+
+def found_box(y0: int, x0: int, y1: int, x1: int, class_id: int | None = None, score: float = 0.5) -> FoundObject:
+    instance = Instance(class_id, (y0, x0, y1, x1), np.ones((y1 - y0, x1 - x0), np.bool_))
+    return FoundObject(instance, score, (float(x0), float(y0)))
+
+
+def objects_result(
+    size_hw: tuple[int, int], *objects: FoundObject, place: Georeference | None = None, name: str = "a"
+) -> ImageResult:
+    names = {1: "car", 2: "person"}
+    return ImageResult(name, f"{name}.tif", size_hw, place, names, objects, None, None, lambda: _grey(size_hw))
+
+
+def classes_result(
+    classes: LabelMap, *, place: Georeference | None = None, nodata: int | None = None, background: int | None = 0
+) -> ImageResult:
+    size_hw = (int(classes.shape[0]), int(classes.shape[1]))
+    names = {1: "water", 2: "forest"}
+    return ImageResult("a", "a.tif", size_hw, place, names, None, classes, nodata, lambda: _grey(size_hw), background)
+
+
+def _grey(size_hw: tuple[int, int]) -> np.ndarray:
+    longest = max(size_hw)
+    height, width = (min(side, side * 2048 // longest + 1) for side in size_hw)
+    return np.full((height, width, 3), 128, np.uint8)

@@ -1,0 +1,83 @@
+"""Found objects as COCO: what others read is what was found."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from found_results import found, found_box, objects_result
+from pycocotools.coco import COCO
+
+from simmat.data.instances import Instance
+from simmat.results import ImageRecords, coco_document, object_records, write_result
+from simmat.results.coco import run_lengths
+
+
+def test_pycocotools_reads_the_same_masks_boxes_and_names(tmp_path: Path) -> None:
+    """The format's own reader is the judge."""
+    mask = np.zeros((30, 40), np.bool_)
+    mask[4:9, 7:20] = mask[9:12, 10:12] = True
+    result = objects_result((30, 40), found_box(0, 0, 2, 3, score=0.25), found(mask, 5))
+    images = [ImageRecords("b.tif", (5, 5), []), ImageRecords("a.tif", (30, 40), object_records(result))]
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(coco_document(images, {5: "car", 6: "bus"})))
+    coco = COCO(path)
+    assert [entry["file_name"] for entry in coco.loadImgs([1, 2])] == ["b.tif", "a.tif"]
+    one, two = coco.loadAnns(coco.getAnnIds(imgIds=2))
+    np.testing.assert_array_equal(coco.annToMask(one), mask)
+    assert one["bbox"] == [7, 4, 13, 8]
+    assert one["area"] == mask.sum()
+    assert two["score"] == 0.25
+    assert {entry["id"]: entry["name"] for entry in coco.loadCats(coco.getCatIds())} == {
+        1: "object",
+        5: "car",
+        6: "bus",
+    }
+
+
+def test_an_object_without_a_class_is_not_called_by_the_first_one() -> None:
+    """Category 1 may be a car."""
+    records = object_records(objects_result((9, 9), found_box(1, 1, 2, 2)))
+    document = coco_document([ImageRecords("a", (9, 9), records)], {1: "car", 4: "bus"})
+    names = {entry["id"]: entry["name"] for entry in document["categories"]}
+    assert names[document["annotations"][0]["category_id"]] == "object"
+
+
+def test_the_file_of_one_image_is_a_document_of_its_own(tmp_path: Path) -> None:
+    """`write_result` is enough where there is one image."""
+    result = objects_result((30, 40), found_box(3, 4, 9, 8, 2, 0.5))
+    assert write_result(result, ["coco"], tmp_path) == ["a_coco.json"]
+    coco = COCO(tmp_path / "a_coco.json")
+    assert coco.loadCats(2)[0]["name"] == "person"
+    assert coco.annToMask(coco.loadAnns(1)[0]).sum() == 24
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_run_lengths_made_of_a_crop_are_those_of_the_whole_mask(seed: int) -> None:
+    """Also where a crop touches the image's borders, so that runs go over from column to column."""
+    from pycocotools import mask as coco_mask
+
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(3, 9, 2).tolist()
+    y0, x0 = (0, 0) if seed % 2 else (1, 1)
+    crop = rng.random((height - y0 - seed // 4, width - x0)) < 0.7
+    crop[0, 0] = crop[-1, -1] = True
+    instance = Instance(None, (y0, x0, y0 + crop.shape[0], width), crop)
+    whole = instance.mask((height, width))
+    code = run_lengths(instance, (height, width))
+    expected = coco_mask.encode(np.asfortranarray(whole.astype(np.uint8)))
+    assert code["counts"] == expected["counts"].decode()
+    np.testing.assert_array_equal(coco_mask.decode(code), whole)
+
+
+def test_many_objects_of_a_large_image_take_no_mask_of_the_whole(tmp_path: Path) -> None:
+    """100,000 masks of 20,000 x 20,000 pixels would be 40 terabytes; a hundredth of them must take a moment."""
+    objects = [found_box(i * 19, 19_000 - i * 19, i * 19 + 30, 19_030 - i * 19, 1, 0.5) for i in range(1000)]
+    start = time.process_time()
+    records = object_records(objects_result((20_000, 20_000), *objects))
+    assert time.process_time() - start < 2
+    assert records[7]["box_xyxy"] == [19_000 - 133, 133, 19_030 - 133, 163]
+    assert records[7]["area"] == 900

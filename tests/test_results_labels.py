@@ -1,0 +1,115 @@
+"""Labels and GeoTIFF of found objects and class maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from found_results import PLACE, classes_result, found_box, objects_result
+
+from simmat.data.instances import read_mask
+from simmat.errors import ConfigError, DataError, UnknownNameError
+from simmat.io.images.georeference import read_georeference
+from simmat.results import check_formats, write_result
+from simmat.results import labels as labels_module
+
+
+def test_the_object_of_higher_score_is_in_front_and_has_the_lower_number(tmp_path: Path) -> None:
+    """A label image cannot hold both of two objects that overlap."""
+    result = objects_result((20, 30), found_box(0, 0, 10, 10, 1, 0.4), found_box(5, 5, 15, 25, 2, 0.9))
+    assert write_result(result, ["labels"], tmp_path) == ["a_objects.png"]
+    labels = read_mask(tmp_path / "a_objects.png")
+    assert labels.shape == (20, 30)
+    assert (labels[5:15, 5:25] == 1).all()
+    assert labels[0, 0] == 2
+    assert (labels == 2).sum() == 100 - 25
+
+
+def test_a_class_map_is_written_as_its_values_in_the_smallest_type(tmp_path: Path) -> None:
+    """Many tools read 8-bit label images only."""
+    from PIL import Image
+
+    for highest, mode in ((255, "L"), (256, "I;16")):
+        classes = np.arange(600, dtype=np.int64).reshape(20, 30) % (highest + 1)
+        write_result(classes_result(classes), ["labels"], tmp_path)
+        assert Image.open(tmp_path / "a_classes.png").mode == mode
+        np.testing.assert_array_equal(read_mask(tmp_path / "a_classes.png"), classes)
+
+
+def test_what_a_png_cannot_hold_becomes_a_tiled_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands of rows are put together at the right places, the incomplete last tiles too."""
+    import tifffile
+
+    monkeypatch.setattr(labels_module, "LARGEST_PNG", 600)
+    classes = np.arange(700 * 1100, dtype=np.int32).reshape(700, 1100) % 251
+    assert write_result(classes_result(classes), ["labels"], tmp_path) == ["a_classes.tif"]
+    np.testing.assert_array_equal(read_mask(tmp_path / "a_classes.tif"), classes)
+    with tifffile.TiffFile(tmp_path / "a_classes.tif") as tiff:
+        assert tiff.pages[0].aspage().is_tiled
+
+
+def test_more_objects_than_16_bits_count_are_written(tmp_path: Path) -> None:
+    """An instance id is never cut to 16 bits."""
+    count = 65_537
+    size = 257
+    objects = [found_box(i // size, i % size, i // size + 1, i % size + 1, score=1 - i / count) for i in range(count)]
+    assert write_result(objects_result((size, size), *objects), ["labels"], tmp_path) == ["a_objects.tif"]
+    assert read_mask(tmp_path / "a_objects.tif").flat[count - 1] == count
+
+
+def test_a_geotiff_has_coordinate_system_transform_and_nodata(tmp_path: Path) -> None:
+    """A map program puts it in its place and does not draw what was not measured."""
+    rasterio = pytest.importorskip("rasterio")
+    classes = np.zeros((40, 50), np.int64)
+    classes[3:9, 4:30], classes[:, 40:] = 2, 255
+    assert write_result(classes_result(classes, place=PLACE, nodata=255), ["geotiff"], tmp_path) == ["a_classes.tif"]
+    assert read_georeference(tmp_path / "a_classes.tif") == PLACE
+    with rasterio.open(tmp_path / "a_classes.tif") as file:
+        assert (file.nodata, file.dtypes) == (255, ("uint8",))
+        assert file.tags(1)["class_2"] == "forest"
+        np.testing.assert_array_equal(file.read(1), classes)
+
+
+def test_a_geotiff_of_objects_and_its_large_label_image_are_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the same pixels and the same name; the one with a place on the earth stays."""
+    monkeypatch.setattr(labels_module, "LARGEST_PNG", 10)
+    result = objects_result((20, 30), found_box(1, 2, 3, 4), place=PLACE)
+    assert write_result(result, ["labels", "geotiff"], tmp_path) == ["a_objects.tif"]
+    assert read_georeference(tmp_path / "a_objects.tif") == PLACE
+
+
+def test_a_geotiff_of_an_image_without_a_place_is_refused(tmp_path: Path) -> None:
+    """There is nothing to write into it."""
+    with pytest.raises(DataError, match=r"a\.tif.*coordinate system"):
+        write_result(objects_result((5, 5)), ["labels", "geotiff"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_map_on_disk_is_written_without_reading_it_whole(tmp_path: Path) -> None:
+    """A class map of a satellite scene is larger than the memory."""
+    import tracemalloc
+
+    classes = np.memmap(tmp_path / "map", np.uint8, "w+", shape=(9000, 9000))
+    classes[8000:8100, 100:8900] = 7
+    out = tmp_path / "out"
+    out.mkdir()
+    tracemalloc.start()
+    assert write_result(classes_result(classes, place=PLACE), ["labels", "geotiff"], out) == ["a_classes.tif"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < classes.size / 2
+    assert (out / "a_classes.tif").stat().st_size < classes.size / 50
+
+
+def test_formats_are_checked_before_any_work() -> None:
+    """A wrong word must not be found after an hour of prediction."""
+    check_formats(["labels", "coco", "overlay"], kind="objects")
+    with pytest.raises(UnknownNameError, match="overlay"):
+        check_formats(["overlays"], kind="objects")
+    with pytest.raises(ConfigError, match="objects"):
+        check_formats(["coco"], kind="classes")
+    with pytest.raises(ConfigError, match="labels"):
+        check_formats([], kind="classes")

@@ -1,0 +1,62 @@
+"""Pictures of found objects and class maps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from found_results import classes_result, found_box, objects_result
+from PIL import Image
+
+from simmat.results import write_result
+from simmat.results.overlay import LARGEST_SIDE, class_colours, draw_result, object_colours
+
+
+def test_objects_are_drawn_in_colours_of_their_own_where_they_are(tmp_path: Path) -> None:
+    """A picture is how one sees at a glance what was found."""
+    result = objects_result((600, 800), found_box(100, 100, 200, 200, score=0.9), found_box(300, 400, 400, 700))
+    assert write_result(result, ["overlay"], tmp_path) == ["a_overlay.png"]
+    drawn = np.asarray(Image.open(tmp_path / "a_overlay.png"))
+    assert drawn.shape == (600, 800, 3)
+    one, other, ground = drawn[150, 150], drawn[350, 550], drawn[50, 50]
+    assert len({tuple(pixel.tolist()) for pixel in (one, other, ground)}) == 3
+    assert (ground == 128).all()
+
+
+def test_a_large_image_is_shown_small_and_no_object_is_lost() -> None:
+    """An object of one pixel in 20,000 still shows."""
+    result = objects_result((20_000, 10_000), found_box(9_999, 5_001, 10_000, 5_002))
+    drawn = np.asarray(draw_result(result))
+    assert max(drawn.shape) == LARGEST_SIDE
+    assert (drawn[1018:1029, 507:518] != 128).any()
+    assert (drawn[:900] == 128).all()
+
+
+def test_a_class_keeps_its_colour_whatever_else_is_in_the_image() -> None:
+    """Pictures of a folder are compared side by side."""
+    both, one = np.zeros((600, 600), np.uint8), np.zeros((600, 600), np.uint8)
+    both[:200], both[400:] = 1, 2
+    one[400:] = 2
+    first, second = (np.asarray(draw_result(classes_result(classes))) for classes in (both, one))
+    np.testing.assert_array_equal(first[500, 300], second[500, 300])
+    assert (first[300, 300] == 128).all()
+
+
+def test_a_legend_names_the_classes_in_the_image_and_only_these() -> None:
+    """Background and places without a measurement are no class."""
+    classes = np.zeros((600, 600), np.uint8)
+    classes[:50] = 255
+    plain = draw_result(classes_result(classes, nodata=255))
+    assert plain.size == (600, 600)
+    classes[100:200] = 2
+    named = draw_result(classes_result(classes, nodata=255))
+    assert named.height > 600
+    others = draw_result(replace(classes_result(classes, nodata=255), class_names={2: "meadow"}))
+    assert np.asarray(named)[600:].tolist() != np.asarray(others)[600:].tolist()
+
+
+def test_colours_of_many_differ() -> None:
+    """Two classes of one colour cannot be told apart."""
+    assert len(set(class_colours(28))) == 28
+    assert len(set(object_colours(200))) == 200
