@@ -106,7 +106,13 @@ def find_parts(spec: ModelSpec, registry: Registry, weights: Path | None) -> Par
 
 def zero_shot_of(spec: ModelSpec, registry: Registry, weights: Path | None) -> tuple[ModelSpec, Parts]:
     """Return spec and parts of the zero-shot reference: the same foundation model, frozen, with the zero-shot map."""
-    changes = {"mat": "zeroshot", "mat_options": {}, "tune": "frozen", "tune_options": {}}
+    changes: dict[str, Any] = {
+        "mat": "zeroshot",
+        "mat_options": {},
+        "tune": "frozen",
+        "tune_options": {},
+        "dense": None,
+    }
     reference = spec.model_copy(update=changes)
     return reference, find_parts(reference, registry, weights)
 

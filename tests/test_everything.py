@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from simmat.data.instances import Instance
-from simmat.evaluation.everything import ImageMatches, average_precision, class_scores, ious, object_scores
+from simmat.evaluation.everything import ImageMatches, Ious, average_precision, class_scores, ious, object_scores
 from simmat.everything import class_of, distance_peaks, grid_points, label_values, suppress
 from simmat.types import Frame
 
@@ -64,6 +65,12 @@ def test_ious_count_no_ignored_pixel() -> None:
     assert ious([_box(0, 0, 10)], [_box(0, 5, 10)], ignore)[0, 0] == pytest.approx(0.5)
 
 
+def _matches(
+    scores: npt.NDArray[np.float32], found: npt.NDArray[np.int64], true: npt.NDArray[np.int64], table: Ious
+) -> ImageMatches:
+    return ImageMatches(scores, found, true, table, np.zeros(len(found)), np.zeros(len(true), np.bool_))
+
+
 def test_average_precision_is_that_of_pycocotools() -> None:
     """Ours is compared with the field's own on random matches."""
     from pycocotools import mask as coco_mask
@@ -95,7 +102,7 @@ def test_average_precision_is_that_of_pycocotools() -> None:
                     found.append({**entry, "score": float(scores[place])})
         classes = [np.asarray([one.class_id for one in group], np.int64) for group in (seen, true)]
         table = ious(seen, true, np.zeros((size, size), np.bool_))
-        images.append(ImageMatches(scores, classes[0], classes[1], table))
+        images.append(_matches(scores, classes[0], classes[1], table))
     reference = COCO()
     reference.dataset = truth
     reference.createIndex()
@@ -110,9 +117,9 @@ def test_average_precision_is_that_of_pycocotools() -> None:
 def test_a_perfect_answer_scores_one_and_none_scores_zero() -> None:
     """The ends of the scale."""
     classes = np.ones(2, np.int64)
-    perfect = ImageMatches(np.array([0.9, 0.8], np.float32), classes, classes, np.eye(2))
+    perfect = _matches(np.array([0.9, 0.8], np.float32), classes, classes, np.eye(2))
     assert object_scores([perfect]) == {"ap": 1.0, "ap50": 1.0, "pq": 1.0, "f1": 1.0}
-    nothing = ImageMatches(np.zeros(0, np.float32), classes[:0], classes, np.zeros((0, 2)))
+    nothing = _matches(np.zeros(0, np.float32), classes[:0], classes, np.zeros((0, 2)))
     assert object_scores([nothing]) == {"ap": 0.0, "ap50": 0.0, "pq": 0.0, "f1": 0.0}
 
 

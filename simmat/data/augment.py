@@ -6,7 +6,7 @@ Pixels of a window outside the image are invalid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -158,6 +158,7 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
         label: of the whole image.
         window: where to crop.
         keep: keep a region if at least this fraction of it is inside; if no region has so much, keep the largest piece.
+            Other pieces become `small`.
     """
     (top, left), inside, size = _overlap(label.size_hw, window)
     ignore = np.ones(size, dtype=np.bool_)
@@ -167,8 +168,10 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
     kept = [piece for region, piece in pieces if piece.area >= keep * region.area]
     if pieces and not kept:
         kept = [max((piece for _, piece in pieces), key=lambda piece: piece.area)]
+    small = [piece for _, piece in pieces if not any(piece is one for one in kept)]
+    small += [piece for region in label.small if (piece := _cut_region(region, window)) is not None]
     dropped = label.dropped + len(label.regions) - len(kept)
-    return replace(label, size_hw=size, regions=tuple(kept), ignore=ignore, dropped=dropped)
+    return replace(label, size_hw=size, regions=tuple(kept), ignore=ignore, dropped=dropped, small=tuple(small))
 
 
 def _anchor(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
@@ -212,29 +215,35 @@ def _cut_region(region: Instance, window: Window) -> Instance | None:
 def _flip_label(label: Label, axis: Axis) -> Label:
     step = np.s_[:, ::-1] if axis == "horizontal" else np.s_[::-1, :]
     height, width = label.size_hw
-    regions = []
-    for region in label.regions:
+
+    def flipped(region: Instance) -> Instance:
         y0, x0, y1, x1 = region.box
         box = (y0, width - x1, y1, width - x0) if axis == "horizontal" else (height - y1, x0, height - y0, x1)
-        regions.append(Instance(region.class_id, box, np.ascontiguousarray(region.crop[step])))
-    return replace(label, regions=tuple(regions), ignore=np.ascontiguousarray(label.ignore[step]))
+        return Instance(region.class_id, box, np.ascontiguousarray(region.crop[step]))
+
+    return _changed(label, label.size_hw, flipped, np.ascontiguousarray(label.ignore[step]))
 
 
 def _rotate_label(label: Label, quarter_turns: int) -> Label:
     """Rotate counter-clockwise; a turn of 90° moves the pixel at (y, x) to (width - 1 - x, y)."""
     for _ in range(quarter_turns):
         height, width = label.size_hw
-        regions = [
-            Instance(
-                region.class_id,
-                (width - region.box[3], region.box[0], width - region.box[1], region.box[2]),
-                np.ascontiguousarray(np.rot90(region.crop)),
+
+        def turned(region: Instance, width: int = width) -> Instance:
+            y0, x0, y1, x1 = region.box
+            return Instance(
+                region.class_id, (width - x1, y0, width - x0, y1), np.ascontiguousarray(np.rot90(region.crop))
             )
-            for region in label.regions
-        ]
-        ignore = np.ascontiguousarray(np.rot90(label.ignore))
-        label = replace(label, size_hw=(width, height), regions=tuple(regions), ignore=ignore)
+
+        label = _changed(label, (width, height), turned, np.ascontiguousarray(np.rot90(label.ignore)))
     return label
+
+
+def _changed(
+    label: Label, size_hw: tuple[int, int], change: Callable[[Instance], Instance], ignore: BoolArray
+) -> Label:
+    regions, small = (tuple(map(change, group)) for group in (label.regions, label.small))
+    return replace(label, size_hw=size_hw, regions=regions, small=small, ignore=ignore)
 
 
 def at_an_end(plane: FloatArray, valid_range: Sequence[float] | None) -> BoolArray:

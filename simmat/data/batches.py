@@ -104,7 +104,7 @@ class TrainingItems(TorchDataset[Batch]):
             )
         targets = self._targets(regions, label.size_hw, prepared.frame, rng)
         points = np.stack([_click(target, ignore.numpy(), self.clicks, rng) for target in targets])
-        classes, distance = self._dense(label, prepared.frame)
+        classes, distance = self._dense(sample, label, prepared.frame)
         size_hw = (self.pipeline.size, self.pipeline.size)
         boxes = np.stack([jitter_box(tight_box(target), size_hw, rng) for target in targets])
         return Batch(
@@ -122,10 +122,11 @@ class TrainingItems(TorchDataset[Batch]):
             distance=distance,
         )
 
-    def _dense(self, label: Label, frame: Frame) -> tuple[Tensor, Tensor]:
+    def _dense(self, sample: Sample, label: Label, frame: Frame) -> tuple[Tensor, Tensor]:
         if self.dense is None:
             return torch.empty(0, dtype=torch.int64), torch.empty(0)
-        found = dense_targets(label, frame, self.dense.index_of, 0 if self.dense.background else NO_TRUTH)
+        known = self.dense.background and not self.dataset.may_have_unmarked(sample)
+        found = dense_targets(label, frame, self.dense.index_of, 0 if known else NO_TRUTH)
         return torch.from_numpy(found.classes), torch.from_numpy(found.distance)
 
     def _targets(

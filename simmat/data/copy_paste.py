@@ -89,7 +89,17 @@ def repeat_regions(
         if (copied := region_from_mask(mask, source.class_id, corner)) is not None:
             regions.append(copied)
             closed |= ndimage.binary_dilation(copied.mask(label.size_hw), EIGHT)
-    return replace(image, data=data, valid=valid), replace(label, regions=tuple(regions))
+    copies = regions[len(label.regions) :]
+    small = tuple(left for region in label.small if (left := _uncovered(region, copies)) is not None)
+    return replace(image, data=data, valid=valid), replace(label, regions=tuple(regions), small=small)
+
+
+def _uncovered(region: Instance, copies: Sequence[Instance]) -> Instance | None:
+    """Return the part of a region that no copy covers; None if there is none."""
+    crop = region.crop
+    for copied in copies:
+        crop = crop & ~copied.within(region.box)
+    return region_from_mask(crop, region.class_id, region.box[:2])
 
 
 def repeatable(label: Label) -> Sequence[Instance]:

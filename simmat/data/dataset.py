@@ -156,6 +156,15 @@ class Dataset:
         blind = ~(seen or self.adapter.transform(image)).valid.any(axis=0)
         return replace(label, ignore=label.ignore | blind) if blind.any() else label
 
+    def may_have_unmarked(self, sample: Sample) -> bool:
+        """Return whether a sample may hold objects that nobody marked: its label value 0 means "unlabelled"."""
+        return (sample.zero_means or self.card.zero_means) == "unlabelled"
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether its objects have classes; in label images whose values are instances they have none."""
+        return self.coco is not None or self.card.regions != "instances"
+
     def channels(self) -> tuple[Channel, ...]:
         """Return the C channels of the first training image, transformed."""
         return self._reference[1]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from simmat.data.instances import Label
-from simmat.types import FloatArray, Frame
+from simmat.types import BoolArray, FloatArray, Frame
 
 NO_TRUTH = -1
 """Class of a pixel without ground truth."""
@@ -45,20 +45,16 @@ def dense_targets(label: Label, frame: Frame, index_of: Mapping[int | None, int]
     """Draw the objects of a label at the input; where objects overlap, the smaller one is in front.
 
     Args:
-        label: of the original image.
+        label: of the original image; what is too small to be prompted for is drawn, too.
         frame: how the image lies in the input.
-        index_of: class of an object -> its index in the class map.
+        index_of: class of an object -> its index in the class map; other classes have no truth.
         background: index of what is no object; `NO_TRUTH` where unmarked objects may be there.
     """
     height, width = frame.scaled_hw
     rows, columns = _nearest(label.size_hw[0], height), _nearest(label.size_hw[1], width)
-    numbers = np.zeros(label.size_hw, np.int32)
-    order = sorted(range(len(label.regions)), key=lambda index: -label.regions[index].area)
-    for index in order:
-        y0, x0, y1, x1 = label.regions[index].box
-        numbers[y0:y1, x0:x1][label.regions[index].crop] = index + 1
-    seen = numbers[np.ix_(rows, columns)]  # (height, width)
-    lookup = np.asarray([background, *(index_of[region.class_id] for region in label.regions)], np.int64)
+    seen = _numbered(label)[np.ix_(rows, columns)]  # (height, width)
+    every = (*label.regions, *label.small)
+    lookup = np.asarray([background, *(index_of.get(region.class_id, NO_TRUTH) for region in every)], np.int64)
     classes = np.full((frame.size, frame.size), NO_TRUTH, np.int64)
     classes[:height, :width] = np.where(label.ignore[np.ix_(rows, columns)], NO_TRUTH, lookup[seen])
     distance = np.zeros((frame.size, frame.size), np.float32)
@@ -69,6 +65,28 @@ def dense_targets(label: Label, frame: Frame, index_of: Mapping[int | None, int]
             part = distance[:height, :width][place]
             np.copyto(part, (far / far.max()).astype(np.float32), where=inside[1:-1, 1:-1])
     return DenseTargets(classes, distance)
+
+
+def class_map(label: Label) -> npt.NDArray[np.int64]:
+    """Return the (H, W) label values of an image: 0 outside of objects, 1 where an object has no class."""
+    values = (1 if region.class_id is None else region.class_id for region in (*label.regions, *label.small))
+    return np.asarray([0, *values], np.int64)[_numbered(label)]
+
+
+def outside_objects(label: Label) -> BoolArray:
+    """Return (H, W) True where no object is marked."""
+    return np.asarray(_numbered(label) == 0)
+
+
+def _numbered(label: Label) -> npt.NDArray[np.int32]:
+    """Return (H, W) 1, 2, 3 … in the order of `regions`, then `small`; 0 outside. The smaller of two is in front."""
+    every = (*label.regions, *label.small)
+    areas = [region.area for region in every]
+    numbers = np.zeros(label.size_hw, np.int32)
+    for index in sorted(range(len(every)), key=lambda index: -areas[index]):
+        y0, x0, y1, x1 = every[index].box
+        numbers[y0:y1, x0:x1][every[index].crop] = index + 1
+    return numbers
 
 
 def _nearest(size: int, scaled: int) -> npt.NDArray[np.int64]:

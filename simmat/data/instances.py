@@ -115,6 +115,7 @@ class Label:
         ignore: (H, W) bool, True where there is no ground truth or no measurement.
         dropped: number of regions left out, such as those smaller than the card allows.
         smallest: smallest number of pixels of a region, by the card.
+        small: what was left out as too small to be prompted for or scored; these pixels keep their class.
     """
 
     size_hw: tuple[int, int]
@@ -122,6 +123,7 @@ class Label:
     ignore: BoolArray
     dropped: int = 0
     smallest: int = 1
+    small: tuple[Instance, ...] = ()
 
 
 def label_from_mask(
@@ -155,9 +157,12 @@ def label_from_mask(
 
 
 def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: BoolArray, min_region: int) -> Label:
-    """Make a label of the regions of at least `min_region` pixels, and count the others as dropped."""
-    kept = tuple(region for region in regions if region.area >= min_region)
-    return Label(size_hw, kept, ignore, len(regions) - len(kept), min_region)
+    """Make a label of the regions of at least `min_region` pixels; the others are `small`, and counted as dropped."""
+    kept: list[Instance] = []
+    small: list[Instance] = []
+    for region in regions:
+        (kept if region.area >= min_region else small).append(region)
+    return Label(size_hw, tuple(kept), ignore, len(small), min_region, tuple(small))
 
 
 def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> Instance | None:

@@ -1,13 +1,7 @@
 """Score a model's masks for clicks and boxes against the ground truth, by a named protocol."""
 
-from simmat.evaluation.job import (
-    Processes,
-    evaluate,
-    evaluate_bundle,
-    join_processes,
-    nothing_to_score,
-    why_no_zero_shot,
-)
+from simmat.evaluation.job import evaluate, evaluate_bundle, nothing_to_score, why_no_zero_shot
+from simmat.evaluation.processes import Processes, join_processes
 from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, PROTOCOLS, Protocol, find_protocol
 from simmat.evaluation.scores import (
     NOC_TARGETS,
@@ -20,6 +14,7 @@ from simmat.evaluation.scores import (
     merge_scores,
     possible_summary,
 )
+from simmat.evaluation.unprompted import Unprompted, evaluate_unprompted
 
 __all__ = [
     "COMPAT",
@@ -33,9 +28,11 @@ __all__ = [
     "Processes",
     "Protocol",
     "Scores",
+    "Unprompted",
     "bootstrap_means",
     "evaluate",
     "evaluate_bundle",
+    "evaluate_unprompted",
     "find_protocol",
     "interval_of",
     "join_processes",

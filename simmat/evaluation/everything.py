@@ -1,14 +1,18 @@
-"""Scores of masks that were found without prompts: matches of objects, and the class of every pixel."""
+"""Scores of masks that were found without prompts: matches of objects, and the class of every pixel.
+
+True objects below the data card's smallest size, and ignored pixels, are treated as COCO treats objects outside of an
+area range and crowds: found or not, they are neither hit nor miss.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import Instance
+from simmat.data.instances import Instance, Label
 from simmat.types import BoolArray, FloatArray
 
 THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
@@ -41,7 +45,7 @@ def _counted(region: Instance, ignore: BoolArray) -> int:
     return int(np.count_nonzero(region.crop & ~ignore[y0:y1, x0:x1]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageMatches:
     """The objects found in one image beside the true ones.
 
@@ -50,45 +54,105 @@ class ImageMatches:
         found_classes: (F,) classes; all 0 where classes do not count.
         true_classes: (T,).
         iou: (F, T).
+        hidden: (F,) share of a found object's pixels that are ignored; 1 of one that is too small to count. Without a
+            match it is no false alarm where this reaches the threshold.
+        uncounted: (T,) bool, true objects that are too small to count.
     """
 
     scores: FloatArray
     found_classes: npt.NDArray[np.int64]
     true_classes: npt.NDArray[np.int64]
     iou: Ious
+    hidden: npt.NDArray[np.float64]
+    uncounted: BoolArray
+
+    @classmethod
+    def of(cls, found: Sequence[Instance], scores: Sequence[float], label: Label) -> ImageMatches:
+        """Compare found objects with the truth; an object without a class is of class 1."""
+        true = [*label.regions, *label.small]
+        areas = [max(region.area, 1) for region in found]
+        shown = [_counted(region, label.ignore) for region in found]
+        hidden = [1.0 if seen < label.smallest else 1 - seen / area for seen, area in zip(shown, areas, strict=True)]
+        uncounted = [_counted(region, label.ignore) == 0 for region in label.regions] + [True] * len(label.small)
+        return cls(
+            np.asarray(scores, np.float32),
+            _classes(found),
+            _classes(true),
+            ious(found, true, label.ignore),
+            np.asarray(hidden, np.float64),
+            np.asarray(uncounted, np.bool_),
+        )
+
+    def of_class(self, value: int) -> ImageMatches:
+        """Return the objects of one class alone."""
+        rows, columns = self.found_classes == value, self.true_classes == value
+        return ImageMatches(
+            self.scores[rows],
+            self.found_classes[rows],
+            self.true_classes[columns],
+            self.iou[rows][:, columns],
+            self.hidden[rows],
+            self.uncounted[columns],
+        )
+
+    def without_classes(self) -> ImageMatches:
+        """Return the same objects, all of class 1."""
+        return replace(
+            self, found_classes=np.ones_like(self.found_classes), true_classes=np.ones_like(self.true_classes)
+        )
+
+    def counted(self, threshold: float) -> tuple[npt.NDArray[np.int64], BoolArray]:
+        """Return what each found object is matched with, see `greedy_matches`, and (F,) which of them count."""
+        matched = greedy_matches(self.iou, self.scores, threshold, self.uncounted)
+        excused = self.hidden >= threshold
+        if len(self.uncounted):
+            excused = np.where(matched >= 0, self.uncounted[matched], excused)
+        return matched, ~excused
 
 
-def greedy_matches(iou: Ious, scores: FloatArray, threshold: float) -> npt.NDArray[np.int64]:
-    """Match found objects by falling score, each with the free true one of largest IoU: (F,), -1 without a match."""
+def _classes(regions: Sequence[Instance]) -> npt.NDArray[np.int64]:
+    return np.asarray([1 if region.class_id is None else region.class_id for region in regions], np.int64)
+
+
+def greedy_matches(iou: Ious, scores: FloatArray, threshold: float, uncounted: BoolArray) -> npt.NDArray[np.int64]:
+    """Match found objects by falling score, each with the free true one of largest IoU: (F,), -1 without a match.
+
+    One that does not count is taken only where no other one reaches the threshold.
+    """
     matched = np.full(len(scores), -1, np.int64)
     free = np.ones(iou.shape[1], np.bool_)
     for row in np.argsort(-scores, kind="stable"):
-        if not free.any():
-            break
-        best = int(np.argmax(np.where(free, iou[row], -1.0)))
-        if iou[row, best] >= threshold:
-            matched[row], free[best] = best, False
+        for group in (free & ~uncounted, free & uncounted):
+            if group.any():
+                best = int(np.argmax(np.where(group, iou[row], -1.0)))
+                if iou[row, best] >= threshold:
+                    matched[row], free[best] = best, False
+                    break
     return matched
+
+
+def true_classes(images: Sequence[ImageMatches]) -> list[int]:
+    """Return the classes of the true objects that count, in rising order."""
+    return sorted({int(value) for image in images for value in image.true_classes[~image.uncounted]})
 
 
 def average_precision(images: Sequence[ImageMatches], threshold: float) -> float | None:
     """Return COCO's average precision at one IoU threshold, the mean over classes; None where no object is true.
 
-    101 recall points, as in pycocotools.
+    101 recall points, as in pycocotools, and no limit on the number of found objects.
     """
-    classes = sorted({int(value) for image in images for value in image.true_classes})
-    values = [_precision_of(images, threshold, value) for value in classes]
+    values = [_precision_of(images, threshold, value) for value in true_classes(images)]
     return float(np.mean(values)) if values else None
 
 
 def _precision_of(images: Sequence[ImageMatches], threshold: float, value: int) -> float:
     scores, hits, total = [], [], 0
-    for image in images:
-        rows, columns = image.found_classes == value, image.true_classes == value
-        total += int(columns.sum())
-        part = image.scores[rows]
-        scores.append(part)
-        hits.append(greedy_matches(image.iou[rows][:, columns], part, threshold) >= 0)
+    for every in images:
+        image = every.of_class(value)
+        total += int(np.count_nonzero(~image.uncounted))
+        matched, counts = image.counted(threshold)
+        scores.append(image.scores[counts])
+        hits.append(matched[counts] >= 0)
     order = np.argsort(-np.concatenate(scores), kind="mergesort")
     hit = np.concatenate(hits)[order]
     recall = np.cumsum(hit) / total
@@ -104,14 +168,15 @@ def panoptic_quality(images: Sequence[ImageMatches]) -> dict[str, float | None]:
     quality, hits, count = [], 0, 0
     for value in classes:
         total, iou_sum, true_positives = 0, 0.0, 0
-        for image in images:
-            rows, columns = image.found_classes == value, image.true_classes == value
-            table = image.iou[rows][:, columns]
-            matched = greedy_matches(table, image.scores[rows], 0.5)
-            total += int(rows.sum()) + int(columns.sum())
-            true_positives += int((matched >= 0).sum())
-            iou_sum += float(sum(table[row, column] for row, column in enumerate(matched) if column >= 0))
-        quality.append(2 * iou_sum / total)
+        for every in images:
+            image = every.of_class(value)
+            matched, counts = image.counted(0.5)
+            total += int(np.count_nonzero(counts)) + int(np.count_nonzero(~image.uncounted))
+            rows = np.flatnonzero(counts & (matched >= 0))
+            true_positives += len(rows)
+            iou_sum += float(image.iou[rows, matched[rows]].sum())
+        if total:
+            quality.append(2 * iou_sum / total)
         hits, count = hits + true_positives, count + total
     return {
         "pq": float(np.mean(quality)) if quality else None,
@@ -127,7 +192,7 @@ def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
 
 
 def class_scores(confusion: npt.NDArray[np.int64], values: Sequence[int]) -> dict[str, object]:
-    """Return mIoU, IoU by class and pixel accuracy.
+    """Return mIoU, pixel accuracy and IoU by class; a class that is neither true nor found has none.
 
     Args:
         confusion: (K, K) pixels, true class by row, found class by column.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -15,71 +14,15 @@ from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
 from simmat.evaluation.interaction import ScoredImage, score_objects
+from simmat.evaluation.processes import Processes
 from simmat.evaluation.protocol import ONE_CLICK, Protocol
 from simmat.evaluation.scores import Cost, Scores, merge_scores
 from simmat.evaluation.targets import find_targets, grid_hw
+from simmat.evaluation.unprompted import check_unprompted, evaluate_unprompted
 from simmat.model import SimMAT, assemble, zero_shot_of
-from simmat.nn.device import check_launcher, launched_processes, own_settings, pick_device
 from simmat.plugins.registry import Registry
+from simmat.predictor import Predictor
 from simmat.types import Frame, SensorImage
-
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Processes:
-    """The processes that share a job, as this one sees them.
-
-    Attributes:
-        device: where this process computes.
-        rank: number of this process, from 0.
-        count: how many processes there are.
-    """
-
-    device: torch.device
-    rank: int = 0
-    count: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        """True for the process that prints and writes."""
-        return self.rank == 0
-
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Return this process's part of some items; each item is in exactly one part."""
-        return items[self.rank :: self.count]
-
-    def gather(self, value: Item) -> list[Item]:
-        """Return the values of all processes, by rank."""
-        if self.count == 1:
-            return [value]
-        from accelerate.utils import gather_object
-
-        gathered: list[Item] = gather_object([value])
-        return gathered
-
-
-def join_processes(device: str | None) -> Processes:
-    """Join the processes of the launcher; without a launcher this process is the only one.
-
-    Args:
-        device: auto, cpu, cuda, cuda:N or mps; None is auto. Several processes take one GPU each, so cuda:N is refused.
-
-    Raises:
-        ConfigError: the device does not exist or is one GPU for several processes, or an environment variable of
-            accelerate would change how they compute.
-    """
-    processes = launched_processes()
-    picked = pick_device(device, processes=processes)
-    if processes == 1:
-        return Processes(picked)
-    from accelerate import PartialState
-
-    check_launcher(picked)
-    with own_settings(None):
-        state = PartialState(cpu=picked.type == "cpu")
-    return Processes(state.device, state.process_index, state.num_processes)
-
 
 TRAINED_CARD_FIELDS = {
     *("regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "modality_options")
@@ -99,6 +42,8 @@ def evaluate_bundle(
     note: Callable[[str], object] | None = None,
     protocol: Protocol = ONE_CLICK,
     processes: Processes | None = None,
+    everything: bool = False,
+    semantic: bool = False,
 ) -> tuple[Scores, Scores | None]:
     """Score a bundle on a split of a data set, and the untuned foundation model on the same prompts.
 
@@ -115,14 +60,17 @@ def evaluate_bundle(
         note: called with what a user should know of the data, such as images left out because they have no mask.
         protocol: which prompts are scored, and where masks are compared.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
+        everything: find and score every object without prompts, too: by the dense head, or by a grid of clicks where
+            there is none, as for the zero-shot model.
+        semantic: score the class of every pixel, too; the zero-shot model has none.
 
     Returns:
         The bundle's scores, and those of the zero-shot model: None where it is not requested, or where there is none
         (see `why_no_zero_shot`).
 
     Raises:
-        DataError: no sample has a region.
-        ConfigError: the protocol does not suit the network's input.
+        DataError: no sample has a region, or `everything` cannot be scored on these images.
+        ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
     trained = bundle.spec.card.model_dump(include=TRAINED_CARD_FIELDS)
     dataset = open_dataset(data, bundle.sensor, overrides, defaults=trained)
@@ -134,10 +82,17 @@ def evaluate_bundle(
     models = [bundle.model]
     if zero_shot and registry is not None and not why_no_zero_shot(bundle):
         models.append(assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device))
-    total, done = len(models) * len(work.share(samples)), itertools.count(1)
-
-    scores = [
-        evaluate(
+    tasks = [(everything, semantic), (everything, False)]
+    predictors = [Predictor.of_bundle(bundle), *(Predictor(model, bundle.pipeline) for model in models[1:])]
+    for predictor, task in zip(predictors, tasks, strict=False):
+        check_unprompted(predictor, dataset, samples, everything=task[0], semantic=task[1])
+    passes = len(models) + sum(any(task) for task in tasks[: len(models)])
+    total, done = passes * len(work.share(samples)), itertools.count(1)
+    advance = (lambda _: progress(next(done), total)) if progress is not None else None
+    names = {**_names_of(dataset), **(dataset.class_names or bundle.spec.card.class_names)}
+    scores = []
+    for model, predictor, task in zip(models, predictors, tasks, strict=False):
+        score = evaluate(
             model,
             bundle.pipeline,
             dataset,
@@ -145,13 +100,28 @@ def evaluate_bundle(
             protocol=protocol,
             processes=work,
             check=bundle.check_image,
-            progress=(lambda _: progress(next(done), total)) if progress is not None else None,
+            progress=advance,
         )
-        for model in models
-    ]
-    names = dataset.class_names or bundle.spec.card.class_names
-    scores = [replace(score, class_names=names) for score in scores]
+        score = replace(score, class_names=names)
+        if any(task):
+            found = evaluate_unprompted(
+                predictor,
+                dataset,
+                samples,
+                everything=task[0],
+                semantic=task[1],
+                processes=work,
+                progress=advance,
+            )
+            score = replace(score, unprompted=found)
+        scores.append(score)
     return scores[0], scores[1] if len(scores) > 1 else None
+
+
+def _names_of(dataset: Dataset) -> dict[int, str]:
+    """Return names of what a class map holds beside the classes of the data set."""
+    names = {} if dataset.card.zero_means == "none" else {0: "background"}
+    return names if dataset.has_classes else {**names, 1: "object"}
 
 
 def why_no_zero_shot(bundle: Bundle) -> str:

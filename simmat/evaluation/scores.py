@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from scipy import ndimage
 from simmat.data.instances import Instance
 from simmat.evaluation.protocol import Protocol
 from simmat.types import BoolArray
+
+if TYPE_CHECKING:
+    from simmat.evaluation.unprompted import Unprompted
 
 
 def bootstrap_means(
@@ -174,6 +177,7 @@ class Scores:
         left_out: (sample, region) of objects too small to have a pixel where masks are compared.
         cost: seconds.
         class_names: class -> name, of the data set.
+        unprompted: scores of masks without prompts; None where they were not asked for.
     """
 
     objects: tuple[ObjectScore, ...]
@@ -181,6 +185,7 @@ class Scores:
     left_out: tuple[tuple[str, int], ...] = ()
     cost: Cost = field(default=Cost(), compare=False)
     class_names: Mapping[int, str] = field(default_factory=dict, compare=False)
+    unprompted: Unprompted | None = field(default=None, compare=False)
 
     def by_sample(self) -> dict[str, list[float]]:
         """Return the IoU of each object's single mask, by sample."""
@@ -190,7 +195,7 @@ class Scores:
         """Return the means over objects, over images and over classes (of the means of their objects), and by size.
 
         What the protocol leaves out is missing or None. `miou_object_interval` is the `mean_interval` of the mean over
-        objects.
+        objects. Masks without prompts have blocks of their own, see `Unprompted.summary`.
         """
         by_class = _grouped(self.objects, lambda score: score.class_id)
         known = {key: fmean(ious) for key, ious in by_class.items() if key is not None}
@@ -205,6 +210,7 @@ class Scores:
             "miou_class": fmean(known.values()) if known else None,
             "iou_by_class": {str(key): value for key, value in sorted(known.items())},
             "by_size": {name: {"objects": len(found), **(_figures(found) if found else {})} for name, found in bins},
+            **(self.unprompted.summary() if self.unprompted is not None else {}),
         }
 
 

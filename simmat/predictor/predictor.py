@@ -118,21 +118,26 @@ class Predictor:
         pipeline: image in physical units -> network input.
         bundle: what it was loaded from, or None.
         channels: the C channels of the sensor's images; empty if only a file can tell.
+        dense: what its dense head tells apart; None without one.
         image: the current image in physical units, or None.
     """
 
-    def __init__(self, model: SimMAT, pipeline: Pipeline, *, bundle: Bundle | None = None) -> None:
+    def __init__(
+        self, model: SimMAT, pipeline: Pipeline, *, bundle: Bundle | None = None, dense: DenseSpec | None = None
+    ) -> None:
         """Make a predictor.
 
         Args:
             model: the network; it is put into eval mode.
             pipeline: image -> network input.
             bundle: which both come from; its card and channels then apply to files and images.
+            dense: what a dense head of the network tells apart; by default as the bundle says.
         """
         self.model = model.eval()
         self.pipeline = pipeline
         self.bundle = bundle
         self.channels = bundle.spec.sensor_channels if bundle else pipeline.adapter.channels
+        self.dense = dense or (bundle.spec.dense if bundle else None)
         self.image: SensorImage | None = None
         self._encoded: EncodedImage | None = None
 
@@ -294,7 +299,7 @@ class Predictor:
             points = points[inside]
         answers = everything.answer_clicks(points, encoded.decode_clicks, frame, settings, stable=dense is None)
         kept = everything.suppress(answers.low, answers.scores, settings.overlap)
-        spec = self.bundle.spec.dense if self.bundle else None
+        spec = self.dense
         chances = self._chances() if spec is not None else None
         originals = frame.points_to_original(answers.points)
         found = []
@@ -317,7 +322,7 @@ class Predictor:
         return chances
 
     def _dense_head(self) -> tuple[DenseSpec, DenseHead]:
-        spec, head = self.bundle.spec.dense if self.bundle else None, self.model.dense
+        spec, head = self.dense, self.model.dense
         if spec is None or head is None:
             raise ValueError("this model has no class map; train one with --heads prompt,dense")
         return spec, head

@@ -1,0 +1,219 @@
+"""Scores of masks without prompts over a split: what counts, what is left out, in any number of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from data_sets import open_planes, save_image, save_mask
+
+from simmat.data.augment import cut_label
+from simmat.data.card import DataCard
+from simmat.data.dataset import Dataset
+from simmat.data.dense_targets import class_map
+from simmat.data.instances import Instance, Label, label_from_mask
+from simmat.errors import ConfigError, DataError
+from simmat.evaluation import Processes, evaluate_unprompted
+from simmat.evaluation.everything import ImageMatches, object_scores
+from simmat.everything import ClassMap, FoundObject
+from simmat.model_spec import DenseSpec
+from simmat.predictor import Predictor
+from simmat.types import SensorImage
+
+SIZE = 32
+
+
+def square(y0: int, x0: int, side: int, value: int = 1) -> Instance:
+    return Instance(value, (y0, x0, y0 + side, x0 + side), np.ones((side, side), np.bool_))
+
+
+def label_of(*regions: Instance, smallest: int = 1) -> Label:
+    label = Label((SIZE, SIZE), (), np.zeros((SIZE, SIZE), np.bool_), smallest=smallest)
+    large = tuple(one for one in regions if one.area >= smallest)
+    return replace(label, regions=large, small=tuple(one for one in regions if one.area < smallest))
+
+
+def test_small_objects_are_neither_hit_nor_miss() -> None:
+    """The rule is COCO's for an area range, whose own code is the judge."""
+    from pycocotools import mask as coco_mask
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng, smallest, images = np.random.default_rng(1), 40, []
+    truth: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [{"id": 1}]}
+    results: list[dict[str, Any]] = []
+
+    def entry(number: int, one: Instance) -> dict[str, Any]:
+        code = coco_mask.encode(np.asfortranarray(one.mask((SIZE, SIZE)).astype(np.uint8)))
+        return {"image_id": number, "category_id": 1, "segmentation": code}
+
+    for number in range(1, 7):
+        true = [square(*map(int, rng.integers(0, 22, 2)), int(rng.integers(4, 10))) for _ in range(5)]
+        moved = [square(t.box[0], t.box[1], t.box[2] - t.box[0] + int(rng.integers(-1, 2))) for t in true]
+        found = moved + [square(*map(int, rng.integers(0, 22, 2)), int(rng.integers(4, 10))) for _ in range(3)]
+        scores = rng.random(len(found)).astype(np.float32)
+        images.append(ImageMatches.of(found, scores.tolist(), label_of(*true, smallest=smallest)))
+        truth["images"].append({"id": number, "width": SIZE, "height": SIZE})
+        for one in true:
+            known = len(truth["annotations"]) + 1
+            truth["annotations"].append({**entry(number, one), "id": known, "area": one.area, "iscrowd": 0})
+        results += [{**entry(number, one), "score": float(s)} for one, s in zip(found, scores, strict=True)]
+    reference = COCO()
+    reference.dataset = truth
+    reference.createIndex()
+    judge = COCOeval(reference, reference.loadRes(results), "segm")
+    judge.params.areaRng, judge.params.areaRngLbl = [[smallest, 1e9]], ["all"]
+    judge.evaluate()
+    judge.accumulate()
+    precision = judge.eval["precision"][:, :, 0, 0, -1]
+    assert object_scores(images)["ap"] == pytest.approx(precision.mean(), abs=1e-6)
+    assert object_scores(images)["ap50"] == pytest.approx(precision[0].mean(), abs=1e-6)
+
+
+def test_what_is_found_where_nothing_is_known_is_no_false_alarm() -> None:
+    """Ignored pixels have no truth; an object that lies there by half or more is excused at 0.5."""
+    label = label_of(square(2, 2, 8))
+    label.ignore[:, 16:] = True
+    found = [square(2, 2, 8), square(4, 20, 8), square(20, 13, 8)]
+    assert object_scores([ImageMatches.of(found, [0.5, 0.9, 0.8], label)])["f1"] == 1
+    label.ignore[:, 16:] = False
+    assert object_scores([ImageMatches.of(found, [0.5, 0.9, 0.8], label)])["f1"] == pytest.approx(2 / 4)
+
+
+def test_small_pieces_keep_their_class() -> None:
+    """A class map knows no smallest object; without this they would be learned and scored as background."""
+    mask = np.zeros((8, 8), np.int64)
+    mask[0:4, 0:4], mask[6, 6] = 3, 5
+    label = label_from_mask(mask, DataCard(regions="components", min_region=4))
+    assert [one.class_id for one in label.regions] == [3]
+    assert (class_map(label) == mask).all()
+    cut = cut_label(label, (3, 3, 8, 8), keep=0.5)
+    assert (class_map(cut) == mask[3:, 3:]).all()
+
+
+class Scripted:
+    """Finds what it is told, image by image."""
+
+    def __init__(self, found: dict[float, npt.NDArray[np.int64]], classes: tuple[int | None, ...] | None) -> None:
+        self.found, self.bundle, self.key = found, None, 0.0
+        self.dense = None if classes is None else DenseSpec(background=True, classes=classes)
+
+    def set_image(self, image: SensorImage) -> None:
+        self.key = float(image.data[0, 0, 0])
+
+    def segment_semantic(self) -> ClassMap:
+        labels = self.found[self.key]
+        return ClassMap(labels, np.ones(labels.shape, np.float32))
+
+    def segment_everything(self, settings: object = None) -> list[FoundObject]:
+        labels, objects = self.found[self.key], []
+        for value in np.unique(labels[labels > 0]).tolist():
+            one = label_from_mask((labels == value).astype(np.int64), DataCard(regions="instances")).regions[0]
+            objects.append(FoundObject(replace(one, class_id=value if self.dense else None), 0.5, (0.0, 0.0)))
+        return objects
+
+
+def scripted(found: dict[float, npt.NDArray[np.int64]], *classes: int | None, dense: bool = True) -> Predictor:
+    return cast(Predictor, Scripted(found, classes if dense else None))
+
+
+def masks_of(*squares: Sequence[tuple[int, int, int, int]]) -> list[npt.NDArray[np.int64]]:
+    masks = [np.zeros((SIZE, SIZE), np.int64) for _ in squares]
+    for mask, parts in zip(masks, squares, strict=True):
+        for y, x, side, value in parts:
+            mask[y : y + side, x : x + side] = value
+    return masks
+
+
+TRUE = masks_of([(0, 0, 8, 1), (16, 16, 8, 2)], [(4, 4, 10, 1)], [(0, 8, 6, 2)])
+FOUND = masks_of([(0, 0, 8, 1), (16, 16, 8, 1)], [(4, 4, 10, 1)], [(20, 20, 4, 2)])
+
+
+def data_set(root: Path, **card: Any) -> Dataset:
+    for index, mask in enumerate(TRUE):
+        save_image(root / f"images/s{index}.npy", np.full((1, SIZE, SIZE), float(index)))
+        save_mask(root / f"masks/s{index}.png", mask)
+    return open_planes(root, **card)
+
+
+ANSWERS = {float(index): mask for index, mask in enumerate(FOUND)}
+
+
+def test_objects_are_matched_by_class_and_without(tmp_path: Path) -> None:
+    """A right mask of the wrong class is half an answer; both figures are given."""
+    dataset = data_set(tmp_path, regions="components")
+    # Equal classes of one image are one object of the scripted model, so image 0 is answered with its own classes.
+    answers = {**ANSWERS, 0.0: np.where(TRUE[0] == 2, 7, TRUE[0])}
+    block = evaluate_unprompted(scripted(answers, 1, 2, 7), dataset, dataset.samples, semantic=False).summary()
+    assert list(block) == ["everything"]
+    found = block["everything"]
+    assert (found["images"], found["objects"], found["found"]) == (3, 4, 4)
+    assert found["by_class"]["1"]["ap50"] == pytest.approx(1.0)
+    assert found["by_class"]["2"]["ap50"] == 0.0
+    assert found["ap50"] == pytest.approx(0.5)
+    assert found["any_class"]["f1"] == pytest.approx(2 * 3 / 8)
+
+
+def test_a_model_without_classes_is_scored_without(tmp_path: Path) -> None:
+    """The grid of clicks knows none, so its figure stands beside the one without classes."""
+    dataset = data_set(tmp_path, regions="components")
+    plain = evaluate_unprompted(scripted(ANSWERS, dense=False), dataset, dataset.samples, semantic=False)
+    found = plain.summary()["everything"]
+    assert found["ap50"] is None
+    assert found["any_class"]["ap50"] is not None
+    assert found["clicks"] == "grid"
+
+
+def test_a_class_map_is_scored_over_the_whole_split(tmp_path: Path) -> None:
+    """One confusion matrix, not a mean of images."""
+    dataset = data_set(tmp_path, regions="components")
+    found = evaluate_unprompted(scripted(ANSWERS, 1, 2), dataset, dataset.samples, everything=False).summary()
+    true, answer = np.stack(TRUE), np.stack(FOUND)
+    expected = {
+        str(v): float(((true == v) & (answer == v)).sum() / ((true == v) | (answer == v)).sum()) for v in (0, 1, 2)
+    }
+    assert found["semantic"]["iou_by_class"] == pytest.approx(expected)
+    assert found["semantic"]["miou"] == pytest.approx(sum(expected.values()) / 3)
+    assert found["semantic"]["pixel_accuracy"] == pytest.approx(float((true == answer).mean()))
+    assert found["semantic"]["pixels"] == true.size
+
+
+def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+    """However many score, the figures are the same to the bit."""
+    dataset = data_set(tmp_path, regions="components")
+    model = scripted(ANSWERS, 1, 2)
+    whole = evaluate_unprompted(model, dataset, dataset.samples)
+    shares = [
+        evaluate_unprompted(model, dataset, Processes(torch.device("cpu"), rank, 2).share(dataset.samples))
+        for rank in range(2)
+    ]
+
+    class Two(Processes):
+        def gather(self, value: Any) -> Any:
+            return [value, list(shares[1].images)]
+
+    processes = Two(torch.device("cpu"), 0, 2)
+    assert evaluate_unprompted(model, dataset, dataset.samples, processes=processes).summary() == whole.summary()
+
+
+def test_unmarked_objects_are_no_truth(tmp_path: Path) -> None:
+    """Where some are not marked, an object that is found may be right; the class map is scored on marked pixels."""
+    dataset = data_set(tmp_path, regions="components", zero_means="unlabelled")
+    model = scripted(ANSWERS, 1, 2)
+    with pytest.raises(DataError, match="--everything"):
+        evaluate_unprompted(model, dataset, dataset.samples)
+    found = evaluate_unprompted(model, dataset, dataset.samples, everything=False).summary()["semantic"]
+    assert found["pixels"] == int((np.stack(TRUE) > 0).sum())
+
+
+def test_a_class_map_needs_a_dense_head(tmp_path: Path) -> None:
+    """One error says so before anything is scored."""
+    dataset = data_set(tmp_path, regions="components")
+    with pytest.raises(ConfigError, match="--semantic"):
+        evaluate_unprompted(scripted(ANSWERS, dense=False), dataset, dataset.samples)
