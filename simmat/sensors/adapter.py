@@ -16,10 +16,11 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError
 from simmat.io.images import StatedNodata as StatedNodata
+from simmat.io.images import window_size
 from simmat.sensors.channel_selection import MissingChannels as MissingChannels
 from simmat.sensors.options import ModalityOptions, option_words, options_by_sensor, parse_options
 from simmat.specs import API_VERSION
-from simmat.types import BoolArray, Channel, Georeference, SensorImage
+from simmat.types import BoolArray, Channel, Georeference, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.sensors.scene import Scene
@@ -85,6 +86,13 @@ class ModalityAdapter(ABC):
     replaces: ClassVar[Mapping[str, str]] = {}
     api_version: ClassVar[int] = API_VERSION
 
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Take back the windows of a class whose `load` is replaced: they would be those of the former `load`."""
+        super().__init_subclass__(**arguments)
+        if "load" in vars(cls) and "load_window" not in vars(cls):
+            cls.load_window = ModalityAdapter.load_window  # type: ignore[method-assign]
+            cls.window_size = ModalityAdapter.window_size  # type: ignore[method-assign]
+
     def __init__(self, options: ModalityOptions | None = None) -> None:
         """Make the sensor with options; None for the defaults."""
         self.options = self.Options() if options is None else options
@@ -106,6 +114,38 @@ class ModalityAdapter(ABC):
         Raises:
             DataError: a file is missing, damaged, or not one of this sensor; it names the path.
         """
+
+    def window_size(self, files: Files) -> tuple[int, int] | None:
+        """Return the (height, width) of a sample of which `load_window` reads parts; default: None, it cannot.
+
+        It decodes no pixels, and refuses no image for its size.
+
+        Raises:
+            DataError: a file is missing, damaged, or of another format.
+        """
+        return None
+
+    def load_window(
+        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
+        """Read a part of one sample; default: load all of it, then cut.
+
+        Where `window_size` is not None it decodes little more than that part, whatever the size of the image.
+
+        Args:
+            files: as in `load`.
+            window: within the image.
+            nodata: as in `load`.
+            missing: as in `load`.
+
+        Returns:
+            The part of what `load` returns: (C, h, w), with the georeference of the part. Values that only the whole
+            image can tell to be wrong are not looked for: a part may hold nothing but nodata.
+
+        Raises:
+            DataError: as `load`, but for such values; or the window reaches beyond the image.
+        """
+        return self.load(files, nodata=nodata, missing=missing).cut(window)
 
     def configured(self, card: Mapping[str, Any]) -> ModalityAdapter:
         """Return this sensor configured for one data set; override where `load` needs a fact from the data card.
@@ -223,6 +263,60 @@ class ModalityAdapter(ABC):
         return tuple(source.name for source in self.sources)
 
 
+class WindowedAdapter(ModalityAdapter):
+    """A sensor that can read parts of its files: it writes `read` instead of `load` and `load_window`."""
+
+    @abstractmethod
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
+        """Read one sample, or the part of it in a window.
+
+        Args:
+            files: as in `load`.
+            window: pass it to `simmat.io.images.read_image`; None for the whole image.
+            nodata: as in `load`.
+            missing: as in `load`.
+
+        Returns:
+            As `load` or `load_window`.
+
+        Raises:
+            DataError: as `load` or `load_window`.
+        """
+
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+        """Read one sample."""
+        return self.read(files, None, nodata=nodata, missing=missing)
+
+    def load_window(
+        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
+        """Read a part of one sample."""
+        return self.read(files, window, nodata=nodata, missing=missing)
+
+    def window_size(self, files: Files) -> tuple[int, int] | None:
+        """Return the (height, width) of all files; None where one is no TIFF or npy file."""
+        return common_size({str(path): window_size(path) for path in files.values()})
+
+
+def common_size(sizes: Mapping[str, tuple[int, int] | None]) -> tuple[int, int] | None:
+    """Return the size that images have in common, such as `window_size` gives it; None where one has None.
+
+    Args:
+        sizes: what the user calls each image -> its (height, width).
+
+    Raises:
+        DataError: two sizes differ.
+    """
+    if not sizes or None in sizes.values():
+        return None
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} is {size[1]}x{size[0]}" for name, size in sizes.items() if size)
+        raise DataError(f"{listed} (width x height); all sources of a sample must share one pixel grid")
+    return next(iter(sizes.values()))
+
+
 def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
     """Return sensor -> option -> value of all options that were given a value."""
     return {part.name: stated for part in adapter.sensors() if (stated := part.stated_options())}
@@ -248,18 +342,28 @@ def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> Modalit
 
 
 def load_sample(
-    adapter: ModalityAdapter, files: Files, *, nodata: Nodata = None, missing: Missing = None
+    adapter: ModalityAdapter,
+    files: Files,
+    *,
+    nodata: Nodata = None,
+    missing: Missing = None,
+    window: Window | None = None,
 ) -> SensorImage:
-    """Read one sample by `adapter.load`; all channels are returned, the missing ones without a valid pixel.
+    """Read one sample, or the part in a window; all channels are returned, the missing ones without a valid pixel.
+
+    Where the sensor's `window_size` is None, the whole image is loaded and the part cut out.
 
     Raises:
-        SimMATError: as `adapter.load` raises it.
+        SimMATError: as `adapter.load` or `adapter.load_window` raises it.
         DataError: the sensor's reader ignores a number in `nodata`.
         PluginError: it raised anything else, or returned another type; the message names sensor, file and class.
     """
     where = f"modality {adapter.name!r} ({type(adapter).__module__}) failed on {', '.join(map(str, files.values()))}"
     try:
-        image = adapter.load(files, nodata=nodata, missing=missing)
+        if window is None:
+            image = adapter.load(files, nodata=nodata, missing=missing)
+        else:
+            image = adapter.load_window(files, window, nodata=nodata, missing=missing)
     except (SimMATError, MemoryError):
         raise
     except Exception as error:
@@ -269,6 +373,11 @@ def load_sample(
         ) from error
     if not isinstance(image, SensorImage):
         raise PluginError(f"{where}: its load returned {type(image).__name__}, not a SensorImage; tell its author")
+    if window is not None and image.size_hw != window.size_hw:
+        raise DataError(
+            f"{image.origin}: rows {window.y0} to {window.y1} and columns {window.x0} to {window.x1} gave "
+            f"{image.size_hw[1]}x{image.size_hw[0]} pixels (width x height); choose a window inside of the image"
+        )
     if nodata is not None and (ignored := nodata.ignored()):
         raise DataError(
             f"{ignored[0]}: --nodata {nodata.values[ignored[0]]:g} is a number stored in the file, and this sensor's "

@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_one_plane, write_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, WindowedAdapter
 from simmat.sensors.scene import Scene, import_scenes
-from simmat.types import RGB_QUANTITY, Channel, SensorImage
+from simmat.types import RGB_QUANTITY, Channel, SensorImage, Window
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
-class Rgb(ModalityAdapter):
+class Rgb(WindowedAdapter):
     """Three planes of display-referred counts, 0 to 255, normalized by a foundation model's own statistics."""
 
     name = "rgb"
@@ -27,9 +27,11 @@ class Rgb(ModalityAdapter):
         for colour, wavelength in (("red", 0.62), ("green", 0.54), ("blue", 0.46))
     )
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (3, H, W) counts; DataError for grey, RGBA, 16-bit and other files says what to use instead."""
-        image = read_image(files["rgb"], nodata)
+        image = read_image(files["rgb"], nodata, window)
         if image.colour != "rgb" or len(image.planes) != 3 or image.planes.dtype != np.uint8:
             raise DataError(f"{image.path}: modality 'rgb' needs three 8-bit planes red, green, blue; {_advice(image)}")
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
@@ -54,7 +56,7 @@ def _advice(image: ImageFile) -> str:
     return f"this is {count} planes of {dtype}: use --modality raster, and --channels to pick planes"
 
 
-class Gray(ModalityAdapter):
+class Gray(WindowedAdapter):
     """One plane of stored numbers: integers of 1, 8, 16 or 32 bits, or floats."""
 
     name = "gray"
@@ -62,9 +64,11 @@ class Gray(ModalityAdapter):
     sources = (Source("gray", (*_ENDINGS, ".npy")),)
     channels = (Channel("gray", "counts", "count"),)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (1, H, W) counts; DataError for a file of several planes says what to use instead."""
-        image = read_image(files["gray"], nodata)
+        image = read_image(files["gray"], nodata, window)
         require_one_plane(image, self.name)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
@@ -89,16 +93,18 @@ def narrowest(image: SensorImage) -> npt.NDArray[Any]:
     return np.where(image.valid, data, np.float32(np.nan))
 
 
-class Raster(ModalityAdapter):
+class Raster(WindowedAdapter):
     """Planes of counts, `band0`, `band1`, …, in the order of the file; `--channels` picks some of them."""
 
     name = "raster"
     description = "any planes as they are stored (PNG, JPEG, TIFF, npy (P, H, W)); pick with --channels"
     sources = (Source("raster", (".tif", ".tiff", ".npy", ".png", ".jpg", ".jpeg")),)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (C, H, W) counts; an npy array of three axes is (planes, height, width)."""
-        image = read_image(files["raster"], nodata)
+        image = read_image(files["raster"], nodata, window)
         return SensorImage.from_planes(
             image.planes, band_channels(len(image.planes)), valid=image.valid, origin=str(image.path)
         )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simmat.errors import ConfigError, DataError
-from simmat.sensors.adapter import Axis, Files, Missing, ModalityAdapter, Nodata
+from simmat.sensors.adapter import Axis, Files, Missing, ModalityAdapter, Nodata, common_size
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
-from simmat.types import BoolArray, Channel, Georeference, SensorImage
+from simmat.types import BoolArray, Channel, Georeference, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.sensors.scene import Scene
@@ -57,6 +57,16 @@ class SelectedChannels(ModalityAdapter):
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         """As the base adapter: all planes."""
         return self.base.load(files, nodata=nodata, missing=missing)
+
+    def window_size(self, files: Files) -> tuple[int, int] | None:
+        """As the base adapter."""
+        return self.base.window_size(files)
+
+    def load_window(
+        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
+        """As the base adapter: all planes."""
+        return self.base.load_window(files, window, nodata=nodata, missing=missing)
 
     def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
         """As the base adapter."""
@@ -130,12 +140,36 @@ class ComposedModality(ModalityAdapter):
 
         A part of which all channels are missing needs no file.
         """
+        return self._load(files, None, nodata, missing)
+
+    def window_size(self, files: Files) -> tuple[int, int] | None:
+        """Return the size of all parts that have files; None where one cannot be read in windows.
+
+        Parts of different sizes raise DataError.
+        """
+        present = [index for index, sources in enumerate(self._sources) if set(sources.values()) <= files.keys()]
+        own = {index: self._files_of(index, files) for index in present}
+        return common_size(
+            {", ".join(map(str, own[index].values())): self.parts[index].window_size(own[index]) for index in present}
+        )
+
+    def load_window(
+        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
+        """Read that part of every part's image, and stack the planes."""
+        return self._load(files, window, nodata, missing)
+
+    def _load(self, files: Files, window: Window | None, nodata: Nodata, missing: Missing) -> SensorImage:
         shares = self._shares(missing)
         gone = {index: share for index, share in enumerate(shares) if share and share.all_missing}
         loaded: dict[int, SensorImage] = {}
         for index, (part, share) in enumerate(zip(self.parts, shares, strict=True)):
             if index not in gone:
-                image = part.load(self._files_of(index, files), nodata=nodata, missing=share)
+                own = self._files_of(index, files)
+                if window is None:
+                    image = part.load(own, nodata=nodata, missing=share)
+                else:
+                    image = part.load_window(own, window, nodata=nodata, missing=share)
                 loaded[index] = share.spread(image) if share else image
         first = next(iter(loaded.values()))
         images = {**loaded, **{index: share.blank(first) for index, share in gone.items()}}

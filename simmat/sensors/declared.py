@@ -12,12 +12,12 @@ import numpy as np
 from simmat.documents import read_toml
 from simmat.errors import DataError, nearest
 from simmat.io.images import ImageFile, read_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, WindowedAdapter
 from simmat.sensors.declaration import ChannelRule, Decibel, Declaration, Log, SourceRule, parse_declaration, scaled
-from simmat.types import BoolArray, Channel, FloatArray, SensorImage
+from simmat.types import BoolArray, Channel, FloatArray, SensorImage, Window
 
 
-class DeclaredModality(ModalityAdapter):
+class DeclaredModality(WindowedAdapter):
     """A sensor whose files and channels a `sensor.toml` describes.
 
     Attributes:
@@ -31,13 +31,17 @@ class DeclaredModality(ModalityAdapter):
         self.sources = tuple(Source(source.name, source.endings) for source in declaration.source)
         self.channels = tuple(rule.channel() for rule in declaration.channel)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (C, H, W): stored * scale + offset of the declared planes, invalid at nodata.
 
         Raises:
             DataError: a file has other planes or another scale than declared, or the sources differ in size.
         """
-        images = {source.name: self._read(source, files[source.name], nodata) for source in self.declaration.source}
+        images = {
+            source.name: self._read(source, files[source.name], nodata, window) for source in self.declaration.source
+        }
         reference = next(iter(images.values()))
         for image in images.values():
             if image.planes.shape[1:] != reference.planes.shape[1:]:
@@ -70,8 +74,8 @@ class DeclaredModality(ModalityAdapter):
         """Return for each channel whether it is normalized by a logarithm."""
         return tuple(isinstance(rule.normalize, Log | Decibel) for rule in self.declaration.channel)
 
-    def _read(self, source: SourceRule, file: Path, nodata: Nodata) -> ImageFile:
-        image = read_image(file, nodata)
+    def _read(self, source: SourceRule, file: Path, nodata: Nodata, window: Window | None) -> ImageFile:
+        image = read_image(file, nodata, window)
         if source.planes is not None and len(image.planes) != source.planes:
             raise DataError(
                 f"{image.path}: holds {len(image.planes)} planes of {image.planes.dtype}, but source "

@@ -1,6 +1,6 @@
 """Planes of image files (PNG, JPEG, TIFF, npy) in the file's own numbers, and what those mean."""
 
-from simmat.io.images.planes import check_size, read_image, write_image
+from simmat.io.images.planes import check_size, image_size, read_image, window_size, write_image
 from simmat.io.images.values import (
     ImageFile,
     StatedNodata,
@@ -24,6 +24,7 @@ __all__ = [
     "check_size",
     "describe_bits",
     "full_scale",
+    "image_size",
     "largest_count",
     "read_image",
     "require_measured",
@@ -33,5 +34,6 @@ __all__ = [
     "stated_bits",
     "stated_unit",
     "stated_valid",
+    "window_size",
     "write_image",
 ]

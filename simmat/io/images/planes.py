@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import atomic_path, require_file
 from simmat.io.images.values import Colour, ImageFile, StatedNodata, checked, stated_valid
+from simmat.types import Window
 
 LIMIT_VARIABLE = "SIMMAT_MAX_IMAGE_GIB"
 """Environment variable that replaces `DEFAULT_GIB`; `simmat --max-image-gib` sets it."""
@@ -85,19 +88,69 @@ def check_size(path: Path, height: int, width: int, planes: int = 1, *, itemsize
         )
 
 
-def read_image(path: Path | str, nodata: StatedNodata | None = None) -> ImageFile:
-    """Read the planes of an image file.
+def check_window(path: Path, window: Window, size_hw: tuple[int, int]) -> None:
+    """Refuse a window without pixels, and one that reaches beyond its image.
+
+    Raises:
+        DataError: see above.
+    """
+    (y0, x0, y1, x1), (height, width) = window, size_hw
+    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+        raise DataError(
+            f"{path}: is {width}x{height} (width x height), so it holds no window of rows {y0} to {y1} and columns "
+            f"{x0} to {x1}; choose one inside of it"
+        )
+
+
+def read_image(path: Path | str, nodata: StatedNodata | None = None, window: Window | None = None) -> ImageFile:
+    """Read the planes of an image file, or the part of them in a window.
+
+    Of a TIFF, only the tiles or strips that the window touches are decoded, of an npy file only its pixels are read.
+    Other formats are decoded as a whole.
 
     Args:
         path: a PNG, JPEG, TIFF or npy file; its ending must agree with its content.
         nodata: the nodata that the user states; a sensor's `load` passes on its own argument.
+        window: the part to read; None for the whole image.
 
     Raises:
-        DataError: the file is missing, damaged, of another format, larger than `check_size` allows, or ambiguous.
+        DataError: the file is missing, damaged, of another format, larger than `check_size` allows (of a TIFF or npy
+            file: the window is), or ambiguous; or the window reaches beyond it.
     """
     file = Path(path)
-    found = checked(_read(file, _format_of(file, _IMAGES), labels=False))
+    found = checked(_read(file, _format_of(file, _IMAGES), labels=False, window=window))
     return replace(found, stated=stated_valid(file, found.planes, nodata))
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Return the (height, width) of an image file in pixels, of any size, without decoding it.
+
+    Raises:
+        DataError: as `read_image`, as far as the head of the file shows it.
+    """
+    file = Path(path)
+    kind = _format_of(file, _IMAGES)
+    with _named(file, kind):
+        if kind == "tiff":
+            from simmat.io.images.tiff_parts import tiff_parts
+
+            return tiff_parts(file).size_hw
+        if kind == "npy":
+            height, width = _map_npy(file).shape[1:]
+            return int(height), int(width)
+        with _open_pillow(file, kind) as image:
+            _refuse_mode(file, image, _png_depth(file) if kind == "png" else 8, palette=False)
+            return int(image.height), int(image.width)
+
+
+def window_size(path: Path | str) -> tuple[int, int] | None:
+    """Return the `image_size` of a TIFF or npy file; None for other formats, which are only decoded as a whole.
+
+    Raises:
+        DataError: as `image_size`.
+    """
+    file = Path(path)
+    return image_size(file) if _format_of(file, _IMAGES) in ("tiff", "npy") else None
 
 
 def read_labels(path: Path | str) -> ImageFile:
@@ -191,15 +244,31 @@ def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
     return kind
 
 
-def _read(path: Path, kind: str, *, labels: bool) -> ImageFile:
-    try:
+def _read(path: Path, kind: str, *, labels: bool, window: Window | None = None) -> ImageFile:
+    with _named(path, kind):
         if kind == "npy":
-            return _read_npy(path, itemsize=8 if labels else 4)
+            return _read_npy(path, itemsize=8 if labels else 4, window=window)
+        if kind == "tiff" and window is not None:
+            from simmat.io.images.tiff_parts import tiff_parts
+
+            return tiff_parts(path).read(window)
         if kind == "tiff":
             from simmat.io.images.tiff import read_tiff
 
             return read_tiff(path, labels=labels)
-        return _read_pillow(path, kind, labels=labels)
+        found = _read_pillow(path, kind, labels=labels)
+        if window is None:
+            return found
+        height, width = found.planes.shape[1:]
+        check_window(path, window, (height, width))
+        return replace(found, planes=found.planes[:, *window.slices])
+
+
+@contextmanager
+def _named(path: Path, kind: str) -> Iterator[None]:
+    """Raise DataError with the path for whatever a library raises about a damaged file."""
+    try:
+        yield
     except SimMATError:
         raise
     except MemoryError as error:  # its size was checked: a length within is wrong, or the machine is small
@@ -208,8 +277,19 @@ def _read(path: Path, kind: str, *, labels: bool) -> ImageFile:
         raise DataError(f"{path}: damaged or cut short, it cannot be read as {kind.upper()} ({error})") from error
 
 
-def _read_npy(path: Path, *, itemsize: int) -> ImageFile:
-    """Read an array (H, W) or (P, H, W); three axes always have this order, whatever their sizes."""
+def _read_npy(path: Path, *, itemsize: int, window: Window | None = None) -> ImageFile:
+    mapped = _map_npy(path)
+    if window is not None:
+        height, width = mapped.shape[1:]
+        check_window(path, window, (height, width))
+        mapped = mapped[:, *window.slices]
+    count, height, width = mapped.shape
+    check_size(path, height, width, count, itemsize=max(itemsize, mapped.itemsize))
+    return ImageFile(np.array(mapped), "npy", "gray" if count == 1 else "planes", path)
+
+
+def _map_npy(path: Path) -> npt.NDArray[Any]:
+    """Map an array (H, W) or (P, H, W) as (P, H, W); three axes always have this order, whatever their sizes."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)  # a map of a cut file raises before memory is taken
     except ValueError as error:
@@ -226,11 +306,7 @@ def _read_npy(path: Path, *, itemsize: int) -> ImageFile:
             f"{path}: an array of three axes is read as (planes, height, width), but shape {array.shape} looks like "
             "(height, width, planes); save it as np.save(path, array.transpose(2, 0, 1))"
         )
-    if array.ndim == 2:
-        array = array[None]  # (1, H, W)
-    count, height, width = array.shape
-    check_size(path, height, width, count, itemsize=max(itemsize, array.itemsize))
-    return ImageFile(np.array(array), "npy", "gray" if count == 1 else "planes", path)
+    return np.asarray(array[None]) if array.ndim == 2 else np.asarray(array)  # (P, H, W)
 
 
 def _read_pillow(path: Path, kind: str, *, labels: bool) -> ImageFile:

@@ -42,34 +42,43 @@ def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
             intensities (palette, white-is-zero, YCbCr, CMYK).
     """
     with opened(path) as tiff:
-        pages = _main_pages(path, tiff, labels=labels)
+        pages = main_pages(path, tiff, labels=labels)
         if labels:
             _check_labels(path, pages[0])
-        if len(pages) == 1 and tiff.series[0].size != int(np.prod(pages[0].shape)):
-            raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one image per file")
-        planes = np.ascontiguousarray(np.concatenate([_planes_of(path, page) for page in pages]))  # (P, H, W)
-        colour: Colour = "rgb" if pages[0].photometric.name == "RGB" else "gray" if len(planes) == 1 else "planes"
-        return ImageFile(
-            planes,
-            "tiff",
-            colour,
-            path,
-            description=str(pages[0].description or ""),
-            nodata=_nodata(path, pages[0]),
-            scales=_scales(pages),
-            alpha=bool(pages[0].extrasamples) and pages[0].extrasamples[-1] in _ALPHA,
-        )
+        planes = np.ascontiguousarray(
+            np.concatenate([planes_first(page.asarray(), page.axes) for page in pages])
+        )  # (P, H, W)
+        return described(path, pages, planes)
 
 
-def check_tiff(path: Path) -> None:
+def described(path: Path, pages: Sequence[Any], planes: npt.NDArray[Any]) -> ImageFile:
+    """Return planes (P, H, W), or a part of them, with what the pages say of them."""
+    colour: Colour = "rgb" if pages[0].photometric.name == "RGB" else "gray" if len(planes) == 1 else "planes"
+    return ImageFile(
+        planes,
+        "tiff",
+        colour,
+        path,
+        description=str(pages[0].description or ""),
+        nodata=_nodata(path, pages[0]),
+        scales=_scales(pages),
+        alpha=bool(pages[0].extrasamples) and pages[0].extrasamples[-1] in _ALPHA,
+    )
+
+
+def check_tiff(path: Path, *, whole: bool = True) -> None:
     """Check that a TIFF is complete and not too large, before another library opens it.
+
+    Args:
+        path: the file.
+        whole: False where only windows of it will be decoded, so its own size does not matter.
 
     Raises:
         DataError: it is missing, damaged, or claims more than `check_size` allows.
     """
     try:
         with opened(path) as tiff:
-            _check_claims(path, _pages_of(path, tiff))
+            _check_claims(path, _pages_of(path, tiff), whole=whole)
     except SimMATError:
         raise
     except Exception as error:  # tifffile raises whatever a damaged tag leads to
@@ -91,8 +100,18 @@ def opened(path: Path) -> Iterator[Any]:
         log.disabled = before
 
 
-def _main_pages(path: Path, tiff: Any, *, labels: bool) -> list[Any]:
-    """Return the pages of the image, after checking that they agree."""
+def main_pages(path: Path, tiff: Any, *, labels: bool = False, whole: bool = True) -> list[Any]:
+    """Return the pages of the image, after checking that they agree.
+
+    Args:
+        path: the file, for messages.
+        tiff: the opened file.
+        labels: as in `read_tiff`.
+        whole: as in `check_tiff`.
+
+    Raises:
+        DataError: as `read_tiff`.
+    """
     full = []
     for page in _pages_of(path, tiff):
         if page.subfiletype & _MASK:
@@ -103,7 +122,7 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool) -> list[Any]:
         raise DataError(f"{path}: holds no full-size page")
     if labels and len(full) > 1:
         raise DataError(f"{path}: {len(full)} pages; a mask has one")
-    _check_claims(path, full, itemsize=8 if labels else 4)
+    _check_claims(path, full, itemsize=8 if labels else 4, whole=whole)
     for page in full:
         _check_meaning(path, page, palette=labels)
     kinds = {(page.shape, str(page.dtype), int(page.photometric)) for page in full}
@@ -114,6 +133,12 @@ def _main_pages(path: Path, tiff: Any, *, labels: bool) -> list[Any]:
         raise DataError(
             f"{path}: {len(full)} pages of {full[0].samplesperpixel} samples are several images; store one per file"
         )
+    if full[0].axes not in ("YX", "YXS", "SYX"):
+        raise DataError(
+            f"{path}: TIFF axes {full[0].axes} are not supported; store (height, width, planes) or one plane"
+        )
+    if len(full) == 1 and tiff.series[0].size != int(np.prod(full[0].shape)):
+        raise DataError(f"{path}: a stack that lists only its first page (ImageJ); store one image per file")
     return full
 
 
@@ -125,16 +150,23 @@ def _pages_of(path: Path, tiff: Any) -> list[Any]:
     return [tiff.pages[number].aspage() for number in range(count)]
 
 
-def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4) -> None:
-    """Check the size of all pages together before any is decoded, and that the file contains all their bytes."""
+def _check_claims(path: Path, pages: Sequence[Any], *, itemsize: int = 4, whole: bool = True) -> None:
+    """Check the size of all pages together before any is decoded, and that the file contains all their bytes.
+
+    Where windows are read, not the `whole`, the number of pixels is that of the largest tile or strip.
+    """
     stored = max((page.bitspersample or 8) // 8 for page in pages)
     count = sum(page.samplesperpixel * max(page.imagedepth, 1) for page in pages)
     largest = max(pages, key=lambda page: page.imagelength * page.imagewidth)
     check_size(path, min(page.imagelength for page in pages), min(page.imagewidth for page in pages))
-    check_size(path, largest.imagelength, largest.imagewidth, count, itemsize=max(itemsize, stored))
+    height, width = (largest.imagelength, largest.imagewidth) if whole else (1, 1)
+    check_size(path, height, width, count, itemsize=max(itemsize, stored))
     for page in pages:
         if page.is_tiled:  # a tile is decoded as a whole, even where most of it lies outside of the image
             check_size(path, page.tilelength, page.tilewidth, page.samplesperpixel, itemsize=max(itemsize, stored))
+        elif not whole and not is_mappable(page):
+            rows = min(page.rowsperstrip, page.imagelength)
+            check_size(path, rows, page.imagewidth, page.samplesperpixel, itemsize=max(itemsize, stored))
         _check_whole(path, page)
 
 
@@ -186,16 +218,16 @@ def _check_whole(path: Path, page: Any) -> None:
         raise DataError(f"{path}: damaged or cut short, pixels are missing from its {size} bytes")
 
 
-def _planes_of(path: Path, page: Any) -> npt.NDArray[Any]:
-    """Return (P, H, W) of one page; PlanarConfiguration says which axis holds the samples."""
-    values = np.asarray(page.asarray())
-    if page.axes == "YX":
+def is_mappable(page: Any) -> bool:
+    """Return whether the pixels of a page lie in the file as in memory, so that no tile or strip need be decoded."""
+    return bool(page.is_contiguous and page.is_final and not page.is_subsampled)
+
+
+def planes_first(values: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
+    """Return the values of a page as (P, H, W); its axes, "YX", "YXS" or "SYX", say where the samples are."""
+    if axes == "YX":
         return values[None]
-    if page.axes == "YXS":
-        return np.moveaxis(values, 2, 0)
-    if page.axes == "SYX":
-        return values
-    raise DataError(f"{path}: TIFF axes {page.axes} are not supported; store (height, width, planes) or one plane")
+    return np.moveaxis(values, 2, 0) if axes == "YXS" else values
 
 
 def _nodata(path: Path, page: Any) -> float | None:

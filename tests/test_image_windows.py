@@ -1,0 +1,238 @@
+"""Parts of image files: what is read of a window is what the whole image holds there, whatever the file's layout."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from simmat.errors import DataError
+from simmat.io.images import StatedNodata, image_size, read_image, window_size, write_image
+from simmat.io.images.tiff_parts import tiff_parts
+from simmat.types import Window
+
+HEIGHT, WIDTH = 70, 101
+WINDOWS = [
+    Window(0, 0, 1, 1),
+    Window(0, 0, HEIGHT, WIDTH),
+    Window(15, 31, 49, 66),
+    Window(16, 32, 48, 64),
+    Window(69, 100, 70, 101),
+    Window(40, 0, 70, 101),
+]
+NUMBERS = np.random.default_rng(0).integers(0, 4000, (3, HEIGHT, WIDTH))
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "one strip, mapped": {},
+    "strips, mapped": {"rowsperstrip": 8},
+    "strips": {"rowsperstrip": 8, "compression": "zlib"},
+    "strips, predictor": {"rowsperstrip": 5, "compression": "zlib", "predictor": True},
+    "lzw": {"rowsperstrip": 5, "compression": "lzw"},
+    "zstd tiles": {"tile": (16, 32), "compression": "zstd", "predictor": True},
+    "tiles": {"tile": (32, 16)},
+    "bigtiff": {"tile": (16, 16), "compression": "zlib", "bigtiff": True},
+    "big-endian": {"tile": (16, 16), "compression": "zlib", "byteorder": ">"},
+    "big-endian, mapped": {"byteorder": ">"},
+}
+
+
+def _assert_windows_are_cuts(path: Path, nodata: StatedNodata | None = None) -> None:
+    whole = read_image(path, nodata)
+    assert image_size(path) == whole.planes.shape[1:]
+    for window in WINDOWS:
+        part = read_image(path, nodata, window)
+        np.testing.assert_array_equal(part.planes, whole.planes[:, *window.slices], str(window))
+        assert part.planes.dtype == whole.planes.dtype
+        for name in ("format", "colour", "description", "nodata", "scales", "alpha"):
+            assert getattr(part, name) == getattr(whole, name), name
+        if whole.valid is not None:
+            assert part.valid is not None
+            np.testing.assert_array_equal(part.valid, whole.valid[:, *window.slices])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+@pytest.mark.parametrize("planes", ["one", "separate", "contig", "pages"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_window_of_a_tiff_is_the_same_part_of_the_whole(
+    tmp_path: Path, layout: str, planes: str, dtype: type[np.generic]
+) -> None:
+    """A tile put into another place would be a wrong picture that nobody notices."""
+    values = NUMBERS.astype(dtype)
+    how = {"photometric": "minisblack", "metadata": None, **LAYOUTS[layout]}
+    path = tmp_path / "a.tif"
+    if planes == "one":
+        tifffile.imwrite(path, values[0], **how)
+    elif planes == "separate":
+        tifffile.imwrite(path, values, planarconfig="separate", **how)
+    elif planes == "contig":
+        tifffile.imwrite(path, np.moveaxis(values, 0, 2), planarconfig="contig", **how)
+    else:
+        with tifffile.TiffWriter(path, bigtiff=how.pop("bigtiff", False), byteorder=how.pop("byteorder", None)) as file:
+            for plane in values:
+                file.write(plane, contiguous=False, **how)
+    _assert_windows_are_cuts(path)
+
+
+def test_a_window_of_an_ome_tiff_is_the_same_part_of_the_whole(tmp_path: Path) -> None:
+    """Microscopes write their channels as pages with a description in XML."""
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif",
+        NUMBERS.astype(np.uint16),
+        metadata={"axes": "CYX"},
+        ome=True,
+        photometric="minisblack",
+        tile=(16, 16),
+        compression="zlib",
+    )
+    _assert_windows_are_cuts(tmp_path / "a.ome.tif")
+
+
+@pytest.mark.parametrize("kind", ["bits", "jpeg", "rgb with overview"])
+def test_a_window_of_special_tiffs_is_the_same_part_of_the_whole(tmp_path: Path, kind: str) -> None:
+    """Bits are unpacked, tiles of JPEG share their tables, and an overview is no plane."""
+    path = tmp_path / "a.tif"
+    rgb = np.moveaxis(NUMBERS, 0, 2).astype(np.uint8)
+    if kind == "bits":
+        tifffile.imwrite(path, NUMBERS[0] > 2000, photometric="minisblack", rowsperstrip=8)
+    elif kind == "jpeg":
+        Image.fromarray(rgb[..., 0]).save(path, compression="jpeg", tiffinfo={278: 16})
+    else:
+        with tifffile.TiffWriter(path) as file:
+            file.write(rgb, tile=(16, 16), compression="zlib", subifds=0, photometric="rgb")
+            file.write(rgb[::2, ::2], tile=(16, 16), compression="zlib", subfiletype=1, photometric="rgb")
+    _assert_windows_are_cuts(path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy", "b.npy"])
+def test_a_window_of_other_files_is_the_same_part_of_the_whole(tmp_path: Path, name: str) -> None:
+    """A PNG is decoded as a whole; the answer is the same."""
+    values = NUMBERS.astype(np.uint16)
+    write_image(tmp_path / name, values if name == "b.npy" else values[:1])
+    _assert_windows_are_cuts(tmp_path / name)
+    assert window_size(tmp_path / name) == (None if name == "a.png" else (HEIGHT, WIDTH))
+
+
+def test_nodata_of_the_file_and_of_the_user_is_found_in_windows(tmp_path: Path) -> None:
+    """The tag, the number the user states, and a tile that GDAL left out are all no measurement."""
+    path = tmp_path / "a.tif"
+    values = NUMBERS[0].astype(np.int16)
+    values[:32, :32] = -9
+    tags = [(42113, "s", 0, "-9", True)]
+    tifffile.imwrite(path, values, tile=(16, 16), compression="zlib", extratags=tags)
+    _assert_windows_are_cuts(path, StatedNodata({path: float(values[40, 40])}))
+    assert not read_image(path, None, Window(0, 0, 32, 32)).valid.any()  # type: ignore[union-attr]
+
+
+def test_strips_are_decoded_once_for_all_windows_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strip is as wide as the image: decoded for each window, reading would take as many times as long."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, NUMBERS[0].astype(np.uint16), rowsperstrip=10, compression="zlib")
+    parts = tiff_parts(path)
+    decode, seen = parts._decoders[0], list[int]()
+    monkeypatch.setattr(parts, "_decoders", [lambda data, index: (seen.append(index), decode(data, index))[1]])
+    for y0 in range(0, HEIGHT, 35):
+        for x0 in range(0, WIDTH, 25):
+            read_image(path, None, Window(y0, x0, y0 + 35, min(x0 + 25, WIDTH)))
+    assert sorted(seen) == list(range(7))
+    assert not parts._strips.decoded
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    """What is remembered of a file must not outlive its content."""
+    path = tmp_path / "a.tif"
+    for value in (3, 5):
+        write_image(path, np.full((1, 40, 40), value, np.uint8))
+        assert (read_image(path, None, Window(5, 5, 9, 9)).planes == value).all()
+
+
+@pytest.mark.parametrize("window", [(0, 0, 71, 5), (0, -1, 5, 5), (5, 5, 5, 9), (60, 90, 70, 102)])
+@pytest.mark.parametrize("name", ["a.tif", "a.npy", "a.png"])
+def test_a_window_beyond_the_image_is_refused(tmp_path: Path, name: str, window: tuple[int, int, int, int]) -> None:
+    """Cut short in silence, a mask would lie in another place."""
+    write_image(tmp_path / name, NUMBERS[:1].astype(np.uint16))
+    with pytest.raises(DataError, match=rf"{name}: is {WIDTH}x{HEIGHT}"):
+        read_image(tmp_path / name, None, Window(*window))
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.npy"])
+def test_the_size_of_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    """A cut file that has a size would fail in the middle of a long run."""
+    path = tmp_path / name
+    write_image(path, NUMBERS[:1].astype(np.uint16))
+    os.truncate(path, 20)
+    with pytest.raises(DataError, match=name):
+        image_size(path)
+    path.rename(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg"):
+        image_size(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp"])
+def test_the_size_of_a_picture_is_read_from_its_head(tmp_path: Path, name: str) -> None:
+    """A mask may be a BMP, an image not."""
+    Image.new("L", (7, 5)).save(tmp_path / name)
+    if name == "a.bmp":
+        with pytest.raises(DataError, match="BMP"):
+            image_size(tmp_path / name)
+    else:
+        assert image_size(tmp_path / name) == (5, 7)
+
+
+@pytest.mark.parametrize("kind", ["tiles", "strips", "npy"])
+def test_a_window_of_a_huge_image_takes_little_memory(tmp_path: Path, kind: str) -> None:
+    """20,000 x 20,000 pixels in 7 bands are 10 GiB as floats; refused as a whole, read in windows."""
+    size, bands = 20_000, 7
+    path = tmp_path / ("a.npy" if kind == "npy" else "a.tif")
+    if kind == "npy":
+        np.save(path, np.zeros((1, 1), np.int16))
+        head = path.read_bytes()
+        head = head[: head.index(b"'shape'")] + f"'shape': ({bands}, {size}, {size}), }}".encode()
+        with path.open("wb") as stream:
+            stream.write(head.ljust(127) + b"\n")
+            stream.truncate(128 + 2 * bands * size * size)
+        fill = 0
+    else:
+        _write_sparse(path, size, bands, tile=256 if kind == "tiles" else None)
+        fill = -1
+    with pytest.raises(DataError, match="claims 7 x 20000 x 20000"):
+        read_image(path)
+    assert window_size(path) == (size, size)
+    tracemalloc.start()
+    try:
+        part = read_image(path, None, Window(9000, 12000, 9512, 12512))
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert part.planes.shape == (bands, 512, 512)
+    assert (part.planes == fill).all()
+
+
+def _write_sparse(path: Path, size: int, bands: int, *, tile: int | None) -> None:
+    """Write a TIFF without a single tile or strip, as GDAL does with SPARSE_OK; -1 is nodata."""
+    side = tile or 1
+    count = bands * -(-size // side) * (-(-size // side) if tile else 1)
+    entries: list[tuple[int, int, int, int | bytes]] = [
+        *((256, 4, 1, size), (257, 4, 1, size), (258, 3, bands, struct.pack(f"<{bands}H", *[16] * bands))),
+        *((259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, bands), (284, 3, 1, 2)),
+        *(((322, 4, 1, side), (323, 4, 1, side)) if tile else ((278, 4, 1, side),)),
+        (324 if tile else 273, 4, count, bytes(4 * count)),
+        (325 if tile else 279, 4, count, bytes(4 * count)),
+        (339, 3, bands, struct.pack(f"<{bands}H", *[2] * bands)),
+        (42113, 2, 3, int.from_bytes(b"-1\0", "little")),
+    ]
+    entries.sort()
+    place = 8 + 2 + 12 * len(entries) + 4
+    table, tail = struct.pack("<H", len(entries)), b""
+    for code, kind, number, value in entries:
+        if isinstance(value, bytes):
+            table += struct.pack("<HHII", code, kind, number, place + len(tail))
+            tail += value
+        else:
+            table += struct.pack("<HHII", code, kind, number, value)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + table + bytes(4) + tail)
