@@ -39,6 +39,7 @@ class EverythingSettings:
         stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
         min_score: smallest score of a mask.
         min_area: smallest area of a mask in pixels of the original image.
+        most: most clicks of a dense head, the highest peaks; None for no limit.
     """
 
     peak: float = 0.3
@@ -48,6 +49,7 @@ class EverythingSettings:
     stability: float = 0.9
     min_score: float = 0.5
     min_area: int = 1
+    most: int | None = None
 
 
 @dataclass(frozen=True)

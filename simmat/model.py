@@ -154,19 +154,28 @@ def assemble(
     unfreeze_fresh(network, parts.foundation.targets)
     if parts.transfer.output == "features" and has_first_layer(foundation.backbone):
         foundation.backbone.first_layer.requires_grad_(False)  # the MAT replaces it, so it gets no gradient
-    return SimMAT(mat, foundation, parts.transfer.output, _dense_head(spec, foundation))
+    with _part("dense head", "dense", {}, own_room):
+        dense = _dense_head(spec, foundation)
+    return SimMAT(mat, foundation, parts.transfer.output, dense)
 
 
 def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | None:
     if spec.dense is None:
         return None
-    embedding = embedding_layout(foundation, spec.image_size)
-    return DenseHead(
-        [level.shape[1] for level in embedding.levels],
-        embedding.strides,
-        spec.dense.count,
-        generator=torch.Generator().manual_seed(spec.seed + 2),
-    )
+    widths, strides = spec.dense.widths, spec.dense.strides
+    if not widths:
+        embedding = embedding_layout(foundation, spec.image_size)
+        widths, strides = tuple(level.shape[1] for level in embedding.levels), tuple(embedding.strides)
+    generator = torch.Generator().manual_seed(spec.seed + 2)
+    return DenseHead(widths, strides, spec.dense.count, generator=generator)
+
+
+def with_layout(spec: ModelSpec, model: SimMAT) -> ModelSpec:
+    """Return a spec that says what levels the dense head of its network takes, so that loading need not find out."""
+    if spec.dense is None or model.dense is None:
+        return spec
+    layout = {"widths": model.dense.widths, "strides": model.dense.strides}
+    return spec.model_copy(update={"dense": spec.dense.model_copy(update=layout)})
 
 
 class _Backbone(nn.Module):

@@ -37,10 +37,14 @@ class DenseSpec(Document):
     Attributes:
         background: whether class map index 0 is "no object"; its training then needs all objects to be marked.
         classes: label value or COCO category of each further index; None for objects without a class.
+        widths: channels of each level of the foundation model's embedding, finest first; empty until it is built.
+        strides: of these levels in pixels of the input.
     """
 
     background: bool
     classes: Annotated[tuple[int | None, ...], BeforeValidator(as_tuples)]
+    widths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(as_tuples)] = ()
+    strides: Annotated[tuple[Annotated[float, Field(gt=0, le=MOST_SIZE)], ...], BeforeValidator(as_tuples)] = ()
 
     @property
     def count(self) -> int:
@@ -110,6 +114,8 @@ class ModelSpec(Document):
                 yield f"statistics.{what} must be {count} numbers, one for each channel"
         if len(found.correlation) != count or any(len(row) != count for row in found.correlation):
             yield f"statistics.correlation must be {count} rows of {count} numbers"
+        if self.dense is not None and len(self.dense.widths) != len(self.dense.strides):
+            yield f"dense has {len(self.dense.widths)} widths and {len(self.dense.strides)} strides, not one a level"
         for declaration in self.described:
             yield from (f"described {declaration.name!r}: {problem}" for problem in declaration.problems())
 

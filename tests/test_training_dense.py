@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from simmat import training
 from simmat.bundle import load_bundle
 from simmat.errors import ConfigError
 from simmat.everything import EverythingSettings
+from simmat.training.validation import choosing_score
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,7 @@ def test_the_bundle_holds_the_head_and_its_classes(run: Path) -> None:
     assert bundle.spec.dense.background
     assert bundle.model.dense is not None
     assert bundle.model.dense.classes.out_channels == bundle.spec.dense.count
+    assert bundle.spec.dense.widths == bundle.model.dense.widths, "else every load would have to find them out"
 
 
 def test_objects_are_found_without_prompts(run: Path) -> None:
@@ -50,6 +53,26 @@ def test_objects_are_found_without_prompts(run: Path) -> None:
         *(value or 1 for value in load_bundle(run / "bundle", registry()).spec.dense.classes),
     }
     assert (classes.probability > 0).all()
+
+
+def test_validation_scores_it_and_chooses_by_all_scores(run: Path) -> None:
+    """A bundle that answers clicks well and finds nothing is not the best one."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = [record for record in records if record["kind"] == "val"]
+    for record in found:
+        assert 0 <= record["semantic"]["miou"] <= 1
+        assert record["score"] == pytest.approx((record["miou_object"] + record["everything"]["ap50"]) / 2)
+    best = max(found, key=lambda record: (record["score"], -record["step"]))
+    assert load_bundle(run / "bundle", registry()).spec.metrics["step"] == best["step"]
+
+
+def test_the_mean_counts_what_there_is() -> None:
+    """The class map counts where there are classes; without a dense head the score is that of the clicks."""
+    clicks = {"miou_object": 0.3}
+    assert choosing_score(clicks, classes=True) == 0.3
+    dense = clicks | {"everything": {"ap50": 0.6}, "semantic": {"miou": 0.9}}
+    assert choosing_score(dense, classes=True) == pytest.approx(0.6)
+    assert choosing_score(dense, classes=False) == pytest.approx(0.45)
 
 
 def test_its_losses_are_logged(run: Path) -> None:

@@ -22,7 +22,7 @@ NOTES: dict[str, Any] = {
     "settings": {"modality": "gray"},
     "spec": SPEC_JSON,
     "fingerprint": "f",
-    "best": {"miou": 0.5, "step": 2},
+    "best": {"miou": 0.5, "step": 2, "score": None},
     "scaler": None,
 }
 

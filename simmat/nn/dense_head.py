@@ -41,17 +41,24 @@ class DenseAnswer:
 class DenseHead(nn.Module):
     """Class logits and distances from the levels of an embedding.
 
-    Args:
+    Attributes:
         widths: channels of each level, finest first.
         strides: of the levels in input pixels.
-        classes: K, the background among them.
-        generator: of the random weights.
     """
 
     def __init__(
         self, widths: Sequence[int], strides: Sequence[float], classes: int, *, generator: torch.Generator
     ) -> None:
+        """Make a head with random weights.
+
+        Args:
+            widths: channels of each level, finest first.
+            strides: of the levels in input pixels.
+            classes: K, the background among them.
+            generator: of the random weights.
+        """
         super().__init__()
+        self.widths, self.strides = tuple(widths), tuple(float(stride) for stride in strides)
         finer = max(math.ceil(math.log2(strides[0] / COARSEST_ANSWER)), 0)
         steps = [strides[0] / 2**step for step in range(finer, 0, -1)] + list(strides)  # finest first
         channels = [WIDTH if stride >= COARSEST_ANSWER else FINE_WIDTH for stride in steps]

@@ -296,7 +296,7 @@ class Predictor:
             points, _ = everything.distance_peaks(distance, lowest=settings.peak, spread=settings.spread)
             points = (points + 0.5) * stride - 0.5
             inside = (points < np.asarray(frame.scaled_hw[::-1]) - 0.5).all(axis=1)
-            points = points[inside]
+            points = points[inside][: settings.most]
         answers = everything.answer_clicks(points, encoded.decode_clicks, frame, settings, stable=dense is None)
         kept = everything.suppress(answers.low, answers.scores, settings.overlap)
         spec = self.dense

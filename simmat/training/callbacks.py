@@ -27,7 +27,7 @@ class RunPlan:
         memory_bytes: estimated memory of weights, optimiser and one batch's activations.
         device: the device of the run.
         processes: number of processes.
-        best_miou: best validation mIoU of a resumed run; None if it has none.
+        best_miou: validation mIoU of the best bundle of a resumed run; None if it has none.
         best_step: step of that validation.
         notes: sentences for the user, such as how the data was split.
         data: folder of the data set.
@@ -66,7 +66,10 @@ class Callback:
         """Step `step` (from 1) is done."""
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
-        """A validation after `step` steps is done; `best` if it is the best so far, whose bundle is kept."""
+        """A validation after `step` steps is done; `best` if it is the best so far, whose bundle is kept.
+
+        With a dense head, `summary` also has "everything" and "semantic", and the "score" that `best` compares.
+        """
 
 
 class ConsoleCallback(Callback):
@@ -74,7 +77,7 @@ class ConsoleCallback(Callback):
 
     Attributes:
         plan: the run's plan; None until it starts, and in processes other than the main one.
-        best: the best validation mIoU so far.
+        best: the validation mIoU of the best bundle so far.
         best_step: the step of that validation.
     """
 
@@ -146,7 +149,11 @@ class ConsoleCallback(Callback):
         self._end_phase()
         if best:
             self.best, self.best_step = summary["miou_object"], step
-        self._shown["val mIoU"] = f"{summary['miou_object']:.3f}" + (" (best)" if best else "")
+        shown = [f"{summary['miou_object']:.3f}"]
+        for name, block, key in (("AP50", "everything", "ap50"), ("class mIoU", "semantic", "miou")):
+            value = (summary.get(block) or {}).get(key)
+            shown += [] if value is None else [f"{name} {value:.3f}"]
+        self._shown["val mIoU"] = " ".join(shown) + (" (best)" if best else "")
         if self._bar is not None:
             self._bar.set_postfix(self._shown)
 

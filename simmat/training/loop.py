@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +21,9 @@ from simmat.bundle import check_bundle, load_tensors, trained_tensors, write_bun
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.batches import Batch, StepSampler, collate
 from simmat.errors import ConfigError, SimMATError
-from simmat.evaluation import Processes, evaluate, find_protocol
+from simmat.evaluation import Processes
 from simmat.io.files import atomic_write_json, atomic_write_text, recover_folder
-from simmat.model import SimMAT, assemble, count_parameters
+from simmat.model import SimMAT, assemble, count_parameters, with_layout
 from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
@@ -46,6 +47,7 @@ from simmat.training.state import (
     scaler_notes,
 )
 from simmat.training.step import TrainingStep
+from simmat.training.validation import choosing_score, passes, validate
 
 
 class Interrupted(SimMATError):
@@ -124,6 +126,7 @@ class _Run:
             check_data(self.folder, state.notes.fingerprint, self.setup.dataset, self.setup.contents)
             check_network(config, state.notes.spec, self.setup.spec, self.setup.parts)
         self.model = assemble(self.setup.spec, self.setup.parts)
+        self.setup = replace(self.setup, spec=with_layout(self.setup.spec, self.model))
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.model, config.foundation, config.tune)
         self.done = state.notes.step if state else 0
@@ -258,21 +261,16 @@ class _Run:
         accelerator = self.accelerator
         share_buffers(self.model, accelerator)
         processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
-        self.callback.preparing("validation", len(processes.share(self.setup.val)))
-        scores = evaluate(
-            self.model,
-            self.setup.pipeline,
-            self.setup.dataset,
-            self.setup.val,
-            protocol=find_protocol(self.config.protocol),
-            processes=processes,
-            progress=self.callback.advanced,
-        )
+        self.callback.preparing("validation", passes(self.setup) * len(processes.share(self.setup.val)))
+        scores = validate(self.model, self.setup, processes, self.callback.advanced)
         summary = scores.summary()
-        better = self.best is None or summary["miou_object"] > self.best.miou
+        score = choosing_score(summary, classes=self.setup.dataset.has_classes)
+        if scores.unprompted is not None:
+            summary["score"] = score
+        better = self.best is None or score > self.best.chosen_by
         self._log({"kind": "val", "step": self.done, **{k: v for k, v in summary.items() if k != "iou_by_class"}})
         if better:
-            self.best = Best(miou=summary["miou_object"], step=self.done)
+            self.best = Best(miou=summary["miou_object"], step=self.done, score=summary.get("score"))
             if self.accelerator.is_main_process:
                 metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
                 write_bundle(self.folder.bundle, self.setup.spec, trained_tensors(self.model), metrics)

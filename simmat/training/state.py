@@ -31,12 +31,19 @@ class Best(Document):
     """The best validation so far.
 
     Attributes:
-        miou: mean IoU over objects.
+        miou: mean IoU over objects of one click.
         step: steps done before it.
+        score: by which it was chosen, where that is not `miou`, see `simmat.training.validation.choosing_score`.
     """
 
     miou: float
     step: int
+    score: float | None = None
+
+    @property
+    def chosen_by(self) -> float:
+        """The score that a better validation must exceed."""
+        return self.miou if self.score is None else self.score
 
 
 class RunNotes(Document):

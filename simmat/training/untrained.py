@@ -43,7 +43,7 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str) -> Untr
     """
     setup = prepare(config, registry, Callback())
     device = pick_device(config.device)
-    model = assemble(setup.spec, setup.parts).to(device)
+    model = assemble(setup.spec.model_copy(update={"dense": None}), setup.parts).to(device)
     samples = setup.dataset.split(split)
     scores = evaluate(model, setup.pipeline, setup.dataset, samples, protocol=find_protocol(config.protocol))
     return Untrained(scores, count_parameters(model)[1], setup.fingerprint, str(device))
