@@ -124,6 +124,16 @@ class Georeference:
         a, b, c, d, e, f = self.transform
         return Georeference(self.crs, (a, b, c + a * x0 + b * y0, d, e, f + d * x0 + e * y0))
 
+    def to_map(self, edges_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Map (..., 2) xy in pixels, the corner of the first one at 0, 0, to x and y of the coordinate system."""
+        a, b, c, d, e, f = self.transform
+        return np.asarray(edges_xy @ np.asarray([[a, d], [b, e]]) + (c, f))
+
+    def to_pixels(self, places_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Map (..., 2) x and y of the coordinate system to xy in pixels, the corner of the first one at 0, 0."""
+        a, b, c, d, e, f = self.transform
+        return np.asarray((places_xy - (c, f)) @ np.linalg.inv([[a, d], [b, e]]))
+
 
 @dataclass(frozen=True, slots=True)
 class SensorImage:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from found_results import PLACE, classes_result, found_box, objects_result
 
 from simmat.data.instances import read_mask
-from simmat.errors import ConfigError, DataError, UnknownNameError
+from simmat.errors import ConfigError, DataError, OutputError, UnknownNameError
 from simmat.io.images.georeference import read_georeference
 from simmat.results import check_formats, write_result
 from simmat.results import labels as labels_module
@@ -83,9 +85,26 @@ def test_a_geotiff_of_objects_and_its_large_label_image_are_one_file(
 
 def test_a_geotiff_of_an_image_without_a_place_is_refused(tmp_path: Path) -> None:
     """There is nothing to write into it."""
-    with pytest.raises(DataError, match=r"a\.tif.*coordinate system"):
+    with pytest.raises(DataError, match=r"a\.tif.*coordinate reference system"):
         write_result(objects_result((5, 5)), ["labels", "geotiff"], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", [1, 300, 9000])
+def test_a_full_disk_leaves_no_geotiff_that_is_cut_short(tmp_path: Path, missing: int) -> None:
+    """GDAL does not report what it could not write when it closed the file."""
+    classes = np.random.default_rng(0).integers(0, 3, (600, 600))
+    result = classes_result(classes, place=PLACE)
+    write_result(result, ["geotiff"], tmp_path)
+    size = (tmp_path / "a_classes.tif").stat().st_size
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - missing, limits[1]))
+        with pytest.raises(OutputError, match="disk"):
+            write_result(result, ["geotiff"], tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_map_on_disk_is_written_without_reading_it_whole(tmp_path: Path) -> None:

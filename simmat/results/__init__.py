@@ -2,13 +2,14 @@
 
 from simmat.results.coco import ImageRecords, coco_document, object_records
 from simmat.results.result import ImageResult
-from simmat.results.write import FORMATS, check_formats, write_result
+from simmat.results.write import FORMATS, check_formats, check_place, write_result
 
 __all__ = [
     "FORMATS",
     "ImageRecords",
     "ImageResult",
     "check_formats",
+    "check_place",
     "coco_document",
     "object_records",
     "write_result",

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import DataError
+from simmat.errors import OutputError
 from simmat.io.images import write_image
 from simmat.results.result import BAND_ROWS, ImageResult, label_bands, label_type
-from simmat.types import Georeference
 
 LARGEST_PNG = 8192
 """Longest side of a PNG in pixels; what is larger becomes a TIFF, of which a viewer reads only a part."""
@@ -46,7 +45,7 @@ def write_labels(result: ImageResult, folder: Path) -> str:
     return name
 
 
-def write_geotiff(result: ImageResult, georeference: Georeference, folder: Path) -> str:
+def write_geotiff(result: ImageResult, folder: Path) -> str:
     """Write `NAME_objects.tif` or `NAME_classes.tif` with coordinate system and nodata; return the file's name."""
     import rasterio
 
@@ -61,7 +60,7 @@ def write_geotiff(result: ImageResult, georeference: Georeference, folder: Path)
     with (
         rasterio.Env(GDAL_CACHEMAX=64),  # MB; by default 5 % of the memory
         rasterio.open(
-            folder / name, "w", **profile, **tiled, BIGTIFF="IF_SAFER", nodata=nodata, **placed(georeference)
+            folder / name, "w", **profile, **tiled, BIGTIFF="IF_SAFER", nodata=nodata, **placed(result.georeference)
         ) as file,
     ):
         file.set_band_description(1, result.kind)
@@ -69,21 +68,27 @@ def write_geotiff(result: ImageResult, georeference: Georeference, folder: Path)
             file.update_tags(1, **{f"class_{value}": text for value, text in sorted(result.class_names.items())})
         for y0, band in label_bands(result):
             file.write(band.astype(dtype), 1, window=rasterio.windows.Window(0, y0, width, len(band)))
+    _check_whole(folder / name)
     return name
 
 
-def require_place(georeference: Georeference | None, origin: str) -> Georeference:
-    """Return the georeference of an image.
+def _check_whole(path: Path) -> None:
+    """Check that a TIFF holds all its tiles: GDAL reports no error where the disk is full when it closes a file.
 
     Raises:
-        DataError: it has none.
+        OutputError: it is cut short.
     """
-    if georeference is None:
-        raise DataError(
-            f"{origin}: states no coordinate system, so there is no GeoTIFF to write; use --format labels, or give the "
-            "image a georeference (gdal_edit)"
-        )
-    return georeference
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages[0].aspage()
+            starts, sizes = np.asarray(page.dataoffsets), np.asarray(page.databytecounts)
+        whole = bool((sizes > 0).all() and (starts + sizes).max() <= path.stat().st_size)
+    except (tifffile.TiffFileError, LookupError, ValueError):
+        whole = False
+    if not whole:
+        raise OutputError(f"cannot write {path}: the file is cut short; check that the disk has room")
 
 
 def _tiles(result: ImageResult, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
-from simmat.errors import ConfigError, unknown_name
+from simmat.errors import ConfigError, DataError, OutputError, unknown_name
+from simmat.io.files.system import output_errors
 from simmat.results.coco import ImageRecords, coco_document, object_records
-from simmat.results.labels import require_place, write_geotiff, write_labels
+from simmat.results.labels import write_geotiff, write_labels
 from simmat.results.overlay import draw_result
 from simmat.results.result import ImageResult
+from simmat.results.vectors import authority_code, write_geojson, write_geopackage
+from simmat.types import Georeference
 
-FORMATS = ("labels", "coco", "geotiff", "overlay")
+FORMATS = ("labels", "coco", "geojson", "gpkg", "geotiff", "overlay")
+
+_LIBRARIES = {
+    "geojson": ("rasterio", "shapely"),
+    "gpkg": ("pyogrio", "rasterio", "shapely"),
+    "geotiff": ("rasterio",),
+}
 
 
 def check_formats(formats: Sequence[str], *, kind: str) -> None:
@@ -33,6 +44,31 @@ def check_formats(formats: Sequence[str], *, kind: str) -> None:
         raise ConfigError(f"no format is named; allowed: {', '.join(FORMATS)}")
     if kind == "classes" and "coco" in formats:
         raise ConfigError("format coco holds objects, not class maps; use labels, geojson, gpkg or geotiff")
+    needed = {library: name for name in formats for library in _LIBRARIES.get(name, ())}
+    if missing := sorted(library for library in needed if find_spec(library) is None):
+        raise ConfigError(
+            f"format {needed[missing[0]]} needs {', '.join(missing)}, not installed here: pip install 'simmat[geo]'"
+        )
+
+
+def check_place(formats: Sequence[str], georeference: Georeference | None, origin: str) -> None:
+    """Check before any work on an image that the formats can state where it lies.
+
+    Args:
+        formats: names of `FORMATS`.
+        georeference: of the image.
+        origin: the image, for messages.
+
+    Raises:
+        DataError: a GeoTIFF of an image without georeference, or GeoJSON where the coordinate system has no code.
+    """
+    if "geotiff" in formats and georeference is None:
+        raise DataError(
+            f"{origin}: states no coordinate reference system, so there is no GeoTIFF to write; use --format labels, "
+            "or give the image a georeference (gdal_edit)"
+        )
+    if "geojson" in formats and georeference is not None:
+        authority_code(georeference, origin)
 
 
 def write_result(result: ImageResult, formats: Sequence[str], folder: Path) -> list[str]:
@@ -47,22 +83,48 @@ def write_result(result: ImageResult, formats: Sequence[str], folder: Path) -> l
         The names of the files, in the order of `FORMATS`.
 
     Raises:
-        DataError: the image has no georeference and a format needs one.
+        DataError: see `check_place`.
         OutputError: a file cannot be written.
     """
     check_formats(formats, kind=result.kind)
-    place = require_place(result.georeference, result.file_name) if "geotiff" in formats else None
-    names: list[str] = []
-    if "labels" in formats:
-        names.append(write_labels(result, folder))
-    if "coco" in formats:
-        names.append(f"{result.name}_coco.json")
-        records = ImageRecords(result.file_name, result.size_hw, object_records(result))
-        text = json.dumps(coco_document([records], result.class_names), ensure_ascii=False, allow_nan=False)
-        (folder / names[-1]).write_text(text + "\n", encoding="utf-8")
-    if place is not None:
-        names.append(write_geotiff(result, place, folder))
-    if "overlay" in formats:
-        names.append(f"{result.name}_overlay.png")
-        draw_result(result).save(folder / names[-1])
-    return list(dict.fromkeys(names))
+    check_place(formats, result.georeference, result.file_name)
+    chosen = [name for name in FORMATS if name in formats]
+    with output_errors(folder), _gdal_errors(folder):
+        return list(dict.fromkeys(_WRITERS[name](result, folder) for name in chosen))
+
+
+@contextmanager
+def _gdal_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of rasterio and pyogrio, which write through GDAL, into an OutputError."""
+    try:
+        yield
+    except Exception as error:  # some of their classes are not public
+        if type(error).__module__.partition(".")[0] not in ("rasterio", "pyogrio"):
+            raise
+        raise OutputError(
+            f"cannot write to {folder}: {error}; check that the disk has room and that you may write there"
+        ) from error
+
+
+def _write_coco(result: ImageResult, folder: Path) -> str:
+    records = ImageRecords(result.file_name, result.size_hw, object_records(result))
+    text = json.dumps(coco_document([records], result.class_names), ensure_ascii=False, allow_nan=False)
+    name = f"{result.name}_coco.json"
+    (folder / name).write_text(text + "\n", encoding="utf-8")
+    return name
+
+
+def _write_overlay(result: ImageResult, folder: Path) -> str:
+    name = f"{result.name}_overlay.png"
+    draw_result(result).save(folder / name)
+    return name
+
+
+_WRITERS: dict[str, Callable[[ImageResult, Path], str]] = {
+    "labels": write_labels,
+    "coco": _write_coco,
+    "geojson": write_geojson,
+    "gpkg": write_geopackage,
+    "geotiff": write_geotiff,
+    "overlay": _write_overlay,
+}
