@@ -135,6 +135,8 @@ def evaluate(
     split: str = "test",
     protocol: str = "one-click",
     zero_shot: bool = True,
+    everything: bool = False,
+    semantic: bool = False,
     device: str = "auto",
     registry: Registry | None = None,
     **card: Any,
@@ -148,6 +150,8 @@ def evaluate(
         split: "train", "val" or "test".
         protocol: name of an evaluation protocol.
         zero_shot: score the untuned model too, if it can be used.
+        everything: find and score every object without prompts, too.
+        semantic: score the class of every pixel, too; the model needs a dense head.
         device: for a model that is not loaded yet.
         registry: what is installed; None loads the plugins.
         card: fields that override the data card: regions="instances", min_region=30, …
@@ -156,7 +160,7 @@ def evaluate(
         What `simmat eval --json` prints: "tuned" and "zero_shot" hold the averages, or None.
 
     Raises:
-        ConfigError: the model has no bundle, or the protocol is unknown.
+        ConfigError: the model has no bundle, or the protocol is unknown, or `semantic` without a dense head.
         DataError: the data set cannot be read, or has no region to score.
     """
     from simmat.evaluation import evaluate_bundle, find_protocol
@@ -171,7 +175,15 @@ def evaluate(
         )
     root, found = _root(data), find_protocol(protocol)
     tuned, untuned = evaluate_bundle(
-        model.bundle, root, split, overrides=card, zero_shot=zero_shot, registry=known, protocol=found
+        model.bundle,
+        root,
+        split,
+        overrides=card,
+        zero_shot=zero_shot,
+        registry=known,
+        protocol=found,
+        everything=everything,
+        semantic=semantic,
     )
     return report_of(model.bundle, root, split, found, tuned, untuned)
 

@@ -90,6 +90,19 @@ def test_the_same_seed_gives_the_same_scores(bundle: Path, data: Path, tmp_path:
     assert one == two
 
 
+def test_every_object_is_found_by_a_grid_without_a_dense_head(
+    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures stand in table and file; there is no class map, which one error says before anything is scored."""
+    report = evaluate(bundle, data, tmp_path / "s.json", "--everything", "--device", "cpu")
+    block = report["tuned"]["everything"]
+    assert (block["images"], block["objects"], block["clicks"]) == (3, 6, "grid")
+    assert all(0 <= block[name] <= 1 for name in ("ap", "ap50", "pq", "f1"))
+    assert "every object: AP" in capsys.readouterr().out
+    assert run(["eval", str(bundle), "--data", str(data), "--semantic", "--device", "cpu"]) == 2
+    assert "--heads prompt,dense" in capsys.readouterr().err
+
+
 def test_compat_says_what_the_bundle_was_not_trained_for(
     bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

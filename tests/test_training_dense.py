@@ -11,9 +11,10 @@ import torch
 from runs import config, gray_set, registry
 
 import simmat
-from simmat import training
+from simmat import cli, training
 from simmat.bundle import load_bundle
 from simmat.errors import ConfigError
+from simmat.evaluation.unprompted import DENSE
 from simmat.everything import EverythingSettings
 from simmat.training.validation import choosing_score
 
@@ -61,18 +62,33 @@ def test_validation_scores_it_and_chooses_by_all_scores(run: Path) -> None:
     found = [record for record in records if record["kind"] == "val"]
     for record in found:
         assert 0 <= record["semantic"]["miou"] <= 1
-        assert record["score"] == pytest.approx((record["miou_object"] + record["everything"]["ap50"]) / 2)
+        every = record["miou_object"], record["everything"]["ap50"], record["semantic"]["miou"]
+        assert record["score"] == pytest.approx(sum(every) / 3)
     best = max(found, key=lambda record: (record["score"], -record["step"]))
     assert load_bundle(run / "bundle", registry()).spec.metrics["step"] == best["step"]
 
 
 def test_the_mean_counts_what_there_is() -> None:
-    """The class map counts where there are classes; without a dense head the score is that of the clicks."""
+    """Without a dense head the score is that of the clicks, to the bit."""
     clicks = {"miou_object": 0.3}
-    assert choosing_score(clicks, classes=True) == 0.3
-    dense = clicks | {"everything": {"ap50": 0.6}, "semantic": {"miou": 0.9}}
-    assert choosing_score(dense, classes=True) == pytest.approx(0.6)
-    assert choosing_score(dense, classes=False) == pytest.approx(0.45)
+    assert choosing_score(clicks) == 0.3
+    assert choosing_score(clicks | {"everything": {"ap50": 0.6}, "semantic": {"miou": 0.9}}) == pytest.approx(0.6)
+    assert choosing_score(clicks | {"everything": {"ap50": None}, "semantic": {"miou": 0.9}}) == pytest.approx(0.6)
+
+
+def test_eval_scores_masks_without_prompts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In Python and on the command line, beside the scores of clicks."""
+    report = simmat.evaluate(run, run.parent / "set", everything=True, semantic=True, device="cpu")
+    assert report["tuned"]["everything"]["clicks"] == DENSE
+    assert report["class_names"] == {"0": "background", "1": "object"}
+    assert set(report["cost"]["tuned"]) == {"encode_ms", "decode_ms", "everything_ms", "semantic_ms"}
+    plain = simmat.evaluate(run, run.parent / "set", device="cpu")
+    blocks = ("everything", "semantic")
+    assert {name: value for name, value in report["tuned"].items() if name not in blocks} == plain["tuned"]
+    options = ["--data", str(run.parent / "set"), "--everything", "--semantic", "--device", "cpu"]
+    assert cli.run(["eval", str(run / "bundle"), *options]) == 0
+    said = capsys.readouterr().out
+    assert all(row in said for row in ("AP50", "PQ", "F1", "class map: mIoU", "IoU of class 0 (background)"))
 
 
 def test_its_losses_are_logged(run: Path) -> None:

@@ -33,6 +33,8 @@ _SHOWN_CLICKS = (1, 3, 5, 8)
     "--draws", type=int, metavar="INT", help="full: random clicks and jittered boxes per object.  [default: 5]"
 )
 @click.option("--seed", type=int, metavar="INT", help="full: seed of the random clicks and boxes.  [default: 0]")
+@click.option("--everything", is_flag=True, help="Also find every object without prompts: AP, AP50, PQ, F1.")
+@click.option("--semantic", is_flag=True, help="Also score the class of every pixel; needs a dense head.")
 @data_options
 @foundation_options
 @config_options("device")
@@ -48,6 +50,8 @@ def command(
     clicks: int | None,
     draws: int | None,
     seed: int | None,
+    everything: bool,
+    semantic: bool,
     foundation: str | None,
     checkpoint: Path | None,
     device: str | None,
@@ -61,6 +65,9 @@ def command(
     one-click: one click per object, at the maximum of its distance transform; masks are compared at the original size.
     full: also clicks on errors (mIoU by clicks, NoC), tight and jittered boxes, and random clicks. simmat-compat:
     scores as the paper's released code does.
+
+    With --everything, objects are found by the dense head of BUNDLE, or by a grid of clicks where it has none; by a
+    grid for the untuned model, too.
 
     Options and the data set's card.toml say what a region is; what they leave open is as in training.
     """
@@ -94,6 +101,8 @@ def command(
             note=partial(say, err=True) if processes.is_main else None,
             protocol=protocol,
             processes=processes,
+            everything=everything,
+            semantic=semantic,
         )
     if not processes.is_main:
         return
@@ -151,6 +160,12 @@ def _print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:
     print_table(("", "ZERO-SHOT", "TUNED"), rows)
     if no_zero_shot:
         say(f"no zero-shot score: {no_zero_shot}")
+    elif report["zero_shot"] is not None and "semantic" in tuned:
+        say("no zero-shot class map: the untuned model knows no classes")
+    for name, found in (("zero-shot", report["zero_shot"]), ("tuned", tuned)):
+        if found is not None and "everything" in found:
+            block = found["everything"]
+            say(f"{name}: {block['found']} masks found for {block['objects']} objects, clicks: {block['clicks']}")
     parameters, cost, times = report["parameters"], report["cost"], report["cost"]["tuned"]
     memory = f", peak memory {cost['peak_memory_mib']:.0f} MiB" if cost["peak_memory_mib"] is not None else ""
     say(
@@ -175,6 +190,7 @@ def _rows(tuned: dict[str, Any], class_names: dict[str, str]) -> Iterator[tuple[
     names = {int(key): name for key, name in class_names.items()}
     for key in tuned["iou_by_class"]:
         yield f"  class {class_title(int(key), names)}", ("iou_by_class", key)
+    yield from _unprompted_rows(tuned, names)
     if "clicks" in tuned:
         most = len(tuned["clicks"]["miou"])
         for count in sorted({*(k for k in _SHOWN_CLICKS if k <= most), most}):
@@ -186,6 +202,25 @@ def _rows(tuned: dict[str, Any], class_names: dict[str, str]) -> Iterator[tuple[
         yield "tight box", ("box", "tight")
         yield "jittered box", ("box", "jittered")
         yield "random click", ("random_click",)
+
+
+def _unprompted_rows(tuned: dict[str, Any], names: dict[int, str]) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """Yield the rows of masks without prompts, see `_rows`."""
+    measures = {"ap": "AP (IoU 0.5 to 0.95)", "ap50": "AP50", "pq": "PQ", "f1": "F1 at IoU 0.5"}
+    if found := tuned.get("everything"):
+        for key, title in measures.items():
+            yield ("every object: " if key == "ap" else "  ") + title, ("everything", key)
+        if "any_class" in found:
+            yield from (
+                (f"  {title}, whatever the class", ("everything", "any_class", k)) for k, title in measures.items()
+            )
+            for key in found["by_class"]:
+                yield f"  AP50 of class {class_title(int(key), names)}", ("everything", "by_class", key, "ap50")
+    if found := tuned.get("semantic"):
+        yield "class map: mIoU", ("semantic", "miou")
+        yield "  pixel accuracy", ("semantic", "pixel_accuracy")
+        for key in found["iou_by_class"]:
+            yield f"  IoU of class {class_title(int(key), names)}", ("semantic", "iou_by_class", key)
 
 
 def _figure(value: Any, path: Sequence[str | int]) -> str:

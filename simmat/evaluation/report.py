@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -13,10 +14,12 @@ import torch
 
 from simmat.bundle import Bundle
 from simmat.evaluation.protocol import Protocol
-from simmat.evaluation.scores import SIZES, Cost, Scores
+from simmat.evaluation.scores import SIZES, Scores
 from simmat.model import count_parameters
 
 FORMAT = 1
+_BY_CLASS = (("everything", "by_class"), ("semantic", "iou_by_class"))
+"""Blocks of a summary with a table by class."""
 
 
 def report_of(
@@ -24,13 +27,17 @@ def report_of(
 ) -> dict[str, Any]:
     """Return the averages of the bundle's scores (`tuned`) and of the zero-shot model's (`untuned`).
 
-    Only `cost` differs from run to run.
+    Only `cost` differs from run to run. Masks without prompts, where they were scored, are the blocks "everything" and
+    "semantic" of both; the zero-shot model has no class map.
     """
     spec = bundle.spec
     trainable, total = count_parameters(bundle.model)
     device = next(bundle.model.parameters()).device
     memory = _peak_memory_bytes(device)
-    summary = tuned.summary()
+    summary, zero = tuned.summary(), untuned.summary() if untuned is not None else None
+    if zero is not None and "semantic" in summary:
+        zero["semantic"] = None
+    named = [summary["iou_by_class"], *(summary.get(block, {}).get(key, {}) for block, key in _BY_CLASS)]
     return {
         "format": FORMAT,
         "bundle": str(bundle.path),
@@ -42,18 +49,16 @@ def report_of(
         "tune": spec.tune,
         "image_size": spec.image_size,
         "protocol": asdict(protocol),
-        "class_names": {
-            key: tuned.class_names[int(key)] for key in summary["iou_by_class"] if int(key) in tuned.class_names
-        },
+        "class_names": {key: tuned.class_names[int(key)] for key in _numbers(named) if int(key) in tuned.class_names},
         "sizes_px": {name: [low, high if math.isfinite(high) else None] for name, (low, high) in SIZES.items()},
         "parameters": {"trainable": trainable, "total": total},
         "tuned": summary,
-        "zero_shot": untuned.summary() if untuned is not None else None,
+        "zero_shot": zero,
         "cost": {
             "device": str(device),
             "peak_memory_mib": None if memory is None else round(memory / 2**20, 1),
-            "tuned": _times(tuned.cost),
-            "zero_shot": _times(untuned.cost) if untuned is not None else None,
+            "tuned": _times(tuned),
+            "zero_shot": _times(untuned) if untuned is not None else None,
         },
     }
 
@@ -80,9 +85,15 @@ def _peak_memory_bytes(device: torch.device) -> int | None:
     return most if sys.platform == "darwin" else most * 1024  # bytes on macOS, KiB on Linux
 
 
-def _times(cost: Cost) -> dict[str, float]:
-    """Return the median milliseconds to encode an image, and to decode a prompt among those decoded together."""
+def _numbers(groups: Iterable[Iterable[str]]) -> list[str]:
+    """Return the different keys of some tables by class, in the order of their numbers."""
+    return sorted({key for group in groups for key in group}, key=int)
+
+
+def _times(scores: Scores) -> dict[str, float]:
+    """Return the median milliseconds to encode an image, to decode a prompt among others, and of `Unprompted.times`."""
     return {
-        "encode_ms": round(1000 * median(cost.encode_s), 2),
-        "decode_ms": round(1000 * median(cost.decode_s), 2),
+        "encode_ms": round(1000 * median(scores.cost.encode_s), 2),
+        "decode_ms": round(1000 * median(scores.cost.decode_s), 2),
+        **(scores.unprompted.times() if scores.unprompted is not None else {}),
     }

@@ -264,7 +264,7 @@ class _Run:
         self.callback.preparing("validation", passes(self.setup) * len(processes.share(self.setup.val)))
         scores = validate(self.model, self.setup, processes, self.callback.advanced)
         summary = scores.summary()
-        score = choosing_score(summary, classes=self.setup.dataset.has_classes)
+        score = choosing_score(summary)
         if scores.unprompted is not None:
             summary["score"] = score
         better = self.best is None or score > self.best.chosen_by

@@ -54,18 +54,12 @@ def passes(setup: Setup) -> int:
     return 1 if setup.spec.dense is None else 2
 
 
-def choosing_score(summary: Mapping[str, Any], *, classes: bool) -> float:
-    """Return the score by which the best bundle is chosen, from the summary of a validation.
+def choosing_score(summary: Mapping[str, Any]) -> float:
+    """Return the score by which the best bundle is chosen, from the summary of a validation, see `Scores.summary`.
 
-    It is the mean IoU of one click, or with a dense head the mean of that, the AP50 of every object and, where the data
-    set has classes, the mIoU of the class map.
-
-    Args:
-        summary: see `Scores.summary`.
-        classes: whether the data set has classes.
+    It is the mean IoU of one click, or with a dense head the mean of that, the AP50 of every object and the mIoU of the
+    class map, as far as there are such figures.
     """
-    dense = [(summary.get("everything") or {}).get("ap50")]
-    if classes:
-        dense.append((summary.get("semantic") or {}).get("miou"))
-    known = [float(value) for value in dense if value is not None]
-    return fmean([summary["miou_object"], *known]) if known else float(summary["miou_object"])
+    blocks = (("everything", "ap50"), ("semantic", "miou"))
+    dense = [value for block, key in blocks if (value := summary.get(block, {}).get(key)) is not None]
+    return fmean([summary["miou_object"], *dense]) if dense else float(summary["miou_object"])
