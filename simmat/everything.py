@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from simmat.data.instances import FoundObject as FoundObject
 from simmat.data.instances import Instance
 from simmat.data.mask_grid import MaskGrid
 from simmat.foundation import MaskPrediction
+from simmat.nn.resize import upsample_logits
 from simmat.types import BoolArray, FloatArray, Frame
 
 PROMPTS_AT_ONCE = 64
@@ -50,23 +53,6 @@ class EverythingSettings:
     min_score: float = 0.5
     min_area: int = 1
     most: int | None = None
-
-
-@dataclass(frozen=True)
-class FoundObject:
-    """One object that was found without a prompt.
-
-    Attributes:
-        instance: its pixels in the original image, with its class.
-        score: predicted IoU times the probability of its class, where there is one.
-        point_xy: the click that found it, in pixels of the original image.
-        class_probability: of its class, where classes are told apart.
-    """
-
-    instance: Instance
-    score: float
-    point_xy: tuple[float, float]
-    class_probability: float | None = None
 
 
 def distance_peaks(distance: Tensor, *, lowest: float, spread: int) -> tuple[FloatArray, FloatArray]:
@@ -177,12 +163,14 @@ class ClassMap:
     """The class of every pixel of an image.
 
     Attributes:
-        labels: (H, W) int64, label values; 0 where the background is a class and the pixel is of it.
-        probability: (H, W) float32 of that class.
+        labels: (H, W) label values, unsigned integers; 0 where the background is a class and the pixel is of it.
+        probability: (H, W) float32 of that class; 0 where nothing was measured.
+        nodata: label value of pixels where nothing was measured.
     """
 
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
     probability: FloatArray
+    nodata: int | None = None
 
 
 def label_values(background: bool, classes: Sequence[int | None]) -> npt.NDArray[np.int64]:
@@ -190,16 +178,23 @@ def label_values(background: bool, classes: Sequence[int | None]) -> npt.NDArray
     return np.asarray([*([0] if background else []), *(1 if value is None else value for value in classes)], np.int64)
 
 
-def class_of(region: Instance, chances: FloatArray, background: bool) -> tuple[int, float]:
-    """Return the index of the class that an object most likely has, and its probability.
+def classes_of(
+    masks: npt.NDArray[np.bool_], chances: Tensor, background: bool
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Return the class that each object most likely has, and its probability among the classes of objects.
 
     Args:
-        region: pixels in the original image.
-        chances: (K, H, W) probabilities.
-        background: whether index 0 is no class of objects.
+        masks: (N, h, w), none of them empty, over the whole S×S input.
+        chances: (K, h', w') probabilities over the same input.
+        background: whether class 0 of the map is not one of objects.
+
+    Returns:
+        (N,) indices of the class map and (N,) probabilities.
     """
-    y0, x0, y1, x1 = region.box
-    mean = chances[:, y0:y1, x0:x1][:, region.crop].mean(axis=1)  # (K,)
+    inside = torch.from_numpy(masks).flatten(1).to(chances)  # (N, h·w)
+    grid = upsample_logits(chances[None], masks.shape[1:])[0].flatten(1)  # (K, h·w)
+    mean = inside @ grid.T / inside.sum(1, keepdim=True)  # (N, K)
     first = int(background)
-    index = first + int(np.argmax(mean[first:]))
-    return index, float(mean[index] / max(mean[first:].sum(), 1e-6))
+    found, index = mean[:, first:].max(1)
+    share = found / mean[:, first:].sum(1).clamp(min=1e-6)
+    return (index + first).cpu().numpy(), share.float().cpu().numpy()

@@ -27,7 +27,7 @@ Name = Annotated[str, Field(min_length=1)]
 Options = Annotated[dict[str, JsonValue], BeforeValidator(as_json)]
 Channels = Annotated[tuple[Annotated[Channel, of_dataclass(Channel)], ...], BeforeValidator(as_tuples)]
 
-TAKEN = ("channels", "statistics", "zero_shot", "dense")
+TAKEN = ("channels", "statistics", "zero_shot", "image_side", "dense")
 """Fields measured on the training split; the others are settings, or follow from names and files."""
 
 
@@ -72,6 +72,7 @@ class ModelSpec(Document):
         foundation_sha256: digest of its weight file; None for random weights.
         seed: seed of all random weights.
         image_size: S.
+        image_side: median of the longer sides of the training images in pixels; None if it is not known.
         aspect: how a rectangular image becomes square.
         mat: name of the transfer layer.
         mat_options: its options.
@@ -93,6 +94,7 @@ class ModelSpec(Document):
     foundation_sha256: str | None = None
     seed: int = Field(ge=0, lt=2**63)
     image_size: int = Field(ge=1, le=MOST_SIZE)
+    image_side: int | None = Field(default=None, ge=1)
     aspect: Aspect = "keep"
     mat: Name
     mat_options: Options = Field(default_factory=dict)

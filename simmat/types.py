@@ -306,6 +306,9 @@ class Prompt:
 
 Aspect = Literal["keep", "squash"]
 
+MOST_SHRUNK = 2
+"""How many pixels of a side may become one in a network's input; larger images are cut into windows, or warned of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import Box, Instance
+from simmat.data.instances import Box, FoundObject, Instance
 from simmat.types import FloatArray, Window
 
 
@@ -121,22 +121,9 @@ class ClassMapBlender:
         return np.zeros((self._classes, height, self._size_hw[1]), np.float32)
 
 
-@dataclass(frozen=True)
-class ScoredInstance:
-    """An object of a large image.
-
-    Attributes:
-        instance: in pixels of the image.
-        score: the higher, the surer.
-    """
-
-    instance: Instance
-    score: float
-
-
 @dataclass
 class _Open:
-    found: ScoredInstance
+    found: FoundObject
     windows: list[Window]
 
 
@@ -157,7 +144,7 @@ class InstanceJoiner:
         self._count = 0
         self._open: list[_Open] = []
 
-    def add(self, found: Sequence[ScoredInstance]) -> list[ScoredInstance]:
+    def add(self, found: Sequence[FoundObject]) -> list[FoundObject]:
         """Take the objects of the next window, in pixels of the image; return those that no later window can touch."""
         window = self._windows[self._count]
         self._count += 1
@@ -181,14 +168,14 @@ class InstanceJoiner:
     def _row_below(self, y0: int) -> int | None:
         return next((window.y0 for window in self._windows[self._count :] if window.y0 > y0), None)
 
-    def _take(self, one: ScoredInstance, window: Window) -> None:
+    def _take(self, one: FoundObject, window: Window) -> None:
         joined, windows = one, [window]
         rest: list[_Open] = []
         for item in self._open:
             if not self._agree(joined.instance, item, window):
                 rest.append(item)
                 continue
-            joined = ScoredInstance(_union(item.found, joined), max(joined.score, item.found.score))
+            joined = _union(item.found, joined)
             windows += item.windows
         self._open = [*rest, _Open(joined, windows)]
 
@@ -204,12 +191,6 @@ class InstanceJoiner:
             if smaller and np.count_nonzero(a & b) / smaller > self._agreement:
                 return True
         return False
-
-
-def shifted(instance: Instance, window: Window) -> Instance:
-    """Return an object of a window in pixels of the image."""
-    y0, x0, y1, x1 = instance.box
-    return replace(instance, box=(y0 + window.y0, x0 + window.x0, y1 + window.y0, x1 + window.x0))
 
 
 def _overlap(first: Box, second: Box) -> Box:
@@ -230,7 +211,9 @@ def _hull(first: Box, second: Box) -> Box:
     )
 
 
-def _union(first: ScoredInstance, second: ScoredInstance) -> Instance:
-    box = _hull(first.instance.box, second.instance.box)
+def _union(first: FoundObject, second: FoundObject) -> FoundObject:
+    """Return the pixels of both with the class, score and click of the one with the higher score."""
     better = first if first.score >= second.score else second
-    return Instance(better.instance.class_id, box, first.instance.within(box) | second.instance.within(box))
+    box = _hull(first.instance.box, second.instance.box)
+    whole = Instance(better.instance.class_id, box, first.instance.within(box) | second.instance.within(box))
+    return replace(better, instance=whole)

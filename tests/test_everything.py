@@ -9,7 +9,7 @@ import torch
 
 from simmat.data.instances import Instance
 from simmat.evaluation.everything import ImageMatches, Ious, average_precision, class_scores, ious, object_scores
-from simmat.everything import class_of, distance_peaks, grid_points, label_values, suppress
+from simmat.everything import classes_of, distance_peaks, grid_points, label_values, suppress
 from simmat.types import Frame
 
 
@@ -42,12 +42,13 @@ def test_of_masks_of_one_object_the_best_stays() -> None:
 
 
 def test_the_class_of_an_object_is_that_of_most_of_its_pixels() -> None:
-    """The background is no class of an object."""
-    chances = np.zeros((3, 10, 10), np.float32)
+    """The background is not a class of an object."""
+    chances = torch.empty(3, 10, 10)
     chances[0], chances[1], chances[2] = 0.5, 0.2, 0.3
-    region = Instance(None, (2, 2, 6, 6), np.ones((4, 4), np.bool_))
-    index, chance = class_of(region, chances, background=True)
-    assert index == 2
+    masks = np.zeros((2, 20, 20), np.bool_)
+    masks[0, 4:12, 4:12] = masks[1, 0:2, 0:2] = True
+    index, chance = classes_of(masks, chances, background=True)
+    assert index.tolist() == [2, 2]
     assert chance == pytest.approx(0.6)
     assert label_values(True, (4, 9)).tolist() == [0, 4, 9]
     assert label_values(True, (None,)).tolist() == [0, 1]

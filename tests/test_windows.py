@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from simmat.data.instances import Instance, region_from_mask
-from simmat.windows import ClassMapBlender, InstanceJoiner, ScoredInstance, plan_windows, shifted
+from simmat.data.instances import FoundObject, Instance, region_from_mask
+from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
 
 
 @pytest.mark.parametrize("size_hw", [(5, 7), (16, 16), (17, 40), (64, 33)])
@@ -42,9 +42,9 @@ def _blobs(size_hw: tuple[int, int], seed: int) -> np.ndarray:
     return ndimage.label(noise > np.quantile(noise, 0.8))[0]
 
 
-def _join(numbered: np.ndarray, tile: int, overlap: int) -> list[ScoredInstance]:
+def _join(numbered: np.ndarray, tile: int, overlap: int) -> list[FoundObject]:
     joiner = InstanceJoiner(numbered.shape, tile, overlap)
-    found: list[ScoredInstance] = []
+    found: list[FoundObject] = []
     for window in plan_windows(numbered.shape, tile, overlap):
         part = numbered[window.y0 : window.y1, window.x0 : window.x1]
         seen = []
@@ -52,7 +52,7 @@ def _join(numbered: np.ndarray, tile: int, overlap: int) -> list[ScoredInstance]
             for number in range(1, ndimage.label(part == value)[1] + 1):
                 region = region_from_mask(ndimage.label(part == value)[0] == number, None)
                 assert region is not None
-                seen.append(ScoredInstance(shifted(region, window), 0.5))
+                seen.append(FoundObject(region, 0.5, (0, 0)).shifted(window.y0, window.x0))
         found += joiner.add(seen)
     return found
 
@@ -79,6 +79,6 @@ def test_the_better_part_names_the_class() -> None:
     """Of two windows the surer one decides."""
     joiner = InstanceJoiner((16, 24), 16, 8)
     crop = np.ones((4, 8), np.bool_)
-    assert joiner.add([ScoredInstance(Instance(1, (4, 8, 8, 16), crop), 0.4)]) == []
-    (one,) = joiner.add([ScoredInstance(Instance(2, (4, 8, 8, 16), crop), 0.9)])
+    assert joiner.add([FoundObject(Instance(1, (4, 8, 8, 16), crop), 0.4, (8, 4))]) == []
+    (one,) = joiner.add([FoundObject(Instance(2, (4, 8, 8, 16), crop), 0.9, (8, 4))])
     assert (one.instance.class_id, one.score) == (2, 0.9)

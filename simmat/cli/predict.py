@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from simmat.cli.common import PATH, load_registry, progress_bar
+from simmat.cli.common import PATH, Command, load_registry, progress_bar
 from simmat.cli.options import config_options, foundation_options, parsed, source_option
 from simmat.cli.prompts import make_prompt, read_prompts
 from simmat.errors import ConfigError, DataError, SimMATError, all_problems
@@ -45,6 +46,32 @@ class Sample:
     prompts: Mapping[str, Prompt]
 
 
+SEARCH = ("everything", "semantic", "formats", "classes", "min_score", "min_area", "tile", "overlap")
+"""Parameters of `search_options`."""
+
+
+def search_options(command: Command) -> Command:
+    """Add the options that find objects and classes without prompts."""
+    number = click.IntRange
+    for option in (
+        click.option("--overlap", type=number(0), metavar="INT", help="Overlap of windows in pixels."),
+        click.option("--tile", type=number(1), metavar="INT", help="Cut images into windows of this side in pixels."),
+        click.option("--min-area", type=number(1), metavar="INT", help="Smallest object in pixels."),
+        click.option("--min-score", type=click.FloatRange(0, 1), metavar="NUMBER", help="Smallest score of an object."),
+        click.option("--classes", metavar="LIST", help="Keep these classes only, by name or number."),
+        click.option(
+            "--format",
+            "formats",
+            metavar="LIST",
+            help="Files to write: labels,coco,geojson,gpkg,geotiff,overlay.  [default: labels,coco,overlay]",
+        ),
+        click.option("--semantic", is_flag=True, help="Find the class of every pixel."),
+        click.option("--everything", is_flag=True, help="Find every object, without prompts."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("paths", nargs=-1, type=PATH, metavar="[BUNDLE] [FILE|DIR]...")
 @config_options("modality", "modality_options", "channels")
@@ -73,6 +100,7 @@ class Sample:
     show_default=True,
     help="The model's single mask, or the alternative with the highest predicted IoU.",
 )
+@search_options
 @click.option("--out", required=True, type=PATH, help="Folder for the results.")
 @config_options("device")
 def command(
@@ -85,9 +113,12 @@ def command(
     prompts: Path | None,
     choice: Choice,
     out: Path,
-    **model: Any,
+    **given: Any,
 ) -> None:
     """Segment the object that a prompt marks in each FILE, and in the files of each DIR, with BUNDLE.
+
+    With --everything or --semantic no prompt is needed: all objects, or the class of every pixel. Large images are cut
+    into windows. Images that are done are skipped, so a stopped call continues; one that cannot be read stops no other.
 
     BUNDLE is the folder of a bundle or of a run, or a zip. Without one, --foundation NAME --modality NAME uses the
     untuned foundation model, which normalizes each image by itself.
@@ -101,7 +132,16 @@ def command(
     If a camera lacks one of its channels, give --missing CHANNEL, whether the file has that plane or not. A sensor
     whose channels are all missing needs no file.
     """
-    if prompts is None:
+    search = {name: given.pop(name) for name in SEARCH}
+    model, prompt = given, None
+    searched = search["everything"] or search["semantic"]
+    if searched:
+        if point or negative or box is not None or prompts is not None:
+            raise ConfigError("--everything and --semantic need no prompt; leave --point, --box and --prompts out")
+    elif extra := [name for name, value in search.items() if value]:
+        flag = extra[0].replace("_", "-").replace("formats", "format")
+        raise ConfigError(f"--{flag} is for --everything and --semantic; add one of them, or leave it out")
+    elif prompts is None:
         prompt = make_prompt(point, negative, box)
     elif point or negative or box is not None:
         raise ConfigError("--prompts gives the prompts of each image; leave --point, --negative and --box out")
@@ -111,13 +151,21 @@ def command(
 
     predictor, files = _load(paths, model)
     names = predictor.missing_channels(missing or ())
-    if prompts is None:
-        samples = _samples(predictor, files, source, names, prompt)
+    if searched:
+        from simmat.cli.segment import Segmenter, job_of, segment_all
+
+        job = job_of(predictor, out=out, missing=missing or (), **search)
+        images = _images(predictor, files, source, names)
+        _refuse_twice([name for name, _ in images])
+        with _ended_by_sigterm():
+            segment_all(dict(images), Segmenter(predictor, job), job)
+        return
+    if prompt is not None:
+        samples = [Sample(own, {name: prompt}) for name, own in _images(predictor, files, source, names)]
     else:
-        samples = list(_samples_of(prompts_by_file, prompts, files, predictor, source))
+        samples = list(_samples_of(prompts_by_file, prompts or Path(), files, predictor, source))
     outputs = [name for sample in samples for name in sample.prompts]
-    if twice := sorted({name for name in outputs if outputs.count(name) > 1}):
-        raise ConfigError(f"several masks would be written as {twice[:5]}; rename the files, or use separate calls")
+    _refuse_twice(outputs)
     _own_files(out, outputs)  # refuses files of others before any work
     done = 0
     with _ended_by_sigterm(), progress_bar("predict", "image", total=len(samples), shown=len(samples) > 1) as bar:
@@ -233,10 +281,10 @@ def _written(file: Path) -> list[Any]:
     return names if isinstance(names, list) else []
 
 
-def _samples(
-    predictor: Predictor, paths: Sequence[Path], source: Mapping[str, Path], missing: frozenset[str], prompt: Prompt
-) -> list[Sample]:
-    """Return the images of the command line, each with the same prompt."""
+def _images(
+    predictor: Predictor, paths: Sequence[Path], source: Mapping[str, Path], missing: frozenset[str]
+) -> list[tuple[str, Mapping[str, Path]]]:
+    """Return (output name, files) of each image of the command line."""
     optional = predictor.optional_sources(missing)
     names = tuple(name for name in predictor.adapter.source_names() if name not in optional)
     example = ": " + " ".join(f"--source {name}=FILE" for name in names) if len(names) > 1 else ""
@@ -247,12 +295,17 @@ def _samples(
             raise ConfigError(f"--source is missing for {', '.join(absent)}{example}")
         if paths:
             raise ConfigError(f"give either FILES or --source, not both{example}")
-        return [Sample({name: source[name] for name in names}, {source[names[0]].stem: prompt})]
+        return [(source[names[0]].stem, {name: source[name] for name in names})]
     if not paths:
         raise ConfigError(f"no file to segment; give one or more files or folders{example}")
     if len(names) > 1:
         raise ConfigError(f"modality {predictor.adapter.name!r} needs {len(names)} files a sample{example}")
-    return [Sample({names[0]: file}, {name: prompt}) for name, file in _named_files(predictor, paths)]
+    return [(name, {names[0]: file}) for name, file in _named_files(predictor, paths)]
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise ConfigError(f"several masks would be written as {twice[:5]}; rename the files, or use separate calls")
 
 
 def _named_files(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:

@@ -111,6 +111,11 @@ class DataIndex:
         found = np.unique(self.table_of(samples).instances[:, 0]).tolist()
         return tuple(None if value == NO_CLASS else value for value in found)
 
+    def image_sides(self, samples: Sequence[Sample]) -> Ints:
+        """Return the longer side of each image in pixels: (N,)."""
+        sides: Ints = self.table.counts[self._rows_of(samples), :2].max(axis=1)
+        return sides
+
     def with_repeatable(self, samples: Sequence[Sample]) -> int:
         """Return the number of samples that have an object which `repeat_regions` can copy."""
         return int(np.count_nonzero(self.table.counts[self._rows_of(samples), 5]))

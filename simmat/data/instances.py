@@ -105,6 +105,29 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class FoundObject:
+    """One object that was found in an image.
+
+    Attributes:
+        instance: its pixels in the image, with its class where the model distinguishes classes.
+        score: predicted IoU, times `class_probability` where there is one.
+        point_xy: the click that found it, in pixels of the image.
+        class_probability: probability of its class among all classes but the background; None without classes.
+    """
+
+    instance: Instance
+    score: float
+    point_xy: tuple[float, float]
+    class_probability: float | None = None
+
+    def shifted(self, y0: int, x0: int) -> FoundObject:
+        """Return the object of a window whose first pixel is at row y0 and column x0, in pixels of the image."""
+        (top, left, bottom, right), (x, y) = self.instance.box, self.point_xy
+        moved = Instance(self.instance.class_id, (top + y0, left + x0, bottom + y0, right + x0), self.instance.crop)
+        return FoundObject(moved, self.score, (x + x0, y + y0), self.class_probability)
+
+
+@dataclass(frozen=True)
 class Label:
     """The ground truth of one image.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,19 @@ def range_of(channel: Channel) -> str:
     return f"{channel.name}, {low:g} to {high:g} {channel.unit}"
 
 
-def check_inside(prompt: Prompt, image: SensorImage) -> None:
+class Sized(Protocol):
+    """An image, or a reader of one."""
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+
+    @property
+    def origin(self) -> str:
+        """Its source, for messages."""
+
+
+def check_inside(prompt: Prompt, image: Sized) -> None:
     """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
     height, width = image.size_hw
     problems = [
@@ -98,5 +110,5 @@ def check_inside(prompt: Prompt, image: SensorImage) -> None:
     if problems:
         raise ConfigError(
             f"{image.origin}: {' and '.join(problems)} outside of the image, which is {width} wide and {height} high"
-            + (f"; {image.size_note}" if image.size_note else "")
+            + (f"; {note}" if (note := getattr(image, "size_note", "")) else "")
         )

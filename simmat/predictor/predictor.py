@@ -6,21 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from simmat.bundle import Bundle, check_sensor_channels
 from simmat.data.card import DataCard
-from simmat.data.pipeline import Pipeline, PreparedImage, prompt_batch
+from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, DataError
-from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.foundation import MaskPrediction
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
-from simmat.nn.dense_head import DenseHead
 from simmat.nn.resize import restore_logits
 from simmat.predictor.checks import (
     as_numbers,
@@ -30,15 +27,18 @@ from simmat.predictor.checks import (
     range_of,
     unlike_training,
 )
+from simmat.predictor.encoded import EncodedImage
+from simmat.predictor.reading import Choice, FileImage, LoadedImage, LocalPrediction
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
-from simmat.types import BoolArray, FloatArray, Prompt, SensorImage
+from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
-    from simmat.everything import ClassMap, EverythingSettings, FoundObject
+    from simmat.data.instances import FoundObject
+    from simmat.everything import ClassMap, EverythingSettings
+    from simmat.predictor.large import LargeImage
 
-Choice = Literal["single", "best"]
 Files = Mapping[str, Path | str]
 
 _PROMPTS_AT_ONCE = 16
@@ -55,6 +55,8 @@ class Prediction:
         low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
         image: what was loaded.
         doubt: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
+        class_id: class that the object most likely has; None where the model does not distinguish classes.
+        class_probability: of that class among all classes but the background.
     """
 
     mask: BoolArray
@@ -63,51 +65,12 @@ class Prediction:
     low_res: FloatArray
     image: SensorImage
     doubt: str = ""
+    class_id: int | None = None
+    class_probability: float | None = None
 
     def __repr__(self) -> str:
         """Give the size of the mask and its score, not half a million numbers."""
         return f"<Prediction: {int(self.mask.sum())} of {self.mask.size} pixels, score {self.score:.3f}>"
-
-
-class EncodedImage:
-    """The embedding of an image, ready to decode prompts.
-
-    Attributes:
-        prepared: the network's input, and the position of the original image in it.
-        embedding: of the image.
-    """
-
-    @torch.inference_mode()
-    def __init__(self, model: SimMAT, prepared: PreparedImage) -> None:
-        self.prepared = prepared
-        self._model = model
-        self._device = next(model.parameters()).device
-        planes, content = prepared.planes[None].to(self._device), prepared.content[None].to(self._device)
-        self.embedding: ImageEmbedding = model.encode(planes, content)
-
-    @torch.inference_mode()
-    def decode(self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None) -> MaskPrediction:
-        """Decode K prompts of one kind: all with as many points, and all with or without box and mask.
-
-        Args:
-            prompts: in pixels of the original image.
-            mask_input: (K, 1, h, w) logits of earlier masks, in place of the prompts' own.
-        """
-        batch = prompt_batch(prompts, self.prepared.frame, self._device)
-        if mask_input is not None:
-            batch = replace(batch, mask_input=mask_input)
-        return self._model.decode(self.embedding, batch)
-
-    @torch.inference_mode()
-    def decode_clicks(self, points: FloatArray) -> MaskPrediction:
-        """Answer K clicks, one each, at (K, 2) xy of the S×S input."""
-        count = len(points)
-        batch = PromptBatch(
-            image_index=torch.zeros(count, dtype=torch.int64, device=self._device),
-            point_coords=torch.from_numpy(points[:, None]).to(self._device),
-            point_labels=torch.ones(count, 1, dtype=torch.int64, device=self._device),
-        )
-        return self._model.decode(self.embedding, batch)
 
 
 class Predictor:
@@ -140,6 +103,7 @@ class Predictor:
         self.dense = dense or (bundle.spec.dense if bundle else None)
         self.image: SensorImage | None = None
         self._encoded: EncodedImage | None = None
+        self._large: LargeImage | None = None
 
     def __repr__(self) -> str:
         """Name the sensor, what it was loaded from, and the image."""
@@ -180,27 +144,81 @@ class Predictor:
             BundleError: the image has other channels than the bundle was trained on.
             ConfigError: the bundle's transfer layer needs the missing channels.
         """
-        self.image, self._encoded = None, None  # after an error there is no image, not the one before
+        self.image, self._encoded, self._large = (
+            None,
+            None,
+            None,
+        )  # after an error there is no image, not the one before
         names = self.missing_channels(missing)
         if isinstance(image, np.ndarray):
             image = self._from_array(image)
         elif isinstance(image, str | Path | Mapping):
-            image = self._from_files(image, names)
+            image = self._from_files(self._files_of(image, names), names)
         elif not isinstance(image, SensorImage):
             raise TypeError(
                 f"set_image takes a file, {{source: file}}, a SensorImage or an array, got {type(image).__name__}; "
                 "convert it to an array, planes first: (C, H, W), not (H, W, C)"
             )
-        self._check_channels(image)
+        self.check_channels(image)
         if not image.valid.any():
             ranges = ", ".join(range_of(channel) for channel in image.channels if channel.valid_range is not None)
             raise DataError(
                 f"{image.origin}: no pixel holds a measurement, so there is nothing to segment"
                 + (f"; valid are {ranges}" if ranges else "")
             )
-        self._encoded = self._encode(image)
+        if self.tile_of(image.size_hw) < max(image.size_hw):
+            from simmat.predictor.large import LargeImage
+
+            self._large = LargeImage(self, LoadedImage(image))
+        else:
+            self.fit(image)
+            self._encoded = self.encode(image)
         self.image = image
         return image
+
+    def open_image(
+        self,
+        image: Path | str | Files,
+        *,
+        missing: Sequence[str | int] = (),
+        tile: int | None = None,
+        overlap: int | None = None,
+    ) -> LargeImage:
+        """Open an image of any size, to segment it window by window; only windows of it are in memory where possible.
+
+        Args:
+            image: a file, or {source: file} of a sensor with several.
+            missing: as for `set_image`.
+            tile: side of a window in pixels; None as `LargeImage`.
+            overlap: of neighbouring windows in pixels; None is an eighth of a window.
+
+        Raises:
+            SimMATError: as `set_image` raises it.
+        """
+        from simmat.predictor.large import LargeImage
+
+        names = self.missing_channels(missing)
+        files = self._files_of(image, names)
+        size_hw = self.adapter.window_size(files)
+        if size_hw is None or max(size_hw) <= MOST_SHRUNK * self.pipeline.size:
+            return LargeImage(self, LoadedImage(self._from_files(files, names)), tile=tile, overlap=overlap)
+        lacking = MissingChannels(self.channels, names) if names else None
+        reader = FileImage(self.adapter, files, size_hw, self._card, lacking)
+        first = reader.read(Window(0, 0, 1, 1))  # for its georeference
+        self.check_channels(first)
+        return LargeImage(self, replace(reader, georeference=first.georeference), tile=tile, overlap=overlap)
+
+    def tile_of(self, size_hw: tuple[int, int]) -> int:
+        """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
+
+        An image is cut where the network's input would shrink it more than `MOST_SHRUNK` times. A window then has the
+        size of the training images, whose resolution the model knows.
+        """
+        most, longest = MOST_SHRUNK * self.pipeline.size, max(size_hw)
+        if longest <= most:
+            return longest
+        trained = self.bundle.spec.image_side if self.bundle else None
+        return min(trained or self.pipeline.size, most)
 
     def predict(
         self,
@@ -241,108 +259,139 @@ class Predictor:
             ConfigError: a point or a box is outside of the image.
             BundleError: the network's output is not finite.
         """
-        if choice not in get_args(Choice):
-            raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
-        if self._encoded is None or self.image is None:
+        self.check_choice(choice)
+        if self.image is None:
             raise ValueError("no image is set; call set_image first")
         for prompt in prompts:
             check_inside(prompt, self.image)
-        doubt = unlike_training(self._encoded.prepared, self.pipeline.channels) if self.bundle else ""
+        if self._large is not None:
+            return [self._pasted(self._large.predict(prompt, choice)) for prompt in prompts]
+        assert self._encoded is not None  # set_image has set one of the two
         found: dict[int, Prediction] = {}
+        whole = Window(0, 0, *self.image.size_hw)
         for places in _of_one_kind(prompts):
             decoded = self._encoded.decode([prompts[place] for place in places])
             check_mask_size(prompts[places[0]].mask_input, decoded)
             for row, place in enumerate(places):
-                found[place] = self._prediction(decoded, row, choice, doubt)
+                local = self.local_prediction(self._encoded, decoded, row, choice, self.image, whole)
+                found[place] = self._pasted(local)
         return [found[place] for place in range(len(prompts))]
 
-    @torch.inference_mode()
     def segment_semantic(self) -> ClassMap:
-        """Return the class of every pixel of the current image.
+        """Return the class of every pixel of the current image; a large one is cut into windows, see `tile_of`.
 
         Raises:
-            ValueError: there is no image yet, or the network has no dense head.
+            ValueError: no image is set.
+            ConfigError: the network has no dense head.
         """
-        from simmat.everything import ClassMap, label_values
+        return self._current().segment_semantic()
 
-        spec, _ = self._dense_head()
-        chances = self._chances()
-        found = chances.argmax(0)
-        values = label_values(spec.background, spec.classes)
-        return ClassMap(values[found], np.take_along_axis(chances, found[None], 0)[0])
-
-    @torch.inference_mode()
     def segment_everything(self, settings: EverythingSettings | None = None) -> list[FoundObject]:
-        """Find every object of the current image, each with its class where the network knows classes.
+        """Find every object of the current image, best first, each with its class where the network knows classes.
 
-        With a dense head the clicks are the peaks of its distance map; without one, a grid.
+        With a dense head the clicks are the peaks of its distance map; without one, a grid. A large image is cut into
+        windows, see `tile_of`.
 
         Args:
             settings: how objects are found; by default as `EverythingSettings` says.
 
         Raises:
-            ValueError: there is no image yet.
+            ValueError: no image is set.
         """
-        from simmat import everything
+        return self._current().segment_everything(settings)
 
-        encoded, frame = self._current(), self._current().prepared.frame
-        settings = settings or everything.EverythingSettings()
-        dense = self.model.dense
-        if dense is None:
-            points = everything.grid_points(frame, settings.grid)
-        else:
-            distance = dense(encoded.embedding).distance[0, 0].sigmoid()  # (h, w)
-            stride = frame.size / distance.shape[-1]
-            points, _ = everything.distance_peaks(distance, lowest=settings.peak, spread=settings.spread)
-            points = (points + 0.5) * stride - 0.5
-            inside = (points < np.asarray(frame.scaled_hw[::-1]) - 0.5).all(axis=1)
-            points = points[inside][: settings.most]
-        answers = everything.answer_clicks(points, encoded.decode_clicks, frame, settings, stable=dense is None)
-        kept = everything.suppress(answers.low, answers.scores, settings.overlap)
-        spec = self.dense
-        chances = self._chances() if spec is not None else None
-        originals = frame.points_to_original(answers.points)
-        found = []
-        for index in kept:
-            region, score = answers.regions[index], float(answers.scores[index])
-            if spec is not None and chances is not None:
-                place, chance = everything.class_of(region, chances, spec.background)
-                value = int(everything.label_values(spec.background, spec.classes)[place])
-                region, score = replace(region, class_id=value), score * chance
-            x, y = originals[index].tolist()
-            found.append(everything.FoundObject(region, score, (x, y)))
-        return sorted(found, key=lambda one: -one.score)
+    def classify(self, mask: npt.NDArray[np.floating]) -> tuple[int, float] | None:
+        """Return the class (label value) of a mask of the current image, and its probability.
 
-    def _chances(self) -> FloatArray:
-        """Return (K, H, W) class probabilities of the current image."""
-        encoded = self._current()
-        _, head = self._dense_head()
-        logits = restore_logits(head(encoded.embedding).classes, encoded.prepared.frame)[0]
-        chances: FloatArray = logits.softmax(0).cpu().numpy()
-        return chances
+        Args:
+            mask: (h, w) logits at the decoder's size, the `low_res` of its prediction.
 
-    def _dense_head(self) -> tuple[DenseSpec, DenseHead]:
-        spec, head = self.dense, self.model.dense
-        if spec is None or head is None:
-            raise ValueError("this model has no class map; train one with --heads prompt,dense")
-        return spec, head
+        Returns:
+            None where the model does not distinguish classes of objects, or the image is cut into windows (its
+            predictions hold their class).
+        """
+        return None if self._encoded is None else self._encoded.class_of(np.asarray(mask, np.float32))
 
-    def _current(self) -> EncodedImage:
-        if self._encoded is None:
+    def _current(self) -> LargeImage:
+        """Return the current image, as one window if it fits."""
+        if self.image is None:
             raise ValueError("no image is set; call set_image first")
-        return self._encoded
+        if self._large is not None:
+            return self._large
+        assert self._encoded is not None
+        from simmat.predictor.large import LargeImage
 
-    def _prediction(self, decoded: MaskPrediction, row: int, choice: Choice, doubt: str) -> Prediction:
-        assert self._encoded is not None  # predict_prompts has checked both
-        assert self.image is not None
+        return LargeImage(self, LoadedImage(self.image), encoded=self._encoded)
+
+    def local_prediction(
+        self,
+        encoded: EncodedImage,
+        decoded: MaskPrediction,
+        row: int,
+        choice: Choice,
+        image: SensorImage,
+        window: Window,
+    ) -> LocalPrediction:
+        """Return one of the masks that were decoded, at the resolution of the image.
+
+        Args:
+            encoded: the window.
+            decoded: answers to K prompts in it.
+            row: which prompt.
+            choice: see `predict`.
+            image: the part of the image in the window.
+            window: of the whole image.
+
+        Raises:
+            BundleError: the network's output is not finite.
+        """
         scores = decoded.iou[row].tolist()
         picked = 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
-        low_res = decoded.logits[row : row + 1, picked : picked + 1].float()  # (1, 1, h, w)
-        logits = restore_logits(low_res, self._encoded.prepared.frame)[0, 0].cpu().numpy()
+        low = decoded.logits[row : row + 1, picked : picked + 1].float()  # (1, 1, h, w)
+        logits: FloatArray = restore_logits(low, encoded.prepared.frame)[0, 0].cpu().numpy()
         if not (np.isfinite(logits).all() and math.isfinite(scores[picked])):
             model = self.bundle.path if self.bundle else "the model"
-            raise BundleError(f"{model} gives NaN or infinity for {self.image.origin}; its weights are damaged")
-        return Prediction(logits > 0, logits, scores[picked], low_res[0, 0].cpu().numpy(), self.image, doubt)
+            raise BundleError(f"{model} gives NaN or infinity for {image.origin}; its weights are damaged")
+        doubt = self.doubt_of(encoded)
+        low_res: FloatArray = low[0, 0].cpu().numpy()
+        value, chance = encoded.class_of(low_res) or (None, None)
+        return LocalPrediction(window, logits > 0, logits, scores[picked], low_res, image, doubt, value, chance)
+
+    def _pasted(self, found: LocalPrediction) -> Prediction:
+        """Return a mask at the size of the whole image; outside of its window its logits are the smallest ones."""
+        assert self.image is not None
+        mask, logits = found.mask, found.logits
+        if found.window.size_hw != self.image.size_hw:
+            mask = np.zeros(self.image.size_hw, np.bool_)
+            logits = np.full(self.image.size_hw, min(float(found.logits.min()), -1.0), np.float32)
+            mask[found.window.slices], logits[found.window.slices] = found.mask, found.logits
+        return Prediction(
+            mask, logits, found.score, found.low_res, self.image, found.doubt, found.class_id, found.class_probability
+        )
+
+    def doubt_of(self, encoded: EncodedImage) -> str:
+        """Return how the values of an image differ from those of training; "" if they do not."""
+        return unlike_training(encoded.prepared, self.pipeline.channels) if self.bundle else ""
+
+    def check_choice(self, choice: str) -> None:
+        """Refuse an unknown choice of masks.
+
+        Raises:
+            ValueError: it is not one of `Choice`.
+        """
+        if choice not in get_args(Choice):
+            raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
+
+    @property
+    def class_names(self) -> Mapping[int, str]:
+        """Label value -> name, as far as training knew names; objects without a class are 1, "object"."""
+        if self.dense is not None and self.dense.classes == (None,):
+            return {1: "object"}
+        return self._card.class_names
+
+    @property
+    def _card(self) -> DataCard:
+        return self.bundle.spec.card if self.bundle else DataCard(regions="instances")
 
     def missing_channels(self, missing: Sequence[str | int]) -> frozenset[str]:
         """Return the names of the sensor's channels that an image lacks.
@@ -375,7 +424,8 @@ class Predictor:
         """Return the sources whose channels are all missing, so that they need no file."""
         return self.adapter.optional_sources(MissingChannels(self.channels, missing))
 
-    def _from_files(self, image: Path | str | Files, missing: frozenset[str]) -> SensorImage:
+    def _files_of(self, image: Path | str | Files, missing: frozenset[str]) -> dict[str, Path]:
+        """Return source name -> file, after checking that the sensor needs these sources."""
         sources, optional = self.adapter.source_names(), self.optional_sources(missing)
         if not isinstance(image, Mapping):
             if len(sources) > 1:
@@ -386,11 +436,14 @@ class Predictor:
         if not set(sources) - set(optional) <= set(files) <= set(sources):
             got = ", ".join(files) or "none"
             raise TypeError(f"modality {self.adapter.name!r} has the sources {', '.join(sources)}; got {got}")
-        card = self.bundle.spec.card if self.bundle else DataCard(regions="instances")
+        return files
+
+    def _from_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
+        optional = self.optional_sources(missing)
         return load_sample(
             self.adapter,
             files,
-            nodata=card.stated_nodata({source: file for source, file in files.items() if source not in optional}),
+            nodata=self._card.stated_nodata({source: file for source, file in files.items() if source not in optional}),
             missing=MissingChannels(self.channels, missing) if missing else None,
         )
 
@@ -407,8 +460,12 @@ class Predictor:
         check_units(image, planes)
         return image
 
-    def _check_channels(self, image: SensorImage) -> None:
-        """Refuse other channels than the bundle's; if only some are missing and may be, say how to state it."""
+    def check_channels(self, image: SensorImage) -> None:
+        """Refuse other channels than the bundle's; if only some are missing and may be, say how to state it.
+
+        Raises:
+            BundleError: the channels differ.
+        """
         if self.bundle is None:
             return
         try:
@@ -420,8 +477,12 @@ class Predictor:
             missing = ",".join(channel.name for channel in self.channels if channel.name not in found)
             raise BundleError(f"{error}. If these are all there are: --missing {missing}") from None
 
-    def _encode(self, image: SensorImage) -> EncodedImage:
-        return EncodedImage(self.model, self.pipeline(image))
+    def fit(self, image: SensorImage) -> None:
+        """Set what depends on an image's values before parts of it are encoded; nothing for a tuned model."""
+
+    def encode(self, image: SensorImage) -> EncodedImage:
+        """Encode an image, or a part of one, whatever its size."""
+        return EncodedImage(self.model, self.pipeline(image), self.dense)
 
 
 def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:

@@ -13,7 +13,7 @@ from simmat.data.statistics import image_moments
 from simmat.foundation import FoundationModel
 from simmat.model import Parts, assemble, assemble_transfer
 from simmat.model_spec import ModelSpec
-from simmat.predictor.predictor import EncodedImage, Predictor
+from simmat.predictor.predictor import Predictor
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import Statistics, fit_channels, zero_shot_map
 from simmat.types import SensorImage
@@ -51,7 +51,8 @@ class ZeroShotPredictor(Predictor):
         )
         super().__init__(assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size))
 
-    def _encode(self, image: SensorImage) -> EncodedImage:
+    def fit(self, image: SensorImage) -> None:
+        """Normalize by the statistics of this image from now on."""
         seen = self.adapter.transform(image)
         statistics = image_moments(seen).statistics()
         spread = tuple(value if value > 0 else 1.0 for value in statistics.std)  # a flat channel stays 0
@@ -67,4 +68,3 @@ class ZeroShotPredictor(Predictor):
         built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))
         self.model.mat = built.to(device).eval()
         self.pipeline = replace(self.pipeline, channels=channels)
-        return super()._encode(image)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simmat.config import TrainConfig
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
@@ -33,7 +35,7 @@ from simmat.sensors.normalize import fit_channels, zero_shot_map
 from simmat.sensors.options import is_sensor_file, modality_parts
 from simmat.specs import FoundationSpec
 from simmat.training.callbacks import Callback
-from simmat.types import Frame
+from simmat.types import MOST_SHRUNK, Frame
 
 
 def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, ...]:
@@ -155,6 +157,19 @@ def _note_on_warmup(config: TrainConfig, steps: int) -> str:
     )
 
 
+def _note_on_shrinking(index: DataIndex, train: Sequence[Sample], size: int) -> str:
+    """Return a warning if training images lose small objects on their way into the network, else ""."""
+    factors = index.image_sides(train) / size
+    count = int(np.count_nonzero(factors > MOST_SHRUNK))
+    if not count:
+        return ""
+    return (
+        f"Warning: {count} of {len(train)} training images are shrunk more than {MOST_SHRUNK} times to {size} pixels "
+        f"(up to {factors.max():.3g} times), so their small objects are lost; cut them into tiles, or use a larger "
+        "--image-size"
+    )
+
+
 def _note_on_repeats(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) -> str:
     """Return a note on how many images have an object for --paste; "" if all have one.
 
@@ -216,6 +231,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
         contents.shared_warning(),
         _note_on_subset(train, every, config),
         _note_on_repeats(config, index, train),
+        _note_on_shrinking(index, train, size),
         _note_on_rate(config, parts),
         _note_on_warmup(config, steps),
     )
@@ -306,6 +322,7 @@ def _measured_fields(
     )
     return {
         "dense": _dense_spec(config, index, train),
+        "image_side": int(np.median(index.image_sides(train))),
         "channels": channels,
         "statistics": statistics,
         "zero_shot": zero_shot_map(channels, statistics).tolist(),

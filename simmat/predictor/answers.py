@@ -1,0 +1,163 @@
+"""What a model says of one window of an image, in memory and in files.
+
+The answers to the windows of a large image are kept in a folder until all are there. So a stopped run continues with
+the next window, and several processes share the windows of one image.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import FoundObject, Instance
+from simmat.everything import EverythingSettings
+from simmat.io.files import atomic_write_text
+from simmat.io.files.system import output_errors, remove_folder
+from simmat.types import BoolArray, FloatArray
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of an image.
+
+    Attributes:
+        objects: how every object is found; None for no objects.
+        classes: whether the class of every pixel is wanted.
+    """
+
+    objects: EverythingSettings | None = None
+    classes: bool = False
+
+
+@dataclass(frozen=True)
+class WindowAnswer:
+    """What the model says of one window.
+
+    Attributes:
+        measured: (h, w) bool, False where no channel holds a measurement.
+        objects: found ones, in pixels of the whole image.
+        chances: (K, h, w) float32 class probabilities; None where classes are not wanted, or nothing is measured.
+    """
+
+    measured: BoolArray
+    objects: tuple[FoundObject, ...] = ()
+    chances: FloatArray | None = None
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the answer as plain arrays, for a file; probabilities are rounded to 1/255."""
+        boxes = np.asarray([one.instance.box for one in self.objects], np.int64).reshape(-1, 4)
+        numbers = [
+            (one.score, *one.point_xy, math.nan if one.class_probability is None else one.class_probability)
+            for one in self.objects
+        ]
+        classes = [(one.instance.class_id is not None, one.instance.class_id or 0) for one in self.objects]
+        pixels = np.concatenate([one.instance.crop.ravel() for one in self.objects] or [np.zeros(0, np.bool_)])
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "size": np.asarray(self.measured.shape, np.int64),
+            "measured": np.packbits(self.measured),
+            "boxes": boxes,
+            "numbers": np.asarray(numbers, np.float64).reshape(-1, 4),
+            "classes": np.asarray(classes, np.int64).reshape(-1, 2),
+            "pixels": np.packbits(pixels),
+        }
+        if self.chances is not None:
+            arrays["chances"] = np.rint(self.chances * 255).astype(np.uint8)
+        return arrays
+
+    def rounded(self) -> WindowAnswer:
+        """Return the answer as it comes back from a file, so that a stopped run ends as one that was not."""
+        return WindowAnswer.of_arrays(self.arrays())
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> WindowAnswer:
+        """Return the answer that `arrays` described."""
+        height, width = arrays["size"].tolist()
+        sizes = [(y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in arrays["boxes"].tolist()]
+        pixels = np.unpackbits(arrays["pixels"], count=sum(sizes)).astype(np.bool_)
+        objects, start = [], 0
+        for box, size, (score, x, y, chance), (known, value) in zip(
+            arrays["boxes"].tolist(), sizes, arrays["numbers"].tolist(), arrays["classes"].tolist(), strict=True
+        ):
+            y0, x0, y1, x1 = box
+            crop = pixels[start : start + size].reshape(y1 - y0, x1 - x0)
+            instance = Instance(value if known else None, (y0, x0, y1, x1), crop)
+            objects.append(FoundObject(instance, score, (x, y), None if math.isnan(chance) else chance))
+            start += size
+        measured = np.unpackbits(arrays["measured"], count=height * width).astype(np.bool_).reshape(height, width)
+        chances = np.float32(1 / 255) * arrays["chances"] if "chances" in arrays else None
+        return cls(measured, tuple(objects), chances)
+
+
+@dataclass(frozen=True)
+class AnswerStore:
+    """A folder with the answers to the windows of one image.
+
+    Attributes:
+        folder: the folder.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path, key: str) -> AnswerStore:
+        """Return the store of a folder; answers that were written under another key are removed.
+
+        Args:
+            folder: made if it is missing.
+            key: says what was asked of which model and image.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        name = folder / "key"
+        with output_errors(folder):
+            if folder.is_dir() and not (name.is_file() and name.read_text(encoding="utf-8") == key):
+                remove_folder(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        if not name.exists():
+            atomic_write_text(name, key)
+        return cls(folder)
+
+    def missing(self, count: int) -> list[int]:
+        """Return which of the first `count` windows have no answer yet."""
+        return [index for index in range(count) if not self._file(index).is_file()]
+
+    def write(self, index: int, answer: WindowAnswer) -> None:
+        """Keep the answer to a window.
+
+        Raises:
+            OutputError: it cannot be written, as on a full disk.
+        """
+        file = self._file(index)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        with output_errors(self.folder):
+            try:
+                with temporary.open("wb") as stream:  # not synced: a file that a power cut damages is computed again
+                    np.savez_compressed(stream, allow_pickle=False, **answer.arrays())
+                temporary.replace(file)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def read(self, index: int) -> WindowAnswer | None:
+        """Return the answer to a window; None if it is missing or damaged."""
+        try:
+            with self._file(index).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                return WindowAnswer.of_arrays(arrays)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        with output_errors(self.folder):
+            remove_folder(self.folder)
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.npz"

@@ -1,0 +1,140 @@
+"""The embedding of one image: it answers prompts, and finds objects and classes without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simmat.data.pipeline import PreparedImage, prompt_batch
+from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
+from simmat.model import SimMAT
+from simmat.model_spec import DenseSpec
+from simmat.nn.dense_head import DenseAnswer
+from simmat.nn.resize import restore_logits, upsample_logits
+from simmat.types import FloatArray, Prompt
+
+if TYPE_CHECKING:
+    from simmat.data.instances import FoundObject
+    from simmat.everything import EverythingSettings
+
+
+class EncodedImage:
+    """The embedding of an image.
+
+    Attributes:
+        prepared: the network's input, and the position of the original image in it.
+        embedding: of the image.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: SimMAT, prepared: PreparedImage, classes: DenseSpec | None = None) -> None:
+        """Encode an image.
+
+        Args:
+            model: the network.
+            prepared: its input.
+            classes: what its dense head distinguishes.
+        """
+        self.prepared = prepared
+        self._model = model
+        self._classes = classes
+        self._device = next(model.parameters()).device
+        planes, content = prepared.planes[None].to(self._device), prepared.content[None].to(self._device)
+        self.embedding: ImageEmbedding = model.encode(planes, content)
+
+    @torch.inference_mode()
+    def decode(self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None) -> MaskPrediction:
+        """Decode K prompts of one kind: all with as many points, and all with or without box and mask.
+
+        Args:
+            prompts: in pixels of the original image.
+            mask_input: (K, 1, h, w) logits of earlier masks, in place of the prompts' own.
+        """
+        batch = prompt_batch(prompts, self.prepared.frame, self._device)
+        if mask_input is not None:
+            batch = replace(batch, mask_input=mask_input)
+        return self._model.decode(self.embedding, batch)
+
+    @torch.inference_mode()
+    def decode_clicks(self, points: FloatArray) -> MaskPrediction:
+        """Answer K clicks, one each, at (K, 2) xy of the S×S input."""
+        count = len(points)
+        batch = PromptBatch(
+            image_index=torch.zeros(count, dtype=torch.int64, device=self._device),
+            point_coords=torch.from_numpy(points[:, None]).to(self._device),
+            point_labels=torch.ones(count, 1, dtype=torch.int64, device=self._device),
+        )
+        return self._model.decode(self.embedding, batch)
+
+    @cached_property
+    def _dense(self) -> DenseAnswer | None:
+        with torch.inference_mode():
+            return None if self._model.dense is None else self._model.dense(self.embedding)
+
+    @torch.inference_mode()
+    def class_map(self) -> FloatArray | None:
+        """Return (K, H, W) class probabilities of the original image; None without a dense head."""
+        if self._dense is None or self._classes is None:
+            return None
+        chances: FloatArray = restore_logits(self._dense.classes, self.prepared.frame)[0].softmax(0).cpu().numpy()
+        return chances
+
+    @torch.inference_mode()
+    def class_of(self, low_res: FloatArray) -> tuple[int, float] | None:
+        """Return the class (label value) of a mask and its probability; None without classes of objects.
+
+        Args:
+            low_res: (h, w) logits of the mask at the decoder's own size.
+        """
+        if self._dense is None or self._classes is None or self._classes.classes == (None,):
+            return None
+        chances = self._dense.classes[0].softmax(0)  # (K, h', w')
+        weights = torch.from_numpy(low_res).to(chances).sigmoid()
+        grid = upsample_logits(chances[None], (low_res.shape[0], low_res.shape[1]))[0]
+        mean = (grid * weights).sum((1, 2)) / weights.sum().clamp(min=1e-6)  # (K,)
+        first = int(self._classes.background)
+        chance, index = (mean[first:] / mean[first:].sum().clamp(min=1e-6)).max(0)
+        value = self._classes.classes[int(index)]
+        return None if value is None else (value, float(chance))
+
+    @torch.inference_mode()
+    def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
+        """Find every object, best first, in pixels of the original image.
+
+        With a dense head the clicks are the peaks of its distance map; without one, a grid.
+        """
+        from simmat import everything
+        from simmat.data.instances import FoundObject
+
+        frame, dense, spec = self.prepared.frame, self._dense, self._classes
+        if dense is None:
+            points = everything.grid_points(frame, settings.grid)
+        else:
+            distance = dense.distance[0, 0].sigmoid()  # (h, w)
+            points, _ = everything.distance_peaks(distance, lowest=settings.peak, spread=settings.spread)
+            points = (points + 0.5) * (frame.size / distance.shape[-1]) - 0.5
+            inside = (points < np.asarray(frame.scaled_hw[::-1]) - 0.5).all(axis=1)  # not in the padding
+            points = points[inside][: settings.most]
+        answers = everything.answer_clicks(points, self.decode_clicks, frame, settings, stable=dense is None)
+        kept = everything.suppress(answers.low, answers.scores, settings.overlap)
+        classes: list[tuple[int | None, float | None]] = [(None, None)] * len(kept)
+        if dense is not None and spec is not None and spec.classes != (None,) and kept:
+            chances = dense.classes[0].float().softmax(0)
+            index, chance = everything.classes_of(answers.low[kept], chances, spec.background)
+            values = everything.label_values(spec.background, spec.classes)[index].tolist()
+            classes = list(zip(values, chance.tolist(), strict=True))
+        clicks = frame.points_to_original(answers.points)
+        found = []
+        for row, (value, probability) in zip(kept, classes, strict=True):
+            region, score = replace(answers.regions[row], class_id=value), float(answers.scores[row])
+            x, y = clicks[row].tolist()
+            found.append(
+                FoundObject(region, score * (1.0 if probability is None else probability), (x, y), probability)
+            )
+        return sorted(found, key=lambda one: -one.score)

@@ -1,0 +1,334 @@
+"""Segment images of any size, window by window.
+
+A window has the resolution that the model was trained at. Each is read, encoded and answered by itself, in any order
+and any process. The answers are joined in raster order: class probabilities are blended over the overlap, and objects
+that a border cuts become one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.instances import FoundObject
+from simmat.errors import ConfigError, DataError
+from simmat.everything import ClassMap, EverythingSettings, label_values
+from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
+from simmat.predictor.checks import check_inside, check_mask_size
+from simmat.predictor.encoded import EncodedImage
+from simmat.predictor.reading import Choice, ImageReader, LocalPrediction
+from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Prompt, SensorImage, Window
+from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
+
+if TYPE_CHECKING:
+    from simmat.predictor.predictor import Predictor
+
+_SAMPLES = 4
+"""Windows along each side that show what the values of a large image are like."""
+
+
+_GROWN = 4
+"""Sides of a window, at most, of the window around a prompt whose mask reaches its border."""
+
+
+@dataclass
+class Joined:
+    """What was found in a whole image.
+
+    Attributes:
+        objects: best first; None where they are not wanted.
+        classes: (H, W) label values; None where they are not wanted.
+        nodata: label value of pixels without a measurement.
+        windows: number of windows.
+        empty: number of windows without a measurement.
+    """
+
+    objects: list[FoundObject] | None
+    classes: npt.NDArray[Any] | None
+    nodata: int | None
+    windows: int
+    empty: int
+
+
+class LargeImage:
+    """An image of any size, ready to be segmented.
+
+    Attributes:
+        reader: the image.
+        windows: its parts in raster order; one where the whole image fits.
+        tile: side of a window in pixels.
+        overlap: of neighbouring windows in pixels, at least.
+        doubt: how the values of a window differ from those of training; "" if no window did.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        reader: ImageReader,
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        encoded: EncodedImage | None = None,
+    ) -> None:
+        """Cut an image into windows.
+
+        Args:
+            predictor: of the model.
+            reader: the image.
+            tile: side of a window in pixels; None takes the whole image if it is shrunk at most `MOST_SHRUNK` times,
+                else the size of the training images.
+            overlap: of neighbouring windows in pixels; None is an eighth of a window.
+            encoded: the embedding of the whole image, if it is known and fits.
+
+        Raises:
+            ConfigError: the overlap is not smaller than the window, or they are not positive.
+        """
+        self._predictor, self.reader = predictor, reader
+        longest = max(reader.size_hw)
+        self.tile = predictor.tile_of(reader.size_hw) if tile is None else tile
+        if self.tile < 1:
+            raise ConfigError(f"--tile must be at least 1 pixel, got {self.tile}")
+        self.overlap = min(self.tile, longest) // 8 if overlap is None else overlap
+        if not 0 <= self.overlap < self.tile:
+            raise ConfigError(
+                f"--overlap must be from 0 to {self.tile - 1}, less than the window's side of {self.tile} pixels; "
+                f"got {self.overlap}"
+            )
+        self.windows = plan_windows(reader.size_hw, self.tile, self.overlap)
+        self.doubt = ""
+        self._is_fitted = encoded is not None
+        self._whole = encoded
+        self._last: tuple[Window, EncodedImage, SensorImage] | None = None
+
+    @property
+    def shrunk_note(self) -> str:
+        """Warn that windows are shrunk more than `MOST_SHRUNK` times on their way into the network; "" if not so."""
+        size = self._predictor.pipeline.size
+        factor = min(self.tile, max(self.reader.size_hw)) / size
+        if factor <= MOST_SHRUNK:
+            return ""
+        return (
+            f"windows of {self.tile} pixels are shrunk {factor:.3g} times to the network's {size}, so small objects "
+            f"are lost; --tile {MOST_SHRUNK * size} or less keeps them"
+        )
+
+    def answer(self, window: Window, wanted: Wanted) -> WindowAnswer:
+        """Segment one window.
+
+        Raises:
+            SimMATError: it cannot be read, or has other channels than the model.
+        """
+        image = self.reader.read(window)
+        self._predictor.check_channels(image)
+        measured: BoolArray = np.any(image.valid, axis=0)
+        if not measured.any():
+            return WindowAnswer(measured)
+        encoded = self._encode(image)
+        self.doubt = self.doubt or self._predictor.doubt_of(encoded)
+        found = () if wanted.objects is None else encoded.find_objects(wanted.objects)
+        objects = tuple(one.shifted(window.y0, window.x0) for one in found)
+        if not wanted.classes:
+            return WindowAnswer(measured, objects)
+        chances = encoded.class_map()
+        assert chances is not None  # `check_wanted`
+        return WindowAnswer(measured, objects, chances)
+
+    def answers(self, wanted: Wanted) -> Iterator[WindowAnswer]:
+        """Segment all windows in raster order."""
+        self.check_wanted(wanted)
+        for window in self.windows:
+            yield self.answer(window, wanted)
+
+    def stored_answers(
+        self, wanted: Wanted, store: AnswerStore, progress: Callable[[int], object] | None = None
+    ) -> Iterator[WindowAnswer]:
+        """Segment all windows in raster order; those in the store are read from it, the others are added to it.
+
+        Args:
+            wanted: what is asked.
+            store: of this image and question.
+            progress: called with the number of windows that are done.
+        """
+        for index, window in enumerate(self.windows):
+            answer = store.read(index)
+            if answer is None:
+                answer = self.answer(window, wanted).rounded()
+                store.write(index, answer)
+            if progress is not None:
+                progress(index + 1)
+            yield answer
+
+    def check_wanted(self, wanted: Wanted) -> None:
+        """Refuse what the model cannot answer.
+
+        Raises:
+            ConfigError: classes are wanted of a model without a dense head.
+        """
+        if wanted.classes and self._predictor.dense is None:
+            raise ConfigError("this model has no class map: it has no dense head; train one with --heads prompt,dense")
+
+    def label_type(self) -> tuple[npt.DTypeLike, int]:
+        """Return the dtype of class maps, and the label value of pixels without a measurement: its largest number."""
+        spec = self._predictor.dense
+        assert spec is not None
+        largest = int(label_values(spec.background, spec.classes).max())
+        for dtype in (np.uint8, np.uint16):
+            if largest < np.iinfo(dtype).max:
+                return dtype, int(np.iinfo(dtype).max)
+        return np.uint32, int(np.iinfo(np.uint32).max)
+
+    def join(
+        self,
+        answers: Iterable[WindowAnswer],
+        wanted: Wanted,
+        *,
+        classes: npt.NDArray[Any] | None = None,
+        probability: FloatArray | None = None,
+    ) -> Joined:
+        """Join the answers to all windows, in raster order.
+
+        Args:
+            answers: of `answer`, one for each window.
+            wanted: what they hold.
+            classes: (H, W) of `label_type`, filled with the class map.
+            probability: (H, W) float32, filled with the probability of each pixel's class.
+        """
+        size_hw, spec = self.reader.size_hw, self._predictor.dense
+        blender, values = None, np.zeros(0, np.int64)
+        nodata: int | None = None
+        unmeasured = 0
+        if wanted.classes and spec is not None:
+            nodata = unmeasured = self.label_type()[1]
+            values = label_values(spec.background, spec.classes)
+            blender = ClassMapBlender(size_hw, self.tile, self.overlap, len(values))
+        joiner = InstanceJoiner(size_hw, self.tile, self.overlap)
+        objects: list[FoundObject] = []
+        empty = 0
+        for window, answer in zip(self.windows, answers, strict=True):
+            empty += not answer.measured.any()
+            objects += joiner.add(answer.objects)
+            if blender is None:
+                continue
+            blank = np.zeros((len(values), *window.size_hw), np.float32)  # no class is likely where nothing is measured
+            chances = blank if answer.chances is None else answer.chances * answer.measured
+            for band in blender.add(chances):
+                rows = slice(band.y0, band.y0 + len(band.classes))
+                if classes is not None:
+                    classes[rows] = np.where(band.probability > 0, values[band.classes], unmeasured)
+                if probability is not None:
+                    probability[rows] = band.probability
+        if empty == len(self.windows):
+            raise DataError(f"{self.reader.origin}: no pixel holds a measurement, so there is nothing to segment")
+        found = None if wanted.objects is None else sorted(objects, key=lambda one: -one.score)
+        return Joined(found, classes, nodata, len(self.windows), empty)
+
+    def segment_everything(self, settings: EverythingSettings | None = None) -> list[FoundObject]:
+        """Find every object, best first."""
+        wanted = Wanted(settings or EverythingSettings())
+        return self.join(self.answers(wanted), wanted).objects or []
+
+    def segment_semantic(self) -> ClassMap:
+        """Return the class of every pixel."""
+        wanted = Wanted(classes=True)
+        self.check_wanted(wanted)
+        dtype, _ = self.label_type()
+        classes, probability = np.zeros(self.reader.size_hw, dtype), np.zeros(self.reader.size_hw, np.float32)
+        found = self.join(self.answers(wanted), wanted, classes=classes, probability=probability)
+        return ClassMap(classes, probability, found.nodata)
+
+    def predict(self, prompt: Prompt, choice: Choice = "single") -> LocalPrediction:
+        """Segment the object that a prompt marks, in a window around the prompt.
+
+        The window is widened while the mask reaches its border, up to four times its side.
+
+        Raises:
+            ConfigError: a point or the box is outside of the image.
+            BundleError: the network's output is not finite.
+        """
+        self._predictor.check_choice(choice)
+        check_inside(prompt, self.reader)
+        side = max(self.tile, _room(prompt))
+        most = max(_GROWN * self.tile, side)
+        while True:
+            window = _around(prompt, self.reader.size_hw, side)
+            found = self._predict_in(window, prompt, choice)
+            if window.size_hw == self.reader.size_hw or 2 * side > most or not _reaches_border(found, self.reader):
+                return found
+            side *= 2
+
+    def _predict_in(self, window: Window, prompt: Prompt, choice: Choice) -> LocalPrediction:
+        encoded, image = self._encoded_window(window)
+        coords = prompt.point_coords - np.asarray([window.x0, window.y0], np.float32)
+        box = None if prompt.box is None else prompt.box - np.asarray([window.x0, window.y0] * 2, np.float32)
+        decoded = encoded.decode([replace(prompt, point_coords=coords, box=box)])
+        check_mask_size(prompt.mask_input, decoded)
+        return self._predictor.local_prediction(encoded, decoded, 0, choice, image, window)
+
+    def _encoded_window(self, window: Window) -> tuple[EncodedImage, SensorImage]:
+        """Return the embedding of a window, which is kept until another window is asked for."""
+        if self._last is None or self._last[0] != window:
+            image = self.reader.read(window)
+            self._predictor.check_channels(image)
+            self._last = None  # before the next one is encoded
+            self._last = window, self._encode(image), image
+        return self._last[1:]
+
+    def _encode(self, image: SensorImage) -> EncodedImage:
+        if self._whole is not None:
+            return self._whole
+        if not self._is_fitted:
+            self._predictor.fit(self._sample())
+            self._is_fitted = True
+        return self._predictor.encode(image)
+
+    def _sample(self) -> SensorImage:
+        """Return pixels from all over the image, side by side: what its values are like."""
+        (height, width), size = self.reader.size_hw, self._predictor.pipeline.size
+        if len(self.windows) == 1:
+            return self.reader.read(self.windows[0])
+        side = min(size, height, width)
+        starts = [np.linspace(0, length - side, _SAMPLES).astype(int).tolist() for length in (height, width)]
+        parts = [self.reader.read(Window(y, x, y + side, x + side)) for y in starts[0] for x in starts[1]]
+        data, valid = (np.concatenate([getattr(part, name) for part in parts], axis=2) for name in ("data", "valid"))
+        return SensorImage(data, valid, parts[0].channels, self.reader.origin)
+
+
+def _room(prompt: Prompt) -> int:
+    """Return the side of a window that holds the points and the box of a prompt, and half as much around them."""
+    low, high = _extent(prompt)
+    return math.ceil(1.5 * float((high - low).max()))
+
+
+def _extent(prompt: Prompt) -> tuple[FloatArray, FloatArray]:
+    """Return the smallest and the largest xy of a prompt."""
+    places = [prompt.point_coords, *([] if prompt.box is None else [prompt.box.reshape(2, 2)])]
+    every = np.concatenate(places)
+    return every.min(axis=0), every.max(axis=0)
+
+
+def _around(prompt: Prompt, size_hw: tuple[int, int], side: int) -> Window:
+    """Return the window of a side around a prompt, moved and cut to lie in the image."""
+    low, high = _extent(prompt)
+    x, y = ((low + high) / 2).tolist()
+    starts = [
+        min(max(round(middle - side / 2), 0), max(length - side, 0))
+        for middle, length in zip((y, x), size_hw, strict=True)
+    ]
+    return Window(starts[0], starts[1], min(starts[0] + side, size_hw[0]), min(starts[1] + side, size_hw[1]))
+
+
+def _reaches_border(found: LocalPrediction, reader: ImageReader) -> bool:
+    """Return whether a mask has pixels at a border of its window that is not a border of the image."""
+    window, mask = found.window, found.mask
+    height, width = reader.size_hw
+    return bool(
+        (window.y0 > 0 and mask[0].any())
+        or (window.x0 > 0 and mask[:, 0].any())
+        or (window.y1 < height and mask[-1].any())
+        or (window.x1 < width and mask[:, -1].any())
+    )

@@ -1,0 +1,171 @@
+"""Images that are too large for one look: windows give what the whole gives, in memory, from files and after a stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import config, gray_set, registry
+
+import simmat
+from simmat import training
+from simmat.cli import run as run_command
+from simmat.everything import EverythingSettings
+from simmat.io.images import write_image
+from simmat.predictor import Predictor
+from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
+from simmat.types import Prompt
+
+EVERY = EverythingSettings(peak=0.0, min_score=0.0)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with both heads; its input has 32 pixels a side."""
+    folder = tmp_path_factory.mktemp("large")
+    settings = config(
+        gray_set(folder / "set"), folder / "run", heads="prompt,dense", steps=2, pictures=False, image_size=32
+    )
+    return training.train(settings, registry())
+
+
+@pytest.fixture
+def model(bundle: Path) -> Predictor:
+    """The bundle's predictor."""
+    return simmat.load(bundle, device="cpu", registry=registry())
+
+
+def _scene(path: Path, size_hw: tuple[int, int] = (150, 180)) -> Path:
+    rng = np.random.default_rng(0)
+    planes = rng.integers(0, 50, (1, *size_hw)).astype(np.uint8)
+    for y, x in rng.integers(5, 130, (12, 2)):
+        planes[0, y : y + 12, x : x + 12] += 120
+    write_image(path, planes)
+    return path
+
+
+def test_an_image_that_fits_is_one_window(model: Predictor, tmp_path: Path) -> None:
+    """Then the result is that of the whole image."""
+    file = _scene(tmp_path / "small.tif", (40, 60))
+    image = model.open_image(file)
+    assert image.windows == [(0, 0, 40, 60)]
+    model.set_image(file)
+    assert [one.instance.box for one in image.segment_everything(EVERY)] == [
+        one.instance.box for one in model.segment_everything(EVERY)
+    ]
+    assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
+
+
+def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tmp_path: Path) -> None:
+    """No pixel is shrunk more than twice, and windows see what the network was trained on."""
+    image = model.open_image(_scene(tmp_path / "large.tif"))
+    assert model.bundle is not None
+    assert image.tile == min(model.bundle.spec.image_side or 0, 64)
+    assert len(image.windows) > 4
+    assert not image.shrunk_note
+    assert "64" in model.open_image(tmp_path / "large.tif", tile=128).shrunk_note
+
+
+def test_windows_from_a_file_and_from_memory_agree(model: Predictor, tmp_path: Path) -> None:
+    """How an image is read does not change what is found in it."""
+    file = _scene(tmp_path / "large.tif")
+    image = model.open_image(file)
+    loaded = model.set_image(file)
+    assert type(image.reader).__name__ == "FileImage"
+    assert loaded.size_hw == image.reader.size_hw == (150, 180)
+    found, again = image.segment_everything(EVERY), model.segment_everything(EVERY)
+    assert [(one.instance.box, one.score) for one in found] == [(one.instance.box, one.score) for one in again]
+    assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
+
+
+def test_a_click_works_in_a_window_around_it(model: Predictor, tmp_path: Path) -> None:
+    """The mask has the size of the image, and pixels where the click is near."""
+    model.set_image(_scene(tmp_path / "large.tif"))
+    found = model.predict([(150, 120)])
+    assert found.mask.shape == (150, 180)
+    local = model.open_image(tmp_path / "large.tif").predict(Prompt.points([(150, 120)]))
+    assert (local.mask == found.mask[local.window.slices]).all()
+    assert found.mask.sum() == local.mask.sum()
+    assert local.window.y0 <= 120 < local.window.y1
+    assert local.window.x0 <= 150 < local.window.x1
+
+
+def test_an_answer_survives_its_file(model: Predictor, tmp_path: Path) -> None:
+    """A run that was stopped goes on from files."""
+    image = model.open_image(_scene(tmp_path / "large.tif"))
+    wanted = Wanted(EVERY, classes=True)
+    answer = image.answer(image.windows[1], wanted)
+    store = AnswerStore.open(tmp_path / "store", "key")
+    assert store.missing(2) == [0, 1]
+    store.write(1, answer)
+    again = AnswerStore.open(tmp_path / "store", "key").read(1)
+    assert again is not None
+    assert [one.instance.box for one in again.objects] == [one.instance.box for one in answer.objects]
+    assert all((a.instance.crop == b.instance.crop).all() for a, b in zip(again.objects, answer.objects, strict=True))
+    assert answer.chances is not None
+    np.testing.assert_allclose(again.chances, answer.chances, atol=1 / 500)
+    assert AnswerStore.open(tmp_path / "store", "another").missing(2) == [0, 1]
+
+
+def test_a_damaged_answer_is_computed_again(model: Predictor, tmp_path: Path) -> None:
+    """A power cut may leave half a file."""
+    store = AnswerStore.open(tmp_path / "store", "key")
+    (store.folder / "000000.npz").write_bytes(b"PK\x03\x04 half")
+    assert store.read(0) is None
+
+
+def test_a_stopped_raster_continues_with_the_next_window(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of windows must not be lost."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    file, out = _scene(tmp_path / "large.tif"), tmp_path / "out"
+    call = ["predict", str(bundle), str(file), "--semantic", "--everything", "--format", "labels,coco"]
+    whole = tmp_path / "whole"
+    assert run_command([*call, "--out", str(whole), "--device", "cpu"]) == 0
+
+    asked: list[int] = []
+    stops = [3]
+    write = AnswerStore.write
+
+    def stop(self: AnswerStore, index: int, answer: WindowAnswer) -> None:
+        if index in stops:
+            stops.remove(index)
+            raise KeyboardInterrupt
+        asked.append(index)
+        write(self, index, answer)
+
+    monkeypatch.setattr(AnswerStore, "write", stop)
+    assert run_command([*call, "--out", str(out), "--device", "cpu"]) == 130
+    assert sorted(path.name for path in out.iterdir()) == [".large.windows"]
+    assert run_command([*call, "--out", str(out), "--device", "cpu"]) == 0
+    assert asked[:4] == [0, 1, 2, 3]
+    assert len(asked) == len(set(asked))
+    names = sorted(path.name for path in whole.iterdir())
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert "large_objects.png" in names
+    for name in names:
+        if name.endswith(".png"):
+            assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_windows_without_a_measurement_are_skipped_and_counted(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scenes have wide borders of nodata, which hold nothing to find."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    planes = np.random.default_rng(0).random((1, 150, 180)).astype(np.float32) * 100
+    planes[:, :, :100] = np.nan
+    write_image(tmp_path / "border.tif", planes)
+    out = tmp_path / "out"
+    call = ["predict", str(bundle), str(tmp_path / "border.tif"), "--semantic", "--out", str(out), "--device", "cpu"]
+    assert run_command(call) == 0
+    record = json.loads((out / "border.json").read_text())
+    assert 0 < record["windows"]["without_measurement"] < record["windows"]["count"]
+    assert "without a measurement" in capsys.readouterr().out
+    labels = np.asarray(Image.open(out / "border_classes.png"))
+    assert (labels[:, :100] == 255).all()
+    assert (labels[:, 101:] != 255).all()
