@@ -1,0 +1,143 @@
+"""Prompts in map coordinates land on the pixels that a map program shows there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simmat.errors import ConfigError, DataError
+from simmat.io import map_prompts
+from simmat.io.map_prompts import box_to_pixels, check_map_prompts, read_prompt_features, to_pixels
+from simmat.types import Georeference
+
+pyogrio = pytest.importorskip("pyogrio")
+shapely = pytest.importorskip("shapely")
+warp = pytest.importorskip("rasterio.warp")
+
+SIZE = (100, 200)
+PLACE = Georeference("EPSG:32632", (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_300_000.0))
+
+
+def degrees(x: float, y: float) -> tuple[float, float]:
+    """Return longitude and latitude of a place in the image's coordinate system."""
+    ((longitude,), (latitude,)) = warp.transform("EPSG:32632", "EPSG:4326", [x], [y])
+    return longitude, latitude
+
+
+def geojson(path: Path, *features: tuple[Any, dict[str, Any]], **members: Any) -> Path:
+    """Write shapes with properties."""
+    listed = [{"type": "Feature", "properties": row, "geometry": shape.__geo_interface__} for shape, row in features]
+    path.write_text(json.dumps({"type": "FeatureCollection", **members, "features": listed}))
+    return path
+
+
+def test_a_place_in_degrees_is_the_pixel_there() -> None:
+    """0, 0 is the centre of the top-left pixel, half a pixel inside the image's corner."""
+    places = [degrees(500_005, 5_299_995), degrees(500_125, 5_299_935)]
+    np.testing.assert_allclose(to_pixels(places, "EPSG:4326", PLACE), [(0, 0), (12, 6)], atol=1e-4)
+    np.testing.assert_allclose(to_pixels([(500_005, 5_299_995)], "EPSG:32632", PLACE), [(0, 0)], atol=1e-9)
+
+
+def test_a_box_covers_the_pixels_inside_its_corners() -> None:
+    """Edges of a box are edges of pixels; north is up, so its lower corner is the lower row."""
+    box = box_to_pixels((500_010, 5_299_960, 500_040, 5_299_980), "EPSG:32632", PLACE)
+    np.testing.assert_allclose(box, (1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("driver", ["GeoJSON", "GPKG"])
+def test_features_in_another_coordinate_system_become_prompts(tmp_path: Path, driver: str) -> None:
+    """Clicks and boxes made in a map program, named by a property."""
+    shapes = [
+        shapely.Point(degrees(500_125, 5_299_935)),
+        shapely.Polygon([degrees(500_000 + x, 5_300_000 - y) for x, y in ((100, 50), (300, 50), (300, 150))]),
+        shapely.Point(degrees(500_205, 5_299_905)),
+    ]
+    path = tmp_path / f"prompts.{driver.lower()}"
+    pyogrio.raw.write(
+        path,
+        shapely.to_wkb(np.asarray(shapes, object)),
+        [np.asarray(["cow", "calf", "cow"], object)],
+        ["object"],
+        driver=driver,
+        geometry_type="Unknown",
+        crs="EPSG:4326",
+        layer="prompts",
+    )
+    prompts = read_prompt_features(path, None, PLACE, SIZE)
+    assert list(prompts) == ["cow", "calf"]
+    np.testing.assert_allclose(prompts["cow"].point_coords, [(12, 6), (20, 9)], atol=1e-3)
+    assert prompts["cow"].box is None
+    assert prompts["calf"].box is not None
+    np.testing.assert_allclose(prompts["calf"].box, (10, 5, 30, 15), atol=1e-3)
+
+
+def test_a_stated_coordinate_system_counts_before_that_of_the_file(tmp_path: Path) -> None:
+    """A GeoJSON without one means degrees to OGR, but many programs write metres."""
+    path = geojson(tmp_path / "a.geojson", (shapely.Point(500_005, 5_299_995), {}))
+    prompts = read_prompt_features(path, "EPSG:32632", PLACE, SIZE)
+    np.testing.assert_allclose(prompts["1"].point_coords, [(0, 0)])
+    with pytest.raises(DataError, match="longitude"):
+        read_prompt_features(path, None, PLACE, SIZE)
+
+
+def test_a_box_is_cut_at_the_border_of_the_image(tmp_path: Path) -> None:
+    """A field goes on beyond the image."""
+    path = geojson(tmp_path / "a.geojson", (shapely.box(499_000, 5_299_900, 500_100, 5_301_000), {}))
+    box = read_prompt_features(path, "EPSG:32632", PLACE, SIZE)["1"].box
+    assert box is not None
+    assert box.tolist() == [0, 0, 10, 10]
+
+
+def test_all_features_that_are_no_prompts_are_named_at_once(tmp_path: Path) -> None:
+    """One run tells everything to correct."""
+    path = geojson(
+        tmp_path / "a.geojson",
+        (shapely.Point(499_000, 5_299_995), {"object": "west"}),
+        (shapely.box(0, 0, 1, 1), {"object": "south"}),
+        (shapely.LineString([(500_005, 5_299_995), (500_050, 5_299_995)]), {"object": "road"}),
+        (shapely.Point(500_005, 5_299_995), {"object": "good"}),
+    )
+    with pytest.raises(DataError) as raised:
+        read_prompt_features(path, "EPSG:32632", PLACE, SIZE, "scene.tif")
+    text = str(raised.value)
+    assert all(part in text for part in ("scene.tif", "west", "south", "road", "LineString", "outside"))
+    assert "good" not in text
+
+
+def test_an_image_without_a_place_takes_no_map_coordinates(tmp_path: Path) -> None:
+    """Degrees must not be read as pixels."""
+    with pytest.raises(DataError, match=r"photo\.png.*coordinate reference system"):
+        to_pixels([(8.5, 47.3)], "EPSG:4326", None, "photo.png")
+    path = geojson(tmp_path / "a.geojson", (shapely.Point(8.5, 47.3), {}))
+    with pytest.raises(DataError, match=r"photo\.png.*coordinate reference system"):
+        read_prompt_features(path, None, None, SIZE, "photo.png")
+
+
+def test_files_that_hold_no_prompts_are_refused(tmp_path: Path) -> None:
+    """Empty, damaged and missing files have one plain message each."""
+    with pytest.raises(DataError, match="no features"):
+        read_prompt_features(geojson(tmp_path / "a.geojson"), None, PLACE, SIZE)
+    (tmp_path / "b.gpkg").write_bytes(b"SQLite format 3\0 damaged")
+    with pytest.raises(DataError, match=r"b\.gpkg"):
+        read_prompt_features(tmp_path / "b.gpkg", None, PLACE, SIZE)
+    with pytest.raises(DataError, match="no such file"):
+        read_prompt_features(tmp_path / "c.gpkg", None, PLACE, SIZE)
+
+
+def test_an_unknown_coordinate_system_is_said() -> None:
+    """A wrong code is a wrong setting, not a wrong image."""
+    with pytest.raises(ConfigError, match="EPSG:99999"):
+        to_pixels([(1, 2)], "EPSG:99999", PLACE)
+
+
+def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs them."""
+    monkeypatch.setattr(map_prompts, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"rasterio.*simmat\[geo\]"):
+        check_map_prompts()
+    with pytest.raises(ConfigError, match="pyogrio"):
+        check_map_prompts(file=True)
