@@ -138,3 +138,11 @@ def test_the_sensors_import_neither_torch_nor_image_libraries() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_colour_tiff_that_rgb_writes_is_one_that_it_reads(tmp_path: Path) -> None:
+    """Written without the word RGB it was refused as three planes of something."""
+    counts = np.arange(3 * 4 * 5, dtype=np.float32).reshape(3, 4, 5)
+    files = {"rgb": tmp_path / "a.tif"}
+    Rgb().save(SensorImage.from_planes(counts, Rgb().channels), files)
+    np.testing.assert_array_equal(Rgb().load(files).data, counts)

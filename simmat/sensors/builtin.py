@@ -43,7 +43,7 @@ class Rgb(WindowedAdapter):
 
     def save(self, image: SensorImage, files: Files) -> None:
         """Write an 8-bit PNG or TIFF; counts are rounded."""
-        write_image(files["rgb"], np.clip(np.rint(image.data), 0, 255).astype(np.uint8))
+        write_image(files["rgb"], np.clip(np.rint(image.data), 0, 255).astype(np.uint8), colour="rgb")
 
 
 def _advice(image: ImageFile) -> str:

@@ -166,13 +166,16 @@ def read_labels(path: Path | str) -> ImageFile:
     return checked(_read(file, _format_of(file, _LABELS), labels=True), bits=64)
 
 
-def write_image(path: Path | str, planes: npt.NDArray[Any], *, description: str = "") -> None:
+def write_image(
+    path: Path | str, planes: npt.NDArray[Any], *, description: str = "", colour: Colour = "planes"
+) -> None:
     """Write planes so that `read_image` returns the same numbers, to a format given by the path's ending.
 
     Args:
         path: PNG takes one or three planes of uint8, or one of uint16; TIFF and npy take any.
         planes: (P, H, W).
         description: TIFF ImageDescription; other formats refuse one.
+        colour: "rgb" for a TIFF that says that its planes are red, green, blue; a PNG of three planes always does.
 
     Raises:
         ConfigError: the format cannot hold these planes or the description.
@@ -205,7 +208,7 @@ def write_image(path: Path | str, planes: npt.NDArray[Any], *, description: str 
             tifffile.imwrite(
                 temporary,
                 plane,
-                photometric="minisblack",
+                photometric="rgb" if colour == "rgb" else "minisblack",
                 planarconfig=None if len(planes) == 1 else "separate",
                 compression="zlib",
                 predictor=planes.dtype.kind in "ui",
