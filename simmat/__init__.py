@@ -31,21 +31,23 @@ if TYPE_CHECKING:
     from simmat.sensors.adapter import ModalityAdapter as ModalityAdapter
     from simmat.sensors.adapter import Nodata as Nodata
     from simmat.sensors.adapter import Source as Source
+    from simmat.sensors.adapter import WindowedAdapter as WindowedAdapter
     from simmat.sensors.options import ModalityOptions as ModalityOptions
     from simmat.sensors.scene import Scene as Scene
     from simmat.types import Channel as Channel
     from simmat.types import Prompt as Prompt
     from simmat.types import SensorImage as SensorImage
+    from simmat.types import Window as Window
 
 _NAMES = {
     "simmat.api": ("evaluate", "list_foundations", "list_modalities", "load", "open_dataset", "train"),
     "simmat.data.dataset": ("Dataset",),
     "simmat.plugins.hooks": ("hookimpl",),
     "simmat.predictor": ("Predictor",),
-    "simmat.sensors.adapter": ("Files", "Missing", "ModalityAdapter", "Nodata", "Source"),
+    "simmat.sensors.adapter": ("Files", "Missing", "ModalityAdapter", "Nodata", "Source", "WindowedAdapter"),
     "simmat.sensors.options": ("ModalityOptions",),
     "simmat.sensors.scene": ("Scene",),
-    "simmat.types": ("Channel", "Prompt", "SensorImage"),
+    "simmat.types": ("Channel", "Prompt", "SensorImage", "Window"),
 }
 """Module -> the public names in it."""
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}

@@ -16,7 +16,7 @@ import numpy as np
 
 from simmat.errors import ConfigError, DataError, PluginError, SimMATError, SpecError
 from simmat.io.images import StatedNodata as StatedNodata
-from simmat.io.images import window_size
+from simmat.io.images import check_window, window_size
 from simmat.sensors.channel_selection import MissingChannels as MissingChannels
 from simmat.sensors.options import ModalityOptions, option_words, options_by_sensor, parse_options
 from simmat.specs import API_VERSION
@@ -128,9 +128,7 @@ class ModalityAdapter(ABC):
     def load_window(
         self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
     ) -> SensorImage:
-        """Read a part of one sample; default: load all of it, then cut.
-
-        Where `window_size` is not None it decodes little more than that part, whatever the size of the image.
+        """Read a part of one sample and decode little more than that; it is called where `window_size` is not None.
 
         Args:
             files: as in `load`.
@@ -145,7 +143,21 @@ class ModalityAdapter(ABC):
         Raises:
             DataError: as `load`, but for such values; or the window reaches beyond the image.
         """
-        return self.load(files, nodata=nodata, missing=missing).cut(window)
+        raise NotImplementedError(f"modality {self.name!r} reads no windows, as its window_size says")
+
+    def reading_only(self, picks: Sequence[str | int]) -> ModalityAdapter:
+        """Return this sensor for reading windows of which only some channels are used; default: no change.
+
+        Override where files hold many bands and `transform` computes no channel of several: `load_window` may leave
+        out the others, which then have no valid pixel.
+
+        Args:
+            picks: the channels that are used, as `simmat.sensors.channel_selection.pick_channels` takes them.
+
+        Returns:
+            A new adapter, or self.
+        """
+        return self
 
     def configured(self, card: Mapping[str, Any]) -> ModalityAdapter:
         """Return this sensor configured for one data set; override where `load` needs a fact from the data card.
@@ -360,10 +372,11 @@ def load_sample(
     """
     where = f"modality {adapter.name!r} ({type(adapter).__module__}) failed on {', '.join(map(str, files.values()))}"
     try:
-        if window is None:
-            image = adapter.load(files, nodata=nodata, missing=missing)
-        else:
+        in_parts = window is not None and adapter.window_size(files) is not None
+        if window is not None and in_parts:
             image = adapter.load_window(files, window, nodata=nodata, missing=missing)
+        else:
+            image = adapter.load(files, nodata=nodata, missing=missing)
     except (SimMATError, MemoryError):
         raise
     except Exception as error:
@@ -373,11 +386,9 @@ def load_sample(
         ) from error
     if not isinstance(image, SensorImage):
         raise PluginError(f"{where}: its load returned {type(image).__name__}, not a SensorImage; tell its author")
-    if window is not None and image.size_hw != window.size_hw:
-        raise DataError(
-            f"{image.origin}: rows {window.y0} to {window.y1} and columns {window.x0} to {window.x1} gave "
-            f"{image.size_hw[1]}x{image.size_hw[0]} pixels (width x height); choose a window inside of the image"
-        )
+    if window is not None and not in_parts:
+        check_window(Path(image.origin or next(iter(files.values()))), window, image.size_hw)
+        image = image.cut(window)
     if nodata is not None and (ignored := nodata.ignored()):
         raise DataError(
             f"{ignored[0]}: --nodata {nodata.values[ignored[0]]:g} is a number stored in the file, and this sensor's "

@@ -65,8 +65,8 @@ class SelectedChannels(ModalityAdapter):
     def load_window(
         self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
     ) -> SensorImage:
-        """As the base adapter: all planes."""
-        return self.base.load_window(files, window, nodata=nodata, missing=missing)
+        """As the base adapter: all planes, those that nobody needs maybe without a valid pixel."""
+        return self.base.reading_only(self.picks).load_window(files, window, nodata=nodata, missing=missing)
 
     def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
         """As the base adapter."""

@@ -1,6 +1,6 @@
 """Planes of image files (PNG, JPEG, TIFF, npy) in the file's own numbers, and what those mean."""
 
-from simmat.io.images.planes import check_size, image_size, read_image, window_size, write_image
+from simmat.io.images.planes import check_size, check_window, image_size, read_image, window_size, write_image
 from simmat.io.images.values import (
     ImageFile,
     StatedNodata,
@@ -22,6 +22,7 @@ __all__ = [
     "StatedNodata",
     "Unit",
     "check_size",
+    "check_window",
     "describe_bits",
     "full_scale",
     "image_size",

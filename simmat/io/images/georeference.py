@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,35 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.io.files import atomic_path
-from simmat.io.images.tiff import opened
-from simmat.types import BoolArray, Georeference
+from simmat.io.images.tiff import file_state, opened
+from simmat.types import BoolArray, Georeference, Window
 
 _GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: present with a coordinate system
 
 
-def read_georeference(path: Path) -> Georeference | None:
-    """Return an image file's georeference; None where it is no TIFF, or states no coordinate system and affine grid.
+def read_georeference(path: Path, window: Window | None = None) -> Georeference | None:
+    """Return the georeference of an image file, or of its part in a window.
+
+    It is None where the file is no TIFF, or states no coordinate system and affine grid.
 
     Raises:
         DataError: the file is damaged.
     """
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
+    if window is None:
+        return _read_georeference(path)
+    place = _remembered(path, file_state(path))
+    return None if place is None else place.shifted(window.y0, window.x0)
+
+
+@lru_cache(maxsize=4)
+def _remembered(path: Path, _state: tuple[int, ...]) -> Georeference | None:
+    """Read it once for all windows of a file."""
+    return _read_georeference(path)
+
+
+def _read_georeference(path: Path) -> Georeference | None:
     try:
         with opened(path) as tiff:  # rasterio takes long to import, and most TIFFs have no georeference
             if _GEO_KEYS not in tiff.pages[0].aspage().tags:

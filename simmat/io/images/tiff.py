@@ -85,6 +85,17 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
         raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file, as part of the key of what is remembered of it.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    require_file(path, "image")
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """Open a TIFF through tifffile, without its log, which would report wrong tags for every file of a data set."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.io.images.planes import check_size, check_window
-from simmat.io.images.tiff import described, is_mappable, main_pages, opened, planes_first
+from simmat.io.images.tiff import described, file_state, is_mappable, main_pages, opened, planes_first
 from simmat.io.images.values import ImageFile
 from simmat.types import Window
 
@@ -35,12 +34,11 @@ def tiff_parts(path: Path) -> TiffParts:
     Raises:
         DataError: as `read_tiff`, except for the number of its pixels.
     """
-    found = os.stat(path)
-    return _remembered(path, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+    return _remembered(path, file_state(path))
 
 
 @lru_cache(maxsize=_FILES)
-def _remembered(path: Path, *_state: int) -> TiffParts:
+def _remembered(path: Path, _state: tuple[int, ...]) -> TiffParts:
     return TiffParts(path)
 
 

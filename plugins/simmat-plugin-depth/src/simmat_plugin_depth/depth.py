@@ -10,7 +10,19 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
+from simmat import (
+    Channel,
+    Files,
+    Missing,
+    ModalityAdapter,
+    ModalityOptions,
+    Nodata,
+    Scene,
+    SensorImage,
+    Source,
+    Window,
+    WindowedAdapter,
+)
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import (
     ImageFile,
@@ -40,7 +52,7 @@ class DepthOptions(ModalityOptions):
     unit: DepthUnit | None = Field(None, description=UNIT_WORDS)
 
 
-class Depth(ModalityAdapter):
+class Depth(WindowedAdapter):
     """Metres: as the file or the user states, else 16-bit integers are millimetres and floats are metres.
 
     Zero, negative, NaN and infinite numbers, 65535 in 16 bits, and what lies beyond 1 mm to 300 m are no returns.
@@ -60,11 +72,17 @@ class Depth(ModalityAdapter):
         if self.unit == "m":
             self.sources = (Source("depth", (".tif", *(ending for ending in ENDINGS if ending != ".tif"))),)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (1, H, W) in metres; a file without a single return in range raises DataError."""
-        image = read_planes(Path(files["depth"]), nodata)
+        image = read_planes(Path(files["depth"]), nodata, window)
         require_one_plane(image, self.name)
-        return metres_of(image, self.unit_of(image), self.name)
+        return metres_of(image, self.unit_of(image), self.name, whole=window is None)
+
+    def window_size(self, files: Files) -> tuple[int, int] | None:
+        """Return the size of the file; None for an EXR, which is read as a whole."""
+        return None if _is_exr(Path(files["depth"])) else super().window_size(files)
 
     @property
     def unit(self) -> DepthUnit | None:
@@ -161,21 +179,27 @@ def measured(image: ImageFile) -> BoolArray:
     return returned if image.valid is None else returned & image.valid
 
 
-def read_planes(path: Path, nodata: Nodata = None) -> ImageFile:
-    """Read an image file of any format that depth comes in."""
-    return read_exr(path, nodata) if path.suffix.lower() == ".exr" else read_image(path, nodata)
+def read_planes(path: Path, nodata: Nodata = None, window: Window | None = None) -> ImageFile:
+    """Read an image file of any format that depth comes in, or the part in a window; an EXR as a whole."""
+    return read_exr(path, nodata) if _is_exr(path) else read_image(path, nodata, window)
 
 
-def metres_of(image: ImageFile, unit: Unit, modality: str) -> SensorImage:
+def _is_exr(path: Path) -> bool:
+    return path.suffix.lower() == ".exr"
+
+
+def metres_of(image: ImageFile, unit: Unit, modality: str, *, whole: bool = True) -> SensorImage:
     """Return (1, H, W) metres of a file of one plane, which `modality` reads.
 
     Raises:
-        DataError: its numbers can hardly be depths in this unit, or it states a scale of its own.
+        DataError: the numbers of a whole image can hardly be depths in this unit, or it states a scale of its own.
     """
     require_unscaled(image, modality)
     metres = unit.physical(image.planes)
     returned = measured(image)
     found = SensorImage.from_planes(metres, (DEPTH,), valid=returned, origin=str(image.path))
+    if not whole:
+        return found
     advice = f"it was read in {unit.name}; say another with --modality-option unit={', '.join(UNITS)}"
     return require_measured(found, metres, advice, measured=returned)
 

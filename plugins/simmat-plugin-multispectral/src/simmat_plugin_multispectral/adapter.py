@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,9 +12,22 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
+from simmat import (
+    Channel,
+    Files,
+    Missing,
+    ModalityAdapter,
+    ModalityOptions,
+    Nodata,
+    Scene,
+    SensorImage,
+    Source,
+    Window,
+    WindowedAdapter,
+)
 from simmat.errors import ConfigError, DataError
 from simmat.io.images.georeference import write_mask
+from simmat.sensors.channel_selection import pick_channels
 from simmat.types import BoolArray, FloatArray, Georeference
 from simmat_plugin_multispectral.bands import (
     LANDSAT8,
@@ -23,7 +37,7 @@ from simmat_plugin_multispectral.bands import (
     bands_of_file,
     bands_of_satellite,
 )
-from simmat_plugin_multispectral.geotiff import BandTags, GeoTiff, read_geotiff, write_geotiff
+from simmat_plugin_multispectral.geotiff import BandTags, GeoTiff, geotiff_size, read_geotiff, write_geotiff
 
 REFLECTANCE = "reflectance"
 _STORED_SCALE, _STORED_NODATA = 1e-4, -32768
@@ -66,7 +80,7 @@ class MultispectralOptions(ModalityOptions):
         return self
 
 
-class Multispectral(ModalityAdapter):
+class Multispectral(WindowedAdapter):
     """Every band of a GeoTIFF, named and scaled as the file itself says.
 
     Where a band states a scale or an offset its values are stored * scale + offset, in the unit it states; a band that
@@ -81,6 +95,7 @@ class Multispectral(ModalityAdapter):
     replaces: ClassVar[Mapping[str, str]] = {"multispectral-10000": "scale=0.0001"}
 
     Options: ClassVar[type[ModalityOptions]] = MultispectralOptions
+    _picks: tuple[str | int, ...] = ()
 
     @property
     def product(self) -> Product | None:
@@ -90,28 +105,52 @@ class Multispectral(ModalityAdapter):
             return None
         return Product(options.scale, options.offset)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (C, H, W) of all bands, with the file's georeference."""
-        return self.image(read_geotiff(Path(files["multispectral"]), nodata))
+        path = Path(files["multispectral"])
 
-    def image(self, file: GeoTiff) -> SensorImage:
-        """Return (C, H, W) of all bands of a file."""
+        def wanted(bands: Sequence[BandTags]) -> Collection[int]:
+            return pick_channels(self._channels(bands, path), self._picks, origin=str(path))
+
+        file = read_geotiff(path, nodata, window, wanted if self._picks and window is not None else None)
+        return self.image(file, whole=window is None)
+
+    def window_size(self, files: Files) -> tuple[int, int]:
+        """Return the size of the file."""
+        return geotiff_size(Path(files["multispectral"]))
+
+    def reading_only(self, picks: Sequence[str | int]) -> ModalityAdapter:
+        """Return this sensor reading no other bands of a window, unless a subclass computes channels of several."""
+        if type(self).transform is not ModalityAdapter.transform:
+            return self
+        made = copy(self)
+        made._picks = tuple(picks)
+        return made
+
+    def _channels(self, bands: Sequence[BandTags], path: Path) -> tuple[Channel, ...]:
+        """Describe the bands of a file."""
         product = self.product
-        if product is None or product.satellite is None:
-            named = bands_of_file(file.bands, file.path)
-        else:
-            named = bands_of_satellite(product.satellite, file.bands, file.path)
-        values = np.stack([self._scaled(file, index, product) for index in range(len(named))])
         if product is None:
-            channels = tuple(_channel(band, tags) for band, tags in zip(named, file.bands, strict=True))
+            named = bands_of_file(bands, path)
+            return tuple(_channel(band, tags) for band, tags in zip(named, bands, strict=True))
+        if product.satellite is None:
+            named = bands_of_file(bands, path)
         else:
-            channels = tuple(Channel(band.name, REFLECTANCE, "1", wavelength_um=band.wavelength_um) for band in named)
+            named = bands_of_satellite(product.satellite, bands, path)
+        return tuple(Channel(band.name, REFLECTANCE, "1", wavelength_um=band.wavelength_um) for band in named)
+
+    def image(self, file: GeoTiff, *, whole: bool = True) -> SensorImage:
+        """Return (C, H, W) of all bands of a file; the numbers of a `whole` one must be those of the product."""
+        product, channels = self.product, self._channels(file.bands, file.path)
+        values = np.stack([self._scaled(file, index, product) for index in range(len(channels))])
         fill = None if product is None else product.nodata
         valid = file.valid if fill is None else file.valid & (file.stored != fill)
         image = SensorImage.from_planes(
             values, channels, valid=valid, origin=str(file.path), georeference=file.georeference
         )
-        if product is not None:
+        if product is not None and whole:
             _refuse_reflectance(file, image)
         return image
 

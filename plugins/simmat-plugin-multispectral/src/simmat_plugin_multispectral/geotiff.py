@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -13,14 +17,15 @@ import numpy.typing as npt
 
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import atomic_path
-from simmat.io.images import StatedNodata, stated_valid
+from simmat.io.images import StatedNodata, check_size, check_window, stated_valid
 from simmat.io.images.georeference import georeference_of, placed, quiet
-from simmat.io.images.tiff import check_tiff
-from simmat.types import BoolArray, Georeference
+from simmat.io.images.tiff import check_tiff, file_state
+from simmat.types import BoolArray, Georeference, Window
 
 _COUNT = re.compile(r"(?:band)?[\s_-]*0*(\d+)", re.IGNORECASE)
 _MASK_WORDS = re.compile(r"alpha|mask(?!ed)|opac|transparen|valid(?!ated)|no.?data", re.IGNORECASE)
 _OPAQUE = (0, 1, 255, 32767, 65535)  # nothing, and the full scales of floats and of 8, 15 and 16 bits
+_CACHE_BYTES = 320 * 2**20  # decoded blocks, where windows are read: 1024 rows of 20,000 pixels in 8 bands of 16 bits
 _MOST_PARTIAL = 0.05  # resampling blends an alpha band along borders, which are few pixels
 
 
@@ -63,36 +68,44 @@ class GeoTiff:
     path: Path
 
 
-def read_geotiff(path: Path, nodata: StatedNodata | None = None) -> GeoTiff:
-    """Read a TIFF of any number of bands.
+def read_geotiff(
+    path: Path,
+    nodata: StatedNodata | None = None,
+    window: Window | None = None,
+    wanted: Callable[[Sequence[BandTags]], Collection[int]] | None = None,
+) -> GeoTiff:
+    """Read a TIFF of any number of bands, or the part of it in a window.
+
+    Args:
+        path: the file.
+        nodata: the nodata that the user states.
+        window: None for the whole image.
+        wanted: takes what the file says of its bands and returns the indices of those to read; the others come back
+            without a valid pixel. None for all.
 
     Raises:
         DataError: the file is missing, damaged, no TIFF, of several pages, or holds complex numbers or a palette, or an
-            alpha band that seems to be measured.
+            alpha band that seems to be measured; or the window reaches beyond it.
     """
-    import rasterio
-    from rasterio.enums import ColorInterp
-
-    check_tiff(path)
     try:
-        with quiet(), rasterio.open(path, driver="GTiff") as file:
-            if file.subdatasets:
-                raise DataError(
-                    f"{path}: {len(file.subdatasets)} pages; a GeoTIFF has its bands in one. Write them as planes of "
-                    "one page (tifffile: planarconfig='separate'), or use --modality raster, which reads pages as bands"
-                )
-            if ColorInterp.palette in file.colorinterp:
-                raise DataError(f"{path}: a palette image; its numbers are indices, not intensities")
-            kept = [i for i, role in zip(file.indexes, file.colorinterp, strict=True) if role is not ColorInterp.alpha]
-            stored, valid = file.read(kept), file.read_masks(kept) > 0  # (P, H, W) each
-            for number, index in enumerate(kept):  # GDAL's mask is made of one of mask, nodata and alpha alone
-                if (missing := file.nodatavals[index - 1]) is not None:
-                    valid[number] &= stored[number] != missing
-            for alpha in set(file.indexes) - set(kept):
-                opacity = file.read(alpha)
-                _check_alpha(path, file, alpha, opacity)
-                valid &= opacity > 0
+        with _opened(path, window) as file:
+            kept = [i for i, role in zip(file.indexes, file.colorinterp, strict=True) if role.name != "alpha"]
             bands = tuple(_tags(file, index) for index in kept)
+            picked = sorted(range(len(kept)) if wanted is None else wanted(bands))
+            part = None
+            if window is not None:
+                check_window(path, window, file.shape)
+                check_size(path, *window.size_hw, len(picked))
+                part = ((window.y0, window.y1), (window.x0, window.x1))
+            numbers = [kept[index] for index in picked]
+            stored, valid = file.read(numbers, window=part), file.read_masks(numbers, window=part) > 0  # (P, H, W) each
+            for plane, good, number in zip(stored, valid, numbers, strict=True):
+                if (missing := file.nodatavals[number - 1]) is not None:  # GDAL's mask is made of one of mask, nodata
+                    good &= plane != missing  # and alpha alone
+            for alpha in set(file.indexes) - set(kept):
+                opacity = file.read(alpha, window=part)
+                _check_alpha(path, file, alpha, opacity if window is None else None)
+                valid &= opacity > 0
             place = georeference_of(file)
     except SimMATError:
         raise
@@ -100,8 +113,72 @@ def read_geotiff(path: Path, nodata: StatedNodata | None = None) -> GeoTiff:
         raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
     if stored.dtype.kind not in "uif" or (stored.dtype.kind in "ui" and stored.dtype.itemsize > 4):
         raise DataError(f"{path}: values of type {stored.dtype} are not supported; store them as float32")
+    if window is not None and place is not None:
+        place = place.shifted(window.y0, window.x0)
+    if len(picked) < len(bands):
+        stored, valid = (_spread(values, picked, len(bands)) for values in (stored, valid))
     stated = stated_valid(path, stored, nodata)
     return GeoTiff(stored, valid if stated is None else valid & stated, bands, place, path)
+
+
+def _spread(values: npt.NDArray[Any], picked: Sequence[int], count: int) -> npt.NDArray[Any]:
+    """Return (count, H, W) with the planes of `values` at the indices `picked`, and zeros elsewhere."""
+    whole = np.zeros((count, *values.shape[1:]), values.dtype)
+    whole[picked] = values
+    return whole
+
+
+def geotiff_size(path: Path) -> tuple[int, int]:
+    """Return the (height, width) of a TIFF of any size, without decoding it.
+
+    Raises:
+        DataError: as `read_geotiff`, as far as the tags show it.
+    """
+    try:
+        with _opened(path, Window(0, 0, 1, 1)) as file:
+            height, width = file.shape
+            return int(height), int(width)
+    except SimMATError:
+        raise
+    except Exception as error:  # GDAL's own errors are of no public class
+        raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
+
+
+@contextmanager
+def _opened(path: Path, window: Window | None) -> Iterator[Any]:
+    """Open a file for rasterio to read; for windows it stays open, and with it the blocks that GDAL decoded.
+
+    A strip is as wide as the image, so each window of a row needs it again. What GDAL keeps of all files is bounded.
+    """
+    import rasterio
+
+    if window is None:
+        with quiet(), _checked(path, whole=True) as file:
+            yield file
+        return
+    with quiet(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
+        yield _remembered(path, file_state(path), os.getpid(), get_ident())
+
+
+@lru_cache(maxsize=4)
+def _remembered(path: Path, _state: tuple[int, ...], _process: int, _thread: int) -> Any:
+    """Open a file once for all windows that a thread reads of it: an open file of GDAL belongs to one thread."""
+    return _checked(path, whole=False)
+
+
+def _checked(path: Path, *, whole: bool) -> Any:
+    import rasterio
+
+    check_tiff(path, whole=whole)
+    file = rasterio.open(path, driver="GTiff")
+    if file.subdatasets:
+        raise DataError(
+            f"{path}: {len(file.subdatasets)} pages; a GeoTIFF has its bands in one. Write them as planes of "
+            "one page (tifffile: planarconfig='separate'), or use --modality raster, which reads pages as bands"
+        )
+    if any(role.name == "palette" for role in file.colorinterp):
+        raise DataError(f"{path}: a palette image; its numbers are indices, not intensities")
+    return file
 
 
 def write_geotiff(
@@ -145,18 +222,18 @@ def is_count(description: str, index: int) -> bool:
     return match is not None and int(match[1]) == index
 
 
-def _check_alpha(path: Path, file: Any, index: int, opacity: npt.NDArray[Any]) -> None:
+def _check_alpha(path: Path, file: Any, index: int, opacity: npt.NDArray[Any] | None) -> None:
     """Refuse an alpha band that was measured: GDAL calls the fourth band of 8 bits alpha unless it is told otherwise.
 
     Args:
         path: of the file.
         file: opened by rasterio.
         index: of the band, from 1.
-        opacity: (H, W) its numbers.
+        opacity: (H, W) its numbers; None where only a part was read.
     """
     said = _tags(file, index)
     wavelength = next((f"{key} {text}" for key, text in (said.tags or {}).items() if "wavelength" in key and text), "")
-    partial = float(np.mean(~np.isin(opacity, _OPAQUE)))
+    partial = 0.0 if opacity is None else float(np.mean(~np.isin(opacity, _OPAQUE)))
     if wavelength:
         why = f"has the metadata {wavelength}"
     elif _MASK_WORDS.search(said.description):

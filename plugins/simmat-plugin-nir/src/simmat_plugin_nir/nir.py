@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from simmat import Files, Missing, ModalityAdapter, Nodata, Scene, SensorImage, Source
+from simmat import Files, Missing, Nodata, Scene, SensorImage, Source, Window, WindowedAdapter
 from simmat.io.images import write_image
 from simmat_plugin_nir.planes import NIR, read_plane, stored
 
 
-class Nir(ModalityAdapter):
+class Nir(WindowedAdapter):
     """Counts of a camera behind a filter that passes about 0.75 to 1 um, as stored in the file."""
 
     name = "nir"
@@ -17,9 +17,11 @@ class Nir(ModalityAdapter):
     sources = (Source("nir", (".png", ".tif", ".tiff", ".npy", ".jpg", ".jpeg")),)
     channels = (NIR,)
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (1, H, W) counts; DataError if the file has several planes, with what to use instead."""
-        image = read_plane(files["nir"], self.name, nodata)
+        image = read_plane(files["nir"], self.name, nodata, window)
         return SensorImage.from_planes(image.planes, self.channels, valid=image.valid, origin=str(image.path))
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:

@@ -19,16 +19,16 @@ from simmat.io.images import (
     read_image,
     require_one_plane,
 )
-from simmat.types import BoolArray
+from simmat.types import BoolArray, Window
 
 RED = Channel("red", "counts", "count", wavelength_um=0.66)
 NIR = Channel("nir", "counts", "count", wavelength_um=0.85)
 LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 
 
-def read_plane(path: Path, modality: str, nodata: StatedNodata | None) -> ImageFile:
-    """Read a file of one plane; DataError if it has more, with what to use instead."""
-    image = read_image(path, nodata)
+def read_plane(path: Path, modality: str, nodata: StatedNodata | None, window: Window | None = None) -> ImageFile:
+    """Read a file of one plane, or the part in a window; DataError if it has more, with what to use instead."""
+    image = read_image(path, nodata, window)
     require_one_plane(image, modality)
     return image
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
+from simmat import Channel, Files, Missing, ModalityOptions, Nodata, Scene, SensorImage, Source, Window, WindowedAdapter
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
 from simmat.types import BoolArray, FloatArray
@@ -25,7 +25,7 @@ class RedNirOptions(ModalityOptions):
     separate_files: bool = Field(False, description="Each band is a file of its own, instead of a plane of one file.")
 
 
-class RedNir(ModalityAdapter):
+class RedNir(WindowedAdapter):
     """Red and near-infrared, in two planes of a file or in two files; the network gets red, nir and ndvi.
 
     A third plane is allowed only if it adds no information: equal to one of the two, or zero everywhere.
@@ -47,7 +47,9 @@ class RedNir(ModalityAdapter):
         if self.options.separate_files:
             self.sources = (Source("red", any_format), Source("nir", any_format))
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (2, H, W) counts, red and nir.
 
         Raises:
@@ -55,10 +57,10 @@ class RedNir(ModalityAdapter):
                 or two files differ in size or number type.
         """
         if self.options.separate_files:
-            return self._two_files(files, nodata)
-        image = read_image(files["red-nir"], nodata)
+            return self._two_files(files, window, nodata)
+        image = read_image(files["red-nir"], nodata, window)
         require_unscaled(image, self.name)
-        _check_planes(image)
+        _check_planes(image, whole=window is None)
         return SensorImage.from_planes(
             image.planes[:2],
             [within(channel, image) for channel in self.channels],
@@ -96,8 +98,8 @@ class RedNir(ModalityAdapter):
         for path, part in zip((Path(files[name]) for name in names), np.split(planes, len(names)), strict=True):
             write_image(path, part, description=bits_of(image, path))
 
-    def _two_files(self, files: Files, nodata: Nodata) -> SensorImage:
-        red, nir = (read_plane(files[name], self.name, nodata) for name in ("red", "nir"))
+    def _two_files(self, files: Files, window: Window | None, nodata: Nodata) -> SensorImage:
+        red, nir = (read_plane(files[name], self.name, nodata, window) for name in ("red", "nir"))
         for image in (red, nir):
             require_unscaled(image, self.name)
         if red.planes.shape != nir.planes.shape or red.planes.dtype != nir.planes.dtype:
@@ -123,7 +125,8 @@ def ndvi(red: FloatArray, nir: FloatArray) -> tuple[FloatArray, BoolArray]:
     return index, valid & (np.abs(index) <= 1)
 
 
-def _check_planes(image: ImageFile) -> None:
+def _check_planes(image: ImageFile, *, whole: bool) -> None:
+    """Refuse other planes than red, nir and one that adds nothing; in a part red and nir may be equal."""
     count = len(image.planes)
     if image.format == "jpeg":
         raise DataError(
@@ -132,7 +135,7 @@ def _check_planes(image: ImageFile) -> None:
         )
     if count in (2, 3):
         require_no_alpha(image, "red-nir")
-    if count == 2 or (count == 3 and _adds_nothing(image)):
+    if count == 2 or (count == 3 and _adds_nothing(image, whole=whole)):
         return
     if count == 1:
         advice = "for two files use --modality-option separate_files=true, for near-infrared alone use --modality nir"
@@ -148,9 +151,9 @@ def _check_planes(image: ImageFile) -> None:
     raise DataError(f"{image.path}: modality 'red-nir' needs the planes red and nir, got {count}; {advice}")
 
 
-def _adds_nothing(image: ImageFile) -> bool:
+def _adds_nothing(image: ImageFile, *, whole: bool) -> bool:
     """Return True if the third of three planes equals one of the others, which differ, or is zero everywhere."""
-    if _equal(image, 0, 1):
+    if whole and _equal(image, 0, 1):
         return False
     return not image.planes[2].any() or _equal(image, 0, 2) or _equal(image, 1, 2)
 

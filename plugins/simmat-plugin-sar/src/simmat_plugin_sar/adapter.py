@@ -11,7 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
+from simmat import (
+    Channel,
+    Files,
+    Missing,
+    ModalityAdapter,
+    ModalityOptions,
+    Nodata,
+    Scene,
+    SensorImage,
+    Source,
+    Window,
+    WindowedAdapter,
+)
 from simmat.errors import DataError
 from simmat.io.images import (
     ImageFile,
@@ -73,7 +85,7 @@ def _former_names() -> dict[str, str]:
     }
 
 
-class Sar(ModalityAdapter):
+class Sar(WindowedAdapter):
     """Backscatter in the scale that the options set; `transform` gives decibel.
 
     Whole numbers in a file are uncalibrated counts; floats are calibrated values.
@@ -99,26 +111,32 @@ class Sar(ModalityAdapter):
         units = {"amplitude": "count", "power": "1", "decibel": "dB"}
         self.channels = described(self.planes, self.scale, units[self.scale.kind])
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (P, H, W) in the scale of the file, with its georeference, and apply the filter of the options.
 
         Raises:
             DataError: a file has other planes, its numbers cannot be in this scale, or two files do not match.
         """
-        images = [self._plane_file(files[source.name], nodata) for source in self.sources]
+        images = [self._plane_file(files[source.name], window, nodata) for source in self.sources]
         return images[0] if len(images) == 1 else _joined(images)
 
-    def _plane_file(self, path: Path, nodata: Nodata) -> SensorImage:
-        image = read_image(path, nodata)
+    def window_size(self, files: Files) -> tuple[int, int] | None:
+        """Return the size of the files; None with the Lee filter, whose number of looks is that of the whole image."""
+        return super().window_size(files) if self.options.filter == "none" else None
+
+    def _plane_file(self, path: Path, window: Window | None, nodata: Nodata) -> SensorImage:
+        image = read_image(path, nodata, window)
         planes = self._planes(image)
         unit = "dB" if self.scale.kind == "decibel" else "count" if planes.dtype.kind in "bui" else "1"
         channels = described(self.planes[: len(planes)], self.scale, unit)
         require_unscaled(image, self.name)
         measured = image.measured[: len(planes)]
         loaded = SensorImage.from_planes(
-            planes, channels, valid=measured, origin=str(image.path), georeference=read_georeference(image.path)
+            planes, channels, valid=measured, origin=str(image.path), georeference=read_georeference(image.path, window)
         )
-        _check_scale(loaded, planes, measured, self.scale)
+        _check_scale(loaded, planes, measured, self.scale, whole=window is None)
         if self.options.filter == "lee":
             loaded = self._smoothed(loaded)
         if (
@@ -222,7 +240,9 @@ def described(names: Sequence[str], scale: Scale, unit: str) -> tuple[Channel, .
     return tuple(Channel(name, quantity, unit, valid_range=bounds) for name in names)
 
 
-def _check_scale(image: SensorImage, planes: npt.NDArray[Any], measured: BoolArray, scale: Scale) -> None:
+def _check_scale(
+    image: SensorImage, planes: npt.NDArray[Any], measured: BoolArray, scale: Scale, *, whole: bool
+) -> None:
     """Refuse numbers that cannot be in the scale: mostly negative, or for decibel unsigned or mostly out of range.
 
     Args:
@@ -230,6 +250,7 @@ def _check_scale(image: SensorImage, planes: npt.NDArray[Any], measured: BoolArr
         planes: (P, H, W) as stored in the file.
         measured: (P, H, W) False where the file or the user marks a number as missing.
         scale: from the options.
+        whole: False for a part of an image, where only the type of its numbers tells.
     """
     stored = planes[measured]
     if scale.kind == "decibel" and stored.size:
@@ -238,10 +259,14 @@ def _check_scale(image: SensorImage, planes: npt.NDArray[Any], measured: BoolArr
                 f"{image.origin}: {planes.dtype} has no negative numbers, but most decibel of radar are negative; for "
                 "counts use --modality-option scale=amplitude or scale=power, and store decibel as floats"
             )
+        if not whole:
+            return
         line = (1, -1, planes.shape[2])  # all planes have one scale
         whole = SensorImage(image.data.reshape(line), image.valid.reshape(line), image.channels[:1], image.origin)
         advice = "scale=db expects decibel, not hundredths; other scales are scale=amplitude and scale=power"
         require_measured(whole, planes.reshape(line), advice, measured=measured.reshape(line))
+    if not whole:
+        return
     if scale.kind != "decibel" and stored.size and float((stored < 0).mean()) > 0.5:
         raise DataError(
             f"{image.origin}: most of its numbers are negative, but {scale.kind} is never negative; use "

@@ -10,7 +10,19 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from simmat import Channel, Files, Missing, ModalityAdapter, ModalityOptions, Nodata, Scene, SensorImage, Source
+from simmat import (
+    Channel,
+    Files,
+    Missing,
+    ModalityAdapter,
+    ModalityOptions,
+    Nodata,
+    Scene,
+    SensorImage,
+    Source,
+    Window,
+    WindowedAdapter,
+)
 from simmat.errors import DataError
 from simmat.io.images import (
     Unit,
@@ -42,7 +54,7 @@ class ThermalOptions(ModalityOptions):
     )
 
 
-class Thermal(ModalityAdapter):
+class Thermal(WindowedAdapter):
     """Kelvin where the file or the user says so (radiometric JPEG, TIFF or PNG with a stated unit), else counts.
 
     The channel of the loaded image tells which: `thermal [K]` or `thermal [count]`.
@@ -62,7 +74,9 @@ class Thermal(ModalityAdapter):
         options = self.options
         return UNITS[options.unit] if isinstance(options, ThermalOptions) and options.unit is not None else None
 
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+    def read(
+        self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
         """Read (1, H, W) in kelvin, or in counts where nobody says what the numbers are.
 
         A radiometric JPEG has the size of its temperature array, which can be smaller than its picture.
@@ -85,13 +99,14 @@ class Thermal(ModalityAdapter):
                     valid = stated_valid(path, planes, nodata)
                     image = SensorImage.from_planes(planes, (COUNTS,), valid=valid, origin=str(path))
                 return replace(image, picture_hw=found.picture_hw)
-        stored = read_image(path, nodata)
+        stored = read_image(path, nodata, window)
         require_one_plane(stored, self.name)
         unit = unit_of(stored, self.unit)
         if unit is None:
             return SensorImage.from_planes(stored.planes, (COUNTS,), valid=stored.valid, origin=str(path))
         require_unscaled(stored, self.name)
-        return kelvin_image(unit.physical(stored.planes).astype(np.float32), stored.valid, path)
+        kelvin = unit.physical(stored.planes).astype(np.float32)
+        return kelvin_image(kelvin, stored.valid, path, whole=window is None)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (1, H, W) kelvin that an uncooled 8-14 um camera reads of the scene."""
@@ -148,9 +163,11 @@ class MinMaxThermal(Thermal):
         return min_max(super().simulate(scene, rng), self.channels)
 
 
-def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path) -> SensorImage:
-    """Wrap (1, H, W) kelvin; numbers that can hardly be temperatures raise DataError."""
+def kelvin_image(kelvin: FloatArray, valid: BoolArray | None, path: Path, *, whole: bool = True) -> SensorImage:
+    """Wrap (1, H, W) kelvin; numbers of a whole image that can hardly be temperatures raise DataError."""
     image = SensorImage.from_planes(kelvin, (TEMPERATURE,), valid=valid, origin=str(path))
+    if not whole:
+        return image
     advice = (
         "say the unit of the files with --modality-option unit=K, cK, mK or C; without one they are read as they say. "
         "Of another scale, such as FLIR's TLinear of 0.04 K a count: a sensor.toml with scale = 0.04"
