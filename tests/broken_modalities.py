@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from simmat.errors import DataError
-from simmat.io.images import read_image, write_image
+from simmat.io.images import image_size, read_image, write_image
 from simmat.sensors.adapter import Axis, Files, Missing, ModalityAdapter, Nodata, Source
 from simmat.sensors.options import ModalityOptions
 from simmat.sensors.scene import Scene
-from simmat.types import Channel, SensorImage
+from simmat.types import Channel, SensorImage, Window
 
 LWIR = Channel("lwir", "brightness_temperature", "K", wavelength_um=10.0, valid_range=(150.0, 2500.0))
 GLOSS = Channel("gloss", "degree_of_linear_polarization", "1", valid_range=(0.0, 1.0))
@@ -134,6 +134,27 @@ class CommandLine(Good):
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
         return super().load({source: Path(shlex.split(str(file))[0]) for source, file in files.items()})
+
+
+class ScaledWindows(Good):
+    """Scales what it loads by its own hottest pixel, and each window by that of the window."""
+
+    def window_size(self, files: Files) -> tuple[int, int]:
+        return image_size(files["lwir"])
+
+    def load_window(
+        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
+        image = self.load(files).cut(window)
+        return replace(image, data=image.data / image.data.max())
+
+
+class OtherWindows(ScaledWindows):
+    """Says width and height."""
+
+    def window_size(self, files: Files) -> tuple[int, int]:
+        height, width = image_size(files["lwir"])
+        return width, height
 
 
 class Cropped(Good):
@@ -488,6 +509,10 @@ BROKEN: dict[str, list[tuple[Callable[[], ModalityAdapter], str]]] = {
     "writes-nothing": [(Caches, r"wrote, changed or removed lwir/a\.idx")],
     "options-are-described": [
         (UndescribedOption, "option 'gain' has no description"),
+    ],
+    "windows-are-parts": [
+        (ScaledWindows, "rows 0 to 61, columns 0 to 83 is not that part"),
+        (OtherWindows, r"window_size is \(83, 61\), load gave \(61, 83\)"),
     ],
     "missing-stays-missing": [
         (PassesFillValuesOn, "of 'lwir', plane 0, is missing by --nodata; after `load` it is valid in lwir"),

@@ -14,7 +14,7 @@ from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.images import StatedNodata, read_image, write_image
 from simmat.testing.checks import CheckFailed, CheckSkipped
 from simmat.testing.samples import ModalityCase, scene_number
-from simmat.types import SensorImage
+from simmat.types import Georeference, SensorImage, Window
 
 Planes = npt.NDArray[Any]
 Way = Literal["--nodata", "its GDAL_NODATA tag", "NaN"]
@@ -177,6 +177,63 @@ def _snapshot(folder: Path) -> dict[Path, tuple[int, str]]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def windows_are_parts(case: ModalityCase) -> None:
+    """Where `window_size` gives a size it is that of the image, and `load_window` gives the same part as `load`."""
+    files = _files_in_parts(case)
+    if files is None:
+        raise CheckSkipped("the sensor reads its files as a whole")
+    whole = case.load(files)
+    size_hw = case.adapter.window_size(files)
+    if size_hw != whole.size_hw:
+        raise CheckFailed(
+            f"window_size is {size_hw}, load gave {whole.size_hw}", "return (height, width) of the reference source"
+        )
+    height, width = whole.size_hw
+    for window in (
+        Window(0, 0, height, width),
+        Window(0, 0, height // 2, width // 3),
+        Window(height // 3, width // 4, height - 1, width),
+        Window(height - 1, width - 1, height, width),
+    ):
+        part, expected = case.adapter.load_window(files, window), whole.cut(window)
+        if not same_bits(part, expected) or not _same_place(part.georeference, expected.georeference):
+            raise CheckFailed(
+                f"load_window of rows {window.y0} to {window.y1}, columns {window.x0} to {window.x1} is not that part "
+                "of what load gives",
+                "pass the window to read_image, compute nothing from the image as a whole, and shift the georeference; "
+                "or let window_size return None",
+            )
+
+
+def _files_in_parts(case: ModalityCase) -> dict[str, Path] | None:
+    """Return the files of a sample that the sensor reads in parts; None where it reads none of its formats so."""
+    sample = case.samples[0]
+    if case.adapter.window_size(sample.files) is not None:
+        return sample.files
+    endings = [
+        next((ending for ending in source.extensions if ending in (*_TIFF, ".npy")), "")
+        for source in case.adapter.sources
+    ]
+    if sample.simulated is None or not all(endings):
+        return None
+    names = case.adapter.source_names()
+    files = {name: case.folder / "parts" / name / f"a{ending}" for name, ending in zip(names, endings, strict=True)}
+    for file in files.values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        case.adapter.save(sample.simulated, files)
+        case.load(files)
+    except SimMATError:  # it writes other formats than the first worse, or not at all
+        return None
+    return files if case.adapter.window_size(files) is not None else None
+
+
+def _same_place(one: Georeference | None, other: Georeference | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.crs == other.crs and bool(np.allclose(one.transform, other.transform, rtol=1e-9, atol=0))
 
 
 def missing_files_are_refused(case: ModalityCase) -> None:

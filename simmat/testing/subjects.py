@@ -33,6 +33,7 @@ MODALITY_CHECKS: tuple[Check[ModalityCase], ...] = (
     Check(modality_files.keeps_odd_sizes),
     Check(modality_files.same_file_same_bits),
     Check(modality_files.writes_nothing),
+    Check(modality_files.windows_are_parts),
     Check(modality_files.missing_stays_missing),
     Check(modality_files.missing_files_are_refused),
     Check(modality_files.truncated_files_are_refused),
