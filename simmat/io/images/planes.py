@@ -122,24 +122,28 @@ def read_image(path: Path | str, nodata: StatedNodata | None = None, window: Win
     return replace(found, stated=stated_valid(file, found.planes, nodata))
 
 
-def image_size(path: Path | str) -> tuple[int, int]:
+def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
     """Return the (height, width) of an image file in pixels, of any size, without decoding it.
+
+    Args:
+        path: what `read_image` takes.
+        labels: True for a label image, which `read_labels` takes.
 
     Raises:
         DataError: as `read_image`, as far as the head of the file shows it.
     """
     file = Path(path)
-    kind = _format_of(file, _IMAGES)
+    kind = _format_of(file, _LABELS if labels else _IMAGES)
     with _named(file, kind):
         if kind == "tiff":
             from simmat.io.images.tiff_parts import tiff_parts
 
-            return tiff_parts(file).size_hw
+            return tiff_parts(file, labels=labels).size_hw
         if kind == "npy":
             height, width = _map_npy(file).shape[1:]
             return int(height), int(width)
         with _open_pillow(file, kind) as image:
-            _refuse_mode(file, image, _png_depth(file) if kind == "png" else 8, palette=False)
+            _refuse_mode(file, image, _png_depth(file) if kind == "png" else 8, palette=labels)
             return int(image.height), int(image.width)
 
 
@@ -153,17 +157,18 @@ def window_size(path: Path | str) -> tuple[int, int] | None:
     return image_size(file) if _format_of(file, _IMAGES) in ("tiff", "npy") else None
 
 
-def read_labels(path: Path | str) -> ImageFile:
+def read_labels(path: Path | str, window: Window | None = None) -> ImageFile:
     """Read a label image: the stored numbers of one plane; of a palette image its indices.
 
     Args:
         path: a PNG, TIFF, npy or BMP file; its ending must agree with its content.
+        window: the part to read, as `read_image` does; None for the whole image.
 
     Raises:
         DataError: as `read_image`; or the format or its compression changes values.
     """
     file = Path(path)
-    return checked(_read(file, _format_of(file, _LABELS), labels=True), bits=64)
+    return checked(_read(file, _format_of(file, _LABELS), labels=True, window=window), bits=64)
 
 
 def write_image(
@@ -254,7 +259,7 @@ def _read(path: Path, kind: str, *, labels: bool, window: Window | None = None) 
         if kind == "tiff" and window is not None:
             from simmat.io.images.tiff_parts import tiff_parts
 
-            return tiff_parts(path).read(window)
+            return tiff_parts(path, labels=labels).read(window)
         if kind == "tiff":
             from simmat.io.images.tiff import read_tiff
 

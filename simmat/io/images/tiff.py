@@ -43,8 +43,6 @@ def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
     """
     with opened(path) as tiff:
         pages = main_pages(path, tiff, labels=labels)
-        if labels:
-            _check_labels(path, pages[0])
         planes = np.ascontiguousarray(
             np.concatenate([planes_first(page.asarray(), page.axes) for page in pages])
         )  # (P, H, W)
@@ -136,6 +134,8 @@ def main_pages(path: Path, tiff: Any, *, labels: bool = False, whole: bool = Tru
     _check_claims(path, full, itemsize=8 if labels else 4, whole=whole)
     for page in full:
         _check_meaning(path, page, palette=labels)
+    if labels:
+        _check_labels(path, full[0])
     kinds = {(page.shape, str(page.dtype), int(page.photometric)) for page in full}
     if len(kinds) > 1:
         listed = ", ".join(sorted(f"{shape} {dtype}" for shape, dtype, _ in kinds))

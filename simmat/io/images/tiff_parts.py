@@ -25,21 +25,25 @@ _FILES = 4
 _JPEG = (6, 7, 34892, 33007)  # compressions whose tiles share tables
 
 
-def tiff_parts(path: Path) -> TiffParts:
+def tiff_parts(path: Path, *, labels: bool = False) -> TiffParts:
     """Return a TIFF ready for reading windows; the last few are remembered, until the file changes.
 
     The tags of a large TIFF list 100,000 offsets, and a strip is as wide as the image, so that each window of a row
     needs it again. Those who read windows (a sensor's `load_window`) have nothing to hold an open file by.
 
+    Args:
+        path: the file.
+        labels: as in `read_tiff`.
+
     Raises:
         DataError: as `read_tiff`, except for the number of its pixels.
     """
-    return _remembered(path, file_state(path))
+    return _remembered(path, labels, file_state(path))
 
 
 @lru_cache(maxsize=_FILES)
-def _remembered(path: Path, _state: tuple[int, ...]) -> TiffParts:
-    return TiffParts(path)
+def _remembered(path: Path, labels: bool, _state: tuple[int, ...]) -> TiffParts:
+    return TiffParts(path, labels=labels)
 
 
 class TiffParts:
@@ -50,10 +54,10 @@ class TiffParts:
         size_hw: (height, width) in pixels.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, labels: bool = False) -> None:
         self.path = path
         with opened(path) as tiff:  # tags are read on their first use, so all are used here
-            self._pages = main_pages(path, tiff, whole=False)
+            self._pages = main_pages(path, tiff, labels=labels, whole=False)
             self._order = tiff.byteorder
             self._decoders = [_decoder(page) for page in self._pages]
             first, count = self._pages[0], len(self._pages) * self._pages[0].samplesperpixel
