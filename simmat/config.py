@@ -24,7 +24,7 @@ from simmat.errors import ConfigError, all_problems
 from simmat.io.files import with_home
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import NodataField, with_absolute_files
-from simmat.types import RegionRule, ZeroMeans
+from simmat.types import LARGEST_CROP, SMALLEST_CROP, RegionRule, ZeroMeans
 
 DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
@@ -37,6 +37,9 @@ FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
 
 FILES = frozenset({"checkpoint", "data", "foundation", "modality", "out"})
 """Settings that name files: the content decides the result, not the path, which may change before a resume."""
+
+CARD_FIELDS = ("regions", "min_region", "nodata", "ignore", "zero_means", "class_attribute", "crop")
+"""Settings that replace those of the data card."""
 
 _TABLES = {"mat_options": "mat", "tune_options": "tune", "modality_options": "modality"}
 _PARTS_OF_AUGMENT = ("rotate", "paste")
@@ -141,6 +144,15 @@ class TrainConfig(Document):
     )
     ignore: int | None = Field(None, description="Mask value without ground truth, left out of loss and score.")
     zero_means: ZeroMeans | None = Field(None, description="What mask value 0 means.")
+    class_attribute: Name | None = Field(
+        None, description="Attribute that names the class of a polygon, where masks are polygons."
+    )
+    crop: int | None = Field(
+        None,
+        ge=SMALLEST_CROP,
+        le=LARGEST_CROP,
+        description="Cut images into windows of this many pixels a side; splits are then made by blocks of windows.",
+    )
     train_images: int | None = Field(None, ge=1, description="Train on this many images, drawn by the seed.")
     train_share: float | None = Field(
         None,
@@ -210,7 +222,7 @@ class TrainConfig(Document):
 
     def card_overrides(self) -> dict[str, Any]:
         """Return the fields that replace those of the data card; None where the card decides."""
-        return {name: getattr(self, name) for name in ("regions", "min_region", "nodata", "ignore", "zero_means")}
+        return {name: getattr(self, name) for name in CARD_FIELDS}
 
     @model_validator(mode="wrap")
     @classmethod

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from simmat.cli.options import config_options, data_options, sensor_options
-from simmat.config import TrainConfig, load_config
+from simmat.config import CARD_FIELDS, TrainConfig, load_config
+from simmat.data.card import DataCard
 
 
 def parse(decorator: Any, *args: str) -> dict[str, Any]:
@@ -96,4 +97,4 @@ def test_paths_are_paths() -> None:
 
 def test_data_options_are_those_of_the_data_card() -> None:
     """Check, train and eval must read the same labels alike."""
-    assert set(parse(data_options)) == {"regions", "min_region", "nodata", "ignore", "zero_means"}
+    assert set(parse(data_options)) == {*CARD_FIELDS} < {*DataCard.model_fields}

@@ -40,6 +40,8 @@ OTHER: dict[str, Any] = {
     "nodata": 0.0,
     "ignore": 255,
     "zero_means": "none",
+    "class_attribute": "crop",
+    "crop": 64,
     "train_images": 3,
     "train_share": 0.25,
     "protocol": "simmat-compat",

@@ -109,6 +109,10 @@ def data_rows(card: DataCard) -> list[tuple[str, str]]:
         ("ignored label value", "none" if card.ignore is None else str(card.ignore)),
         ("no data", "none declared" if card.nodata is None else describe_nodata(card.nodata)),
     ]
+    if card.crop is not None:
+        rows.append(("images", f"cut into windows of {card.crop}x{card.crop} px"))
+    if card.class_attribute is not None:
+        rows.append(("class of a polygon", card.class_attribute))
     if card.class_names:
         rows.append(("classes", ", ".join(f"{value}: {name}" for value, name in sorted(card.class_names.items()))))
     if card.intrinsics is not None:

@@ -12,7 +12,7 @@ import click
 from annotated_types import Ge, Gt, Le, Lt
 
 from simmat.cli.common import PATH, Command
-from simmat.config import TrainConfig, option_name
+from simmat.config import CARD_FIELDS, TrainConfig, option_name
 from simmat.errors import ConfigError
 from simmat.sensors.channel_selection import parse_channels
 from simmat.sensors.options import parse_nodata
@@ -43,8 +43,8 @@ def sensor_options(command: Command) -> Command:
 
 
 def data_options(command: Command) -> Command:
-    """Add the options that override a data card: how masks and missing values are read."""
-    return config_options("regions", "min_region", "nodata", "ignore", "zero_means")(command)
+    """Add the options that override a data card: how masks, missing values and large images are read."""
+    return config_options(*CARD_FIELDS)(command)
 
 
 def foundation_options(command: Command) -> Command:

@@ -130,7 +130,11 @@ def choose_window(label: Label, magnification: float, rng: np.random.Generator) 
     A region that fits is completely inside; of a larger one, a random pixel is.
     """
     height, width = label.size_hw
-    size = (max(round(height / magnification), 1), max(round(width / magnification), 1))
+    return place_window(label, (max(round(height / magnification), 1), max(round(width / magnification), 1)), rng)
+
+
+def place_window(label: Label, size: tuple[int, int], rng: np.random.Generator) -> Window:
+    """Choose a window of some height and width that contains a random region, as `choose_window` does."""
     must = _anchor(label, size, rng)
     y0, x0 = (
         _place(extent, length, (must[axis], must[axis + 2]), rng)

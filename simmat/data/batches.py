@@ -7,7 +7,7 @@ exactly the samples, augmentations and prompts of an uninterrupted run in one pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from simmat.data.augment import Augmentation
+from simmat.data.augment import Augmentation, cut_label, place_window
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.dense_targets import NO_TRUTH, DenseClasses, dense_targets
@@ -25,7 +25,7 @@ from simmat.data.instances import Instance, Label, visible_regions
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
 from simmat.nn.resize import resize_planes
-from simmat.types import Frame
+from simmat.types import Frame, SensorImage, Window
 
 
 class Batch(NamedTuple):
@@ -90,8 +90,7 @@ class TrainingItems(TorchDataset[Batch]):
         """Return one item without its batch dimension."""
         rng = np.random.default_rng([self.seed, 1, position])
         sample = self.samples[sample_at(position, len(self.samples), self.seed)]
-        image = self.dataset.image(sample)
-        label = self.dataset.label(sample, image)
+        image, label = self._read(sample, rng)
         image, label = self.augmentation(image, label, self.pipeline.adapter, rng)
         prepared = self.pipeline(image)
         ignore = ~prepared.content | torch.from_numpy(_resized(label.ignore, prepared.frame) > 0.5)
@@ -121,6 +120,23 @@ class TrainingItems(TorchDataset[Batch]):
             classes=classes,
             distance=distance,
         )
+
+    def _read(self, sample: Sample, rng: np.random.Generator) -> tuple[SensorImage, Label]:
+        """Read a sample; of a block a random crop around one of its regions, in its own pixels."""
+        crop = self.dataset.card.crop
+        if sample.window is None or crop is None:
+            image = self.dataset.image(sample)
+            return image, self.dataset.label(sample, image)
+        whole = self.dataset.label(sample)
+        height, width = whole.size_hw
+        inside = place_window(whole, (min(height, crop), min(width, crop)), rng)
+        label = cut_label(whole, inside, keep=0)
+        large = tuple(region for region in label.regions if region.area >= label.smallest)
+        label = replace(label, regions=large or label.regions)
+        y, x = sample.window[:2]
+        sample = sample.within(Window(inside[0] + y, inside[1] + x, inside[2] + y, inside[3] + x))
+        image = self.dataset.image(sample)
+        return image, self.dataset.seen_label(label, sample, image)
 
     def _dense(self, sample: Sample, label: Label, frame: Frame) -> tuple[Tensor, Tensor]:
         if self.dense is None:

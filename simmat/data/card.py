@@ -15,7 +15,7 @@ from simmat.errors import ConfigError
 from simmat.io.files import atomic_write_text
 from simmat.io.images import StatedNodata
 from simmat.sensors.options import NodataField, per_file
-from simmat.types import RegionRule, ZeroMeans
+from simmat.types import LARGEST_CROP, SMALLEST_CROP, RegionRule, ZeroMeans
 
 CARD_FILE = "card.toml"
 FORMAT = 1
@@ -45,6 +45,8 @@ class DataCard(Document):
         zero_means: meaning of label value 0: "background", no object; "none", a region like any other; "unlabelled",
             no region, but there may be objects that nobody marked.
         class_names: label value -> name.
+        class_attribute: attribute that names the class of a polygon; None where polygons have no class.
+        crop: side in pixels of the windows that images are cut into, see `simmat.data.blocks`; None for whole images.
         intrinsics: of the camera, if known: focal lengths "fx", "fy" and principal point "cx", "cy", in pixels of the
             original image; the centre of the top-left pixel is (0, 0).
         modality_options: options of the sensor that these files need.
@@ -61,6 +63,8 @@ class DataCard(Document):
     ignore: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     zero_means: ZeroMeans = "background"
     class_names: dict[Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)], str] = Field(default_factory=dict)
+    class_attribute: str | None = Field(default=None, min_length=1)
+    crop: int | None = Field(default=None, ge=SMALLEST_CROP, le=LARGEST_CROP)
     intrinsics: dict[str, float] | None = None
     modality_options: dict[str, Any] = Field(default_factory=dict)
     notes: str = ""
@@ -84,6 +88,11 @@ class DataCard(Document):
         if not all(math.isfinite(number) for number in value.values()) or min(value["fx"], value["fy"]) <= 0:
             raise ValueError("must be finite numbers in pixels, and fx and fy greater than 0")
         return value
+
+    def stated_json(self) -> str:
+        """Return the card as json for a digest; fields that later versions added are left out where not set."""
+        later = {name for name in ("class_attribute", "crop") if getattr(self, name) is None}
+        return self.model_dump_json(exclude=later)
 
     def smallest_px(self, size_hw: tuple[int, int]) -> int:
         """Return the smallest number of pixels of a region in an (H, W) image."""

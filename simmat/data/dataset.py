@@ -7,17 +7,20 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from simmat.data.augment import cut_label
+from simmat.data.blocks import Blocks
 from simmat.data.card import DataCard, load_card
 from simmat.data.formats.arrays import Arrays, write_arrays
 from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
 from simmat.data.formats.folders import MASKS, scan_folders
 from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
-from simmat.data.instances import Label, label_from_mask, read_mask
+from simmat.data.formats.polygons import PolygonLabels
+from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
 from simmat.data.samples import SPLITS, Listing, Sample
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.io.images import StatedNodata
@@ -41,6 +44,8 @@ class Dataset:
         split_note: a sentence for the user on where the splits come from.
         coco: the labels if a COCO file holds them, else None.
         unlabelled: images without a mask, which neither training nor evaluation uses.
+        polygons: the labels of masks that are polygons; None where there are none.
+        by_hash: True if splits were chosen by the hash of the ids.
         known_channels: channels of the first image, as loaded and after the transform; None to read them from it.
     """
 
@@ -51,6 +56,8 @@ class Dataset:
     split_note: str
     coco: CocoLabels | None = field(default=None, repr=False)
     unlabelled: tuple[Sample, ...] = field(default=(), repr=False)
+    polygons: PolygonLabels | None = field(default=None, repr=False)
+    by_hash: bool = False
     known_channels: tuple[tuple[Channel, ...], tuple[Channel, ...]] | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -112,7 +119,7 @@ class Dataset:
         return found
 
     def image(self, sample: Sample) -> SensorImage:
-        """Read one image in physical units, with the card's `nodata` marked invalid.
+        """Read one image, or its window, in physical units, with the card's `nodata` marked invalid.
 
         Raises:
             DataError: a file cannot be read, or its channels are not those of the data set's first image.
@@ -122,7 +129,7 @@ class Dataset:
     def read(self, sample: Sample) -> tuple[SensorImage, StatedNodata]:
         """Read one image as `image` does; return the numbers stored in its files too."""
         found = self.card.stated_nodata(sample.files)
-        image = load_sample(self.adapter, sample.files, nodata=found)
+        image = self._load(sample, found)
         expected = self.loaded_channels
         if not same_channels(image.channels, expected):
             first = self.first.reference.name
@@ -133,7 +140,7 @@ class Dataset:
         return image, found
 
     def label(self, sample: Sample, image: SensorImage | None = None, seen: SensorImage | None = None) -> Label:
-        """Read the ground truth of one sample.
+        """Read the ground truth of one sample, in its window.
 
         Args:
             sample: of this data set.
@@ -145,14 +152,16 @@ class Dataset:
             DataError: the mask cannot be read, or has another size than the image.
         """
         label = self._read_label(sample)
-        if image is None:
-            return label
-        if label.size_hw != image.size_hw:
-            where = sample.mask or f"COCO annotations of {sample.id}"
-            raise DataError(
-                f"{where}: the mask is {_size(label.size_hw)}, the image {sample.reference} is "
-                f"{_size(image.size_hw)} (width x height); they must be equal"
-            )
+        return label if image is None else self.seen_label(label, sample, image, seen)
+
+    def seen_label(self, label: Label, sample: Sample, image: SensorImage, seen: SensorImage | None = None) -> Label:
+        """Return a label whose `ignore` includes the pixels that are invalid in all channels; see `label`.
+
+        Raises:
+            DataError: label and image differ in size.
+        """
+        where = sample.mask or f"COCO annotations of {sample.image_id}"
+        check_equal_size(where, label.size_hw, sample.reference, image.size_hw)
         blind = ~(seen or self.adapter.transform(image)).valid.any(axis=0)
         return replace(label, ignore=label.ignore | blind) if blind.any() else label
 
@@ -163,7 +172,8 @@ class Dataset:
     @property
     def has_classes(self) -> bool:
         """Whether its objects have classes; in label images whose values are instances they have none."""
-        return self.coco is not None or self.card.regions != "instances"
+        named = self.polygons is not None and self.polygons.attribute is not None
+        return self.coco is not None or named or self.card.regions != "instances"
 
     def channels(self) -> tuple[Channel, ...]:
         """Return the C channels of the first training image, transformed."""
@@ -176,8 +186,9 @@ class Dataset:
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """Class -> name, from the card or else from the COCO categories."""
-        return {**(self.coco.class_names if self.coco else {}), **self.card.class_names}
+        """Class -> name, from the card or else from the COCO categories or the polygons."""
+        found = self.coco or self.polygons
+        return {**(found.class_names if found else {}), **self.card.class_names}
 
     @property
     def skipped_note(self) -> str:
@@ -195,19 +206,28 @@ class Dataset:
     def _reference(self) -> tuple[tuple[Channel, ...], tuple[Channel, ...]]:
         if self.known_channels is not None:
             return self.known_channels
-        nodata = self.card.stated_nodata(self.first.files)
-        image = load_sample(self.adapter, self.first.files, nodata=nodata)
+        image = self._load(self.first, self.card.stated_nodata(self.first.files))
         return image.channels, self.adapter.transform(image).channels
 
+    def _load(self, sample: Sample, nodata: StatedNodata) -> SensorImage:
+        return load_sample(self.adapter, sample.files, nodata=nodata, window=sample.window)
+
     def _read_label(self, sample: Sample) -> Label:
+        if self.polygons is not None and sample.has_polygons:
+            return self.polygons.label(sample, self.card)
         if (path := sample.mask) is not None:
-            return label_from_mask(read_mask(path), self.card, zero_means=sample.zero_means, origin=str(path))
+            mask = read_mask(path, sample.window)
+            return label_from_mask(mask, self.card, zero_means=sample.zero_means, origin=str(path))
         if self.coco is None:
             raise DataError(f"{self.root}: sample {sample.id!r} has no mask")
         try:
-            return self.coco.label(sample.id, self.card)
+            label = self.coco.label(sample.image_id, self.card)
         except DataError as error:
-            raise DataError(f"{self.root}: image {sample.id!r}: {error}") from None
+            raise DataError(f"{self.root}: image {sample.image_id!r}: {error}") from None
+        if sample.window is None:
+            return label
+        cut = cut_label(label, sample.window, keep=0)
+        return make_label(cut.size_hw, cut.regions, cut.ignore, self.card.smallest_px(cut.size_hw))
 
 
 def open_dataset(
@@ -240,16 +260,32 @@ def open_dataset(
     try:
         card = load_card(folder, overrides or {}, defaults=implied | dict(defaults or {}))
     except ConfigError:
-        _list(folder, adapter, annotations)  # report a folder that is not a data set first
-        raise
+        of_polygons = None
+        with suppress(ConfigError):
+            of_polygons = load_card(folder, overrides or {}, defaults={"regions": "instances"} | dict(defaults or {}))
+        if of_polygons is None and (folder / MASKS).is_dir():
+            raise
+        found = _list(folder, adapter, annotations, of_polygons)[0]  # reports a folder that is not a data set first
+        if of_polygons is None or not all(sample.has_polygons for sample in found.samples):
+            raise
+        card = of_polygons
     adapter = fitted_to_card(adapter, card.model_dump())  # its options may change the sources of a sample
     with _garbage_collection_paused():
-        listing, coco = _list(folder, adapter, annotations)
+        listing, coco = _list(folder, adapter, annotations, card)
     if annotations and card.zero_means == "none":
         raise ConfigError(f"{folder}: zero_means = 'none' needs label images; COCO annotations have no label value 0")
     if problems := list(nodata_problems(card.nodata, adapter)):
         raise ConfigError(all_problems(f"{folder}: the data card does not fit the sensor:", problems))
-    return Dataset(folder, adapter, card, listing.samples, listing.split_note, coco, listing.unlabelled)
+    polygons = PolygonLabels.of(listing.samples, card)
+    if polygons is None and (overrides or {}).get("class_attribute") is not None:
+        raise ConfigError(
+            f"{folder}: --class-attribute {card.class_attribute} names the class of polygons, and no mask is a file of "
+            "polygons; leave it out"
+        )
+    note = " ".join(filter(None, (listing.split_note, polygons.note if polygons else "")))
+    return Dataset(
+        folder, adapter, card, listing.samples, note, coco, listing.unlabelled, polygons, by_hash=listing.by_hash
+    )
 
 
 @contextmanager
@@ -264,13 +300,15 @@ def _garbage_collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _list(folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path]) -> tuple[Listing, CocoLabels | None]:
+def _list(
+    folder: Path, adapter: ModalityAdapter, annotations: Mapping[str, Path], card: DataCard | None = None
+) -> tuple[Listing, CocoLabels | None]:
+    divider = None if card is None or card.crop is None else Blocks(adapter, card)
     if annotations:
-        return read_coco(folder, adapter.sources, annotations)
+        listing, coco = read_coco(folder, adapter.sources, annotations, divider)
+        for name, size_hw in divider.sizes.items() if divider else ():
+            check_equal_size(f"{folder}: COCO annotations of {name}", coco.images[name].size_hw, name, size_hw)
+        return listing, coco
     if (folder / MANIFEST_FILE).exists():
-        return read_manifest(folder, adapter.sources), None
-    return scan_folders(folder, adapter.sources), None
-
-
-def _size(size_hw: tuple[int, int]) -> str:
-    return f"{size_hw[1]}x{size_hw[0]}"
+        return read_manifest(folder, adapter.sources, divider), None
+    return scan_folders(folder, adapter.sources, divider), None

@@ -21,6 +21,7 @@ from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
 from simmat.errors import DataError, all_problems
 from simmat.io.files import require_file
+from simmat.io.vectors import files_of
 
 _RULE = "content-1:"
 """Prefix of a fingerprint of contents; earlier versions wrote none, see `fingerprint_by_size`."""
@@ -42,7 +43,7 @@ Times = tuple[int, int, int]
 
 
 def read_file(path: str) -> tuple[Times, bytes]:
-    """Return the times and the sha256 of a file, which is read once.
+    """Return the times and the sha256 of a file, which is read once; of a shapefile with the files beside it.
 
     Returns:
         The times, with -1 for an mtime so recent that a later change could have the same; the sha256.
@@ -53,13 +54,25 @@ def read_file(path: str) -> tuple[Times, bytes]:
     require_file(Path(path), "image or mask", hint="restore it, or remove its sample")
     try:
         with open(path, "rb") as stream:
-            found = os.fstat(stream.fileno())
-            digest = hashlib.file_digest(stream, "sha256").digest()
+            found: Times = _times(os.fstat(stream.fileno()))
+            digest = hashlib.file_digest(stream, "sha256")
+        for beside in files_of(path)[1:]:
+            found = _joined(found, _times(beside.stat()))
+            digest.update(beside.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; repair the file or link, or remove it") from None
     # A file written again within one step of the file system's clock would have the same mtime.
-    settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
-    return (found.st_size, found.st_mtime_ns if settled else -1, found.st_ctime_ns), digest
+    settled = time.time_ns() - found[1] > _SETTLED_NS
+    return (found[0], found[1] if settled else -1, found[2]), digest.digest()
+
+
+def _times(status: os.stat_result) -> Times:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _joined(one: Times, other: Times) -> Times:
+    """Return the times of two files that belong together: their size, and the later changes."""
+    return one[0] + other[0], max(one[1], other[1]), max(one[2], other[2])
 
 
 def read_files(paths: Iterable[str]) -> dict[str, tuple[Times, bytes] | DataError]:
@@ -85,8 +98,10 @@ def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
     found = array("q")
     for path in paths:
         try:
-            status = os.stat(path)
-            found.extend((status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+            times = _times(os.stat(path))
+            for beside in files_of(path)[1:] if path.lower().endswith(".shp") else ():
+                times = _joined(times, _times(beside.stat()))
+            found.extend(times)
         except (OSError, ValueError, OverflowError):
             found.extend((-2, -2, -2))
     return np.frombuffer(found, np.int64).reshape(-1, 3)
@@ -192,7 +207,7 @@ class Contents:
     def _parts(self) -> Iterator[tuple[str, str]]:
         """Yield a name for messages and the sha256 of each part, in the order of the samples."""
         place = cache(lambda split, zero_means: _sha256(repr((split, zero_means))))
-        yield "the data card", _sha256(self.dataset.card.model_dump_json())
+        yield "the data card", _sha256(self.dataset.card.stated_json())
         for sample, row in zip(self.dataset.samples, self.digests, strict=True):
             yield f"sample {sample.id!r}", place(sample.split, sample.zero_means)
             digests = row.tobytes().hex()
@@ -227,7 +242,7 @@ def fingerprint_by_size(dataset: Dataset) -> str:
     labelled = [sample.id for sample in dataset.samples if sample.has_mask]
     masks = [sample.paths[-1] for sample in dataset.samples if sample.has_mask]
     labels = dict(zip(labelled, _digests(dataset.root, masks), strict=True))
-    digest = hashlib.sha256(dataset.card.model_dump_json().encode())
+    digest = hashlib.sha256(dataset.card.stated_json().encode())
     for sample in dataset.samples:
         files = sorted((name, _size(path)) for name, path in zip(sample.sources, sample.images, strict=True))
         label = labels[sample.id].hex() if sample.has_mask else annotations_digest(dataset, sample)
@@ -239,7 +254,7 @@ def annotations_digest(dataset: Dataset, sample: Sample) -> str:
     """Return the sha256 of a sample's COCO annotations; "" if it has a mask."""
     if dataset.coco is None or sample.has_mask:
         return ""
-    image = dataset.coco.images[sample.id]
+    image = dataset.coco.images[sample.image_id]
     return _sha256(json.dumps((image.size_hw, image.annotations), sort_keys=True))
 
 
@@ -259,7 +274,9 @@ def shared_images(samples: Sequence[Sample], digests: Iterable[bytes | None]) ->
 def _shared(samples: Sequence[Sample], digests: Iterable[bytes | None]) -> Iterator[tuple[Sample, Sample]]:
     first: dict[bytes, Sample] = {}
     for sample, digest in zip(samples, digests, strict=True):
-        if digest is not None and (other := first.setdefault(digest, sample)).split != sample.split:
+        if digest is None or (other := first.setdefault(digest, sample)).split == sample.split:
+            continue
+        if sample.window is None or other.paths[0] != sample.paths[0]:  # else blocks of one image
             yield other, sample
 
 

@@ -21,6 +21,7 @@ from simmat.errors import ConfigError, DataError, SimMATError, all_problems, equ
 from simmat.io.files.locks import locked
 from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import describe_nodata
+from simmat.types import Window
 
 Progress = Callable[[int], None]
 """Called with the number of samples that were completed since the last call."""
@@ -123,14 +124,14 @@ class DataIndex:
     def statistics(self, samples: Sequence[Sample]) -> Statistics:
         """Return the statistics of the transformed channels over the valid pixels of some samples.
 
-        An image that several samples share counts once.
+        An image, or a window of it, that several samples share counts once.
 
         Raises:
             DataError: channels have no valid pixel or only one value; lists all of them.
         """
-        different: dict[tuple[str, ...], Sample] = {}
+        different: dict[tuple[tuple[str, ...], Window | None], Sample] = {}
         for sample in samples:
-            different.setdefault(sample.images, sample)
+            different.setdefault((sample.images, sample.window), sample)
         if not different:
             raise DataError(f"{self.dataset.root}: no samples to compute channel statistics from")
         rows = self._rows_of(different.values())

@@ -34,7 +34,7 @@ from simmat.model_spec import Channels
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import Channel
 
-FORMAT = 2
+FORMAT = 3
 FOLDER = ".simmat"
 """Folder for indexes in the folder of a data set."""
 NO_CLASS = -(2**63)
@@ -66,6 +66,8 @@ class Table:
         times: (N, 3·P), see `simmat.data.fingerprint.Times`.
         digests: (N, 32·P) sha256 of each file.
         numbers: (N, 4·C·C + 2·C) packed moments, then the smallest and the largest values of the channels.
+        places: (N, 5) smallest x and y and largest x and y on the earth, and a number of the coordinate system; NaN and
+            0 without a georeference.
         counts: (N, 6) height; width; dropped instances; ignored pixels; instances without a visible pixel; 1 if an
             instance can be repeated, else 0.
         ends: (N, 2) end of each sample's rows in `instances` and in `stored`.
@@ -77,6 +79,7 @@ class Table:
     times: Ints
     digests: Bytes
     numbers: Floats
+    places: Floats
     counts: Ints
     ends: Ints
     instances: Ints
@@ -108,7 +111,7 @@ class Table:
         """Return a table of some rows, in the given order."""
         if np.array_equal(rows, np.arange(len(self.keys))):
             return self
-        columns = {name: getattr(self, name)[rows] for name in _COLUMNS[:5]}
+        columns = {name: getattr(self, name)[rows] for name in _COLUMNS[:6]}
         starts, ends = np.concatenate([np.zeros((1, 2), np.int64), self.ends[:-1]])[rows], self.ends[rows]
         for place, name in enumerate(("instances", "stored")):
             within = [np.arange(start, end) for start, end in zip(starts[:, place], ends[:, place], strict=True)]
@@ -121,7 +124,7 @@ class Table:
         ends = np.concatenate([np.zeros((1, 2), np.int64), self.ends])
         return bool(
             len(self.keys) > 0
-            and len({len(getattr(self, name)) for name in _COLUMNS[:6]}) == 1
+            and len({len(getattr(self, name)) for name in _COLUMNS[:7]}) == 1
             and (np.abs(moments) < _MOST).all()
             and not np.isnan(low).any()
             and not np.isnan(high).any()
@@ -146,6 +149,7 @@ def _kinds(dataset: Dataset, channels: int) -> dict[str, tuple[type, int]]:
         "times": (np.int64, 3 * files),
         "digests": (np.uint8, 32 * files),
         "numbers": (np.float64, 4 * channels * channels + 2 * channels),
+        "places": (np.float64, 5),
         "counts": (np.int64, 6),
         "ends": (np.int64, 2),
         "instances": (np.int64, 2),
@@ -175,7 +179,12 @@ def sample_keys(dataset: Dataset) -> Bytes:
     keys = []
     for sample in dataset.samples:
         names = [path[start:] for path in sample.paths]  # relative, so that the folder can be moved
-        what = "\0".join([*names, sample.zero_means or "", annotations_digest(dataset, sample)])
+        parts = [*names, sample.zero_means or "", annotations_digest(dataset, sample)]
+        if sample.window is not None:
+            parts.append(repr(tuple(sample.window)))
+        if dataset.polygons is not None and sample.has_polygons:
+            parts.append(dataset.polygons.key)
+        what = "\0".join(parts)
         keys.append(hashlib.sha256(what.encode(errors="surrogateescape")).digest()[:16])
     return np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
 

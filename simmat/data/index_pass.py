@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
+import math
 import os
 import signal
 import sys
@@ -26,11 +28,13 @@ import numpy as np
 from simmat.data.copy_paste import repeatable
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.fill_values import count_stored
-from simmat.data.fingerprint import Bytes, read_file
+from simmat.data.fingerprint import Bytes, Times, read_file, read_files
 from simmat.data.index_file import NO_CLASS, Table
 from simmat.data.instances import visible_regions
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
+from simmat.io.images.georeference import read_georeference
+from simmat.types import SensorImage
 
 _CHUNK = 8
 """Samples that a process reads per task."""
@@ -71,7 +75,8 @@ def read_samples(
     """
     starts = range(0, len(samples), _CHUNK)
     count = _processes(len(samples)) if processes is None else processes
-    work = dataset, samples, keys
+    large = (path for sample in samples if sample.window is not None for path in sample.paths)
+    work = dataset, samples, keys, read_files(large)
     if count <= 1:
         yield from (_read_part(work, start) for start in starts)
         return
@@ -93,29 +98,37 @@ def read_samples(
         pool.shutdown(cancel_futures=True)
 
 
-_Work = tuple[Dataset, Sequence[Sample], Bytes]
+_Work = tuple[Dataset, Sequence[Sample], Bytes, Mapping[str, tuple[Times, bytes] | DataError]]
+"""The data set, samples, their keys, and what `read_files` returned of files that several samples are windows of."""
 
 
 def _read_part(work: _Work, start: int) -> Part:
-    dataset, samples, keys = work
+    dataset, samples, keys, known = work
     tables = [Table.empty(dataset)]
     faults: dict[str, SimMATError] = {}
     chunk = samples[start : start + _CHUNK]
     for key, sample in zip(keys[start:], chunk, strict=False):
         try:
-            tables.append(_read_sample(dataset, sample, key))
+            tables.append(_read_sample(dataset, sample, key, known))
         except SimMATError as error:
             faults[sample.id] = error
     return Part(Table.join(tables), faults, len(chunk))
 
 
-def _read_sample(dataset: Dataset, sample: Sample, key: Bytes) -> Table:
+def _read_sample(
+    dataset: Dataset, sample: Sample, key: Bytes, known: Mapping[str, tuple[Times, bytes] | DataError]
+) -> Table:
     """Read one sample and return its row, as a table.
 
     Raises:
         SimMATError: it cannot be used.
     """
-    files = [read_file(path) for path in sample.paths]
+    files = []
+    for path in sample.paths:
+        file = known.get(path) or read_file(path)
+        if isinstance(file, DataError):
+            raise file
+        files.append(file)
     image, found = dataset.read(sample)
     seen = dataset.adapter.transform(image)
     label = dataset.label(sample, image, seen)
@@ -135,11 +148,28 @@ def _read_sample(dataset: Dataset, sample: Sample, key: Bytes) -> Table:
         times=np.asarray([[number for times, _ in files for number in times]], np.int64),
         digests=np.frombuffer(b"".join(digest for _, digest in files), np.uint8)[None],
         numbers=np.concatenate([image_moments(seen).packed(), low, high]).astype(np.float64)[None],
+        places=np.asarray([_place(sample, image)], np.float64),
         counts=np.asarray([counts], np.int64),
         ends=np.asarray([[len(areas), len(stored)]], np.int64),
         instances=np.asarray([classes, areas], np.int64).reshape(2, -1).T,
         stored=stored,
     )
+
+
+def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, float, float]:
+    """Return where an image lies on the earth, see `Table`."""
+    found = image.georeference
+    if found is None and sample.window is None:
+        with suppress(ImportError):  # rasterio comes with the sensors that need it
+            found = read_georeference(sample.reference)
+    if found is None:
+        return (math.nan,) * 4 + (0.0,)
+    a, b, c, d, e, f = found.transform
+    height, width = image.size_hw
+    corners = [(c + a * x + b * y, f + d * x + e * y) for x in (0, width) for y in (0, height)]
+    east, north = zip(*corners, strict=True)
+    system = int.from_bytes(hashlib.sha256(found.crs.encode()).digest()[:6], "big")
+    return min(east), min(north), max(east), max(north), float(system)
 
 
 def _processes(samples: int) -> int:

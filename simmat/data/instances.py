@@ -11,22 +11,23 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from simmat.data.card import DataCard
-from simmat.data.samples import JPEG_EXTENSIONS, MASK_EXTENSIONS
+from simmat.data.samples import ALLOWED_MASKS, JPEG_EXTENSIONS, MASK_EXTENSIONS
 from simmat.errors import DataError
 from simmat.io.images.planes import read_labels
-from simmat.types import BoolArray, ZeroMeans
+from simmat.types import BoolArray, Window, ZeroMeans
 
 LabelArray = npt.NDArray[np.int64]
 
 _MOST = 2**53  # largest whole number up to which float64 is exact
 
 
-def read_mask(path: Path) -> LabelArray:
-    """Read a label image.
+def read_mask(path: Path, window: Window | None = None) -> LabelArray:
+    """Read a label image, or a window of it.
 
     Args:
         path: 1- to 32-bit PNG, TIFF or BMP of one plane, a palette image (its indices are the labels), or an (H, W)
             .npy of integers, booleans or whole floats.
+        window: the part to read; None for all.
 
     Returns:
         (H, W) int64; 1-bit images give 0 and 1.
@@ -37,8 +38,8 @@ def read_mask(path: Path) -> LabelArray:
     """
     suffix = path.suffix.lower()
     if suffix not in (*MASK_EXTENSIONS, *JPEG_EXTENSIONS):
-        raise DataError(f"{path}: {suffix or 'no ending'} is not a mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
-    planes = read_labels(path).planes
+        raise DataError(f"{path}: {suffix or 'no ending'} is not a mask format; allowed: {ALLOWED_MASKS}")
+    planes = read_labels(path, window).planes
     if len(planes) != 1:
         raise DataError(
             f"{path}: the mask has {len(planes)} planes; colours are not label numbers. Save one plane of integers: "
@@ -58,6 +59,19 @@ def read_mask(path: Path) -> LabelArray:
             f"{path}: label values range from {low:g} to {high:g}; labels are whole numbers up to {_MOST} (2^53)"
         )
     return values.astype(np.int64)
+
+
+def check_equal_size(mask: Path | str, mask_hw: tuple[int, int], image: Path | str, image_hw: tuple[int, int]) -> None:
+    """Check that a mask and its image, named for the message, have the same (height, width).
+
+    Raises:
+        DataError: they differ.
+    """
+    if mask_hw != image_hw:
+        raise DataError(
+            f"{mask}: the mask is {mask_hw[1]}x{mask_hw[0]}, the image {image} is {image_hw[1]}x{image_hw[0]} "
+            "(width x height); they must be equal"
+        )
 
 
 Box = tuple[int, int, int, int]

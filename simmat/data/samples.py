@@ -7,13 +7,19 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from simmat.errors import DataError, all_problems
-from simmat.types import ZeroMeans
+from simmat.types import Window, ZeroMeans
 
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".npy", ".bmp")
 """File endings of label images."""
+
+VECTOR_EXTENSIONS = (".gpkg", ".geojson", ".shp")
+"""File endings of polygons in map coordinates, which are masks too."""
+
+ALLOWED_MASKS = ", ".join((*MASK_EXTENSIONS, *VECTOR_EXTENSIONS))
+"""The endings of masks, for messages."""
 
 JPEG_EXTENSIONS = (".jpg", ".jpeg")
 
@@ -53,6 +59,8 @@ class Sample(NamedTuple):
         paths: the file of each source, then the mask if there is one.
         extra: other columns of `manifest.csv`, column -> text.
         zero_means: meaning of label value 0 in this sample, if its row overrides the data card.
+        window: the part of the image that the sample is; None for all of it. A train sample with a window is a block,
+            of which each step takes another crop.
     """
 
     id: str
@@ -61,11 +69,21 @@ class Sample(NamedTuple):
     paths: tuple[str, ...]
     extra: Mapping[str, str] = _NO_EXTRA
     zero_means: ZeroMeans | None = None
+    window: Window | None = None
 
     @classmethod
     def of(cls, id: str, split: str, files: Mapping[str, Path], mask: Path | None) -> Sample:
         """Make a sample from files (source name -> file) and a mask."""
         return cls(id, split, tuple(files), tuple(map(str, (*files.values(), *([mask] if mask else ())))))
+
+    def within(self, window: Window) -> Sample:
+        """Return a part of the image as a sample; its id ends with the row and column of its first pixel."""
+        return self._replace(id=f"{self.image_id}@{window.y0},{window.x0}", window=window)
+
+    @property
+    def image_id(self) -> str:
+        """The id of the whole image."""
+        return self.id if self.window is None else self.id.rpartition("@")[0]
 
     @property
     def files(self) -> dict[str, Path]:
@@ -74,13 +92,18 @@ class Sample(NamedTuple):
 
     @property
     def mask(self) -> Path | None:
-        """Label image; None if the labels are in a COCO file or missing."""
+        """Label image or polygons; None if the labels are in a COCO file or missing."""
         return Path(self.paths[-1]) if self.has_mask else None
 
     @property
     def has_mask(self) -> bool:
-        """True if the sample has a label image."""
+        """True if the sample has a label image or polygons."""
         return len(self.paths) > len(self.sources)
+
+    @property
+    def has_polygons(self) -> bool:
+        """True if the mask is a file of polygons."""
+        return self.has_mask and self.paths[-1].lower().endswith(VECTOR_EXTENSIONS)
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -106,11 +129,23 @@ class Listing:
         samples: in the order of the manifest, or sorted by id; each has a split.
         split_note: a sentence for the user on where the splits come from.
         unlabelled: images without a mask, which are not used.
+        by_hash: True if a split was chosen by the hash of the ids.
     """
 
     samples: tuple[Sample, ...]
     split_note: str
     unlabelled: tuple[Sample, ...] = ()
+    by_hash: bool = False
+
+
+class Divider(Protocol):
+    """Divides images into blocks that are split instead of the images, see `simmat.data.blocks`."""
+
+    def blocks(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return the blocks of some images."""
+
+    def parts(self, block: Sample) -> Sequence[Sample]:
+        """Return what a block with a split is used as."""
 
 
 def id_digest(text: str) -> bytes:
@@ -118,7 +153,9 @@ def id_digest(text: str) -> bytes:
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
-def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, *, masks: bool = True) -> Listing:
+def decide_splits(
+    root: Path, samples: Sequence[Sample], said_by: str, *, masks: bool = True, divider: Divider | None = None
+) -> Listing:
     """Complete the splits by the hash of the ids.
 
     Samples without a mask are set aside first, so that each split has its fraction of the labelled ones. Without any
@@ -131,6 +168,7 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, *, masks:
         samples: all with a split or all without.
         said_by: where the splits are named, for messages ("manifest.csv", "the folders of images/").
         masks: the labels are masks, not a COCO file.
+        divider: divides the images into blocks; these are split, and the blocks of an image with a split have its.
 
     Raises:
         DataError: too few images, or an image is in two splits.
@@ -143,41 +181,57 @@ def decide_splits(root: Path, samples: Sequence[Sample], said_by: str, *, masks:
                 f"{root}: images in two splits, so that scores would include training images; keep each in one:", shared
             )
         )
+    kind, hint = "images", ", --crop N for large images"
+    if divider is not None:
+        samples = divider.blocks(samples)
+        kind, hint = "blocks", ", a smaller --crop"
     named = {sample.split for sample in samples if sample.split}
-    chosen: dict[str, str] = {}  # reference file -> split
+    chosen: dict[_Place, str] = {}
     if not named:
         groups = _groups(samples)
         share = max(round(SHARE * len(groups)), 1)
         if len(groups) < 3:
             raise DataError(
-                f"{root}: {len(groups)} labelled images cannot be split into train, val and test; "
-                "at least 3 are needed, or a split column in manifest.csv"
+                f"{root}: {len(groups)} labelled {kind} cannot be split into train, val and test; "
+                f"at least 3 are needed{hint}, or a split column in manifest.csv"
             )
         chosen = dict.fromkeys(groups, "train")
         chosen |= dict.fromkeys(groups[:share], "val") | dict.fromkeys(groups[share : 2 * share], "test")
         note = (
-            f"No split is named in {root}: by the hash of the ids, {len(groups) - 2 * share} images are train, "
+            f"No split is named in {root}: by the hash of the ids, {len(groups) - 2 * share} {kind} are train, "
             f"{share} val and {share} test."
         )
     elif "train" in named and "val" not in named:
         training = _groups([sample for sample in samples if sample.split == "train"])
         share = max(round(SHARE * len(training)), 1)
         if len(training) < 2:
-            raise DataError(f"{root}: {said_by} names one train image and no val; at least 2 train images are needed")
+            raise DataError(
+                f"{root}: {said_by} names one train {kind[:-1]} and no val; at least 2 train {kind} are needed{hint}"
+            )
         chosen = dict.fromkeys(training[:share], "val")
         note = (
             f"{said_by} of {root} names no val split: by the hash of the ids, {share} of the {len(training)} train "
-            "images are val."
+            f"{kind} are val."
         )
     else:
         note = f"The splits are those of {said_by} in {root}."
-    listed = (
+    listed = [
         Sample(sample.id, split, *sample[2:])
-        if sample.split in ("", "train") and (split := chosen.get(sample.paths[0]))
+        if sample.split in ("", "train") and (split := chosen.get(_place(sample)))
         else sample
         for sample in samples
-    )
-    return Listing(tuple(listed), note, unlabelled)
+    ]
+    if divider is not None:
+        listed = [part for block in listed for part in divider.parts(block)]
+    return Listing(tuple(listed), note, unlabelled, bool(chosen))
+
+
+_Place = tuple[str, Window | None]
+"""A reference file and the part of it."""
+
+
+def _place(sample: Sample) -> _Place:
+    return sample.paths[0], sample.window
 
 
 def _shared(samples: Sequence[Sample]) -> Iterator[str]:
@@ -189,11 +243,11 @@ def _shared(samples: Sequence[Sample]) -> Iterator[str]:
             yield f"{sample.reference.name} is in {other.split} ({other.id!r}) and in {sample.split} ({sample.id!r})"
 
 
-def _groups(samples: Sequence[Sample]) -> list[str]:
-    """Return the reference files, in the order of the hash of their first id."""
-    first: dict[str, str] = {}
+def _groups(samples: Sequence[Sample]) -> list[_Place]:
+    """Return the reference files or blocks of them, in the order of the hash of their first id."""
+    first: dict[_Place, str] = {}
     for sample in samples:
-        path = sample.paths[0]
-        if sample.id < first.setdefault(path, sample.id):
-            first[path] = sample.id
-    return sorted(first, key=lambda path: id_digest(first[path]))
+        place = _place(sample)
+        if sample.id < first.setdefault(place, sample.id):
+            first[place] = sample.id
+    return sorted(first, key=lambda place: id_digest(first[place]))

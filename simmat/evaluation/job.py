@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from simmat.bundle import Bundle
+from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset, Sample, open_dataset
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
@@ -25,9 +26,19 @@ from simmat.predictor import Predictor
 from simmat.types import Frame, SensorImage
 
 TRAINED_CARD_FIELDS = {
-    *("regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "modality_options")
+    *("regions", "min_region", "min_region_share", "nodata", "ignore", "zero_means", "intrinsics", "modality_options"),
+    *("class_attribute", "crop"),
 }
 """Fields of the data card that a bundle provides; the other fields describe one data set only."""
+
+
+def trained_card(card: DataCard) -> dict[str, object]:
+    """Return the fields of a bundle's card that count where a data set's own card says nothing.
+
+    Names of classes are among them where they number the classes of polygons.
+    """
+    named = set() if card.class_attribute is None else {"class_names"}
+    return card.model_dump(include=TRAINED_CARD_FIELDS | named)
 
 
 def evaluate_bundle(
@@ -72,7 +83,7 @@ def evaluate_bundle(
         DataError: no sample has a region, or `everything` cannot be scored on these images.
         ConfigError: the protocol does not suit the network's input, or `semantic` without a dense head.
     """
-    trained = bundle.spec.card.model_dump(include=TRAINED_CARD_FIELDS)
+    trained = trained_card(bundle.spec.card)
     dataset = open_dataset(data, bundle.sensor, overrides, defaults=trained)
     samples = dataset.split(split)
     if note is not None and dataset.skipped_note:

@@ -22,7 +22,7 @@ from simmat.data.card import DataCard
 from simmat.data.formats.folders import IMAGES, files_by_stem
 from simmat.data.formats.manifest import find_file
 from simmat.data.instances import Instance, Label, components, make_label, region_from_mask
-from simmat.data.samples import SPLITS, Listing, Sample, decide_splits, split_meant, start_of_paths
+from simmat.data.samples import SPLITS, Divider, Listing, Sample, decide_splits, split_meant, start_of_paths
 from simmat.errors import DataError, all_problems, nearest
 from simmat.io.files import read_json
 from simmat.io.images import check_size
@@ -124,7 +124,9 @@ def annotation_files(root: Path) -> dict[str, Path]:
     return found
 
 
-def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) -> tuple[Listing, CocoLabels]:
+def read_coco(
+    root: Path, sources: Sequence[Source], files: Mapping[str, Path], divider: Divider | None = None
+) -> tuple[Listing, CocoLabels]:
     """Read COCO files into samples and labels.
 
     Images are searched at `images/FILE_NAME`, `images/SPLIT/FILE_NAME` and `FILE_NAME`; those of several sources at
@@ -134,6 +136,7 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
         root: folder of the data set.
         sources: of the modality, reference first.
         files: see `annotation_files`.
+        divider: see `decide_splits`.
 
     Raises:
         DataError: the files cannot be used; lists all problems.
@@ -146,7 +149,8 @@ def read_coco(root: Path, sources: Sequence[Source], files: Mapping[str, Path]) 
         raise DataError(all_problems(f"{root}: COCO annotations that cannot be used:", problems))
     if not reader.samples:
         raise DataError(f"{root}: {', '.join(path.name for path in files.values())} lists no image")
-    listing = decide_splits(root, reader.samples, ", ".join(path.name for path in files.values()), masks=False)
+    names = ", ".join(path.name for path in files.values())
+    listing = decide_splits(root, reader.samples, names, masks=False, divider=divider)
     return listing, CocoLabels(reader.images, reader.names)
 
 

@@ -9,7 +9,18 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from simmat.data.samples import JPEG_EXTENSIONS, MASK_EXTENSIONS, SPLITS, Listing, Sample, decide_splits, split_meant
+from simmat.data.samples import (
+    ALLOWED_MASKS,
+    JPEG_EXTENSIONS,
+    MASK_EXTENSIONS,
+    SPLITS,
+    VECTOR_EXTENSIONS,
+    Divider,
+    Listing,
+    Sample,
+    decide_splits,
+    split_meant,
+)
 from simmat.errors import DataError, all_problems, equal_problems
 from simmat.sensors.adapter import Source
 
@@ -19,7 +30,7 @@ MASKS = "masks"
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 
 
-def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
+def scan_folders(root: Path, sources: Sequence[Source], divider: Divider | None = None) -> Listing:
     """Match `images/STEM.*` with `masks/STEM.*`; the id is STEM. Images without a mask are set aside.
 
     With several sources, a sample has a file `images/SOURCE/STEM.*` for each of them; this is also allowed with one.
@@ -29,6 +40,7 @@ def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
     Args:
         root: folder of the data set.
         sources: of the modality, reference first.
+        divider: see `decide_splits`.
 
     Raises:
         DataError: the folders cannot be used; lists all problems.
@@ -53,7 +65,7 @@ def scan_folders(root: Path, sources: Sequence[Source]) -> Listing:
         raise DataError(
             f"{root}: none of the {len(samples)} images has a mask; save a mask as masks/{samples[0].id}.png"
         )
-    return decide_splits(root, samples, "the folders of images/")
+    return decide_splits(root, samples, "the folders of images/", divider=divider)
 
 
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Path]]:
@@ -163,10 +175,10 @@ class _Scan:
     used: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        masks = *MASK_EXTENSIONS, *JPEG_EXTENSIONS
+        masks = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS
         self.folders = _Folders({*masks, *(ending for source in self.sources for ending in source.extensions)})
         self.masks = self.folders.find(str(self.root / MASKS), masks)
-        self._note(self.masks, "masks", f"not a mask format; allowed: {', '.join(MASK_EXTENSIONS)}")
+        self._note(self.masks, "masks", f"not a mask format; allowed: {ALLOWED_MASKS}")
 
     def splits(self) -> list[tuple[str, Path]]:
         """Return (split, folder) of the folders to search; the split is "" if folders do not set it."""

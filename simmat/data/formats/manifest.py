@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
-from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Listing, Sample, decide_splits, start_of_paths
+from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Divider, Listing, Sample, decide_splits, start_of_paths
 from simmat.errors import DataError, all_problems, nearest
 from simmat.io.files import read_bytes
 from simmat.sensors.adapter import Source
@@ -24,7 +24,7 @@ _MOST_BYTES = 2**30
 """Largest manifest, about ten million samples; it is read at once."""
 
 
-def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
+def read_manifest(root: Path, sources: Sequence[Source], divider: Divider | None = None) -> Listing:
     """Read `root/manifest.csv`.
 
     Columns: `id`, `mask`, one per source (or `image` for a single source), and optionally `split` and `zero_means`.
@@ -34,6 +34,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
     Args:
         root: folder of the data set.
         sources: of the modality, reference first.
+        divider: see `decide_splits`.
 
     Raises:
         DataError: the file cannot be used; lists all problems with line numbers.
@@ -51,7 +52,7 @@ def read_manifest(root: Path, sources: Sequence[Source]) -> Listing:
         raise DataError(f"{path}: no rows below the header")
     if not any(sample.has_mask for sample in samples):
         raise DataError(f"{path}: none of the {len(samples)} rows has a mask; fill in the column mask")
-    return decide_splits(root, samples, MANIFEST_FILE)
+    return decide_splits(root, samples, MANIFEST_FILE, divider=divider)
 
 
 def find_file(start: str, text: str) -> str:

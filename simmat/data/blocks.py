@@ -1,0 +1,114 @@
+"""Divide large images into blocks, each of one split, and these into windows of the size of a crop.
+
+Neighbouring pixels are alike, so windows drawn at random over one image would put nearly the same pixels into training
+and test. A block is 1 to 4 crops on a side and belongs to one split as a whole. A train sample is a block, of which
+every step takes another crop; val and test samples are its windows, side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from simmat.data.card import DataCard
+from simmat.data.instances import check_equal_size
+from simmat.data.samples import Sample
+from simmat.errors import DataError, all_problems, equal_problems
+from simmat.io.images import image_size
+from simmat.sensors.adapter import ModalityAdapter, load_sample
+from simmat.types import Window
+
+_ENOUGH = 20
+"""Blocks of one image that give each split several, at 15 % for val and test; with fewer, blocks are made smaller."""
+_LARGEST = 4
+"""Crops on a side of a block."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Divides the images of a data set into blocks, and the blocks of val and test into windows.
+
+    Attributes:
+        adapter: the sensor, which reads the sizes of images.
+        card: whose `crop` is the side of a window in pixels.
+        sizes: (H, W) of each image that was divided, by the sample's id.
+    """
+
+    adapter: ModalityAdapter
+    card: DataCard
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def blocks(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return the blocks of some images, in their order and row by row.
+
+        Raises:
+            DataError: images cannot be read, or differ in size from their mask; lists all of them.
+        """
+        found: list[Sample] = []
+        problems: list[str] = []
+        for sample in samples:
+            try:
+                size_hw = self.sizes[sample.id] = self._size_of(sample)
+            except DataError as error:
+                problems.append(str(error))
+            else:
+                found += [sample.within(window) for window in plan_blocks(size_hw, self._crop)]
+        if problems:
+            raise DataError(all_problems("images that --crop cannot divide:", equal_problems(problems)))
+        return found
+
+    def parts(self, block: Sample) -> Sequence[Sample]:
+        """Return a block of train as it is, and another one as its windows."""
+        if block.split == "train" or block.window is None:
+            return (block,)
+        return [block.within(window) for window in windows_of(block.window, self._crop)]
+
+    @property
+    def _crop(self) -> int:
+        assert self.card.crop is not None
+        return self.card.crop
+
+    def _size_of(self, sample: Sample) -> tuple[int, int]:
+        """Return (H, W) of an image, which is decoded only where the sensor cannot say it otherwise."""
+        size_hw = self.adapter.window_size(sample.files)
+        if size_hw is None:
+            size_hw = load_sample(self.adapter, sample.files, nodata=self.card.stated_nodata(sample.files)).size_hw
+        if sample.mask is not None and not sample.has_polygons:
+            check_equal_size(sample.mask, image_size(sample.mask, labels=True), sample.reference, size_hw)
+        return size_hw
+
+
+def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:
+    """Divide an (H, W) image into blocks, row by row; each pixel is in one.
+
+    Blocks start at multiples of the crop; those at the right and lower edge take what is left there. They are as large
+    as leaves `_ENOUGH` of them, at most about `_LARGEST` crops on a side, and at least one crop where the image is so
+    large.
+    """
+    counts = [max(length // crop, 1) for length in size_hw]  # whole crops along each side
+    for side in range(_LARGEST, 0, -1):
+        rows, columns = (max(count // side, 1) for count in counts)
+        if rows * columns >= _ENOUGH:
+            break
+    edges = []
+    for length, count, blocks in zip(size_hw, counts, (rows, columns), strict=True):
+        edges.append([*(index * count // blocks * crop for index in range(blocks)), length])
+    return [
+        Window(y0, x0, y1, x1)
+        for y0, y1 in zip(edges[0], edges[0][1:], strict=False)
+        for x0, x1 in zip(edges[1], edges[1][1:], strict=False)
+    ]
+
+
+def windows_of(block: Window, crop: int) -> list[Window]:
+    """Return the windows of crop x crop pixels in a block, side by side from its first pixel.
+
+    What is left over, less than a crop wide, belongs to no window, so no pixel is scored twice. A block that is smaller
+    than a crop is one window.
+    """
+    height, width = (min(length, crop) for length in block.size_hw)
+    return [
+        Window(y, x, y + height, x + width)
+        for y in range(block.y0, block.y1 - height + 1, height)
+        for x in range(block.x0, block.x1 - width + 1, width)
+    ]

@@ -1,0 +1,279 @@
+"""Large images: blocks of one split, random crops for training, windows for scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from data_sets import Planes, open_planes, save_image
+
+from simmat.data.augment import Augmentation
+from simmat.data.batches import TrainingItems
+from simmat.data.blocks import plan_blocks, windows_of
+from simmat.data.checks import check_dataset
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.index import read_index
+from simmat.data.pipeline import Pipeline
+from simmat.errors import ConfigError, DataError
+from simmat.sensors.adapter import Files, Missing, Nodata
+from simmat.sensors.builtin import Raster
+from simmat.sensors.normalize import fit_channels
+from simmat.types import SensorImage, Window
+
+SIDE, CROP = 160, 16
+
+
+def scene(root: Path, height: int = SIDE, width: int = SIDE) -> Path:
+    """A folder with one image whose values are the positions of its pixels, and squares of 6 pixels 10 apart."""
+    position = np.arange(height * width, dtype=np.float32).reshape(height, width)
+    save_image(root / "images/scene.npy", position[None])
+    mask = np.zeros((height, width), np.uint16)
+    for number, (y, x) in enumerate(np.ndindex((height - 6) // 10 + 1, (width - 6) // 10 + 1), start=1):
+        mask[10 * y : 10 * y + 6, 10 * x : 10 * x + 6] = number
+    (root / "masks").mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(root / "masks/scene.tif", mask, tile=(16, 16), compression="zlib")
+    return root
+
+
+def pixels(dataset: Dataset, split: str) -> set[float]:
+    """The pixels of the image that are in a split."""
+    return {value for sample in dataset.split(split) for value in dataset.image(sample).data.ravel().tolist()}
+
+
+def items_of(dataset: Dataset, **settings: Any) -> TrainingItems:
+    index = read_index(dataset, processes=1)
+    samples = index.training_samples()
+    channels = fit_channels(
+        index.dataset.channels(), index.statistics(samples), pixel_mean=(0.0,) * 3, pixel_std=(1.0,) * 3
+    )
+    pipeline = Pipeline(dataset.adapter, channels, 32)
+    given: dict[str, Any] = {"augmentation": Augmentation.none(), "prompts": 2, "batch_size": 2, "seed": 3, **settings}
+    return TrainingItems(index.dataset, samples, pipeline, **given)
+
+
+@pytest.mark.parametrize("size_hw", [(160, 160), (37, 500), (9, 9), (16, 250), (1000, 1000)])
+def test_blocks_cover_every_pixel_once(size_hw: tuple[int, int]) -> None:
+    """A pixel in two blocks could be in training and test; one in none would be lost."""
+    seen = np.zeros(size_hw, np.int64)
+    for block in plan_blocks(size_hw, CROP):
+        seen[block.slices] += 1
+    assert (seen == 1).all()
+
+
+def test_a_block_holds_a_crop_and_at_most_a_few() -> None:
+    """A block smaller than a crop would be no native-resolution sample, a huge one leaves val with one place."""
+    for side in (16, 50, 100, 330, 1000):
+        for block in plan_blocks((side, side), CROP):
+            assert all(CROP <= length < 6 * CROP for length in block.size_hw)
+
+
+def test_windows_lie_in_their_block_and_apart() -> None:
+    """A pixel in two windows would be scored twice."""
+    block = Window(32, 16, 70, 90)
+    seen = np.zeros((100, 100), np.int64)
+    for window in windows_of(block, CROP):
+        assert window.size_hw == (CROP, CROP)
+        seen[window.slices] += 1
+    assert seen.max() == 1
+    assert seen[block.slices].sum() == seen.sum() == 2 * 4 * CROP**2
+
+
+def test_splits_share_no_pixel(tmp_path: Path) -> None:
+    """Neighbouring pixels are alike, so a shared one makes scores too good."""
+    dataset = open_planes(scene(tmp_path), crop=CROP)
+    found = [pixels(dataset, split) for split in ("train", "val", "test")]
+    assert all(found)
+    assert len(set.union(*found)) == sum(map(len, found))
+    assert all(dataset.image(sample).size_hw == (CROP, CROP) for sample in dataset.split("val"))
+    assert open_planes(tmp_path, crop=CROP).samples == dataset.samples
+
+
+def test_a_window_is_that_part_of_image_and_mask(tmp_path: Path) -> None:
+    """Image and mask are read window by window, and must stay on one grid."""
+    dataset = open_planes(scene(tmp_path), crop=CROP)
+    whole = open_planes(scene_in_three(tmp_path / "whole"))
+    image, label = whole.image(whole.samples[0]), whole.label(whole.samples[0])
+    union = np.zeros(label.size_hw, np.bool_)
+    for region in label.regions:
+        union |= region.mask(label.size_hw)
+    for sample in dataset.samples[:8]:
+        assert sample.window is not None
+        assert np.array_equal(dataset.image(sample).data, image.data[:, *sample.window.slices])
+        cut = dataset.label(sample, dataset.image(sample))
+        here = np.zeros(cut.size_hw, np.bool_)
+        for region in cut.regions:
+            here |= region.mask(cut.size_hw)
+        assert np.array_equal(here, union[sample.window.slices])
+
+
+def scene_in_three(root: Path) -> Path:
+    """The same image three times, so that it can be opened without a crop."""
+    scene(root)
+    for name in ("other", "third"):
+        (root / f"images/{name}.npy").write_bytes((root / "images/scene.npy").read_bytes())
+        (root / f"masks/{name}.tif").write_bytes((root / "masks/scene.tif").read_bytes())
+    return root
+
+
+def test_named_splits_are_those_of_all_blocks(tmp_path: Path) -> None:
+    """Who names the splits of whole images knows what lies where."""
+    for split in ("train", "val", "test"):
+        scene(tmp_path / split)
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+            for path in (tmp_path / split / kind).iterdir():
+                path.rename(tmp_path / kind / split / path.name)
+    dataset = open_planes(tmp_path, crop=CROP)
+    assert {(sample.image_id.partition("/")[0], sample.split) for sample in dataset.samples} == {
+        ("train", "train"),
+        ("val", "val"),
+        ("test", "test"),
+    }
+    assert not dataset.by_hash
+
+
+class Traced(Planes):
+    """The test sensor, which notes the windows it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows: list[Window] = []
+
+    def window_size(self, files: Files) -> tuple[int, int]:
+        return SIDE, SIDE
+
+    def load_window(
+        self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
+    ) -> SensorImage:
+        self.windows.append(window)
+        return super().load_window(files, window, nodata=nodata, missing=missing)
+
+
+def test_training_takes_other_crops_inside_the_same_blocks(tmp_path: Path) -> None:
+    """Random crops are the point of --crop; one that leaves its block would train on pixels of the test split."""
+    sensor = Traced()
+    items = items_of(open_dataset(scene(tmp_path), sensor, {"regions": "instances", "crop": CROP}))
+    blocks = [sample.window for sample in items.samples]
+    sensor.windows.clear()
+    for position in range(40):
+        assert items[position].targets.any()
+    assert len(set(sensor.windows)) > 30
+    for window in sensor.windows:
+        assert window.size_hw == (CROP, CROP)
+        assert any(
+            block is not None
+            and block.y0 <= window.y0
+            and window.y1 <= block.y1
+            and block.x0 <= window.x0
+            and window.x1 <= block.x1
+            for block in blocks
+        )
+
+
+def test_crops_are_drawn_from_seed_and_position(tmp_path: Path) -> None:
+    """A resumed run must see what the run without a stop saw."""
+    items = items_of(open_planes(scene(tmp_path), crop=CROP))
+    again = items_of(open_planes(tmp_path, crop=CROP))
+    assert all(np.array_equal(items[place].planes, again[place].planes) for place in (5, 2))
+    other = items_of(open_planes(tmp_path, crop=CROP), seed=4)
+    assert not all(np.array_equal(items[place].planes, other[place].planes) for place in range(4))
+
+
+def test_a_region_larger_than_the_crop_is_trained_in_parts(tmp_path: Path) -> None:
+    """A lake fills many crops, of which some hold few of its pixels."""
+    scene(tmp_path)
+    mask = np.zeros((SIDE, SIDE), np.uint16)
+    mask[3:-3, 3:-3] = 1
+    tifffile.imwrite(tmp_path / "masks/scene.tif", mask)
+    items = items_of(open_planes(tmp_path, crop=CROP, min_region=100))
+    assert all(items[position].targets.any() for position in range(20))
+
+
+def test_statistics_are_those_of_the_training_blocks(tmp_path: Path) -> None:
+    """Blocks share a file, and each of them counts, once."""
+    index = read_index(open_planes(scene(tmp_path), crop=CROP), processes=1)
+    values = np.array(sorted(pixels(index.dataset, "train")))
+    found = index.statistics(index.dataset.split("train"))
+    assert found.pixels == (len(values),)
+    assert found.mean[0] == pytest.approx(values.mean())
+
+
+def test_the_index_of_one_crop_is_none_of_another(tmp_path: Path) -> None:
+    """Rows of other windows would hold regions and moments of other pixels."""
+    scene(tmp_path)
+    for crop in (16, 32, 16):
+        dataset = open_planes(tmp_path, crop=crop)
+        table = read_index(dataset, processes=1).table
+        assert [tuple(size) for size in table.counts[:, :2].tolist()] == [
+            dataset.image(sample).size_hw for sample in dataset.samples
+        ]
+
+
+def test_blocks_of_one_image_are_no_leak(tmp_path: Path) -> None:
+    """All blocks have one file, which an image in two splits has, too."""
+    report = check_dataset(open_planes(scene(tmp_path), crop=CROP))
+    assert not report.problems
+    assert "blocks" in report.split_note
+
+
+def test_a_copy_of_the_image_in_another_split_is_a_leak(tmp_path: Path) -> None:
+    """Under another name its blocks get other splits."""
+    scene(tmp_path)
+    (tmp_path / "images/copy.npy").write_bytes((tmp_path / "images/scene.npy").read_bytes())
+    (tmp_path / "masks/copy.tif").write_bytes((tmp_path / "masks/scene.tif").read_bytes())
+    assert any("the same image" in problem for problem in check_dataset(open_planes(tmp_path, crop=CROP)).problems)
+
+
+def test_coco_labels_are_cut_too(tmp_path: Path) -> None:
+    """A large image may have COCO annotations."""
+    save_image(tmp_path / "images/a.npy", np.random.default_rng(0).normal(300, 5, (1, SIDE, SIDE)))
+    corners = [0, 0, SIDE, 0, SIDE, SIDE, 0, SIDE]
+    content = {
+        "images": [{"id": 1, "file_name": "a.npy", "height": SIDE, "width": SIDE}],
+        "categories": [{"id": 7, "name": "field"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "segmentation": [corners]}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    dataset = open_planes(tmp_path, crop=CROP)
+    label = dataset.label(dataset.split("val")[0])
+    assert [region.area for region in label.regions] == [CROP**2]
+    content["images"][0]["width"] = SIDE + 1
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"{SIDE + 1}x{SIDE}"):
+        open_planes(tmp_path, crop=CROP)
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    """Its windows would be shifted against those of the image, which no window shows."""
+    scene(tmp_path)
+    tifffile.imwrite(tmp_path / "masks/scene.tif", np.ones((SIDE, SIDE + 16), np.uint8))
+    with pytest.raises(DataError, match=rf"masks/scene\.tif.*{SIDE + 16}x{SIDE}"):
+        open_planes(tmp_path, crop=CROP)
+
+
+def test_an_image_of_too_few_crops_says_to_make_them_smaller(tmp_path: Path) -> None:
+    """Three splits need three blocks."""
+    with pytest.raises(DataError, match="--crop"):
+        open_planes(scene(tmp_path), crop=96)
+
+
+@pytest.mark.parametrize("crop", [0, 15, 10**6, "large"])
+def test_an_impossible_crop_is_refused(tmp_path: Path, crop: object) -> None:
+    """A card is written by hand."""
+    with pytest.raises(ConfigError, match="crop"):
+        open_planes(scene(tmp_path), crop=crop)
+
+
+def test_a_large_tiff_is_never_decoded_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A raster of 20,000 x 20,000 pixels does not fit into memory, nor does its mask."""
+    scene(tmp_path)
+    (tmp_path / "images/scene.npy").unlink()
+    values = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE), np.uint16)
+    tifffile.imwrite(tmp_path / "images/scene.tif", values, tile=(16, 16), compression="zlib")
+    monkeypatch.setattr("simmat.io.images.tiff.read_tiff", lambda *args, **kwargs: pytest.fail("read as a whole"))
+    dataset = open_dataset(tmp_path, Raster(), {"regions": "instances", "crop": CROP})
+    assert items_of(dataset)[0].targets.any()
