@@ -15,6 +15,7 @@ from simmat.data.fill_values import fill_value_hints
 from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, read_index
 from simmat.data.index_file import NO_CLASS
+from simmat.data.leakage import neighbour_warning
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
 from simmat.errors import equal_problems
@@ -156,7 +157,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = Non
         split_note=dataset.split_note,
         splits=tuple(tally.report() for tally in used),
         problems=tuple(problems),
-        notes=tuple(_notes(dataset, used)),
+        notes=tuple(filter(None, (*_notes(dataset, used), neighbour_warning(index)))),
         class_names=dataset.class_names,
         unlabelled=tuple(sample.reference.relative_to(dataset.root).as_posix() for sample in dataset.unlabelled),
         **_as_read(index),

@@ -19,6 +19,7 @@ from simmat.data.fingerprint import Contents
 from simmat.data.formats.coco import ANNOTATIONS
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.index import DataIndex, read_index
+from simmat.data.leakage import neighbour_warning
 from simmat.data.pipeline import Pipeline
 from simmat.data.samples import Sample, id_digest
 from simmat.errors import ConfigError
@@ -229,6 +230,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
         dataset.split_note,
         dataset.skipped_note,
         contents.shared_warning(),
+        neighbour_warning(index),
         _note_on_subset(train, every, config),
         _note_on_repeats(config, index, train),
         _note_on_shrinking(index, train, size),
