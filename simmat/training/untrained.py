@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simmat.config import TrainConfig
-from simmat.evaluation import Scores, evaluate, find_protocol
+from simmat.evaluation import Scores, evaluate, evaluate_unprompted, find_protocol
 from simmat.model import assemble, count_parameters
 from simmat.nn.device import pick_device
 from simmat.plugins.registry import Registry
+from simmat.predictor import Predictor
 from simmat.training.callbacks import Callback
 from simmat.training.setup import prepare
 
@@ -30,13 +31,14 @@ class Untrained:
     device: str
 
 
-def score_untrained(config: TrainConfig, registry: Registry, split: str) -> Untrained:
+def score_untrained(config: TrainConfig, registry: Registry, split: str, *, everything: bool = False) -> Untrained:
     """Build the network of a config as `train` does, and score it untrained.
 
     Args:
         config: settings of the run.
         registry: the installed plugins.
         split: "train", "val" or "test"; the channel statistics are always those of the training images.
+        everything: find and score every object by a grid of clicks, too.
 
     Raises:
         SimMATError: a problem with names, data or weights.
@@ -46,4 +48,8 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str) -> Untr
     model = assemble(setup.spec.model_copy(update={"dense": None}), setup.parts).to(device)
     samples = setup.dataset.split(split)
     scores = evaluate(model, setup.pipeline, setup.dataset, samples, protocol=find_protocol(config.protocol))
+    if everything:
+        predictor = Predictor(model, setup.pipeline)
+        found = evaluate_unprompted(predictor, setup.dataset, samples, semantic=False)
+        scores = replace(scores, unprompted=found)
     return Untrained(scores, count_parameters(model)[1], setup.fingerprint, str(device))

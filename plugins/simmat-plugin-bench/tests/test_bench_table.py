@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import statistics
@@ -63,6 +64,26 @@ def test_scores_are_mean_and_sample_deviation_over_seeds(tmp_path: Path) -> None
     assert str(row.score) == f"0.500 ± {statistics.stdev([0.4, 0.6]):.3f}"
     assert row.gain == pytest.approx(0.25)
     assert str(Spread((0.25,))) == "0.250"
+
+
+DENSE = {"everything": {"ap50": 0.3}, "semantic": {"miou": 0.5}}
+
+
+def test_a_score_may_be_of_masks_without_prompts(tmp_path: Path) -> None:
+    """Rates are chosen by the same figure, and the untuned model, which has no class map, has none."""
+    toml = 'score = "semantic.miou"\nlr = [1e-3, 1e-4]\n' + MODEL + SETS.partition('[[data]]\nname = "b"')[0] + ARMS
+    bench = bench_of(tmp_path, toml)
+    for rate, clicks, classes in (("0.001", 0.9, 0.2), ("0.0001", 0.4, 0.6)):
+        cell = cells_named(bench, f"a/sam_vit_b/x/seed-0_lr-{rate}")[0]
+        val = {"kind": "val", "step": 2, "miou_object": clicks, "semantic": {"miou": classes}}
+        fill(cell, val=clicks, test=clicks)
+        values = json.loads(cell.folder.result.read_text())
+        values["test"] |= DENSE if classes == 0.6 else {}
+        atomic_write_json(cell.folder.result, values | {"val": val})
+    fill(cells_named(bench, "a/sam_vit_b/zero-shot")[0], val=0.1, test=0.25, trainable=0, curve=[])
+    row, zero = (next(row for row in collect(bench).rows if row.arm.name == name) for name in ("x", "zero-shot"))
+    assert (row.lr, row.score, row.vals, row.gain) == (1e-4, Spread((0.5,)), {0: 0.6}, None)
+    assert (zero.score, zero.state) == (None, "no such figure")
 
 
 def test_the_mean_is_over_the_averaged_data_sets_seed_by_seed(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def sees(path: str) -> bool:
     return Path(path).is_file()
 
 
-def run_cell(root: str, stop: str, environment: Mapping[str, str], *, test: bool) -> int:
+def run_cell(root: str, stop: str, environment: Mapping[str, str], *, test: bool, everything: bool = False) -> int:
     """Run one cell in a new process and wait for it.
 
     The new process stops by itself if this one dies, because its standard input closes.
@@ -170,11 +170,13 @@ def run_cell(root: str, stop: str, environment: Mapping[str, str], *, test: bool
         stop: the stop file of the bench; `STOP` or `KILL` in it stops the cell.
         environment: additional environment variables of the new process.
         test: score the test split after training.
+        everything: find every object of the test split without prompts, too, also by a model without a dense head.
 
     Returns:
         The exit code; -N if signal N ended the process.
     """
-    command = [sys.executable, "-P", "-m", "simmat_plugin_bench.job", root, *(["--test"] if test else [])]
+    flags = [flag for flag, given in (("--test", test), ("--everything", everything)) if given]
+    command = [sys.executable, "-P", "-m", "simmat_plugin_bench.job", root, *flags]
     last = ""
     # In its own session, so that Ctrl-C reaches only the bench, which passes it on once.
     with (

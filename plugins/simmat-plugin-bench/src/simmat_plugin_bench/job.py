@@ -1,7 +1,8 @@
-"""The process of one cell: `python -m simmat_plugin_bench.job CELL [--test]`.
+"""The process of one cell: `python -m simmat_plugin_bench.job CELL [--test] [--everything]`.
 
 It trains or resumes, writes `result.json`, and with --test scores the test split once with the best bundle by
-validation. All its state is on disk, so it may be killed at any moment.
+validation. A bundle with a dense head is scored without prompts, too; with --everything other models are as well, by
+a grid of clicks. All its state is on disk, so it may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -73,12 +74,12 @@ class JobCallback(Callback):
 @escaped_streams()
 def main(arguments: list[str]) -> int:
     """Run the cell; a problem of data or settings is one line in the log and exit code 2."""
-    folder, test = CellFolder(Path(arguments[0])), "--test" in arguments[1:]
+    folder, test, everything = CellFolder(Path(arguments[0])), "--test" in arguments, "--everything" in arguments
     _end_with_parent()
     try:
         with _locked(folder):
             remove_temporary(folder.root)
-            _work(folder, load_plugins(), test=test)
+            _work(folder, load_plugins(), test=test, everything=everything)
     except training.Interrupted as error:
         say(error)
         return 130
@@ -88,7 +89,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
+def _work(folder: CellFolder, registry: Registry, *, test: bool, everything: bool) -> None:
     kind = read_cell_file(folder.order, Order)["kind"]
     config = load_config(folder.config)
     if test and _bundle_is_gone(folder, kind):
@@ -103,9 +104,9 @@ def _work(folder: CellFolder, registry: Registry, *, test: bool) -> None:
     if test and result["test"] is None and not result["diverged"]:
         began = time.monotonic()
         if kind == "zero-shot":
-            scores = score_untrained(config, registry, "test").scores
+            scores = score_untrained(config, registry, "test", everything=everything).scores
         else:
-            scores = _test(folder, config, registry)
+            scores = _test(folder, config, registry, everything=everything)
         tested = {"test": scores.summary(), "test_ious": scores.by_sample()}
         _write(folder, result | tested | {"test_seconds": time.monotonic() - began})
 
@@ -142,7 +143,8 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
     curve = [record for record in records if is_finite_number(record.get("miou_object"))]
     if not curve:
         raise DataError(f"{run.metrics} is damaged: it has no validation; remove {folder.root} and run the bench again")
-    best = max(curve, key=lambda record: (record["miou_object"], -record["step"]))
+    # With a dense head the bundle is chosen by the mean of all scores.
+    best = max(curve, key=lambda record: (record.get("score", record["miou_object"]), -record["step"]))
     return {
         "data": {"path": str(config.data), "fingerprint": fingerprint_in(run.state)},
         "diverged": diverged,
@@ -158,11 +160,19 @@ def _train(folder: CellFolder, config: TrainConfig, registry: Registry) -> dict[
     }
 
 
-def _test(folder: CellFolder, config: TrainConfig, registry: Registry) -> Scores:
+def _test(folder: CellFolder, config: TrainConfig, registry: Registry, *, everything: bool) -> Scores:
     device = pick_device(config.device)
     bundle = load_bundle(folder.run / "bundle", registry, checkpoint=config.checkpoint, device=device)
-    protocol = find_protocol(config.protocol)
-    tuned, _ = evaluate_bundle(bundle, config.data, "test", overrides=config.card_overrides(), protocol=protocol)
+    dense = bundle.spec.dense is not None
+    tuned, _ = evaluate_bundle(
+        bundle,
+        config.data,
+        "test",
+        overrides=config.card_overrides(),
+        protocol=find_protocol(config.protocol),
+        everything=everything or dense,
+        semantic=dense,
+    )
     return tuned
 
 

@@ -38,7 +38,8 @@ _PLOTS = {
     ),
     "curves": (
         "Learning curves",
-        "Validation score against step: mean over seeds with a band of one standard deviation; zero-shot is dashed.",
+        "Validation mIoU of clicks against step: mean over seeds with a band of one standard deviation; zero-shot is "
+        "dashed.",
     ),
     "few": (
         "Few labelled images",

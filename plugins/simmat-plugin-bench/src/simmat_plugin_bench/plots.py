@@ -281,4 +281,9 @@ def _full(rows: Sequence[Row]) -> list[Row]:
 
 
 def _short(score: str) -> str:
-    return {"miou_object": "test mIoU by object", "miou_image": "test mIoU by image"}.get(score, score)
+    return {
+        "miou_object": "test mIoU by object",
+        "miou_image": "test mIoU by image",
+        "everything.ap50": "test AP50 of every object",
+        "semantic.miou": "test mIoU of the class map",
+    }.get(score, score)

@@ -11,7 +11,7 @@ from typing import Any
 from simmat.errors import ConfigError
 from simmat_plugin_bench.cells import Cell, Failure, read_cell_file
 from simmat_plugin_bench.grid import ZERO_SHOT, Arm, Bench
-from simmat_plugin_bench.settings import DataSet, figures_of, hint
+from simmat_plugin_bench.settings import DEFAULT, EVERYTHING, SEMANTIC, DataSet, figures_of, hint
 
 
 @dataclass(frozen=True)
@@ -57,26 +57,31 @@ def arm_state(bench: Bench, data: DataSet, arm: Arm) -> ArmState:
     if to_try := [cell for cell in first if cell.state() not in ("trained", "tested")]:
         jobs = tuple(Job(cell, test=False) for cell in to_try if _to_do(cell, test=False))
         return ArmState(jobs, (), waiting=len(arm.seeds) - 1)
-    best = _best(first)
+    best = _best(first, bench.settings.score)
     if best is None:
         return ArmState((), (), lost=True)
     chosen = tuple(cell for cell in cells if cell.lr == best.lr)
     return ArmState(tuple(Job(cell, test=True) for cell in chosen if _to_do(cell, test=True)), chosen)
 
 
-def _best(tried: list[Cell]) -> Cell | None:
+def _best(tried: list[Cell], score: str) -> Cell | None:
     """Return the first cell with the best validation score; None if all diverged."""
-    scores = [_validation(cell) for cell in tried]
+    vals = [result["val"] if (result := cell.result()) is not None else None for cell in tried]
+    figures = [None if val is None else val_figure(val, score) for val in vals]
+    # Where validation has no such figure, as of every object without a dense head, one click decides.
+    known = any(figure is not None for figure in figures)
+    scores = [-math.inf if val is None else figure for val, figure in zip(vals, figures, strict=True)]
+    if not known:
+        scores = [-math.inf if val is None else float(val[DEFAULT]) for val in vals]
+    scores = [-math.inf if value is None or math.isnan(value) else value for value in scores]
     best = max(scores)
     return tried[scores.index(best)] if best > -math.inf else None
 
 
-def _validation(cell: Cell) -> float:
-    """Return the best validation score of a cell; -inf for a run that diverged."""
-    result = cell.result()
-    if result is None or result["val"] is None or math.isnan(score := float(result["val"]["miou_object"])):
-        return -math.inf
-    return score
+def val_figure(val: Mapping[str, Any], score: str) -> float | None:
+    """Return the validation figure of a score: itself for masks without prompts, else the mIoU of one click."""
+    name = score if score.startswith((EVERYTHING, SEMANTIC)) else DEFAULT
+    return dict(figures_of(val)).get(name)
 
 
 def _to_do(cell: Cell, *, test: bool) -> bool:
@@ -143,7 +148,7 @@ class Row:
         samples: training images of a run.
         curves: seed -> (step, validation mIoU) of each validation.
         ious: seed -> test sample -> IoU of each object; without seeds whose result has no IoUs.
-        vals: seed -> best validation score.
+        vals: seed -> validation score of the best bundle, see `val_figure`.
         on: the devices of the runs.
         state: "done", or why it is not: "2 of 3 seeds", "failed", "diverged", "every rate diverged",
             "changed", "begun", "not begun"; "no such figure" if the results lack the requested score.
@@ -289,7 +294,11 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
         samples=some.get("train_samples"),
         curves={seed: _curve(result) for seed, result in tested.items()},
         ious={seed: _ious(result) for seed, result in tested.items() if "test_ious" in result},
-        vals={seed: float(result["val"]["miou_object"]) for seed, result in tested.items()},
+        vals={
+            seed: figure
+            for seed, result in tested.items()
+            if (figure := val_figure(result["val"], bench.settings.score)) is not None
+        },
         on=", ".join(sorted({_device(result) for result in tested.values()})),
         state="every rate diverged" if state.lost else _state(arm, cells, results, len(scores)),
         failures=tuple(_failure(cell) for cell in cells if cell.state() == "failed"),
@@ -298,7 +307,9 @@ def _row(bench: Bench, data: DataSet, arm: Arm) -> Row:
 
 def _check_score(bench: Bench, rows: list[Row]) -> None:
     """Check that some result has the requested score."""
-    lacking = [row for row in rows if row.state == _NO_FIGURE]
+    score = bench.settings.score
+    none_of_zero_shot = score.startswith((EVERYTHING, SEMANTIC))
+    lacking = [row for row in rows if row.state == _NO_FIGURE and not (none_of_zero_shot and row.arm.kind == ZERO_SHOT)]
     if not lacking or any(row.scores for row in rows):
         return
     numbers: dict[str, float] = {}
@@ -306,7 +317,6 @@ def _check_score(bench: Bench, rows: list[Row]) -> None:
         for cell in bench.cells_of(row.data, row.arm):
             if (result := cell.result()) is not None and result["test"] is not None:
                 numbers |= dict(figures_of(result["test"]))
-    score = bench.settings.score
     raise ConfigError(f"score = {score!r} is not a metric of these results{hint(score, numbers)}")
 
 

@@ -20,6 +20,7 @@ from simmat_plugin_bench.executors import KILL, STOP, Workers, clear_stop, reque
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.prepare import remove_losers
 from simmat_plugin_bench.results import Job, all_jobs, arm_state
+from simmat_plugin_bench.settings import EVERYTHING
 
 LOG_LINES = 8
 """Last lines of the log that are kept of a failed cell."""
@@ -88,8 +89,9 @@ class Runner:
             cell.folder.failure.unlink(missing_ok=True)
             slot = self._free.popleft()
             variables = self.workers.devices.environment(slot)
+            everything = self.bench.settings.score.startswith(EVERYTHING)
             future = self.workers.executor.submit(
-                run_cell, str(cell.root), str(self._stop_file), variables, test=job.test
+                run_cell, str(cell.root), str(self._stop_file), variables, test=job.test, everything=everything
             )
             self._running[future] = _Running(job, slot)
             if not self._free:

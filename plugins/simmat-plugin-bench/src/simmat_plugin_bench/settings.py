@@ -16,7 +16,16 @@ from simmat.errors import did_you_mean
 DEFAULT = "miou_object"
 """A metric of every protocol."""
 
-_CLASS = r"iou_by_class\.-?\d+"
+EVERYTHING, SEMANTIC = "everything.", "semantic."
+"""Beginnings of the metrics of masks without prompts: of every object, and of the class map."""
+_MEASURES = ("ap", "ap50", "pq", "f1")
+_UNPROMPTED = (
+    *(EVERYTHING + measure for measure in _MEASURES),
+    *(f"{EVERYTHING}any_class.{measure}" for measure in _MEASURES),
+    f"{SEMANTIC}miou",
+    f"{SEMANTIC}pixel_accuracy",
+)
+_CLASS = rf"(semantic\.)?iou_by_class\.-?\d+|everything\.by_class\.-?\d+\.({'|'.join(_MEASURES)})"
 """The classes are unknown until there are scores."""
 
 
@@ -31,12 +40,12 @@ def figures_of(summary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 def unknown_figure(name: str, protocol: str) -> str:
     """Return an error if a protocol has no metric of this name, else ""."""
-    if name == DEFAULT:
+    if name in (DEFAULT, *_UNPROMPTED):
         return ""
     # Imported here because it loads torch, which the default score does not need.
     from simmat.evaluation import find_protocol, possible_summary
 
-    known = [figure for figure, _ in figures_of(possible_summary(find_protocol(protocol)))]
+    known = [*(figure for figure, _ in figures_of(possible_summary(find_protocol(protocol)))), *_UNPROMPTED]
     if name in known or re.fullmatch(_CLASS, name):
         return ""
     return f"score = {name!r} is not a metric of protocol {protocol!r}{hint(name, known)}"
@@ -254,7 +263,7 @@ class BenchSettings(Document):
 
     Attributes:
         title: title of table and page.
-        score: the metric of the table, a key of the scores of `simmat eval`.
+        score: the metric of the table, a key of the scores of `simmat eval`, such as "everything.ap50".
         foundation: the default foundation model of arms.
         reference: name of the arm with which the others are compared; None compares none.
         seeds: one run each.
