@@ -150,7 +150,7 @@ class Traced(Planes):
         self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
     ) -> SensorImage:
         self.windows.append(window)
-        return super().load_window(files, window, nodata=nodata, missing=missing)
+        return self.load(files, nodata=nodata, missing=missing).cut(window)
 
 
 def test_training_takes_other_crops_inside_the_same_blocks(tmp_path: Path) -> None:
