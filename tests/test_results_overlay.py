@@ -19,9 +19,18 @@ def test_objects_are_drawn_in_colours_of_their_own_where_they_are(tmp_path: Path
     assert write_result(result, ["overlay"], tmp_path) == ["a_overlay.png"]
     drawn = np.asarray(Image.open(tmp_path / "a_overlay.png"))
     assert drawn.shape == (600, 800, 3)
-    one, other, ground = drawn[150, 150], drawn[350, 550], drawn[50, 50]
+    one, other, ground = drawn[110, 110], drawn[310, 410], drawn[50, 50]
     assert len({tuple(pixel.tolist()) for pixel in (one, other, ground)}) == 3
     assert (ground == 128).all()
+
+
+def test_the_class_is_written_on_objects_that_are_large_enough() -> None:
+    """A colour says which object it is, not what it is."""
+    large, small = (objects_result((600, 800), found_box(100, 100, 100 + side, 100 + side, 2)) for side in (90, 20))
+    for result, written in ((large, True), (small, False)):
+        plain = replace(result, class_names={2: "person"})
+        same = np.array_equal(np.asarray(draw_result(result)), np.asarray(draw_result(plain)))
+        assert same != written
 
 
 def test_a_large_image_is_shown_small_and_no_object_is_lost() -> None:

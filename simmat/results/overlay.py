@@ -34,11 +34,17 @@ _SMALLEST_TEXT_PX = 14
 
 
 def draw_result(result: ImageResult) -> Image.Image:
-    """Draw each object in a colour of its own, or each class in its own with a legend below, over the picture."""
+    """Draw each object in a colour of its own, or each class in its own with a legend below, over the picture.
+
+    Where there are several classes, theirs is written on objects that are large enough.
+    """
     picture = _fitted(Image.fromarray(result.picture()))
     if result.classes is None:
         numbers = _object_map(result, picture.size)
-        return Image.fromarray(_painted(np.asarray(picture), numbers, object_colours(len(result.ranked))))
+        drawn = Image.fromarray(_painted(np.asarray(picture), numbers, object_colours(len(result.ranked))))
+        if len(result.class_names) > 1:
+            _write_classes(drawn, result, numbers)
+        return drawn
     values = _sampled(result, picture.size)
     unseen = result.unseen
     present = [value for value in np.unique(values).tolist() if value not in unseen]
@@ -143,11 +149,31 @@ def _differs(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     return edge
 
 
+def _write_classes(picture: Image.Image, result: ImageResult, numbers: npt.NDArray[np.int64]) -> None:
+    """Write the class on each object whose middle is seen and whose box is wider than the name."""
+    (height, width), draw = result.size_hw, ImageDraw.Draw(picture)
+    text_px = _text_px(picture)
+    letters = font(text_px)
+    scale_x, scale_y = picture.width / width, picture.height / height
+    for number, found in enumerate(result.ranked, start=1):
+        y0, x0, y1, x1 = found.instance.box
+        name = result.class_name(found.instance.class_id)
+        if name is None or (y1 - y0) * scale_y < 1.5 * text_px:
+            continue
+        x, y = (x0 + x1) * scale_x / 2, (y0 + y1) * scale_y / 2
+        if numbers[int(y), int(x)] == number and letters.getlength(name) < (x1 - x0) * scale_x:
+            draw.text((x, y), name, fill=WHITE, font=letters, anchor="mm", stroke_width=2, stroke_fill=HALO)
+
+
+def _text_px(picture: Image.Image) -> int:
+    return max(_SMALLEST_TEXT_PX, max(picture.size) // 90)
+
+
 def _with_legend(picture: Image.Image, entries: Sequence[tuple[Colour, str]]) -> Image.Image:
     """Return a picture with a strip below that names the colours."""
     if not entries:
         return picture
-    text_px = max(_SMALLEST_TEXT_PX, max(picture.size) // 90)
+    text_px = _text_px(picture)
     gap, letters = text_px // 2, font(text_px)
     places: list[tuple[int, int]] = []
     x, y = gap, gap

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.errors import DataError
-from simmat.results.polygons import class_outlines, object_outline
+from simmat.results.polygons import class_outlines, object_outlines
 from simmat.results.result import ImageResult
 from simmat.types import Georeference
 
@@ -126,10 +126,11 @@ def _features(result: ImageResult) -> Iterator[tuple[Any, dict[str, Any]]]:
     if result.objects is None:
         for value, outline in class_outlines(result):
             yield outline, {"class": value, "class_name": result.class_name(value), "area_px": round(outline.area)}
-    for found in result.ranked:
+    outlines = object_outlines(found.instance for found in result.ranked)
+    for found, outline in zip(result.ranked, outlines, strict=True):
         instance, chance = found.instance, found.class_probability
         yield (
-            object_outline(instance),
+            outline,
             {
                 "class": instance.class_id,
                 "class_name": result.class_name(instance.class_id),
