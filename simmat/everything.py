@@ -40,7 +40,8 @@ class EverythingSettings:
         grid: clicks along each side of the input, where there is no dense head.
         overlap: IoU of two masks above which the one of lower score goes.
         stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
-        min_score: smallest score of a mask.
+        min_score: smallest predicted IoU of a mask.
+        objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
         most: most clicks of a dense head, the highest peaks; None for no limit.
     """
@@ -51,6 +52,7 @@ class EverythingSettings:
     overlap: float = 0.5
     stability: float = 0.9
     min_score: float = 0.5
+    objectness: float = 0.5
     min_area: int = 1
     most: int | None = None
 
@@ -180,8 +182,8 @@ def label_values(background: bool, classes: Sequence[int | None]) -> npt.NDArray
 
 def classes_of(
     masks: npt.NDArray[np.bool_], chances: Tensor, background: bool
-) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """Return the class that each object most likely has, and its probability among the classes of objects.
+) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+    """Return what a class map says of each object.
 
     Args:
         masks: (N, h, w), none of them empty, over the whole S×S input.
@@ -189,12 +191,14 @@ def classes_of(
         background: whether class 0 of the map is not one of objects.
 
     Returns:
-        (N,) indices of the class map and (N,) probabilities.
+        (N,) index of the most likely class of objects, (N,) its probability among these classes, and (N,) probability
+        of being an object at all.
     """
     inside = torch.from_numpy(masks).flatten(1).to(chances)  # (N, h·w)
     grid = upsample_logits(chances[None], masks.shape[1:])[0].flatten(1)  # (K, h·w)
     mean = inside @ grid.T / inside.sum(1, keepdim=True)  # (N, K)
     first = int(background)
     found, index = mean[:, first:].max(1)
-    share = found / mean[:, first:].sum(1).clamp(min=1e-6)
-    return (index + first).cpu().numpy(), share.float().cpu().numpy()
+    objectness = mean[:, first:].sum(1).clamp(1e-6, 1.0)
+    numbers = [part.float().cpu().numpy() for part in (found / objectness, objectness)]
+    return (index + first).cpu().numpy(), numbers[0], numbers[1]

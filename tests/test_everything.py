@@ -47,9 +47,10 @@ def test_the_class_of_an_object_is_that_of_most_of_its_pixels() -> None:
     chances[0], chances[1], chances[2] = 0.5, 0.2, 0.3
     masks = np.zeros((2, 20, 20), np.bool_)
     masks[0, 4:12, 4:12] = masks[1, 0:2, 0:2] = True
-    index, chance = classes_of(masks, chances, background=True)
+    index, chance, objectness = classes_of(masks, chances, background=True)
     assert index.tolist() == [2, 2]
     assert chance == pytest.approx(0.6)
+    assert objectness == pytest.approx(0.5)
     assert label_values(True, (4, 9)).tolist() == [0, 4, 9]
     assert label_values(True, (None,)).tolist() == [0, 1]
 

@@ -19,7 +19,7 @@ from simmat.predictor import Predictor
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.types import Prompt
 
-EVERY = EverythingSettings(peak=0.0, min_score=0.0)
+EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
 
 
 @pytest.fixture(scope="module")

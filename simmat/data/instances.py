@@ -124,7 +124,8 @@ class FoundObject:
 
     Attributes:
         instance: its pixels in the image, with its class where the model distinguishes classes.
-        score: predicted IoU, times `class_probability` where there is one.
+        score: predicted IoU; where the model has a dense head, times the probability of being an object and
+            `class_probability`.
         point_xy: the click that found it, in pixels of the image.
         class_probability: probability of its class among all classes but the background; None without classes.
     """

@@ -123,18 +123,26 @@ class EncodedImage:
             points = points[inside][: settings.most]
         answers = everything.answer_clicks(points, self.decode_clicks, frame, settings, stable=dense is None)
         kept = everything.suppress(answers.low, answers.scores, settings.overlap)
-        classes: list[tuple[int | None, float | None]] = [(None, None)] * len(kept)
-        if dense is not None and spec is not None and spec.classes != (None,) and kept:
-            chances = dense.classes[0].float().softmax(0)
-            index, chance = everything.classes_of(answers.low[kept], chances, spec.background)
-            values = everything.label_values(spec.background, spec.classes)[index].tolist()
-            classes = list(zip(values, chance.tolist(), strict=True))
         clicks = frame.points_to_original(answers.points)
-        found = []
-        for row, (value, probability) in zip(kept, classes, strict=True):
-            region, score = replace(answers.regions[row], class_id=value), float(answers.scores[row])
+        found: list[FoundObject] = []
+        for row in kept:
             x, y = clicks[row].tolist()
-            found.append(
-                FoundObject(region, score * (1.0 if probability is None else probability), (x, y), probability)
-            )
+            found.append(FoundObject(answers.regions[row], float(answers.scores[row]), (x, y)))
+        if dense is not None and spec is not None and found:
+            seen = everything.classes_of(answers.low[kept], dense.classes[0].float().softmax(0), spec.background)
+            index, chance, objectness = (part.tolist() for part in seen)
+            known = zip(found, index, chance, objectness, strict=True)
+            found = [_classified(*one, spec) for one in known if one[-1] >= settings.objectness]
         return sorted(found, key=lambda one: -one.score)
+
+
+def _classified(found: FoundObject, index: int, chance: float, objectness: float, spec: DenseSpec) -> FoundObject:
+    """Return an object with its class, if there are classes, and a score that counts both."""
+    value = spec.classes[index - int(spec.background)]
+    known = value is not None
+    return replace(
+        found,
+        instance=replace(found.instance, class_id=value),
+        score=found.score * objectness * (chance if known else 1.0),
+        class_probability=chance if known else None,
+    )
