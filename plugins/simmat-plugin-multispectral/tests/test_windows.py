@@ -99,6 +99,9 @@ class _Recorded:
         self.seen.append(list(bands))
         return self.file.read(bands, **how)
 
+    def read_masks(self, bands: list[int], **how: Any) -> Any:
+        raise AssertionError("a file without nodata and mask has none; GDAL's cache would be full of them")
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
 

@@ -87,6 +87,8 @@ def read_geotiff(
         DataError: the file is missing, damaged, no TIFF, of several pages, or holds complex numbers or a palette, or an
             alpha band that seems to be measured; or the window reaches beyond it.
     """
+    from rasterio.enums import MaskFlags
+
     try:
         with _opened(path, window) as file:
             kept = [i for i, role in zip(file.indexes, file.colorinterp, strict=True) if role.name != "alpha"]
@@ -98,7 +100,10 @@ def read_geotiff(
                 check_size(path, *window.size_hw, len(picked))
                 part = ((window.y0, window.y1), (window.x0, window.x1))
             numbers = [kept[index] for index in picked]
-            stored, valid = file.read(numbers, window=part), file.read_masks(numbers, window=part) > 0  # (P, H, W) each
+            stored = file.read(numbers, window=part)  # (P, H, W)
+            valid = np.ones(stored.shape, np.bool_)
+            if any(MaskFlags.all_valid not in file.mask_flag_enums[number - 1] for number in numbers):
+                valid = file.read_masks(numbers, window=part) > 0  # GDAL keeps masks too, full ones as others
             for plane, good, number in zip(stored, valid, numbers, strict=True):
                 if (missing := file.nodatavals[number - 1]) is not None:  # GDAL's mask is made of one of mask, nodata
                     good &= plane != missing  # and alpha alone
