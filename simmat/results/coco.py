@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.data.instances import Instance
 from simmat.errors import DataError
 from simmat.results.result import ImageResult
+
+if TYPE_CHECKING:
+    from simmat.data.instances import Instance
 
 NO_CLASS = "object"
 """Category of objects without a class."""

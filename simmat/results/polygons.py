@@ -6,14 +6,16 @@ Coordinates are x, y in pixels, the corner of the first pixel at 0, 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import Instance
 from simmat.errors import DataError
 from simmat.results.result import ImageResult, label_bands
+
+if TYPE_CHECKING:
+    from simmat.data.instances import Instance
 
 _SHEET_WIDTH = 4096
 """Columns of objects that are outlined at once, fewer than 2^16."""
