@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from simmat.errors import DataError
 from simmat.report.contact_sheet import COLUMNS, GAP, MARGIN, SheetRow, contact_sheet
@@ -38,6 +41,16 @@ def test_each_column_shows_its_own_thing() -> None:
     assert coloured(prediction) > 1000
     assert 20 < coloured(click) < 500
     assert not np.array_equal(truth[-90:], prediction[-90:])
+
+
+def test_further_columns_stand_at_the_right() -> None:
+    """What is found without prompts is seen beside the click."""
+    plain = np.asarray(contact_sheet([row()], "title", cell_px=CELL))
+    red = Image.new("RGB", (640, 480), (255, 0, 0))
+    sheet = np.asarray(contact_sheet([replace(row(), more=(("found", red),))], "title", cell_px=CELL))
+    assert sheet.shape[1] == plain.shape[1] + CELL + GAP
+    np.testing.assert_array_equal(column(sheet, 2)[-100:], column(plain, 2)[-100:])
+    assert (column(sheet, len(COLUMNS))[-60, CELL // 2] == (255, 0, 0)).all()
 
 
 def test_rows_of_different_shape_get_cells_of_one_size() -> None:

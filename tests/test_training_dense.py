@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from runs import config, gray_set, registry
 
 import simmat
@@ -16,6 +17,7 @@ from simmat.bundle import load_bundle
 from simmat.errors import ConfigError
 from simmat.evaluation.unprompted import DENSE
 from simmat.everything import EverythingSettings
+from simmat.report.contact_sheet import GAP, MARGIN
 from simmat.training.validation import choosing_score
 
 
@@ -107,6 +109,16 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, tmp_path: Pat
         training.train(config(data, tmp_path / "part", **more), registry(), _StopAt(2))
     part = training.resume(tmp_path / "part", registry())
     assert (whole / "weights.safetensors").read_bytes() == (part / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_pictures_show_what_it_finds(run: Path, tmp_path: Path) -> None:
+    """Beside the truth, right of the columns of a click."""
+    data = run.parent / "set"
+    for heads in ("prompt", "prompt,dense"):
+        training.train(config(data, tmp_path / heads, heads=heads, regions="components", steps=1), registry())
+    plain, dense = (Image.open(tmp_path / heads / "samples.png") for heads in ("prompt", "prompt,dense"))
+    assert (dense.height, dense.width - 2 * MARGIN + GAP) == (plain.height, 2 * (plain.width - 2 * MARGIN + GAP))
 
 
 class _StopAt(training.Callback):

@@ -35,6 +35,7 @@ class SheetRow:
         prompt: in pixels of the image.
         prediction: (H, W) bool.
         iou: of truth and prediction; written above the prediction.
+        more: (name, picture) of further columns, the same names in every row.
     """
 
     sample_id: str
@@ -43,6 +44,7 @@ class SheetRow:
     prompt: Prompt
     prediction: BoolArray
     iou: float
+    more: tuple[tuple[str, Image.Image], ...] = ()
 
 
 def contact_sheet(rows: Sequence[SheetRow], title: str, *, cell_px: int = 240) -> Image.Image:
@@ -62,12 +64,13 @@ def contact_sheet(rows: Sequence[SheetRow], title: str, *, cell_px: int = 240) -
     cell = (cell_px, max(round(cell_px * min(tallest, 1.0)), cell_px // 3))
     head = MARGIN + LINE + 8 + LINE
     step = LINE + cell[1] + GAP
-    width = 2 * MARGIN + len(COLUMNS) * cell_px + (len(COLUMNS) - 1) * GAP
+    names = (*COLUMNS, *(name for name, _ in rows[0].more))
+    width = 2 * MARGIN + len(names) * cell_px + (len(names) - 1) * GAP
     sheet = Image.new("RGB", (width, head + step * len(rows) + MARGIN - GAP), GROUND)
     draw = ImageDraw.Draw(sheet)
     face = font(17, bold=True)
     draw.text((MARGIN, MARGIN), _shorten(title, face, width - 2 * MARGIN), font=face, fill=TEXT)
-    for index, name in enumerate(COLUMNS):
+    for index, name in enumerate(names):
         draw.text((_left(index, cell_px), head - LINE), name, font=font(13, bold=True), fill=FAINT)
     for index, row in enumerate(rows):
         _draw_row(sheet, draw, row, head + index * step, cell)
@@ -83,11 +86,13 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, row: SheetRow, top:
     scale = min(cell[0] / width, cell[1] / height)
     inner = (max(round(width * scale), 1), max(round(height * scale), 1))
     shown = ((None, None), (row.truth, None), (None, row.prompt), (row.prediction, None))
-    for index, (mask, prompt) in enumerate(shown):
+    pictures = [draw_overlay(picture, mask, prompt, size_wh=inner) for mask, prompt in shown]
+    pictures += [more.resize(inner, Image.Resampling.BOX) for _, more in row.more]
+    for index, drawn in enumerate(pictures):
         left, upper = _left(index, cell[0]), top + LINE
         draw.rectangle((left, upper, left + cell[0] - 1, upper + cell[1] - 1), fill=CELL_GROUND)
         corner = (left + (cell[0] - inner[0]) // 2, upper + (cell[1] - inner[1]) // 2)
-        sheet.paste(draw_overlay(picture, mask, prompt, size_wh=inner), corner)
+        sheet.paste(drawn, corner)
 
 
 def _write_label(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell_px: int) -> None:

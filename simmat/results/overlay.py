@@ -33,16 +33,18 @@ _GOLDEN = 0.61803398875  # turns of the colour wheel from one object to the next
 _SMALLEST_TEXT_PX = 14
 
 
-def draw_result(result: ImageResult) -> Image.Image:
-    """Draw each object in a colour of its own, or each class in its own with a legend below, over the picture.
+def draw_result(result: ImageResult, *, words: bool = True) -> Image.Image:
+    """Draw each object in a colour of its own, or each class in its own, over the picture.
 
-    Where there are several classes, theirs is written on objects that are large enough.
+    Args:
+        result: what was found.
+        words: write the class on objects that are large enough, where there are several, or a legend of classes below.
     """
     picture = _fitted(Image.fromarray(result.picture()))
     if result.classes is None:
         numbers = _object_map(result, picture.size)
         drawn = Image.fromarray(_painted(np.asarray(picture), numbers, object_colours(len(result.ranked))))
-        if len(result.class_names) > 1:
+        if words and len(result.class_names) > 1:
             _write_classes(drawn, result, numbers)
         return drawn
     values = _sampled(result, picture.size)
@@ -54,8 +56,9 @@ def draw_result(result: ImageResult) -> Image.Image:
     for number, value in enumerate(every, start=1):
         numbers[values == value] = number
     drawn = Image.fromarray(_painted(np.asarray(picture), numbers, colours))
-    legend = [(colours[every.index(value)], result.class_name(value) or "") for value in present]
-    return _with_legend(drawn, legend)
+    if not words:
+        return drawn
+    return _with_legend(drawn, [(colours[every.index(value)], result.class_name(value) or "") for value in present])
 
 
 def object_colours(count: int) -> list[Colour]:
