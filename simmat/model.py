@@ -167,7 +167,7 @@ def _dense_head(spec: ModelSpec, foundation: FoundationModel) -> DenseHead | Non
         embedding = embedding_layout(foundation, spec.image_size)
         widths, strides = tuple(level.shape[1] for level in embedding.levels), tuple(embedding.strides)
     generator = torch.Generator().manual_seed(spec.seed + 2)
-    return DenseHead(widths, strides, spec.dense.count, generator=generator)
+    return DenseHead(widths, strides, spec.dense.count, background=spec.dense.background, generator=generator)
 
 
 def with_layout(spec: ModelSpec, model: SimMAT) -> ModelSpec:

@@ -9,7 +9,7 @@ import torch
 from simmat.data.dense_targets import NO_TRUTH, dense_targets
 from simmat.data.instances import Instance, Label
 from simmat.foundation import ImageEmbedding
-from simmat.nn.dense_head import COARSEST_ANSWER, DenseAnswer, DenseHead, dense_loss
+from simmat.nn.dense_head import COARSEST_ANSWER, OBJECTS, DenseAnswer, DenseHead, dense_loss
 from simmat.types import Frame
 
 LAYOUTS = [
@@ -23,7 +23,7 @@ LAYOUTS = [
 @pytest.mark.parametrize(("widths", "strides"), LAYOUTS)
 def test_it_answers_finely_for_every_foundation_model(widths: tuple[int, ...], strides: tuple[float, ...]) -> None:
     """One coarse level (SAM) or a pyramid (lite, timm): the answer is at stride 4 or finer."""
-    head = DenseHead(widths, strides, 5, generator=torch.Generator().manual_seed(0))
+    head = DenseHead(widths, strides, 5, background=True, generator=torch.Generator().manual_seed(0))
     size = 56
     levels = tuple(torch.randn(2, w, round(size / s), round(size / s)) for w, s in zip(widths, strides, strict=True))
     answer = head(ImageEmbedding(levels, strides))
@@ -35,8 +35,25 @@ def test_it_answers_finely_for_every_foundation_model(widths: tuple[int, ...], s
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     """A bundle holds no seed of its own for the head."""
-    made = [DenseHead((8,), (16,), 2, generator=torch.Generator().manual_seed(3)).state_dict() for _ in range(2)]
+    made = [_head(seed=3).state_dict() for _ in range(2)]
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def test_a_new_head_says_that_most_pixels_are_no_object() -> None:
+    """Else the first tens of steps go into learning that, and short runs end there."""
+    answer = _head(seed=0)(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)))
+    assert float(answer.classes.softmax(1)[:, 0].mean().detach()) == pytest.approx(1 - OBJECTS, abs=0.01)
+    assert float(answer.distance.sigmoid().mean().detach()) == pytest.approx(OBJECTS, abs=0.01)
+
+
+def test_a_new_head_without_a_background_prefers_no_class() -> None:
+    """Index 0 is then a class as any other."""
+    answer = _head(seed=0, background=False)(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)))
+    assert float(answer.classes.softmax(1).mean().detach()) == pytest.approx(1 / 3, abs=0.01)
+
+
+def _head(*, seed: int, background: bool = True) -> DenseHead:
+    return DenseHead((8,), (16,), 3, background=background, generator=torch.Generator().manual_seed(seed))
 
 
 def _label(*boxes: tuple[int | None, int, int, int, int], size: int = 32) -> Label:

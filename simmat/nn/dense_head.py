@@ -23,6 +23,10 @@ COARSEST_ANSWER = 4
 """Stride of the answer in input pixels, at most."""
 WIDTH, FINE_WIDTH = 64, 32
 """Channels at strides of 4 and more, and below."""
+GAIN = 5.0
+"""Logits are multiplied by it, so that they reach their size in tens of steps at the learning rate of the rest."""
+OBJECTS = 0.1
+"""Probability of objects, and distance, that a new head answers everywhere, as RetinaNet starts (arXiv 1708.02002)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,13 @@ class DenseHead(nn.Module):
     """
 
     def __init__(
-        self, widths: Sequence[int], strides: Sequence[float], classes: int, *, generator: torch.Generator
+        self,
+        widths: Sequence[int],
+        strides: Sequence[float],
+        classes: int,
+        *,
+        background: bool,
+        generator: torch.Generator,
     ) -> None:
         """Make a head with random weights.
 
@@ -55,6 +65,7 @@ class DenseHead(nn.Module):
             widths: channels of each level, finest first.
             strides: of the levels in input pixels.
             classes: K, the background among them.
+            background: whether index 0 is no object.
             generator: of the random weights.
         """
         super().__init__()
@@ -80,6 +91,10 @@ class DenseHead(nn.Module):
                     nn.init.zeros_(module.bias)
         for last in (self.classes, self.distance):
             nn.init.normal_(last.weight, std=0.01, generator=generator)
+        odds = math.log((1 - OBJECTS) / OBJECTS)
+        nn.init.constant_(_bias(self.distance), -odds / GAIN)
+        if background:
+            nn.init.constant_(_bias(self.classes)[:1], (odds + math.log(max(classes - 1, 1))) / GAIN)
 
     def forward(self, embedding: ImageEmbedding) -> DenseAnswer:
         """Answer for every image of an embedding."""
@@ -96,7 +111,12 @@ class DenseHead(nn.Module):
             else:
                 x = own
             x = self.mix[place](x)
-        return DenseAnswer(self.classes(x).float(), self.distance(x).float())
+        return DenseAnswer(GAIN * self.classes(x).float(), GAIN * self.distance(x).float())
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
 
 
 def _mix(channels: int) -> nn.Sequential:
