@@ -11,8 +11,10 @@ import numpy as np
 from fuzz.targets.case import Case, Place, Target
 from simmat.data.card import make_card
 from simmat.data.instances import label_from_mask, read_mask
-from simmat.io.images import read_image
+from simmat.errors import SimMATError
+from simmat.io.images import image_size, read_image
 from simmat.io.images.georeference import read_georeference
+from simmat.types import Window
 
 _LARGEST_LABEL = 2**53
 
@@ -31,6 +33,26 @@ def _image(place: Place, rng: random.Random, endings: tuple[str, ...]) -> Case:
         assert found.valid is None or found.valid.shape == planes.shape, "valid has another shape"
         assert len(found.scales) in (0, len(planes)), f"{len(found.scales)} scales of {len(planes)} planes"
         assert len(found.scale) == 2, f"scale is {found.scale}"
+
+    return Case(read)
+
+
+def _window(place: Place, rng: random.Random) -> Case:
+    path = place.damaged("images", rng, (".tif", ".npy"))
+    down, right, low, wide = (rng.random() for _ in range(4))
+
+    def read() -> None:
+        height, width = image_size(path)
+        y0, x0 = int(down * height), int(right * width)
+        window = Window(y0, x0, y0 + 1 + int(low * min(height - y0, 300)), x0 + 1 + int(wide * min(width - x0, 300)))
+        part = read_image(path, window=window).planes
+        assert part.shape[1:] == window.size_hw, f"a window of {window.size_hw} has shape {part.shape}"
+        try:
+            whole = read_image(path).planes
+        except SimMATError:  # the damage lies elsewhere
+            return
+        assert part.dtype == whole.dtype, f"a window of {part.dtype}, an image of {whole.dtype}"
+        assert np.array_equal(part, whole[:, *window.slices], equal_nan=part.dtype.kind == "f"), "not that part"
 
     return Case(read)
 
@@ -73,6 +95,7 @@ IMAGE_TARGETS = (
     Target("jpeg", _of(".jpg")),
     Target("tiff", _of(".tif")),
     Target("npy", _of(".npy")),
+    Target("window", _window),
     Target("mask", _mask),
     Target("georeference", _georeference, needs=("rasterio",)),
 )
