@@ -16,7 +16,8 @@ from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.cli import predict, run
+from simmat.cli import run
+from simmat.cli.prompted import PromptWork, own_files
 from simmat.errors import ConfigError
 
 
@@ -34,12 +35,12 @@ def test_the_file_beside_a_mask_begins_with_its_format(tmp_path: Path, monkeypat
 
 
 def test_what_is_done_stays_where_a_later_file_is_wrong(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Hours of masks must not be lost by one damaged file; the exit code says that they are not all."""
+    """Hours of masks must not be lost by one damaged file, and later ones must come; the exit code says the rest."""
     (place / "images/b.png").write_bytes(b"no picture")
     out = place / "out"
     call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(out)]
     assert run(call) == 2
-    assert sorted(path.name for path in out.iterdir()) == ["a.json", "a_mask.png", "a_overlay.png"]
+    assert sorted(path.name for path in out.glob("*.json")) == ["a.json", "night__a.json"]
     shown = capsys.readouterr()
     assert "b.png" in shown.err
     assert "1 of 3" in shown.err
@@ -50,14 +51,14 @@ def test_sigterm_keeps_what_is_done_and_leaves_nothing_half_written(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Batch systems end a job by SIGTERM."""
-    write = predict._write
+    write = PromptWork._write
 
-    def stop(folder: Path, name: str, *given: Any) -> None:
-        write(folder, name, *given)
+    def stop(self: PromptWork, folder: Path, name: str, *given: Any) -> None:
+        write(self, folder, name, *given)
         if name == "b":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(predict, "_write", stop)
+    monkeypatch.setattr(PromptWork, "_write", stop)
     out = place / "out"
     call = ["predict", str(place / "bundle"), str(place / "images"), "--point", "3,4", "--out", str(out)]
     assert run(call) == 130
@@ -91,6 +92,7 @@ def test_what_an_earlier_call_wrote_does_not_stay_beside_the_new(
     assert "s_mask.tif" in capsys.readouterr().err
     (out / "s.json").write_text(json.dumps(said | {"written": [*said["written"], "s_mask.tif"]}), encoding="utf-8")
     (out / "other_mask.tif").write_bytes(b"of another image")
+    Image.fromarray(np.full((40, 56), 70, np.uint8)).save(tmp_path / "s.png")
     assert run(call) == 0
     assert {path.name for path in out.iterdir()} == {*said["written"], "other_mask.tif"}
 
@@ -149,7 +151,7 @@ def test_a_file_of_that_name_that_is_no_answer_of_ours_is_kept(tmp_path: Path, c
     else:
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"photo\.json"):
-        predict._own_files(tmp_path, {"photo": {}})
+        own_files(tmp_path, {"photo": {}})
 
 
 @pytest.fixture

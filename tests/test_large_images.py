@@ -169,3 +169,115 @@ def test_windows_without_a_measurement_are_skipped_and_counted(
     labels = np.asarray(Image.open(out / "border_classes.png"))
     assert (labels[:, :100] == 255).all()
     assert (labels[:, 101:] != 255).all()
+
+
+def _placed_scene(path: Path) -> Path:
+    rasterio = pytest.importorskip("rasterio")
+    rng = np.random.default_rng(1)
+    planes = rng.integers(0, 200, (1, 150, 180)).astype(np.uint8)
+    place = rasterio.Affine(10, 0, 500_000, 0, -10, 5_500_000)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=180, height=150, count=1, dtype="uint8", crs="EPSG:32632", transform=place
+    ) as file:
+        file.write(planes)
+    return path
+
+
+def test_prompts_in_map_coordinates_mark_pixels_of_a_raster(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People of a GIS know places, not pixels."""
+    pytest.importorskip("rasterio")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    file = _placed_scene(tmp_path / "scene.tif")
+    (longitude,), (latitude,) = pytest.importorskip("rasterio.warp").transform(
+        "EPSG:32632", "EPSG:4326", [500_905], [5_499_295]
+    )
+    call = ["predict", str(bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
+    assert run_command([*call, "--point", f"{longitude},{latitude}", "--out", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out/scene.json").read_text())
+    (prompt,) = record["prompts"]
+    assert prompt["point_coords_xy"][0] == pytest.approx([90, 70], abs=0.01)
+    assert sorted(record["written"]) == ["scene.json", "scene_objects.tif"]
+    features = {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "properties": {"object": name},
+                "geometry": {"type": "Point", "coordinates": [longitude, latitude]},
+            }
+            for name in ("pond", "field")
+        ],
+    }
+    (tmp_path / "marks.geojson").write_text(json.dumps(features))
+    marks = ["--prompts", str(tmp_path / "marks.geojson"), "--format", "labels"]
+    assert run_command([*call[:-2], *marks, "--out", str(tmp_path / "marked")]) == 0
+    record = json.loads((tmp_path / "marked/scene.json").read_text())
+    assert [one["object"] for one in record["prompts"]] == ["scene_pond", "scene_field"]
+
+
+def test_map_coordinates_need_an_image_with_a_place(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise longitude and latitude would be pixels."""
+    pytest.importorskip("rasterio")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    file = _scene(tmp_path / "scene.tif")
+    call = ["predict", str(bundle), str(file), "--crs", "EPSG:4326", "--point", "9,50", "--out", str(tmp_path / "out")]
+    assert run_command([*call, "--device", "cpu"]) == 2
+    assert "scene.tif" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_continued_and_a_bad_file_stops_no_other(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """5,000 images take hours, and one of them is damaged."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    for name in "ac":
+        _scene(folder / f"{name}.tif", (40, 60))
+    (folder / "b.tif").write_bytes(b"II*\0 half")
+    call = ["predict", str(bundle), str(folder), "--everything", "--out", str(out), "--device", "cpu"]
+    assert run_command(call) == 2
+    shown = capsys.readouterr()
+    assert "b.tif" in shown.err
+    assert "1 of 3" in shown.err
+    assert len(json.loads((out / "coco.json").read_text())["images"]) == 2
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("?_*")}
+    _scene(folder / "b.tif", (40, 60))
+    assert run_command(call) == 0
+    assert "2 of 3" in capsys.readouterr().err
+    assert len(json.loads((out / "coco.json").read_text())["images"]) == 3
+    assert all((out / name).stat().st_mtime_ns == time for name, time in times.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--everything", "--point", "3,4"], "--point"),
+        (["--semantic", "--format", "coco"], "coco"),
+        (["--everything", "--format", "jpeg"], "jpeg"),
+        (["--everything", "--classes", "cat"], "--classes"),
+        (["--point", "3,4", "--min-area", "4"], "--min-area"),
+        (["--everything", "--tile", "32", "--overlap", "32"], "--overlap"),
+        (["--everything", "--format", "geotiff"], "georeference"),
+        (["--everything", "--executor", "udp://somewhere"], "tcp://HOST:PORT"),
+    ],
+)
+def test_contradicting_options_are_refused_before_any_work(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    named: str,
+) -> None:
+    """An hour later is too late to learn of it."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    file = _scene(tmp_path / "scene.tif", (40, 60))
+    assert run_command(["predict", str(bundle), str(file), *options, "--out", str(tmp_path / "out")]) == 2
+    assert named in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*"))

@@ -5,46 +5,34 @@ from __future__ import annotations
 import posixpath
 import signal
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
-from simmat.cli.common import PATH, Command, load_registry, progress_bar
+from simmat.cli.common import PATH, Command, load_registry
 from simmat.cli.options import config_options, foundation_options, parsed, source_option
-from simmat.cli.prompts import make_prompt, read_prompts
-from simmat.errors import ConfigError, DataError, SimMATError, all_problems
-from simmat.io.files import atomic_path, atomic_write_json, check_writable, read_json, staged_files
+from simmat.cli.prompts import (
+    MAP_ENDINGS,
+    MapFeatures,
+    MapPrompt,
+    PixelPrompts,
+    Prompts,
+    make_prompt,
+    read_prompts,
+)
+from simmat.cli.records import refuse_twice
+from simmat.errors import ConfigError, DataError, all_problems
+from simmat.io.files import check_writable
 from simmat.sensors.channel_selection import parse_channels
 from simmat.terminal import say
-from simmat.types import Prompt, short_names
+from simmat.types import Prompt
 
 if TYPE_CHECKING:
-    from simmat.predictor import Choice, Prediction, Predictor
-
-FORMAT = 1
-"""Of the json beside a mask; raised with every change that an older reader would misread."""
-_ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
-"""Of the files that are written for each object."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image and its prompts.
-
-    Attributes:
-        files: source name -> file.
-        prompts: name of the output, without ending -> prompt.
-    """
-
-    files: Mapping[str, Path]
-    prompts: Mapping[str, Prompt]
-
+    from simmat.predictor import Choice, Predictor
 
 SEARCH = ("everything", "semantic", "formats", "classes", "min_score", "min_area", "tile", "overlap")
 """Parameters of `search_options`."""
@@ -90,7 +78,11 @@ def search_options(command: Command) -> Command:
     "--prompts",
     type=PATH,
     metavar="FILE",
-    help="Prompts for many objects in many images: CSV (file,object,point,negative,box) or COCO json (its boxes).",
+    help="Prompts for many objects: CSV (file,object,point,negative,box), COCO json (its boxes), or points and "
+    "polygons of a GeoJSON, GeoPackage or shapefile.",
+)
+@click.option(
+    "--crs", metavar="CRS", help="--point, --box and the prompts file are in map coordinates, such as EPSG:4326."
 )
 @click.option(
     "--mask",
@@ -101,6 +93,13 @@ def search_options(command: Command) -> Command:
     help="The model's single mask, or the alternative with the highest predicted IoU.",
 )
 @search_options
+@click.option(
+    "--executor",
+    default="local",
+    metavar="local|tcp://HOST:PORT",
+    show_default=True,
+    help="Where --everything and --semantic run: here, or on the workers of a dask scheduler that see the same files.",
+)
 @click.option("--out", required=True, type=PATH, help="Folder for the results.")
 @config_options("device")
 def command(
@@ -111,7 +110,9 @@ def command(
     negative: tuple[str, ...],
     box: str | None,
     prompts: Path | None,
+    crs: str | None,
     choice: Choice,
+    executor: str,
     out: Path,
     **given: Any,
 ) -> None:
@@ -133,54 +134,87 @@ def command(
     whose channels are all missing needs no file.
     """
     search = {name: given.pop(name) for name in SEARCH}
-    model, prompt = given, None
     searched = search["everything"] or search["semantic"]
-    if searched:
-        if point or negative or box is not None or prompts is not None:
-            raise ConfigError("--everything and --semantic need no prompt; leave --point, --box and --prompts out")
-    elif extra := [name for name, value in search.items() if value]:
-        flag = extra[0].replace("_", "-").replace("formats", "format")
-        raise ConfigError(f"--{flag} is for --everything and --semantic; add one of them, or leave it out")
-    elif prompts is None:
-        prompt = make_prompt(point, negative, box)
-    elif point or negative or box is not None:
-        raise ConfigError("--prompts gives the prompts of each image; leave --point, --negative and --box out")
-    else:
-        prompts_by_file = read_prompts(prompts)
+    asked = PromptOptions(point, negative, box, prompts, crs)
+    asked.check(searched=searched, search=search)
     check_writable(out)
 
-    predictor, files = _load(paths, model)
+    predictor, files = _load(paths, given)
     names = predictor.missing_channels(missing or ())
     if searched:
-        from simmat.cli.segment import Segmenter, job_of, segment_all
+        from simmat.cli.segment import job_of, segment_all
 
-        job = job_of(predictor, out=out, missing=missing or (), **search)
         images = _images(predictor, files, source, names)
-        _refuse_twice([name for name, _ in images])
+        refuse_twice([name for name, _ in images])
+        job = job_of(predictor, out=out, missing=missing or (), **search)
         with _ended_by_sigterm():
-            segment_all(dict(images), Segmenter(predictor, job), job)
+            segment_all(dict(images), predictor, job, model=_arguments(paths, given), executor=executor)
         return
-    if prompt is not None:
-        samples = [Sample(own, {name: prompt}) for name, own in _images(predictor, files, source, names)]
+    from simmat.cli.prompted import PromptJob, segment_prompts
+
+    if prompts is not None and not asked.is_map_file:
+        samples = list(_samples_of(read_prompts(prompts), prompts, files, predictor, source))
     else:
-        samples = list(_samples_of(prompts_by_file, prompts or Path(), files, predictor, source))
-    outputs = [name for sample in samples for name in sample.prompts]
-    _refuse_twice(outputs)
-    _own_files(out, outputs)  # refuses files of others before any work
-    done = 0
-    with _ended_by_sigterm(), progress_bar("predict", "image", total=len(samples), shown=len(samples) > 1) as bar:
-        try:
-            for sample in samples:
-                lines = _segment(sample, predictor, out, missing=missing or (), choice=choice)
-                done += 1
-                with bar.external_write_mode():
-                    for line in lines:
-                        say(line)
-                bar.update(1)
-        except BaseException:
-            if done:
-                say(f"{done} of {len(samples)} images are done, and their masks are in {out}", err=True)
-            raise
+        samples = [(name, own, asked.of_image(name)) for name, own in _images(predictor, files, source, names)]
+    formats = None if search["formats"] is None else tuple(filter(None, map(str.strip, search["formats"].split(","))))
+    with _ended_by_sigterm():
+        segment_prompts(samples, predictor, PromptJob(out, choice, missing or (), search["tile"], formats))
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """The options that say what to segment."""
+
+    point: tuple[str, ...]
+    negative: tuple[str, ...]
+    box: str | None
+    prompts: Path | None
+    crs: str | None
+
+    @property
+    def is_map_file(self) -> bool:
+        """True for a prompts file of points and polygons in map coordinates."""
+        return self.prompts is not None and self.prompts.suffix.lower() in MAP_ENDINGS
+
+    def check(self, *, searched: bool, search: Mapping[str, Any]) -> None:
+        """Check before any work that the options go together.
+
+        Args:
+            searched: objects or classes are found without prompts.
+            search: values of `search_options`.
+
+        Raises:
+            ConfigError: they do not, or a prompt is not made of numbers.
+        """
+        single = bool(self.point or self.negative or self.box is not None)
+        if searched:
+            if single or self.prompts is not None or self.crs is not None:
+                raise ConfigError(
+                    "--everything and --semantic need no prompt; leave --point, --box, --prompts and --crs out"
+                )
+            return
+        if extra := [name for name in SEARCH if name not in ("formats", "tile") and search[name]]:
+            flag = extra[0].replace("_", "-")
+            raise ConfigError(f"--{flag} is for --everything and --semantic; add one of them, or leave it out")
+        if self.prompts is not None:
+            if single:
+                raise ConfigError("--prompts gives the prompts of each image; leave --point, --negative and --box out")
+            if self.crs is not None and not self.is_map_file:
+                raise ConfigError(f"--crs is for --point, --box and for prompts files {', '.join(MAP_ENDINGS)}")
+        else:
+            make_prompt(self.point, self.negative, self.box)
+        if self.crs is not None or self.is_map_file:
+            from simmat.io.map_prompts import check_map_prompts
+
+            check_map_prompts(file=self.is_map_file)
+
+    def of_image(self, name: str) -> Prompts:
+        """Return the prompts for an image, whose outputs begin with a name."""
+        if self.prompts is not None:
+            return MapFeatures(name, self.prompts, self.crs)
+        if self.crs is not None:
+            return MapPrompt.of_texts(name, self.point, self.negative, self.box, self.crs)
+        return PixelPrompts({name: make_prompt(self.point, self.negative, self.box)})
 
 
 @contextmanager
@@ -194,28 +228,6 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _segment(
-    sample: Sample, predictor: Predictor, out: Path, *, missing: Sequence[str | int], choice: Choice
-) -> list[str]:
-    """Write the masks of one image, all or none, and return what to print of them."""
-    image = predictor.set_image(sample.files, missing=missing)
-    found = predictor.predict_prompts(tuple(sample.prompts.values()), choice=choice)
-    lacking, lines = predictor.missing_channels(missing), []
-    with staged_files(out, replaced=_own_files(out, sample.prompts)) as staging:
-        for (name, prompt), prediction in zip(sample.prompts.items(), found, strict=True):
-            _write(staging, name, prediction, prompt, sample.files, predictor, lacking)
-            pixels = int(prediction.mask.sum())
-            lines.append(
-                f"{out / name}_mask.png  score {prediction.score:.3f}  {pixels} px  of {short_names(image.channels)}"
-            )
-    where = next(iter(sample.files.values()), Path(next(iter(sample.prompts)))).name
-    if doubt := found[0].doubt:
-        say(f"Warning: {where}: {doubt}; are unit, bit depth and exposure the same?", err=True)
-    if image.size_note:
-        say(f"Warning: {where}: {image.size_note}", err=True)
-    return lines
 
 
 def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, Sequence[Path]]:
@@ -242,43 +254,20 @@ def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, S
 
     from simmat.api import load
 
-    arguments = {**model, "device": model["device"] or "auto", "registry": load_registry()}
-    return (load(**arguments), paths) if untuned else (load(paths[0], **arguments), paths[1:])
+    predictor = load(**_arguments(paths, model), registry=load_registry())
+    return predictor, paths if untuned else paths[1:]
+
+
+def _arguments(paths: Sequence[Path], model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `simmat.load`: those of the options, and the bundle unless the model is untuned."""
+    source = {} if model["modality"] is not None else {"source": paths[0]}
+    return {**source, **model, "device": model["device"] or "auto"}
 
 
 def _may_be_bundle(path: Path) -> bool:
     if path.is_dir():
         return any((path / name).exists() for name in ("bundle.json", "bundle", "config.toml"))
     return not path.is_file() or path.suffix.lower() == ".zip" or path.name == "bundle.json"
-
-
-def _own_files(out: Path, outputs: Iterable[str]) -> frozenset[str]:
-    """Return the names of files that an earlier call wrote for these outputs.
-
-    Raises:
-        ConfigError: a file to replace was made by another command or a person, such as the masks of a data set.
-    """
-    own: set[str] = set()
-    for name in outputs:
-        existing = [f"{name}{ending}" for ending in _ENDINGS if (out / f"{name}{ending}").exists()]
-        written = _written(out / f"{name}.json") if existing else []
-        if foreign := [file for file in existing if file not in written]:
-            raise ConfigError(
-                f"{out / foreign[0]} exists already and was not written by simmat predict; choose another --out, or "
-                "move it away"
-            )
-        own.update(existing)
-    return frozenset(own)
-
-
-def _written(file: Path) -> list[Any]:
-    """Return the names of the files that an earlier call wrote, from its json."""
-    try:
-        found = read_json(file)
-    except SimMATError:
-        return []
-    names = found.get("written") if isinstance(found, dict) else None
-    return names if isinstance(names, list) else []
 
 
 def _images(
@@ -301,11 +290,6 @@ def _images(
     if len(names) > 1:
         raise ConfigError(f"modality {predictor.adapter.name!r} needs {len(names)} files a sample{example}")
     return [(name, {names[0]: file}) for name, file in _named_files(predictor, paths)]
-
-
-def _refuse_twice(names: Sequence[str]) -> None:
-    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise ConfigError(f"several masks would be written as {twice[:5]}; rename the files, or use separate calls")
 
 
 def _named_files(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
@@ -333,7 +317,7 @@ def _samples_of(
     paths: Sequence[Path],
     predictor: Predictor,
     source: Mapping[str, Path],
-) -> Iterator[Sample]:
+) -> Iterator[tuple[str, Mapping[str, Path], Prompts]]:
     """Yield the images of a prompts file, from the folder that is given or else the one it is in."""
     names = predictor.adapter.source_names()
     if source or len(names) > 1:
@@ -345,49 +329,5 @@ def _samples_of(
         raise DataError(all_problems(f"{prompts}: missing files:", absent))
     for file, objects in prompts_by_file.items():
         stem = posixpath.normpath(Path(file).with_suffix("").as_posix()).strip("/").replace("/", "__")
-        yield Sample({names[0]: folder / file}, {f"{stem}_{name}": prompt for name, prompt in objects.items()})
-
-
-def _write(
-    out: Path,
-    name: str,
-    prediction: Prediction,
-    prompt: Prompt,
-    files: Mapping[str, Path],
-    predictor: Predictor,
-    missing: frozenset[str],
-) -> None:
-    """Write mask, overlay and json of one object into the staging folder `out`."""
-    from PIL import Image
-
-    from simmat.report.display import display_rgb
-    from simmat.report.overlay import draw_overlay
-
-    image = prediction.image
-    written = [f"{name}_mask.png", f"{name}_overlay.png", f"{name}.json"]
-    if image.georeference is not None:
-        placed = predictor.adapter.save_mask(prediction.mask, image.georeference, out / f"{name}_mask")
-        written += [placed.name] if placed else []
-    shown = image.select([i for i, channel in enumerate(image.channels) if channel.name not in missing])
-    with atomic_path(out / written[0]) as path:
-        Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(path)
-    with atomic_path(out / written[1]) as path:
-        draw_overlay(display_rgb(shown), prediction.mask, prompt).save(path)
-    atomic_write_json(
-        out / written[2],
-        {
-            "format": FORMAT,
-            "files": {source: str(file) for source, file in files.items()},
-            "missing": sorted(missing),
-            "bundle": str(predictor.bundle.path) if predictor.bundle else None,
-            "size_hw": list(image.size_hw),
-            "picture_hw": image.picture_hw,
-            "channels": [{"name": c.name, "quantity": c.quantity, "unit": c.unit} for c in image.channels],
-            "score": prediction.score,
-            "mask_pixels": int(prediction.mask.sum()),
-            "point_coords_xy": prompt.point_coords.tolist(),
-            "point_labels": prompt.point_labels.tolist(),
-            "box_xyxy": prompt.box.tolist() if prompt.box is not None else None,
-            "written": written,
-        },
-    )
+        named = {f"{stem}_{name}": prompt for name, prompt in objects.items()}
+        yield stem, {names[0]: folder / file}, PixelPrompts(named)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from simmat.cli.records import files_key
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.io.files import read_json
 from simmat.types import Prompt
+
+if TYPE_CHECKING:
+    from simmat.predictor.reading import ImageReader
 
 _LIMIT = 2**31
 _POINT, _BOX = "X,Y", "X0,Y0,X1,Y1"
@@ -27,6 +32,132 @@ class _Texts:
 
 _Table = dict[str, dict[str, _Texts]]
 """file -> object -> prompt."""
+
+
+class Prompts(Protocol):
+    """The prompts for one image."""
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Output names of the objects; None if only the image tells them."""
+
+    @property
+    def key(self) -> str:
+        """Text that differs where the prompts do."""
+
+    def in_image(self, image: ImageReader) -> dict[str, Prompt]:
+        """Return output name -> prompt in pixels of an image."""
+
+
+@dataclass(frozen=True)
+class PixelPrompts:
+    """Prompts in pixels: output name -> prompt."""
+
+    prompts: Mapping[str, Prompt]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Output names of the objects."""
+        return tuple(self.prompts)
+
+    @property
+    def key(self) -> str:
+        """Text that differs where the prompts do."""
+        return repr([(name, prompt_values(prompt)) for name, prompt in self.prompts.items()])
+
+    def in_image(self, image: ImageReader) -> dict[str, Prompt]:
+        """Return output name -> prompt."""
+        return dict(self.prompts)
+
+
+@dataclass(frozen=True)
+class MapPrompt:
+    """One prompt in map coordinates.
+
+    Attributes:
+        name: output name.
+        points: x and y, or longitude and latitude, on the object.
+        negative: not on it.
+        box: X0, Y0, X1, Y1.
+        crs: coordinate system of the numbers.
+    """
+
+    name: str
+    points: tuple[tuple[float, ...], ...]
+    negative: tuple[tuple[float, ...], ...]
+    box: tuple[float, ...] | None
+    crs: str
+
+    @classmethod
+    def of_texts(
+        cls, name: str, points: Sequence[str], negative: Sequence[str], box: str | None, crs: str
+    ) -> MapPrompt:
+        """Make a prompt from the texts of the command line; errors as `make_prompt`."""
+        make_prompt(points, negative, box)
+        numbers = [tuple(tuple(_numbers("--point", text, _POINT)) for text in texts) for texts in (points, negative)]
+        return cls(name, numbers[0], numbers[1], None if box is None else tuple(_numbers("--box", box, _BOX)), crs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The output name."""
+        return (self.name,)
+
+    @property
+    def key(self) -> str:
+        """Text that differs where the prompt does."""
+        return repr(self)
+
+    def in_image(self, image: ImageReader) -> dict[str, Prompt]:
+        """Return output name -> prompt in pixels; DataError where the image has no georeference."""
+        from simmat.io.map_prompts import box_to_pixels, to_pixels
+
+        place, origin = image.georeference, image.origin
+        coords = to_pixels(np.reshape([*self.points, *self.negative], (-1, 2)), self.crs, place, origin)
+        box = None if self.box is None else box_to_pixels(self.box, self.crs, place, origin).astype(np.float32)
+        labels = np.asarray([1] * len(self.points) + [0] * len(self.negative), np.int64)
+        return {self.name: Prompt(coords.astype(np.float32), labels, box)}
+
+
+@dataclass(frozen=True)
+class MapFeatures:
+    """The points and polygons of a file, in map coordinates.
+
+    Attributes:
+        name: output name of the image, before that of an object.
+        path: a GeoJSON, GeoPackage or another file that OGR opens.
+        crs: coordinate system of the features; None for the file's own.
+    """
+
+    name: str
+    path: Path
+    crs: str | None
+
+    names = None
+
+    @property
+    def key(self) -> str:
+        """Text that differs where the file does."""
+        return repr([self, files_key({"": self.path})])
+
+    def in_image(self, image: ImageReader) -> dict[str, Prompt]:
+        """Return output name -> prompt in pixels; errors as `read_prompt_features`."""
+        from simmat.io.map_prompts import read_prompt_features
+
+        found = read_prompt_features(self.path, self.crs, image.georeference, image.size_hw, image.origin)
+        return {f"{self.name}_{object_}": prompt for object_, prompt in found.items()}
+
+
+MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
+"""Endings of prompts files in map coordinates."""
+
+
+def prompt_values(prompt: Prompt) -> dict[str, Any]:
+    """Return a prompt as values of a json."""
+    return {
+        "point_coords_xy": prompt.point_coords.tolist(),
+        "point_labels": prompt.point_labels.tolist(),
+        "box_xyxy": prompt.box.tolist() if prompt.box is not None else None,
+    }
 
 
 def make_prompt(points: Sequence[str], negative: Sequence[str], box: str | None, *, prefix: str = "--") -> Prompt:

@@ -6,21 +6,34 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from simmat.cli.batch import run_all, run_on
 from simmat.cli.common import move_bar, progress_bar
+from simmat.cli.records import files_key, model_digest, read_record
 from simmat.data.instances import FoundObject
-from simmat.errors import ConfigError, OutputError, SimMATError, all_problems, unknown_name
+from simmat.errors import ConfigError, SimMATError, unknown_name
 from simmat.everything import EverythingSettings
-from simmat.io.files import atomic_write_json, read_json, staged_files
+from simmat.executors import dask_client
+from simmat.io.files import atomic_write_json, staged_files
 from simmat.io.files.system import output_errors
+from simmat.nn.device import launched_processes
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.large import Joined, LargeImage
-from simmat.results import ImageRecords, ImageResult, check_formats, coco_document, object_records, write_result
+from simmat.results import (
+    ImageRecords,
+    ImageResult,
+    check_formats,
+    check_place,
+    coco_document,
+    object_records,
+    write_result,
+)
 from simmat.terminal import say
 from simmat.types import SensorImage, Window
 
@@ -32,6 +45,7 @@ FORMAT = 1
 """Of the json of an image; raised with every change that an older reader would misread."""
 COCO_FILE = "coco.json"
 """The objects of all images of a call."""
+LOCAL = "local"
 _PICTURE_PX = 2048
 """Longer side of the picture under an overlay, at most."""
 
@@ -133,11 +147,12 @@ class Segmenter:
     Args:
         predictor: of the model.
         job: what is done.
+        model: `model_digest` of the predictor, if it is known.
     """
 
-    def __init__(self, predictor: Predictor, job: Job) -> None:
+    def __init__(self, predictor: Predictor, job: Job, model: str | None = None) -> None:
         self._predictor, self._job = predictor, job
-        self._model = model_digest(predictor)
+        self._model = model or model_digest(predictor)
 
     @property
     def wanted(self) -> Wanted:
@@ -146,27 +161,30 @@ class Segmenter:
 
     def is_done(self, name: str, files: Mapping[str, Path]) -> bool:
         """Return whether an earlier call did the same and all its files are still there."""
-        try:
-            record = read_json(self._record(name))
-        except SimMATError:
-            return False
-        return (
-            isinstance(record, dict)
-            and record.get("request") == self._request(files)
-            and all((self._job.out / file).is_file() for file in record.get("written", [""]))
+        record = read_record(self._record(name))
+        return record.get("request") == self._request(files) and all(
+            (self._job.out / file).is_file() for file in record.get("written", [""])
         )
+
+    def shared_windows(self, files: Mapping[str, Path]) -> int:
+        """Return how many windows of an image can be read by themselves; 1 where it is read as a whole."""
+        size_hw = self._predictor.adapter.window_size(files)
+        if size_hw is None or max(size_hw) <= self._predictor.tile_of(size_hw):
+            return 1
+        return len(self.open(files).windows)
 
     def open(self, files: Mapping[str, Path]) -> LargeImage:
         """Open an image."""
         job = self._job
         image = self._predictor.open_image(files, missing=job.missing, tile=job.tile, overlap=job.overlap)
         image.check_wanted(job.wanted)
+        check_place(job.formats, image.reader.georeference, image.reader.origin)
         return image
 
     def store(self, name: str, files: Mapping[str, Path], image: LargeImage) -> AnswerStore:
         """Return the folder that keeps the answers to the windows of an image."""
         job = self._job
-        key = [self._model, _files_key(files), repr(job.wanted), list(job.missing), image.tile, image.overlap]
+        key = [self._model, files_key(files), repr(job.wanted), list(job.missing), image.tile, image.overlap]
         return AnswerStore.open(job.out / f".{name}.windows", json.dumps(key))
 
     def write(
@@ -186,51 +204,82 @@ class Segmenter:
             answers: to its windows, in their order.
             folder: where a class map larger than memory is kept meanwhile; None keeps it in memory.
         """
-        job, wanted = self._job, self._job.wanted
+        wanted = self._job.wanted
         classes = _class_map(image, folder) if wanted.classes else None
         joined = image.join(answers, wanted, classes=classes)
-        record: dict[str, Any] = {
-            "format": FORMAT,
-            "request": self._request(files),
-            "files": {source: str(file) for source, file in files.items()},
-            "missing": sorted(self._predictor.missing_channels(job.missing)),
-            "bundle": str(self._predictor.bundle.path) if self._predictor.bundle else None,
-            "size_hw": list(image.reader.size_hw),
+        notes = {
             "windows": {
                 "tile": image.tile,
                 "overlap": image.overlap,
                 "count": joined.windows,
                 "without_measurement": joined.empty,
-            },
+            }
         }
-        said = []
-        with staged_files(job.out, replaced=self._replaced(name)) as staging:
-            written: list[str] = []
-            for result in self._results(name, files, image, joined):
-                formats = job.formats if result.kind == "objects" else _without(job.formats, "coco")
+        line = self.write_results(name, files, image, self._results(name, files, image, joined), notes)
+        return line + (f", {joined.empty} of {joined.windows} windows without a measurement" if joined.empty else "")
+
+    def write_results(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        image: LargeImage,
+        results: Iterable[ImageResult],
+        notes: Mapping[str, Any],
+        request: str | None = None,
+    ) -> str:
+        """Write the files of an image with the json that names them, all or none, and return what to print.
+
+        Args:
+            name: how the files begin.
+            files: of the image.
+            image: opened.
+            results: its objects, its classes, or both.
+            notes: more values of the json.
+            request: digest of what was asked; None for that of the job.
+
+        Raises:
+            ConfigError: a file to replace was made by another command or a person.
+        """
+        job, said = self._job, []
+        written: list[str] = []
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "request": request or self._request(files),
+            "files": {source: str(file) for source, file in files.items()},
+            "missing": sorted(self._predictor.missing_channels(job.missing)),
+            "bundle": str(self._predictor.bundle.path) if self._predictor.bundle else None,
+            "size_hw": list(image.reader.size_hw),
+            **notes,
+        }
+        replaced = self._replaced(name)
+        with staged_files(job.out, replaced=replaced) as staging:
+            for result in results:
+                formats = _without(job.formats, "coco")  # one file for all images, see `coco`
                 if written:  # one overlay is enough
                     formats = _without(formats, "overlay")
-                written += write_result(result, _without(formats, "coco"), staging) if _without(formats, "coco") else []
+                written += write_result(result, formats, staging) if formats else []
                 if result.kind == "objects":
                     record["objects"] = object_records(result)
                     said.append(_counted(result))
                 else:
                     record["classes"] = _shares(result)
                     said.append(_described(record["classes"]))
-            record["written"] = [*written, f"{name}.json"]
+            written.append(f"{name}.json")
+            if foreign := [file for file in written if file not in replaced and (job.out / file).exists()]:
+                raise ConfigError(
+                    f"{job.out / foreign[0]} exists already and was not written by simmat predict; choose another "
+                    "--out, or move it away"
+                )
+            record["written"] = written
             atomic_write_json(staging / f"{name}.json", record)
-        if joined.empty:
-            said.append(f"{joined.empty} of {joined.windows} windows without a measurement")
         return f"{self._record(name)}  {', '.join(said)}"
 
-    def coco(self, names: Sequence[str]) -> None:
-        """Write the objects of all images as one COCO file, from their records."""
-        records = []
-        for name in names:
-            record = read_json(self._record(name))
-            file = next(iter(record["files"].values()), name)
-            records.append(ImageRecords(Path(file).name, tuple(record["size_hw"]), record["objects"]))
-        atomic_write_json(self._job.out / COCO_FILE, coco_document(records, self._predictor.class_names))
+    def objects_result(
+        self, name: str, files: Mapping[str, Path], image: LargeImage, objects: Sequence[FoundObject]
+    ) -> ImageResult:
+        """Return objects of an image, to be written."""
+        found = Joined(list(objects), None, None, 1, 0)
+        return next(iter(self._results(name, files, image, found)))
 
     def _results(
         self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Joined
@@ -266,7 +315,7 @@ class Segmenter:
 
     def _request(self, files: Mapping[str, Path]) -> str:
         job = asdict(replace(self._job, classes=None)) | {"classes": sorted(self._job.classes or ())}
-        said = json.dumps([FORMAT, self._model, _files_key(files), repr(job)])
+        said = json.dumps([FORMAT, self._model, files_key(files), repr(job)])
         return hashlib.sha256(said.encode()).hexdigest()
 
     def _record(self, name: str) -> Path:
@@ -274,78 +323,151 @@ class Segmenter:
 
     def _replaced(self, name: str) -> frozenset[str]:
         """Return the files of an earlier call for this image."""
-        try:
-            record = read_json(self._record(name))
-        except SimMATError:
-            return frozenset()
-        written = record.get("written") if isinstance(record, dict) else None
+        written = read_record(self._record(name)).get("written")
         return frozenset(written if isinstance(written, list) else ())
 
 
-def segment_all(images: Mapping[str, Mapping[str, Path]], segmenter: Segmenter, job: Job) -> None:
-    """Segment images one after the other; one that cannot be read is reported at the end and stops no other.
+@dataclass(frozen=True)
+class SegmentWork:
+    """One image of a call.
+
+    Attributes:
+        segmenter: of the model.
+        name: how its files begin.
+        files: source name -> file.
+    """
+
+    segmenter: Segmenter
+    name: str
+    files: Mapping[str, Path]
+
+    @cached_property
+    def windows(self) -> int:
+        """How many windows several processes can share; 1 for an image that is read as a whole."""
+        try:
+            return self.segmenter.shared_windows(self.files)
+        except SimMATError:  # it is reported when the image is segmented
+            return 1
+
+    def is_done(self) -> bool:
+        """Return whether an earlier call did the same and all its files are still there."""
+        return self.segmenter.is_done(self.name, self.files)
+
+    def run(self) -> list[str]:
+        """Segment the image, write its files, and return lines to print."""
+        segmenter, image = self.segmenter, self.segmenter.open(self.files)
+        if image.shrunk_note:
+            say(f"Warning: {self.name}: {image.shrunk_note}", err=True)
+        if len(image.windows) == 1:
+            line = segmenter.write(self.name, self.files, image, image.answers(segmenter.wanted), None)
+        else:
+            store, count = segmenter.store(self.name, self.files, image), len(image.windows)
+            with progress_bar(self.name, "window", total=count) as bar:
+                answers = image.stored_answers(segmenter.wanted, store, lambda done: move_bar(bar, done, count))
+                line = segmenter.write(self.name, self.files, image, answers, store.folder)
+            store.remove()
+        if image.doubt:
+            say(f"Warning: {self.name}: {image.doubt}; are unit, bit depth and exposure the same?", err=True)
+        return [line]
+
+    def prepare(self, indices: Sequence[int]) -> list[str]:
+        """Segment some windows, whose answers are kept for `run`."""
+        image = self.segmenter.open(self.files)
+        store = self.segmenter.store(self.name, self.files, image)
+        missing = set(store.missing(len(image.windows)))
+        for index in indices:
+            if index in missing:
+                store.write(index, image.answer(image.windows[index], self.segmenter.wanted))
+        return []
+
+
+@dataclass(frozen=True)
+class SegmentTasks:
+    """The images of a call, for workers on other machines that see the same files.
+
+    Attributes:
+        model: arguments of `simmat.load`, without a registry.
+        job: what is done.
+        images: name -> source name -> file.
+    """
+
+    model: Mapping[str, Any]
+    job: Job
+    images: Mapping[str, Mapping[str, Path]]
+
+    def run(self, name: str) -> list[str]:
+        """Segment one image; see `SegmentWork.run`."""
+        return self._work(name).run()
+
+    def prepare(self, name: str, indices: Sequence[int]) -> list[str]:
+        """Segment some windows of one image; see `SegmentWork.prepare`."""
+        return self._work(name).prepare(indices)
+
+    def _work(self, name: str) -> SegmentWork:
+        return SegmentWork(_segmenter(repr((sorted(self.model.items()), self.job)), self), name, self.images[name])
+
+
+_SEGMENTERS: dict[str, Segmenter] = {}
+"""The model of a worker process, by what it was loaded from: it is loaded once, not for each task."""
+
+
+def _segmenter(key: str, tasks: SegmentTasks) -> Segmenter:
+    if key not in _SEGMENTERS:
+        from simmat.api import load
+
+        _SEGMENTERS.clear()
+        _SEGMENTERS[key] = Segmenter(load(**tasks.model), tasks.job)
+    return _SEGMENTERS[key]
+
+
+def segment_all(
+    images: Mapping[str, Mapping[str, Path]], predictor: Predictor, job: Job, *, model: Mapping[str, Any], executor: str
+) -> None:
+    """Segment images, write their files, and one COCO file for all.
 
     Args:
         images: name of the files -> source name -> file.
-        segmenter: of the model.
+        predictor: of the model.
         job: what is done.
+        model: arguments of `simmat.load` for workers on other machines.
+        executor: "local", or tcp://HOST:PORT of a dask scheduler.
 
     Raises:
-        SimMATError: an image failed; of several, the message holds all.
+        SimMATError: an image failed; of several, the message holds all. The others are done.
         OutputError: a file cannot be written, such as on a full disk; this stops the call.
     """
-    failed: dict[str, SimMATError] = {}
-    skipped = 0
-    with progress_bar("predict", "image", total=len(images), shown=len(images) > 1) as bar:
-        for name, files in images.items():
-            if segmenter.is_done(name, files):
-                skipped += 1
-            else:
-                try:
-                    line = _segment(name, files, segmenter)
-                except OutputError:
-                    raise
-                except SimMATError as error:
-                    failed[name] = error
-                else:
-                    with bar.external_write_mode():
-                        say(line)
-            bar.update(1)
-    if skipped:
-        say(f"note: {skipped} of {len(images)} images were done by an earlier call and are left as they are", err=True)
-    if "coco" in job.formats and (done := [name for name in images if name not in failed]):
-        segmenter.coco(done)
-        say(f"{job.out / COCO_FILE}  {len(done)} images")
-    if failed:
-        raise failure_of(failed, len(images), job.out)
-
-
-def failure_of(failed: Mapping[str, SimMATError], count: int, out: Path) -> SimMATError:
-    """Return the error for the images that failed, of `count`."""
-    first = next(iter(failed.values()))
-    if count == 1:
-        return first
-    title = f"{len(failed)} of {count} images failed; the results of the others are in {out}:"
-    return type(first)(all_problems(title, [str(error) for error in failed.values()]))
-
-
-def _segment(name: str, files: Mapping[str, Path], segmenter: Segmenter) -> str:
-    image = segmenter.open(files)
-    if image.shrunk_note:
-        say(f"Warning: {name}: {image.shrunk_note}", err=True)
-    if len(image.windows) == 1:
-        line = segmenter.write(name, files, image, image.answers(segmenter.wanted), None)
+    segmenter, processes = Segmenter(predictor, job), None
+    works = [SegmentWork(segmenter, name, files) for name, files in images.items()]
+    if executor != LOCAL:
+        with dask_client(executor, "simmat[dask]") as client, client.get_executor(pure=False) as pool:
+            outcome = run_on(pool, works, SegmentTasks(model, job, images), job.out)
     else:
-        store = segmenter.store(name, files, image)
-        with progress_bar(name, "window", total=len(image.windows)) as bar:
-            answers = image.stored_answers(
-                segmenter.wanted, store, lambda done: move_bar(bar, done, len(image.windows))
-            )
-            line = segmenter.write(name, files, image, answers, store.folder)
-        store.remove()
-    if image.doubt:
-        say(f"Warning: {name}: {image.doubt}; are unit, bit depth and exposure the same?", err=True)
-    return line
+        if launched_processes() > 1:
+            from simmat.evaluation import join_processes
+
+            processes = join_processes(model["device"])
+        outcome = run_all(works, job.out, processes)
+    if "coco" in job.formats and outcome.done and (processes is None or processes.is_main):
+        write_coco(job.out, outcome.done, predictor.class_names)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) -> None:
+    """Write the objects of all images as one COCO file, from the json of each.
+
+    Args:
+        out: folder of the files.
+        names: of the images.
+        class_names: label value -> name.
+    """
+    records = []
+    for name in names:
+        record = read_record(out / f"{name}.json")
+        file = next(iter(record["files"].values()), name)
+        records.append(ImageRecords(Path(file).name, tuple(record["size_hw"]), record["objects"]))
+    atomic_write_json(out / COCO_FILE, coco_document(records, class_names))
+    say(f"{out / COCO_FILE}  {len(names)} images")
 
 
 def picture(image: LargeImage) -> PictureArray:
@@ -367,30 +489,6 @@ def picture(image: LargeImage) -> PictureArray:
         rows.append([np.concatenate([part[kind] for part in parts], axis=2) for kind in (0, 1)])
     data, valid = (np.concatenate([row[kind] for row in rows], axis=1) for kind in (0, 1))
     return display_rgb(SensorImage(np.ascontiguousarray(data), np.ascontiguousarray(valid), channels))
-
-
-def model_digest(predictor: Predictor) -> str:
-    """Return a sha256 of what decides the predictor's results: spec and tuned weights."""
-    from safetensors.torch import save
-
-    from simmat.bundle import trained_tensors
-
-    digest = hashlib.sha256()
-    if predictor.bundle is not None:
-        digest.update(predictor.bundle.spec.model_dump_json().encode())
-        digest.update(save({name: tensor.contiguous() for name, tensor in trained_tensors(predictor.model).items()}))
-    else:
-        digest.update(repr(predictor).encode())
-    return digest.hexdigest()
-
-
-def _files_key(files: Mapping[str, Path]) -> list[Any]:
-    """Return paths, sizes and times of files; missing ones are reported when they are read."""
-    found: list[Any] = []
-    for source, file in files.items():
-        status = file.stat() if file.exists() else None
-        found.append([source, str(file.absolute()), *((status.st_size, status.st_mtime_ns) if status else ())])
-    return found
 
 
 def _class_map(image: LargeImage, folder: Path | None) -> npt.NDArray[Any]:

@@ -16,6 +16,7 @@ from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, DataError
 from simmat.foundation import MaskPrediction
+from simmat.io.images.georeference import read_georeference
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
@@ -32,7 +33,7 @@ from simmat.predictor.reading import Choice, FileImage, LoadedImage, LocalPredic
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
-from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Prompt, SensorImage, Window
+from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Georeference, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
@@ -197,16 +198,28 @@ class Predictor:
         """
         from simmat.predictor.large import LargeImage
 
+        return LargeImage(self, self.reader(image, missing=missing), tile=tile, overlap=overlap)
+
+    def reader(self, image: Path | str | Files, *, missing: Sequence[str | int] = ()) -> LoadedImage | FileImage:
+        """Load an image, or open one that is too large for one look where its files can be read in parts.
+
+        Args:
+            image: a file, or {source: file} of a sensor with several.
+            missing: as for `set_image`.
+
+        Raises:
+            SimMATError: as `set_image` raises it.
+        """
         names = self.missing_channels(missing)
         files = self._files_of(image, names)
         size_hw = self.adapter.window_size(files)
         if size_hw is None or max(size_hw) <= MOST_SHRUNK * self.pipeline.size:
-            return LargeImage(self, LoadedImage(self._from_files(files, names)), tile=tile, overlap=overlap)
+            return LoadedImage(self._from_files(files, names))
         lacking = MissingChannels(self.channels, names) if names else None
         reader = FileImage(self.adapter, files, size_hw, self._card, lacking)
         first = reader.read(Window(0, 0, 1, 1))  # for its georeference
         self.check_channels(first)
-        return LargeImage(self, replace(reader, georeference=first.georeference), tile=tile, overlap=overlap)
+        return replace(reader, georeference=first.georeference or self._place_of(files))
 
     def tile_of(self, size_hw: tuple[int, int]) -> int:
         """Return the side of the windows into which an image is cut by default; of the whole image if it is not.
@@ -440,12 +453,18 @@ class Predictor:
 
     def _from_files(self, files: Mapping[str, Path], missing: frozenset[str]) -> SensorImage:
         optional = self.optional_sources(missing)
-        return load_sample(
+        image = load_sample(
             self.adapter,
             files,
             nodata=self._card.stated_nodata({source: file for source, file in files.items() if source not in optional}),
             missing=MissingChannels(self.channels, missing) if missing else None,
         )
+        return image if image.georeference is not None else replace(image, georeference=self._place_of(files))
+
+    def _place_of(self, files: Mapping[str, Path]) -> Georeference | None:
+        """Return the georeference that the reference file states, for sensors that do not read it themselves."""
+        reference = files.get(self.adapter.sources[0].name)
+        return None if reference is None else read_georeference(reference)
 
     def _from_array(self, planes: npt.NDArray[np.generic]) -> SensorImage:
         name, channels = self.adapter.name, self.channels

@@ -137,7 +137,7 @@ def test_a_missing_dask_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch)
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong port, or a scheduler nobody started: a sentence in seconds, not a traceback."""
     pytest.importorskip("distributed")
-    monkeypatch.setattr(executors, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("simmat.executors._CONNECT_SECONDS", 0.2)
     with pytest.raises(ConfigError, match=r"tcp://127.0.0.1:9.*dask scheduler"), workers_for("tcp://127.0.0.1:9", None):
         pass
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: present with a coordin
 def read_georeference(path: Path, window: Window | None = None) -> Georeference | None:
     """Return the georeference of an image file, or of its part in a window.
 
-    It is None where the file is no TIFF, or states no coordinate system and affine grid.
+    It is None where the file is no TIFF, or states no coordinate system and affine grid, or rasterio is not installed.
 
     Raises:
         DataError: the file is damaged.
@@ -51,6 +52,8 @@ def _read_georeference(path: Path) -> Georeference | None:
                 return None
     except Exception as error:  # tifffile raises whatever a damaged tag leads to
         raise DataError(f"{path}: damaged, it cannot be read as TIFF ({error})") from error
+    if find_spec("rasterio") is None:
+        return None
     import rasterio
 
     try:

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from simmat.errors import ConfigError, OutputError
+from simmat.executors import dask_client
 from simmat.io.files import atomic_write_text
 from simmat_plugin_bench.cells import CellFolder
 from simmat_plugin_bench.prepare import RUN_WITH
@@ -24,9 +24,6 @@ STOP, KILL = "stop", "kill"
 _STOP_REQUESTS: dict[str, str] = {}
 """Stop file -> its content, for the cells that this process runs: it works even if the disk is full."""
 _POLL_SECONDS = 0.2
-_CONNECT_SECONDS = 10
-_WORKER_SECONDS = 60
-"""How long to wait for the first worker of a scheduler."""
 
 
 @dataclass(frozen=True)
@@ -117,42 +114,10 @@ def workers_for(where: str, jobs: int | None) -> Iterator[Workers]:
         with ThreadPoolExecutor(devices.jobs) as pool:
             yield Workers(pool, devices)
         return
-    with _dask_client(where) as client:
+    with dask_client(where, "simmat-plugin-bench[dask]") as client:
         devices = Devices(jobs or sum(client.nthreads().values()))
         with client.get_executor(pure=False) as executor:
             yield Workers(executor, devices, client)
-
-
-@contextmanager
-def _dask_client(address: str) -> Iterator[Any]:
-    parts = urlsplit(address)
-    try:
-        valid = parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path
-    except ValueError:  # invalid port
-        valid = False
-    if not valid:
-        raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ConfigError(
-            f"--executor {address} needs dask.distributed ({error}); pip install 'simmat-plugin-bench[dask]', or leave "
-            "--executor out to run here"
-        ) from error
-    try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call,unused-ignore]
-    except OSError as error:
-        raise ConfigError(
-            f"no dask scheduler answers at {address}; check host and port, or start one with `dask scheduler`"
-        ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=_WORKER_SECONDS)
-        except TimeoutError as error:
-            raise ConfigError(
-                f"the dask scheduler at {address} has no worker; start one with `dask worker {address} --nthreads 1`"
-            ) from error
-        yield client
 
 
 def sees(path: str) -> bool:

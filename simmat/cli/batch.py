@@ -1,0 +1,178 @@
+"""Work on many images: skip what is done, report what failed at the end, share the rest with other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from simmat.cli.common import progress_bar
+from simmat.errors import OutputError, SimMATError, all_problems
+from simmat.terminal import say
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from simmat.evaluation import Processes
+
+WINDOWS_TOGETHER = 16
+"""Windows of one task of an executor."""
+
+
+class Work(Protocol):
+    """What is to be done with one image.
+
+    Attributes:
+        name: of the image, for messages.
+        windows: how many parts of it several processes can share; 1 where one process takes all.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the image, for messages."""
+
+    @property
+    def windows(self) -> int:
+        """How many parts of the image several processes can share; 1 where one process takes all."""
+
+    def is_done(self) -> bool:
+        """Return whether an earlier call did it."""
+
+    def run(self) -> list[str]:
+        """Do all of it, and return lines to print."""
+
+    def prepare(self, indices: Sequence[int]) -> list[str]:
+        """Do some of the parts, for a `run` that follows, and return lines to print."""
+
+
+class Tasks(Protocol):
+    """The work of `run_on` as a worker does it; picklable."""
+
+    def run(self, name: str) -> list[str]:
+        """Do all work on one image."""
+
+    def prepare(self, name: str, indices: Sequence[int]) -> list[str]:
+        """Do some parts of one image."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the work.
+
+    Attributes:
+        done: names of images, in order.
+        error: of the images that failed, to be raised at the end; None if none did.
+    """
+
+    done: tuple[str, ...]
+    error: SimMATError | None = None
+
+
+def run_all(works: Sequence[Work], out: Path, processes: Processes | None = None) -> Outcome:
+    """Do all work, in this process or its share of several.
+
+    Args:
+        works: the same in all processes.
+        out: folder of the results, for messages.
+        processes: those that share the work; None is this process alone.
+
+    Returns:
+        What is done, of all processes in the main one.
+
+    Raises:
+        OutputError: a file cannot be written, such as on a full disk; this stops the call.
+    """
+    main = processes is None or processes.is_main
+    failed: dict[str, SimMATError] = {}
+    left = [work for work in works if not work.is_done()]
+    if main and len(left) < len(works):
+        say(f"note: {len(works) - len(left)} of {len(works)} images were done by an earlier call", err=True)
+    several = processes is not None and processes.count > 1
+    own = [work for work in left if not several or work.windows == 1]
+    count = 0
+    with progress_bar("predict", "image", total=len(left), shown=main and len(left) > 1) as bar:
+        try:
+            for work in own if processes is None else processes.share(own):
+                count += _attempt(work.name, work.run, failed, bar)
+            if processes is not None and several:
+                shared = [work for work in left if work.windows > 1]
+                for work in shared:
+                    _attempt(work.name, partial(work.prepare, processes.share(range(work.windows))), failed, bar)
+                failed = {name: error for part in processes.gather(failed) for name, error in part.items()}
+                for work in shared if main else ():
+                    if work.name not in failed:
+                        count += _attempt(work.name, work.run, failed, bar)
+        except BaseException:
+            if count:
+                say(f"{count} of {len(left)} images are done, and their results are in {out}", err=True)
+            raise
+    return _outcome(works, failed, out)
+
+
+def run_on(executor: Executor, works: Sequence[Work], tasks: Tasks, out: Path) -> Outcome:
+    """Do all work on an executor whose workers see the same files; results as `run_all`.
+
+    Args:
+        executor: of other machines.
+        works: of this process, which joins the parts of an image.
+        tasks: how a worker does the same work.
+        out: folder of the results, for messages.
+    """
+    failed: dict[str, SimMATError] = {}
+    left = [work for work in works if not work.is_done()]
+    if len(left) < len(works):
+        say(f"note: {len(works) - len(left)} of {len(works)} images were done by an earlier call", err=True)
+    parts: dict[Future[list[str]], Work] = {}
+    for work in left:
+        if work.windows == 1:
+            parts[executor.submit(tasks.run, work.name)] = work
+            continue
+        for start in range(0, work.windows, WINDOWS_TOGETHER):
+            indices = range(start, min(start + WINDOWS_TOGETHER, work.windows))
+            parts[executor.submit(tasks.prepare, work.name, list(indices))] = work
+    open_parts = {work.name: sum(other is work for other in parts.values()) for work in left}
+    with progress_bar("predict", "image", total=len(left), shown=len(left) > 1) as bar:
+        try:
+            for future in as_completed(parts):
+                work = parts[future]
+                open_parts[work.name] -= 1
+                _attempt(work.name, future.result, failed, bar, step=work.windows == 1)
+                if work.windows > 1 and not open_parts[work.name] and work.name not in failed:
+                    _attempt(work.name, work.run, failed, bar)
+        finally:
+            for future in parts:
+                future.cancel()
+    return _outcome(works, failed, out)
+
+
+def _attempt(
+    name: str, act: Callable[[], list[str]], failed: dict[str, SimMATError], bar: tqdm[object], *, step: bool = True
+) -> bool:
+    """Act on an image and print what it returns; keep its error, unless nothing more can be written."""
+    try:
+        lines = act()
+    except OutputError:
+        raise
+    except SimMATError as error:
+        failed[name] = error
+        return False
+    finally:
+        bar.update(step)
+    with bar.external_write_mode():
+        for line in lines:
+            say(line)
+    return True
+
+
+def _outcome(works: Sequence[Work], failed: Mapping[str, SimMATError], out: Path) -> Outcome:
+    done = tuple(work.name for work in works if work.name not in failed)
+    if not failed:
+        return Outcome(done)
+    first = next(iter(failed.values()))
+    if len(works) == 1:
+        return Outcome(done, first)
+    title = f"{len(failed)} of {len(works)} images failed; the results of the other {len(done)} are in {out}:"
+    return Outcome(done, type(first)(all_problems(title, [str(error) for error in failed.values()])))

@@ -1,0 +1,275 @@
+"""Segment the objects that prompts mark in many images: `simmat predict --point`, `--box`, `--prompts`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simmat.cli.batch import run_all
+from simmat.cli.prompts import Prompts, prompt_values
+from simmat.cli.records import files_key, model_digest, read_record, refuse_twice
+from simmat.errors import ConfigError
+from simmat.io.files import atomic_path, atomic_write_json, staged_files
+from simmat.predictor.reading import ImageReader, LoadedImage, LocalPrediction
+from simmat.terminal import say
+from simmat.types import Prompt, SensorImage, short_names
+
+if TYPE_CHECKING:
+    from simmat.predictor import Choice, Prediction, Predictor
+
+FORMAT = 1
+"""Of the json beside a mask; raised with every change that an older reader would misread."""
+_ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
+"""Of the files that are written for each object."""
+
+
+@dataclass(frozen=True)
+class PromptJob:
+    """What is done with each image of a call.
+
+    Attributes:
+        out: folder of the files.
+        choice: which mask of an answer is taken.
+        missing: channels that the images lack.
+        tile: side of the window around a prompt; None chooses it.
+        formats: files of `simmat.results.FORMATS`, for all objects of an image together; None writes a mask, a picture
+            and a json for each object.
+    """
+
+    out: Path
+    choice: Choice = "single"
+    missing: tuple[str | int, ...] = ()
+    tile: int | None = None
+    formats: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PromptWork:
+    """One image of a call and the prompts for it.
+
+    Attributes:
+        predictor: of the model.
+        job: what is done.
+        name: of the image; files for all objects begin with it.
+        files: source name -> file.
+        prompts: output name of each object -> prompt; what they are may depend on where the image is.
+        model: digest of the model.
+    """
+
+    predictor: Predictor
+    job: PromptJob
+    name: str
+    files: Mapping[str, Path]
+    prompts: Prompts
+    model: str
+
+    windows = 1
+
+    def is_done(self) -> bool:
+        """Return whether an earlier call did the same and all its files are still there."""
+        request, out = self._request(), self.job.out
+        records = [read_record(out / f"{name}.json") for name in self.outputs]
+        return all(
+            record.get("request") == request and all((out / file).is_file() for file in record.get("written", [""]))
+            for record in records
+        )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """How the names of the written files begin."""
+        return (self.name,) if self._is_grouped else self.prompts.names or ()
+
+    @property
+    def _is_grouped(self) -> bool:
+        """True if the objects of an image are written together."""
+        return self.job.formats is not None or self.prompts.names is None
+
+    def prepare(self, indices: Sequence[int]) -> list[str]:
+        """Do nothing: an image with prompts is not shared."""
+        return []
+
+    def run(self) -> list[str]:
+        """Segment the objects, write their files, all or none, and return lines to print."""
+        job, predictor = self.job, self.predictor
+        reader = predictor.reader(self.files, missing=job.missing)
+        prompts = self.prompts.in_image(reader)
+        where = next(iter(self.files.values()), Path(self.name)).name
+        if self._is_grouped or job.tile is not None or not isinstance(reader, LoadedImage):
+            return self._run_large(reader, prompts, where)
+        loaded = predictor.set_image(reader.image, missing=job.missing)
+        found = predictor.predict_prompts(tuple(prompts.values()), choice=job.choice)
+        lines = []
+        with staged_files(job.out, replaced=own_files(job.out, prompts)) as staging:
+            for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
+                self._write(staging, name, prediction, prompt)
+                pixels = int(prediction.mask.sum())
+                lines.append(
+                    f"{job.out / name}_mask.png  score {prediction.score:.3f}  {pixels} px  "
+                    f"of {short_names(loaded.channels)}" + self._class_text(prediction)
+                )
+        _warn(where, found[0].doubt, loaded)
+        return lines
+
+    def _run_large(self, reader: ImageReader, prompts: Mapping[str, Prompt], where: str) -> list[str]:
+        """Segment objects in windows, and write them together."""
+        from simmat.cli.segment import Job, Segmenter
+        from simmat.predictor.answers import Wanted
+        from simmat.predictor.large import LargeImage
+        from simmat.results import check_place
+
+        job, place = self.job, reader.georeference
+        image = LargeImage(self.predictor, reader, tile=job.tile)
+        formats = job.formats or ("labels" if place is None else "geotiff", "coco")
+        segmenter = Segmenter(self.predictor, Job(Wanted(), formats, job.out, missing=job.missing), self.model)
+        check_place(formats, place, reader.origin)
+        objects, notes, doubt = [], [], ""
+        for name, prompt in prompts.items():
+            found = image.predict(prompt, job.choice)
+            one = found.found_object(_click(prompt))
+            doubt = doubt or found.doubt
+            objects += [] if one is None else [one]
+            notes.append(
+                {
+                    "object": name,
+                    **prompt_values(prompt),
+                    "score": found.score,
+                    "mask_pixels": int(found.mask.sum()),
+                    **self._class_values(found),
+                }
+            )
+        _warn(where, doubt, None)
+        result = segmenter.objects_result(self.name, self.files, image, objects)
+        line = segmenter.write_results(self.name, self.files, image, [result], {"prompts": notes}, self._request())
+        return [line]
+
+    def _request(self) -> str:
+        said = [FORMAT, self.model, files_key(self.files), repr(self.job), self.prompts.key]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+    def _write(self, out: Path, name: str, prediction: Prediction, prompt: Prompt) -> None:
+        """Write mask, overlay and json of one object into the staging folder `out`."""
+        from PIL import Image
+
+        from simmat.report.display import display_rgb
+        from simmat.report.overlay import draw_overlay
+
+        image, predictor = prediction.image, self.predictor
+        missing = predictor.missing_channels(self.job.missing)
+        written = [f"{name}_mask.png", f"{name}_overlay.png", f"{name}.json"]
+        if image.georeference is not None:
+            placed = predictor.adapter.save_mask(prediction.mask, image.georeference, out / f"{name}_mask")
+            written += [placed.name] if placed else []
+        shown = image.select([i for i, channel in enumerate(image.channels) if channel.name not in missing])
+        with atomic_path(out / written[0]) as path:
+            Image.fromarray(prediction.mask.astype(np.uint8) * 255).save(path)
+        with atomic_path(out / written[1]) as path:
+            draw_overlay(display_rgb(shown), prediction.mask, prompt).save(path)
+        atomic_write_json(
+            out / written[2],
+            {
+                "format": FORMAT,
+                "request": self._request(),
+                "files": {source: str(file) for source, file in self.files.items()},
+                "missing": sorted(missing),
+                "bundle": str(predictor.bundle.path) if predictor.bundle else None,
+                "size_hw": list(image.size_hw),
+                "picture_hw": image.picture_hw,
+                "channels": [{"name": c.name, "quantity": c.quantity, "unit": c.unit} for c in image.channels],
+                "score": prediction.score,
+                "mask_pixels": int(prediction.mask.sum()),
+                **self._class_values(prediction),
+                **prompt_values(prompt),
+                "written": written,
+            },
+        )
+
+    def _class_values(self, found: Prediction | LocalPrediction) -> dict[str, Any]:
+        """Return the class of a mask as values of a json; none where the model does not distinguish classes."""
+        if found.class_id is None:
+            return {}
+        name = self.predictor.class_names.get(found.class_id, str(found.class_id))
+        return {"class": found.class_id, "class_name": name, "class_probability": found.class_probability}
+
+    def _class_text(self, found: Prediction) -> str:
+        values = self._class_values(found)
+        return f"  {values['class_name']} ({values['class_probability']:.0%})" if values else ""
+
+
+def segment_prompts(
+    samples: Sequence[tuple[str, Mapping[str, Path], Prompts]], predictor: Predictor, job: PromptJob
+) -> None:
+    """Segment the objects of many images.
+
+    Args:
+        samples: name, files and prompts of each image.
+        predictor: of the model.
+        job: what is done.
+
+    Raises:
+        ConfigError: two masks have one name, or a file of others would be replaced.
+        SimMATError: an image failed; of several, the message holds all. The others are done.
+        OutputError: a file cannot be written, such as on a full disk; this stops the call.
+    """
+    if job.formats is not None:
+        from simmat.results import check_formats
+
+        check_formats(job.formats, kind="objects")
+    digest = model_digest(predictor)
+    works = [PromptWork(predictor, job, name, files, prompts, digest) for name, files, prompts in samples]
+    names = [name for work in works for name in work.outputs]
+    refuse_twice(names)
+    own_files(job.out, names)  # refuses files of others before any work
+    outcome = run_all(works, job.out)
+    if outcome.done and job.formats is not None and "coco" in job.formats:
+        from simmat.cli.segment import write_coco
+
+        write_coco(job.out, outcome.done, predictor.class_names)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def own_files(out: Path, outputs: Iterable[str]) -> frozenset[str]:
+    """Return the names of files that an earlier call wrote for these outputs.
+
+    Raises:
+        ConfigError: a file to replace was made by another command or a person, such as the masks of a data set.
+    """
+    own: set[str] = set()
+    for name in outputs:
+        existing = [f"{name}{ending}" for ending in _ENDINGS if (out / f"{name}{ending}").exists()]
+        written = _written(out / f"{name}.json") if existing else []
+        if foreign := [file for file in existing if file not in written]:
+            raise ConfigError(
+                f"{out / foreign[0]} exists already and was not written by simmat predict; choose another --out, or "
+                "move it away"
+            )
+        own.update(existing)
+    return frozenset(own)
+
+
+def _written(file: Path) -> list[Any]:
+    """Return the names of the files that an earlier call wrote, from its json."""
+    names = read_record(file).get("written")
+    return names if isinstance(names, list) else []
+
+
+def _click(prompt: Prompt) -> tuple[float, float]:
+    """Return the first point of a prompt, or the middle of its box."""
+    if prompt.box is None or len(prompt.point_coords):
+        x, y = prompt.point_coords[0].tolist()
+    else:
+        x, y = prompt.box.reshape(2, 2).mean(axis=0).tolist()
+    return x, y
+
+
+def _warn(where: str, doubt: str, image: SensorImage | None) -> None:
+    if doubt:
+        say(f"Warning: {where}: {doubt}; are unit, bit depth and exposure the same?", err=True)
+    if image is not None and image.size_note:
+        say(f"Warning: {where}: {image.size_note}", err=True)

@@ -1,0 +1,55 @@
+"""Executors on other machines: `submit` as in `concurrent.futures`, served by dask.distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from simmat.errors import ConfigError
+
+_CONNECT_SECONDS = 10
+_WORKER_SECONDS = 60
+"""How long to wait for the first worker of a scheduler."""
+
+
+@contextmanager
+def dask_client(address: str, extra: str) -> Iterator[Any]:
+    """Yield a client of a dask scheduler that has a worker, and close it at the end.
+
+    Args:
+        address: tcp://HOST:PORT of the scheduler.
+        extra: what pip installs dask with, such as "simmat[dask]".
+
+    Raises:
+        ConfigError: the address is not of that form, dask is not installed, no scheduler answers, or it has no worker.
+    """
+    parts = urlsplit(address)
+    try:
+        valid = parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path
+    except ValueError:  # invalid port
+        valid = False
+    if not valid:
+        raise ConfigError(f"--executor takes local or tcp://HOST:PORT of a dask scheduler, got {address!r}")
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError(
+            f"--executor {address} needs dask.distributed ({error}); pip install '{extra}', or leave "
+            "--executor out to run here"
+        ) from error
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call,unused-ignore]
+    except OSError as error:
+        raise ConfigError(
+            f"no dask scheduler answers at {address}; check host and port, or start one with `dask scheduler`"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+        except TimeoutError as error:
+            raise ConfigError(
+                f"the dask scheduler at {address} has no worker; start one with `dask worker {address} --nthreads 1`"
+            ) from error
+        yield client
