@@ -29,6 +29,9 @@ from simmat.types import LARGEST_CROP, SMALLEST_CROP, RegionRule, ZeroMeans
 DEFAULT_STEPS = 500
 DEFAULT_FOUNDATION = "lite"
 
+Heads = Literal["auto", "prompt", "prompt,dense"]
+DEFAULT_HEADS: Heads = "auto"
+
 MOST_WORKERS, MOST_TOGETHER, MOST_SIZE, MOST_STEPS = 256, 2**16, 2**14, 10**9
 """Limits of loading processes, of images or prompts in a step, of pixels in a side of the input, of steps."""
 
@@ -47,6 +50,7 @@ _EXCLUDE_EACH_OTHER = (("steps", "epochs"), ("checkpoint", "from_scratch"), ("tr
 
 _COMPAT_DEFAULTS: Mapping[str, Any] = {
     "epochs": 51,
+    "heads": "prompt",
     "batch_size": 4,
     "prompts_per_image": 1,
     "clicks": "random",
@@ -191,10 +195,10 @@ class TrainConfig(Document):
     )
     workers: int = Field(0, ge=0, le=MOST_WORKERS, description="Processes that load data; 0 loads in the main process.")
 
-    heads: Literal["prompt", "prompt,dense"] = Field(
-        "prompt",
+    heads: Heads = Field(
+        DEFAULT_HEADS,
         description="Trained heads: prompts alone, or also a dense head (class map and object centres), which "
-        "finds objects without prompts.",
+        "finds objects without prompts; auto trains it where the data card says that all objects are marked.",
     )
     loss: Literal["focal", "bce"] = Field("focal", description="Mask loss, added to dice.")
     lr: float | None = Field(None, gt=0, description="Peak learning rate; by default that of the model or tuner.")

@@ -169,6 +169,7 @@ class FoundationSpec:
         weights: its weight file; None for a model with random weights. One without path, url and hub must be given
             by the user.
         promptable: whether its decoder was trained; without, there is no zero-shot score.
+        dense_head: whether its embedding says what is in an image, so that `--heads auto` may train a dense head on it.
         licence: licence of code and weights.
         options: further plain values for the builder.
         learning_rates: name of a tuner -> peak learning rate in place of the tuner's own, which suits SAM; for
@@ -185,6 +186,7 @@ class FoundationSpec:
     targets: TuningTargets = TuningTargets()
     weights: WeightFile | None = None
     promptable: bool = True
+    dense_head: bool = True
     licence: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     learning_rates: Mapping[str, float] = field(default_factory=dict)

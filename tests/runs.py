@@ -58,6 +58,7 @@ def config(data: Path, out: Path, **changes: Any) -> TrainConfig:
         "data": data,
         "out": out,
         "foundation": "sam_vit_tiny",
+        "heads": "prompt",
         "tune": "lora",
         "image_size": 64,
         "steps": 6,

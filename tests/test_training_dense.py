@@ -14,10 +14,13 @@ from runs import config, gray_set, registry
 import simmat
 from simmat import cli, training
 from simmat.bundle import load_bundle
+from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.evaluation.unprompted import DENSE
 from simmat.everything import EverythingSettings
 from simmat.report.contact_sheet import GAP, MARGIN
+from simmat.training.resume_checks import check_settings, settings_of
+from simmat.training.setup import prepare
 from simmat.training.validation import choosing_score
 
 
@@ -139,3 +142,27 @@ def test_images_with_unmarked_objects_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unlabelled"):
         training.train(settings, registry())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "heads"),
+    [({}, "prompt,dense"), ({"zero_means": "unlabelled"}, "prompt"), ({"protocol": "simmat-compat"}, "prompt")],
+)
+def test_the_card_chooses_the_heads(run: Path, tmp_path: Path, changes: dict[str, str], heads: str) -> None:
+    """A dense head is trained where every object is marked, so that everything can be found without an option."""
+    settings = config(run.parent / "set", tmp_path / "run", **changes).model_dump(exclude_none=True)
+    del settings["heads"]
+    chosen = load_config(None, settings)
+    assert prepare(chosen, registry(), training.Callback()).config.heads == heads
+
+
+def test_a_run_keeps_the_heads_that_it_began_with(run: Path, tmp_path: Path) -> None:
+    """Also one from before there was a dense head, whose settings name none."""
+    now = config(run.parent / "set", tmp_path / "run", heads="auto")
+    started = settings_of(now)
+    check_settings(now, started | {"heads": "prompt,dense"})
+    del started["heads"]
+    check_settings(now, started)
+    check_settings(now.model_copy(update={"heads": "prompt"}), started)
+    with pytest.raises(ConfigError, match="heads"):
+        check_settings(now.model_copy(update={"heads": "prompt,dense"}), started)

@@ -122,6 +122,7 @@ class _Run:
         if state:
             check_settings(config, state.notes.settings)
         self.setup = prepare(config, registry, self.callback, known=state.notes.spec if state else None)
+        self.config = config = self.setup.config
         if state:
             check_data(self.folder, state.notes.fingerprint, self.setup.dataset, self.setup.contents)
             check_network(config, state.notes.spec, self.setup.spec, self.setup.parts)

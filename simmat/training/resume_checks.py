@@ -40,7 +40,11 @@ def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
         ConfigError: settings differ; the message names each.
     """
     default = {name: field.default for name, field in TrainConfig.model_fields.items()}
-    _check_equal(config, {name: (now, started.get(name, default[name])) for name, now in settings_of(config).items()})
+    default["heads"] = "prompt"  # of runs from before there was a dense head
+    now = settings_of(config)
+    if now["heads"] == "auto":  # the run has what was chosen at its start
+        del now["heads"]
+    _check_equal(config, {name: (value, started.get(name, default[name])) for name, value in now.items()})
 
 
 def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec, parts: Parts) -> None:

@@ -209,6 +209,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     weights = None if config.from_scratch else find_weights(foundation, config.checkpoint)
     adapter = _sensor(config, registry, known)
     dataset = _opened(config, adapter)
+    config = _with_heads(config, foundation, dataset, known)
     callback.preparing("data", len(dataset.samples))
     index = read_index(dataset, callback.advanced)
     dataset = index.dataset
@@ -329,6 +330,17 @@ def _measured_fields(
         "statistics": statistics,
         "zero_shot": zero_shot_map(channels, statistics).tolist(),
     }
+
+
+def _with_heads(
+    config: TrainConfig, foundation: FoundationSpec, dataset: Dataset, known: ModelSpec | None
+) -> TrainConfig:
+    """Choose the heads where the config leaves it open; a resumed run keeps those that it has."""
+    if config.heads != "auto":
+        return config
+    marked = foundation.dense_head and dataset.card.zero_means != "unlabelled"
+    dense = marked if known is None else known.dense is not None
+    return config.model_copy(update={"heads": "prompt,dense" if dense else "prompt"})
 
 
 def _dense_spec(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) -> DenseSpec | None:

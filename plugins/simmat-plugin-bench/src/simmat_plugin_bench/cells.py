@@ -233,7 +233,9 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide the result, as json values without defaults."""
-        values = self.config.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT)
+        values = self.config.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_THE_RESULT | {"heads"})
+        if self.config.heads != "prompt":  # the default of a bench
+            values["heads"] = self.config.heads
         simulate = self.simulate.model_dump(mode="json") if self.simulate is not None else None
         named = {"kind": self.kind, "dataset": self.dataset, "simulate": simulate, "weights": self.weights}
         return {**named, **values, "modality": "+".join(map(_sensor, modality_parts(self.config.modality)))}

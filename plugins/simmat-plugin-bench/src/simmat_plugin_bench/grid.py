@@ -332,6 +332,7 @@ def _values(settings: BenchSettings, out: Path, data: DataSet, arm: Arm, folder:
         "out": folder / "run",
     }
     values.setdefault("pictures", False)
+    values.setdefault("heads", "prompt")  # what is compared does not depend on the card
     if not arm.from_scratch and arm.foundation in settings.checkpoints:
         values["checkpoint"] = settings.checkpoints[arm.foundation]
     if arm.steps_factor != 1:

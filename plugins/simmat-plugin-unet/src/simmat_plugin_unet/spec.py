@@ -26,6 +26,7 @@ UNET = FoundationSpec(
         licence="Apache-2.0",
     ),
     promptable=False,
+    dense_head=False,  # its embedding is that of the first convolution: all that follows depends on the prompt
     licence="Apache-2.0 AND MIT",
     learning_rates={"full": 3e-3},  # chosen on validation, docs/transfer.md
 )
