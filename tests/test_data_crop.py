@@ -14,11 +14,13 @@ from data_sets import Planes, open_planes, save_image
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.blocks import plan_blocks, windows_of
+from simmat.data.card import DataCard
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline
 from simmat.errors import ConfigError, DataError
+from simmat.evaluation.job import trained_card
 from simmat.sensors.adapter import Files, Missing, Nodata
 from simmat.sensors.builtin import Raster
 from simmat.sensors.normalize import fit_channels
@@ -211,6 +213,19 @@ def test_the_index_of_one_crop_is_none_of_another(tmp_path: Path) -> None:
         assert [tuple(size) for size in table.counts[:, :2].tolist()] == [
             dataset.image(sample).size_hw for sample in dataset.samples
         ]
+
+
+def test_the_network_sees_crops_not_blocks(tmp_path: Path) -> None:
+    """Prediction cuts an image into windows of the size that the network was trained on."""
+    index = read_index(open_planes(scene(tmp_path), crop=CROP), processes=1)
+    assert set(index.image_sides(index.training_samples()).tolist()) == {CROP}
+
+
+def test_a_bundle_brings_its_crop_and_the_numbers_of_its_classes() -> None:
+    """Scores on another raster must be of the same windows, and class 1 of the same class."""
+    card = DataCard(regions="instances", class_attribute="crop", class_names={1: "maize"}, crop=64)
+    assert trained_card(card).items() >= {"class_attribute": "crop", "class_names": {1: "maize"}, "crop": 64}.items()
+    assert "class_names" not in trained_card(DataCard(regions="classes", class_names={1: "maize"}))
 
 
 def test_blocks_of_one_image_are_no_leak(tmp_path: Path) -> None:

@@ -113,9 +113,10 @@ class DataIndex:
         return tuple(None if value == NO_CLASS else value for value in found)
 
     def image_sides(self, samples: Sequence[Sample]) -> Ints:
-        """Return the longer side of each image in pixels: (N,)."""
+        """Return the longer side in pixels of each image, or of the crops that are taken of it: (N,)."""
         sides: Ints = self.table.counts[self._rows_of(samples), :2].max(axis=1)
-        return sides
+        crop = self.dataset.card.crop
+        return sides if crop is None else np.minimum(sides, crop)
 
     def with_repeatable(self, samples: Sequence[Sample]) -> int:
         """Return the number of samples that have an object which `repeat_regions` can copy."""

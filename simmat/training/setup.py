@@ -166,7 +166,7 @@ def _note_on_shrinking(index: DataIndex, train: Sequence[Sample], size: int) -> 
         return ""
     return (
         f"Warning: {count} of {len(train)} training images are shrunk more than {MOST_SHRUNK} times to {size} pixels "
-        f"(up to {factors.max():.3g} times), so their small objects are lost; cut them into tiles, or use a larger "
+        f"(up to {factors.max():.3g} times), so their small objects are lost; cut them by --crop, or use a larger "
         "--image-size"
     )
 
