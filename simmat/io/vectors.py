@@ -108,6 +108,24 @@ def read_attribute(path: Path, attribute: str) -> tuple[str | None, ...]:
     return tuple(map(_text, columns[0].tolist()))
 
 
+def read_crs(path: Path) -> str | None:
+    """Return the coordinate system of a file of polygons, without reading them; None where it states none.
+
+    Raises:
+        ConfigError: the packages are not installed.
+        DataError: as `read_polygons`.
+    """
+    require_vectors(path)
+    import pyogrio
+
+    layer = _layer(path)
+    try:
+        crs: str | None = pyogrio.read_info(path, layer=layer)["crs"]
+    except Exception as error:  # as above
+        raise DataError(f"{path}: its coordinate system cannot be read ({error})") from error
+    return crs
+
+
 def _layer(path: Path) -> str:
     """Return the name of the one layer with geometries, after a look at the first bytes of the file."""
     import pyogrio

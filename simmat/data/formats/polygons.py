@@ -16,7 +16,7 @@ from simmat.data.samples import Sample
 from simmat.errors import DataError
 from simmat.io.images import image_size
 from simmat.io.images.georeference import quiet, read_georeference
-from simmat.io.vectors import read_attribute, read_polygons, require_vectors
+from simmat.io.vectors import read_attribute, read_crs, read_polygons, require_vectors
 from simmat.types import Georeference, Window
 
 _KEPT = 16
@@ -187,7 +187,7 @@ def _note(sample: Sample) -> str:
     """Return a sentence on the coordinate systems of the first file, if they are not plainly equal."""
     mask, reference = Path(sample.paths[-1]), sample.reference
     try:
-        place, crs = read_georeference(reference), read_polygons(mask).crs
+        place, crs = read_georeference(reference), read_crs(mask)
     except DataError:
         return ""  # the pass over all samples says what is wrong
     if place is None or (crs is not None and _same(crs, place.crs)):
