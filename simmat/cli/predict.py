@@ -100,6 +100,12 @@ def search_options(command: Command) -> Command:
     show_default=True,
     help="Where --everything and --semantic run: here, or on the workers of a dask scheduler that see the same files.",
 )
+@click.option(
+    "--cache",
+    type=PATH,
+    metavar="DIR",
+    help="Keep embeddings in this folder, so that later prompts on the same image need no encoder.",
+)
 @click.option("--out", required=True, type=PATH, help="Folder for the results.")
 @config_options("device")
 def command(
@@ -113,6 +119,7 @@ def command(
     crs: str | None,
     choice: Choice,
     executor: str,
+    cache: Path | None,
     out: Path,
     **given: Any,
 ) -> None:
@@ -137,7 +144,13 @@ def command(
     searched = search["everything"] or search["semantic"]
     asked = PromptOptions(point, negative, box, prompts, crs)
     asked.check(searched=searched, search=search)
-    check_writable(out)
+    if searched and cache is not None:
+        raise ConfigError(
+            "--cache is for prompts; --everything and --semantic look once at every window, which would fill the disk: "
+            "leave it out"
+        )
+    for folder in filter(None, (out, cache)):
+        check_writable(folder)
 
     predictor, files = _load(paths, given)
     names = predictor.missing_channels(missing or ())
@@ -158,7 +171,7 @@ def command(
         samples = [(name, own, asked.of_image(name)) for name, own in _images(predictor, files, source, names)]
     formats = None if search["formats"] is None else tuple(filter(None, map(str.strip, search["formats"].split(","))))
     with _ended_by_sigterm():
-        segment_prompts(samples, predictor, PromptJob(out, choice, missing or (), search["tile"], formats))
+        segment_prompts(samples, predictor, PromptJob(out, choice, missing or (), search["tile"], formats, cache))
 
 
 @dataclass(frozen=True)

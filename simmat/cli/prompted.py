@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from simmat.cli.batch import run_all
 from simmat.cli.prompts import Prompts, prompt_values
-from simmat.cli.records import files_key, model_digest, read_record, refuse_twice
+from simmat.cli.records import files_key, read_record, refuse_twice
 from simmat.errors import ConfigError
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
 from simmat.predictor.reading import ImageReader, LoadedImage, LocalPrediction
@@ -40,6 +40,7 @@ class PromptJob:
         tile: side of the window around a prompt; None chooses it.
         formats: files of `simmat.results.FORMATS`, for all objects of an image together; None writes a mask, a picture
             and a json for each object.
+        cache: folder that keeps embeddings; not part of the request that a record holds.
     """
 
     out: Path
@@ -47,6 +48,7 @@ class PromptJob:
     missing: tuple[str | int, ...] = ()
     tile: int | None = None
     formats: tuple[str, ...] | None = None
+    cache: Path | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class PromptWork:
         where = next(iter(self.files.values()), Path(self.name)).name
         if self._is_grouped or job.tile is not None or not isinstance(reader, LoadedImage):
             return self._run_large(reader, prompts, where)
-        loaded = predictor.set_image(reader.image, missing=job.missing)
+        loaded = predictor.set_image(reader.image, missing=job.missing, cache=job.cache)
         found = predictor.predict_prompts(tuple(prompts.values()), choice=job.choice)
         lines = []
         with staged_files(job.out, replaced=own_files(job.out, prompts)) as staging:
@@ -124,7 +126,7 @@ class PromptWork:
         from simmat.results import check_place
 
         job, place = self.job, reader.georeference
-        image = LargeImage(self.predictor, reader, tile=job.tile)
+        image = LargeImage(self.predictor, reader, tile=job.tile, cache=job.cache)
         formats = job.formats or ("labels" if place is None else "geotiff", "coco")
         segmenter = Segmenter(self.predictor, Job(Wanted(), formats, job.out, missing=job.missing), self.model)
         check_place(formats, place, reader.origin)
@@ -220,8 +222,7 @@ def segment_prompts(
         from simmat.results import check_formats
 
         check_formats(job.formats, kind="objects")
-    digest = model_digest(predictor)
-    works = [PromptWork(predictor, job, name, files, prompts, digest) for name, files, prompts in samples]
+    works = [PromptWork(predictor, job, name, files, prompts, predictor.digest) for name, files, prompts in samples]
     names = [name for work in works for name in work.outputs]
     refuse_twice(names)
     own_files(job.out, names)  # refuses files of others before any work

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simmat.errors import ConfigError, SimMATError
 from simmat.io.files import read_json
-
-if TYPE_CHECKING:
-    from simmat.predictor import Predictor
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -22,21 +18,6 @@ def read_record(file: Path) -> dict[str, Any]:
     except SimMATError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def model_digest(predictor: Predictor) -> str:
-    """Return a sha256 of what decides the predictor's results: spec and tuned weights."""
-    from safetensors.torch import save
-
-    from simmat.bundle import trained_tensors
-
-    digest = hashlib.sha256()
-    if predictor.bundle is not None:
-        digest.update(predictor.bundle.spec.model_dump_json().encode())
-        digest.update(save({name: tensor.contiguous() for name, tensor in trained_tensors(predictor.model).items()}))
-    else:
-        digest.update(repr(predictor).encode())
-    return digest.hexdigest()
 
 
 def files_key(files: Mapping[str, Path]) -> list[Any]:

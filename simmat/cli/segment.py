@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from simmat.cli.batch import run_all, run_on
 from simmat.cli.common import move_bar, progress_bar
-from simmat.cli.records import files_key, model_digest, read_record
+from simmat.cli.records import files_key, read_record
 from simmat.data.instances import FoundObject
 from simmat.errors import ConfigError, SimMATError, unknown_name
 from simmat.everything import EverythingSettings
@@ -147,12 +147,12 @@ class Segmenter:
     Args:
         predictor: of the model.
         job: what is done.
-        model: `model_digest` of the predictor, if it is known.
+        model: `digest` of the predictor, if it is known.
     """
 
     def __init__(self, predictor: Predictor, job: Job, model: str | None = None) -> None:
         self._predictor, self._job = predictor, job
-        self._model = model or model_digest(predictor)
+        self._model = model or predictor.digest
 
     @property
     def wanted(self) -> Wanted:

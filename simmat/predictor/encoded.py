@@ -17,6 +17,7 @@ from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.dense_head import DenseAnswer
 from simmat.nn.resize import restore_logits, upsample_logits
+from simmat.predictor.cache import CachedEmbedding
 from simmat.types import FloatArray, Prompt
 
 if TYPE_CHECKING:
@@ -33,20 +34,37 @@ class EncodedImage:
     """
 
     @torch.inference_mode()
-    def __init__(self, model: SimMAT, prepared: PreparedImage, classes: DenseSpec | None = None) -> None:
-        """Encode an image.
+    def __init__(
+        self,
+        model: SimMAT,
+        prepared: PreparedImage,
+        classes: DenseSpec | None = None,
+        cached: CachedEmbedding | None = None,
+    ) -> None:
+        """Encode an image, or read its embedding from a file.
 
         Args:
             model: the network.
             prepared: its input.
             classes: what its dense head distinguishes.
+            cached: where the embedding is kept; None encodes and keeps nothing.
+
+        Raises:
+            OutputError: the embedding cannot be written.
         """
         self.prepared = prepared
         self._model = model
         self._classes = classes
         self._device = next(model.parameters()).device
-        planes, content = prepared.planes[None].to(self._device), prepared.content[None].to(self._device)
-        self.embedding: ImageEmbedding = model.encode(planes, content)
+        found = None if cached is None else cached.read()
+        if found is None:
+            planes, content = prepared.planes[None].to(self._device), prepared.content[None].to(self._device)
+            found = model.encode(planes, content)
+            found = found if cached is None else cached.write(found)
+        if cached is not None:
+            weight = next(model.parameters())
+            found = ImageEmbedding(tuple(level.to(weight) for level in found.levels), found.strides)
+        self.embedding: ImageEmbedding = found
 
     @torch.inference_mode()
     def decode(self, prompts: Sequence[Prompt], *, mask_input: Tensor | None = None) -> MaskPrediction:

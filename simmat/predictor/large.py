@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +75,7 @@ class LargeImage:
         tile: int | None = None,
         overlap: int | None = None,
         encoded: EncodedImage | None = None,
+        cache: Path | None = None,
     ) -> None:
         """Cut an image into windows.
 
@@ -84,6 +86,7 @@ class LargeImage:
                 else the size of the training images.
             overlap: of neighbouring windows in pixels; None is an eighth of a window.
             encoded: the embedding of the whole image, if it is known and fits.
+            cache: folder that keeps the embeddings of the windows around prompts; None keeps none.
 
         Raises:
             ConfigError: the overlap is not smaller than the window, or they are not positive.
@@ -103,6 +106,7 @@ class LargeImage:
         self.doubt = ""
         self._is_fitted = encoded is not None
         self._whole = encoded
+        self._cache = cache
         self._last: tuple[Window, EncodedImage, SensorImage] | None = None
 
     @property
@@ -249,6 +253,7 @@ class LargeImage:
         Raises:
             ConfigError: a point or the box is outside of the image.
             BundleError: the network's output is not finite.
+            OutputError: an embedding cannot be written.
         """
         self._predictor.check_choice(choice)
         check_inside(prompt, self.reader)
@@ -275,16 +280,16 @@ class LargeImage:
             image = self.reader.read(window)
             self._predictor.check_channels(image)
             self._last = None  # before the next one is encoded
-            self._last = window, self._encode(image), image
+            self._last = window, self._encode(image, self._cache), image
         return self._last[1:]
 
-    def _encode(self, image: SensorImage) -> EncodedImage:
+    def _encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
         if self._whole is not None:
             return self._whole
         if not self._is_fitted:
             self._predictor.fit(self._sample())
             self._is_fitted = True
-        return self._predictor.encode(image)
+        return self._predictor.encode(image, cache)
 
     def _sample(self) -> SensorImage:
         """Return pixels from all over the image, side by side: what its values are like."""
@@ -312,14 +317,29 @@ def _extent(prompt: Prompt) -> tuple[FloatArray, FloatArray]:
 
 
 def _around(prompt: Prompt, size_hw: tuple[int, int], side: int) -> Window:
-    """Return the window of a side around a prompt, moved and cut to lie in the image."""
-    low, high = _extent(prompt)
-    x, y = ((low + high) / 2).tolist()
-    starts = [
-        min(max(round(middle - side / 2), 0), max(length - side, 0))
-        for middle, length in zip((y, x), size_hw, strict=True)
-    ]
-    return Window(starts[0], starts[1], min(starts[0] + side, size_hw[0]), min(starts[1] + side, size_hw[1]))
+    """Return the window of a side around a prompt, moved and cut to lie in the image.
+
+    It starts at a multiple of half its side, so that prompts near each other share one embedding. Where a prompt would
+    then come close to its border, the prompt is in its middle.
+    """
+    (height, width), (low, high) = size_hw, _extent(prompt)
+    y, x = (_start(float(low[i]), float(high[i]), length, side) for i, length in ((1, height), (0, width)))
+    return Window(y, x, min(y + side, height), min(x + side, width))
+
+
+def _start(low: float, high: float, length: int, side: int) -> int:
+    """Return where a window around a prompt starts along one side of an image.
+
+    Args:
+        low: smallest coordinate of the prompt.
+        high: largest coordinate of the prompt.
+        length: of the image.
+        side: of the window.
+    """
+    last, middle, step = max(length - side, 0), (low + high - side) / 2, max(side // 2, 1)
+    start = min(max(round(middle / step) * step, 0), last)
+    is_near = (start > 0 and low < start + side / 8) or (start < last and high > start + 7 * side / 8)
+    return min(max(round(middle), 0), last) if is_near else start
 
 
 def _reaches_border(found: LocalPrediction, reader: ImageReader) -> bool:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.bundle import Bundle, check_sensor_channels
+from simmat.bundle import Bundle, check_sensor_channels, trained_tensors
 from simmat.data.card import DataCard
 from simmat.data.pipeline import Pipeline
 from simmat.errors import BundleError, ConfigError, DataError
 from simmat.foundation import MaskPrediction
+from simmat.io.files import with_home
 from simmat.io.images.georeference import read_georeference
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
+from simmat.predictor.cache import CachedEmbedding, digest_of
 from simmat.predictor.checks import (
     as_numbers,
     check_inside,
@@ -105,6 +108,7 @@ class Predictor:
         self.image: SensorImage | None = None
         self._encoded: EncodedImage | None = None
         self._large: LargeImage | None = None
+        self._fitted = ""  # what `fit` set, in words
 
     def __repr__(self) -> str:
         """Name the sensor, what it was loaded from, and the image."""
@@ -121,11 +125,19 @@ class Predictor:
         """The sensor."""
         return self.pipeline.adapter
 
+    @cached_property
+    def digest(self) -> str:
+        """A sha256 of the weights and, of a bundle, its spec: the model as it is when this is asked first."""
+        if self.bundle is None:
+            return digest_of("", self.model.state_dict())
+        return digest_of(self.bundle.spec.model_dump_json(), trained_tensors(self.model))
+
     def set_image(
         self,
         image: Path | str | Files | SensorImage | npt.NDArray[np.generic],
         *,
         missing: Sequence[str | int] = (),
+        cache: Path | str | None = None,
     ) -> SensorImage:
         """Load and encode an image; `predict` then works on it.
 
@@ -134,6 +146,8 @@ class Predictor:
                 one channel, in the units of `channels` with NaN where nothing was measured. Options such as the unit
                 apply to files only; `Dataset.image` returns what `Dataset.from_arrays` wrote in these units.
             missing: channels that the files lack, by name, 0-based index or wavelength.
+            cache: folder that keeps embeddings, so that the next session with this model and image needs no encoder;
+                of a large image those of the windows around prompts. Nothing in it is ever removed.
 
         Returns:
             The image in physical units.
@@ -144,7 +158,9 @@ class Predictor:
             DataError: a file cannot be read, no pixel is valid, or an array is in another unit.
             BundleError: the image has other channels than the bundle was trained on.
             ConfigError: the bundle's transfer layer needs the missing channels.
+            OutputError: an embedding cannot be written to `cache`.
         """
+        folder = None if cache is None else with_home(cache)
         self.image, self._encoded, self._large = (
             None,
             None,
@@ -170,10 +186,10 @@ class Predictor:
         if self.tile_of(image.size_hw) < max(image.size_hw):
             from simmat.predictor.large import LargeImage
 
-            self._large = LargeImage(self, LoadedImage(image))
+            self._large = LargeImage(self, LoadedImage(image), cache=folder)
         else:
             self.fit(image)
-            self._encoded = self.encode(image)
+            self._encoded = self.encode(image, folder)
         self.image = image
         return image
 
@@ -184,6 +200,7 @@ class Predictor:
         missing: Sequence[str | int] = (),
         tile: int | None = None,
         overlap: int | None = None,
+        cache: Path | str | None = None,
     ) -> LargeImage:
         """Open an image of any size, to segment it window by window; only windows of it are in memory where possible.
 
@@ -192,13 +209,15 @@ class Predictor:
             missing: as for `set_image`.
             tile: side of a window in pixels; None as `LargeImage`.
             overlap: of neighbouring windows in pixels; None is an eighth of a window.
+            cache: as for `set_image`.
 
         Raises:
             SimMATError: as `set_image` raises it.
         """
         from simmat.predictor.large import LargeImage
 
-        return LargeImage(self, self.reader(image, missing=missing), tile=tile, overlap=overlap)
+        folder = None if cache is None else with_home(cache)
+        return LargeImage(self, self.reader(image, missing=missing), tile=tile, overlap=overlap, cache=folder)
 
     def reader(self, image: Path | str | Files, *, missing: Sequence[str | int] = ()) -> LoadedImage | FileImage:
         """Load an image, or open one that is too large for one look where its files can be read in parts.
@@ -499,9 +518,19 @@ class Predictor:
     def fit(self, image: SensorImage) -> None:
         """Set what depends on an image's values before parts of it are encoded; nothing for a tuned model."""
 
-    def encode(self, image: SensorImage) -> EncodedImage:
-        """Encode an image, or a part of one, whatever its size."""
-        return EncodedImage(self.model, self.pipeline(image), self.dense)
+    def encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
+        """Encode an image, or a part of one, whatever its size.
+
+        Args:
+            image: what is encoded.
+            cache: folder that keeps the embedding; None keeps nothing.
+
+        Raises:
+            OutputError: the embedding cannot be written.
+        """
+        prepared = self.pipeline(image)
+        cached = None if cache is None else CachedEmbedding.of(cache, prepared, self.digest, self._fitted)
+        return EncodedImage(self.model, prepared, self.dense, cached)
 
 
 def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:

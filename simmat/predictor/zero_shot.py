@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -13,8 +15,9 @@ from simmat.data.statistics import image_moments
 from simmat.foundation import FoundationModel
 from simmat.model import Parts, assemble, assemble_transfer
 from simmat.model_spec import ModelSpec
+from simmat.predictor.cache import digest_of
 from simmat.predictor.predictor import Predictor
-from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.adapter import ModalityAdapter, options_of
 from simmat.sensors.normalize import Statistics, fit_channels, zero_shot_map
 from simmat.types import SensorImage
 
@@ -51,6 +54,12 @@ class ZeroShotPredictor(Predictor):
         )
         super().__init__(assemble(self._spec, parts).to(device), Pipeline(adapter, (), image_size))
 
+    @cached_property
+    def digest(self) -> str:
+        """A sha256 of the foundation model and the sensor's options, whatever image `fit` has seen."""
+        said = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
+        return digest_of(json.dumps(said), self.model.foundation.state_dict())
+
     def fit(self, image: SensorImage) -> None:
         """Normalize by the statistics of this image from now on."""
         seen = self.adapter.transform(image)
@@ -68,3 +77,4 @@ class ZeroShotPredictor(Predictor):
         built = assemble_transfer(spec, self._parts, cast(FoundationModel, self.model.foundation))
         self.model.mat = built.to(device).eval()
         self.pipeline = replace(self.pipeline, channels=channels)
+        self._fitted = repr((channels, rows))

@@ -1,0 +1,250 @@
+"""Embeddings on disk: a second session on an image needs no encoder, and a bad file never gives a wrong mask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from bundles import tiny_bundle
+from runs import registry
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from simmat.bundle import Bundle, load_bundle
+from simmat.cli import run
+from simmat.data.pipeline import PreparedImage
+from simmat.errors import OutputError
+from simmat.foundation import ImageEmbedding
+from simmat.io.images import write_image
+from simmat.model import Parts, SimMAT
+from simmat.predictor import Predictor, ZeroShotPredictor
+from simmat.predictor.cache import CachedEmbedding
+from simmat.predictor.large import _around
+from simmat.types import Frame, Prompt
+
+SMALL, LARGE = (40, 56), (300, 400)
+"""(H, W) of an image that fits the bundle's input of 64 pixels, and of one that is cut into windows."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("cache") / "bundle")
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The planes of every input that was encoded."""
+    seen: list[Tensor] = []
+    encode = SimMAT.encode
+
+    def count(self: SimMAT, planes: Tensor, content: Tensor) -> ImageEmbedding:
+        seen.append(planes)
+        return encode(self, planes, content)
+
+    monkeypatch.setattr(SimMAT, "encode", count)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def loaded(bundle: Path) -> Bundle:
+    return load_bundle(bundle, registry())
+
+
+def _untuned() -> ZeroShotPredictor:
+    known = registry()
+    parts = Parts(known.foundation("sam_vit_tiny"), known.transfer_layer("zeroshot"), known.tuner("frozen"), None)
+    return ZeroShotPredictor(parts, known.modality("gray"), 64, torch.device("cpu"))
+
+
+def _scene(size_hw: tuple[int, int] = SMALL, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 200, (1, *size_hw)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size_hw", [SMALL, LARGE])
+def test_a_second_session_gives_the_same_mask_without_the_encoder(
+    loaded: Bundle, tmp_path: Path, encoded: list[Tensor], size_hw: tuple[int, int]
+) -> None:
+    """The encoder is nearly all of the cost of a click."""
+    plain, first, second = (Predictor.of_bundle(loaded) for _ in range(3))
+    plain.set_image(_scene(size_hw))
+    expected = plain.predict([(20, 30)])
+    first.set_image(_scene(size_hw), cache=tmp_path / "kept")
+    found = first.predict([(20, 30)])
+    encoded.clear()
+    second.set_image(_scene(size_hw), cache=str(tmp_path / "kept"))
+    again = second.predict([(20, 30)])
+    assert encoded == []
+    np.testing.assert_array_equal(again.logits, found.logits)
+    np.testing.assert_allclose(again.logits, expected.logits, atol=0.01 * np.ptp(expected.logits))
+    files = list((tmp_path / "kept").iterdir())
+    assert files
+    assert all(file.suffix == ".safetensors" for file in files)
+    assert {tensor.dtype for tensor in load_file(files[0]).values()} == {torch.float16}
+
+
+def test_clicks_near_each_other_share_the_embedding_of_a_window(
+    loaded: Bundle, tmp_path: Path, encoded: list[Tensor]
+) -> None:
+    """A second session seldom clicks the very same pixels."""
+    write_image(tmp_path / "large.tif", _scene(LARGE))
+
+    def windows(*clicks: tuple[float, float]) -> set[tuple[int, ...]]:
+        image = Predictor.of_bundle(loaded).open_image(tmp_path / "large.tif", cache=tmp_path / "kept")
+        return {image.predict(Prompt.points([click])).window for click in clicks}
+
+    first = windows((200, 150))
+    encoded.clear()
+    assert windows((201, 152), (198, 149)) == first
+    assert encoded == []
+    assert not windows((60, 250)) & first
+    assert encoded
+
+
+def test_a_window_holds_its_prompt_with_room_around_it() -> None:
+    """An object cut by a border has another shape."""
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        side = int(rng.integers(9, 120))
+        x0, y0 = rng.uniform(0, 300, 2)
+        width, height = rng.uniform(0, side / 1.5, 2)
+        box = np.asarray([x0, y0, min(x0 + width, 400), min(y0 + height, 300)], np.float32)
+        prompt = Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box)
+        window = _around(prompt, LARGE, side)
+        assert window.size_hw == (side, side)
+        assert window.y0 >= 0 <= window.x0
+        assert window.y1 <= 300
+        assert window.x1 <= 400
+        room = side / 8 - 1
+        assert window.y0 == 0 or box[1] >= window.y0 + room
+        assert window.x0 == 0 or box[0] >= window.x0 + room
+        assert window.y1 == 300 or box[3] <= window.y1 - room
+        assert window.x1 == 400 or box[2] <= window.x1 - room
+    assert _around(prompt, (30, 40), 50).size_hw == (30, 40)
+
+
+def test_other_images_and_other_models_are_encoded(loaded: Bundle, tmp_path: Path, encoded: list[Tensor]) -> None:
+    """An embedding of something else gives a mask of something else."""
+    model, kept = Predictor.of_bundle(loaded), tmp_path / "kept"
+    other = Predictor.of_bundle(load_bundle(tiny_bundle(tmp_path / "other"), registry()))
+    with torch.no_grad():
+        next(other.model.mat.parameters()).add_(0.1)
+    calls = [(model, _scene()), (model, _scene(seed=1)), (model, _scene((40, 57))), (other, _scene())]
+    for predictor, scene in calls:
+        predictor.set_image(scene, cache=kept)
+    assert len(encoded) == len(list(kept.iterdir())) == len(calls)
+    for predictor, scene in calls:
+        predictor.set_image(scene, cache=kept)
+    assert len(encoded) == len(calls)
+
+
+def test_the_untuned_model_finds_what_it_kept_of_each_image(tmp_path: Path, encoded: list[Tensor]) -> None:
+    """It is fitted to each image anew, so equal inputs need not have one embedding."""
+    scenes = [_scene(), _scene() / 2 + 7, _scene(LARGE)]
+    masks = []
+    for model in (_untuned(), _untuned()):
+        for scene in scenes:
+            model.set_image(scene.astype(np.float64), cache=tmp_path / "kept")
+            masks.append(model.predict([(20, 30)]).logits)
+        digest, count = model.digest, len(encoded)
+        assert count == len(list((tmp_path / "kept").iterdir())) >= 3
+    for first, second in zip(masks[:3], masks[3:], strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert _untuned().digest == digest
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 64
+    file.write_bytes(content)
+
+
+def _of_others(file: Path) -> None:
+    save_file({"level0": torch.zeros(1, 4, 4, 4)}, file, metadata={"format": "pt"})
+
+
+def _newer(file: Path) -> None:
+    notes = {"format": 2, "key": file.stem, "strides": [4.0], "sha256": "0"}
+    save_file({"level0": torch.zeros(1, 4, 4, 4)}, file, metadata={"simmat": json.dumps(notes)})
+
+
+def _of_another_image(file: Path) -> None:
+    prepared = PreparedImage(torch.ones(1, 4, 4), torch.ones(4, 4, dtype=torch.bool), Frame((4, 4), 4))
+    cached = CachedEmbedding.of(file.parent, prepared, "model")
+    cached.write(ImageEmbedding((torch.ones(1, 4, 4, 4),), (1.0,)))
+    cached.file.replace(file)
+
+
+@pytest.mark.parametrize(
+    "damage", [_cut, _flip, _of_others, _newer, _of_another_image, lambda file: file.write_bytes(b"no tensors")]
+)
+def test_a_damaged_or_foreign_file_is_written_again(
+    loaded: Bundle, tmp_path: Path, encoded: list[Tensor], damage: Callable[[Path], object]
+) -> None:
+    """A full disk, another program or a bad copy must not change a mask."""
+    kept = tmp_path / "kept"
+    model = Predictor.of_bundle(loaded)
+    model.set_image(_scene(), cache=kept)
+    expected = model.predict([(20, 30)]).logits
+    (file,) = kept.iterdir()
+    content = file.read_bytes()
+    damage(file)
+    model.set_image(_scene(), cache=kept)
+    assert len(encoded) == 2
+    np.testing.assert_array_equal(model.predict([(20, 30)]).logits, expected)
+    assert {path: path.read_bytes() for path in kept.iterdir()} == {file: content}
+
+
+def test_values_too_large_for_fp16_are_not_kept(tmp_path: Path) -> None:
+    """Infinity in place of a number makes a mask meaningless."""
+    cached = CachedEmbedding(tmp_path / "kept", "key")
+    embedding = ImageEmbedding((torch.full((1, 2, 3, 3), 1e6),), (16.0,))
+    assert cached.write(embedding) is embedding
+    assert cached.read() is None
+    assert not cached.folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said(loaded: Bundle, tmp_path: Path) -> None:
+    """Who asked for files must learn that there are none."""
+    (tmp_path / "kept").write_text("a file")
+    model = Predictor.of_bundle(loaded)
+    with pytest.raises(OutputError, match="kept"):
+        model.set_image(_scene(), cache=tmp_path / "kept")
+    assert model.image is None
+
+
+@pytest.mark.parametrize("size_hw", [SMALL, LARGE])
+def test_the_command_keeps_embeddings(
+    bundle: Path, tmp_path: Path, encoded: list[Tensor], monkeypatch: pytest.MonkeyPatch, size_hw: tuple[int, int]
+) -> None:
+    """Scripts click in many calls; each loads the model anew."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    write_image(tmp_path / "a.tif", _scene(size_hw))
+    call = ["predict", str(bundle), str(tmp_path / "a.tif"), "--device", "cpu", "--out", str(tmp_path / "out")]
+    kept = ["--cache", str(tmp_path / "kept")]
+    assert run([*call, *kept, "--point", "20,30"]) == 0
+    count = len(encoded)
+    assert count == len(list((tmp_path / "kept").iterdir()))
+    assert run([*call, *kept, "--point", "21,30"]) == 0
+    assert len(encoded) == count
+    assert run([*call, "--point", "21,30"]) == 0  # done already, whether embeddings are kept or not
+    assert len(encoded) == count
+
+
+def test_embeddings_without_prompts_are_refused(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each window of a raster is encoded once, and its embedding is larger than its pixels."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    write_image(tmp_path / "a.tif", _scene())
+    call = ["predict", str(bundle), str(tmp_path / "a.tif"), "--everything", "--cache", str(tmp_path / "kept")]
+    assert run([*call, "--out", str(tmp_path / "out")]) == 2
+    assert "--cache" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
