@@ -87,9 +87,12 @@ def run_all(works: Sequence[Work], out: Path, processes: Processes | None = None
     """
     main = processes is None or processes.is_main
     failed: dict[str, SimMATError] = {}
-    left = [work for work in works if not work.is_done()]
-    if main and len(left) < len(works):
-        say(f"note: {len(works) - len(left)} of {len(works)} images were done by an earlier call", err=True)
+    done = {work.name for work in works if work.is_done()}
+    if processes is not None:  # while one process looks, another may finish its first image
+        done = processes.gather(done)[0]
+    left = [work for work in works if work.name not in done]
+    if main and done:
+        say(f"note: {len(done)} of {len(works)} images were done by an earlier call", err=True)
     several = processes is not None and processes.count > 1
     own = [work for work in left if not several or work.windows == 1]
     count = 0
