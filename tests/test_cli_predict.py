@@ -17,7 +17,8 @@ from runs import config, gray_set, registry
 
 from simmat import training
 from simmat.cli import run
-from simmat.cli.prompted import PromptWork, own_files
+from simmat.cli.prompted import PromptWork
+from simmat.cli.records import own_files
 from simmat.errors import ConfigError
 
 
@@ -151,7 +152,7 @@ def test_a_file_of_that_name_that_is_no_answer_of_ours_is_kept(tmp_path: Path, c
     else:
         path.write_text(content)
     with pytest.raises(ConfigError, match=r"photo\.json"):
-        own_files(tmp_path, {"photo": {}})
+        own_files(tmp_path, ["photo"], [".json"])
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from simmat.cli.prompts import (
     make_prompt,
     read_prompts,
 )
-from simmat.cli.records import refuse_twice
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.io.files import check_writable
 from simmat.sensors.channel_selection import parse_channels
@@ -157,8 +156,7 @@ def command(
     if searched:
         from simmat.cli.segment import job_of, segment_all
 
-        images = _images(predictor, files, source, names)
-        refuse_twice([name for name, _ in images])
+        images = _images(predictor, files, source, names, out)
         job = job_of(predictor, out=out, missing=missing or (), **search)
         with _ended_by_sigterm():
             segment_all(dict(images), predictor, job, model=_arguments(paths, given), executor=executor)
@@ -168,7 +166,7 @@ def command(
     if prompts is not None and not asked.is_map_file:
         samples = list(_samples_of(read_prompts(prompts), prompts, files, predictor, source))
     else:
-        samples = [(name, own, asked.of_image(name)) for name, own in _images(predictor, files, source, names)]
+        samples = [(name, own, asked.of_image(name)) for name, own in _images(predictor, files, source, names, out)]
     formats = None if search["formats"] is None else tuple(filter(None, map(str.strip, search["formats"].split(","))))
     with _ended_by_sigterm():
         segment_prompts(samples, predictor, PromptJob(out, choice, missing or (), search["tile"], formats, cache))
@@ -284,7 +282,7 @@ def _may_be_bundle(path: Path) -> bool:
 
 
 def _images(
-    predictor: Predictor, paths: Sequence[Path], source: Mapping[str, Path], missing: frozenset[str]
+    predictor: Predictor, paths: Sequence[Path], source: Mapping[str, Path], missing: frozenset[str], out: Path
 ) -> list[tuple[str, Mapping[str, Path]]]:
     """Return (output name, files) of each image of the command line."""
     optional = predictor.optional_sources(missing)
@@ -302,11 +300,14 @@ def _images(
         raise ConfigError(f"no file to segment; give one or more files or folders{example}")
     if len(names) > 1:
         raise ConfigError(f"modality {predictor.adapter.name!r} needs {len(names)} files a sample{example}")
-    return [(name, {names[0]: file}) for name, file in _named_files(predictor, paths)]
+    return [(name, {names[0]: file}) for name, file in _named_files(predictor, paths, out)]
 
 
-def _named_files(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Yield (output name, file) of each image; the names of subfolders are part of the output name."""
+def _named_files(predictor: Predictor, paths: Sequence[Path], out: Path) -> Iterator[tuple[str, Path]]:
+    """Yield (output name, file) of each image; the names of subfolders are part of the output name.
+
+    The files of `out` are results, not images.
+    """
     from simmat.data.formats.folders import IMAGES, files_by_stem
 
     extensions = predictor.adapter.sources[0].extensions
@@ -318,6 +319,16 @@ def _named_files(predictor: Predictor, paths: Sequence[Path]) -> Iterator[tuple[
             path = path / IMAGES
             say(f"note: {path.parent} is a data set; the files of {path} are segmented", err=True)
         found = files_by_stem(path, extensions)
+        if out.resolve() == path.resolve():
+            raise ConfigError(
+                f"--out {out}: holds the images, so a second call would segment its results; choose another folder"
+            )
+        if out.resolve().is_relative_to(path.resolve()):
+            results = f"{out.resolve().relative_to(path.resolve()).as_posix()}/"
+            kept = {stem: files for stem, files in found.items() if not stem.startswith(results)}
+            if left := len(found) - len(kept):
+                say(f"note: {left} images in {out} are results, and are left out", err=True)
+            found = kept
         if not found:
             raise DataError(f"{path}: holds no image ({', '.join(extensions)})")
         for stem, files in sorted(found.items()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,15 @@ import numpy as np
 
 from simmat.cli.batch import run_all
 from simmat.cli.prompts import Prompts, prompt_values
-from simmat.cli.records import files_key, read_record, refuse_twice
-from simmat.errors import ConfigError
+from simmat.cli.records import (
+    check_coco,
+    files_key,
+    own_files,
+    read_record,
+    refuse_twice,
+    result_endings,
+    written_files,
+)
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
 from simmat.predictor.reading import ImageReader, LoadedImage, LocalPrediction
 from simmat.terminal import say
@@ -27,6 +34,9 @@ FORMAT = 1
 """Of the json beside a mask; raised with every change that an older reader would misread."""
 _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
 """Of the files that are written for each object."""
+
+_ALL_OBJECTS = ("labels", "geotiff")
+"""Formats of the objects of an image that is segmented in windows: one without georeference, one with it."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +85,25 @@ class PromptWork:
 
     def is_done(self) -> bool:
         """Return whether an earlier call did the same and all its files are still there."""
-        request, out = self._request(), self.job.out
-        records = [read_record(out / f"{name}.json") for name in self.outputs]
-        return all(
-            record.get("request") == request and all((out / file).is_file() for file in record.get("written", [""]))
-            for record in records
+        return all(map(self._is_written, self.outputs)) or self._is_written(self.name)
+
+    def _is_written(self, name: str) -> bool:
+        record = read_record(self.job.out / f"{name}.json")
+        return record.get("request") == self._request() and all(
+            (self.job.out / file).is_file() for file in written_files(record, name)
         )
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """How the names of the written files begin."""
         return (self.name,) if self._is_grouped else self.prompts.names or ()
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """How the names of the written files end."""
+        if self._is_grouped:
+            return result_endings(self.job.formats or _ALL_OBJECTS, ["objects"])
+        return _ENDINGS
 
     @property
     def _is_grouped(self) -> bool:
@@ -107,7 +125,7 @@ class PromptWork:
         loaded = predictor.set_image(reader.image, missing=job.missing, cache=job.cache)
         found = predictor.predict_prompts(tuple(prompts.values()), choice=job.choice)
         lines = []
-        with staged_files(job.out, replaced=own_files(job.out, prompts)) as staging:
+        with staged_files(job.out, replaced=own_files(job.out, prompts, self.endings)) as staging:
             for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
                 self._write(staging, name, prediction, prompt)
                 pixels = int(prediction.mask.sum())
@@ -127,7 +145,7 @@ class PromptWork:
 
         job, place = self.job, reader.georeference
         image = LargeImage(self.predictor, reader, tile=job.tile, cache=job.cache)
-        formats = job.formats or ("labels" if place is None else "geotiff", "coco")
+        formats = job.formats or (_ALL_OBJECTS[place is not None],)
         segmenter = Segmenter(self.predictor, Job(Wanted(), formats, job.out, missing=job.missing), self.model)
         check_place(formats, place, reader.origin)
         objects, notes, doubt = [], [], ""
@@ -223,9 +241,12 @@ def segment_prompts(
 
         check_formats(job.formats, kind="objects")
     works = [PromptWork(predictor, job, name, files, prompts, predictor.digest) for name, files, prompts in samples]
-    names = [name for work in works for name in work.outputs]
-    refuse_twice(names)
-    own_files(job.out, names)  # refuses files of others before any work
+    refuse_twice([name for work in works for name in work.outputs])
+    refuse_twice([work.name for work in works])
+    for work in works:
+        own_files(job.out, work.outputs, work.endings)  # refuses files of others before any work
+    if job.formats is not None and "coco" in job.formats:
+        check_coco(job.out, [work.name for work in works])
     outcome = run_all(works, job.out)
     if outcome.done and job.formats is not None and "coco" in job.formats:
         from simmat.cli.segment import write_coco
@@ -233,31 +254,6 @@ def segment_prompts(
         write_coco(job.out, outcome.done, predictor.class_names)
     if outcome.error is not None:
         raise outcome.error
-
-
-def own_files(out: Path, outputs: Iterable[str]) -> frozenset[str]:
-    """Return the names of files that an earlier call wrote for these outputs.
-
-    Raises:
-        ConfigError: a file to replace was made by another command or a person, such as the masks of a data set.
-    """
-    own: set[str] = set()
-    for name in outputs:
-        existing = [f"{name}{ending}" for ending in _ENDINGS if (out / f"{name}{ending}").exists()]
-        written = _written(out / f"{name}.json") if existing else []
-        if foreign := [file for file in existing if file not in written]:
-            raise ConfigError(
-                f"{out / foreign[0]} exists already and was not written by simmat predict; choose another --out, or "
-                "move it away"
-            )
-        own.update(existing)
-    return frozenset(own)
-
-
-def _written(file: Path) -> list[Any]:
-    """Return the names of the files that an earlier call wrote, from its json."""
-    names = read_record(file).get("written")
-    return names if isinstance(names, list) else []
 
 
 def _click(prompt: Prompt) -> tuple[float, float]:

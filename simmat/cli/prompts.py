@@ -108,14 +108,23 @@ class MapPrompt:
         return repr(self)
 
     def in_image(self, image: ImageReader) -> dict[str, Prompt]:
-        """Return output name -> prompt in pixels; DataError where the image has no georeference."""
+        """Return output name -> prompt in pixels; an error outside the image, or where it has no georeference."""
         from simmat.io.map_prompts import box_to_pixels, to_pixels
+        from simmat.predictor.checks import check_inside
 
         place, origin = image.georeference, image.origin
         coords = to_pixels(np.reshape([*self.points, *self.negative], (-1, 2)), self.crs, place, origin)
         box = None if self.box is None else box_to_pixels(self.box, self.crs, place, origin).astype(np.float32)
         labels = np.asarray([1] * len(self.points) + [0] * len(self.negative), np.int64)
-        return {self.name: Prompt(coords.astype(np.float32), labels, box)}
+        prompt = Prompt(coords.astype(np.float32), labels, box)
+        try:
+            check_inside(prompt, image)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}; these are the pixels of the prompt in {self.crs}, whose X comes before Y: longitude before "
+                "latitude"
+            ) from error
+        return {self.name: prompt}
 
 
 @dataclass(frozen=True)

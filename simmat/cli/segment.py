@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -15,7 +16,18 @@ import numpy.typing as npt
 
 from simmat.cli.batch import run_all, run_on
 from simmat.cli.common import move_bar, progress_bar
-from simmat.cli.records import files_key, read_record
+from simmat.cli.records import (
+    COCO_FILE,
+    COCO_INFO,
+    check_coco,
+    files_key,
+    foreign_file,
+    own_files,
+    read_record,
+    refuse_twice,
+    result_endings,
+    written_files,
+)
 from simmat.data.instances import FoundObject
 from simmat.errors import ConfigError, SimMATError, unknown_name
 from simmat.everything import EverythingSettings
@@ -24,7 +36,7 @@ from simmat.io.files import atomic_write_json, staged_files
 from simmat.io.files.system import output_errors
 from simmat.nn.device import launched_processes
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
-from simmat.predictor.large import Joined, LargeImage
+from simmat.predictor.large import Joined, LargeImage, NothingMeasuredError, check_wanted
 from simmat.results import (
     ImageRecords,
     ImageResult,
@@ -43,8 +55,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Of the json of an image; raised with every change that an older reader would misread."""
-COCO_FILE = "coco.json"
-"""The objects of all images of a call."""
 LOCAL = "local"
 _PICTURE_PX = 2048
 """Longer side of the picture under an overlay, at most."""
@@ -73,6 +83,15 @@ class Job:
     missing: tuple[str | int, ...] = ()
     tile: int | None = None
     overlap: int | None = None
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Endings of the files of an image."""
+        kinds = [
+            *(["objects"] if self.wanted.objects is not None else []),
+            *(["classes"] if self.wanted.classes else []),
+        ]
+        return result_endings(self.formats, kinds)
 
     def check(self) -> None:
         """Check the formats before any work; see `simmat.results.check_formats`."""
@@ -112,7 +131,9 @@ def job_of(
     kept = None
     if classes is not None:
         kept = class_values(classes, predictor.class_names, () if dense is None else dense.classes)
-    job = Job(Wanted(settings if everything else None, semantic), names, out, kept, min_score, missing, tile, overlap)
+    wanted = Wanted(settings if everything else None, semantic)
+    check_wanted(predictor, wanted)
+    job = Job(wanted, names, out, kept, min_score, missing, tile, overlap)
     job.check()
     return job
 
@@ -163,7 +184,7 @@ class Segmenter:
         """Return whether an earlier call did the same and all its files are still there."""
         record = read_record(self._record(name))
         return record.get("request") == self._request(files) and all(
-            (self._job.out / file).is_file() for file in record.get("written", [""])
+            (self._job.out / file).is_file() for file in written_files(record, name)
         )
 
     def shared_windows(self, files: Mapping[str, Path]) -> int:
@@ -177,7 +198,6 @@ class Segmenter:
         """Open an image."""
         job = self._job
         image = self._predictor.open_image(files, missing=job.missing, tile=job.tile, overlap=job.overlap)
-        image.check_wanted(job.wanted)
         check_place(job.formats, image.reader.georeference, image.reader.origin)
         return image
 
@@ -251,7 +271,7 @@ class Segmenter:
             "size_hw": list(image.reader.size_hw),
             **notes,
         }
-        replaced = self._replaced(name)
+        replaced = written_files(read_record(self._record(name)), name)
         with staged_files(job.out, replaced=replaced) as staging:
             for result in results:
                 formats = _without(job.formats, "coco")  # one file for all images, see `coco`
@@ -266,10 +286,7 @@ class Segmenter:
                     said.append(_described(record["classes"]))
             written.append(f"{name}.json")
             if foreign := [file for file in written if file not in replaced and (job.out / file).exists()]:
-                raise ConfigError(
-                    f"{job.out / foreign[0]} exists already and was not written by simmat predict; choose another "
-                    "--out, or move it away"
-                )
+                raise ConfigError(foreign_file(job.out / foreign[0]))
             record["written"] = written
             atomic_write_json(staging / f"{name}.json", record)
         return f"{self._record(name)}  {', '.join(said)}"
@@ -321,11 +338,6 @@ class Segmenter:
     def _record(self, name: str) -> Path:
         return self._job.out / f"{name}.json"
 
-    def _replaced(self, name: str) -> frozenset[str]:
-        """Return the files of an earlier call for this image."""
-        written = read_record(self._record(name)).get("written")
-        return frozenset(written if isinstance(written, list) else ())
-
 
 @dataclass(frozen=True)
 class SegmentWork:
@@ -364,7 +376,11 @@ class SegmentWork:
             store, count = segmenter.store(self.name, self.files, image), len(image.windows)
             with progress_bar(self.name, "window", total=count) as bar:
                 answers = image.stored_answers(segmenter.wanted, store, lambda done: move_bar(bar, done, count))
-                line = segmenter.write(self.name, self.files, image, answers, store.folder)
+                try:
+                    line = segmenter.write(self.name, self.files, image, answers, store.folder)
+                except NothingMeasuredError:
+                    store.remove()
+                    raise
             store.remove()
         if image.doubt:
             say(f"Warning: {self.name}: {image.doubt}; are unit, bit depth and exposure the same?", err=True)
@@ -434,8 +450,13 @@ def segment_all(
 
     Raises:
         SimMATError: an image failed; of several, the message holds all. The others are done.
+        ConfigError: two images have one name, or a file of others would be replaced.
         OutputError: a file cannot be written, such as on a full disk; this stops the call.
     """
+    refuse_twice(tuple(images))
+    own_files(job.out, images, job.endings)  # refuses files of others before any work
+    if "coco" in job.formats:
+        check_coco(job.out, images)
     segmenter, processes = Segmenter(predictor, job), None
     works = [SegmentWork(segmenter, name, files) for name, files in images.items()]
     if executor != LOCAL:
@@ -466,7 +487,7 @@ def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) 
         record = read_record(out / f"{name}.json")
         file = next(iter(record["files"].values()), name)
         records.append(ImageRecords(Path(file).name, tuple(record["size_hw"]), record["objects"]))
-    atomic_write_json(out / COCO_FILE, coco_document(records, class_names))
+    atomic_write_json(out / COCO_FILE, {"info": COCO_INFO, **coco_document(records, class_names)})
     say(f"{out / COCO_FILE}  {len(names)} images")
 
 
@@ -495,8 +516,13 @@ def _class_map(image: LargeImage, folder: Path | None) -> npt.NDArray[Any]:
     dtype, _ = image.label_type()
     if folder is None:
         return np.zeros(image.reader.size_hw, dtype)
+    file = folder / "classes.npy"
     with output_errors(folder):
-        return np.lib.format.open_memmap(folder / "classes.npy", "w+", np.dtype(dtype), image.reader.size_hw)
+        classes = np.lib.format.open_memmap(file, "w+", np.dtype(dtype), image.reader.size_hw)
+        if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process by SIGBUS
+            with file.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    return classes
 
 
 def _drop(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int | None, background: int | None) -> None:

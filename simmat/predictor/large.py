@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 _SAMPLES = 4
 """Windows along each side that show what the values of a large image are like."""
-
-
 _GROWN = 4
 """Sides of a window, at most, of the window around a prompt whose mask reaches its border."""
+_MOST_VALUES = 2**26
+"""Pixels times channels of the window around a prompt, at most, if it is not a single one."""
 
 
 @dataclass
@@ -54,6 +54,20 @@ class Joined:
     nodata: int | None
     windows: int
     empty: int
+
+
+class NothingMeasuredError(DataError):
+    """No pixel of an image holds a measurement."""
+
+
+def check_wanted(predictor: Predictor, wanted: Wanted) -> None:
+    """Refuse what a model cannot answer.
+
+    Raises:
+        ConfigError: classes are wanted of a model without a dense head.
+    """
+    if wanted.classes and predictor.dense is None:
+        raise ConfigError("this model has no class map: it has no dense head; train one with --heads prompt,dense")
 
 
 class LargeImage:
@@ -144,7 +158,7 @@ class LargeImage:
 
     def answers(self, wanted: Wanted) -> Iterator[WindowAnswer]:
         """Segment all windows in raster order."""
-        self.check_wanted(wanted)
+        check_wanted(self._predictor, wanted)
         for window in self.windows:
             yield self.answer(window, wanted)
 
@@ -166,15 +180,6 @@ class LargeImage:
             if progress is not None:
                 progress(index + 1)
             yield answer
-
-    def check_wanted(self, wanted: Wanted) -> None:
-        """Refuse what the model cannot answer.
-
-        Raises:
-            ConfigError: classes are wanted of a model without a dense head.
-        """
-        if wanted.classes and self._predictor.dense is None:
-            raise ConfigError("this model has no class map: it has no dense head; train one with --heads prompt,dense")
 
     def label_type(self) -> tuple[npt.DTypeLike, int]:
         """Return the dtype of class maps, and the label value of pixels without a measurement: its largest number."""
@@ -227,7 +232,9 @@ class LargeImage:
                 if probability is not None:
                     probability[rows] = band.probability
         if empty == len(self.windows):
-            raise DataError(f"{self.reader.origin}: no pixel holds a measurement, so there is nothing to segment")
+            raise NothingMeasuredError(
+                f"{self.reader.origin}: no pixel holds a measurement, so there is nothing to segment"
+            )
         found = None if wanted.objects is None else sorted(objects, key=lambda one: -one.score)
         return Joined(found, classes, nodata, len(self.windows), empty)
 
@@ -239,7 +246,7 @@ class LargeImage:
     def segment_semantic(self) -> ClassMap:
         """Return the class of every pixel."""
         wanted = Wanted(classes=True)
-        self.check_wanted(wanted)
+        check_wanted(self._predictor, wanted)
         dtype, _ = self.label_type()
         classes, probability = np.zeros(self.reader.size_hw, dtype), np.zeros(self.reader.size_hw, np.float32)
         found = self.join(self.answers(wanted), wanted, classes=classes, probability=probability)
@@ -248,26 +255,43 @@ class LargeImage:
     def predict(self, prompt: Prompt, choice: Choice = "single") -> LocalPrediction:
         """Segment the object that a prompt marks, in a window around the prompt.
 
-        The window is widened while the mask reaches its border, up to four times its side.
+        The window is widened while the mask reaches its border, up to four times its side. Points that are not on the
+        object count where they lie in the window.
 
         Raises:
-            ConfigError: a point or the box is outside of the image.
+            ConfigError: a point or the box is outside of the image, or the prompt takes a window larger than memory.
+            DataError: no pixel around the prompt holds a measurement.
             BundleError: the network's output is not finite.
             OutputError: an embedding cannot be written.
         """
         self._predictor.check_choice(choice)
         check_inside(prompt, self.reader)
-        side = max(self.tile, _room(prompt))
-        most = max(_GROWN * self.tile, side)
+        if prompt.box is None and not (prompt.point_labels == 1).any():
+            raise ConfigError(f"{self.reader.origin}: nothing says where the object is; add a point on it, or its box")
+        side, most = max(self.tile, _room(prompt)), _GROWN * self.tile
+        window = _around(prompt, self.reader.size_hw, side)
+        if side > self.tile and not self._is_bearable(window):
+            raise ConfigError(
+                f"{self.reader.origin}: the prompt needs a window of {window.size_hw[1]}x{window.size_hw[0]} pixels, "
+                "which takes too much memory; mark the object by one point, or by a smaller box"
+            )
         while True:
-            window = _around(prompt, self.reader.size_hw, side)
             found = self._predict_in(window, prompt, choice)
-            if window.size_hw == self.reader.size_hw or 2 * side > most or not _reaches_border(found, self.reader):
-                return found
             side *= 2
+            wider = _around(prompt, self.reader.size_hw, side)
+            if wider == window or side > most or not self._is_bearable(wider):
+                return found
+            if not _reaches_border(found, self.reader):
+                return found
+            window = wider
+
+    def _is_bearable(self, window: Window) -> bool:
+        """Return whether memory holds a window."""
+        return math.prod(window.size_hw) * len(self._predictor.channels) <= _MOST_VALUES
 
     def _predict_in(self, window: Window, prompt: Prompt, choice: Choice) -> LocalPrediction:
         encoded, image = self._encoded_window(window)
+        prompt = _near(prompt, window)
         coords = prompt.point_coords - np.asarray([window.x0, window.y0], np.float32)
         box = None if prompt.box is None else prompt.box - np.asarray([window.x0, window.y0] * 2, np.float32)
         decoded = encoded.decode([replace(prompt, point_coords=coords, box=box)])
@@ -279,6 +303,8 @@ class LargeImage:
         if self._last is None or self._last[0] != window:
             image = self.reader.read(window)
             self._predictor.check_channels(image)
+            if not image.valid.any():
+                raise NothingMeasuredError(f"{self.reader.origin}: no pixel around the prompt holds a measurement")
             self._last = None  # before the next one is encoded
             self._last = window, self._encode(image, self._cache), image
         return self._last[1:]
@@ -310,10 +336,19 @@ def _room(prompt: Prompt) -> int:
 
 
 def _extent(prompt: Prompt) -> tuple[FloatArray, FloatArray]:
-    """Return the smallest and the largest xy of a prompt."""
-    places = [prompt.point_coords, *([] if prompt.box is None else [prompt.box.reshape(2, 2)])]
+    """Return the smallest and the largest xy of the points on an object and of its box."""
+    on = prompt.point_coords[prompt.point_labels == 1]
+    places = [on, *([] if prompt.box is None else [prompt.box.reshape(2, 2)])]
     every = np.concatenate(places)
     return every.min(axis=0), every.max(axis=0)
+
+
+def _near(prompt: Prompt, window: Window) -> Prompt:
+    """Return a prompt without those points not on the object that lie outside of a window."""
+    x, y = prompt.point_coords.T
+    inside = (x >= window.x0) & (x < window.x1) & (y >= window.y0) & (y < window.y1)
+    kept = inside | (prompt.point_labels == 1)
+    return replace(prompt, point_coords=prompt.point_coords[kept], point_labels=prompt.point_labels[kept])
 
 
 def _around(prompt: Prompt, size_hw: tuple[int, int], side: int) -> Window:
