@@ -1,0 +1,84 @@
+"""What a folder of small images costs, as a ratio to the bare forward passes of the same run.
+
+    python benchmarks/folder.py [--images 300] [--ask semantic,everything] [--bundle DIR]
+
+Images of 256 x 256 pixels in 7 bands, mosaics of the tiles of `benchmarks/raster.py`, with its bundle. Each question is
+a fresh process that runs `simmat predict FOLDER` with the files it writes by default, and times the calls of its
+network (encode, dense head, decode). Time counts from the first image on; loading the model is start-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from raster import BANDS, MEASURE, TILE, source_tiles, spent_in_network, train_bundle
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Write mosaics of 2 x 2 tiles as GeoTIFF."""
+    import rasterio
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tiles, rng = source_tiles(), np.random.default_rng(1)
+    profile = {"driver": "GTiff", "count": BANDS, "height": 2 * TILE, "width": 2 * TILE, "dtype": "int16"}
+    place = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_500_000)}
+    for number in range(count):
+        a, b, c, d = (tiles[index][0] for index in rng.integers(0, len(tiles), 4))
+        with rasterio.open(folder / f"i{number:03d}.tif", "w", **profile, **place, compress="deflate") as file:
+            file.write(np.concatenate([np.concatenate([a, b], axis=2), np.concatenate([c, d], axis=2)], axis=1))
+
+
+def measure(bundle: str, images: str, ask: str, out: str) -> None:
+    """Segment a folder; print what it took from the first image on as json."""
+    from simmat.cli import batch, run
+
+    spent = spent_in_network()
+    begin: list[float] = []
+    inner = batch.run_all
+
+    def started(*args: object, **kwargs: object) -> object:
+        begin[:] = time.perf_counter(), time.process_time()
+        return inner(*args, **kwargs)  # type: ignore[arg-type]
+
+    from simmat.cli import segment
+
+    segment.run_all = started  # type: ignore[assignment]
+    code = run(["predict", bundle, images, f"--{ask}", "--device", "cpu", "--out", out])
+    total = time.perf_counter() - begin[0], time.process_time() - begin[1]
+    print(json.dumps({"code": code, "spent": spent, "total": total}))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--ask", default="semantic,everything")
+    parser.add_argument("--bundle", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        bundle = given.bundle or train_bundle(folder)
+        write_images(folder / "images", given.images)
+        print(f"{given.images} images of {2 * TILE} x {2 * TILE} x {BANDS}")
+        for ask in given.ask.split(","):
+            call = [sys.executable, __file__, MEASURE, str(bundle), str(folder / "images"), ask, str(folder / ask)]
+            done = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            (wall, cpu), spent = found["total"], found["spent"]
+            ours = [sum(times[kind] for times in spent.values()) for kind in (0, 1)]
+            print(f"{ask}: {wall:.1f} s, forward passes {ours[0]:.1f} s, {wall / ours[0]:.2f} times; ", end="")
+            print(f"CPU {cpu:.1f} s, {ours[1]:.1f} s, {cpu / ours[1]:.2f} times; exit code {found['code']}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [MEASURE]:
+        measure(*sys.argv[2:])
+    else:
+        main()
