@@ -121,14 +121,16 @@ def answer_clicks(
         if stable:
             inner, outer = (logits > 1).flatten(1).sum(1), (logits > -1).flatten(1).sum(1)
             good &= inner / outer.clamp(min=1) >= settings.stability
-        rows = torch.nonzero(good)[:, 0].tolist()
-        for row, masks in zip(rows, grid.masks(logits[rows]) if rows else [], strict=True):
-            region = masks[0]
+        rows = torch.nonzero(good)[:, 0]
+        chosen = logits[rows]  # (N, 1, h, w)
+        inside, found = (chosen[:, 0] > 0).cpu().numpy(), grid.masks(chosen)
+        parts = zip((start + rows).tolist(), inside, found, predicted[rows].tolist(), strict=True)
+        for place, mask, (region,), score in parts:
             if region is not None and region.area >= settings.min_area:
-                kept.append(start + row)
-                low.append((logits[row, 0] > 0).cpu().numpy())
+                kept.append(place)
+                low.append(mask)
                 regions.append(region)
-                scores.append(float(predicted[row]))
+                scores.append(score)
     shape = low[0].shape if low else (1, 1)
     return Answers(
         points[kept],
@@ -146,18 +148,23 @@ def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray,
         scores: (N,).
         overlap: largest IoU of two masks that stay; a mask that lies by more than 80 % within one that stays goes, too.
     """
-    flat = torch.from_numpy(masks).flatten(1).float()
-    order = np.argsort(-np.asarray(scores), kind="stable").tolist()
-    areas = flat.sum(1)
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    flat = torch.from_numpy(masks[order]).flatten(1).float()  # (N, h·w), best first
+    areas = flat.sum(1).numpy()
     kept: list[int] = []
-    for index in order:
-        if kept:
-            shared = flat[kept] @ flat[index]
-            union = areas[kept] + areas[index] - shared
-            if bool((shared / union.clamp(min=1) > overlap).any()) or bool((shared > 0.8 * areas[index]).any()):
+    for start in range(0, len(flat), PROMPTS_AT_ONCE):
+        block = flat[start : start + PROMPTS_AT_ONCE]
+        earlier = list(kept)
+        shared = (block @ flat[[*earlier, *range(start, start + len(block))]].T).numpy()  # whole numbers, so exact
+        for place in range(len(block)):
+            index = start + place
+            columns = [*range(len(earlier)), *(len(earlier) + one - start for one in kept[len(earlier) :])]
+            common = shared[place, columns]
+            union = areas[kept] + areas[index] - common
+            if (common / np.maximum(union, 1) > overlap).any() or (common > 0.8 * areas[index]).any():
                 continue
-        kept.append(index)
-    return kept
+            kept.append(index)
+    return [int(order[index]) for index in kept]
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,7 @@ class InstanceJoiner:
 
     def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int, *, agreement: float = 0.7) -> None:
         self._windows = plan_windows(size_hw, tile, overlap)
+        self._rows = window_starts(size_hw[0], tile, overlap)
         self._agreement = agreement
         self._count = 0
         self._open: list[_Open] = []
@@ -148,36 +149,42 @@ class InstanceJoiner:
         """Take the objects of the next window, in pixels of the image; return those that no later window can touch."""
         window = self._windows[self._count]
         self._count += 1
+        near: list[_Open] = []  # only pixels in this window can agree, and most open objects have none in it
+        far: list[_Open] = []
+        for item in self._open:
+            (near if _meet(item.found.instance.box, window) else far).append(item)
         for one in sorted(found, key=lambda item: -item.score):
-            self._take(one, window)
-        reached = [self._is_reached(item.found.instance) for item in self._open]
-        done = [item.found for item, later in zip(self._open, reached, strict=True) if not later]
-        self._open = [item for item, later in zip(self._open, reached, strict=True) if later]
+            near = self._taken(one, near, window)
+        done, self._open = [], []
+        next_y0, next_x0, below = self._still_to_come()
+        for item in (*far, *near):
+            _, _, y1, x1 = item.found.instance.box
+            if below < y1 or (next_y0 < y1 and next_x0 < x1):
+                self._open.append(item)
+            else:
+                done.append(item.found)
         return done
 
-    def _is_reached(self, instance: Instance) -> bool:
-        """True where a window that is still to come may hold a part of an object."""
+    def _still_to_come(self) -> tuple[float, float, float]:
+        """Return the first row and column of the next window, and the first row of the windows below its row."""
         if self._count == len(self._windows):
-            return False
-        following = self._windows[self._count]
-        below = following.y0 if following.x0 == 0 else self._row_below(following.y0)
-        _, _, y1, x1 = instance.box
-        in_row = following.x0 < x1 and following.y0 < y1
-        return in_row or (below is not None and below < y1)
+            return math.inf, math.inf, math.inf
+        following, row = self._windows[self._count], self._count // (len(self._windows) // len(self._rows))
+        if following.x0 == 0:
+            return following.y0, 0, following.y0
+        return following.y0, following.x0, self._rows[row + 1] if row + 1 < len(self._rows) else math.inf
 
-    def _row_below(self, y0: int) -> int | None:
-        return next((window.y0 for window in self._windows[self._count :] if window.y0 > y0), None)
-
-    def _take(self, one: FoundObject, window: Window) -> None:
+    def _taken(self, one: FoundObject, near: Sequence[_Open], window: Window) -> list[_Open]:
+        """Return the open objects with one more, which may be a part of some of them."""
         joined, windows = one, [window]
         rest: list[_Open] = []
-        for item in self._open:
-            if not self._agree(joined.instance, item, window):
+        for item in near:
+            if not (_meet(joined.instance.box, item.found.instance.box) and self._agree(joined.instance, item, window)):
                 rest.append(item)
                 continue
             joined = _union(item.found, joined)
             windows += item.windows
-        self._open = [*rest, _Open(joined, windows)]
+        return [*rest, _Open(joined, windows)]
 
     def _agree(self, instance: Instance, item: _Open, window: Window) -> bool:
         for other in item.windows:
@@ -200,6 +207,11 @@ def _overlap(first: Box, second: Box) -> Box:
         min(first[2], second[2]),
         min(first[3], second[3]),
     )
+
+
+def _meet(first: Box | Window, second: Box | Window) -> bool:
+    """Return whether two boxes have a pixel in common."""
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 
 def _hull(first: Box, second: Box) -> Box:
