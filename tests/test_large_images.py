@@ -131,12 +131,12 @@ def test_a_stopped_raster_continues_with_the_next_window(
     stops = [3]
     write = AnswerStore.write
 
-    def stop(self: AnswerStore, index: int, answer: WindowAnswer) -> None:
+    def stop(self: AnswerStore, index: int, answer: WindowAnswer) -> WindowAnswer:
         if index in stops:
             stops.remove(index)
             raise KeyboardInterrupt
         asked.append(index)
-        write(self, index, answer)
+        return write(self, index, answer)
 
     monkeypatch.setattr(AnswerStore, "write", stop)
     assert run_command([*call, "--out", str(out), "--device", "cpu"]) == 130

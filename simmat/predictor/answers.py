@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -72,10 +72,6 @@ class WindowAnswer:
             arrays["chances"] = np.rint(self.chances * 255).astype(np.uint8)
         return arrays
 
-    def rounded(self) -> WindowAnswer:
-        """Return the answer as it comes back from a file, so that a stopped run ends as one that was not."""
-        return WindowAnswer.of_arrays(self.arrays())
-
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> WindowAnswer:
         """Return the answer that `arrays` described."""
@@ -130,21 +126,25 @@ class AnswerStore:
         """Return which of the first `count` windows have no answer yet."""
         return [index for index in range(count) if not self._file(index).is_file()]
 
-    def write(self, index: int, answer: WindowAnswer) -> None:
+    def write(self, index: int, answer: WindowAnswer) -> WindowAnswer:
         """Keep the answer to a window.
+
+        Returns:
+            The answer as it comes back from the file, so that a stopped run ends as one that was not.
 
         Raises:
             OutputError: it cannot be written, as on a full disk.
         """
-        file = self._file(index)
+        file, arrays = self._file(index), answer.arrays()
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         with output_errors(self.folder):
             try:
                 with temporary.open("wb") as stream:  # not synced: a file that a power cut damages is computed again
-                    np.savez_compressed(stream, allow_pickle=False, **answer.arrays())
+                    _save_arrays(stream, arrays)
                 temporary.replace(file)
             finally:
                 temporary.unlink(missing_ok=True)
+        return WindowAnswer.of_arrays(arrays)
 
     def read(self, index: int) -> WindowAnswer | None:
         """Return the answer to a window; None if it is missing or damaged."""
@@ -161,3 +161,11 @@ class AnswerStore:
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:06d}.npz"
+
+
+def _save_arrays(stream: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write an .npz with the fastest compression, which numpy does not offer: its own takes four times as long."""
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)

@@ -17,6 +17,8 @@ from simmat.types import RGB_QUANTITY, Channel, FloatArray, Prompt, SensorImage
 
 _FAR, _MOSTLY, _FLAT = 0.99, 0.5, 0.02
 """Share of the clip value, share of the pixels, share of training's standard deviation: see `unlike_training`."""
+_LOOKED_AT = 128
+"""Pixels along each side that are enough to see it, evenly spread."""
 
 
 def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str:
@@ -28,8 +30,10 @@ def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str
         prepared: the network's input.
         channels: C fitted channels.
     """
-    for channel, plane in zip(channels, prepared.planes, strict=True):
-        valid = plane[prepared.content & (plane != 0)]  # invalid pixels are 0
+    step = max(prepared.content.shape[0] // _LOOKED_AT, 1)
+    content = prepared.content[::step, ::step]
+    for channel, plane in zip(channels, prepared.planes[:, ::step, ::step], strict=True):
+        valid = plane[content & (plane != 0)]  # invalid pixels are 0
         if channel.quantity == RGB_QUANTITY or not valid.numel():
             continue
         trained = f"{channel.mean:.4g} ± {channel.std:.4g} {channel.unit}"

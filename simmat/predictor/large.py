@@ -175,8 +175,7 @@ class LargeImage:
         for index, window in enumerate(self.windows):
             answer = store.read(index)
             if answer is None:
-                answer = self.answer(window, wanted).rounded()
-                store.write(index, answer)
+                answer = store.write(index, self.answer(window, wanted))
             if progress is not None:
                 progress(index + 1)
             yield answer
