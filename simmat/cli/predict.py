@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import signal
 import threading
@@ -31,6 +32,7 @@ from simmat.terminal import say
 from simmat.types import Prompt
 
 if TYPE_CHECKING:
+    from simmat.evaluation import Processes
     from simmat.predictor import Choice, Predictor
 
 SEARCH = ("everything", "semantic", "formats", "classes", "min_score", "min_area", "tile", "overlap")
@@ -151,6 +153,10 @@ def command(
     for folder in filter(None, (out, cache)):
         check_writable(folder)
 
+    processes = _processes(given["device"], executor)
+    if processes is not None:
+        own = processes.device
+        given["device"] = str(own) if own.type == "cuda" else own.type  # accelerate says cpu:0
     predictor, files = _load(paths, given)
     names = predictor.missing_channels(missing or ())
     if searched:
@@ -159,7 +165,14 @@ def command(
         images = _images(predictor, files, source, names, out)
         job = job_of(predictor, out=out, missing=missing or (), **search)
         with _ended_by_sigterm():
-            segment_all(dict(images), predictor, job, model=_arguments(paths, given), executor=executor)
+            segment_all(
+                dict(images),
+                predictor,
+                job,
+                model=_arguments(paths, given),
+                executor=executor,
+                processes=processes,
+            )
         return
     from simmat.cli.prompted import PromptJob, segment_prompts
 
@@ -169,7 +182,8 @@ def command(
         samples = [(name, own, asked.of_image(name)) for name, own in _images(predictor, files, source, names, out)]
     formats = None if search["formats"] is None else tuple(filter(None, map(str.strip, search["formats"].split(","))))
     with _ended_by_sigterm():
-        segment_prompts(samples, predictor, PromptJob(out, choice, missing or (), search["tile"], formats, cache))
+        prompt_job = PromptJob(out, choice, missing or (), search["tile"], formats, cache)
+        segment_prompts(samples, predictor, prompt_job, processes)
 
 
 @dataclass(frozen=True)
@@ -273,6 +287,22 @@ def _arguments(paths: Sequence[Path], model: Mapping[str, Any]) -> dict[str, Any
     """Return the arguments of `simmat.load`: those of the options, and the bundle unless the model is untuned."""
     source = {} if model["modality"] is not None else {"source": paths[0]}
     return {**source, **model, "device": model["device"] or "auto"}
+
+
+def _processes(device: str | None, executor: str) -> Processes | None:
+    """Join the processes of `accelerate launch`; None without it.
+
+    Args:
+        device: of the command line.
+        executor: of the command line.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # without loading torch
+        return None
+    if executor != "local":
+        raise ConfigError(f"--executor {executor} shares images by itself; leave accelerate launch out")
+    from simmat.evaluation import join_processes
+
+    return join_processes(device)
 
 
 def _may_be_bundle(path: Path) -> bool:

@@ -28,6 +28,7 @@ from simmat.terminal import say
 from simmat.types import Prompt, SensorImage, short_names
 
 if TYPE_CHECKING:
+    from simmat.evaluation import Processes
     from simmat.predictor import Choice, Prediction, Predictor
 
 FORMAT = 1
@@ -44,16 +45,16 @@ class PromptJob:
     """What is done with each image of a call.
 
     Attributes:
-        out: folder of the files.
+        out: folder of the files; not part of the request that a record holds, as `cache`.
         choice: which mask of an answer is taken.
         missing: channels that the images lack.
         tile: side of the window around a prompt; None chooses it.
         formats: files of `simmat.results.FORMATS`, for all objects of an image together; None writes a mask, a picture
             and a json for each object.
-        cache: folder that keeps embeddings; not part of the request that a record holds.
+        cache: folder that keeps embeddings.
     """
 
-    out: Path
+    out: Path = field(repr=False)
     choice: Choice = "single"
     missing: tuple[str | int, ...] = ()
     tile: int | None = None
@@ -222,7 +223,10 @@ class PromptWork:
 
 
 def segment_prompts(
-    samples: Sequence[tuple[str, Mapping[str, Path], Prompts]], predictor: Predictor, job: PromptJob
+    samples: Sequence[tuple[str, Mapping[str, Path], Prompts]],
+    predictor: Predictor,
+    job: PromptJob,
+    processes: Processes | None = None,
 ) -> None:
     """Segment the objects of many images.
 
@@ -230,6 +234,7 @@ def segment_prompts(
         samples: name, files and prompts of each image.
         predictor: of the model.
         job: what is done.
+        processes: those that share the images; None is this process alone.
 
     Raises:
         ConfigError: two masks have one name, or a file of others would be replaced.
@@ -247,7 +252,9 @@ def segment_prompts(
         own_files(job.out, work.outputs, work.endings)  # refuses files of others before any work
     if job.formats is not None and "coco" in job.formats:
         check_coco(job.out, [work.name for work in works])
-    outcome = run_all(works, job.out)
+    outcome = run_all(works, job.out, processes)
+    if processes is not None and not processes.is_main:
+        return
     if outcome.done and job.formats is not None and "coco" in job.formats:
         from simmat.cli.segment import write_coco
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +36,6 @@ from simmat.everything import EverythingSettings
 from simmat.executors import dask_client
 from simmat.io.files import atomic_write_json, staged_files
 from simmat.io.files.system import output_errors
-from simmat.nn.device import launched_processes
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.large import Joined, LargeImage, NothingMeasuredError, check_wanted
 from simmat.results import (
@@ -50,6 +51,7 @@ from simmat.terminal import say
 from simmat.types import SensorImage, Window
 
 if TYPE_CHECKING:
+    from simmat.evaluation import Processes
     from simmat.predictor import Predictor
     from simmat.report.display import PictureArray
 
@@ -124,7 +126,8 @@ def job_of(
         UnknownNameError: a format or class is unknown.
     """
     given = EverythingSettings()
-    settings = replace(given, min_score=min_score or given.min_score, min_area=min_area or given.min_area)
+    lowest = given.min_score if min_score is None else min_score
+    settings = replace(given, min_score=lowest, min_area=min_area or given.min_area)
     default = ("labels", "coco", "overlay") if everything else ("labels", "overlay")
     names = default if formats is None else tuple(part.strip() for part in formats.split(",") if part.strip())
     dense = predictor.dense
@@ -285,6 +288,7 @@ class Segmenter:
                     record["classes"] = _shares(result)
                     said.append(_described(record["classes"]))
             written.append(f"{name}.json")
+            replaced |= written_files(read_record(self._record(name)), name)  # another call may have done it meanwhile
             if foreign := [file for file in written if file not in replaced and (job.out / file).exists()]:
                 raise ConfigError(foreign_file(job.out / foreign[0]))
             record["written"] = written
@@ -331,7 +335,7 @@ class Segmenter:
         return 0 if dense is not None and dense.background else None
 
     def _request(self, files: Mapping[str, Path]) -> str:
-        job = asdict(replace(self._job, classes=None)) | {"classes": sorted(self._job.classes or ())}
+        job = asdict(replace(self._job, classes=None, out=Path())) | {"classes": sorted(self._job.classes or ())}
         said = json.dumps([FORMAT, self._model, files_key(files), repr(job)])
         return hashlib.sha256(said.encode()).hexdigest()
 
@@ -437,7 +441,13 @@ def _segmenter(key: str, tasks: SegmentTasks) -> Segmenter:
 
 
 def segment_all(
-    images: Mapping[str, Mapping[str, Path]], predictor: Predictor, job: Job, *, model: Mapping[str, Any], executor: str
+    images: Mapping[str, Mapping[str, Path]],
+    predictor: Predictor,
+    job: Job,
+    *,
+    model: Mapping[str, Any],
+    executor: str = LOCAL,
+    processes: Processes | None = None,
 ) -> None:
     """Segment images, write their files, and one COCO file for all.
 
@@ -447,6 +457,7 @@ def segment_all(
         job: what is done.
         model: arguments of `simmat.load` for workers on other machines.
         executor: "local", or tcp://HOST:PORT of a dask scheduler.
+        processes: those that share the work where it is local; None is this process alone.
 
     Raises:
         SimMATError: an image failed; of several, the message holds all. The others are done.
@@ -457,18 +468,16 @@ def segment_all(
     own_files(job.out, images, job.endings)  # refuses files of others before any work
     if "coco" in job.formats:
         check_coco(job.out, images)
-    segmenter, processes = Segmenter(predictor, job), None
+    segmenter = Segmenter(predictor, job)
     works = [SegmentWork(segmenter, name, files) for name, files in images.items()]
     if executor != LOCAL:
         with dask_client(executor, "simmat[dask]") as client, client.get_executor(pure=False) as pool:
             outcome = run_on(pool, works, SegmentTasks(model, job, images), job.out)
     else:
-        if launched_processes() > 1:
-            from simmat.evaluation import join_processes
-
-            processes = join_processes(model["device"])
         outcome = run_all(works, job.out, processes)
-    if "coco" in job.formats and outcome.done and (processes is None or processes.is_main):
+    if processes is not None and not processes.is_main:
+        return
+    if "coco" in job.formats and outcome.done:
         write_coco(job.out, outcome.done, predictor.class_names)
     if outcome.error is not None:
         raise outcome.error
@@ -516,13 +525,11 @@ def _class_map(image: LargeImage, folder: Path | None) -> npt.NDArray[Any]:
     dtype, _ = image.label_type()
     if folder is None:
         return np.zeros(image.reader.size_hw, dtype)
-    file = folder / "classes.npy"
-    with output_errors(folder):
-        classes = np.lib.format.open_memmap(file, "w+", np.dtype(dtype), image.reader.size_hw)
+    size_hw = image.reader.size_hw
+    with output_errors(folder), TemporaryFile(dir=folder) as stream:
         if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process by SIGBUS
-            with file.open("r+b") as stream:
-                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
-    return classes
+            os.posix_fallocate(stream.fileno(), 0, math.prod(size_hw) * np.dtype(dtype).itemsize)
+        return np.memmap(stream, dtype, "w+", shape=size_hw)
 
 
 def _drop(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int | None, background: int | None) -> None:

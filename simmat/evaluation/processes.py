@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,8 @@ import torch
 from simmat.nn.device import check_launcher, launched_processes, own_settings, pick_device
 
 Item = TypeVar("Item")
+_PATIENCE = timedelta(days=7)
+"""How long a process waits for the shares of the others; the launcher ends it if one of them fails."""
 
 
 @dataclass(frozen=True)
@@ -64,5 +67,5 @@ def join_processes(device: str | None) -> Processes:
 
     check_launcher(picked)
     with own_settings(None):
-        state = PartialState(cpu=picked.type == "cpu")
+        state = PartialState(cpu=picked.type == "cpu", timeout=_PATIENCE)
     return Processes(state.device, state.process_index, state.num_processes)

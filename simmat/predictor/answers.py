@@ -6,10 +6,12 @@ the next window, and several processes share the windows of one image.
 
 from __future__ import annotations
 
+import hashlib
 import math
-import os
+import secrets
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +21,6 @@ import numpy.typing as npt
 
 from simmat.data.instances import FoundObject, Instance
 from simmat.everything import EverythingSettings
-from simmat.io.files import atomic_write_text
 from simmat.io.files.system import output_errors, remove_folder
 from simmat.types import BoolArray, FloatArray
 
@@ -94,33 +95,28 @@ class WindowAnswer:
 
 @dataclass(frozen=True)
 class AnswerStore:
-    """A folder with the answers to the windows of one image.
+    """A folder with the answers to the windows of one image, which several processes may fill at once.
 
     Attributes:
-        folder: the folder.
+        folder: the folder; its parent holds the stores of other questions about the same image.
     """
 
     folder: Path
 
     @classmethod
     def open(cls, folder: Path, key: str) -> AnswerStore:
-        """Return the store of a folder; answers that were written under another key are removed.
+        """Return the store of a question about an image.
 
         Args:
-            folder: made if it is missing.
+            folder: of the image; made if it is missing.
             key: says what was asked of which model and image.
 
         Raises:
             OutputError: the folder cannot be written.
         """
-        name = folder / "key"
-        with output_errors(folder):
-            if folder.is_dir() and not (name.is_file() and name.read_text(encoding="utf-8") == key):
-                remove_folder(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-        if not name.exists():
-            atomic_write_text(name, key)
-        return cls(folder)
+        store = cls(folder / hashlib.sha256(key.encode()).hexdigest()[:16])
+        store._make()
+        return store
 
     def missing(self, count: int) -> list[int]:
         """Return which of the first `count` windows have no answer yet."""
@@ -136,7 +132,8 @@ class AnswerStore:
             OutputError: it cannot be written, as on a full disk.
         """
         file, arrays = self._file(index), answer.arrays()
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        self._make()  # another call may have finished the image, and removed the folder
         with output_errors(self.folder):
             try:
                 with temporary.open("wb") as stream:  # not synced: a file that a power cut damages is computed again
@@ -155,9 +152,13 @@ class AnswerStore:
             return None
 
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, and those of other questions about the image."""
+        with suppress(OSError):  # another call may still write there
+            remove_folder(self.folder.parent)
+
+    def _make(self) -> None:
         with output_errors(self.folder):
-            remove_folder(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:06d}.npz"
