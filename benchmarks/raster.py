@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,29 +130,29 @@ def measure(bundle: str, raster: str, ask: str, out: str, tile: str) -> None:
     print(json.dumps(found | {"threads": torch.get_num_threads(), "peak": _peak_bytes()}))
 
 
-def spent_in_network() -> dict[str, list[float]]:
-    """Time the calls of every network from now on; return part -> seconds of the wall and of the process."""
+def spent_in_network(cpu: Callable[[], float] = time.process_time) -> dict[str, list[float]]:
+    """Time the calls of every network from now on; return part -> seconds of the wall and of a CPU clock."""
     from simmat.model import SimMAT
     from simmat.nn.dense_head import DenseHead
 
     spent = {"encode": [0.0, 0.0], "dense head": [0.0, 0.0], "decode": [0.0, 0.0]}
-    _time_calls(SimMAT, "encode", spent["encode"])
-    _time_calls(DenseHead, "forward", spent["dense head"])
-    _time_calls(SimMAT, "decode", spent["decode"])
+    _time_calls(SimMAT, "encode", spent["encode"], cpu)
+    _time_calls(DenseHead, "forward", spent["dense head"], cpu)
+    _time_calls(SimMAT, "decode", spent["decode"], cpu)
     return spent
 
 
-def _time_calls(owner: type, name: str, spent: list[float]) -> None:
-    """Replace a method by one that adds its seconds, of the wall and of the process, to `spent`."""
+def _time_calls(owner: type, name: str, spent: list[float], cpu: Callable[[], float]) -> None:
+    """Replace a method by one that adds its seconds, of the wall and of a CPU clock, to `spent`."""
     inner = getattr(owner, name)
 
     def timed(*args: object, **kwargs: object) -> object:
-        begin = time.perf_counter(), time.process_time()
+        begin = time.perf_counter(), cpu()
         try:
             return inner(*args, **kwargs)
         finally:
             spent[0] += time.perf_counter() - begin[0]
-            spent[1] += time.process_time() - begin[1]
+            spent[1] += cpu() - begin[1]
 
     setattr(owner, name, timed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,9 @@ class Work(Protocol):
 
     def is_done(self) -> bool:
         """Return whether an earlier call did it."""
+
+    def start(self) -> Callable[[], list[str]]:
+        """Do what needs the network; return what does the rest, in any thread, and returns lines to print."""
 
     def run(self) -> list[str]:
         """Do all of it, and return lines to print."""
@@ -95,24 +98,55 @@ def run_all(works: Sequence[Work], out: Path, processes: Processes | None = None
         say(f"note: {len(done)} of {len(works)} images were done by an earlier call", err=True)
     several = processes is not None and processes.count > 1
     own = [work for work in left if not several or work.windows == 1]
-    count = 0
+    finished: list[str] = []
     with progress_bar("predict", "image", total=len(left), shown=main and len(left) > 1) as bar:
         try:
-            for work in own if processes is None else processes.share(own):
-                count += _attempt(work.name, work.run, failed, bar)
+            _each(own if processes is None else processes.share(own), finished, failed, bar)
             if processes is not None and several:
                 shared = [work for work in left if work.windows > 1]
                 for work in shared:
                     _attempt(work.name, partial(work.prepare, processes.share(range(work.windows))), failed, bar)
                 failed = {name: error for part in processes.gather(failed) for name, error in part.items()}
                 for work in shared if main else ():
-                    if work.name not in failed:
-                        count += _attempt(work.name, work.run, failed, bar)
+                    if work.name not in failed and _attempt(work.name, work.run, failed, bar):
+                        finished.append(work.name)
         except BaseException:
-            if count:
-                say(f"{count} of {len(left)} images are done, and their results are in {out}", err=True)
+            if finished:
+                say(f"{len(finished)} of {len(left)} images are done, and their results are in {out}", err=True)
             raise
     return _outcome(works, failed, out)
+
+
+def _each(works: Sequence[Work], finished: list[str], failed: dict[str, SimMATError], bar: tqdm[object]) -> None:
+    """Do all work, the files of an image being written while the next one is segmented; add names to `finished`."""
+    writing: tuple[str, Future[list[str]]] | None = None
+
+    def settle() -> None:
+        if writing is not None and _attempt(writing[0], writing[1].result, failed, bar):
+            finished.append(writing[0])
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        try:
+            for work in works:
+                rest = _started(work)
+                settle()
+                writing = work.name, thread.submit(rest)
+        finally:  # what is written counts, even if the next one was stopped
+            settle()
+
+
+def _started(work: Work) -> Callable[[], list[str]]:
+    """Start work; a failed start fails in its turn."""
+    try:
+        return work.start()
+    except OutputError:
+        raise
+    except SimMATError as error:
+        return partial(_fail, error)
+
+
+def _fail(error: SimMATError) -> list[str]:
+    raise error
 
 
 def run_on(executor: Executor, works: Sequence[Work], tasks: Tasks, out: Path) -> Outcome:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,10 @@ class PromptWork:
     def prepare(self, indices: Sequence[int]) -> list[str]:
         """Do nothing: an image with prompts is not shared."""
         return []
+
+    def start(self) -> Callable[[], list[str]]:
+        """Segment the objects and write their files; nothing is left to do."""
+        return partial(list, self.run())
 
     def run(self) -> list[str]:
         """Segment the objects, write their files, all or none, and return lines to print."""

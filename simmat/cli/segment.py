@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -210,26 +210,27 @@ class Segmenter:
         key = [self._model, files_key(files), repr(job.wanted), list(job.missing), image.tile, image.overlap]
         return AnswerStore.open(job.out / f".{name}.windows", json.dumps(key))
 
-    def write(
-        self,
-        name: str,
-        files: Mapping[str, Path],
-        image: LargeImage,
-        answers: Iterable[WindowAnswer],
-        folder: Path | None,
-    ) -> str:
-        """Join the answers to all windows of an image, write its files, and return what to print.
+    def joined(self, image: LargeImage, answers: Iterable[WindowAnswer], folder: Path | None) -> Joined:
+        """Join the answers to all windows of an image.
 
         Args:
-            name: how the files begin.
-            files: of the image.
             image: opened.
             answers: to its windows, in their order.
             folder: where a class map larger than memory is kept meanwhile; None keeps it in memory.
         """
         wanted = self._job.wanted
         classes = _class_map(image, folder) if wanted.classes else None
-        joined = image.join(answers, wanted, classes=classes)
+        return image.join(answers, wanted, classes=classes)
+
+    def write(self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Joined) -> str:
+        """Write the files of an image, and return what to print.
+
+        Args:
+            name: how the files begin.
+            files: of the image.
+            image: opened.
+            joined: what was found in it.
+        """
         notes = {
             "windows": {
                 "tile": image.tile,
@@ -371,24 +372,38 @@ class SegmentWork:
 
     def run(self) -> list[str]:
         """Segment the image, write its files, and return lines to print."""
+        return self.start()()
+
+    def start(self) -> Callable[[], list[str]]:
+        """Segment the image; return what writes its files and returns lines to print."""
         segmenter, image = self.segmenter, self.segmenter.open(self.files)
         if image.shrunk_note:
             say(f"Warning: {self.name}: {image.shrunk_note}", err=True)
         if len(image.windows) == 1:
-            line = segmenter.write(self.name, self.files, image, image.answers(segmenter.wanted), None)
+            joined = segmenter.joined(image, image.answers(segmenter.wanted), None)
+            rest = partial(self._written, image, joined)
         else:
-            store, count = segmenter.store(self.name, self.files, image), len(image.windows)
-            with progress_bar(self.name, "window", total=count) as bar:
-                answers = image.stored_answers(segmenter.wanted, store, lambda done: move_bar(bar, done, count))
-                try:
-                    line = segmenter.write(self.name, self.files, image, answers, store.folder)
-                except NothingMeasuredError:
-                    store.remove()
-                    raise
-            store.remove()
+            rest = partial(list, self._run_large(image))  # it is not kept in memory beside the next image
         if image.doubt:
             say(f"Warning: {self.name}: {image.doubt}; are unit, bit depth and exposure the same?", err=True)
-        return [line]
+        return rest
+
+    def _run_large(self, image: LargeImage) -> list[str]:
+        segmenter, count = self.segmenter, len(image.windows)
+        store = segmenter.store(self.name, self.files, image)
+        with progress_bar(self.name, "window", total=count) as bar:
+            answers = image.stored_answers(segmenter.wanted, store, lambda done: move_bar(bar, done, count))
+            try:
+                joined = segmenter.joined(image, answers, store.folder)
+            except NothingMeasuredError:
+                store.remove()
+                raise
+            lines = self._written(image, joined)
+        store.remove()
+        return lines
+
+    def _written(self, image: LargeImage, joined: Joined) -> list[str]:
+        return [self.segmenter.write(self.name, self.files, image, joined)]
 
     def prepare(self, indices: Sequence[int]) -> list[str]:
         """Segment some windows, whose answers are kept for `run`."""

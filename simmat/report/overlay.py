@@ -5,6 +5,7 @@ Contours and clicks are drawn after image and masks are scaled to the final size
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,7 @@ def draw_comparison(
     return canvas
 
 
+@lru_cache(maxsize=8)
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans as shipped with matplotlib, so that pictures look the same on every machine."""
     import matplotlib  # slow, and drawing a mask needs no text

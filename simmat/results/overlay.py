@@ -131,14 +131,14 @@ def _painted(picture: PictureArray, numbers: npt.NDArray[np.int64], colours: Seq
         numbers: (h, w), 0 is no region.
         colours: of the regions from 1.
     """
-    table = np.asarray([(0, 0, 0), *colours], np.float32)[numbers]  # (h, w, 3)
-    inside = (numbers > 0)[..., None]
-    painted = np.where(inside, picture * (1 - FILL_ALPHA) + table * FILL_ALPHA, picture)
-    edge = _differs(numbers)
-    ring, halo = edge & inside[..., 0], edge & ~inside[..., 0]
-    painted[ring] = table[ring] * 0.6 + np.asarray(WHITE) * 0.4
-    painted[halo] = painted[halo] * 0.35 + np.asarray(HALO) * 0.65
-    return np.rint(painted).astype(np.uint8)
+    table = np.asarray([(0, 0, 0), *colours], np.float32)  # (N + 1, 3)
+    inside, edge = numbers > 0, _differs(numbers)
+    ring, halo = edge & inside, edge & ~inside
+    painted = picture.copy()
+    painted[inside] = np.rint(picture[inside] * (1 - FILL_ALPHA) + (table * FILL_ALPHA)[numbers[inside]])
+    painted[ring] = np.rint(table * 0.6 + np.asarray(WHITE) * 0.4)[numbers[ring]]
+    painted[halo] = np.rint(picture[halo] * 0.35 + np.asarray(HALO) * 0.65)
+    return painted
 
 
 def _differs(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

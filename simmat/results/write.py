@@ -116,7 +116,7 @@ def _write_coco(result: ImageResult, folder: Path) -> str:
 
 def _write_overlay(result: ImageResult, folder: Path) -> str:
     name = f"{result.name}_overlay.png"
-    draw_result(result).save(folder / name)
+    draw_result(result).save(folder / name, compress_level=1)  # 10 % larger than by default, in a quarter of the time
     return name
 
 
