@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,3 +54,32 @@ def dask_client(address: str, extra: str) -> Iterator[Any]:
                 f"the dask scheduler at {address} has no worker; start one with `dask worker {address} --nthreads 1`"
             ) from error
         yield client
+
+
+def check_workers(client: Any, paths: Sequence[Path], packages: str = "simmat") -> None:
+    """Check that every worker of a dask client sees some files and folders, and can do the work.
+
+    Args:
+        client: of `dask_client`.
+        paths: absolute.
+        packages: what a worker needs, for messages.
+
+    Raises:
+        ConfigError: a worker sees one of them not, or lacks a package.
+    """
+    try:
+        found: Mapping[str, list[bool]] = client.run(_which_exist, [str(path) for path in paths])
+    except ImportError as error:
+        raise ConfigError(
+            f"a dask worker cannot do the work ({error}); install {packages} where it runs, with the plugins that are "
+            "needed here"
+        ) from error
+    for index, path in enumerate(paths):
+        if blind := [worker for worker, seen in found.items() if not seen[index]]:
+            raise ConfigError(
+                f"dask workers {', '.join(blind)} do not see {path}; put it on a disk that all machines share"
+            )
+
+
+def _which_exist(paths: Sequence[str]) -> list[bool]:
+    return [Path(path).exists() for path in paths]

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +16,14 @@ from launched import TWO_PROCESSES, run_python
 from runs import config, gray_set, registry
 
 from simmat import training
+from simmat.errors import ConfigError
+from simmat.executors import check_workers, dask_client
 from simmat.io.images import write_image
 
 pytestmark = pytest.mark.slow
 
+Scheduler = tuple[str, list[subprocess.Popen[bytes]]]
+"""Address and workers."""
 FIND = ("--everything", "--semantic", "--min-score", "0", "--device", "cpu")
 
 
@@ -88,3 +97,80 @@ def test_two_processes_share_prompts(place: Path) -> None:
     said = _predict(place, "images", "points2", *prompt, fails=True, start=tuple(TWO_PROCESSES))
     assert said.count("0_mask.png") == 1
     assert _files(place / "points2") == _files(place / "points")
+
+
+@pytest.fixture(scope="module")
+def scheduler(place: Path) -> Iterator[Scheduler]:
+    """The address of a dask scheduler, and its two workers, whose working folder is another one."""
+    pytest.importorskip("distributed")
+    folder = place / "dask"
+    folder.mkdir()
+    env = {
+        **os.environ,
+        "DASK_DISTRIBUTED__WORKER__USE_FILE_LOCKING": "false",
+        "SIMMAT_PLUGINS": "",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def start(*words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{words[0]}", *words[1:], "--no-dashboard"]
+        log = (folder / "log").open("ab")
+        return subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
+
+    file = folder / "scheduler.json"
+    running = [start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))]
+    until = time.monotonic() + 120
+    while not file.is_file() or not file.read_text().endswith("}"):
+        assert time.monotonic() < until, (folder / "log").read_text()
+        time.sleep(0.1)
+    address = str(json.loads(file.read_text())["address"])
+    workers = [start("worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny") for _ in range(2)]
+    with dask_client(address, "simmat[dask]") as client:
+        client.wait_for_workers(2, timeout=120)
+    yield address, workers
+    for process in [*workers, *running]:
+        process.terminate()
+        process.wait(60)
+
+
+def test_workers_of_dask_share_a_folder(place: Path, scheduler: Scheduler) -> None:
+    """The same files to the byte, and the bad image in the caller's message."""
+    said = _predict(place, "images", "dask-folder", *FIND, "--executor", scheduler[0], fails=True)
+    assert "1 of 6 images failed" in said
+    assert "bad.tif: damaged" in said
+    assert _files(place / "dask-folder") == _files(place / "one")
+
+
+def test_paths_of_the_caller_mean_the_same_to_workers(
+    place: Path, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker has a working folder of its own."""
+    monkeypatch.chdir(place)
+    run_python(["-m", "simmat", "predict", "run", "large.tif", *FIND, "--out", "relative", "--executor", scheduler[0]])
+    one, two = _files(place / "large"), _files(place / "relative")
+    assert [name for name in one if one[name] != two[name]] == ["large.json"]  # it holds paths
+
+
+def test_workers_that_do_not_see_a_file_are_named(place: Path, scheduler: Scheduler) -> None:
+    """Every image would fail by itself, with a message about a file that is there."""
+    with dask_client(scheduler[0], "simmat[dask]") as client, pytest.raises(ConfigError, match="share") as refused:
+        check_workers(client, [place, place / "elsewhere"])
+    assert str(place / "elsewhere") in str(refused.value)
+
+
+def test_a_worker_that_dies_costs_nothing_but_time(place: Path, scheduler: Scheduler) -> None:
+    """Machines of others are switched off."""
+    address, workers = scheduler
+    command = ["-m", "simmat", "predict", str(place / "run"), str(place / "large.tif"), *FIND, "--executor", address]
+    call = [sys.executable, *command, "--out", str(place / "died")]
+    env = {**os.environ, "SIMMAT_PLUGINS": "", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(call, env=env, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 120
+        while not list((place / "died").rglob("*.npz")):
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.02)
+        workers[0].kill()
+        _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert _files(place / "died") == _files(place / "large")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from simmat.cli.common import progress_bar
-from simmat.errors import OutputError, SimMATError, all_problems
+from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -27,12 +27,17 @@ class Work(Protocol):
 
     Attributes:
         name: of the image, for messages.
+        files: source name -> file.
         windows: how many parts of it several processes can share; 1 where one process takes all.
     """
 
     @property
     def name(self) -> str:
         """Name of the image, for messages."""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Source name -> file."""
 
     @property
     def windows(self) -> int:
@@ -54,10 +59,10 @@ class Work(Protocol):
 class Tasks(Protocol):
     """The work of `run_on` as a worker does it; picklable."""
 
-    def run(self, name: str) -> list[str]:
+    def run(self, name: str, files: Mapping[str, Path]) -> list[str]:
         """Do all work on one image."""
 
-    def prepare(self, name: str, indices: Sequence[int]) -> list[str]:
+    def prepare(self, name: str, files: Mapping[str, Path], indices: Sequence[int]) -> list[str]:
         """Do some parts of one image."""
 
 
@@ -155,7 +160,7 @@ def run_on(executor: Executor, works: Sequence[Work], tasks: Tasks, out: Path) -
     Args:
         executor: of other machines.
         works: of this process, which joins the parts of an image.
-        tasks: how a worker does the same work.
+        tasks: how a worker does the same work, whatever its working folder is.
         out: folder of the results, for messages.
     """
     failed: dict[str, SimMATError] = {}
@@ -165,24 +170,43 @@ def run_on(executor: Executor, works: Sequence[Work], tasks: Tasks, out: Path) -
     parts: dict[Future[list[str]], Work] = {}
     for work in left:
         if work.windows == 1:
-            parts[executor.submit(tasks.run, work.name)] = work
+            parts[executor.submit(tasks.run, work.name, work.files)] = work
             continue
         for start in range(0, work.windows, WINDOWS_TOGETHER):
             indices = range(start, min(start + WINDOWS_TOGETHER, work.windows))
-            parts[executor.submit(tasks.prepare, work.name, list(indices))] = work
+            parts[executor.submit(tasks.prepare, work.name, work.files, list(indices))] = work
     open_parts = {work.name: sum(other is work for other in parts.values()) for work in left}
     with progress_bar("predict", "image", total=len(left), shown=len(left) > 1) as bar:
         try:
             for future in as_completed(parts):
                 work = parts[future]
                 open_parts[work.name] -= 1
-                _attempt(work.name, future.result, failed, bar, step=work.windows == 1)
+                _attempt(work.name, partial(_result, future, work.name), failed, bar, step=work.windows == 1)
                 if work.windows > 1 and not open_parts[work.name] and work.name not in failed:
                     _attempt(work.name, work.run, failed, bar)
         finally:
             for future in parts:
                 future.cancel()
     return _outcome(works, failed, out)
+
+
+def _result(future: Future[list[str]], name: str) -> list[str]:
+    """Return what a task returned.
+
+    Raises:
+        DataError: its workers died again and again.
+        ConfigError: the scheduler ended.
+    """
+    try:
+        return future.result()
+    except CancelledError as error:
+        raise ConfigError(
+            f"{name}: the dask scheduler ended, or dropped the work; start it and repeat the call"
+        ) from error
+    except Exception as error:
+        if type(error).__name__ != "KilledWorker":  # of dask, which need not be installed
+            raise
+        raise DataError(f"{name}: the dask workers that segmented it died, perhaps for lack of memory") from error
 
 
 def _attempt(

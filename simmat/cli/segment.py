@@ -33,7 +33,7 @@ from simmat.cli.records import (
 from simmat.data.instances import FoundObject
 from simmat.errors import ConfigError, SimMATError, unknown_name
 from simmat.everything import EverythingSettings
-from simmat.executors import dask_client
+from simmat.executors import check_workers, dask_client
 from simmat.io.files import atomic_write_json, staged_files
 from simmat.io.files.system import output_errors
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
@@ -423,23 +423,21 @@ class SegmentTasks:
     Attributes:
         model: arguments of `simmat.load`, without a registry.
         job: what is done.
-        images: name -> source name -> file.
     """
 
     model: Mapping[str, Any]
     job: Job
-    images: Mapping[str, Mapping[str, Path]]
 
-    def run(self, name: str) -> list[str]:
+    def run(self, name: str, files: Mapping[str, Path]) -> list[str]:
         """Segment one image; see `SegmentWork.run`."""
-        return self._work(name).run()
+        return self._work(name, files).run()
 
-    def prepare(self, name: str, indices: Sequence[int]) -> list[str]:
+    def prepare(self, name: str, files: Mapping[str, Path], indices: Sequence[int]) -> list[str]:
         """Segment some windows of one image; see `SegmentWork.prepare`."""
-        return self._work(name).prepare(indices)
+        return self._work(name, files).prepare(indices)
 
-    def _work(self, name: str) -> SegmentWork:
-        return SegmentWork(_segmenter(repr((sorted(self.model.items()), self.job)), self), name, self.images[name])
+    def _work(self, name: str, files: Mapping[str, Path]) -> SegmentWork:
+        return SegmentWork(_segmenter(repr((sorted(self.model.items()), self.job)), self), name, files)
 
 
 _SEGMENTERS: dict[str, Segmenter] = {}
@@ -483,11 +481,17 @@ def segment_all(
     own_files(job.out, images, job.endings)  # refuses files of others before any work
     if "coco" in job.formats:
         check_coco(job.out, images)
+    if executor != LOCAL:  # workers have working folders of their own
+        images = {name: {source: file.absolute() for source, file in files.items()} for name, files in images.items()}
+        model = {name: value.absolute() if isinstance(value, Path) else value for name, value in model.items()}
+        job = replace(job, out=job.out.absolute())
     segmenter = Segmenter(predictor, job)
     works = [SegmentWork(segmenter, name, files) for name, files in images.items()]
     if executor != LOCAL:
         with dask_client(executor, "simmat[dask]") as client, client.get_executor(pure=False) as pool:
-            outcome = run_on(pool, works, SegmentTasks(model, job, images), job.out)
+            with staged_files(job.out) as staging:
+                check_workers(client, [staging.absolute(), *_first_files(model, images)])
+            outcome = run_on(pool, works, SegmentTasks(model, job), job.out)
     else:
         outcome = run_all(works, job.out, processes)
     if processes is not None and not processes.is_main:
@@ -496,6 +500,12 @@ def segment_all(
         write_coco(job.out, outcome.done, predictor.class_names)
     if outcome.error is not None:
         raise outcome.error
+
+
+def _first_files(model: Mapping[str, Any], images: Mapping[str, Mapping[str, Path]]) -> list[Path]:
+    """Return the files of a model and of the first image."""
+    first = next(iter(images.values()), {})
+    return [path for path in (*model.values(), *first.values()) if isinstance(path, Path) and path.exists()]
 
 
 def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simmat.errors import ConfigError, OutputError
-from simmat.executors import dask_client
+from simmat.errors import OutputError
+from simmat.executors import check_workers, dask_client
 from simmat.io.files import atomic_write_text
 from simmat_plugin_bench.cells import CellFolder
 from simmat_plugin_bench.prepare import RUN_WITH
@@ -83,19 +83,8 @@ class Workers:
         Raises:
             ConfigError: a worker does not see it, or lacks this package.
         """
-        if self.client is None:
-            return
-        try:
-            seen: Mapping[str, bool] = self.client.run(sees, str(out / RUN_WITH))
-        except ImportError as error:
-            raise ConfigError(
-                f"a dask worker cannot run cells ({error}); install simmat and simmat-plugin-bench where it runs, with "
-                "the plugins that the bench needs"
-            ) from error
-        if blind := [worker for worker, found in seen.items() if not found]:
-            raise ConfigError(
-                f"dask workers {', '.join(blind)} do not see {out}; put --out on a disk that all machines share"
-            )
+        if self.client is not None:
+            check_workers(self.client, [out / RUN_WITH], "simmat and simmat-plugin-bench")
 
 
 @contextmanager
@@ -118,11 +107,6 @@ def workers_for(where: str, jobs: int | None) -> Iterator[Workers]:
         devices = Devices(jobs or sum(client.nthreads().values()))
         with client.get_executor(pure=False) as executor:
             yield Workers(executor, devices, client)
-
-
-def sees(path: str) -> bool:
-    """Return whether this process, a worker, sees a file."""
-    return Path(path).is_file()
 
 
 def run_cell(root: str, stop: str, environment: Mapping[str, str], *, test: bool, everything: bool = False) -> int:
