@@ -90,7 +90,7 @@ def class_outlines(result: ImageResult) -> Iterator[tuple[int, Any]]:
         touching[touching] = values[above[touching]] == values[top[touching]]
         pairs.append(np.unique(np.stack([above[touching], top[touching]], axis=1), axis=0))
         above = bottom
-    links = np.concatenate(pairs)  # (L, 2) parts that share an edge
+    links = np.concatenate(pairs).astype(np.int32)  # (L, 2) parts that share an edge; older scipy takes no wider type
     graph = coo_array((np.ones(len(links), np.int8), (links[:, 0], links[:, 1])), shape=(len(parts), len(parts)))
     count, groups = connected_components(graph, directed=False)
     order = np.argsort(groups, kind="stable")
