@@ -16,6 +16,7 @@ from io import FileIO
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 from simmat.errors import DataError, OutputError
@@ -34,6 +35,7 @@ from simmat.io.files import (
     staged_files,
 )
 from simmat.io.files import folder as module
+from simmat.io.files.system import release_pages
 
 
 class Crash(BaseException):
@@ -559,3 +561,16 @@ def test_what_a_dead_process_left_of_a_file_is_removed_and_nothing_else(tmp_path
         path.write_bytes(b"half")
     remove_left(target)
     assert {whose for whose, path in names.items() if path.exists()} == {"alive", "other machine", "other file"}
+
+
+def test_pages_of_a_mapped_array_are_released_and_nothing_is_lost(tmp_path: Path) -> None:
+    """A class map larger than memory is written and read band by band."""
+    array = np.lib.format.open_memmap(tmp_path / "map.npy", "w+", np.uint8, (512, 4096))
+    for row in range(0, 512, 64):
+        array[row : row + 64] = row // 64
+        release_pages(array)
+    assert (array == np.arange(512)[:, None] // 64).all()
+    assert (np.load(tmp_path / "map.npy") == array).all()
+    plain = np.ones(3)
+    release_pages(plain)
+    assert plain.sum() == 3

@@ -35,7 +35,7 @@ from simmat.errors import ConfigError, SimMATError, unknown_name
 from simmat.everything import EverythingSettings
 from simmat.executors import check_workers, dask_client
 from simmat.io.files import atomic_write_json, staged_files
-from simmat.io.files.system import output_errors
+from simmat.io.files.system import output_errors, release_pages
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.large import Joined, LargeImage, NothingMeasuredError, check_wanted
 from simmat.results import (
@@ -47,6 +47,7 @@ from simmat.results import (
     object_records,
     write_result,
 )
+from simmat.results.result import label_bands
 from simmat.terminal import say
 from simmat.types import SensorImage, Window
 
@@ -564,14 +565,14 @@ def _drop(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int | None, b
     for y0 in range(0, len(classes), 512):
         band = classes[y0 : y0 + 512]
         band[~np.isin(band, values)] = other
+        release_pages(classes)
 
 
 def _shares(result: ImageResult) -> list[dict[str, Any]]:
     """Return label value, name and pixels of each class in a class map."""
     counts: dict[int, int] = {}
-    assert result.classes is not None
-    for y0 in range(0, len(result.classes), 512):
-        values, found = np.unique(result.classes[y0 : y0 + 512], return_counts=True)
+    for _, band in label_bands(result):
+        values, found = np.unique(band, return_counts=True)
         for value, count in zip(values.tolist(), found.tolist(), strict=True):
             counts[value] = counts.get(value, 0) + count
     names = {result.background: "background", result.nodata: "no measurement"}

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from simmat.data.instances import FoundObject
 from simmat.errors import ConfigError, DataError
 from simmat.everything import ClassMap, EverythingSettings, label_values
+from simmat.io.files.system import release_pages
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.checks import check_inside, check_mask_size
 from simmat.predictor.encoded import EncodedImage
@@ -228,6 +229,7 @@ class LargeImage:
                 rows = slice(band.y0, band.y0 + len(band.classes))
                 if classes is not None:
                     classes[rows] = np.where(band.probability > 0, values[band.classes], unmeasured)
+                    release_pages(classes)
                 if probability is not None:
                     probability[rows] = band.probability
         if empty == len(self.windows):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from simmat.io.files.system import release_pages
 from simmat.report.display import PictureArray
 from simmat.types import Georeference
 
@@ -101,6 +102,7 @@ def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[in
         y1 = min(y0 + rows, height)
         if result.classes is not None:
             yield y0, np.asarray(result.classes[y0:y1])
+            release_pages(result.classes)
             continue
         band = np.zeros((y1 - y0, width), np.uint32)
         for index in np.flatnonzero((boxes[:, 0] < y1) & (boxes[:, 2] > y0))[::-1].tolist():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from simmat.errors import OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY_MARK = ".simmat-tmp"
 """Part of every temporary name, so that the remains of a killed process can be recognised and removed."""
@@ -63,6 +68,16 @@ def remove_folder(folder: Path) -> None:
     """Remove a folder with its contents, if it exists."""
     if folder.is_dir():
         shutil.rmtree(folder)
+
+
+def release_pages(array: np.ndarray[Any, Any]) -> None:
+    """Take the pages of a memory-mapped array out of this process; its file keeps what is written.
+
+    Without it, an array that is gone through band by band ends up in memory as a whole. Other arrays stay as they are.
+    """
+    mapping = getattr(array, "_mmap", None)
+    if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def sync(path: Path) -> None:
