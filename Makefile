@@ -108,7 +108,8 @@ define smoke
 	"$(1)/simmat" train --modality thermal --data "$$out/data" --foundation lite --mat mat-residual --tune lora \
 		--image-size 64 --steps 4 --batch-size 2 --out "$$out/run" && \
 	"$(1)/simmat" eval "$$out/run/bundle" --data "$$out/data" --split test && \
-	"$(1)/simmat" predict "$$out/run/bundle" "$$(ls "$$out"/data/images/* | head -n 1)" --point 48,48 --out "$$out/masks"
+	"$(1)/simmat" predict "$$out/run/bundle" "$$(ls "$$out"/data/images/* | head -n 1)" --point 48,48 --out "$$out/masks" && \
+	"$(1)/simmat" predict "$$out/run/bundle" "$$out/data/images" --everything --semantic --out "$$out/objects"
 endef
 
 # Damaged files against every reader: CASES of each, the same in every call, which continues where the last one was
