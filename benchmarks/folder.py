@@ -8,6 +8,9 @@ calls of its network (encode, dense head, decode). Time counts from the first im
 Files are written by a second thread, so there are three ratios to the forward passes: of the wall, which others on the
 machine change; of the CPU time of the thread that segments, which is the wall's where a second core is free; and of the
 CPU time of both.
+
+Seen on 2 busy cores (AMD EPYC): semantic 1.17, 1.16 and 1.54 times (107 ms of forward passes an image); everything, of
+40 images, 1.06, 1.06 and 1.18 times (342 ms).
 """
 
 from __future__ import annotations

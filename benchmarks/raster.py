@@ -7,6 +7,9 @@ of deflated blocks. Without --bundle a model with a dense head is trained for a 
 what it finds does not matter. Each question is a fresh process that runs `simmat predict` and times the calls of its
 network (encode, dense head, decode), after it has read all windows once without a network. A run into the same --out
 continues.
+
+Seen with OMP_NUM_THREADS=1 on 2 busy cores (AMD EPYC), seconds of CPU, semantic / everything: 1500 px 5.5 / 20.8,
+forward passes 80 / 94 %, 0.44 / 0.62 GiB; 4000 px 32.9 / 119.1, 86 / 96 %, 0.66 / 0.86 GiB, reading alone 1.4.
 """
 
 from __future__ import annotations
