@@ -144,7 +144,7 @@ class PromptWork:
 
     def _run_large(self, reader: ImageReader, prompts: Mapping[str, Prompt], where: str) -> list[str]:
         """Segment objects in windows, and write them together."""
-        from simmat.cli.segment import Job, Segmenter
+        from simmat.cli.segmenter import Job, Segmenter
         from simmat.predictor.answers import Wanted
         from simmat.predictor.large import LargeImage
         from simmat.results import check_place
@@ -261,7 +261,7 @@ def segment_prompts(
     if processes is not None and not processes.is_main:
         return
     if outcome.done and job.formats is not None and "coco" in job.formats:
-        from simmat.cli.segment import write_coco
+        from simmat.cli.segmenter import write_coco
 
         write_coco(job.out, outcome.done, predictor.class_names)
     if outcome.error is not None:

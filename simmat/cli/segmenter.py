@@ -1,0 +1,368 @@
+"""The files of one image: its objects, the class of every pixel, and the json that says how they were found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.cli.records import (
+    COCO_FILE,
+    COCO_INFO,
+    files_key,
+    foreign_file,
+    read_record,
+    result_endings,
+    written_files,
+)
+from simmat.data.instances import FoundObject
+from simmat.errors import ConfigError
+from simmat.io.files import atomic_write_json, staged_files
+from simmat.io.files.system import output_errors, release_pages
+from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
+from simmat.predictor.large import Joined, LargeImage
+from simmat.results import (
+    ImageRecords,
+    ImageResult,
+    check_formats,
+    check_place,
+    coco_document,
+    object_records,
+    write_result,
+)
+from simmat.results.result import label_bands
+from simmat.terminal import say
+from simmat.types import SensorImage, Window
+
+if TYPE_CHECKING:
+    from simmat.predictor import Predictor
+    from simmat.report.display import PictureArray
+
+FORMAT = 1
+"""Of the json of an image; raised with every change that an older reader would misread."""
+_PICTURE_PX = 2048
+"""Longer side of the picture under an overlay, at most."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with each image of a call.
+
+    Attributes:
+        wanted: what is looked for.
+        formats: of the files, names of `simmat.results.FORMATS`.
+        out: folder of the files.
+        classes: label values that are kept; None for all.
+        min_score: smallest score of an object; None for all that were found.
+        missing: channels that the images lack.
+        tile: side of a window; None chooses it.
+        overlap: of windows; None chooses it.
+    """
+
+    wanted: Wanted
+    formats: tuple[str, ...]
+    out: Path
+    classes: frozenset[int] | None = None
+    min_score: float | None = None
+    missing: tuple[str | int, ...] = ()
+    tile: int | None = None
+    overlap: int | None = None
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Endings of the files of an image."""
+        kinds = [
+            *(["objects"] if self.wanted.objects is not None else []),
+            *(["classes"] if self.wanted.classes else []),
+        ]
+        return result_endings(self.formats, kinds)
+
+    def check(self) -> None:
+        """Check the formats before any work; see `simmat.results.check_formats`."""
+        if self.wanted.objects is not None:
+            check_formats(self.formats, kind="objects")
+        if self.wanted.classes:
+            check_formats(
+                [name for name in self.formats if name != "coco" or self.wanted.objects is None], kind="classes"
+            )
+
+
+class Segmenter:
+    """Segments images by one model, and writes the files of each.
+
+    Args:
+        predictor: of the model.
+        job: what is done.
+        model: `digest` of the predictor, if it is known.
+    """
+
+    def __init__(self, predictor: Predictor, job: Job, model: str | None = None) -> None:
+        self._predictor, self._job = predictor, job
+        self._model = model or predictor.digest
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is looked for."""
+        return self._job.wanted
+
+    def is_done(self, name: str, files: Mapping[str, Path]) -> bool:
+        """Return whether an earlier call did the same and all its files are still there."""
+        record = read_record(self._record(name))
+        return record.get("request") == self._request(files) and all(
+            (self._job.out / file).is_file() for file in written_files(record, name)
+        )
+
+    def shared_windows(self, files: Mapping[str, Path]) -> int:
+        """Return how many windows of an image can be read by themselves; 1 where it is read as a whole."""
+        size_hw = self._predictor.adapter.window_size(files)
+        if size_hw is None or max(size_hw) <= self._predictor.tile_of(size_hw):
+            return 1
+        return len(self.open(files).windows)
+
+    def open(self, files: Mapping[str, Path]) -> LargeImage:
+        """Open an image."""
+        job = self._job
+        image = self._predictor.open_image(files, missing=job.missing, tile=job.tile, overlap=job.overlap)
+        check_place(job.formats, image.reader.georeference, image.reader.origin)
+        return image
+
+    def store(self, name: str, files: Mapping[str, Path], image: LargeImage) -> AnswerStore:
+        """Return the folder that keeps the answers to the windows of an image."""
+        job = self._job
+        key = [self._model, files_key(files), repr(job.wanted), list(job.missing), image.tile, image.overlap]
+        return AnswerStore.open(job.out / f".{name}.windows", json.dumps(key))
+
+    def joined(self, image: LargeImage, answers: Iterable[WindowAnswer], folder: Path | None) -> Joined:
+        """Join the answers to all windows of an image.
+
+        Args:
+            image: opened.
+            answers: to its windows, in their order.
+            folder: where a class map larger than memory is kept meanwhile; None keeps it in memory.
+        """
+        wanted = self._job.wanted
+        classes = _class_map(image, folder) if wanted.classes else None
+        return image.join(answers, wanted, classes=classes)
+
+    def write(self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Joined) -> str:
+        """Write the files of an image, and return what to print.
+
+        Args:
+            name: how the files begin.
+            files: of the image.
+            image: opened.
+            joined: what was found in it.
+        """
+        notes = {
+            "windows": {
+                "tile": image.tile,
+                "overlap": image.overlap,
+                "count": joined.windows,
+                "without_measurement": joined.empty,
+            }
+        }
+        line = self.write_results(name, files, image, self._results(name, files, image, joined), notes)
+        return line + (f", {joined.empty} of {joined.windows} windows without a measurement" if joined.empty else "")
+
+    def write_results(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        image: LargeImage,
+        results: Iterable[ImageResult],
+        notes: Mapping[str, Any],
+        request: str | None = None,
+    ) -> str:
+        """Write the files of an image with the json that names them, all or none, and return what to print.
+
+        Args:
+            name: how the files begin.
+            files: of the image.
+            image: opened.
+            results: its objects, its classes, or both.
+            notes: more values of the json.
+            request: digest of what was asked; None for that of the job.
+
+        Raises:
+            ConfigError: a file to replace was made by another command or a person.
+        """
+        job, said = self._job, []
+        written: list[str] = []
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "request": request or self._request(files),
+            "files": {source: str(file) for source, file in files.items()},
+            "missing": sorted(self._predictor.missing_channels(job.missing)),
+            "bundle": str(self._predictor.bundle.path) if self._predictor.bundle else None,
+            "size_hw": list(image.reader.size_hw),
+            **notes,
+        }
+        replaced = written_files(read_record(self._record(name)), name)
+        with staged_files(job.out, replaced=replaced) as staging:
+            for result in results:
+                formats = _without(job.formats, "coco")  # one file for all images, see `coco`
+                if written:  # one overlay is enough
+                    formats = _without(formats, "overlay")
+                written += write_result(result, formats, staging) if formats else []
+                if result.kind == "objects":
+                    record["objects"] = object_records(result)
+                    said.append(_counted(result))
+                else:
+                    record["classes"] = _shares(result)
+                    said.append(_described(record["classes"]))
+            written.append(f"{name}.json")
+            replaced |= written_files(read_record(self._record(name)), name)  # another call may have done it meanwhile
+            if foreign := [file for file in written if file not in replaced and (job.out / file).exists()]:
+                raise ConfigError(foreign_file(job.out / foreign[0]))
+            record["written"] = written
+            atomic_write_json(staging / f"{name}.json", record)
+        return f"{self._record(name)}  {', '.join(said)}"
+
+    def objects_result(
+        self, name: str, files: Mapping[str, Path], image: LargeImage, objects: Sequence[FoundObject]
+    ) -> ImageResult:
+        """Return objects of an image, to be written."""
+        found = Joined(list(objects), None, None, 1, 0)
+        return next(iter(self._results(name, files, image, found)))
+
+    def _results(
+        self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Joined
+    ) -> Iterator[ImageResult]:
+        job = self._job
+        common: dict[str, Any] = {
+            "name": name,
+            "file_name": str(next(iter(files.values()), name)),
+            "size_hw": image.reader.size_hw,
+            "georeference": image.reader.georeference,
+            "class_names": self._predictor.class_names,
+            "nodata": joined.nodata,
+            "picture": lambda: picture(image),
+        }
+        if joined.objects is not None:
+            kept = tuple(one for one in joined.objects if self._is_kept(one))
+            yield ImageResult(**common, objects=kept, classes=None)
+        if joined.classes is not None:
+            classes, background = joined.classes, self._background()
+            if job.classes is not None:
+                _drop(classes, job.classes, joined.nodata, background)
+            yield ImageResult(**common, objects=None, classes=classes, background=background)
+
+    def _is_kept(self, found: FoundObject) -> bool:
+        job = self._job
+        if job.min_score is not None and found.score < job.min_score:
+            return False
+        return job.classes is None or found.instance.class_id in job.classes
+
+    def _background(self) -> int | None:
+        dense = self._predictor.dense
+        return 0 if dense is not None and dense.background else None
+
+    def _request(self, files: Mapping[str, Path]) -> str:
+        job = asdict(replace(self._job, classes=None, out=Path())) | {"classes": sorted(self._job.classes or ())}
+        said = json.dumps([FORMAT, self._model, files_key(files), repr(job)])
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def _record(self, name: str) -> Path:
+        return self._job.out / f"{name}.json"
+
+
+def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) -> None:
+    """Write the objects of all images as one COCO file, from the json of each.
+
+    Args:
+        out: folder of the files.
+        names: of the images.
+        class_names: label value -> name.
+    """
+    records = []
+    for name in names:
+        record = read_record(out / f"{name}.json")
+        file = next(iter(record["files"].values()), name)
+        records.append(ImageRecords(Path(file).name, tuple(record["size_hw"]), record["objects"]))
+    atomic_write_json(out / COCO_FILE, {"info": COCO_INFO, **coco_document(records, class_names)})
+    say(f"{out / COCO_FILE}  {len(names)} images")
+
+
+def picture(image: LargeImage) -> PictureArray:
+    """Return the display picture of an image, at most `_PICTURE_PX` on its longer side."""
+    from simmat.report.display import display_rgb
+
+    height, width = image.reader.size_hw
+    step = -(-max(height, width) // _PICTURE_PX)
+    if step == 1:
+        return display_rgb(image.reader.read(Window(0, 0, height, width)))
+    rows = []
+    tall = max(image.tile // step, 1) * step
+    for y in range(0, height, tall):
+        parts = []
+        for x in range(0, width, tall):
+            part = image.reader.read(Window(y, x, min(y + tall, height), min(x + tall, width)))
+            parts.append((part.data[:, ::step, ::step], part.valid[:, ::step, ::step], part.channels))
+        channels = parts[0][2]
+        rows.append([np.concatenate([part[kind] for part in parts], axis=2) for kind in (0, 1)])
+    data, valid = (np.concatenate([row[kind] for row in rows], axis=1) for kind in (0, 1))
+    return display_rgb(SensorImage(np.ascontiguousarray(data), np.ascontiguousarray(valid), channels))
+
+
+def _class_map(image: LargeImage, folder: Path | None) -> npt.NDArray[Any]:
+    dtype, _ = image.label_type()
+    if folder is None:
+        return np.zeros(image.reader.size_hw, dtype)
+    size_hw = image.reader.size_hw
+    with output_errors(folder), TemporaryFile(dir=folder) as stream:
+        if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process by SIGBUS
+            os.posix_fallocate(stream.fileno(), 0, math.prod(size_hw) * np.dtype(dtype).itemsize)
+        return np.memmap(stream, dtype, "w+", shape=size_hw)
+
+
+def _drop(classes: npt.NDArray[Any], kept: frozenset[int], nodata: int | None, background: int | None) -> None:
+    """Set the pixels of other classes to the background, or to nodata where there is none; in place."""
+    values = [*kept, *([] if nodata is None else [nodata]), *([] if background is None else [background])]
+    other = background if background is not None else nodata
+    for y0 in range(0, len(classes), 512):
+        band = classes[y0 : y0 + 512]
+        band[~np.isin(band, values)] = other
+        release_pages(classes)
+
+
+def _shares(result: ImageResult) -> list[dict[str, Any]]:
+    """Return label value, name and pixels of each class in a class map."""
+    counts: dict[int, int] = {}
+    for _, band in label_bands(result):
+        values, found = np.unique(band, return_counts=True)
+        for value, count in zip(values.tolist(), found.tolist(), strict=True):
+            counts[value] = counts.get(value, 0) + count
+    names = {result.background: "background", result.nodata: "no measurement"}
+    return [
+        {"class": value, "class_name": names.get(value) or result.class_name(value), "pixels": count}
+        for value, count in sorted(counts.items())
+    ]
+
+
+def _counted(result: ImageResult) -> str:
+    counts: dict[str, int] = {}
+    for one in result.ranked:
+        name = result.class_name(one.instance.class_id)
+        if name is not None:
+            counts[name] = counts.get(name, 0) + 1
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])[:5])
+    return f"{len(result.ranked)} objects" + (f" ({listed})" if listed else "")
+
+
+def _described(classes: Sequence[Mapping[str, Any]]) -> str:
+    total = sum(one["pixels"] for one in classes)
+    largest = sorted(classes, key=lambda one: -one["pixels"])[:5]
+    return "; ".join(f"{one['pixels'] / total:.1%} {one['class_name']}" for one in largest)
+
+
+def _without(formats: Sequence[str], name: str) -> list[str]:
+    return [one for one in formats if one != name]
