@@ -37,7 +37,8 @@ class EverythingSettings:
     Attributes:
         peak: smallest distance, 0 to 1, at a peak of the distance map.
         spread: side of the window, in pixels of the map, in which one peak stands.
-        grid: clicks along each side of the input, where there is no dense head.
+        grid: clicks along each side of the input, where there is no dense head; None sets one every 16 pixels, at most
+            SAM's 32.
         overlap: IoU of two masks above which the one of lower score goes.
         stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
         min_score: smallest predicted IoU of a mask.
@@ -48,7 +49,7 @@ class EverythingSettings:
 
     peak: float = 0.3
     spread: int = 5
-    grid: int = 32
+    grid: int | None = None
     overlap: float = 0.5
     stability: float = 0.9
     min_score: float = 0.5
@@ -77,9 +78,15 @@ def distance_peaks(distance: Tensor, *, lowest: float, spread: int) -> tuple[Flo
     return points, values[order].cpu().numpy().astype(np.float32)
 
 
-def grid_points(frame: Frame, count: int) -> FloatArray:
-    """Return the (N, 2) xy centres of a grid of `count` cells along the longer side of the content of the input."""
+def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
+    """Return the (N, 2) xy centres of a grid of cells over the content of the input.
+
+    Args:
+        frame: position of the image in the input.
+        count: cells along the longer side; None as `EverythingSettings.grid` says.
+    """
     height, width = frame.scaled_hw
+    count = count or max(min(frame.size // 16, 32), 1)
     step = max(height, width) / count
     across, down = (max(round(side / step), 1) for side in (width, height))
     xs = (np.arange(across) + 0.5) * width / across - 0.5

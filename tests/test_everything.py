@@ -31,6 +31,7 @@ def test_a_grid_of_clicks_stays_on_the_image() -> None:
     assert (points[:, 0] < 64).all()
     assert (points[:, 1] < 32).all()
     assert (points > -0.5).all()
+    assert [len(grid_points(Frame((64, 64), size))) for size in (8, 256, 1024)] == [1, 16**2, 32**2]
 
 
 def test_of_masks_of_one_object_the_best_stays() -> None:
