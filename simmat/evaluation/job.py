@@ -94,7 +94,9 @@ def evaluate_bundle(
     if zero_shot and registry is not None and not why_no_zero_shot(bundle):
         models.append(assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device))
     tasks = [(everything, semantic), (everything, False)]
-    predictors = [Predictor.of_bundle(bundle), *(Predictor(model, bundle.pipeline) for model in models[1:])]
+    side = bundle.spec.image_side
+    references = (Predictor(model, bundle.pipeline, image_side=side) for model in models[1:])
+    predictors = [Predictor.of_bundle(bundle), *references]
     for predictor, task in zip(predictors, tasks, strict=False):
         check_unprompted(predictor, dataset, samples, everything=task[0], semantic=task[1])
     passes = len(models) + sum(any(task) for task in tasks[: len(models)])

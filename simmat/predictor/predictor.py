@@ -86,11 +86,18 @@ class Predictor:
         bundle: what it was loaded from, or None.
         channels: the C channels of the sensor's images; empty if only a file can tell.
         dense: what its dense head tells apart; None without one.
+        image_side: longer side of the training images in pixels; None if it is not known.
         image: the current image in physical units, or None.
     """
 
     def __init__(
-        self, model: SimMAT, pipeline: Pipeline, *, bundle: Bundle | None = None, dense: DenseSpec | None = None
+        self,
+        model: SimMAT,
+        pipeline: Pipeline,
+        *,
+        bundle: Bundle | None = None,
+        dense: DenseSpec | None = None,
+        image_side: int | None = None,
     ) -> None:
         """Make a predictor.
 
@@ -99,12 +106,15 @@ class Predictor:
             pipeline: image -> network input.
             bundle: which both come from; its card and channels then apply to files and images.
             dense: what a dense head of the network tells apart; by default as the bundle says.
+            image_side: longer side of the training images in pixels, by which large images are cut; by default as the
+                bundle says.
         """
         self.model = model.eval()
         self.pipeline = pipeline
         self.bundle = bundle
         self.channels = bundle.spec.sensor_channels if bundle else pipeline.adapter.channels
         self.dense = dense or (bundle.spec.dense if bundle else None)
+        self.image_side = image_side or (bundle.spec.image_side if bundle else None)
         self.image: SensorImage | None = None
         self._encoded: EncodedImage | None = None
         self._large: LargeImage | None = None
@@ -249,8 +259,7 @@ class Predictor:
         most, longest = MOST_SHRUNK * self.pipeline.size, max(size_hw)
         if longest <= most:
             return longest
-        trained = self.bundle.spec.image_side if self.bundle else None
-        return min(trained or self.pipeline.size, most)
+        return min(self.image_side or self.pipeline.size, most)
 
     def predict(
         self,

@@ -62,7 +62,7 @@ def _row(model: SimMAT, setup: Setup, score: ObjectScore) -> SheetRow:
     truth = label.regions[score.region].mask(label.size_hw)
     x, y = score.click_xy  # in an image smaller than the input, the first input pixel's centre is left of 0
     prompt = Prompt.points([(max(x, 0.0), max(y, 0.0))])
-    predictor = Predictor(model, setup.pipeline, dense=setup.spec.dense)
+    predictor = Predictor(model, setup.pipeline, dense=setup.spec.dense, image_side=setup.spec.image_side)
     predictor.set_image(image)
     mask = predictor.predict_prompts([prompt])[0].mask
     more = _without_prompts(predictor, setup.spec.dense, setup.dataset, image, label) if setup.spec.dense else ()

@@ -49,7 +49,7 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str, *, ever
     samples = setup.dataset.split(split)
     scores = evaluate(model, setup.pipeline, setup.dataset, samples, protocol=find_protocol(config.protocol))
     if everything:
-        predictor = Predictor(model, setup.pipeline)
+        predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
         found = evaluate_unprompted(predictor, setup.dataset, samples, semantic=False)
         scores = replace(scores, unprompted=found)
     return Untrained(scores, count_parameters(model)[1], setup.fingerprint, str(device))

@@ -38,7 +38,7 @@ def validate(model: SimMAT, setup: Setup, processes: Processes, progress: Callab
     if setup.spec.dense is None:
         return scores
     found = evaluate_unprompted(
-        Predictor(model, setup.pipeline, dense=setup.spec.dense),
+        Predictor(model, setup.pipeline, dense=setup.spec.dense, image_side=setup.spec.image_side),
         setup.dataset,
         setup.val,
         everything=not all(setup.dataset.may_have_unmarked(sample) for sample in setup.val),
