@@ -8,7 +8,7 @@ answers that cover the same object the best one stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from simmat.nn.resize import upsample_logits
 from simmat.types import BoolArray, FloatArray, Frame
 
 PROMPTS_AT_ONCE = 64
+OBJECT = 0.5
+"""Smallest probability of being an object of a pixel over which masks grow."""
 
 Decode = Callable[[FloatArray], MaskPrediction]
 """(K, 2) xy of the S×S input -> the answers to K clicks there."""
@@ -44,6 +46,7 @@ class EverythingSettings:
         min_score: smallest predicted IoU of a mask.
         objectness: smallest probability of being an object, by the class map.
         min_area: smallest area of a mask in pixels of the original image.
+        reach: by how many pixels of the input masks grow over what the class map calls an object and no mask covers.
         most: most clicks of a dense head, the highest peaks; None for no limit.
     """
 
@@ -55,6 +58,7 @@ class EverythingSettings:
     min_score: float = 0.5
     objectness: float = 0.5
     min_area: int = 1
+    reach: int = 8
     most: int | None = None
 
 
@@ -172,6 +176,47 @@ def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray,
                 continue
             kept.append(index)
     return [int(order[index]) for index in kept]
+
+
+def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Instance]:
+    """Let masks grow over pixels that no mask covers, step by step, each pixel into the first mask that comes to it.
+
+    One click's mask often ends inside of its object, where the class map knows better.
+
+    Args:
+        regions: best first; of several that reach a pixel in the same step, the best one takes it.
+        inside: (H, W) bool, where they may grow.
+        reach: steps, of one pixel each, also across corners.
+    """
+    numbers = np.zeros(inside.shape, np.float32)  # the best mask has the largest number
+    for number, region in enumerate(reversed(regions), start=1):
+        y0, x0, y1, x1 = region.box
+        numbers[y0:y1, x0:x1][region.crop] = number
+    labels = torch.from_numpy(numbers).to(inside.device)
+    free = inside & (labels == 0)
+    for _ in range(reach if regions else 0):
+        spread = F.max_pool2d(labels[None, None], 3, 1, 1)[0, 0]
+        labels = torch.where(free & (labels == 0), spread, labels)
+    rows, columns = (part.cpu().numpy() for part in torch.nonzero(free & (labels > 0), as_tuple=True))
+    owners = len(regions) - labels.cpu().numpy()[rows, columns].astype(np.int64)
+    result = list(regions)
+    for owner in np.unique(owners).tolist():
+        mine = owners == owner
+        result[owner] = _with_pixels(regions[owner], rows[mine], columns[mine])
+    return result
+
+
+def _with_pixels(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
+    y0, x0, y1, x1 = region.box
+    box = (
+        min(y0, int(rows.min())),
+        min(x0, int(columns.min())),
+        max(y1, int(rows.max()) + 1),
+        max(x1, int(columns.max()) + 1),
+    )
+    crop = region.within(box)
+    crop[rows - box[0], columns - box[1]] = True
+    return replace(region, box=box, crop=crop)
 
 
 @dataclass(frozen=True)

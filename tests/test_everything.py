@@ -9,7 +9,7 @@ import torch
 
 from simmat.data.instances import Instance
 from simmat.evaluation.everything import ImageMatches, Ious, average_precision, class_scores, ious, object_scores
-from simmat.everything import classes_of, distance_peaks, grid_points, label_values, suppress
+from simmat.everything import classes_of, distance_peaks, grid_points, grown, label_values, suppress
 from simmat.types import Frame
 
 
@@ -54,6 +54,21 @@ def test_the_class_of_an_object_is_that_of_most_of_its_pixels() -> None:
     assert objectness == pytest.approx(0.5)
     assert label_values(True, (4, 9)).tolist() == [0, 4, 9]
     assert label_values(True, (None,)).tolist() == [0, 1]
+
+
+def test_masks_grow_over_the_object_they_lie_in() -> None:
+    """A click's mask often ends inside of its object; two masks of one blob share it, and far pixels stay free."""
+    inside = torch.zeros(20, 40, dtype=torch.bool)
+    inside[5:15, 5:25] = inside[5:15, 30:38] = True
+    first, second = _box(8, 8, 3), _box(8, 20, 3)
+    small = grown([first, second], inside, 2)
+    assert [one.box for one in small] == [(6, 6, 13, 13), (6, 18, 13, 25)]
+    assert all(one.crop.all() for one in small)
+    large = grown([first, second], inside, 40)
+    assert sum(one.area for one in large) == 10 * 20
+    assert not (large[0].mask((20, 40)) & large[1].mask((20, 40))).any()
+    assert grown([first, second], ~inside, 5) == [first, second]
+    assert grown([], inside, 5) == []
 
 
 def _box(y0: int, x0: int, side: int, value: int = 0) -> Instance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -147,10 +148,17 @@ class EncodedImage:
             x, y = clicks[row].tolist()
             found.append(FoundObject(answers.regions[row], float(answers.scores[row]), (x, y)))
         if dense is not None and spec is not None and found:
-            seen = everything.classes_of(answers.low[kept], dense.classes[0].float().softmax(0), spec.background)
+            chances = dense.classes[0].float().softmax(0)  # (K, h, w)
+            seen = everything.classes_of(answers.low[kept], chances, spec.background)
             index, chance, objectness = (part.tolist() for part in seen)
             known = zip(found, index, chance, objectness, strict=True)
             found = [_classified(*one, spec) for one in known if one[-1] >= settings.objectness]
+            found.sort(key=lambda one: -one.score)
+            if spec.background and settings.reach:
+                objects = restore_logits(1 - chances[None, :1], frame)[0, 0] > everything.OBJECT
+                reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
+                regions = everything.grown([one.instance for one in found], objects, reach)
+                found = [replace(one, instance=region) for one, region in zip(found, regions, strict=True)]
         return sorted(found, key=lambda one: -one.score)
 
 
