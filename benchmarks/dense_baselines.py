@@ -7,7 +7,7 @@ dense.toml. The network is segmentation_models_pytorch's U-Net on the encoder of
 with class logits and the distance map of the dense head as outputs; objects are cut out of its class map by a
 watershed from the peaks of the distance map. Validation chooses the step, the learning rate, and what the watershed is
 set to. Each run writes SET/seed-N_lr-R.json; --test reads the test split once, with the best rate of each data set.
-Needs simmat-plugin-bench, -lite and -unet, and scikit-image (pip install 'simmat-plugin-unet[watershed]').
+Needs simmat-plugin-bench, -lite and -unet, and scikit-image (pip install scikit-image).
 """
 
 from __future__ import annotations
