@@ -112,3 +112,21 @@ def test_a_right_answer_costs_less_than_a_wrong_one() -> None:
     bad = dense_loss(DenseAnswer(-right, -peaks), classes, distance)
     assert float(good.total) < 0.05
     assert all(bad.means[name] > good.means[name] for name in good.means)
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_images() -> None:
+    """Then two processes that share a batch train as one does, whatever classes are in their parts."""
+    generator = torch.Generator().manual_seed(0)
+    answer = DenseAnswer(torch.randn(2, 3, 8, 8, generator=generator), torch.randn(2, 1, 8, 8, generator=generator))
+    classes = torch.randint(0, 2, (2, 16, 16), generator=generator)
+    classes[1] += 1
+    classes[0, :5] = -1
+    distance = torch.rand(2, 16, 16, generator=generator)
+    whole = dense_loss(answer, classes, distance).total
+    parts = [
+        dense_loss(
+            DenseAnswer(answer.classes[i : i + 1], answer.distance[i : i + 1]), classes[i : i + 1], distance[i : i + 1]
+        )
+        for i in range(2)
+    ]
+    torch.testing.assert_close(whole, torch.stack([part.total for part in parts]).mean())

@@ -143,6 +143,8 @@ class DenseLoss(NamedTuple):
 def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseLoss:
     """Compare an answer with the truth, on the grid of the truth.
 
+    The loss is the mean of those of the images, so that a batch means the same however processes share it.
+
     Args:
         answer: of B images.
         classes: (B, S, S) int64 indices; -1 where there is no truth.
@@ -152,14 +154,15 @@ def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseL
         size = classes.shape[-2:]
         logits = upsample_logits(answer.classes.float(), (size[0], size[1]))  # (B, K, S, S)
         scored = (classes >= 0).float()  # (B, S, S)
-        pixels = scored.sum().clamp(min=1)
-        entropy = F.cross_entropy(logits, classes, ignore_index=-1, reduction="sum") / pixels
+        pixels = scored.sum((1, 2)).clamp(min=1)  # (B,)
+        entropy = F.cross_entropy(logits, classes, ignore_index=-1, reduction="none").sum((1, 2)) / pixels
         chance = logits.softmax(1) * scored[:, None]
         truth = F.one_hot(classes.clamp(min=0), logits.shape[1]).movedim(-1, 1).float() * scored[:, None]
-        shared, both = (chance * truth).sum((0, 2, 3)), (chance + truth).sum((0, 2, 3))  # (K,)
-        present = truth.sum((0, 2, 3)) > 0
-        dice = (1 - (2 * shared + 1) / (both + 1))[present].mean() if bool(present.any()) else entropy.new_zeros(())
+        shared, both = (chance * truth).sum((2, 3)), (chance + truth).sum((2, 3))  # (B, K)
+        present = (truth.sum((2, 3)) > 0).float()  # (B, K)
+        dice = ((1 - (2 * shared + 1) / (both + 1)) * present).sum(1) / present.sum(1).clamp(min=1)
         far = upsample_logits(answer.distance.float(), (size[0], size[1]))[:, 0]
-        apart = (F.binary_cross_entropy_with_logits(far, distance, reduction="none") * scored).sum() / pixels
-    means = {"classes": entropy.detach(), "class_dice": dice.detach(), "distance": apart.detach()}
-    return DenseLoss(entropy + dice + apart, means)
+        apart = (F.binary_cross_entropy_with_logits(far, distance, reduction="none") * scored).sum((1, 2)) / pixels
+    parts = {"classes": entropy.mean(), "class_dice": dice.mean(), "distance": apart.mean()}
+    total = parts["classes"] + parts["class_dice"] + parts["distance"]
+    return DenseLoss(total, {name: part.detach() for name, part in parts.items()})
