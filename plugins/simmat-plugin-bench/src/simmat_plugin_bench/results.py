@@ -69,11 +69,9 @@ def _best(tried: list[Cell], score: str) -> Cell | None:
     vals = [result["val"] if (result := cell.result()) is not None else None for cell in tried]
     figures = [None if val is None else val_figure(val, score) for val in vals]
     # Where validation has no such figure, as of every object without a dense head, one click decides.
-    known = any(figure is not None for figure in figures)
-    scores = [-math.inf if val is None else figure for val, figure in zip(vals, figures, strict=True)]
-    if not known:
-        scores = [-math.inf if val is None else float(val[DEFAULT]) for val in vals]
-    scores = [-math.inf if value is None or math.isnan(value) else value for value in scores]
+    if all(figure is None for figure in figures):
+        figures = [None if val is None else float(val[DEFAULT]) for val in vals]
+    scores = [-math.inf if value is None or math.isnan(value) else value for value in figures]
     best = max(scores)
     return tried[scores.index(best)] if best > -math.inf else None
 

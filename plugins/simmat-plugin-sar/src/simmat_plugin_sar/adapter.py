@@ -262,9 +262,9 @@ def _check_scale(
         if not whole:
             return
         line = (1, -1, planes.shape[2])  # all planes have one scale
-        whole = SensorImage(image.data.reshape(line), image.valid.reshape(line), image.channels[:1], image.origin)
+        row = SensorImage(image.data.reshape(line), image.valid.reshape(line), image.channels[:1], image.origin)
         advice = "scale=db expects decibel, not hundredths; other scales are scale=amplitude and scale=power"
-        require_measured(whole, planes.reshape(line), advice, measured=measured.reshape(line))
+        require_measured(row, planes.reshape(line), advice, measured=measured.reshape(line))
     if not whole:
         return
     if scale.kind != "decibel" and stored.size and float((stored < 0).mean()) > 0.5:
