@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.data.instances import FoundObject as FoundObject
 from simmat.data.instances import Instance
 from simmat.data.mask_grid import MaskGrid
 from simmat.foundation import MaskPrediction

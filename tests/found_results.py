@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simmat.data.instances import Instance, region_from_mask
-from simmat.everything import FoundObject
+from simmat.data.instances import FoundObject, Instance, region_from_mask
 from simmat.results import ImageResult
 from simmat.results.result import LabelMap
 from simmat.types import BoolArray, Georeference

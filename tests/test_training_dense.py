@@ -166,3 +166,25 @@ def test_a_run_keeps_the_heads_that_it_began_with(run: Path, tmp_path: Path) -> 
     check_settings(now.model_copy(update={"heads": "prompt"}), started)
     with pytest.raises(ConfigError, match="heads"):
         check_settings(now.model_copy(update={"heads": "prompt,dense"}), started)
+
+
+def test_a_clicked_mask_has_the_class_that_the_map_gives_its_pixels(tmp_path: Path) -> None:
+    """Who clicks on an object wants to know what it is."""
+    settings = config(
+        gray_set(tmp_path / "set"), tmp_path / "run", heads="prompt,dense", steps=1, pictures=False, regions="classes"
+    )
+    training.train(settings, registry())
+    model = simmat.load(tmp_path / "run", device="cpu", registry=registry())
+    assert model.dense is not None
+    assert model.model.dense is not None
+    model.set_image(tmp_path / "set/images" / min(path.name for path in (tmp_path / "set/images").iterdir()))
+    for place, value in enumerate(model.dense.classes, start=1):
+        with torch.no_grad():
+            model.model.dense.classes.weight.zero_()
+            model.model.dense.classes.bias.zero_()
+            model.model.dense.classes.bias[place] = 2.0
+        model.set_image(model.image)
+        found = model.predict([(20, 20)])
+        assert found.class_id == value
+        assert found.class_probability is not None
+        assert model.classify(found.low_res) == (value, pytest.approx(found.class_probability))

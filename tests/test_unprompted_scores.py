@@ -17,11 +17,11 @@ from simmat.data.augment import cut_label
 from simmat.data.card import DataCard
 from simmat.data.dataset import Dataset
 from simmat.data.dense_targets import class_map
-from simmat.data.instances import Instance, Label, label_from_mask
+from simmat.data.instances import FoundObject, Instance, Label, label_from_mask
 from simmat.errors import ConfigError, DataError
 from simmat.evaluation import Processes, evaluate_unprompted
 from simmat.evaluation.everything import ImageMatches, object_scores
-from simmat.everything import ClassMap, FoundObject
+from simmat.everything import ClassMap
 from simmat.model_spec import DenseSpec
 from simmat.predictor import Predictor
 from simmat.types import SensorImage

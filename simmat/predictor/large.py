@@ -314,7 +314,7 @@ class LargeImage:
         if self._whole is not None:
             return self._whole
         if not self._is_fitted:
-            self._predictor.fit(self._sample())
+            self._predictor.fit(self._sample)
             self._is_fitted = True
         return self._predictor.encode(image, cache)
 

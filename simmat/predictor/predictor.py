@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -198,7 +198,7 @@ class Predictor:
 
             self._large = LargeImage(self, LoadedImage(image), cache=folder)
         else:
-            self.fit(image)
+            self.fit(lambda: image)
             self._encoded = self.encode(image, folder)
         self.image = image
         return image
@@ -524,8 +524,12 @@ class Predictor:
             missing = ",".join(channel.name for channel in self.channels if channel.name not in found)
             raise BundleError(f"{error}. If these are all there are: --missing {missing}") from None
 
-    def fit(self, image: SensorImage) -> None:
-        """Set what depends on an image's values before parts of it are encoded; nothing for a tuned model."""
+    def fit(self, sample: Callable[[], SensorImage]) -> None:
+        """Set what depends on an image's values before parts of it are encoded; nothing for a tuned model.
+
+        Args:
+            sample: reads pixels that show what the values are like; called only where they are needed.
+        """
 
     def encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
         """Encode an image, or a part of one, whatever its size.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
@@ -60,9 +61,9 @@ class ZeroShotPredictor(Predictor):
         said = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
         return digest_of(json.dumps(said), self.model.foundation.state_dict())
 
-    def fit(self, image: SensorImage) -> None:
+    def fit(self, sample: Callable[[], SensorImage]) -> None:
         """Normalize by the statistics of this image from now on."""
-        seen = self.adapter.transform(image)
+        seen = self.adapter.transform(sample())
         statistics = image_moments(seen).statistics()
         spread = tuple(value if value > 0 else 1.0 for value in statistics.std)  # a flat channel stays 0
         channels = fit_channels(

@@ -15,7 +15,7 @@ from simmat.report.display import PictureArray
 from simmat.types import Georeference
 
 if TYPE_CHECKING:
-    from simmat.everything import FoundObject
+    from simmat.data.instances import FoundObject
 
 LabelMap = npt.NDArray[np.integer[Any]]
 """(H, W) label values of any integer type."""
