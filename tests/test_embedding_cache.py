@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundles import tiny_bundle
+from bundles import change_json, tiny_bundle
 from runs import registry
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -154,6 +154,16 @@ def test_the_untuned_model_finds_what_it_kept_of_each_image(tmp_path: Path, enco
     for first, second in zip(masks[:3], masks[3:], strict=True):
         np.testing.assert_array_equal(first, second)
     assert _untuned().digest == digest
+
+
+def test_a_bundle_whose_card_holds_what_is_not_utf_8_has_a_digest(tmp_path: Path) -> None:
+    """json may hold half of a surrogate pair, as of a file name that is not UTF-8."""
+    digests = []
+    for number, source in enumerate(("\ud800", "\ud800", "a lake")):
+        folder = tiny_bundle(tmp_path / str(number))
+        change_json(folder, lambda document, source=source: document["card"].update(source=source))
+        digests.append(Predictor.of_bundle(load_bundle(folder, registry())).digest)
+    assert digests[0] == digests[1] != digests[2]
 
 
 def _cut(file: Path) -> None:

@@ -114,11 +114,11 @@ class CachedEmbedding:
         return ImageEmbedding(tuple(levels), embedding.strides)
 
 
-def digest_of(text: str, tensors: Iterable[Tensor] | Mapping[str, Tensor]) -> str:
-    """Return the sha256 of a text and of tensors with their types and shapes, and with their names if they have any."""
+def digest_of(document: object, tensors: Iterable[Tensor] | Mapping[str, Tensor]) -> str:
+    """Return the sha256 of a json value and of tensors with types and shapes, and with names if they have any."""
     named = sorted(tensors.items()) if isinstance(tensors, Mapping) else [("", tensor) for tensor in tensors]
     described = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in named]
-    digest = hashlib.sha256(json.dumps([text, described]).encode())
+    digest = hashlib.sha256(json.dumps([document, described]).encode())
     for content in _contents(tensor for _, tensor in named):
         digest.update(content)
     return digest.hexdigest()

@@ -140,7 +140,7 @@ class Predictor:
         """A sha256 of the weights and, of a bundle, its spec: the model as it is when this is asked first."""
         if self.bundle is None:
             return digest_of("", self.model.state_dict())
-        return digest_of(self.bundle.spec.model_dump_json(), trained_tensors(self.model))
+        return digest_of(self.bundle.spec.model_dump(mode="json"), trained_tensors(self.model))
 
     def set_image(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -59,7 +58,7 @@ class ZeroShotPredictor(Predictor):
     def digest(self) -> str:
         """A sha256 of the foundation model and the sensor's options, whatever image `fit` has seen."""
         said = [self._spec.model_dump(mode="json"), options_of(self.adapter)]
-        return digest_of(json.dumps(said), self.model.foundation.state_dict())
+        return digest_of(said, self.model.foundation.state_dict())
 
     def fit(self, sample: Callable[[], SensorImage]) -> None:
         """Normalize by the statistics of this image from now on."""
