@@ -26,7 +26,7 @@ EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-lite := [pretrain]
 editable = $(foreach package,$(1),-e './$(package)$(EXTRAS_$(notdir $(package)))')
 CORE := -e '.[dev]'
-CORE_ALL := -e '.[dev,docs,hub]'
+CORE_ALL := -e '.[dev,docs,hub,wandb]'
 # These two need newer libraries than the core's lower bounds allow: they are run in an environment of their own.
 APART := $(patsubst %,plugins/simmat-plugin-%,timm transformers)
 STAMP := $(VENV)/.simmat-installed

@@ -35,7 +35,7 @@ DEFAULT_HEADS: Heads = "auto"
 MOST_WORKERS, MOST_TOGETHER, MOST_SIZE, MOST_STEPS = 256, 2**16, 2**14, 10**9
 """Limits of loading processes, of images or prompts in a step, of pixels in a side of the input, of steps."""
 
-FREE = frozenset({"device", "gradient_checkpointing", "pictures", "workers"})
+FREE = frozenset({"device", "gradient_checkpointing", "pictures", "track", "workers"})
 """Settings that do not change the result of a run, except for rounding."""
 
 FILES = frozenset({"checkpoint", "data", "foundation", "modality", "out"})
@@ -217,6 +217,10 @@ class TrainConfig(Document):
     )
     val_every: int | None = Field(None, ge=1, description="Steps between validations; by default a tenth of the run.")
     pictures: bool = Field(True, description="Draw curves and samples after each validation.")
+
+    track: Literal["tensorboard", "wandb", "mlflow"] | None = Field(
+        None, description="Also log to this tracker; needs pip install 'simmat[TRACKER]'."
+    )
 
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Number format of the forward pass.")
     device: Annotated[str, AfterValidator(_device)] = Field(

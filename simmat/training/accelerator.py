@@ -35,6 +35,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             cpu=config.device == "cpu",
             dataloader_config=DataLoaderConfiguration(split_batches=True, even_batches=False),
             rng_types=[],
+            log_with=config.track,
+            project_dir=config.out,
         )
     if config.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would silently use fp32
         raise ConfigError("--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -63,13 +64,45 @@ class Callback:
         """The first step is about to run."""
 
     def stepped(self, step: int, losses: dict[str, float]) -> None:
-        """Step `step` (from 1) is done."""
+        """Step `step` (from 1) is done; `losses` has the learning rate too, as "lr"."""
 
     def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
         """A validation after `step` steps is done; `best` if it is the best so far, whose bundle is kept.
 
         With a dense head, `summary` also has "everything" and "semantic", and the "score" that `best` compares.
         """
+
+
+class Callbacks(Callback):
+    """Several callbacks, called in their order."""
+
+    def __init__(self, members: Sequence[Callback]) -> None:
+        self._members = tuple(members)
+
+    def preparing(self, what: str, total: int) -> None:
+        """Tell all."""
+        for member in self._members:
+            member.preparing(what, total)
+
+    def advanced(self, count: int) -> None:
+        """Tell all."""
+        for member in self._members:
+            member.advanced(count)
+
+    def started(self, plan: RunPlan) -> None:
+        """Tell all."""
+        for member in self._members:
+            member.started(plan)
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        """Tell all."""
+        for member in self._members:
+            member.stepped(step, losses)
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
+        """Tell all."""
+        for member in self._members:
+            member.validated(step, summary, best=best)
 
 
 class ConsoleCallback(Callback):

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +28,7 @@ from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
 from simmat.training.accelerator import make_accelerator, share_buffers
-from simmat.training.callbacks import Callback, RunPlan
+from simmat.training.callbacks import Callback, Callbacks, RunPlan
 from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.pictures import draw_run
 from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
@@ -47,6 +47,7 @@ from simmat.training.state import (
     scaler_notes,
 )
 from simmat.training.step import TrainingStep
+from simmat.training.trackers import TrackingCallback, check_tracker
 from simmat.training.validation import choosing_score, passes, validate
 
 
@@ -109,6 +110,7 @@ class _Run:
         self.config = config
         self.folder = RunFolder(config.out)
         self.resumes = resume
+        check_tracker(config.track)
         self.accelerator = make_accelerator(config)
         self.callback = callback if self.accelerator.is_main_process else Callback()
         # A run killed before its first save has a config but no state: it starts from step 0.
@@ -169,7 +171,12 @@ class _Run:
         return self.config.lr if self.config.lr is not None else self.setup.parts.learning_rate
 
     def run(self) -> Path:
-        with self.folder.held() if self.accelerator.is_main_process else nullcontext():
+        with ExitStack() as stack:
+            if self.accelerator.is_main_process:
+                stack.enter_context(self.folder.held())
+                if self.config.track is not None:
+                    tracking = stack.enter_context(TrackingCallback(self.accelerator, self.config))
+                    self.callback = Callbacks((self.callback, tracking))
             return self._run()
 
     def _run(self) -> Path:
@@ -231,7 +238,7 @@ class _Run:
         if not np.isfinite(totals["loss"]):
             raise self._diverged(f"the loss became {totals['loss']}", self.done)
         self._log({"kind": "train", "step": self.done, "lr": rate, **totals})
-        self.callback.stepped(self.done, totals)
+        self.callback.stepped(self.done, {**totals, "lr": rate})
 
     def _clip(self, loss: Tensor) -> None:
         """Clip the gradient; raise where it is not finite, which would make every weight NaN."""
