@@ -6,7 +6,8 @@
     model.set_image("photo.tiff")
     found = model.predict(points=[(320, 240)])     # found.mask, found.score
 
-The public names are imported when they are first used, so `import simmat` needs no torch.
+The public names are imported when they are first used, so `import simmat` needs no torch. It sets how torch's threads
+wait for each other, see `simmat.threads`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from simmat.threads import prepare_threads
+
 __version__ = "0.1.0"
+
+prepare_threads()  # before torch is imported
 
 if TYPE_CHECKING:
     from simmat.api import evaluate as evaluate

@@ -39,6 +39,10 @@ class WeightsError(SimMATError):
     """A weight file is missing, damaged, or of another model."""
 
 
+class DamagedWeightsError(WeightsError):
+    """A weight file that is there, or belongs to an installed package, is not as it should be."""
+
+
 class BundleError(SimMATError):
     """A bundle is incomplete, of a newer format, or does not fit what it is used with."""
 

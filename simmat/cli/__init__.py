@@ -37,6 +37,7 @@ COMMANDS = {
     "foundations": ("simmat.cli.foundations", "List foundation models and download their weights."),
     "plugins": ("simmat.cli.plugins", "List, check, make, install and uninstall plugins."),
     "bundle": ("simmat.cli.bundle", "Show, share and fetch bundles."),
+    "doctor": ("simmat.cli.doctor", "Show what is installed here, what is wrong and what to do."),
 }
 """Command -> the module that defines it as `command`, and its line in the help."""
 

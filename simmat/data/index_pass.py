@@ -34,6 +34,7 @@ from simmat.data.instances import visible_regions
 from simmat.data.statistics import image_moments
 from simmat.errors import DataError, SimMATError
 from simmat.io.images.georeference import read_georeference
+from simmat.threads import usable_cpus
 from simmat.types import SensorImage
 
 _CHUNK = 8
@@ -173,8 +174,7 @@ def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, flo
 
 
 def _processes(samples: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min(cores, samples // _WORTH, _MOST_PROCESSES), 1) if "fork" in get_all_start_methods() else 1
+    return max(min(usable_cpus(), samples // _WORTH, _MOST_PROCESSES), 1) if "fork" in get_all_start_methods() else 1
 
 
 _work: _Work | None = None

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from simmat.errors import WeightsError
+from simmat.errors import DamagedWeightsError, WeightsError
 from simmat.io import hub
 from simmat.io.files import with_home
 from simmat.specs import FoundationSpec, WeightFile
@@ -67,7 +67,7 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
         return None
     if file.path is not None:
         if not file.path.is_file():
-            raise WeightsError(
+            raise DamagedWeightsError(
                 f"the weights of {spec.name!r} are part of an installed package, but {file.path} is missing; "
                 "install that package again, or give a file with --checkpoint PATH"
             )
@@ -164,7 +164,7 @@ def _given(spec: FoundationSpec, checkpoint: Path) -> Path:
 def _check_size(path: Path, file: WeightFile, name: str) -> None:
     size = path.stat().st_size
     if file.size_bytes and size != file.size_bytes:
-        raise WeightsError(
+        raise DamagedWeightsError(
             f"{path} has {size} bytes, should have {file.size_bytes}: it is damaged; {_remedy(file, name)}"
         )
 

@@ -29,6 +29,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "foundations": ("fetch", "list"),
     "plugins": ("check", "install", "list", "new", "uninstall"),
     "bundle": ("pull", "push", "show"),
+    "doctor": (),
 }
 """SimMAT's own commands, with those of each group; no plugin can replace one."""
 

@@ -47,7 +47,7 @@ def test_only_visible_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_cores_are_divided_unless_somebody_said_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four cells of eight threads each on eight cores are slower than four of two."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr("simmat_plugin_bench.executors.usable_cpus", lambda: 8)
     assert find_devices(4, {}).environment(0)["OMP_NUM_THREADS"] == "2"
     assert find_devices(None, {}).jobs == 1
     assert "OMP_NUM_THREADS" not in find_devices(4, {"OMP_NUM_THREADS": "1"}).environment(0)

@@ -15,6 +15,7 @@ from typing import Any
 from simmat.errors import OutputError
 from simmat.executors import check_workers, dask_client
 from simmat.io.files import atomic_write_text
+from simmat.threads import chosen_threads, usable_cpus
 from simmat_plugin_bench.cells import CellFolder
 from simmat_plugin_bench.prepare import RUN_WITH
 
@@ -59,7 +60,7 @@ def find_devices(jobs: int | None, environment: Mapping[str, str] = os.environ) 
     gpus = tuple(visible[:count]) if visible else tuple(str(index) for index in range(count))
     if gpus:
         return Devices(jobs or len(gpus), gpus)
-    threads = None if "OMP_NUM_THREADS" in environment else max((os.cpu_count() or 1) // (jobs or 1), 1)
+    threads = None if chosen_threads(environment) else max(usable_cpus() // (jobs or 1), 1)
     return Devices(jobs or 1, (), threads)
 
 

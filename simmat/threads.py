@@ -1,0 +1,115 @@
+"""How many CPU threads this process may use, and how they wait for each other.
+
+OpenMP's threads, which do torch's work on a CPU, spin while they wait: at the end of each parallel loop, of which one
+image takes thousands, the first thread that is done burns its core until the last one is. Where another process has
+taken a core, the last thread waits for that core, and the spinning thread keeps it from one. Two threads then took ten
+times as long as one. libgomp spins less where it has more threads than cores, but it does not see other processes. A
+thread that sleeps instead gives its core away at once and costs a few percent at most where cores are free
+(`benchmarks/threads.py`), so `prepare_threads` asks for that.
+
+OpenMP counts the cores in the process's affinity but not the quota of its container: with a quota of 2 on a machine of
+64 cores it starts 64 threads, which use up the quota early in each period and stand still for the rest.
+
+The load at the start decides nothing: another number of threads adds numbers in another order, so a run would not give
+the same bits twice.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""Variables that say how OpenMP's threads wait: the standard's, GNU's, and Intel's and LLVM's."""
+
+_UNLIMITED_BYTES = 1 << 60
+"""Version 1 of cgroups states a limit near 2**63 where there is none."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the container or service of this process may use.
+
+    Attributes:
+        cpus: CPU time per time, such as 1.5; None without a limit.
+        memory_bytes: None without a limit.
+    """
+
+    cpus: float | None = None
+    memory_bytes: int | None = None
+
+
+def cgroup_limits(root: Path = Path("/")) -> Limits:
+    """Return the limits of the control groups of this process, the lowest of all levels; none outside of Linux.
+
+    Args:
+        root: of the file system that is read.
+    """
+    cpus: list[float] = []
+    memory: list[int] = []
+    for folder in _cgroup_folders(root):
+        with suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.max").read_text().split()
+            cpus.append(int(quota) / int(period))  # "max" is no number
+        with suppress(OSError, ValueError):
+            quota, period = (folder / "cpu.cfs_quota_us").read_text(), (folder / "cpu.cfs_period_us").read_text()
+            cpus.append(int(quota) / int(period))  # -1 without a limit
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):
+                memory.append(int((folder / name).read_text()))
+    return Limits(
+        min((limit for limit in cpus if limit > 0), default=None),
+        min((limit for limit in memory if 0 < limit < _UNLIMITED_BYTES), default=None),
+    )
+
+
+def _cgroup_folders(root: Path) -> Iterator[Path]:
+    """Yield the folders of this process's control groups and of those above them."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        mount = root / "sys/fs/cgroup" / controllers
+        inner = Path(path.lstrip("/"))
+        for below in (inner, *inner.parents):  # the last is the mount, which a container sees as its own group
+            yield mount / below
+
+
+def affinity_cpus() -> int:
+    """Return the number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_cpus() -> int:
+    """Return the number of cores this process can keep busy: of its affinity and its container's quota, at least 1."""
+    quota = cgroup_limits().cpus
+    return affinity_cpus() if quota is None else max(min(affinity_cpus(), math.ceil(quota)), 1)
+
+
+def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Set the variables that OpenMP reads when torch loads it, each unless the user has set it.
+
+    `import simmat` calls this. It does nothing if torch is already loaded, because OpenMP reads them only once.
+    Processes that are started later inherit them.
+    """
+    if "torch" in sys.modules:
+        return
+    if not any(name in environment for name in WAIT_VARIABLES):
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    if THREADS_VARIABLE not in environment and (cpus := usable_cpus()) < affinity_cpus():
+        environment[THREADS_VARIABLE] = str(cpus)
+
+
+def chosen_threads(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the number of threads that a user or a launcher has set; None if it is left to SimMAT."""
+    value, cpus = environment.get(THREADS_VARIABLE), usable_cpus()
+    ours = str(cpus) if cpus < affinity_cpus() else None
+    return None if value == ours else value

@@ -1,0 +1,107 @@
+"""Number of CPU threads and how they wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from simmat import threads
+from simmat.threads import Limits, cgroup_limits, chosen_threads, prepare_threads, usable_cpus
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "limits"),
+    [
+        pytest.param({}, Limits(), id="no cgroups"),
+        pytest.param(
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/cpu.max": "150000 100000\n",
+                "sys/fs/cgroup/memory.max": "1073741824\n",
+            },
+            Limits(1.5, 1 << 30),
+            id="version 2 in a container",
+        ),
+        pytest.param(
+            {
+                "proc/self/cgroup": "0::/user/job\n",
+                "sys/fs/cgroup/user/job/cpu.max": "max 100000\n",
+                "sys/fs/cgroup/user/cpu.max": "200000 100000\n",
+                "sys/fs/cgroup/user/memory.max": "max\n",
+            },
+            Limits(2.0),
+            id="a limit of the group above",
+        ),
+        pytest.param(
+            {
+                "proc/self/cgroup": "7:cpu,cpuacct:/docker/x\n3:memory:/docker/x\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "400000\n",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            Limits(4.0),
+            id="version 1",
+        ),
+        pytest.param(
+            {
+                "proc/self/cgroup": "7:cpu:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            Limits(),
+            id="version 1 without a limit",
+        ),
+    ],
+)
+def test_limits_of_a_container_are_read(files: dict[str, str], limits: Limits, tmp_path: Path) -> None:
+    """OpenMP does not read them, and starts a thread for every core of the machine."""
+    assert cgroup_limits(write(tmp_path, files)) == limits
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [(None, 8), (0.5, 1), (1.5, 2), (64.0, 8)])
+def test_a_quota_lowers_the_number_of_cores(quota: float | None, cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a core needs one thread; a quota above the affinity changes nothing."""
+    monkeypatch.setattr(threads, "affinity_cpus", lambda: 8)
+    monkeypatch.setattr(threads, "cgroup_limits", lambda: Limits(cpus=quota))
+    assert usable_cpus() == cpus
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2"}),
+        ({"OMP_NUM_THREADS": "6"}, {"OMP_NUM_THREADS": "6", "OMP_WAIT_POLICY": "PASSIVE"}),
+        ({"GOMP_SPINCOUNT": "9"}, {"GOMP_SPINCOUNT": "9", "OMP_NUM_THREADS": "2"}),
+    ],
+)
+def test_what_the_user_has_set_stays(
+    before: dict[str, str], after: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who tunes a machine knows better."""
+    monkeypatch.setattr(threads, "affinity_cpus", lambda: 8)
+    monkeypatch.setattr(threads, "cgroup_limits", lambda: Limits(cpus=2))
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    environment = dict(before)
+    prepare_threads(environment)
+    assert environment == after
+    assert chosen_threads(environment) == before.get("OMP_NUM_THREADS")
+
+
+def test_importing_simmat_first_lets_torchs_threads_sleep() -> None:
+    """OpenMP reads the variable once, when torch loads it."""
+    bare = {name: value for name, value in os.environ.items() if name not in threads.WAIT_VARIABLES}
+    code = "import os, sys, json, simmat; print(json.dumps([os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["PASSIVE", False]
