@@ -6,7 +6,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from simmat.report.display import INVALID_RGB, describe_display, display_channels, display_rgb, inferno
+from simmat.report.colour_maps import coloured, look_of
+from simmat.report.display import INVALID_RGB, describe_display, display_channels, display_rgb
 from simmat.types import Channel, SensorImage
 
 RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
@@ -48,11 +49,43 @@ def test_temperature_is_shown_in_colours_that_grow_brighter_with_it() -> None:
     assert luminance.ravel()[-1] > 200 > 20 > luminance[0, 0]
 
 
-def test_temperature_has_the_colours_of_matplotlib() -> None:
-    """The table is a copy, so that a prediction need not import matplotlib; a wrong digit would show a wrong degree."""
+@pytest.mark.parametrize("name", ["inferno", "turbo", "twilight"])
+def test_colour_maps_are_those_of_matplotlib(name: str) -> None:
+    """The tables are copies, so that a prediction need not import matplotlib; a wrong digit would be a wrong value."""
     values = np.append(np.random.default_rng(0).random((64, 64), np.float32), np.float32([0, 1, 0.5] * 64)[:64])
-    expected = matplotlib.colormaps["inferno"](values, bytes=True)[..., :3]
-    np.testing.assert_array_equal(inferno(values), expected)
+    expected = matplotlib.colormaps[name](values, bytes=True)[..., :3].astype(int)
+    np.testing.assert_allclose(coloured(values, name), expected, atol=0 if name != "twilight" else 4)  # it has 510
+
+
+@pytest.mark.parametrize(
+    ("channel", "colours", "unit", "value", "shown"),
+    [
+        (KELVIN, "inferno", "°C", 300.0, 26.85),
+        (Channel("t", "surface_temperature", "degC"), "inferno", "degC", 20.0, 20.0),
+        (Channel("depth", "depth", "m"), "turbo", "m", 2.0, 2.0),
+        (Channel("height", "height_above_ground", "m"), "turbo", "m", 2.0, 2.0),
+        (Channel("aolp", "angle_of_linear_polarization", "rad"), "twilight", "°", np.pi / 2, 90.0),
+        (Channel("phase", "interferometric_phase", "deg"), "twilight", "°", 359.0, 359.0),
+        (Channel("angle", "angle_with_gravity", "deg"), "gray", "°", 90.0, 90.0),
+        (COUNTS, "gray", "count", 7.0, 7.0),
+    ],
+)
+def test_a_quantity_has_its_colours_and_unit(
+    channel: Channel, colours: str, unit: str, value: float, shown: float
+) -> None:
+    """People read degrees Celsius, metres and degrees of arc; only an angle that begins again has cyclic colours."""
+    look = look_of(channel)
+    assert (look.colours, look.unit) == (colours, unit)
+    assert look.shown(value) == pytest.approx(shown)
+
+
+def test_an_angle_has_the_same_colour_after_half_a_turn() -> None:
+    """0 and π are one direction of polarization; a jump in colour would show an edge that is not there."""
+    values = np.linspace(0, np.pi, 60, dtype=np.float32).reshape(1, 6, 10)
+    image = SensorImage.from_planes(values, (Channel("aolp", "angle_of_linear_polarization", "rad"),))
+    shown = display_rgb(image).astype(int)
+    assert np.abs(shown[0, 0] - shown[-1, -1]).max() < 8
+    assert np.abs(shown[0, 0] - shown[3, 0]).max() > 60
 
 
 def test_a_hot_speck_does_not_darken_the_rest() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 from found_results import classes_result, found_box, objects_result
 from PIL import Image
 
+from simmat.report.regions import class_colours, object_colours
 from simmat.results import write_result
-from simmat.results.overlay import LARGEST_SIDE, class_colours, draw_result, object_colours
+from simmat.results.overlay import LARGEST_SIDE, draw_result
 
 
 def test_objects_are_drawn_in_colours_of_their_own_where_they_are(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ from simmat.types import SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.predictor import Predictor
-    from simmat.report.display import PictureArray
+    from simmat.report.colour_maps import PictureArray
 
 FORMAT = 1
 """Of the json of an image; raised with every change that an older reader would misread."""

@@ -3,56 +3,36 @@
 What is shown depends on the channels, never on the sensor's name:
 
 - channels declared as sRGB red, green and blue are shown unchanged, whatever other channels there are;
-- one channel is grey, or the perceptual colour map "inferno" where it is a temperature;
+- one channel has the colour map of its quantity, see `simmat.report.colour_maps`: grey for counts;
 - two channels are red and cyan, three or more a false colour of three: the longest wavelength as red, the middle one as
   green, the shortest as blue; where a channel has no wavelength, the first three channels in their order.
 
-Channels other than sRGB are stretched from the 2nd to the 98th percentile of their valid pixels. Pixels where a shown
-channel is invalid are hatched slate blue.
+Channels other than sRGB are stretched from the 2nd to the 98th percentile of their valid pixels; where many of these
+have the smallest value, such as the black around the fan of a sonar, of all others. Pixels where a shown channel is
+invalid are hatched slate blue.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from simmat.report.colour_maps import Look, PictureArray, coloured, look_of
 from simmat.sensors.normalize import rgb_indices
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
-PictureArray = npt.NDArray[np.uint8]
-"""(H, W, 3) sRGB, 0..255."""
+Limits = tuple[float, float]
+"""Smallest and largest value that is shown, in the channel's unit."""
 
 STRETCH_PERCENT = (2.0, 98.0)
 """Percentiles of the valid pixels that become black and white."""
 
 INVALID_RGB = ((44, 66, 92), (74, 104, 138))
-"""The two colours of the hatching, unlike any grey and any colour of inferno."""
+"""The two colours of the hatching, unlike any grey."""
 
 HATCH_PX = 4
 """Width of a hatching stripe along a row, in pixels of the image."""
-
-_INFERNO = np.frombuffer(
-    base64.b64decode(
-        "AAADAAAEAAAGAQAHAQEJAQELAgEOAgIQAwISBAMUBAMWBQQYBgQbBwUdCAYfCQYhCgcjCwcmDQgoDggqDwktEAkvEgoyEwo0FAs2Fgs5Fws7GQs+"
-        "GgtAHAxDHQxFHwxHIAxKIgtMJAtOJgtQJwtSKQtUKwpWLQpYLgpaMApcMgldNAlfNQlgNwlhOQliOwlkPAllPglmQAlmQQlnQwpoRQppRgppSAtq"
-        "SgtqSwxrTQxrTw1sUA1sUg5sUw5tVQ9tVw9tWBBtWhFtWxFuXRJuXxJuYBNuYhRuYxRuZRVuZhVuaBZuahduaxdubRhubhhucBluchltcxptdRtt"
-        "dhtteBxtehxtex1sfR1sfh5sgB9rgR9rgyBrhSBqhiFqiCFqiSJpiyJpjSNpjiRokCRokSVnkyVnlSZmliZmmCdlmShkmyhknCljniljoCpioSth"
-        "oythpCxgpixfpy1fqS5eqy5drC9crjBbrzFbsTFasjJZtDNYtTNXtzRWuDVWujZVuzdUvTdTvjhSvzlRwTpQwjtPxDxOxT1Nxz5MyD5LyT9Ky0BJ"
-        "zEFIzUJHz0RG0EVE0UZD0kdC1EhB1UlA1ko/10s+2U092k4720863FA53VI43lM331Q24FY04lcz41gy5Fox5Vsw5lwu5l4t518s6GEr6WIq6mQo"
-        "62Un7Gcm7Wgl7Woj7mwi720h8G8f8HAe8XId8nQc8nUa83cZ83kY9HoW9XwV9X4U9oAS9oER94MQ94UO+IcN+IgM+IoL+YwJ+Y4I+ZAI+pEH+pMG"
-        "+pUG+pcG+5kG+5sG+50G+54H+6AH+6II+6QK+6YL+6gN+6oO+6wQ+64S+7AU+7EW+7MY+7Ua+7cc+7ke+rsh+r0j+r8l+sEo+cMq+cUs+ccv+Mkx"
-        "+Ms0+M03988699E89tM/9tVC9ddF9dlI9NtL9NxP895S8+BW8+JZ8uRd8uZg8ehk8elo8ets8e1w8e508fB58fJ98vOB8vSF8/aJ9PeN9fiR9vqV"
-        "9/uZ+fyd+v2g/P6k"
-    ),
-    dtype=np.uint8,
-).reshape(256, 3)
-"""The perceptual colour map "inferno" (Smith and van der Walt 2015, CC0): (256, 3) sRGB, for values from 0 to 1.
-
-It is matplotlib's, which takes longer to import than an image takes to segment.
-"""
 
 
 def display_rgb(image: SensorImage) -> PictureArray:
@@ -64,15 +44,31 @@ def display_rgb(image: SensorImage) -> PictureArray:
     Returns:
         (H, W, 3) uint8 sRGB.
     """
-    shown = display_channels(image.channels)
+    return show_channels(image, display_channels(image.channels))
+
+
+def show_channels(image: SensorImage, shown: Sequence[int], limits: Limits | None = None) -> PictureArray:
+    """Show one channel in the colour map of its quantity, or three as red, green and blue.
+
+    Args:
+        image: (C, H, W) in physical units.
+        shown: indices of one channel or of three.
+        limits: the smallest and the largest value of a single channel, in its unit; None takes those of `limits_of`.
+
+    Returns:
+        (H, W, 3) uint8 sRGB.
+    """
     data, valid = image.data[list(shown)], image.valid[list(shown)]  # (1 or 3, H, W)
-    if rgb_indices(image.channels) is not None:
+    if len(shown) == 1:
+        look = look_of(image.channels[shown[0]])
+        low, high = limits_of(data[0], valid[0], look) if limits is None else limits
+        plane = data[0] if look.period is None else np.mod(data[0], np.float32(look.period))
+        return hatch(coloured(_scaled(plane, valid[0], low, high), look.colours), ~valid[0])
+    if tuple(shown) == rgb_indices(image.channels):
         picture = np.rint(np.clip(data, 0, 255)).astype(np.uint8)
-    elif len(shown) == 1 and is_temperature(image.channels[shown[0]]):
-        picture = inferno(stretch(data[0], valid[0])).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     else:
         planes = [np.rint(stretch(plane, good) * 255).astype(np.uint8) for plane, good in zip(data, valid, strict=True)]
-        picture = np.stack(planes * 3 if len(planes) == 1 else planes)
+        picture = np.stack(planes)
     return hatch(np.ascontiguousarray(picture.transpose(1, 2, 0)), np.any(~valid, axis=0))  # (3, H, W) -> (H, W, 3)
 
 
@@ -94,14 +90,9 @@ def describe_display(channels: Sequence[Channel]) -> str:
     """Describe what `display_rgb` shows, as "thermal [K], inferno" or "nir, red, green as R, G, B"."""
     shown = display_channels(channels)
     if len(shown) == 1:
-        channel = channels[shown[0]]
-        return f"{channel.name} [{channel.unit}], {'inferno' if is_temperature(channel) else 'grey'}"
+        channel, look = channels[shown[0]], look_of(channels[shown[0]])
+        return f"{channel.name} [{look.unit}], {'grey' if look.colours == 'gray' else look.colours}"
     return ", ".join(channels[index].name for index in shown) + " as R, G, B"
-
-
-def is_temperature(channel: Channel) -> bool:
-    """Return True where a channel's quantity is a temperature; counts of a thermal camera are not one."""
-    return "temperature" in channel.quantity
 
 
 def stretch(plane: FloatArray, valid: BoolArray) -> FloatArray:
@@ -114,24 +105,40 @@ def stretch(plane: FloatArray, valid: BoolArray) -> FloatArray:
     Returns:
         (H, W) float32, invalid pixels in 0..1 too; a plane without contrast is 0.5 everywhere.
     """
-    if not valid.any():
-        return np.full(plane.shape, 0.5, dtype=np.float32)
+    return _scaled(plane, valid, *_percentiles(plane, valid))
+
+
+def limits_of(plane: FloatArray, valid: BoolArray, look: Look) -> Limits:
+    """Return the values that are shown as the two ends of a colour map: percentiles, or the period of an angle.
+
+    Args:
+        plane: (H, W) in the channel's unit.
+        valid: (H, W).
+        look: of the channel.
+    """
+    return _percentiles(plane, valid) if look.period is None else (0.0, look.period)
+
+
+def _percentiles(plane: FloatArray, valid: BoolArray) -> Limits:
     values = plane[valid]
-    low, high = (float(value) for value in np.percentile(values, STRETCH_PERCENT))
+    if not values.size:
+        return 0.0, 0.0
+    above = values[values > values.min()]
+    floor = len(values) - len(above) > STRETCH_PERCENT[0] / 100 * len(values)  # black around the fan of a sonar
+    low, high = (float(value) for value in np.percentile(above if floor and len(above) else values, STRETCH_PERCENT))
     if not high > low:  # so that an object of less than 2 % still shows
         low, high = float(values.min()), float(values.max())
+    return low, high
+
+
+def _scaled(plane: FloatArray, valid: BoolArray, low: float, high: float) -> FloatArray:
+    """Scale (H, W) to 0..1 from `low` to `high`; 0.5 everywhere if these are equal."""
     if not high > low:
         return np.full(plane.shape, 0.5, dtype=np.float32)
     scaled = np.where(valid, plane, np.float32(low))  # in place below: a satellite tile has 120 million pixels
     scaled -= np.float32(low)
     scaled /= np.float32(high - low)
     return np.clip(scaled, 0, 1, out=scaled)
-
-
-def inferno(values: FloatArray) -> PictureArray:
-    """Map (H, W) in 0..1 to (H, W, 3) sRGB."""
-    colours: PictureArray = _INFERNO[np.minimum((values * len(_INFERNO)).astype(np.intp), len(_INFERNO) - 1)]
-    return colours
 
 
 def hatch(picture: PictureArray, where: BoolArray) -> PictureArray:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from simmat.errors import DataError
-from simmat.report.display import PictureArray
+from simmat.report.colour_maps import PictureArray
 from simmat.types import BoolArray, Prompt
 
 Colour = tuple[int, int, int]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simmat.io.files.system import release_pages
-from simmat.report.display import PictureArray
+from simmat.report.colour_maps import PictureArray
 from simmat.types import Georeference
 
 if TYPE_CHECKING:
