@@ -1,4 +1,4 @@
-"""`simmat data`: check a data set before hours of training depend on it."""
+"""`simmat data`: look at a data set and check it before hours of training depend on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simmat.cli import Group
 from simmat.cli.common import PATH, json_option, load_registry, print_json, progress_bar
 from simmat.cli.options import data_options, sensor_options
 from simmat.errors import ConfigError
-from simmat.io.files import atomic_path
+from simmat.io.files import atomic_path, staged_files
 from simmat.terminal import say
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def command() -> None:
-    """Check or make a data set."""
+    """Look at a data set, check it, or make one."""
 
 
 @command.command("check")
@@ -65,6 +65,76 @@ def check(
         say(_write_card(dataset.root, dataset.card), err=True)
     if report.problems:
         ctx.exit(2)
+
+
+@command.command("preview")
+@click.argument("data", metavar="DIR", type=PATH)
+@sensor_options
+@data_options
+@click.option(
+    "--out", required=True, type=PATH, metavar="FILE.png", help="Several sheets are FILE-1.png, FILE-2.png, …"
+)
+@click.option("--count", default=24, show_default=True, type=click.IntRange(1), metavar="N", help="Images to show.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
+@click.option("--per-sheet", default=24, show_default=True, type=click.IntRange(1, 200), metavar="N")
+@click.option(
+    "--cell", default=240, show_default=True, type=click.IntRange(64, 2048), metavar="PX", help="Width of a picture."
+)
+@click.option("--labels/--no-labels", default=True, help="Draw the regions over the pictures.  [default: labels]")
+@click.option("--same-scale", is_flag=True, help="One scale for all images of a sheet, so that colours compare.")
+def preview(
+    data: Path,
+    modality: str,
+    modality_options: dict[str, Any] | None,
+    channels: tuple[str | int, ...] | None,
+    out: Path,
+    count: int,
+    split: str | None,
+    per_sheet: int,
+    cell: int,
+    labels: bool,
+    same_scale: bool,
+    **card: Any,
+) -> None:
+    """Draw sheets of images of DIR, with colours, unit and scale of each quantity and the labels over them.
+
+    DIR is a data set, or a folder of images without labels. The images are spread evenly over the set.
+    """
+    from simmat.data.dataset import open_images
+    from simmat.report.curves import picture_kind
+    from simmat.report.preview import preview_sheets
+
+    if picture_kind(out, "sheets") != "png":
+        raise ConfigError(f"sheets are pictures of pixels, got --out {out.name!r}; end the name in .png")
+    adapter = load_registry().modality(modality, modality_options, channels=channels)
+    dataset = open_images(data, adapter, card)
+    samples = dataset.split(split) if split else (*dataset.samples, *dataset.unlabelled)
+    shown = [samples[index * len(samples) // min(count, len(samples))] for index in range(min(count, len(samples)))]
+    several = len(shown) > per_sheet
+    problems: list[tuple[str, str]] = []
+    with progress_bar("reading", " images", total=len(shown)) as bar, staged_files(out.parent) as folder:
+
+        def advance(done: int) -> None:
+            bar.update(done)
+
+        sheets = preview_sheets(
+            dataset,
+            shown,
+            per_sheet=per_sheet,
+            cell_px=cell,
+            labels=labels,
+            same_scale=same_scale,
+            problems=problems,
+            progress=advance,
+        )
+        names = []
+        for number, sheet in enumerate(sheets, start=1):
+            names.append(f"{out.stem}-{number}.png" if several else out.name)
+            sheet.save(folder / names[-1])
+    for name, problem in problems:
+        say(f"warning: {name} is not shown: {problem}", err=True)
+    for name in names:
+        say(f"wrote {out.parent / name}")
 
 
 def _write_card(root: Path, card: DataCard) -> str:

@@ -17,7 +17,7 @@ from simmat.data.blocks import Blocks
 from simmat.data.card import DataCard, load_card
 from simmat.data.formats.arrays import Arrays, write_arrays
 from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
-from simmat.data.formats.folders import MASKS, scan_folders
+from simmat.data.formats.folders import MASKS, scan_folders, unlabelled_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
 from simmat.data.formats.polygons import PolygonLabels
 from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
@@ -29,7 +29,7 @@ from simmat.sensors.normalize import describe
 from simmat.sensors.options import nodata_problems
 from simmat.types import Channel, SensorImage, same_channels
 
-__all__ = ["Dataset", "Sample", "open_dataset"]
+__all__ = ["Dataset", "Sample", "open_dataset", "open_images"]
 
 
 @dataclass(frozen=True)
@@ -286,6 +286,35 @@ def open_dataset(
     return Dataset(
         folder, adapter, card, listing.samples, note, coco, listing.unlabelled, polygons, by_hash=listing.by_hash
     )
+
+
+def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[str, object] | None = None) -> Dataset:
+    """Open a folder to look at its images: a data set, or images that have no labels yet.
+
+    Without labels, the images are those of `images/` or else of the folder itself, and belong to no split. Without a
+    region rule, each value of a mask is a region.
+
+    Args:
+        root: the folder.
+        adapter: the sensor.
+        overrides: fields of the data card; None is not set.
+
+    Raises:
+        DataError: the folder has labels and is not a data set, or holds no image.
+        ConfigError: the card is invalid.
+    """
+    folder = Path(root)
+    defaults = {"regions": "instances"}
+    try:
+        return open_dataset(folder, adapter, overrides, defaults=defaults)
+    except DataError:
+        if not folder.is_dir() or (folder / MASKS).is_dir() or annotation_files(folder):
+            raise
+        card = load_card(folder, overrides or {}, defaults=defaults)
+        adapter = fitted_to_card(adapter, card.model_dump())
+        if not (samples := unlabelled_samples(folder, adapter.sources)):
+            raise
+    return Dataset(folder, adapter, card, samples, "There are no labels and no splits.")
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def contact_sheet(rows: Sequence[SheetRow], title: str, *, cell_px: int = 240) -
     sheet = Image.new("RGB", (width, head + step * len(rows) + MARGIN - GAP), GROUND)
     draw = ImageDraw.Draw(sheet)
     face = font(17, bold=True)
-    draw.text((MARGIN, MARGIN), _shorten(title, face, width - 2 * MARGIN), font=face, fill=TEXT)
+    draw.text((MARGIN, MARGIN), shorten(title, face, width - 2 * MARGIN), font=face, fill=TEXT)
     for index, name in enumerate(names):
         draw.text((_left(index, cell_px), head - LINE), name, font=font(13, bold=True), fill=FAINT)
     for index, row in enumerate(rows):
@@ -99,11 +99,11 @@ def _write_label(draw: ImageDraw.ImageDraw, row: SheetRow, top: int, cell_px: in
     """Write the sample's name and which channels are shown, within the first two columns."""
     face = font(13)
     room = 2 * cell_px + GAP - 8
-    name = _shorten(row.sample_id, face, room)
+    name = shorten(row.sample_id, face, room)
     draw.text((MARGIN, top), name, font=face, fill=TEXT)
     used = int(face.getlength(name + "   "))
     if room - used > 60:
-        note = _shorten(describe_display(row.image.channels), face, room - used)
+        note = shorten(describe_display(row.image.channels), face, room - used)
         draw.text((MARGIN + used, top), note, font=face, fill=FAINT)
 
 
@@ -111,7 +111,7 @@ def _left(column: int, cell_px: int) -> int:
     return MARGIN + column * (cell_px + GAP)
 
 
-def _shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
+def shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
     """Shorten a text in the middle until it is at most `room` pixels wide."""
     if face.getlength(text) <= room:
         return text

@@ -68,6 +68,23 @@ def scan_folders(root: Path, sources: Sequence[Source], divider: Divider | None 
     return decide_splits(root, samples, "the folders of images/", divider=divider)
 
 
+def unlabelled_samples(root: Path, sources: Sequence[Source]) -> tuple[Sample, ...]:
+    """Return the images below `images/`, or else below the folder itself, without split and mask, sorted by id.
+
+    With several sources, an image is one that has a file of each in `SOURCE/`.
+    """
+    start = root / IMAGES if (root / IMAGES).is_dir() else root
+    folders = [start / source.name for source in sources]
+    if len(sources) == 1 and not folders[0].is_dir():
+        folders = [start]
+    if not all(folder.is_dir() for folder in folders):
+        return ()
+    found = [files_by_stem(folder, source.extensions) for folder, source in zip(folders, sources, strict=True)]
+    stems = sorted(set(found[0]).intersection(*found[1:]))
+    files = [{source.name: files[stem][0] for source, files in zip(sources, found, strict=True)} for stem in stems]
+    return tuple(Sample.of(stem, "", paths, None) for stem, paths in zip(stems, files, strict=True))
+
+
 def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Path]]:
     """Return stem -> files below a folder; a stem is a relative path without ending, with "/" between folders.
 
