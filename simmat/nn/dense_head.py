@@ -21,8 +21,8 @@ from simmat.nn.resize import upsample_logits
 
 COARSEST_ANSWER = 4
 """Stride of the answer in input pixels, at most."""
-WIDTH, FINE_WIDTH = 64, 32
-"""Channels at strides of 4 and more, and below."""
+WIDTHS = {8: 128, 4: 64, 0: 32}
+"""Smallest stride -> channels from there on: what a thing is takes more of them than where its border is."""
 GAIN = 5.0
 """Logits are multiplied by it, so that they reach their size in tens of steps at the learning rate of the rest."""
 OBJECTS = 0.1
@@ -72,7 +72,7 @@ class DenseHead(nn.Module):
         self.widths, self.strides = tuple(widths), tuple(float(stride) for stride in strides)
         finer = max(math.ceil(math.log2(strides[0] / COARSEST_ANSWER)), 0)
         steps = [strides[0] / 2**step for step in range(finer, 0, -1)] + list(strides)  # finest first
-        channels = [WIDTH if stride >= COARSEST_ANSWER else FINE_WIDTH for stride in steps]
+        channels = [next(width for least, width in WIDTHS.items() if stride >= least) for stride in steps]
         self.finer = finer
         self.lateral = nn.ModuleList(
             nn.Conv2d(width, out, 1) for width, out in zip(widths, channels[finer:], strict=True)
@@ -81,7 +81,7 @@ class DenseHead(nn.Module):
             nn.Identity() if own == above else nn.Conv2d(above, own, 1)
             for own, above in zip(channels, [*channels[1:], channels[-1]], strict=True)
         )
-        self.mix = nn.ModuleList(_mix(own) for own in channels)
+        self.mix = nn.ModuleList(nn.Sequential(_mix(own), _mix(own)) for own in channels)
         self.classes = nn.Conv2d(channels[0], classes, 1)
         self.distance = nn.Conv2d(channels[0], 1, 1)
         for module in self.modules():

@@ -12,6 +12,9 @@ from simmat.model import SimMAT
 from simmat.nn.dense_head import dense_loss
 from simmat.nn.losses import LossWeights, mask_loss
 
+DENSE_WEIGHT = 3.0
+"""Of the loss of the dense head, beside 1 for that of the prompts: unlike the decoder it starts from random weights."""
+
 
 class TrainingStep(nn.Module):
     """The network with its losses, so that DistributedDataParallel wraps both in one forward.
@@ -21,7 +24,6 @@ class TrainingStep(nn.Module):
         weights: weights of the losses.
         box_fraction: share of the steps that prompt with boxes instead of clicks.
         corrections: rounds with an added click on an error and the previous prediction as mask input.
-        dense_weight: weight of the loss of the dense head.
     """
 
     def __init__(
@@ -31,11 +33,10 @@ class TrainingStep(nn.Module):
         *,
         box_fraction: float,
         corrections: int,
-        dense_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.model, self.weights = model, weights
-        self.box_fraction, self.corrections, self.dense_weight = box_fraction, corrections, dense_weight
+        self.box_fraction, self.corrections = box_fraction, corrections
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return means over all prompts and rounds: "loss", to backpropagate, and its parts, see `MaskLoss`.
@@ -57,7 +58,7 @@ class TrainingStep(nn.Module):
         if self.model.dense is None:
             return means | {"loss": total}
         dense = dense_loss(self.model.dense(embedding), batch.classes, batch.distance)
-        return means | dense.means | {"loss": total + self.dense_weight * dense.total}
+        return means | dense.means | {"loss": total + DENSE_WEIGHT * dense.total}
 
 
 def first_prompts(batch: Batch, *, boxes: bool) -> PromptBatch:
