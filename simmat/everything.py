@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from simmat.data.instances import Instance
 from simmat.data.mask_grid import MaskGrid
 from simmat.foundation import MaskPrediction
-from simmat.nn.resize import upsample_logits
 from simmat.types import BoolArray, FloatArray, Frame
 
 PROMPTS_AT_ONCE = 64
@@ -236,27 +235,3 @@ class ClassMap:
 def label_values(background: bool, classes: Sequence[int | None]) -> npt.NDArray[np.int64]:
     """Return the label value of each index of a class map; objects without a class are 1."""
     return np.asarray([*([0] if background else []), *(1 if value is None else value for value in classes)], np.int64)
-
-
-def classes_of(
-    masks: npt.NDArray[np.bool_], chances: Tensor, background: bool
-) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
-    """Return what a class map says of each object.
-
-    Args:
-        masks: (N, h, w), none of them empty, over the whole S×S input.
-        chances: (K, h', w') probabilities over the same input.
-        background: whether class 0 of the map is not one of objects.
-
-    Returns:
-        (N,) index of the most likely class of objects, (N,) its probability among these classes, and (N,) probability
-        of being an object at all.
-    """
-    inside = torch.from_numpy(masks).flatten(1).to(chances)  # (N, h·w)
-    grid = upsample_logits(chances[None], masks.shape[1:])[0].flatten(1)  # (K, h·w)
-    mean = inside @ grid.T / inside.sum(1, keepdim=True)  # (N, K)
-    first = int(background)
-    found, index = mean[:, first:].max(1)
-    objectness = mean[:, first:].sum(1).clamp(1e-6, 1.0)
-    numbers = [part.float().cpu().numpy() for part in (found / objectness, objectness)]
-    return (index + first).cpu().numpy(), numbers[0], numbers[1]

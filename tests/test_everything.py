@@ -9,7 +9,8 @@ import torch
 
 from simmat.data.instances import Instance
 from simmat.evaluation.everything import ImageMatches, Ious, average_precision, class_scores, ious, object_scores
-from simmat.everything import classes_of, distance_peaks, grid_points, grown, label_values, suppress
+from simmat.everything import distance_peaks, grid_points, grown, label_values, suppress
+from simmat.nn.dense_head import classes_of
 from simmat.types import Frame
 
 

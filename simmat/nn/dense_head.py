@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simmat.foundation import ImageEmbedding
 from simmat.nn.resize import upsample_logits
+from simmat.types import BoolArray, FloatArray
 
 COARSEST_ANSWER = 4
 """Stride of the answer in input pixels, at most."""
@@ -166,3 +169,27 @@ def dense_loss(answer: DenseAnswer, classes: Tensor, distance: Tensor) -> DenseL
     parts = {"classes": entropy.mean(), "class_dice": dice.mean(), "distance": apart.mean()}
     total = parts["classes"] + parts["class_dice"] + parts["distance"]
     return DenseLoss(total, {name: part.detach() for name, part in parts.items()})
+
+
+def classes_of(
+    masks: BoolArray, chances: Tensor, background: bool
+) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+    """Return what a class map says of each object.
+
+    Args:
+        masks: (N, h, w), none of them empty, over the whole S×S input.
+        chances: (K, h', w') probabilities over the same input.
+        background: whether class 0 of the map is not one of objects.
+
+    Returns:
+        (N,) index of the most likely class of objects, (N,) its probability among these classes, and (N,) probability
+        of being an object at all.
+    """
+    inside = torch.from_numpy(masks).flatten(1).to(chances)  # (N, h·w)
+    grid = upsample_logits(chances[None], masks.shape[1:])[0].flatten(1)  # (K, h·w)
+    mean = inside @ grid.T / inside.sum(1, keepdim=True)  # (N, K)
+    first = int(background)
+    found, index = mean[:, first:].max(1)
+    objectness = mean[:, first:].sum(1).clamp(1e-6, 1.0)
+    numbers = [part.float().cpu().numpy() for part in (found / objectness, objectness)]
+    return (index + first).cpu().numpy(), numbers[0], numbers[1]

@@ -16,8 +16,8 @@ from simmat.data.pipeline import PreparedImage, prompt_batch
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
 from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
-from simmat.nn.dense_head import DenseAnswer
-from simmat.nn.resize import restore_logits, upsample_logits
+from simmat.nn.dense_head import DenseAnswer, classes_of
+from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import CachedEmbedding
 from simmat.types import FloatArray, Prompt
 
@@ -106,21 +106,17 @@ class EncodedImage:
 
     @torch.inference_mode()
     def class_of(self, low_res: FloatArray) -> tuple[int, float] | None:
-        """Return the class (label value) of a mask and its probability; None without classes of objects.
+        """Return the class (label value) of a mask and its probability; None without classes of objects, or a pixel.
 
         Args:
             low_res: (h, w) logits of the mask at the decoder's own size.
         """
-        if self._dense is None or self._classes is None or self._classes.classes == (None,):
+        dense, spec = self._dense, self._classes
+        if dense is None or spec is None or spec.classes == (None,) or not (low_res > 0).any():
             return None
-        chances = self._dense.classes[0].softmax(0)  # (K, h', w')
-        weights = torch.from_numpy(low_res).to(chances).sigmoid()
-        grid = upsample_logits(chances[None], (low_res.shape[0], low_res.shape[1]))[0]
-        mean = (grid * weights).sum((1, 2)) / weights.sum().clamp(min=1e-6)  # (K,)
-        first = int(self._classes.background)
-        chance, index = (mean[first:] / mean[first:].sum().clamp(min=1e-6)).max(0)
-        value = self._classes.classes[int(index)]
-        return None if value is None else (value, float(chance))
+        seen = classes_of(low_res[None] > 0, dense.classes[0].softmax(0), spec.background)
+        value = spec.classes[int(seen[0][0]) - int(spec.background)]
+        return None if value is None else (value, float(seen[1][0]))
 
     @torch.inference_mode()
     def find_objects(self, settings: EverythingSettings) -> list[FoundObject]:
@@ -149,7 +145,7 @@ class EncodedImage:
             found.append(FoundObject(answers.regions[row], float(answers.scores[row]), (x, y)))
         if dense is not None and spec is not None and found:
             chances = dense.classes[0].float().softmax(0)  # (K, h, w)
-            seen = everything.classes_of(answers.low[kept], chances, spec.background)
+            seen = classes_of(answers.low[kept], chances, spec.background)
             index, chance, objectness = (part.tolist() for part in seen)
             known = zip(found, index, chance, objectness, strict=True)
             found = [_classified(*one, spec) for one in known if one[-1] >= settings.objectness]
