@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -15,12 +15,20 @@ needs_shared_data = pytest.mark.skipif(
 )
 
 
+def _is_installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def need_plugins(*names: str) -> None:
     """Skip the test that asks where a plugin of ours is not installed.
 
     Args:
         names: of plugins as in `simmat-plugin-NAME`.
     """
-    missing = [f"simmat-plugin-{name}" for name in names if find_spec(f"simmat_plugin_{name}") is None]
+    missing = [name for name in (f"simmat-plugin-{short}" for short in names) if not _is_installed(name)]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")

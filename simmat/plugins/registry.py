@@ -47,6 +47,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "command": {
         "bench": "simmat-plugin-bench",
         "data index": "simmat-plugin-aims",
+        "data convert": "simmat-plugin-convert",
         "data simulate": "simmat-plugin-scenes",
     },
 }

@@ -1,6 +1,6 @@
 """What was found in an image, and the files it is written to."""
 
-from simmat.results.coco import ImageRecords, coco_document, object_records
+from simmat.results.coco import ImageRecords, coco_document, object_records, run_lengths
 from simmat.results.result import ImageResult
 from simmat.results.write import FORMATS, check_formats, check_place, write_result
 
@@ -12,5 +12,6 @@ __all__ = [
     "check_place",
     "coco_document",
     "object_records",
+    "run_lengths",
     "write_result",
 ]

@@ -1,0 +1,102 @@
+"""Convert a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from simmat.errors import ConfigError, OutputError, all_problems
+from simmat.io.files import atomic_folder
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.types import RegionRule
+from simmat_plugin_convert.labels import NO_CLASS, Labels, Losses, check_names, drawn_all
+from simmat_plugin_convert.readers import Source, read_labels
+from simmat_plugin_convert.writers import WRITERS, Images, Target
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was converted.
+
+    Attributes:
+        kind: the format that was read.
+        images: number of images.
+        objects: number of objects.
+        notes: what was lost or left out.
+    """
+
+    kind: str
+    images: int
+    objects: int
+    notes: tuple[str, ...]
+
+
+def convert(
+    data: Path,
+    out: Path,
+    adapter: ModalityAdapter,
+    to: str,
+    kind: str | None = None,
+    card: Mapping[str, object] | None = None,
+    *,
+    images: Images = "copy",
+    regions: RegionRule | None = None,
+    polygons: bool = False,
+    lossy: bool = False,
+    progress: Callable[[], None] = lambda: None,
+) -> Done:
+    """Write the labels of a data set in another format, completely or not at all.
+
+    Args:
+        data: folder of the data set.
+        out: a new or empty folder.
+        adapter: the sensor that the images are of.
+        to: "masks", "coco", "labelme", "yolo" or "cvat".
+        kind: the format that is read; None finds it.
+        card: options of the data card.
+        images: copy image files, link them, or write labels alone.
+        regions: what a value of new masks is; None takes what loses nothing.
+        polygons: write outlines where a format has both these and masks.
+        lossy: convert even if the new format cannot hold everything.
+        progress: called for each image.
+
+    Raises:
+        DataError: the labels cannot be read; lists all problems.
+        ConfigError: the new format cannot hold them; or a setting does not fit.
+        OutputError: the folder is not empty, or cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} is not an empty folder; choose another one")
+    if data.is_dir() and out.resolve().is_relative_to(data.resolve()):
+        raise OutputError(f"--out {out} lies in {data}, whose files are read; choose a folder outside of it")
+    losses = Losses()
+    found, labels = read_labels(Source(data, adapter, card or {}, losses), kind)
+    if labels.skipped:
+        losses.add("images have no mask and are left out", str(data), labels.skipped)
+    present: set[int | None] = set()
+    objects = 0
+    for _, drawn in drawn_all(labels):  # all faults are found before anything is written
+        present.update(one.class_id for one in drawn.objects)
+        objects += len(drawn.objects)
+    names = _all_names(labels, present)
+    check_names(names, data)
+    with atomic_folder(out) as folder:
+        WRITERS[to](Target(folder, labels, names, polygons, images, regions, losses, progress))
+        if losses.counts and not lossy:
+            title = f"{data}: {to} cannot hold all of it; nothing was written. With --lossy this would be lost:"
+            raise ConfigError(all_problems(title, losses.lines()))
+    return Done(found, len(labels.items), objects, tuple(losses.lines()))
+
+
+def _all_names(labels: Labels, present: set[int | None]) -> dict[int, str]:
+    """Return the names of all classes; one for objects without a class, too."""
+    unused = {0, labels.card.ignore} - present
+    names = {number: name for number, name in labels.class_names.items() if number not in unused}
+    for number in sorted(number for number in present if number is not None):
+        names.setdefault(number, str(number))
+    if None in present or not names:
+        free = next(number for number in range(1, len(names) + 2) if number not in names)
+        if NO_CLASS not in names.values():
+            names[free] = NO_CLASS
+    return names

@@ -1,0 +1,280 @@
+"""A data set on its way from one format to another."""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simmat.data.card import DataCard
+from simmat.data.formats.coco import draw_segmentation, segmentation_problem
+from simmat.data.instances import Instance, region_from_mask
+from simmat.data.samples import SPLITS, split_meant
+from simmat.errors import ConfigError, DataError, all_problems
+from simmat.io.images import image_size
+from simmat.sensors.adapter import ModalityAdapter, load_sample
+from simmat.types import BoolArray
+
+NO_CLASS = "object"
+"""Class of objects without one, in formats where every object has a class."""
+IGNORE = "ignore"
+"""Label of areas without ground truth, in formats that have no such thing."""
+_SAME_SIZE = ("raster", "gray", "rgb")
+"""Sensors whose image has the size that the head of its file states."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The labels of one image.
+
+    Attributes:
+        size_hw: (height, width) in pixels.
+        objects: in the order of the file; they may overlap.
+        ignore: (H, W) bool, True where there is no ground truth; None where there is none of it.
+    """
+
+    size_hw: tuple[int, int]
+    objects: tuple[Instance, ...]
+    ignore: BoolArray | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and its labels.
+
+    Attributes:
+        name: relative path without ending and without the split, with "/" between folders.
+        split: "train", "val" or "test"; "" where none is stated.
+        files: source name -> file, the reference first.
+        draw: reads the labels.
+    """
+
+    name: str
+    split: str
+    files: Mapping[str, Path]
+    draw: Callable[[], Drawn]
+
+    @property
+    def reference(self) -> Path:
+        """The file of the reference source."""
+        return next(iter(self.files.values()))
+
+    @property
+    def where(self) -> str:
+        """The name with the split."""
+        return f"{self.split}/{self.name}" if self.split else self.name
+
+
+@dataclass
+class Losses:
+    """What the new format cannot hold.
+
+    Attributes:
+        counts: what is lost -> where -> how often.
+    """
+
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def add(self, what: str, where: str, count: int = 1) -> None:
+        """Note a loss; the same one at the same place counts once."""
+        if count:
+            self.counts.setdefault(what, {})[where] = count
+
+    def lines(self) -> list[str]:
+        """Return what is lost, one line each."""
+        return [f"{sum(found.values())} {what} (first: {next(iter(found))})" for what, found in self.counts.items()]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A labelled data set.
+
+    Attributes:
+        root: its folder.
+        items: its images.
+        class_names: class -> name; of all classes that objects may have.
+        card: what else is known of the data.
+        has_splits: the format states them.
+        skipped: images without labels, which are left out.
+    """
+
+    root: Path
+    items: Sequence[Item]
+    class_names: Mapping[int, str]
+    card: DataCard
+    has_splits: bool
+    skipped: int = 0
+
+
+class ClassNumbers:
+    """Numbers of classes that a format knows by name: those of the card, then the next ones from 1.
+
+    Attributes:
+        names: class -> name.
+    """
+
+    def __init__(self, card_names: Mapping[int, str], listed: Sequence[str] = ()) -> None:
+        self.names = dict(card_names)
+        self._numbers = {name: number for number, name in self.names.items()}
+        for name in listed:
+            self.number(name)
+
+    def number(self, name: str) -> int:
+        """Return the number of a class, a new one where it was not seen before."""
+        if name not in self._numbers:
+            number = next(value for value in range(1, len(self.names) + 2) if value not in self.names)
+            self._numbers[name], self.names[number] = number, name
+        return self._numbers[name]
+
+
+def size_of(adapter: ModalityAdapter, files: Mapping[str, Path]) -> tuple[int, int]:
+    """Return (height, width) of an image, which is decoded where the head of its file does not say it.
+
+    Raises:
+        SimMATError: it cannot be read.
+    """
+    size_hw = adapter.window_size(files)
+    if size_hw is not None:
+        return size_hw
+    if adapter.name in _SAME_SIZE:
+        return image_size(next(iter(files.values())))
+    return load_sample(adapter, files).size_hw
+
+
+def find_image(root: Path, names: Sequence[str], adapter: ModalityAdapter) -> dict[str, Path] | str:
+    """Return source -> file of the first of some relative paths that exists, or a description of the problem.
+
+    Args:
+        root: folder that the file must be in.
+        names: relative paths, with "/" between folders.
+        adapter: the sensor; only its first source is looked for.
+    """
+    for name in names:
+        clean = posixpath.normpath(name.replace("\\", "/"))
+        if posixpath.isabs(clean) or clean == ".." or clean.startswith("../") or ":" in clean[:2] or "\0" in clean:
+            return f"{name!r} is outside of {root}; move the file into the folder"
+        path = root / clean
+        if path.is_file():
+            source = adapter.sources[0]
+            if not clean.lower().endswith(source.extensions):
+                return (
+                    f"{name!r} is no image of {adapter.name!r} ({', '.join(source.extensions)}); say with --modality "
+                    "which sensor it is of"
+                )
+            return {source.name: path}
+    return f"{names[0]!r}: no such image in {root}"
+
+
+def stem_of(path: str) -> str:
+    """Return a relative path without its ending."""
+    return posixpath.splitext(path)[0]
+
+
+def split_named(text: str) -> str:
+    """Return the split that a format's own word means ("valid", "Train"), or ""."""
+    return text if text in SPLITS else split_meant(text) or ""
+
+
+def polygon_region(
+    polygons: Sequence[Sequence[float]], size_hw: tuple[int, int], class_id: int, where: str, losses: Losses
+) -> Instance | None:
+    """Return the region inside polygons, each x, y, x, y, …; None if it holds no pixel.
+
+    Raises:
+        DataError: a polygon is invalid or wholly outside of the image.
+    """
+    height, width = size_hw
+    for polygon in polygons:
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise DataError(f"{where}: a polygon needs x,y of at least 3 corners, got {len(polygon)} numbers")
+    listed = [[float(value) for value in polygon] for polygon in polygons]
+    if problem := segmentation_problem(listed, size_hw):
+        raise DataError(f"{where}: {problem}")
+    for polygon in listed:
+        xs, ys = polygon[::2], polygon[1::2]
+        if max(xs) <= 0 or max(ys) <= 0 or min(xs) >= width or min(ys) >= height:
+            raise DataError(
+                f"{where}: a polygon is outside of the image: x {min(xs):g} to {max(xs):g}, y {min(ys):g} to "
+                f"{max(ys):g}, the image is {width}x{height}; were labels and images mixed up?"
+            )
+        if min(*xs, *ys) < -1 or max(xs) > width + 1 or max(ys) > height + 1:
+            losses.add("polygons reach beyond the image and are cut at its edge", where)
+    region = region_from_mask(draw_segmentation(listed, size_hw), class_id)
+    if region is None:
+        losses.add("polygons hold no centre of a pixel and are left out", where)
+    return region
+
+
+def check_names(names: Mapping[int, str], root: Path) -> None:
+    """Check that class names can be written to every format.
+
+    Args:
+        names: class -> name.
+        root: folder of the data set, for messages.
+
+    Raises:
+        ConfigError: one is empty, occurs twice or holds control characters.
+    """
+    problems = [f"class {number} has no name" for number, name in names.items() if not name.strip()]
+    problems += [
+        f"class {number}: {name!r} holds a character that cannot be written"
+        for number, name in names.items()
+        if any(ord(letter) < 32 or 0x7F <= ord(letter) < 0xA0 or 0xD800 <= ord(letter) < 0xE000 for letter in name)
+    ]
+    problems += [f"{count} classes are named {name!r}" for name, count in Counter(names.values()).items() if count > 1]
+    problems += [
+        f"class {number} is named {IGNORE!r}, which marks areas to ignore"
+        for number, name in names.items()
+        if name == IGNORE
+    ]
+    if problems:
+        raise ConfigError(all_problems(f"{root}: class names that cannot be converted; rename them:", problems))
+
+
+def drawn_all(labels: Labels) -> Iterator[tuple[Item, Drawn]]:
+    """Yield all images with their labels; objects without a class stay so.
+
+    Raises:
+        DataError: labels cannot be read; lists all problems.
+    """
+    problems: list[str] = []
+    for item in labels.items:
+        try:
+            drawn = item.draw()
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if not problems:
+            yield item, drawn
+    if problems:
+        raise DataError(all_problems(f"{labels.root}: labels that cannot be read:", problems))
+
+
+def named_class(instance: Instance, names: Mapping[int, str]) -> str:
+    """Return the name of an object's class."""
+    if instance.class_id is None:
+        return NO_CLASS
+    return names.get(instance.class_id) or str(instance.class_id)
+
+
+def overlapping(objects: Sequence[Instance], size_hw: tuple[int, int]) -> int:
+    """Return the number of objects that have a pixel in common with an earlier one."""
+    taken = np.zeros(size_hw, np.bool_)
+    count = 0
+    for instance in objects:
+        y0, x0, y1, x1 = instance.box
+        part = taken[y0:y1, x0:x1]
+        count += bool((part & instance.crop).any())
+        part |= instance.crop
+    return count
+
+
+def one_line(value: Any) -> str:
+    """Return a value as text for a message, shortened if it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,0 +1,376 @@
+"""Write labels in each format, into a new folder."""
+
+from __future__ import annotations
+
+import base64
+import io
+import posixpath
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from simmat.data.card import DataCard, write_card
+from simmat.data.instances import Instance, components, region_from_mask
+from simmat.errors import ConfigError, DataError
+from simmat.io.files import atomic_write_json, atomic_write_text
+from simmat.io.images import write_image
+from simmat.results import run_lengths
+from simmat.types import RegionRule
+from simmat_plugin_convert.labels import (
+    IGNORE,
+    NO_CLASS,
+    Drawn,
+    Item,
+    Labels,
+    Losses,
+    drawn_all,
+    named_class,
+    overlapping,
+)
+from simmat_plugin_convert.outlines import Ring, one_polygon, part_polygons
+from simmat_plugin_convert.readers import LABELME_LABELS
+
+Images = Literal["copy", "link", "none"]
+_SIDECAR = ".aux.xml"
+"""What GDAL writes beside an image, with its scales."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a writer is given.
+
+    Attributes:
+        folder: empty; replaced as a whole.
+        labels: what is written.
+        names: class -> name, of all classes; that of objects without one is `NO_CLASS`.
+        polygons: write outlines where a format has both these and masks.
+        images: copy image files, link them, or write labels alone.
+        regions: what a value of a mask is; None takes what loses nothing.
+        losses: what the format cannot hold is added to it.
+        progress: called for each image.
+    """
+
+    folder: Path
+    labels: Labels
+    names: Mapping[int, str]
+    polygons: bool
+    images: Images
+    regions: RegionRule | None
+    losses: Losses
+    progress: Callable[[], None]
+
+    def place(self, item: Item, folder: str, *, split_last: bool = False, every: bool = True) -> str:
+        """Put the image files of an item into the new folder; return the relative path of the first.
+
+        Args:
+            item: whose files they are.
+            folder: relative path, such as "images".
+            split_last: the folder of the split lies in that of the source.
+            every: all sources; otherwise the first alone, the others are lost.
+        """
+        named = list(item.files.items())
+        if not every and len(named) > 1:
+            self.losses.add("images have files of further sources, which are left out", item.where)
+            named = named[:1]
+        first = ""
+        for source, file in named:
+            inner = [source] if len(named) > 1 else []
+            split = [item.split] if item.split else []
+            place = "/".join([folder, *(inner + split if split_last else split + inner)]).strip("/")
+            place = posixpath.join(place, f"{item.name}{file.suffix}")
+            first = first or place
+            if self.images != "none":
+                self._put(file, self.folder / place)
+        return first
+
+    def _put(self, file: Path, to: Path) -> None:
+        beside = file.with_name(file.name + _SIDECAR)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        for one, there in ((file, to), (beside, to.with_name(to.name + _SIDECAR))):
+            if one is beside and not one.is_file():
+                continue
+            if there.exists():
+                raise DataError(f"{file}: two images would be named {to.relative_to(self.folder)}; rename one")
+            try:
+                if self.images == "link":
+                    there.symlink_to(one.resolve())
+                else:
+                    shutil.copyfile(one, there)
+            except OSError as error:
+                raise DataError(f"{one}: cannot be copied: {error.strerror}") from None
+
+    def all(self) -> Iterable[tuple[Item, Drawn]]:
+        """Yield all images with their labels."""
+        for item, drawn in drawn_all(self.labels):
+            yield item, drawn
+            self.progress()
+
+    def write_card(self, regions: RegionRule, *, ignore: int | None = None) -> None:
+        """Write `card.toml` with what else is known of the data."""
+        changed = {
+            "regions": regions,
+            "ignore": ignore,
+            "class_names": {} if set(self.names.values()) <= {NO_CLASS} else dict(self.names),
+            "zero_means": "background",
+            "class_attribute": None,
+        }
+        write_card(self.folder, DataCard.model_validate({**self.labels.card.model_dump(), **changed}))
+
+
+def write_coco(target: Target) -> None:
+    """Write `annotations.json`, or `annotations/SPLIT.json`; masks are run lengths, ignored areas crowds."""
+    documents: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    numbers = {name: number for number, name in target.names.items()}
+    for item, drawn in target.all():
+        document = documents.setdefault(item.split, {"images": [], "annotations": []})
+        height, width = drawn.size_hw
+        image = len(document["images"]) + 1
+        target.place(item, "images", split_last=True)
+        name = f"{item.name}{item.reference.suffix}"
+        document["images"].append({"id": image, "file_name": name, "height": height, "width": width})
+        crowd = [] if drawn.ignore is None else [region_from_mask(drawn.ignore, min(target.names))]
+        for instance in (*drawn.objects, *crowd):
+            assert instance is not None
+            is_crowd = instance in crowd
+            y0, x0, y1, x1 = instance.box
+            outline: Any = run_lengths(instance, drawn.size_hw)
+            if target.polygons and not is_crowd:
+                outline = [ring.ravel().tolist() for ring in part_polygons(instance)]
+            document["annotations"].append(
+                {
+                    "id": len(document["annotations"]) + 1,
+                    "image_id": image,
+                    "category_id": instance.class_id if is_crowd else numbers[named_class(instance, target.names)],
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": instance.area,
+                    "iscrowd": int(is_crowd),
+                    "segmentation": outline,
+                }
+            )
+    categories = [{"id": number, "name": name} for number, name in sorted(target.names.items())]
+    for split, document in documents.items():
+        path = target.folder / (f"annotations/{split}.json" if split else "annotations.json")
+        path.parent.mkdir(exist_ok=True)
+        atomic_write_json(path, {**document, "categories": categories})
+    target.write_card("instances")
+
+
+def write_labelme(target: Target) -> None:
+    """Write a json beside each image; masks as LabelMe 5.2 and later keep them."""
+    for item, drawn in target.all():
+        place = target.place(item, "", every=False)
+        shapes: list[dict[str, Any]] = []
+        for number, instance in enumerate(_with_ignore(drawn)):
+            name = IGNORE if number == len(drawn.objects) else named_class(instance, target.names)
+            shape: dict[str, Any] = {"label": name, "group_id": None, "description": "", "flags": {}}
+            if target.polygons and name != IGNORE:
+                rings = part_polygons(instance)
+                for ring in rings:
+                    group = number if len(rings) > 1 else None
+                    shapes.append({**shape, "group_id": group, "points": ring.tolist(), "shape_type": "polygon"})
+                continue
+            y0, x0, y1, x1 = instance.box
+            crop = io.BytesIO()
+            Image.fromarray(instance.crop.astype(np.uint8)).save(crop, "PNG")
+            shapes.append(
+                {
+                    **shape,
+                    "points": [[x0, y0], [x1 - 1, y1 - 1]],
+                    "shape_type": "mask",
+                    "mask": base64.b64encode(crop.getvalue()).decode(),
+                }
+            )
+        height, width = drawn.size_hw
+        document: dict[str, Any] = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": posixpath.basename(place),
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        path = target.folder / posixpath.dirname(place) / f"{posixpath.basename(item.name)}.json"
+        if path.exists():
+            raise DataError(
+                f"{item.reference}: two images would be named {path.relative_to(target.folder)}; rename one"
+            )
+        atomic_write_json(path, document)
+    listed = ["__ignore__", "_background_", *(name for _, name in sorted(target.names.items()))]
+    atomic_write_text(target.folder / LABELME_LABELS, "".join(f"{name}\n" for name in listed))
+    target.write_card("instances")
+
+
+def write_cvat(target: Target) -> None:
+    """Write `annotations.xml`, "CVAT for images 1.1"."""
+    root = ElementTree.Element("annotations")
+    ElementTree.SubElement(root, "version").text = "1.1"
+    listed = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, "meta"), "task"), "labels")
+    has_ignore = False
+    for number, (item, drawn) in enumerate(target.all()):
+        place = target.place(item, "images", every=False).removeprefix("images/")
+        height, width = drawn.size_hw
+        image = ElementTree.SubElement(
+            root, "image", {"id": str(number), "name": place, "width": str(width), "height": str(height)}
+        )
+        if item.split:
+            image.set("name", place.removeprefix(f"{item.split}/"))
+            image.set("subset", item.split)
+        has_ignore |= drawn.ignore is not None
+        for order, instance in enumerate(_with_ignore(drawn)):
+            name = IGNORE if order == len(drawn.objects) else named_class(instance, target.names)
+            shape = {"label": name, "source": "file", "occluded": "0", "z_order": str(order)}
+            if target.polygons and name != IGNORE:
+                rings = part_polygons(instance)
+                for ring in rings:
+                    points = ";".join(f"{x},{y}" for x, y in ring.tolist())
+                    group = {"group_id": str(order + 1)} if len(rings) > 1 else {}
+                    ElementTree.SubElement(image, "polygon", {**shape, "points": points, **group})
+                continue
+            y0, x0, y1, x1 = instance.box
+            box = {"left": str(x0), "top": str(y0), "width": str(x1 - x0), "height": str(y1 - y0)}
+            runs = ", ".join(map(str, _runs(instance.crop)))
+            ElementTree.SubElement(image, "mask", {**shape, "rle": runs, **box})
+    for name in [name for _, name in sorted(target.names.items())] + [IGNORE] * has_ignore:
+        ElementTree.SubElement(ElementTree.SubElement(listed, "label"), "name").text = name
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode")
+    atomic_write_text(target.folder / "annotations.xml", f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')
+    target.write_card("instances")
+
+
+def write_yolo(target: Target) -> None:
+    """Write `data.yaml`, `images/SPLIT/` and `labels/SPLIT/` with one polygon an object."""
+    order = sorted(target.names)
+    places = {target.names[number]: place for place, number in enumerate(order)}
+    used: set[str] = set()
+    for item, drawn in target.all():
+        split = item.split or "train"
+        used.add(split)
+        item = Item(item.name, split, item.files, item.draw)
+        image = target.place(item, "images", every=False)
+        height, width = drawn.size_hw
+        lines = []
+        for instance in drawn.objects:
+            ring: Ring = one_polygon(instance)
+            values = " ".join(f"{value:.8g}" for value in (ring / (width, height)).ravel().tolist())
+            lines.append(f"{places[named_class(instance, target.names)]} {values}\n")
+        if drawn.ignore is not None:
+            target.losses.add("images have areas to ignore, which YOLO takes as background", item.where)
+        path = target.folder / "labels" / Path(image).relative_to("images").with_suffix(".txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            raise DataError(f"{item.reference}: two images would have the labels {path.name}; rename one")
+        atomic_write_text(path, "".join(lines))
+    content: dict[str, Any] = {"path": ".", "train": "images/train", "val": "images/val"}
+    if "test" in used:
+        content["test"] = "images/test"
+    if "train" not in used or "val" not in used:
+        content = {key: value for key, value in content.items() if key == "path" or key in used}
+    content["names"] = dict(enumerate(target.names[number] for number in order))
+    atomic_write_text(target.folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    target.write_card("instances")
+
+
+def write_masks(target: Target) -> None:
+    """Write `masks/` in the rule that loses nothing, and `card.toml` that says which."""
+    classless = set(target.names.values()) <= {NO_CLASS}
+    regions: RegionRule = target.regions or ("instances" if classless else "components")
+    if target.regions is None and not classless:
+        _check_components(target)
+    if regions != "instances" and min(target.names) < 1:
+        raise ConfigError(f"class {min(target.names)} cannot be a value of a mask, where 0 is background; renumber it")
+    ignore = _ignore_value(target, regions)
+    ignores = False
+    for item, drawn in target.all():
+        overlaps = overlapping(drawn.objects, drawn.size_hw)
+        target.losses.add("objects overlap, and the later one takes the pixels", item.where, overlaps)
+        if regions == "instances" and not classless:
+            target.losses.add("objects lose their class", item.where, len(drawn.objects))
+        values = np.zeros(drawn.size_hw, np.int64)
+        numbers = (number for number in count(1) if number != ignore)
+        for number, instance in zip(numbers, drawn.objects, strict=False):
+            y0, x0, y1, x1 = instance.box
+            value = number if regions == "instances" else (instance.class_id or 0)
+            values[y0:y1, x0:x1][instance.crop] = value
+        if drawn.ignore is not None:
+            values[drawn.ignore] = ignore
+            ignores = True
+        if values.max() > 65535:
+            raise ConfigError(f"{item.reference}: {int(values.max())} is more than a 16-bit mask holds (65535)")
+        target.place(item, "images")
+        path = target.folder / "masks" / item.split / f"{item.name}.png"
+        if path.exists():
+            raise DataError(f"{item.reference}: two images would have the mask {path.name}; rename one")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, values.astype(np.uint8 if values.max() < 256 else np.uint16)[None])
+    target.write_card(regions, ignore=ignore if ignores else None)
+
+
+def _ignore_value(target: Target, regions: RegionRule) -> int:
+    """Return the value of ignored pixels: that of the card, else 255, or 65535 where there may be more values."""
+    stated = target.labels.card.ignore
+    if stated is not None and 0 < stated < 65536:
+        return stated
+    return 255 if regions != "instances" and max(target.names) < 255 else 65535
+
+
+def _check_components(target: Target) -> None:
+    """Check that objects are the connected pieces of their classes.
+
+    Raises:
+        ConfigError: some are not, so that a mask folder cannot keep objects and classes.
+    """
+    faults = Losses()
+    for item, drawn in drawn_all(target.labels):
+        values = np.zeros(drawn.size_hw, np.int64)
+        for instance in drawn.objects:
+            y0, x0, y1, x1 = instance.box
+            values[y0:y1, x0:x1][instance.crop] = instance.class_id or 0
+        if drawn.ignore is not None:
+            values[drawn.ignore] = 0
+        found = {
+            (region.class_id, region.box, region.crop.tobytes())
+            for number in np.unique(values[values > 0]).tolist()
+            for region in components(values == number, number)
+        }
+        wrong = [one for one in drawn.objects if (one.class_id, one.box, one.crop.tobytes()) not in found]
+        faults.add("objects", item.where, len(wrong))
+    if faults.counts:
+        raise ConfigError(
+            f"a folder of masks keeps classes and objects only where every object is one connected piece of its class; "
+            f"{faults.lines()[0]} touch or overlap one of their class, or are in pieces. SimMAT trains on COCO json as "
+            "it is (--to coco). To convert with a loss, use --to-regions instances (no classes) or --to-regions "
+            "components (objects that touch become one)"
+        )
+
+
+def _with_ignore(drawn: Drawn) -> Sequence[Instance]:
+    """Return the objects, and last the ignored area."""
+    area = None if drawn.ignore is None else region_from_mask(drawn.ignore, None)
+    return drawn.objects if area is None else (*drawn.objects, area)
+
+
+def _runs(crop: Any) -> list[int]:
+    """Return the run lengths of an (h, w) mask row by row, those of the background first."""
+    flat = np.concatenate([[False], crop.ravel(), [False]])
+    edges = np.flatnonzero(np.diff(flat.astype(np.int8)))
+    runs = np.diff(np.concatenate([[0], edges, [crop.size]]))
+    return [int(run) for run in (runs if runs[-1] else runs[:-1])]
+
+
+WRITERS: Mapping[str, Callable[[Target], None]] = {
+    "masks": write_masks,
+    "coco": write_coco,
+    "labelme": write_labelme,
+    "yolo": write_yolo,
+    "cvat": write_cvat,
+}

@@ -1,0 +1,370 @@
+"""`simmat data convert`: labels survive the way through every format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from PIL import Image
+from simmat_plugin_convert.command import command
+from simmat_plugin_convert.convert import Done, convert
+
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.formats.coco import draw_segmentation
+from simmat.errors import ConfigError, OutputError, SimMATError
+from simmat.io.images import write_image
+from simmat.sensors.builtin import Raster
+
+FORMATS = ("coco", "labelme", "cvat", "yolo")
+SIZE = (24, 32)
+
+
+def squares() -> np.ndarray:
+    """Three objects of two classes; one has a hole, one is in two pieces that touch at a corner."""
+    mask = np.zeros(SIZE, np.uint8)
+    mask[2:9, 3:10] = 1
+    mask[4:6, 5:8] = 0
+    mask[12:14, 4:8] = 2
+    mask[14:17, 8:11] = 2
+    mask[20:22, 20:30] = 1
+    return mask
+
+
+def mask_set(root: Path, card: str = 'regions = "components"\n', *, splits: bool = False) -> Path:
+    """Write three 16-bit images with masks."""
+    for number, split in enumerate(("train", "val", "test")):
+        inner = split if splits else "."
+        planes = np.random.default_rng(number).integers(0, 60000, (5, *SIZE)).astype(np.uint16)
+        for folder in ("images", "masks"):
+            (root / folder / inner).mkdir(parents=True, exist_ok=True)
+        write_image(root / "images" / inner / f"s{number}.tif", planes)
+        write_image(root / "masks" / inner / f"s{number}.png", np.roll(squares(), number, axis=1)[None])
+    (root / "card.toml").write_text(card)
+    return root
+
+
+def found(root: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return sample -> class name and mask of its objects, sorted."""
+    dataset = open_dataset(root, Raster())
+    return {
+        sample.id: sorted(
+            (dataset.class_names.get(one.class_id or 0, ""), one.box, one.crop.tobytes())
+            for one in dataset.label(sample).regions
+        )
+        for sample in dataset.samples
+    }
+
+
+NAMED = 'regions = "components"\nnodata = 0\nmin_region = 4\n\n[class_names]\n1 = "ring"\n2 = "steps, two"\n'
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_masks_come_back_to_the_pixel(tmp_path: Path, kind: str, polygons: bool) -> None:
+    """Labels are the most expensive part of a data set; a change of tools must not change them."""
+    start = mask_set(tmp_path / "masks", NAMED, splits=True)
+    there = convert(start, tmp_path / kind, Raster(), kind, polygons=polygons)
+    assert (there.kind, there.images, there.objects, there.notes) == ("masks", 3, 9, ())
+    back = convert(tmp_path / kind, tmp_path / "back", Raster(), "masks")
+    assert (back.kind, back.notes) == (kind, ())
+    assert found(tmp_path / "back") == found(start)
+    for path in (start / "images").rglob("*.tif"):
+        again = tmp_path / "back" / path.relative_to(start)
+        assert again.read_bytes() == path.read_bytes()
+    card = open_dataset(tmp_path / "back", Raster()).card
+    assert (card.regions, card.nodata, card.min_region) == ("components", 0, 4)
+
+
+def test_a_chain_of_all_formats_changes_nothing(tmp_path: Path) -> None:
+    """Tools are changed more than once in the life of a data set."""
+    start = mask_set(tmp_path / "0", NAMED, splits=True)
+    place = start
+    for number, kind in enumerate((*FORMATS, "masks"), start=1):
+        convert(place, tmp_path / str(number), Raster(), kind)
+        place = tmp_path / str(number)
+    assert found(place) == found(start)
+
+
+def coco_set(root: Path, annotations: list[dict[str, object]], names: tuple[str, ...] = ("cell", "worm")) -> Path:
+    """Write a COCO data set of three images; all annotations are of the first."""
+    (root / "images").mkdir(parents=True)
+    images = []
+    for number in range(3):
+        Image.fromarray(np.full(SIZE, number, np.uint8)).save(root / f"images/i{number}.png")
+        images.append({"id": number, "file_name": f"i{number}.png", "height": SIZE[0], "width": SIZE[1]})
+    rows = [{"id": n, "image_id": 0, "category_id": 1, "iscrowd": 0, **row} for n, row in enumerate(annotations)]
+    categories = [{"id": n, "name": name} for n, name in enumerate(names, start=1)]
+    document = {"images": images, "annotations": rows, "categories": categories}
+    (root / "annotations.json").write_text(json.dumps(document))
+    return root
+
+
+OVERLAPPING = [
+    {"segmentation": [[2, 2, 12, 2, 12, 12, 2, 12]]},
+    {"segmentation": [[6, 6, 20, 6, 20, 20, 6, 20]], "category_id": 2},
+    {"segmentation": [[7, 7, 22, 7, 22, 10, 7, 10]], "category_id": 2},
+]
+
+
+@pytest.mark.parametrize("kind", FORMATS[1:])
+def test_objects_that_overlap_keep_their_pixels_order_and_class(tmp_path: Path, kind: str) -> None:
+    """Where one object lies on another, both are whole in the file."""
+    start = coco_set(tmp_path / "coco", OVERLAPPING)
+    convert(start, tmp_path / kind, Raster(), kind)
+    convert(tmp_path / kind, tmp_path / "back", Raster(), "coco")
+
+    def ordered(root: Path) -> list[tuple[object, ...]]:
+        dataset = open_dataset(root, Raster())
+        label = dataset.label(next(sample for sample in dataset.samples if sample.id.endswith("i0")))
+        return [(dataset.class_names[one.class_id or 0], one.box, one.crop.tobytes()) for one in label.regions]
+
+    assert ordered(tmp_path / "back") == ordered(start)
+    assert len(ordered(start)) == 3
+
+
+CROWD = {"segmentation": [[25, 0, 32, 0, 32, 9, 25, 9]], "iscrowd": 1}
+
+
+@pytest.mark.parametrize("kind", ["labelme", "cvat"])
+def test_areas_to_ignore_come_back(tmp_path: Path, kind: str) -> None:
+    """Nobody looked there; as background, right answers would count as wrong."""
+    start = coco_set(tmp_path / "coco", [*OVERLAPPING[:1], CROWD])
+    convert(start, tmp_path / kind, Raster(), kind)
+    convert(tmp_path / kind, tmp_path / "back", Raster(), "coco")
+    convert(tmp_path / kind, tmp_path / "masks", Raster(), "masks")
+    for root in (tmp_path / "back", tmp_path / "masks"):
+        dataset = open_dataset(root, Raster())
+        label = dataset.label(next(sample for sample in dataset.samples if sample.id == "i0"))
+        assert label.ignore.sum() == 63
+        assert [one.area for one in label.regions] == [100]
+
+
+@pytest.mark.parametrize(
+    ("to", "annotations", "said"),
+    [
+        ("yolo", [*OVERLAPPING[:1], CROWD], "ignore"),
+        ("masks", OVERLAPPING, "--to-regions"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_said_and_nothing_is_written(
+    tmp_path: Path, to: str, annotations: list[dict[str, object]], said: str
+) -> None:
+    """A loss that nobody noticed is found when the original is gone."""
+    start = coco_set(tmp_path / "coco", annotations)
+    with pytest.raises(ConfigError, match=said):
+        convert(start, tmp_path / "out", Raster(), to)
+    assert [path.name for path in tmp_path.iterdir()] == ["coco"]
+
+
+def test_a_loss_that_is_asked_for_is_counted(tmp_path: Path) -> None:
+    """Who trains without classes may drop them, and sees how many objects that concerns."""
+    start = coco_set(tmp_path / "coco", OVERLAPPING)
+    done = convert(start, tmp_path / "out", Raster(), "masks", regions="instances", lossy=True)
+    assert any("3 objects lose their class" in note for note in done.notes)
+    assert any("2 objects overlap" in note for note in done.notes)
+    assert open_dataset(tmp_path / "out", Raster()).card.regions == "instances"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_objects_without_a_class_have_none_when_they_come_back(tmp_path: Path, kind: str) -> None:
+    """Instance masks know no classes; all other formats need one, which is called object."""
+    start = mask_set(tmp_path / "masks", 'regions = "instances"\n')
+    convert(start, tmp_path / kind, Raster(), kind)
+    convert(tmp_path / kind, tmp_path / "back", Raster(), "masks")
+    dataset = open_dataset(tmp_path / "back", Raster())
+    assert (dataset.card.regions, dataset.class_names) == ("instances", {})
+    assert sum(len(dataset.label(sample).regions) for sample in dataset.samples) == 6
+
+
+def test_images_are_linked_or_left_where_they_are(tmp_path: Path) -> None:
+    """Rasters of many gigabytes need no second copy."""
+    start = mask_set(tmp_path / "masks", NAMED)
+    convert(start, tmp_path / "linked", Raster(), "coco", images="link")
+    assert (tmp_path / "linked/images/s0.tif").is_symlink()
+    assert found(tmp_path / "linked") == found(start)
+    convert(start, tmp_path / "labels", Raster(), "yolo", images="none")
+    assert not list((tmp_path / "labels").rglob("*.tif"))
+
+
+def test_labels_of_the_tools_themselves_are_read(tmp_path: Path) -> None:
+    """Files as LabelMe, CVAT and Ultralytics write them, not only as we do."""
+    root = tmp_path / "cvat"
+    (root / "images/deep").mkdir(parents=True)
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "images/deep/a.png")
+    (root / "annotations.xml").write_text(
+        """<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><job><labels>
+        <label><name>b</name></label><label><name>a</name></label></labels></job></meta>
+        <image id="7" name="deep/a.png" width="32" height="24">
+        <polygon label="a" source="manual" occluded="0" points="2.00,2.00;6.00,2.00;6.00,5.00;2.00,5.00" z_order="1"/>
+        <mask label="b" source="manual" occluded="0" rle="1, 4, 1" left="10" top="3" width="3" height="2" z_order="0"/>
+        <tag label="a" source="manual"/></image></annotations>"""
+    )
+    done = convert(root, tmp_path / "out", Raster(), "coco")
+    assert done.objects == 2
+    dataset = open_dataset_of_one(tmp_path / "out")
+    (first, second) = dataset["annotations"]
+    assert (first["category_id"], first["area"], second["category_id"], second["area"]) == (1, 4, 2, 12)
+    drawn = draw_segmentation(first["segmentation"], SIZE)
+    assert drawn[3:5, 10:13].tolist() == [[False, True, True], [True, True, False]]
+
+
+def open_dataset_of_one(root: Path) -> dict[str, list[dict[str, object]]]:
+    """Return the COCO document of a folder."""
+    document: dict[str, list[dict[str, object]]] = json.loads((root / "annotations.json").read_text())
+    return document
+
+
+def labelme(root: Path, *shapes: dict[str, object], image: str = "a.png") -> None:
+    """Write one LabelMe file."""
+    root.mkdir(exist_ok=True)
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "a.png")
+    document = {"imagePath": image, "imageHeight": SIZE[0], "imageWidth": SIZE[1], "shapes": list(shapes)}
+    (root / "a.json").write_text(json.dumps(document))
+
+
+def shape(label: object = "cell", kind: str = "polygon", **more: object) -> dict[str, object]:
+    return {"label": label, "points": [[2, 2], [9, 2], [9, 9]], "shape_type": kind, **more}
+
+
+def yolo(root: Path, line: str, **content: object) -> None:
+    """Write one YOLO label file."""
+    for name in ("images", "labels"):
+        (root / name / "train").mkdir(parents=True)
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "images/train/a.png")
+    (root / "labels/train/a.txt").write_text(line)
+    (root / "data.yaml").write_text(yaml.safe_dump({"train": "images/train", "names": {0: "cell"}, **content}))
+
+
+def cvat(root: Path, text: str) -> None:
+    root.mkdir()
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / "a.png")
+    (root / "annotations.xml").write_text(text)
+
+
+def damaged_among_good(root: Path) -> None:
+    labelme(root, shape())
+    (root / "b.json").write_text('{"shapes": [')
+
+
+def image_damaged(root: Path) -> None:
+    labelme(root, shape())
+    (root / "a.png").write_bytes(b"damaged")
+
+
+IMAGE = '<annotations><version>1.1</version><image id="0" name="{}" width="32" height="{}">{}</image></annotations>'
+SQUARE = "0 0.1 0.1 0.5 0.1 0.5 0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda root: root.mkdir(), "no labels found"),
+        (lambda root: None, "no such folder"),
+        (lambda root: labelme(root, shape("")), "no class name"),
+        (lambda root: labelme(root, shape(3)), "no class name"),
+        (lambda root: labelme(root, shape("a\nb")), "cannot be written"),
+        (lambda root: labelme(root, shape(points=[[1, 1], [2, 2]])), "3 corners"),
+        (lambda root: labelme(root, shape(points=[[40, 2], [50, 2], [50, 9]])), "outside"),
+        (lambda root: labelme(root, shape(points=[[1, 1], [2, float("nan")], [5, 5]])), "finite"),
+        (lambda root: labelme(root, shape(kind="mask", points=[[0, 0], [3, 3]], mask="????")), "base64"),
+        (lambda root: labelme(root, shape(), image="../../etc/passwd"), "outside"),
+        (lambda root: labelme(root, shape(), image="/etc/passwd"), "outside"),
+        (lambda root: labelme(root, shape(), image="missing.png"), "no such image"),
+        (lambda root: labelme(root, shape(kind="rectangle")), "left out"),
+        (damaged_among_good, "b.json"),
+        (image_damaged, "a.png"),
+        (lambda root: yolo(root, SQUARE.replace("0 ", "4 ", 1)), "class 4 has no name"),
+        (lambda root: yolo(root, SQUARE, names=None), "name"),
+        (lambda root: yolo(root, SQUARE, names=["a", "a"]), "same name"),
+        (lambda root: yolo(root, SQUARE, train="../../elsewhere"), "outside"),
+        (lambda root: yolo(root, SQUARE, train="images/none"), "no such folder"),
+        (lambda root: yolo(root, "0 1.5 1.5 1.7 1.5 1.7 1.7\n"), "outside"),
+        (lambda root: yolo(root, "cell 0.1 0.1\n"), "line 1"),
+        (lambda root: yolo(root, "0 0.5 0.5 0.2 0.2\n"), "left out"),
+        (lambda root: cvat(root, "<annotations>"), "XML"),
+        (lambda root: cvat(root, '<!DOCTYPE a [<!ENTITY b "c">]><annotations/>'), "entities"),
+        (lambda root: cvat(root, "<annotation><folder/></annotation>"), "CVAT for images 1.1"),
+        (lambda root: cvat(root, IMAGE.format("../../a.png", 24, "")), "outside"),
+        (lambda root: cvat(root, IMAGE.format("a.png", 25, "")), "32x25"),
+        (lambda root: cvat(root, IMAGE.format("a.png", 24, '<polygon label="" points="1,1;5,1;5,5"/>')), "class name"),
+        (lambda root: cvat(root, IMAGE.format("a.png", 24, '<polygon label="a" points="1,1;x"/>')), "points"),
+        (
+            lambda root: cvat(
+                root,
+                IMAGE.format("a.png", 24, '<mask label="a" rle="1,9" left="0" top="0" width="2" height="2"/>'),
+            ),
+            "add up",
+        ),
+        (
+            lambda root: cvat(
+                root,
+                IMAGE.format("a.png", 24, '<mask label="a" rle="0,4" left="31" top="0" width="2" height="2"/>'),
+            ),
+            "outside",
+        ),
+    ],
+)
+def test_bad_input_is_refused_with_its_place_and_nothing_is_written(
+    tmp_path: Path, make: Callable[[Path], None], said: str
+) -> None:
+    """One clear error each, before a file is written; what comes from strangers leaves no folder."""
+    root = tmp_path / "set"
+    make(root)
+    with pytest.raises(SimMATError, match=said) as error:
+        convert(root, tmp_path / "out", Raster(), "coco")
+    assert "set" in str(error.value)
+    assert not (tmp_path / "out").exists()
+    assert {path.name for path in tmp_path.iterdir()} <= {"set"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--from", "cvat"], "annotations.xml"),
+        (["--from", "coco"], "masks"),
+        (["--from", "yolo"], "data.yaml"),
+    ],
+)
+def test_another_format_than_the_one_that_is_named_is_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
+    """The message says what is there."""
+    start = mask_set(tmp_path / "masks", NAMED)
+    result = CliRunner().invoke(command, [str(start), "--to", "coco", "--out", str(tmp_path / "out"), *arguments])
+    assert isinstance(result.exception, SimMATError)
+    assert said in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_files_is_not_written_into(tmp_path: Path) -> None:
+    """What was there stays, whatever it is."""
+    start = mask_set(tmp_path / "masks", NAMED)
+    for out in (start, start / "out", tmp_path):
+        with pytest.raises(OutputError):
+            convert(start, out, Raster(), "coco")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["masks"]
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts are what one compares with the tool that the labels came from."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    start = mask_set(tmp_path / "masks", "")
+    options = ["--regions", "components", "--to", "cvat", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(command, [str(start), *options])
+    assert result.exit_code == 0, result.output
+    assert "3 images with 9 objects as cvat" in result.output
+
+
+def test_counts_of_a_conversion(tmp_path: Path) -> None:
+    """Images without a mask are no background, so they are left out, which is a loss."""
+    start = mask_set(tmp_path / "masks", NAMED)
+    write_image(start / "images/extra.tif", np.zeros((1, *SIZE), np.uint8))
+    with pytest.raises(ConfigError, match="no mask"):
+        convert(start, tmp_path / "out", Raster(), "coco")
+    done = convert(start, tmp_path / "out", Raster(), "coco", lossy=True)
+    assert isinstance(done, Done)
+    assert done.images == 3
+    assert isinstance(open_dataset(tmp_path / "out", Raster()), Dataset)
