@@ -67,6 +67,54 @@ def check(
         ctx.exit(2)
 
 
+@command.command("stats")
+@click.argument("data", metavar="DIR", type=PATH)
+@sensor_options
+@data_options
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
+@click.option("--bins", default=40, show_default=True, type=click.IntRange(1, 10_000), metavar="N")
+@click.option("--transformed", is_flag=True, help="What the network gets (log, dB, sin and cos), not physical values.")
+@json_option
+@click.pass_context
+def stats(
+    ctx: click.Context,
+    /,
+    data: Path,
+    modality: str,
+    modality_options: dict[str, Any] | None,
+    channels: tuple[str | int, ...] | None,
+    split: str | None,
+    bins: int,
+    transformed: bool,
+    as_json: bool,
+    **card: Any,
+) -> None:
+    """Describe the values of each channel of DIR: missing, mean, std, percentiles and a histogram, in its unit.
+
+    DIR is a data set, or a folder of images without labels. The exit code is 2 if an image cannot be read.
+    """
+    from simmat.data.channel_stats import channel_stats
+    from simmat.data.dataset import open_images
+
+    adapter = load_registry().modality(modality, modality_options, channels=channels)
+    dataset = open_images(data, adapter, card)
+    samples = dataset.split(split) if split else (*dataset.samples, *dataset.unlabelled)
+    with progress_bar("reading", " images", total=len(samples)) as bar:
+
+        def advance(done: int) -> None:
+            bar.update(done)
+
+        report = channel_stats(dataset, samples, bins=bins, transformed=transformed, progress=advance)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        say(report.text())
+    for name, fault in report.faults.items():
+        say(f"warning: {name} is left out: {fault}", err=True)
+    if report.faults:
+        ctx.exit(2)
+
+
 @command.command("preview")
 @click.argument("data", metavar="DIR", type=PATH)
 @sensor_options

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from simmat.data.card import class_title
+from simmat.data.channel_stats import windows_side_by_side
 from simmat.data.dataset import Dataset
 from simmat.data.instances import Label
 from simmat.data.samples import Sample
@@ -20,7 +21,7 @@ from simmat.report.display import Limits, display_channels, limits_of, show_chan
 from simmat.report.overlay import Colour, font
 from simmat.report.regions import class_colours, object_colours, paint_regions, region_map
 from simmat.sensors.normalize import rgb_indices
-from simmat.types import BoolArray, Channel, FloatArray, SensorImage, Window
+from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 MOST_PANELS = 4
 """Pictures of one image, at most."""
@@ -192,16 +193,13 @@ def _thinned(dataset: Dataset, sample: Sample, side: int) -> tuple[SensorImage, 
         return _cut_out(image, image.data[thin], image.valid[thin]), image.size_hw
     step = max(max(size_hw) // side, 1)
     length = max(_READ_PX // step, 1) * step
-    rows: list[list[SensorImage]] = []
-    for y in range(0, size_hw[0], length):
-        rows.append([])
-        for x in range(0, size_hw[1], length):
-            window = Window(y, x, min(y + length, size_hw[0]), min(x + length, size_hw[1]))
-            part = dataset.image(sample.within(window))
-            thin = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
-            rows[-1].append(_cut_out(part, part.data[thin], part.valid[thin]))
-    data = np.concatenate([np.concatenate([part.data for part in row], axis=2) for row in rows], axis=1)
-    valid = np.concatenate([np.concatenate([part.valid for part in row], axis=2) for row in rows], axis=1)
+    thin = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
+    rows: dict[int, list[SensorImage]] = {}
+    for window in windows_side_by_side(size_hw, length):
+        part = dataset.image(sample.within(window))
+        rows.setdefault(window.y0, []).append(_cut_out(part, part.data[thin], part.valid[thin]))
+    data = np.concatenate([np.concatenate([part.data for part in row], axis=2) for row in rows.values()], axis=1)
+    valid = np.concatenate([np.concatenate([part.valid for part in row], axis=2) for row in rows.values()], axis=1)
     return _cut_out(rows[0][0], data, valid), size_hw
 
 

@@ -1,0 +1,296 @@
+"""Statistics of the channels of a data set in their units: missing values, moments, percentiles and histograms.
+
+One pass over the files, image by image, and window by window where an image is larger than memory. What is kept of the
+values does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.dataset import Dataset
+from simmat.data.samples import Sample
+from simmat.data.statistics import Moments, image_moments
+from simmat.errors import DataError, SimMATError
+from simmat.types import BoolArray, Channel, FloatArray, SensorImage, Window
+
+PERCENTILES = (1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0)
+_TAILS = (0.5, 99.5)
+"""Percentiles between which a histogram is drawn; what lies outside is counted."""
+_MOST_DISTINCT = 1 << 17
+"""Different values of a channel that are counted one by one; a sensor of 16 bits has half as many."""
+_MOST_VALUES = 1 << 26
+"""Pixels times channels of an image that is read as a whole."""
+_READ_PX = 2048
+"""Side of the windows of a larger one."""
+
+Keys = npt.NDArray[np.uint32]
+
+
+class ValueCounts:
+    """How often each value occurs, of any number of float32 values.
+
+    Up to `_MOST_DISTINCT` different values are counted exactly. Where there are more, neighbouring values are counted
+    together: the last bits of the float32 are left out, as few as it takes. The order of the values does not matter.
+
+    Attributes:
+        dropped: last bits that are left out; 0 means exact.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._keys: Keys = np.zeros(0, np.uint32)
+        self._counts = np.zeros(0, np.int64)
+
+    def add(self, values: FloatArray) -> None:
+        """Count (N,) finite values."""
+        keys, counts = np.unique(_ordered(values) >> np.uint32(self.dropped), return_counts=True)
+        self._join(np.concatenate([self._keys, keys]), np.concatenate([self._counts, counts]))
+        while len(self._keys) > _MOST_DISTINCT:
+            self.dropped += 1
+            self._join(self._keys >> np.uint32(1), self._counts)
+
+    def _join(self, keys: Keys, counts: npt.NDArray[np.int64]) -> None:
+        self._keys, places = np.unique(keys, return_inverse=True)
+        self._counts = np.zeros(len(self._keys), np.int64)
+        np.add.at(self._counts, places, counts)
+
+    @property
+    def total(self) -> int:
+        """Number of values."""
+        return int(self._counts.sum())
+
+    def values(self) -> npt.NDArray[np.float64]:
+        """Return the different values, ascending; the middle of those that are counted together."""
+        middle = (1 << self.dropped) >> 1
+        return _values((self._keys << np.uint32(self.dropped)) | np.uint32(middle))
+
+    def percentiles(self, wanted: Sequence[float]) -> list[float]:
+        """Return for each percentage the smallest value that so many of all are not larger than."""
+        reached = np.cumsum(self._counts)
+        places = np.searchsorted(reached, np.asarray(wanted) / 100 * reached[-1])
+        return [float(value) for value in self.values()[np.minimum(places, len(reached) - 1)]]
+
+    def histogram(self, low: float, high: float, bins: int) -> tuple[list[int], int, int]:
+        """Return the counts of equal bins from `low` to `high`, both included, and how many are below and above."""
+        values = self.values()
+        inside = (values >= low) & (values <= high)
+        span = high - low
+        places = np.minimum(((values[inside] - low) / span * bins).astype(np.int64), bins - 1) if span > 0 else 0
+        counts = np.zeros(bins, np.int64)
+        np.add.at(counts, places, self._counts[inside])
+        return counts.tolist(), int(self._counts[values < low].sum()), int(self._counts[values > high].sum())
+
+
+def _ordered(values: FloatArray) -> Keys:
+    """Return whole numbers in the order of float32 values."""
+    bits = (values + np.float32(0)).view(np.uint32)  # -0 becomes 0
+    top = np.uint32(1 << 31)
+    return np.where(bits & top, ~bits, bits | top)
+
+
+def _values(keys: Keys) -> npt.NDArray[np.float64]:
+    top = np.uint32(1 << 31)
+    return np.where(keys & top, keys & ~top, ~keys).astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class ChannelStats:
+    """The values of one channel, in its unit.
+
+    Attributes:
+        name: of the channel.
+        quantity: what it measures.
+        unit: of the values.
+        pixels: number of pixels.
+        valid: those with a measurement.
+        missing: fraction of the pixels without one.
+        low: smallest value; None where no pixel is valid, as all that follow.
+        high: largest value.
+        mean: over valid pixels.
+        std: population standard deviation.
+        percentiles: percentage -> value.
+        bins: counts of equal bins from the first to the last of `range`.
+        range: the smallest and the largest value in the bins.
+        below: number of values below the bins.
+        above: number of values above them.
+        precision: relative step of percentiles and bins; 0 where they are exact.
+    """
+
+    name: str
+    quantity: str
+    unit: str
+    pixels: int
+    valid: int
+    missing: float
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    percentiles: Mapping[str, float] = field(default_factory=dict)
+    bins: tuple[int, ...] = ()
+    range: tuple[float, float] | None = None
+    below: int = 0
+    above: int = 0
+    precision: float = 0.0
+
+
+@dataclass(frozen=True)
+class StatsReport:
+    """The channels of a data set.
+
+    Attributes:
+        root: its folder.
+        images: number of images that were read.
+        channels: in their order.
+        faults: sample id -> why it cannot be read.
+    """
+
+    root: str
+    images: int
+    channels: tuple[ChannelStats, ...]
+    faults: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as json values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return the report as text of several lines."""
+        lines = [f"{self.root}: {self.images} images"]
+        for channel in self.channels:
+            lines += ["", *_lines(channel)]
+        return "\n".join(lines)
+
+
+class _Tally:
+    """Adds up one channel."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel, self.pixels, self.counts = channel, 0, ValueCounts()
+        self.moments: Moments | None = None
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, image: SensorImage) -> None:
+        """Add an image of one channel."""
+        self.pixels += image.data.size
+        valid: BoolArray = image.valid[0]
+        values = image.data[0] if valid.all() else image.data[0][valid]
+        if not values.size:
+            return
+        found = image_moments(image)
+        self.moments = found if self.moments is None else self.moments.merge(found)
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.counts.add(values.ravel())
+
+    def stats(self, bins: int) -> ChannelStats:
+        valid = self.counts.total
+        head = (self.channel.name, self.channel.quantity, self.channel.unit, self.pixels, valid)
+        missing = 1 - valid / max(self.pixels, 1)
+        if self.moments is None:
+            return ChannelStats(*head, missing)
+        start, *inner, stop = self.counts.percentiles([_TAILS[0], *PERCENTILES, _TAILS[1]])
+        start, stop = (start, stop) if stop > start else (self.low, self.high)
+        counts, below, above = self.counts.histogram(start, stop, bins)
+        statistics = self.moments.statistics()
+        return ChannelStats(
+            *head,
+            missing,
+            low=self.low,
+            high=self.high,
+            mean=statistics.mean[0],
+            std=statistics.std[0],
+            percentiles={f"{percent:g}": value for percent, value in zip(PERCENTILES, inner, strict=True)},
+            bins=tuple(counts),
+            range=(start, stop),
+            below=below,
+            above=above,
+            precision=2.0 ** (self.counts.dropped - 24) if self.counts.dropped else 0.0,
+        )
+
+
+def channel_stats(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    *,
+    bins: int = 40,
+    transformed: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> StatsReport:
+    """Read images once and describe the values of their channels; an image that several samples share counts once.
+
+    Args:
+        dataset: whose samples they are.
+        samples: at least one.
+        bins: of the histograms.
+        transformed: of what the network gets before normalization, not of the physical values.
+        progress: called with the number of samples that are done.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    tallies: list[_Tally] = []
+    faults: dict[str, str] = {}
+    seen: set[tuple[tuple[str, ...], Window | None]] = set()
+    for sample in samples:
+        place = (sample.images, sample.window)
+        try:
+            for image in () if place in seen else read_parts(dataset, sample):
+                shown = dataset.adapter.transform(image) if transformed else image
+                tallies = tallies or [_Tally(channel) for channel in shown.channels]
+                for index, tally in enumerate(tallies):
+                    tally.add(shown.select([index]))
+            seen.add(place)
+        except SimMATError as error:
+            faults[sample.id] = str(error)
+        if progress is not None:
+            progress(1)
+    if not seen:
+        first = next(iter(faults.values()), "there is none")
+        raise DataError(f"{dataset.root}: no image can be read; the first: {first}")
+    return StatsReport(str(dataset.root), len(seen), tuple(tally.stats(bins) for tally in tallies), faults)
+
+
+def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
+    """Yield an image as a whole, or window by window where it is larger than memory may hold.
+
+    Raises:
+        SimMATError: it cannot be read.
+    """
+    size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
+    if size_hw is None or size_hw[0] * size_hw[1] * len(dataset.loaded_channels) <= _MOST_VALUES:
+        yield dataset.image(sample)
+        return
+    for window in windows_side_by_side(size_hw, _READ_PX):
+        yield dataset.image(sample.within(window))
+
+
+def windows_side_by_side(size_hw: tuple[int, int], side: int) -> Iterator[Window]:
+    """Yield the windows that cover an image row by row, each pixel once; those at its end are smaller."""
+    height, width = size_hw
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            yield Window(y, x, min(y + side, height), min(x + side, width))
+
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def _lines(channel: ChannelStats) -> Iterator[str]:
+    yield (
+        f"{channel.name} [{channel.unit}], {channel.quantity}: {channel.valid:,} valid pixels, "
+        f"{channel.missing:.2%} missing"
+    )
+    if channel.low is None or channel.range is None:
+        return
+    yield f"  mean {channel.mean:.6g}, std {channel.std:.6g}, min {channel.low:.6g}, max {channel.high:.6g}"
+    yield "  " + ", ".join(f"p{percent} {value:.6g}" for percent, value in channel.percentiles.items())
+    most = max(channel.bins)
+    bars = "".join(_BLOCKS[-(-count * (len(_BLOCKS) - 1) // most)] if most else " " for count in channel.bins)
+    outside = f"  ({channel.below:,} below, {channel.above:,} above)" if channel.below or channel.above else ""
+    yield f"  {channel.range[0]:.6g} |{bars}| {channel.range[1]:.6g}{outside}"
