@@ -24,7 +24,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "train": (),
     "eval": (),
     "predict": (),
-    "data": ("check",),
+    "data": ("check", "preview", "stats"),
     "modalities": ("list", "show"),
     "foundations": ("fetch", "list"),
     "plugins": ("check", "install", "list", "new", "uninstall"),
