@@ -29,6 +29,7 @@ def command() -> None:
 @sensor_options
 @data_options
 @click.option("--write-card", is_flag=True, help="Save these options in the data set's card.toml.")
+@click.option("--quick", is_flag=True, help="Leave out near-duplicates and misaligned masks, which take longest.")
 @json_option
 @click.pass_context
 def check(
@@ -39,24 +40,26 @@ def check(
     modality_options: dict[str, Any] | None,
     channels: tuple[str | int, ...] | None,
     write_card: bool,
+    quick: bool,
     as_json: bool,
     **card: Any,
 ) -> None:
-    """Read every file of the data set in DIR, and report its content and its problems.
+    """Read every file of the data set in DIR, and report its content and its problems, by severity.
 
-    The exit code is 2 if a problem would stop training or scoring.
+    It also finds images of different splits that nearly show the same, masks that do not fit their images, images
+    without an object and rare classes. The exit code is 2 if a problem would stop training or scoring.
     """
     from simmat.data.checks import check_dataset
     from simmat.data.dataset import open_dataset
 
     adapter = load_registry().modality(modality, modality_options, channels=channels)
     dataset = open_dataset(data, adapter, card)
-    with progress_bar("reading", " samples", total=len(dataset.samples)) as bar:
+    with progress_bar("reading", " samples", total=len(dataset.samples) * (1 if quick else 2)) as bar:
 
         def advance(count: int) -> None:
             bar.update(count)
 
-        report = check_dataset(dataset, advance)
+        report = check_dataset(dataset, advance, second_look=not quick)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -1,11 +1,11 @@
-"""Report the contents and the problems of a data set."""
+"""Report the contents of a data set, and what is wrong with it by severity."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,14 @@ from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
 from simmat.errors import equal_problems
 
+Severity = Literal["error", "warning", "note"]
+
+_MANY_EMPTY = 0.5
+"""Fraction of images without a region from which it is a warning."""
+_UNEQUAL, _VERY_UNEQUAL = 10, 100
+"""Times that the most frequent class has the regions of the rarest, from which it is a note and a warning."""
+_MOST_SURE = 4
+"""Standard errors from which `simmat.data.second_look` says that masks are misaligned."""
 _NAMED = 10
 """Most images without a mask that the text lists."""
 
@@ -75,6 +83,24 @@ class SplitReport:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """Something about a data set that the user should know.
+
+    Attributes:
+        severity: "error" stops training or scoring; "warning" makes scores wrong or training worse; "note" is worth
+            knowing.
+        kind: what it is about, the same for every data set: "near-duplicates".
+        text: a sentence.
+        samples: ids of the samples that it concerns, where it concerns single ones.
+    """
+
+    severity: Severity
+    kind: str
+    text: str
+    samples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class DataReport:
     """The contents of a data set, see `check_dataset`.
 
@@ -83,8 +109,7 @@ class DataReport:
         regions: the region rule of the card.
         split_note: where the splits come from.
         splits: reports of the splits that have samples.
-        problems: what would stop training or scoring.
-        notes: what the user should check.
+        findings: what is wrong or should be checked, the worst first.
         class_names: class -> name, from the card or the COCO categories.
         unlabelled: files of images without a mask, which are not used, relative to the folder.
         read_file: one image, relative to the folder; "" if the sensor's transform keeps the channels.
@@ -95,16 +120,26 @@ class DataReport:
     regions: str
     split_note: str
     splits: tuple[SplitReport, ...]
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
     class_names: Mapping[int, str] = field(default_factory=dict)
     unlabelled: tuple[str, ...] = ()
     read_file: str = ""
     as_read: tuple[ChannelReport, ...] = ()
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What would stop training or scoring: the errors."""
+        return tuple(found.text for found in self.findings if found.severity == "error")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should check: warnings and notes."""
+        return tuple(found.text for found in self.findings if found.severity != "error")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as json values."""
         values = asdict(self)
+        values |= {"problems": list(self.problems), "notes": list(self.notes)}
         values["class_names"] = {str(number): name for number, name in sorted(self.class_names.items())}
         for split in values["splits"]:
             split["sizes_hw"] = [[*size, count] for size, count in split["sizes_hw"].items()]
@@ -131,33 +166,44 @@ class DataReport:
             yield from (f"  - {name}" for name in self.unlabelled[:_NAMED])
             if (more := len(self.unlabelled) - _NAMED) > 0:
                 yield f"  and {more} more; --json lists all"
-        for title, entries in (("Notes", self.notes), ("Problems", self.problems)):
-            if entries:
+        for severity, title in (("note", "Notes"), ("warning", "Warnings"), ("error", "Problems")):
+            if entries := [found.text for found in self.findings if found.severity == severity]:
                 yield ""
                 yield f"{title} ({len(entries)}):"
                 yield from (f"  - {entry}" for entry in equal_problems(entries))
 
 
-def check_dataset(dataset: Dataset, progress: Callable[[int], None] | None = None) -> DataReport:
+def check_dataset(
+    dataset: Dataset, progress: Callable[[int], None] | None = None, *, second_look: bool = False
+) -> DataReport:
     """Check every image and label; files that have not changed since the last pass are not read again.
 
     Args:
         dataset: the data set.
         progress: called with the number of completed samples.
+        second_look: read images again for near-duplicates across splits and misaligned masks, see
+            `simmat.data.second_look`.
     """
     index = read_index(dataset, progress)
     dataset = index.dataset
     used = [tally for name in SPLITS if (tally := _Tally(index, name)).samples]
-    problems = [str(fault) for fault in index.faults.values()]
-    problems += [problem for tally in used for problem in tally.problems()]
-    problems += shared_images(dataset.samples, index.reference_digests())
+    findings = [Finding("error", "damaged", str(fault), (name,)) for name, fault in index.faults.items()]
+    findings += [finding for tally in used for finding in tally.findings()]
+    findings += [
+        Finding("error", "duplicates", text) for text in shared_images(dataset.samples, index.reference_digests())
+    ]
+    findings += _notes(dataset, used)
+    if neighbours := neighbour_warning(index):
+        findings.append(Finding("warning", "neighbours", neighbours))
+    if second_look:
+        findings += _second_look(index, progress)
+    order = ("error", "warning", "note")
     return DataReport(
         root=str(dataset.root),
         regions=dataset.card.regions,
         split_note=dataset.split_note,
         splits=tuple(tally.report() for tally in used),
-        problems=tuple(problems),
-        notes=tuple(filter(None, (*_notes(dataset, used), neighbour_warning(index)))),
+        findings=tuple(sorted(findings, key=lambda found: order.index(found.severity))),
         class_names=dataset.class_names,
         unlabelled=tuple(sample.reference.relative_to(dataset.root).as_posix() for sample in dataset.unlabelled),
         **_as_read(index),
@@ -211,19 +257,18 @@ class _Tally:
         mean, valid = (np.diagonal(part, axis1=1, axis2=2) for part in (moments.mean, moments.count))
         self.total, self.valid = (mean * valid).sum(axis=0), valid.sum(axis=0)
 
-    def problems(self) -> Iterator[str]:
+    def findings(self) -> Iterator[Finding]:
         """Describe what would stop training or scoring on this split."""
         if self.read and not self.areas:
             card = self.dataset.card
-            yield (
-                f"{self.name}: no sample has a region of at least {card.smallest}; "
-                "check the masks, --regions and --min-region"
-            )
+            text = f"{self.name}: no sample has a region of at least {card.smallest}; check the masks, --regions "
+            yield Finding("error", "no-regions", f"{text}and --min-region")
         for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
             if self.read and least > most:
-                yield f"{self.name}: channel {channel.name!r} has no valid pixel; check --nodata"
-        if self.name == "train":  # the statistics are those of this split
-            yield from self.constants()
+                text = f"{self.name}: channel {channel.name!r} has no valid pixel; check --nodata"
+                yield Finding("error", "no-valid-pixel", text)
+        severity: Severity = "error" if self.name == "train" else "warning"  # the statistics are those of train
+        yield from (Finding(severity, "constant-channel", text) for text in self.constants())
 
     def constants(self) -> Iterator[str]:
         """Describe the channels that have one value everywhere."""
@@ -259,21 +304,98 @@ class _Tally:
         )
 
 
-def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[str]:
+def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]:
     for tally in tallies:
         if tally.dropped > len(tally.areas):
-            yield (
+            text = (
                 f"{tally.name}: {tally.dropped} regions are smaller than {dataset.card.smallest} and dropped, "
                 f"{len(tally.areas)} are kept"
             )
+            yield Finding("warning", "dropped-regions", text)
         if tally.hidden:
-            yield f"{tally.name}: {tally.hidden} regions have no pixel that can be scored (all ignored or invalid)"
-        if tally.name != "train":
-            yield from tally.constants()
+            text = f"{tally.name}: {tally.hidden} regions have no pixel that can be scored (all ignored or invalid)"
+            yield Finding("warning", "hidden-regions", text)
         unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
         if unnamed:
-            yield f"{tally.name}: classes without a name in the card: {unnamed}"
-        yield from fill_value_hints(dataset.adapter, tally.stored, tally.name, dataset.card.nodata)
+            yield Finding("note", "unnamed-classes", f"{tally.name}: classes without a name in the card: {unnamed}")
+        for text in fill_value_hints(dataset.adapter, tally.stored, tally.name, dataset.card.nodata):
+            yield Finding("warning", "fill-values", text)
+        yield from _background_only(tally)
+    yield from _imbalance(dataset, tallies)
+
+
+def _background_only(tally: _Tally) -> Iterator[Finding]:
+    """Describe the images of a split without a region; a split without any region is an error of its own."""
+    count = len(tally.without_region)
+    if not count or not tally.areas:
+        return
+    severity: Severity = "warning" if count > _MANY_EMPTY * tally.read else "note"
+    text = (
+        f"{tally.name}: {count} of {tally.read} images ({count / tally.read:.0%}) are all background, and training and "
+        "scoring with clicks skip them; if they hold objects, their masks are missing"
+    )
+    yield Finding(severity, "background-only", text, tuple(tally.without_region))
+
+
+def _imbalance(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]:
+    """Describe classes that are rare in train, or absent there and in another split."""
+    by_split = {tally.name: tally for tally in tallies}
+    train = by_split.get("train")
+    if train is None or not train.classes:
+        return
+    for name, tally in by_split.items():
+        if absent := sorted(set(tally.classes) - set(train.classes)):
+            titles = ", ".join(class_title(number, dataset.class_names) for number in absent)
+            text = f"{name} has classes that train has not: {titles}; nothing can learn them, so move samples"
+            yield Finding("warning", "class-imbalance", text)
+    most, fewest = (pick(train.classes.items(), key=lambda item: item[1]) for pick in (max, min))
+    ratio = most[1] / fewest[1]
+    if ratio >= _UNEQUAL:
+        names = [class_title(number, dataset.class_names) for number, _ in (most, fewest)]
+        text = (
+            f"train: class {names[0]} has {most[1]} regions, {ratio:.0f} times as many as class {names[1]} with "
+            f"{fewest[1]}; rare classes are learned badly, and their scores vary much; label more of them"
+        )
+        yield Finding("warning" if ratio >= _VERY_UNEQUAL else "note", "class-imbalance", text)
+
+
+def _second_look(index: DataIndex, progress: Callable[[int], None] | None) -> Iterator[Finding]:
+    from simmat.data.second_look import look_again
+
+    look = look_again(index, progress)
+    if look.pairs:
+        held_out = {sample.id: sample.split for _, *pair in look.pairs for sample in pair if sample.split != "train"}
+        plural, verb = ("", "s") if len(held_out) == 1 else ("s", "")
+        first = "; ".join(
+            f"{one.id!r} ({one.split}) and {other.id!r} ({other.split}), {alike:.2f}"
+            for alike, one, other in look.pairs[:3]
+        )
+        text = (
+            f"{len(held_out)} image{plural} of {' and '.join(sorted(set(held_out.values())))} nearly show{verb} what "
+            f"an image of another split shows, so scores are too good: {first}"
+            + ("; --json lists all" if len(look.pairs) > 3 else "")
+            + f". Found by the correlation of the fine structure of {look.compared} images, shrunk, in every flip and "
+            "turn (1 is equal, from 0.8 on it is said); look at some before you move them to one split"
+        )
+        yield Finding("warning", "near-duplicates", text, tuple(f"{one.id} {other.id}" for _, one, other in look.pairs))
+    for split, place in look.places.items():
+        text = (
+            f"{split}: the masks fit the edges of their images better {place.what}: there the edges under their "
+            f"outlines are {place.there:.1f} standard deviations stronger than elsewhere, here {place.here:.1f}; so in "
+            f"{place.share:.0%} of the images, {place.sure:.0f} standard errors beyond chance ({_MOST_SURE} is said). "
+            "Check how images and masks were exported"
+        )
+        yield Finding("warning", "misaligned-masks", text)
+    if look.odd:
+        words = "; ".join(
+            f"{sample.id!r} {place.what} ({place.there:.1f} there, {place.here:.1f} here)"
+            for sample, place in look.odd[:3]
+        )
+        text = (
+            f"{len(look.odd)} of {look.aligned} masks do not lie on edges of their image, though the others do, and "
+            f"would fit better {words}, in standard deviations of the strength of edges; a guess, so look at them"
+        )
+        yield Finding("note", "misaligned-masks", text, tuple(sample.id for sample, _ in look.odd))
 
 
 def _finite(value: float) -> float | None:
