@@ -94,7 +94,7 @@ def main() -> None:
     named = [text.split("=", 1) for text in options.bundles]
     bundles = {name: load_bundle(Path(path), registry) for name, path in named}
     first = next(iter(bundles.values()))
-    tuned = next((bundle for bundle in bundles.values() if not why_no_zero_shot(bundle)), None)
+    tuned = next((bundle for bundle in bundles.values() if not why_no_zero_shot(bundle.parts)), None)
     models: dict[str, tuple[SimMAT, Pipeline]] = {}
     if tuned is not None:
         untuned = assemble(*zero_shot_of(tuned.spec, registry, tuned.parts.weights))

@@ -14,9 +14,9 @@ from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.bundle import Bundle
 from simmat.cli import run
 from simmat.evaluation import why_no_zero_shot
+from simmat.model import Parts
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +179,6 @@ def test_a_place_that_cannot_be_written_is_told_at_once(
 def test_why_there_is_no_zero_shot_score_is_said(promptable: bool, weights: Path | None, said: str) -> None:
     """A model thrown away for a start from scratch was trained all the same."""
     parts = SimpleNamespace(foundation=SimpleNamespace(name="x", promptable=promptable), weights=weights)
-    found = why_no_zero_shot(cast(Bundle, SimpleNamespace(parts=parts)))
+    found = why_no_zero_shot(cast(Parts, parts))
     assert said in found
     assert bool(found) == bool(said)

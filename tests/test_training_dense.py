@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from runs import config, gray_set, registry
 
 import simmat
@@ -18,7 +17,6 @@ from simmat.config import load_config
 from simmat.errors import ConfigError
 from simmat.evaluation.unprompted import DENSE
 from simmat.everything import EverythingSettings
-from simmat.report.contact_sheet import GAP, MARGIN
 from simmat.training.resume_checks import check_settings, settings_of
 from simmat.training.setup import prepare
 from simmat.training.validation import choosing_score
@@ -115,13 +113,18 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_pictures_show_what_it_finds(run: Path, tmp_path: Path) -> None:
-    """Beside the truth, right of the columns of a click."""
+def test_the_page_shows_what_it_finds(run: Path, tmp_path: Path) -> None:
+    """True and found objects side by side, and AP and class mIoU."""
+    from simmat.training.report import read_report
+
     data = run.parent / "set"
-    for heads in ("prompt", "prompt,dense"):
-        training.train(config(data, tmp_path / heads, heads=heads, regions="components", steps=1), registry())
-    plain, dense = (Image.open(tmp_path / heads / "samples.png") for heads in ("prompt", "prompt,dense"))
-    assert (dense.height, dense.width - 2 * MARGIN + GAP) == (plain.height, 2 * (plain.width - 2 * MARGIN + GAP))
+    training.train(config(data, tmp_path / "run", heads="prompt,dense", regions="components", steps=1), registry())
+    report = read_report(training.RunFolder(tmp_path / "run"))
+    assert report is not None
+    for _, pictures in report.examination.dense:
+        assert {"true objects", "found objects"} <= set(pictures)
+    assert set(report.examination.unprompted) == {"everything", "semantic"}
+    assert "every object: AP50" in (tmp_path / "run" / "report.html").read_text()
 
 
 class _StopAt(training.Callback):

@@ -87,7 +87,7 @@ def test_objects_at_the_edge_of_small_images_can_be_drawn(tmp_path: Path) -> Non
     (root / "manifest.csv").write_text("\n".join(rows) + "\n")
     settings = {"protocol": "simmat-compat", "batch_size": 1, "steps": 1, "val_every": 1, "min_region": 1}
     training.train(config(root, tmp_path / "run", **settings), registry())
-    assert (tmp_path / "run/samples.png").is_file()
+    assert (tmp_path / "run/report.html").is_file()
 
 
 def test_the_best_bundle_is_chosen_by_the_same_protocol(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_every_block_of_the_page_works_in_its_order(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{text}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         folder = Path((tmp_path / "here").read_text().strip())
-    assert (folder / "run" / "samples.png").is_file()
+    assert (folder / "run" / "report.html").is_file()
     assert (folder / "masks" / "s00000_overlay.png").is_file()
 
 

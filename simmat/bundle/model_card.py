@@ -66,7 +66,7 @@ def model_card(
         packages=needed_packages(spec, registry),
         several_files=len(modality_parts(spec.modality)) > 1,
         sensor_channels=describe(spec.sensor_channels),
-        channel_rows=[_channel_row(channel) for channel in spec.channels],
+        channel_rows=[channel_row(channel) for channel in spec.channels],
         score_rows=[
             (title, f"{float(scores[key]):.3f}")
             for key, title in _SCORES.items()
@@ -120,7 +120,8 @@ def data_rows(card: DataCard) -> list[tuple[str, str]]:
     return rows + ([("notes", card.notes)] if card.notes else [])
 
 
-def _channel_row(channel: Channel) -> tuple[str, ...]:
+def channel_row(channel: Channel) -> tuple[str, ...]:
+    """Return name, quantity, unit, wavelength in µm, valid range, mean and std of a channel, as texts."""
     valid_range = "" if channel.valid_range is None else "{:.5g} to {:.5g}".format(*channel.valid_range)
     numbers = (channel.wavelength_um, channel.mean, channel.std)
     wavelength, mean, std = ("" if value is None else f"{value:.5g}" for value in numbers)

@@ -31,6 +31,7 @@ DEBUG_VARIABLE = "SIMMAT_DEBUG"
 COMMANDS = {
     "train": ("simmat.cli.train", "Train a transfer layer and tune a foundation model."),
     "eval": ("simmat.cli.eval", "Score a bundle and the zero-shot model on a data set."),
+    "report": ("simmat.cli.report", "Show a run, or several side by side, on one page."),
     "predict": ("simmat.cli.predict", "Segment sensor images by clicks and boxes."),
     "data": ("simmat.cli.data", "Check or make a data set."),
     "modalities": ("simmat.cli.modalities", "List and show sensors."),

@@ -114,7 +114,7 @@ def command(
     if as_json:
         print_json(report)
     else:
-        _print_report(report, no_zero_shot=why_no_zero_shot(loaded) if zero_shot else "")
+        _print_report(report, no_zero_shot=why_no_zero_shot(loaded.parts) if zero_shot else "")
 
 
 def _check_file(file: Path) -> None:

@@ -20,7 +20,7 @@ from simmat.evaluation.protocol import ONE_CLICK, Protocol
 from simmat.evaluation.scores import Cost, Scores, merge_scores
 from simmat.evaluation.targets import find_targets, grid_hw
 from simmat.evaluation.unprompted import check_unprompted, evaluate_unprompted
-from simmat.model import SimMAT, assemble, zero_shot_of
+from simmat.model import Parts, SimMAT, assemble, zero_shot_of
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.types import Frame, SensorImage
@@ -91,7 +91,7 @@ def evaluate_bundle(
     device = next(bundle.model.parameters()).device
     work = processes or Processes(device)
     models = [bundle.model]
-    if zero_shot and registry is not None and not why_no_zero_shot(bundle):
+    if zero_shot and registry is not None and not why_no_zero_shot(bundle.parts):
         models.append(assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device))
     tasks = [(everything, semantic), (everything, False)]
     side = bundle.spec.image_side
@@ -137,11 +137,11 @@ def _names_of(dataset: Dataset) -> dict[int, str]:
     return names if dataset.has_classes else {**names, 1: "object"}
 
 
-def why_no_zero_shot(bundle: Bundle) -> str:
-    """Return why the bundle's foundation model has no zero-shot score; "" where it has one."""
-    if not bundle.parts.foundation.promptable:
-        return f"the decoder of {bundle.parts.foundation.name!r} was never trained"
-    return "the bundle's model started from random weights" if bundle.parts.weights is None else ""
+def why_no_zero_shot(parts: Parts) -> str:
+    """Return why the foundation model of a bundle has no zero-shot score; "" where it has one."""
+    if not parts.foundation.promptable:
+        return f"the decoder of {parts.foundation.name!r} was never trained"
+    return "the bundle's model started from random weights" if parts.weights is None else ""
 
 
 def evaluate(

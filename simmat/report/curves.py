@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from simmat.errors import DataError
-from simmat.io.files import atomic_path
+from simmat.io.files import atomic_write_bytes
 from simmat.types import is_finite_number
 
 DPI = 160
@@ -49,16 +50,22 @@ def picture_kind(out: Path, what: str) -> Literal["png", "svg"]:
     raise DataError(f"cannot draw {what} as {out.name!r}; end the name in .png or .svg")
 
 
+def figure_bytes(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+    """Return a figure as a file; equal figures give equal bytes."""
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "simmat"}):  # without a salt, the ids in an SVG are random
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
 def save_figure(figure: Figure, out: Path, kind: Literal["png", "svg"]) -> Path:
-    """Write a figure as a whole or not at all; equal figures give equal bytes.
+    """Write a figure as a whole or not at all, see `figure_bytes`.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    # without a salt, the ids in an SVG are random
-    with atomic_path(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "simmat"}):
-        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
+    atomic_write_bytes(out, figure_bytes(figure, kind))
     return out
 
 
@@ -82,39 +89,70 @@ LABEL_DISTANCE = 0.05
 """Smallest distance between two labels of the click curve, in mIoU."""
 
 
-def plot_curves(records: Sequence[Mapping[str, Any]], out: Path | str, *, dark: bool = False) -> Path:
+Records = Sequence[Mapping[str, Any]]
+"""The log of a run, as `RunFolder.records` gives it: `{"kind": "train", "step": 50, "loss": 0.8}` and
+`{"kind": "val", "step": 50, "miou_object": 0.4}`, with "score" where that chose the best; other keys are ignored.
+
+Of two records of one kind and step, as after a resumed run, the later one counts.
+"""
+
+PALETTES = (
+    ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f3fbf", "#8c564b"),
+    ("#56b4e9", "#e69f00", "#2fd1a3", "#e59bc4", "#f0e442", "#8fd3ff", "#b794f6", "#d2a48c"),
+)
+"""Colours of lines on a light and on a dark ground."""
+
+DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+"""Styles of lines, one after the other where the colours are used up."""
+
+
+def look_of(place: int, *, dark: bool) -> dict[str, Any]:
+    """Return colour and style of a line by its place among several."""
+    palette = PALETTES[dark]
+    return {"color": palette[place % len(palette)], "ls": DASHES[place // len(palette) % len(DASHES)]}
+
+
+def curves_figure(runs: Mapping[str, Records], *, zero_shot: Sequence[float | None] = (), dark: bool = False) -> Figure:
     """Draw the loss of every logged step and the mIoU of every validation, one above the other.
 
     Args:
-        records: as `RunFolder.records` gives them: `{"kind": "train", "step": 50, "loss": 0.8}` and
-            `{"kind": "val", "step": 50, "miou_object": 0.4}`; other keys are ignored. Of two records of one kind and
-            step, as after a resumed run, the later one counts.
-        out: a file ending in .png or .svg; written as a whole or not at all.
+        runs: name -> log; several are drawn over each other, with a legend.
+        zero_shot: mIoU of the untuned model of each run, or of some; drawn as a line of dashes.
         dark: light text on a dark ground.
-
-    Returns:
-        `out` as a path.
-
-    Raises:
-        DataError: another ending.
-        OutputError: the file cannot be written.
     """
-    out = Path(out)
-    kind, colours = picture_kind(out, "curves"), DARK if dark else LIGHT
-    figure = new_figure((5.4, 4.6), colours)
+    colours = DARK if dark else LIGHT
+    several = len(runs) > 1
+    figure = new_figure((5.4, 4.6 + 0.2 * len(runs) * several), colours)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
-    _draw_loss(top, _series(records, "train", "loss"), colours)
-    _draw_miou(bottom, _series(records, "val", "miou_object"), colours)
+    looks = [look_of(place, dark=dark) for place in range(len(runs))]
+    top.set_title("training loss", loc="left", fontsize=10, color=colours["text"])
+    _draw_losses(top, [_series(records, "train", "loss") for records in runs.values()], looks, colours)
+    lines = list(dict.fromkeys(value for value in zero_shot if value is not None))
+    for value in lines:
+        bottom.axhline(value, color=colours["faint"], lw=1.3, ls=(0, (5, 3)), zorder=2)
+    title = "validation mIoU" + (f"; dashed: zero-shot {', '.join(f'{value:.3f}' for value in lines)}" * bool(lines))
+    bottom.set_title(title, loc="left", fontsize=10, color=colours["text"])
+    _draw_scores(bottom, runs, looks, colours)
     bottom.set_xlabel("step", color=colours["faint"])
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
     bottom.set_xlim(left=0)
     for axes in (top, bottom):
         style_axes(axes, colours)
     figure.align_ylabels()
-    return save_figure(figure, out, kind)
+    if several:
+        legend_below(figure, bottom, colours)
+    return figure
 
 
-def _series(records: Sequence[Mapping[str, Any]], kind: str, key: str) -> Points:
+def legend_below(figure: Figure, axes: Axes, colours: Mapping[str, str]) -> None:
+    """Name the lines of axes below a figure, one name in a row: names of runs are long."""
+    handles, labels = axes.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower left", ncols=1, fontsize=8.5, frameon=False)
+    for text in legend.get_texts():
+        text.set_color(colours["text"])
+
+
+def _series(records: Records, kind: str, key: str) -> Points:
     """Return the finite (step, value) of records of one kind, in step order."""
     found = {
         float(record["step"]): float(record[key])
@@ -124,31 +162,51 @@ def _series(records: Sequence[Mapping[str, Any]], kind: str, key: str) -> Points
     return sorted(found.items())
 
 
-def _draw_loss(axes: Axes, points: Points, colours: Mapping[str, str]) -> None:
-    axes.set_title("training loss", loc="left", fontsize=10, color=colours["text"])
-    if not points:
+def _draw_losses(
+    axes: Axes, runs: Sequence[Points], looks: Sequence[Mapping[str, Any]], colours: Mapping[str, str]
+) -> None:
+    if not any(runs):
         return _write_empty(axes, "no training step logged yet", colours)
-    steps, losses = zip(*points, strict=True)
-    smooth = len(points) >= SMOOTHED_FROM
-    width, alpha = (0.8, 0.35) if smooth else (1.6, 1)
-    marker = "o" if len(points) == 1 else None
-    axes.plot(steps, losses, color=colours["line"], lw=width, alpha=alpha, marker=marker)
-    if smooth:
-        axes.plot(steps, _running_mean(losses, len(losses) // 20), color=colours["line"], lw=1.8)
-    axes.set_ylim(bottom=0 if min(losses) >= 0 else None)
+    for points, look in zip(runs, looks, strict=True):
+        if not points:
+            continue
+        steps, losses = zip(*points, strict=True)
+        smooth = len(points) >= SMOOTHED_FROM
+        width, alpha = (0.8, 0.35 if len(runs) == 1 else 0.15) if smooth else (1.6, 1)
+        axes.plot(steps, losses, lw=width, alpha=alpha, marker="o" if len(points) == 1 else None, **look)
+        if smooth:
+            axes.plot(steps, _running_mean(losses, len(losses) // 20), lw=1.8, **look)
+    axes.set_ylim(bottom=0 if all(loss >= 0 for points in runs for _, loss in points) else None)
 
 
-def _draw_miou(axes: Axes, points: Points, colours: Mapping[str, str]) -> None:
-    axes.set_title("validation mIoU", loc="left", fontsize=10, color=colours["text"])
-    if not points:
+def _draw_scores(
+    axes: Axes, runs: Mapping[str, Records], looks: Sequence[Mapping[str, Any]], colours: Mapping[str, str]
+) -> None:
+    every = [_series(records, "val", "miou_object") for records in runs.values()]
+    if not any(every):
         return _write_empty(axes, "no validation yet", colours)
-    steps, values = zip(*points, strict=True)
-    axes.plot(steps, values, color=colours["line"], lw=1.6, marker="o", ms=3.5, clip_on=False, zorder=3)
-    step, best = max(points, key=lambda point: (point[1], -point[0]))
-    axes.plot([step], [best], marker="o", ms=7, mfc="none", mec=colours["best"], mew=1.6, clip_on=False, zorder=4)
+    for (name, records), points, look in zip(runs.items(), every, looks, strict=True):
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        chosen_by = dict(points) | dict(_series(records, "val", "score"))  # with a dense head
+        step, best = max(points, key=lambda point: (chosen_by[point[0]], -point[0]))
+        mark = colours["best"] if len(runs) == 1 else look["color"]
+        label = plain(f"{name}: best {best:.3f} at step {step:.0f}")
+        axes.plot(steps, values, lw=1.6, marker="o", ms=3.5, clip_on=False, zorder=3, label=label, **look)
+        axes.plot([step], [best], marker="o", ms=7, mfc="none", mec=mark, mew=1.6, clip_on=False, zorder=4)
+        if len(runs) == 1:
+            axes.text(
+                1, 1.03, f"best {best:.3f} at step {step:.0f}", transform=axes.transAxes, ha="right", va="bottom",
+                fontsize=9, color=mark,
+            )  # fmt: skip
     axes.set_ylim(0, 1)
-    label = f"best {best:.3f} at step {step:.0f}"
-    axes.text(1, 1.03, label, transform=axes.transAxes, ha="right", va="bottom", fontsize=9, color=colours["best"])
+
+
+def plain(text: str) -> str:
+    """Return a text that matplotlib shows as it is: no mathematics and no control characters."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return shown.replace("$", r"\$").lstrip("_") or "?"
 
 
 def _write_empty(axes: Axes, text: str, colours: Mapping[str, str]) -> None:

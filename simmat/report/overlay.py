@@ -70,6 +70,7 @@ def draw_comparison(
     prompt: Prompt | None = None,
     *,
     ignore: BoolArray | None = None,
+    size_wh: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Draw hits, misses and false alarms of a prediction over the picture in grey.
 
@@ -79,11 +80,12 @@ def draw_comparison(
         prediction: (H, W) bool.
         prompt: drawn on top, in pixels of the picture.
         ignore: (H, W) bool, True where nothing is scored; not coloured.
+        size_wh: as for `draw_overlay`.
 
     Raises:
         DataError: a mask and the picture differ in size.
     """
-    canvas = _scaled(picture, None).convert("L").convert("RGB")
+    canvas = _scaled(picture, size_wh).convert("L").convert("RGB")
     true = _scaled_mask(truth, picture, canvas.size)
     found = _scaled_mask(prediction, picture, canvas.size)
     scored = True if ignore is None else ~_scaled_mask(ignore, picture, canvas.size)

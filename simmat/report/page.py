@@ -18,8 +18,8 @@ import simmat
 from simmat.errors import DataError
 from simmat.io.files import atomic_write_text, read_bytes, require_file
 
-Picture = Image.Image | Path
-"""A drawn picture, or a PNG or JPEG file."""
+Picture = Image.Image | Path | bytes
+"""A drawn picture, or a PNG or JPEG file, or the content of one."""
 
 _JPEG: tuple[str, type[ImageFile]] = ("image/jpeg", JpegImageFile)
 _FORMATS: dict[str, tuple[str, type[ImageFile]]] = {".png": ("image/png", PngImageFile), ".jpg": _JPEG, ".jpeg": _JPEG}
@@ -61,6 +61,70 @@ class Table:
     best: Container[tuple[int, int]] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    faint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A list of texts."""
+
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Commands or program text, shown as written."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Pictures side by side where there is room.
+
+    Attributes:
+        figures: the pictures.
+        legend: (red, green, blue) from 0 to 255 and what it means.
+        columns: pictures that stay side by side on a narrow page; 0 for as many as fit.
+    """
+
+    figures: Sequence[Figure]
+    legend: Sequence[tuple[tuple[int, int, int], str]] = ()
+    columns: int = 0
+
+
+Block = Text | Items | Code | Grid | Figure | Table
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a page under a heading."""
+
+    heading: str
+    blocks: Sequence[Block]
+
+
+def write_sections(out: Path | str, title: str, summary: str, sections: Sequence[Section]) -> Path:
+    """Write a page of sections; all texts are escaped.
+
+    Raises:
+        DataError: a picture cannot be read, or is neither PNG nor JPEG.
+        OutputError: the file cannot be written.
+    """
+    kinds = [
+        (section.heading, [(type(block).__name__, block) for block in section.blocks])
+        for section in sections
+        if section.blocks
+    ]
+    template = Path(__file__).parent / "templates" / "sections.html.j2"
+    return write_template(out, template, title=title, summary=summary, sections=kinds)
+
+
 def write_template(out: Path | str, template: Path, **values: object) -> Path:
     """Write a page from a jinja2 template; all values are escaped.
 
@@ -94,7 +158,9 @@ def write_template(out: Path | str, template: Path, **values: object) -> Path:
 
 def _data_uri(picture: Picture) -> str:
     """Return a picture as a data URI: a file unchanged, a drawn picture as PNG."""
-    if isinstance(picture, Image.Image):
+    if isinstance(picture, bytes):
+        mime, data = _format_of_bytes(picture)[0], picture
+    elif isinstance(picture, Image.Image):
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG", optimize=True)
         mime, data = "image/png", buffer.getvalue()
@@ -107,14 +173,23 @@ def _size(picture: Picture) -> tuple[int, int]:
     """Return (width, height) of a picture; of a file only the header is read."""
     if isinstance(picture, Image.Image):
         return picture.size
-    reader = _format(picture)[1]
-    require_file(picture, "picture")
+    content: Path | io.BytesIO
+    if isinstance(picture, bytes):
+        reader, content, name = _format_of_bytes(picture)[1], io.BytesIO(picture), "on a page"
+    else:
+        reader, content, name = _format(picture)[1], picture, str(picture)
+        require_file(picture, "picture")
     try:
         # PIL.Image.open would warn of large pictures, and try formats that run programs
-        with reader(picture) as opened:
+        with reader(content) as opened:
             return opened.size
     except Exception as error:  # Pillow raises errors of many types for a damaged file
-        raise DataError(f"cannot read the picture {picture}: {error}; give a PNG or JPEG file") from error
+        raise DataError(f"cannot read the picture {name}: {error}; give a PNG or JPEG file") from error
+
+
+def _format_of_bytes(picture: bytes) -> tuple[str, type[ImageFile]]:
+    """Return the MIME type and the reader of a picture's content."""
+    return _FORMATS[".png"] if picture.startswith(b"\x89PNG") else _JPEG
 
 
 def _format(picture: Path) -> tuple[str, type[ImageFile]]:

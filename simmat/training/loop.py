@@ -30,7 +30,7 @@ from simmat.plugins.registry import Registry
 from simmat.training.accelerator import make_accelerator, share_buffers
 from simmat.training.callbacks import Callback, Callbacks, RunPlan
 from simmat.training.memory import estimate_bytes, memory_warning
-from simmat.training.pictures import draw_run
+from simmat.training.report import Reporter
 from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.schedule import build_optimizer, learning_rate, set_rates
@@ -136,6 +136,11 @@ class _Run:
         self.best = state.notes.best if state else None
         self.stop = False
         self._prepare(state)
+        accelerator = self.accelerator
+        self.processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
+        self.reporter: Reporter | None = None
+        if self.processes.is_main and config.pictures:
+            self.reporter = Reporter(self.setup, self.model, registry, self.processes, resumes=resume)
 
     def _prepare(self, state: RunState | None) -> None:
         config = self.config
@@ -202,10 +207,14 @@ class _Run:
                         self._validate()
                     self._save()
                 if stop and not last:
+                    if self.reporter is not None:
+                        self.reporter.write()
                     raise Interrupted(
                         f"stopped after step {self.done} of {self.setup.steps}; the state is saved. "
                         f"Resume with `simmat train --resume {self.config.out}`"
                     )
+            if self.reporter is not None:
+                self.reporter.finish(self.model)
         self.accelerator.wait_for_everyone()
         return self.folder.bundle
 
@@ -268,7 +277,7 @@ class _Run:
     def _validate(self) -> None:
         accelerator = self.accelerator
         share_buffers(self.model, accelerator)
-        processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
+        processes = self.processes
         self.callback.preparing("validation", passes(self.setup) * len(processes.share(self.setup.val)))
         scores = validate(self.model, self.setup, processes, self.callback.advanced)
         summary = scores.summary()
@@ -282,8 +291,8 @@ class _Run:
             if self.accelerator.is_main_process:
                 metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
                 write_bundle(self.folder.bundle, self.setup.spec, trained_tensors(self.model), metrics)
-        if self.accelerator.is_main_process and self.config.pictures:
-            draw_run(self.folder, self.model, self.setup, scores, sheet=better)
+        if self.reporter is not None:
+            self.reporter.validated(self.model, scores, better=better)
         self.callback.validated(self.done, summary, best=better)
 
     def _save(self) -> None:

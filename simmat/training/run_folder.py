@@ -53,14 +53,14 @@ class RunFolder:
         return self.root / "bundle"
 
     @property
-    def curves(self) -> Path:
-        """Loss and validation mIoU against steps."""
-        return self.root / "curves.png"
+    def report(self) -> Path:
+        """What the page shows beside settings, log and bundle."""
+        return self.root / "report.json"
 
     @property
-    def samples(self) -> Path:
-        """A contact sheet of validation samples."""
-        return self.root / "samples.png"
+    def page(self) -> Path:
+        """The page that shows the run."""
+        return self.root / "report.html"
 
     def create(self) -> None:
         """Check that the folder can take a new run; writing the first file makes it.

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from simmat.report.curves import DARK, LIGHT, new_figure, save_figure, style_axes
+from simmat.report.curves import DARK, DASHES, LIGHT, PALETTES, new_figure, save_figure, style_axes
 from simmat_plugin_bench.grid import Arm
 from simmat_plugin_bench.results import Results, Row, Spread
 from simmat_plugin_bench.settings import DataSet
@@ -19,10 +19,7 @@ from simmat_plugin_bench.settings import DataSet
 COLUMNS = 3
 """Panels per row."""
 
-_PAPER = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f3fbf", "#8c564b")
-_NIGHT = ("#56b4e9", "#e69f00", "#2fd1a3", "#e59bc4", "#f0e442", "#8fd3ff", "#b794f6", "#d2a48c")
 _MARKS = "osD^vPX<>"
-_DASHES: tuple[str | tuple[float, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
 
 def draw_plots(results: Results, folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -59,7 +56,7 @@ class Look:
 
     def __init__(self, results: Results, *, dark: bool) -> None:
         self.colours: Mapping[str, str] = DARK if dark else LIGHT
-        self._palette = _NIGHT if dark else _PAPER
+        self._palette = PALETTES[dark]
         self._order = list(dict.fromkeys(family(arm) for arm in results.bench.arms if arm.kind == "train"))
 
     def colour(self, arm: Arm) -> str:
@@ -72,7 +69,7 @@ class Look:
 
     def dash(self, arm: Arm) -> str | tuple[float, tuple[float, ...]]:
         """Return an arm's line style."""
-        return _DASHES[self._place(arm) // len(self._palette) % len(_DASHES)]
+        return DASHES[self._place(arm) // len(self._palette) % len(DASHES)]
 
     def _place(self, arm: Arm) -> int:
         return self._order.index(family(arm)) if family(arm) in self._order else 0

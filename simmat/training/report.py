@@ -1,0 +1,390 @@
+"""The report of a run: what is kept for its page while it trains, and the page at its end."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BeforeValidator, JsonValue
+
+import simmat
+from simmat.bundle import Bundle, BundleSpec, load_tensors, read_bundle_spec
+from simmat.bundle.files import read_weights
+from simmat.bundle.model_card import needed_packages
+from simmat.config import TrainConfig, load_config
+from simmat.data.checks import check_dataset
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.documents import Document, as_tuples, parse
+from simmat.errors import ConfigError, SimMATError, equal_problems
+from simmat.evaluation import (
+    ONE_CLICK,
+    Processes,
+    Scores,
+    evaluate,
+    evaluate_unprompted,
+    find_protocol,
+    why_no_zero_shot,
+)
+from simmat.evaluation.job import trained_card
+from simmat.everything import EverythingSettings
+from simmat.io.files import atomic_write_json, read_json
+from simmat.model import SimMAT, assemble, count_parameters, zero_shot_of
+from simmat.plugins.registry import Registry
+from simmat.predictor import Predictor
+from simmat.training.examine import FULL, Examination, Passes, Subject, examine, spread, zero_shot_scores
+from simmat.training.run_folder import RunFolder
+from simmat.training.run_page import RunView, write_page
+from simmat.training.setup import Setup
+from simmat.training.validation import MOST_CLICKS, validate
+
+_MOST_BYTES = 2**30
+_REST = 20
+"""The page is written again after this many times the time that it took: a twentieth of a training at most."""
+_LISTED = 20
+"""Most problems, notes and names of images that are kept."""
+
+
+class RunReport(Document):
+    """`report.json` of a run: what its page shows beside settings, log and bundle.
+
+    Attributes:
+        format: of this file.
+        steps: optimiser steps of the whole run.
+        seconds: that it has trained, over all resumes.
+        trainable: number of trained parameters.
+        total: number of all parameters.
+        train_images: number of training images.
+        machine: what it ran on: title -> text.
+        notes: what training said of the data and the settings.
+        examination: of the best bundle on the validation split.
+    """
+
+    format: Literal[1] = 1
+    steps: int
+    seconds: float
+    trainable: int
+    total: int
+    train_images: int
+    machine: dict[str, str]
+    notes: Annotated[tuple[str, ...], BeforeValidator(as_tuples)]
+    examination: Examination
+
+
+def read_report(folder: RunFolder) -> RunReport | None:
+    """Read `report.json` of a run; None where there is none.
+
+    Raises:
+        ConfigError: it is damaged.
+        DataError: it cannot be read.
+    """
+    if not folder.report.exists():
+        return None
+    return parse(RunReport, read_json(folder.report, "report of a run", limit=_MOST_BYTES), str(folder.report))
+
+
+def open_run(root: Path, examinations: tuple[Examination, ...] | None = None) -> RunView:
+    """Read what the page of a run shows.
+
+    Args:
+        root: the folder of the run.
+        examinations: shown in place of the one that training made.
+
+    Raises:
+        SimMATError: there is no run, it has no bundle yet, or its files are damaged.
+    """
+    folder = RunFolder(root.absolute())  # the page shows paths that can be copied
+    if not folder.config.is_file():
+        hint = f"; its run is {root.parent}" if (root.parent / "config.toml").is_file() else ""
+        raise ConfigError(f"{root}: no run there (no config.toml); give the folder that --out named{hint}")
+    config = load_config(folder.config, {"out": root})
+    if not folder.bundle.exists():
+        raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again")
+    report = read_report(folder)
+    if examinations is None:
+        examinations = (report.examination,) if report is not None else ()
+    return view_of(config, read_bundle_spec(folder.bundle), folder, report, examinations)
+
+
+def view_of(
+    config: TrainConfig,
+    spec: BundleSpec,
+    folder: RunFolder,
+    report: RunReport | None,
+    examinations: tuple[Examination, ...],
+) -> RunView:
+    """Return what the page of a run shows."""
+    facts = report.model_dump(exclude={"format", "examination", "machine", "notes"}) if report else {}
+    return RunView(
+        name=folder.root.name or str(folder.root),
+        bundle=folder.bundle,
+        config=config,
+        spec=spec,
+        records=folder.records(),
+        facts=facts,
+        machine=report.machine if report else {},
+        notes=report.notes if report else (),
+        trained=report.examination if report else None,
+        examinations=examinations,
+    )
+
+
+def is_complete(run: RunView) -> bool:
+    """Return whether training found all that a page shows."""
+    found = run.examinations[0] if run.examinations else None
+    return found is not None and bool(found.shown) and (bool(found.withheld) or len(run.spec.channels) < 2)
+
+
+class Reporter:
+    """Keeps what the page of a run shows, and writes the page after validations.
+
+    Until the run ends the page is made of what validation found, without running the network again.
+    """
+
+    def __init__(self, setup: Setup, model: SimMAT, registry: Registry, processes: Processes, *, resumes: bool) -> None:
+        """Make a reporter.
+
+        Args:
+            setup: of the run.
+            model: its network.
+            registry: the installed plugins.
+            processes: those of the run.
+            resumes: continue the report of a run.
+        """
+        self._setup, self._registry, self._processes = setup, registry, processes
+        self._folder = RunFolder(setup.config.out)
+        self._parameters = count_parameters(model)
+        self._began = time.monotonic()
+        self._before = 0.0
+        self._written, self._took = -math.inf, 0.0  # when the page was written, and how long that took
+        self._found: Examination | None = None
+        if resumes:
+            with suppress(SimMATError):  # a damaged report is made again
+                kept = read_report(self._folder)
+                self._before, self._found = (kept.seconds, kept.examination) if kept else (0.0, None)
+
+    def validated(self, model: SimMAT, scores: Scores, *, better: bool) -> None:
+        """Take note of a validation, and write the page if that was not just done.
+
+        Args:
+            model: the validated network.
+            scores: of the validation.
+            better: the best one so far, of which the bundle is kept.
+        """
+        if better or self._found is None:
+            self._found = self._examination(model, scores)
+        if time.monotonic() - self._written >= _REST * self._took:
+            self.write()
+
+    def finish(self, model: SimMAT) -> None:
+        """Run the best bundle's network for the rest of the page; `model` gets its weights."""
+        spec = read_bundle_spec(self._folder.bundle)
+        load_tensors(model, read_weights(self._folder.bundle, spec.weights_sha256), str(self._folder.bundle))
+        model.eval()
+        if self._found is None:  # the report of a run that was resumed is gone
+            here = Processes(self._processes.device)
+            self._found = self._examination(model, validate(model, self._setup, here, lambda count: None))
+        if not self._found.shown:
+            found = examine(self._subject(model), self._setup.val, self._found, self._passes)
+            self._found = found.model_copy(update={"findings": findings_of(self._setup.dataset)})
+        self.write()
+
+    @property
+    def _passes(self) -> Passes:
+        setup = self._setup
+        validations = 1 + -(-setup.steps // setup.val_every)
+        trained = 3 * setup.steps * setup.config.batch_size + validations * len(setup.val)
+        return Passes.after_training(trained)
+
+    def _subject(self, model: SimMAT) -> Subject:
+        setup = self._setup
+        protocol = find_protocol(setup.config.protocol)
+        return Subject(model, setup.spec, setup.parts.foundation, setup.pipeline, setup.dataset, protocol)
+
+    def _examination(self, model: SimMAT, scores: Scores) -> Examination:
+        setup = self._setup
+        why = why_no_zero_shot(setup.parts)
+        zero_shot = self._found.zero_shot if self._found is not None else None
+        if zero_shot is None and not why:
+            subject = self._subject(model)
+            zero_shot = zero_shot_scores(
+                subject, self._registry, setup.parts.weights, setup.val, self._passes, scores.objects
+            )
+        summary = scores.unprompted.summary() if scores.unprompted is not None else {}
+        return Examination(
+            data=str(setup.dataset.root),
+            split="val",
+            images=len(setup.val),
+            available=len(setup.val),
+            protocol=setup.config.protocol,
+            scores=scores.objects,
+            zero_shot=zero_shot,
+            no_zero_shot=why,
+            class_names={str(value): name for value, name in setup.dataset.class_names.items()},
+            unprompted=summary,
+        )
+
+    def write(self) -> None:
+        """Write the page of what is known."""
+        if self._found is None:
+            return
+        began = time.monotonic()
+        setup, folder = self._setup, self._folder
+        report = RunReport(
+            steps=setup.steps,
+            seconds=self._before + time.monotonic() - self._began,
+            trainable=self._parameters[0],
+            total=self._parameters[1],
+            train_images=len(setup.train),
+            machine=machine_facts(self._processes, setup, self._registry),
+            notes=setup.notes,
+            examination=self._found,
+        )
+        atomic_write_json(folder.report, report.model_dump(mode="json"))
+        view = view_of(setup.config, read_bundle_spec(folder.bundle), folder, report, (self._found,))
+        write_page(folder.page, [view])
+        self._written = time.monotonic()
+        self._took = self._written - began
+
+
+def examine_bundle(
+    bundle: Bundle,
+    data: Path,
+    split: str | None,
+    registry: Registry,
+    *,
+    images: int,
+    overrides: Mapping[str, object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Examination:
+    """Score a bundle and its untuned foundation model on some images of a data set, and draw what it does.
+
+    Args:
+        bundle: a loaded bundle.
+        data: folder of the data set.
+        split: "train", "val" or "test"; None is test where there is one, else val.
+        registry: where the zero-shot map and the frozen tuner are found.
+        images: at most so many images are scored, spread evenly over the split.
+        overrides: fields of the data card; None is not set.
+        progress: called with (done, total) passes over an image.
+
+    Raises:
+        DataError: the data cannot be read, or no image has a region.
+    """
+    dataset = open_dataset(data, bundle.sensor, overrides, defaults=trained_card(bundle.spec.card))
+    if split is None:
+        split = "test" if any(sample.split == "test" for sample in dataset.samples) else "val"
+    every = dataset.split(split)
+    samples = spread(every, images)
+    protocol = find_protocol(str(bundle.spec.metrics.get("protocol", ONE_CLICK.name)))
+    why, dense = why_no_zero_shot(bundle.parts), bundle.spec.dense is not None
+    total, done = len(samples) * (1 + dense + (not why)), itertools.count(1)
+
+    def advance(_: int) -> None:
+        if progress is not None:
+            progress(next(done), total)
+
+    def scored(model: SimMAT) -> Scores:
+        return evaluate(
+            model,
+            bundle.pipeline,
+            dataset,
+            samples,
+            protocol=protocol,
+            check=bundle.check_image,
+            progress=advance,
+        )
+
+    tuned, zero_shot, unprompted = scored(bundle.model), None, {}
+    if not why:
+        device = next(bundle.model.parameters()).device
+        model = assemble(*zero_shot_of(bundle.spec, registry, bundle.parts.weights)).to(device)
+        zero_shot = scored(model).objects
+    if dense:
+        unprompted = evaluate_unprompted(
+            Predictor.of_bundle(bundle),
+            dataset,
+            samples,
+            everything=not all(dataset.may_have_unmarked(sample) for sample in samples),
+            settings=EverythingSettings(most=MOST_CLICKS),
+            progress=advance,
+        ).summary()
+    found = Examination(
+        data=str(dataset.root.absolute()),
+        split=split,
+        images=len(samples),
+        available=len(every),
+        protocol=protocol.name,
+        scores=tuned.objects,
+        zero_shot=zero_shot,
+        no_zero_shot=why,
+        class_names={str(value): name for value, name in (dataset.class_names or bundle.spec.card.class_names).items()},
+        unprompted=unprompted,
+    )
+    subject = Subject(bundle.model, bundle.spec, bundle.parts.foundation, bundle.pipeline, dataset, protocol)
+    found = examine(subject, samples, found, FULL)
+    return found.model_copy(update={"findings": findings_of(dataset)})
+
+
+def findings_of(dataset: Dataset) -> dict[str, JsonValue]:
+    """Return what was found in a data set, as json values: its splits, problems and notes; long lists are cut."""
+    found = check_dataset(dataset)
+    values: dict[str, Any] = found.to_dict()
+    splits = [
+        {
+            **{key: split[key] for key in ("name", "samples", "regions", "dropped", "area_px", "classes", "ignored")},
+            "empty": len(split["without_region"]),
+            "first_empty": list(split["without_region"])[:_LISTED],
+            "sizes_hw": split["sizes_hw"][:_LISTED],
+            "channels": [dict(channel) for channel in split["channels"]],
+        }
+        for split in values["splits"]
+    ]
+    return {
+        "regions": found.regions,
+        "split_note": found.split_note,
+        "splits": _plain(splits),
+        "problems": list(equal_problems(found.problems))[:_LISTED],
+        "notes": list(equal_problems(found.notes))[:_LISTED],
+        "unlabelled": len(found.unlabelled),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return tuples as lists, as json has them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def machine_facts(processes: Processes, setup: Setup, registry: Registry) -> dict[str, str]:
+    """Return the hardware and the versions of a run: title -> text."""
+    device = processes.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    packages = {"simmat": simmat.__version__, "torch": torch.__version__, "Python": platform.python_version()}
+    for package in needed_packages(setup.spec, registry):
+        with suppress(PackageNotFoundError):
+            packages[package] = version(package)
+    return {
+        "device": name if processes.count == 1 else f"{processes.count} x {name}",
+        "processor": f"{_processor()}, {os.cpu_count()} logical cores, threads used: {torch.get_num_threads()}",
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": ", ".join(f"{package} {number}" for package, number in packages.items()),
+    }
+
+
+def _processor() -> str:
+    """Return the name of the processor as far as the system tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
