@@ -24,9 +24,9 @@ from simmat.io.files import atomic_path
 from simmat.model import SimMAT, assemble, zero_shot_of
 from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
-from simmat.report.contact_sheet import GAP, GROUND, LINE, MARGIN, TEXT
 from simmat.report.display import display_rgb
 from simmat.report.overlay import draw_comparison, draw_overlay, font
+from simmat.report.preview import GAP, GROUND, LINE, MARGIN, TEXT
 from simmat.types import BoolArray, Prompt
 
 CELL = 200

@@ -290,6 +290,9 @@ def test_what_is_no_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert str(run) in capsys.readouterr().err
     assert simmat(["report", str(tmp_path)]) == 2
     assert "no run there" in capsys.readouterr().err
+    (tmp_path / "config.toml").write_text((run / "config.toml").read_text())
+    assert simmat(["report", str(tmp_path)]) == 2
+    assert "no bundle yet" in capsys.readouterr().err
     assert simmat(["report", str(run), "--split", "test"]) == 2
     assert "--data" in capsys.readouterr().err
 

@@ -23,7 +23,7 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 
     The run folder gets the best bundle by validation (bundle/), the last state (last.safetensors),
-    the resolved settings (config.toml), the log (metrics.jsonl) and pictures.
+    the resolved settings (config.toml), the log (metrics.jsonl) and a page that shows the run (report.html).
     """
     overrides = {name: value for name, value in given.items() if value is not None}
     if resume is None:
@@ -50,5 +50,7 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
         click.get_current_context().exit(130)
     if (plan := callback.plan) is not None:
         say(f"best bundle: {bundle} (validation mIoU {callback.best:.4f} at step {callback.best_step})")
+        if (page := bundle.parent / "report.html").exists():
+            say(f"its page: {page}")
         words = ["simmat", "eval", str(bundle), "--data", str(plan.data)]
         say(f"score it with: {shlex.join([*words, '--split', 'test' if 'test' in plan.splits else 'val'])}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from simmat.data.card import class_title
 from simmat.data.channel_stats import windows_side_by_side
@@ -16,12 +16,20 @@ from simmat.data.instances import Label
 from simmat.data.samples import Sample
 from simmat.errors import DataError, SimMATError
 from simmat.report.colour_maps import colour_bar, look_of
-from simmat.report.contact_sheet import CELL_GROUND, FAINT, GAP, GROUND, LINE, MARGIN, TEXT, shorten
 from simmat.report.display import Limits, display_channels, limits_of, show_channels
 from simmat.report.overlay import Colour, font
 from simmat.report.regions import class_colours, object_colours, paint_regions, region_map
 from simmat.sensors.normalize import rgb_indices
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
+
+GROUND: Colour = (22, 24, 29)
+CELL_GROUND: Colour = (34, 37, 44)
+TEXT: Colour = (236, 238, 242)
+FAINT: Colour = (160, 166, 178)
+
+GAP = 10
+MARGIN = 18
+LINE = 24
 
 MOST_PANELS = 4
 """Pictures of one image, at most."""
@@ -368,3 +376,14 @@ def _write_lines(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width
         line += letter
     for number, part in enumerate([*lines, line][: max(height // 15, 1)]):
         pen.text((left, top + 15 * number), part, font=face, fill=TEXT)
+
+
+def shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
+    """Shorten a text in the middle until it is at most `room` pixels wide."""
+    if face.getlength(text) <= room:
+        return text
+    for keep in range(len(text) - 1, 1, -1):
+        short = text[: (keep + 1) // 2] + "…" + text[-(keep // 2) :]
+        if face.getlength(short) <= room:
+            return short
+    return "…"

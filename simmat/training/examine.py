@@ -34,7 +34,8 @@ from simmat.model_spec import DenseSpec, ModelSpec
 from simmat.nn.resize import restore_logits
 from simmat.plugins.registry import Registry
 from simmat.predictor import EncodedImage, Predictor
-from simmat.report.display import PictureArray, describe_display, display_rgb, stretch
+from simmat.report.colour_maps import PictureArray
+from simmat.report.display import describe_display, display_rgb, stretch
 from simmat.report.overlay import draw_comparison, draw_overlay
 from simmat.results import ImageResult
 from simmat.results.overlay import draw_result

@@ -24,7 +24,7 @@ from simmat.config import TrainConfig, load_config
 from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.documents import Document, as_tuples, parse
-from simmat.errors import ConfigError, SimMATError, equal_problems
+from simmat.errors import BundleError, ConfigError, SimMATError, equal_problems
 from simmat.evaluation import (
     ONE_CLICK,
     Processes,
@@ -106,12 +106,16 @@ def open_run(root: Path, examinations: tuple[Examination, ...] | None = None) ->
         hint = f"; its run is {root.parent}" if (root.parent / "config.toml").is_file() else ""
         raise ConfigError(f"{root}: no run there (no config.toml); give the folder that --out named{hint}")
     config = load_config(folder.config, {"out": root})
-    if not folder.bundle.exists():
-        raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again")
+    try:
+        spec = read_bundle_spec(folder.bundle)
+    except BundleError as error:
+        if folder.bundle.exists():
+            raise
+        raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again") from error
     report = read_report(folder)
     if examinations is None:
         examinations = (report.examination,) if report is not None else ()
-    return view_of(config, read_bundle_spec(folder.bundle), folder, report, examinations)
+    return view_of(config, spec, folder, report, examinations)
 
 
 def view_of(

@@ -36,8 +36,6 @@ _LEGEND = (
 _CALIBRATION = "Calibration of the predicted IoU"
 _MOST_CLASSES = 40
 """Classes in a table, the most frequent ones."""
-_IMBALANCE = 20
-"""How many times as many regions the most frequent class has as the rarest, from which the page says so."""
 _IN_EVERY_RUN = ("modality", "data", "out")
 
 Objects = Sequence[ObjectScore]
@@ -482,8 +480,6 @@ def _data(run: RunView, found: Examination) -> Iterator[Block]:
             noted.append(f"{split['name']}: {split['empty']} of {split['samples']} images have no object: {some}")
     names = {int(value): name for value, name in found.class_names.items()}
     table = _class_counts(splits, names)
-    if table is not None:
-        noted += list(_imbalance(splits, names))
     yield Items(list(dict.fromkeys(noted))) if noted else Text("Nothing was found wrong with the files.", faint=True)
     if table is not None:
         yield table
@@ -520,19 +516,6 @@ def _class_counts(splits: Sequence[Mapping[str, Any]], names: Mapping[int, str])
         for value in kept
     ]
     return Table(("objects by class", *(split["name"] for split in splits), "share"), rows, 1)
-
-
-def _imbalance(splits: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> Iterator[str]:
-    train = next((split for split in splits if split["name"] == "train"), None)
-    if train is None or len(train["classes"]) < 2:
-        return
-    counts = train["classes"]
-    most, least = max(counts, key=lambda value: counts[value]), min(counts, key=lambda value: counts[value])
-    if counts[most] >= _IMBALANCE * counts[least]:
-        yield (
-            f"train: class {class_title(int(most), names)} has {counts[most]} objects, class "
-            f"{class_title(int(least), names)} has {counts[least]}: rare classes are learned last"
-        )
 
 
 def _use(run: RunView) -> Iterator[Block]:
