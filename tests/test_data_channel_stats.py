@@ -79,7 +79,7 @@ def test_an_image_larger_than_memory_is_read_in_windows(tmp_path: Path, monkeypa
     planes = np.random.default_rng(0).integers(0, 60000, (2, 70, 90)).astype(np.uint16)
     write_image(tmp_path / "images/a.tif", planes)
     whole = channel_stats(dataset := open_images(tmp_path, Raster()), dataset.samples)
-    monkeypatch.setattr(module, "_MOST_VALUES", 1000)
+    monkeypatch.setattr(module, "MOST_PIXELS", 1000)
     monkeypatch.setattr(module, "_READ_PX", 32)
     parts = channel_stats(dataset, dataset.samples)
     for one, other in zip(whole.channels, parts.channels, strict=True):
@@ -91,13 +91,13 @@ def test_an_image_larger_than_memory_is_read_in_windows(tmp_path: Path, monkeypa
 def test_a_damaged_image_is_said_and_the_others_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One bad file must not hide the figures of the rest, nor pass unseen."""
     root = folder_of(tmp_path / "set", 4)
-    (root / "images/s1.npy").write_bytes(b"damaged")
+    (root / "images/s0.npy").write_bytes(b"damaged")  # the first, which shows what channels there are
     assert run(["data", "stats", str(root), *RASTER, "--json"]) == 2
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert report["images"] == 3
-    assert list(report["faults"]) == ["s1"]
-    assert "s1 is left out" in captured.err
+    assert list(report["faults"]) == ["s0"]
+    assert "s0 is left out" in captured.err
 
 
 def test_a_channel_without_a_measurement_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,12 +78,23 @@ def test_images_without_labels_can_be_looked_at(tmp_path: Path) -> None:
 def test_one_unreadable_image_leaves_the_others_visible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The sheet shows where the fault is; all faults are said."""
     root = folder_of(tmp_path / "set", 4, channels=1)
-    (root / "images/s2.npy").write_bytes(b"damaged")
+    for name in ("s0", "s2"):  # the first shows what channels there are
+        (root / f"images/{name}.npy").write_bytes(b"damaged")
     out = tmp_path / "sheet.png"
     assert run(["data", "preview", str(root), "--modality", "raster", "--out", str(out)]) == 0
     assert "s2 is not shown" in capsys.readouterr().err
     with Image.open(out) as sheet:
         assert sheet.width > 400
+
+
+def test_names_that_cannot_be_drawn_are_escaped(tmp_path: Path) -> None:
+    """Files come from strangers: line breaks, bytes that are not UTF-8, and names of classes of any kind."""
+    root = folder_of(tmp_path / "set", 3, channels=1)
+    for folder, ending in (("images", ".npy"), ("masks", ".png")):
+        (root / folder / f"s1{ending}").rename(root / folder / f"a\n\udcff<b>{ending}")
+    dataset = open_planes(root, regions="classes", class_names={1: "c\x07\n☃"})
+    (sheet,) = preview_sheets(dataset, dataset.samples)
+    assert sheet.width > 300
 
 
 def test_many_images_make_numbered_sheets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ values does not grow with their number.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
 from simmat.data.statistics import Moments, image_moments
 from simmat.errors import DataError, SimMATError
+from simmat.sensors.adapter import load_sample
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage, Window
 
 PERCENTILES = (1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0)
@@ -24,8 +25,10 @@ _TAILS = (0.5, 99.5)
 """Percentiles between which a histogram is drawn; what lies outside is counted."""
 _MOST_DISTINCT = 1 << 17
 """Different values of a channel that are counted one by one; a sensor of 16 bits has half as many."""
-_MOST_VALUES = 1 << 26
-"""Pixels times channels of an image that is read as a whole."""
+MOST_PIXELS = 1 << 24
+"""Pixels of an image that is read as a whole."""
+_CORNER_PX = 64
+"""Side of the part of an image that shows which channels it has."""
 _READ_PX = 2048
 """Side of the windows of a larger one."""
 
@@ -234,6 +237,7 @@ def channel_stats(
     Raises:
         DataError: no image can be read.
     """
+    dataset = with_channels(dataset, samples)
     tallies: list[_Tally] = []
     faults: dict[str, str] = {}
     seen: set[tuple[tuple[str, ...], Window | None]] = set()
@@ -256,6 +260,25 @@ def channel_stats(
     return StatsReport(str(dataset.root), len(seen), tuple(tally.stats(bins) for tally in tallies), faults)
 
 
+def with_channels(dataset: Dataset, samples: Sequence[Sample]) -> Dataset:
+    """Return the data set with the channels of the first image that can be read; of a large one a corner is read."""
+    if dataset.known_channels is not None:
+        return dataset
+    for sample in (dataset.first, *samples):
+        try:
+            size_hw = dataset.adapter.window_size(sample.files)
+            window = sample.window
+            if window is None and size_hw is not None:
+                window = Window(0, 0, *(min(side, _CORNER_PX) for side in size_hw))
+            nodata = dataset.card.stated_nodata(sample.files)
+            image = load_sample(dataset.adapter, sample.files, nodata=nodata, window=window)
+            channels = image.channels, dataset.adapter.transform(image).channels
+        except SimMATError:  # it is said when it is read
+            continue
+        return replace(dataset, known_channels=channels)
+    return dataset
+
+
 def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
     """Yield an image as a whole, or window by window where it is larger than memory may hold.
 
@@ -263,7 +286,7 @@ def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
         SimMATError: it cannot be read.
     """
     size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
-    if size_hw is None or size_hw[0] * size_hw[1] * len(dataset.loaded_channels) <= _MOST_VALUES:
+    if size_hw is None or size_hw[0] * size_hw[1] <= MOST_PIXELS:
         yield dataset.image(sample)
         return
     for window in windows_side_by_side(size_hw, _READ_PX):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from simmat.data.card import class_title
-from simmat.data.channel_stats import windows_side_by_side
+from simmat.data.channel_stats import MOST_PIXELS, windows_side_by_side, with_channels
 from simmat.data.dataset import Dataset
 from simmat.data.instances import Label
 from simmat.data.samples import Sample
@@ -20,6 +20,7 @@ from simmat.report.display import Limits, display_channels, limits_of, show_chan
 from simmat.report.overlay import Colour, font
 from simmat.report.regions import class_colours, object_colours, paint_regions, region_map
 from simmat.sensors.normalize import rgb_indices
+from simmat.terminal import escape
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage
 
 GROUND: Colour = (22, 24, 29)
@@ -39,8 +40,6 @@ _FILL = 0.3
 _IGNORED: Colour = (150, 150, 150)
 _READ_PX = 1024
 """Side of the windows in which an image larger than memory is read."""
-_MOST_VALUES = 2**26
-"""Pixels times channels of an image that is read as a whole."""
 _VISIBLE = {"red": (0.60, 0.70, 0.665), "green": (0.50, 0.60, 0.56), "blue": (0.42, 0.52, 0.48)}
 _NIR = (0.75, 1.0, 0.85)
 """From, to and best wavelength in µm."""
@@ -148,6 +147,7 @@ def preview_sheets(
     if not samples:
         raise DataError(f"{dataset.root}: no image to show")
     failed: Problems = [] if problems is None else problems
+    dataset = with_channels(dataset, samples)
     count = -(-len(samples) // per_sheet)
     panels: tuple[Panel, ...] = ()
     for number in range(count):
@@ -194,7 +194,7 @@ def _thinned(dataset: Dataset, sample: Sample, side: int) -> tuple[SensorImage, 
     Pixels are picked, not averaged: the mean of two angles, or of a hole and what is around it, is no measurement.
     """
     size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
-    if size_hw is None or size_hw[0] * size_hw[1] * len(dataset.loaded_channels) <= _MOST_VALUES:
+    if size_hw is None or size_hw[0] * size_hw[1] <= MOST_PIXELS:
         image = dataset.image(sample)
         step = max(max(image.size_hw) // side, 1)
         thin = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
@@ -238,6 +238,7 @@ class _Sheet:
             every = sorted({*self._names, *(number for number in found if number is not None)})
             self._classes = dict(zip(every, class_colours(len(every)), strict=True))
             self._present = [number for number in every if number in found]
+        self._titles = {number: escape(class_title(number, self._names), keep="") for number in self._present}
 
     def draw(self, title: str) -> Image.Image:
         width = len(self._panels) * (self._cell[0] + GAP) - GAP
@@ -337,7 +338,7 @@ class _Sheet:
         places: list[tuple[int, int, int]] = []
         x = y = 0
         for number in self._present:
-            long = 20 + int(small.getlength(class_title(number, self._names)))
+            long = 20 + int(small.getlength(self._titles[number]))
             if x and x + long > width - 2 * MARGIN:
                 x, y = 0, y + LINE
             places.append((number, x, y))
@@ -346,7 +347,7 @@ class _Sheet:
         pen = ImageDraw.Draw(strip)
         for number, left, top in places:
             pen.rectangle((left, top + 3, left + 13, top + 16), fill=self._classes[number])
-            pen.text((left + 20, top + 1), class_title(number, self._names), font=small, fill=TEXT)
+            pen.text((left + 20, top + 1), self._titles[number], font=small, fill=TEXT)
         return strip
 
 
@@ -369,7 +370,7 @@ def _write_lines(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width
     """Write text in lines of at most `width` pixels, as far as there is room."""
     face = font(11)
     line, lines = "", []
-    for letter in text:
+    for letter in escape(text, keep=""):
         if face.getlength(line + letter) > width:
             lines.append(line)
             line = ""
@@ -379,7 +380,8 @@ def _write_lines(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width
 
 
 def shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
-    """Shorten a text in the middle until it is at most `room` pixels wide."""
+    """Shorten a text in the middle until it is at most `room` pixels wide; what cannot be drawn is escaped."""
+    text = escape(text, keep="")
     if face.getlength(text) <= room:
         return text
     for keep in range(len(text) - 1, 1, -1):

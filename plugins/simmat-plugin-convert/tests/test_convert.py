@@ -339,6 +339,16 @@ def test_another_format_than_the_one_that_is_named_is_refused(tmp_path: Path, ar
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_that_formats_cannot_hold_is_refused(tmp_path: Path) -> None:
+    """XML and lists by line would name another file than the one that is there."""
+    start = mask_set(tmp_path / "masks", NAMED)
+    for path in (start / "images/s1.tif", start / "masks/s1.png"):
+        path.rename(path.with_stem("a\n\udcff"))
+    with pytest.raises(ConfigError, match="rename"):
+        convert(start, tmp_path / "out", Raster(), "cvat")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_with_files_is_not_written_into(tmp_path: Path) -> None:
     """What was there stays, whatever it is."""
     start = mask_set(tmp_path / "masks", NAMED)

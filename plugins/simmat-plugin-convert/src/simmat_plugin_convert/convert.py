@@ -10,7 +10,7 @@ from simmat.errors import ConfigError, OutputError, all_problems
 from simmat.io.files import atomic_folder
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import RegionRule
-from simmat_plugin_convert.labels import NO_CLASS, Labels, Losses, check_names, drawn_all
+from simmat_plugin_convert.labels import NO_CLASS, Labels, Losses, check_file_names, check_names, drawn_all
 from simmat_plugin_convert.readers import Source, read_labels
 from simmat_plugin_convert.writers import WRITERS, Images, Target
 
@@ -74,6 +74,7 @@ def convert(
     found, labels = read_labels(Source(data, adapter, card or {}, losses), kind)
     if labels.skipped:
         losses.add("images have no mask and are left out", str(data), labels.skipped)
+    check_file_names(labels)
     present: set[int | None] = set()
     objects = 0
     for _, drawn in drawn_all(labels):  # all faults are found before anything is written

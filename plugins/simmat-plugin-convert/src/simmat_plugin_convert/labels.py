@@ -210,6 +210,22 @@ def polygon_region(
     return region
 
 
+def check_file_names(labels: Labels) -> None:
+    """Check that names of images can be written to every format.
+
+    Raises:
+        ConfigError: some hold control characters or bytes that are not UTF-8.
+    """
+    problems = [f"{item.where!r}" for item in labels.items if not _is_writable(item.where)]
+    if problems:
+        title = f"{labels.root}: names of images with characters that other formats cannot hold; rename the files:"
+        raise ConfigError(all_problems(title, problems))
+
+
+def _is_writable(text: str) -> bool:
+    return not any(ord(one) < 32 or 0x7F <= ord(one) < 0xA0 or 0xD800 <= ord(one) < 0xE000 for one in text)
+
+
 def check_names(names: Mapping[int, str], root: Path) -> None:
     """Check that class names can be written to every format.
 
@@ -224,7 +240,7 @@ def check_names(names: Mapping[int, str], root: Path) -> None:
     problems += [
         f"class {number}: {name!r} holds a character that cannot be written"
         for number, name in names.items()
-        if any(ord(letter) < 32 or 0x7F <= ord(letter) < 0xA0 or 0xD800 <= ord(letter) < 0xE000 for letter in name)
+        if not _is_writable(name)
     ]
     problems += [f"{count} classes are named {name!r}" for name, count in Counter(names.values()).items() if count > 1]
     problems += [
