@@ -10,9 +10,12 @@ from data_sets import Planes, folder_of, one_square, open_planes, save_image, sa
 from PIL import Image
 
 from simmat.cli import run
-from simmat.data.dataset import open_images
+from simmat.data.dataset import open_dataset, open_images
 from simmat.errors import DataError
+from simmat.io.images import write_image
+from simmat.report import preview
 from simmat.report.preview import Panel, panels_of, preview_sheets
+from simmat.sensors.builtin import Raster
 from simmat.types import Channel
 
 RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
@@ -85,6 +88,25 @@ def test_one_unreadable_image_leaves_the_others_visible(tmp_path: Path, capsys: 
     assert "s2 is not shown" in capsys.readouterr().err
     with Image.open(out) as sheet:
         assert sheet.width > 400
+
+
+def test_a_large_image_and_its_label_are_read_in_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A satellite scene is larger than memory; its sheet shows the same as that of a whole image."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((300, 410), np.uint8)
+    mask[40:200, 50:330] = 1
+    for folder, planes in (("images", rng.integers(0, 900, (1, 300, 410)).astype(np.uint16)), ("masks", mask[None])):
+        (tmp_path / folder).mkdir()
+        write_image(tmp_path / folder / "a.tif", planes)
+        for name in "bc":
+            write_image(tmp_path / folder / f"{name}.tif", planes)
+    dataset = open_dataset(tmp_path, Raster(), {"regions": "classes"})
+    (whole,) = preview_sheets(dataset, dataset.samples[:1], cell_px=64)
+    monkeypatch.setattr(preview, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(preview, "_READ_PX", 128)
+    (parts,) = preview_sheets(dataset, dataset.samples[:1], cell_px=64)
+    cells = [np.asarray(sheet)[80:120, 18:82].astype(int) for sheet in (whole, parts)]
+    assert (np.abs(cells[0] - cells[1]).max(axis=2) > 0).mean() < 0.1  # but at outlines
 
 
 def test_names_that_cannot_be_drawn_are_escaped(tmp_path: Path) -> None:

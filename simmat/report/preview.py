@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from simmat.data.card import class_title
 from simmat.data.channel_stats import MOST_PIXELS, windows_side_by_side, with_channels
 from simmat.data.dataset import Dataset
-from simmat.data.instances import Label
+from simmat.data.instances import Instance, Label, region_from_mask
 from simmat.data.samples import Sample
 from simmat.errors import DataError, SimMATError
 from simmat.report.colour_maps import colour_bar, look_of
@@ -68,7 +68,7 @@ class _Item:
         sample: of the data set.
         image: the channels that are shown, thinned out to about the size of a cell.
         size_hw: of the whole image.
-        label: of the whole image; None where it has none.
+        label: of the whole image, or of as many pixels as are kept of a large one; None where it has none.
         note: why it cannot be shown; "" if it can.
     """
 
@@ -176,8 +176,11 @@ def _read(dataset: Dataset, sample: Sample, side: int, *, labels: bool) -> tuple
         panels = panels_of(image.channels)
         label = None
         if labels and (sample.has_mask or dataset.coco is not None):
-            label = dataset.label(sample)
-            if label.size_hw != size_hw:
+            if _in_windows(dataset, sample) is not None:
+                label = _thin_label(dataset, sample, size_hw, side)
+            else:
+                label = dataset.label(sample)
+            if label.size_hw != size_hw and _in_windows(dataset, sample) is None:
                 raise DataError(
                     f"the mask is {label.size_hw[1]}x{label.size_hw[0]}, the image {size_hw[1]}x{size_hw[0]}"
                 )
@@ -193,14 +196,13 @@ def _thinned(dataset: Dataset, sample: Sample, side: int) -> tuple[SensorImage, 
 
     Pixels are picked, not averaged: the mean of two angles, or of a hole and what is around it, is no measurement.
     """
-    size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
-    if size_hw is None or size_hw[0] * size_hw[1] <= MOST_PIXELS:
+    size_hw = _in_windows(dataset, sample)
+    if size_hw is None:
         image = dataset.image(sample)
         step = max(max(image.size_hw) // side, 1)
         thin = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
         return _cut_out(image, image.data[thin], image.valid[thin]), image.size_hw
-    step = max(max(size_hw) // side, 1)
-    length = max(_READ_PX // step, 1) * step
+    step, length = _steps(size_hw, side)
     thin = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
     rows: dict[int, list[SensorImage]] = {}
     for window in windows_side_by_side(size_hw, length):
@@ -209,6 +211,35 @@ def _thinned(dataset: Dataset, sample: Sample, side: int) -> tuple[SensorImage, 
     data = np.concatenate([np.concatenate([part.data for part in row], axis=2) for row in rows.values()], axis=1)
     valid = np.concatenate([np.concatenate([part.valid for part in row], axis=2) for row in rows.values()], axis=1)
     return _cut_out(rows[0][0], data, valid), size_hw
+
+
+def _in_windows(dataset: Dataset, sample: Sample) -> tuple[int, int] | None:
+    """Return the (height, width) of an image that is read in windows; None if it is read as a whole."""
+    size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
+    return size_hw if size_hw is not None and size_hw[0] * size_hw[1] > MOST_PIXELS else None
+
+
+def _steps(size_hw: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return which pixel of how many is kept along a side, and the side of a window, a multiple of it."""
+    step = max(max(size_hw) // side, 1)
+    return step, max(_READ_PX // step, 1) * step
+
+
+def _thin_label(dataset: Dataset, sample: Sample, size_hw: tuple[int, int], side: int) -> Label:
+    """Read the label of a large image window by window, at the pixels that `_thinned` keeps; regions are cut there."""
+    step, length = _steps(size_hw, side)
+    first = step // 2
+    found: list[Instance] = []
+    for window in windows_side_by_side(size_hw, length):
+        for region in dataset.label(sample.within(window)).regions:
+            top, left = region.box[:2]
+            down, right = (first - top) % step, (first - left) % step  # to the first pixel that is kept
+            corner = ((window.y0 + top + down) // step, (window.x0 + left + right) // step)
+            kept = region_from_mask(region.crop[down::step, right::step], region.class_id, corner)
+            if kept is not None:
+                found.append(kept)
+    height, width = (len(range(first, length, step)) for length in size_hw)
+    return Label((height, width), tuple(found), np.zeros((height, width), np.bool_))
 
 
 def _cut_out(image: SensorImage, data: FloatArray, valid: BoolArray) -> SensorImage:
@@ -266,7 +297,8 @@ class _Sheet:
         face, small = font(13, bold=True), font(12)
         size = f"{item.size_hw[1]}x{item.size_hw[0]}" if item.image else ""
         count = len(item.label.regions) if item.label else 0
-        objects = f"{count} region{'s' * (count != 1)}" if item.label else ""
+        is_whole = item.label is not None and item.label.size_hw == item.size_hw
+        objects = f"{count} region{'s' * (count != 1)}" if is_whole else ""
         note = " · ".join(filter(None, (item.sample.split, size, objects)))
         room = width - int(small.getlength(note)) - GAP
         name = shorten(item.sample.id, face, room if room > 60 else width)
@@ -292,7 +324,7 @@ class _Sheet:
         picture = picture.resize(inner, Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
         if item.label is not None:
             regions = item.label.regions
-            numbers = region_map(regions, item.size_hw, inner)
+            numbers = region_map(regions, item.label.size_hw, inner)
             colours = (
                 [self._classes.get(region.class_id or 0, _IGNORED) for region in regions]
                 if self._classes
