@@ -392,8 +392,8 @@ def _second_look(index: DataIndex, progress: Callable[[int], None] | None) -> It
             for sample, place in look.odd[:3]
         )
         text = (
-            f"{len(look.odd)} of {look.aligned} masks do not lie on edges of their image, though the others do, and "
-            f"would fit better {words}, in standard deviations of the strength of edges; a guess, so look at them"
+            f"{len(look.odd)} of {look.aligned} masks would fit the edges of their image better elsewhere, though the "
+            f"others fit: {words}, in standard deviations of the strength of edges. A guess, so look at them"
         )
         yield Finding("note", "misaligned-masks", text, tuple(sample.id for sample, _ in look.odd))
 
