@@ -15,7 +15,7 @@ from simmat.errors import DataError, SpecError
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-RegionRule = Literal["instances", "classes", "components"]
+RegionRule = Literal["instances", "classes", "components", "panoptic"]
 """What a region of a label image is, see `simmat.data.instances`."""
 ZeroMeans = Literal["background", "none", "unlabelled"]
 """What label value 0 means, see `simmat.data.card`."""

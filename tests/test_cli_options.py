@@ -50,7 +50,7 @@ def test_what_is_not_given_is_none() -> None:
         ("--out=", "path is empty"),
         ("--channels 3-1", "backwards"),
         ("--min-region 0", "x>=1"),
-        ("--regions thing", "'instances', 'classes', 'components'"),
+        ("--regions thing", "'instances', 'classes', 'components', 'panoptic'"),
         ("--nodata none", "SOURCE=NUMBER"),
         ("--nodata depth=0,depth=1", "depth"),
         ("--mat-option width", "KEY=VALUE"),

@@ -14,7 +14,7 @@ def test_unsaid_region_rule_is_an_error_that_teaches_the_three_rules(tmp_path: P
     """A guessed rule would train on the wrong objects without a word."""
     with pytest.raises(ConfigError, match="--regions") as caught:
         load_card(tmp_path, {"regions": None})
-    for rule in ("instances", "classes", "components", "card.toml"):
+    for rule in ("instances", "classes", "components", "panoptic", "card.toml"):
         assert rule in str(caught.value)
 
 
@@ -66,7 +66,7 @@ def test_all_wrong_fields_are_told_at_once_with_the_nearest_name(tmp_path: Path)
         make_card({"regions": "instance", "min_regoin": 3, "nodata": float("nan")}, where="here")
     message = str(caught.value)
     assert "'min_region'" in message
-    assert "'instances', 'classes' or 'components'" in message
+    assert "'instances', 'classes', 'components' or 'panoptic'" in message
     assert "nodata" in message
 
 

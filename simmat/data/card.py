@@ -27,6 +27,7 @@ NO_REGIONS = """{where}: the data card does not define what a region is. Use one
   --regions instances   every label value but 0 is one object, whatever its shape
   --regions classes     every label value but 0 is a class, and all its pixels are one region
   --regions components  every label value but 0 is a class, and each connected piece of it is a region
+  --regions panoptic    every label value but 0 is one object, and value // 1000 is its class
 or add to {card}:  regions = "instances\""""
 
 

@@ -14,11 +14,17 @@ from simmat.data.card import DataCard
 from simmat.data.samples import ALLOWED_MASKS, JPEG_EXTENSIONS, MASK_EXTENSIONS
 from simmat.errors import DataError
 from simmat.io.images.planes import read_labels
-from simmat.types import BoolArray, Window, ZeroMeans
+from simmat.types import BoolArray, RegionRule, Window, ZeroMeans
 
 LabelArray = npt.NDArray[np.int64]
 
 _MOST = 2**53  # largest whole number up to which float64 is exact
+
+PANOPTIC = 1000
+"""By rule "panoptic", a label value is the class times this, plus the number of the object in its image.
+
+As in Cityscapes (https://github.com/mcordts/cityscapesScripts, instanceIds).
+"""
 
 
 def read_mask(path: Path, window: Window | None = None) -> LabelArray:
@@ -170,8 +176,9 @@ def label_from_mask(
     """Find the regions of a label image by the card's rule.
 
     "instances": all pixels of one value are a region, its class unknown. "classes": the same, and the value is the
-    class. "components": each 8-connected component of a value is a region of that class. Value 0 makes regions only if
-    `zero_means` is "none"; the ignored value never does.
+    class. "components": each 8-connected component of a value is a region of that class. "panoptic": all pixels of one
+    value are a region of class value // `PANOPTIC`. Value 0 makes regions only if `zero_means` is "none"; the ignored
+    value never does.
 
     Args:
         mask: (H, W) whole numbers.
@@ -180,7 +187,7 @@ def label_from_mask(
         origin: where the mask came from, for messages.
 
     Raises:
-        DataError: negative values that the card does not ignore.
+        DataError: negative values that the card does not ignore, or values without a class by rule "panoptic".
     """
     ignore = mask == card.ignore if card.ignore is not None else np.zeros(mask.shape, dtype=np.bool_)
     zero = (zero_means or card.zero_means) == "none"
@@ -189,9 +196,21 @@ def label_from_mask(
         if card.regions == "components":
             found += components(crop, value, box[:2])
         else:
-            found.append(Instance(value if card.regions == "classes" else None, box, crop))
+            found.append(Instance(_class_of(value, card.regions, origin), box, crop))
     size_hw = int(mask.shape[0]), int(mask.shape[1])
     return make_label(size_hw, found, ignore, card.smallest_px(size_hw))
+
+
+def _class_of(value: int, rule: RegionRule, origin: str) -> int | None:
+    """Return the class that a label value means; None where values are only ids."""
+    if rule != "panoptic":
+        return value if rule == "classes" else None
+    if value < PANOPTIC:
+        raise DataError(
+            f"{origin or 'mask'}: label value {value} has no class; by --regions panoptic values are "
+            f"class * {PANOPTIC} + number. Use --regions instances where objects have no classes"
+        )
+    return value // PANOPTIC
 
 
 def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: BoolArray, min_region: int) -> Label:

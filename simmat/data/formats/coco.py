@@ -87,9 +87,8 @@ class CocoLabels:
         empty = 0
         groups: dict[int, list[Mapping[str, Any]]] = {}
         for index, annotation in enumerate(objects):
-            groups.setdefault(index if card.regions == "instances" else annotation["category_id"], []).append(
-                annotation
-            )
+            key = index if card.regions in ("instances", "panoptic") else annotation["category_id"]
+            groups.setdefault(key, []).append(annotation)
         for _, group in sorted(groups.items()):
             category = group[0]["category_id"]
             visible = _draw(group, image.size_hw)

@@ -101,7 +101,7 @@ class PolygonLabels:
             placed = self._placed[place] = self._read(Path(place[0]), Path(place[1]))
         numbers = _draw(placed, sample.window or Window(0, 0, *placed.size_hw))
         values = placed.values[numbers]
-        single = card.regions == "instances"
+        single = card.regions in ("instances", "panoptic")
         drawn = np.where(values == _UNKNOWN, _UNKNOWN, numbers) if single else values
         rule = card.model_copy(update={"ignore": _UNKNOWN, "regions": "classes" if single else card.regions})
         label = label_from_mask(drawn, rule, zero_means=sample.zero_means, origin=place[0])
