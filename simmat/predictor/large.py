@@ -80,6 +80,7 @@ class LargeImage:
         tile: side of a window in pixels.
         overlap: of neighbouring windows in pixels, at least.
         doubt: how the values of a window differ from those of training; "" if no window did.
+        token: stands for this image, see `Predictor.fitted_to`.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class LargeImage:
             )
         self.windows = plan_windows(reader.size_hw, self.tile, self.overlap)
         self.doubt = ""
-        self._is_fitted = encoded is not None
+        self.token = object()
         self._whole = encoded
         self._cache = cache
         self._last: tuple[Window, EncodedImage, SensorImage] | None = None
@@ -147,7 +148,7 @@ class LargeImage:
         measured: BoolArray = np.any(image.valid, axis=0)
         if not measured.any():
             return WindowAnswer(measured)
-        encoded = self._encode(image)
+        encoded = self._last[1] if self._last is not None and self._last[0] == window else self._encode(image)
         self.doubt = self.doubt or self._predictor.doubt_of(encoded)
         found = () if wanted.objects is None else encoded.find_objects(wanted.objects)
         objects = tuple(one.shifted(window.y0, window.x0) for one in found)
@@ -266,6 +267,31 @@ class LargeImage:
             OutputError: an embedding cannot be written.
         """
         self._predictor.check_choice(choice)
+        return self._predict(prompt, choice)[0]
+
+    def predict_all(self, prompt: Prompt) -> list[LocalPrediction]:
+        """Return every mask that the model has for a prompt: the single one of `predict`, then by falling score.
+
+        All are of the window in which the single mask does not reach the border.
+
+        Raises:
+            SimMATError: as `predict` raises it.
+        """
+        first, *others = self._predict(prompt, None)
+        return [first, *sorted(others, key=lambda one: -one.score)]
+
+    def encode(self) -> bool:
+        """Encode the image where one window holds it, so that the first prompt is answered at once; say if it does.
+
+        Raises:
+            SimMATError: the image cannot be read, or has other channels than the model.
+        """
+        if len(self.windows) == 1:
+            self._encoded_window(self.windows[0])
+        return len(self.windows) == 1
+
+    def _predict(self, prompt: Prompt, choice: Choice | None) -> list[LocalPrediction]:
+        """Return the chosen mask, or with None all of them, in a window that is widened as `predict` says."""
         check_inside(prompt, self.reader)
         if prompt.box is None and not (prompt.point_labels == 1).any():
             raise ConfigError(f"{self.reader.origin}: nothing says where the object is; add a point on it, or its box")
@@ -282,7 +308,7 @@ class LargeImage:
             wider = _around(prompt, self.reader.size_hw, side)
             if wider == window or side > most or not self._is_bearable(wider):
                 return found
-            if not _reaches_border(found, self.reader):
+            if not _reaches_border(found[0], self.reader):
                 return found
             window = wider
 
@@ -290,14 +316,15 @@ class LargeImage:
         """Return whether memory holds a window."""
         return math.prod(window.size_hw) * len(self._predictor.channels) <= _MOST_VALUES
 
-    def _predict_in(self, window: Window, prompt: Prompt, choice: Choice) -> LocalPrediction:
+    def _predict_in(self, window: Window, prompt: Prompt, choice: Choice | None) -> list[LocalPrediction]:
         encoded, image = self._encoded_window(window)
         prompt = _near(prompt, window)
         coords = prompt.point_coords - np.asarray([window.x0, window.y0], np.float32)
         box = None if prompt.box is None else prompt.box - np.asarray([window.x0, window.y0] * 2, np.float32)
         decoded = encoded.decode([replace(prompt, point_coords=coords, box=box)])
         check_mask_size(prompt.mask_input, decoded)
-        return self._predictor.local_prediction(encoded, decoded, 0, choice, image, window)
+        picks: Iterable[Choice | int] = range(decoded.iou.shape[1]) if choice is None else (choice,)
+        return [self._predictor.local_prediction(encoded, decoded, 0, pick, image, window) for pick in picks]
 
     def _encoded_window(self, window: Window) -> tuple[EncodedImage, SensorImage]:
         """Return the embedding of a window, which is kept until another window is asked for."""
@@ -313,9 +340,9 @@ class LargeImage:
     def _encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
         if self._whole is not None:
             return self._whole
-        if not self._is_fitted:
+        if self._predictor.fitted_to is not self.token:  # another image may have been looked at in between
             self._predictor.fit(self._sample)
-            self._is_fitted = True
+            self._predictor.fitted_to = self.token
         return self._predictor.encode(image, cache)
 
     def _sample(self) -> SensorImage:

@@ -88,6 +88,7 @@ class Predictor:
         dense: what its dense head tells apart; None without one.
         image_side: longer side of the training images in pixels; None if it is not known.
         image: the current image in physical units, or None.
+        fitted_to: the `LargeImage` whose values `fit` saw last, by its `token`; None for any other image.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Predictor:
         self._encoded: EncodedImage | None = None
         self._large: LargeImage | None = None
         self._fitted = ""  # what `fit` set, in words
+        self.fitted_to: object = None
 
     def __repr__(self) -> str:
         """Name the sensor, what it was loaded from, and the image."""
@@ -199,6 +201,7 @@ class Predictor:
             self._large = LargeImage(self, LoadedImage(image), cache=folder)
         else:
             self.fit(lambda: image)
+            self.fitted_to = None
             self._encoded = self.encode(image, folder)
         self.image = image
         return image
@@ -369,7 +372,7 @@ class Predictor:
         encoded: EncodedImage,
         decoded: MaskPrediction,
         row: int,
-        choice: Choice,
+        choice: Choice | int,
         image: SensorImage,
         window: Window,
     ) -> LocalPrediction:
@@ -379,7 +382,7 @@ class Predictor:
             encoded: the window.
             decoded: answers to K prompts in it.
             row: which prompt.
-            choice: see `predict`.
+            choice: see `predict`; a number is that of the mask, 0 for the single one.
             image: the part of the image in the window.
             window: of the whole image.
 
@@ -387,7 +390,8 @@ class Predictor:
             BundleError: the network's output is not finite.
         """
         scores = decoded.iou[row].tolist()
-        picked = 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
+        best = 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
+        picked = choice if isinstance(choice, int) else best
         low = decoded.logits[row : row + 1, picked : picked + 1].float()  # (1, 1, h, w)
         logits: FloatArray = restore_logits(low, encoded.prepared.frame)[0, 0].cpu().numpy()
         if not (np.isfinite(logits).all() and math.isfinite(scores[picked])):
