@@ -45,7 +45,27 @@ def scan_folders(root: Path, sources: Sequence[Source], divider: Divider | None 
     Raises:
         DataError: the folders cannot be used; lists all problems.
     """
-    missing = [f"no folder {name}/" for name in (IMAGES, MASKS) if not (root / name).is_dir()]
+    samples = find_samples(root, sources)
+    if not any(sample.has_mask for sample in samples):
+        raise DataError(
+            f"{root}: none of the {len(samples)} images has a mask; save a mask as masks/{samples[0].id}.png"
+        )
+    return decide_splits(root, samples, "the folders of images/", divider=divider)
+
+
+def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
+    """Match images with masks as `scan_folders` does; those without a mask are samples too. The split may be "".
+
+    Args:
+        root: folder of the data set.
+        sources: of the modality, reference first.
+        masks: refuse a folder without masks/; False is for a folder whose masks are yet to be made.
+
+    Raises:
+        DataError: the folders cannot be used; lists all problems.
+    """
+    needed = (IMAGES, MASKS) if masks else (IMAGES,)
+    missing = [f"no folder {name}/" for name in needed if not (root / name).is_dir()]
     if missing:
         raise DataError(
             all_problems(
@@ -60,12 +80,7 @@ def scan_folders(root: Path, sources: Sequence[Source], divider: Divider | None 
     if problems:
         title = f"{root}: images and masks do not match; give them the same names, or pair them in a manifest.csv:"
         raise DataError(all_problems(title, equal_problems(problems)))
-    samples.sort(key=lambda sample: sample.id)
-    if not any(sample.has_mask for sample in samples):
-        raise DataError(
-            f"{root}: none of the {len(samples)} images has a mask; save a mask as masks/{samples[0].id}.png"
-        )
-    return decide_splits(root, samples, "the folders of images/", divider=divider)
+    return sorted(samples, key=lambda sample: sample.id)
 
 
 def unlabelled_samples(root: Path, sources: Sequence[Source]) -> tuple[Sample, ...]:
@@ -194,7 +209,8 @@ class _Scan:
     def __post_init__(self) -> None:
         masks = *MASK_EXTENSIONS, *VECTOR_EXTENSIONS, *JPEG_EXTENSIONS
         self.folders = _Folders({*masks, *(ending for source in self.sources for ending in source.extensions)})
-        self.masks = self.folders.find(str(self.root / MASKS), masks)
+        folder = self.root / MASKS
+        self.masks = self.folders.find(str(folder), masks) if folder.is_dir() else _Found(())
         self._note(self.masks, "masks", f"not a mask format; allowed: {ALLOWED_MASKS}")
 
     def splits(self) -> list[tuple[str, Path]]:

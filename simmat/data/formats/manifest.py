@@ -15,7 +15,7 @@ from typing import cast, get_args
 
 from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Divider, Listing, Sample, decide_splits, start_of_paths
 from simmat.errors import DataError, all_problems, nearest
-from simmat.io.files import read_bytes
+from simmat.io.files import atomic_write_text, read_bytes
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
 
@@ -39,6 +39,22 @@ def read_manifest(root: Path, sources: Sequence[Source], divider: Divider | None
     Raises:
         DataError: the file cannot be used; lists all problems with line numbers.
     """
+    path, samples = root / MANIFEST_FILE, manifest_samples(root, sources)
+    if not any(sample.has_mask for sample in samples):
+        raise DataError(f"{path}: none of the {len(samples)} rows has a mask; fill in the column mask")
+    return decide_splits(root, samples, MANIFEST_FILE, divider=divider)
+
+
+def manifest_samples(root: Path, sources: Sequence[Source]) -> list[Sample]:
+    """Read the rows of `root/manifest.csv` as samples; those without a mask too. The split may be "".
+
+    Args:
+        root: folder of the data set.
+        sources: of the modality, reference first.
+
+    Raises:
+        DataError: the file cannot be used; lists all problems with line numbers.
+    """
     path = root / MANIFEST_FILE
     header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
     files = _find_columns(path, header, sources)
@@ -50,9 +66,26 @@ def read_manifest(root: Path, sources: Sequence[Source], divider: Divider | None
         raise DataError(all_problems(f"{path}: rows that cannot be used:", problems))
     if not samples:
         raise DataError(f"{path}: no rows below the header")
-    if not any(sample.has_mask for sample in samples):
-        raise DataError(f"{path}: none of the {len(samples)} rows has a mask; fill in the column mask")
-    return decide_splits(root, samples, MANIFEST_FILE, divider=divider)
+    return samples
+
+
+def set_manifest_mask(root: Path, id: str, mask: str) -> None:
+    """Write the path of a mask, relative to `root`, into the row of a sample in `root/manifest.csv`.
+
+    Raises:
+        DataError: the file cannot be read, or has no such row.
+        OutputError: it cannot be written.
+    """
+    path = root / MANIFEST_FILE
+    header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
+    cells = [row for _, row in rows]
+    found = [row for row in cells if row[header.index("id")] == id]
+    if len(found) != 1:
+        raise DataError(f"{path}: {len(found)} rows have the id {id!r}, one is needed to note its mask {mask!r}")
+    found[0][header.index("mask")] = mask
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *cells])
+    atomic_write_text(path, text.getvalue())
 
 
 def find_file(start: str, text: str) -> str:
