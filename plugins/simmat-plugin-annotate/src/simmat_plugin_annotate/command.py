@@ -1,0 +1,180 @@
+"""The command `simmat annotate`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simmat.cli.common import PATH, load_registry
+from simmat.cli.options import config_options
+from simmat.errors import ConfigError
+from simmat.terminal import say
+
+if TYPE_CHECKING:
+    from simmat.plugins.registry import Registry
+    from simmat_plugin_annotate.folder import LabelFolder
+    from simmat_plugin_annotate.models import Model
+
+TOKEN_VARIABLE = "SIMMAT_ANNOTATE_TOKEN"
+"""Environment variable with the token, for scripts; by default a random one is made at each start."""
+
+
+@click.command("annotate", short_help="Label images in the browser.")
+@click.argument("folder", type=PATH, metavar="DIR")
+@config_options("modality", "modality_options", "channels")
+@click.option("--bundle", type=PATH, metavar="RUN", help="Run, bundle or zip of a tuned model.")
+@config_options("foundation", "checkpoint", "image_size", "regions", "nodata")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="INT", help="Port.  [default: 8765, or any free one]")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
+@click.option("--no-browser", is_flag=True, help="Do not open the page, only print its address.")
+@config_options("device")
+def command(
+    folder: Path,
+    modality: str | None,
+    modality_options: dict[str, Any] | None,
+    channels: tuple[str | int, ...] | None,
+    bundle: Path | None,
+    foundation: str | None,
+    checkpoint: Path | None,
+    image_size: int | None,
+    regions: str | None,
+    nodata: Any,
+    port: int | None,
+    host: str,
+    no_browser: bool,
+    device: str | None,
+) -> int:
+    """Label the images of DIR in the browser: click an object, and its mask is in DIR/masks.
+
+    DIR holds images/, or a manifest.csv. Masks, classes and card.toml are written as `simmat train` reads them, with
+    every step, and all steps can be undone, after a restart too. The page is served to this machine alone; whoever has
+    the printed address with its token can use it.
+
+    The model is that of --bundle, or the untuned one of --foundation. Without either, it is the last model that was
+    trained from the page and was better, else the foundation model `lite`.
+    """
+    from simmat_plugin_annotate.serve import listen, serve
+    from simmat_plugin_annotate.server import Annotator
+
+    if bundle is not None and (foundation is not None or channels is not None or image_size is not None):
+        raise ConfigError("--bundle has its own foundation model, channels and image size; leave the others out")
+    registry = load_registry()
+    overrides = {"regions": regions, "nodata": nodata}
+    options = ModelOptions(modality, modality_options, channels, bundle, foundation, checkpoint, image_size, device)
+    adapter = options.adapter(registry)
+    listener = listen(host, port)
+    try:
+        annotator = Annotator(
+            folder, adapter, overrides, lambda found: options.first(found, registry), options.train_arguments
+        )
+        annotator.load = lambda path: options.tuned(path, registry)
+        found = annotator.folder
+        say(f"{len(found.images)} images in {found.root}, model {annotator.room.model.name}")
+        serve(annotator, listener, host=host, browser=not no_browser, say=say, token=os.environ.get(TOKEN_VARIABLE))
+    finally:
+        listener.close()
+    return 0
+
+
+class ModelOptions:
+    """What the command line says of sensor and model."""
+
+    def __init__(
+        self,
+        modality: str | None,
+        modality_options: dict[str, Any] | None,
+        channels: tuple[str | int, ...] | None,
+        bundle: Path | None,
+        foundation: str | None,
+        checkpoint: Path | None,
+        image_size: int | None,
+        device: str | None,
+    ) -> None:
+        self.modality, self.modality_options, self.channels = modality, modality_options, channels
+        self.bundle, self.foundation, self.checkpoint = bundle, foundation, checkpoint
+        self.image_size, self.device = image_size, device or "auto"
+        self._loaded: Model | None = None
+
+    def adapter(self, registry: Registry) -> Any:
+        """Return the sensor: the named one, or that of the bundle.
+
+        Raises:
+            ConfigError: neither is named.
+            SimMATError: it is unknown, or the bundle cannot be loaded.
+        """
+        if self.modality is not None:
+            return registry.modality(self.modality, self.modality_options, channels=self.channels)
+        if self.bundle is None:
+            raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")
+        self._loaded = self.tuned(self.bundle, registry)
+        spec = self._loaded.predictor.bundle
+        assert spec is not None
+        adapter = self._loaded.predictor.adapter
+        return adapter.with_options(self.modality_options or {})
+
+    def first(self, folder: LabelFolder, registry: Registry) -> Model:
+        """Load the model that a session starts with.
+
+        Raises:
+            SimMATError: it cannot be loaded, or does not suit the sensor.
+        """
+        from simmat.api import load
+        from simmat.config import DEFAULT_FOUNDATION
+        from simmat.sensors.adapter import options_of
+        from simmat_plugin_annotate.models import Model
+
+        if self._loaded is not None:
+            return self._loaded
+        if self.bundle is not None:
+            return self.tuned(self.bundle, registry)
+        kept = folder.state.bundle
+        if self.foundation is None and kept is not None and (folder.root / kept).is_dir():
+            return self.tuned(folder.root / kept, registry)
+        name = self.foundation or DEFAULT_FOUNDATION
+        assert self.modality is not None
+        stated = options_of(folder.adapter)
+        options = {f"{sensor}.{option}": value for sensor, own in stated.items() for option, value in own.items()}
+        single = len(folder.adapter.sensors()) == 1
+        predictor = load(
+            foundation=name,
+            modality=self.modality,
+            modality_options={key.partition(".")[2]: value for key, value in options.items()} if single else options,
+            channels=self.channels,
+            checkpoint=self.checkpoint,
+            image_size=self.image_size,
+            device=self.device,
+            registry=registry,
+        )
+        return Model.of(predictor, name)
+
+    def tuned(self, path: Path, registry: Registry) -> Model:
+        """Load a bundle.
+
+        Raises:
+            SimMATError: it cannot be loaded.
+        """
+        from simmat.api import load
+        from simmat_plugin_annotate.models import Model
+
+        predictor = load(path, checkpoint=self.checkpoint, device=self.device, registry=registry)
+        return Model.of(predictor, path.name)
+
+    def train_arguments(self, folder: LabelFolder, model: Model) -> list[str]:
+        """Return the arguments of `simmat train`: the sensor and the foundation model of the session."""
+        from simmat.config import DEFAULT_FOUNDATION
+
+        bundle = model.predictor.bundle
+        foundation = bundle.spec.foundation if bundle is not None else self.foundation or DEFAULT_FOUNDATION
+        size = bundle.spec.image_size if bundle is not None else self.image_size
+        name = self.modality or (bundle.spec.modality if bundle is not None else folder.adapter.name)
+        arguments = ["--modality", name, "--foundation", foundation, "--device", self.device]
+        if size is not None:
+            arguments += ["--image-size", str(size)]
+        if self.checkpoint is not None:
+            arguments += ["--checkpoint", str(self.checkpoint)]
+        if self.channels is not None:
+            arguments += ["--channels", ",".join(map(str, self.channels))]
+        return arguments

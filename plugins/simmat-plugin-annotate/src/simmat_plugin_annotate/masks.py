@@ -1,0 +1,84 @@
+"""Masks as they travel between page, journal and label images: run lengths inside a box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from simmat.data.instances import Instance, region_from_mask
+from simmat.documents import Document, as_tuples
+from simmat.errors import DataError
+
+Edge = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class MaskDocument(Document):
+    """The pixels of one object.
+
+    Attributes:
+        box: (x0, y0, x1, y1) in pixels of the image, its outer edges.
+        runs: lengths of runs of pixels in the box, row by row; the first run, which may be 0, is not of the object, the
+            next one is, and so on.
+    """
+
+    box: Annotated[tuple[Edge, Edge, Edge, Edge], BeforeValidator(as_tuples)]
+    runs: Annotated[tuple[Edge, ...], Field(max_length=2**22), BeforeValidator(as_tuples)]
+
+
+def encoded(region: Instance) -> dict[str, list[int]]:
+    """Return a region as the values of a `MaskDocument`."""
+    y0, x0, y1, x1 = region.box
+    flat = region.crop.ravel()  # (h * w,)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff(edges, prepend=0, append=len(flat)).tolist()
+    return {"box": [x0, y0, x1, y1], "runs": [0, *runs] if flat[0] else runs}
+
+
+def decoded(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
+    """Return a mask as a region in its tightest box.
+
+    Args:
+        mask: as sent.
+        size_hw: (height, width) of the image in pixels.
+
+    Raises:
+        DataError: the box is not in the image, the runs do not fill it, or no pixel is of the object.
+    """
+    (x0, y0, x1, y1), (height, width) = mask.box, size_hw
+    if not (x0 < x1 <= width and y0 < y1 <= height):
+        raise DataError(
+            f"the mask's box {[x0, y0, x1, y1]} is not in the image of {width}x{height} pixels; it is x0, y0, x1, y1"
+        )
+    total = (x1 - x0) * (y1 - y0)
+    if sum(mask.runs) != total:
+        raise DataError(f"the mask's runs add up to {sum(mask.runs)} pixels, its box has {total}")
+    inside = np.arange(len(mask.runs)) % 2 == 1
+    crop = np.repeat(inside, np.asarray(mask.runs, np.int64)).reshape(y1 - y0, x1 - x0)
+    found = region_from_mask(crop, None, (y0, x0))
+    if found is None:
+        raise DataError("the mask holds no pixel; remove the object instead")
+    return found
+
+
+def without(region: Instance, others: Iterable[Instance]) -> Instance | None:
+    """Return the pixels of a region that no other one has; None if there are none."""
+    y0, x0, y1, x1 = region.box
+    crop = region.crop
+    for other in others:
+        top, left, bottom, right = other.box
+        if top < y1 and y0 < bottom and left < x1 and x0 < right:
+            crop = crop & ~other.within(region.box)
+    return region if crop is region.crop else region_from_mask(crop, region.class_id, (y0, x0))
+
+
+def shared(one: Instance, other: Instance) -> int:
+    """Return the number of pixels that two regions have in common."""
+    y0, x0 = max(one.box[0], other.box[0]), max(one.box[1], other.box[1])
+    y1, x1 = min(one.box[2], other.box[2]), min(one.box[3], other.box[3])
+    if y0 >= y1 or x0 >= x1:
+        return 0
+    box = (y0, x0, y1, x1)
+    return int(np.count_nonzero(one.within(box) & other.within(box)))

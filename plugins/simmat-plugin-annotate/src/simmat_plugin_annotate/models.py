@@ -1,0 +1,270 @@
+"""The model at work for the page: one thread, one predictor, the images that were opened last."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simmat.errors import SimMATError
+from simmat.types import Prompt
+from simmat_plugin_annotate.masks import encoded, shared
+from simmat_plugin_annotate.planes import Planes
+
+if TYPE_CHECKING:
+    from simmat.data.instances import FoundObject, Instance
+    from simmat.predictor import LargeImage, Predictor
+
+_KEPT = 12
+"""Images whose embeddings stay in memory; those of others are on disk."""
+_MOST_WINDOWS = 16
+"""Windows of the largest image that is ranked."""
+_RANK_GRID = 8
+"""Clicks along a side that rank an image where there is no dense head."""
+DENSE_HOW = (
+    "mean over the measured pixels of 1 - p, p the probability that the class map gives its most likely class "
+    "(least confidence)"
+)
+GRID_HOW = f"1 - mean predicted IoU of the objects that {_RANK_GRID} x {_RANK_GRID} clicks find"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A predictor and how the page calls it.
+
+    Attributes:
+        predictor: of a bundle, or untuned.
+        name: of the run or the foundation model.
+        path: of the bundle; None for an untuned model.
+        digest: of the weights.
+        scores: on validation, where a bundle states them.
+    """
+
+    predictor: Predictor
+    name: str
+    path: Path | None
+    digest: str
+    scores: Mapping[str, float] | None
+
+    @classmethod
+    def of(cls, predictor: Predictor, name: str) -> Model:
+        """Describe a loaded predictor."""
+        bundle = predictor.bundle
+        val = None if bundle is None else bundle.spec.metrics.get("val")
+        known = val.items() if isinstance(val, dict) else ()
+        scores = {key: float(value) for key, value in known if isinstance(value, int | float)}
+        return cls(
+            predictor, name, None if bundle is None else Path(bundle.path), predictor.digest[:16], scores or None
+        )
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether it says what an object is."""
+        dense = self.predictor.dense
+        return dense is not None and dense.classes != (None,)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as the page reads it."""
+        dense = self.predictor.dense is not None
+        return {
+            "name": self.name,
+            "kind": "untuned" if self.path is None else "bundle",
+            "path": None if self.path is None else str(self.path),
+            "digest": self.digest,
+            "loaded": True,
+            "dense": dense,
+            "everything": "dense" if dense else "grid",
+            "knows_classes": self.knows_classes,
+            "scores": self.scores,
+        }
+
+
+class ModelRoom:
+    """Answers of the model, one after the other in a thread of their own.
+
+    Attributes:
+        model: at work now.
+        thread: where everything that touches the network runs.
+    """
+
+    def __init__(
+        self, model: Model, planes: Callable[[str], Planes], class_names: Callable[[], Mapping[int, str]], cache: Path
+    ) -> None:
+        """Make a room.
+
+        Args:
+            model: that works first.
+            planes: key of an image -> its planes.
+            class_names: gives id -> name of the folder's classes.
+            cache: folder for embeddings.
+        """
+        self.model = model
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._planes, self._class_names, self._cache = planes, class_names, cache
+        self._images: OrderedDict[str, LargeImage] = OrderedDict()
+        self._found: dict[str, list[FoundObject]] = {}
+        self._ready: set[str] = set()
+        self._ranks: dict[str, float | None] = {}
+
+    def take(self, model: Model) -> None:
+        """Work with another model from now on."""
+        self.model = model
+        self._images.clear()
+        self._found.clear()
+        self._ready.clear()
+        self._ranks.clear()
+
+    def is_ready(self, key: str) -> bool:
+        """Return whether an image is encoded."""
+        return key in self._ready
+
+    def rank(self, key: str) -> float | None:
+        """Return how unsure the model is of an image, if it was ranked."""
+        return self._ranks.get(key)
+
+    def encode(self, key: str) -> dict[str, Any]:
+        """Encode an image where one window holds it.
+
+        Raises:
+            SimMATError: it cannot be read, or has other channels than the model.
+        """
+        start = time.perf_counter()
+        whole = self._image(key).encode()
+        self._ready.add(key)
+        return {"ready": True, "seconds": time.perf_counter() - start, "whole": whole}
+
+    def predict(
+        self, key: str, points: Sequence[tuple[float, float, int]], box: Sequence[float] | None
+    ) -> dict[str, Any]:
+        """Answer a prompt by every mask the model has.
+
+        Args:
+            key: of the image.
+            points: x, y and 1 on the object or 0 not on it.
+            box: x0, y0, x1, y1 of its outer edges, or None.
+
+        Raises:
+            SimMATError: the prompt is wrong, or the image cannot be read.
+        """
+        image = self._image(key)
+        coords = np.asarray([point[:2] for point in points], np.float32).reshape(-1, 2)
+        labels = np.asarray([point[2] for point in points], np.int64)
+        prompt = Prompt(coords, labels, None if box is None else np.asarray(box, np.float32))
+        start = time.perf_counter()
+        found = image.predict_all(prompt)
+        seconds = time.perf_counter() - start
+        self._ready.add(key)
+        masks = []
+        for one in found:
+            whole = one.found_object((0.0, 0.0))
+            region = None if whole is None else whole.instance
+            masks.append(self._answer(region, one.score, one.class_id, one.class_probability))
+        return {"masks": masks, "doubt": found[0].doubt, "seconds": seconds, "model": self.model.digest}
+
+    def suggestions(self, key: str, labelled: Iterable[Instance]) -> dict[str, Any]:
+        """Return every object the model finds that is not labelled yet, best first.
+
+        Args:
+            key: of the image.
+            labelled: objects there are; what lies for the most part within one of them is left out.
+
+        Raises:
+            SimMATError: the image cannot be read.
+        """
+        start = time.perf_counter()
+        if key not in self._found:
+            self._found[key] = self._image(key).segment_everything()
+        known = list(labelled)
+        objects = []
+        for one in self._found[key]:
+            region = one.instance
+            if any(2 * shared(region, other) > min(region.area, other.area) for other in known):
+                continue
+            answer = self._answer(region, one.score, region.class_id, one.class_probability)
+            objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})
+        return {
+            "objects": objects,
+            "how": self.model.document()["everything"],
+            "seconds": time.perf_counter() - start,
+            "model": self.model.digest,
+        }
+
+    @property
+    def how(self) -> str:
+        """How `uncertainty` is computed."""
+        return DENSE_HOW if self.model.predictor.dense is not None else GRID_HOW
+
+    def uncertainty(self, key: str) -> float | None:
+        """Return how unsure the model is of an image, from 0 to 1, as `how` says; None where that cannot be told.
+
+        It is kept until another model works. Images of more windows than `_MOST_WINDOWS` are not ranked.
+        """
+        if key not in self._ranks:
+            try:
+                self._ranks[key] = uncertainty_of(self._image(key), dense=self.model.predictor.dense is not None)
+            except SimMATError:  # the page says why when the image is opened
+                self._ranks[key] = None
+        return self._ranks[key]
+
+    def _image(self, key: str) -> LargeImage:
+        from simmat.predictor import LargeImage
+
+        if key in self._images:
+            self._images.move_to_end(key)
+        else:
+            self._images[key] = LargeImage(self.model.predictor, self._planes(key), cache=self._cache)
+            while len(self._images) > _KEPT:
+                gone, _ = self._images.popitem(last=False)
+                self._ready.discard(gone)
+                self._found.pop(gone, None)
+        return self._images[key]
+
+    def _answer(
+        self, region: Instance | None, score: float, class_id: int | None, probability: float | None
+    ) -> dict[str, Any]:
+        known = self._known_class(class_id)
+        return {
+            "mask": None if region is None else encoded(region),
+            "score": min(max(round(float(score), 5), 0.0), 1.0),
+            "area": 0 if region is None else region.area,
+            "class": known,
+            "class_probability": None if known is None or probability is None else round(float(probability), 5),
+        }
+
+    def _known_class(self, class_id: int | None) -> int | None:
+        """Return the folder's class that a class of the model means: of the same name, or without a name its id."""
+        if class_id is None:
+            return None
+        names, name = self._class_names(), self.model.predictor.class_names.get(class_id)
+        if name is None:
+            return class_id if class_id in names else None
+        return next((number for number, known in names.items() if known == name), None)
+
+
+def uncertainty_of(image: LargeImage, *, dense: bool) -> float | None:
+    """Return how unsure a model is of an image, from 0 to 1; see `DENSE_HOW` and `GRID_HOW`.
+
+    Args:
+        image: opened by its predictor.
+        dense: whether the predictor has a dense head.
+
+    Raises:
+        SimMATError: it cannot be read.
+    """
+    from simmat.everything import EverythingSettings
+
+    if len(image.windows) > _MOST_WINDOWS:
+        return None
+    if dense:
+        found = image.segment_semantic()
+        measured = found.probability > 0
+        return float(1 - found.probability[measured].mean())
+    settings = EverythingSettings(grid=_RANK_GRID, min_score=0.0, stability=0.0)
+    scores = [one.score for one in image.segment_everything(settings)]
+    return 1.0 - float(np.mean(scores)) if scores else 1.0

@@ -1,0 +1,311 @@
+"""The sensor's own values, tile by tile: what the page draws, and what the model is given."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.card import DataCard
+from simmat.errors import DataError, OutputError
+from simmat.io.files import atomic_write_bytes
+from simmat.io.images.georeference import read_georeference
+from simmat.sensors.adapter import ModalityAdapter, load_sample, options_of
+from simmat.types import BoolArray, Channel, FloatArray, Georeference, SensorImage, Window
+
+TILE = 256
+"""Side of a tile in pixels."""
+_BLOCK = 4 * TILE
+"""Side of what is read at once from a file that can be read in parts."""
+_WHOLE_PX = 2**22
+"""Pixels of the largest image that is loaded as a whole where its files could be read in parts."""
+_KEPT_VALUES = 2**26
+"""Values of all planes of images and blocks that stay in memory: 256 MiB."""
+_FIRST_STORED = 2
+"""Level from which tiles of large images are kept on disk."""
+_RANGE_PERCENT = (2.0, 98.0)
+_LEVELS = 65534
+"""Steps between the smallest and the largest value of a tile; 0 is kept for pixels without a measurement."""
+
+
+class Memory:
+    """Images and parts of images that were read last.
+
+    Attributes:
+        most: number of values that are kept at most, but for the last entry.
+    """
+
+    def __init__(self, most: int = _KEPT_VALUES) -> None:
+        self.most = most
+        self._kept: OrderedDict[tuple[object, ...], SensorImage] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def get(self, key: tuple[object, ...], read: Callable[[], SensorImage]) -> SensorImage:
+        """Return an image by its key, and read it where it is not there any more."""
+        with self._lock:  # one reader at a time: two of one image would take twice the memory
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            else:
+                self._kept[key] = read()
+                while len(self._kept) > 1 and sum(image.data.size for image in self._kept.values()) > self.most:
+                    self._kept.popitem(last=False)
+            return self._kept[key]
+
+
+@dataclass
+class Planes:
+    """The planes of one image.
+
+    Attributes:
+        adapter: the sensor.
+        files: source name -> file.
+        card: states the nodata of the files.
+        memory: shared by all images.
+        home: folder for tiles of images that are larger than memory.
+    """
+
+    adapter: ModalityAdapter
+    files: Mapping[str, Path]
+    card: DataCard
+    memory: Memory
+    home: Path
+    _size_hw: tuple[int, int] | None = field(default=None, init=False)
+    _in_parts: bool = field(default=False, init=False)
+    _channels: tuple[Channel, ...] = field(default=(), init=False)
+    _georeference: Georeference | None = field(default=None, init=False)
+    _ranges: list[tuple[float, float] | None] | None = field(default=None, init=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+
+    @property
+    def origin(self) -> str:
+        """The first file."""
+        return str(next(iter(self.files.values())))
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        self._open()
+        assert self._size_hw is not None
+        return self._size_hw
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The C channels, as loaded."""
+        self._open()
+        return self._channels
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """Position on the earth, where the file states it."""
+        self._open()
+        return self._georeference
+
+    @property
+    def levels(self) -> int:
+        """Number of levels; the last one fits into one tile."""
+        return max(math.ceil(math.log2(max(self.size_hw) / TILE)), 0) + 1
+
+    def read(self, window: Window) -> SensorImage:
+        """Read a part of the image.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        self._open()
+        if not self._in_parts:
+            whole = self._whole()
+            return whole if window == (0, 0, *self.size_hw) else whole.cut(window)
+        return load_sample(self.adapter, self.files, nodata=self.card.stated_nodata(self.files), window=window)
+
+    def ranges(self) -> list[tuple[float, float] | None]:
+        """Return the 2nd and 98th percentile of each channel, in its unit; None where nothing was measured.
+
+        Of an image that is read in parts they are those of 16 places all over it.
+        """
+        with self._lock:
+            if self._ranges is None:
+                parts = self._samples()
+                self._ranges = []
+                for index in range(len(self.channels)):
+                    values = np.concatenate([part.data[index][part.valid[index]] for part in parts])
+                    low, high = np.percentile(values, _RANGE_PERCENT).tolist() if len(values) else (0.0, 0.0)
+                    self._ranges.append((low, high) if len(values) else None)
+            return self._ranges
+
+    def tile(self, level: int, column: int, row: int, channels: Sequence[int]) -> tuple[tuple[int, int, int], bytes]:
+        """Return a tile as it is sent, with its shape (C, h, w): offset and scale of each channel, then the planes.
+
+        Args:
+            level: 0 for the image's own pixels; each further one has half as many along each side.
+            column: of tiles.
+            row: of tiles.
+            channels: indices.
+
+        Raises:
+            LookupError: there is no such tile or channel.
+            DataError: the image cannot be read.
+        """
+        height, width = self._level_hw(level)
+        if not (0 <= row * TILE < height and 0 <= column * TILE < width):
+            raise LookupError(f"level {level} has no tile {column}, {row}")
+        if not channels or not all(0 <= index < len(self.channels) for index in channels):
+            raise LookupError(f"channels must be from 0 to {len(self.channels) - 1}")
+        values, valid = self._tile(level, column, row)
+        picked = [quantized(values[index], valid[index]) for index in channels]
+        heads = b"".join(np.asarray([offset, scale], "<f4").tobytes() for offset, scale, _ in picked)
+        shape = (len(channels), int(values.shape[1]), int(values.shape[2]))
+        return shape, heads + b"".join(plane.tobytes() for _, _, plane in picked)
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._size_hw is not None:
+                return
+            size_hw = self.adapter.window_size(self.files)
+            self._in_parts = size_hw is not None and size_hw[0] * size_hw[1] > _WHOLE_PX
+            if self._in_parts:
+                assert size_hw is not None
+                image = load_sample(
+                    self.adapter, self.files, nodata=self.card.stated_nodata(self.files), window=Window(0, 0, 1, 1)
+                )
+            else:
+                image = self._whole()
+                size_hw = image.size_hw
+            self._channels = image.channels
+            self._georeference = image.georeference or read_georeference(next(iter(self.files.values())))
+            self._size_hw = size_hw
+
+    def _whole(self) -> SensorImage:
+        def read() -> SensorImage:
+            return load_sample(self.adapter, self.files, nodata=self.card.stated_nodata(self.files))
+
+        return self.memory.get((self.origin,), read)
+
+    def _samples(self) -> list[SensorImage]:
+        height, width = self.size_hw
+        if not self._in_parts:
+            return [self._whole()]
+        starts = [np.linspace(0, max(length - TILE, 0), 4).astype(int).tolist() for length in (height, width)]
+        return [
+            self.read(Window(y, x, min(y + TILE, height), min(x + TILE, width))) for y in starts[0] for x in starts[1]
+        ]
+
+    def _level_hw(self, level: int) -> tuple[int, int]:
+        if not 0 <= level < self.levels:
+            raise LookupError(f"levels are 0 to {self.levels - 1}, got {level}")
+        return math.ceil(self.size_hw[0] / 2**level), math.ceil(self.size_hw[1] / 2**level)
+
+    def _tile(self, level: int, column: int, row: int) -> tuple[FloatArray, BoolArray]:
+        """Return (C, h, w) values and where they are valid."""
+        height, width = self._level_hw(level)
+        y, x = row * TILE, column * TILE
+        if level == 0:
+            return self._native(Window(y, x, min(y + TILE, height), min(x + TILE, width)))
+        stored = self._stored(level, column, row) if self._in_parts and level >= _FIRST_STORED else None
+        if stored is not None and (found := _read_tile(stored)) is not None:
+            return found
+        below_hw = self._level_hw(level - 1)
+        rows = [
+            [
+                self._tile(level - 1, 2 * column + dx, 2 * row + dy)
+                for dx in (0, 1)
+                if (2 * column + dx) * TILE < below_hw[1]
+            ]
+            for dy in (0, 1)
+            if (2 * row + dy) * TILE < below_hw[0]
+        ]
+        values = np.concatenate([np.concatenate([one[0] for one in line], axis=2) for line in rows], axis=1)
+        valid = np.concatenate([np.concatenate([one[1] for one in line], axis=2) for line in rows], axis=1)
+        result = halved(values, valid)
+        if stored is not None:
+            _write_tile(stored, *result)
+        return result
+
+    def _native(self, window: Window) -> tuple[FloatArray, BoolArray]:
+        if not self._in_parts:
+            image, place = self._whole(), window
+        else:
+            y, x = window.y0 // _BLOCK * _BLOCK, window.x0 // _BLOCK * _BLOCK
+            height, width = self.size_hw
+            block = Window(y, x, min(y + _BLOCK, height), min(x + _BLOCK, width))
+            image = self.memory.get((self.origin, block), lambda: self.read(block))
+            place = Window(window.y0 - y, window.x0 - x, window.y1 - y, window.x1 - x)
+        return image.data[:, *place.slices], image.valid[:, *place.slices]
+
+    def _stored(self, level: int, column: int, row: int) -> Path:
+        said: list[object] = [self.adapter.name, options_of(self.adapter)]
+        for path in self.files.values():
+            stat = path.stat()
+            said.append((str(path), stat.st_mtime_ns, stat.st_size))
+        name = hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+        return self.home / "tiles" / name / f"{level}-{column}-{row}.npy"
+
+
+def halved(values: FloatArray, valid: BoolArray) -> tuple[FloatArray, BoolArray]:
+    """Return the means of 2x2 pixels over those that are valid.
+
+    Args:
+        values: (C, H, W).
+        valid: (C, H, W).
+
+    Returns:
+        (C, ceil(H / 2), ceil(W / 2)) of each.
+    """
+    count, height, width = values.shape
+    padding = ((0, 0), (0, height % 2), (0, width % 2))
+    shape = count, math.ceil(height / 2), 2, math.ceil(width / 2), 2
+    known = np.pad(valid, padding).reshape(shape).sum(axis=(2, 4), dtype=np.float32)
+    sums = np.pad(np.where(valid, values, 0), padding).reshape(shape).sum(axis=(2, 4), dtype=np.float32)
+    return (sums / np.maximum(known, 1)).astype(np.float32), known > 0
+
+
+def quantized(plane: FloatArray, valid: BoolArray) -> tuple[float, float, npt.NDArray[np.uint16]]:
+    """Return offset, scale and whole numbers of a plane: value = offset + scale * number, 0 where not valid.
+
+    Whole numbers such as counts stay exactly what they are; other values are off by at most half a step, which is
+    1 / 131068 of the range of the plane.
+    """
+    numbers = np.zeros(plane.shape, "<u2")
+    known = plane[valid].astype(np.float64)
+    if not len(known):
+        return 0.0, 1.0, numbers
+    low, high = float(known.min()), float(known.max())
+    whole = high - low <= _LEVELS and bool((known == np.rint(known)).all())
+    scale = 1.0 if whole or high == low else (high - low) / _LEVELS
+    numbers[valid] = np.rint((known - low) / scale).astype("<u2") + 1
+    return low - scale, scale, numbers
+
+
+def _read_tile(path: Path) -> tuple[FloatArray, BoolArray] | None:
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    if values.dtype != np.float32 or values.ndim != 3:
+        return None
+    valid = np.isfinite(values)
+    return np.where(valid, values, np.float32(0)), valid
+
+
+def _write_tile(path: Path, values: FloatArray, valid: BoolArray) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.where(valid, values, np.float32(np.nan)), allow_pickle=False)
+    with suppress(OutputError):  # it is made again
+        atomic_write_bytes(path, stream.getvalue())
+
+
+def check_readable(planes: Planes) -> str:
+    """Return why an image cannot be read; "" if it can."""
+    try:
+        planes.size_hw  # noqa: B018
+    except DataError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,240 @@
+"""A training in the background: `simmat train` as a process of its own, then the comparison with the present model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from simmat.config import DEFAULT_STEPS
+from simmat.errors import DataError, SimMATError
+from simmat.io.files import read_log
+from simmat_plugin_annotate.models import Model
+
+RUNS = "runs"
+METRIC = "miou_object"
+METRIC_WORDS = "mean IoU of an object after one click, validation images"
+_LOG_LINES = 40
+_EVERY_S = 1.0
+
+State = Literal["idle", "running", "done", "failed", "stopped"]
+
+
+class BusyError(Exception):
+    """A training runs already."""
+
+
+@dataclass
+class Training:
+    """The training of a folder, one at a time.
+
+    Attributes:
+        root: the folder.
+        arguments: of `simmat train`, but for folder, steps and out.
+        changed: called when there is news.
+        adopt: loads a bundle and works with it from then on.
+    """
+
+    root: Path
+    arguments: Callable[[], list[str]]
+    changed: Callable[[], None]
+    adopt: Callable[[Path], Awaitable[None]]
+    state: State = "idle"
+    step: int = 0
+    steps: int = 0
+    message: str = ""
+    score: float | None = None
+    before: float | None = None
+    adopted: bool | None = None
+    images: int = 0
+    run: Path | None = None
+    _began: float = 0.0
+    _ended: float = 0.0
+    _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+    _task: asyncio.Task[None] | None = field(default=None, repr=False)
+    _stopped: bool = False
+
+    def document(self, *, log: bool = True) -> dict[str, Any]:
+        """Return it as the page reads it."""
+        end = time.monotonic() if self.state == "running" else self._ended
+        return {
+            "state": self.state,
+            "step": self.step,
+            "steps": self.steps,
+            "message": self.message,
+            "score": self.score,
+            "before": self.before,
+            "metric": METRIC_WORDS,
+            "adopted": self.adopted,
+            "seconds": round(end - self._began, 1),
+            "images": self.images,
+            "run": None if self.run is None else str(self.run),
+            **({"log": self._log()} if log else {}),
+        }
+
+    async def start(self, steps: int | None, images: int, model: Model) -> None:
+        """Start a run.
+
+        Args:
+            steps: of the run; None for the default.
+            images: how many are labelled.
+            model: the present one, which the run is compared with.
+
+        Raises:
+            BusyError: one runs already.
+            DataError: too few images are labelled.
+        """
+        if self.state == "running":
+            raise BusyError
+        if images < 3:
+            raise DataError(
+                f"{images} of the images are labelled; at least 3 are needed, to train, to validate and to test"
+            )
+        self.run = _new_run(self.root)
+        self.state, self.step, self.steps, self.message = "running", 0, steps or DEFAULT_STEPS, "starting"
+        self.score = self.before = self.adopted = None
+        self.images, self._began, self._stopped = images, time.monotonic(), False
+        self._task = asyncio.create_task(self._follow(steps, model))
+        self.changed()
+
+    async def stop(self) -> None:
+        """End the run; what it has saved stays."""
+        self._stopped = True
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGTERM)
+        if self._task is not None:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._task), 10)
+
+    async def close(self) -> None:
+        """End the run with the server."""
+        if self.state == "running":
+            await self.stop()
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _follow(self, steps: int | None, model: Model) -> None:
+        assert self.run is not None
+        try:
+            more = [] if steps is None else ["--steps", str(steps)]
+            command = ["train", *self.arguments(), "--data", str(self.root), "--out", str(self.run), *more]
+            code = await self._simmat(command, self.run.with_suffix(".log"))
+            if self._stopped:
+                self._end("stopped", "stopped")
+                return
+            if code != 0:
+                self._end("failed", _reason(self._log(), code))
+                return
+            await self._compare(model)
+        except (SimMATError, OSError, ValueError) as error:
+            self._end("failed", str(error))
+
+    async def _compare(self, model: Model) -> None:
+        """Score the new bundle and the present model on the same validation images; take the better one."""
+        assert self.run is not None
+        self.message = "comparing with the present model"
+        self.changed()
+        scores = await self._scores(self.run)
+        self.score = _score(scores, "tuned")
+        if model.path is None:
+            self.before = _score(scores, "zero_shot")
+        else:
+            try:
+                self.before = _score(await self._scores(model.path), "tuned")
+            except DataError:  # a bundle of another data set may not fit this one
+                self.before = None
+        if self._stopped:
+            self._end("stopped", "stopped")
+            return
+        self.adopted = self.score is not None and (self.before is None or self.score > self.before)
+        told = "" if self.score is None else f"{self.score:.3f}"
+        known = "unknown" if self.before is None else f"{self.before:.3f}"
+        if self.adopted:
+            await self.adopt(self.run)
+            self._end("done", f"better: {told}, before {known}; the page uses it now")
+        else:
+            self._end("done", f"not better: {told}, before {known}; the page keeps its model")
+
+    async def _scores(self, bundle: Path) -> Mapping[str, Any]:
+        assert self.run is not None
+        out = self.run.with_suffix(".eval.json")
+        command = ["eval", str(bundle), "--data", str(self.root), "--split", "val", "--json"]
+        code = await self._simmat(command, self.run.with_suffix(".log"), out)
+        text = out.read_text(encoding="utf-8") if out.exists() else ""
+        out.unlink(missing_ok=True)
+        if code != 0:
+            raise DataError(_reason(self._log(), code))
+        found: Mapping[str, Any] = json.loads(text)
+        return found
+
+    async def _simmat(self, command: list[str], log: Path, out: Path | None = None) -> int:
+        """Run a command of SimMAT; its messages are added to a log, its output goes to a file or the log too."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as messages, (out or log).open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "simmat", *command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=messages,
+                start_new_session=True,
+            )
+        waiting = asyncio.create_task(self._process.wait())
+        while not waiting.done():
+            await asyncio.wait([waiting], timeout=_EVERY_S)
+            self._look()
+        return waiting.result()
+
+    def _look(self) -> None:
+        """Read the run's log of numbers."""
+        assert self.run is not None
+        with suppress(SimMATError):
+            records = read_log(self.run / "metrics.jsonl")
+            before = self.step
+            for record in records:
+                self.step = max(self.step, int(record["step"]))
+            if self.step != before:
+                self.message = f"step {self.step} of {self.steps}"
+                self.changed()
+
+    def _log(self) -> list[str]:
+        if self.run is None:
+            return []
+        with suppress(OSError):
+            text = self.run.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+            return [line[-300:] for line in text.replace("\r", "\n").splitlines() if line.strip()][-_LOG_LINES:]
+        return []
+
+    def _end(self, state: State, message: str) -> None:
+        self.state, self.message, self._ended = state, message, time.monotonic()
+        self.changed()
+
+
+def _new_run(root: Path) -> Path:
+    """Return the folder of the next run: runs/annotate-001, and so on."""
+    for number in range(1, 10**6):
+        run = root / RUNS / f"annotate-{number:03d}"
+        if not run.exists() and not run.with_suffix(".log").exists():
+            return run
+    raise DataError(f"{root / RUNS}: too many runs; remove old ones")
+
+
+def _score(report: Mapping[str, Any], which: str) -> float | None:
+    value = (report.get(which) or {}).get(METRIC)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _reason(log: list[str], code: int) -> str:
+    """Return why a process failed: its error message, or its last lines."""
+    starts = [place for place, line in enumerate(log) if line.startswith("error:")]
+    lines = log[starts[-1] :] if starts else log[-3:]
+    return "\n".join(lines) or f"the process ended with exit code {code} and said nothing"
