@@ -25,7 +25,7 @@ _KEPT = 12
 """Images whose embeddings stay in memory; those of others are on disk."""
 _MOST_WINDOWS = 16
 """Windows of the largest image that is ranked."""
-_RANK_GRID = 8
+_RANK_GRID = 5
 """Clicks along a side that rank an image where there is no dense head."""
 DENSE_HOW = (
     "mean over the measured pixels of 1 - p, p the probability that the class map gives its most likely class "

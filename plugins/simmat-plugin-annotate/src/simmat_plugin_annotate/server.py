@@ -188,7 +188,7 @@ def make_app(annotator: Annotator) -> Starlette:
         ("GET", "/api/session", routes.session),
         ("GET", "/api/images", routes.images),
         ("GET", image, routes.image),
-        ("GET", f"{image}/tiles/{{level:int}}/{{column:int}}/{{row:int}}", routes.tile),
+        ("GET", f"{image}/tiles/{{level}}/{{column}}/{{row}}", routes.tile),
         ("POST", f"{image}/encode", routes.encode),
         ("POST", f"{image}/predict", routes.predict),
         ("GET", f"{image}/suggestions", routes.suggestions),
@@ -205,7 +205,9 @@ def make_app(annotator: Annotator) -> Starlette:
         ("GET", "/api/events", routes.events),
     ]
     paths = [Route(path, _answering(answer), methods=[method]) for method, path, answer in table]
-    return Starlette(routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _http_error})
+    return Starlette(
+        routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _http_error, Exception: _http_error}
+    )
 
 
 class Routes:
@@ -242,7 +244,8 @@ class Routes:
 
     async def tile(self, request: Request) -> Response:
         """Return the values of a tile."""
-        key, params = self._key(request), request.path_params
+        key = self._key(request)
+        level, column, row = (_number(request.path_params[name]) for name in ("level", "column", "row"))
         planes = self.annotator.planes(key)
         text = request.query_params.get("channels", "")
         if text and (len(text) > 200 or not all(part.isascii() and part.isdigit() for part in text.split(","))):
@@ -253,7 +256,7 @@ class Routes:
             channels = [int(part) for part in text.split(",")] if text else every
             if len(channels) > _MOST_PLANES:
                 raise ConfigError(f"at most {_MOST_PLANES} channels may be asked for at once")
-            return planes.tile(params["level"], params["column"], params["row"], channels)
+            return planes.tile(level, column, row, channels)
 
         shape, content = await self.annotator.on_files(read)
         headers = {"x-tile": ",".join(map(str, shape)), "cache-control": "private, max-age=3600"}
@@ -584,6 +587,17 @@ def _no_picture() -> Any:
     raise NotImplementedError("labels are exported without a picture")
 
 
+def _number(text: str) -> int:
+    """Return a whole number of an address.
+
+    Raises:
+        LookupError: it is none, or a huge one.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise LookupError("there is no such tile")
+    return int(text)
+
+
 async def _body(request: Request, model: type[Found]) -> Found:
     """Read the body of a request.
 
@@ -659,5 +673,9 @@ def _error(status: int, code: str, message: str) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    codes = {404: ("not_found", "there is nothing at this address"), 405: ("method", "use GET or POST")}
+    codes = {
+        404: ("not_found", "there is nothing at this address"),
+        405: ("method", "use GET or POST"),
+        500: ("internal", "a fault in the annotator; its terminal says more"),
+    }
     return _error(status, *codes.get(status, ("invalid", "the request cannot be answered")))

@@ -1,0 +1,193 @@
+"""What the page is shown and answered is what sensor and predictor give."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from annotate_server import TOKEN, Client, filled, gray_images, served, square
+from bundles import tiny_bundle
+from runs import registry
+from simmat_plugin_annotate.planes import Memory, Planes, halved, quantized
+
+from simmat.bundle import load_bundle
+from simmat.data.card import DataCard
+from simmat.io.images import write_image
+from simmat.predictor import Predictor
+from simmat.types import Prompt
+
+SIZE = (40, 56)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("model") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gray_images(tmp_path_factory.mktemp("serving") / "set", count=10)
+
+
+@pytest.fixture(scope="module")
+def client(root: Path, bundle: Path) -> Iterator[Client]:
+    with served(root, bundle) as found:
+        yield found
+
+
+def values_of(content: bytes, shape: str) -> np.ndarray:
+    """Read a tile as the page does: NaN where nothing is measured."""
+    count, height, width = map(int, shape.split(","))
+    heads = np.frombuffer(content, "<f4", 2 * count).reshape(count, 2)
+    numbers = np.frombuffer(content, "<u2", offset=8 * count).reshape(count, height, width)
+    values = heads[:, :1, None] + heads[:, 1:, None] * numbers
+    return np.where(numbers == 0, np.nan, values)
+
+
+def test_ten_tabs_at_once_get_the_answers_of_the_predictor(client: Client, root: Path, bundle: Path) -> None:
+    """One model serves them all; none may see another's image."""
+    predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
+    keys, wanted = client.keys(), {}
+    click = [(12.0, 10.0)]
+    for name in keys:
+        predictor.set_image(root / f"images/{name}.png", cache=root.parent / "cache")
+        wanted[name] = predictor.predict(points=click)
+
+    def tab(name: str) -> tuple[str, list[dict[str, object]]]:
+        found = []
+        for _ in range(3):
+            body = {"points": [[*click[0], 1]]}
+            found.append(client.done(f"/api/images/{keys[name]}/predict", body)["masks"][0])
+        return name, found
+
+    with ThreadPoolExecutor(10) as tabs:
+        answers = list(tabs.map(tab, keys))
+    assert len(answers) == 10
+    for name, masks in answers:
+        for mask in masks:
+            assert mask["score"] == pytest.approx(min(max(wanted[name].score, 0), 1), abs=1e-4)
+            if mask["mask"] is None:
+                assert not wanted[name].mask.any()
+            else:
+                np.testing.assert_array_equal(filled(mask["mask"], SIZE), wanted[name].mask)
+
+
+def test_two_tabs_labelling_one_image_lose_nothing(client: Client) -> None:
+    """Each edit is either there or was refused as stale."""
+    key = client.keys()["s9"]
+
+    def tab(first: int) -> int:
+        accepted = 0
+        for number in range(4):
+            image = client.get(f"/api/images/{key}")
+            x = first + 5 * number
+            edits = [{"op": "add", "mask": square(x, first // 10 * 8, x + 4, first // 10 * 8 + 4)}]
+            status, _ = client.post(f"/api/images/{key}/edits", {"version": image["version"], "edits": edits})
+            assert status in (200, 409)
+            accepted += status == 200
+        return accepted
+
+    with ThreadPoolExecutor(2) as tabs:
+        accepted = sum(tabs.map(tab, (0, 10)))
+    assert len(client.get(f"/api/images/{key}")["objects"]) == accepted > 0
+
+
+def test_a_tile_holds_the_values_of_the_sensor(client: Client, root: Path) -> None:
+    """Counts exactly, so that what is under the pointer is what was measured."""
+    from PIL import Image
+
+    status, headers, content = client.raw("GET", f"/api/images/{client.keys()['s0']}/tiles/0/0/0?channels=0")
+    assert status == 200
+    np.testing.assert_array_equal(
+        values_of(content, headers["x-tile"])[0], np.asarray(Image.open(root / "images/s0.png"))
+    )
+
+
+def test_values_that_are_no_counts_are_off_by_less_than_a_step() -> None:
+    """Kelvin of a scene: 1 / 65534 of its range; invalid pixels stay invalid."""
+    plane = np.random.default_rng(0).uniform(280, 320, (30, 40)).astype(np.float32)
+    valid = np.ones(plane.shape, bool)
+    valid[:3] = False
+    offset, scale, numbers = quantized(plane, valid)
+    assert ((numbers == 0) == ~valid).all()
+    assert np.abs(offset + scale * numbers[valid].astype(float) - plane[valid]).max() <= scale / 2 + 1e-4
+
+
+def test_levels_are_means_of_what_is_measured(tmp_path: Path) -> None:
+    """A hole of nodata must not darken what is around it; a raster in parts gives the same as one in memory."""
+    values, valid = np.asarray([[[1, 3, 5], [5, 7, 9]]], np.float32), np.asarray([[[1, 1, 0], [1, 0, 1]]], bool)
+    means, known = halved(values, valid)
+    np.testing.assert_array_equal(means, [[[3, 9]]])
+    assert known.all()
+
+    scene = np.random.default_rng(0).integers(1, 60000, (1, 700, 900)).astype(np.uint16)
+    write_image(tmp_path / "a.tif", scene)
+    made = []
+    for name, in_parts in (("whole", False), ("parts", True)):
+        with pytest.MonkeyPatch.context() as patch:
+            if in_parts:
+                patch.setattr("simmat_plugin_annotate.planes._WHOLE_PX", 100)
+                patch.setattr("simmat_plugin_annotate.planes._BLOCK", 256)
+            sensor = registry().modality("gray")
+            files = {sensor.sources[0].name: tmp_path / "a.tif"}
+            planes = Planes(sensor, files, DataCard(regions="instances"), Memory(300_000), tmp_path / name)
+            assert (planes.size_hw, planes.levels) == ((700, 900), 3)
+            made.append([planes.tile(level, 0, 0, [0]) for level in (0, 1, 2)] + [planes.tile(0, 3, 2, [0])])
+            assert bool(list(tmp_path.glob(f"{name}/tiles/*/2-0-0.npy"))) is in_parts
+    assert made[0] == made[1]
+    assert made[0][2][0] == (1, 175, 225)
+    np.testing.assert_array_equal(
+        values_of(made[0][3][1], ",".join(map(str, made[0][3][0])))[0], scene[0, 512:700, 768:900]
+    )
+
+
+def test_suggestions_leave_out_what_is_labelled(client: Client) -> None:
+    """Accepting one must not bring it again."""
+    key = client.keys()["s5"]
+    found = client.get(f"/api/images/{key}/suggestions")
+    assert found["how"] == "grid"
+    client.edit(key, 0, {"op": "add", "mask": square(0, 0, SIZE[1], SIZE[0])})
+    assert client.get(f"/api/images/{key}/suggestions")["objects"] == []
+
+
+def test_next_offers_an_image_without_labels(client: Client) -> None:
+    """The one the model is least sure of, and how that is computed."""
+    found = client.done("/api/next", {"after": client.keys()["s0"]})
+    assert found["key"] in client.keys().values()
+    assert 0 <= found["uncertainty"] <= 1
+    assert found["ranked"] >= 1
+    assert "predicted IoU" in found["how"]
+
+
+def test_other_tabs_are_told(client: Client) -> None:
+    """By server-sent events: what changed, not what it is."""
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=20)
+    connection.request("GET", "/api/events", headers={"Authorization": f"Bearer {TOKEN}"})
+    stream = connection.getresponse()
+    assert stream.readline() == b"event: hello\n"
+    key = client.keys()["s6"]
+    change = threading.Timer(0.2, lambda: client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)}))
+    change.start()
+    lines = [stream.readline().decode() for _ in range(4)]
+    change.join()
+    connection.close()
+    assert lines[2] == "event: image\n"
+    told = json.loads(lines[3].removeprefix("data: "))
+    assert told == {"key": key, "objects": 1, "version": 1, "labelled": True, "done": False}
+
+
+def test_a_prompt_asks_for_all_masks(client: Client, root: Path, bundle: Path) -> None:
+    """The alternatives come in one answer, so that a key needs no request."""
+    predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
+    image = predictor.open_image(root / "images/s1.png", cache=root.parent / "cache")
+    box = np.asarray([5, 5, 30, 30], np.float32)
+    wanted = image.predict_all(Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box))
+    answer = client.done(f"/api/images/{client.keys()['s1']}/predict", {"box": [5, 5, 30, 30]})
+    assert [one["area"] for one in answer["masks"]] == [int(one.mask.sum()) for one in wanted]
