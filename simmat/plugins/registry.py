@@ -45,6 +45,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "transfer layer": {},
     "tuner": {},
     "command": {
+        "annotate": "simmat-plugin-annotate",
         "bench": "simmat-plugin-bench",
         "data index": "simmat-plugin-aims",
         "data convert": "simmat-plugin-convert",

@@ -340,10 +340,11 @@ class LargeImage:
     def _encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
         if self._whole is not None:
             return self._whole
-        if self._predictor.fitted_to is not self.token:  # another image may have been looked at in between
-            self._predictor.fit(self._sample)
-            self._predictor.fitted_to = self.token
-        return self._predictor.encode(image, cache)
+        with self._predictor.encoding:
+            if self._predictor.fitted_to is not self.token:  # another image may have been looked at in between
+                self._predictor.fit(self._sample)
+                self._predictor.fitted_to = self.token
+            return self._predictor.encode(image, cache)
 
     def _sample(self) -> SensorImage:
         """Return pixels from all over the image, side by side: what its values are like."""

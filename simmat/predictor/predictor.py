@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -89,6 +90,8 @@ class Predictor:
         image_side: longer side of the training images in pixels; None if it is not known.
         image: the current image in physical units, or None.
         fitted_to: the `LargeImage` whose values `fit` saw last, by its `token`; None for any other image.
+        encoding: held while a `LargeImage` is encoded, so that several threads may ask one predictor, each about
+            `LargeImage`s of its own.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Predictor:
         self._large: LargeImage | None = None
         self._fitted = ""  # what `fit` set, in words
         self.fitted_to: object = None
+        self.encoding = threading.RLock()
 
     def __repr__(self) -> str:
         """Name the sensor, what it was loaded from, and the image."""

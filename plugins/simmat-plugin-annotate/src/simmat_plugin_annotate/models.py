@@ -1,4 +1,4 @@
-"""The model at work for the page: one thread, one predictor, the images that were opened last."""
+"""The model at work for the page: one predictor, a thread for clicks and one for what takes longer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,11 +87,15 @@ class Model:
 
 
 class ModelRoom:
-    """Answers of the model, one after the other in a thread of their own.
+    """Answers of the model.
+
+    Clicks are answered one after the other in a thread of their own; suggestions and ranks, which take seconds, come
+    from a second one with images of its own, so that no click waits for them.
 
     Attributes:
         model: at work now.
-        thread: where everything that touches the network runs.
+        thread: where `encode`, `predict` and `take` run.
+        slow_thread: where `suggestions` and `uncertainty` run.
     """
 
     def __init__(
@@ -105,7 +110,8 @@ class ModelRoom:
             cache: folder for embeddings.
         """
         self.model = model
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="clicks")
+        self.slow_thread = ThreadPoolExecutor(1, thread_name_prefix="objects")
         self._planes, self._class_names, self._cache = planes, class_names, cache
         self._images: OrderedDict[str, LargeImage] = OrderedDict()
         self._found: dict[str, list[FoundObject]] = {}
@@ -177,12 +183,17 @@ class ModelRoom:
         Raises:
             SimMATError: the image cannot be read.
         """
-        start = time.perf_counter()
-        if key not in self._found:
-            self._found[key] = self._image(key).segment_everything()
+        start, model = time.perf_counter(), self.model
+        found = self._found.get(key)
+        if found is None:
+            found = self._slow_image(key, model).segment_everything()
+            if model is self.model:
+                self._found[key] = found
+                while len(self._found) > _KEPT:
+                    self._found.pop(next(iter(self._found)))
         known = list(labelled)
         objects = []
-        for one in self._found[key]:
+        for one in found:
             region = one.instance
             if any(2 * shared(region, other) > min(region.area, other.area) for other in known):
                 continue
@@ -190,9 +201,9 @@ class ModelRoom:
             objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})
         return {
             "objects": objects,
-            "how": self.model.document()["everything"],
+            "how": model.document()["everything"],
             "seconds": time.perf_counter() - start,
-            "model": self.model.digest,
+            "model": model.digest,
         }
 
     @property
@@ -205,12 +216,22 @@ class ModelRoom:
 
         It is kept until another model works. Images of more windows than `_MOST_WINDOWS` are not ranked.
         """
-        if key not in self._ranks:
-            try:
-                self._ranks[key] = uncertainty_of(self._image(key), dense=self.model.predictor.dense is not None)
-            except SimMATError:  # the page says why when the image is opened
-                self._ranks[key] = None
-        return self._ranks[key]
+        if key in self._ranks:
+            return self._ranks[key]
+        model, value = self.model, None
+        with suppress(SimMATError):  # the page says why when the image is opened
+            value = uncertainty_of(self._slow_image(key, model), dense=model.predictor.dense is not None)
+        if model is self.model:
+            self._ranks[key] = value
+        return value
+
+    def _slow_image(self, key: str, model: Model) -> LargeImage:
+        """Return an image for the second thread; what the first one encoded is read from the disk."""
+        from simmat.predictor import LargeImage
+
+        image = LargeImage(model.predictor, self._planes(key), cache=self._cache)
+        image.encode()
+        return image
 
     def _image(self, key: str) -> LargeImage:
         from simmat.predictor import LargeImage
@@ -222,7 +243,6 @@ class ModelRoom:
             while len(self._images) > _KEPT:
                 gone, _ = self._images.popitem(last=False)
                 self._ready.discard(gone)
-                self._found.pop(gone, None)
         return self._images[key]
 
     def _answer(

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,8 @@ import simmat
 from simmat.documents import parse
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import parse_json
-from simmat.report.display import display_channels, is_temperature
+from simmat.report.colour_maps import look_of
+from simmat.report.display import display_channels
 from simmat.results import ImageRecords, ImageResult, coco_document, object_records
 from simmat.sensors.normalize import rgb_indices
 from simmat.types import Channel
@@ -148,9 +150,10 @@ class Annotator:
         """Run work that reads or writes files."""
         return await asyncio.get_running_loop().run_in_executor(self.files, work)
 
-    async def on_model(self, work: Callable[[], Found]) -> Found:
-        """Run work that asks the network."""
-        return await asyncio.get_running_loop().run_in_executor(self.room.thread, work)
+    async def on_model(self, work: Callable[[], Found], *, slow: bool = False) -> Found:
+        """Run work that asks the network; `slow` where it takes seconds."""
+        thread = self.room.slow_thread if slow else self.room.thread
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
 
     def _training_changed(self) -> None:
         self.publish("training", self.training.document(log=False))
@@ -179,7 +182,8 @@ def make_app(annotator: Annotator) -> Starlette:
             for labels in annotator.folder.unwritten():
                 labels.flush()
             annotator.files.shutdown(wait=False, cancel_futures=True)
-            annotator.room.thread.shutdown(wait=False, cancel_futures=True)
+            for thread in (annotator.room.thread, annotator.room.slow_thread):
+                thread.shutdown(wait=False, cancel_futures=True)
 
     image = "/api/images/{key}"
     table: list[tuple[str, str, Answer]] = [
@@ -279,7 +283,7 @@ class Routes:
         key = self._key(request)
         labels = await self.annotator.on_files(partial(self.folder.labels, key))
         known = list(labels.objects.values())
-        return JSONResponse(await self.annotator.on_model(partial(self.room.suggestions, key, known)))
+        return JSONResponse(await self.annotator.on_model(partial(self.room.suggestions, key, known), slow=True))
 
     async def edits(self, request: Request) -> Response:
         """Change objects."""
@@ -364,7 +368,7 @@ class Routes:
             if time.perf_counter() - start > _NEXT_S:
                 break
             if self.room.rank(key) is None:
-                await self.annotator.on_model(partial(self.room.uncertainty, key))
+                await self.annotator.on_model(partial(self.room.uncertainty, key), slow=True)
         ranked = {key: value for key in waiting if (value := self.room.rank(key)) is not None}
         best = max(ranked, key=lambda key: ranked[key], default=waiting[0] if waiting else None)
         return JSONResponse(
@@ -559,6 +563,7 @@ def _channels(channels: Any, ranges: Any) -> list[dict[str, Any]]:
             "wavelength_um": channel.wavelength_um,
             "valid_range": None if channel.valid_range is None else list(channel.valid_range),
             "range": None if limits is None else list(limits),
+            "look": asdict(look_of(channel)),
         }
         for channel, limits in zip(channels, ranges, strict=True)
     ]
@@ -572,7 +577,7 @@ def _shown(channels: tuple[Channel, ...]) -> dict[str, Any]:
     return {
         "shown": list(shown),
         "rgb": None if rgb is None else list(rgb),
-        "temperature": len(shown) == 1 and is_temperature(channels[shown[0]]),
+        "temperature": len(shown) == 1 and look_of(channels[shown[0]]).colours == "inferno",
     }
 
 

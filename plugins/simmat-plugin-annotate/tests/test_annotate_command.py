@@ -1,0 +1,150 @@
+"""`simmat annotate` at the terminal: what it opens, and what it refuses before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from annotate_server import gray_images
+from bundles import tiny_bundle
+from PIL import Image
+from simmat_plugin_annotate import simmat_commands
+from simmat_plugin_annotate.command import command
+
+from simmat.errors import ConfigError, DataError, SimMATError
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle(tmp_path_factory.mktemp("model") / "bundle")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return gray_images(tmp_path / "set")
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What would have been served."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    served: list[Any] = []
+    monkeypatch.setattr(
+        "simmat_plugin_annotate.serve.serve", lambda annotator, *given, **more: served.append(annotator)
+    )
+    return served
+
+
+def run(*arguments: str) -> Any:
+    return command.main([*arguments, "--device", "cpu"], standalone_mode=False)
+
+
+def files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def test_the_hook_gives_the_command() -> None:
+    """The entry point names the module."""
+    assert [one.name for one in simmat_commands()] == ["annotate"]
+
+
+def test_a_bundle_knows_its_sensor(root: Path, bundle: Path, started: list[Any]) -> None:
+    """Looking writes nothing into the folder."""
+    before = files(root)
+    assert run(str(root), "--bundle", str(bundle)) == 0
+    assert started[0].room.model.document()["kind"] == "bundle"
+    assert started[0].folder.adapter.name == "gray"
+    assert files(root) == before
+
+
+def test_the_last_better_model_is_used_again(root: Path, bundle: Path, started: list[Any]) -> None:
+    """Without a model on the command line the next start continues where the page was."""
+    run(str(root), "--bundle", str(bundle))
+    tiny_bundle(root / "runs/annotate-001")
+    started[0].folder.keep_bundle("runs/annotate-001")
+    run(str(root), "--modality", "gray")
+    assert started[1].room.model.name == "annotate-001"
+
+
+def test_the_training_gets_the_sensor_of_the_session(root: Path, bundle: Path, started: list[Any]) -> None:
+    """The same foundation model at the same size."""
+    run(str(root), "--bundle", str(bundle))
+    arguments = started[0].training.arguments()
+    assert arguments == "--modality gray --foundation sam_vit_tiny --device cpu --image-size 64".split()
+
+
+REFUSED: list[tuple[str, list[str], type[SimMATError], str]] = [
+    ("no sensor", [], ConfigError, "--modality is missing"),
+    (
+        "a bundle and a model",
+        ["--bundle", "BUNDLE", "--foundation", "lite"],
+        ConfigError,
+        "leave the others",
+    ),
+    ("an unknown model", ["--modality", "gray", "--foundation", "nothing"], SimMATError, "nothing"),
+    (
+        "a model of random weights",
+        ["--modality", "gray", "--foundation", "sam_vit_tiny"],
+        ConfigError,
+        "untuned",
+    ),
+    ("a host that is not here", ["--bundle", "BUNDLE", "--host", "203.0.113.7"], ConfigError, "check --host"),
+]
+
+
+@pytest.mark.parametrize(("what", "arguments", "error", "message"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_a_wrong_call_is_refused(
+    root: Path, bundle: Path, what: str, arguments: list[str], error: type[SimMATError], message: str
+) -> None:
+    """One message, and no file."""
+    before = files(root)
+    with pytest.raises(error, match=message):
+        run(str(root), *(str(bundle) if part == "BUNDLE" else part for part in arguments))
+    assert files(root) == before
+
+
+def test_a_folder_that_cannot_be_labelled_is_refused(root: Path, bundle: Path, tmp_path: Path) -> None:
+    """It says which labels it has, and what to do."""
+    with pytest.raises(DataError, match="no such folder"):
+        run(str(tmp_path / "nothing"), "--bundle", str(bundle))
+    (root / "masks").mkdir()
+    Image.fromarray(np.ones((40, 56), np.uint8)).save(root / "masks/s0.png")
+    with pytest.raises(ConfigError, match="--regions"):
+        run(str(root), "--bundle", str(bundle))
+    (root / "card.toml").write_text('regions = "components"\nzero_means = "none"\n')
+    with pytest.raises(ConfigError, match="zero_means"):
+        run(str(root), "--bundle", str(bundle))
+    (root / "annotations.json").write_text("{}")
+    (root / "card.toml").write_text('regions = "instances"\n')
+    with pytest.raises(DataError, match="COCO"):
+        run(str(root), "--bundle", str(bundle))
+
+
+def test_a_port_that_is_taken_is_refused(root: Path, bundle: Path) -> None:
+    """Only where it was asked for; otherwise another one is taken."""
+    from simmat_plugin_annotate.serve import listen
+
+    with listen("127.0.0.1", 0 or None) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigError, match="choose another --port"):
+            run(str(root), "--bundle", str(bundle), "--port", str(port))
+
+
+def test_class_masks_stay_class_masks(root: Path, bundle: Path, started: list[Any]) -> None:
+    """The rule of the folder is the user's; the page says what it means for objects that touch."""
+    (root / "masks").mkdir()
+    mask = np.zeros((40, 56), np.uint8)
+    mask[2:8, 2:8], mask[20:30, 20:30] = 3, 5
+    Image.fromarray(mask).save(root / "masks/s0.png")
+    (root / "card.toml").write_text('regions = "components"\n[class_names]\n3 = "ship"\n')
+    run(str(root), "--bundle", str(bundle))
+    folder = started[0].folder
+    key = next(key for key, image in folder.images.items() if image.sample.id == "s0")
+    labels = folder.labels(key)
+    assert [labels.class_of(region) for region in labels.objects.values()] == [3, 5]
+    assert [one.name for one in folder.state.classes] == ["ship", "class 5"]
+    labels.edit(0, lambda draft: draft.remove(1))
+    np.testing.assert_array_equal(np.asarray(Image.open(root / "masks/s0.png")), np.where(mask == 5, 5, 0))
+    assert "that touch" in folder.notice
