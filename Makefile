@@ -87,15 +87,16 @@ smoke-newest: | $(BIN)/python
 test-newest: smoke-newest
 	"$(NEWEST)/bin/python" -m pytest -n $(JOBS)
 
-# As a user has it: built wheels alone, in an environment of their own, and two names to install.
+# As a user has it: built wheels alone, in an environment of their own, and three names to install.
 WHEELS ?= $(VENV)/wheels
 test-wheels: | $(BIN)/python
 	rm -rf "$(WHEELS)" && mkdir -p "$(WHEELS)/dist"
 	"$(BIN)/python" -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir "$(WHEELS)/dist" \
-		. ./plugins/simmat-plugin-lite ./plugins/simmat-plugin-scenes ./plugins/simmat-plugin-thermal
+		. $(addprefix ./plugins/simmat-plugin-,annotate lite scenes thermal)
 	"$(BIN)/python" -m venv "$(WHEELS)/venv"
 	"$(WHEELS)/venv/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" \
-		simmat-plugin-scenes simmat-plugin-thermal
+		simmat-plugin-annotate simmat-plugin-scenes simmat-plugin-thermal
+	"$(WHEELS)/venv/bin/python" -c 'from simmat_plugin_annotate.server import STATIC; (STATIC / "index.html").read_bytes()'
 	$(call smoke,$(WHEELS)/venv/bin)
 
 smoke: install

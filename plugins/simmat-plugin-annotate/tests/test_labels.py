@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,3 +203,18 @@ def test_the_largest_image_of_a_folder_is_written_a_moment_later(
         journal = root / f".simmat/annotate/journal/{key}.jsonl"
         assert json.loads(journal.read_text().splitlines()[-1])["sha256"] == ""
     assert (on_disk(root, "s0") == 1).sum() == 16
+
+
+def test_names_that_are_not_utf8_are_labelled_too(tmp_path: Path, bundle: Path) -> None:
+    """As cameras and old archives give them."""
+    root = gray_images(tmp_path / "set", count=1)
+    odd = os.fsdecode(b"b\xe4r")
+    try:
+        (root / "images/s0.png").rename(root / f"images/{odd}.png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with served(root, bundle) as client:
+        key = client.keys()[odd]
+        client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)})
+        assert client.get("/api/export/coco")["images"][0]["file_name"] == f"images/{odd}.png"
+    assert (root / f"masks/{odd}.png").exists()

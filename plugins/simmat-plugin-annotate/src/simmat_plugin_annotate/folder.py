@@ -20,7 +20,7 @@ from simmat.data.formats.manifest import MANIFEST_FILE, manifest_samples, set_ma
 from simmat.data.samples import Sample, decide_splits
 from simmat.documents import Document, as_tuples, parse
 from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.io.files import atomic_write_json, read_json, with_home
+from simmat.io.files import atomic_write_json, read_json, remove_temporary, with_home
 from simmat.io.files.locks import locked
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
 from simmat_plugin_annotate.labels import ImageLabels, Rule
@@ -317,6 +317,9 @@ class LabelFolder:
 
     def _recover(self) -> None:
         """Finish what a crash cut short: masks behind their journal, and masks without classes."""
+        for place in (self.home, self.root / MASKS):
+            if place.is_dir():
+                remove_temporary(place)
         for path in sorted((self.home / "journal").glob("*.jsonl")):
             if path.stem in self.images:
                 self.labels(path.stem)

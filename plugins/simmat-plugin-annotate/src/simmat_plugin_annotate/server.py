@@ -74,6 +74,14 @@ Found = TypeVar("Found")
 Answer = Callable[[Request], Awaitable[Response]]
 
 
+class Json(JSONResponse):
+    """Json in ASCII: file names that are not UTF-8 hold characters that only an escape can write."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the text."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 class Annotator:
     """What the routes share.
 
@@ -235,16 +243,16 @@ class Routes:
 
     async def session(self, request: Request) -> Response:
         """Return what there is: sensor, classes, model."""
-        return JSONResponse(await self.annotator.on_files(self._session))
+        return Json(await self.annotator.on_files(self._session))
 
     async def images(self, request: Request) -> Response:
         """Return the list of images."""
-        return JSONResponse({"images": await self.annotator.on_files(self._images)})
+        return Json({"images": await self.annotator.on_files(self._images)})
 
     async def image(self, request: Request) -> Response:
         """Return an image with its objects."""
         key = self._key(request)
-        return JSONResponse(await self.annotator.on_files(partial(self._image, key)))
+        return Json(await self.annotator.on_files(partial(self._image, key)))
 
     async def tile(self, request: Request) -> Response:
         """Return the values of a tile."""
@@ -270,20 +278,20 @@ class Routes:
         """Encode an image."""
         key = self._key(request)
         await _body(request, Nothing)
-        return JSONResponse(await self.annotator.on_model(partial(self.room.encode, key)))
+        return Json(await self.annotator.on_model(partial(self.room.encode, key)))
 
     async def predict(self, request: Request) -> Response:
         """Answer a prompt."""
         key = self._key(request)
         body = await _body(request, PredictBody)
-        return JSONResponse(await self.annotator.on_model(partial(self.room.predict, key, body.points, body.box)))
+        return Json(await self.annotator.on_model(partial(self.room.predict, key, body.points, body.box)))
 
     async def suggestions(self, request: Request) -> Response:
         """Return every object that is not labelled yet."""
         key = self._key(request)
         labels = await self.annotator.on_files(partial(self.folder.labels, key))
         known = list(labels.objects.values())
-        return JSONResponse(await self.annotator.on_model(partial(self.room.suggestions, key, known), slow=True))
+        return Json(await self.annotator.on_model(partial(self.room.suggestions, key, known), slow=True))
 
     async def edits(self, request: Request) -> Response:
         """Change objects."""
@@ -327,17 +335,17 @@ class Routes:
         await self.annotator.on_files(partial(self.folder.set_classes, given))
         document = {"classes": self._classes()}
         self.annotator.publish("classes", document)
-        return JSONResponse(document)
+        return Json(document)
 
     async def export(self, request: Request) -> Response:
         """Return a COCO document of what is labelled."""
         document = await self.annotator.on_files(self._coco)
         name = "".join(letter for letter in self.folder.root.name if letter.isascii() and letter.isalnum()) or "labels"
-        return JSONResponse(document, headers={"content-disposition": f'attachment; filename="{name}-coco.json"'})
+        return Json(document, headers={"content-disposition": f'attachment; filename="{name}-coco.json"'})
 
     async def training(self, request: Request) -> Response:
         """Return the state of the training."""
-        return JSONResponse(self.annotator.training.document())
+        return Json(self.annotator.training.document())
 
     async def train(self, request: Request) -> Response:
         """Start a training."""
@@ -351,13 +359,13 @@ class Routes:
 
         images = await self.annotator.on_files(prepare)
         await self.annotator.training.start(body.steps, images, self.room.model)
-        return JSONResponse(self.annotator.training.document(), status_code=202)
+        return Json(self.annotator.training.document(), status_code=202)
 
     async def stop(self, request: Request) -> Response:
         """Stop the training."""
         await _body(request, Nothing)
         await self.annotator.training.stop()
-        return JSONResponse(self.annotator.training.document())
+        return Json(self.annotator.training.document())
 
     async def next(self, request: Request) -> Response:
         """Return the image that the model is least sure of, among those that are neither labelled nor open."""
@@ -371,7 +379,7 @@ class Routes:
                 await self.annotator.on_model(partial(self.room.uncertainty, key), slow=True)
         ranked = {key: value for key in waiting if (value := self.room.rank(key)) is not None}
         best = max(ranked, key=lambda key: ranked[key], default=waiting[0] if waiting else None)
-        return JSONResponse(
+        return Json(
             {
                 "key": best,
                 "name": None if best is None else self.folder.find(best).sample.id,
@@ -412,10 +420,10 @@ class Routes:
         except StaleError:
             state = await self.annotator.on_files(partial(self._image, key))
             text = "another tab or program changed these labels; look at them as they are now"
-            return JSONResponse({**error_document("stale", text), "state": state}, status_code=409)
+            return Json({**error_document("stale", text), "state": state}, status_code=409)
         told = {"key": key, "objects": len(self.folder.labels(key).objects)}
         self.annotator.publish("image", told | {name: document[name] for name in ("version", "labelled", "done")})
-        return JSONResponse(document)
+        return Json(document)
 
     def _change(self, labels: ImageLabels, edited: Edited) -> dict[str, Any]:
         return {
@@ -673,7 +681,7 @@ def _answering(answer: Answer) -> Answer:
 def _error(status: int, code: str, message: str) -> Response:
     lines = message.splitlines() or [""]
     problems = [line.strip().removeprefix("- ") for line in lines[1:]]
-    return JSONResponse(error_document(code, message, problems), status_code=status)
+    return Json(error_document(code, message, problems), status_code=status)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
