@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -62,10 +63,12 @@ def test_twenty_kills_lose_no_accepted_mask(tmp_path: Path) -> None:
         assert len(found) <= len(accepted) + 1  # at most the one that was written but not answered yet
         accepted, version = dict(found), image["version"]
         check_mask(root, found)
-        killing = threading.Timer(rng.uniform(0.02, 1.0), process.send_signal, [signal.SIGKILL])
-        killing.start()
+        killing = threading.Timer(rng.uniform(0.0, 0.3), process.send_signal, [signal.SIGKILL])
+        before = rng.randrange(4)  # edits before the moment is drawn, so that a slow machine makes some, too
         with suppress(OSError, json.JSONDecodeError, Exception):
-            while True:
+            for step in itertools.count():
+                if step == before:
+                    killing.start()
                 number = max([0, *accepted]) + 1
                 x, y = 9 * (number % 60), 9 * (number // 60)
                 change = client.edit(key, version, {"op": "add", "mask": square(x, y, x + 8, y + 8)})

@@ -79,6 +79,8 @@ def test_all_steps_can_be_undone_after_a_restart(root: Path, bundle: Path) -> No
         client.edit(key, 2, {"op": "remove", "id": 1})
         client.done(f"/api/images/{key}/undo", {"version": 3})
     with served(root, bundle) as client:
+        listed = client.get("/api/images")["images"][0]
+        assert (listed["objects"], listed["version"], listed["labelled"]) == (2, 4, True)
         image = client.get(f"/api/images/{key}")
         assert [one["id"] for one in image["objects"]] == [1, 2]
         assert (image["version"], image["undo"], image["redo"]) == (4, 2, 1)

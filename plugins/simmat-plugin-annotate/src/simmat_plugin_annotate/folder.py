@@ -23,7 +23,8 @@ from simmat.errors import ConfigError, DataError, SimMATError
 from simmat.io.files import atomic_write_json, read_json, remove_temporary, with_home
 from simmat.io.files.locks import locked
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
-from simmat_plugin_annotate.labels import ImageLabels, Rule
+from simmat_plugin_annotate.journal import Record, last_record
+from simmat_plugin_annotate.labels import ImageLabels, Rule, sha256_of
 
 FOLDER = Path(".simmat") / "annotate"
 STATE_FILE = "state.json"
@@ -106,6 +107,7 @@ class LabelFolder:
         self._size_of = size_of
         self._lock = threading.RLock()
         self._labels: dict[str, ImageLabels] = {}
+        self._noted: dict[str, Record] = {}
         self._card = self._read_card(overrides)
         self._stored = self._read_card({}) if (self.root / CARD_FILE).exists() and not overrides else None
         self.adapter = fitted_to_card(adapter, self._card.model_dump())
@@ -201,6 +203,10 @@ class LabelFolder:
                 for region in found.objects.values():
                     self.class_seen(found.class_of(region))
             return self._labels[key]
+
+    def noted(self, key: str) -> Record | None:
+        """Return the last step of an image of an earlier session whose labels were not read yet."""
+        return None if key in self._labels else self._noted.get(key)
 
     def known_labels(self, key: str) -> ImageLabels | None:
         """Return the labels of an image if they were read already."""
@@ -321,8 +327,14 @@ class LabelFolder:
             if place.is_dir():
                 remove_temporary(place)
         for path in sorted((self.home / "journal").glob("*.jsonl")):
-            if path.stem in self.images:
+            if path.stem not in self.images:
+                continue
+            last, mask = last_record(path), self._masks[path.stem]
+            digest = None if mask is None else sha256_of(mask)
+            if last is None or last.sha256 != digest:
                 self.labels(path.stem)
+            else:
+                self._noted[path.stem] = last
         if self.state.panoptic and self._card.regions != "panoptic":
             before, self.state = self.state, self.state.model_copy(update={"panoptic": False})
             for key, mask in self._masks.items():  # what has no journal yet is still as the card says

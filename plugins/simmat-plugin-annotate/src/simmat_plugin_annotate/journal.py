@@ -139,6 +139,17 @@ class Journal:
         self.records += records
 
 
+def last_record(path: Path) -> Record | None:
+    """Return the last record of a journal without reading the others; None where it must be read as a whole."""
+    content = read_bytes(path, "journal", limit=MOST_BYTES)
+    if not content.endswith(b"\n"):
+        return None
+    try:
+        return validate(Record, parse_json(content[content.rfind(b"\n", 0, -1) + 1 :]))
+    except (SimMATError, ValueError):
+        return None
+
+
 def _plain(record: Record) -> dict[str, Any]:
     return record.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {
         "kind": record.kind,

@@ -145,7 +145,7 @@ class ImageLabels:
             seen = _times(self.mask)
             if seen == self._seen and self._journal.records:
                 return
-            digest = None if self.mask is None or seen is None else _sha256(self.mask)
+            digest = None if self.mask is None or seen is None else sha256_of(self.mask)
             last = self._journal.records[-1] if self._journal.records else None
             behind = last is not None and (digest == last.was or (digest is None and last.moving))
             if rewrite and last is not None and behind and digest != last.sha256:
@@ -588,7 +588,12 @@ def touching(objects: Mapping[int, Instance], size_hw: tuple[int, int], rule: Ru
     return count < len(objects)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

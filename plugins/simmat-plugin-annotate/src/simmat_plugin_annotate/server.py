@@ -484,18 +484,23 @@ class Routes:
         splits = self.folder.splits()
         found = []
         for key, image in self.folder.images.items():
-            labels = self.folder.known_labels(key)
+            labels, noted = self.folder.known_labels(key), self.folder.noted(key)
             labelled = self.folder.mask_of(key) is not None
+            objects, done, version = (None if labelled else 0), False, 0
+            if labels is not None:
+                objects, done, version = len(labels.objects), labels.done, labels.version
+            elif noted is not None:
+                objects, done, version = noted.objects, noted.done, noted.version
             found.append(
                 {
                     "key": key,
                     "name": image.sample.id,
                     "split": splits.get(image.sample.id, image.sample.split),
                     "labelled": labelled or (labels is not None and labels.unwritten),
-                    "done": labels is not None and labels.done,
-                    "objects": len(labels.objects) if labels is not None else None if labelled else 0,
+                    "done": done,
+                    "objects": objects,
                     "uncertainty": self.room.rank(key),
-                    "version": 0 if labels is None else labels.version,
+                    "version": version,
                 }
             )
         return found
