@@ -1,0 +1,110 @@
+/** The object that is being drawn: its clicks or box, the model's masks, strokes of the brush. Nothing of it is saved. */
+
+import { post } from "./api.js";
+import { Mask } from "./masks.js";
+
+export class Draft {
+  /**
+   * @param key the image's key
+   * @param size the image's [width, height]
+   * @param replaces id of the object that it replaces when accepted, or null for a new one
+   */
+  constructor(key, size, { replaces = null, mask = null, point = null, objectClass = undefined } = {}) {
+    Object.assign(this, { key, size, replaces, objectClass });
+    this.state = { points: point ? [[...point, 1]] : [], box: null, masks: [], index: 0, painted: mask };
+    this.past = [];
+    this.future = [];
+    this.pending = Promise.resolve();
+    this.asked = 0;
+    this.waiting = false;
+  }
+
+  get mask() {
+    return this.state.painted ?? this.state.masks[this.state.index]?.mask ?? null;
+  }
+
+  /** The model's answer that is shown, or null where the mask was painted. */
+  get answer() {
+    return this.state.painted ? null : (this.state.masks[this.state.index] ?? null);
+  }
+
+  #step(changes) {
+    this.past.push(this.state);
+    this.future = [];
+    this.state = { ...this.state, ...changes };
+  }
+
+  /** Take back a step of this draft; returns whether there was one. */
+  undo() {
+    if (!this.past.length) return false;
+    this.future.push(this.state);
+    this.state = this.past.pop();
+    this.asked += 1; // an answer under way is for another state
+    this.waiting = false;
+    const { points, box, masks, painted } = this.state;
+    if ((points.length || box) && !masks.length && !painted) this.#ask().catch(() => {}); // undone before it came
+    return true;
+  }
+
+  redo() {
+    if (!this.future.length) return false;
+    this.past.push(this.state);
+    this.state = this.future.pop();
+    return true;
+  }
+
+  get empty() {
+    return !this.state.points.length && !this.state.box && !this.mask;
+  }
+
+  /** Add a click at an image position (edges at whole numbers), label 1 or 0. */
+  addPoint([x, y], label) {
+    // The server counts from the centre of the first pixel.
+    this.#step({ points: [...this.state.points, [x - 0.5, y - 0.5, label]], painted: null });
+    return this.#ask();
+  }
+
+  setBox(box) {
+    this.#step({ box, painted: null });
+    return this.#ask();
+  }
+
+  #ask() {
+    this.asked += 1;
+    const { asked } = this;
+    const { points, box } = this.state;
+    this.waiting = true;
+    this.pending = post(`/api/images/${this.key}/predict`, { points, box }).then(
+      (answer) => {
+        if (asked !== this.asked) return null;
+        this.waiting = false;
+        const masks = answer.masks
+          .filter(({ mask }) => mask)
+          .map((found) => ({ ...found, mask: Mask.fromRuns(found.mask) }));
+        this.state = { ...this.state, masks, index: 0, doubt: answer.doubt };
+        return answer;
+      },
+      (error) => {
+        if (asked !== this.asked) return null;
+        this.waiting = false;
+        throw error;
+      },
+    );
+    return this.pending;
+  }
+
+  /** Show the model's next mask, or with -1 the one before. */
+  alternative(by) {
+    const { masks, index } = this.state;
+    if (masks.length) this.#step({ index: (index + by + masks.length) % masks.length, painted: null });
+  }
+
+  /** Begin a stroke: what follows until the next is undone as one. */
+  beginStroke() {
+    this.#step({ painted: this.mask });
+  }
+
+  stroke(from, to, radius, value) {
+    this.state = { ...this.state, painted: Mask.stroked(this.state.painted, from, to, radius, value, this.size) };
+  }
+}

@@ -1,0 +1,77 @@
+/** The objects of an image, as they are on the server's disk. */
+
+import { get, post } from "./api.js";
+import { Mask } from "./masks.js";
+
+export class Labels {
+  /** @param document the server's document of an image */
+  constructor(document) {
+    this.key = document.key;
+    this.work = Promise.resolve();
+    this.#take(document);
+  }
+
+  #take(document) {
+    this.objects = new Map();
+    this.savedAt = null;
+    this.#change({ ...document, changed: document.objects, removed: [] });
+  }
+
+  #change({ version, changed, removed, undo, redo, done }) {
+    Object.assign(this, { version, undo, redo, done });
+    for (const id of removed) this.objects.delete(id);
+    for (const { mask, ...object } of changed) this.objects.set(object.id, { ...object, mask: Mask.fromRuns(mask) });
+  }
+
+  /** One request after another, each with the version that the one before it left. */
+  #post(action, body) {
+    const work = this.work.then(async () => {
+      try {
+        const change = await post(`/api/images/${this.key}/${action}`, { version: this.version, ...body });
+        this.#change(change);
+        this.savedAt = new Date();
+        return change;
+      } catch (error) {
+        if (error.code === "stale" && error.state) this.#take(error.state);
+        throw error;
+      }
+    });
+    this.work = work.catch(() => {});
+    return work;
+  }
+
+  /** One step that can be undone; on disk when it returns. */
+  edit(...edits) {
+    return this.#post("edits", { edits });
+  }
+
+  step(action) {
+    return this.#post(action, {});
+  }
+
+  setDone(done) {
+    return this.#post("done", { done });
+  }
+
+  /** Read the image again where the server has another version; returns whether it had. */
+  refresh(version) {
+    const work = this.work.then(async () => {
+      if (version !== undefined && version <= this.version) return false;
+      const document = await get(`/api/images/${this.key}`);
+      const changed = document.version !== this.version;
+      this.#take(document);
+      return changed;
+    });
+    this.work = work.catch(() => {});
+    return work;
+  }
+
+  /** The object at an image pixel, the smallest of several. */
+  at(x, y) {
+    let found = null;
+    for (const object of this.objects.values()) {
+      if (object.mask.has(x, y) && (!found || object.area < found.area)) found = object;
+    }
+    return found;
+  }
+}

@@ -1,0 +1,180 @@
+/** The lists of images, classes and objects. */
+
+import { classColour } from "./colours.js";
+import { byId, element } from "./show.js";
+
+const SHOWN = 1000; // rows in the page at once
+
+/** Put other rows into a list; what has the keyboard's focus and what is scrolled to stays. */
+function replaceRows(list, rows) {
+  const scrolled = list.scrollTop;
+  const focused = document.activeElement;
+  const id = list.contains(focused) ? focused.dataset.row : undefined;
+  list.replaceChildren(...rows);
+  list.scrollTop = scrolled;
+  if (id !== undefined) [...list.querySelectorAll("button")].find((button) => button.dataset.row === id)?.focus();
+}
+
+export class Lists {
+  /** @param act what rows do: open(key), select(id), pick(class id) */
+  constructor(app, act) {
+    Object.assign(this, { app, act });
+    this.images = [];
+    this.rows = new Map();
+    byId("filter").addEventListener("input", () => this.showImages());
+    byId("filter-state").addEventListener("change", () => this.showImages());
+  }
+
+  setImages(images) {
+    this.images = images;
+    this.showImages();
+  }
+
+  has(key) {
+    return this.images.some((image) => image.key === key);
+  }
+
+  first() {
+    return (this.images.find((image) => !image.done && !image.labelled) ?? this.images[0])?.key ?? null;
+  }
+
+  #passes(image) {
+    const text = byId("filter").value.toLowerCase();
+    const states = { all: true, open: !image.done, new: !image.labelled, labelled: image.labelled, done: image.done };
+    return states[byId("filter-state").value] && image.name.toLowerCase().includes(text);
+  }
+
+  /** Key of the image before (-1) or after (1) the open one, of those that the filter lets through; null at the end. */
+  neighbour(by) {
+    const key = this.app.image?.key;
+    const at = this.images.findIndex((image) => image.key === key);
+    for (let i = at + by; i >= 0 && i < this.images.length; i += by) {
+      if (this.#passes(this.images[i])) return this.images[i].key;
+    }
+    return null;
+  }
+
+  update(key, state) {
+    const image = this.images.find((known) => known.key === key);
+    if (!image) return;
+    Object.assign(image, state);
+    const row = this.rows.get(key);
+    if (row) {
+      const made = this.#row(image);
+      row.replaceWith(made);
+      this.rows.set(key, made);
+    }
+    this.#count();
+  }
+
+  #count() {
+    const labelled = this.images.filter((image) => image.labelled).length;
+    const done = this.images.filter((image) => image.done).length;
+    const passing = this.images.filter((image) => this.#passes(image)).length;
+    const filtered = passing < this.images.length ? `${passing} of ` : "";
+    const all = `${this.images.length} image${this.images.length === 1 ? "" : "s"}`;
+    byId("counts").textContent = `${filtered}${all}, ${labelled} labelled, ${done} done`;
+  }
+
+  showImages() {
+    this.rows.clear();
+    const passing = this.images.filter((image) => this.#passes(image));
+    const at = passing.findIndex((image) => image.key === this.app.image?.key);
+    const from = Math.max(0, Math.min(passing.length - SHOWN, at - SHOWN / 2));
+    const rows = passing.slice(from, from + SHOWN).map((image) => {
+      const row = this.#row(image);
+      this.rows.set(image.key, row);
+      return row;
+    });
+    if (passing.length > SHOWN) {
+      rows.push(element("li", { class: "quiet" }, `… ${passing.length - SHOWN} more: filter by name`));
+    }
+    replaceRows(byId("images"), rows);
+    this.#count();
+    this.markOpen(this.app.image?.key);
+  }
+
+  #row(image) {
+    const { name, split, labelled, done, objects, uncertainty } = image;
+    const state = done ? `✓ ${objects ?? ""}` : labelled ? `● ${objects ?? ""}` : "○";
+    const meaning = done ? "done" : labelled ? "labelled, not done" : "no labels";
+    const sure = uncertainty === null || uncertainty === undefined ? "" : `, uncertainty ${uncertainty.toFixed(2)}`;
+    const title = `${name}: ${meaning}${objects ? `, ${objects} objects` : ""}${split ? `, ${split}` : ""}${sure}`;
+    const button = element(
+      "button",
+      { title, onclick: () => this.act.open(image.key) },
+      element("span", { class: "label" }, name),
+      element("span", { class: "state" }, state),
+    );
+    button.dataset.row = image.key;
+    if (image.key === this.app.image?.key) button.setAttribute("aria-current", "true");
+    return element("li", {}, button);
+  }
+
+  markOpen(key) {
+    for (const [other, row] of this.rows) {
+      if (other === key) row.firstChild.setAttribute("aria-current", "true");
+      else row.firstChild.removeAttribute("aria-current");
+    }
+    const row = this.rows.get(key);
+    if (row) row.scrollIntoView({ block: "nearest" });
+    else if (key && this.images.length > SHOWN && this.#passes(this.images.find((image) => image.key === key))) {
+      this.rows.set(key, element("li"));
+      this.showImages();
+    }
+  }
+
+  showClasses(now) {
+    const { session, activeClass } = this.app;
+    const rows = session.classes.map((known, i) => this.#classRow(known.id, known.name, i, now === known.id));
+    if (rows.length) rows.push(this.#classRow(null, session.model.knows_classes ? "the model's" : "no class", -1, now === null));
+    replaceRows(byId("classes"), rows);
+    byId("class-hint").textContent = session.classes.length ? "" : "none yet";
+    byId("classes").dataset.active = String(activeClass);
+  }
+
+  #classRow(id, name, position, pressed) {
+    const key = position < 0 ? "0" : position < 9 ? String(position + 1) : "";
+    const button = element(
+      "button",
+      { title: name, onclick: () => this.act.pick(id) },
+      this.#swatch(id),
+      element("span", { class: "label" }, name),
+      key ? element("kbd", {}, key) : null,
+    );
+    button.setAttribute("aria-pressed", String(pressed));
+    button.dataset.row = String(id);
+    return element("li", {}, button);
+  }
+
+  #swatch(id) {
+    const position = this.app.session.classes.findIndex((known) => known.id === id);
+    const swatch = element("span", { class: position < 0 && id === null ? "swatch none" : "swatch" });
+    const colour = this.app.session.classes[position]?.colour ?? classColour(Math.max(0, position));
+    if (position >= 0) swatch.style.backgroundColor = colour;
+    return swatch;
+  }
+
+  showObjects() {
+    const { labels, selected, session } = this.app;
+    if (!labels) return;
+    const objects = [...labels.objects.values()].sort((a, b) => b.id - a.id);
+    byId("object-count").textContent = String(objects.length);
+    const rows = objects.slice(0, SHOWN).map((object) => {
+      const known = session.classes.find((item) => item.id === object.class);
+      const name = known?.name ?? (object.class === null ? "object" : `class ${object.class}`);
+      const button = element(
+        "button",
+        { title: name, onclick: () => this.act.select(object.id) },
+        this.#swatch(object.class),
+        element("span", { class: "label" }, `${object.id} ${name}`),
+        element("span", { class: "state" }, `${object.area} px`),
+      );
+      button.setAttribute("aria-pressed", String(object.id === selected));
+      button.dataset.row = String(object.id);
+      return element("li", {}, button);
+    });
+    replaceRows(byId("objects"), rows);
+    if (selected !== null) byId("objects").querySelector('[aria-pressed="true"]')?.scrollIntoView({ block: "nearest" });
+  }
+}

@@ -1,0 +1,187 @@
+/** Masks: row-major runs inside a bounding box, as the server stores them, and bits to look at and to paint on. */
+
+const DRAWN_PX = 4e6; // a larger bounding box is drawn from every nth pixel
+
+export class Mask {
+  /** Pixels (x, y) .. (x + w, y + h) of the image; `bits` is (w * h) of 0 and 1, row by row. */
+  constructor(x, y, w, h, bits) {
+    Object.assign(this, { x, y, w, h, bits });
+    this.path = null;
+    this.fills = new Map();
+  }
+
+  /** From `{box: [x0, y0, x1, y1], runs}`: lengths of runs, row by row of the box, the first of background. */
+  static fromRuns({ box: [x, y, right, bottom], runs }) {
+    const [w, h] = [right - x, bottom - y];
+    const bits = new Uint8Array(w * h);
+    let at = 0;
+    let value = 0;
+    for (const count of runs) {
+      if (value) bits.fill(1, at, at + count);
+      at += count;
+      value = 1 - value;
+    }
+    return new Mask(x, y, w, h, bits);
+  }
+
+  toRuns() {
+    const runs = [];
+    let value = 0;
+    let length = 0;
+    for (const bit of this.bits) {
+      if (bit === value) length += 1;
+      else {
+        runs.push(length);
+        value = bit;
+        length = 1;
+      }
+    }
+    runs.push(length);
+    return { box: [this.x, this.y, this.x + this.w, this.y + this.h], runs };
+  }
+
+  get area() {
+    let sum = 0;
+    for (const bit of this.bits) sum += bit;
+    return sum;
+  }
+
+  has(x, y) {
+    const column = Math.floor(x) - this.x;
+    const row = Math.floor(y) - this.y;
+    return column >= 0 && row >= 0 && column < this.w && row < this.h && this.bits[row * this.w + column] === 1;
+  }
+
+  /** The same mask with the smallest bounding box, or null where it is empty. */
+  trimmed() {
+    const { w, h, bits } = this;
+    let [left, top, right, bottom] = [w, h, -1, -1];
+    for (let row = 0; row < h; row += 1) {
+      const first = bits.indexOf(1, row * w) - row * w;
+      if (first < 0) break;
+      if (first >= w) continue;
+      top = Math.min(top, row);
+      bottom = row;
+      left = Math.min(left, first);
+      right = Math.max(right, bits.lastIndexOf(1, row * w + w - 1) - row * w);
+    }
+    if (bottom < 0) return null;
+    const width = right - left + 1;
+    const kept = new Uint8Array(width * (bottom - top + 1));
+    for (let row = top; row <= bottom; row += 1) {
+      kept.set(bits.subarray(row * w + left, row * w + right + 1), (row - top) * width);
+    }
+    return new Mask(this.x + left, this.y + top, width, bottom - top + 1, kept);
+  }
+
+  /**
+   * A copy with a stroke of a round brush painted (value 1) or erased (0).
+   * @param mask the mask, or null for an empty one
+   * @param from,to `[x, y]` in image pixels
+   * @param size the image's `[width, height]`
+   */
+  static stroked(mask, from, to, radius, value, [width, height]) {
+    const reach = Math.ceil(radius) + 1;
+    let left = Math.max(0, Math.floor(Math.min(from[0], to[0])) - reach);
+    let top = Math.max(0, Math.floor(Math.min(from[1], to[1])) - reach);
+    let right = Math.min(width, Math.ceil(Math.max(from[0], to[0])) + reach);
+    let bottom = Math.min(height, Math.ceil(Math.max(from[1], to[1])) + reach);
+    if (right <= left || bottom <= top || (!value && !mask)) return mask;
+    const touched = [left, top, right, bottom];
+    if (mask && !value) [left, top, right, bottom] = [mask.x, mask.y, mask.x + mask.w, mask.y + mask.h];
+    else if (mask) {
+      left = Math.min(left, mask.x);
+      top = Math.min(top, mask.y);
+      right = Math.max(right, mask.x + mask.w);
+      bottom = Math.max(bottom, mask.y + mask.h);
+    }
+    const w = right - left;
+    const bits = new Uint8Array(w * (bottom - top));
+    if (mask) {
+      for (let row = 0; row < mask.h; row += 1) {
+        bits.set(mask.bits.subarray(row * mask.w, (row + 1) * mask.w), (mask.y + row - top) * w + mask.x - left);
+      }
+    }
+    const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
+    const squared = dx * dx + dy * dy;
+    for (let y = Math.max(top, touched[1]); y < Math.min(bottom, touched[3]); y += 1) {
+      for (let x = Math.max(left, touched[0]); x < Math.min(right, touched[2]); x += 1) {
+        const [px, py] = [x + 0.5 - from[0], y + 0.5 - from[1]];
+        const along = squared ? Math.min(1, Math.max(0, (px * dx + py * dy) / squared)) : 0;
+        if (Math.hypot(px - along * dx, py - along * dy) <= radius) bits[(y - top) * w + x - left] = value;
+      }
+    }
+    return new Mask(left, top, w, bottom - top, bits);
+  }
+
+  /** Every nth pixel, for drawing: {bits, w, h, step}. */
+  #drawn() {
+    const step = Math.max(1, Math.ceil(Math.sqrt((this.w * this.h) / DRAWN_PX)));
+    if (step === 1) return { bits: this.bits, w: this.w, h: this.h, step };
+    const w = Math.ceil(this.w / step);
+    const h = Math.ceil(this.h / step);
+    const bits = new Uint8Array(w * h);
+    for (let row = 0; row < h; row += 1) {
+      for (let column = 0; column < w; column += 1) {
+        bits[row * w + column] = this.bits[row * step * this.w + column * step];
+      }
+    }
+    return { bits, w, h, step };
+  }
+
+  /** Outline along the edges of pixels, in image pixels. */
+  outline() {
+    if (this.path) return this.path;
+    const { bits, w, h, step } = this.#drawn();
+    const path = new Path2D();
+    const line = (x0, y0, x1, y1) => {
+      path.moveTo(this.x + x0 * step, this.y + y0 * step);
+      path.lineTo(this.x + x1 * step, this.y + y1 * step);
+    };
+    const at = (x, y) => (x >= 0 && y >= 0 && x < w && y < h ? bits[y * w + x] : 0);
+    for (let y = 0; y <= h; y += 1) {
+      let start = -1;
+      for (let x = 0; x <= w; x += 1) {
+        const edge = x < w && at(x, y - 1) !== at(x, y);
+        if (edge && start < 0) start = x;
+        if (!edge && start >= 0) {
+          line(start, y, x, y);
+          start = -1;
+        }
+      }
+    }
+    for (let x = 0; x <= w; x += 1) {
+      let start = -1;
+      for (let y = 0; y <= h; y += 1) {
+        const edge = y < h && at(x - 1, y) !== at(x, y);
+        if (edge && start < 0) start = y;
+        if (!edge && start >= 0) {
+          line(x, start, x, y);
+          start = -1;
+        }
+      }
+    }
+    this.path = path;
+    return path;
+  }
+
+  /** Draw the pixels in a colour `[r, g, b]`, half transparent, on a context in image pixels. */
+  draw(context, [r, g, b], alpha) {
+    const key = [r, g, b, alpha].join();
+    let fill = this.fills.get(key);
+    if (!fill) {
+      const { bits, w, h, step } = this.#drawn();
+      const canvas = new OffscreenCanvas(w, h);
+      const pixels = new ImageData(w, h);
+      const colour = new Uint32Array(pixels.data.buffer);
+      const value = new Uint32Array(Uint8Array.of(r, g, b, Math.round(alpha * 255)).buffer)[0];
+      for (let i = 0; i < bits.length; i += 1) if (bits[i]) colour[i] = value;
+      canvas.getContext("2d").putImageData(pixels, 0, 0);
+      fill = { canvas, w: w * step, h: h * step };
+      this.fills.clear();
+      this.fills.set(key, fill);
+    }
+    context.imageSmoothingEnabled = false;
+    context.drawImage(fill.canvas, this.x, this.y, fill.w, fill.h);
+  }
+}

@@ -1,0 +1,55 @@
+/** Names, numbers and small elements. Everything that comes from files goes into the page as text. */
+
+/** Make an element; `text` and attributes are never read as HTML. */
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") made.className = value;
+    else if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name in made && name !== "list") made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+export function press(button, pressed) {
+  button.setAttribute("aria-pressed", String(pressed));
+}
+
+function isKelvin(channel) {
+  return channel.unit === "K" && channel.quantity.includes("temperature");
+}
+
+/** Factor-free shift from the channel's unit to the unit that is shown: kelvin as °C. */
+export function shownUnit(channel) {
+  if (isKelvin(channel)) return { name: "°C", shift: -273.15 };
+  return { name: channel.unit === "1" ? "" : channel.unit, shift: 0 };
+}
+
+/** A number to read, with as many digits as a range of values needs. */
+export function digits(value, range) {
+  if (!Number.isFinite(value)) return "–";
+  const places = Math.min(8, Math.max(0, 2 - Math.floor(Math.log10(Math.abs(range) || 1))));
+  return value.toFixed(places);
+}
+
+export function shownValue(value, channel, range) {
+  const { name, shift } = shownUnit(channel);
+  return `${digits(value + shift, range)}${name ? ` ${name}` : ""}`;
+}
+
+/** Image coordinates of "what is seen": name, unit and wavelength of a channel. */
+export function describe(channel) {
+  const { name } = shownUnit(channel);
+  const wavelength = channel.wavelength_um ? `, ${channel.wavelength_um} µm` : "";
+  return `${channel.name}${name ? ` [${name}]` : ""}${wavelength}`;
+}
+
+export function clock(date) {
+  return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+}

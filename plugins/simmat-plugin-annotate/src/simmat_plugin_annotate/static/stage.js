@@ -1,0 +1,196 @@
+/** The canvas: draws image, masks and what is being drawn, and turns the pointer into clicks, boxes and strokes. */
+
+import { View } from "./view.js";
+
+const CLICK_PX = 4; // a pointer that moves less has clicked
+
+export class Stage {
+  /**
+   * @param canvas the element
+   * @param scene () => {raster, display, shapes: [{mask, colour, outline, alpha, line, dash}], points, box, brush} or null
+   * @param act what gestures do: click, box, beginStroke, stroke, endStroke, select, level, hover, seen
+   */
+  constructor(canvas, scene, act) {
+    Object.assign(this, { canvas, scene, act });
+    this.view = new View();
+    this.gesture = null;
+    this.pointer = null;
+    this.frame = 0;
+    new ResizeObserver(() => this.#resize()).observe(canvas);
+    this.#listen();
+  }
+
+  redraw() {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      this.#draw();
+    });
+  }
+
+  setImage(width, height) {
+    this.view.image = [width, height];
+    this.view.fit();
+    this.redraw();
+  }
+
+  #resize() {
+    const ratio = window.devicePixelRatio || 1;
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const [x, y] = this.view.toImage(this.view.width / 2, this.view.height / 2);
+    const fitted = Math.abs(this.view.zoom - this.view.fitting) < 1e-9;
+    this.canvas.width = Math.max(1, Math.round(width * ratio));
+    this.canvas.height = Math.max(1, Math.round(height * ratio));
+    Object.assign(this.view, { width, height });
+    if (fitted) this.view.fit();
+    else this.view.centre(x, y);
+    this.#draw();
+  }
+
+  #draw() {
+    const context = this.canvas.getContext("2d");
+    const ratio = window.devicePixelRatio || 1;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.fillStyle = "#161616";
+    context.fillRect(0, 0, this.canvas.width, this.canvas.height);
+    const scene = this.scene();
+    if (!scene) return;
+    const { view } = this;
+    const missing = scene.raster.draw(context, view, scene.display, ratio);
+
+    context.setTransform(view.zoom * ratio, 0, 0, view.zoom * ratio, view.x * ratio, view.y * ratio);
+    const [left, top] = view.toImage(0, 0);
+    const [right, bottom] = view.toImage(view.width, view.height);
+    for (const { mask, colour, outline, alpha, line, dash } of scene.shapes) {
+      if (mask.x > right || mask.y > bottom || mask.x + mask.w < left || mask.y + mask.h < top) continue;
+      if (alpha) mask.draw(context, colour, alpha);
+      context.setLineDash([]);
+      context.strokeStyle = "#000";
+      context.lineWidth = (line + 1.8) / view.zoom;
+      context.stroke(mask.outline());
+      context.setLineDash((dash ?? []).map((length) => length / view.zoom));
+      context.strokeStyle = `rgb(${(outline ?? colour).join(" ")})`;
+      context.lineWidth = line / view.zoom;
+      context.stroke(mask.outline());
+    }
+    context.setLineDash([]);
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.#drawPrompts(context, scene);
+    this.act.seen(missing);
+  }
+
+  #drawPrompts(context, { points, box, brush }) {
+    const { view, gesture, pointer } = this;
+    const drawn = gesture?.kind === "box" && gesture.moved ? boxOf(gesture.from, gesture.to) : box;
+    if (drawn) {
+      const [x0, y0] = view.toScreen(drawn[0], drawn[1]);
+      const [x1, y1] = view.toScreen(drawn[2], drawn[3]);
+      for (const [style, width] of [["#000", 3.5], ["#fff", 1.5]]) {
+        context.strokeStyle = style;
+        context.lineWidth = width;
+        context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+      }
+    }
+    for (const [x, y, label] of points) {
+      const [cx, cy] = view.toScreen(x + 0.5, y + 0.5);
+      context.beginPath();
+      context.arc(cx, cy, 7, 0, 7);
+      context.fillStyle = label ? "#1a9850" : "#d73027";
+      context.fill();
+      context.lineWidth = 1.5;
+      context.strokeStyle = "#fff";
+      context.stroke();
+      context.beginPath(); // plus and minus: not by colour alone
+      context.moveTo(cx - 4, cy);
+      context.lineTo(cx + 4, cy);
+      if (label) {
+        context.moveTo(cx, cy - 4);
+        context.lineTo(cx, cy + 4);
+      }
+      context.lineWidth = 2;
+      context.stroke();
+    }
+    if (brush && pointer) {
+      for (const [style, width] of [["#000", 3], [brush.erases ? "#ff9a76" : "#fff", 1.2]]) {
+        context.beginPath();
+        context.arc(...pointer, brush.radius * view.zoom, 0, 7);
+        context.strokeStyle = style;
+        context.lineWidth = width;
+        context.stroke();
+      }
+    }
+  }
+
+  #listen() {
+    const { canvas } = this;
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("pointerdown", (event) => {
+      if (this.gesture || event.button > 2) return;
+      canvas.focus({ preventScroll: true });
+      canvas.setPointerCapture(event.pointerId);
+      const at = [event.offsetX, event.offsetY];
+      const from = this.view.toImage(...at);
+      const brush = this.scene()?.brush;
+      let kind = ["box", "pan", "level"][event.button];
+      if (event.shiftKey && event.button === 0) kind = "pan";
+      else if (brush && event.button !== 1) {
+        kind = "stroke";
+        this.act.beginStroke();
+        this.act.stroke(from, from, brush.erases === (event.button === 2));
+      }
+      this.gesture = { kind, button: event.button, shift: event.shiftKey, at, from, to: from, last: at, moved: false };
+      if (kind === "stroke") this.gesture.paints = brush.erases === (event.button === 2);
+      event.preventDefault();
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const at = [event.offsetX, event.offsetY];
+      this.pointer = at;
+      const { gesture, view } = this;
+      this.act.hover(view.toImage(...at));
+      if (gesture) {
+        const [dx, dy] = [at[0] - gesture.last[0], at[1] - gesture.last[1]];
+        gesture.moved ||= Math.hypot(at[0] - gesture.at[0], at[1] - gesture.at[1]) >= CLICK_PX;
+        if (gesture.moved || gesture.kind === "stroke") {
+          const to = view.toImage(...at);
+          if (gesture.kind === "pan") view.pan(dx, dy);
+          if (gesture.kind === "level") this.act.level(dx / 200, -dy / 400);
+          if (gesture.kind === "stroke") this.act.stroke(gesture.to, to, gesture.paints);
+          gesture.to = to;
+          gesture.last = at;
+        }
+      }
+      this.redraw();
+    });
+    canvas.addEventListener("pointerup", (event) => {
+      const { gesture } = this;
+      if (!gesture || event.button !== gesture.button) return;
+      this.gesture = null;
+      if (gesture.kind === "stroke") this.act.endStroke();
+      else if (!gesture.moved) {
+        if (gesture.shift) this.act.select(gesture.from);
+        else if (gesture.button !== 1) this.act.click(gesture.from, gesture.button === 0 ? 1 : 0);
+      } else if (gesture.kind === "box") this.act.box(boxOf(gesture.from, gesture.to));
+      this.redraw();
+    });
+    canvas.addEventListener("pointercancel", () => {
+      if (this.gesture?.kind === "stroke") this.act.endStroke();
+      this.gesture = null;
+      this.redraw();
+    });
+    canvas.addEventListener("pointerleave", () => {
+      this.pointer = null;
+      this.act.hover(null);
+      this.redraw();
+    });
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      const lines = event.deltaMode === 1 ? 30 : 1;
+      this.view.zoomAt(Math.exp((-event.deltaY * lines) / 400), event.offsetX, event.offsetY);
+      this.act.hover(this.view.toImage(event.offsetX, event.offsetY));
+      this.redraw();
+    }, { passive: false });
+  }
+}
+
+function boxOf([ax, ay], [bx, by]) {
+  return [Math.min(ax, bx), Math.min(ay, by), Math.max(ax, bx), Math.max(ay, by)];
+}

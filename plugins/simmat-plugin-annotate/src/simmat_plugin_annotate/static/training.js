@@ -1,0 +1,77 @@
+/** Messages, and the training that runs on the server. */
+
+import { post } from "./api.js";
+import { byId, element } from "./show.js";
+
+const NOTE_MS = 7000;
+
+export class Messages {
+  constructor(place) {
+    this.place = place;
+    this.shown = new Map();
+  }
+
+  /** Say something; it goes by itself unless it is to `stay`. */
+  note(text, stay = false) {
+    const message = this.#add(text, "message", text);
+    if (!stay) setTimeout(() => message.remove(), NOTE_MS);
+  }
+
+  /** Say what failed; it stays until it is closed. One message of a `kind` at a time. */
+  bad(text, kind = text) {
+    this.#add(text, "message bad", kind);
+  }
+
+  clear(kind) {
+    this.shown.get(kind)?.remove();
+    this.shown.delete(kind);
+  }
+
+  #add(text, className, kind) {
+    this.clear(kind);
+    const close = element("button", { "aria-label": "Close", onclick: () => message.remove() }, "×");
+    const message = element("div", { class: className }, element("span", {}, text), close);
+    this.place.append(message);
+    while (this.place.children.length > 4) this.place.firstChild.remove();
+    this.shown.set(kind, message);
+    return message;
+  }
+}
+
+export class TrainingPanel {
+  constructor(messages) {
+    this.messages = messages;
+    this.state = "idle";
+  }
+
+  /** Start a training, or stop the one that runs. */
+  async toggle() {
+    this.show(await post(this.state === "running" ? "/api/train/stop" : "/api/train", {}));
+  }
+
+  show({ state, step, steps, message, score, before, metric, adopted, images }) {
+    const ended = this.state === "running" && state !== "running";
+    this.state = state;
+    const running = state === "running";
+    byId("train").textContent = running ? "Stop training" : "Train";
+    const bar = byId("progress");
+    bar.hidden = !running;
+    if (running && steps) bar.value = step / steps;
+    else bar.removeAttribute("value");
+    const text = [];
+    if (running) text.push(steps ? `Step ${step} of ${steps}` : "Starting", `${images} images`);
+    else if (state === "done") text.push(adopted ? "New model in use" : "The model before was better and stays");
+    else if (state !== "idle") text.push(state === "failed" ? "Training failed" : "Training was stopped");
+    if (score !== null) {
+      const compared = before === null ? "" : `, before ${before.toFixed(3)}`;
+      text.push(`${metric} ${score.toFixed(3)}${compared}`);
+    }
+    if (message) text.push(message);
+    byId("training-text").textContent = text.join(". ");
+    if (ended && state === "failed") this.messages.bad(`Training failed: ${message}`);
+  }
+
+  showModel({ name, kind }) {
+    byId("model").textContent = `Model: ${name}${kind === "untuned" ? " (not tuned yet)" : ""}`;
+  }
+}

@@ -1,0 +1,74 @@
+"""The page's files: what its content security policy and being offline demand, and tables of colours."""
+
+import base64
+import itertools
+import re
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+STATIC = Path(__file__).parents[1] / "src/simmat_plugin_annotate/static"
+TEXTS = {file.name: file.read_text(encoding="utf-8") for file in STATIC.iterdir() if file.is_file()}
+
+
+def test_the_page_has_no_inline_script_or_style():
+    """The content security policy refuses both."""
+    page = TEXTS["index.html"]
+    assert not re.search(r"<script(?![^>]*\ssrc=)", page)
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", page)
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_nothing_is_loaded_from_elsewhere(name):
+    """It works offline, and tells nobody what is labelled."""
+    found = re.findall(r"(?:https?:)?//[\w.-]+\.\w+", TEXTS[name].replace("http://www.w3.org/2000/svg", ""))
+    assert not found
+
+
+@pytest.mark.parametrize("name", sorted(name for name in TEXTS if name.endswith(".js")))
+def test_no_text_of_a_file_is_read_as_html_or_code(name):
+    """File and class names come from strangers."""
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", TEXTS[name])
+
+
+def test_every_module_and_style_that_is_named_exists():
+    """A missing module stops the whole page."""
+    named = set(re.findall(r'"/static/([\w.]+)"', TEXTS["index.html"]))
+    for text in TEXTS.values():
+        named.update(re.findall(r'from "\./([\w.]+)"', text))
+    assert named <= TEXTS.keys()
+
+
+def test_every_id_that_the_modules_look_for_is_in_the_page():
+    """A renamed element would be found only by using it."""
+    wanted = {name for text in TEXTS.values() for name in re.findall(r'byId\("([\w-]+)"\)', text)}
+    assert wanted <= set(re.findall(r'id="([\w-]+)"', TEXTS["index.html"]))
+
+
+@pytest.mark.parametrize("name", ["inferno", "turbo", "twilight"])
+def test_colour_maps_are_those_of_matplotlib(name):
+    """A quantity looks the same in the page as in pictures and reports."""
+    lines = re.search(rf"{name}:\n((?:\s+\"[^\"]+\"(?: \+|,)\n)+)", TEXTS["colours.js"])
+    assert lines
+    table = np.frombuffer(base64.b64decode("".join(re.findall(r'"([^"]+)"', lines[1]))), np.uint8).reshape(256, 3)
+    expected = np.rint(matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255)
+    np.testing.assert_array_equal(table, expected)
+
+
+# Linear RGB as people see it who lack one kind of cone (Viénot, Brettel, Mollon 1999).
+PROTAN = np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]])
+DEUTAN = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
+
+
+@pytest.mark.parametrize("eyes", [np.eye(3), PROTAN, DEUTAN], ids=["all cones", "no L cones", "no M cones"])
+def test_the_colours_of_the_first_eight_classes_differ(eyes):
+    """Also for people with colour-blindness."""
+    listed = re.search(r"CLASS_COLOURS = \[(.*?)\]", TEXTS["colours.js"], re.DOTALL)
+    assert listed
+    hexes = re.findall(r"#(\w{6})", listed[1])[:8]
+    srgb = np.array([[int(text[at : at + 2], 16) / 255 for at in (0, 2, 4)] for text in hexes])
+    seen = np.clip((((srgb + 0.055) / 1.055) ** 2.4) @ eyes.T, 0, 1)  # (8, 3) linear
+    nearest = min(np.linalg.norm(np.cbrt(a) - np.cbrt(b)) for a, b in itertools.combinations(seen, 2))
+    assert nearest > 0.1
