@@ -99,7 +99,7 @@ class TuningTargets:
 
     Attributes:
         lora: linear or 1x1 conv layer -> which equal slices of its output LoRA changes, and their number:
-            r"backbone[.]blocks[.][0-9]+[.]qkv": ((0, 2), 3) for q and v of a fused qkv, ((0,), 1) for all.
+            `r"backbone[.]blocks[.][0-9]+[.]qkv": ((0, 2), 3)` for q and v of a fused qkv, ((0,), 1) for all.
         grid: those layers of `lora` whose input has height and width, for Conv-LoRA: Linear on
             (B, H, W, D), or 1x1 conv on (B, D, H, W).
         adapters: residual MLP or block that gets a parallel adapter -> name of the norm before it in the same parent,

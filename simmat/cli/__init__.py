@@ -81,6 +81,7 @@ class LazyGroup(Group):
         if cmd_name not in COMMANDS:
             return _plugin_commands(ctx).get(cmd_name)
         command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        command.name = cmd_name
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
