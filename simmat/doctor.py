@@ -27,7 +27,15 @@ from simmat.plugins.hooks import PROJECT
 from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
 from simmat.plugins.registry import Registry
 from simmat.specs import API_VERSION
-from simmat.threads import THREADS_VARIABLE, WAIT_VARIABLES, affinity_cpus, cgroup_limits, usable_cpus
+from simmat.threads import (
+    THREADS_VARIABLE,
+    WAIT_VARIABLES,
+    affinity_cpus,
+    cgroup_limits,
+    cpu_field,
+    cpu_name,
+    usable_cpus,
+)
 
 GIB = 1 << 30
 LITTLE_DISK_BYTES = 2 * GIB
@@ -138,7 +146,7 @@ def _versions(section: Section, registry: Registry) -> None:
 def _devices(section: Section) -> None:
     flags = _cpu_flags()
     found = [name for flag, name in _INSTRUCTIONS.items() if flag in flags]
-    section.facts.append(("CPU", f"{_cpu_name()}; {', '.join(found) or 'instruction sets unknown'}"))
+    section.facts.append(("CPU", f"{cpu_name()}; {', '.join(found) or 'instruction sets unknown'}"))
     if flags and platform.machine() == "x86_64" and "avx2" not in flags:
         section.warning("the CPU has no AVX2: networks run several times slower", "use another machine or a GPU")
     import torch
@@ -396,21 +404,7 @@ def _specifier(requirement: Requirement) -> str:
 
 
 def _cpu_flags() -> set[str]:
-    return set(_cpu_field("flags|Features").split())
-
-
-def _cpu_name() -> str:
-    return _cpu_field("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_field(pattern: str) -> str:
-    """Return the first value of a field in /proc/cpuinfo; "" elsewhere than on Linux."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    found = re.search(rf"^(?:{pattern})\s*:\s*(.*)$", text, re.MULTILINE)
-    return found[1] if found else ""
+    return set(cpu_field("flags|Features").split())
 
 
 def _hub_folder() -> Path:

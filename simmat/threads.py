@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
@@ -113,3 +115,18 @@ def chosen_threads(environment: Mapping[str, str] = os.environ) -> str | None:
     value, cpus = environment.get(THREADS_VARIABLE), usable_cpus()
     ours = str(cpus) if cpus < affinity_cpus() else None
     return None if value == ours else value
+
+
+def cpu_name() -> str:
+    """Return the name of the processor, as far as the system tells it."""
+    return cpu_field("model name") or platform.processor() or platform.machine()
+
+
+def cpu_field(pattern: str) -> str:
+    """Return the first value of a field in /proc/cpuinfo; "" elsewhere than on Linux."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(rf"^(?:{pattern})\s*:\s*(.*)$", text, re.MULTILINE)
+    return found[1] if found else ""

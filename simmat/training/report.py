@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +39,7 @@ from simmat.io.files import atomic_write_json, read_json
 from simmat.model import SimMAT, assemble, count_parameters, zero_shot_of
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
+from simmat.threads import cpu_name, usable_cpus
 from simmat.training.examine import FULL, Examination, Passes, Subject, examine, spread, zero_shot_scores
 from simmat.training.run_folder import RunFolder
 from simmat.training.run_page import RunView, write_page
@@ -379,16 +379,7 @@ def machine_facts(processes: Processes, setup: Setup, registry: Registry) -> dic
             packages[package] = version(package)
     return {
         "device": name if processes.count == 1 else f"{processes.count} x {name}",
-        "processor": f"{_processor()}, {os.cpu_count()} logical cores, threads used: {torch.get_num_threads()}",
+        "processor": f"{cpu_name()}; {usable_cpus()} cores usable, torch threads: {torch.get_num_threads()}",
         "system": f"{platform.system()} {platform.release()}",
         "versions": ", ".join(f"{package} {number}" for package, number in packages.items()),
     }
-
-
-def _processor() -> str:
-    """Return the name of the processor as far as the system tells it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
