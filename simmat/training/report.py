@@ -283,7 +283,7 @@ def examine_bundle(
     Raises:
         DataError: the data cannot be read, or no image has a region.
     """
-    dataset = open_dataset(data, bundle.sensor, overrides, defaults=trained_card(bundle.spec.card))
+    dataset = open_dataset(data.absolute(), bundle.sensor, overrides, defaults=trained_card(bundle.spec.card))
     if split is None:
         split = "test" if any(sample.split == "test" for sample in dataset.samples) else "val"
     every = dataset.split(split)
@@ -322,7 +322,7 @@ def examine_bundle(
             progress=advance,
         ).summary()
     found = Examination(
-        data=str(dataset.root.absolute()),
+        data=str(dataset.root),
         split=split,
         images=len(samples),
         available=len(every),
