@@ -148,3 +148,15 @@ def test_class_masks_stay_class_masks(root: Path, bundle: Path, started: list[An
     labels.edit(0, lambda draft: draft.remove(1))
     np.testing.assert_array_equal(np.asarray(Image.open(root / "masks/s0.png")), np.where(mask == 5, 5, 0))
     assert "that touch" in folder.notice
+
+
+def test_an_image_whose_labels_are_polygons_is_not_edited(root: Path, bundle: Path, started: list[Any]) -> None:
+    """The others are; a label image beside the polygons would be a second mask."""
+    (root / "masks").mkdir()
+    (root / "masks/s0.geojson").write_text("{}")
+    run(str(root), "--bundle", str(bundle), "--regions", "instances")
+    folder = started[0].folder
+    keys = {image.sample.id: key for key, image in folder.images.items()}
+    with pytest.raises(DataError, match="polygons"):
+        folder.labels(keys["s0"])
+    assert folder.labels(keys["s1"]).objects == {}
