@@ -46,18 +46,6 @@ function decode(name) {
 export const MAP_NAMES = ["gray", "inferno", "turbo", "twilight"];
 export const MAPS = Object.fromEntries(MAP_NAMES.map((name) => [name, decode(name)]));
 
-/** Whether the ends of a channel's values mean the same, as those of an angle of polarization or a phase do. */
-export function isCyclic({ quantity, unit }) {
-  return ["rad", "deg"].includes(unit) && /polarization|phase|direction|orientation/.test(quantity);
-}
-
-/** Name of the map that shows a channel's quantity. */
-export function mapOf(channel) {
-  if (channel.quantity.includes("temperature")) return "inferno";
-  if (/depth|distance|disparity|height|elevation/.test(channel.quantity)) return "turbo";
-  return isCyclic(channel) ? "twilight" : "gray";
-}
-
 // Okabe and Ito's colours, which people with colour-blindness tell apart, then lighter and darker ones of them.
 export const CLASS_COLOURS = [
   "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#ffffff",

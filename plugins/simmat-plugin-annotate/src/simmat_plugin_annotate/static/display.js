@@ -1,6 +1,6 @@
 /** The panel that says how the image is shown: channels, colour map, and the values from darkest to brightest. */
 
-import { MAPS, MAP_NAMES, isCyclic, mapOf } from "./colours.js";
+import { MAPS, MAP_NAMES } from "./colours.js";
 import { Display } from "./raster.js";
 import { byId, describe, digits, element, shownUnit } from "./show.js";
 
@@ -70,7 +70,7 @@ export class DisplayPanel {
   }
 
   #choose(mode, channels) {
-    const map = mode === "single" ? mapOf(this.channels[channels[0]]) : "gray";
+    const map = mode === "single" ? this.channels[channels[0]].look.colours : "gray";
     this.display = new Display(mode, channels, map, this.#base(mode, channels));
     this.manual = false;
     this.histograms = null;
@@ -101,10 +101,10 @@ export class DisplayPanel {
     byId("planes").replaceChildren(...planes);
   }
 
-  /** What the two numbers are: unit and shift of the values that are shown. */
+  /** What the two numbers are: shown = factor * value + offset. */
   #unit() {
-    if (this.display.mode === "rgb") return { name: "%", shift: 0 };
-    if (this.display.mode === "index") return { name: "", shift: 0 };
+    if (this.display.mode === "rgb") return { name: "%", factor: 1, offset: 0 };
+    if (this.display.mode === "index") return { name: "", factor: 1, offset: 0 };
     return shownUnit(this.channels[this.display.channels[0]]);
   }
 
@@ -121,7 +121,8 @@ export class DisplayPanel {
 
   #typed(end, value) {
     const limits = this.#limits();
-    limits[end] = value - this.#unit().shift;
+    const { factor, offset } = this.#unit();
+    limits[end] = (value - offset) / factor;
     if (Number.isFinite(value)) this.#setLimits(limits);
     this.manual = true;
     this.#changed();
@@ -163,11 +164,11 @@ export class DisplayPanel {
   }
 
   #changed() {
-    const { name, shift } = this.#unit();
+    const { name, factor, offset } = this.#unit();
     const limits = this.#limits();
-    const range = limits[1] - limits[0];
-    byId("low").value = digits(limits[0] + shift, range);
-    byId("high").value = digits(limits[1] + shift, range);
+    const range = factor * (limits[1] - limits[0]);
+    byId("low").value = digits(factor * limits[0] + offset, range);
+    byId("high").value = digits(factor * limits[1] + offset, range);
     for (const id of ["low", "high"]) byId(id).step = String(10 ** Math.floor(Math.log10(range / 20)));
     byId("unit").textContent = name;
     if (!this.dragging) this.axis = null;
@@ -290,11 +291,8 @@ function plain({ name, quantity, unit }) {
 function startOf(channel) {
   if (channel.quantity === "srgb") return [0, 255];
   const range = channel.range ?? channel.valid_range ?? [0, 1];
-  if (isCyclic(channel)) {
-    const turn = channel.unit === "deg" ? 360 : 2 * Math.PI;
-    const period = channel.quantity.includes("polarization") ? turn / 2 : turn;
-    return range[0] < 0 ? [-period / 2, period / 2] : [0, period];
-  }
+  const { period } = channel.look;
+  if (period !== null) return range[0] < 0 ? [-period / 2, period / 2] : [0, period];
   return range[1] > range[0] ? range : [range[0] - 0.5, range[0] + 0.5];
 }
 

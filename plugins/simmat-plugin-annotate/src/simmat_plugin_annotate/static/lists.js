@@ -125,12 +125,11 @@ export class Lists {
   }
 
   showClasses(now) {
-    const { session, activeClass } = this.app;
+    const { session } = this.app;
     const rows = session.classes.map((known, i) => this.#classRow(known.id, known.name, i, now === known.id));
     if (rows.length) rows.push(this.#classRow(null, session.model.knows_classes ? "the model's" : "no class", -1, now === null));
     replaceRows(byId("classes"), rows);
     byId("class-hint").textContent = session.classes.length ? "" : "none yet";
-    byId("classes").dataset.active = String(activeClass);
   }
 
   #classRow(id, name, position, pressed) {

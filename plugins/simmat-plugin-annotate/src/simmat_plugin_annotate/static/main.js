@@ -25,7 +25,8 @@ export const app = {
   selected: null,
   tool: "click",
   radius: 6,
-  activeClass: null,
+  activeClass: undefined, // not chosen yet
+  looking: false, // suggestions are being computed
   hidden: false,
   ready: false,
   opening: 0,
@@ -56,7 +57,7 @@ export const stage = new Stage(byId("canvas"), scene, {
     showValue();
   },
 });
-const lists = new Lists(app, { open, select, pick });
+export const lists = new Lists(app, { open, select, pick });
 const training = new TrainingPanel(messages);
 
 // ---- what is drawn
@@ -103,13 +104,19 @@ function suggestion() {
   return app.walk?.items[app.walk.at] ?? null;
 }
 
+/** The class of new objects; null: none, or the one that the model says. */
+function activeClass() {
+  if (app.activeClass !== undefined) return app.activeClass;
+  return app.session.model.knows_classes ? null : (classes()[0]?.id ?? null);
+}
+
 /** Class that the drawn object would get. */
 function classNow() {
   const { draft } = app;
   if (draft && draft.objectClass !== undefined) return draft.objectClass;
   const current = suggestion();
-  if (current) return current.class ?? app.activeClass;
-  return app.activeClass ?? draft?.answer?.class ?? null;
+  if (current) return current.class ?? activeClass();
+  return activeClass() ?? draft?.answer?.class ?? null;
 }
 
 function inside([x, y]) {
@@ -194,8 +201,9 @@ function showValue() {
   const parts = read.map((found, i) => {
     const channel = app.image.channels[display.channels[i]];
     if (!found) return `${channel.name} …`;
-    const range = channel.range ? channel.range[1] - channel.range[0] : 1;
-    const value = found.value === null ? "no data" : shownValue(found.value, channel, range / 5);
+    const range = channel.range ? (channel.range[1] - channel.range[0]) / 5 : 1;
+    const whole = channel.unit === "count" && Math.abs(found.value - Math.round(found.value)) <= found.step;
+    const value = found.value === null ? "no data" : shownValue(found.value, channel, whole ? 1000 : range);
     return `${channel.name} ${found.exact ? "" : "≈ "}${value}`;
   });
   if (display.mode === "index" && read.every((found) => found && found.value !== null)) {
@@ -230,7 +238,7 @@ async function attempt(action, busy = "") {
     say(error);
     return false;
   } finally {
-    if (busy) byId("busy").textContent = "";
+    if (busy && byId("busy").textContent === busy) byId("busy").textContent = "";
     if (app.labels) show();
   }
 }
@@ -437,20 +445,24 @@ async function suggest() {
     return;
   }
   const { key } = app.image;
+  if (app.looking) return;
+  app.looking = true;
   await attempt(async () => {
     const { objects, how } = await get(`/api/images/${key}/suggestions`);
     if (key !== app.image.key) return;
     app.ready = true;
+    while (app.draft) await new Promise((resolve) => setTimeout(resolve, 200)); // what is being drawn comes first
+    if (key !== app.image.key) return;
     if (!objects.length) {
       messages.note("The model finds no further object here.");
       return;
     }
     app.selected = null;
-    app.draft = null;
     app.walk = { items: objects.map((item) => ({ ...item, mask: Mask.fromRuns(item.mask) })), at: 0, past: [] };
-    byId("busy").textContent = `${objects.length} suggestions (${how === "dense" ? "dense head" : "grid of clicks"})`;
+    byId("busy").textContent = `${objects.length} suggestion${objects.length === 1 ? "" : "s"} (${how === "dense" ? "dense head" : "grid of clicks"})`;
     look();
   }, "Looking for every object …");
+  app.looking = false;
 }
 
 /** Bring the suggestion that is asked about into view. */
@@ -498,7 +510,7 @@ async function acceptAll() {
   if (!walk) return accept();
   const limit = app.session.limits.edits;
   const edits = walk.items.slice(walk.at).map((item) => {
-    return { op: "add", mask: item.mask.toRuns(), class: item.class ?? app.activeClass, overlap: "keep" };
+    return { op: "add", mask: item.mask.toRuns(), class: item.class ?? activeClass(), overlap: "keep" };
   });
   await attempt(async () => {
     for (let from = 0; from < edits.length; from += limit) await app.labels.edit(...edits.slice(from, from + limit));
@@ -556,7 +568,7 @@ document.addEventListener("keydown", (event) => {
   if (byId("help").open || !app.labels) return;
   const typing = target.matches("input, select");
   if (typing) {
-    if (event.key === "Escape") stage.canvas.focus();
+    if (event.key === "Escape" || (event.key === "Enter" && target.type === "number")) stage.canvas.focus();
     return;
   }
   if (event.ctrlKey || event.metaKey) {
@@ -598,6 +610,12 @@ for (const [id, action] of Object.entries(BUTTONS)) {
     action();
   });
 }
+document.addEventListener("click", ({ target, detail }) => {
+  // The keys that follow are of the image; who chooses with the keyboard stays in the list of classes or objects.
+  if (target.closest("#images button") || (detail > 0 && target.closest("#classes button, #objects button"))) {
+    stage.canvas.focus({ preventScroll: true });
+  }
+});
 byId("train").addEventListener("click", () => attempt(() => training.toggle()));
 byId("new-class").addEventListener("submit", (event) => {
   event.preventDefault();

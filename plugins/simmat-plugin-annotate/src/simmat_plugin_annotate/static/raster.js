@@ -138,7 +138,8 @@ export class Raster {
 
   /**
    * Value of a channel at an image pixel, of the finest level at hand.
-   * @returns {{value: number|null, exact: boolean}|undefined} value null: no measurement; undefined: not loaded
+   * @returns {{value: number|null, step: number, exact: boolean}|undefined} value null: no measurement, step: its
+   * precision; undefined: not loaded
    */
   value(channel, x, y) {
     for (let level = 0; level < this.levels; level += 1) {
@@ -148,7 +149,7 @@ export class Raster {
       const plane = tile?.planes.get(channel);
       if (!plane) continue;
       const value = plane.values[(row % TILE) * tile.w + (column % TILE)];
-      return { value: value ? plane.offset + plane.scale * value : null, exact: level === 0 };
+      return { value: value ? plane.offset + plane.scale * value : null, step: plane.scale, exact: level === 0 };
     }
     return undefined;
   }

@@ -21,14 +21,9 @@ export function press(button, pressed) {
   button.setAttribute("aria-pressed", String(pressed));
 }
 
-function isKelvin(channel) {
-  return channel.unit === "K" && channel.quantity.includes("temperature");
-}
-
-/** Factor-free shift from the channel's unit to the unit that is shown: kelvin as °C. */
-export function shownUnit(channel) {
-  if (isKelvin(channel)) return { name: "°C", shift: -273.15 };
-  return { name: channel.unit === "1" ? "" : channel.unit, shift: 0 };
+/** Unit and scale of the numbers that are shown of a channel, such as °C of kelvin: shown = factor * value + offset. */
+export function shownUnit({ look }) {
+  return { name: look.unit === "1" ? "" : look.unit, factor: look.factor, offset: look.offset };
 }
 
 /** A number to read, with as many digits as a range of values needs. */
@@ -39,11 +34,11 @@ export function digits(value, range) {
 }
 
 export function shownValue(value, channel, range) {
-  const { name, shift } = shownUnit(channel);
-  return `${digits(value + shift, range)}${name ? ` ${name}` : ""}`;
+  const { name, factor, offset } = shownUnit(channel);
+  return `${digits(factor * value + offset, factor * range)}${name ? ` ${name}` : ""}`;
 }
 
-/** Image coordinates of "what is seen": name, unit and wavelength of a channel. */
+/** Name, unit and wavelength of a channel. */
 export function describe(channel) {
   const { name } = shownUnit(channel);
   const wavelength = channel.wavelength_um ? `, ${channel.wavelength_um} µm` : "";
