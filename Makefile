@@ -21,6 +21,7 @@ FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examp
 REQUIRED := plugins/simmat-plugin-lite plugins/simmat-plugin-polarization
 PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
+EXTRAS_simmat-plugin-annotate := [dev]
 EXTRAS_simmat-plugin-bench := [dask]
 EXTRAS_simmat-plugin-depth := [exr]
 EXTRAS_simmat-plugin-lite := [pretrain]

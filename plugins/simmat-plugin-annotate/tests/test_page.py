@@ -1,0 +1,243 @@
+"""The annotator's page in a browser: what it shows is what is on disk."""
+
+import numpy as np
+import pytest
+from browser import Server, browser, folder_of, need_browser, same_on_disk, until
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = "<img src=x onerror=document.title='owned'>"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A server on equal images, of which each test takes its own, and the centres of their objects."""
+    need_browser()
+    folder = tmp_path_factory.mktemp("site")
+    centres = folder_of(folder, [*"abcdefghijk", HOSTILE])
+    server = Server(folder, "--modality", "gray", "--foundation", "lite", "--image-size", "128")
+    yield server, centres
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def new_tab(site):
+    """A function that opens a tab of one browser."""
+    with browser() as opener:
+        yield opener
+
+
+@pytest.fixture
+def opened(site, new_tab):
+    """A function that opens the page at an image in a new tab; gives the tab and the path of the image's mask."""
+    server, _ = site
+    tabs = []
+
+    def open_image(name):
+        tab = new_tab()
+        tabs.append(tab)
+        tab.goto(server.address)
+        tab.open(name)
+        return tab, server.folder / "masks" / f"{name}.png"
+
+    yield open_image
+    for tab in tabs:
+        tab.page.close()
+
+
+def test_a_click_gives_a_mask_that_is_on_disk_when_accepted(site, opened):
+    """The whole point."""
+    _, centres = site
+    tab, mask = opened("a")
+    tab.click(*centres[0])
+    drawn = tab.drafted()
+    assert drawn[centres[0][1], centres[0][0]]
+    assert not mask.exists()
+    tab.saves("Enter")
+    assert np.array_equal(next(iter(tab.shown().values())), drawn)
+    assert same_on_disk(tab, mask)
+    assert "Saved" in tab.text("#saved")
+    tab.click(*centres[1])
+    tab.press("Escape")
+    assert tab.state()["objects"] == 1
+
+
+def test_a_right_click_removes_and_a_box_asks_anew(site, opened):
+    """The two other ways to say what is meant."""
+    _, centres = site
+    tab, mask = opened("b")
+    tab.click(*centres[0])
+    tab.click(*centres[1], button="right")
+    assert [label for _, _, label in tab.run("main.app.draft.state.points")] == [1, 0]
+    assert not tab.drafted()[centres[1][1], centres[1][0]]
+    tab.press("Escape")
+    (x, y) = centres[2]
+    tab.drag([(x - 15, y - 15), (x + 15, y + 15)])
+    assert np.allclose(tab.run("main.app.draft.state.box"), [x - 15, y - 15, x + 15, y + 15], atol=0.5)
+    assert tab.drafted()[y, x]
+    tab.saves(" ")
+    assert same_on_disk(tab, mask)
+
+
+def test_the_next_alternative_is_what_enter_accepts(site, opened):
+    """A click may mean a part or the whole."""
+    _, centres = site
+    tab, mask = opened("c")
+    tab.click(*centres[0])
+    first = tab.drafted()
+    tab.press("a")
+    second = tab.drafted()
+    assert not np.array_equal(first, second)
+    assert "mask 2 of" in tab.text("#prompt")
+    tab.saves("Enter")
+    assert np.array_equal(tab.shown()[1], second)
+    assert same_on_disk(tab, mask)
+
+
+def test_suggestions_are_accepted_or_refused_with_one_key_each(opened):
+    """Every object without a click; what was decided can be undone within the walk."""
+    tab, mask = opened("d")
+    tab.press("s")
+    at, count = until(lambda: tab.state()["walk"], "there are suggestions")
+    assert at == 0
+    assert count >= 3
+    tab.saves("Enter")
+    tab.press("n")
+    tab.saves("Enter")
+    assert tab.state()["walk"][0] == 3 or count == 3
+    assert tab.state()["objects"] == 2
+    tab.press("Escape")
+    assert tab.state()["walk"] is None
+    assert same_on_disk(tab, mask)
+
+
+def test_number_keys_give_and_change_classes_whose_names_are_shown_as_text(site, opened):
+    """Names come from strangers."""
+    server, centres = site
+    tab, mask = opened("e")
+    for name in ("cell", HOSTILE):
+        tab.page.fill("#class-name", name)
+        tab.page.keyboard.press("Enter")
+        until(lambda name=name: name in tab.text("#classes"), f"the class {name} is there")
+    tab.press("1")
+    tab.click(*centres[0])
+    tab.saves("Enter")
+    tab.press("2")
+    tab.click(*centres[1])
+    tab.saves("Enter")
+    numbers = [known["id"] for known in tab.run("main.app.session.classes")]
+    assert tab.classes() == {1: numbers[0], 2: numbers[1]}
+    tab.page.keyboard.down("Shift")
+    tab.click(*centres[0])
+    tab.page.keyboard.up("Shift")
+    assert tab.state()["selected"] == 1
+    tab.saves("2")
+    assert tab.classes() == {1: numbers[1], 2: numbers[1]}
+    assert HOSTILE in tab.text("#objects")
+    assert HOSTILE in tab.text("#images")
+    assert tab.page.title() != "owned"
+    assert same_on_disk(tab, mask)
+    assert "cell" in (server.folder / "card.toml").read_text()
+
+
+def test_steps_are_undone_and_redone_after_a_reload(site, opened):
+    """The history is the server's: it is there tomorrow too."""
+    _, centres = site
+    tab, mask = opened("f")
+    for centre in centres[:3]:
+        tab.click(*centre)
+        tab.saves("Enter")
+    tab.page.reload()
+    tab.ready()
+    for left in (2, 1, 0):
+        tab.saves("Control+z")
+        assert tab.state()["objects"] == left
+    assert tab.page.is_disabled("#undo")
+    tab.saves("Control+y")
+    tab.saves("Control+Shift+Z")
+    assert tab.state()["objects"] == 2
+    assert same_on_disk(tab, mask)
+
+
+def test_brush_and_eraser_set_the_last_pixels(site, opened):
+    """Where no click helps, pixels are painted; strokes are undone one by one."""
+    _, centres = site
+    tab, mask = opened("g")
+    (x, y) = centres[0]
+    tab.press("b")
+    tab.drag([(x - 5.5, y + 0.5), (x + 6.5, y + 0.5)])
+    painted = tab.drafted()
+    rows, columns = np.mgrid[: painted.shape[0], : painted.shape[1]]
+    distance = np.hypot(columns + 0.5 - np.clip(columns + 0.5, x - 5.5, x + 6.5), rows - y)
+    assert painted[distance < 5.8].all()  # the pointer stands on whole pixels of the screen
+    assert not painted[distance > 6.2].any()
+    tab.saves("Enter")
+    assert same_on_disk(tab, mask)
+    tab.press("c")
+    tab.page.click("#objects button")
+    tab.press("e", "[", "[", "[")
+    tab.drag([(x, y - 12), (x, y + 12)])
+    erased = tab.drafted()
+    assert not erased[y, x]
+    tab.drag([(x + 4, y - 12), (x + 4, y + 12)])
+    tab.press("Control+z")
+    assert np.array_equal(tab.drafted(), erased)
+    tab.saves("Enter")
+    assert np.array_equal(tab.shown()[1], erased)
+    assert same_on_disk(tab, mask)
+
+
+def test_another_tab_is_told_and_loses_nothing_of_what_it_draws(site, opened):
+    """Two people, or one who forgot a tab."""
+    _, centres = site
+    first, mask = opened("h")
+    second, _ = opened("h")
+    second.click(*centres[1])
+    drawn = second.drafted()
+    first.click(*centres[0])
+    first.saves("Enter")
+    until(lambda: second.state()["objects"] == 1, "the other tab has the object")
+    assert np.array_equal(second.drafted(), drawn)
+    second.run("main.app.labels.version -= 1")  # as if the news had not come yet
+    second.press("Enter")
+    until(lambda: "Another tab" in second.text(".message.bad"), "it says so")
+    assert second.state()["draft"]
+    second.saves("Enter")
+    until(lambda: first.state()["objects"] == 2, "the first tab has both")
+    assert same_on_disk(first, mask)
+    assert same_on_disk(second, mask)
+
+
+def test_ten_tabs_at_once_get_right_answers(site, opened):
+    """A browser opens six connections to a host: no tab may hold one for itself."""
+    _, centres = site
+    tabs = [opened(name)[0] for name in "ij" * 5]
+    for i, tab in enumerate(tabs):
+        tab.page.bring_to_front()
+        tab.page.mouse.click(*tab.place(*centres[i % len(centres)]))
+    for i, tab in enumerate(tabs):
+        until(lambda tab=tab: not tab.state()["waiting"], "the mask of a click")
+        (x, y) = centres[i % len(centres)]
+        assert tab.run("main.app.draft.state.points.length") == 1
+        assert tab.drafted()[y, x]
+        assert sum(bool(tab.drafted()[v, u]) for u, v in centres) == 1
+
+
+def test_values_and_window_are_those_of_the_sensor(site, opened):
+    """The picture is only a view of the numbers."""
+    _, centres = site
+    tab, _ = opened("k")
+    (x, y) = centres[3]
+    tab.page.mouse.move(*tab.place(x + 0.5, y + 0.5))
+    assert tab.text("#value") == f"x {x}, y {y}: gray 186 count"
+    before = [tab.page.input_value(end) for end in ("#low", "#high")]
+    tab.drag([(x, y), (x + 20, y + 10)], button="right")
+    assert [tab.page.input_value(end) for end in ("#low", "#high")] != before
+    assert not tab.state()["draft"]
+    tab.press("l")
+    assert [tab.page.input_value(end) for end in ("#low", "#high")] == before
+    tab.page.fill("#low", "0")
+    tab.page.fill("#high", "255")
+    tab.page.keyboard.press("Enter")
+    colour = tab.pixel(x + 0.5, y + 0.5)
+    assert colour == [186, 186, 186]
