@@ -10,6 +10,7 @@ from pathlib import Path
 from runs import files_of, gray_set
 
 from simmat.bundle import check_bundle, push_bundle
+from simmat.training.report import read_report
 from simmat.training.run_folder import RunFolder
 from simmat.training.state import load_state
 
@@ -25,7 +26,7 @@ class Command:
         first: (inputs, folder) -> its arguments.
         again: (inputs, folder) -> its arguments after a kill; None where it had finished already.
         check: (folder, files of a whole run) raises where something is half-written; called after each kill.
-        places: files whose content names the folder, and so differs.
+        places: files whose content names the folder or a time, and so differs.
     """
 
     name: str
@@ -72,8 +73,10 @@ def _train_command(name: str, *more: str) -> Command:
             load_state(run.state)
         if run.bundle.exists():
             check_bundle(run.bundle)
+        read_report(run)
 
-    return Command(name, start, again, check, frozenset({"run/config.toml"}))
+    places = frozenset({"run/config.toml", "run/report.json", "run/report.html"})
+    return Command(name, start, again, check, places)
 
 
 def _predict(inputs: Path, folder: Path) -> list[str]:
