@@ -46,7 +46,9 @@ export class TrainingPanel {
 
   /** Start a training, or stop the one that runs. */
   async toggle() {
-    this.show(await post(this.state === "running" ? "/api/train/stop" : "/api/train", {}));
+    const stop = this.state === "running";
+    this.show(await post(stop ? "/api/train/stop" : "/api/train", {}));
+    if (stop && this.state === "running") this.messages.note("The training stops after its present step.");
   }
 
   show({ state, step, steps, message, score, before, metric, adopted, images }) {
@@ -59,14 +61,14 @@ export class TrainingPanel {
     if (running && steps) bar.value = step / steps;
     else bar.removeAttribute("value");
     const text = [];
-    if (running) text.push(steps ? `Step ${step} of ${steps}` : "Starting", `${images} images`);
+    if (running) text.push(step ? `Step ${step} of ${steps}` : "Starting", `${images} images`);
     else if (state === "done") text.push(adopted ? "New model in use" : "The model before was better and stays");
     else if (state !== "idle") text.push(state === "failed" ? "Training failed" : "Training was stopped");
     if (score !== null) {
       const compared = before === null ? "" : `, before ${before.toFixed(3)}`;
-      text.push(`${metric} ${score.toFixed(3)}${compared}`);
+      text.push(`${score.toFixed(3)}${compared} (${metric})`);
     }
-    if (message) text.push(message);
+    if (state === "failed" || (running && !/^(starting|step)/.test(message))) text.push(message); // the rest is said above
     byId("training-text").textContent = text.join(". ");
     if (ended && state === "failed") this.messages.bad(`Training failed: ${message}`);
   }
