@@ -57,11 +57,11 @@ def test_simulating_shows_how_far_it_is(columns: int, tmp_path: Path, monkeypatc
 
 
 def test_checking_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reads every file of a data set."""
+    """It reads every file of a data set, and then looks at the images side by side."""
     folder = folder_of(tmp_path / "set", 3)
     with terminal(monkeypatch, 0) as shown:
         assert run(["data", "check", str(folder), "--modality", "raster", "--regions", "instances"]) == 0
-    assert re.search(r"reading: +0%.*0/3", shown[0])
+    assert re.search(r"reading: +0%.*0/6", shown[0])
 
 
 def test_a_log_is_not_filled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,7 @@ def test_all_problems_of_a_file_come_in_one_message(tmp_path: Path) -> None:
         f"no setting 'batchsize' in {path}; did you mean 'batch_size'?",
         f"lr in {path} must be greater than 0, got -1",
         "must be auto, cpu, cuda, cuda:N or mps, got 'gpu'",
-        "'instances', 'classes' or 'components', got 'things'",
+        "'components' or 'panoptic', got 'things'",
         "--workers must be greater than or equal to 0, got -1",
         "steps = 1 and epochs = 1 exclude each other",
     ):

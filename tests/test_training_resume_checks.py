@@ -92,7 +92,7 @@ def test_a_changed_setting_is_refused_by_name(name: str) -> None:
 def test_what_does_not_decide_the_result_may_change() -> None:
     """A run that lacks memory or moves to another machine need not begin again."""
     begun = settings_of(TrainConfig.model_validate(BEGUN))
-    free = {"device": "cpu", "gradient_checkpointing": True, "pictures": False, "workers": 2}
+    free = {"device": "cpu", "gradient_checkpointing": True, "pictures": False, "track": "mlflow", "workers": 2}
     files = {"data": Path("moved"), "out": Path("here"), "checkpoint": Path("w.pth"), "modality": "./sensor.toml"}
     files["foundation"] = "hf/./moved"
     assert set(free) | set(files) == FREE | FILES

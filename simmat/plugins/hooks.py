@@ -30,6 +30,7 @@ OWN_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "plugins": ("check", "install", "list", "new", "uninstall"),
     "bundle": ("pull", "push", "show"),
     "doctor": (),
+    "report": (),
 }
 """SimMAT's own commands, with those of each group; no plugin can replace one."""
 
