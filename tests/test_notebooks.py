@@ -22,7 +22,7 @@ def test_a_notebook_is_kept_without_outputs(notebook: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-def test_a_notebook_runs(notebook: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a data scientist reads first must do what it says, from its first cell to its last."""
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
@@ -31,6 +31,7 @@ def test_a_notebook_runs(notebook: Path, tmp_path: Path) -> None:
     if notebook.stem == "satellite":
         pytest.importorskip("rasterio")
         pytest.importorskip("pyogrio")
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the tests' own; a kernel chooses inline
     document = nbformat.read(notebook, as_version=4)
     nbclient.NotebookClient(
         document, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
