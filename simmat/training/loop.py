@@ -213,9 +213,9 @@ class _Run:
                         f"stopped after step {self.done} of {self.setup.steps}; the state is saved. "
                         f"Resume with `simmat train --resume {self.config.out}`"
                     )
+            self.accelerator.wait_for_everyone()  # before the report, which the others need not wait for
             if self.reporter is not None:
                 self.reporter.finish(self.model)
-        self.accelerator.wait_for_everyone()
         return self.folder.bundle
 
     def _one_step(self, batches: Iterator[Batch]) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import BeforeValidator, JsonValue
+from tqdm import tqdm
 
 import simmat
 from simmat.bundle import Bundle, BundleSpec, load_tensors, read_bundle_spec
@@ -26,6 +28,7 @@ from simmat.documents import Document, as_tuples, parse
 from simmat.errors import BundleError, ConfigError, SimMATError, equal_problems
 from simmat.evaluation import (
     ONE_CLICK,
+    ObjectScore,
     Processes,
     Scores,
     evaluate,
@@ -39,6 +42,7 @@ from simmat.io.files import atomic_write_json, read_json
 from simmat.model import SimMAT, assemble, count_parameters, zero_shot_of
 from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
+from simmat.terminal import escape
 from simmat.threads import cpu_name, usable_cpus
 from simmat.training.examine import FULL, Examination, Passes, Subject, examine, spread, zero_shot_scores
 from simmat.training.run_folder import RunFolder
@@ -65,7 +69,8 @@ class RunReport(Document):
         train_images: number of training images.
         machine: what it ran on: title -> text.
         notes: what training said of the data and the settings.
-        examination: of the best bundle on the validation split.
+        weights_sha256: of the weights of the bundle that was examined.
+        examination: of that bundle on the validation split.
     """
 
     format: Literal[1] = 1
@@ -76,6 +81,7 @@ class RunReport(Document):
     train_images: int
     machine: dict[str, str]
     notes: Annotated[tuple[str, ...], BeforeValidator(as_tuples)]
+    weights_sha256: str
     examination: Examination
 
 
@@ -114,8 +120,13 @@ def open_run(root: Path, examinations: tuple[Examination, ...] | None = None) ->
         raise ConfigError(f"{root} has no bundle yet; wait for its first validation, or start it again") from error
     report = read_report(folder)
     if examinations is None:
-        examinations = (report.examination,) if report is not None else ()
+        examinations = (report.examination,) if report is not None and _is_of(report, spec) else ()
     return view_of(config, spec, folder, report, examinations)
+
+
+def _is_of(report: RunReport, spec: BundleSpec) -> bool:
+    """Return whether a report has the scores of a bundle, not of one that was kept before it."""
+    return report.weights_sha256 == spec.weights_sha256
 
 
 def view_of(
@@ -126,7 +137,8 @@ def view_of(
     examinations: tuple[Examination, ...],
 ) -> RunView:
     """Return what the page of a run shows."""
-    facts = report.model_dump(exclude={"format", "examination", "machine", "notes"}) if report else {}
+    shown_elsewhere = {"format", "examination", "machine", "notes", "weights_sha256"}
+    facts = report.model_dump(exclude=shown_elsewhere) if report else {}
     return RunView(
         name=folder.root.name or str(folder.root),
         bundle=folder.bundle,
@@ -136,7 +148,7 @@ def view_of(
         facts=facts,
         machine=report.machine if report else {},
         notes=report.notes if report else (),
-        trained=report.examination if report else None,
+        trained=report.examination if report and _is_of(report, spec) else None,
         examinations=examinations,
     )
 
@@ -150,7 +162,8 @@ def is_complete(run: RunView) -> bool:
 class Reporter:
     """Keeps what the page of a run shows, and writes the page after validations.
 
-    Until the run ends the page is made of what validation found, without running the network again.
+    Until the run ends the page is made of what validation found, without running the network again. A report that
+    fails is left out with a warning: the training is worth more.
     """
 
     def __init__(self, setup: Setup, model: SimMAT, registry: Registry, processes: Processes, *, resumes: bool) -> None:
@@ -169,11 +182,22 @@ class Reporter:
         self._began = time.monotonic()
         self._before = 0.0
         self._written, self._took = -math.inf, 0.0  # when the page was written, and how long that took
-        self._found: Examination | None = None
+        self._works = True
+        self._found: Examination | None = None  # of the bundle whose weights these are:
+        self._weights_sha256 = ""
+        self._zero_shot: tuple[ObjectScore, ...] | None = None
         if resumes:
             with suppress(SimMATError):  # a damaged report is made again
-                kept = read_report(self._folder)
-                self._before, self._found = (kept.seconds, kept.examination) if kept else (0.0, None)
+                self._continue()
+
+    def _continue(self) -> None:
+        kept = read_report(self._folder)
+        if kept is None:
+            return
+        self._before, self._zero_shot = kept.seconds, kept.examination.zero_shot
+        spec = read_bundle_spec(self._folder.bundle)
+        if _is_of(kept, spec):  # else the run was killed between writing the bundle and the report
+            self._found, self._weights_sha256 = kept.examination, spec.weights_sha256
 
     def validated(self, model: SimMAT, scores: Scores, *, better: bool) -> None:
         """Take note of a validation, and write the page if that was not just done.
@@ -183,23 +207,54 @@ class Reporter:
             scores: of the validation.
             better: the best one so far, of which the bundle is kept.
         """
-        if better or self._found is None:
-            self._found = self._examination(model, scores)
-        if time.monotonic() - self._written >= _REST * self._took:
-            self.write()
+        self._try(lambda: self._validated(model, scores, better=better))
 
     def finish(self, model: SimMAT) -> None:
         """Run the best bundle's network for the rest of the page; `model` gets its weights."""
+        self._try(lambda: self._finish(model))
+
+    def write(self) -> None:
+        """Write the page of what is known."""
+        self._try(self._write)
+
+    def _try(self, act: Callable[[], None]) -> None:
+        if not self._works:
+            return
+        try:
+            act()
+        except Exception as error:  # of files, pictures, fonts, the device's memory
+            self._works = False
+            line = (
+                f"warning: the run's report cannot be made ({type(error).__name__}: {error}); the training goes on "
+                f"without it. `simmat report {self._folder.root}` makes it from the bundle"
+            )
+            tqdm.write(escape(line), file=sys.stderr)
+
+    def _validated(self, model: SimMAT, scores: Scores, *, better: bool) -> None:
+        if better:
+            self._take(model, scores)
+            self._write_report()
+        if time.monotonic() - self._written >= _REST * self._took:
+            self._write()
+
+    def _finish(self, model: SimMAT) -> None:
         spec = read_bundle_spec(self._folder.bundle)
         load_tensors(model, read_weights(self._folder.bundle, spec.weights_sha256), str(self._folder.bundle))
         model.eval()
-        if self._found is None:  # the report of a run that was resumed is gone
+        if self._found is None:  # the report of a run that was resumed is gone, or that of an older bundle
             here = Processes(self._processes.device)
-            self._found = self._examination(model, validate(model, self._setup, here, lambda count: None))
-        if not self._found.shown:
-            found = examine(self._subject(model), self._setup.val, self._found, self._passes)
+            self._take(model, validate(model, self._setup, here, lambda count: None))
+        found = cast(Examination, self._found)
+        if not found.shown:
+            found = examine(self._subject(model), self._setup.val, found, self._passes)
             self._found = found.model_copy(update={"findings": findings_of(self._setup.dataset)})
-        self.write()
+        self._write()
+
+    def _take(self, model: SimMAT, scores: Scores) -> None:
+        """Take the scores of the bundle."""
+        self._found = None
+        self._weights_sha256 = read_bundle_spec(self._folder.bundle).weights_sha256
+        self._found = self._examination(model, scores)
 
     @property
     def _passes(self) -> Passes:
@@ -216,12 +271,14 @@ class Reporter:
     def _examination(self, model: SimMAT, scores: Scores) -> Examination:
         setup = self._setup
         why = why_no_zero_shot(setup.parts)
-        zero_shot = self._found.zero_shot if self._found is not None else None
-        if zero_shot is None and not why:
+        if self._zero_shot is None and not why:
             subject = self._subject(model)
-            zero_shot = zero_shot_scores(
-                subject, self._registry, setup.parts.weights, setup.val, self._passes, scores.objects
-            )
+            try:
+                self._zero_shot = zero_shot_scores(
+                    subject, self._registry, setup.parts.weights, setup.val, self._passes, scores.objects
+                )
+            except torch.cuda.OutOfMemoryError:
+                why = "the device has no memory for the untuned model beside the one in training"
         summary = scores.unprompted.summary() if scores.unprompted is not None else {}
         return Examination(
             data=str(setup.dataset.root),
@@ -230,18 +287,14 @@ class Reporter:
             available=len(setup.val),
             protocol=setup.config.protocol,
             scores=scores.objects,
-            zero_shot=zero_shot,
+            zero_shot=self._zero_shot,
             no_zero_shot=why,
             class_names={str(value): name for value, name in setup.dataset.class_names.items()},
             unprompted=summary,
         )
 
-    def write(self) -> None:
-        """Write the page of what is known."""
-        if self._found is None:
-            return
-        began = time.monotonic()
-        setup, folder = self._setup, self._folder
+    def _write_report(self) -> RunReport:
+        setup = self._setup
         report = RunReport(
             steps=setup.steps,
             seconds=self._before + time.monotonic() - self._began,
@@ -250,10 +303,18 @@ class Reporter:
             train_images=len(setup.train),
             machine=machine_facts(self._processes, setup, self._registry),
             notes=setup.notes,
-            examination=self._found,
+            weights_sha256=self._weights_sha256,
+            examination=cast(Examination, self._found),
         )
-        atomic_write_json(folder.report, report.model_dump(mode="json"))
-        view = view_of(setup.config, read_bundle_spec(folder.bundle), folder, report, (self._found,))
+        atomic_write_json(self._folder.report, report.model_dump(mode="json"))
+        return report
+
+    def _write(self) -> None:
+        if self._found is None:
+            return
+        began = time.monotonic()
+        folder, report = self._folder, self._write_report()
+        view = view_of(self._setup.config, read_bundle_spec(folder.bundle), folder, report, (self._found,))
         write_page(folder.page, [view])
         self._written = time.monotonic()
         self._took = self._written - began

@@ -1,0 +1,105 @@
+"""A report that fails, or that a kill left behind its bundle: the training comes first, and a page shows one bundle."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import config, gray_set, registry
+
+from simmat import training
+from simmat.bundle import check_bundle, read_bundle_spec
+from simmat.training import loop
+from simmat.training import report as reports
+from simmat.training.report import open_run, read_report
+from simmat.training.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gray_set(tmp_path_factory.mktemp("faults") / "set", train=2, val=2, test=0)
+
+
+def test_a_report_that_fails_is_left_out_and_the_training_ends_well(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one warning that says how to make it later, and every step saved."""
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(reports, "write_page", fails)
+    out = tmp_path / "run"
+    check_bundle(training.train(config(data, out, steps=2, val_every=1), registry()))
+    said = capsys.readouterr().err
+    assert said.count("no font") == 1
+    assert f"simmat report {out}" in said
+    assert RunFolder(out).state.is_file()
+
+
+def test_a_device_without_room_for_the_untuned_model_costs_only_its_scores(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page says why there are none."""
+
+    def fails(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(reports, "zero_shot_scores", fails)
+    monkeypatch.setattr(reports, "why_no_zero_shot", lambda parts: "")
+    training.train(config(data, tmp_path / "run", steps=1), registry())
+    report = read_report(RunFolder(tmp_path / "run"))
+    assert report is not None
+    assert report.examination.zero_shot is None
+    assert "memory" in report.examination.no_zero_shot
+    assert report.examination.shown
+
+
+class _Look(training.Callback):
+    """Compares report and bundle after each better validation."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.same: list[bool] = []
+
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
+        report = read_report(self.folder)
+        assert report is not None
+        assert report.weights_sha256 == read_bundle_spec(self.folder.bundle).weights_sha256
+        self.same.append(best)
+
+
+def test_the_report_has_the_scores_of_the_bundle_that_is_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each validation, however long the page took; after a kill between the two it is made again."""
+    monkeypatch.setattr(reports, "_REST", 1e9)
+    always_better = itertools.count()
+    monkeypatch.setattr(loop, "choosing_score", lambda summary: float(next(always_better)))
+    out = tmp_path / "run"
+    look = _Look(RunFolder(out))
+    training.train(config(data, out, steps=2, val_every=1), registry(), look)
+    assert look.same == [True] * 3
+    whole = read_report(look.folder)
+    assert whole is not None
+
+    shutil.copytree(out, tmp_path / "killed")
+    killed = RunFolder(tmp_path / "killed")
+    older = json.loads(killed.report.read_text())
+    older["weights_sha256"] = "0" * 64
+    for score in older["examination"]["scores"]:
+        score["iou"] = 0.0
+    killed.report.write_text(json.dumps(older))
+    view = open_run(killed.root)
+    assert not view.examinations
+    assert view.trained is None
+    training.resume(killed.root, registry())
+    again = read_report(killed)
+    assert again is not None
+    assert again.weights_sha256 == whole.weights_sha256
+    assert [score.iou for score in again.examination.scores] == [score.iou for score in whole.examination.scores]
