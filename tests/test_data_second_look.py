@@ -71,6 +71,33 @@ def test_masks_of_the_whole_set_that_are_moved_or_flipped_are_found(tmp_path: Pa
     assert all(text.startswith("warning") and said in text and "standard errors" in text for text in found)
 
 
+@pytest.mark.parametrize(
+    ("move", "said"), [((0, 8), "moved by 8 px to the left:"), ((-5, -9), "moved by 9 px to the right and 5 px down:")]
+)
+def test_the_move_that_is_named_is_the_one_that_mends_the_masks(
+    tmp_path: Path, move: tuple[int, int], said: str
+) -> None:
+    """To the pixel, as who exports the masks again goes by it."""
+    found = checked(scenes(tmp_path, lambda mask: np.roll(mask, move, (0, 1))), "misaligned-masks")
+    assert len(found) == 3
+    assert all(said in text for text in found)
+
+
+def test_a_move_in_a_flat_image_is_not_taken_for_one_the_other_way_round(tmp_path: Path) -> None:
+    """Of an image 20 pixels high, 4 down and 16 up are the same place of a spectrum."""
+    for number in range(8):
+        rng = np.random.default_rng(number)
+        mask = np.zeros((20, 200), np.bool_)
+        x = rng.integers(20, 150)
+        mask[7:14, x : x + 24] = True
+        mask[7:10, x : x + 6] = False
+        values = 290 + 9 * ndimage.gaussian_filter(mask.astype(float), 0.7) + rng.normal(0, 0.4, mask.shape)
+        save_image(tmp_path / f"images/train/{number}.npy", values[None].astype(np.float32))
+        save_mask(tmp_path / f"masks/train/{number}.png", np.roll(mask, -4, 0))
+    (found,) = checked(tmp_path, "misaligned-masks")
+    assert "moved by 4 px down:" in found
+
+
 def test_one_misaligned_mask_among_good_ones_is_named(tmp_path: Path) -> None:
     """A single slip of the hand is a note with its name."""
     (found,) = checked(scenes(tmp_path, lambda mask: np.roll(mask, (11, -9), (0, 1)), only=8), "misaligned-masks")

@@ -81,8 +81,8 @@ class Fit:
     """How the masks of an image fit its edges at each place.
 
     Attributes:
-        moved: (2·R + 1, 2·R + 1) strength with the mask moved down and right by -R … R pixels of the shrunk image, or
-            one pixel beside that.
+        moved: (2·R + 1, 2·R + 1) strength with the mask moved down and right by -R … R pixels of the shrunk image;
+            -inf for moves that a small image has no room for.
         turned: name of a flip or turn -> strength.
         step: pixels of the image to one of the shrunk image.
     """
@@ -93,8 +93,14 @@ class Fit:
 
     @property
     def here(self) -> float:
-        """Strength where the mask is."""
-        return float(self.moved[_REACH, _REACH])
+        """Strength where the mask is, or one pixel beside that."""
+        return float(self.near[_REACH, _REACH])
+
+    @property
+    def near(self) -> FloatArray:
+        """(2·R + 1, 2·R + 1) as `moved`, the strongest of each move and those one pixel beside it."""
+        strongest: FloatArray = ndimage.maximum_filter(self.moved, 3, mode="constant", cval=-np.inf)
+        return strongest
 
 
 @dataclass(frozen=True)
@@ -295,7 +301,7 @@ def mask_fit(image: Shrunk, label: Label) -> Fit | None:
     """Return how well outlines lie on edges, at each place; None without an outline or without an edge."""
     outline = _outline(label, image.planes.shape[1:], image.step)
     edges = _edges(image)
-    if outline.sum() < 12 or not edges.any():
+    if outline.sum() < 24 or not edges.any():
         return None
     height, width = outline.shape
     spectrum = np.fft.rfft2(edges)
@@ -309,8 +315,9 @@ def mask_fit(image: Shrunk, label: Label) -> Fit | None:
     if not spread > 0:
         return None
     every = (every - every.mean()) / spread
-    reach = np.arange(-_REACH, _REACH + 1)
-    moved = ndimage.maximum_filter(every, 3, mode="wrap")[np.ix_(reach % height, reach % width)]
+    moved = np.full((2 * _REACH + 1, 2 * _REACH + 1), -np.inf)
+    down, right = (np.arange(-reach, reach + 1) for reach in (min(_REACH, (side - 1) // 2) for side in (height, width)))
+    moved[np.ix_(down + _REACH, right + _REACH)] = every[np.ix_(down, right)]  # negative: the spectrum wraps round
     ways = {
         "flipped left to right": outline[:, ::-1],
         "flipped top to bottom": outline[::-1],
@@ -327,7 +334,7 @@ def mask_fit(image: Shrunk, label: Label) -> Fit | None:
 
 
 def _outline(label: Label, size_hw: tuple[int, ...], step: int) -> FloatArray:
-    """Return (h, w), 1 where a region begins or ends, in pixels of the shrunk image."""
+    """Return (h, w), 1 on both sides of the border of a region, in pixels of the shrunk image."""
     numbers = np.zeros(label.size_hw, np.int32)
     for number, region in enumerate((*label.regions, *label.small), start=1):
         y0, x0, y1, x1 = region.box
@@ -335,8 +342,10 @@ def _outline(label: Label, size_hw: tuple[int, ...], step: int) -> FloatArray:
     height, width = size_hw
     small = numbers[step // 2 :: step, step // 2 :: step][:height, :width]
     outline = np.zeros((height, width), np.float32)
-    outline[: len(small) - 1, : small.shape[1]] += np.diff(small, axis=0) != 0
-    outline[: len(small), : small.shape[1] - 1] += np.diff(small, axis=1) != 0
+    down, right = (np.diff(small, axis=axis) != 0 for axis in (0, 1))
+    for begin in (0, 1):  # both pixels of a border, so that the outline is no half pixel beside it
+        outline[begin : begin + len(down), : small.shape[1]] += down
+        outline[: len(small), begin : begin + right.shape[1]] += right
     return np.minimum(outline, 1)
 
 
@@ -366,7 +375,9 @@ def _place_of(fits: Sequence[Fit]) -> Place | None:
     mean[_REACH - 1 : _REACH + 2, _REACH - 1 : _REACH + 2] = -np.inf
     y, x = np.unravel_index(mean.argmax(), mean.shape)
     step = int(np.median([fit.step for fit in fits]))
-    candidates.append((_moved_words(int(y) - _REACH, int(x) - _REACH, step), moved[:, y, x]))
+    if np.isfinite(mean[y, x]):
+        there = np.stack([fit.near for fit in fits])[:, y, x]
+        candidates.append((_moved_words(int(y) - _REACH, int(x) - _REACH, step), there))
     places = []
     for what, there in candidates:
         better = there - here
@@ -385,7 +396,8 @@ def _odd(fits: Sequence[tuple[Sample, Fit]]) -> Iterator[tuple[Sample, Place]]:
         moved = fit.moved.copy()
         moved[_REACH - 1 : _REACH + 2, _REACH - 1 : _REACH + 2] = -np.inf
         y, x = np.unravel_index(moved.argmax(), moved.shape)
-        ways = {_moved_words(int(y) - _REACH, int(x) - _REACH, fit.step): float(moved[y, x]), **fit.turned}
+        there = float(fit.near[y, x]) if np.isfinite(moved[y, x]) else -np.inf
+        ways = {_moved_words(int(y) - _REACH, int(x) - _REACH, fit.step): there, **fit.turned}
         what = max(ways, key=ways.__getitem__)
         if ways[what] - fit.here > _SURE and fit.here < usual / 2:
             yield sample, Place(what, fit.here, ways[what], ways[what] - fit.here, 1.0)
