@@ -154,3 +154,20 @@ def test_a_folder_without_a_readable_image_is_refused(tmp_path: Path, capsys: py
     assert run(["data", "preview", str(tmp_path), "--modality", "gray", "--out", str(out)]) == 2
     assert "a.png" in capsys.readouterr().err
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("same_scale", [False, True])
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_a_sheet_whose_images_are_all_damaged_says_so_in_its_cells(
+    tmp_path: Path, *, same_scale: bool, damaged: int
+) -> None:
+    """It has the size of the others, wherever it is among them."""
+    dataset = open_planes(folder_of(tmp_path / "set", 3, channels=1, size=40))
+    samples = dataset.samples[:2]
+    samples[damaged].reference.write_bytes(b"no image")
+    problems: list[tuple[str, str]] = []
+    sheets = list(preview_sheets(dataset, samples, per_sheet=1, same_scale=same_scale, problems=problems))
+    assert [name for name, _ in problems] == [samples[damaged].id]
+    assert sheets[0].size == sheets[1].size
+    cell = np.asarray(sheets[damaged])[80:180, 30:240]
+    assert (cell.max(axis=2) > 200).any(axis=0).mean() > 0.4  # lines of text, not a column of letters

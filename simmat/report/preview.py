@@ -150,11 +150,13 @@ def preview_sheets(
     dataset = with_channels(dataset, samples)
     count = -(-len(samples) // per_sheet)
     panels: tuple[Panel, ...] = ()
+    if dataset.known_channels is not None:
+        loaded, transformed = dataset.known_channels
+        _, panels = _picked(transformed if any(dataset.adapter.logarithmic(loaded)) else loaded)
     for number in range(count):
         items = []
         for sample in samples[number * per_sheet : (number + 1) * per_sheet]:
-            item, found = _read(dataset, sample, 2 * cell_px, labels=labels)
-            panels = panels or found
+            item = _read(dataset, sample, 2 * cell_px, labels=labels)
             items.append(item)
             if item.note:
                 failed.append((sample.id, item.note))
@@ -168,12 +170,18 @@ def preview_sheets(
         yield _Sheet(dataset, items, panels, cell_px, same_scale=same_scale).draw(title)
 
 
-def _read(dataset: Dataset, sample: Sample, side: int, *, labels: bool) -> tuple[_Item, tuple[Panel, ...]]:
+def _picked(channels: Sequence[Channel]) -> tuple[list[int], tuple[Panel, ...]]:
+    """Return the channels that are shown, and the pictures of these alone."""
+    panels = panels_of(channels)
+    used = sorted({index for panel in panels for index in panel.channels})
+    return used, tuple(Panel(panel.title, tuple(used.index(index) for index in panel.channels)) for panel in panels)
+
+
+def _read(dataset: Dataset, sample: Sample, side: int, *, labels: bool) -> _Item:
     try:
         image, size_hw = _thinned(dataset, sample, side)
         if any(dataset.adapter.logarithmic(image.channels)):  # a radar's power is all dark but for a few pixels
             image = dataset.adapter.transform(image)
-        panels = panels_of(image.channels)
         label = None
         if labels and (sample.has_mask or dataset.coco is not None):
             if _in_windows(dataset, sample) is not None:
@@ -185,10 +193,8 @@ def _read(dataset: Dataset, sample: Sample, side: int, *, labels: bool) -> tuple
                     f"the mask is {label.size_hw[1]}x{label.size_hw[0]}, the image {size_hw[1]}x{size_hw[0]}"
                 )
     except SimMATError as error:
-        return _Item(sample, None, (0, 0), None, str(error)), ()
-    used = sorted({index for panel in panels for index in panel.channels})
-    moved = tuple(Panel(panel.title, tuple(used.index(index) for index in panel.channels)) for panel in panels)
-    return _Item(sample, image.select(used), size_hw, label), moved
+        return _Item(sample, None, (0, 0), None, str(error))
+    return _Item(sample, image.select(_picked(image.channels)[0]), size_hw, label)
 
 
 def _thinned(dataset: Dataset, sample: Sample, side: int) -> tuple[SensorImage, tuple[int, int]]:
@@ -257,7 +263,7 @@ class _Sheet:
         tallest = max((image.size_hw[0] / image.size_hw[1] for image in shown), default=1.0)
         self._cell = (cell_px, max(round(cell_px * min(tallest, 1.25)), cell_px // 3))
         self._limits: dict[int, Limits] = {}
-        if same_scale:
+        if same_scale and shown:
             for panel in panels:
                 if len(panel.channels) == 1:
                     (index,) = panel.channels
@@ -272,7 +278,7 @@ class _Sheet:
         self._titles = {number: escape(class_title(number, self._names), keep="") for number in self._present}
 
     def draw(self, title: str) -> Image.Image:
-        width = len(self._panels) * (self._cell[0] + GAP) - GAP
+        width = max(len(self._panels), 1) * (self._cell[0] + GAP) - GAP
         columns = min(max((_SHEET_PX + 2 * GAP) // (width + 2 * GAP), 1), len(self._items))
         height = LINE + self._cell[1] + 2 * LINE
         rows = -(-len(self._items) // columns)
