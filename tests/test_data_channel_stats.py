@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from hypothesis.extra.numpy import arrays
 from simmat.cli import run
 from simmat.data import channel_stats as module
 from simmat.data.channel_stats import ValueCounts, channel_stats
-from simmat.data.dataset import open_images
+from simmat.data.dataset import Dataset, open_images
+from simmat.data.samples import Sample
+from simmat.errors import DataError
 from simmat.io.images import write_image
 from simmat.sensors.builtin import Raster
-from simmat.types import FloatArray
+from simmat.types import FloatArray, SensorImage
 
 RASTER = ["--modality", "raster"]
 VALUES = arrays(np.float32, st.integers(1, 60), elements=st.floats(-1e6, 1e6, width=32))
@@ -114,3 +117,36 @@ def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     """Statistics of nothing would be zeros."""
     assert run(["data", "stats", str(tmp_path), *RASTER]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_an_image_that_is_damaged_at_its_end_counts_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said to be left out, so its first windows may not be in the figures."""
+    dataset = open_planes(folder_of(tmp_path, 3, channels=1))
+    bad, *good = dataset.samples
+    expected = channel_stats(dataset, good)
+    real = module.read_parts
+
+    def breaks_off(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
+        yield from real(dataset, sample)
+        if sample is bad:
+            raise DataError("a tile is damaged")
+
+    monkeypatch.setattr(module, "read_parts", breaks_off)
+    found = channel_stats(dataset, dataset.samples)
+    assert set(found.faults) == {bad.id}
+    assert (found.images, found.channels) == (expected.images, expected.channels)
+
+
+def test_counts_of_parts_are_merged_whatever_each_has_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image with many different values, and one with few."""
+    monkeypatch.setattr(module, "_MOST_DISTINCT", 200)
+    values = np.random.default_rng(0).normal(300, 10, 5000).astype(np.float32)
+    whole = ValueCounts()
+    whole.add(values)
+    for cut in (5, 4995):
+        one, other = ValueCounts(), ValueCounts()
+        one.add(values[:cut])
+        other.add(values[cut:])
+        one.merge(other)
+        assert (one.dropped, one.total) == (whole.dropped, whole.total)
+        assert one.percentiles([1, 50, 99]) == whole.percentiles([1, 50, 99])

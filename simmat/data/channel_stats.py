@@ -53,10 +53,22 @@ class ValueCounts:
     def add(self, values: FloatArray) -> None:
         """Count (N,) finite values."""
         keys, counts = np.unique(_ordered(values) >> np.uint32(self.dropped), return_counts=True)
+        self._add(keys, counts)
+
+    def merge(self, other: ValueCounts) -> None:
+        """Count all values of another one too."""
+        while self.dropped < other.dropped:
+            self._drop()
+        self._add(other._keys >> np.uint32(self.dropped - other.dropped), other._counts)
+
+    def _add(self, keys: Keys, counts: npt.NDArray[np.int64]) -> None:
         self._join(np.concatenate([self._keys, keys]), np.concatenate([self._counts, counts]))
         while len(self._keys) > _MOST_DISTINCT:
-            self.dropped += 1
-            self._join(self._keys >> np.uint32(1), self._counts)
+            self._drop()
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self._join(self._keys >> np.uint32(1), self._counts)
 
     def _join(self, keys: Keys, counts: npt.NDArray[np.int64]) -> None:
         self._keys, places = np.unique(keys, return_inverse=True)
@@ -186,10 +198,19 @@ class _Tally:
         values = image.data[0] if valid.all() else image.data[0][valid]
         if not values.size:
             return
-        found = image_moments(image)
-        self.moments = found if self.moments is None else self.moments.merge(found)
-        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self._take(image_moments(image), float(values.min()), float(values.max()))
         self.counts.add(values.ravel())
+
+    def _take(self, found: Moments, low: float, high: float) -> None:
+        self.moments = found if self.moments is None else self.moments.merge(found)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+
+    def merge(self, other: _Tally) -> None:
+        """Add what another one of the same channel has added up."""
+        self.pixels += other.pixels
+        if other.moments is not None:
+            self._take(other.moments, other.low, other.high)
+            self.counts.merge(other.counts)
 
     def stats(self, bins: int) -> ChannelStats:
         valid = self.counts.total
@@ -243,13 +264,17 @@ def channel_stats(
     seen: set[tuple[tuple[str, ...], Window | None]] = set()
     for sample in samples:
         place = (sample.images, sample.window)
+        own: list[_Tally] = []  # of this image, which may turn out to be damaged at its end
         try:
             for image in () if place in seen else read_parts(dataset, sample):
                 shown = dataset.adapter.transform(image) if transformed else image
-                tallies = tallies or [_Tally(channel) for channel in shown.channels]
-                for index, tally in enumerate(tallies):
+                own = own or [_Tally(channel) for channel in shown.channels]
+                for index, tally in enumerate(own):
                     tally.add(shown.select([index]))
             seen.add(place)
+            for tally, more in zip(tallies, own, strict=False):
+                tally.merge(more)
+            tallies = tallies or own
         except SimMATError as error:
             faults[sample.id] = str(error)
         if progress is not None:
