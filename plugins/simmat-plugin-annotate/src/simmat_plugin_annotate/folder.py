@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ COLOURS = (
 )
 """Of classes in their order: Okabe and Ito's, then lighter ones."""
 MOST_CLASSES = 1000
+
+_log = logging.getLogger(__name__)
 
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
@@ -106,7 +109,9 @@ class LabelFolder:
         self.home = self.root / FOLDER
         self._size_of = size_of
         self._lock = threading.RLock()
+        self._manifest_lock = threading.Lock()
         self._labels: dict[str, ImageLabels] = {}
+        self._broken: dict[str, str] = {}
         self._noted: dict[str, Record] = {}
         self._card = self._read_card(overrides)
         self._stored = self._read_card({}) if (self.root / CARD_FILE).exists() and not overrides else None
@@ -153,6 +158,10 @@ class LabelFolder:
     @property
     def notice(self) -> str:
         """What a user should know of the folder before labelling; "" if nothing."""
+        if self._broken:
+            first, *rest = self._broken.values()
+            more = f" ({len(rest)} more images in the terminal)" if rest else ""
+            return f"cannot be edited: {first}{more}"
         if self._card.regions in ("components", "classes"):
             joined = "that touch" if self._card.regions == "components" else "of an image"
             return (
@@ -256,24 +265,37 @@ class LabelFolder:
             highest = max([0, *known])
             result: list[ObjectClass] = []
             for place, ((given_id, _, colour), name) in enumerate(zip(classes, names, strict=True)):
-                highest += given_id is None
+                if given_id is None:
+                    highest += 1 + (highest + 1 == self._card.ignore)
                 made = self._new_class(highest, name, place) if given_id is None else known[given_id]
                 result.append(made.model_copy(update={"name": name, "colour": colour or made.colour}))
-            first = not self.state.classes and bool(result)
-            if first and self._card.regions == "instances":
-                for key, mask in self._masks.items():  # while their values are still only ids
-                    if mask is not None:
-                        self.labels(key)
             update: dict[str, Any] = {"classes": tuple(result)}
             if self.state.default is None or self.state.default not in [one.id for one in result]:
                 update["default"] = result[0].id if result else None
             if not result and self.card.regions != "instances":
                 raise DataError("the masks of this folder hold classes, so at least one is needed; rename it instead")
-            if first and self._card.regions == "instances":
+            if not self.state.classes and result and self._card.regions == "instances":
                 update["panoptic"] = True
+                self._prepare_classes(result[0].id)
             self._write_state(**update)
             self._to_rule()
             self.write_card()
+
+    def _prepare_classes(self, default: int) -> None:
+        """Make sure that every mask can hold classes, and that its objects are known without it.
+
+        Raises:
+            SimMATError: an image cannot be read, or has too many objects; no mask has changed then.
+        """
+        editable = [self.labels(key) for key in self._editable()]  # while their values are still only ids
+        rule = Rule(self._card.model_copy(update={"regions": "panoptic"}), default)
+        for labels in editable:
+            try:
+                labels.check(rule)
+            except DataError as error:
+                raise DataError(f"{labels.mask}: {error}") from None
+        for labels in editable:
+            labels.keep_base()
 
     def keep_bundle(self, bundle: str | None) -> None:
         """Note the run whose bundle the next session starts with.
@@ -306,20 +328,38 @@ class LabelFolder:
 
     def _uses(self, class_id: int) -> bool:
         """Return whether an object has a class."""
-        for key, mask in self._masks.items():
-            if mask is not None and not self.images[key].sample.has_polygons:
-                labels = self.labels(key)
-                if any(labels.class_of(region) == class_id for region in labels.objects.values()):
-                    return True
+        for key in self._editable():
+            labels = self.labels(key)
+            if any(labels.class_of(region) == class_id for region in labels.objects.values()):
+                return True
         return False
+
+    def _editable(self) -> list[str]:
+        """Return the keys of the images that have a mask, or will have one in a moment."""
+        return [
+            key
+            for key, image in self.images.items()
+            if (self._masks[key] is not None or key in self._labels) and not image.sample.has_polygons
+        ]
+
+    @contextmanager
+    def _each(self, key: str) -> Iterator[None]:
+        """Note what is wrong with an image, and go on with the others."""
+        try:
+            yield
+        except (SimMATError, OSError) as error:
+            self._broken[key] = str(error)
+            _log.warning("%s cannot be edited: %s", self.images[key].sample.id, error)
 
     def _to_rule(self) -> None:
         """Write the masks again that were written by another rule."""
-        for key, mask in list(self._masks.items()):
-            if mask is not None:
-                labels = self.labels(key)
-                if labels.written_rule != self.card.regions:
-                    labels.rewrite()
+        for key in self._editable():
+            with self._each(key):
+                noted = self.noted(key)
+                if noted is None or noted.rule != self.card.regions:
+                    labels = self.labels(key)
+                    if labels.written_rule != self.card.regions:
+                        labels.rewrite()
 
     def _recover(self) -> None:
         """Finish what a crash cut short: masks behind their journal, and masks without classes."""
@@ -327,31 +367,43 @@ class LabelFolder:
             if place.is_dir():
                 remove_temporary(place)
         for path in sorted((self.home / "journal").glob("*.jsonl")):
-            if path.stem not in self.images:
-                continue
-            last, mask = last_record(path), self._masks[path.stem]
-            digest = None if mask is None else sha256_of(mask)
-            if last is None or last.sha256 != digest:
-                self.labels(path.stem)
-            else:
-                self._noted[path.stem] = last
+            if path.stem in self.images:
+                with self._each(path.stem):
+                    self._recover_image(path)
         if self.state.panoptic and self._card.regions != "panoptic":
             before, self.state = self.state, self.state.model_copy(update={"panoptic": False})
-            for key, mask in self._masks.items():  # what has no journal yet is still as the card says
-                if mask is not None and not (self.home / "journal" / f"{key}.jsonl").exists():
-                    self.labels(key)
+            for key in self._editable():  # what has no journal yet is still as the card says
+                if not (self.home / "journal" / f"{key}.jsonl").exists():
+                    with self._each(key):
+                        self.labels(key)
             self.state = before
             self._to_rule()
             self.write_card()
 
+    def _recover_image(self, journal: Path) -> None:
+        key = journal.stem
+        last, mask = last_record(journal), self._masks[key]
+        digest = None if mask is None else sha256_of(mask)
+        if last is None or last.sha256 != digest:
+            self.labels(key)
+            return
+        self._noted[key] = last
+        if self.state.panoptic and last.rule != "panoptic" and mask is not None:
+            self.labels(key).rewrite()
+
     def _placed(self, key: str, path: Path | None) -> None:
         if self._has_manifest:
             name = "" if path is None else path.relative_to(self.root).as_posix()
-            set_manifest_mask(self.root, self.images[key].sample.id, name)
+            with self._manifest_lock:
+                set_manifest_mask(self.root, self.images[key].sample.id, name)
         self._masks[key] = path
 
     def _mask_name(self, sample: Sample) -> str:
         if self._has_manifest and not re.fullmatch(r"[\w][\w.-]*", sample.id):
+            return _key_of(sample.id)
+        own = self.root / MASKS / sample.id
+        others = (mask for key, mask in self._masks.items() if mask is not None and key != _key_of(sample.id))
+        if self._has_manifest and any(mask.with_suffix("") == own for mask in others):  # the mask of another row
             return _key_of(sample.id)
         return sample.id
 

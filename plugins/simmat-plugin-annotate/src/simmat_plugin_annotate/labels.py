@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,9 @@ import numpy.typing as npt
 
 from simmat.data.card import DataCard
 from simmat.data.instances import PANOPTIC, Instance, components, label_from_mask, read_mask, region_from_mask
-from simmat.errors import DataError, OutputError
-from simmat.io.files import atomic_path
+from simmat.data.samples import MASK_EXTENSIONS
+from simmat.errors import DataError, OutputError, SimMATError
+from simmat.io.files import atomic_path, output_error
 from simmat.types import BoolArray
 from simmat_plugin_annotate.journal import Change, Journal, Record, StoredObject
 from simmat_plugin_annotate.masks import MaskDocument, decoded, encoded, without
@@ -25,6 +27,8 @@ AT_ONCE_PX = 2**22
 """Pixels of an image whose mask file is written with every edit; that of a larger one follows a moment later."""
 LARGEST_PNG = 8192
 """Longest side of a mask that is a PNG; of a TIFF a reader takes only the part it needs."""
+
+_log = logging.getLogger(__name__)
 
 Overlap = Literal["keep", "take"]
 Objects = dict[int, Instance]
@@ -78,6 +82,7 @@ class ImageLabels:
         version: number of steps so far.
         done: the user says that every object is marked.
         unwritten: the mask file is behind the journal.
+        problem: why the mask file could not be written; "" where it is not behind, or not tried yet.
     """
 
     def __init__(
@@ -107,13 +112,14 @@ class ImageLabels:
         self._rule, self._place, self._placed = rule, place, placed
         self._journal = Journal.read(journal)
         self.objects: Objects = {}
-        self.version, self.done, self.unwritten = 0, False, False
+        self.version, self.done, self.unwritten, self.problem = 0, False, False, ""
         self._undo: list[tuple[Change, ...]] = []
         self._redo: list[tuple[Change, ...]] = []
         self._next = 1
         self._ignored: Instance | None = None
         self._given = False  # there was a mask before the first object
-        self._sha256: str | None = None
+        self._sha256: str | None = None  # of the mask file as it is on disk
+        self._tried: str | None = None  # of the content that was to be written last
         self._seen: tuple[int, int] | None = None
         for record in self._journal.records:
             self._replay(record)
@@ -142,42 +148,60 @@ class ImageLabels:
         with self.lock:
             if self.unwritten and not rewrite:
                 return
+            self._find_mask()
             seen = _times(self.mask)
-            if seen == self._seen and self._journal.records:
+            if not rewrite and seen == self._seen and self._journal.records:
                 return
-            digest = None if self.mask is None or seen is None else sha256_of(self.mask)
+            digest = self._digest()
             last = self._journal.records[-1] if self._journal.records else None
             behind = last is not None and (digest == last.was or (digest is None and last.moving))
             if rewrite and last is not None and behind and digest != last.sha256:
-                self.unwritten = True
-                self.flush()
+                self._sha256, self._seen, self.unwritten = digest, seen, True
+                self._flush_or_note()
                 return
             self._seen = seen
-            if digest == self._sha256 and (last is not None or digest is None):
+            lost = last is not None and last.objects != len(self.objects)  # journals once left out the first record
+            if digest == self._sha256 and not lost and (last is not None or digest is None):
                 return
-            found, ignored = ({}, None) if self.mask is None or digest is None else self._read(self.mask)
-            first = last is None
-            changes = _changes(self.objects, found)
-            step = 0 if first else 1
-            record = Record(
-                kind="base" if first else "outside",
-                version=self.version + step,
-                changes=changes,
-                objects=len(found),
-                rule=self._rule().card.regions,
-                was=self._sha256,
-                sha256=digest,
-                ignored=None if ignored is None else MaskDocument.model_validate(encoded(ignored)),
-                done=self.done,
-            )
-            if first:
-                self._journal.records.append(record)  # in memory only, until the first edit
-            else:
-                self._journal.append([record])
-            self._replay(record)
+            self._take_over(digest, first=rewrite and last is None)
+
+    def _take_over(self, digest: str | None, *, first: bool) -> None:
+        """Take the objects of the mask file: what there was at `first`, or a step of another program."""
+        found, ignored = ({}, None) if self.mask is None or digest is None else self._read(self.mask)
+        record = Record(
+            kind="base" if first else "outside",
+            version=self.version + (not first),
+            changes=_changes(self.objects, found),
+            objects=len(found),
+            rule=self._rule().card.regions,
+            was=self._sha256,
+            sha256=digest,
+            ignored=None if ignored is None else MaskDocument.model_validate(encoded(ignored)),
+            done=self.done,
+        )
+        if first:
+            self._journal.records.append(record)  # in memory only, until the first step
+        else:
+            self._append(record)
+        self._replay(record)
+
+    def _find_mask(self) -> None:
+        """Look for a mask that another program made for an image without one."""
+        if self.mask is None:
+            for ending in MASK_EXTENSIONS:
+                path = self._place.with_name(self._place.name + ending)
+                if path.is_file():
+                    self._placed(path)
+                    self.mask = path
+                    return
+
+    def _digest(self) -> str | None:
+        return None if self.mask is None or _times(self.mask) is None else sha256_of(self.mask)
 
     def edit(self, version: int, change: Callable[[Draft], None]) -> Edited:
-        """Change objects in one step, which is on disk when this returns.
+        """Change objects in one step, which is in the journal when this returns.
+
+        The mask file follows at once, or a moment later where it is large or cannot be written now.
 
         Args:
             version: that the change was made for.
@@ -190,7 +214,7 @@ class ImageLabels:
         """
         with self.lock:
             self._check(version)
-            draft = Draft(dict(self.objects), self._next, self.size_hw)
+            draft = Draft(dict(self.objects), self._next, self.size_hw, hidden=self._rule().card.ignore)
             change(draft)
             changes = _changes(self.objects, draft.objects)
             if changes:
@@ -226,14 +250,41 @@ class ImageLabels:
                 self._write("done", (), done=done)
             return Edited()
 
-    def rewrite(self) -> None:
-        """Write the mask again, as the rule of the folder has changed; without a mask there is nothing to do.
+    def check(self, rule: Rule) -> None:
+        """Refuse a rule by which the mask could not be written.
+
+        Raises:
+            DataError: there are too many objects of a class for it.
+        """
+        with self.lock:
+            _check_values(self.objects, rule, self._ignored)
+
+    def keep_base(self) -> None:
+        """Put what the mask held at first on disk: from then on it is known without reading the mask.
 
         Raises:
             OutputError: it cannot be written.
         """
         with self.lock:
-            if self.mask is not None:
+            records = self._journal.records
+            if records and not self._journal.path.exists():
+                self._journal.records = []
+                try:
+                    self._journal.append(records)
+                except OutputError:
+                    self._journal.records = records
+                    raise
+
+    def rewrite(self) -> None:
+        """Write the mask again, as the rule of the folder has changed; without a mask there is nothing to do.
+
+        Raises:
+            DataError: the rule cannot hold the objects.
+            OutputError: the journal cannot be written.
+        """
+        with self.lock:
+            if self.mask is not None or self.unwritten:
+                self.unwritten = True
                 self._write("written", ())
 
     @property
@@ -242,14 +293,74 @@ class ImageLabels:
         return self._journal.records[-1].rule if self._journal.records else "instances"
 
     def flush(self) -> None:
-        """Write the mask file, where it is behind the journal.
+        """Write the mask file, where it is behind the journal; what another program wrote meanwhile is a step.
 
         Raises:
-            OutputError: it cannot be written.
+            DataError: the mask file of another program cannot be read.
+            OutputError: it cannot be written; it stays behind then.
         """
         with self.lock:
-            if self.unwritten:
-                self._write("written", (), later=False)
+            if not self.unwritten:
+                return
+            self._find_mask()
+            seen = _times(self.mask)
+            if seen != self._seen:
+                digest = self._digest()
+                if digest not in (self._sha256, self._tried):
+                    self._take_over(digest, first=False)
+                    self._seen, self.unwritten, self.problem = seen, False, ""
+                    return
+                self._sha256 = digest
+            rule = self._rule()
+            record = Record(
+                kind="written",
+                version=self.version,
+                done=self.done,
+                objects=len(self.objects),
+                rule=rule.card.regions,
+                was=self._sha256,
+            )
+            if self.objects or self.done or self._given:
+                record = self._replace_mask(record, rule)
+            else:  # as it was before the first object: not looked at
+                self._append(record)
+                if self.mask is not None:
+                    self._placed(None)
+                    _remove(self.mask)
+                self.mask = self._seen = None
+            self._replay(record)
+            self.unwritten, self.problem = False, ""
+
+    def _replace_mask(self, record: Record, rule: Rule) -> Record:
+        """Write the new mask beside the old one, then the record, then the mask in its place."""
+        plane = drawn(self.objects, self.size_hw, rule, self._ignored)
+        ending = mask_ending(plane, self.mask)
+        content = file_of(plane, ending)
+        target = self._place.with_name(self._place.name + ending) if self.mask is None else self.mask
+        moved = None
+        if target.suffix.lower() != ending:
+            moved, target = target, target.with_suffix(ending)
+        self._tried = hashlib.sha256(content).hexdigest()
+        record = record.model_copy(update={"sha256": self._tried, "moving": moved is not None})
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(content)
+            self._append(record)
+            if moved is not None:  # two masks of one image are refused, so the old one goes first
+                _remove(moved)
+                self._sha256 = self._seen = None
+        self._sha256, self._seen = self._tried, _times(target)
+        if self.mask != target:
+            self._placed(target)
+            self.mask = target
+        return record
+
+    def _flush_or_note(self) -> None:
+        """Write the mask file; where that fails it stays behind, and is tried again."""
+        try:
+            self.flush()
+        except (SimMATError, OSError) as error:
+            self.problem = f"the labels are kept, but their mask file cannot be written yet: {error}"
+            _log.warning("%s", self.problem)
 
     def _check(self, version: int) -> None:
         self.refresh()
@@ -261,13 +372,10 @@ class ImageLabels:
         changed = {number: self.objects[number] for number in ids if number in self.objects}
         return Edited(changed, [number for number in ids if number not in self.objects], list(added))
 
-    def _write(
-        self, kind: Any, changes: tuple[Change, ...], *, done: bool | None = None, later: bool | None = None
-    ) -> None:
-        """Write a step: the new mask beside the old one, then the record, then the mask in its place."""
+    def _write(self, kind: Any, changes: tuple[Change, ...], *, done: bool | None = None) -> None:
+        """Write a step: the record, from when on it is done, then the mask."""
         rule, objects = self._rule(), _applied(self.objects, changes)
-        if later is None:
-            later = self.size_hw[0] * self.size_hw[1] > AT_ONCE_PX
+        _check_values(objects, rule, self._ignored)
         record = Record(
             kind=kind,
             version=self.version + (kind != "written"),
@@ -278,36 +386,11 @@ class ImageLabels:
             was=self._sha256,
             sha256="",
         )
-        if not (objects or record.done or self._given):  # as it was before the first object: not looked at
-            self._append(record.model_copy(update={"sha256": None}))
-            if self.mask is not None:
-                self._placed(None)
-                self.mask.unlink(missing_ok=True)
-            self.mask, self._seen, self.unwritten, self._sha256 = None, None, False, None
-        elif later:
-            self._append(record)
-            self.unwritten = True
-        else:
-            plane = drawn(objects, self.size_hw, rule, self._ignored)
-            ending = mask_ending(plane, self.mask)
-            content = file_of(plane, ending)
-            target = self._place.with_name(self._place.name + ending) if self.mask is None else self.mask
-            moved = None
-            if target.suffix.lower() != ending:
-                moved, target = target, target.with_suffix(ending)
-            record = record.model_copy(
-                update={"sha256": hashlib.sha256(content).hexdigest(), "moving": moved is not None}
-            )
-            with atomic_path(target) as temporary:
-                temporary.write_bytes(content)
-                self._append(record)
-                if moved is not None:  # two masks of one image are refused, so the old one goes first
-                    moved.unlink(missing_ok=True)
-            if self.mask != target:
-                self.mask = target
-                self._placed(target)
-            self._seen, self.unwritten = _times(target), False
+        self._append(record)
         self._replay(record)
+        self.unwritten = True
+        if self.size_hw[0] * self.size_hw[1] <= AT_ONCE_PX:
+            self._flush_or_note()
 
     def _append(self, record: Record) -> None:
         first = self._journal.records[:1] if not self._journal.path.exists() else []
@@ -354,7 +437,7 @@ class ImageLabels:
             value = int(mask[region.box[0] + row, region.box[1] + column])
             found[value if card.regions == "instances" else len(found) + 1] = region
         ignored = region_from_mask(np.asarray(mask == card.ignore), None) if card.ignore is not None else None
-        return _kept_ids(found, self.objects), ignored
+        return _kept_ids(found, self.objects, card.ignore), ignored
 
 
 @dataclass
@@ -366,12 +449,14 @@ class Draft:
         next: id of the next new object.
         size_hw: of the image.
         added: ids of new objects.
+        hidden: value that means no ground truth, so that no object gets it.
     """
 
     objects: Objects
     next: int
     size_hw: tuple[int, int]
     added: list[int] = field(default_factory=list)
+    hidden: int | None = None
 
     def add(self, mask: MaskDocument, class_id: int | None, overlap: Overlap) -> None:
         """Add an object.
@@ -379,9 +464,9 @@ class Draft:
         Raises:
             DataError: the mask is wrong, or other objects cover it.
         """
-        number = self.next
+        number = self.next + (self.next == self.hidden)
         self._put(number, replace(decoded(mask, self.size_hw), class_id=class_id), overlap)
-        self.next += 1
+        self.next = number + 1
         self.added.append(number)
 
     def replace(self, number: int, mask: MaskDocument, overlap: Overlap) -> None:
@@ -467,7 +552,7 @@ def _stored(region: Instance | None) -> StoredObject | None:
     return StoredObject.model_validate({"class": region.class_id, "mask": encoded(region)})
 
 
-def _kept_ids(found: Objects, known: Objects) -> Objects:
+def _kept_ids(found: Objects, known: Objects, hidden: int | None) -> Objects:
     """Give objects that were read the ids of equal known ones, and new ids to those whose id another one has."""
     taken: Objects = {}
     rest: list[tuple[int, Instance]] = []
@@ -484,7 +569,7 @@ def _kept_ids(found: Objects, known: Objects) -> Objects:
     highest = max([0, *known, *found])
     for number, region in rest:
         if number in taken or number in known:
-            highest += 1
+            highest += 1 + (highest + 1 == hidden)
             number = highest
         taken[number] = region
     return taken
@@ -498,13 +583,8 @@ def drawn(
     Raises:
         DataError: an image has more objects of a class than the rule can number.
     """
-    values = _values(objects, rule)
-    card = rule.card
-    hidden = card.ignore if ignored is not None else None
-    if hidden is not None and hidden < 0:
-        raise DataError(
-            f"the card ignores {hidden}, and a label image with it cannot be written; use a positive number"
-        )
+    values = _check_values(objects, rule, ignored)
+    hidden = rule.card.ignore if ignored is not None else None
     largest = max([0, *values.values(), *([] if hidden is None else [hidden])])
     kind = next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if largest <= np.iinfo(kind).max)
     plane = np.zeros(size_hw, kind)
@@ -513,6 +593,20 @@ def drawn(
     for number, region in objects.items():
         _fill(plane, region, values[number])
     return plane
+
+
+def _check_values(objects: Mapping[int, Instance], rule: Rule, ignored: Instance | None) -> dict[int, int]:
+    """Return the label value of each object.
+
+    Raises:
+        DataError: a label image cannot hold them, or the pixels without ground truth.
+    """
+    hidden = rule.card.ignore
+    if ignored is not None and hidden is not None and hidden < 0:
+        raise DataError(
+            f"the card ignores {hidden}, and a label image with it cannot be written; use a positive number"
+        )
+    return _values(objects, rule)
 
 
 def _values(objects: Mapping[int, Instance], rule: Rule) -> dict[int, int]:
@@ -528,6 +622,7 @@ def _values(objects: Mapping[int, Instance], rule: Rule) -> dict[int, int]:
             raise DataError("an object has no class; add a class first")
         elif regions == "panoptic":
             counts[class_id] = counts.get(class_id, 0) + 1
+            counts[class_id] += PANOPTIC * class_id + counts[class_id] == hidden
             value = PANOPTIC * class_id + counts[class_id]
             if counts[class_id] >= PANOPTIC:
                 raise DataError(
@@ -599,6 +694,13 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check who may read it") from error
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(error, path) from error
 
 
 def _times(path: Path | None) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -170,7 +170,8 @@ class Annotator:
         assert self.load is not None
         model = await self.on_model(partial(self.load, bundle))
         await self.on_model(partial(self.room.take, model))
-        self.folder.keep_bundle(bundle.relative_to(self.folder.root).as_posix())
+        name = bundle.relative_to(self.folder.root).as_posix()
+        await self.on_files(partial(self.folder.keep_bundle, name))
         self.publish("model", model.document())
 
 
@@ -188,7 +189,7 @@ def make_app(annotator: Annotator) -> Starlette:
             await annotator.training.close()
             flushing.cancel()
             for labels in annotator.folder.unwritten():
-                labels.flush()
+                _try_flush(labels)
             annotator.files.shutdown(wait=False, cancel_futures=True)
             for thread in (annotator.room.thread, annotator.room.slow_thread):
                 thread.shutdown(wait=False, cancel_futures=True)
@@ -406,22 +407,23 @@ class Routes:
     async def _changed(self, request: Request, change: Callable[[ImageLabels], Edited]) -> Response:
         key = self._key(request)
 
-        def work() -> dict[str, Any]:
+        def work() -> tuple[dict[str, Any], int]:
             labels = self.folder.labels(key)
+            self.folder.write_card()  # not under the image's lock: the folder asks images under its own
             with labels.lock:
-                self.folder.write_card()
                 edited = change(labels)
-                for region in edited.changed.values():
-                    self.folder.class_seen(labels.class_of(region))
-                return self._change(labels, edited)
+                document, count = self._change(labels, edited), len(labels.objects)
+            for region in edited.changed.values():
+                self.folder.class_seen(labels.class_of(region))
+            return document, count
 
         try:
-            document = await self.annotator.on_files(work)
+            document, count = await self.annotator.on_files(work)
         except StaleError:
             state = await self.annotator.on_files(partial(self._image, key))
             text = "another tab or program changed these labels; look at them as they are now"
             return Json({**error_document("stale", text), "state": state}, status_code=409)
-        told = {"key": key, "objects": len(self.folder.labels(key).objects)}
+        told = {"key": key, "objects": count}
         self.annotator.publish("image", told | {name: document[name] for name in ("version", "labelled", "done")})
         return Json(document)
 
@@ -525,7 +527,7 @@ class Routes:
                 "redo": labels.redo_steps,
                 "ready": self.room.is_ready(key),
                 "georeference": None if place is None else {"crs": place.crs, "transform": list(place.transform)},
-                "notice": "",
+                "notice": labels.problem,
             }
 
     def _coco(self) -> dict[str, Any]:
@@ -652,8 +654,18 @@ async def _flush(annotator: Annotator) -> None:
     while True:
         await asyncio.sleep(_FLUSH_S)
         for labels in annotator.folder.unwritten():
-            with suppress(OutputError):  # it is tried again
-                await annotator.on_files(labels.flush)
+            await annotator.on_files(partial(_try_flush, labels))
+
+
+def _try_flush(labels: ImageLabels) -> None:
+    """Write the mask file of an image; where that fails, the journal has its labels, and it is tried again."""
+    try:
+        labels.flush()
+    except Exception as error:  # of one image; the others are written nevertheless
+        problem = f"the labels are kept, but their mask file cannot be written yet: {error}"
+        if problem != labels.problem:
+            labels.problem = problem
+            _log.warning("%s", problem, exc_info=not isinstance(error, SimMATError | OSError))
 
 
 def _answering(answer: Answer) -> Answer:

@@ -1,0 +1,287 @@
+"""No label is lost: whatever fails, and whatever other programs write meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from annotate_server import gray_images
+from PIL import Image
+from runs import registry
+
+from simmat.data.card import DataCard
+from simmat.errors import DataError, OutputError
+
+SIZE = (40, 56)
+Add = Callable[[Any], None]
+
+
+def add(x0: int, y0: int, x1: int, y1: int, class_id: int | None = None) -> Add:
+    from simmat_plugin_annotate.masks import MaskDocument
+
+    mask = MaskDocument(box=(x0, y0, x1, y1), runs=(0, (x1 - x0) * (y1 - y0)))
+    return lambda draft: draft.add(mask, class_id, "keep")
+
+
+def pixels(count: int) -> Add:
+    """`count` objects of one pixel that do not touch."""
+    places = [(x, y) for y in range(0, 80, 2) for x in range(0, 80, 2)][:count]
+    edits = [add(x, y, x + 1, y + 1) for x, y in places]
+
+    def all_of_them(draft: Any) -> None:
+        for edit in edits:
+            edit(draft)
+
+    return all_of_them
+
+
+def of_image(
+    root: Path, mask: Path | None = None, card: DataCard | None = None, size: tuple[int, int] = SIZE, **more: Any
+) -> Any:
+    from simmat_plugin_annotate.labels import ImageLabels, Rule
+
+    rule = Rule(card or DataCard(regions="instances"), 1)
+    placed = more.get("placed", lambda path: None)
+    return ImageLabels(size, lambda: rule, root / "journal.jsonl", mask, root / "mask", placed)
+
+
+def save(path: Path, boxes: Sequence[tuple[int, int, int, int]]) -> Path:
+    plane = np.zeros(SIZE, np.uint8)
+    for value, (x0, y0, x1, y1) in enumerate(boxes, 1):
+        plane[y0:y1, x0:x1] = value
+    Image.fromarray(plane).save(path)
+    return path
+
+
+def values(path: Path) -> list[int]:
+    return [int(value) for value in np.unique(np.asarray(Image.open(path)))]
+
+
+THREE = [(0, 0, 4, 4), (10, 10, 14, 14), (20, 20, 24, 24)]
+
+
+def test_a_mask_changed_elsewhere_before_the_first_edit_keeps_its_other_objects(tmp_path: Path) -> None:
+    """What it held at first is in the journal before the change is, so a restart knows all of it."""
+    mask = save(tmp_path / "mask.png", THREE)
+    labels = of_image(tmp_path, mask)
+    save(mask, [*THREE[:2], (20, 20, 26, 26)])
+    labels.refresh()
+    again = of_image(tmp_path, mask)
+    assert len(again.objects) == 3
+    again.edit(again.version, add(40, 0, 44, 4))
+    assert len(values(mask)) == 5
+
+
+def test_a_journal_that_lacks_its_beginning_gives_way_to_the_mask(tmp_path: Path) -> None:
+    """Such journals were written once; the mask has all objects."""
+    mask = save(tmp_path / "mask.png", THREE)
+    labels = of_image(tmp_path, mask)
+    save(mask, [*THREE[:2], (20, 20, 26, 26)])
+    labels.refresh()
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text(journal.read_text().splitlines(keepends=True)[-1])
+    assert len(of_image(tmp_path, mask).objects) == 3
+
+
+def test_a_step_whose_mask_could_not_be_written_is_kept_and_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is the truth: memory, restart and mask say the same."""
+    import os
+
+    labels = of_image(tmp_path)
+    mask = tmp_path / "mask.png"
+    labels.edit(0, pixels(2))
+
+    def full(*paths: Any, **more: Any) -> None:
+        raise OSError(28, "No space left on device", str(paths[-1]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        labels.edit(1, lambda draft: draft.remove(1))
+        assert "the disk is full" in labels.problem
+        assert values(mask) == [0, 1, 2]
+        labels.edit(2, add(20, 0, 24, 4))
+    assert sorted(labels.objects) == sorted(of_image(tmp_path, mask).objects) == [2, 3]
+    labels.flush()
+    assert (values(mask), labels.problem) == ([0, 2, 3], "")
+
+
+def test_a_manifest_that_cannot_be_written_loses_no_step(tmp_path: Path) -> None:
+    """The mask is there already; its own file is not taken for another program's."""
+    failing = [True]
+
+    def placed(path: Path | None) -> None:
+        if failing[0]:
+            raise OutputError("the manifest cannot be written")
+
+    labels = of_image(tmp_path, placed=placed)
+    labels.edit(0, add(0, 0, 4, 4))
+    assert labels.unwritten
+    failing[0] = False
+    labels.edit(1, add(10, 0, 14, 4))
+    assert (labels.version, labels.unwritten, values(tmp_path / "mask.png")) == (2, False, [0, 1, 2])
+
+
+def test_the_first_mask_is_written_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large image, killed before its first mask was written: the journal alone has it."""
+    from simmat_plugin_annotate import labels as module
+
+    monkeypatch.setattr(module, "AT_ONCE_PX", 1)
+    of_image(tmp_path).edit(0, add(0, 0, 4, 4))
+    assert not (tmp_path / "mask.png").exists()
+    of_image(tmp_path)
+    assert values(tmp_path / "mask.png") == [0, 1]
+
+
+def test_a_mask_that_another_program_adds_is_taken_over(tmp_path: Path) -> None:
+    """Not overwritten, and not left beside a second mask of the image."""
+    from simmat_plugin_annotate.labels import StaleError
+
+    labels = of_image(tmp_path)
+    mask = save(tmp_path / "mask.png", THREE)
+    with pytest.raises(StaleError):
+        labels.edit(0, add(40, 0, 44, 4))
+    labels.edit(labels.version, add(40, 0, 44, 4))
+    assert values(mask) == [0, 1, 2, 3, 4]
+
+
+def test_what_another_program_writes_before_a_mask_follows_is_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both can be had: its mask is on disk, and undo brings back the edit."""
+    from simmat_plugin_annotate import labels as module
+
+    monkeypatch.setattr(module, "AT_ONCE_PX", 1)
+    mask = save(tmp_path / "mask.png", THREE)
+    labels = of_image(tmp_path, mask)
+    labels.edit(0, add(40, 0, 44, 4))
+    save(mask, THREE[:2])
+    labels.flush()
+    assert (sorted(labels.objects), values(mask)) == ([1, 2], [0, 1, 2])
+    labels.undo(labels.version)
+    assert sorted(labels.objects) == [1, 2, 3, 4]
+
+
+def test_more_objects_than_a_mask_holds_are_refused_before_they_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a large image, too: else nothing would be written any more, and the next start would fail."""
+    from simmat_plugin_annotate import labels as module
+
+    monkeypatch.setattr(module, "AT_ONCE_PX", 1)
+    card = DataCard(regions="panoptic", class_names={1: "a"})
+    labels = of_image(tmp_path, card=card, size=(80, 80))
+    labels.edit(0, pixels(999))
+    with pytest.raises(DataError, match="at most 999"):
+        labels.edit(1, add(1, 1, 2, 2))
+    labels.flush()
+    assert len(of_image(tmp_path, tmp_path / "mask.png", card, (80, 80)).objects) == 999
+
+
+@pytest.mark.parametrize(("regions", "ignore"), [("instances", 3), ("panoptic", 1003)])
+def test_no_object_gets_the_value_of_no_ground_truth(tmp_path: Path, regions: Any, ignore: int) -> None:
+    """It is left out; the next object has the value after it."""
+    labels = of_image(tmp_path, card=DataCard(regions=regions, ignore=ignore, class_names={1: "a"}))
+    for number in range(4):
+        labels.edit(number, add(5 * number, 0, 5 * number + 4, 4))
+    assert values(tmp_path / "mask.png") == [0, *(ignore + step for step in (-2, -1, 1, 2))]
+
+
+def folder_of(root: Path) -> Any:
+    from simmat_plugin_annotate.folder import LabelFolder
+
+    return LabelFolder(root, registry().modality("gray"), {"regions": None, "nodata": None}, lambda key: (80, 80))
+
+
+def test_a_first_class_that_an_image_cannot_take_changes_nothing(tmp_path: Path) -> None:
+    """Not half of the masks."""
+    root = gray_images(tmp_path / "set", size_hw=(80, 80))
+    folder = folder_of(root)
+    keys = list(folder.images)
+    folder.labels(keys[0]).edit(0, add(0, 0, 4, 4))
+    folder.labels(keys[1]).edit(0, pixels(1000))
+    with pytest.raises(DataError, match=r"s1\.png.*at most 999"):
+        folder.set_classes([(None, "cell", None)])
+    assert (folder.card.regions, folder.state.classes) == ("instances", ())
+    assert values(root / "masks/s0.png") == [0, 1]
+
+
+def test_a_first_class_that_ends_half_way_is_finished_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks that were not opened yet are known by their journal, not by a card that is ahead of them."""
+    from simmat_plugin_annotate.labels import ImageLabels
+
+    root = gray_images(tmp_path / "set", size_hw=(80, 80))
+    (root / "masks").mkdir()
+    (root / "card.toml").write_text('regions = "instances"\n')
+    for name in ("s0", "s1"):
+        Image.fromarray(np.pad(np.full((4, 4), 1, np.uint8), (0, 76))).save(root / f"masks/{name}.png")
+    folder = folder_of(root)
+
+    def full(self: Any) -> None:
+        raise OutputError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageLabels, "rewrite", full)
+        folder.set_classes([(None, "cell", None)])
+    assert values(root / "masks/s0.png") == [0, 1]
+    again = folder_of(root)
+    with again.claimed():
+        assert again.card.regions == "panoptic"
+        for name, key in zip(("s0", "s1"), again.images, strict=False):
+            assert values(root / f"masks/{name}.png") == [0, 1001]
+            assert len(again.labels(key).objects) == 1
+
+
+def test_one_bad_mask_does_not_keep_the_others_from_being_labelled(tmp_path: Path) -> None:
+    """It is said; the image itself is refused when it is opened."""
+    root = gray_images(tmp_path / "set", size_hw=(80, 80))
+    folder = folder_of(root)
+    keys = list(folder.images)
+    folder.write_card()
+    for key in keys[:2]:
+        folder.labels(key).edit(0, add(0, 0, 4, 4))
+    Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(root / "masks/s0.png")
+    again = folder_of(root)
+    with again.claimed():
+        assert "s0.png" in again.notice
+        assert len(again.labels(keys[1]).objects) == 1
+        with pytest.raises(DataError, match=r"s0\.png"):
+            again.labels(keys[0])
+
+
+@pytest.mark.parametrize("asked", ["write_card", "class_seen"])
+def test_an_edit_never_asks_the_folder_while_it_holds_its_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """The folder asks images while it sets classes: the two would wait for each other for ever."""
+    from annotate_server import served, square
+    from simmat_plugin_annotate.folder import LabelFolder
+
+    root = gray_images(tmp_path / "set")
+    original, free = getattr(LabelFolder, asked), []
+
+    def look(lock: Any) -> None:
+        free.append(lock.acquire(timeout=0.2))
+        if free[-1]:
+            lock.release()
+
+    def watched(self: LabelFolder, *given: Any) -> None:
+        for labels in list(self._labels.values()):
+            thread = threading.Thread(target=look, args=(labels.lock,))
+            thread.start()
+            thread.join()
+        original(self, *given)
+
+    with served(root) as client:
+        key = client.keys()["s0"]
+        client.get(f"/api/images/{key}")
+        monkeypatch.setattr(LabelFolder, asked, watched)
+        client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)})
+    assert free == [True]
