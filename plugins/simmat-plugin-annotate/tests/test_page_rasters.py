@@ -50,6 +50,7 @@ def test_a_large_raster_of_many_channels_pans_zooms_and_is_labelled(large, tmp_p
         tab.page.mouse.move(*tab.place(950, 650))
         for _ in range(12):
             tab.page.mouse.wheel(0, -200)
+        until(lambda: tab.text("#zoom") == "64 × native", "the wheel has turned to its end")
         tab.press("g", "ArrowRight", "ArrowDown")
         until(tab.drawn, "the tiles are drawn")
         assert tab.text("#zoom") == "1 × native"

@@ -617,18 +617,22 @@ document.addEventListener("click", ({ target, detail }) => {
   }
 });
 byId("train").addEventListener("click", () => attempt(() => training.toggle()));
+let adding = Promise.resolve(); // one after the other: each sends the whole list
 byId("new-class").addEventListener("submit", (event) => {
   event.preventDefault();
   const input = byId("class-name");
   const name = input.value.trim();
   if (!name) return;
-  attempt(async () => {
-    const known = classes().map(({ id, name: text, colour }) => ({ id, name: text, colour }));
-    const answer = await post("/api/classes", { classes: [...known, { id: null, name, colour: null }] });
-    app.session.classes = answer.classes;
-    app.activeClass = answer.classes.at(-1).id;
-    input.value = "";
-    stage.canvas.focus();
+  input.value = ""; // at once: what is typed while the server works is of the next class
+  stage.canvas.focus();
+  adding = adding.then(async () => {
+    const added = await attempt(async () => {
+      const known = classes().map(({ id, name: text, colour }) => ({ id, name: text, colour }));
+      const answer = await post("/api/classes", { classes: [...known, { id: null, name, colour: null }] });
+      app.session.classes = answer.classes;
+      app.activeClass = answer.classes.at(-1).id;
+    });
+    if (!added && !input.value) input.value = name;
   });
 });
 window.addEventListener("beforeunload", (event) => {
