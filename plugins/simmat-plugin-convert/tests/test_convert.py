@@ -16,7 +16,7 @@ from simmat_plugin_convert.convert import Done, convert
 
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.formats.coco import draw_segmentation
-from simmat.errors import ConfigError, OutputError, SimMATError
+from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.images import write_image
 from simmat.sensors.builtin import Raster
 
@@ -378,3 +378,66 @@ def test_counts_of_a_conversion(tmp_path: Path) -> None:
     assert isinstance(done, Done)
     assert done.images == 3
     assert isinstance(open_dataset(tmp_path / "out", Raster()), Dataset)
+
+
+def test_an_object_with_the_box_of_the_area_to_ignore_is_written(tmp_path: Path) -> None:
+    """Two masks of one box were compared as arrays, which ends in a ValueError."""
+    frame = {"segmentation": [[0, 0, 32, 0, 32, 24, 0, 24]]}
+    corners = {"segmentation": [[0, 0, 4, 0, 4, 4, 0, 4], [28, 20, 32, 20, 32, 24, 28, 24]], "iscrowd": 1}
+    start = coco_set(tmp_path / "coco", [frame, corners])
+    convert(start, tmp_path / "again", Raster(), "coco")
+    rows = json.loads((tmp_path / "again" / "annotations.json").read_text())["annotations"]
+    assert [row["iscrowd"] for row in rows] == [0, 1]
+
+
+def turned_set(root: Path) -> Path:
+    """Write a set of three JPEG images with masks; the EXIF of the first turns it upside down."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(3):
+        exif = Image.Exif()
+        exif[0x0112] = 3 if number == 0 else 1
+        Image.fromarray(np.zeros(SIZE, np.uint8)).save(root / f"images/i{number}.jpg", exif=exif)
+        write_image(root / f"masks/i{number}.png", squares()[None])
+    (root / "card.toml").write_text(NAMED.replace("nodata = 0\n", ""))
+    return root
+
+
+@pytest.mark.parametrize("kind", ["labelme", "cvat", "yolo"])
+def test_images_that_exif_turns_are_refused_both_ways(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These tools turn them, SimMAT does not: labels would lie upside down, and no size shows it."""
+    start = turned_set(tmp_path / "set")
+    with pytest.raises(DataError, match=r"i0\.jpg: its EXIF orientation is 3"):
+        convert(start, tmp_path / "out", Raster(), kind)
+    convert(start, tmp_path / "coco", Raster(), "coco")  # which does not turn them
+    with monkeypatch.context() as patch:
+        patch.setattr("simmat_plugin_convert.convert.TURNED", ())
+        convert(start, tmp_path / kind, Raster(), kind)
+    with pytest.raises(DataError, match=r"i0\.jpg: its EXIF orientation is 3"):
+        convert(tmp_path / kind, tmp_path / "back", Raster(), "masks")
+
+
+def test_a_mask_larger_than_its_image_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a few bytes could ask for 2 GiB a shape."""
+    start = mask_set(tmp_path / "masks", NAMED)
+    convert(start, tmp_path / "cvat", Raster(), "cvat")
+    path = tmp_path / "cvat" / "annotations.xml"
+    shape = '<mask label="ring" rle="2147483648" left="0" top="0" width="65536" height="32768"/>'
+    path.write_text(path.read_text().replace("</image>", f"{shape}</image>", 1))
+    real = np.repeat
+    monkeypatch.setattr(np, "repeat", lambda a, n: pytest.fail("decoded") if np.sum(n) > 2**20 else real(a, n))
+    with pytest.raises(DataError, match="a mask of 65536x32768 is larger than the image, which is 32x24"):
+        convert(tmp_path / "cvat", tmp_path / "back", Raster(), "masks")
+
+
+def test_a_labelme_mask_of_too_many_pixels_is_a_problem_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a traceback of Pillow."""
+    start = mask_set(tmp_path / "masks", NAMED)
+    convert(start, tmp_path / "labelme", Raster(), "labelme")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    with pytest.raises(DataError, match="its mask is no PNG"):
+        convert(tmp_path / "labelme", tmp_path / "back", Raster(), "masks")

@@ -6,13 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from simmat.errors import ConfigError, OutputError, all_problems
+from simmat.errors import ConfigError, DataError, OutputError, all_problems
 from simmat.io.files import atomic_folder
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import RegionRule
-from simmat_plugin_convert.labels import NO_CLASS, Labels, Losses, check_file_names, check_names, drawn_all
+from simmat_plugin_convert.labels import (
+    NO_CLASS,
+    Labels,
+    Losses,
+    check_file_names,
+    check_names,
+    check_upright,
+    drawn_all,
+)
 from simmat_plugin_convert.readers import Source, read_labels
 from simmat_plugin_convert.writers import WRITERS, Images, Target
+
+TURNED = ("labelme", "cvat", "yolo")
+"""Formats of tools that turn images by their EXIF orientation."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ def convert(
     if labels.skipped:
         losses.add("images have no mask and are left out", str(data), labels.skipped)
     check_file_names(labels)
+    if to in TURNED:
+        _check_upright(labels)
     present: set[int | None] = set()
     objects = 0
     for _, drawn in drawn_all(labels):  # all faults are found before anything is written
@@ -88,6 +101,17 @@ def convert(
             title = f"{data}: {to} cannot hold all of it; nothing was written. With --lossy this would be lost:"
             raise ConfigError(all_problems(title, losses.lines()))
     return Done(found, len(labels.items), objects, tuple(losses.lines()))
+
+
+def _check_upright(labels: Labels) -> None:
+    problems = []
+    for item in labels.items:
+        try:
+            check_upright(item.files)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError(all_problems(f"{labels.root}: images that are turned:", problems))
 
 
 def _all_names(labels: Labels, present: set[int | None]) -> dict[int, str]:

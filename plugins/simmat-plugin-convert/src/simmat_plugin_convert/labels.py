@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import ExifTags, Image
 
 from simmat.data.card import DataCard
 from simmat.data.formats.coco import draw_segmentation, segmentation_problem
@@ -144,6 +145,26 @@ def size_of(adapter: ModalityAdapter, files: Mapping[str, Path]) -> tuple[int, i
     if adapter.name in _SAME_SIZE:
         return image_size(next(iter(files.values())))
     return load_sample(adapter, files).size_hw
+
+
+def check_upright(files: Mapping[str, Path]) -> None:
+    """Check that no EXIF orientation turns the reference image: LabelMe, CVAT and Ultralytics turn it, SimMAT does not.
+
+    Raises:
+        DataError: it has one, so that labels would lie elsewhere.
+    """
+    path = next(iter(files.values()))
+    try:
+        with Image.open(path) as picture:
+            has_none = picture.format == "PNG" and "exif" not in picture.info  # it would be decoded to look for one
+            turn = 1 if has_none else picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return  # no picture file, or one that these tools do not open
+    if turn != 1:
+        raise DataError(
+            f"{path}: its EXIF orientation is {turn}, by which LabelMe, CVAT and Ultralytics turn the image, while "
+            "SimMAT reads it as it is stored; save the image upright, without that tag, and label that"
+        )
 
 
 def find_image(root: Path, names: Sequence[str], adapter: ModalityAdapter) -> dict[str, Path] | str:

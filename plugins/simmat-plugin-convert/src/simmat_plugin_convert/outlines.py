@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from simmat.data.instances import Instance
 from simmat.types import BoolArray
@@ -22,10 +23,13 @@ Ring = npt.NDArray[np.int64]
 
 def part_polygons(instance: Instance) -> list[Ring]:
     """Return one polygon for each part of a region; pixels that touch at a corner alone are of two parts."""
-    numbered, count = ndimage.label(instance.crop)
+    numbered, _ = ndimage.label(instance.crop)
     y0, x0, _, _ = instance.box
     corner = np.asarray([x0, y0])
-    return [joined(_rings(numbered == number)) + corner for number in range(1, count + 1)]
+    return [
+        joined(_rings(numbered[rows, columns] == number)) + corner + [columns.start, rows.start]
+        for number, (rows, columns) in enumerate(ndimage.find_objects(numbered), start=1)
+    ]
 
 
 def one_polygon(instance: Instance) -> Ring:
@@ -34,14 +38,32 @@ def one_polygon(instance: Instance) -> Ring:
 
 
 def joined(rings: Sequence[Ring]) -> Ring:
-    """Join rings to one by lines that run there and back between the nearest corners."""
-    path = rings[0]
-    for ring in rings[1:]:
-        apart = np.abs(path[:, None] - ring[None]).sum(axis=2)  # (N, M)
-        here, there = np.unravel_index(apart.argmin(), apart.shape)
-        loop = np.concatenate([ring[there:], ring[: there + 1]])  # ends where it begins
-        path = np.concatenate([path[: here + 1], loop, path[here:]])
-    return path
+    """Join rings to one by lines that run there and back, from the first corner of each to the nearest one before."""
+    corners = np.concatenate(rings)
+    ends = np.cumsum([len(ring) for ring in rings]).tolist()
+    owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    starts = [0, *ends[:-1]]
+    tree = cKDTree(corners) if len(rings) > 1 else None
+    leaves: dict[int, list[int]] = defaultdict(list)  # corner -> rings that are joined to it
+    for number in range(1, len(rings)):
+        assert tree is not None
+        count, before = 8, np.zeros(0, np.intp)
+        while not len(before):
+            near = tree.query(corners[starts[number]], min(count, len(corners)))[1]
+            before = near[owner[near] < number]
+            count *= 4
+        leaves[int(before[0])].append(number)
+    path: list[int] = []
+    ahead = list(reversed(range(ends[0])))  # corners; ~corner for one to which a line comes back
+    while ahead:
+        corner = ahead.pop()
+        if corner < 0:
+            path.append(~corner)
+            continue
+        path.append(corner)
+        for number in leaves.get(corner, ()):
+            ahead += [~corner, ~starts[number], *reversed(range(starts[number], ends[number]))]
+    return corners[path]
 
 
 def _rings(mask: BoolArray) -> list[Ring]:
@@ -55,8 +77,12 @@ def _rings(mask: BoolArray) -> list[Ring]:
         for y, x in np.argwhere(down == value).tolist():
             follows[x, y + step].append((x, y + 1 - step))
     rings = []
-    while follows:
-        start = min(follows, key=lambda corner: (corner[1], corner[0]))
+    starts = sorted(follows, key=lambda corner: (corner[1], corner[0]), reverse=True)
+    while starts:
+        start = starts[-1]
+        if start not in follows:  # all rings through it are found
+            starts.pop()
+            continue
         ring, here, came = [start], start, (1, 0)
         while True:
             ways = follows[here]

@@ -35,6 +35,7 @@ from simmat_plugin_convert.labels import (
     Item,
     Labels,
     Losses,
+    check_upright,
     find_image,
     one_line,
     polygon_region,
@@ -344,6 +345,7 @@ class _Shapes:
         self._masks: dict[_Key, tuple[int, int, Any]] = {}
         try:
             self.size_hw = size_of(source.adapter, files)
+            check_upright(files)
         except DataError as error:
             self.size_hw = (0, 0)
             source.problems.append(str(error))
@@ -377,8 +379,10 @@ class _Shapes:
             try:
                 raw = base64.b64decode(shape.get("mask") or "", validate=True)
                 with Image.open(io.BytesIO(raw), formats=["PNG"]) as picture:
+                    if not self._has_room(where, picture.size[::-1]):
+                        return
                     crop = np.asarray(picture) > 0
-            except (binascii.Error, OSError, ValueError, TypeError, SyntaxError) as error:
+            except (binascii.Error, OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
                 self._source.problems.append(f"{where}: its mask is no PNG in base64: {error}")
                 return
             self._note((label, number))
@@ -410,7 +414,9 @@ class _Shapes:
                 self._source.problems.append(f"{where}: rle, left, top, width and height must be whole numbers")
                 return
             runs = [count for count in counts if count is not None]
-            if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width or height * width > 2**31:
+            if not self._has_room(where, (height, width)):
+                return
+            if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width:
                 self._source.problems.append(
                     f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels"
                 )
@@ -418,6 +424,17 @@ class _Shapes:
             pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
             self._note((label, number))
             self._masks[label, number] = top, left, pixels.reshape(height, width)
+
+    def _has_room(self, where: str, size_hw: tuple[int, int]) -> bool:
+        """Return whether the image has room for a mask, so that none is decoded that is larger; if not, note it."""
+        if all(side <= extent for side, extent in zip(size_hw, self.size_hw, strict=True)):
+            return True
+        if self.size_hw != (0, 0):
+            self._source.problems.append(
+                f"{where}: a mask of {size_hw[1]}x{size_hw[0]} is larger than the image, which is "
+                f"{self.size_hw[1]}x{self.size_hw[0]}"
+            )
+        return False
 
     def yolo(self, names: Mapping[int, str]) -> None:
         try:

@@ -136,10 +136,9 @@ def write_coco(target: Target) -> None:
         target.place(item, "images", split_last=True)
         name = f"{item.name}{item.reference.suffix}"
         document["images"].append({"id": image, "file_name": name, "height": height, "width": width})
-        crowd = [] if drawn.ignore is None else [region_from_mask(drawn.ignore, min(target.names))]
-        for instance in (*drawn.objects, *crowd):
-            assert instance is not None
-            is_crowd = instance in crowd
+        area = None if drawn.ignore is None else region_from_mask(drawn.ignore, min(target.names))
+        for instance in drawn.objects if area is None else (*drawn.objects, area):
+            is_crowd = instance is area
             y0, x0, y1, x1 = instance.box
             outline: Any = run_lengths(instance, drawn.size_hw)
             if target.polygons and not is_crowd:
