@@ -79,6 +79,7 @@ class Planes:
     memory: Memory
     home: Path
     _size_hw: tuple[int, int] | None = field(default=None, init=False)
+    _digest: str = field(default="", init=False)
     _in_parts: bool = field(default=False, init=False)
     _channels: tuple[Channel, ...] = field(default=(), init=False)
     _georeference: Georeference | None = field(default=None, init=False)
@@ -89,6 +90,12 @@ class Planes:
     def origin(self) -> str:
         """The first file."""
         return str(next(iter(self.files.values())))
+
+    @property
+    def digest(self) -> str:
+        """Digest of what the values follow from: the files as they were opened, the sensor's options, and nodata."""
+        self._open()
+        return self._digest
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -169,6 +176,7 @@ class Planes:
         with self._lock:
             if self._size_hw is not None:
                 return
+            self._digest = self._digest_now()
             size_hw = self.adapter.window_size(self.files)
             self._in_parts = size_hw is not None and size_hw[0] * size_hw[1] > _WHOLE_PX
             if self._in_parts:
@@ -183,11 +191,21 @@ class Planes:
             self._georeference = image.georeference or read_georeference(next(iter(self.files.values())))
             self._size_hw = size_hw
 
+    def _digest_now(self) -> str:
+        said: list[object] = [self.adapter.name, options_of(self.adapter), self.card.stated_nodata(self.files)]
+        for path in self.files.values():
+            try:
+                stat = path.stat()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror}; put the file back") from error
+            said.append((str(path), stat.st_mtime_ns, stat.st_size))
+        return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()[:16]
+
     def _whole(self) -> SensorImage:
         def read() -> SensorImage:
             return load_sample(self.adapter, self.files, nodata=self.card.stated_nodata(self.files))
 
-        return self.memory.get((self.origin,), read)
+        return self.memory.get((self._digest,), read)
 
     def _samples(self) -> list[SensorImage]:
         height, width = self.size_hw
@@ -236,17 +254,12 @@ class Planes:
             y, x = window.y0 // _BLOCK * _BLOCK, window.x0 // _BLOCK * _BLOCK
             height, width = self.size_hw
             block = Window(y, x, min(y + _BLOCK, height), min(x + _BLOCK, width))
-            image = self.memory.get((self.origin, block), lambda: self.read(block))
+            image = self.memory.get((self._digest, block), lambda: self.read(block))
             place = Window(window.y0 - y, window.x0 - x, window.y1 - y, window.x1 - x)
         return image.data[:, *place.slices], image.valid[:, *place.slices]
 
     def _stored(self, level: int, column: int, row: int) -> Path:
-        said: list[object] = [self.adapter.name, options_of(self.adapter)]
-        for path in self.files.values():
-            stat = path.stat()
-            said.append((str(path), stat.st_mtime_ns, stat.st_size))
-        name = hashlib.sha256(repr(said).encode()).hexdigest()[:16]
-        return self.home / "tiles" / name / f"{level}-{column}-{row}.npy"
+        return self.home / "tiles" / self.digest / f"{level}-{column}-{row}.npy"
 
 
 def halved(values: FloatArray, valid: BoolArray) -> tuple[FloatArray, BoolArray]:

@@ -264,15 +264,17 @@ class Routes:
         if text and (len(text) > 200 or not all(part.isascii() and part.isdigit() for part in text.split(","))):
             raise ConfigError(f"channels must be numbers separated by commas, got {text[:50]!r}")
 
-        def read() -> tuple[tuple[int, int, int], bytes]:
+        def read() -> tuple[tuple[int, int, int], bytes, str]:
             every = range(min(len(planes.channels), _MOST_PLANES))
             channels = [int(part) for part in text.split(",")] if text else every
             if len(channels) > _MOST_PLANES:
                 raise ConfigError(f"at most {_MOST_PLANES} channels may be asked for at once")
-            return planes.tile(level, column, row, channels)
+            return *planes.tile(level, column, row, channels), planes.digest
 
-        shape, content = await self.annotator.on_files(read)
-        headers = {"x-tile": ",".join(map(str, shape)), "cache-control": "private, max-age=3600"}
+        shape, content, digest = await self.annotator.on_files(read)
+        # Another folder may be served here next, with an image of this name: only the digest tells them apart.
+        kept = "private, max-age=3600" if request.query_params.get("v") == digest else "no-store"
+        headers = {"x-tile": ",".join(map(str, shape)), "cache-control": kept}
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     async def encode(self, request: Request) -> Response:
@@ -515,6 +517,7 @@ class Routes:
             return {
                 "key": key,
                 "name": self.folder.find(key).sample.id,
+                "digest": planes.digest,
                 "size_hw": list(planes.size_hw),
                 "levels": planes.levels,
                 "channels": _channels(planes.channels, planes.ranges()),

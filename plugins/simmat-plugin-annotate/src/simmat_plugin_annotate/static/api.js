@@ -37,11 +37,11 @@ export async function post(path, body) {
 }
 
 /**
- * Channels of a tile.
+ * Channels of a tile; the browser keeps it under `digest`, that of the image's document.
  * @returns {Promise<{w, h, planes: {offset, scale, values: Uint16Array}[]}>} value 0: no measurement
  */
-export async function getTile(key, level, column, row, channels, signal) {
-  const path = `/api/images/${key}/tiles/${level}/${column}/${row}?channels=${channels.join()}`;
+export async function getTile(key, digest, level, column, row, channels, signal) {
+  const path = `/api/images/${key}/tiles/${level}/${column}/${row}?v=${digest}&channels=${channels.join()}`;
   const response = await send(path, { signal, cache: "default" });
   const [count, h, w] = response.headers.get("X-Tile").split(",").map(Number);
   const buffer = await response.arrayBuffer();

@@ -35,7 +35,7 @@ export class Raster {
   /** @param image the server's document of an image; @param redraw called when a tile came */
   constructor(image, redraw, failed) {
     const [height, width] = image.size_hw;
-    Object.assign(this, { key: image.key, levels: image.levels, width, height, redraw, failed });
+    Object.assign(this, { key: image.key, digest: image.digest, levels: image.levels, width, height, redraw, failed });
     this.tiles = new Map(); // "level/column/row" -> {w, h, planes: Map(channel -> plane), canvas, version}
     this.waiting = new Map(); // the same -> AbortController
     this.refused = new Set();
@@ -106,7 +106,7 @@ export class Raster {
     const known = this.tiles.get(key);
     const missing = [...new Set(channels)].filter((channel) => !known?.planes.has(channel));
     try {
-      const { w, h, planes } = await getTile(this.key, ...place, missing, controller.signal);
+      const { w, h, planes } = await getTile(this.key, this.digest, ...place, missing, controller.signal);
       const tile = this.tiles.get(key) ?? { w, h, planes: new Map(), canvas: new OffscreenCanvas(w, h), version: "" };
       missing.forEach((channel, i) => tile.planes.set(channel, planes[i]));
       this.tiles.set(key, tile);
