@@ -285,3 +285,38 @@ def test_an_edit_never_asks_the_folder_while_it_holds_its_image(
         monkeypatch.setattr(LabelFolder, asked, watched)
         client.edit(key, 0, {"op": "add", "mask": square(0, 0, 4, 4)})
     assert free == [True]
+
+
+def test_a_card_that_says_enough_is_left_as_it_is(tmp_path: Path) -> None:
+    """With its comments and its order."""
+    root = gray_images(tmp_path / "set", size_hw=(80, 80))
+    folder = folder_of(root)
+    folder.write_card()
+    text = (root / "card.toml").read_text() + "# ours\n"
+    (root / "card.toml").write_text(text)
+    again = folder_of(root)
+    again.write_card()
+    assert (root / "card.toml").read_text() == text
+
+
+def test_what_is_typed_into_the_card_meanwhile_stays(tmp_path: Path) -> None:
+    """Only rule, classes and options of the sensor are the annotator's."""
+    root = gray_images(tmp_path / "set", size_hw=(80, 80))
+    folder = folder_of(root)
+    folder.write_card()
+    (root / "card.toml").write_text('regions = "instances"\nmin_region = 33\n')
+    folder.set_classes([(None, "cell", None)])
+    text = (root / "card.toml").read_text()
+    assert "min_region = 33" in text
+    assert "cell" in text
+
+
+def test_a_name_of_the_background_is_no_class(tmp_path: Path) -> None:
+    """It stays in the card."""
+    root = gray_images(tmp_path / "set", size_hw=(80, 80))
+    text = 'regions = "panoptic"\n\n[class_names]\n0 = "background"\n1 = "cell"\n'
+    (root / "card.toml").write_text(text)
+    folder = folder_of(root)
+    assert [one.id for one in folder.state.classes] == [1]
+    folder.write_card()
+    assert (root / "card.toml").read_text() == text

@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,14 +114,19 @@ class LabelFolder:
         self._broken: dict[str, str] = {}
         self._noted: dict[str, Record] = {}
         self._card = self._read_card(overrides)
-        self._stored = self._read_card({}) if (self.root / CARD_FILE).exists() and not overrides else None
+        self._overrides = overrides
+        self._stored: DataCard | None = None
+        if (self.root / CARD_FILE).exists():
+            with suppress(ConfigError):  # it lacks what `overrides` says
+                self._stored = self._read_card({})
         self.adapter = fitted_to_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
         self.images = {image.key: image for image in self._find_images()}
         self._masks = {key: image.sample.mask for key, image in self.images.items()}
         self.state = self._read_state()
         if self._card.regions != "instances" and not self.state.classes:
-            names = self._card.class_names or {1: "object"}
+            names = {number: name for number, name in self._card.class_names.items() if self._is_class(number)}
+            names = names or {1: "object"}
             classes = [
                 self._new_class(number, name, place) for place, (number, name) in enumerate(sorted(names.items()))
             ]
@@ -146,7 +151,8 @@ class LabelFolder:
     @property
     def card(self) -> DataCard:
         """The card as it is while classes are being added."""
-        names = {one.id: one.name for one in self.state.classes}
+        names = {number: name for number, name in self._card.class_names.items() if not self._is_class(number)}
+        names |= {one.id: one.name for one in self.state.classes}
         rule = "panoptic" if self.state.panoptic else self._card.regions
         return self._card.model_copy(update={"regions": rule, "class_names": names or self._card.class_names})
 
@@ -235,7 +241,10 @@ class LabelFolder:
             options = {**self._card.modality_options, **options_of(self.adapter)}
             card = self.card.model_copy(update={"modality_options": options})
             if card != self._stored:
-                write_card(self.root, card)
+                mine = {name: getattr(card, name) for name in ("regions", "class_names", "modality_options")}
+                write_card(
+                    self.root, self._read_card(self._overrides).model_copy(update=mine)
+                )  # keeps what others wrote
                 self._card = self._stored = card
 
     def set_classes(self, classes: Sequence[tuple[int | None, str, str | None]]) -> None:
@@ -407,8 +416,13 @@ class LabelFolder:
             return _key_of(sample.id)
         return sample.id
 
+    def _is_class(self, number: int) -> bool:
+        return number > 0 and number != self._card.ignore
+
     def _new_class(self, number: int, name: str, place: int) -> ObjectClass:
-        return ObjectClass(id=number, name=name[:100], colour=COLOURS[place % len(COLOURS)])
+        return ObjectClass(
+            id=number, name=name.strip()[:100] or f"class {number}", colour=COLOURS[place % len(COLOURS)]
+        )
 
     def _find_images(self) -> list[FolderImage]:
         if annotation_files(self.root):
