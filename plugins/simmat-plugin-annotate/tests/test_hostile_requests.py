@@ -32,6 +32,8 @@ def client(root: Path) -> Iterator[Client]:
 STRANGERS: list[tuple[str, str, str, dict[str, str], int]] = [
     ("no token", "GET", "/api/session", {}, 401),
     ("no token for the page", "GET", "/", {}, 401),
+    ("many fields instead of a token", "GET", "/?a&b&c&d&e&f&g&h&i&j&k", {}, 401),
+    ("an origin that is no address", "GET", "/api/session", {**OWN, "Origin": "http://["}, 403),
     ("no token for its files", "GET", "/static/index.html", {}, 401),
     ("no token for events", "GET", "/api/events", {}, 401),
     ("another token", "GET", "/api/session", {"Authorization": "Bearer guess"}, 401),
@@ -180,3 +182,10 @@ def test_the_first_link_gives_a_cookie_that_other_sites_cannot_send(client: Clie
     assert client.raw("GET", "/", headers={"Cookie": cookie})[0] == 200
     own = {"Cookie": cookie, "Origin": f"http://127.0.0.1:{client.port}", "Sec-Fetch-Site": "same-origin", **JSON}
     assert client.raw("POST", "/api/images/" + client.keys()["s0"] + "/encode", b"{}", own)[0] == 200
+
+
+def test_cookies_of_other_servers_do_not_lock_the_page_out(client: Client) -> None:
+    """A browser sends those of every port of the host, in whatever form they are."""
+    cookies = f'theme={{"x":1}}; a b; é=ü; simmat_annotate_{client.port}={TOKEN}; last=[1, 2]'
+    status, _, _ = client.raw("GET", "/api/session", headers={"Cookie": cookies.encode().decode("latin-1")})
+    assert status == 200

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY = 8 * 2**20
@@ -118,11 +118,17 @@ class Guard:
         return None
 
     def _is_own(self, origin: str) -> bool:
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:  # such as "http://["
+            return False
         return parts.scheme == "http" and parts.netloc.lower() in self._hosts and not parts.path
 
     def _in_query(self, scope: Scope) -> bool:
-        query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8) if scope["query_string"] else {}
+        try:
+            query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8)
+        except ValueError:  # more fields
+            return False
         return self._is_token(query.get("token", [""])[0])
 
     def _has_token(self, headers: dict[str, list[str]]) -> bool:
@@ -130,14 +136,8 @@ class Guard:
             scheme, _, token = value.partition(" ")
             if scheme.lower() == "bearer" and self._is_token(token.strip()):
                 return True
-        for value in headers.get("cookie", []):
-            try:
-                morsel = SimpleCookie(value).get(self.cookie)
-            except CookieError:
-                continue
-            if morsel is not None and self._is_token(morsel.value):
-                return True
-        return False
+        cookies = map(cookie_parser, headers.get("cookie", []))  # with what other servers of the host left
+        return any(self._is_token(found.get(self.cookie, "")) for found in cookies)
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(errors="replace"), self._token.encode())
