@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from simmat.config import DEFAULT_STEPS
 from simmat.errors import DataError, SimMATError
 from simmat.io.files import read_log
+from simmat_plugin_annotate import child
 from simmat_plugin_annotate.models import Model
 
 RUNS = "runs"
@@ -24,6 +26,8 @@ METRIC = "miou_object"
 METRIC_WORDS = "mean IoU of an object after one click, validation images"
 _LOG_LINES = 40
 _EVERY_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 State = Literal["idle", "running", "done", "failed", "stopped"]
 
@@ -136,8 +140,13 @@ class Training:
                 self._end("failed", _reason(self._log(), code))
                 return
             await self._compare(model)
-        except (SimMATError, OSError, ValueError) as error:
-            self._end("failed", str(error))
+        except Exception as error:  # of the run, of the evaluation, or of loading the bundle, such as no memory left
+            if self._stopped:
+                self._end("stopped", "stopped")
+                return
+            if not isinstance(error, SimMATError | OSError):
+                _log.exception("the training failed")
+            self._end("failed", str(error) or type(error).__name__)
 
     async def _compare(self, model: Model) -> None:
         """Score the new bundle and the present model on the same validation images; take the better one."""
@@ -178,16 +187,24 @@ class Training:
         return found
 
     async def _simmat(self, command: list[str], log: Path, out: Path | None = None) -> int:
-        """Run a command of SimMAT; its messages are added to a log, its output goes to a file or the log too."""
+        """Run a command of SimMAT; its messages are added to a log, its output goes to a file or the log too.
+
+        It ends with this process, however that ends: its stdin is a pipe, which closes then.
+        """
+        if self._stopped:
+            return -signal.SIGTERM
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as messages, (out or log).open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "simmat", *command),
-                stdin=asyncio.subprocess.DEVNULL,
+                *(sys.executable, "-m", child.__name__, *command),
+                stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=messages,
                 start_new_session=True,
             )
+        if self._stopped:  # while it was being started
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGTERM)
         waiting = asyncio.create_task(self._process.wait())
         while not waiting.done():
             await asyncio.wait([waiting], timeout=_EVERY_S)

@@ -1,0 +1,30 @@
+"""`simmat` as a child of the server: it ends when the server does, even if that is killed."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import threading
+import time
+
+_GRACE_S = 10.0
+"""Seconds that the command has to end by itself."""
+
+
+def main() -> None:
+    """Run the command line; it and its own children end when stdin does, a pipe that the server holds."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    runpy.run_module("simmat", run_name="__main__", alter_sys=True)
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(_GRACE_S)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

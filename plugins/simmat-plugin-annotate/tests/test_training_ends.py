@@ -1,0 +1,125 @@
+"""A training always comes to an end: with an error, with the user's word, and with the server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+MODEL: Any = SimpleNamespace(path=None)
+
+
+def training(root: Path, adopt: Any = None) -> Any:
+    from simmat_plugin_annotate.training import Training
+
+    return Training(root, list, lambda: None, adopt)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def ended(pid: int, seconds: float = 8.0) -> bool:
+    end = time.monotonic() + seconds
+    while is_running(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not is_running(pid)
+
+
+def test_a_command_ends_when_the_server_is_killed(tmp_path: Path) -> None:
+    """Else it holds the GPU, and the next server starts a second one; the pipe on its stdin closes then."""
+    code = "import runpy, time; runpy.run_module = lambda *a, **k: time.sleep(50)\n"
+    code += "from simmat_plugin_annotate.child import main; print('up', flush=True); main()"
+    server = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {code!r}], stdin=subprocess.PIPE, start_new_session=True)\n"
+        "print(child.pid, flush=True); time.sleep(50)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = {process.stdout.readline().strip(), process.stdout.readline().strip()}
+    pid = int((lines - {"up"}).pop())
+    assert is_running(pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert ended(pid)
+
+
+def test_commands_hold_a_pipe_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module that ends with it runs them, and their output is the command's."""
+    found: list[Any] = []
+    start = asyncio.create_subprocess_exec
+
+    async def watched(*command: str, **options: Any) -> Any:
+        found.extend((command[1:3], options["stdin"]))
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", watched)
+    one = training(tmp_path)
+    one.run = tmp_path / "runs/annotate-001"
+    assert asyncio.run(one._simmat(["--version"], tmp_path / "log.txt")) == 0
+    assert found == [("-m", "simmat_plugin_annotate.child"), asyncio.subprocess.PIPE]
+    assert (tmp_path / "log.txt").read_text().startswith("simmat")
+
+
+def test_any_error_ends_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as no memory for the new model: else it would stay "running", and none could be started any more."""
+
+    async def adopt(bundle: Path) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    async def runs() -> Any:
+        one = training(tmp_path, adopt)
+
+        async def simmat(command: Any, log: Any, out: Path | None = None) -> int:
+            if out is not None:
+                out.parent.mkdir(exist_ok=True)
+                out.write_text('{"tuned": {"miou_object": 0.9}}')
+            return 0
+
+        monkeypatch.setattr(one, "_simmat", simmat)
+        await one.start(None, 3, MODEL)
+        await one._task
+        return one
+
+    one = asyncio.run(runs())
+    assert (one.state, one.message) == ("failed", "CUDA out of memory")
+
+
+def test_a_training_that_is_stopped_while_it_is_scored_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not failed; and what comes after the stop is not begun."""
+
+    async def runs() -> Any:
+        one = training(tmp_path)
+        begun: list[str] = []
+        real = one._simmat
+
+        async def simmat(command: Any, log: Any, out: Path | None = None) -> int:
+            begun.append(command[0])
+            if command[0] == "train":
+                return 0
+            one._stopped = True
+            return int(await real(command, log, out))
+
+        monkeypatch.setattr(one, "_simmat", simmat)
+        await one.start(None, 3, MODEL)
+        await one._task
+        return one, begun
+
+    one, begun = asyncio.run(runs())
+    assert (one.state, begun) == ("stopped", ["train", "eval"])
