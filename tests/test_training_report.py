@@ -242,7 +242,7 @@ def test_names_from_strangers_stay_text(run: Path, tmp_path: Path) -> None:
         split["classes"], split["first_empty"], split["empty"] = {"1": 3}, [HOSTILE], 1
         for channel in split["channels"]:
             channel["name"] = channel["unit"] = HOSTILE
-    found["findings"]["problems"] = [HOSTILE]
+    found["findings"]["errors"] = [HOSTILE]
     found["withheld"] = [
         {"channels": [HOSTILE], "images": 1, "objects": 1, "miou": 0.5, "base": 0.6, "interval": [-0.2, 0.1]}
     ]
@@ -265,6 +265,15 @@ def test_names_from_strangers_stay_text(run: Path, tmp_path: Path) -> None:
         (lambda report: report.update(format=2), "format"),
         (lambda report: report["examination"]["shown"][0]["pictures"].update(sensor="!"), "pictures"),
         (lambda report: report.pop("steps"), "steps"),
+        (lambda report: report["examination"].update(findings={}), "splits"),
+        (lambda report: report["examination"]["findings"].update(splits=[]), "splits"),
+        (lambda report: report["examination"]["findings"]["splits"][0].update(classes={"x": 1}), "classes"),
+        (lambda report: report["examination"].update(class_names={"x": "car"}), "class_names"),
+        (lambda report: report["examination"]["shown"][0]["pictures"].pop("error"), "pictures"),
+        (
+            lambda report: report["examination"].update(unprompted={"semantic": {"iou_by_class": {"x": 1.0}}}),
+            "unprompted",
+        ),
     ],
 )
 def test_a_damaged_report_is_refused_by_name(

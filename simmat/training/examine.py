@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainSerializer
 
 from simmat.data.augment import cut_image, cut_label
+from simmat.data.checks import ChannelReport
 from simmat.data.dataset import Dataset
 from simmat.data.dense_targets import class_map
 from simmat.data.instances import FoundObject, Label
@@ -96,6 +97,28 @@ Jpeg = Annotated[
     PlainSerializer(lambda data: base64.b64encode(data).decode("ascii"), return_type=str, when_used="json"),
 ]
 """A JPEG file, base64 in json."""
+
+
+def _with_keys(*names: str) -> AfterValidator:
+    def checked(pictures: dict[str, bytes]) -> dict[str, bytes]:
+        if set(pictures) != set(names):
+            raise ValueError(f"must have the keys {', '.join(names)}")
+        return pictures
+
+    return AfterValidator(checked)
+
+
+def _checked_scores(blocks: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    semantic = blocks.get("semantic")
+    by_class = semantic.get("iou_by_class") if isinstance(semantic, dict) else None
+    for key, value in by_class.items() if isinstance(by_class, dict) else ():
+        if not key.isdecimal() or not (value is None or isinstance(value, float)):
+            raise ValueError("must have class numbers and IoUs in iou_by_class")
+    return blocks
+
+
+ClassKey = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
+"""The number of a class, as json has keys."""
 Scored = Annotated[ObjectScore, of_dataclass(ObjectScore)]
 Rank = Literal["best", "median", "worst"]
 
@@ -112,7 +135,7 @@ class Shown(Document):
     rank: Rank
     score: Scored
     display: str
-    pictures: dict[str, Jpeg]
+    pictures: Annotated[dict[str, Jpeg], _with_keys("sensor", "error")]
 
 
 class Withheld(Document):
@@ -144,7 +167,44 @@ class Seen(Document):
     """
 
     sample: str
-    pictures: dict[str, Jpeg]
+    pictures: Annotated[dict[str, Jpeg], _with_keys("sensor", "zero-shot", "mat")]
+
+
+class SplitFindings(Document):
+    """What a split of a data set holds, see `simmat.data.checks.SplitReport`.
+
+    Attributes:
+        empty: number of images without a region.
+        first_empty: ids of the first of them.
+        sizes_hw: (height, width, number of images), most frequent first.
+    """
+
+    name: str
+    samples: int
+    regions: int
+    dropped: int
+    area_px: Annotated[tuple[int, int, int], BeforeValidator(as_tuples)] | None
+    classes: dict[ClassKey, int]
+    ignored: float
+    empty: int
+    first_empty: Annotated[tuple[str, ...], BeforeValidator(as_tuples)]
+    sizes_hw: Annotated[tuple[tuple[int, int, int], ...], BeforeValidator(as_tuples)]
+    channels: Annotated[tuple[Annotated[ChannelReport, of_dataclass(ChannelReport)], ...], BeforeValidator(as_tuples)]
+
+
+class Findings(Document):
+    """What was found in a data set, see `simmat.data.checks.DataReport`; long lists are cut.
+
+    Attributes:
+        unlabelled: number of images without a mask.
+    """
+
+    regions: str
+    split_note: str
+    splits: Annotated[tuple[SplitFindings, ...], BeforeValidator(as_tuples), Field(min_length=1)]
+    errors: Annotated[tuple[str, ...], BeforeValidator(as_tuples)]
+    notes: Annotated[tuple[str, ...], BeforeValidator(as_tuples)]
+    unlabelled: int
 
 
 class Examination(Document):
@@ -165,7 +225,7 @@ class Examination(Document):
         seen: what the transfer layer does; None where it gives no picture.
         withheld: what channels are worth.
         dense: id of a sample -> pictures of what the dense head finds in it.
-        findings: see `findings_of`; None where the data were not looked at.
+        findings: None where the data were not looked at.
         example: source -> file of an image, for commands that can be copied.
         example_xy: a click in it.
     """
@@ -178,13 +238,13 @@ class Examination(Document):
     scores: Annotated[tuple[Scored, ...], BeforeValidator(as_tuples)]
     zero_shot: Annotated[tuple[Scored, ...], BeforeValidator(as_tuples)] | None = None
     no_zero_shot: str = ""
-    class_names: dict[str, str] = Field(default_factory=dict)
-    unprompted: dict[str, JsonValue] = Field(default_factory=dict)
+    class_names: dict[ClassKey, str] = Field(default_factory=dict)
+    unprompted: Annotated[dict[str, JsonValue], AfterValidator(_checked_scores)] = Field(default_factory=dict)
     shown: Annotated[tuple[Shown, ...], BeforeValidator(as_tuples)] = ()
     seen: Annotated[tuple[Seen, ...], BeforeValidator(as_tuples)] = ()
     withheld: Annotated[tuple[Withheld, ...], BeforeValidator(as_tuples)] = ()
     dense: Annotated[tuple[tuple[str, dict[str, Jpeg]], ...], BeforeValidator(as_tuples)] = ()
-    findings: dict[str, JsonValue] | None = None
+    findings: Findings | None = None
     example: dict[str, str] = Field(default_factory=dict)
     example_xy: Annotated[tuple[float, float], BeforeValidator(as_tuples)] = (0.0, 0.0)
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
-from pydantic import BeforeValidator, JsonValue
+from pydantic import BeforeValidator
 from tqdm import tqdm
 
 import simmat
@@ -44,7 +44,17 @@ from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
 from simmat.terminal import escape
 from simmat.threads import cpu_name, usable_cpus
-from simmat.training.examine import FULL, Examination, Passes, Subject, examine, spread, zero_shot_scores
+from simmat.training.examine import (
+    FULL,
+    Examination,
+    Findings,
+    Passes,
+    SplitFindings,
+    Subject,
+    examine,
+    spread,
+    zero_shot_scores,
+)
 from simmat.training.run_folder import RunFolder
 from simmat.training.run_page import RunView, write_page
 from simmat.training.setup import Setup
@@ -399,35 +409,33 @@ def examine_bundle(
     return found.model_copy(update={"findings": findings_of(dataset)})
 
 
-def findings_of(dataset: Dataset) -> dict[str, JsonValue]:
-    """Return what was found in a data set, as json values: its splits, problems and notes; long lists are cut."""
+def findings_of(dataset: Dataset) -> Findings:
+    """Return what was found in a data set; long lists are cut."""
     found = check_dataset(dataset)
-    values: dict[str, Any] = found.to_dict()
-    splits = [
-        {
-            **{key: split[key] for key in ("name", "samples", "regions", "dropped", "area_px", "classes", "ignored")},
-            "empty": len(split["without_region"]),
-            "first_empty": list(split["without_region"])[:_LISTED],
-            "sizes_hw": split["sizes_hw"][:_LISTED],
-            "channels": [dict(channel) for channel in split["channels"]],
-        }
-        for split in values["splits"]
-    ]
-    return {
-        "regions": found.regions,
-        "split_note": found.split_note,
-        "splits": _plain(splits),
-        "problems": list(equal_problems(found.problems))[:_LISTED],
-        "notes": list(equal_problems(found.notes))[:_LISTED],
-        "unlabelled": len(found.unlabelled),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Return tuples as lists, as json has them."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    splits = tuple(
+        SplitFindings(
+            name=split.name,
+            samples=split.samples,
+            regions=split.regions,
+            dropped=split.dropped,
+            area_px=split.area_px,
+            classes={str(number): count for number, count in split.classes.items()},
+            ignored=split.ignored,
+            empty=len(split.without_region),
+            first_empty=split.without_region[:_LISTED],
+            sizes_hw=tuple((*size, count) for size, count in split.sizes_hw.items())[:_LISTED],
+            channels=split.channels,
+        )
+        for split in found.splits
+    )
+    return Findings(
+        regions=found.regions,
+        split_note=found.split_note,
+        splits=splits,
+        errors=tuple(equal_problems(found.problems)[:_LISTED]),
+        notes=tuple(equal_problems(found.notes)[:_LISTED]),
+        unlabelled=len(found.unlabelled),
+    )
 
 
 def machine_facts(processes: Processes, setup: Setup, registry: Registry) -> dict[str, str]:

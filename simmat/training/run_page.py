@@ -23,7 +23,7 @@ from simmat.report.overlay import FALSE_ALARM, HIT, MISS, POSITIVE, WHITE
 from simmat.report.page import Block, Code, Figure, Grid, Items, Section, Table, Text, write_sections
 from simmat.report.plots import calibration_figure, channels_figure
 from simmat.sensors.options import modality_parts
-from simmat.training.examine import Examination, Withheld
+from simmat.training.examine import Examination, SplitFindings, Withheld
 
 NONE = "–"
 _LEGEND = (
@@ -438,21 +438,20 @@ def _data(run: RunView, found: Examination) -> Iterator[Block]:
         if run.notes and _is_own(run, found):
             yield Items(run.notes)
         return
-    splits: list[dict[str, Any]] = list(data["splits"])  # type: ignore[arg-type]
     rows = []
-    for split in splits:
-        area = NONE if split["area_px"] is None else "{} / {} / {}".format(*split["area_px"])
-        sizes = ", ".join(f"{width}x{height}" for height, width, _ in split["sizes_hw"][:2])
-        more = ", …" if len(split["sizes_hw"]) > 2 else ""
+    for split in data.splits:
+        area = NONE if split.area_px is None else "{} / {} / {}".format(*split.area_px)
+        sizes = ", ".join(f"{width}x{height}" for height, width, _ in split.sizes_hw[:2])
+        more = ", …" if len(split.sizes_hw) > 2 else ""
         rows.append(
             (
-                split["name"],
-                str(split["samples"]),
-                str(split["empty"]),
-                str(split["regions"]),
-                str(split["dropped"]),
+                split.name,
+                str(split.samples),
+                str(split.empty),
+                str(split.regions),
+                str(split.dropped),
                 area,
-                f"{split['ignored']:.1%}",
+                f"{split.ignored:.1%}",
                 sizes + more,
             )
         )
@@ -470,38 +469,34 @@ def _data(run: RunView, found: Examination) -> Iterator[Block]:
         rows,
         1,
     )
-    noted = [str(text) for text in (*_listed(data, "problems"), *_listed(data, "notes"))]
+    noted = [*data.errors, *data.notes]
     noted += list(run.notes) if _is_own(run, found) else []
-    if data.get("unlabelled"):
-        noted.append(f"{data['unlabelled']} images have no mask and are not used.")
-    for split in splits:
-        if split["empty"]:
-            some = ", ".join(split["first_empty"][:5])
-            noted.append(f"{split['name']}: {split['empty']} of {split['samples']} images have no object: {some}")
+    if data.unlabelled:
+        noted.append(f"{data.unlabelled} images have no mask and are not used.")
+    for split in data.splits:
+        if split.empty:
+            some = ", ".join(split.first_empty[:5])
+            noted.append(f"{split.name}: {split.empty} of {split.samples} images have no object: {some}")
     names = {int(value): name for value, name in found.class_names.items()}
-    table = _class_counts(splits, names)
+    table = _class_counts(data.splits, names)
     yield Items(list(dict.fromkeys(noted))) if noted else Text("Nothing was found wrong with the files.", faint=True)
     if table is not None:
         yield table
-    train = splits[0]
+    train = data.splits[0]
     yield Table(
-        (f"channel ({train['name']})", "unit", "lowest", "mean", "highest", "without measurement"),
+        (f"channel ({train.name})", "unit", "lowest", "mean", "highest", "without measurement"),
         [
-            (c["name"], c["unit"], *(_number(c[key]) for key in ("low", "mean", "high")), f"{c['invalid']:.1%}")
-            for c in train["channels"]
+            (c.name, c.unit, *(_number(value) for value in (c.low, c.mean, c.high)), f"{c.invalid:.1%}")
+            for c in train.channels
         ],
         2,
     )
 
 
-def _listed(data: Mapping[str, Any], key: str) -> list[Any]:
-    return list(data.get(key) or [])
-
-
-def _class_counts(splits: Sequence[Mapping[str, Any]], names: Mapping[int, str]) -> Table | None:
+def _class_counts(splits: Sequence[SplitFindings], names: Mapping[int, str]) -> Table | None:
     totals: dict[str, int] = {}
     for split in splits:
-        for value, count in split["classes"].items():
+        for value, count in split.classes.items():
             totals[value] = totals.get(value, 0) + count
     if len(totals) < 2:
         return None
@@ -510,12 +505,12 @@ def _class_counts(splits: Sequence[Mapping[str, Any]], names: Mapping[int, str])
     rows = [
         (
             class_title(int(value), names),
-            *(str(split["classes"].get(value, 0)) for split in splits),
+            *(str(split.classes.get(value, 0)) for split in splits),
             f"{totals[value] / every:.1%}",
         )
         for value in kept
     ]
-    return Table(("objects by class", *(split["name"] for split in splits), "share"), rows, 1)
+    return Table(("objects by class", *(split.name for split in splits), "share"), rows, 1)
 
 
 def _use(run: RunView) -> Iterator[Block]:
