@@ -129,6 +129,27 @@ def test_a_copy_in_another_split_is_found_however_it_was_changed(
     assert "'test/99'" in found
 
 
+def test_near_duplicates_are_pairs_of_ids(tmp_path: Path) -> None:
+    """Ids may hold spaces, so two in one string cannot be told apart."""
+    root = scenes(tmp_path)
+    save_image(root / "images/test/9 9.npy", scene(5)[0] + 0.1)
+    save_mask(root / "masks/test/9 9.png", np.eye(SIZE))
+    report = check_dataset(open_planes(root, regions="classes"), second_look=True)
+    (found,) = (one for one in report.findings if one.kind == "near-duplicates")
+    assert set(found.pairs[0]) == {"train/05", "test/9 9"}
+    assert found.samples == ("test/9 9", "train/05")
+
+
+def test_channels_are_not_counted_as_files(tmp_path: Path) -> None:
+    """Five constant channels are five lines; only faults of files are joined."""
+    for number in range(3):
+        save_image(tmp_path / f"images/train/{number}.npy", np.ones((5, 8, 8)))
+        save_mask(tmp_path / f"masks/train/{number}.png", np.eye(8))
+    said = check_dataset(open_planes(tmp_path)).text()
+    assert " files, first" not in said
+    assert all(f"train: channel 'p{number}' is 1 K everywhere" in said for number in range(5))
+
+
 def test_severity_and_samples_are_in_the_json_and_the_exit_code_is_that_of_errors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

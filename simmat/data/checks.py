@@ -92,12 +92,20 @@ class Finding:
         kind: what it is about, the same for every data set: "near-duplicates".
         text: a sentence.
         samples: ids of the samples that it concerns, where it concerns single ones.
+        pairs: ids of two samples each, where it concerns pairs.
     """
 
     severity: Severity
     kind: str
     text: str
     samples: tuple[str, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+
+
+def texts_of(findings: Sequence[Finding]) -> list[str]:
+    """Return the texts of findings; many files with the same fault are one text."""
+    faults = equal_problems([found.text for found in findings if found.kind == "damaged"])
+    return [*faults, *(found.text for found in findings if found.kind != "damaged")]
 
 
 @dataclass(frozen=True)
@@ -167,10 +175,10 @@ class DataReport:
             if (more := len(self.unlabelled) - _NAMED) > 0:
                 yield f"  and {more} more; --json lists all"
         for severity, title in (("note", "Notes"), ("warning", "Warnings"), ("error", "Problems")):
-            if entries := [found.text for found in self.findings if found.severity == severity]:
+            if entries := [found for found in self.findings if found.severity == severity]:
                 yield ""
                 yield f"{title} ({len(entries)}):"
-                yield from (f"  - {entry}" for entry in equal_problems(entries))
+                yield from (f"  - {entry}" for entry in texts_of(entries))
 
 
 def check_dataset(
@@ -377,7 +385,10 @@ def _second_look(index: DataIndex, progress: Callable[[int], None] | None) -> It
             + f". Found by the correlation of the fine structure of {look.compared} images, shrunk, in every flip and "
             "turn (1 is equal, from 0.8 on it is said); look at some before you move them to one split"
         )
-        yield Finding("warning", "near-duplicates", text, tuple(f"{one.id} {other.id}" for _, one, other in look.pairs))
+        pairs = tuple((one.id, other.id) for _, one, other in look.pairs)
+        yield Finding(
+            "warning", "near-duplicates", text, tuple(sorted({name for pair in pairs for name in pair})), pairs
+        )
     for split, place in look.places.items():
         text = (
             f"{split}: the masks fit the edges of their images better {place.what}: there the edges under their "

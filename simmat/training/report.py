@@ -22,10 +22,10 @@ from simmat.bundle import Bundle, BundleSpec, load_tensors, read_bundle_spec
 from simmat.bundle.files import read_weights
 from simmat.bundle.model_card import needed_packages
 from simmat.config import TrainConfig, load_config
-from simmat.data.checks import check_dataset
+from simmat.data.checks import check_dataset, texts_of
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.documents import Document, as_tuples, parse
-from simmat.errors import BundleError, ConfigError, SimMATError, equal_problems
+from simmat.errors import BundleError, ConfigError, SimMATError
 from simmat.evaluation import (
     ONE_CLICK,
     ObjectScore,
@@ -432,8 +432,8 @@ def findings_of(dataset: Dataset) -> Findings:
         regions=found.regions,
         split_note=found.split_note,
         splits=splits,
-        errors=tuple(equal_problems(found.problems)[:_LISTED]),
-        notes=tuple(equal_problems(found.notes)[:_LISTED]),
+        errors=tuple(texts_of([one for one in found.findings if one.severity == "error"])[:_LISTED]),
+        notes=tuple(texts_of([one for one in found.findings if one.severity != "error"])[:_LISTED]),
         unlabelled=len(found.unlabelled),
     )
 
