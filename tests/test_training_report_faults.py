@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
-from simmat.bundle import check_bundle, read_bundle_spec
+from simmat.bundle import check_bundle, load_bundle, read_bundle_spec
 from simmat.training import loop
 from simmat.training import report as reports
 from simmat.training.report import open_run, read_report
@@ -103,3 +105,14 @@ def test_the_report_has_the_scores_of_the_bundle_that_is_kept(
     assert again is not None
     assert again.weights_sha256 == whole.weights_sha256
     assert [score.iou for score in again.examination.scores] == [score.iou for score in whole.examination.scores]
+
+
+def test_a_few_images_of_a_sparse_set_are_those_with_objects(data: Path, tmp_path: Path) -> None:
+    """Spread over all, one image in a hundred holds nothing to click on, and the report was refused."""
+    out = tmp_path / "run"
+    training.train(config(data, out, steps=1, pictures=False), registry())
+    sparse = gray_set(tmp_path / "sparse", train=1, val=5, test=0)
+    for number in range(1, 5):
+        Image.fromarray(np.zeros((40, 56), np.uint8)).save(sparse / f"masks/s{number}.png")
+    found = reports.examine_bundle(load_bundle(out / "bundle", registry()), sparse, "val", registry(), images=1)
+    assert {score.sample for score in found.scores} == {"s5"}

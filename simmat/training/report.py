@@ -24,6 +24,7 @@ from simmat.bundle.model_card import needed_packages
 from simmat.config import TrainConfig, load_config
 from simmat.data.checks import check_dataset, texts_of
 from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.index import read_index
 from simmat.documents import Document, as_tuples, parse
 from simmat.errors import BundleError, ConfigError, SimMATError
 from simmat.evaluation import (
@@ -347,7 +348,7 @@ def examine_bundle(
         data: folder of the data set.
         split: "train", "val" or "test"; None is test where there is one, else val.
         registry: where the zero-shot map and the frozen tuner are found.
-        images: at most so many images are scored, spread evenly over the split.
+        images: at most so many images are scored; of a larger split those with regions, spread evenly.
         overrides: fields of the data card; None is not set.
         progress: called with (done, total) passes over an image.
 
@@ -358,6 +359,9 @@ def examine_bundle(
     if split is None:
         split = "test" if any(sample.split == "test" for sample in dataset.samples) else "val"
     every = dataset.split(split)
+    if images < len(every):  # in a sparse set most images of a few would hold nothing to click on
+        index = read_index(dataset)
+        every = index.with_regions([one for one in every if one.id not in index.faults], "scoring") or every
     samples = spread(every, images)
     protocol = find_protocol(str(bundle.spec.metrics.get("protocol", ONE_CLICK.name)))
     why, dense = why_no_zero_shot(bundle.parts), bundle.spec.dense is not None
