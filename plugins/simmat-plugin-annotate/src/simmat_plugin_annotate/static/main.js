@@ -26,6 +26,7 @@ export const app = {
   tool: "click",
   radius: 6,
   activeClass: undefined, // not chosen yet
+  choices: 0, // how often the user has chosen a class
   looking: false, // suggestions are being computed
   hidden: false,
   ready: false,
@@ -397,6 +398,7 @@ function pick(id) {
   } else if (!draft && walk) suggestion().class = id;
   else {
     app.activeClass = id;
+    app.choices += 1;
     if (draft && (draft.objectClass !== undefined || walk)) draft.objectClass = id;
   }
   show();
@@ -622,6 +624,7 @@ byId("new-class").addEventListener("submit", (event) => {
   event.preventDefault();
   const input = byId("class-name");
   const name = input.value.trim();
+  const { choices } = app;
   if (!name) return;
   input.value = ""; // at once: what is typed while the server works is of the next class
   stage.canvas.focus();
@@ -630,7 +633,7 @@ byId("new-class").addEventListener("submit", (event) => {
       const known = classes().map(({ id, name: text, colour }) => ({ id, name: text, colour }));
       const answer = await post("/api/classes", { classes: [...known, { id: null, name, colour: null }] });
       app.session.classes = answer.classes;
-      app.activeClass = answer.classes.at(-1).id;
+      if (app.choices === choices) app.activeClass = answer.classes.at(-1).id;
     });
     if (!added && !input.value) input.value = name;
   });
