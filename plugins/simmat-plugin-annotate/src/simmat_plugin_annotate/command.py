@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,9 @@ def command(
         raise ConfigError("--bundle has its own foundation model, channels and image size; leave the others out")
     registry = load_registry()
     overrides = {"regions": regions, "nodata": nodata}
-    options = ModelOptions(modality, modality_options, channels, bundle, foundation, checkpoint, image_size, device)
+    options = ModelOptions(
+        modality, modality_options, channels, bundle, foundation, checkpoint, image_size, device or "auto"
+    )
     adapter = options.adapter(registry)
     listener = listen(host, port)
     try:
@@ -79,24 +82,19 @@ def command(
     return 0
 
 
+@dataclass
 class ModelOptions:
     """What the command line says of sensor and model."""
 
-    def __init__(
-        self,
-        modality: str | None,
-        modality_options: dict[str, Any] | None,
-        channels: tuple[str | int, ...] | None,
-        bundle: Path | None,
-        foundation: str | None,
-        checkpoint: Path | None,
-        image_size: int | None,
-        device: str | None,
-    ) -> None:
-        self.modality, self.modality_options, self.channels = modality, modality_options, channels
-        self.bundle, self.foundation, self.checkpoint = bundle, foundation, checkpoint
-        self.image_size, self.device = image_size, device or "auto"
-        self._loaded: Model | None = None
+    modality: str | None
+    modality_options: dict[str, Any] | None
+    channels: tuple[str | int, ...] | None
+    bundle: Path | None
+    foundation: str | None
+    checkpoint: Path | None
+    image_size: int | None
+    device: str
+    _loaded: Model | None = None
 
     def adapter(self, registry: Registry) -> Any:
         """Return the sensor: the named one, or that of the bundle.
@@ -110,10 +108,7 @@ class ModelOptions:
         if self.bundle is None:
             raise ConfigError("--modality is missing: name the sensor of the images, or give a --bundle")
         self._loaded = self.tuned(self.bundle, registry)
-        spec = self._loaded.predictor.bundle
-        assert spec is not None
-        adapter = self._loaded.predictor.adapter
-        return adapter.with_options(self.modality_options or {})
+        return self._loaded.predictor.adapter.with_options(self.modality_options or {})
 
     def first(self, folder: LabelFolder, registry: Registry) -> Model:
         """Load the model that a session starts with.
