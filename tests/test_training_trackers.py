@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,15 @@ def test_wandb_logs_offline(data: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert b"miou_object" in log.read_bytes()
 
 
+@pytest.mark.parametrize("found", [None, ModuleSpec("mlflow", None)], ids=["nothing", "a folder of its name"])
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: ModuleSpec | None
 ) -> None:
     """Before the data is read, and without a run folder."""
     from simmat.cli import group
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None if name == "mlflow" else real(name))
+    monkeypatch.setattr(trackers, "find_spec", lambda name: found if name == "mlflow" else real(name))
     words = ["train", "--modality", "gray", "--data", str(data), "--out", str(tmp_path / "run"), "--track", "mlflow"]
     with pytest.raises(ConfigError, match=r"pip install 'simmat\[mlflow\]'"):
         CliRunner().invoke(group, words, standalone_mode=False, catch_exceptions=False)

@@ -34,7 +34,9 @@ def check_tracker(name: str | None) -> None:
     Raises:
         ConfigError: it is not.
     """
-    if name is not None and find_spec(name) is None:
+    found = None if name is None else find_spec(name)
+    # A folder of that name, as W&B leaves one where it has run, is found without an origin.
+    if name is not None and (found is None or found.origin is None):
         raise ConfigError(
             f"--track {name} needs the package {name}, which is not installed; run "
             f"`pip install 'simmat[{name}]'`, or leave --track out"
