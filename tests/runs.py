@@ -15,6 +15,7 @@ from PIL import Image
 from simmat.config import TrainConfig, load_config
 from simmat.plugins.loader import load_plugins
 from simmat.plugins.registry import Registry
+from simmat.training.callbacks import Callback
 
 
 def registry() -> Registry:
@@ -143,3 +144,14 @@ def _trap(where: str, number: int) -> Any:
         patched = nth_call(number, lambda *_: die(), real_write, is_state)
         return mock.patch.object(Path, "write_bytes", patched)
     return mock.patch.object(Path, "exists", Path.exists)  # "nowhere"
+
+
+class StopAt(Callback):
+    """Interrupts a training at a step, as Ctrl-C does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)

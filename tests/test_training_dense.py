@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import config, gray_set, registry
+from runs import StopAt, config, gray_set, registry
 
 import simmat
 from simmat import cli, training
@@ -107,7 +107,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, tmp_path: Pat
     more = {"heads": "prompt,dense", "steps": 4, "pictures": False}
     whole = training.train(config(data, tmp_path / "whole", **more), registry())
     with pytest.raises(training.Interrupted):
-        training.train(config(data, tmp_path / "part", **more), registry(), _StopAt(2))
+        training.train(config(data, tmp_path / "part", **more), registry(), StopAt(2))
     part = training.resume(tmp_path / "part", registry())
     assert (whole / "weights.safetensors").read_bytes() == (part / "weights.safetensors").read_bytes()
 
@@ -125,18 +125,6 @@ def test_the_page_shows_what_it_finds(run: Path, tmp_path: Path) -> None:
         assert {"true objects", "found objects"} <= set(pictures)
     assert set(report.examination.unprompted) == {"everything", "semantic"}
     assert "every object: AP50" in (tmp_path / "run" / "report.html").read_text()
-
-
-class _StopAt(training.Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def stepped(self, step: int, losses: dict[str, float]) -> None:
-        if step == self.step:
-            import os
-            import signal
-
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_images_with_unmarked_objects_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from installed import need_plugins
 from PIL import Image
-from runs import config, gray_set, registry
+from runs import StopAt, config, gray_set, registry
 
 from simmat import training
 from simmat.cli import run as simmat
@@ -157,24 +157,12 @@ def test_passes_are_a_twentieth_of_the_training(trained: int) -> None:
 def test_an_interrupted_run_has_a_page_of_what_is_known(data: Path, tmp_path: Path) -> None:
     """And `simmat report` adds the pictures of its best bundle."""
     with pytest.raises(training.Interrupted):
-        training.train(config(data, tmp_path / "run"), registry(), _StopAt(3))
+        training.train(config(data, tmp_path / "run"), registry(), StopAt(3))
     page = Page(tmp_path / "run" / "report.html")
     assert "Scores" in page.headings
     assert "Pictures are drawn when the training ends" in page.text
     assert simmat(["report", str(tmp_path / "run"), "--device", "cpu"]) == 0
     assert "Pictures are drawn" not in Page(tmp_path / "run" / "report.html").text
-
-
-class _StopAt(training.Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def stepped(self, step: int, losses: dict[str, float]) -> None:
-        if step == self.step:
-            import os
-            import signal
-
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_report_shows_a_finished_run_without_its_network(run: Path, tmp_path: Path) -> None:
