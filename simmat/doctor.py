@@ -28,6 +28,7 @@ from simmat.plugins.loader import PLUGINS_VARIABLE, load_plugins
 from simmat.plugins.registry import Registry
 from simmat.specs import API_VERSION
 from simmat.threads import (
+    SHORT_SPIN,
     THREADS_VARIABLE,
     WAIT_VARIABLES,
     affinity_cpus,
@@ -215,10 +216,11 @@ def _threads(section: Section) -> None:
             "times as long or more",
             f"wait, or take turns; {THREADS_VARIABLE}=1 costs other programs least",
         )
-    if _spins():
+    if spinning := _spinning():
         section.warning(
-            f"{', '.join(said)} lets idle threads spin: beside other programs, a run may take ten times as long",
-            f"unset {' and '.join(name for name in WAIT_VARIABLES if name in os.environ)}; SimMAT lets them sleep",
+            f"{', '.join(f'{name}={os.environ[name]}' for name in spinning)} lets idle threads spin for long: beside "
+            "other programs, a run may take several times as long",
+            f"unset {' and '.join(spinning)}; SimMAT lets them spin for less than a millisecond",
         )
     import torch
 
@@ -231,10 +233,14 @@ def _threads(section: Section) -> None:
         )
 
 
-def _spins() -> bool:
-    """Return True if the environment says that OpenMP's threads spin while they wait."""
-    policy, *counts = (os.environ.get(name, "").strip().upper() for name in WAIT_VARIABLES)
-    return policy == "ACTIVE" or any(count not in ("", "0") for count in counts)
+def _spinning() -> list[str]:
+    """Return the variables that make OpenMP's threads spin for longer than `SHORT_SPIN` while they wait."""
+    found = ["OMP_WAIT_POLICY"] if os.environ.get("OMP_WAIT_POLICY", "").strip().lower() == "active" else []
+    for name, short in SHORT_SPIN.items():
+        value = os.environ.get(name, "").strip() or short
+        if not value.isdecimal() or int(value) > int(short):  # "infinite", "200ms", "30k"
+            found.append(name)
+    return found
 
 
 def _memory(section: Section) -> None:

@@ -1,11 +1,11 @@
-"""How many CPU threads this process may use, and how they wait for each other.
+"""How many CPU threads this process may use, and how long they spin while they wait for each other.
 
-OpenMP's threads, which do torch's work on a CPU, spin while they wait: at the end of each parallel loop, of which one
-image takes thousands, the first thread that is done burns its core until the last one is. Where another process has
-taken a core, the last thread waits for that core, and the spinning thread keeps it from one. Two threads then took ten
-times as long as one. libgomp spins less where it has more threads than cores, but it does not see other processes. A
-thread that sleeps instead gives its core away at once and costs a few percent at most where cores are free
-(`benchmarks/threads.py`), so `prepare_threads` asks for that.
+OpenMP's threads, which do torch's work on a CPU, wait at the end of each parallel loop, of which one image takes
+thousands. A thread that spins goes on at once, but burns its core; where another process has taken a core, the last
+thread waits for it while the spinning one keeps it busy, and two threads take twice as long as one. A thread that
+sleeps gives its core away, but is woken too late: on free cores two threads are then slower than one. The default of
+libgomp is to spin for a few milliseconds. `prepare_threads` makes that well under a millisecond, as fast as the default on
+free cores and close to one thread on busy ones (`benchmarks/threads.py`).
 
 OpenMP counts the cores in the process's affinity but not the quota of its container: with a quota of 2 on a machine of
 64 cores it starts 64 threads, which use up the quota early in each period and stand still for the rest.
@@ -29,6 +29,8 @@ from pathlib import Path
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables that say how OpenMP's threads wait: the standard's, GNU's, and Intel's and LLVM's."""
+SHORT_SPIN = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+"""Rounds of a loop that does nothing, well under a millisecond; and milliseconds, the shortest that is not 0."""
 
 _UNLIMITED_BYTES = 1 << 60
 """Version 1 of cgroups states a limit near 2**63 where there is none."""
@@ -105,7 +107,7 @@ def prepare_threads(environment: MutableMapping[str, str] = os.environ) -> None:
     if "torch" in sys.modules:
         return
     if not any(name in environment for name in WAIT_VARIABLES):
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        environment.update(SHORT_SPIN)
     if THREADS_VARIABLE not in environment and (cpus := usable_cpus()) < affinity_cpus():
         environment[THREADS_VARIABLE] = str(cpus)
 

@@ -15,7 +15,7 @@ from simmat import doctor
 from simmat.cli import run
 from simmat.plugins.hooks import OWN_COMMANDS
 from simmat.plugins.registry import PluginReport, Registry
-from simmat.threads import Limits
+from simmat.threads import WAIT_VARIABLES, Limits
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SIMMAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    for name in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+    for name in WAIT_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -91,9 +91,11 @@ def test_a_busy_machine_and_spinning_threads_are_warned_of(
     """Together they make a run ten times slower, though nothing is broken."""
     monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "infinite")
+    monkeypatch.setenv("KMP_BLOCKTIME", "1")
     warnings = said(found(capsys, 0), "warning")
     assert "busy" in warnings
-    assert "unset OMP_WAIT_POLICY" in warnings
+    assert "unset OMP_WAIT_POLICY and GOMP_SPINCOUNT;" in warnings
 
 
 @pytest.mark.usefixtures("alone")

@@ -81,8 +81,8 @@ def test_a_quota_lowers_the_number_of_cores(quota: float | None, cpus: int, monk
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "2"}),
-        ({"OMP_NUM_THREADS": "6"}, {"OMP_NUM_THREADS": "6", "OMP_WAIT_POLICY": "PASSIVE"}),
+        ({}, {**threads.SHORT_SPIN, "OMP_NUM_THREADS": "2"}),
+        ({"OMP_NUM_THREADS": "6"}, {"OMP_NUM_THREADS": "6", **threads.SHORT_SPIN}),
         ({"GOMP_SPINCOUNT": "9"}, {"GOMP_SPINCOUNT": "9", "OMP_NUM_THREADS": "2"}),
     ],
 )
@@ -99,9 +99,9 @@ def test_what_the_user_has_set_stays(
     assert chosen_threads(environment) == before.get("OMP_NUM_THREADS")
 
 
-def test_importing_simmat_first_lets_torchs_threads_sleep() -> None:
+def test_importing_simmat_first_shortens_the_spinning_of_torchs_threads() -> None:
     """OpenMP reads the variable once, when torch loads it."""
     bare = {name: value for name, value in os.environ.items() if name not in threads.WAIT_VARIABLES}
-    code = "import os, sys, json, simmat; print(json.dumps([os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules]))"
+    code = "import os, sys, json, simmat; print(json.dumps([os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == ["PASSIVE", False]
+    assert json.loads(done.stdout) == [threads.SHORT_SPIN["GOMP_SPINCOUNT"], False]
