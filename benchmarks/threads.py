@@ -4,9 +4,9 @@
 
 Each arm is a process that encodes images with `simmat-plugin-lite`, untuned, and asks for the mask of one click. The
 arms: one thread; SimMAT's default, all cores with threads that spin briefly while they wait (`simmat.threads`); torch's
-own default, all cores with threads that spin for milliseconds. "every core taken" runs one endless loop per core beside them, at the same
-priority. Arms take turns, so that a machine that others use slows all alike; the ratio is that of the medians over all
-rounds, and above 1 means slower than one thread. "cpu" is CPU time, which spinning is a part of.
+own default, all cores with threads that spin for milliseconds. "every core taken" runs one endless loop per core beside
+them, at the same priority. Arms take turns, so that a machine that others use slows all alike; the ratio is that of the
+medians over all rounds, and above 1 means slower than one thread. "cpu" is CPU time, which spinning is a part of.
 """
 
 from __future__ import annotations

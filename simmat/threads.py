@@ -4,7 +4,7 @@ OpenMP's threads, which do torch's work on a CPU, wait at the end of each parall
 thousands. A thread that spins goes on at once, but burns its core; where another process has taken a core, the last
 thread waits for it while the spinning one keeps it busy, and two threads take twice as long as one. A thread that
 sleeps gives its core away, but is woken too late: on free cores two threads are then slower than one. The default of
-libgomp is to spin for a few milliseconds. `prepare_threads` makes that well under a millisecond, as fast as the default on
+libgomp is to spin for a few milliseconds. `prepare_threads` makes that well under a millisecond, which is as fast on
 free cores and close to one thread on busy ones (`benchmarks/threads.py`).
 
 OpenMP counts the cores in the process's affinity but not the quota of its container: with a quota of 2 on a machine of
