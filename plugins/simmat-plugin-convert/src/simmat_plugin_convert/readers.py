@@ -26,7 +26,7 @@ from simmat.data.samples import SPLITS, Sample
 from simmat.errors import ConfigError, DataError, all_problems, equal_problems
 from simmat.io.files import read_bytes, read_json
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.types import is_finite_number
+from simmat.types import BoolArray, is_finite_number
 from simmat_plugin_convert.labels import (
     IGNORE,
     NO_CLASS,
@@ -330,6 +330,8 @@ def _yolo_images(source: Source, path: Path, content: Mapping[str, Any]) -> Iter
 
 _Key = tuple[str, object]
 """Class and number of an object in its file."""
+_Placed = tuple[tuple[int, int], BoolArray]
+"""(y, x) of its first pixel in the image, and an (h, w) mask."""
 
 
 class _Shapes:
@@ -342,7 +344,7 @@ class _Shapes:
         self._where = f"{path}: {inner}" if inner else str(path)
         self._polygons: dict[_Key, list[Sequence[float]]] = {}
         self._order: list[_Key] = []
-        self._masks: dict[_Key, tuple[int, int, Any]] = {}
+        self._masks: dict[_Key, Callable[[], _Placed]] = {}  # decoded when drawn, as memory holds one image's alone
         try:
             self.size_hw = size_of(source.adapter, files)
             check_upright(files)
@@ -376,17 +378,9 @@ class _Shapes:
             key = (label, ("group", group) if isinstance(group, int | str) else number)
             self._add(key, [value for point in points for value in point])
         elif kind == "mask" and len(points) == 2:
-            try:
-                raw = base64.b64decode(shape.get("mask") or "", validate=True)
-                with Image.open(io.BytesIO(raw), formats=["PNG"]) as picture:
-                    if not self._has_room(where, picture.size[::-1]):
-                        return
-                    crop = np.asarray(picture) > 0
-            except (binascii.Error, OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-                self._source.problems.append(f"{where}: its mask is no PNG in base64: {error}")
-                return
+            corner, text, size_hw = (int(points[0][1]), int(points[0][0])), shape.get("mask"), self.size_hw
             self._note((label, number))
-            self._masks[label, number] = int(points[0][1]), int(points[0][0]), crop
+            self._masks[label, number] = lambda: (corner, _decode_png(text, size_hw, where))
         else:
             self._source.losses.add(_NO_MASK, where)
 
@@ -407,34 +401,9 @@ class _Shapes:
             group = shape.get("group_id")
             self._add((label, ("group", group) if group and group != "0" else number), values)
         else:
-            place = [_whole(shape.get(name, "")) for name in ("top", "left", "height", "width")]
-            counts = [_whole(text) for text in shape.get("rle", "").split(",")]
-            top, left, height, width = place
-            if top is None or left is None or height is None or width is None or not all(c is not None for c in counts):
-                self._source.problems.append(f"{where}: rle, left, top, width and height must be whole numbers")
-                return
-            runs = [count for count in counts if count is not None]
-            if not self._has_room(where, (height, width)):
-                return
-            if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width:
-                self._source.problems.append(
-                    f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels"
-                )
-                return
-            pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+            attributes, size_hw = dict(shape.attrib), self.size_hw
             self._note((label, number))
-            self._masks[label, number] = top, left, pixels.reshape(height, width)
-
-    def _has_room(self, where: str, size_hw: tuple[int, int]) -> bool:
-        """Return whether the image has room for a mask, so that none is decoded that is larger; if not, note it."""
-        if all(side <= extent for side, extent in zip(size_hw, self.size_hw, strict=True)):
-            return True
-        if self.size_hw != (0, 0):
-            self._source.problems.append(
-                f"{where}: a mask of {size_hw[1]}x{size_hw[0]} is larger than the image, which is "
-                f"{self.size_hw[1]}x{self.size_hw[0]}"
-            )
-        return False
+            self._masks[label, number] = lambda: _decode_runs(attributes, size_hw, where)
 
     def yolo(self, names: Mapping[int, str]) -> None:
         try:
@@ -486,7 +455,7 @@ class _Shapes:
             where = f"{self._where}: shape {key[1]}"
             number = 0 if key[0] == IGNORE else self._numbers.number(key[0])
             if key in self._masks:
-                top, left, crop = self._masks[key]
+                (top, left), crop = self._masks[key]()
                 region = self._inside(top, left, crop, number, where)
             else:
                 region = polygon_region(self._polygons[key], self.size_hw, number, where, self._source.losses)
@@ -509,6 +478,48 @@ class _Shapes:
         if region is None:
             self._source.losses.add("masks are empty and are left out", where)
         return region
+
+
+def _decode_png(text: object, size_hw: tuple[int, int], where: str) -> BoolArray:
+    """Return a mask of LabelMe.
+
+    Raises:
+        DataError: it is no PNG in base64, or larger than its image, whose (height, width) is given.
+    """
+    try:
+        raw = base64.b64decode(text if isinstance(text, str) else "", validate=True)
+        with Image.open(io.BytesIO(raw), formats=["PNG"]) as picture:
+            _check_room(picture.size[::-1], size_hw, where)
+            return np.asarray(picture) > 0
+    except (binascii.Error, OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: its mask is no PNG in base64: {error}") from None
+
+
+def _decode_runs(attributes: Mapping[str, str], size_hw: tuple[int, int], where: str) -> _Placed:
+    """Return a mask of CVAT with its corner.
+
+    Raises:
+        DataError: it is invalid, or larger than its image, whose (height, width) is given.
+    """
+    place = [_whole(attributes.get(name)) for name in ("top", "left", "height", "width")]
+    counts = [_whole(text) for text in attributes.get("rle", "").split(",")]
+    top, left, height, width = place
+    if top is None or left is None or height is None or width is None or not all(c is not None for c in counts):
+        raise DataError(f"{where}: rle, left, top, width and height must be whole numbers")
+    runs = [count for count in counts if count is not None]
+    _check_room((height, width), size_hw, where)
+    if min(height, width) < 1 or min(runs) < 0 or sum(runs) != height * width:
+        raise DataError(f"{where}: its runs add up to {sum(runs)}, its box has {height * width} pixels")
+    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return (top, left), pixels.reshape(height, width)
+
+
+def _check_room(mask_hw: tuple[int, int], size_hw: tuple[int, int], where: str) -> None:
+    """Check that a mask is not larger than its image before it is decoded."""
+    if any(side > extent for side, extent in zip(mask_hw, size_hw, strict=True)):
+        raise DataError(
+            f"{where}: a mask of {mask_hw[1]}x{mask_hw[0]} is larger than the image, which is {size_hw[1]}x{size_hw[0]}"
+        )
 
 
 def _whole(text: str | None) -> int | None:
