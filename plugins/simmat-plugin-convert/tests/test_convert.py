@@ -90,15 +90,15 @@ def test_a_chain_of_all_formats_changes_nothing(tmp_path: Path) -> None:
     assert found(place) == found(start)
 
 
-def coco_set(root: Path, annotations: list[dict[str, object]], names: tuple[str, ...] = ("cell", "worm")) -> Path:
+def coco_set(root: Path, annotations: list[dict[str, object]], size: tuple[int, int] = SIZE) -> Path:
     """Write a COCO data set of three images; all annotations are of the first."""
     (root / "images").mkdir(parents=True)
     images = []
     for number in range(3):
-        Image.fromarray(np.full(SIZE, number, np.uint8)).save(root / f"images/i{number}.png")
-        images.append({"id": number, "file_name": f"i{number}.png", "height": SIZE[0], "width": SIZE[1]})
+        Image.fromarray(np.full(size, number, np.uint8)).save(root / f"images/i{number}.png")
+        images.append({"id": number, "file_name": f"i{number}.png", "height": size[0], "width": size[1]})
     rows = [{"id": n, "image_id": 0, "category_id": 1, "iscrowd": 0, **row} for n, row in enumerate(annotations)]
-    categories = [{"id": n, "name": name} for n, name in enumerate(names, start=1)]
+    categories = [{"id": n, "name": name} for n, name in enumerate(("cell", "worm"), start=1)]
     document = {"images": images, "annotations": rows, "categories": categories}
     (root / "annotations.json").write_text(json.dumps(document))
     return root
@@ -128,6 +128,7 @@ def test_objects_that_overlap_keep_their_pixels_order_and_class(tmp_path: Path, 
 
 
 CROWD = {"segmentation": [[25, 0, 32, 0, 32, 9, 25, 9]], "iscrowd": 1}
+HIDING = {"segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]], "iscrowd": 1}
 
 
 @pytest.mark.parametrize("kind", ["labelme", "cvat"])
@@ -148,7 +149,8 @@ def test_areas_to_ignore_come_back(tmp_path: Path, kind: str) -> None:
     ("to", "annotations", "said"),
     [
         ("yolo", [*OVERLAPPING[:1], CROWD], "ignore"),
-        ("masks", OVERLAPPING, "--to-regions"),
+        ("masks", OVERLAPPING, "2 objects overlap"),
+        ("masks", [OVERLAPPING[0], HIDING], "1 objects reach into areas to ignore"),
     ],
 )
 def test_what_a_format_cannot_hold_is_said_and_nothing_is_written(
@@ -159,6 +161,52 @@ def test_what_a_format_cannot_hold_is_said_and_nothing_is_written(
     with pytest.raises(ConfigError, match=said):
         convert(start, tmp_path / "out", Raster(), to)
     assert [path.name for path in tmp_path.iterdir()] == ["coco"]
+
+
+TOUCHING = [
+    {"segmentation": [[2, 2, 12, 2, 12, 12, 2, 12]]},
+    {"segmentation": [[12, 2, 20, 2, 20, 12, 12, 12]]},
+    {"segmentation": [[2, 14, 6, 14, 6, 18, 2, 18], [20, 14, 24, 14, 24, 18, 20, 18]], "category_id": 2},
+]
+
+
+@pytest.mark.parametrize("hidden", [None, 1002, 2])
+def test_objects_that_touch_or_are_in_pieces_keep_class_and_pixels_as_masks(tmp_path: Path, hidden: int | None) -> None:
+    """Neither a class nor a number alone holds them; the ignored value is never that of an object."""
+    start = tmp_path / "labelme"
+    convert(coco_set(tmp_path / "coco", [*TOUCHING, CROWD]), start, Raster(), "labelme")
+    if hidden is not None:
+        start.joinpath("card.toml").write_text(f"ignore = {hidden}\n")
+    done = convert(start, tmp_path / "out", Raster(), "masks")
+    assert done.notes == ()
+    dataset = open_dataset(tmp_path / "out", Raster())
+    assert dataset.card.regions == "panoptic"
+    label = dataset.label(next(sample for sample in dataset.samples if sample.id == "i0"))
+    assert label.ignore.sum() == 63
+    regions = [(dataset.class_names[one.class_id or 0], one.box, one.area) for one in label.regions]
+    assert regions == [("cell", (2, 2, 12, 12), 100), ("cell", (2, 12, 12, 20), 80), ("worm", (14, 2, 18, 24), 32)]
+
+
+def test_more_objects_of_a_class_than_masks_count_are_refused(tmp_path: Path) -> None:
+    """Number 1000 of class 1 would be the background of class 2."""
+    boxes = [(2 * (n % 40), 2 * (n // 40)) for n in range(1000)]
+    rows = [{"segmentation": [[x, y, x + 2, y, x + 2, y + 2, x, y + 2]]} for x, y in boxes]
+    start = coco_set(tmp_path / "coco", rows[:999], size=(60, 80))
+    assert convert(start, tmp_path / "out", Raster(), "masks").objects == 999
+    start = coco_set(tmp_path / "coco2", rows, size=(60, 80))
+    with pytest.raises(ConfigError, match="at most 999 objects"):
+        convert(start, tmp_path / "out2", Raster(), "masks")
+
+
+def test_values_above_16_bits_make_a_mask_of_32(tmp_path: Path) -> None:
+    """The classes of a card may have any number."""
+    start = coco_set(tmp_path / "coco", TOUCHING[:2])
+    document = json.loads((start / "annotations.json").read_text().replace('"category_id": 1', '"category_id": 70'))
+    document["categories"][0]["id"] = 70
+    (start / "annotations.json").write_text(json.dumps(document))
+    convert(start, tmp_path / "out", Raster(), "masks")
+    assert found(tmp_path / "out") == found(start)
+    assert (tmp_path / "out/masks/i0.tif").is_file()
 
 
 def test_a_loss_that_is_asked_for_is_counted(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ FORMATS = ("masks", "coco", "labelme", "yolo", "cvat")
 )
 @click.option(
     "--to-regions",
-    type=click.Choice(["instances", "classes", "components"]),
+    type=click.Choice(["instances", "classes", "components", "panoptic"]),
     help="What a value of the new masks is, for --to masks; left out, what loses nothing.",
 )
 @click.option("--polygons", is_flag=True, help="Outlines in COCO, LabelMe and CVAT, which people can drag, not masks.")

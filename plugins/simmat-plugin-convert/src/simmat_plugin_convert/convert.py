@@ -67,7 +67,7 @@ def convert(
         kind: the format that is read; None finds it.
         card: options of the data card.
         images: copy image files, link them, or write labels alone.
-        regions: what a value of new masks is; None takes what loses nothing.
+        regions: what a value of new masks is; None takes what keeps objects and classes.
         polygons: write outlines where a format has both these and masks.
         lossy: convert even if the new format cannot hold everything.
         progress: called for each image.

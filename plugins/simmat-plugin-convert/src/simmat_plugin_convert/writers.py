@@ -7,9 +7,10 @@ import io
 import posixpath
 import shutil
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import yaml
 from PIL import Image
 
 from simmat.data.card import DataCard, write_card
-from simmat.data.instances import Instance, components, region_from_mask
+from simmat.data.instances import PANOPTIC, Instance, components, region_from_mask, seen_part
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import atomic_write_json, atomic_write_text
 from simmat.io.images import write_image
@@ -41,6 +42,8 @@ from simmat_plugin_convert.readers import LABELME_LABELS
 Images = Literal["copy", "link", "none"]
 _SIDECAR = ".aux.xml"
 """What GDAL writes beside an image, with its scales."""
+_LARGE_MASK = ".tif", np.uint32
+"""Of values that a PNG cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Target:
         names: class -> name, of all classes; that of objects without one is `NO_CLASS`.
         polygons: write outlines where a format has both these and masks.
         images: copy image files, link them, or write labels alone.
-        regions: what a value of a mask is; None takes what loses nothing.
+        regions: what a value of a mask is; None takes what keeps objects and classes.
         losses: what the format cannot hold is added to it.
         progress: called for each image.
     """
@@ -280,11 +283,9 @@ def write_yolo(target: Target) -> None:
 
 
 def write_masks(target: Target) -> None:
-    """Write `masks/` in the rule that loses nothing, and `card.toml` that says which."""
+    """Write `masks/` by the rule that keeps objects and classes, and `card.toml`, which says which one."""
     classless = set(target.names.values()) <= {NO_CLASS}
-    regions: RegionRule = target.regions or ("instances" if classless else "components")
-    if target.regions is None and not classless:
-        _check_components(target)
+    regions = target.regions or ("instances" if classless else "components" if _are_components(target) else "panoptic")
     if regions != "instances" and min(target.names) < 1:
         raise ConfigError(f"class {min(target.names)} cannot be a value of a mask, where 0 is background; renumber it")
     ignore = _ignore_value(target, regions)
@@ -295,61 +296,76 @@ def write_masks(target: Target) -> None:
         if regions == "instances" and not classless:
             target.losses.add("objects lose their class", item.where, len(drawn.objects))
         values = np.zeros(drawn.size_hw, np.int64)
-        numbers = (number for number in count(1) if number != ignore)
-        for number, instance in zip(numbers, drawn.objects, strict=False):
+        for value, instance in zip(_mask_values(target, regions, ignore, item, drawn), drawn.objects, strict=True):
             y0, x0, y1, x1 = instance.box
-            value = number if regions == "instances" else (instance.class_id or 0)
             values[y0:y1, x0:x1][instance.crop] = value
         if drawn.ignore is not None:
+            hidden = sum(seen_part(one, drawn.ignore) is not one for one in drawn.objects)
+            target.losses.add("objects reach into areas to ignore, which take the pixels", item.where, hidden)
             values[drawn.ignore] = ignore
             ignores = True
-        if values.max() > 65535:
-            raise ConfigError(f"{item.reference}: {int(values.max())} is more than a 16-bit mask holds (65535)")
         target.place(item, "images")
-        path = target.folder / "masks" / item.split / f"{item.name}.png"
+        largest = int(values.max())
+        ending, kind = (".png", np.uint8) if largest < 256 else (".png", np.uint16) if largest < 65536 else _LARGE_MASK
+        path = target.folder / "masks" / item.split / f"{item.name}{ending}"
         if path.exists():
             raise DataError(f"{item.reference}: two images would have the mask {path.name}; rename one")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(path, values.astype(np.uint8 if values.max() < 256 else np.uint16)[None])
+        write_image(path, values.astype(kind)[None])
     target.write_card(regions, ignore=ignore if ignores else None)
+
+
+def _mask_values(target: Target, regions: RegionRule, ignore: int, item: Item, drawn: Drawn) -> list[int]:
+    """Return the mask value of each object.
+
+    Raises:
+        ConfigError: one class has more objects than "panoptic" counts.
+    """
+    if regions == "instances":
+        return list(islice((number for number in count(1) if number != ignore), len(drawn.objects)))
+    numbers = {name: number for number, name in target.names.items()}
+    classes = [numbers[named_class(one, target.names)] for one in drawn.objects]
+    if regions != "panoptic":
+        return classes
+    values, last = [], Counter[int]()
+    for number in classes:
+        last[number] += 1 + (number * PANOPTIC + last[number] + 1 == ignore)
+        values.append(number * PANOPTIC + last[number])
+    if max(last.values(), default=0) >= PANOPTIC:
+        raise ConfigError(
+            f"{item.where}: a mask holds at most {PANOPTIC - 1} objects of a class with their class. SimMAT trains on "
+            "COCO json as it is (--to coco). To convert with a loss, use --to-regions instances (no classes) or "
+            "--to-regions components (objects that touch become one)"
+        )
+    return values
 
 
 def _ignore_value(target: Target, regions: RegionRule) -> int:
     """Return the value of ignored pixels: that of the card, else 255, or 65535 where there may be more values."""
-    stated = target.labels.card.ignore
-    if stated is not None and 0 < stated < 65536:
+    stated, taken = target.labels.card.ignore, target.names if regions in ("classes", "components") else ()
+    if stated is not None and 0 < stated < 65536 and stated not in taken:
         return stated
-    return 255 if regions != "instances" and max(target.names) < 255 else 65535
+    return 65535 if regions == "instances" or max(taken, default=0) >= 255 else 255
 
 
-def _check_components(target: Target) -> None:
-    """Check that objects are the connected pieces of their classes.
-
-    Raises:
-        ConfigError: some are not, so that a mask folder cannot keep objects and classes.
-    """
-    faults = Losses()
-    for item, drawn in drawn_all(target.labels):
+def _are_components(target: Target) -> bool:
+    """Return whether all objects are the connected pieces of their classes, so that masks of classes keep them."""
+    numbers = {name: number for number, name in target.names.items()}
+    for _, drawn in drawn_all(target.labels):
+        classes = [numbers[named_class(one, target.names)] for one in drawn.objects]
         values = np.zeros(drawn.size_hw, np.int64)
-        for instance in drawn.objects:
+        for number, instance in zip(classes, drawn.objects, strict=True):
             y0, x0, y1, x1 = instance.box
-            values[y0:y1, x0:x1][instance.crop] = instance.class_id or 0
-        if drawn.ignore is not None:
-            values[drawn.ignore] = 0
+            values[y0:y1, x0:x1][instance.crop] = number
         found = {
-            (region.class_id, region.box, region.crop.tobytes())
-            for number in np.unique(values[values > 0]).tolist()
+            (number, region.box, region.crop.tobytes())
+            for number in set(classes)
             for region in components(values == number, number)
         }
-        wrong = [one for one in drawn.objects if (one.class_id, one.box, one.crop.tobytes()) not in found]
-        faults.add("objects", item.where, len(wrong))
-    if faults.counts:
-        raise ConfigError(
-            f"a folder of masks keeps classes and objects only where every object is one connected piece of its class; "
-            f"{faults.lines()[0]} touch or overlap one of their class, or are in pieces. SimMAT trains on COCO json as "
-            "it is (--to coco). To convert with a loss, use --to-regions instances (no classes) or --to-regions "
-            "components (objects that touch become one)"
-        )
+        objects = zip(classes, drawn.objects, strict=True)
+        if any((number, one.box, one.crop.tobytes()) not in found for number, one in objects):
+            return False
+    return True
 
 
 def _with_ignore(drawn: Drawn) -> Sequence[Instance]:
