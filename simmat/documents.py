@@ -159,11 +159,6 @@ def validate(model: type[Model], values: object) -> Model:
 def parse(model: type[Model], values: object, where: str) -> Model:
     """Return a document as its model, see `validate`.
 
-    Args:
-        model: the expected model.
-        values: plain values.
-        where: the file, for messages.
-
     Raises:
         ConfigError: the document is invalid; the message holds every problem.
     """
@@ -182,13 +177,7 @@ def listed(where: str, problems: Sequence[object]) -> str:
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], values: object) -> list[Problem]:
-    """Return the problems that pydantic found in a document, one per place.
-
-    Args:
-        error: what pydantic raised.
-        model: the expected model.
-        values: the document as given.
-    """
+    """Return the problems that pydantic found in a document, one per place."""
     found: dict[tuple[Keys, str], Problem] = {}
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and detail["input"]:  # pydantic reports this if all entries are wrong
@@ -269,8 +258,6 @@ def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
     """Read a TOML file; UTF-8 with or without a byte order mark.
 
     Args:
-        path: the file.
-        kind: what it is, for messages ("config file").
         hint: what to do where the file does not exist.
 
     Raises:

@@ -68,9 +68,6 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str], *, hint: str = ""
 
     Args:
         kind: what the name should be, as users call it ("modality", "tuner").
-        name: the unknown name.
-        allowed: all known names.
-        hint: one more sentence on what to do.
     """
     names = sorted(allowed)
     have = f" Available: {', '.join(names)}." if names else " None is installed."

@@ -84,7 +84,6 @@ def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
     """Return the (N, 2) xy centres of a grid of cells over the content of the input.
 
     Args:
-        frame: position of the image in the input.
         count: cells along the longer side; None as `EverythingSettings.grid` says.
     """
     height, width = frame.scaled_hw

@@ -60,7 +60,6 @@ def check_workers(client: Any, paths: Sequence[Path], packages: str = "simmat") 
     """Check that every worker of a dask client sees some files and folders, and can do the work.
 
     Args:
-        client: of `dask_client`.
         paths: absolute.
         packages: what a worker needs, for messages.
 

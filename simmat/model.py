@@ -75,9 +75,6 @@ class Parts:
     """The installed parts that a `ModelSpec` names.
 
     Attributes:
-        foundation: the foundation model.
-        transfer: the transfer layer.
-        tuner: the tuner.
         weights: the foundation model's weight file; None for random weights from the spec's seed.
     """
 
@@ -94,11 +91,7 @@ class Parts:
 
 
 def find_parts(spec: ModelSpec, registry: Registry, weights: Path | None) -> Parts:
-    """Return the installed parts that a spec names, with a weight file that is already checked.
-
-    Raises:
-        UnknownNameError: a part is not installed.
-    """
+    """Return the installed parts that a spec names, with a weight file that is already checked."""
     return Parts(
         registry.foundation(spec.foundation), registry.transfer_layer(spec.mat), registry.tuner(spec.tune), weights
     )
@@ -125,8 +118,6 @@ def assemble(
     Only the transfer layer, the parameters of the tuner, and those that no weight file has, require gradients.
 
     Args:
-        spec: the spec.
-        parts: the parts that it names.
         foundation_room: memory limit for building the foundation model; None for no limit.
         own_room: memory limit for building the transfer layer, and the same for the tuner; None for no limit.
 

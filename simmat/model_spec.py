@@ -130,10 +130,6 @@ def with_options(name: str, options: dict[str, Any]) -> str:
 def complete_options(spec: TransferLayerSpec | TunerSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return all options of a transfer layer or tuner, each with the type of its default.
 
-    Args:
-        spec: the transfer layer or tuner.
-        given: option -> value; the others keep their defaults.
-
     Raises:
         ConfigError: options are unknown or not of the type of their default; lists all of them.
     """

@@ -210,10 +210,7 @@ class SensorImage:
 
         Args:
             data: (C, H, W) or, for one channel, (H, W).
-            channels: C channels.
             valid: (C, H, W) bool; False makes further values invalid.
-            origin: see `SensorImage`.
-            georeference: see `SensorImage`.
 
         Raises:
             DataError: planes and channels do not match, or the values are not real numbers.

@@ -22,8 +22,6 @@ def window_starts(size: int, tile: int, overlap: int) -> list[int]:
     """Return where windows start along one side, evenly; the last one ends with the image.
 
     Args:
-        size: of the image in pixels.
-        tile: side of a window.
         overlap: of two neighbours, at least; less than `tile`.
     """
     if size <= tile:
@@ -74,14 +72,7 @@ class Band(NamedTuple):
 
 
 class ClassMapBlender:
-    """One class map from those of windows, which may come row by row only.
-
-    Args:
-        size_hw: of the image.
-        tile: side of a window.
-        overlap: of neighbours, at least.
-        classes: K.
-    """
+    """Joins the class maps of windows, in raster order, into one of K classes."""
 
     def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int, classes: int) -> None:
         self._size_hw = size_hw
@@ -131,9 +122,6 @@ class InstanceJoiner:
     """Objects of one image from those of windows in raster order.
 
     Args:
-        size_hw: of the image.
-        tile: side of a window.
-        overlap: of neighbours, at least.
         agreement: part of the smaller of two masks, where both windows look, that the other one covers if they are one
             object.
     """

@@ -119,10 +119,7 @@ def write_bundle(
     No time and no path goes in, so equal runs give equal files.
 
     Args:
-        path: its folder.
-        spec: of the network.
         tensors: what training changed, see `trained_tensors`.
-        metrics: its scores.
 
     Raises:
         OutputError: it cannot be written.

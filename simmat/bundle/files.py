@@ -42,7 +42,6 @@ def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator
 
     Args:
         path: a folder, its `bundle.json`, a zip, or the folder of a run, which stands for its best bundle.
-        names: the files to unpack.
 
     Raises:
         BundleError: the zip is refused, see `unpack_zip`; the content of a folder is not checked here.
@@ -101,11 +100,6 @@ def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:
 
 def unpack_zip(source: Path, folder: Path, names: Collection[str] = SHARED_NAMES) -> None:
     """Unpack a bundle's files from a zip; the whole zip is checked before a byte is written.
-
-    Args:
-        source: the zip.
-        folder: where the files go.
-        names: which of the files.
 
     Raises:
         BundleError: it is damaged, or holds anything but a bundle's own files: other names, paths, links, a name

@@ -87,11 +87,9 @@ def load_bundle(
 
     Args:
         path: the bundle's folder, or a zip that holds it.
-        registry: what is installed.
         foundation: the name of its foundation model on this machine; the weights must be the same, bit for bit. None
             takes the name in the bundle.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
-        device: of the network.
 
     Raises:
         BundleError: it is damaged, of a newer format, or its tensors do not fit.

@@ -43,9 +43,7 @@ def model_card(
     """Return the card of a bundle, in Markdown with YAML before it; the same bundle gives the same text.
 
     Args:
-        spec: of the bundle.
         licence: of the bundle, as the hub names it ("apache-2.0", "cc-by-4.0", "other").
-        foundation_licence: of the foundation model, if known.
         registry: what is installed, to name the packages of plugins; None names SimMAT's own.
     """
     from jinja2 import Environment, StrictUndefined  # loading a bundle does not need it

@@ -78,13 +78,8 @@ def push_bundle(
     A README.md that the bundle has already is kept.
 
     Args:
-        bundle: its folder or zip.
         destination: a folder, a path that ends in .zip, or hf://ORG/NAME.
-        licence: of the bundle, as the hub names it.
-        foundation_licence: of the foundation model, if known.
         registry: what is installed, to name packages in the model card.
-        force: replace an existing bundle.
-        private: make a new repository on the hub private.
 
     Returns:
         Where it is now.
@@ -124,7 +119,6 @@ def pull_bundle(source: str, out: Path | None = None, *, force: bool = False) ->
     Args:
         source: a folder, a .zip, or hf://ORG/NAME, optionally with @REVISION.
         out: the folder; None takes the source's name, in the current folder.
-        force: replace an existing bundle.
 
     Raises:
         BundleError: there is no bundle, it is damaged, of a newer format, or a zip of anything else.

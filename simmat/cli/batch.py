@@ -23,13 +23,7 @@ WINDOWS_TOGETHER = 16
 
 
 class Work(Protocol):
-    """What is to be done with one image.
-
-    Attributes:
-        name: of the image, for messages.
-        files: source name -> file.
-        windows: how many parts of it several processes can share; 1 where one process takes all.
-    """
+    """What is to be done with one image."""
 
     @property
     def name(self) -> str:
@@ -71,7 +65,6 @@ class Outcome:
     """What became of the work.
 
     Attributes:
-        done: names of images, in order.
         error: of the images that failed, to be raised at the end; None if none did.
     """
 
@@ -84,8 +77,6 @@ def run_all(works: Sequence[Work], out: Path, processes: Processes | None = None
 
     Args:
         works: the same in all processes.
-        out: folder of the results, for messages.
-        processes: those that share the work; None is this process alone.
 
     Returns:
         What is done, of all processes in the main one.
@@ -158,10 +149,8 @@ def run_on(executor: Executor, works: Sequence[Work], tasks: Tasks, out: Path) -
     """Do all work on an executor whose workers see the same files; results as `run_all`.
 
     Args:
-        executor: of other machines.
         works: of this process, which joins the parts of an image.
         tasks: how a worker does the same work, whatever its working folder is.
-        out: folder of the results, for messages.
     """
     failed: dict[str, SimMATError] = {}
     left = [work for work in works if not work.is_done()]

@@ -100,11 +100,8 @@ def progress_bar(
     """Show a progress bar, if standard error is a terminal; it is cleared at the end.
 
     Args:
-        label: what is being done.
-        unit: name of one step.
         total: number of steps; None if it is not known yet.
         shown: False shows nothing, as in all processes but the first.
-        unit_scale: show large numbers as k, M and G.
     """
     from tqdm import tqdm
 

@@ -202,15 +202,7 @@ class PromptOptions:
         return self.prompts is not None and self.prompts.suffix.lower() in MAP_ENDINGS
 
     def check(self, *, searched: bool, search: Mapping[str, Any]) -> None:
-        """Check before any work that the options go together.
-
-        Args:
-            searched: objects or classes are found without prompts.
-            search: values of `search_options`.
-
-        Raises:
-            ConfigError: they do not, or a prompt is not made of numbers.
-        """
+        """Check before any work that the options go together."""
         single = bool(self.point or self.negative or self.box is not None)
         if searched:
             if single or self.prompts is not None or self.crs is not None:
@@ -256,12 +248,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _load(paths: Sequence[Path], model: Mapping[str, Any]) -> tuple[Predictor, Sequence[Path]]:
-    """Load the bundle of the first path, or the untuned model; return it with the paths of images.
-
-    Args:
-        paths: as given.
-        model: arguments of `simmat.load`.
-    """
+    """Load the bundle of the first path, or the untuned model; return it with the paths of images."""
     untuned = model["modality"] is not None
     if not untuned and model["foundation"] is not None and paths and not _may_be_bundle(paths[0]):
         raise ConfigError(
@@ -290,12 +277,7 @@ def _arguments(paths: Sequence[Path], model: Mapping[str, Any]) -> dict[str, Any
 
 
 def _processes(device: str | None, executor: str) -> Processes | None:
-    """Join the processes of `accelerate launch`; None without it.
-
-    Args:
-        device: of the command line.
-        executor: of the command line.
-    """
+    """Join the processes of `accelerate launch`; None without it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # without loading torch
         return None
     if executor != "local":

@@ -48,11 +48,9 @@ class PromptJob:
     Attributes:
         out: folder of the files; not part of the request that a record holds, as `cache`.
         choice: which mask of an answer is taken.
-        missing: channels that the images lack.
         tile: side of the window around a prompt; None chooses it.
         formats: files of `simmat.results.FORMATS`, for all objects of an image together; None writes a mask, a picture
             and a json for each object.
-        cache: folder that keeps embeddings.
     """
 
     out: Path = field(repr=False)
@@ -65,16 +63,7 @@ class PromptJob:
 
 @dataclass(frozen=True)
 class PromptWork:
-    """One image of a call and the prompts for it.
-
-    Attributes:
-        predictor: of the model.
-        job: what is done.
-        name: of the image; files for all objects begin with it.
-        files: source name -> file.
-        prompts: output name of each object -> prompt; what they are may depend on where the image is.
-        model: digest of the model.
-    """
+    """One image of a call and the prompts for it."""
 
     predictor: Predictor
     job: PromptJob
@@ -234,12 +223,6 @@ def segment_prompts(
     processes: Processes | None = None,
 ) -> None:
     """Segment the objects of many images.
-
-    Args:
-        samples: name, files and prompts of each image.
-        predictor: of the model.
-        job: what is done.
-        processes: those that share the images; None is this process alone.
 
     Raises:
         ConfigError: two masks have one name, or a file of others would be replaced.

@@ -72,15 +72,7 @@ class PixelPrompts:
 
 @dataclass(frozen=True)
 class MapPrompt:
-    """One prompt in map coordinates.
-
-    Attributes:
-        name: output name.
-        points: x and y, or longitude and latitude, on the object.
-        negative: not on it.
-        box: X0, Y0, X1, Y1.
-        crs: coordinate system of the numbers.
-    """
+    """One prompt in coordinates of `crs`: x and y, or longitude and latitude; the box is X0, Y0, X1, Y1."""
 
     name: str
     points: tuple[tuple[float, ...], ...]
@@ -170,18 +162,7 @@ def prompt_values(prompt: Prompt) -> dict[str, Any]:
 
 
 def make_prompt(points: Sequence[str], negative: Sequence[str], box: str | None, *, prefix: str = "--") -> Prompt:
-    """Make a prompt from texts.
-
-    Args:
-        points: "X,Y" on the object.
-        negative: "X,Y" not on it.
-        box: "X0,Y0,X1,Y1".
-        prefix: of the names in messages.
-
-    Raises:
-        ConfigError: a text is not such numbers, or there is neither a point nor a box.
-        DataError: the box is empty.
-    """
+    """Make a prompt from points "X,Y" and a box "X0,Y0,X1,Y1"; `prefix` comes before the names in messages."""
     positive = [_numbers(f"{prefix}point", text, _POINT) for text in points]
     others = [_numbers(f"{prefix}negative", text, _POINT) for text in negative]
     if not positive and box is None:
@@ -197,9 +178,6 @@ def read_prompts(path: Path) -> dict[str, dict[str, Prompt]]:
 
     A CSV has the columns `file`, `object` and `point` ("X,Y") or `box` ("X0,Y0,X1,Y1"), and optionally `negative`;
     rows of one object are one prompt. A COCO json gives the box of each annotation, whose id is the object.
-
-    Raises:
-        DataError: all problems of the file.
     """
     problems: list[str] = []
     table = (_read_coco if path.suffix.lower() == ".json" else _read_csv)(path, problems)

@@ -48,12 +48,7 @@ def result_endings(formats: Iterable[str], kinds: Iterable[str]) -> tuple[str, .
 
 
 def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:
-    """Return the names of the files that an earlier call wrote for an image or object.
-
-    Args:
-        record: its json.
-        name: how the names begin.
-    """
+    """Return the names of the files that an earlier call wrote for an image or object."""
     listed = record.get("written")
     own = (f"{name}.", f"{name}_")  # whatever the json of another program says, no other file is replaced
     return frozenset(
@@ -64,16 +59,7 @@ def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:
 
 
 def own_files(out: Path, outputs: Iterable[str], endings: Sequence[str]) -> frozenset[str]:
-    """Return the names of files that an earlier call wrote for these outputs.
-
-    Args:
-        out: folder of the files.
-        outputs: how the names of the files begin.
-        endings: how they may end.
-
-    Raises:
-        ConfigError: a file to replace was made by another command or a person, such as the masks of a data set.
-    """
+    """Return the names of files that an earlier call wrote for these outputs."""
     own: set[str] = set()
     for name in outputs:
         existing = [f"{name}{ending}" for ending in endings if (out / f"{name}{ending}").exists()]
@@ -90,15 +76,7 @@ def foreign_file(file: Path) -> str:
 
 
 def check_coco(out: Path, names: Iterable[str]) -> None:
-    """Refuse to write the COCO file of all images over another file.
-
-    Args:
-        out: its folder.
-        names: of the images, whose json are NAME.json.
-
-    Raises:
-        ConfigError: the file is of another program, or an image has its name.
-    """
+    """Refuse to write the COCO file of all images over another file."""
     name, file = Path(COCO_FILE).stem, out / COCO_FILE
     if name in names:
         raise ConfigError(

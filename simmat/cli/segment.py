@@ -45,12 +45,7 @@ def job_of(
     tile: int | None,
     overlap: int | None,
 ) -> Job:
-    """Return what the options of the command line mean for a model.
-
-    Raises:
-        ConfigError: they contradict each other, or the model cannot do it.
-        UnknownNameError: a format or class is unknown.
-    """
+    """Return what the options of the command line mean for a model."""
     given = EverythingSettings()
     lowest = given.min_score if min_score is None else min_score
     settings = replace(given, min_score=lowest, min_area=min_area or given.min_area)
@@ -68,17 +63,7 @@ def job_of(
 
 
 def class_values(text: str, names: Mapping[int, str], known: Sequence[int | None]) -> frozenset[int]:
-    """Return the label values of classes named "car,person", or by number.
-
-    Args:
-        text: of the command line.
-        names: label value -> name.
-        known: label values that the model distinguishes.
-
-    Raises:
-        ConfigError: the model distinguishes no classes.
-        UnknownNameError: it does not know a class.
-    """
+    """Return the label values of classes named "car,person", or by number."""
     values = [value for value in known if value is not None]
     if not values:
         raise ConfigError(f"--classes {text}: this model does not distinguish classes; leave the option out")
@@ -93,13 +78,7 @@ def class_values(text: str, names: Mapping[int, str], known: Sequence[int | None
 
 @dataclass(frozen=True)
 class SegmentWork:
-    """One image of a call.
-
-    Attributes:
-        segmenter: of the model.
-        name: how its files begin.
-        files: source name -> file.
-    """
+    """One image of a call."""
 
     segmenter: Segmenter
     name: str
@@ -165,12 +144,7 @@ class SegmentWork:
 
 @dataclass(frozen=True)
 class SegmentTasks:
-    """The images of a call, for workers on other machines that see the same files.
-
-    Attributes:
-        model: arguments of `simmat.load`, without a registry.
-        job: what is done.
-    """
+    """The images of a call, for workers on other machines that see the same files."""
 
     model: Mapping[str, Any]
     job: Job
@@ -212,12 +186,7 @@ def segment_all(
     """Segment images, write their files, and one COCO file for all.
 
     Args:
-        images: name of the files -> source name -> file.
-        predictor: of the model.
-        job: what is done.
         model: arguments of `simmat.load` for workers on other machines.
-        executor: "local", or tcp://HOST:PORT of a dask scheduler.
-        processes: those that share the work where it is local; None is this process alone.
 
     Raises:
         SimMATError: an image failed; of several, the message holds all. The others are done.

@@ -58,12 +58,9 @@ class Job:
     """What is done with each image of a call.
 
     Attributes:
-        wanted: what is looked for.
         formats: of the files, names of `simmat.results.FORMATS`.
-        out: folder of the files.
         classes: label values that are kept; None for all.
         min_score: smallest score of an object; None for all that were found.
-        missing: channels that the images lack.
         tile: side of a window; None chooses it.
         overlap: of windows; None chooses it.
     """
@@ -97,13 +94,7 @@ class Job:
 
 
 class Segmenter:
-    """Segments images by one model, and writes the files of each.
-
-    Args:
-        predictor: of the model.
-        job: what is done.
-        model: `digest` of the predictor, if it is known.
-    """
+    """Segments images by one model, and writes the files of each."""
 
     def __init__(self, predictor: Predictor, job: Job, model: str | None = None) -> None:
         self._predictor, self._job = predictor, job
@@ -145,8 +136,6 @@ class Segmenter:
         """Join the answers to all windows of an image.
 
         Args:
-            image: opened.
-            answers: to its windows, in their order.
             folder: where a class map larger than memory is kept meanwhile; None keeps it in memory.
         """
         wanted = self._job.wanted
@@ -154,14 +143,7 @@ class Segmenter:
         return image.join(answers, wanted, classes=classes)
 
     def write(self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Joined) -> str:
-        """Write the files of an image, and return what to print.
-
-        Args:
-            name: how the files begin.
-            files: of the image.
-            image: opened.
-            joined: what was found in it.
-        """
+        """Write the files of an image, and return what to print."""
         notes = {
             "windows": {
                 "tile": image.tile,
@@ -185,15 +167,8 @@ class Segmenter:
         """Write the files of an image with the json that names them, all or none, and return what to print.
 
         Args:
-            name: how the files begin.
-            files: of the image.
-            image: opened.
             results: its objects, its classes, or both.
-            notes: more values of the json.
             request: digest of what was asked; None for that of the job.
-
-        Raises:
-            ConfigError: a file to replace was made by another command or a person.
         """
         job, said = self._job, []
         written: list[str] = []
@@ -276,13 +251,7 @@ class Segmenter:
 
 
 def write_coco(out: Path, names: Sequence[str], class_names: Mapping[int, str]) -> None:
-    """Write the objects of all images as one COCO file, from the json of each.
-
-    Args:
-        out: folder of the files.
-        names: of the images.
-        class_names: label value -> name.
-    """
+    """Write the objects of all images as one COCO file, from the json of each."""
     records = []
     for name in names:
         record = read_record(out / f"{name}.json")

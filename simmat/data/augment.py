@@ -73,9 +73,6 @@ class Augmentation:
 
         Args:
             image: (C, H, W) as loaded, before the adapter's transform.
-            label: of that image.
-            adapter: flips and rotates the image, values included.
-            rng: random generator.
 
         Returns:
             The image, whose size a window or a rotation may change, and its label. A label with a region still has one.
@@ -159,8 +156,6 @@ def cut_label(label: Label, window: Window, keep: float) -> Label:
     """Crop a label to a window; pixels outside the image are ignored.
 
     Args:
-        label: of the whole image.
-        window: where to crop.
         keep: keep a region if at least this fraction of it is inside; if no region has so much, keep the largest piece.
             Other pieces become `small`.
     """

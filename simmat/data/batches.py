@@ -65,14 +65,10 @@ class TrainingItems(TorchDataset[Batch]):
     """The endless stream of training items; item i is at position i of the run.
 
     Attributes:
-        dataset: reads the samples.
         samples: the training samples, without those that have no region, see `DataIndex.training_samples`.
-        pipeline: image -> network input.
-        augmentation: applied in physical units.
         prompts: P, prompts per image; regions repeat where an image has fewer.
         clicks: "mixed" places half of the first clicks at a region's centre, "random" all of them anywhere on it.
         batch_size: images of one optimiser step, over all processes.
-        seed: of the whole run.
         dense: what a dense head is trained to tell apart; None without one.
     """
 

@@ -29,7 +29,6 @@ class Blocks:
     """Divides the images of a data set into blocks, and the blocks of val and test into windows.
 
     Attributes:
-        adapter: the sensor, which reads the sizes of images.
         card: whose `crop` is the side of a window in pixels.
         sizes: (H, W) of each image that was divided, by the sample's id.
     """

@@ -116,7 +116,6 @@ def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[
     """Read `root/card.toml`, if it exists, and apply overrides.
 
     Args:
-        root: folder of the data set.
         overrides: card fields from the command line, which take precedence; None is not set.
         defaults: fields that apply where neither sets them, such as the region rule that COCO implies.
 
@@ -139,12 +138,7 @@ def merge(card: Mapping[str, object], overrides: Mapping[str, object]) -> dict[s
 
 
 def make_card(values: Mapping[str, object], *, where: str) -> DataCard:
-    """Make a card from plain values, see `load_card`.
-
-    Args:
-        values: field -> value.
-        where: the data set's folder, for messages.
-    """
+    """Make a card from plain values, see `load_card`."""
     if "regions" not in values and values.keys() <= DataCard.model_fields.keys():
         raise ConfigError(NO_REGIONS.format(where=where, card=Path(where) / CARD_FILE))
     return parse(DataCard, values, f"{where}: the data card")

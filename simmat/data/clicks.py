@@ -73,7 +73,6 @@ def jitter_box(box: FloatArray, size_hw: tuple[int, int], rng: np.random.Generat
     Args:
         box: (4,) XYXY in pixels, inside the image, not empty.
         size_hw: of the image; the result stays inside.
-        rng: random generator.
 
     Returns:
         (4,) float32 XYXY.

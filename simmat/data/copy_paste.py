@@ -24,16 +24,7 @@ _CUT = 0.1
 
 
 def check_repeats(paste: float, card: DataCard, root: Path) -> None:
-    """Refuse to repeat objects where the region rule of the data leaves no place for a copy.
-
-    Args:
-        paste: fraction of the images in which regions are repeated.
-        card: of the data set.
-        root: its folder, for the message.
-
-    Raises:
-        ConfigError: all pixels of a class are one region, or every pixel is in a region.
-    """
+    """Refuse to repeat objects where the region rule of the data leaves no place for a copy."""
     if paste and card.regions == "classes":
         raise ConfigError(
             f"--paste {paste:g} repeats objects, but in {root} all pixels of a class are one region "
@@ -55,13 +46,6 @@ def repeat_regions(
     Copy-paste (Ghiasi et al., CVPR 2021) within one image, so that light, gain and noise match. A copy is mirrored,
     rotated or halved at random. Halving takes every second pixel, so that all values are measured ones; it is skipped
     if it would split the object or make it smaller than the smallest region.
-
-    Args:
-        image: (C, H, W).
-        label: of that image.
-        adapter: flips and rotates the image, values included.
-        rng: random generator.
-        rotate: allow quarter turns too.
 
     Returns:
         The image, and its label with a new region for each copy that found a place; copies touch neither a region nor
@@ -113,7 +97,6 @@ def _is_cut(region: Instance, unknown: BoolArray) -> bool:
     """Return True if the border of the image or ignored pixels cut a region off.
 
     Args:
-        region: of the image.
         unknown: (H + 2, W + 2) bool, the ignored pixels with a border of True around them.
     """
     y0, x0, y1, x1 = region.box
@@ -165,10 +148,8 @@ def _free_place(
     """Draw rows and columns where a mask overlaps no closed pixel; None if no try finds such a place.
 
     Args:
-        mask: (h, w).
         closed: (H, W) bool, True where a copy is not allowed.
         anchor: a region to be close to; None for anywhere.
-        rng: random generator.
     """
     (height, width), (rows, columns) = mask.shape, closed.shape
     if height > rows or width > columns:

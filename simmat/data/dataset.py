@@ -37,9 +37,7 @@ class Dataset:
     """Samples of one sensor with their ground truth; files are read on demand.
 
     Attributes:
-        root: the folder.
         adapter: the sensor, configured by the card.
-        card: defines regions and missing values.
         samples: all samples, each with a split.
         split_note: a sentence for the user on where the splits come from.
         coco: the labels if a COCO file holds them, else None.
@@ -143,7 +141,6 @@ class Dataset:
         """Read the ground truth of one sample, in its window.
 
         Args:
-            sample: of this data set.
             image: its image. With it, pixels that are invalid in all channels after the transform are ignored, and
                 sizes are compared.
             seen: `adapter.transform(image)`, if already computed.
@@ -240,7 +237,6 @@ def open_dataset(
     """Open a folder as a data set: `manifest.csv`, COCO json, or `images/` and `masks/` alone.
 
     Args:
-        root: the folder.
         adapter: the sensor; its sources are the files of a sample.
         overrides: fields of the data card from the command line; None is not set.
         defaults: fields of the card that apply where neither `card.toml` nor `overrides` sets them.
@@ -293,11 +289,6 @@ def open_images(root: Path | str, adapter: ModalityAdapter, overrides: Mapping[s
 
     Without labels, the images are those of `images/` or else of the folder itself, and belong to no split. Without a
     region rule, each value of a mask is a region.
-
-    Args:
-        root: the folder.
-        adapter: the sensor.
-        overrides: fields of the data card; None is not set.
 
     Raises:
         DataError: the folder has labels and is not a data set, or holds no image.

@@ -46,7 +46,6 @@ def dense_targets(label: Label, frame: Frame, index_of: Mapping[int | None, int]
 
     Args:
         label: of the original image; what is too small to be prompted for is drawn, too.
-        frame: how the image lies in the input.
         index_of: class of an object -> its index in the class map; other classes have no truth.
         background: index of what is no object; `NO_TRUTH` where unmarked objects may be there.
     """

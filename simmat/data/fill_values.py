@@ -31,9 +31,7 @@ def count_stored(
     """Count fill values and zeros that the files of a sample hold at valid pixels.
 
     Args:
-        adapter: the sensor.
         used: names of the channels that reach the network.
-        files: source name -> file.
         image: (C, H, W) as loaded.
         stored: file -> (P, H, W) of stored numbers.
 
@@ -75,10 +73,7 @@ def fill_value_hints(
     """Describe the planes with many fill values or zeros at valid pixels, except of sources whose nodata is set.
 
     Args:
-        adapter: the sensor.
         counts: (Q, 8), those of `count_stored` for all samples of a split.
-        split: its name.
-        nodata: of the data card.
     """
     names, values = adapter.source_names(), (*FILL_VALUES, 0.0)
     alike: dict[tuple[str, float], list[tuple[int, float]]] = {}

@@ -108,11 +108,7 @@ def file_times(paths: Iterable[str]) -> npt.NDArray[np.int64]:
 
 
 def _digests(root: Path, paths: Sequence[str]) -> list[bytes]:
-    """Return the sha256 of files in their order.
-
-    Raises:
-        DataError: files cannot be read; lists all of them.
-    """
+    """Return the sha256 of files in their order."""
     found = read_files(paths)
     if problems := [str(file) for file in found.values() if isinstance(file, DataError)]:
         raise DataError(all_problems(f"{root}: files that cannot be read:", problems))
@@ -124,7 +120,6 @@ class Contents:
     """Digests of the parts of a data set: the card, and the split, images and labels of each sample.
 
     Attributes:
-        dataset: the data set.
         digests: (S, 32·P) the concatenated sha256 of the P files of each of its S samples.
     """
 
@@ -136,8 +131,6 @@ class Contents:
         """Make the contents; read the files of samples whose digests are not known.
 
         Args:
-            dataset: with all splits.
-            digests: (S, 32·P), see the attribute.
             known: (S,) bool, True where the digests of a sample are given.
 
         Raises:
@@ -167,10 +160,6 @@ class Contents:
 
     def changes_since(self, notes: object, fingerprint: str) -> str:
         """Describe what changed since a run: how many parts, and the first of them.
-
-        Args:
-            notes: what `notes` returned for the run.
-            fingerprint: of the run.
 
         Returns:
             Part of a message; "" if the notes are not of that run or are not valid.
@@ -262,7 +251,6 @@ def shared_images(samples: Sequence[Sample], digests: Iterable[bytes | None]) ->
     """Describe the images that are in two splits, by path or by content.
 
     Args:
-        samples: of all splits.
         digests: the sha256 of the reference file of each; None skips the sample.
 
     Returns:

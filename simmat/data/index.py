@@ -74,7 +74,6 @@ class DataIndex:
         """Return the samples that have a region with a valid pixel.
 
         Args:
-            samples: to choose from.
             what: their use, for messages: "training".
 
         Raises:
@@ -173,7 +172,6 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
     used are read again each time.
 
     Args:
-        dataset: with all splits.
         progress: called with the number of completed samples.
         processes: number of processes that read; None is one per core, fewer for a small data set.
 
@@ -247,8 +245,6 @@ def _untouched(dataset: Dataset, table: Table, keys: Bytes, *, may_read: bool) -
     """Find the samples whose files have not changed since they were read.
 
     Args:
-        dataset: S samples.
-        table: known rows.
         keys: (S, 16), see `sample_keys`.
         may_read: compare files with other times by content.
 

@@ -47,13 +47,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 @dataclass(frozen=True)
 class Part:
-    """The result of reading some samples.
-
-    Attributes:
-        table: rows of the usable samples.
-        faults: sample id -> why it cannot be used.
-        count: number of samples read.
-    """
+    """The result of reading some samples."""
 
     table: Table
     faults: Mapping[str, SimMATError]
@@ -67,9 +61,7 @@ def read_samples(
 
     Args:
         dataset: with `known_channels`.
-        samples: N samples of the data set.
         keys: (N, 16), see `sample_keys`.
-        processes: number of processes; None is one per core, fewer for few samples.
 
     Raises:
         DataError: a process was killed.
@@ -119,11 +111,7 @@ def _read_part(work: _Work, start: int) -> Part:
 def _read_sample(
     dataset: Dataset, sample: Sample, key: Bytes, known: Mapping[str, tuple[Times, bytes] | DataError]
 ) -> Table:
-    """Read one sample and return its row, as a table.
-
-    Raises:
-        SimMATError: it cannot be used.
-    """
+    """Read one sample and return its row, as a table."""
     files = []
     for path in sample.paths:
         file = known.get(path) or read_file(path)

@@ -33,7 +33,6 @@ def read_mask(path: Path, window: Window | None = None) -> LabelArray:
     Args:
         path: 1- to 32-bit PNG, TIFF or BMP of one plane, a palette image (its indices are the labels), or an (H, W)
             .npy of integers, booleans or whole floats.
-        window: the part to read; None for all.
 
     Returns:
         (H, W) int64; 1-bit images give 0 and 1.
@@ -68,11 +67,7 @@ def read_mask(path: Path, window: Window | None = None) -> LabelArray:
 
 
 def check_equal_size(mask: Path | str, mask_hw: tuple[int, int], image: Path | str, image_hw: tuple[int, int]) -> None:
-    """Check that a mask and its image, named for the message, have the same (height, width).
-
-    Raises:
-        DataError: they differ.
-    """
+    """Check that a mask and its image, named for the message, have the same (height, width)."""
     if mask_hw != image_hw:
         raise DataError(
             f"{mask}: the mask is {mask_hw[1]}x{mask_hw[0]}, the image {image} is {image_hw[1]}x{image_hw[0]} "
@@ -182,9 +177,6 @@ def label_from_mask(
 
     Args:
         mask: (H, W) whole numbers.
-        card: the data card.
-        zero_means: overrides that of the card.
-        origin: where the mask came from, for messages.
 
     Raises:
         DataError: negative values that the card does not ignore, or values without a class by rule "panoptic".
@@ -227,7 +219,6 @@ def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int
 
     Args:
         mask: (h, w) bool.
-        class_id: of the region.
         offset_yx: position of the mask's first pixel in the image.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -239,12 +230,7 @@ def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int
 
 
 def seen_part(region: Instance, ignore: BoolArray) -> Instance | None:
-    """Return the pixels of a region that are not ignored, as a region; None if all are.
-
-    Args:
-        region: of an image.
-        ignore: (H, W), see `Label`.
-    """
+    """Return the pixels of a region that (H, W) `ignore` leaves, as a region; None if it leaves none."""
     y0, x0, y1, x1 = region.box
     hidden = ignore[y0:y1, x0:x1]
     return region_from_mask(region.crop & ~hidden, region.class_id, (y0, x0)) if hidden.any() else region
@@ -270,14 +256,7 @@ def components(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int]
 
 
 def _values(mask: LabelArray, origin: str, ignored: int | None, *, zero: bool) -> Iterator[tuple[int, Box, BoolArray]]:
-    """Yield each label value except the ignored one with its box and its pixels in the box, in ascending order.
-
-    Args:
-        mask: (H, W).
-        origin: where it came from, for messages.
-        ignored: value without ground truth.
-        zero: yield value 0 too.
-    """
+    """Yield each label value except the ignored one with its box and its pixels in the box, in ascending order."""
     low, high = int(mask.min()), int(mask.max())
     if 0 <= low <= high < _DENSE_LIMIT:  # several times faster than sorting
         values, numbered = range(0 if zero else 1, high + 1), mask + 1 if zero else mask

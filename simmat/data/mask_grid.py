@@ -102,11 +102,7 @@ class _Axis:
         self._side = max(_TILE * len(weights) // weights.shape[1], 4 * _TILE)
 
     def reached(self, logits: npt.NDArray[np.intp]) -> tuple[int, int]:
-        """Return the (start, stop) of the grid pixels in which logits have a weight.
-
-        Args:
-            logits: their indices, ascending, at least one.
-        """
+        """Return the (start, stop) of the grid pixels in which logits have a weight."""
         return int(np.searchsorted(self.last, logits[0])), int(np.searchsorted(self.first, logits[-1], side="right"))
 
     def tiles(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:

@@ -64,8 +64,6 @@ def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device) 
 
     Args:
         prompts: K prompts in pixels of the original image, all with the same number of points and the same fields.
-        frame: position of the image in the input.
-        device: of the tensors.
     """
     coords = np.stack([frame.points_to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)
     labels = np.stack([prompt.point_labels for prompt in prompts])  # (K, N)

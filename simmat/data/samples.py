@@ -164,7 +164,6 @@ def decide_splits(
     no seed and does not depend on the order of the files.
 
     Args:
-        root: folder of the data set, for messages.
         samples: all with a split or all without.
         said_by: where the splits are named, for messages ("manifest.csv", "the folders of images/").
         masks: the labels are masks, not a COCO file.

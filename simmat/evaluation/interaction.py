@@ -114,13 +114,7 @@ class ScoredImage:
 
 
 def score_objects(image: ScoredImage, sample: str, protocol: Protocol) -> list[ObjectScore]:
-    """Score every object of an image.
-
-    Args:
-        image: with at least one object.
-        sample: id of the sample.
-        protocol: decides the prompts.
-    """
+    """Score every object of an image."""
     targets = image.targets
     scores: list[ObjectScore] = []
     for start in range(0, len(targets.found), image.together):
@@ -164,10 +158,8 @@ def _click_curves(
     """Correct K answers click by click, each at the centre of the largest error, with the last answer as mask input.
 
     Args:
-        image: the image.
         first: K first clicks.
         rows: K indices of targets.
-        answer: to the first clicks.
         clicks: how many there are at most, the first included.
 
     Returns:

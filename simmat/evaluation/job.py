@@ -61,15 +61,11 @@ def evaluate_bundle(
     Each field of the data card comes from `overrides`, else from the data set's card, else from the card of training.
 
     Args:
-        bundle: a loaded bundle.
-        data: folder of the data set.
-        split: "train", "val" or "test".
         overrides: fields of the data card; None is not set.
         zero_shot: score the foundation model too; this needs `registry`.
         registry: where the zero-shot map and the frozen tuner are found.
         progress: called with (done, total) samples of this process.
         note: called with what a user should know of the data, such as images left out because they have no mask.
-        protocol: which prompts are scored, and where masks are compared.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         everything: find and score every object without prompts, too: by the dense head, or by a grid of clicks where
             there is none, as for the zero-shot model.
@@ -160,9 +156,6 @@ def evaluate(
     Args:
         model: the network; it is put into eval mode and left so.
         pipeline: image -> network input; a protocol that squashes the image overrides its aspect.
-        dataset: reads the samples.
-        samples: what is scored.
-        protocol: which prompts are scored, and where masks are compared.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         check: called with every loaded image; raises an error for an image that the bundle cannot take.
         progress: called with 1 after every sample of this process.

@@ -27,8 +27,6 @@ def bootstrap_means(
 
     Args:
         images: the values of each image's objects; every image has at least one.
-        rng: of the draws.
-        draws: how many means.
     """
     kept = list(images)
     sums = np.array([sum(values) for values in kept], np.float64)

@@ -23,11 +23,9 @@ class Target:
 
     Attributes:
         index: of the region within its image.
-        region: the region.
         seen: its pixels that are not ignored, where clicks are placed.
         truth: the region on the grid.
         click_xy: the first click, in pixels of the original image.
-        image_hw: (height, width) of the original image.
     """
 
     index: int
@@ -43,7 +41,6 @@ class Targets:
     """The objects of one image that can be scored.
 
     Attributes:
-        found: the objects.
         ignore: (h, w) bool, the pixels of the grid that are not scored.
         scored: (h, w) bool, those that are.
         left_out: indices of regions with a scored pixel in the image but none on the grid.
@@ -71,9 +68,7 @@ def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
     """Bring the regions of an image to the grid; a region that is ignored as a whole is not a target.
 
     Args:
-        label: the ground truth.
         frame: how the image fits into the input; squashed for the grid "quarter".
-        protocol: decides the grid and the first click.
     """
     size_hw = grid_hw(frame, protocol)
     ignore = resize_nearest(label.ignore, size_hw)

@@ -163,11 +163,7 @@ def evaluate_unprompted(
 
     Args:
         predictor: the model; with `dense`, its dense head finds the objects.
-        dataset: reads the samples.
-        samples: what is scored.
-        everything: score every object.
         semantic: score the class of every pixel; this needs a dense head.
-        settings: how objects are found.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         progress: called with 1 after every sample of this process.
 

@@ -45,8 +45,6 @@ def to_pixels(
     Args:
         places_xy: (N, 2) x and y, or longitude and latitude.
         crs: their coordinate system, such as EPSG:4326.
-        georeference: of the image.
-        origin: the image, for messages.
 
     Returns:
         (N, 2) float64 xy in pixels, which may lie outside of the image.
@@ -85,9 +83,6 @@ def read_prompt_features(
     Args:
         path: a file of one layer.
         crs: coordinate system of the features; None takes the file's own.
-        georeference: of the image.
-        size_hw: (height, width) of the image.
-        origin: the image, for messages.
 
     Raises:
         ConfigError: the coordinate system is unknown, or a library is missing.

@@ -53,7 +53,6 @@ def find_weights(spec: FoundationSpec, checkpoint: Path | None = None, cache: Pa
     """Return the weight file of a model; None for a model whose weights are random from a seed.
 
     Args:
-        spec: the model.
         checkpoint: a file that the user gave; it takes precedence.
         cache: folder of downloaded weights, by default `cache_folder()`.
 
@@ -93,7 +92,6 @@ def check_digest(spec: FoundationSpec, path: Path, digest: str) -> None:
     """Check that a file from `find_weights` has the sha256 that the spec states; a spec without one accepts any file.
 
     Args:
-        spec: the model.
         path: the file; not for a checkpoint that the user gave.
         digest: sha256 of the file, which the caller computes once because it takes seconds.
 
@@ -114,9 +112,7 @@ def fetch(file: WeightFile, cache: Path | None = None, progress: Progress | None
     A file with another sha256 is downloaded again; an interrupted download is resumed.
 
     Args:
-        file: what to download.
         cache: folder, by default `cache_folder()`.
-        progress: called after every chunk.
 
     Raises:
         WeightsError: no network, no such file, disk full, no permission, or a wrong sha256 (the download is then

@@ -66,8 +66,6 @@ def install(
 
     Args:
         requirements: from `requirement_of`.
-        options: options of pip.
-        editable: install each requirement with pip's --editable.
 
     Raises:
         InstallerError: pip is missing or failed.
@@ -84,11 +82,7 @@ def install(
 
 
 def uninstall(distribution: str) -> None:
-    """Uninstall a distribution with pip.
-
-    Raises:
-        InstallerError: pip is missing or failed, or a plugin of that distribution is still installed.
-    """
+    """Uninstall a distribution with pip."""
     _pip("uninstall", "--yes", distribution)
     if still := [plugin["name"] for plugin in installed_plugins() if plugin["package"] == distribution]:
         raise InstallerError(
@@ -97,11 +91,7 @@ def uninstall(distribution: str) -> None:
 
 
 def installed_plugins() -> list[dict[str, Any]]:
-    """Return the plugins that `simmat plugins list --json` prints in a new process, which sees the changes of pip.
-
-    Raises:
-        InstallerError: SimMAT does not start in that process.
-    """
+    """Return the plugins that `simmat plugins list --json` prints in a new process, which sees the changes of pip."""
     line = [sys.executable, "-P", "-m", "simmat", "plugins", "list", "--json"]
     done = subprocess.run(line, capture_output=True, text=True, errors="backslashreplace", check=False)
     try:

@@ -151,11 +151,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _take(plugin: object, reference: str) -> list[tuple[Kind, Item]]:
-    """Register a plugin, call its hooks and check every item.
-
-    Raises:
-        PluginError: all problems of the plugin.
-    """
+    """Register a plugin, call its hooks and check every item."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     problems = _hook_problems(manager, plugin, reference)

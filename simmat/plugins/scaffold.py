@@ -24,11 +24,7 @@ _SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
 
 
 def check_name(name: str, registry: Registry) -> None:
-    """Refuse a name that a plugin cannot have, or that is taken.
-
-    Raises:
-        ConfigError: what is wrong with it, and what to do.
-    """
+    """Refuse a name that a plugin cannot have, or that is taken."""
     if name.startswith(PREFIX):
         raise ConfigError(f"give the sensor's name alone, {name.removeprefix(PREFIX)!r}; the package becomes {name}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
@@ -49,10 +45,6 @@ def check_name(name: str, registry: Registry) -> None:
 
 def make_plugin(name: str, parent: Path) -> Path:
     """Write the package `simmat-plugin-NAME` into a new folder of that name.
-
-    Args:
-        name: of the sensor, checked by `check_name`.
-        parent: where the folder is made.
 
     Raises:
         ConfigError: something of that name exists already.

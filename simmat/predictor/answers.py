@@ -110,9 +110,6 @@ class AnswerStore:
         Args:
             folder: of the image; made if it is missing.
             key: says what was asked of which model and image.
-
-        Raises:
-            OutputError: the folder cannot be written.
         """
         store = cls(folder / hashlib.sha256(key.encode()).hexdigest()[:16])
         store._make()
@@ -127,9 +124,6 @@ class AnswerStore:
 
         Returns:
             The answer as it comes back from the file, so that a stopped run ends as one that was not.
-
-        Raises:
-            OutputError: it cannot be written, as on a full disk.
         """
         file, arrays = self._file(index), answer.arrays()
         temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")

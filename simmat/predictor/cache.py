@@ -31,14 +31,7 @@ FORMAT = 1
 
 
 class _Notes(Document):
-    """The json in the metadata of a file.
-
-    Attributes:
-        format: of the file.
-        key: see `CachedEmbedding`.
-        strides: of the levels in pixels of the input, finest first.
-        sha256: of the levels, which detects a damaged file.
-    """
+    """The json in the metadata of a file; the sha256 is of the levels, whose strides are in pixels of the input."""
 
     format: Literal[1]
     key: str
@@ -51,7 +44,6 @@ class CachedEmbedding:
     """The place of one embedding in a folder.
 
     Attributes:
-        folder: of embeddings; made when the first is written.
         key: sha256 of the model and of the network's input.
     """
 
@@ -63,8 +55,6 @@ class CachedEmbedding:
         """Return the place of the embedding of an input.
 
         Args:
-            folder: of embeddings.
-            prepared: the input.
             model: what else decides the embedding.
         """
         said = [FORMAT, simmat.__version__, *model, list(prepared.planes.shape)]

@@ -25,10 +25,6 @@ def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str
     """Return which channel's values are far from those of training, as in another unit or bit depth; "" if none is.
 
     RGB channels are scaled by the foundation model's statistics, which say nothing of the training images.
-
-    Args:
-        prepared: the network's input.
-        channels: C fitted channels.
     """
     step = max(prepared.content.shape[0] // _LOOKED_AT, 1)
     content = prepared.content[::step, ::step]

@@ -31,7 +31,6 @@ class EncodedImage:
 
     Attributes:
         prepared: the network's input, and the position of the original image in it.
-        embedding: of the image.
     """
 
     @torch.inference_mode()
@@ -45,8 +44,6 @@ class EncodedImage:
         """Encode an image, or read its embedding from a file.
 
         Args:
-            model: the network.
-            prepared: its input.
             classes: what its dense head distinguishes.
             cached: where the embedding is kept; None encodes and keeps nothing.
 

@@ -96,8 +96,6 @@ class LargeImage:
         """Cut an image into windows.
 
         Args:
-            predictor: of the model.
-            reader: the image.
             tile: side of a window in pixels; None takes the whole image if it is shrunk at most `MOST_SHRUNK` times,
                 else the size of the training images.
             overlap: of neighbouring windows in pixels; None is an eighth of a window.
@@ -170,8 +168,6 @@ class LargeImage:
         """Segment all windows in raster order; those in the store are read from it, the others are added to it.
 
         Args:
-            wanted: what is asked.
-            store: of this image and question.
             progress: called with the number of windows that are done.
         """
         for index, window in enumerate(self.windows):
@@ -204,7 +200,6 @@ class LargeImage:
 
         Args:
             answers: of `answer`, one for each window.
-            wanted: what they hold.
             classes: (H, W) of `label_type`, filled with the class map.
             probability: (H, W) float32, filled with the probability of each pixel's class.
         """
@@ -392,14 +387,7 @@ def _around(prompt: Prompt, size_hw: tuple[int, int], side: int) -> Window:
 
 
 def _start(low: float, high: float, length: int, side: int) -> int:
-    """Return where a window around a prompt starts along one side of an image.
-
-    Args:
-        low: smallest coordinate of the prompt.
-        high: largest coordinate of the prompt.
-        length: of the image.
-        side: of the window.
-    """
+    """Return where a window around a prompt starts along one side of an image."""
     last, middle, step = max(length - side, 0), (low + high - side) / 2, max(side // 2, 1)
     start = min(max(round(middle / step) * step, 0), last)
     is_near = (start > 0 and low < start + side / 8) or (start < last and high > start + 7 * side / 8)

@@ -383,7 +383,6 @@ class Predictor:
         """Return one of the masks that were decoded, at the resolution of the image.
 
         Args:
-            encoded: the window.
             decoded: answers to K prompts in it.
             row: which prompt.
             choice: see `predict`; a number is that of the mask, 0 for the single one.
@@ -423,11 +422,7 @@ class Predictor:
         return unlike_training(encoded.prepared, self.pipeline.channels) if self.bundle else ""
 
     def check_choice(self, choice: str) -> None:
-        """Refuse an unknown choice of masks.
-
-        Raises:
-            ValueError: it is not one of `Choice`.
-        """
+        """Refuse an unknown choice of masks."""
         if choice not in get_args(Choice):
             raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
 
@@ -541,10 +536,6 @@ class Predictor:
 
     def encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
         """Encode an image, or a part of one, whatever its size.
-
-        Args:
-            image: what is encoded.
-            cache: folder that keeps the embedding; None keeps nothing.
 
         Raises:
             OutputError: the embedding cannot be written.

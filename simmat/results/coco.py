@@ -38,9 +38,6 @@ def object_records(result: ImageResult) -> list[dict[str, Any]]:
 
     Each has class (label value or None), class_name, score, class_probability, box_xyxy (outer edges), area in pixels,
     point_xy and segmentation (COCO's compressed run lengths in the size of the image).
-
-    Raises:
-        DataError: the image has more pixels than COCO's run lengths can count.
     """
     return [
         {

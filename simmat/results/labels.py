@@ -73,11 +73,7 @@ def write_geotiff(result: ImageResult, folder: Path) -> str:
 
 
 def _check_whole(path: Path) -> None:
-    """Check that a TIFF holds all its tiles: GDAL reports no error where the disk is full when it closes a file.
-
-    Raises:
-        OutputError: it is cut short.
-    """
+    """Check that a TIFF holds all its tiles: GDAL reports no error where the disk is full when it closes a file."""
     import tifffile
 
     try:

@@ -24,7 +24,6 @@ def draw_result(result: ImageResult, *, words: bool = True) -> Image.Image:
     """Draw each object in a colour of its own, or each class in its own, over the picture.
 
     Args:
-        result: what was found.
         words: write the class on objects that are large enough, where there are several, or a legend of classes below.
     """
     picture = _fitted(Image.fromarray(result.picture()))

@@ -58,9 +58,6 @@ def class_outlines(result: ImageResult) -> Iterator[tuple[int, Any]]:
 
     Pixels that touch at a corner alone are not connected. The map is read in bands of rows. Regions that reach into
     more than one band are kept as parts and joined at the end, so memory grows with these outlines, not with the map.
-
-    Raises:
-        DataError: a label value is too large.
     """
     import shapely
     from scipy.sparse import coo_array

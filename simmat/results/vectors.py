@@ -34,11 +34,7 @@ _LONGITUDE_LATITUDE = ("EPSG:4326", "OGC:CRS84")
 
 
 def authority_code(georeference: Georeference, origin: str) -> str:
-    """Return a coordinate system as "EPSG:32632", which is all that GeoJSON can state.
-
-    Raises:
-        DataError: no authority lists it.
-    """
+    """Return a coordinate system as "EPSG:32632", which is all that GeoJSON can state."""
     from rasterio.crs import CRS
 
     code = CRS.from_user_input(georeference.crs).to_authority()

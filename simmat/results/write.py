@@ -30,7 +30,6 @@ def check_formats(formats: Sequence[str], *, kind: str) -> None:
     """Check before any work that the formats exist, suit what is looked for, and that their libraries are installed.
 
     Args:
-        formats: names of `FORMATS`.
         kind: "objects" or "classes".
 
     Raises:
@@ -54,11 +53,6 @@ def check_formats(formats: Sequence[str], *, kind: str) -> None:
 def check_place(formats: Sequence[str], georeference: Georeference | None, origin: str) -> None:
     """Check before any work on an image that the formats can state where it lies.
 
-    Args:
-        formats: names of `FORMATS`.
-        georeference: of the image.
-        origin: the image, for messages.
-
     Raises:
         DataError: a GeoTIFF of an image without georeference, or GeoJSON where the coordinate system has no code.
     """
@@ -75,8 +69,6 @@ def write_result(result: ImageResult, formats: Sequence[str], folder: Path) -> l
     """Write what was found in an image.
 
     Args:
-        result: of one image.
-        formats: names of `FORMATS`, checked by `check_formats`.
         folder: an existing folder, such as one of `staged_files`, from which files are moved when all are whole.
 
     Returns:

@@ -44,9 +44,6 @@ class Source:
     Attributes:
         name: the column of `manifest.csv`, the folder `images/NAME`, the NAME of `--source NAME=FILE`.
         extensions: allowed file endings, in lower case with the dot; `save` writes the first one.
-
-    Raises:
-        SpecError: the name is one of `RESERVED_SOURCES`.
     """
 
     name: str
@@ -131,10 +128,7 @@ class ModalityAdapter(ABC):
         """Read a part of one sample and decode little more than that; it is called where `window_size` is not None.
 
         Args:
-            files: as in `load`.
             window: within the image.
-            nodata: as in `load`.
-            missing: as in `load`.
 
         Returns:
             The part of what `load` returns: (C, h, w), with the georeference of the part. Values that only the whole
@@ -285,16 +279,10 @@ class WindowedAdapter(ModalityAdapter):
         """Read one sample, or the part of it in a window.
 
         Args:
-            files: as in `load`.
             window: pass it to `simmat.io.images.read_image`; None for the whole image.
-            nodata: as in `load`.
-            missing: as in `load`.
 
         Returns:
             As `load` or `load_window`.
-
-        Raises:
-            DataError: as `load` or `load_window`.
         """
 
     def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:

@@ -60,7 +60,6 @@ def fit_channels(
 
     Args:
         channels: C channels as they reach the network.
-        statistics: of the C channels.
         pixel_mean: the foundation model's R, G, B mean, 0..255.
         pixel_std: the foundation model's R, G, B std, 0..255.
     """
@@ -112,14 +111,10 @@ def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
 
 
 def zero_shot_map(channels: Sequence[Channel], statistics: Statistics) -> npt.NDArray[np.float32]:
-    """Return the (3, C) linear map from a sensor's C channels to the input of an RGB model, without training.
+    """Return the (3, C) linear map from C fitted channels to the input of an RGB model, without training.
 
     RGB channels go to themselves; one channel is repeated; otherwise each of the three planes is the mean of the
     normalized channels, scaled to unit variance by their covariance.
-
-    Args:
-        channels: C channels with mean and std, see `fit_channels`.
-        statistics: of the C channels over the training split.
     """
     count = len(channels)
     if rgb := rgb_indices(channels):

@@ -20,12 +20,7 @@ SECONDS = 120
 
 
 class CheckFailed(AssertionError):
-    """A rule is broken.
-
-    Attributes:
-        found: what was found, with the numbers.
-        advice: what the author should do.
-    """
+    """A rule is broken."""
 
     def __init__(self, found: str, advice: str) -> None:
         super().__init__(f"{found}; {advice}")
@@ -46,7 +41,6 @@ class Check(Generic[CaseT]):
     """One rule of a contract.
 
     Attributes:
-        run: the function.
         full: True for a slow check, which runs only on request.
     """
 
@@ -69,13 +63,9 @@ class Result:
     """The result of one check.
 
     Attributes:
-        check: its id.
-        rule: what it requires.
         status: "ok", "failed" or "skipped".
         found: what was found, or why it was skipped; empty where it is ok.
         advice: what to do; empty unless it failed.
-        seconds: how long it took.
-        error: the exception behind it, if any.
     """
 
     check: str

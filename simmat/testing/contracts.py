@@ -19,12 +19,7 @@ from simmat.testing.subjects import FOUNDATION_CHECKS, MODALITY_CHECKS, PACKAGE_
 
 
 class _Contract:
-    """One test per check; the id of the test is that of the check.
-
-    Attributes:
-        full: True runs the slow checks too.
-        checks: the checks.
-    """
+    """One test per check; the id of the test is that of the check."""
 
     full: ClassVar[bool] = False
     checks: ClassVar[Sequence[Check[Any]]] = ()

@@ -29,8 +29,6 @@ class FoundationCase:
     """A foundation model, as the checks see it.
 
     Attributes:
-        spec: the model.
-        folder: a scratch folder.
         image_size: S of the models that are built.
         full: build large models with values too.
     """

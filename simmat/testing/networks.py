@@ -36,12 +36,10 @@ def build_network(
     """Build a network: a transfer layer before a foundation model, tuned.
 
     Args:
-        foundation: the foundation model.
         image_size: S.
         channels: C, or the channels of the sensor, with mean and std.
         transfer: the transfer layer, or the name of a built-in one.
         tuner: the tuner, or the name of a built-in one.
-        weights: the foundation model's weight file; None is random weights.
         more: further fields of `ModelSpec`: seed, zero_shot, mat_options, tune_options.
 
     Raises:

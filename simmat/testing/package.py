@@ -21,8 +21,6 @@ class PackageCase:
     """A package.
 
     Attributes:
-        name: of the distribution.
-        entry_points: its entry points of group "simmat".
         distribution: its metadata; None where the entry points have none.
     """
 

@@ -110,8 +110,6 @@ def find_subjects(
 
     Args:
         name: of a modality (also `rgb+thermal`, or a sensor.toml), a foundation model, a distribution or a plugin.
-        registry: what is installed.
-        full: run the slow checks too.
         files: the files of one sample, source name -> file, for a sensor that does not simulate its own.
         image_size: side of the input of foundation models, in pixels.
 

@@ -20,19 +20,10 @@ class RunPlan:
 
     Attributes:
         first_step: 0, or the number of steps that a resumed run has done.
-        steps: total optimiser steps.
-        train_samples: number of training samples.
-        val_samples: number of validation samples.
-        trainable: number of trainable parameters.
-        total: number of all parameters.
         memory_bytes: estimated memory of weights, optimiser and one batch's activations.
-        device: the device of the run.
-        processes: number of processes.
         best_miou: validation mIoU of the best bundle of a resumed run; None if it has none.
         best_step: step of that validation.
         notes: sentences for the user, such as how the data was split.
-        data: folder of the data set.
-        splits: names of its splits.
     """
 
     first_step: int

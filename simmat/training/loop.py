@@ -62,11 +62,6 @@ class Diverged(ConfigError):
 def train(config: TrainConfig, registry: Registry, callback: Callback | None = None) -> Path:
     """Run a training from its first step.
 
-    Args:
-        config: settings of the run.
-        registry: the installed plugins.
-        callback: called on progress.
-
     Returns:
         The folder of the best bundle by validation.
 
@@ -81,11 +76,6 @@ def resume(root: Path, registry: Registry, callback: Callback | None = None) -> 
     """Resume a run from its last state; the result equals that of an uninterrupted run.
 
     It is equal to the bit on a CPU with the same number of threads, and up to rounding elsewhere.
-
-    Args:
-        root: the run's folder.
-        registry: the installed plugins.
-        callback: called on progress.
 
     Returns:
         The folder of the best bundle by validation.

@@ -37,11 +37,8 @@ def estimate_bytes(model: SimMAT, *, channels: int, size: int, images: int, ques
 
     Args:
         model: the network; set to eval mode, in which it draws no random numbers.
-        channels: C.
-        size: S.
         images: images per device at once.
         questions: prompts times rounds per image.
-        half: activations have 16 bits.
     """
     own = [*model.parameters(), *model.buffers()]
     encoder = _Encoder(model.eval())

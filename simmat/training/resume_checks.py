@@ -33,11 +33,7 @@ def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
     """Check that a resumed run has the settings it was started with.
 
     Args:
-        config: the run's config now.
         started: `settings_of` at its start; a setting missing there had its default.
-
-    Raises:
-        ConfigError: settings differ; the message names each.
     """
     default = {name: field.default for name, field in TrainConfig.model_fields.items()}
     default["heads"] = "prompt"  # of runs from before there was a dense head
@@ -54,13 +50,8 @@ def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec, parts: 
     newer than the run had its default.
 
     Args:
-        config: the run's config now.
         known: the spec saved when the run started.
         now: the spec made now.
-        parts: the parts that `now` names.
-
-    Raises:
-        ConfigError: the specs differ; the message names each difference.
     """
     known = known.model_copy(update=_with_defaults(known, now, parts))
     separate = {*TAKEN, "described", "foundation_sha256"}
@@ -96,12 +87,6 @@ def _with_defaults(known: ModelSpec, now: ModelSpec, parts: Parts) -> dict[str, 
 def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Contents) -> None:
     """Check that a resumed run has the data it was started with: the same samples, bytes of files and card.
 
-    Args:
-        folder: the run's folder.
-        started: fingerprint of the data at the start of the run.
-        dataset: the data set now.
-        contents: its contents now.
-
     Raises:
         ConfigError: the data differs; the message names the number of changes and the first ones if `data.json` is
             there.
@@ -116,13 +101,7 @@ def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Cont
 
 
 def changes_noted(folder: RunFolder, started: str, contents: Contents) -> str:
-    """Return what changed in the data since a run was started, by the run's `data.json`; "" without that file.
-
-    Args:
-        folder: the run's folder.
-        started: fingerprint of the data at the start of the run.
-        contents: the contents of the data now.
-    """
+    """Return what changed in the data since a run was started, by the run's `data.json`; "" without that file."""
     try:
         return contents.changes_since(read_json(folder.contents, limit=_MOST_BYTES), started)
     except DataError:  # a run of an older version, or copied without this file

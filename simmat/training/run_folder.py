@@ -19,11 +19,7 @@ _LOCK = ".lock"
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths of a run.
-
-    Attributes:
-        root: the folder given as `--out`.
-    """
+    """The folder given as `--out`, and the paths in it."""
 
     root: Path
 

@@ -22,9 +22,6 @@ def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: 
 
     Args:
         step: from 0.
-        peak: the highest rate.
-        steps: steps of the run.
-        warmup: steps of linear warm-up.
         schedule: "cosine" falls to 1 % of the peak, "constant" stays, "halving" halves every `HALVING_EPOCHS` epochs.
         epoch: completed passes over the training split.
     """
@@ -46,8 +43,6 @@ def build_optimizer(
     Call `set_rates` to set its learning rates.
 
     Args:
-        module: the module to train.
-        weight_decay: weight decay of matrices.
         backbone: parameters of `module` with their own learning rate.
         backbone_factor: their learning rate, relative to that of the others.
 

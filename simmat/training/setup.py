@@ -44,9 +44,6 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
 
     They are the first by sha256 of seed and id: the same for every network trained with that seed, and a smaller
     subset is part of a larger one.
-
-    Raises:
-        ConfigError: `train_images` is larger than the number of samples.
     """
     count = len(samples)
     if config.train_share is not None:
@@ -78,15 +75,11 @@ class Setup:
 
     Attributes:
         config: the resolved config.
-        dataset: the opened data set.
         contents: digests of its files, compared on resume.
         train: training samples, each with a region.
         val: validation samples.
         spec: spec of the network.
-        parts: the parts that the spec names.
-        pipeline: image -> network input.
         steps: total optimiser steps.
-        notes: sentences to show to the user.
     """
 
     config: TrainConfig
@@ -172,11 +165,7 @@ def _note_on_shrinking(index: DataIndex, train: Sequence[Sample], size: int) -> 
 
 
 def _note_on_repeats(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) -> str:
-    """Return a note on how many images have an object for --paste; "" if all have one.
-
-    Raises:
-        ConfigError: no image has one.
-    """
+    """Return a note on how many images have an object for --paste; "" if all have one."""
     if not config.paste:
         return ""
     count = index.with_repeatable(train)
@@ -194,9 +183,6 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     """Open the data, compute its statistics and make the network's spec.
 
     Args:
-        config: the run's config.
-        registry: the installed plugins.
-        callback: called on progress.
         known: the saved spec of a resumed run, whose statistics are used; None computes them.
 
     Raises:
@@ -258,11 +244,7 @@ def _opened(config: TrainConfig, adapter: ModalityAdapter) -> Dataset:
 
 
 def check_apart(config: TrainConfig) -> None:
-    """Check that a run's folder is not among the images, masks or annotations of its data set.
-
-    Raises:
-        ConfigError: it is.
-    """
+    """Check that a run's folder is not among the images, masks or annotations of its data set."""
     for name in (IMAGES, MASKS, ANNOTATIONS):
         if config.out.is_relative_to(config.data / name):
             raise ConfigError(

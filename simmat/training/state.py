@@ -51,9 +51,6 @@ class RunNotes(Document):
 
     Attributes:
         step: optimiser steps done.
-        settings: settings of the run, see `simmat.training.resume_checks`.
-        spec: spec of the network.
-        fingerprint: fingerprint of the data.
         best: the best validation; None before the first.
         scaler: loss scale of fp16; None in other precisions.
     """
@@ -74,13 +71,7 @@ class RunNotes(Document):
 
 @dataclass(frozen=True)
 class RunState:
-    """The state of a run.
-
-    Attributes:
-        model: tensors of the network, see `simmat.bundle.trained_tensors`.
-        optimizer: "PARAMETER/key" -> tensor.
-        notes: everything else.
-    """
+    """The state of a run: trained tensors, "PARAMETER/key" -> moment of the optimiser, and the rest as json."""
 
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
@@ -88,11 +79,7 @@ class RunState:
 
 
 def save_state(path: Path, state: RunState) -> None:
-    """Write a state atomically.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a state atomically; raise OutputError if that fails."""
     tensors = {f"model/{name}": tensor for name, tensor in state.model.items()}
     tensors |= {f"optimizer/{name}": tensor for name, tensor in state.optimizer.items()}
     notes = {"format": FORMAT, **state.notes.model_dump(mode="json")}
@@ -100,11 +87,7 @@ def save_state(path: Path, state: RunState) -> None:
 
 
 def load_state(path: Path) -> RunState:
-    """Read a state.
-
-    Raises:
-        DataError: the file is missing, damaged, or of another format.
-    """
+    """Read a state; raise DataError if it is missing, damaged or of another format."""
     with _opened(path) as file:
         notes = _read_notes(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -168,11 +151,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> di
 def load_optimizer_tensors(
     optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor], origin: str
 ) -> None:
-    """Load what `optimizer_tensors` returned.
-
-    Raises:
-        DataError: the tensors are of another network; the message names `origin`.
-    """
+    """Load what `optimizer_tensors` returned; raise DataError for tensors of another network."""
     parameters = dict(module.named_parameters())
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
@@ -190,11 +169,7 @@ def scaler_notes(scaler: torch.amp.GradScaler | None) -> dict[str, float] | None
 
 
 def load_scaler_notes(scaler: torch.amp.GradScaler | None, notes: object, origin: str) -> None:
-    """Load what `scaler_notes` returned; None, saved on a device without scaling, keeps the scaler's initial state.
-
-    Raises:
-        DataError: the values are not those of a scaler; the message names `origin`.
-    """
+    """Load what `scaler_notes` returned; None, saved on a device without scaling, keeps the scaler's initial state."""
     if scaler is None or notes is None:
         return
     names = scaler.state_dict().keys()

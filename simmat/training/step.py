@@ -20,8 +20,6 @@ class TrainingStep(nn.Module):
     """The network with its losses, so that DistributedDataParallel wraps both in one forward.
 
     Args:
-        model: the network.
-        weights: weights of the losses.
         box_fraction: share of the steps that prompt with boxes instead of clicks.
         corrections: rounds with an added click on an error and the previous prediction as mask input.
     """

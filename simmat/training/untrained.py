@@ -16,14 +16,7 @@ from simmat.training.setup import prepare
 
 @dataclass(frozen=True)
 class Untrained:
-    """The result of `score_untrained`.
-
-    Attributes:
-        scores: scores on the split.
-        parameters: number of all parameters.
-        fingerprint: fingerprint of the data set's contents.
-        device: the device used.
-    """
+    """The result of `score_untrained`."""
 
     scores: Scores
     parameters: int
@@ -35,8 +28,6 @@ def score_untrained(config: TrainConfig, registry: Registry, split: str, *, ever
     """Build the network of a config as `train` does, and score it untrained.
 
     Args:
-        config: settings of the run.
-        registry: the installed plugins.
         split: "train", "val" or "test"; the channel statistics are always those of the training images.
         everything: find and score every object by a grid of clicks, too.
 

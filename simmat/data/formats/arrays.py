@@ -29,21 +29,7 @@ def write_arrays(
     split: Sequence[str] | Mapping[str, int] | None,
     card: Mapping[str, object],
 ) -> None:
-    """Write images and masks to a data set folder, completely or not at all.
-
-    Args:
-        folder: new or empty.
-        images: each (H, W) or (P, H, W), in the numbers that the sensor reads; written as PNG if possible, else as npy.
-        masks: each (H, W) of whole numbers.
-        split: "train", "val" or "test" for each image, or the number of images of each split, in this order; None
-            writes no split.
-        card: fields of the data card.
-
-    Raises:
-        ValueError: images, masks and split do not match.
-        ConfigError: the card is invalid.
-        OutputError: the folder is not empty, or cannot be written.
-    """
+    """Write images and masks to a data set folder, completely or not at all."""
     names = _splits(split, len(images))
     if not len(images) and not len(masks):
         raise ValueError("expected at least one image and its mask, got none")

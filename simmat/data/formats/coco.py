@@ -42,12 +42,7 @@ _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
 
 @dataclass(frozen=True)
 class CocoImage:
-    """The annotations of one image.
-
-    Attributes:
-        size_hw: (H, W) from the json.
-        annotations: its entries in the json, in their order.
-    """
+    """The size of one image and its annotations, as they stand in the json."""
 
     size_hw: tuple[int, int]
     annotations: tuple[Mapping[str, Any], ...]
@@ -55,12 +50,7 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class CocoLabels:
-    """All annotations of a data set.
-
-    Attributes:
-        images: sample id -> annotations.
-        class_names: category id -> name.
-    """
+    """All annotations of a data set, by sample id, and the names of the categories, by category id."""
 
     images: Mapping[str, CocoImage]
     class_names: Mapping[int, str]
@@ -130,12 +120,6 @@ def read_coco(
 
     Images are searched at `images/FILE_NAME`, `images/SPLIT/FILE_NAME` and `FILE_NAME`; those of several sources at
     `images/SOURCE/FILE_NAME`, where sources after the first may have another ending.
-
-    Args:
-        root: folder of the data set.
-        sources: of the modality, reference first.
-        files: see `annotation_files`.
-        divider: see `decide_splits`.
 
     Raises:
         DataError: the files cannot be used; lists all problems.

@@ -37,11 +37,6 @@ def scan_folders(root: Path, sources: Sequence[Source], divider: Divider | None 
     The folders `images/train/`, `images/val/` and `images/test/`, with or without the same folders in `masks/`, set the
     split. Other folders are part of the id. Hidden files are skipped; endings are case-insensitive.
 
-    Args:
-        root: folder of the data set.
-        sources: of the modality, reference first.
-        divider: see `decide_splits`.
-
     Raises:
         DataError: the folders cannot be used; lists all problems.
     """
@@ -57,8 +52,6 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -
     """Match images with masks as `scan_folders` does; those without a mask are samples too. The split may be "".
 
     Args:
-        root: folder of the data set.
-        sources: of the modality, reference first.
         masks: refuse a folder without masks/; False is for a folder whose masks are yet to be made.
 
     Raises:
@@ -161,7 +154,6 @@ class _Found:
     """Files below a folder.
 
     Attributes:
-        endings: the wanted endings, the longest first.
         files: stem, see `files_by_stem` -> file.
         twice: stem -> all files, for stems with several endings.
         rest: relative path -> file with another ending.

@@ -31,11 +31,6 @@ def read_manifest(root: Path, sources: Sequence[Source], divider: Divider | None
     All others are kept as `Sample.extra`. Paths are relative to `root` with "/" between folders, and have an ending of
     their source. Rows with an empty `mask` are set aside.
 
-    Args:
-        root: folder of the data set.
-        sources: of the modality, reference first.
-        divider: see `decide_splits`.
-
     Raises:
         DataError: the file cannot be used; lists all problems with line numbers.
     """
@@ -47,10 +42,6 @@ def read_manifest(root: Path, sources: Sequence[Source], divider: Divider | None
 
 def manifest_samples(root: Path, sources: Sequence[Source]) -> list[Sample]:
     """Read the rows of `root/manifest.csv` as samples; those without a mask too. The split may be "".
-
-    Args:
-        root: folder of the data set.
-        sources: of the modality, reference first.
 
     Raises:
         DataError: the file cannot be used; lists all problems with line numbers.
@@ -91,10 +82,6 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
 def find_file(start: str, text: str) -> str:
     """Check that a relative path leads to a file, and return the whole path.
 
-    Args:
-        start: prefix of paths in the folder, see `start_of_paths`.
-        text: the path, with "/" between folders.
-
     Raises:
         DataError: there is no such file; the message continues a sentence.
     """
@@ -119,14 +106,7 @@ def find_file(start: str, text: str) -> str:
 
 @dataclass
 class _Reader:
-    """Turns rows into samples, and collects problems.
-
-    Attributes:
-        start: prefix of paths, see `start_of_paths`.
-        files: column -> source.
-        extra: other columns, see `Sample.extra`.
-        problems: what is wrong with the rows.
-    """
+    """Turns rows into samples, and collects problems."""
 
     start: str
     files: Mapping[str, Source]
@@ -192,10 +172,7 @@ def read_rows(
     """Return the header of a CSV, and its rows with their line numbers; blank lines are skipped.
 
     Args:
-        path: the file.
-        what: its kind, for messages ("manifest").
         columns: its expected columns, for messages.
-        limit: largest size in bytes.
         hint: what to do if a row has more or fewer cells than the header, for messages.
 
     Raises:

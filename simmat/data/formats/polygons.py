@@ -32,8 +32,6 @@ class _Placed:
     Attributes:
         shapes: (N,) of shapely; x is the column and y the row, (0, 0) the outer corner of the first pixel.
         values: (N + 1,) label value of each polygon by its number from 1; that of number 0, the background, is 0.
-        tree: spatial index of the shapes.
-        size_hw: of the image.
     """
 
     shapes: npt.NDArray[np.object_]

@@ -73,11 +73,7 @@ def recover_folder(path: Path | str) -> Path:
 
 @contextmanager
 def _claimed(new: Path, target: Path) -> Iterator[None]:
-    """Make the folder `new` and lock it for this process; one that a killed process left is replaced.
-
-    Raises:
-        OutputError: a running process holds it.
-    """
+    """Make the folder `new` and lock it for this process; one that a killed process left is replaced."""
     with ExitStack() as held:
         with locked(target.parent, patience_s=2):  # so that no other process comes between the check and the lock
             if new.exists():

@@ -25,9 +25,7 @@ def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = D
     Opening a FIFO would wait for a writer, and reading a device may never end.
 
     Args:
-        path: the file.
         what: what it should be, for messages ("image", "config file").
-        error: class of the error to raise.
         hint: what to do where the file does not exist.
 
     Raises:

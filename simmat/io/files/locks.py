@@ -14,7 +14,6 @@ def locked(folder: Path, *, patience_s: float = 0) -> Iterator[bool | None]:
     """Hold a folder's lock while the block runs.
 
     Args:
-        folder: an existing folder.
         patience_s: how many seconds to wait where another process or block holds the lock.
 
     Yields:

@@ -167,7 +167,6 @@ def staged_files(folder: Path | str, *, replaced: Iterable[str] = ()) -> Iterato
     did not exist. Remains of killed processes are removed; running processes do not disturb each other.
 
     Args:
-        folder: where the files go.
         replaced: names of files of an earlier call, removed unless they are written again.
 
     Raises:

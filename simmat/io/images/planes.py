@@ -65,9 +65,6 @@ def check_size(path: Path, height: int, width: int, planes: int = 1, *, itemsize
     """Refuse an image without pixels, and one that is too large, before its pixels are decoded.
 
     Args:
-        path: the file, for the message.
-        height: H in pixels.
-        width: W in pixels.
         planes: P, over all pages.
         itemsize: bytes of a decoded value; images become float32, so at least 4 are counted.
 
@@ -89,11 +86,7 @@ def check_size(path: Path, height: int, width: int, planes: int = 1, *, itemsize
 
 
 def check_window(path: Path, window: Window, size_hw: tuple[int, int]) -> None:
-    """Refuse a window without pixels, and one that reaches beyond its image.
-
-    Raises:
-        DataError: see above.
-    """
+    """Refuse a window without pixels, and one that reaches beyond its image."""
     (y0, x0, y1, x1), (height, width) = window, size_hw
     if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
         raise DataError(
@@ -126,7 +119,6 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
     """Return the (height, width) of an image file in pixels, of any size, without decoding it.
 
     Args:
-        path: what `read_image` takes.
         labels: True for a label image, which `read_labels` takes.
 
     Raises:
@@ -162,7 +154,6 @@ def read_labels(path: Path | str, window: Window | None = None) -> ImageFile:
 
     Args:
         path: a PNG, TIFF, npy or BMP file; its ending must agree with its content.
-        window: the part to read, as `read_image` does; None for the whole image.
 
     Raises:
         DataError: as `read_image`; or the format or its compression changes values.

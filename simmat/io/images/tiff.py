@@ -34,7 +34,6 @@ def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
     Pages that the file marks as reduced copies (overviews) are skipped.
 
     Args:
-        path: the file.
         labels: True for a label image: one page, lossless; of a palette image the indices.
 
     Raises:
@@ -68,7 +67,6 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
     """Check that a TIFF is complete and not too large, before another library opens it.
 
     Args:
-        path: the file.
         whole: False where only windows of it will be decoded, so its own size does not matter.
 
     Raises:
@@ -84,11 +82,7 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
 
 
 def file_state(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file, as part of the key of what is remembered of it.
-
-    Raises:
-        DataError: there is no such file.
-    """
+    """Return what changes with a file, as part of the key of what is remembered of it."""
     require_file(path, "image")
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
@@ -110,17 +104,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def main_pages(path: Path, tiff: Any, *, labels: bool = False, whole: bool = True) -> list[Any]:
-    """Return the pages of the image, after checking that they agree.
-
-    Args:
-        path: the file, for messages.
-        tiff: the opened file.
-        labels: as in `read_tiff`.
-        whole: as in `check_tiff`.
-
-    Raises:
-        DataError: as `read_tiff`.
-    """
+    """Return the pages of the image, after checking that they agree."""
     full = []
     for page in _pages_of(path, tiff):
         if page.subfiletype & _MASK:

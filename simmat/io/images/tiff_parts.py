@@ -31,10 +31,6 @@ def tiff_parts(path: Path, *, labels: bool = False) -> TiffParts:
     The tags of a large TIFF list 100,000 offsets, and a strip is as wide as the image, so that each window of a row
     needs it again. Those who read windows (a sensor's `load_window`) have nothing to hold an open file by.
 
-    Args:
-        path: the file.
-        labels: as in `read_tiff`.
-
     Raises:
         DataError: as `read_tiff`, except for the number of its pixels.
     """
@@ -47,12 +43,7 @@ def _remembered(path: Path, labels: bool, _state: tuple[int, ...]) -> TiffParts:
 
 
 class TiffParts:
-    """A TIFF whose tags are read; it holds no open file.
-
-    Attributes:
-        path: the file.
-        size_hw: (height, width) in pixels.
-    """
+    """A TIFF whose tags are read; it holds no open file."""
 
     def __init__(self, path: Path, *, labels: bool = False) -> None:
         self.path = path

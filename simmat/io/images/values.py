@@ -201,7 +201,6 @@ def stated_unit(
     """Return the unit that a file's description states as json, `{"unit": "cK"}`, or the user by an option.
 
     Args:
-        image: the file.
         known: name -> unit.
         option: the unit that the user states.
         no_unit: names by which a file says that its numbers have none.
