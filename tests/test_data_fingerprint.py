@@ -13,7 +13,7 @@ from PIL import Image
 from runs import gray_set, registry
 
 from simmat.data.dataset import Dataset, open_dataset
-from simmat.data.fingerprint import Contents, fingerprint_by_size, is_same
+from simmat.data.fingerprint import Contents
 from simmat.data.index import contents_of
 from simmat.errors import DataError
 
@@ -99,19 +99,6 @@ def test_it_is_taken_in_the_order_of_the_samples(tmp_path: Path) -> None:
     after = contents(root)
     assert after.fingerprint != before.fingerprint
     assert "order" in after.changes_since(before.notes(), before.fingerprint)
-
-
-def test_a_fingerprint_of_sizes_is_compared_by_sizes(tmp_path: Path) -> None:
-    """Earlier versions wrote them; their runs go on."""
-    root = gray_set(tmp_path / "set")
-    dataset = opened(root)
-    begun = fingerprint_by_size(dataset)
-    change_a_byte(root / "images/s0.png")
-    assert is_same(begun, contents(root))
-    assert not is_same(contents_of(dataset).fingerprint, contents(gray_set(tmp_path / "other")))
-    with (root / "images/s0.png").open("ab") as file:
-        file.write(b"0")
-    assert not is_same(begun, contents(root))
 
 
 def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,10 @@ import torch
 from runs import config, files_of, gray_set, registry, run_and_die
 
 from simmat import training
-from simmat.data.dataset import open_dataset
-from simmat.data.fingerprint import fingerprint_by_size
 from simmat.errors import ConfigError, DataError, OutputError
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import prepare
-from simmat.training.state import load_state, save_state
+from simmat.training.state import load_state
 
 CHANGES = {"lr": 1e-4, "tune": "full", "loss": "bce", "seed": 1}
 POINTS = [
@@ -179,22 +176,6 @@ def test_an_image_that_changed_at_equal_size_is_refused_by_name(tmp_path: Path) 
         training.resume(out, registry())
     image.write_bytes(before)
     training.resume(out, registry())
-
-
-def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
-    """Its fingerprint is of sizes; that there is a better one now must not cost the run."""
-    copy, out = gray_set(tmp_path / "set"), tmp_path / "run"
-    training.train(config(copy, out, steps=2), registry())
-    state = load_state(out / "last.safetensors")
-    old = fingerprint_by_size(open_dataset(copy, registry().modality("gray")))
-    save_state(out / "last.safetensors", replace(state, notes=state.notes.model_copy(update={"fingerprint": old})))
-    (out / "data.json").unlink()
-    training.resume(out, registry())
-    assert (out / "data.json").exists(), "from now on its files are compared"
-    with (copy / "images/s0.png").open("ab") as file:
-        file.write(b"0")
-    with pytest.raises(ConfigError, match=r"restore|start a new run"):
-        training.resume(out, registry())
 
 
 def test_images_in_two_splits_are_warned_of_before_the_first_step(tmp_path: Path) -> None:

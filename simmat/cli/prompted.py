@@ -24,7 +24,7 @@ from simmat.cli.records import (
     written_files,
 )
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
-from simmat.predictor.reading import ImageReader, LoadedImage, LocalPrediction
+from simmat.predictor.reading import ImageReader, LoadedImage
 from simmat.terminal import say
 from simmat.types import Prompt, SensorImage, short_names
 
@@ -204,7 +204,7 @@ class PromptWork:
             },
         )
 
-    def _class_values(self, found: Prediction | LocalPrediction) -> dict[str, Any]:
+    def _class_values(self, found: Prediction) -> dict[str, Any]:
         """Return the class of a mask as values of a json; none where the model does not distinguish classes."""
         if found.class_id is None:
             return {}

@@ -24,7 +24,7 @@ from simmat.io.files import require_file
 from simmat.io.vectors import files_of
 
 _RULE = "content-1:"
-"""Prefix of a fingerprint of contents; earlier versions wrote none, see `fingerprint_by_size`."""
+"""Prefix of a fingerprint: how it is computed."""
 _THREADS = 4
 _TOGETHER = 64
 """Files that a thread reads per task."""
@@ -209,36 +209,6 @@ class Contents:
         return {name: digest[:_NOTED_DIGITS] for name, digest in self._parts()}
 
 
-def is_same(begun: str, contents: Contents) -> bool:
-    """Return True if a data set has a fingerprint, computed by the rule of that fingerprint.
-
-    Args:
-        begun: fingerprint stored with a run or a result.
-        contents: of the data set now.
-
-    Raises:
-        DataError: a label image cannot be read.
-    """
-    return begun == (contents.fingerprint if begun.startswith(_RULE) else fingerprint_by_size(contents.dataset))
-
-
-def fingerprint_by_size(dataset: Dataset) -> str:
-    """Return the fingerprint of earlier versions, which includes only the size in bytes of images.
-
-    Raises:
-        DataError: an image is missing, or a label image cannot be read.
-    """
-    labelled = [sample.id for sample in dataset.samples if sample.has_mask]
-    masks = [sample.paths[-1] for sample in dataset.samples if sample.has_mask]
-    labels = dict(zip(labelled, _digests(dataset.root, masks), strict=True))
-    digest = hashlib.sha256(dataset.card.stated_json().encode())
-    for sample in dataset.samples:
-        files = sorted((name, _size(path)) for name, path in zip(sample.sources, sample.images, strict=True))
-        label = labels[sample.id].hex() if sample.has_mask else annotations_digest(dataset, sample)
-        digest.update(repr((sample.id, sample.split, files, sample.zero_means, label)).encode())
-    return digest.hexdigest()
-
-
 def annotations_digest(dataset: Dataset, sample: Sample) -> str:
     """Return the sha256 of a sample's COCO annotations; "" if it has a mask."""
     if dataset.coco is None or sample.has_mask:
@@ -281,13 +251,6 @@ def _files_of(sample: Sample) -> Iterator[tuple[str, str]]:
         yield f"image {sample.id!r} ({source})", path
     if sample.has_mask:
         yield f"mask of {sample.id!r}", sample.paths[-1]
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; repair the file or link, or remove it") from error
 
 
 def _sha256(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from simmat.data.pipeline import PreparedImage
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import MaskPrediction
+from simmat.predictor.reading import ImageReader
 from simmat.sensors.normalize import CLIP
 from simmat.types import RGB_QUANTITY, Channel, FloatArray, Prompt, SensorImage
 
@@ -83,19 +84,7 @@ def range_of(channel: Channel) -> str:
     return f"{channel.name}, {low:g} to {high:g} {channel.unit}"
 
 
-class Sized(Protocol):
-    """An image, or a reader of one."""
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-
-    @property
-    def origin(self) -> str:
-        """Its source, for messages."""
-
-
-def check_inside(prompt: Prompt, image: Sized) -> None:
+def check_inside(prompt: Prompt, image: SensorImage | ImageReader) -> None:
     """Refuse points that are not on a pixel of the image, and boxes that cross its edges."""
     height, width = image.size_hw
     problems = [

@@ -23,7 +23,7 @@ from simmat.io.files.system import release_pages
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
 from simmat.predictor.checks import check_inside, check_mask_size
 from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.reading import Choice, ImageReader, LocalPrediction
+from simmat.predictor.reading import Choice, ImageReader, Prediction
 from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Prompt, SensorImage, Window
 from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
 
@@ -249,7 +249,7 @@ class LargeImage:
         found = self.join(self.answers(wanted), wanted, classes=classes, probability=probability)
         return ClassMap(classes, probability, found.nodata)
 
-    def predict(self, prompt: Prompt, choice: Choice = "single") -> LocalPrediction:
+    def predict(self, prompt: Prompt, choice: Choice = "single") -> Prediction:
         """Segment the object that a prompt marks, in a window around the prompt.
 
         The window is widened while the mask reaches its border, up to four times its side. Points that are not on the
@@ -264,7 +264,7 @@ class LargeImage:
         self._predictor.check_choice(choice)
         return self._predict(prompt, choice)[0]
 
-    def predict_all(self, prompt: Prompt) -> list[LocalPrediction]:
+    def predict_all(self, prompt: Prompt) -> list[Prediction]:
         """Return every mask that the model has for a prompt: the single one of `predict`, then by falling score.
 
         All are of the window in which the single mask does not reach the border.
@@ -285,7 +285,7 @@ class LargeImage:
             self._encoded_window(self.windows[0])
         return len(self.windows) == 1
 
-    def _predict(self, prompt: Prompt, choice: Choice | None) -> list[LocalPrediction]:
+    def _predict(self, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
         """Return the chosen mask, or with None all of them, in a window that is widened as `predict` says."""
         check_inside(prompt, self.reader)
         if prompt.box is None and not (prompt.point_labels == 1).any():
@@ -311,7 +311,7 @@ class LargeImage:
         """Return whether memory holds a window."""
         return math.prod(window.size_hw) * len(self._predictor.channels) <= _MOST_VALUES
 
-    def _predict_in(self, window: Window, prompt: Prompt, choice: Choice | None) -> list[LocalPrediction]:
+    def _predict_in(self, window: Window, prompt: Prompt, choice: Choice | None) -> list[Prediction]:
         encoded, image = self._encoded_window(window)
         prompt = _near(prompt, window)
         coords = prompt.point_coords - np.asarray([window.x0, window.y0], np.float32)
@@ -394,7 +394,7 @@ def _start(low: float, high: float, length: int, side: int) -> int:
     return min(max(round(middle), 0), last) if is_near else start
 
 
-def _reaches_border(found: LocalPrediction, reader: ImageReader) -> bool:
+def _reaches_border(found: Prediction, reader: ImageReader) -> bool:
     """Return whether a mask has pixels at a border of its window that is not a border of the image."""
     window, mask = found.window, found.mask
     height, width = reader.size_hw

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -33,11 +33,11 @@ from simmat.predictor.checks import (
     unlike_training,
 )
 from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.reading import Choice, FileImage, LoadedImage, LocalPrediction
+from simmat.predictor.reading import Choice, FileImage, LoadedImage, Prediction
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
-from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Georeference, Prompt, SensorImage, Window
+from simmat.types import MOST_SHRUNK, FloatArray, Georeference, Prompt, SensorImage, Window
 
 if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
@@ -47,35 +47,6 @@ if TYPE_CHECKING:
 Files = Mapping[str, Path | str]
 
 _PROMPTS_AT_ONCE = 16
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A mask of one image.
-
-    Attributes:
-        mask: (H, W) bool at the original size.
-        logits: (H, W) float32; the mask is where they are above 0.
-        score: predicted IoU of the mask.
-        low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
-        image: what was loaded.
-        doubt: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
-        class_id: class that the object most likely has; None where the model does not distinguish classes.
-        class_probability: of that class among all classes but the background.
-    """
-
-    mask: BoolArray
-    logits: FloatArray
-    score: float
-    low_res: FloatArray
-    image: SensorImage
-    doubt: str = ""
-    class_id: int | None = None
-    class_probability: float | None = None
-
-    def __repr__(self) -> str:
-        """Give the size of the mask and its score, not half a million numbers."""
-        return f"<Prediction: {int(self.mask.sum())} of {self.mask.size} pixels, score {self.score:.3f}>"
 
 
 class Predictor:
@@ -177,11 +148,7 @@ class Predictor:
             OutputError: an embedding cannot be written to `cache`.
         """
         folder = None if cache is None else with_home(cache)
-        self.image, self._encoded, self._large = (
-            None,
-            None,
-            None,
-        )  # after an error there is no image, not the one before
+        self.image = self._encoded = self._large = None  # after an error there is no image, not the one before
         names = self.missing_channels(missing)
         if isinstance(image, np.ndarray):
             image = self._from_array(image)
@@ -379,7 +346,7 @@ class Predictor:
         choice: Choice | int,
         image: SensorImage,
         window: Window,
-    ) -> LocalPrediction:
+    ) -> Prediction:
         """Return one of the masks that were decoded, at the resolution of the image.
 
         Args:
@@ -403,19 +370,17 @@ class Predictor:
         doubt = self.doubt_of(encoded)
         low_res: FloatArray = low[0, 0].cpu().numpy()
         value, chance = encoded.class_of(low_res) or (None, None)
-        return LocalPrediction(window, logits > 0, logits, scores[picked], low_res, image, doubt, value, chance)
+        return Prediction(logits > 0, logits, scores[picked], low_res, image, window, doubt, value, chance)
 
-    def _pasted(self, found: LocalPrediction) -> Prediction:
+    def _pasted(self, found: Prediction) -> Prediction:
         """Return a mask at the size of the whole image; outside of its window its logits are the smallest ones."""
         assert self.image is not None
-        mask, logits = found.mask, found.logits
-        if found.window.size_hw != self.image.size_hw:
-            mask = np.zeros(self.image.size_hw, np.bool_)
-            logits = np.full(self.image.size_hw, min(float(found.logits.min()), -1.0), np.float32)
-            mask[found.window.slices], logits[found.window.slices] = found.mask, found.logits
-        return Prediction(
-            mask, logits, found.score, found.low_res, self.image, found.doubt, found.class_id, found.class_probability
-        )
+        if found.window.size_hw == self.image.size_hw:
+            return found
+        mask = np.zeros(self.image.size_hw, np.bool_)
+        logits = np.full(self.image.size_hw, min(float(found.logits.min()), -1.0), np.float32)
+        mask[found.window.slices], logits[found.window.slices] = found.mask, found.logits
+        return replace(found, mask=mask, logits=logits, image=self.image, window=Window(0, 0, *self.image.size_hw))
 
     def doubt_of(self, encoded: EncodedImage) -> str:
         """Return how the values of an image differ from those of training; "" if they do not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from simmat.data.card import DataCard
 from simmat.sensors.adapter import Missing, ModalityAdapter, load_sample
@@ -15,25 +15,6 @@ if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
 
 Choice = Literal["single", "best"]
-
-
-class ImageReader(Protocol):
-    """An image that is read in parts."""
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
-
-    @property
-    def georeference(self) -> Georeference | None:
-        """Of the whole image, where the file states it."""
-
-    @property
-    def origin(self) -> str:
-        """Source of the image, for messages."""
-
-    def read(self, window: Window) -> SensorImage:
-        """Read a part of the image."""
 
 
 @dataclass(frozen=True)
@@ -93,31 +74,39 @@ class FileImage:
         return load_sample(self.adapter, self.files, nodata=nodata, missing=self.missing, window=window)
 
 
+ImageReader: TypeAlias = LoadedImage | FileImage
+"""An image that is read in parts."""
+
+
 @dataclass(frozen=True)
-class LocalPrediction:
-    """The mask of one prompt, in a window of the image.
+class Prediction:
+    """A mask of one image; those of `LargeImage` cover a window of it.
 
     Attributes:
-        window: the part of the image.
-        mask: (h, w) bool, at the original resolution.
-        logits: (h, w) float32; the mask is where they are above 0.
-        score: predicted IoU.
-        low_res: logits at the decoder's own size.
-        image: the part of the image.
-        doubt: see `Prediction`.
-        class_id: see `Prediction`.
-        class_probability: see `Prediction`.
+        mask: (H, W) bool at the original resolution.
+        logits: (H, W) float32; the mask is where they are above 0.
+        score: predicted IoU of the mask.
+        low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
+        image: what was loaded, of the size of the mask.
+        window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
+        doubt: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
+        class_id: class that the object most likely has; None where the model does not distinguish classes.
+        class_probability: of that class among all classes but the background.
     """
 
-    window: Window
     mask: BoolArray
     logits: FloatArray
     score: float
     low_res: FloatArray
     image: SensorImage
+    window: Window
     doubt: str = ""
     class_id: int | None = None
     class_probability: float | None = None
+
+    def __repr__(self) -> str:
+        """Give the size of the mask and its score, not half a million numbers."""
+        return f"<Prediction: {int(self.mask.sum())} of {self.mask.size} pixels, score {self.score:.3f}>"
 
     def found_object(self, point_xy: tuple[float, float]) -> FoundObject | None:
         """Return the mask in pixels of the whole image; None if it is empty."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from simmat.config import FILES, FREE, TrainConfig
 from simmat.data.dataset import Dataset
-from simmat.data.fingerprint import Contents, is_same
+from simmat.data.fingerprint import Contents
 from simmat.documents import Document, shown
 from simmat.errors import ConfigError, DataError
 from simmat.io.files import read_json
@@ -91,7 +91,7 @@ def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Cont
         ConfigError: the data differs; the message names the number of changes and the first ones if `data.json` is
             there.
     """
-    if is_same(started, contents):
+    if started == contents.fingerprint:
         return
     changes = changes_noted(folder, started, contents)
     raise ConfigError(

@@ -15,7 +15,6 @@ from simmat_plugin_bench.prepare import check_inputs, locked, ready_to_run
 
 from simmat import training
 from simmat.data.dataset import open_dataset
-from simmat.data.fingerprint import fingerprint_by_size
 from simmat.data.index import contents_of
 from simmat.errors import ConfigError, OutputError
 from simmat.io.files import atomic_write_json
@@ -59,19 +58,6 @@ def test_results_on_other_data_are_refused(tmp_path: Path) -> None:
     image.write_bytes(bytes([*image.read_bytes()[:-1], 0]))
     with pytest.raises(ConfigError, match=r"data .*run"):
         ready_to_run(bench, bench.cells, registry(), rerun_changed=False, say=lambda _: None)
-
-
-def test_results_of_an_older_version_stay(tmp_path: Path) -> None:
-    """Its fingerprint is compared as it was made: an update must not cost a night of runs."""
-    gray_set(tmp_path / "set")
-    bench = bench_of(tmp_path, TINY + SET + ARM)
-    data = open_dataset(tmp_path / "set", registry().modality("gray"))
-    fill(bench.cells[0], val=0.5, test=0.5, data={"path": "elsewhere", "fingerprint": fingerprint_by_size(data)})
-    assert ready(bench) == []
-    image = tmp_path / "set" / "images" / "s0.png"
-    image.write_bytes(image.read_bytes() + b"\0")
-    with pytest.raises(ConfigError, match=r"data .*run"):
-        ready(bench)
 
 
 def test_images_in_two_splits_are_warned_of_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import filelock
 
 from simmat.config import TrainConfig
-from simmat.data.fingerprint import Contents, is_same
+from simmat.data.fingerprint import Contents
 from simmat.data.index import contents_of
 from simmat.documents import listed
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError, all_problems
@@ -144,7 +144,7 @@ class _DataSets:
         contents = self.of(cell)
         key = _reading(cell.config), before
         if key not in self._same:
-            self._same[key] = is_same(before, contents)
+            self._same[key] = before == contents.fingerprint
         if self._same[key]:
             return ""
         what = changes_noted(RunFolder(cell.folder.run), before, contents)
