@@ -142,11 +142,7 @@ class InvalidDocument(ValueError):
 
 
 def validate(model: type[Model], values: object) -> Model:
-    """Return a document as its model.
-
-    Raises:
-        InvalidDocument: keys are unknown or missing, values are not allowed, or fields contradict each other.
-    """
+    """Return a document as its model; raise InvalidDocument, which holds every problem."""
     try:
         found = model.model_validate(values)
     except ValidationError as error:
@@ -157,11 +153,7 @@ def validate(model: type[Model], values: object) -> Model:
 
 
 def parse(model: type[Model], values: object, where: str) -> Model:
-    """Return a document as its model, see `validate`.
-
-    Raises:
-        ConfigError: the document is invalid; the message holds every problem.
-    """
+    """Return a document as its model; raise ConfigError, which names `where` and holds every problem."""
     try:
         return validate(model, values)
     except InvalidDocument as invalid:
@@ -255,14 +247,7 @@ def shown(value: object) -> str:
 
 
 def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
-    """Read a TOML file; UTF-8 with or without a byte order mark.
-
-    Args:
-        hint: what to do where the file does not exist.
-
-    Raises:
-        ConfigError: the file is missing, not a regular file, unreadable, larger than 16 MiB, or not valid TOML.
-    """
+    """Read a TOML file in UTF-8 of at most 16 MiB; a ConfigError names its `kind`, and the `hint` if it is missing."""
     with suppress(OSError):  # `read_bytes` reports what the system refuses
         if not path.exists():
             raise ConfigError(f"no {kind} {path}" + (f"; {hint}" if hint else ""))

@@ -81,11 +81,7 @@ def distance_peaks(distance: Tensor, *, lowest: float, spread: int) -> tuple[Flo
 
 
 def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
-    """Return the (N, 2) xy centres of a grid of cells over the content of the input.
-
-    Args:
-        count: cells along the longer side; None as `EverythingSettings.grid` says.
-    """
+    """Return the (N, 2) xy centres of a grid over the content of the input, `count` cells along the longer side."""
     height, width = frame.scaled_hw
     count = count or max(min(frame.size // 16, 32), 1)
     step = max(height, width) / count
@@ -149,12 +145,9 @@ def answer_clicks(
 
 
 def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray, overlap: float) -> list[int]:
-    """Return which of N masks stay, by falling score, when of two that overlap the one of lower score goes.
+    """Return which of N (N, h, w) masks stay, by falling score; of two that overlap the one of lower score goes.
 
-    Args:
-        masks: (N, h, w).
-        scores: (N,).
-        overlap: largest IoU of two masks that stay; a mask that lies by more than 80 % within one that stays goes, too.
+    `overlap` is the largest IoU of two masks that stay; one that lies by more than 80 % within another goes, too.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     flat = torch.from_numpy(masks[order]).flatten(1).float()  # (N, h·w), best first
@@ -176,14 +169,9 @@ def suppress(masks: npt.NDArray[np.bool_], scores: Sequence[float] | FloatArray,
 
 
 def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Instance]:
-    """Let masks grow over pixels that no mask covers, step by step, each pixel into the first mask that comes to it.
+    """Let masks, best first, grow by `reach` pixels over (H, W) `inside` where no mask is; the first one takes a pixel.
 
     One click's mask often ends inside of its object, where the class map knows better.
-
-    Args:
-        regions: best first; of several that reach a pixel in the same step, the best one takes it.
-        inside: (H, W) bool, where they may grow.
-        reach: steps, of one pixel each, also across corners.
     """
     numbers = np.zeros(inside.shape, np.float32)  # the best mask has the largest number
     for number, region in enumerate(reversed(regions), start=1):

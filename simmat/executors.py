@@ -17,14 +17,9 @@ _WORKER_SECONDS = 60
 
 @contextmanager
 def dask_client(address: str, extra: str) -> Iterator[Any]:
-    """Yield a client of a dask scheduler that has a worker, and close it at the end.
+    """Yield a client of the dask scheduler at tcp://HOST:PORT, which has a worker, and close it at the end.
 
-    Args:
-        address: tcp://HOST:PORT of the scheduler.
-        extra: what pip installs dask with, such as "simmat[dask]".
-
-    Raises:
-        ConfigError: the address is not of that form, dask is not installed, no scheduler answers, or it has no worker.
+    `extra` is what pip installs dask with, such as "simmat[dask]". Raises ConfigError if there is no such scheduler.
     """
     parts = urlsplit(address)
     try:
@@ -57,15 +52,7 @@ def dask_client(address: str, extra: str) -> Iterator[Any]:
 
 
 def check_workers(client: Any, paths: Sequence[Path], packages: str = "simmat") -> None:
-    """Check that every worker of a dask client sees some files and folders, and can do the work.
-
-    Args:
-        paths: absolute.
-        packages: what a worker needs, for messages.
-
-    Raises:
-        ConfigError: a worker sees one of them not, or lacks a package.
-    """
+    """Raise ConfigError if a worker of a dask client does not see some absolute paths, or lacks `packages`."""
     try:
         found: Mapping[str, list[bool]] = client.run(_which_exist, [str(path) for path in paths])
     except ImportError as error:

@@ -128,11 +128,7 @@ def with_options(name: str, options: dict[str, Any]) -> str:
 
 
 def complete_options(spec: TransferLayerSpec | TunerSpec, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of a transfer layer or tuner, each with the type of its default.
-
-    Raises:
-        ConfigError: options are unknown or not of the type of their default; lists all of them.
-    """
+    """Return all options of a transfer layer or tuner; ConfigError lists the unknown and those of a wrong type."""
     fields: dict[str, Any] = {name: (_type_like(default), default) for name, default in spec.options.items()}
     model = create_model("Options", __base__=Document, **fields)
     kind = "tuner" if isinstance(spec, TunerSpec) else "transfer layer"

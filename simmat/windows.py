@@ -19,11 +19,7 @@ from simmat.types import FloatArray, Window
 
 
 def window_starts(size: int, tile: int, overlap: int) -> list[int]:
-    """Return where windows start along one side, evenly; the last one ends with the image.
-
-    Args:
-        overlap: of two neighbours, at least; less than `tile`.
-    """
+    """Return where windows start along one side, evenly, with at least this overlap; the last ends with the image."""
     if size <= tile:
         return [0]
     count = math.ceil((size - overlap) / (tile - overlap))
@@ -42,11 +38,7 @@ def window_weights(size: int, tile: int, overlap: int) -> list[FloatArray]:
 
 
 def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Window]:
-    """Cover an image with windows, row by row from the top left.
-
-    Raises:
-        ValueError: the overlap is not smaller than the window.
-    """
+    """Cover an image with windows, row by row from the top left; ValueError if `overlap` is not below `tile`."""
     if not 0 <= overlap < tile:
         raise ValueError(f"overlap must be from 0 to {tile - 1}, less than the window's side {tile}; got {overlap}")
     height, width = size_hw
@@ -119,11 +111,10 @@ class _Open:
 
 
 class InstanceJoiner:
-    """Objects of one image from those of windows in raster order.
+    """Joins the objects of windows, in raster order, into those of one image.
 
     Args:
-        agreement: part of the smaller of two masks, where both windows look, that the other one covers if they are one
-            object.
+        agreement: part of the smaller of two masks that the other one covers, where both windows look, if they are one.
     """
 
     def __init__(self, size_hw: tuple[int, int], tile: int, overlap: int, *, agreement: float = 0.7) -> None:

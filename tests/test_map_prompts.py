@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from simmat.errors import ConfigError, DataError
-from simmat.io import map_prompts
-from simmat.io.map_prompts import box_to_pixels, check_map_prompts, read_prompt_features, to_pixels
+from simmat.io.map_prompts import box_to_pixels, read_prompt_features, to_pixels
 from simmat.types import Georeference
 
 pyogrio = pytest.importorskip("pyogrio")
@@ -132,12 +131,3 @@ def test_an_unknown_coordinate_system_is_said() -> None:
     """A wrong code is a wrong setting, not a wrong image."""
     with pytest.raises(ConfigError, match="EPSG:99999"):
         to_pixels([(1, 2)], "EPSG:99999", PLACE)
-
-
-def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the command that installs them."""
-    monkeypatch.setattr(map_prompts, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"rasterio.*simmat\[geo\]"):
-        check_map_prompts()
-    with pytest.raises(ConfigError, match="pyogrio"):
-        check_map_prompts(file=True)

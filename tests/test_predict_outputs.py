@@ -11,7 +11,7 @@ from bundles import tiny_bundle
 from PIL import Image
 
 from simmat.cli import run
-from simmat.cli.records import written_files
+from simmat.cli.batch import written_files
 from simmat.model_spec import DenseSpec
 
 

@@ -12,8 +12,7 @@ import pytest
 from found_results import PLACE, classes_result, found, found_box, objects_result
 
 from simmat.errors import ConfigError, DataError
-from simmat.results import check_formats, polygons, vectors, write_result
-from simmat.results import write as write_module
+from simmat.results import check_formats, vectors, write_result
 from simmat.results.result import LabelMap, label_bands
 from simmat.types import Georeference
 
@@ -79,7 +78,7 @@ def test_regions_that_bands_cut_are_joined(tmp_path: Path, monkeypatch: pytest.M
     whole = classes_result(classes, place=PLACE)
     write_result(whole, [name], tmp_path)
     expected, _ = read(tmp_path / f"a.{name}")
-    monkeypatch.setattr(polygons, "label_bands", lambda result: label_bands(result, 7))
+    monkeypatch.setattr(vectors, "label_bands", lambda result: label_bands(result, 7))
     write_result(whole, [name], tmp_path)
     outlines, rows = read(tmp_path / f"a.{name}")
     assert shapely.is_valid(outlines).all()
@@ -156,7 +155,7 @@ def test_many_outlines_are_written_a_part_at_a_time(tmp_path: Path, monkeypatch:
 
 def test_missing_libraries_are_named_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command to install them is all a user needs."""
-    monkeypatch.setattr(write_module, "find_spec", lambda name: None)
+    monkeypatch.setattr("simmat.io.vectors.find_spec", lambda name: None)
     check_formats(["labels", "coco", "overlay"], kind="objects")
     with pytest.raises(ConfigError, match=r"gpkg.*pyogrio, rasterio, shapely.*simmat\[geo\]"):
         check_formats(["labels", "gpkg"], kind="objects")

@@ -13,10 +13,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from simmat.data.batches import collate
 from simmat.model import SimMAT, assemble
 from simmat.nn.losses import LOSSES
-from simmat.training import Callback, RunPlan, memory, train
-from simmat.training.memory import available_bytes, estimate_bytes, memory_warning
+from simmat.training import Callback, RunPlan, step, train
 from simmat.training.setup import Setup, prepare
-from simmat.training.step import TrainingStep
+from simmat.training.step import TrainingStep, available_bytes, estimate_bytes, memory_warning
 
 CPU = torch.device("cpu")
 
@@ -78,7 +77,7 @@ def test_this_machine_has_memory() -> None:
 def test_a_container_has_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's own memory is not what a job on a cluster may use; "max" is no limit."""
     given = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_CONTAINER_LIMIT", given)
+    monkeypatch.setattr(step, "_CONTAINER_LIMIT", given)
     machine = available_bytes(CPU)
     given.write_text("max\n")
     assert available_bytes(CPU) == machine
@@ -89,7 +88,7 @@ def test_a_container_has_what_it_is_given(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(("had", "warns"), [(4 * 2**30, False), (2**30, True), (None, False)])
 def test_a_run_that_does_not_fit_is_warned_of(monkeypatch: pytest.MonkeyPatch, had: int | None, warns: bool) -> None:
     """The warning names both sizes and the settings to change; where nobody knows the memory, nothing is said."""
-    monkeypatch.setattr(memory, "available_bytes", lambda device: had)
+    monkeypatch.setattr(step, "available_bytes", lambda device: had)
     said = memory_warning(3 * 2**30, CPU)
     assert bool(said) == warns
     assert not warns or all(part in said for part in ("3.0 GiB", "1.0 GiB", "--batch-size"))
@@ -103,6 +102,6 @@ def test_the_warning_comes_before_the_first_step(tmp_path: Path, monkeypatch: py
         def started(self, plan: RunPlan) -> None:
             plans.append(plan)
 
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 1024)
+    monkeypatch.setattr(step, "available_bytes", lambda device: 1024)
     train(config(gray_set(tmp_path / "data"), tmp_path / "run", steps=1), registry(), Listener())
     assert any("--batch-size" in note for note in plans[0].notes)

@@ -65,21 +65,13 @@ class BundleSpec(ModelSpec):
 
 
 def read_bundle_spec(path: Path) -> BundleSpec:
-    """Read the spec of a bundle, a folder or a zip, without its weights.
-
-    Raises:
-        BundleError: there is no bundle, it is damaged, or of a newer format.
-    """
+    """Read the spec of a bundle, a folder or a zip, without its weights; raise BundleError if that fails."""
     with bundle_folder(path, (JSON_NAME,)) as folder:
         return read_spec(folder)
 
 
 def check_bundle(path: Path) -> None:
-    """Check that the folder of a bundle is whole, without building its network.
-
-    Raises:
-        BundleError: it is missing, damaged, or of a newer format, or its weights are not finite.
-    """
+    """Raise BundleError if a bundle's folder is missing, damaged or of a newer format; builds no network."""
     read_weights(path, read_spec(path).weights_sha256)
 
 
@@ -114,15 +106,9 @@ def read_spec(folder: Path) -> BundleSpec:
 def write_bundle(
     path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor], metrics: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a bundle; after a crash there is the old one or the new one, whole.
+    """Write a bundle of `trained_tensors`; after a crash there is the old one or the new one, whole.
 
     No time and no path goes in, so equal runs give equal files.
-
-    Args:
-        tensors: what training changed, see `trained_tensors`.
-
-    Raises:
-        OutputError: it cannot be written.
     """
     with atomic_folder(path) as folder:
         atomic_write_bytes(folder / WEIGHTS_NAME, save(dict(tensors), metadata={"format": str(FORMAT)}))

@@ -40,11 +40,8 @@ ZIP_SUFFIX = ".zip"
 def bundle_folder(path: Path, names: Collection[str] = SHARED_NAMES) -> Iterator[Path]:
     """Give the folder of a bundle; a zip is unpacked until the block ends.
 
-    Args:
-        path: a folder, its `bundle.json`, a zip, or the folder of a run, which stands for its best bundle.
-
-    Raises:
-        BundleError: the zip is refused, see `unpack_zip`; the content of a folder is not checked here.
+    `path` is a folder, its `bundle.json`, a zip, or the folder of a run, which stands for its best bundle. The content
+    of a folder is not checked here.
     """
     if path.parts[:1] == ("hf:",):  # Path makes one slash of two
         place = f"hf://{path.relative_to('hf:').as_posix()}"
@@ -82,9 +79,6 @@ def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:
     """Write the files of a bundle into a zip; equal files give equal bytes.
 
     They are not compressed: weights hardly shrink, and the output of deflate depends on its version.
-
-    Raises:
-        OutputError: it cannot be written.
     """
     remove_left(target)
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -99,12 +93,7 @@ def write_zip(target: Path, files: Mapping[str, Path | bytes]) -> None:
 
 
 def unpack_zip(source: Path, folder: Path, names: Collection[str] = SHARED_NAMES) -> None:
-    """Unpack a bundle's files from a zip; the whole zip is checked before a byte is written.
-
-    Raises:
-        BundleError: it is damaged, or holds anything but a bundle's own files: other names, paths, links, a name
-            twice, more bytes than a bundle can have.
-    """
+    """Unpack files of a bundle's zip; raise BundleError, before a byte is written, for a zip of anything else."""
     try:
         with zipfile.ZipFile(source) as archive:
             entries = archive.infolist()
@@ -160,11 +149,7 @@ def trained_tensors(model: SimMAT) -> dict[str, Tensor]:
 
 
 def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
-    """Read the tensors of a bundle.
-
-    Raises:
-        BundleError: the file is missing or damaged, has another sha256, or holds NaN or infinity.
-    """
+    """Read the tensors of a bundle; raise BundleError for a damaged file, NaN or infinity."""
     file = folder / WEIGHTS_NAME
     if not file.exists():
         raise BundleError(f"{file} is missing; copy or train the bundle again")
@@ -184,11 +169,7 @@ def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
 
 
 def load_tensors(model: SimMAT, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Put a bundle's tensors into a network of the same spec.
-
-    Raises:
-        BundleError: one is missing, one too many, or of another shape or dtype.
-    """
+    """Put a bundle's tensors into a network of the same spec; raise BundleError if they do not fit."""
     expected = {name: _kind(tensor) for name, tensor in trained_tensors(model).items()}
     given = {name: _kind(tensor) for name, tensor in tensors.items()}
     if wrong := sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)):

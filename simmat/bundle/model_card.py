@@ -42,9 +42,7 @@ def model_card(
 ) -> str:
     """Return the card of a bundle, in Markdown with YAML before it; the same bundle gives the same text.
 
-    Args:
-        licence: of the bundle, as the hub names it ("apache-2.0", "cc-by-4.0", "other").
-        registry: what is installed, to name the packages of plugins; None names SimMAT's own.
+    `licence` is a name as the hub writes it; `registry` knows the packages of plugins, None those of SimMAT.
     """
     from jinja2 import Environment, StrictUndefined  # loading a bundle does not need it
 
@@ -138,12 +136,7 @@ def _code(value: str) -> str:
 
 
 def needed_packages(spec: ModelSpec, registry: Registry | None = None) -> dict[str, list[tuple[Kind, str]]]:
-    """Return package -> (kind, name) of the parts of a bundle that plugins bring.
-
-    Args:
-        spec: of the bundle; the sensors it carries need no package.
-        registry: what is installed; a part that is not is searched among SimMAT's own plugins, or else left out.
-    """
+    """Return package -> (kind, name) of the parts of a bundle that plugins bring; sensors in the bundle need none."""
     found: dict[str, list[tuple[Kind, str]]] = {}
     for kind, name in _parts(spec):
         package = _installed_package(kind, name, registry) or known_package(kind, name)

@@ -26,6 +26,7 @@ from simmat.bundle.files import (
 from simmat.bundle.model_card import model_card
 from simmat.errors import BundleError, ConfigError, OutputError, SimMATError
 from simmat.io.files import atomic_folder
+from simmat.io.hub import why_failed
 from simmat.plugins.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 HUB = "hf://"
 _WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-_HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
-"""Libraries of the hub's client; which one raises an error depends on its version."""
 _PLACE = re.compile(rf"hf://(?P<repo>{_WORD}/{_WORD})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?")
 
 
@@ -60,7 +59,7 @@ class HubPlace:
         return cls(found["repo"], found["revision"])
 
     def __str__(self) -> str:
-        return HUB + self.repo
+        return HUB + self.repo + (f"@{self.revision}" if self.revision else "")
 
 
 def push_bundle(
@@ -204,7 +203,7 @@ def _upload(place: HubPlace, files: Mapping[str, Path | bytes], *, force: bool, 
     api = _client()
     from huggingface_hub import CommitOperationAdd
 
-    with _hub_errors(place, api, OutputError):
+    with _hub_errors(place, OutputError):
         api.create_repo(place.repo, private=private, exist_ok=True)
         if not force and api.file_exists(place.repo, JSON_NAME, revision=place.revision):
             raise OutputError(f"{place} already holds a bundle; choose another name, or replace it with --force")
@@ -218,14 +217,9 @@ def _upload(place: HubPlace, files: Mapping[str, Path | bytes], *, force: bool, 
 
 
 def download(place: HubPlace) -> dict[str, Path]:
-    """Load the files of a bundle, all of one commit, into the client's cache; return name -> path.
-
-    Raises:
-        ConfigError: the client is not installed.
-        BundleError: there is no such repository, it holds no bundle, or the hub cannot be reached or refuses.
-    """
+    """Load the files of a bundle, all of one commit, into the client's cache; return name -> path."""
     api = _client()
-    with _hub_errors(place, api, BundleError):
+    with _hub_errors(place, BundleError):
         info = api.model_info(place.repo, revision=place.revision, files_metadata=True)
         sizes = {found.rfilename: found.size or 0 for found in info.siblings or [] if found.rfilename in SHARED_NAMES}
         if JSON_NAME not in sizes:
@@ -247,35 +241,11 @@ def _client() -> HfApi:
 
 
 @contextmanager
-def _hub_errors(place: HubPlace, api: HfApi, kind: type[SimMATError]) -> Iterator[None]:
+def _hub_errors(place: HubPlace, kind: type[SimMATError]) -> Iterator[None]:
     """Turn errors of the hub's client into errors of a kind, each on one line."""
-    from huggingface_hub import errors
-
-    login = "log in with `hf auth login` or set HF_TOKEN"
     try:
         yield
     except SimMATError:
         raise
-    except errors.GatedRepoError as error:
-        raise kind(f"{place} requires consent; give it at {api.endpoint}/{place.repo} and {login}") from error
-    except errors.RevisionNotFoundError as error:
-        raise kind(f"{place} has no revision {place.revision!r}") from error
-    except errors.RepositoryNotFoundError as error:
-        raise kind(f"{place} does not exist, or is private: check the name, or {login}") from error
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        remedy = login if status in (401, 403) else "try again later"
-        raise kind(f"{api.endpoint} refuses {place} (status {status}): {_first_line(error)}; {remedy}") from error
     except Exception as error:  # an answer that the client does not expect may raise anything
-        library = type(error).__module__.partition(".")[0]
-        offline = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError)
-        unreachable = isinstance(error, offline) or library in _HTTP_LIBRARIES
-        raise kind(
-            f"{'cannot reach' if unreachable else 'invalid answer from'} {api.endpoint} for {place} "
-            f"({type(error).__name__}: {_first_line(error)}); check the network and HF_ENDPOINT, or share the bundle "
-            "as a folder or a .zip"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise kind(f"{why_failed(error, str(place))}; a folder or a .zip needs no hub") from error

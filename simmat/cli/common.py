@@ -97,12 +97,7 @@ def channel_cells(channel: Channel) -> tuple[str, ...]:
 def progress_bar(
     label: str, unit: str, *, total: int | None = None, shown: bool = True, unit_scale: bool = False
 ) -> Iterator[tqdm[Any]]:
-    """Show a progress bar, if standard error is a terminal; it is cleared at the end.
-
-    Args:
-        total: number of steps; None if it is not known yet.
-        shown: False shows nothing, as in all processes but the first.
-    """
+    """Show a progress bar on standard error, if it is a terminal and `shown`; it is cleared at the end."""
     from tqdm import tqdm
 
     with tqdm(

@@ -19,14 +19,10 @@ from simmat.sensors.options import parse_nodata
 
 
 def config_options(*fields: str, required: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Decorate a command with the options of `TrainConfig` fields.
+    """Decorate a command with the options of `TrainConfig` fields, in this order; no fields means all.
 
-    A command's parameter has the field's name. It is None if the option is not given, so that a config file and the
-    defaults can fill it. Tables take KEY=VALUE, repeated.
-
-    Args:
-        fields: names of fields, in the order of the help; none means all.
-        required: those that must be given, for commands that read no config file.
+    A parameter has the name of its field, and is None if the option is not given, so that a config file and the
+    defaults can fill it. `required` fields are for commands that read no config file. Tables take KEY=VALUE, repeated.
     """
 
     def decorate(command: Command) -> Command:

@@ -221,9 +221,9 @@ class PromptOptions:
         else:
             make_prompt(self.point, self.negative, self.box)
         if self.crs is not None or self.is_map_file:
-            from simmat.io.map_prompts import check_map_prompts
+            from simmat.io.vectors import NEEDED, require_geo
 
-            check_map_prompts(file=self.is_map_file)
+            require_geo("a prompt in map coordinates", *(NEEDED if self.is_map_file else ("rasterio",)))
 
     def of_image(self, name: str) -> Prompts:
         """Return the prompts for an image, whose outputs begin with a name."""

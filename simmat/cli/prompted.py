@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.cli.batch import run_all
-from simmat.cli.prompts import Prompts, prompt_values
-from simmat.cli.records import (
+from simmat.cli.batch import (
     check_coco,
     files_key,
     own_files,
     read_record,
     refuse_twice,
     result_endings,
+    run_all,
     written_files,
 )
+from simmat.cli.prompts import Prompts, prompt_values
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
 from simmat.predictor.reading import ImageReader, LoadedImage
 from simmat.terminal import say
@@ -222,13 +222,7 @@ def segment_prompts(
     job: PromptJob,
     processes: Processes | None = None,
 ) -> None:
-    """Segment the objects of many images.
-
-    Raises:
-        ConfigError: two masks have one name, or a file of others would be replaced.
-        SimMATError: an image failed; of several, the message holds all. The others are done.
-        OutputError: a file cannot be written, such as on a full disk; this stops the call.
-    """
+    """Segment the objects of many images. An image that fails stops no other; the error at the end holds all."""
     if job.formats is not None:
         from simmat.results import check_formats
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from simmat.cli.records import files_key
+from simmat.cli.batch import files_key
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.io.files import read_json
 from simmat.types import Prompt
@@ -102,7 +102,7 @@ class MapPrompt:
     def in_image(self, image: ImageReader) -> dict[str, Prompt]:
         """Return output name -> prompt in pixels; an error outside the image, or where it has no georeference."""
         from simmat.io.map_prompts import box_to_pixels, to_pixels
-        from simmat.predictor.checks import check_inside
+        from simmat.predictor.reading import check_inside
 
         place, origin = image.georeference, image.origin
         coords = to_pixels(np.reshape([*self.points, *self.negative], (-1, 2)), self.crs, place, origin)

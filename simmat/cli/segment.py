@@ -8,13 +8,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simmat.cli.batch import run_all, run_on
-from simmat.cli.common import move_bar, progress_bar
-from simmat.cli.records import (
+from simmat.cli.batch import (
     check_coco,
     own_files,
     refuse_twice,
+    run_all,
+    run_on,
 )
+from simmat.cli.common import move_bar, progress_bar
 from simmat.cli.segmenter import Job, Segmenter, write_coco
 from simmat.errors import ConfigError, SimMATError, unknown_name
 from simmat.everything import EverythingSettings
@@ -185,13 +186,8 @@ def segment_all(
 ) -> None:
     """Segment images, write their files, and one COCO file for all.
 
-    Args:
-        model: arguments of `simmat.load` for workers on other machines.
-
-    Raises:
-        SimMATError: an image failed; of several, the message holds all. The others are done.
-        ConfigError: two images have one name, or a file of others would be replaced.
-        OutputError: a file cannot be written, such as on a full disk; this stops the call.
+    `model` are the arguments of `simmat.load` for workers on other machines. An image that fails stops no other; the
+    error at the end holds all.
     """
     refuse_twice(tuple(images))
     own_files(job.out, images, job.endings)  # refuses files of others before any work

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.cli.records import (
+from simmat.cli.batch import (
     COCO_FILE,
     COCO_INFO,
     files_key,
@@ -133,11 +133,7 @@ class Segmenter:
         return AnswerStore.open(job.out / f".{name}.windows", json.dumps(key))
 
     def joined(self, image: LargeImage, answers: Iterable[WindowAnswer], folder: Path | None) -> Joined:
-        """Join the answers to all windows of an image.
-
-        Args:
-            folder: where a class map larger than memory is kept meanwhile; None keeps it in memory.
-        """
+        """Join the answers to all windows of an image; `folder` keeps a class map that is larger than memory."""
         wanted = self._job.wanted
         classes = _class_map(image, folder) if wanted.classes else None
         return image.join(answers, wanted, classes=classes)
@@ -166,9 +162,7 @@ class Segmenter:
     ) -> str:
         """Write the files of an image with the json that names them, all or none, and return what to print.
 
-        Args:
-            results: its objects, its classes, or both.
-            request: digest of what was asked; None for that of the job.
+        `request` is the digest of what was asked; None for that of the job.
         """
         job, said = self._job, []
         written: list[str] = []

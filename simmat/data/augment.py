@@ -71,11 +71,7 @@ class Augmentation:
     ) -> tuple[SensorImage, Label]:
         """Return a changed image and its label; the same `rng` state gives the same result.
 
-        Args:
-            image: (C, H, W) as loaded, before the adapter's transform.
-
-        Returns:
-            The image, whose size a window or a rotation may change, and its label. A label with a region still has one.
+        The image, (C, H, W) before the adapter's transform, may change its size. A label with a region still has one.
         """
         before = image
         if self.paste and rng.random() < self.paste:
@@ -155,9 +151,8 @@ def cut_image(image: SensorImage, window: Window) -> SensorImage:
 def cut_label(label: Label, window: Window, keep: float) -> Label:
     """Crop a label to a window; pixels outside the image are ignored.
 
-    Args:
-        keep: keep a region if at least this fraction of it is inside; if no region has so much, keep the largest piece.
-            Other pieces become `small`.
+    A region is kept if at least a fraction `keep` of it is inside; if none is, the largest piece is. Other pieces
+    become `small`.
     """
     (top, left), inside, size = _overlap(label.size_hw, window)
     ignore = np.ones(size, dtype=np.bool_)
@@ -254,9 +249,9 @@ def at_an_end(plane: FloatArray, valid_range: Sequence[float] | None) -> BoolArr
 
 
 def _limits(measured: FloatArray, valid_range: Sequence[float] | None) -> tuple[float, float]:
-    """Return a channel's valid range; if no value is negative, the smallest value is the lower limit.
+    """Return a channel's valid range, whose lower limit is the smallest value if no value is negative.
 
-    A logarithm or a reciprocal may follow, so a value that is never negative must not become negative.
+    A logarithm or a reciprocal may follow, so values must not become negative.
     """
     low, high = valid_range if valid_range is not None else (-np.inf, np.inf)
     least = float(measured.min())

@@ -166,10 +166,7 @@ def _resized(mask: npt.NDArray[np.bool_], frame: Frame) -> npt.NDArray[np.float3
 def _click(
     target: npt.NDArray[np.bool_], ignore: npt.NDArray[np.bool_], clicks: str, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Draw a click (x, y) on pixels of the target that are not ignored.
-
-    Where all are ignored, any pixel of the target will do, as the loss leaves them out.
-    """
+    """Draw a click (x, y) on pixels of the target that are not ignored; on any if all are: the loss skips them."""
     seen = target & ~ignore
     place = seen if seen.any() else target
     return center_click(place) if clicks == "mixed" and rng.random() < 0.5 else random_click(place, rng)

@@ -1,8 +1,8 @@
-"""Divide large images into blocks, each of one split, and these into windows of the size of a crop.
+"""Divide large images into blocks, each of one split, and blocks into windows of the size of a crop.
 
-Neighbouring pixels are alike, so windows drawn at random over one image would put nearly the same pixels into training
-and test. A block is 1 to 4 crops on a side and belongs to one split as a whole. A train sample is a block, of which
-every step takes another crop; val and test samples are its windows, side by side.
+Neighbouring pixels are alike, so random windows of one image would put nearly the same pixels into training and test. A
+block is 1 to 4 crops on a side. Each step of training takes another crop of a train block; val and test samples are the
+windows of their blocks, side by side.
 """
 
 from __future__ import annotations
@@ -38,11 +38,7 @@ class Blocks:
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def blocks(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Return the blocks of some images, in their order and row by row.
-
-        Raises:
-            DataError: images cannot be read, or differ in size from their mask; lists all of them.
-        """
+        """Return the blocks of some images, in order and row by row; raise DataError that lists all that fail."""
         found: list[Sample] = []
         problems: list[str] = []
         for sample in samples:
@@ -80,9 +76,8 @@ class Blocks:
 def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:
     """Divide an (H, W) image into blocks, row by row; each pixel is in one.
 
-    Blocks start at multiples of the crop; those at the right and lower edge take what is left there. They are as large
-    as leaves `_ENOUGH` of them, at most about `_LARGEST` crops on a side, and at least one crop where the image is so
-    large.
+    Blocks start at multiples of the crop; the last ones take what is left. They are as large as leaves `_ENOUGH` of
+    them, at most about `_LARGEST` crops on a side.
     """
     counts = [max(length // crop, 1) for length in size_hw]  # whole crops along each side
     for side in range(_LARGEST, 0, -1):
@@ -100,10 +95,9 @@ def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:
 
 
 def windows_of(block: Window, crop: int) -> list[Window]:
-    """Return the windows of crop x crop pixels in a block, side by side from its first pixel.
+    """Return the windows of crop x crop pixels in a block, side by side; a block smaller than a crop is one window.
 
-    What is left over, less than a crop wide, belongs to no window, so no pixel is scored twice. A block that is smaller
-    than a crop is one window.
+    What is left over belongs to no window, so no pixel is scored twice.
     """
     height, width = (min(length, crop) for length in block.size_hw)
     return [

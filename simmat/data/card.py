@@ -113,11 +113,7 @@ class DataCard(Document):
 
 
 def load_card(root: Path, overrides: Mapping[str, object], *, defaults: Mapping[str, object] | None = None) -> DataCard:
-    """Read `root/card.toml`, if it exists, and apply overrides.
-
-    Args:
-        overrides: card fields from the command line, which take precedence; None is not set.
-        defaults: fields that apply where neither sets them, such as the region rule that COCO implies.
+    """Read `root/card.toml`, if it exists; `overrides` replace its fields, `defaults` fill those it leaves out.
 
     Raises:
         ConfigError: unknown keys, invalid values or no region rule; all at once.

@@ -59,10 +59,7 @@ def corrective_click(
 
 
 def tight_box(mask: BoolArray | Instance) -> FloatArray:
-    """Return the (4,) float32 XYXY box of an (H, W) mask or a region.
-
-    x1 is its last column + 1, y1 its last row + 1.
-    """
+    """Return the (4,) float32 XYXY box of an (H, W) mask or a region; x1 and y1 are the last column and row + 1."""
     y0, x0, y1, x1 = _region(mask).box
     return np.asarray([x0, y0, x1, y1], dtype=np.float32)
 
@@ -102,9 +99,9 @@ def _region(mask: BoolArray | Instance) -> Instance:
 
 
 def _largest_component(region: Instance | None, without: Instance | None, ignore: BoolArray | None) -> Instance | None:
-    """Return the largest 8-connected component of a region without another region and without (H, W) `ignore`.
+    """Return the largest 8-connected component of a region without another one and (H, W) `ignore`; None if empty.
 
-    The first in raster order among equals; None if no pixel is left.
+    It is the first in raster order among equals.
     """
     if region is None:
         return None

@@ -44,12 +44,9 @@ def repeat_regions(
     """Copy up to `MOST` of an image's regions to free places, with probability 0.5 close to another region.
 
     Copy-paste (Ghiasi et al., CVPR 2021) within one image, so that light, gain and noise match. A copy is mirrored,
-    rotated or halved at random. Halving takes every second pixel, so that all values are measured ones; it is skipped
-    if it would split the object or make it smaller than the smallest region.
-
-    Returns:
-        The image, and its label with a new region for each copy that found a place; copies touch neither a region nor
-        each other and cover no ignored pixel. The arguments themselves if no region can be copied, see `repeatable`.
+    rotated or halved at random. Halving takes every second pixel, so that all values are measured ones, unless that
+    splits the object or makes it too small. Copies touch no region and cover no ignored pixel. Without a `repeatable`
+    region the arguments are returned.
     """
     sources = repeatable(label)
     if not sources:
@@ -94,10 +91,9 @@ def repeatable(label: Label) -> Sequence[Instance]:
 
 
 def _is_cut(region: Instance, unknown: BoolArray) -> bool:
-    """Return True if the border of the image or ignored pixels cut a region off.
+    """Return True if the image's border or ignored pixels cut a region off.
 
-    Args:
-        unknown: (H + 2, W + 2) bool, the ignored pixels with a border of True around them.
+    `unknown` is (H + 2, W + 2) bool: the ignored pixels in a border of True.
     """
     y0, x0, y1, x1 = region.box
     around = unknown[y0 : y1 + 2, x0 : x1 + 2]
@@ -145,12 +141,7 @@ def _can_be_halved(mask: BoolArray, smallest: int) -> bool:
 def _free_place(
     mask: BoolArray, closed: BoolArray, anchor: Instance | None, rng: np.random.Generator
 ) -> tuple[slice, slice] | None:
-    """Draw rows and columns where a mask overlaps no closed pixel; None if no try finds such a place.
-
-    Args:
-        closed: (H, W) bool, True where a copy is not allowed.
-        anchor: a region to be close to; None for anywhere.
-    """
+    """Draw rows and columns where a mask overlaps no `closed` (H, W) pixel, near `anchor` if given; else None."""
     (height, width), (rows, columns) = mask.shape, closed.shape
     if height > rows or width > columns:
         return None

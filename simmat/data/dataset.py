@@ -15,10 +15,9 @@ from pathlib import Path
 from simmat.data.augment import cut_label
 from simmat.data.blocks import Blocks
 from simmat.data.card import DataCard, load_card
-from simmat.data.formats.arrays import Arrays, write_arrays
 from simmat.data.formats.coco import CocoLabels, annotation_files, read_coco
 from simmat.data.formats.folders import MASKS, scan_folders, unlabelled_samples
-from simmat.data.formats.manifest import MANIFEST_FILE, read_manifest
+from simmat.data.formats.manifest import MANIFEST_FILE, Arrays, read_manifest, write_arrays
 from simmat.data.formats.polygons import PolygonLabels
 from simmat.data.instances import Label, check_equal_size, label_from_mask, make_label, read_mask
 from simmat.data.samples import SPLITS, Listing, Sample
@@ -102,12 +101,7 @@ class Dataset:
         return dataset
 
     def split(self, name: str) -> tuple[Sample, ...]:
-        """Return the samples of "train", "val" or "test".
-
-        Raises:
-            ConfigError: unknown split name.
-            DataError: the split is empty.
-        """
+        """Return the samples of "train", "val" or "test"; raise DataError if there are none."""
         if name not in SPLITS:
             raise ConfigError(f"unknown split {name!r}; splits are {', '.join(SPLITS)}")
         found = tuple(sample for sample in self.samples if sample.split == name)
@@ -152,11 +146,7 @@ class Dataset:
         return label if image is None else self.seen_label(label, sample, image, seen)
 
     def seen_label(self, label: Label, sample: Sample, image: SensorImage, seen: SensorImage | None = None) -> Label:
-        """Return a label whose `ignore` includes the pixels that are invalid in all channels; see `label`.
-
-        Raises:
-            DataError: label and image differ in size.
-        """
+        """Return a label that also ignores the pixels that are invalid in all channels; see `label`."""
         where = sample.mask or f"COCO annotations of {sample.image_id}"
         check_equal_size(where, label.size_hw, sample.reference, image.size_hw)
         blind = ~(seen or self.adapter.transform(image)).valid.any(axis=0)

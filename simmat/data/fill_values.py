@@ -72,8 +72,7 @@ def fill_value_hints(
 ) -> Iterator[str]:
     """Describe the planes with many fill values or zeros at valid pixels, except of sources whose nodata is set.
 
-    Args:
-        counts: (Q, 8), those of `count_stored` for all samples of a split.
+    `counts` are (Q, 8), those of `count_stored` for all samples of a split.
     """
     names, values = adapter.source_names(), (*FILL_VALUES, 0.0)
     alike: dict[tuple[str, float], list[tuple[int, float]]] = {}

@@ -128,14 +128,7 @@ class Contents:
 
     @classmethod
     def of(cls, dataset: Dataset, digests: Bytes, known: npt.NDArray[np.bool_]) -> Contents:
-        """Make the contents; read the files of samples whose digests are not known.
-
-        Args:
-            known: (S,) bool, True where the digests of a sample are given.
-
-        Raises:
-            DataError: files cannot be read; lists all of them.
-        """
+        """Make the contents; read the files of samples whose digests are not `known` (S,). DataError lists faults."""
         if not known.all():
             unknown = np.flatnonzero(~known)
             paths = [path for row in unknown.tolist() for path in dataset.samples[row].paths]
@@ -159,11 +152,7 @@ class Contents:
         return {"format": 1, "fingerprint": self.fingerprint, "parts": self._noted()}
 
     def changes_since(self, notes: object, fingerprint: str) -> str:
-        """Describe what changed since a run: how many parts, and the first of them.
-
-        Returns:
-            Part of a message; "" if the notes are not of that run or are not valid.
-        """
+        """Describe what changed since a run: how many parts, and the first; "" if the notes are not of that run."""
         if not isinstance(notes, dict) or notes.get("fingerprint") != fingerprint:
             return ""
         then, now = notes.get("parts"), self._noted()
@@ -218,13 +207,9 @@ def annotations_digest(dataset: Dataset, sample: Sample) -> str:
 
 
 def shared_images(samples: Sequence[Sample], digests: Iterable[bytes | None]) -> list[str]:
-    """Describe the images that are in two splits, by path or by content.
+    """Describe each sample whose image is the same, by path or content, as an earlier one's of another split.
 
-    Args:
-        digests: the sha256 of the reference file of each; None skips the sample.
-
-    Returns:
-        A sentence for each sample whose image is the same as an earlier one's of another split.
+    `digests` are the sha256 of the reference file of each; None skips the sample.
     """
     return [_in_two_splits(*pair) for pair in _shared(samples, digests)]
 

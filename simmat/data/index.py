@@ -48,20 +48,12 @@ class DataIndex:
 
     @cached_property
     def contents(self) -> Contents:
-        """Digests of all files.
-
-        Raises:
-            DataError: files cannot be read; lists all of them.
-        """
+        """Digests of all files; DataError lists those that cannot be read."""
         rows = np.array([self._rows.get(sample.id, -1) for sample in self.dataset.samples])
         return Contents.of(self.dataset, self.table.digests[rows], rows >= 0)
 
     def table_of(self, samples: Iterable[Sample]) -> Table:
-        """Return the rows of some samples, in their order.
-
-        Raises:
-            SimMATError: a sample cannot be used.
-        """
+        """Return the rows of some samples, in their order; raise the fault of a sample that cannot be used."""
         return self.table.take(self._rows_of(samples))
 
     def reference_digests(self) -> Iterator[bytes | None]:
@@ -71,14 +63,7 @@ class DataIndex:
             yield None if sample.id in self.faults else next(digests).tobytes()
 
     def with_regions(self, samples: Sequence[Sample], what: str) -> tuple[Sample, ...]:
-        """Return the samples that have a region with a valid pixel.
-
-        Args:
-            what: their use, for messages: "training".
-
-        Raises:
-            DataError: samples cannot be used; lists all of them.
-        """
+        """Return the samples that have a region with a valid pixel; DataError names their use `what` and all faults."""
         faults = [self.faults[sample.id] for sample in samples if sample.id in self.faults]
         for fault in faults:
             if not isinstance(fault, DataError):  # a fault of the sensor's plugin, the same for every sample
@@ -93,11 +78,7 @@ class DataIndex:
         return tuple(sample for sample, seen in zip(samples, visible, strict=True) if seen)
 
     def training_samples(self) -> tuple[Sample, ...]:
-        """Return the training samples that have a region with a valid pixel.
-
-        Raises:
-            DataError: samples cannot be used, or none has a region.
-        """
+        """Return the training samples that have a region with a valid pixel; raise DataError if none has."""
         found = self.with_regions(self.dataset.split("train"), "training")
         if not found:
             raise DataError(
@@ -124,10 +105,8 @@ class DataIndex:
     def statistics(self, samples: Sequence[Sample]) -> Statistics:
         """Return the statistics of the transformed channels over the valid pixels of some samples.
 
-        An image, or a window of it, that several samples share counts once.
-
-        Raises:
-            DataError: channels have no valid pixel or only one value; lists all of them.
+        An image or window that several samples share counts once. DataError lists channels with no valid pixel or one
+        value.
         """
         different: dict[tuple[tuple[str, ...], Window | None], Sample] = {}
         for sample in samples:
@@ -188,11 +167,7 @@ def read_index(dataset: Dataset, progress: Progress | None = None, *, processes:
 
 
 def contents_of(dataset: Dataset) -> Contents:
-    """Return the digests of all files of a data set; files whose digests its index has are not read.
-
-    Raises:
-        DataError: files cannot be read; lists all of them.
-    """
+    """Return the digests of all files; those in the index are not computed again. DataError lists bad files."""
     kept = read_kept(dataset, places_of(dataset))
     if kept is None:
         shape = len(dataset.samples), 32 * len(dataset.samples[0].paths)
@@ -242,14 +217,10 @@ def _read(
 
 
 def _untouched(dataset: Dataset, table: Table, keys: Bytes, *, may_read: bool) -> tuple[Table, Ints]:
-    """Find the samples whose files have not changed since they were read.
+    """Find the samples whose files have not changed since they were read; (S, 16) `keys` as of `sample_keys`.
 
-    Args:
-        keys: (S, 16), see `sample_keys`.
-        may_read: compare files with other times by content.
-
-    Returns:
-        The table, with the new times of files of equal content; and (S,) the row of each unchanged sample, or -1.
+    Return the table, with the new times of files of equal content, and (S,) the row of each unchanged sample, or -1.
+    `may_read` compares files with other times by content.
     """
     if np.array_equal(table.keys, keys):
         rows = np.arange(len(keys))
@@ -276,8 +247,7 @@ def _untouched(dataset: Dataset, table: Table, keys: Bytes, *, may_read: bool) -
 def _with_reference(dataset: Dataset) -> tuple[Dataset, int, dict[str, SimMATError]]:
     """Read the reference image: the first that can be read; all others must have its channels.
 
-    Returns:
-        The data set with `known_channels`; the index of the reference sample; the faults of those before it.
+    Return the data set with `known_channels`, the index of the reference sample, and the faults of those before it.
     """
     faults: dict[str, SimMATError] = {}
     rest = dataset

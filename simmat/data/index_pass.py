@@ -57,15 +57,7 @@ class Part:
 def read_samples(
     dataset: Dataset, samples: Sequence[Sample], keys: Bytes, processes: int | None = None
 ) -> Iterator[Part]:
-    """Read samples; yield the results part by part, in their order.
-
-    Args:
-        dataset: with `known_channels`.
-        keys: (N, 16), see `sample_keys`.
-
-    Raises:
-        DataError: a process was killed.
-    """
+    """Read samples of a data set with `known_channels`, whose (N, 16) keys are known; yield the parts in order."""
     starts = range(0, len(samples), _CHUNK)
     count = _processes(len(samples)) if processes is None else processes
     large = (path for sample in samples if sample.window is not None for path in sample.paths)

@@ -215,12 +215,7 @@ def make_label(size_hw: tuple[int, int], regions: Sequence[Instance], ignore: Bo
 
 
 def region_from_mask(mask: BoolArray, class_id: int | None, offset_yx: tuple[int, int] = (0, 0)) -> Instance | None:
-    """Return the True pixels of a mask as a region, or None if there are none.
-
-    Args:
-        mask: (h, w) bool.
-        offset_yx: position of the mask's first pixel in the image.
-    """
+    """Return the True pixels of an (h, w) mask, which starts at `offset_yx`, as a region; None if there are none."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None

@@ -14,9 +14,9 @@ _NEAR = 0.01
 
 
 def neighbour_warning(index: DataIndex) -> str:
-    """Return a warning that names two tiles which touch or overlap in different splits; "" where there are none.
+    """Return a warning that names two tiles of one map which touch or overlap in different splits, else "".
 
-    Only splits that were chosen by hash are checked, by the georeferences of the images.
+    Only splits chosen by hash are checked, by the georeferences of the images.
     """
     samples = [sample for sample in index.dataset.samples if sample.id not in index.faults]
     if not index.dataset.by_hash or index.dataset.card.crop is not None:

@@ -48,11 +48,7 @@ class Pipeline:
     aspect: Aspect = "keep"
 
     def __call__(self, image: SensorImage) -> PreparedImage:
-        """Prepare one image in physical units, from `adapter.load` or an augmentation.
-
-        Raises:
-            SpecError: its channels are not those of the pipeline.
-        """
+        """Prepare an image in physical units; raise SpecError if its channels are not those of the pipeline."""
         seen = self.adapter.transform(image)
         frame = Frame(seen.size_hw, self.size, self.aspect)
         planes = torch.from_numpy(normalize(seen, self.channels))
@@ -60,11 +56,7 @@ class Pipeline:
 
 
 def prompt_batch(prompts: Sequence[Prompt], frame: Frame, device: torch.device) -> PromptBatch:
-    """Convert prompts of one image to pixels of the input.
-
-    Args:
-        prompts: K prompts in pixels of the original image, all with the same number of points and the same fields.
-    """
+    """Convert K prompts of one image, all with as many points and the same fields, to pixels of the input."""
     coords = np.stack([frame.points_to_input(prompt.point_coords) for prompt in prompts])  # (K, N, 2)
     labels = np.stack([prompt.point_labels for prompt in prompts])  # (K, N)
     boxes = None

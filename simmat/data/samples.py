@@ -167,7 +167,7 @@ def decide_splits(
         samples: all with a split or all without.
         said_by: where the splits are named, for messages ("manifest.csv", "the folders of images/").
         masks: the labels are masks, not a COCO file.
-        divider: divides the images into blocks; these are split, and the blocks of an image with a split have its.
+        divider: divides the images into blocks, which are split instead.
 
     Raises:
         DataError: too few images, or an image is in two splits.

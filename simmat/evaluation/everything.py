@@ -194,9 +194,7 @@ def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:
 def class_scores(confusion: npt.NDArray[np.int64], values: Sequence[int]) -> dict[str, object]:
     """Return mIoU, pixel accuracy and IoU by class; a class that is neither true nor found has none.
 
-    Args:
-        confusion: (K, K) pixels, true class by row, found class by column.
-        values: label value of each class.
+    `confusion` is (K, K) pixels, true class by row, found class by column; `values` are the classes' label values.
     """
     hit = np.diag(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - hit

@@ -157,13 +157,7 @@ def _click_curves(
 ) -> list[tuple[float, ...]]:
     """Correct K answers click by click, each at the centre of the largest error, with the last answer as mask input.
 
-    Args:
-        first: K first clicks.
-        rows: K indices of targets.
-        clicks: how many there are at most, the first included.
-
-    Returns:
-        K times the IoU after 1, 2, … `clicks` clicks. Where no error is left the last IoU is repeated.
+    Return K times the IoU after 1, 2, … `clicks` clicks. Where no error is left the last IoU is repeated.
     """
     targets, prompts = image.targets, list(first)
     curves = [[iou] for iou in answer.ious[:, 0].tolist()]

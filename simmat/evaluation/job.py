@@ -33,10 +33,7 @@ TRAINED_CARD_FIELDS = {
 
 
 def trained_card(card: DataCard) -> dict[str, object]:
-    """Return the fields of a bundle's card that count where a data set's own card says nothing.
-
-    Names of classes are among them where they number the classes of polygons.
-    """
+    """Return the fields of a bundle's card that count where a data set's own card leaves them open."""
     named = set() if card.class_attribute is None else {"class_names"}
     return card.model_dump(include=TRAINED_CARD_FIELDS | named)
 
@@ -61,19 +58,15 @@ def evaluate_bundle(
     Each field of the data card comes from `overrides`, else from the data set's card, else from the card of training.
 
     Args:
-        overrides: fields of the data card; None is not set.
-        zero_shot: score the foundation model too; this needs `registry`.
-        registry: where the zero-shot map and the frozen tuner are found.
+        zero_shot: score the foundation model too, if it can be used (see `why_no_zero_shot`); this needs `registry`.
         progress: called with (done, total) samples of this process.
         note: called with what a user should know of the data, such as images left out because they have no mask.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
-        everything: find and score every object without prompts, too: by the dense head, or by a grid of clicks where
-            there is none, as for the zero-shot model.
+        everything: find and score every object without prompts, too, by the dense head or else by a grid of clicks.
         semantic: score the class of every pixel, too; the zero-shot model has none.
 
     Returns:
-        The bundle's scores, and those of the zero-shot model: None where it is not requested, or where there is none
-        (see `why_no_zero_shot`).
+        The bundle's scores, and those of the zero-shot model or None.
 
     Raises:
         DataError: no sample has a region, or `everything` cannot be scored on these images.
@@ -154,7 +147,6 @@ def evaluate(
     """Score every object of some samples; by default with one click at the maximum of its distance transform.
 
     Args:
-        model: the network; it is put into eval mode and left so.
         pipeline: image -> network input; a protocol that squashes the image overrides its aspect.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         check: called with every loaded image; raises an error for an image that the bundle cannot take.

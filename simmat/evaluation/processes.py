@@ -53,11 +53,10 @@ def join_processes(device: str | None) -> Processes:
     """Join the processes of the launcher; without a launcher this process is the only one.
 
     Args:
-        device: auto, cpu, cuda, cuda:N or mps; None is auto. Several processes take one GPU each, so cuda:N is refused.
+        device: as `pick_device` takes it. Several processes take one GPU each, so cuda:N is refused.
 
     Raises:
-        ConfigError: the device does not exist or is one GPU for several processes, or an environment variable of
-            accelerate would change how they compute.
+        ConfigError: the device does not exist, or accelerate's environment variables would change how it computes.
     """
     processes = launched_processes()
     picked = pick_device(device, processes=processes)

@@ -55,12 +55,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.name: p for p in (ONE_CL
 def find_protocol(
     name: str = ONE_CLICK.name, *, clicks: int | None = None, draws: int | None = None, seed: int | None = None
 ) -> Protocol:
-    """Return a protocol by name, with its numbers replaced by those that are given.
-
-    Raises:
-        UnknownNameError: there is no such protocol.
-        ConfigError: a number is outside `BOUNDS`, or the protocol has no such number.
-    """
+    """Return a protocol by name, with its numbers replaced by those that are given; see `BOUNDS`."""
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     numbers = {"clicks": clicks, "draws": draws, "seed": seed}

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 def bootstrap_means(
     images: Iterable[Sequence[float]], rng: np.random.Generator, draws: int = 2000
 ) -> npt.NDArray[np.float64]:
-    """Return bootstrap means over objects, with whole images drawn with replacement: (draws,) float64.
-
-    Args:
-        images: the values of each image's objects; every image has at least one.
-    """
+    """Return (draws,) means over objects of images drawn with replacement; `images` are each one's values."""
     kept = list(images)
     sums = np.array([sum(values) for values in kept], np.float64)
     counts = np.array([len(values) for values in kept], np.float64)
@@ -81,8 +77,7 @@ def boundary_width(size_hw: tuple[int, int]) -> int:
 def boundary(region: Instance, width: int) -> Instance:
     """Return the pixels of a region within chessboard distance `width` of its outside, in the same box.
 
-    That is the region less its erosion by `width` steps of a 3×3 square, as in the authors' definition; pixels beyond
-    the image's border are outside.
+    That is the region less its erosion by `width` steps of a 3×3 square; pixels beyond the image are outside.
     """
     inside = ndimage.minimum_filter(region.crop, 2 * width + 1, mode="constant", cval=False)
     return Instance(region.class_id, region.box, region.crop & ~inside)
@@ -91,9 +86,8 @@ def boundary(region: Instance, width: int) -> Instance:
 def boundary_iou(prediction: Instance | None, truth: Instance, scored: BoolArray, width: int) -> float | None:
     """Return the boundary IoU of Cheng et al. 2021: |G_d ∩ P_d| / |G_d ∪ P_d|.
 
-    G_d and P_d are the pixels of truth and prediction within d = `width` pixels of their own contour, see `boundary`.
-    Pixels that are not scored are left out after the boundaries are found, so the edge of an ignored area is not a
-    contour. An empty prediction is None. The result is None where no pixel of the truth's boundary is scored.
+    G_d and P_d are the pixels of truth and prediction within d = `width` of their own contour, see `boundary`; pixels
+    that are not scored are left out afterwards. The result is None where no pixel of the truth's boundary is scored.
     """
     true_band = boundary(truth, width)
     if not _scored_part(true_band, scored).any():
@@ -229,12 +223,7 @@ def possible_summary(protocol: Protocol) -> dict[str, Any]:
 
 
 def merge_scores(parts: Sequence[Scores], order: Iterable[str]) -> Scores:
-    """Join the scores of parts of a split, in the order of the data set.
-
-    Args:
-        parts: no sample is in two of them.
-        order: ids of all samples, in the order of the data set.
-    """
+    """Join the scores of parts of a split, which share no sample, in the `order` of the ids of the data set."""
     place = {sample: index for index, sample in enumerate(order)}
     objects = sorted((o for part in parts for o in part.objects), key=lambda o: (place[o.sample], o.region))
     without = sorted((name for part in parts for name in part.without_region), key=place.__getitem__)

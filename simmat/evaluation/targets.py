@@ -65,11 +65,7 @@ def grid_hw(frame: Frame, protocol: Protocol) -> tuple[int, int]:
 
 
 def find_targets(label: Label, frame: Frame, protocol: Protocol) -> Targets:
-    """Bring the regions of an image to the grid; a region that is ignored as a whole is not a target.
-
-    Args:
-        frame: how the image fits into the input; squashed for the grid "quarter".
-    """
+    """Bring the regions of an image to the grid; a region that is ignored as a whole is not a target."""
     size_hw = grid_hw(frame, protocol)
     ignore = resize_nearest(label.ignore, size_hw)
     found, left_out = [], []

@@ -157,13 +157,11 @@ def evaluate_unprompted(
 ) -> Unprompted:
     """Find every object of some samples and the class of every pixel, and compare them with the truth.
 
-    Images count with or without objects. Images that may hold objects which nobody marked (zero_means = "unlabelled")
-    are left out of `everything`; `semantic` ignores their unmarked pixels. Where the data set or the model has no
-    classes, an object is an object.
+    Images that may hold objects which nobody marked (zero_means = "unlabelled") are left out of `everything`;
+    `semantic` ignores their unmarked pixels. Where the data set or the model has no classes, an object is an object.
 
     Args:
         predictor: the model; with `dense`, its dense head finds the objects.
-        semantic: score the class of every pixel; this needs a dense head.
         processes: those that share the samples; each of them gets all scores. None is this process alone.
         progress: called with 1 after every sample of this process.
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from simmat.errors import WeightsError
 from simmat.specs import WeightFile
 
+_HTTP_LIBRARIES = ("httpx", "httpx2", "httpcore", "requests", "urllib3")
+"""Libraries of the client; which one raises an error depends on its version."""
+
 
 def cached(file: WeightFile) -> Path | None:
     """Return the path of the file in the Hub's cache, None if it is not there; uses no network."""
@@ -69,17 +72,31 @@ def _names(file: WeightFile) -> str:
 
 
 def _failed(file: WeightFile, name: str, error: Exception) -> WeightsError:
-    from huggingface_hub.constants import ENDPOINT
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    return WeightsError(f"cannot fetch {name}: {why_failed(error, file.hub)}. {_by_hand(file)}")
 
-    if isinstance(error, GatedRepoError):
-        why = "accept its licence on its page, then give a token with `hf auth login` or HF_TOKEN"
-    elif isinstance(error, RepositoryNotFoundError):
-        why = "there is no such repository, or it is private (then give a token with `hf auth login` or HF_TOKEN)"
-    else:
-        cause = error.__cause__ or error
-        why = (str(cause).strip().splitlines() or [""])[0].rstrip(".") or type(cause).__name__
-    return WeightsError(f"cannot fetch {name} of {file.hub} from {ENDPOINT}: {why}. {_by_hand(file)}")
+
+def why_failed(error: Exception, repo: str) -> str:
+    """Return in one line why the Hub's client failed on a repository, and what to do."""
+    from huggingface_hub import errors
+    from huggingface_hub.constants import ENDPOINT
+
+    login = "log in with `hf auth login` or set HF_TOKEN"
+    cause = error.__cause__ or error
+    said = next((line.strip(" .") for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    if isinstance(error, errors.GatedRepoError):
+        return f"{repo} requires consent; give it at {ENDPOINT}/{repo} and {login}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no such revision"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{repo} does not exist, or is private: check the name, or {login}"
+    if isinstance(error, errors.HfHubHTTPError):
+        status = getattr(error.response, "status_code", None)
+        remedy = login if status in (401, 403) else "try again later"
+        return f"{ENDPOINT} refuses {repo} (status {status}): {said}; {remedy}"
+    offline = (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError)
+    unreachable = isinstance(error, offline) or type(error).__module__.partition(".")[0] in _HTTP_LIBRARIES
+    what = "cannot reach" if unreachable else "invalid answer from"
+    return f"{what} {ENDPOINT} for {repo} ({type(cause).__name__}: {said}); check the network and HF_ENDPOINT"
 
 
 def _by_hand(file: WeightFile) -> str:

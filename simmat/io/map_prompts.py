@@ -6,15 +6,14 @@ X stands before Y, so longitude before latitude, whatever order a coordinate sys
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import ConfigError, DataError, SimMATError, all_problems
-from simmat.io.files import require_file
+from simmat.errors import ConfigError, DataError, all_problems
+from simmat.io.vectors import field_names, one_layer, read_features, require_geo
 from simmat.types import Georeference, Prompt
 
 Places = npt.NDArray[np.float64]
@@ -22,19 +21,6 @@ Places = npt.NDArray[np.float64]
 
 OBJECT_FIELD = "object"
 """Property that names the object of a feature; features of one name are one prompt."""
-
-
-def check_map_prompts(*, file: bool = False) -> None:
-    """Check that the libraries for map coordinates are installed, those for files of them too where `file` is True.
-
-    Raises:
-        ConfigError: one is missing.
-    """
-    needed = ("pyogrio", "rasterio", "shapely") if file else ("rasterio",)
-    if missing := [name for name in needed if find_spec(name) is None]:
-        raise ConfigError(
-            f"prompts in map coordinates need {', '.join(missing)}, not installed here: pip install 'simmat[geo]'"
-        )
 
 
 def to_pixels(
@@ -89,7 +75,6 @@ def read_prompt_features(
         DataError: the image has no georeference; the file cannot be read, is without features or coordinate system, or
             holds others than points and polygons; a feature lies outside of the image.
     """
-    check_map_prompts(file=True)
     shapes, names, stated = _read_features(path)
     if crs is None and stated is None:
         raise DataError(f"{path}: states no coordinate reference system; give it, such as --crs EPSG:4326")
@@ -147,7 +132,7 @@ def _edges(places_xy: npt.ArrayLike, crs: str, georeference: Georeference | None
             f"{origin}: states no coordinate reference system, so map coordinates have no place in it; give prompts in "
             "pixels"
         )
-    check_map_prompts()
+    require_geo("a prompt in map coordinates", "rasterio")
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
     from rasterio.warp import transform
@@ -173,31 +158,15 @@ def _edges(places_xy: npt.ArrayLike, crs: str, georeference: Georeference | None
 
 def _read_features(path: Path) -> tuple[list[Any], list[str], str | None]:
     """Return the shapely geometries of a file, the names of their objects, and its coordinate system."""
-    import pyogrio
-    import shapely
-
-    require_file(path, "prompts")
-    try:
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if len(layers) != 1:
-            raise DataError(
-                f"{path}: expected one layer of features, found {', '.join(layers) or 'none'}; save one layer in a file"
-            )
-        meta, _, binary, columns = pyogrio.raw.read(path, layer=layers[0], force_2d=True)
-        shapes = shapely.from_wkb(binary)
-    except SimMATError:
-        raise
-    except Exception as error:  # GDAL's own errors are of no common class
-        raise DataError(f"{path}: its features cannot be read ({error})") from error
-    kept = [index for index, shape in enumerate(shapes) if shape is not None and not shape.is_empty]
-    if not kept:
+    layer = one_layer(path, "prompts")
+    found = read_features(path, layer, [OBJECT_FIELD] if OBJECT_FIELD in field_names(path, layer) else None)
+    if not len(found.shapes):
         raise DataError(f"{path}: no features; a prompt is a point on the object or a polygon around it")
-    fields = list(meta["fields"])
-    stated = columns[fields.index(OBJECT_FIELD)] if OBJECT_FIELD in fields else [None] * len(shapes)
-    names = [str(index + 1) if stated[index] is None else str(stated[index]) for index in kept]
+    stated = found.fields.get(OBJECT_FIELD, [None] * len(found.shapes))
+    names = [str(n + 1) if name is None else str(name) for n, name in zip(found.numbers, stated, strict=True)]
     if odd := next((name for name in names if any(mark in name for mark in "/\\\0") or name in (".", "..")), None):
         raise DataError(f"{path}: object {odd!r} becomes part of a file name; leave out / and \\")
-    return [shapes[index] for index in kept], names, meta["crs"]
+    return list(found.shapes), names, found.crs
 
 
 def _corners(shape: Any) -> Places:

@@ -1,7 +1,9 @@
-"""Read polygons in map coordinates: GeoPackage, GeoJSON and shapefile, through pyogrio and shapely, imported on use."""
+"""Read features in map coordinates: GeoPackage, GeoJSON and shapefile, through pyogrio and shapely, imported on use."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import ConfigError, DataError, SimMATError, did_you_mean
+from simmat.errors import ConfigError, DataError, did_you_mean
 from simmat.io.files import require_file
 
 NEEDED = ("pyogrio", "rasterio", "shapely")
@@ -38,14 +40,10 @@ class Polygons:
     values: tuple[str | None, ...]
 
 
-def require_vectors(path: Path) -> None:
-    """Check that the packages are installed which read polygons.
-
-    Raises:
-        ConfigError: some are not.
-    """
-    if lacking := [name for name in NEEDED if find_spec(name) is None]:
-        raise ConfigError(f'{path}: reading polygons needs {", ".join(lacking)}; pip install "simmat[geo]"')
+def require_geo(what: str, *packages: str) -> None:
+    """Raise ConfigError if packages of the extra "geo" are missing; `what` needs them."""
+    if lacking := [name for name in packages if find_spec(name) is None]:
+        raise ConfigError(f"{what} needs {', '.join(lacking)}, not installed here: pip install 'simmat[geo]'")
 
 
 def files_of(path: str) -> tuple[Path, ...]:
@@ -67,69 +65,105 @@ def read_polygons(path: Path, attribute: str | None = None) -> Polygons:
         ConfigError: the packages are not installed, or there is no such attribute; the message lists those there are.
         DataError: the file cannot be read, has several layers, or holds points or lines.
     """
-    require_vectors(path)
-    import pyogrio
     import shapely
 
     layer = _layer(path)
-    try:
-        if attribute is not None:
-            _check_attribute(path, attribute, list(pyogrio.read_info(path, layer=layer)["fields"]))
-        meta, _, binary, columns = pyogrio.raw.read(
-            path, layer=layer, columns=[] if attribute is None else [attribute], force_2d=True
-        )
-        shapes = shapely.from_wkb(binary)
-    except SimMATError:
-        raise
-    except Exception as error:  # GDAL's own errors are of no common class
-        raise DataError(f"{path}: its polygons cannot be read ({error})") from error
-    there = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)))
-    kinds = shapely.get_type_id(shapes[there])
+    if attribute is not None:
+        _check_attribute(path, layer, attribute)
+    found = read_features(path, layer, None if attribute is None else [attribute])
+    kinds = shapely.get_type_id(found.shapes)
     if not np.isin(kinds, _SURFACES).all():
-        odd = shapes[there][~np.isin(kinds, _SURFACES)][0]
+        odd = found.shapes[~np.isin(kinds, _SURFACES)][0]
         raise DataError(f"{path}: holds a {odd.geom_type}; masks are polygons. Leave other geometries out")
-    values: list[Any] = [None] * len(shapes) if attribute is None else columns[0].tolist()
-    return Polygons(shapes[there], meta["crs"], tuple(_text(values[index]) for index in there))
+    values: list[Any] = [None] * len(kinds) if attribute is None else found.fields[attribute].tolist()
+    return Polygons(found.shapes, found.crs, tuple(map(_text, values)))
 
 
 def read_attribute(path: Path, attribute: str) -> tuple[str | None, ...]:
     """Return the values of an attribute without the polygons, as `read_polygons` does; the order may differ."""
-    require_vectors(path)
     import pyogrio
 
     layer = _layer(path)
-    try:
-        _check_attribute(path, attribute, list(pyogrio.read_info(path, layer=layer)["fields"]))
+    _check_attribute(path, layer, attribute)
+    with _gdal_errors(path):
         columns = pyogrio.raw.read(path, layer=layer, columns=[attribute], read_geometry=False)[3]
-    except SimMATError:
-        raise
-    except Exception as error:  # as above
-        raise DataError(f"{path}: its attributes cannot be read ({error})") from error
     return tuple(map(_text, columns[0].tolist()))
 
 
 def read_crs(path: Path) -> str | None:
-    """Return the coordinate system of a file of polygons, without reading them; None where it states none.
-
-    Raises:
-        ConfigError: the packages are not installed.
-        DataError: as `read_polygons`.
-    """
-    require_vectors(path)
-    import pyogrio
-
-    layer = _layer(path)
-    try:
-        crs: str | None = pyogrio.read_info(path, layer=layer)["crs"]
-    except Exception as error:  # as above
-        raise DataError(f"{path}: its coordinate system cannot be read ({error})") from error
+    """Return the coordinate system of a file of polygons, without reading them; None where it states none."""
+    crs: str | None = _info(path, _layer(path))["crs"]
     return crs
 
 
-def _layer(path: Path) -> str:
-    """Return the name of the one layer with geometries, after a look at the first bytes of the file."""
+@dataclass(frozen=True)
+class Features:
+    """The features of a layer whose geometries are not empty.
+
+    Attributes:
+        shapes: (N,) geometries of shapely.
+        numbers: (N,) place of each in the file, from 0.
+        fields: name -> (N,) values.
+        crs: as in `Polygons`.
+    """
+
+    shapes: npt.NDArray[np.object_]
+    numbers: npt.NDArray[np.int64]
+    fields: dict[str, npt.NDArray[Any]]
+    crs: str | None
+
+
+def read_features(path: Path, layer: str, fields: Sequence[str] | None) -> Features:
+    """Read the geometries of a layer, and some fields; None reads no field."""
+    import pyogrio
+    import shapely
+
+    with _gdal_errors(path):
+        meta, _, binary, columns = pyogrio.raw.read(path, layer=layer, columns=list(fields or ()), force_2d=True)
+        shapes = shapely.from_wkb(binary)
+    kept = np.flatnonzero(~(shapely.is_missing(shapes) | shapely.is_empty(shapes)))
+    values = dict(zip(meta["fields"].tolist(), (column[kept] for column in columns), strict=True))
+    return Features(shapes[kept], kept, values, meta["crs"])
+
+
+def field_names(path: Path, layer: str) -> list[str]:
+    """Return the names of the fields of a layer."""
+    return list(_info(path, layer)["fields"])
+
+
+def one_layer(path: Path, what: str) -> str:
+    """Return the name of the one layer with geometries of a file that should hold `what`."""
+    require_geo(f"{path}: reading {what}", *NEEDED)
     import pyogrio
 
+    require_file(path, what)
+    with _gdal_errors(path):
+        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    if len(layers) != 1:
+        found = ", ".join(map(repr, layers)) or "none"
+        raise DataError(f"{path}: expected one layer of {what}, found {found}; save one layer in a file")
+    return layers[0]
+
+
+def _info(path: Path, layer: str) -> Any:
+    import pyogrio
+
+    with _gdal_errors(path):
+        return pyogrio.read_info(path, layer=layer)
+
+
+@contextmanager
+def _gdal_errors(path: Path) -> Iterator[None]:
+    """Turn what GDAL raises about a file into a DataError."""
+    try:
+        yield
+    except Exception as error:  # GDAL's own errors are of no common class
+        raise DataError(f"{path}: damaged, its features cannot be read ({error})") from error
+
+
+def _layer(path: Path) -> str:
+    """Return the one layer of a file of polygons, after a look at its first bytes."""
+    require_geo(f"{path}: reading polygons", *NEEDED)
     require_file(path, "polygons")
     start = _STARTS[path.suffix.lower()]
     try:
@@ -139,18 +173,11 @@ def _layer(path: Path) -> str:
         raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
     if not head.startswith(start):
         raise DataError(f"{path}: named {path.suffix}, but its content is not; save the polygons again")
-    try:
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
-    except Exception as error:  # as above
-        raise DataError(f"{path}: damaged, its layers cannot be read ({error})") from error
-    if len(layers) != 1:
-        found = ", ".join(map(repr, layers)) or "none"
-        raise DataError(f"{path}: a mask has one layer with polygons, found {found}; save one layer in a file")
-    return str(layers[0])
+    return one_layer(path, "polygons")
 
 
-def _check_attribute(path: Path, attribute: str, known: list[str]) -> None:
-    if attribute not in known:
+def _check_attribute(path: Path, layer: str, attribute: str) -> None:
+    if attribute not in (known := field_names(path, layer)):
         raise ConfigError(
             f"{path}: the polygons have no attribute {attribute!r}{did_you_mean(attribute, known)} Attributes: "
             f"{', '.join(known) or 'none'}. Set --class-attribute, or class_attribute in card.toml, to one of them"

@@ -103,11 +103,7 @@ def installed_plugins() -> list[dict[str, Any]]:
 
 
 def distribution_of(argument: str, reports: Sequence[PluginReport]) -> str:
-    """Return the package of an installed plugin, named by entry point, package or something it provides.
-
-    Raises:
-        ConfigError: there is no such plugin, or it is part of SimMAT.
-    """
+    """Return the package of an installed plugin, named by entry point, package or something it provides."""
     wanted = {canonicalize_name(argument), canonicalize_name(PREFIX + argument)}
     found = {
         report.distribution

@@ -204,11 +204,7 @@ def _call(hook: pluggy.HookCaller, problems: list[str]) -> list[Any]:
 
 
 def check_modality(adapter: object) -> ModalityAdapter:
-    """Check a sensor that does not come from a plugin as those of plugins are checked.
-
-    Raises:
-        SpecError: it is not a sensor, or its name, sources, channels or the like are not as they must be.
-    """
+    """Check a sensor from outside a plugin as those of plugins are checked; raise SpecError."""
     if problem := _item_problem("modality", adapter, ModalityAdapter):
         raise SpecError(problem)
     assert isinstance(adapter, ModalityAdapter)  # checked above

@@ -44,12 +44,7 @@ def check_name(name: str, registry: Registry) -> None:
 
 
 def make_plugin(name: str, parent: Path) -> Path:
-    """Write the package `simmat-plugin-NAME` into a new folder of that name.
-
-    Raises:
-        ConfigError: something of that name exists already.
-        OutputError: it cannot be written.
-    """
+    """Write the package `simmat-plugin-NAME` into a new folder of that name, for a name that `check_name` allows."""
     package = PREFIX + name
     target = parent / package
     if target.exists() or target.is_symlink():

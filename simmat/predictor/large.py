@@ -21,9 +21,8 @@ from simmat.errors import ConfigError, DataError
 from simmat.everything import ClassMap, EverythingSettings, label_values
 from simmat.io.files.system import release_pages
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
-from simmat.predictor.checks import check_inside, check_mask_size
 from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.reading import Choice, ImageReader, Prediction
+from simmat.predictor.reading import Choice, ImageReader, Prediction, check_inside, check_mask_size
 from simmat.types import MOST_SHRUNK, BoolArray, FloatArray, Prompt, SensorImage, Window
 from simmat.windows import ClassMapBlender, InstanceJoiner, plan_windows
 
@@ -62,11 +61,7 @@ class NothingMeasuredError(DataError):
 
 
 def check_wanted(predictor: Predictor, wanted: Wanted) -> None:
-    """Refuse what a model cannot answer.
-
-    Raises:
-        ConfigError: classes are wanted of a model without a dense head.
-    """
+    """Raise ConfigError if classes are wanted of a model without a dense head."""
     if wanted.classes and predictor.dense is None:
         raise ConfigError("this model has no class map: it has no dense head; train one with --heads prompt,dense")
 
@@ -136,11 +131,7 @@ class LargeImage:
         )
 
     def answer(self, window: Window, wanted: Wanted) -> WindowAnswer:
-        """Segment one window.
-
-        Raises:
-            SimMATError: it cannot be read, or has other channels than the model.
-        """
+        """Segment one window; raise SimMATError if it cannot be read or has other channels than the model."""
         image = self.reader.read(window)
         self._predictor.check_channels(image)
         measured: BoolArray = np.any(image.valid, axis=0)
@@ -276,11 +267,7 @@ class LargeImage:
         return [first, *sorted(others, key=lambda one: -one.score)]
 
     def encode(self) -> bool:
-        """Encode the image where one window holds it, so that the first prompt is answered at once; say if it does.
-
-        Raises:
-            SimMATError: the image cannot be read, or has other channels than the model.
-        """
+        """Encode an image that one window holds, so that the first prompt is answered at once; say if it does."""
         if len(self.windows) == 1:
             self._encoded_window(self.windows[0])
         return len(self.windows) == 1

@@ -24,7 +24,12 @@ from simmat.model import SimMAT
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
 from simmat.predictor.cache import CachedEmbedding, digest_of
-from simmat.predictor.checks import (
+from simmat.predictor.encoded import EncodedImage
+from simmat.predictor.reading import (
+    Choice,
+    FileImage,
+    LoadedImage,
+    Prediction,
     as_numbers,
     check_inside,
     check_mask_size,
@@ -32,8 +37,6 @@ from simmat.predictor.checks import (
     range_of,
     unlike_training,
 )
-from simmat.predictor.encoded import EncodedImage
-from simmat.predictor.reading import Choice, FileImage, LoadedImage, Prediction
 from simmat.sensors.adapter import ModalityAdapter, load_sample
 from simmat.sensors.channel_selection import MissingChannels, pick_channels
 from simmat.sensors.normalize import describe
@@ -349,15 +352,8 @@ class Predictor:
     ) -> Prediction:
         """Return one of the masks that were decoded, at the resolution of the image.
 
-        Args:
-            decoded: answers to K prompts in it.
-            row: which prompt.
-            choice: see `predict`; a number is that of the mask, 0 for the single one.
-            image: the part of the image in the window.
-            window: of the whole image.
-
-        Raises:
-            BundleError: the network's output is not finite.
+        `row` is the prompt; `choice` as in `predict`, or the number of the mask. `image` is the part of the whole in
+        `window`. Raises BundleError if the network's output is not finite.
         """
         scores = decoded.iou[row].tolist()
         best = 0 if choice == "single" or len(scores) == 1 else 1 + int(np.argmax(scores[1:]))
@@ -476,11 +472,7 @@ class Predictor:
         return image
 
     def check_channels(self, image: SensorImage) -> None:
-        """Refuse other channels than the bundle's; if only some are missing and may be, say how to state it.
-
-        Raises:
-            BundleError: the channels differ.
-        """
+        """Raise BundleError for other channels than the bundle's; say so if some are missing and may be."""
         if self.bundle is None:
             return
         try:
@@ -495,16 +487,11 @@ class Predictor:
     def fit(self, sample: Callable[[], SensorImage]) -> None:
         """Set what depends on an image's values before parts of it are encoded; nothing for a tuned model.
 
-        Args:
-            sample: reads pixels that show what the values are like; called only where they are needed.
+        `sample` reads pixels that show what the values are like; it is called only where they are needed.
         """
 
     def encode(self, image: SensorImage, cache: Path | None = None) -> EncodedImage:
-        """Encode an image, or a part of one, whatever its size.
-
-        Raises:
-            OutputError: the embedding cannot be written.
-        """
+        """Encode an image, or a part of one; `cache` is a folder that keeps the embedding."""
         prepared = self.pipeline(image)
         cached = None if cache is None else CachedEmbedding.of(cache, prepared, self.digest, self._fitted)
         return EncodedImage(self.model, prepared, self.dense, cached)

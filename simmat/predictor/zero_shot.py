@@ -30,14 +30,7 @@ class ZeroShotPredictor(Predictor):
     """
 
     def __init__(self, parts: Parts, adapter: ModalityAdapter, image_size: int, device: torch.device) -> None:
-        """Make a predictor without training.
-
-        Args:
-            parts: the model, a transfer layer that applies the zero-shot map, and a tuner that changes nothing.
-            adapter: of the sensor.
-            image_size: S.
-            device: of the network.
-        """
+        """Make a predictor of a model, a transfer layer that applies the zero-shot map, and the frozen tuner."""
         self._parts = parts
         self._spec = ModelSpec(
             modality=adapter.name,

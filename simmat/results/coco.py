@@ -92,11 +92,7 @@ def coco_document(images: Iterable[ImageRecords], class_names: Mapping[int, str]
 
 
 def run_lengths(instance: Instance, size_hw: tuple[int, int]) -> dict[str, Any]:
-    """Return the mask of an object as COCO's compressed run lengths, without a mask of the whole image.
-
-    Raises:
-        DataError: the image has more pixels than the run lengths can count.
-    """
+    """Return the mask of an object as COCO's compressed run lengths, without a mask of the whole image."""
     from pycocotools import mask as coco_mask  # slow to import
 
     height, width = size_hw

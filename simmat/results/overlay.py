@@ -23,8 +23,7 @@ _SMALLEST_TEXT_PX = 14
 def draw_result(result: ImageResult, *, words: bool = True) -> Image.Image:
     """Draw each object in a colour of its own, or each class in its own, over the picture.
 
-    Args:
-        words: write the class on objects that are large enough, where there are several, or a legend of classes below.
+    `words` writes the classes on objects that are large enough, if there are several, or a legend below.
     """
     picture = _fitted(Image.fromarray(result.picture()))
     if result.classes is None:

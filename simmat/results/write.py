@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from simmat.errors import ConfigError, DataError, OutputError, unknown_name
 from simmat.io.files.system import output_errors
+from simmat.io.vectors import require_geo
 from simmat.results.coco import ImageRecords, coco_document, object_records
 from simmat.results.labels import write_geotiff, write_labels
 from simmat.results.overlay import draw_result
@@ -27,15 +27,7 @@ _LIBRARIES = {
 
 
 def check_formats(formats: Sequence[str], *, kind: str) -> None:
-    """Check before any work that the formats exist, suit what is looked for, and that their libraries are installed.
-
-    Args:
-        kind: "objects" or "classes".
-
-    Raises:
-        UnknownNameError: there is no such format.
-        ConfigError: no format is named, COCO is asked for a class map, or a library is missing.
-    """
+    """Check before any work that formats exist, suit "objects" or "classes", and that their libraries are installed."""
     for name in formats:
         if name not in FORMATS:
             raise unknown_name("format", name, FORMATS)
@@ -43,19 +35,12 @@ def check_formats(formats: Sequence[str], *, kind: str) -> None:
         raise ConfigError(f"no format is named; allowed: {', '.join(FORMATS)}")
     if kind == "classes" and "coco" in formats:
         raise ConfigError("format coco holds objects, not class maps; use labels, geojson, gpkg or geotiff")
-    needed = {library: name for name in formats for library in _LIBRARIES.get(name, ())}
-    if missing := sorted(library for library in needed if find_spec(library) is None):
-        raise ConfigError(
-            f"format {needed[missing[0]]} needs {', '.join(missing)}, not installed here: pip install 'simmat[geo]'"
-        )
+    for name in formats:
+        require_geo(f"format {name}", *_LIBRARIES.get(name, ()))
 
 
 def check_place(formats: Sequence[str], georeference: Georeference | None, origin: str) -> None:
-    """Check before any work on an image that the formats can state where it lies.
-
-    Raises:
-        DataError: a GeoTIFF of an image without georeference, or GeoJSON where the coordinate system has no code.
-    """
+    """Raise DataError, before any work, if the formats cannot state where an image lies."""
     if "geotiff" in formats and georeference is None:
         raise DataError(
             f"{origin}: states no coordinate reference system, so there is no GeoTIFF to write; use --format labels, "
@@ -66,17 +51,9 @@ def check_place(formats: Sequence[str], georeference: Georeference | None, origi
 
 
 def write_result(result: ImageResult, formats: Sequence[str], folder: Path) -> list[str]:
-    """Write what was found in an image.
+    """Write what was found in an image; return the names of the files, in the order of `FORMATS`.
 
-    Args:
-        folder: an existing folder, such as one of `staged_files`, from which files are moved when all are whole.
-
-    Returns:
-        The names of the files, in the order of `FORMATS`.
-
-    Raises:
-        DataError: see `check_place`.
-        OutputError: a file cannot be written.
+    `folder` exists, such as one of `staged_files`, from which files are moved when all are whole.
     """
     check_formats(formats, kind=result.kind)
     check_place(formats, result.georeference, result.file_name)

@@ -323,11 +323,7 @@ def options_of(adapter: ModalityAdapter) -> dict[str, dict[str, Any]]:
 
 
 def fitted_to_card(adapter: ModalityAdapter, card: Mapping[str, Any]) -> ModalityAdapter:
-    """Return a sensor with the options of a data card, whose fields are plain values, and `configured` for it.
-
-    Raises:
-        ConfigError: the card contradicts an option of the sensor, or states one that it does not have.
-    """
+    """Return a sensor with the options of a data card and `configured` for it; raise ConfigError if they differ."""
     parts = adapter.sensors()
     of_card = options_by_sensor(card.get("modality_options") or {}, [part.name for part in parts])
     for part in parts:

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 _SAME_PLACE_PX = 0.1  # largest distance of the corners of two images; programs round a grid differently
 
 
+def _of_base(name: str) -> Any:
+    """Return a method that calls the method of that name of `self.base`."""
+
+    def method(self: SelectedChannels, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.base, name)(*args, **kwargs)
+
+    return method
+
+
 class SelectedChannels(ModalityAdapter):
     """An adapter of which only some channels reach the network, in the given order (`--channels`).
 
@@ -50,51 +59,22 @@ class SelectedChannels(ModalityAdapter):
         """As the base adapter, with the same picks."""
         return SelectedChannels(self.base.configured(card), self.picks)
 
-    def sensors(self) -> tuple[ModalityAdapter, ...]:
-        """As the base adapter."""
-        return self.base.sensors()
-
-    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
-        """As the base adapter: all planes."""
-        return self.base.load(files, nodata=nodata, missing=missing)
-
-    def window_size(self, files: Files) -> tuple[int, int] | None:
-        """As the base adapter."""
-        return self.base.window_size(files)
-
     def load_window(
         self, files: Files, window: Window, *, nodata: Nodata = None, missing: Missing = None
     ) -> SensorImage:
         """As the base adapter: all planes, those that nobody needs maybe without a valid pixel."""
         return self.base.reading_only(self.picks).load_window(files, window, nodata=nodata, missing=missing)
 
-    def optional_sources(self, missing: MissingChannels) -> tuple[str, ...]:
-        """As the base adapter."""
-        return self.base.optional_sources(missing)
-
-    def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
-        """As the base adapter: of all channels."""
-        return self.base.logarithmic(channels)
-
-    def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
-        """As the base adapter."""
-        return self.base.flip(image, axis)
-
-    def rotate(self, image: SensorImage, quarter_turns: int) -> SensorImage:
-        """As the base adapter."""
-        return self.base.rotate(image, quarter_turns)
-
-    def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
-        """As the base adapter: all planes."""
-        return self.base.simulate(scene, rng)
-
-    def save(self, image: SensorImage, files: Files) -> None:
-        """As the base adapter: all planes."""
-        self.base.save(image, files)
-
-    def save_mask(self, mask: BoolArray, georeference: Georeference, path: Path) -> Path | None:
-        """As the base adapter."""
-        return self.base.save_mask(mask, georeference, path)
+    sensors = _of_base("sensors")
+    load = _of_base("load")
+    window_size = _of_base("window_size")
+    optional_sources = _of_base("optional_sources")
+    logarithmic = _of_base("logarithmic")
+    flip = _of_base("flip")
+    rotate = _of_base("rotate")
+    simulate = _of_base("simulate")
+    save = _of_base("save")
+    save_mask = _of_base("save_mask")
 
 
 class ComposedModality(ModalityAdapter):

@@ -246,11 +246,7 @@ class Declaration(Document):
 
 
 def parse_declaration(values: Mapping[str, Any], where: str) -> Declaration:
-    """Return the content of a `sensor.toml`, or the result of `Declaration.model_dump`, as a declaration.
-
-    Raises:
-        ConfigError: everything that is wrong, in one message that names the file `where`.
-    """
+    """Return a `sensor.toml`, or a dumped declaration; ConfigError holds every problem and names `where`."""
     found = values.get("format")
     if found is None:
         raise ConfigError(f"{where}: format is missing; write format = {FORMAT} in the first line")

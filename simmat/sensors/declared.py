@@ -34,11 +34,7 @@ class DeclaredModality(WindowedAdapter):
     def read(
         self, files: Files, window: Window | None, *, nodata: Nodata = None, missing: Missing = None
     ) -> SensorImage:
-        """Read (C, H, W): stored * scale + offset of the declared planes, invalid at nodata.
-
-        Raises:
-            DataError: a file has other planes or another scale than declared, or the sources differ in size.
-        """
+        """Read (C, H, W): stored * scale + offset of the declared planes, invalid at nodata."""
         images = {
             source.name: self._read(source, files[source.name], nodata, window) for source in self.declaration.source
         }
@@ -135,11 +131,7 @@ def _size(image: ImageFile) -> str:
 
 
 def read_sensor(path: Path | str) -> DeclaredModality:
-    """Read the sensor that a file describes.
-
-    Raises:
-        ConfigError: the file cannot be read, or is wrong; everything that is wrong in one message.
-    """
+    """Read the sensor that a file describes; ConfigError holds every problem."""
     file = Path(path)
     hint = ""
     if not file.exists():

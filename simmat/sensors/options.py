@@ -112,11 +112,7 @@ def is_sensor_file(part: str) -> bool:
 
 
 def with_absolute_files(text: str, folder: Path | None = None) -> str:
-    """Return a modality with absolute paths; relative ones start at `folder` (default: the current one).
-
-    Raises:
-        ConfigError: a path starts with a home folder that does not exist.
-    """
+    """Return a modality with absolute paths; relative ones start at `folder` (default: the current one)."""
     parts = modality_parts(text)
     if not any(is_sensor_file(part) for part in parts):
         return text

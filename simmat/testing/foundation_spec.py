@@ -43,11 +43,7 @@ class FoundationCase:
         self.full = full
 
     def build(self, seed: int = 0, *, weights: Path | None = None) -> FoundationModel:
-        """Build a model with random weights, or those of a file.
-
-        Raises:
-            CheckSkipped: it is large, and slow checks do not run.
-        """
+        """Build a model with random weights, or those of a file; a large one only with `full`."""
         self.require_values()
         return self._build(seed, weights)
 
@@ -73,11 +69,7 @@ class FoundationCase:
         return cast("nn.Module", self._on_meta if is_large else self.model)
 
     def embedding(self) -> ImageEmbedding:
-        """Return the backbone's embedding of an image of zeros; that of a large model has no values.
-
-        Raises:
-            CheckSkipped: it is large, cannot run without values, and slow checks do not run.
-        """
+        """Return the backbone's embedding of an image of zeros; that of a large model has no values."""
         import torch
 
         model, device = cast(FoundationModel, self.skeleton), next(self.skeleton.parameters()).device

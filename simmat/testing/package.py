@@ -30,11 +30,7 @@ class PackageCase:
 
     @classmethod
     def installed(cls, name: str) -> PackageCase:
-        """Return the case of an installed distribution; "simmat" is the built-in parts.
-
-        Raises:
-            UnknownNameError: no installed package of this name has an entry point of group "simmat".
-        """
+        """Return the case of an installed distribution; "simmat" is the built-in parts."""
         packages = installed_packages()
         if name not in packages:
             raise unknown_name("package with a plugin", name, packages)

@@ -69,12 +69,7 @@ class ModalityCase:
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """The samples, written on first use.
-
-        Raises:
-            NoSamples: the sensor cannot be simulated, and no files were given.
-            CheckFailed: the sensor cannot load its samples; the next times CheckSkipped.
-        """
+        """The samples, written on first use; raises once, then skips, if the sensor cannot load them."""
         if self._unusable is not None:
             raise self._unusable
         if not self._samples:
@@ -152,10 +147,6 @@ class ModalityCase:
 
 @lru_cache(maxsize=4 * SIMULATED)
 def scene_number(index: int, size_hw: tuple[int, int] = SIZE_HW) -> Scene:
-    """Return a synthetic scene; every sensor is simulated on the same ones.
-
-    Raises:
-        ConfigError: simmat-plugin-scenes is not installed.
-    """
+    """Return a synthetic scene, the same for every sensor; ConfigError without simmat-plugin-scenes."""
     scene: Scene = import_scenes("generate").generate_scene(np.random.default_rng([index, 0]), size_hw)
     return scene

@@ -8,7 +8,7 @@ from simmat.training.resume_checks import changes_noted
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import open_data
 from simmat.training.state import fingerprint_in
-from simmat.training.untrained import Untrained, score_untrained
+from simmat.training.validation import Untrained, score_untrained
 
 __all__ = [
     "Callback",

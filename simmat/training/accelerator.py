@@ -13,12 +13,7 @@ from simmat.nn.device import check_launcher, launched_processes, own_settings, p
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Return accelerate's `Accelerator` for a run, on the config's device.
-
-    Raises:
-        ConfigError: the device is missing or lacks the precision, the batch cannot be split over the processes, or an
-            environment variable of accelerate would change how the run computes.
-    """
+    """Return accelerate's `Accelerator` for a run, on the config's device; ConfigError if that cannot be."""
     processes = launched_processes()
     device = pick_device(config.device, processes=processes)
     check_launcher(device)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,33 +68,14 @@ class Callback:
 class Callbacks(Callback):
     """Several callbacks, called in their order."""
 
-    def __init__(self, members: Sequence[Callback]) -> None:
-        self._members = tuple(members)
+    def __init__(self, *members: Callback) -> None:
+        for name in ("preparing", "advanced", "started", "stepped", "validated"):
+            setattr(self, name, partial(self._tell, [getattr(member, name) for member in members]))
 
-    def preparing(self, what: str, total: int) -> None:
-        """Tell all."""
-        for member in self._members:
-            member.preparing(what, total)
-
-    def advanced(self, count: int) -> None:
-        """Tell all."""
-        for member in self._members:
-            member.advanced(count)
-
-    def started(self, plan: RunPlan) -> None:
-        """Tell all."""
-        for member in self._members:
-            member.started(plan)
-
-    def stepped(self, step: int, losses: dict[str, float]) -> None:
-        """Tell all."""
-        for member in self._members:
-            member.stepped(step, losses)
-
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
-        """Tell all."""
-        for member in self._members:
-            member.validated(step, summary, best=best)
+    @staticmethod
+    def _tell(methods: Sequence[Callable[..., None]], *args: Any, **kwargs: Any) -> None:
+        for method in methods:
+            method(*args, **kwargs)
 
 
 class ConsoleCallback(Callback):

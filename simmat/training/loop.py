@@ -29,7 +29,6 @@ from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
 from simmat.training.accelerator import make_accelerator, share_buffers
 from simmat.training.callbacks import Callback, Callbacks, RunPlan
-from simmat.training.memory import estimate_bytes, memory_warning
 from simmat.training.report import Reporter
 from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
@@ -46,7 +45,7 @@ from simmat.training.state import (
     save_state,
     scaler_notes,
 )
-from simmat.training.step import TrainingStep
+from simmat.training.step import TrainingStep, estimate_bytes, memory_warning
 from simmat.training.trackers import TrackingCallback, check_tracker
 from simmat.training.validation import choosing_score, passes, validate
 
@@ -60,10 +59,7 @@ class Diverged(ConfigError):
 
 
 def train(config: TrainConfig, registry: Registry, callback: Callback | None = None) -> Path:
-    """Run a training from its first step.
-
-    Returns:
-        The folder of the best bundle by validation.
+    """Run a training from its first step; return the folder of the best bundle by validation.
 
     Raises:
         SimMATError: a problem with names, data, weights or the output folder.
@@ -73,12 +69,10 @@ def train(config: TrainConfig, registry: Registry, callback: Callback | None = N
 
 
 def resume(root: Path, registry: Registry, callback: Callback | None = None) -> Path:
-    """Resume a run from its last state; the result equals that of an uninterrupted run.
+    """Resume a run from its last state; return the folder of the best bundle by validation.
 
-    It is equal to the bit on a CPU with the same number of threads, and up to rounding elsewhere.
-
-    Returns:
-        The folder of the best bundle by validation.
+    The result equals that of an uninterrupted run: to the bit on a CPU with the same number of threads, up to rounding
+    elsewhere.
 
     Raises:
         ConfigError: there is no run, or its settings, data or weights have changed.
@@ -171,7 +165,7 @@ class _Run:
                 stack.enter_context(self.folder.held())
                 if self.config.track is not None:
                     tracking = stack.enter_context(TrackingCallback(self.accelerator, self.config))
-                    self.callback = Callbacks((self.callback, tracking))
+                    self.callback = Callbacks(self.callback, tracking)
             return self._run()
 
     def _run(self) -> Path:

@@ -30,11 +30,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
 
 
 def check_settings(config: TrainConfig, started: Mapping[str, Any]) -> None:
-    """Check that a resumed run has the settings it was started with.
-
-    Args:
-        started: `settings_of` at its start; a setting missing there had its default.
-    """
+    """Check that a resumed run has the settings it was started with; one missing in `started` had its default."""
     default = {name: field.default for name, field in TrainConfig.model_fields.items()}
     default["heads"] = "prompt"  # of runs from before there was a dense head
     now = settings_of(config)
@@ -48,10 +44,6 @@ def check_network(config: TrainConfig, known: ModelSpec, now: ModelSpec, parts: 
 
     Equal settings are not enough: plugins may have changed their defaults, and files their content. An option that is
     newer than the run had its default.
-
-    Args:
-        known: the spec saved when the run started.
-        now: the spec made now.
     """
     known = known.model_copy(update=_with_defaults(known, now, parts))
     separate = {*TAKEN, "described", "foundation_sha256"}
@@ -85,12 +77,7 @@ def _with_defaults(known: ModelSpec, now: ModelSpec, parts: Parts) -> dict[str, 
 
 
 def check_data(folder: RunFolder, started: str, dataset: Dataset, contents: Contents) -> None:
-    """Check that a resumed run has the data it was started with: the same samples, bytes of files and card.
-
-    Raises:
-        ConfigError: the data differs; the message names the number of changes and the first ones if `data.json` is
-            there.
-    """
+    """Check that a resumed run has the samples, bytes of files and card it was started with."""
     if started == contents.fingerprint:
         return
     changes = changes_noted(folder, started, contents)

@@ -61,11 +61,8 @@ class RunFolder:
     def create(self) -> None:
         """Check that the folder can take a new run; writing the first file makes it.
 
-        The remains of a run that was killed before it wrote its settings are allowed; `reopen` removes them.
-
-        Raises:
-            ConfigError: the folder is not empty.
-            OutputError: it cannot be written to.
+        The remains of a run that was killed before it wrote its settings are allowed; `reopen` removes them. Raises
+        ConfigError if the folder is not empty, OutputError if it cannot be written to.
         """
         try:
             occupied = self.root.is_dir() and not all(map(_is_scrap, self.root.iterdir()))
@@ -78,11 +75,7 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lock the folder against other trainings while the block runs.
-
-        Raises:
-            OutputError: another training holds the lock.
-        """
+        """Lock the folder against other trainings while the block runs; OutputError if another one holds it."""
         check_writable(self.root)
         self.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / _LOCK)

@@ -18,12 +18,9 @@ HALVING_EPOCHS = 10
 
 
 def learning_rate(step: int, *, peak: float, steps: int, warmup: int, schedule: Schedule, epoch: int = 0) -> float:
-    """Return the learning rate of a step: linear warm-up, then the schedule.
+    """Return the learning rate of a step from 0: linear warm-up, then the schedule.
 
-    Args:
-        step: from 0.
-        schedule: "cosine" falls to 1 % of the peak, "constant" stays, "halving" halves every `HALVING_EPOCHS` epochs.
-        epoch: completed passes over the training split.
+    "cosine" falls to 1 % of the peak, "constant" stays, "halving" halves every `HALVING_EPOCHS` completed epochs.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -40,14 +37,7 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """Return AdamW over all trainable parameters; biases, norms and other vectors have no weight decay.
 
-    Call `set_rates` to set its learning rates.
-
-    Args:
-        backbone: parameters of `module` with their own learning rate.
-        backbone_factor: their learning rate, relative to that of the others.
-
-    Raises:
-        ConfigError: no parameter requires a gradient.
+    Parameters in `backbone` have a learning rate of their own, relative to that of the others; see `set_rates`.
     """
     inner = {id(parameter) for parameter in backbone}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}

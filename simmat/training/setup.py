@@ -182,11 +182,7 @@ def _note_on_repeats(config: TrainConfig, index: DataIndex, train: Sequence[Samp
 def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, known: ModelSpec | None = None) -> Setup:
     """Open the data, compute its statistics and make the network's spec.
 
-    Args:
-        known: the saved spec of a resumed run, whose statistics are used; None computes them.
-
-    Raises:
-        SimMATError: a problem with names, data or weights.
+    `known` is the saved spec of a resumed run, whose statistics are used; None computes them.
     """
     foundation = registry.foundation(config.foundation)
     registry.transfer_layer(config.mat), registry.tuner(config.tune)
@@ -228,11 +224,7 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
 
 
 def open_data(config: TrainConfig, registry: Registry) -> Dataset:
-    """Open the data set of a config as `train` does.
-
-    Raises:
-        SimMATError: the sensor is unknown, the data set cannot be opened, or its card forbids a setting.
-    """
+    """Open the data set of a config as `train` does."""
     adapter = registry.modality(config.modality, config.modality_options, channels=config.channels)
     return _opened(config, adapter)
 

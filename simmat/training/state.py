@@ -95,11 +95,7 @@ def load_state(path: Path) -> RunState:
 
 
 def fingerprint_in(path: Path) -> str:
-    """Return the data fingerprint of a state, without reading its tensors.
-
-    Raises:
-        DataError: the file is missing, damaged, or of another format.
-    """
+    """Return the data fingerprint of a state, without reading its tensors; raises as `load_state`."""
     with _opened(path) as file:
         return _read_notes(file, path).fingerprint
 

@@ -1,17 +1,21 @@
-"""Score a network on the validation split, and say by one number how good it is."""
+"""Score the network of a run on the validation split, and the untrained network of a config on any split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from simmat.config import TrainConfig
 from simmat.evaluation import Processes, Scores, evaluate, evaluate_unprompted, find_protocol
 from simmat.everything import EverythingSettings
-from simmat.model import SimMAT
+from simmat.model import SimMAT, assemble, count_parameters
+from simmat.nn.device import pick_device
+from simmat.plugins.registry import Registry
 from simmat.predictor import Predictor
-from simmat.training.setup import Setup
+from simmat.training.callbacks import Callback
+from simmat.training.setup import Setup, prepare
 
 MOST_CLICKS = 256
 """Most clicks by which every object of an image is found: an untrained head has peaks everywhere."""
@@ -20,11 +24,8 @@ MOST_CLICKS = 256
 def validate(model: SimMAT, setup: Setup, processes: Processes, progress: Callable[[int], None]) -> Scores:
     """Score the network of a run: by clicks, and where it has a dense head also without prompts.
 
-    Args:
-        model: the network; it is put into eval mode.
-        setup: its data and pipeline.
-        processes: those that share the samples; each of them gets all scores.
-        progress: called with 1 after every pass over a sample of this process, see `passes`.
+    The model is put into eval mode. Each process gets all scores; `progress` is called with 1 after every pass over a
+    sample of this process, see `passes`.
     """
     scores = evaluate(
         model,
@@ -55,11 +56,39 @@ def passes(setup: Setup) -> int:
 
 
 def choosing_score(summary: Mapping[str, Any]) -> float:
-    """Return the score by which the best bundle is chosen, from the summary of a validation, see `Scores.summary`.
+    """Return the score by which the best bundle is chosen, from `Scores.summary` of a validation.
 
-    It is the mean IoU of one click, or with a dense head the mean of that, the AP50 of every object and the mIoU of the
+    It is the mean IoU of one click, or with a dense head its mean with the AP50 of every object and the mIoU of the
     class map, as far as there are such figures.
     """
     blocks = (("everything", "ap50"), ("semantic", "miou"))
     dense = [value for block, key in blocks if (value := summary.get(block, {}).get(key)) is not None]
     return fmean([summary["miou_object"], *dense]) if dense else float(summary["miou_object"])
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """The result of `score_untrained`."""
+
+    scores: Scores
+    parameters: int
+    fingerprint: str
+    device: str
+
+
+def score_untrained(config: TrainConfig, registry: Registry, split: str, *, everything: bool = False) -> Untrained:
+    """Build the network of a config as `train` does, and score it untrained on "train", "val" or "test".
+
+    The channel statistics are always those of the training images. `everything` also finds every object by a grid of
+    clicks.
+    """
+    setup = prepare(config, registry, Callback())
+    device = pick_device(config.device)
+    model = assemble(setup.spec.model_copy(update={"dense": None}), setup.parts).to(device)
+    samples = setup.dataset.split(split)
+    scores = evaluate(model, setup.pipeline, setup.dataset, samples, protocol=find_protocol(config.protocol))
+    if everything:
+        predictor = Predictor(model, setup.pipeline, image_side=setup.spec.image_side)
+        found = evaluate_unprompted(predictor, setup.dataset, samples, semantic=False)
+        scores = replace(scores, unprompted=found)
+    return Untrained(scores, count_parameters(model)[1], setup.fingerprint, str(device))

@@ -51,11 +51,7 @@ def scan_folders(root: Path, sources: Sequence[Source], divider: Divider | None 
 def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -> list[Sample]:
     """Match images with masks as `scan_folders` does; those without a mask are samples too. The split may be "".
 
-    Args:
-        masks: refuse a folder without masks/; False is for a folder whose masks are yet to be made.
-
-    Raises:
-        DataError: the folders cannot be used; lists all problems.
+    `masks=False` is for a folder whose masks are yet to be made. DataError lists all problems.
     """
     needed = (IMAGES, MASKS) if masks else (IMAGES,)
     missing = [f"no folder {name}/" for name in needed if not (root / name).is_dir()]
@@ -77,10 +73,7 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -
 
 
 def unlabelled_samples(root: Path, sources: Sequence[Source]) -> tuple[Sample, ...]:
-    """Return the images below `images/`, or else below the folder itself, without split and mask, sorted by id.
-
-    With several sources, an image is one that has a file of each in `SOURCE/`.
-    """
+    """Return the images below `images/`, or else below the folder itself, without split and mask, sorted by id."""
     start = root / IMAGES if (root / IMAGES).is_dir() else root
     folders = [start / source.name for source in sources]
     if len(sources) == 1 and not folders[0].is_dir():
@@ -131,10 +124,7 @@ class _Folders:
         return self._names[folder]
 
     def find(self, folder: str, extensions: Iterable[str]) -> _Found:
-        """Find the files below a folder that have one of some endings.
-
-        Links to folders are followed, but no folder is entered twice.
-        """
+        """Find the files below a folder that have one of some endings; no folder is entered twice, links included."""
         found = _Found(sorted(extensions, key=len, reverse=True))
         seen: set[str] = set()
         waiting = [(folder, "")]

@@ -1,4 +1,4 @@
-"""Read samples from `manifest.csv`, with one row per sample and one column per source."""
+"""Read samples from `manifest.csv`, one row per sample and one column per source; write arrays as such a data set."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
 
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.card import make_card, write_card
+from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.samples import OTHER_SPLIT_NAMES, SPLITS, Divider, Listing, Sample, decide_splits, start_of_paths
-from simmat.errors import DataError, all_problems, nearest
-from simmat.io.files import atomic_write_text, read_bytes
+from simmat.errors import ConfigError, DataError, OutputError, all_problems, nearest
+from simmat.io.files import atomic_folder, atomic_write_text, read_bytes
+from simmat.io.images import write_image
 from simmat.sensors.adapter import Source
 from simmat.types import ZeroMeans
 
@@ -41,11 +47,7 @@ def read_manifest(root: Path, sources: Sequence[Source], divider: Divider | None
 
 
 def manifest_samples(root: Path, sources: Sequence[Source]) -> list[Sample]:
-    """Read the rows of `root/manifest.csv` as samples; those without a mask too. The split may be "".
-
-    Raises:
-        DataError: the file cannot be used; lists all problems with line numbers.
-    """
+    """Read the rows of `root/manifest.csv` as samples, those without a mask too; DataError lists bad lines."""
     path = root / MANIFEST_FILE
     header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
     files = _find_columns(path, header, sources)
@@ -61,12 +63,7 @@ def manifest_samples(root: Path, sources: Sequence[Source]) -> list[Sample]:
 
 
 def set_manifest_mask(root: Path, id: str, mask: str) -> None:
-    """Write the path of a mask, relative to `root`, into the row of a sample in `root/manifest.csv`.
-
-    Raises:
-        DataError: the file cannot be read, or has no such row.
-        OutputError: it cannot be written.
-    """
+    """Write the path of a mask, relative to `root`, into the row of a sample in `root/manifest.csv`."""
     path = root / MANIFEST_FILE
     header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
     cells = [row for _, row in rows]
@@ -80,11 +77,7 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
 
 
 def find_file(start: str, text: str) -> str:
-    """Check that a relative path leads to a file, and return the whole path.
-
-    Raises:
-        DataError: there is no such file; the message continues a sentence.
-    """
+    """Return the whole path of a file; a DataError's message continues the sentence that names the column."""
     if not text:
         raise DataError("is empty")
     clean = posixpath.normpath(text)
@@ -169,14 +162,9 @@ def _across(samples: Sequence[Sample]) -> Iterator[str]:
 def read_rows(
     path: Path, what: str, columns: str, *, limit: int, hint: str = ""
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the header of a CSV, and its rows with their line numbers; blank lines are skipped.
+    """Return the header of a CSV in UTF-8, and its rows with their line numbers; blank lines are skipped.
 
-    Args:
-        columns: its expected columns, for messages.
-        hint: what to do if a row has more or fewer cells than the header, for messages.
-
-    Raises:
-        DataError: it is not CSV in UTF-8, or rows do not match its header.
+    `columns` and `hint`, on what to do about rows of another length, are for the messages of a DataError.
     """
     content = read_bytes(path, what, limit=limit)
     try:
@@ -216,3 +204,59 @@ def _find_columns(path: Path, header: Sequence[str], sources: Sequence[Source]) 
     if problems:
         raise DataError(all_problems(f"{path}: the header is invalid:", problems))
     return files
+
+
+Arrays = Sequence[npt.NDArray[np.generic]]
+
+
+def write_arrays(
+    folder: Path,
+    images: Arrays,
+    masks: Arrays,
+    *,
+    split: Sequence[str] | Mapping[str, int] | None,
+    card: Mapping[str, object],
+) -> None:
+    """Write images and masks to a data set folder, completely or not at all."""
+    names = _splits(split, len(images))
+    if not len(images) and not len(masks):
+        raise ValueError("expected at least one image and its mask, got none")
+    if len(images) != len(masks):
+        raise ValueError(f"expected as many masks as images, got {len(masks)} and {len(images)}")
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        if image.ndim not in (2, 3) or mask.ndim != 2 or image.shape[-2:] != mask.shape:
+            raise ValueError(
+                f"image {number} must be (H, W) or (P, H, W) and its mask (H, W), got {image.shape} and {mask.shape}"
+            )
+        if mask.dtype.kind not in "bui":
+            raise ValueError(f"mask {number} must hold whole numbers, got {mask.dtype}")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty; choose another folder")
+    made = make_card(card, where="card")
+    with atomic_folder(folder) as new:
+        rows = [["id", "image", "mask", *(["split"] if names else [])]]
+        for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            planes = image if image.ndim == 3 else image[None]  # (P, H, W)
+            in_png = (len(planes), str(planes.dtype)) in {(1, "uint8"), (1, "uint16"), (3, "uint8")}
+            ending = ".png" if in_png else ".npy"  # every sensor reads PNG; npy holds the rest
+            place, label = f"{IMAGES}/{number:06}{ending}", f"{MASKS}/{number:06}.npy"
+            for part in (new / place, new / label):
+                part.parent.mkdir(exist_ok=True)
+            write_image(new / place, planes)
+            write_image(new / label, mask[None])
+            rows.append([f"{number:06}", place, label, *([names[number]] if names else [])])
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        atomic_write_text(new / MANIFEST_FILE, text.getvalue())
+        write_card(new, made)
+
+
+def _splits(split: Sequence[str] | Mapping[str, int] | None, count: int) -> list[str]:
+    if split is None:
+        return []
+    names = [name for name, size in split.items() for _ in range(size)] if isinstance(split, Mapping) else list(split)
+    if unknown := sorted(set(names) - set(SPLITS)):
+        raise ConfigError(f"unknown split {unknown[0]!r}; splits are {', '.join(SPLITS)}")
+    if len(names) != count:
+        raise ValueError(f"split names {len(names)} images, expected {count}")
+    return names

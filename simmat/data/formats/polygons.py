@@ -16,7 +16,7 @@ from simmat.data.samples import Sample
 from simmat.errors import DataError
 from simmat.io.images import image_size
 from simmat.io.images.georeference import quiet, read_georeference
-from simmat.io.vectors import read_attribute, read_crs, read_polygons, require_vectors
+from simmat.io.vectors import NEEDED, read_attribute, read_crs, read_polygons, require_geo
 from simmat.types import Georeference, Window
 
 _KEPT = 16
@@ -60,15 +60,11 @@ class PolygonLabels:
         """Find the classes of all polygons of a data set; None where no mask is a file of polygons.
 
         Classes that the card names keep their number; the others are numbered after them, sorted by name.
-
-        Raises:
-            ConfigError: the packages that read polygons are missing, or the attribute is unknown.
-            DataError: a file cannot be read.
         """
         first = next((sample for sample in samples if sample.has_polygons), None)
         if first is None or first.mask is None:
             return None
-        require_vectors(first.mask)
+        require_geo(f"{first.mask}: reading polygons", *NEEDED)
         names = dict(card.class_names) if card.class_attribute is not None else {}
         if card.class_attribute is not None:
             files = dict.fromkeys(sample.paths[-1] for sample in samples if sample.has_polygons)
@@ -87,10 +83,6 @@ class PolygonLabels:
 
         "instances" makes each polygon a region, of its class where polygons have one; "classes" joins the pixels of a
         class; "components" takes its connected pieces. Pixels of a polygon without a value are ignored.
-
-        Raises:
-            ConfigError: as `read_polygons`.
-            DataError: the polygons cannot be placed in the image.
         """
         place = sample.paths[-1], sample.paths[0]
         if (placed := self._placed.get(place)) is None:

@@ -51,10 +51,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 def recover_folder(path: Path | str) -> Path:
     """Finish a swap of `atomic_folder` that was interrupted between its two renames; call it before reading.
 
-    Without an interrupted swap nothing is written, so this is safe on read-only media and during another write.
-
-    Returns:
-        `path`, for use in an expression.
+    It returns `path`. Without an interrupted swap nothing is written, so it is safe on read-only media.
     """
     if not _has_name(Path(path)):
         return Path(path)

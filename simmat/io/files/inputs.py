@@ -51,11 +51,7 @@ def read_bytes(
     error: type[SimMATError] = DataError,
     hint: str = "",
 ) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes; see `require_file` for the other arguments.
-
-    Raises:
-        SimMATError: of class `error`; as `require_file`, or the file cannot be read or is larger.
-    """
+    """Return the content of a regular file of at most `limit` bytes; other arguments and errors: `require_file`."""
     require_file(path, what, error=error, hint=hint)
     try:
         with path.open("rb") as stream:
@@ -79,11 +75,7 @@ def read_json(
     hint: str = "",
     constants: bool = False,
 ) -> Any:
-    """Return the value of a json file; see `read_bytes` and `parse_json`.
-
-    Raises:
-        SimMATError: of class `error`; the file cannot be read, is too large, or is not json within the limits.
-    """
+    """Return the value of a json file; see `read_bytes` and `parse_json`. Errors are of class `error`."""
     content = read_bytes(path, what, limit=limit, error=error, hint=hint)
     try:
         return parse_json(content, constants=constants)

@@ -29,11 +29,7 @@ _STAGING_PATTERN = f".{'[0-9a-f]' * 8}{TEMPORARY_MARK}"
 
 
 def with_home(path: Path | str) -> Path:
-    """Return a path with a leading `~` or `~name` replaced by that home folder.
-
-    Raises:
-        ConfigError: there is no such home folder.
-    """
+    """Return a path with a leading `~` or `~name` replaced; raise ConfigError if there is no such home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -231,11 +227,7 @@ def remove_temporary(folder: Path | str) -> None:
 
 
 def check_writable(folder: Path | str) -> None:
-    """Check that `folder` can be made and written to, and leave no trace.
-
-    Raises:
-        OutputError: it cannot be made or written to.
-    """
+    """Raise OutputError if `folder` cannot be made or written to; leave no trace."""
     for _ in range(_TRIES - 1):
         with suppress(OutputError):
             return _try_to_write(Path(folder))

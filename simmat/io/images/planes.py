@@ -46,11 +46,7 @@ _OTHERS = (
 
 
 def decoded_limit() -> int:
-    """Return how many bytes one decoded image may have.
-
-    Raises:
-        ConfigError: `SIMMAT_MAX_IMAGE_GIB` is not a positive number.
-    """
+    """Return how many bytes a decoded image may have; raise ConfigError if the variable is no positive number."""
     text = os.environ.get(LIMIT_VARIABLE, "").strip()
     try:
         gib = float(text) if text else DEFAULT_GIB
@@ -140,11 +136,7 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
 
 
 def window_size(path: Path | str) -> tuple[int, int] | None:
-    """Return the `image_size` of a TIFF or npy file; None for other formats, which are only decoded as a whole.
-
-    Raises:
-        DataError: as `image_size`.
-    """
+    """Return the `image_size` of a TIFF or npy file; None for other formats, which are only decoded whole."""
     file = Path(path)
     return image_size(file) if _format_of(file, _IMAGES) in ("tiff", "npy") else None
 

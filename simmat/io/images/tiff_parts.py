@@ -57,11 +57,7 @@ class TiffParts:
         self._strips = _Strips()
 
     def read(self, window: Window) -> ImageFile:
-        """Read the planes (P, h, w) of a window.
-
-        Raises:
-            DataError: the window reaches beyond the image, or is larger than `check_size` allows.
-        """
+        """Read the planes (P, h, w) of a window; raise DataError if it reaches beyond the image or is too large."""
         check_window(self.path, window, self.size_hw)
         empty = self._head.planes
         check_size(self.path, *window.size_hw, len(empty), itemsize=empty.itemsize)
