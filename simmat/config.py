@@ -229,7 +229,7 @@ class TrainConfig(Document):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all random choices of the run.")
 
     def card_overrides(self) -> dict[str, Any]:
-        """Return the fields that replace those of the data card; None where the card decides."""
+        """Return the fields that replace those of the data card; None if the card decides."""
         return {name: getattr(self, name) for name in CARD_FIELDS}
 
     @model_validator(mode="wrap")

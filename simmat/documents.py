@@ -21,50 +21,39 @@ from simmat.io.files import read_bytes
 Model = TypeVar("Model", bound=BaseModel)
 Keys = tuple[str | int, ...]
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_MISSING = ("missing", "missing_argument")
+_TABLES = ("dataclass_exact_type", "dataclass_type", "dict_type", "mapping_type", "model_attributes_type", "model_type")
 _SENTENCES = {
-    "bool_parsing": "must be true or false",
-    "bool_type": "must be true or false",
-    "dataclass_exact_type": "must be a table",
-    "dataclass_type": "must be a table",
-    "dict_type": "must be a table",
+    **dict.fromkeys(_MISSING, "is missing"),
+    **dict.fromkeys(_TABLES, "must be a table"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
+    **dict.fromkeys(("int_from_float", "int_parsing", "int_type"), "must be a whole number"),
+    **dict.fromkeys(("list_type", "tuple_type"), "must be a list"),
+    **dict.fromkeys(("string_sub_type", "string_type"), "must be a string"),
     "finite_number": "must be a finite number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be greater than or equal to {ge}",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
     "int_parsing_size": "must be a whole number of at most 64 bits",
-    "int_type": "must be a whole number",
     "invalid-json-value": "must be made of numbers, strings, true, false, lists and tables",
     "json_invalid": "must be valid json",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be less than or equal to {le}",
-    "list_type": "must be a list",
     "literal_error": "must be {expected}",
-    "mapping_type": "must be a table",
-    "model_attributes_type": "must be a table",
-    "model_type": "must be a table",
     "multiple_of": "must be a multiple of {multiple_of}",
     "none_required": "must be left out",
     "path_type": "must be a path in quotes",
     "string_pattern_mismatch": "must match the pattern {pattern}",
-    "missing": "is missing",
-    "missing_argument": "is missing",
-    "string_sub_type": "must be a string",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
-    "string_type": "must be a string",
     "string_unicode": "must be a string that can be written as UTF-8",
     "too_short": "must have at least {min_length} entries",
     "too_long": "must have at most {max_length} entries",
-    "tuple_type": "must be a list",
     "union_tag_invalid": "must be one of {expected_tags}",
     "union_tag_not_found": "must have a key {discriminator}",
 }
 _OTHERWISE = "is not valid here"
-_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-_MISSING = ("missing", "missing_argument")
 _MOST_CHARACTERS = 200
 """Longest value shown in a message."""
 _FEW_KEYS = 20
@@ -95,10 +84,10 @@ class Problem:
         keys: path to it: keys of tables, and indices of list entries from 0.
         kind: a value that is not allowed, an unknown key, or a missing key.
         demand: what is allowed: "must be greater than 0".
-        got: the invalid value as shown in a message; "" where `demand` names it already.
+        got: the invalid value as shown in a message; "" if `demand` names it already.
         known: for an unknown key, the keys allowed in its place.
         place: the list entries on the path, each by its number from 1 and its name: "channel 2 ('nir')".
-        key: the path below the last list entry, joined with dots; "" where the entry itself is wrong.
+        key: the path below the last list entry, joined with dots; "" if the entry itself is wrong.
     """
 
     keys: Keys

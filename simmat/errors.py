@@ -52,7 +52,7 @@ class OutputError(SimMATError):
 
 
 def nearest(name: str, allowed: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the allowed name closest to `name`; None where no similarity reaches `cutoff`, in [0, 1]."""
+    """Return the allowed name closest to `name`; None if no similarity reaches `cutoff`, in [0, 1]."""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=cutoff)
     return matches[0] if matches else None
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from simmat.data.instances import Instance
+from simmat.data.instances import Instance, box_around
 from simmat.data.mask_grid import MaskGrid
 from simmat.foundation import MaskPrediction
 from simmat.types import BoolArray, FloatArray, Frame
@@ -192,13 +192,8 @@ def grown(regions: Sequence[Instance], inside: Tensor, reach: int) -> list[Insta
 
 
 def _with_pixels(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
-    y0, x0, y1, x1 = region.box
-    box = (
-        min(y0, int(rows.min())),
-        min(x0, int(columns.min())),
-        max(y1, int(rows.max()) + 1),
-        max(x1, int(columns.max()) + 1),
-    )
+    new = (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+    box = box_around(region.box, new)
     crop = region.within(box)
     crop[rows - box[0], columns - box[1]] = True
     return replace(region, box=box, crop=crop)

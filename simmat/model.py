@@ -27,8 +27,6 @@ class SimMAT(nn.Module):
     """Sensor planes in, mask logits out: MAT -> first layer -> backbone -> prompt decoder.
 
     Attributes:
-        mat: the transfer layer.
-        foundation: the foundation model, with the tuner's modules.
         output: what the transfer layer returns, see `TransferLayerSpec.output`.
         dense: class map and object centres from the same embedding; None if the network answers prompts only.
     """

@@ -61,24 +61,14 @@ class ModelSpec(Document):
     """Everything that determines a network: the same spec, parts and weight file give the same network, to the bit.
 
     Attributes:
-        modality: name of the sensor; composed names are joined by "+".
         modality_options: name of a sensor in it -> given options.
         picks: channels selected by `--channels`; None for all.
         sensor_channels: channels that the sensor's files must have.
         channels: C channels of the transfer layer's input, with mean and std.
-        statistics: statistics of the training split.
         zero_shot: (3, C) map of the untrained reference, see `simmat.sensors.normalize.zero_shot_map`.
-        foundation: name of the foundation model.
         foundation_sha256: digest of its weight file; None for random weights.
-        seed: seed of all random weights.
-        image_size: S.
         image_side: median of the longer sides of the training images in pixels; None if it is not known.
         aspect: how a rectangular image becomes square.
-        mat: name of the transfer layer.
-        mat_options: its options.
-        tune: name of the tuner.
-        tune_options: its options.
-        card: the data card, which defines instances and missing values.
         dense: what the dense head distinguishes; None without one.
         described: the whole declaration of every sensor of `modality` that has a `sensor.toml`.
     """

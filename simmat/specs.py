@@ -24,7 +24,7 @@ API_VERSION = 2
 
 
 def api_problem(stated: object) -> str:
-    """Return what is wrong with the `api_version` of a spec or sensor; "" where nothing is."""
+    """Return what is wrong with the `api_version` of a spec or sensor; "" if nothing is."""
     if stated == API_VERSION:
         return ""
     newer = isinstance(stated, int) and stated > API_VERSION
@@ -54,7 +54,7 @@ class TransferLayerSpec:
             in place of those of `backbone.embed`; in padding they are the embedding of zeros;
             "image+features": called with both, the module returns an image as above and features to add to its
             embedding.
-        options: option -> default; None where it may be of any type.
+        options: option -> default; None if it may be of any type.
         takes_missing: True where the module works without a channel it was trained with, whose plane is 0 everywhere;
             `simmat predict --missing` needs it.
     """
@@ -78,7 +78,7 @@ class TunerSpec:
         apply: "package.module:function"; called as `function(model, targets=, generator=, **options) -> None`.
             It gets a model whose parameters are all frozen, replaces or adds modules, and sets `requires_grad` on
             what is trained. At step 0 the model must predict as before, unless the method's definition forbids it.
-        options: option -> default; None where it may be of any type.
+        options: option -> default; None if it may be of any type.
         learning_rate: peak learning rate for AdamW, where the user gives none.
     """
 
@@ -127,11 +127,11 @@ class WeightFile:
 
     Attributes:
         filename: its name in the cache.
-        sha256: hex digest of the file; "" where its publisher may change it, as on a hub; required with a url.
+        sha256: hex digest of the file; "" if its publisher may change it, as on a hub; required with a url.
             Bundles always keep the digest of the file they were trained with.
         size_bytes: size, for progress and disk checks; 0 where unknown.
-        url: download address; "" where `path` or `hub` is given.
-        path: path in an installed package; None where it is downloaded.
+        url: download address; "" if `path` or `hub` is given.
+        path: path in an installed package; None if it is downloaded.
         licence: SPDX id or the source's own words.
         hub: its repository on the Hugging Face Hub ("timm/vit_small_patch14_dinov2.lvd142m"), which the Hub's client
             downloads to the Hub's own cache.
@@ -242,7 +242,7 @@ class FoundationFamily:
         models: "package.module:function"; called as `function()`, returns model name -> one line about it, for lists
             and suggestions; a family may accept further names.
         spec: "package.module:function"; called as `function(model)` with the part after the slash; returns the
-            `FoundationSpec` named `NAME/MODEL`, or None where there is no such model.
+            `FoundationSpec` named `NAME/MODEL`, or None if there is no such model.
     """
 
     name: str

@@ -35,9 +35,9 @@ class Channel:
         quantity: what is measured ("brightness_temperature", "depth", "counts", "reflectance", "srgb").
         unit: unit of the values ("K", "m", "count", "1", "dB").
         wavelength_um: centre wavelength in micrometres, where the channel has one.
-        valid_range: smallest and largest possible value, in `unit`; None where unbounded.
-        mean: mean in `unit`, of the training split or stated by the adapter instead; None where unknown.
-        std: standard deviation in `unit`, > 0; None where unknown.
+        valid_range: smallest and largest possible value, in `unit`; None if unbounded.
+        mean: mean in `unit`, of the training split or stated by the adapter instead; None if unknown.
+        std: standard deviation in `unit`, > 0; None if unknown.
     """
 
     name: str

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import Box, FoundObject, Instance
+from simmat.data.instances import FoundObject, Instance, box_around, shared_box
 from simmat.types import FloatArray, Window
 
 
@@ -131,7 +131,7 @@ class InstanceJoiner:
         near: list[_Open] = []  # only pixels in this window can agree, and most open objects have none in it
         far: list[_Open] = []
         for item in self._open:
-            (near if _meet(item.found.instance.box, window) else far).append(item)
+            (near if shared_box(item.found.instance.box, window) else far).append(item)
         for one in sorted(found, key=lambda item: -item.score):
             near = self._taken(one, near, window)
         done, self._open = [], []
@@ -158,7 +158,8 @@ class InstanceJoiner:
         joined, windows = one, [window]
         rest: list[_Open] = []
         for item in near:
-            if not (_meet(joined.instance.box, item.found.instance.box) and self._agree(joined.instance, item, window)):
+            meet = shared_box(joined.instance.box, item.found.instance.box) is not None
+            if not (meet and self._agree(joined.instance, item, window)):
                 rest.append(item)
                 continue
             joined = _union(item.found, joined)
@@ -167,10 +168,11 @@ class InstanceJoiner:
 
     def _agree(self, instance: Instance, item: _Open, window: Window) -> bool:
         for other in item.windows:
-            if other == window:
+            both = shared_box(window, other)
+            if other == window or both is None:
                 continue
-            shared = _overlap(_overlap(window, other), _hull(instance.box, item.found.instance.box))
-            if shared[0] >= shared[2] or shared[1] >= shared[3]:
+            shared = shared_box(both, box_around(instance.box, item.found.instance.box))
+            if shared is None:
                 continue
             a, b = instance.within(shared), item.found.instance.within(shared)
             smaller = min(np.count_nonzero(a), np.count_nonzero(b))
@@ -179,32 +181,9 @@ class InstanceJoiner:
         return False
 
 
-def _overlap(first: Box, second: Box) -> Box:
-    return (
-        max(first[0], second[0]),
-        max(first[1], second[1]),
-        min(first[2], second[2]),
-        min(first[3], second[3]),
-    )
-
-
-def _meet(first: Box | Window, second: Box | Window) -> bool:
-    """Return whether two boxes have a pixel in common."""
-    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
-
-
-def _hull(first: Box, second: Box) -> Box:
-    return (
-        min(first[0], second[0]),
-        min(first[1], second[1]),
-        max(first[2], second[2]),
-        max(first[3], second[3]),
-    )
-
-
 def _union(first: FoundObject, second: FoundObject) -> FoundObject:
     """Return the pixels of both with the class, score and click of the one with the higher score."""
     better = first if first.score >= second.score else second
-    box = _hull(first.instance.box, second.instance.box)
+    box = box_around(first.instance.box, second.instance.box)
     whole = Instance(better.instance.class_id, box, first.instance.within(box) | second.instance.within(box))
     return replace(better, instance=whole)

@@ -44,9 +44,7 @@ class BundleSpec(ModelSpec):
     """The content of `bundle.json`.
 
     Attributes:
-        format: of the bundle.
         metrics: scores on the validation split, with their step and protocol.
-        weights_sha256: of `weights.safetensors`.
         versions: of the software that wrote it.
     """
 

@@ -37,8 +37,6 @@ class Bundle:
     Attributes:
         spec: the content of its json.
         model: the tuned network, in eval mode.
-        pipeline: image in physical units -> network input.
-        parts: the installed parts of the network.
         path: where it was read.
         sensor: with the options of training but no data card, since another data set has its own.
     """

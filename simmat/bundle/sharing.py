@@ -43,7 +43,6 @@ class HubPlace:
     """A model repository on the hub.
 
     Attributes:
-        repo: "ORG/NAME".
         revision: branch, tag or commit; None for the main branch.
     """
 

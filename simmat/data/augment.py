@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simmat.data.copy_paste import repeat_regions
-from simmat.data.instances import Instance, Label, region_from_mask
+from simmat.data.instances import Instance, Label, region_from_mask, shared_box
 from simmat.errors import ConfigError, all_problems
 from simmat.io.images import full_scale
 from simmat.sensors.adapter import Axis, ModalityAdapter
@@ -197,11 +197,9 @@ def _overlap(size_hw: tuple[int, int], window: Window) -> tuple[tuple[int, int],
 
 
 def _cut_region(region: Instance, window: Window) -> Instance | None:
-    y0, x0 = max(window[0], region.box[0]), max(window[1], region.box[1])
-    y1, x1 = min(window[2], region.box[2]), min(window[3], region.box[3])
-    if y0 >= y1 or x0 >= x1:
+    if (shared := shared_box(window, region.box)) is None:
         return None
-    top, left = region.box[:2]
+    (y0, x0, y1, x1), (top, left) = shared, region.box[:2]
     piece = region.crop[y0 - top : y1 - top, x0 - left : x1 - left]
     return region_from_mask(piece, region.class_id, (y0 - window[0], x0 - window[1]))
 

@@ -46,7 +46,7 @@ class DataCard(Document):
         zero_means: meaning of label value 0: "background", no object; "none", a region like any other; "unlabelled",
             no region, but there may be objects that nobody marked.
         class_names: label value -> name.
-        class_attribute: attribute that names the class of a polygon; None where polygons have no class.
+        class_attribute: attribute that names the class of a polygon; None if polygons have no class.
         crop: side in pixels of the windows that images are cut into, see `simmat.data.blocks`; None for whole images.
         intrinsics: of the camera, if known: focal lengths "fx", "fy" and principal point "cx", "cy", in pixels of the
             original image; the centre of the top-left pixel is (0, 0).

@@ -41,7 +41,7 @@ class Dataset:
         split_note: a sentence for the user on where the splits come from.
         coco: the labels if a COCO file holds them, else None.
         unlabelled: images without a mask, which neither training nor evaluation uses.
-        polygons: the labels of masks that are polygons; None where there are none.
+        polygons: the labels of masks that are polygons; None if there are none.
         by_hash: True if splits were chosen by the hash of the ids.
         known_channels: channels of the first image, as loaded and after the transform; None to read them from it.
     """

@@ -21,7 +21,7 @@ class DenseClasses(Protocol):
 
     @property
     def background(self) -> bool:
-        """Whether index 0 of the class map is no object."""
+        """Whether index 0 of the class map is not an object."""
 
     @property
     def index_of(self) -> Mapping[int | None, int]:
@@ -47,7 +47,7 @@ def dense_targets(label: Label, frame: Frame, index_of: Mapping[int | None, int]
     Args:
         label: of the original image; what is too small to be prompted for is drawn, too.
         index_of: class of an object -> its index in the class map; other classes have no truth.
-        background: index of what is no object; `NO_TRUTH` where unmarked objects may be there.
+        background: index of what is not an object; `NO_TRUTH` where unmarked objects may be there.
     """
     height, width = frame.scaled_hw
     rows, columns = _nearest(label.size_hw[0], height), _nearest(label.size_hw[1], width)

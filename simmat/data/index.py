@@ -37,7 +37,6 @@ class DataIndex:
     """The result of one pass over a data set.
 
     Attributes:
-        dataset: the data set, with `known_channels`.
         table: facts about the usable samples, in their order.
         faults: sample id -> why it cannot be used.
     """

@@ -138,7 +138,7 @@ def _read_sample(
 
 
 def _place(sample: Sample, image: SensorImage) -> tuple[float, float, float, float, float]:
-    """Return where an image lies on the earth, see `Table`."""
+    """Return where an image is on the earth, see `Table`."""
     found = image.georeference
     if found is None and sample.window is None:
         with suppress(ImportError):  # rasterio comes with the sensors that need it

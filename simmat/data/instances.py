@@ -78,6 +78,20 @@ def check_equal_size(mask: Path | str, mask_hw: tuple[int, int], image: Path | s
 Box = tuple[int, int, int, int]
 """(y0, x0, y1, x1) in pixels, y1 and x1 exclusive."""
 
+
+def shared_box(first: Box, second: Box) -> Box | None:
+    """Return the pixels that two boxes have in common; None if there are none."""
+    y0, x0 = max(first[0], second[0]), max(first[1], second[1])
+    y1, x1 = min(first[2], second[2]), min(first[3], second[3])
+    return (y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
+
+
+def box_around(first: Box, second: Box) -> Box:
+    """Return the box around two boxes."""
+    y0, x0 = min(first[0], second[0]), min(first[1], second[1])
+    return y0, x0, max(first[2], second[2]), max(first[3], second[3])
+
+
 EIGHT = np.ones((3, 3), dtype=np.bool_)
 """Neighbourhood of connected components: pixels that touch at a corner are connected."""
 
@@ -194,7 +208,7 @@ def label_from_mask(
 
 
 def _class_of(value: int, rule: RegionRule, origin: str) -> int | None:
-    """Return the class that a label value means; None where values are only ids."""
+    """Return the class that a label value means; None if values are only ids."""
     if rule != "panoptic":
         return value if rule == "classes" else None
     if value < PANOPTIC:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from simmat.data.instances import Instance, Label
+from simmat.data.instances import Instance, Label, shared_box
 from simmat.types import BoolArray, FloatArray
 
 THRESHOLDS = tuple(float(value) for value in np.linspace(0.5, 0.95, 10))
@@ -28,11 +28,8 @@ def ious(found: Sequence[Instance], true: Sequence[Instance], ignore: BoolArray)
     areas = [_counted(region, ignore) for region in true]
     for row, region in enumerate(found):
         own = _counted(region, ignore)
-        y0, x0, y1, x1 = region.box
         for column, other in enumerate(true):
-            a0, b0, a1, b1 = other.box
-            box = max(y0, a0), max(x0, b0), min(y1, a1), min(x1, b1)
-            if box[0] >= box[2] or box[1] >= box[3]:
+            if (box := shared_box(region.box, other.box)) is None:
                 continue
             both = region.within(box) & other.within(box) & ~ignore[box[0] : box[2], box[1] : box[3]]
             shared = int(np.count_nonzero(both))
@@ -50,12 +47,9 @@ class ImageMatches:
     """The objects found in one image beside the true ones.
 
     Attributes:
-        scores: (F,) of the found ones.
         found_classes: (F,) classes; all 0 where classes do not count.
-        true_classes: (T,).
-        iou: (F, T).
         hidden: (F,) share of a found object's pixels that are ignored; 1 of one that is too small to count. Without a
-            match it is no false alarm where this reaches the threshold.
+            match it is not a false alarm where this reaches the threshold.
         uncounted: (T,) bool, true objects that are too small to count.
     """
 
@@ -137,7 +131,7 @@ def true_classes(images: Sequence[ImageMatches]) -> list[int]:
 
 
 def average_precision(images: Sequence[ImageMatches], threshold: float) -> float | None:
-    """Return COCO's average precision at one IoU threshold, the mean over classes; None where no object is true.
+    """Return COCO's average precision at one IoU threshold, the mean over classes; None if no object is true.
 
     101 recall points, as in pycocotools, and no limit on the number of found objects.
     """

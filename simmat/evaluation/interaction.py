@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     """The scored masks of a model for K prompts.
 
     Attributes:
-        masks: K single masks (mask 0 of each answer) on the grid; None where one is empty.
+        masks: K single masks (mask 0 of each answer) on the grid; None if one is empty.
         ious: (K, M) float64, the IoU with the truth.
         predicted: (K, M), the IoU that the model predicts.
         low: (K, 1, h', w') logits of mask 0 at the decoder's own size, to be used as mask input.
@@ -54,8 +54,6 @@ class ScoredImage:
     """One image with its objects: encoded once, decoded for any number of prompts.
 
     Attributes:
-        targets: the objects.
-        grid: where masks are compared.
         together: how many prompts to decode at once; fewer on a large grid, to bound memory.
         encode_s: seconds to encode the image.
         decode_s: seconds per prompt of each decoding.

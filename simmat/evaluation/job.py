@@ -127,7 +127,7 @@ def _names_of(dataset: Dataset) -> dict[int, str]:
 
 
 def why_no_zero_shot(parts: Parts) -> str:
-    """Return why the foundation model of a bundle has no zero-shot score; "" where it has one."""
+    """Return why the foundation model of a bundle has no zero-shot score; "" if it has one."""
     if not parts.foundation.promptable:
         return f"the decoder of {parts.foundation.name!r} was never trained"
     return "the bundle's model started from random weights" if parts.weights is None else ""

@@ -74,7 +74,7 @@ def objects_of(tuned: Scores, untuned: Scores | None) -> dict[str, Any]:
 
 
 def _peak_memory_bytes(device: torch.device) -> int | None:
-    """Return the peak memory so far: torch's on a CUDA device, else the process's; None where it is unknown."""
+    """Return the peak memory so far: torch's on a CUDA device, else the process's; None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -87,7 +87,7 @@ def boundary_iou(prediction: Instance | None, truth: Instance, scored: BoolArray
     """Return the boundary IoU of Cheng et al. 2021: |G_d ∩ P_d| / |G_d ∪ P_d|.
 
     G_d and P_d are the pixels of truth and prediction within d = `width` of their own contour, see `boundary`; pixels
-    that are not scored are left out afterwards. The result is None where no pixel of the truth's boundary is scored.
+    that are not scored are left out afterwards. The result is None if no pixel of the truth's boundary is scored.
     """
     true_band = boundary(truth, width)
     if not _scored_part(true_band, scored).any():
@@ -96,7 +96,7 @@ def boundary_iou(prediction: Instance | None, truth: Instance, scored: BoolArray
 
 
 def number_of_clicks(ious: Sequence[float], target: float) -> int | None:
-    """Return after how many clicks `ious` (after 1, 2, 3 … clicks) reach a target in 0..1; None where they do not."""
+    """Return after how many clicks `ious` (after 1, 2, 3 … clicks) reach a target in 0..1; None if they do not."""
     return next((count for count, iou in enumerate(ious, start=1) if iou >= target), None)
 
 
@@ -148,12 +148,7 @@ class ObjectScore:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds that scoring took: the only part of the scores that differs from run to run.
-
-    Attributes:
-        encode_s: to encode each image.
-        decode_s: of each decoding, divided by the prompts decoded together.
-    """
+    """Seconds that scoring took: the only part of the scores that differs from run to run."""
 
     encode_s: tuple[float, ...] = ()
     decode_s: tuple[float, ...] = ()
@@ -167,9 +162,7 @@ class Scores:
         objects: one score per object, in the order of the data set.
         without_region: ids of samples without a region, which are not scored.
         left_out: (sample, region) of objects too small to have a pixel where masks are compared.
-        cost: seconds.
-        class_names: class -> name, of the data set.
-        unprompted: scores of masks without prompts; None where they were not asked for.
+        unprompted: scores of masks without prompts; None if they were not asked for.
     """
 
     objects: tuple[ObjectScore, ...]

@@ -108,7 +108,7 @@ def resize_nearest(mask: BoolArray, size_hw: tuple[int, int]) -> BoolArray:
 
 
 def resize_region(region: Instance, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Instance | None:
-    """Resize a region with its image as `resize_nearest` does; None where no pixel is left."""
+    """Resize a region with its image as `resize_nearest` does; None if no pixel is left."""
     if old_hw == new_hw:
         return region
     y0, x0, y1, x1 = region.box

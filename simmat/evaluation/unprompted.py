@@ -35,9 +35,8 @@ class ImageFindings:
     """What was found in one image.
 
     Attributes:
-        sample: id of the sample.
-        matches: of every object; None where they are not scored.
-        confusion: of the pixels that are not ignored; None where classes are not scored.
+        matches: of every object; None if they are not scored.
+        confusion: of the pixels that are not ignored; None if classes are not scored.
         everything_s: seconds to find every object, without encoding the image.
         semantic_s: seconds for the class of every pixel, without encoding the image.
     """
@@ -66,7 +65,7 @@ class Unprompted:
     unknown: bool
 
     def everything(self) -> dict[str, Any] | None:
-        """Return AP, AP50, PQ and F1 of every object, also by class and without classes; None where not scored.
+        """Return AP, AP50, PQ and F1 of every object, also by class and without classes; None if not scored.
 
         Where the data set has several classes and the model none, only `any_class` has figures.
         """
@@ -93,7 +92,7 @@ class Unprompted:
         return block
 
     def semantic(self) -> dict[str, Any] | None:
-        """Return mIoU, IoU by class and pixel accuracy from one confusion matrix; None where not scored."""
+        """Return mIoU, IoU by class and pixel accuracy from one confusion matrix; None if not scored."""
         parts = [one.confusion for one in self.images if one.confusion is not None]
         if not parts:
             return None

@@ -26,7 +26,7 @@ OBJECT_FIELD = "object"
 def to_pixels(
     places_xy: npt.ArrayLike, crs: str, georeference: Georeference | None, origin: str = "the image"
 ) -> Places:
-    """Return where places lie in an image, as points of a `Prompt`: 0, 0 is the centre of the top-left pixel.
+    """Return where places are in an image, as points of a `Prompt`: 0, 0 is the centre of the top-left pixel.
 
     Args:
         places_xy: (N, 2) x and y, or longitude and latitude.
@@ -37,7 +37,7 @@ def to_pixels(
 
     Raises:
         ConfigError: the coordinate system is unknown, or a library is missing.
-        DataError: the image has no georeference, or the places are none of its coordinate system.
+        DataError: the image has no georeference, or the places do not exist in its coordinate system.
     """
     return _edges(places_xy, crs, georeference, origin) - 0.5
 
@@ -93,7 +93,7 @@ def read_prompt_features(
 
 
 class _FeatureError(Exception):
-    """A feature is no prompt for this image."""
+    """A feature is not a prompt for this image."""
 
 
 class _Parts:

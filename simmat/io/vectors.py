@@ -31,8 +31,8 @@ class Polygons:
 
     Attributes:
         shapes: (N,) polygons and multipolygons of shapely, in the order of the file.
-        crs: coordinate reference system as "EPSG:n" or WKT; None where the file states none.
-        values: of an attribute, as text; None where a polygon has no value. Without an attribute N times None.
+        crs: coordinate reference system as "EPSG:n" or WKT; None if the file states none.
+        values: of an attribute, as text; None if a polygon has no value. Without an attribute N times None.
     """
 
     shapes: npt.NDArray[np.object_]
@@ -91,7 +91,7 @@ def read_attribute(path: Path, attribute: str) -> tuple[str | None, ...]:
 
 
 def read_crs(path: Path) -> str | None:
-    """Return the coordinate system of a file of polygons, without reading them; None where it states none."""
+    """Return the coordinate system of a file of polygons, without reading them; None if it states none."""
     crs: str | None = _info(path, _layer(path))["crs"]
     return crs
 
@@ -104,7 +104,6 @@ class Features:
         shapes: (N,) geometries of shapely.
         numbers: (N,) place of each in the file, from 0.
         fields: name -> (N,) values.
-        crs: as in `Polygons`.
     """
 
     shapes: npt.NDArray[np.object_]

@@ -66,9 +66,7 @@ class PluginReport:
     """What became of one plugin.
 
     Attributes:
-        name: its entry-point name.
         distribution: the package it comes from; "simmat" for the built-in parts.
-        version: that package's version.
         gives: kind -> names; empty if it failed.
         seconds: time to import and register it.
         error: why it failed; empty if it did not.

@@ -27,12 +27,7 @@ from simmat.types import BoolArray, FloatArray
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of an image.
-
-    Attributes:
-        objects: how every object is found; None for no objects.
-        classes: whether the class of every pixel is wanted.
-    """
+    """What is asked of an image."""
 
     objects: EverythingSettings | None = None
     classes: bool = False
@@ -45,7 +40,7 @@ class WindowAnswer:
     Attributes:
         measured: (h, w) bool, False where no channel holds a measurement.
         objects: found ones, in pixels of the whole image.
-        chances: (K, h, w) float32 class probabilities; None where classes are not wanted, or nothing is measured.
+        chances: (K, h, w) float32 class probabilities; None if classes are not wanted, or nothing is measured.
     """
 
     measured: BoolArray
@@ -95,11 +90,7 @@ class WindowAnswer:
 
 @dataclass(frozen=True)
 class AnswerStore:
-    """A folder with the answers to the windows of one image, which several processes may fill at once.
-
-    Attributes:
-        folder: the folder; its parent holds the stores of other questions about the same image.
-    """
+    """A folder with the answers to the windows of one image, which several processes may fill at once."""
 
     folder: Path
 

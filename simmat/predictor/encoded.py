@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 
 class EncodedImage:
-    """The embedding of an image.
-
-    Attributes:
-        prepared: the network's input, and the position of the original image in it.
-    """
+    """The embedding of an image."""
 
     @torch.inference_mode()
     def __init__(

@@ -42,8 +42,8 @@ class Joined:
     """What was found in a whole image.
 
     Attributes:
-        objects: best first; None where they are not wanted.
-        classes: (H, W) label values; None where they are not wanted.
+        objects: best first; None if they are not wanted.
+        classes: (H, W) label values; None if they are not wanted.
         nodata: label value of pixels without a measurement.
         windows: number of windows.
         empty: number of windows without a measurement.
@@ -70,9 +70,7 @@ class LargeImage:
     """An image of any size, ready to be segmented.
 
     Attributes:
-        reader: the image.
         windows: its parts in raster order; one where the whole image fits.
-        tile: side of a window in pixels.
         overlap: of neighbouring windows in pixels, at least.
         doubt: how the values of a window differ from those of training; "" if no window did.
         token: stands for this image, see `Predictor.fitted_to`.

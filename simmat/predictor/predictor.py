@@ -325,7 +325,7 @@ class Predictor:
             mask: (h, w) logits at the decoder's size, the `low_res` of its prediction.
 
         Returns:
-            None where the model does not distinguish classes of objects, or the image is cut into windows (its
+            None if the model does not distinguish classes of objects, or the image is cut into windows (its
             predictions hold their class).
         """
         return None if self._encoded is None else self._encoded.class_of(np.asarray(mask, np.float32))

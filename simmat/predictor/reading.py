@@ -53,16 +53,7 @@ class LoadedImage:
 
 @dataclass(frozen=True)
 class FileImage:
-    """An image whose files are read in parts.
-
-    Attributes:
-        adapter: the sensor.
-        files: source name -> file.
-        size_hw: (H, W) in pixels, from `ModalityAdapter.window_size`.
-        card: states the nodata of the files.
-        missing: channels that the files lack.
-        georeference: of the whole image.
-    """
+    """An image whose files are read in parts."""
 
     adapter: ModalityAdapter
     files: Mapping[str, Path]
@@ -98,7 +89,7 @@ class Prediction:
         image: what was loaded, of the size of the mask.
         window: the part of the whole image that the mask covers; all of it from `Predictor.predict`.
         doubt: how the values differ from those of training, so that the mask may be meaningless; "" if they do not.
-        class_id: class that the object most likely has; None where the model does not distinguish classes.
+        class_id: class that the object most likely has; None if the model does not distinguish classes.
         class_probability: of that class among all classes but the background.
     """
 

@@ -20,13 +20,7 @@ NO_CLASS = "object"
 
 @dataclass(frozen=True)
 class ImageRecords:
-    """The objects of one image, as a COCO document needs them.
-
-    Attributes:
-        file_name: as the document names the image.
-        size_hw: (height, width) in pixels.
-        records: of `object_records`.
-    """
+    """The objects of one image, as a COCO document needs them."""
 
     file_name: str
     size_hw: tuple[int, int]

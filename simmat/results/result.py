@@ -31,14 +31,11 @@ class ImageResult:
     Attributes:
         name: how names of written files begin.
         file_name: the image's file, for COCO.
-        size_hw: (height, width) of the image in pixels.
-        georeference: of the image, where it has one.
         class_names: of label values; a value without a name is called by its number.
-        objects: in any order.
         classes: (H, W) label values, an array or a np.memmap.
         nodata: label value in `classes` where nothing was measured.
         picture: gives the (h, w, 3) uint8 display picture, which may be smaller than the image.
-        background: label value in `classes` that is no class; None where every value is one.
+        background: label value in `classes` that is not a class; None if every value is one.
 
     Raises:
         ValueError: both or neither of `objects` and `classes` are given.
@@ -71,7 +68,7 @@ class ImageResult:
 
     @property
     def unseen(self) -> frozenset[int]:
-        """Values of `classes` that are no class: the background, and where nothing was measured."""
+        """Values of `classes` that are not classes: the background, and where nothing was measured."""
         return frozenset(value for value in (self.background, self.nodata) if value is not None)
 
     def class_name(self, value: int | None) -> str | None:
@@ -94,7 +91,7 @@ def label_type(result: ImageResult) -> np.dtype[Any]:
 def label_bands(result: ImageResult, rows: int = BAND_ROWS) -> Iterator[tuple[int, LabelMap]]:
     """Yield the first row and the (h, W) instance ids or label values of one band of rows after the other.
 
-    Where objects overlap, the pixel is of the one of the highest score; 0 is no object.
+    Where objects overlap, the pixel is of the one with the highest score; 0 is the background.
     """
     height, width = result.size_hw
     boxes = np.asarray([found.instance.box for found in result.ranked], np.int64).reshape(-1, 4)

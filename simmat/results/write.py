@@ -40,7 +40,7 @@ def check_formats(formats: Sequence[str], *, kind: str) -> None:
 
 
 def check_place(formats: Sequence[str], georeference: Georeference | None, origin: str) -> None:
-    """Raise DataError, before any work, if the formats cannot state where an image lies."""
+    """Raise DataError, before any work, if the formats cannot state where an image is."""
     if "geotiff" in formats and georeference is None:
         raise DataError(
             f"{origin}: states no coordinate reference system, so there is no GeoTIFF to write; use --format labels, "

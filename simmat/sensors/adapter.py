@@ -296,12 +296,12 @@ class WindowedAdapter(ModalityAdapter):
         return self.read(files, window, nodata=nodata, missing=missing)
 
     def window_size(self, files: Files) -> tuple[int, int] | None:
-        """Return the (height, width) of all files; None where one is no TIFF or npy file."""
+        """Return the (height, width) of all files; None if one is not a TIFF or npy file."""
         return common_size({str(path): window_size(path) for path in files.values()})
 
 
 def common_size(sizes: Mapping[str, tuple[int, int] | None]) -> tuple[int, int] | None:
-    """Return the size that images have in common, such as `window_size` gives it; None where one has None.
+    """Return the size that images have in common, such as `window_size` gives it; None if one has None.
 
     Args:
         sizes: what the user calls each image -> its (height, width).

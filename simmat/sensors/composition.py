@@ -123,7 +123,7 @@ class ComposedModality(ModalityAdapter):
         return self._load(files, None, nodata, missing)
 
     def window_size(self, files: Files) -> tuple[int, int] | None:
-        """Return the size of all parts that have files; None where one cannot be read in windows.
+        """Return the size of all parts that have files; None if one cannot be read in windows.
 
         Parts of different sizes raise DataError.
         """
@@ -223,7 +223,7 @@ class ComposedModality(ModalityAdapter):
         return spans
 
     def _shares(self, missing: Missing) -> list[Missing]:
-        """Return what is missing of each part; None where nothing is."""
+        """Return what is missing of each part; None if nothing is."""
         if missing is None:
             return [None] * len(self.parts)
         shares: list[Missing] = []
@@ -242,12 +242,9 @@ class ComposedModality(ModalityAdapter):
     def _stack(self, images: Sequence[SensorImage]) -> SensorImage:
         """Join one image of each part into one; DataError where their size or place differs."""
         first = images[0]
-        for part, image in zip(self.parts, images, strict=True):
-            if image.size_hw != first.size_hw:
-                raise DataError(
-                    f"{image.origin}: {part.name} is {_size(image)}, {self.parts[0].name} is {_size(first)} "
-                    f"({first.origin}); all sources of a sample must share one pixel grid"
-                )
+        common_size(
+            {f"{part.name} {image.origin}": image.size_hw for part, image in zip(self.parts, images, strict=True)}
+        )
         return SensorImage(
             np.concatenate([image.data for image in images]),
             np.concatenate([image.valid for image in images]),
@@ -261,11 +258,6 @@ class ComposedModality(ModalityAdapter):
 def _own(part: ModalityAdapter, channels: Sequence[Channel]) -> tuple[Channel, ...]:
     """Return a part's channels of a composition with the part's own names."""
     return tuple(replace(channel, name=channel.name.removeprefix(f"{part.name}.")) for channel in channels)
-
-
-def _size(image: SensorImage) -> str:
-    height, width = image.size_hw
-    return f"{width}x{height}"
 
 
 def _common_georeference(images: Sequence[SensorImage]) -> Georeference | None:

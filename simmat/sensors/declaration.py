@@ -108,14 +108,9 @@ class ChannelDefaults(Document):
     """`[defaults]`: holds for every channel that does not say otherwise.
 
     Attributes:
-        quantity: what is measured.
         unit: unit of the value, stored * scale + offset.
         source: name of the file; may be left out where there is one.
-        scale: see `unit`.
-        offset: see `unit`.
         nodata: stored values that mean no measurement.
-        valid_range: smallest and largest possible value, in `unit`.
-        normalize: what the network gets.
     """
 
     quantity: Text | None = None
@@ -136,7 +131,6 @@ class ChannelRule(ChannelDefaults):
     """`[[channel]]`: one plane of one file, and what its numbers mean.
 
     Attributes:
-        name: unique name.
         wavelength_um: centre wavelength in micrometres.
         plane: plane of the file, from 0; without plane and band, the file must hold one plane.
         band: the same from 1, as GIS programs count.

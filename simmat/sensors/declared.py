@@ -12,7 +12,7 @@ import numpy as np
 from simmat.documents import read_toml
 from simmat.errors import DataError, nearest
 from simmat.io.images import ImageFile, read_image
-from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, WindowedAdapter
+from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, WindowedAdapter, common_size
 from simmat.sensors.declaration import ChannelRule, Decibel, Declaration, Log, SourceRule, parse_declaration, scaled
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage, Window
 
@@ -39,12 +39,7 @@ class DeclaredModality(WindowedAdapter):
             source.name: self._read(source, files[source.name], nodata, window) for source in self.declaration.source
         }
         reference = next(iter(images.values()))
-        for image in images.values():
-            if image.planes.shape[1:] != reference.planes.shape[1:]:
-                raise DataError(
-                    f"{image.path}: is {_size(image)}, {reference.path} is {_size(reference)} (width x height); all "
-                    "sources of a sample must share one pixel grid"
-                )
+        common_size({str(image.path): (image.planes.shape[1], image.planes.shape[2]) for image in images.values()})
         planes = [self._plane(rule, images[self.declaration.source_of(rule)]) for rule in self.declaration.channel]
         return SensorImage.from_planes(
             np.stack([values for values, _ in planes]),
@@ -124,10 +119,6 @@ class DeclaredModality(WindowedAdapter):
 def declarations_of(adapter: ModalityAdapter) -> tuple[Declaration, ...]:
     """Return the declarations of an adapter and of the parts of a composition that have one."""
     return tuple(part.declaration for part in adapter.sensors() if isinstance(part, DeclaredModality))
-
-
-def _size(image: ImageFile) -> str:
-    return f"{image.planes.shape[2]}x{image.planes.shape[1]}"
 
 
 def read_sensor(path: Path | str) -> DeclaredModality:

@@ -33,7 +33,7 @@ class Statistics:
 
 
 def rgb_indices(channels: Sequence[Channel]) -> tuple[int, int, int] | None:
-    """Return the indices of red, green and blue among channels declared RGB, or None where one is missing.
+    """Return the indices of red, green and blue among channels declared RGB, or None if one is missing.
 
     Of several colour cameras the first counts.
     """

@@ -27,7 +27,6 @@ class Material:
     """One material.
 
     Attributes:
-        name: what it is ("skin", "grass").
         albedo_rgb: diffuse reflectance at red, green, blue, linear, 0 to 1.
         emissivity_lwir: at normal view, 8 to 14 um.
         refractive_index: real part n, visible.

@@ -89,7 +89,7 @@ class FoundationCase:
 
     @cached_property
     def _on_meta(self) -> nn.Module | None:
-        """The model on torch's meta device, without values; None where its builder does not work there."""
+        """The model on torch's meta device, without values; None if its builder does not work there."""
         import torch
 
         try:

@@ -135,7 +135,7 @@ def _expect_size(size_hw: tuple[int, int], image: SensorImage) -> None:
 
 
 def _cut_to_odd_size(case: ModalityCase, files: dict[str, Path], size_hw: tuple[int, int]) -> dict[str, Path] | None:
-    """Return copies of files, cut to an odd height and width; None where they cannot be rewritten."""
+    """Return copies of files, cut to an odd height and width; None if they cannot be rewritten."""
     whole, cut = case.copy(files, "even"), case.copy(files, "odd")
     height, width = (side - 1 + side % 2 for side in size_hw)
     try:
@@ -208,7 +208,7 @@ def windows_are_parts(case: ModalityCase) -> None:
 
 
 def _files_in_parts(case: ModalityCase) -> dict[str, Path] | None:
-    """Return the files of a sample that the sensor reads in parts; None where it reads none of its formats so."""
+    """Return the files of a sample that the sensor reads in parts; None if it reads none of its formats so."""
     sample = case.samples[0]
     if case.adapter.window_size(sample.files) is not None:
         return sample.files

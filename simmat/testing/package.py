@@ -21,7 +21,7 @@ class PackageCase:
     """A package.
 
     Attributes:
-        distribution: its metadata; None where the entry points have none.
+        distribution: its metadata; None if the entry points have none.
     """
 
     name: str

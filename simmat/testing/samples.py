@@ -34,7 +34,7 @@ class Sample:
 
     Attributes:
         files: source name -> file.
-        simulated: the image saved in them; None where the files were given.
+        simulated: the image saved in them; None if the files were given.
     """
 
     files: dict[str, Path]
@@ -46,7 +46,6 @@ class ModalityCase:
 
     Attributes:
         declared: the sensor as its author gave it.
-        folder: a scratch folder; nothing is written elsewhere.
         given: sample files by the author; empty where the sensor simulates its own.
         odd_refusal: the sensor's error for files of odd height and width; empty where it reads them, and before
             `samples` is used.

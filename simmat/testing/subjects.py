@@ -83,8 +83,6 @@ class Subject:
     """One thing that is checked.
 
     Attributes:
-        kind: "modality", "foundation model" or "package".
-        name: its name.
         run: takes a scratch folder, yields the results one by one.
         note: what is not checked with it, and how to check that.
     """

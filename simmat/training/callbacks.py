@@ -84,7 +84,6 @@ class ConsoleCallback(Callback):
     Attributes:
         plan: the run's plan; None until it starts, and in processes other than the main one.
         best: the validation mIoU of the best bundle so far.
-        best_step: the step of that validation.
     """
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import os
 import posixpath
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast, get_args
@@ -71,8 +71,12 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
     if len(found) != 1:
         raise DataError(f"{path}: {len(found)} rows have the id {id!r}, one is needed to note its mask {mask!r}")
     found[0][header.index("mask")] = mask
+    _write_rows(path, [header, *cells])
+
+
+def _write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([header, *cells])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     atomic_write_text(path, text.getvalue())
 
 
@@ -245,9 +249,7 @@ def write_arrays(
             write_image(new / place, planes)
             write_image(new / label, mask[None])
             rows.append([f"{number:06}", place, label, *([names[number]] if names else [])])
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        atomic_write_text(new / MANIFEST_FILE, text.getvalue())
+        _write_rows(new / MANIFEST_FILE, rows)
         write_card(new, made)
 
 

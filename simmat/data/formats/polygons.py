@@ -45,7 +45,6 @@ class PolygonLabels:
     """Polygons as ground truth. A file is read when it is first needed, and kept with a spatial index.
 
     Attributes:
-        attribute: names the class of a polygon; None where polygons have no class.
         class_names: class -> value of the attribute, over all files.
         note: a sentence for the user on coordinate systems; "".
     """
@@ -57,7 +56,7 @@ class PolygonLabels:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], card: DataCard) -> PolygonLabels | None:
-        """Find the classes of all polygons of a data set; None where no mask is a file of polygons.
+        """Find the classes of all polygons of a data set; None if no mask is a file of polygons.
 
         Classes that the card names keep their number; the others are numbered after them, sorted by name.
         """

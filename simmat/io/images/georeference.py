@@ -26,7 +26,7 @@ _GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC GeoTIFF 1.1: present with a coordin
 def read_georeference(path: Path, window: Window | None = None) -> Georeference | None:
     """Return the georeference of an image file, or of its part in a window.
 
-    It is None where the file is no TIFF, or states no coordinate system and affine grid, or rasterio is not installed.
+    It is None if the file is not a TIFF, or states no coordinate system and affine grid, or rasterio is not installed.
 
     Raises:
         DataError: the file is damaged.

@@ -46,7 +46,7 @@ _OTHERS = (
 
 
 def decoded_limit() -> int:
-    """Return how many bytes a decoded image may have; raise ConfigError if the variable is no positive number."""
+    """Return how many bytes a decoded image may have; raise ConfigError if the variable is not a positive number."""
     text = os.environ.get(LIMIT_VARIABLE, "").strip()
     try:
         gib = float(text) if text else DEFAULT_GIB
@@ -342,7 +342,7 @@ def _png_depth(path: Path) -> int:
 
 
 def _refuse_mode(path: Path, image: Any, depth: int, *, palette: bool) -> None:
-    """Refuse images whose numbers Pillow would change, or are no measurement; a palette unless it is allowed."""
+    """Refuse images whose numbers Pillow would change, or are not measurements; a palette unless it is allowed."""
     mode = image.mode
     if mode == "P" and not palette:
         raise DataError(

@@ -37,7 +37,7 @@ def read_tiff(path: Path, *, labels: bool = False) -> ImageFile:
         labels: True for a label image: one page, lossless; of a palette image the indices.
 
     Raises:
-        DataError: no readable page, pages that differ, more than `check_size` allows, or numbers that are no plain
+        DataError: no readable page, pages that differ, more than `check_size` allows, or numbers that are not plain
             intensities (palette, white-is-zero, YCbCr, CMYK).
     """
     with opened(path) as tiff:

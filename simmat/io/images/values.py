@@ -28,12 +28,12 @@ class ImageFile:
         colour: "gray" (one plane), "rgb" (the file says red, green, blue; a 4th plane is alpha), or "planes" (the
             file does not say).
         path: the file.
-        description: TIFF ImageDescription or PNG text "Description"; "" where there is none.
+        description: TIFF ImageDescription or PNG text "Description"; "" if there is none.
         nodata: the value that the file itself says means "no measurement" (GDAL_NODATA tag), or None.
         scales: for each plane, factor and offset from stored numbers to values (GDAL_METADATA tag), (1, 0) where the
             file states none; not applied. Empty where the format has no such tag.
-        alpha: True where the file says that its last plane is alpha (opacity), which is no measurement.
-        stated: (P, H, W) False where `--nodata` says that a number is missing; None where nothing is stated.
+        alpha: True where the file says that its last plane is alpha (opacity), which is not a measurement.
+        stated: (P, H, W) False where `--nodata` says that a number is missing; None if nothing is stated.
     """
 
     planes: npt.NDArray[Any]
@@ -53,7 +53,7 @@ class ImageFile:
 
     @property
     def valid(self) -> BoolArray | None:
-        """(P, H, W) False at the file's own nodata value and at the user's; None where there is neither."""
+        """(P, H, W) False at the file's own nodata value and at the user's; None if there is neither."""
         if self.nodata is None:
             return self.stated
         with np.errstate(over="ignore"):  # a value beyond float32 equals no number of a plane
@@ -67,7 +67,7 @@ class ImageFile:
         return np.asarray(finite) if self.valid is None else finite & self.valid
 
     def described(self, key: str) -> Any:
-        """Return a value of the json object in the description, such as `{"unit": "cK"}`; None where it has none."""
+        """Return a value of the json object in the description, such as `{"unit": "cK"}`; None if it has none."""
         try:
             values = parse_json(self.description)
         except ValueError:
@@ -107,7 +107,7 @@ def stated_valid(path: Path | str, stored: npt.NDArray[Any], nodata: StatedNodat
         nodata: what `load` was given.
 
     Returns:
-        (P, H, W), or None where nothing is stated about this file.
+        (P, H, W), or None if nothing is stated about this file.
     """
     if nodata is None:
         return None
@@ -206,7 +206,7 @@ def stated_unit(
         no_unit: names by which a file says that its numbers have none.
 
     Returns:
-        None where neither states one.
+        None if neither states one.
 
     Raises:
         DataError: the file states an unknown unit, or another one than the user.
@@ -255,7 +255,7 @@ def require_measured(
 
 
 def stated_bits(image: ImageFile) -> int | None:
-    """Return the bits of its counts that a file's description states as json, `{"bits": 12}`; None where it does not.
+    """Return the bits of its counts that a file's description states as json, `{"bits": 12}`; None if it does not.
 
     Raises:
         DataError: the file's type cannot hold that many bits.
