@@ -22,14 +22,7 @@ import simmat
 from simmat.bundle.files import JSON_NAME, SIZE_LIMITS, WEIGHTS_NAME, bundle_folder, read_weights
 from simmat.documents import validate
 from simmat.errors import BundleError
-from simmat.io.files import (
-    atomic_folder,
-    atomic_write_bytes,
-    atomic_write_json,
-    parse_json,
-    read_bytes,
-    recover_folder,
-)
+from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json, parse_json, read_bytes, recover_folder
 from simmat.io.weights import sha256_of
 from simmat.model_spec import ModelSpec
 from simmat.types import is_finite_number
@@ -115,11 +108,7 @@ def write_bundle(
             **spec.model_dump(mode="json", include=set(ModelSpec.model_fields)),
             "metrics": dict(metrics or {}),
             "weights_sha256": sha256_of(folder / WEIGHTS_NAME),
-            "versions": {
-                "simmat": simmat.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": {"simmat": simmat.__version__, "torch": torch.__version__, "python": platform.python_version()},
         }
         atomic_write_json(folder / JSON_NAME, sealed(document))
 

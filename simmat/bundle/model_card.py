@@ -34,11 +34,7 @@ _SCORES = {
 
 
 def model_card(
-    spec: BundleSpec,
-    *,
-    licence: str | None = None,
-    foundation_licence: str = "",
-    registry: Registry | None = None,
+    spec: BundleSpec, *, licence: str | None = None, foundation_licence: str = "", registry: Registry | None = None
 ) -> str:
     """Return the card of a bundle, in Markdown with YAML before it; the same bundle gives the same text.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor, as_completed
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from simmat.evaluation import Processes
+    from simmat.predictor import Predictor
 
 WINDOWS_TOGETHER = 16
 """Windows of one task of an executor."""
@@ -216,6 +219,8 @@ def _outcome(works: Sequence[Work], failed: Mapping[str, SimMATError], out: Path
     return Outcome(done, type(first)(all_problems(title, [str(error) for error in failed.values()])))
 
 
+FORMAT = 1
+"""Of the json of an image or object; raised with every change that an older reader would misread."""
 COCO_FILE = "coco.json"
 """The objects of all images of a call."""
 COCO_INFO = {"description": "Objects found by simmat predict"}
@@ -257,6 +262,36 @@ def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:
         for file in (listed if isinstance(listed, list) else ())
         if isinstance(file, str) and file.startswith(own) and not set(file) & set("/\\\0")
     )
+
+
+def is_written(out: Path, name: str, request: str) -> bool:
+    """Return whether an earlier call did the same, and all files that it wrote are still there."""
+    record = read_record(out / f"{name}.json")
+    written = written_files(record, name)
+    return record.get("request") == request and all((out / file).is_file() for file in written)
+
+
+def record_of(
+    request: str,
+    files: Mapping[str, Path],
+    predictor: Predictor,
+    missing: Sequence[str | int],
+    size_hw: tuple[int, int],
+) -> dict[str, Any]:
+    """Return the first values of the json of an image."""
+    return {
+        "format": FORMAT,
+        "request": request,
+        "files": {source: str(file) for source, file in files.items()},
+        "missing": sorted(predictor.missing_channels(missing)),
+        "bundle": str(predictor.bundle.path) if predictor.bundle else None,
+        "size_hw": list(size_hw),
+    }
+
+
+def digest_of(*said: object) -> str:
+    """Return the sha256 of what was asked, as json values."""
+    return hashlib.sha256(json.dumps([FORMAT, *said]).encode()).hexdigest()
 
 
 def own_files(out: Path, outputs: Iterable[str], endings: Sequence[str]) -> frozenset[str]:

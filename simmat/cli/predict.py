@@ -16,15 +16,7 @@ import click
 
 from simmat.cli.common import PATH, Command, load_registry
 from simmat.cli.options import config_options, foundation_options, parsed, source_option
-from simmat.cli.prompts import (
-    MAP_ENDINGS,
-    MapFeatures,
-    MapPrompt,
-    PixelPrompts,
-    Prompts,
-    make_prompt,
-    read_prompts,
-)
+from simmat.cli.prompts import MAP_ENDINGS, MapFeatures, MapPrompt, PixelPrompts, Prompts, make_prompt, read_prompts
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.io.files import check_writable
 from simmat.sensors.channel_selection import parse_channels
@@ -166,12 +158,7 @@ def command(
         job = job_of(predictor, out=out, missing=missing or (), **search)
         with _ended_by_sigterm():
             segment_all(
-                dict(images),
-                predictor,
-                job,
-                model=_arguments(paths, given),
-                executor=executor,
-                processes=processes,
+                dict(images), predictor, job, model=_arguments(paths, given), executor=executor, processes=processes
             )
         return
     from simmat.cli.prompted import PromptJob, segment_prompts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,13 +12,14 @@ import numpy as np
 
 from simmat.cli.batch import (
     check_coco,
+    digest_of,
     files_key,
+    is_written,
     own_files,
-    read_record,
+    record_of,
     refuse_twice,
     result_endings,
     run_all,
-    written_files,
 )
 from simmat.cli.prompts import Prompts, prompt_values
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from simmat.evaluation import Processes
     from simmat.predictor import Choice, Prediction, Predictor
 
-FORMAT = 1
-"""Of the json beside a mask; raised with every change that an older reader would misread."""
 _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
 """Of the files that are written for each object."""
 
@@ -76,13 +73,8 @@ class PromptWork:
 
     def is_done(self) -> bool:
         """Return whether an earlier call did the same and all its files are still there."""
-        return all(map(self._is_written, self.outputs)) or self._is_written(self.name)
-
-    def _is_written(self, name: str) -> bool:
-        record = read_record(self.job.out / f"{name}.json")
-        return record.get("request") == self._request() and all(
-            (self.job.out / file).is_file() for file in written_files(record, name)
-        )
+        done = partial(is_written, self.job.out, request=self._request())
+        return all(map(done, self.outputs)) or done(self.name)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -164,8 +156,7 @@ class PromptWork:
         return [line]
 
     def _request(self) -> str:
-        said = [FORMAT, self.model, files_key(self.files), repr(self.job), self.prompts.key]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        return digest_of(self.model, files_key(self.files), repr(self.job), self.prompts.key)
 
     def _write(self, out: Path, name: str, prediction: Prediction, prompt: Prompt) -> None:
         """Write mask, overlay and json of one object into the staging folder `out`."""
@@ -188,12 +179,7 @@ class PromptWork:
         atomic_write_json(
             out / written[2],
             {
-                "format": FORMAT,
-                "request": self._request(),
-                "files": {source: str(file) for source, file in self.files.items()},
-                "missing": sorted(missing),
-                "bundle": str(predictor.bundle.path) if predictor.bundle else None,
-                "size_hw": list(image.size_hw),
+                **record_of(self._request(), self.files, predictor, self.job.missing, image.size_hw),
                 "picture_hw": image.picture_hw,
                 "channels": [{"name": c.name, "quantity": c.quantity, "unit": c.unit} for c in image.channels],
                 "score": prediction.score,

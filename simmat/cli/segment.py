@@ -8,13 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simmat.cli.batch import (
-    check_coco,
-    own_files,
-    refuse_twice,
-    run_all,
-    run_on,
-)
+from simmat.cli.batch import check_coco, own_files, refuse_twice, run_all, run_on
 from simmat.cli.common import move_bar, progress_bar
 from simmat.cli.segmenter import Job, Segmenter, write_coco
 from simmat.errors import ConfigError, SimMATError, unknown_name

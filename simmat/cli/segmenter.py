@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -18,9 +17,12 @@ import numpy.typing as npt
 from simmat.cli.batch import (
     COCO_FILE,
     COCO_INFO,
+    digest_of,
     files_key,
     foreign_file,
+    is_written,
     read_record,
+    record_of,
     result_endings,
     written_files,
 )
@@ -47,8 +49,6 @@ if TYPE_CHECKING:
     from simmat.predictor import Predictor
     from simmat.report.colour_maps import PictureArray
 
-FORMAT = 1
-"""Of the json of an image; raised with every change that an older reader would misread."""
 _PICTURE_PX = 2048
 """Longer side of the picture under an overlay, at most."""
 
@@ -77,11 +77,8 @@ class Job:
     @property
     def endings(self) -> tuple[str, ...]:
         """Endings of the files of an image."""
-        kinds = [
-            *(["objects"] if self.wanted.objects is not None else []),
-            *(["classes"] if self.wanted.classes else []),
-        ]
-        return result_endings(self.formats, kinds)
+        kinds = {"objects": self.wanted.objects is not None, "classes": self.wanted.classes}
+        return result_endings(self.formats, [kind for kind, wanted in kinds.items() if wanted])
 
     def check(self) -> None:
         """Check the formats before any work; see `simmat.results.check_formats`."""
@@ -107,10 +104,7 @@ class Segmenter:
 
     def is_done(self, name: str, files: Mapping[str, Path]) -> bool:
         """Return whether an earlier call did the same and all its files are still there."""
-        record = read_record(self._record(name))
-        return record.get("request") == self._request(files) and all(
-            (self._job.out / file).is_file() for file in written_files(record, name)
-        )
+        return is_written(self._job.out, name, self._request(files))
 
     def shared_windows(self, files: Mapping[str, Path]) -> int:
         """Return how many windows of an image can be read by themselves; 1 where it is read as a whole."""
@@ -140,14 +134,8 @@ class Segmenter:
 
     def write(self, name: str, files: Mapping[str, Path], image: LargeImage, joined: Joined) -> str:
         """Write the files of an image, and return what to print."""
-        notes = {
-            "windows": {
-                "tile": image.tile,
-                "overlap": image.overlap,
-                "count": joined.windows,
-                "without_measurement": joined.empty,
-            }
-        }
+        counts = {"count": joined.windows, "without_measurement": joined.empty}
+        notes = {"windows": {"tile": image.tile, "overlap": image.overlap, **counts}}
         line = self.write_results(name, files, image, self._results(name, files, image, joined), notes)
         return line + (f", {joined.empty} of {joined.windows} windows without a measurement" if joined.empty else "")
 
@@ -166,15 +154,8 @@ class Segmenter:
         """
         job, said = self._job, []
         written: list[str] = []
-        record: dict[str, Any] = {
-            "format": FORMAT,
-            "request": request or self._request(files),
-            "files": {source: str(file) for source, file in files.items()},
-            "missing": sorted(self._predictor.missing_channels(job.missing)),
-            "bundle": str(self._predictor.bundle.path) if self._predictor.bundle else None,
-            "size_hw": list(image.reader.size_hw),
-            **notes,
-        }
+        asked, size_hw = request or self._request(files), image.reader.size_hw
+        record = {**record_of(asked, files, self._predictor, job.missing, size_hw), **notes}
         replaced = written_files(read_record(self._record(name)), name)
         with staged_files(job.out, replaced=replaced) as staging:
             for result in results:
@@ -237,8 +218,7 @@ class Segmenter:
 
     def _request(self, files: Mapping[str, Path]) -> str:
         job = asdict(replace(self._job, classes=None, out=Path())) | {"classes": sorted(self._job.classes or ())}
-        said = json.dumps([FORMAT, self._model, files_key(files), repr(job)])
-        return hashlib.sha256(said.encode()).hexdigest()
+        return digest_of(self._model, files_key(files), repr(job))
 
     def _record(self, name: str) -> Path:
         return self._job.out / f"{name}.json"

@@ -172,10 +172,7 @@ def panoptic_quality(images: Sequence[ImageMatches]) -> dict[str, float | None]:
         if total:
             quality.append(2 * iou_sum / total)
         hits, count = hits + true_positives, count + total
-    return {
-        "pq": float(np.mean(quality)) if quality else None,
-        "f1": 2 * hits / count if count else None,
-    }
+    return {"pq": float(np.mean(quality)) if quality else None, "f1": 2 * hits / count if count else None}
 
 
 def object_scores(images: Sequence[ImageMatches]) -> dict[str, float | None]:

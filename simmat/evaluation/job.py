@@ -107,13 +107,7 @@ def evaluate_bundle(
         score = replace(score, class_names=names)
         if any(task):
             found = evaluate_unprompted(
-                predictor,
-                dataset,
-                samples,
-                everything=task[0],
-                semantic=task[1],
-                processes=work,
-                progress=advance,
+                predictor, dataset, samples, everything=task[0], semantic=task[1], processes=work, progress=advance
             )
             score = replace(score, unprompted=found)
         scores.append(score)

@@ -55,11 +55,7 @@ def box_to_pixels(
 
 
 def read_prompt_features(
-    path: Path,
-    crs: str | None,
-    georeference: Georeference | None,
-    size_hw: tuple[int, int],
-    origin: str = "the image",
+    path: Path, crs: str | None, georeference: Georeference | None, size_hw: tuple[int, int], origin: str = "the image"
 ) -> dict[str, Prompt]:
     """Read prompts from a GeoJSON, a GeoPackage or another file that OGR opens: object -> prompt.
 

@@ -92,12 +92,7 @@ class CachedEmbedding:
         levels = [level.detach().to("cpu", torch.float16).contiguous() for level in embedding.levels]
         if not all(level.isfinite().all() for level in levels):
             return embedding
-        notes = {
-            "format": FORMAT,
-            "key": self.key,
-            "strides": list(embedding.strides),
-            "sha256": digest_of("", levels),
-        }
+        notes = {"format": FORMAT, "key": self.key, "strides": list(embedding.strides), "sha256": digest_of("", levels)}
         tensors = {f"level{index}": level for index, level in enumerate(levels)}
         remove_left(self.file)
         atomic_write_bytes(self.file, save(tensors, metadata={"simmat": json.dumps(notes)}))

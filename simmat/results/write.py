@@ -19,11 +19,7 @@ from simmat.types import Georeference
 
 FORMATS = ("labels", "coco", "geojson", "gpkg", "geotiff", "overlay")
 
-_LIBRARIES = {
-    "geojson": ("rasterio", "shapely"),
-    "gpkg": ("pyogrio", "rasterio", "shapely"),
-    "geotiff": ("rasterio",),
-}
+_LIBRARIES = {"geojson": ("rasterio", "shapely"), "gpkg": ("pyogrio", "rasterio", "shapely"), "geotiff": ("rasterio",)}
 
 
 def check_formats(formats: Sequence[str], *, kind: str) -> None:

@@ -47,11 +47,7 @@ def rgb_indices(channels: Sequence[Channel]) -> tuple[int, int, int] | None:
 
 
 def fit_channels(
-    channels: Sequence[Channel],
-    statistics: Statistics,
-    *,
-    pixel_mean: Sequence[float],
-    pixel_std: Sequence[float],
+    channels: Sequence[Channel], statistics: Statistics, *, pixel_mean: Sequence[float], pixel_std: Sequence[float]
 ) -> tuple[Channel, ...]:
     """Return channels with mean and std.
 

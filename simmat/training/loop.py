@@ -129,10 +129,7 @@ class _Run:
     def _prepare(self, state: RunState | None) -> None:
         config = self.config
         step = TrainingStep(
-            self.model,
-            LOSSES[config.loss],
-            box_fraction=config.box_fraction,
-            corrections=config.corrections,
+            self.model, LOSSES[config.loss], box_fraction=config.box_fraction, corrections=config.corrections
         )
         if state:
             load_tensors(self.model, state.model, str(self.folder.state))

@@ -30,14 +30,7 @@ class TrainingStep(nn.Module):
         corrections: rounds with an added click on an error and the previous prediction as mask input.
     """
 
-    def __init__(
-        self,
-        model: SimMAT,
-        weights: LossWeights,
-        *,
-        box_fraction: float,
-        corrections: int,
-    ) -> None:
+    def __init__(self, model: SimMAT, weights: LossWeights, *, box_fraction: float, corrections: int) -> None:
         super().__init__()
         self.model, self.weights = model, weights
         self.box_fraction, self.corrections = box_fraction, corrections

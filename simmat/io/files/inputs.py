@@ -44,12 +44,7 @@ def require_file(path: Path, what: str = "file", *, error: type[SimMATError] = D
 
 
 def read_bytes(
-    path: Path,
-    what: str = "file",
-    *,
-    limit: int = MAX_BYTES,
-    error: type[SimMATError] = DataError,
-    hint: str = "",
+    path: Path, what: str = "file", *, limit: int = MAX_BYTES, error: type[SimMATError] = DataError, hint: str = ""
 ) -> bytes:
     """Return the content of a regular file of at most `limit` bytes; other arguments and errors: `require_file`."""
     require_file(path, what, error=error, hint=hint)
