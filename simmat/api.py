@@ -171,7 +171,7 @@ def evaluate(
         model = load(model, modality=modality, device=device, registry=known)
     if model.bundle is None:
         raise ConfigError(
-            "an untuned model has no bundle to score; train one, and the scores include the untuned model"
+            "an untuned model has no bundle to score; train one: its scores include those of the untuned model"
         )
     root, found = _root(data), find_protocol(protocol)
     tuned, untuned = evaluate_bundle(

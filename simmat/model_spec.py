@@ -107,7 +107,7 @@ class ModelSpec(Document):
         if len(found.correlation) != count or any(len(row) != count for row in found.correlation):
             yield f"statistics.correlation must be {count} rows of {count} numbers"
         if self.dense is not None and len(self.dense.widths) != len(self.dense.strides):
-            yield f"dense has {len(self.dense.widths)} widths and {len(self.dense.strides)} strides, not one a level"
+            yield f"dense needs as many widths as strides, got {len(self.dense.widths)} and {len(self.dense.strides)}"
         for declaration in self.described:
             yield from (f"described {declaration.name!r}: {problem}" for problem in declaration.problems())
 

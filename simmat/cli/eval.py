@@ -88,7 +88,7 @@ def command(
                 _check_file(file)
     loaded = load_bundle(bundle, registry, foundation=foundation, checkpoint=checkpoint, device=processes.device)
     if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:
-        say(f"note: {bundle} was trained on images of kept aspect; {name} squashes them", err=True)
+        say(f"note: {bundle} was trained on images with their own aspect ratio; {name} squashes them", err=True)
     with progress_bar("scoring", "image", shown=processes.is_main) as bar:
         tuned, untuned = evaluate_bundle(
             loaded,

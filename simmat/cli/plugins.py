@@ -205,7 +205,7 @@ def install(ctx: click.Context, /, plugins: tuple[str, ...], editable: bool) -> 
     except installer.InstallerError as error:
         _fail(ctx, error)
     if not found:
-        _fail(ctx, f"{' '.join(requirements)} brought no plugin of SimMAT: no entry point of group 'simmat'")
+        _fail(ctx, f"{' '.join(requirements)} contains no SimMAT plugin: it has no entry point of group 'simmat'")
     for plugin in found:
         gives = "".join(f"; {kind}: {', '.join(names)}" for kind, names in plugin["gives"].items())
         say(f"{plugin['package']} {plugin['version']}: plugin {plugin['name']!r}{gives}")

@@ -166,7 +166,7 @@ def make_prompt(points: Sequence[str], negative: Sequence[str], box: str | None,
     positive = [_numbers(f"{prefix}point", text, _POINT) for text in points]
     others = [_numbers(f"{prefix}negative", text, _POINT) for text in negative]
     if not positive and box is None:
-        raise ConfigError(f"nothing says what to segment; give {prefix}point {_POINT} or {prefix}box {_BOX}")
+        raise ConfigError(f"no point on an object and no box; give {prefix}point {_POINT} or {prefix}box {_BOX}")
     corners = np.asarray(_numbers(f"{prefix}box", box, _BOX), dtype=np.float32) if box is not None else None
     with np.errstate(over="ignore"):  # the bounds of the image refuse infinity
         coords = np.asarray([*positive, *others], dtype=np.float32).reshape(-1, 2)

@@ -171,7 +171,7 @@ class Contents:
         return f"{count}: {', '.join(differ[:_NAMED])}{more}"
 
     def shared_warning(self) -> str:
-        """Return a warning that lists images which are in two splits; "" without such images."""
+        """Return a warning that lists images in two splits; "" if there are none."""
         found = list(_shared(self.dataset.samples, (row[:32].tobytes() for row in self.digests)))
         if not found:
             return ""

@@ -73,7 +73,7 @@ def read_prompt_features(
     """
     shapes, names, stated = _read_features(path)
     if crs is None and stated is None:
-        raise DataError(f"{path}: states no coordinate reference system; give it, such as --crs EPSG:4326")
+        raise DataError(f"{path}: has no coordinate reference system; give it, such as --crs EPSG:4326")
     parts: dict[str, _Parts] = {}
     problems: list[str] = []
     for name, shape in zip(names, shapes, strict=True):
@@ -124,10 +124,7 @@ class _Parts:
 def _edges(places_xy: npt.ArrayLike, crs: str, georeference: Georeference | None, origin: str) -> Places:
     """Return (N, 2) xy in pixels with the outer corner of the top-left one at 0, 0; see `to_pixels`."""
     if georeference is None:
-        raise DataError(
-            f"{origin}: states no coordinate reference system, so map coordinates have no place in it; give prompts in "
-            "pixels"
-        )
+        raise DataError(f"{origin}: has no coordinate reference system; give prompts in pixels")
     require_geo("a prompt in map coordinates", "rasterio")
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
@@ -146,7 +143,7 @@ def _edges(places_xy: npt.ArrayLike, crs: str, georeference: Georeference | None
             raise ValueError("no finite coordinates")
     except Exception as error:  # PROJ's own errors are of no public class
         raise DataError(
-            f"{_text(places[0])} cannot be brought from {_short(crs)} to the coordinate system of {origin}, "
+            f"{_text(places[0])} cannot be transformed from {_short(crs)} to the coordinate system of {origin}, "
             f"{_short(georeference.crs)}: {error}. X comes before Y, so longitude before latitude"
         ) from error
     return georeference.to_pixels(moved)

@@ -274,7 +274,7 @@ class LargeImage:
         """Return the chosen mask, or with None all of them, in a window that is widened as `predict` says."""
         check_inside(prompt, self.reader)
         if prompt.box is None and not (prompt.point_labels == 1).any():
-            raise ConfigError(f"{self.reader.origin}: nothing says where the object is; add a point on it, or its box")
+            raise ConfigError(f"{self.reader.origin}: no point is on the object; add one, or its box")
         side, most = max(self.tile, _room(prompt)), _GROWN * self.tile
         window = _around(prompt, self.reader.size_hw, side)
         if side > self.tile and not self._is_bearable(window):

@@ -39,7 +39,7 @@ def check_place(formats: Sequence[str], georeference: Georeference | None, origi
     """Raise DataError, before any work, if the formats cannot state where an image is."""
     if "geotiff" in formats and georeference is None:
         raise DataError(
-            f"{origin}: states no coordinate reference system, so there is no GeoTIFF to write; use --format labels, "
+            f"{origin}: has no coordinate reference system, so no GeoTIFF can be written; use --format labels, "
             "or give the image a georeference (gdal_edit)"
         )
     if "geojson" in formats and georeference is not None:

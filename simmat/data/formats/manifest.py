@@ -69,7 +69,7 @@ def set_manifest_mask(root: Path, id: str, mask: str) -> None:
     cells = [row for _, row in rows]
     found = [row for row in cells if row[header.index("id")] == id]
     if len(found) != 1:
-        raise DataError(f"{path}: {len(found)} rows have the id {id!r}, one is needed to note its mask {mask!r}")
+        raise DataError(f"{path}: expected one row with the id {id!r} for the mask {mask!r}, found {len(found)}")
     found[0][header.index("mask")] = mask
     _write_rows(path, [header, *cells])
 

@@ -119,7 +119,7 @@ class PolygonLabels:
         height, width = size_hw
         if not len(tree.query(shapely.box(0, 0, width, height))):
             raise DataError(
-                f"{path}: none of its {len(shapes)} polygons meets the image {reference.name} ({_extent(shapes)} in "
+                f"{path}: none of its {len(shapes)} polygons overlaps the image {reference.name} ({_extent(shapes)} in "
                 f"pixels, the image is {width}x{height}); check the coordinate systems: polygons "
                 f"{_named(found.crs) or 'without one'}, image {_named(place.crs)}"
             )
@@ -153,7 +153,7 @@ def _grid(path: Path, reference: Path) -> tuple[Georeference, tuple[int, int]]:
     place = read_georeference(reference)
     if place is None:
         raise DataError(
-            f"{reference}: states no position on the earth, so the polygons of {path.name} cannot be placed in it; "
+            f"{reference}: has no georeference, so the polygons of {path.name} cannot be placed in it; "
             "georeference the image, or save the mask as a label image of its size"
         )
     return place, image_size(reference)
@@ -182,7 +182,7 @@ def _note(sample: Sample) -> str:
     if place is None or (crs is not None and _same(crs, place.crs)):
         return ""
     if crs is None:
-        return f"{mask.name} states no coordinate system; that of the image is taken, {_named(place.crs)}."
+        return f"{mask.name} has no coordinate system; that of the image is used, {_named(place.crs)}."
     return f"The polygons of {mask.name} are reprojected from {_named(crs)} to {_named(place.crs)}, that of the image."
 
 
