@@ -85,7 +85,7 @@ def test_several_files_make_one_image(tmp_path: Path) -> None:
     assert adapter.load(files).data[:, 0, 0].tolist() == [1, 0]
     assert adapter.sources[0].extensions == ("_near.npy",)
     np.save(files["far"], np.zeros((2, 3), dtype=np.uint8))
-    with pytest.raises(DataError, match=r"1_far\.npy: is 3x2, .*1_near\.npy is 2x2"):
+    with pytest.raises(DataError, match=r"1_near\.npy is 2x2, .*1_far\.npy is 3x2"):
         adapter.load(files)
 
 
