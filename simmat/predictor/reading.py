@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,25 @@ if TYPE_CHECKING:
     from simmat.data.instances import FoundObject
 
 Choice = Literal["single", "best"]
+
+
+class ImageReader(Protocol):
+    """An image that is read in parts."""
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """Of the whole image, where the file states it."""
+
+    @property
+    def origin(self) -> str:
+        """Source of the image, for messages."""
+
+    def read(self, window: Window) -> SensorImage:
+        """Read a part of the image."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +90,6 @@ class FileImage:
         """Read a part of the files."""
         nodata = self.card.stated_nodata(self.files)  # a new one, as it keeps what was read
         return load_sample(self.adapter, self.files, nodata=nodata, missing=self.missing, window=window)
-
-
-ImageReader: TypeAlias = LoadedImage | FileImage
-"""An image that is read in parts."""
 
 
 @dataclass(frozen=True)
