@@ -6,8 +6,10 @@ Pixels of a window outside the image are invalid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -96,25 +98,54 @@ class Augmentation:
         """
         if not (self.gain or self.offset or self.noise):
             return image
-        data = image.data.copy()
+        data = np.empty_like(image.data)
         for index, (channel, factors) in enumerate(zip(image.channels, logarithmic, strict=True)):
-            gain, offset, level = rng.uniform(-1, 1, size=3) * (self.gain, self.offset, self.noise)
-            noise = rng.standard_normal(image.size_hw, dtype=np.float32) if self.noise else np.float32(0)
-            taken = image.valid[index] & (data[index] > 0) if factors else image.valid[index]
+            gain, offset, level = (rng.uniform(-1, 1, size=3) * (self.gain, self.offset, self.noise)).tolist()
+            start = int(rng.integers(_NOISE))
+            plane, changed = image.data[index], data[index]
+            taken = image.valid[index] & (plane > 0) if factors else image.valid[index]
             if channel.unit in ANGLE_UNITS or not taken.any():
+                changed[:] = plane
                 continue
-            values = np.log(data[index], out=np.zeros_like(data[index]), where=taken) if factors else data[index]
-            mean, std = float(values[taken].mean(dtype=np.float64)), float(values[taken].std(dtype=np.float64))
-            changed = values + (values - mean) * gain + std * (offset + abs(level) * noise)
+            values = np.log(plane, out=np.zeros_like(plane), where=taken) if factors else plane
+            measured = values if taken.all() else values[taken]
+            mean = measured.mean()
+            std = float(np.sqrt(np.square(measured - mean).mean()))
+            np.subtract(values, mean, out=changed)
+            changed *= 1 + gain
+            changed += float(mean) + std * offset
+            if self.noise:
+                changed += _noise(start, plane.shape) * np.float32(std * level)
             if factors:  # positive values stay positive
-                changed, (low, high) = np.exp(changed), channel.valid_range or (0.0, np.inf)
+                np.exp(changed, out=changed)
+                low, high = channel.valid_range or (0.0, np.inf)
             else:
-                low, high = _limits(values[taken], channel.valid_range)
+                low, high = _limits(measured, channel.valid_range)
+            np.clip(changed, low, high, out=changed)
             moves = taken
-            if channel.quantity != RGB_QUANTITY:
-                moves = moves & ~at_an_end(data[index], channel.valid_range)
-            data[index] = np.where(moves, np.clip(changed, low, high), data[index])
+            if channel.quantity != RGB_QUANTITY and channel.valid_range is not None:
+                moves = moves & ~at_an_end(plane, channel.valid_range)
+            if not moves.all():
+                np.copyto(changed, plane, where=~moves)
         return replace(image, data=data)
+
+
+_NOISE = 1 << 21
+"""Different values of noise; drawing new ones for each image would take a third of the time of an item."""
+
+
+@lru_cache(maxsize=1)
+def _noise_values() -> FloatArray:
+    return np.random.default_rng(0).standard_normal(_NOISE, dtype=np.float32)
+
+
+def _noise(start: int, size_hw: tuple[int, ...]) -> FloatArray:
+    """Return (H, W) standard normal values: a part of `_NOISE` ones, which repeat in larger images."""
+    values, count = _noise_values(), math.prod(size_hw)
+    if count > _NOISE:
+        return np.resize(np.roll(values, start), size_hw)
+    start %= _NOISE - count + 1
+    return values[start : start + count].reshape(size_hw)
 
 
 def choose_window(label: Label, magnification: float, rng: np.random.Generator) -> Window:
@@ -139,6 +170,8 @@ def place_window(label: Label, size: tuple[int, int], rng: np.random.Generator) 
 def cut_image(image: SensorImage, window: Window) -> SensorImage:
     """Crop an image to a window; pixels outside the image are 0 and invalid."""
     (top, left), inside, (height, width) = _overlap(image.size_hw, window)
+    if (inside[0].stop - inside[0].start, inside[1].stop - inside[1].start) == (height, width):
+        return replace(image, data=image.data[:, *inside].copy(), valid=image.valid[:, *inside].copy())
     data = np.zeros((len(image.channels), height, width), dtype=np.float32)
     valid = np.zeros(data.shape, dtype=np.bool_)
     part = image.data[(slice(None), *inside)]

@@ -7,7 +7,8 @@ exactly the samples, augmentations and prompts of an uninterrupted run in one pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,13 +20,13 @@ from torch.utils.data import Sampler
 
 from simmat.data.augment import Augmentation, cut_label, place_window
 from simmat.data.clicks import center_click, jitter_box, random_click, tight_box
+from simmat.data.coverage import Coverage
 from simmat.data.dataset import Dataset, Sample
 from simmat.data.dense_targets import NO_TRUTH, DenseClasses, dense_targets
-from simmat.data.instances import Instance, Label, visible_regions
+from simmat.data.instances import Instance, Label, region_from_mask, seen_part, visible_regions
 from simmat.data.pipeline import Pipeline
 from simmat.errors import DataError
-from simmat.nn.resize import resize_planes
-from simmat.types import Frame, SensorImage, Window
+from simmat.types import BoolArray, Frame, SensorImage, Window
 
 
 class Batch(NamedTuple):
@@ -56,6 +57,10 @@ class Batch(NamedTuple):
     distance: Tensor
 
 
+_LABEL_BYTES = 2**27
+_OBJECT_BYTES = 500
+"""Roughly what a region takes besides its mask."""
+
 DRAWS = 4
 """R: random numbers per prompt, one for each round of corrections."""
 
@@ -70,6 +75,7 @@ class TrainingItems(TorchDataset[Batch]):
         clicks: "mixed" places half of the first clicks at a region's centre, "random" all of them anywhere on it.
         batch_size: images of one optimiser step, over all processes.
         dense: what a dense head is trained to tell apart; None without one.
+        labels: keeps the labels that were read.
     """
 
     dataset: Dataset
@@ -81,6 +87,7 @@ class TrainingItems(TorchDataset[Batch]):
     seed: int
     clicks: Literal["mixed", "random"] = "mixed"
     dense: DenseClasses | None = None
+    labels: _KnownLabels = field(default_factory=lambda: _KnownLabels(), init=False, repr=False, compare=False)
 
     def __getitem__(self, position: int) -> Batch:
         """Return one item without its batch dimension."""
@@ -89,24 +96,25 @@ class TrainingItems(TorchDataset[Batch]):
         image, label = self._read(sample, rng)
         image, label = self.augmentation(image, label, self.pipeline.adapter, rng)
         prepared = self.pipeline(image)
-        ignore = ~prepared.content | torch.from_numpy(_resized(label.ignore, prepared.frame) > 0.5)
+        coverage = Coverage(prepared.frame)
+        ignore = _ignored(label, prepared.frame, coverage)
         if not (regions := visible_regions(label)):
             # Augmentation hid all regions. The batch needs targets of this shape, so all pixels are ignored.
-            regions, ignore = label.regions, torch.ones_like(ignore)
+            regions, ignore = label.regions, np.ones_like(ignore)
         if not regions:
             raise DataError(
                 f"{sample.mask or sample.reference}: it has no regions any more; restore it and resume the run"
             )
-        targets = self._targets(regions, label.size_hw, prepared.frame, rng)
-        points = np.stack([_click(target, ignore.numpy(), self.clicks, rng) for target in targets])
+        targets = self._targets(regions, coverage, rng)
+        points = np.stack([_click(target, ignore, self.clicks, rng) for target in targets])
         classes, distance = self._dense(sample, label, prepared.frame)
         size_hw = (self.pipeline.size, self.pipeline.size)
         boxes = np.stack([jitter_box(tight_box(target), size_hw, rng) for target in targets])
         return Batch(
             planes=prepared.planes,
             content=prepared.content,
-            targets=torch.from_numpy(targets),
-            ignore=ignore,
+            targets=torch.from_numpy(np.stack([target.mask(size_hw) for target in targets])),
+            ignore=torch.from_numpy(ignore),
             clicks=torch.from_numpy(points.astype(np.float32)),
             boxes=torch.from_numpy(boxes.astype(np.float32)),
             draws=torch.from_numpy(rng.random((self.prompts, DRAWS), dtype=np.float32)),
@@ -122,8 +130,8 @@ class TrainingItems(TorchDataset[Batch]):
         crop = self.dataset.card.crop
         if sample.window is None or crop is None:
             image = self.dataset.image(sample)
-            return image, self.dataset.label(sample, image)
-        whole = self.dataset.label(sample)
+            return image, self.dataset.seen_label(self.labels(self.dataset, sample), sample, image)
+        whole = self.labels(self.dataset, sample)
         height, width = whole.size_hw
         inside = place_window(whole, (min(height, crop), min(width, crop)), rng)
         label = cut_label(whole, inside, keep=0)
@@ -141,41 +149,74 @@ class TrainingItems(TorchDataset[Batch]):
         found = dense_targets(label, frame, self.dense.index_of, 0 if known else NO_TRUTH)
         return torch.from_numpy(found.classes), torch.from_numpy(found.distance)
 
-    def _targets(
-        self, regions: Sequence[Instance], size_hw: tuple[int, int], frame: Frame, rng: np.random.Generator
-    ) -> npt.NDArray[np.bool_]:
-        """Draw P regions, each once before any repeats, and resize them to the input: (P, S, S)."""
+    def _targets(self, regions: Sequence[Instance], coverage: Coverage, rng: np.random.Generator) -> list[Instance]:
+        """Draw P regions, each once before any repeats, as regions of the input."""
         count = len(regions)
         order = np.concatenate([rng.permutation(count) for _ in range(-(-self.prompts // count))])[: self.prompts]
-        picked = {int(index): None for index in order}
-        # One by one, as a mask of a large image takes more memory than all masks at the size of the input.
-        resized = np.stack([_resized(regions[index].mask(size_hw), frame) for index in picked])  # (distinct, S, S)
-        # A region thinner than an input pixel keeps its strongest pixels, so that every prompt has a target.
-        bar = np.minimum(0.5, resized.max(axis=(1, 2)) * 0.999)
-        binary = dict(zip(picked, resized > bar[:, None, None], strict=True))
-        return np.stack([binary[int(index)] for index in order])
+        picked = {int(index): _resized(regions[index], coverage) for index in dict.fromkeys(order)}
+        return [picked[int(index)] for index in order]
 
 
-def _resized(mask: npt.NDArray[np.bool_], frame: Frame) -> npt.NDArray[np.float32]:
-    """Resize an (H, W) mask to the input as coverage in 0..1: (S, S)."""
-    plane = torch.from_numpy(mask[None].astype(np.float32))
-    resized: npt.NDArray[np.float32] = resize_planes(plane, torch.ones_like(plane, dtype=torch.bool), frame)[0].numpy()
+class _KnownLabels:
+    """Labels that were read before, up to `_LABEL_BYTES`.
+
+    The first ones stay: every epoch has another order, so none of them is needed sooner than others.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, Label] = {}
+        self._free = _LABEL_BYTES
+
+    def __call__(self, dataset: Dataset, sample: Sample) -> Label:
+        """Return the label of a sample, see `Dataset.label`."""
+        if (known := self._known.get(sample.id)) is not None:
+            return known if known.ignore.size else replace(known, ignore=np.zeros(known.size_hw, np.bool_))
+        label = dataset.label(sample)
+        kept = label if label.ignore.any() else replace(label, ignore=np.empty((0, 0), np.bool_))
+        regions = (*kept.regions, *kept.small)
+        self._free -= kept.ignore.nbytes + sum(region.crop.nbytes + _OBJECT_BYTES for region in regions)
+        if self._free >= 0:
+            self._known[sample.id] = kept
+        return label
+
+
+def _resized(region: Instance, coverage: Coverage) -> Instance:
+    """Return a region of the input: the pixels that it covers by more than half.
+
+    One thinner than a pixel keeps its strongest pixels, so that every prompt has a target.
+    """
+    covered, corner = coverage(region)
+    resized = region_from_mask(covered > min(0.5, covered.max() * 0.999), region.class_id, corner)
+    assert resized is not None
     return resized
 
 
-def _click(
-    target: npt.NDArray[np.bool_], ignore: npt.NDArray[np.bool_], clicks: str, rng: np.random.Generator
-) -> tuple[float, float]:
+def _ignored(label: Label, frame: Frame, coverage: Coverage) -> BoolArray:
+    """Return (S, S) True in the padding, and where more than half of what is below a pixel is ignored."""
+    height, width = frame.scaled_hw
+    ignore = np.ones((frame.size, frame.size), np.bool_)
+    ignore[:height, :width] = False
+    if (area := region_from_mask(label.ignore, None)) is not None:
+        covered, (y, x) = coverage(area)
+        ignore[y : y + covered.shape[0], x : x + covered.shape[1]] |= covered > 0.5
+    return ignore
+
+
+def _click(target: Instance, ignore: BoolArray, clicks: str, rng: np.random.Generator) -> tuple[float, float]:
     """Draw a click (x, y) on pixels of the target that are not ignored; on any if all are: the loss skips them."""
-    seen = target & ~ignore
-    place = seen if seen.any() else target
+    place = seen_part(target, ignore) or target
     return center_click(place) if clicks == "mixed" and rng.random() < 0.5 else random_click(place, rng)
 
 
 def sample_at(position: int, count: int, seed: int) -> int:
     """Return the index of the sample at a position of the run; every epoch is a new permutation of `count` samples."""
     epoch, place = divmod(position, count)
-    return int(np.random.default_rng([seed, 0, epoch]).permutation(count)[place])
+    return int(_order(epoch, count, seed)[place])
+
+
+@lru_cache(maxsize=2)
+def _order(epoch: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
 class StepSampler(Sampler[list[int]]):

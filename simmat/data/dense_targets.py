@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from simmat.data.instances import Label
+from simmat.data.instances import Instance, Label
 from simmat.types import BoolArray, FloatArray, Frame
 
 NO_TRUTH = -1
@@ -51,37 +51,51 @@ def dense_targets(label: Label, frame: Frame, index_of: Mapping[int | None, int]
     """
     height, width = frame.scaled_hw
     rows, columns = _nearest(label.size_hw[0], height), _nearest(label.size_hw[1], width)
-    seen = _numbered(label)[np.ix_(rows, columns)]  # (height, width)
-    every = (*label.regions, *label.small)
+    whole = (*label.regions, *label.small)
+    every = [_picked(region, rows, columns) for region in whole]
+    seen = _numbered(every, [region.area for region in whole], (height, width))
     lookup = np.asarray([background, *(index_of.get(region.class_id, NO_TRUTH) for region in every)], np.int64)
     classes = np.full((frame.size, frame.size), NO_TRUTH, np.int64)
-    classes[:height, :width] = np.where(label.ignore[np.ix_(rows, columns)], NO_TRUTH, lookup[seen])
+    content = classes[:height, :width]
+    content[:] = lookup[seen]
+    if label.ignore.any():
+        content[label.ignore[np.ix_(rows, columns)]] = NO_TRUTH
     distance = np.zeros((frame.size, frame.size), np.float32)
-    for number, place in enumerate(ndimage.find_objects(seen), start=1):
-        if place is not None:
-            inside = np.pad(seen[place] == number, 1)
-            far = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
-            part = distance[:height, :width][place]
-            np.copyto(part, (far / far.max()).astype(np.float32), where=inside[1:-1, 1:-1])
+    for number, region in enumerate(every, start=1):
+        y0, x0, y1, x1 = region.box
+        inside = seen[y0:y1, x0:x1] == number
+        if inside.any():
+            far = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+            np.copyto(distance[y0:y1, x0:x1], (far / far.max()).astype(np.float32), where=inside)
     return DenseTargets(classes, distance)
 
 
 def class_map(label: Label) -> npt.NDArray[np.int64]:
     """Return the (H, W) label values of an image: 0 outside of objects, 1 where an object has no class."""
     values = (1 if region.class_id is None else region.class_id for region in (*label.regions, *label.small))
-    return np.asarray([0, *values], np.int64)[_numbered(label)]
+    return np.asarray([0, *values], np.int64)[_numbers_of(label)]
 
 
 def outside_objects(label: Label) -> BoolArray:
     """Return (H, W) True where no object is marked."""
-    return np.asarray(_numbered(label) == 0)
+    return np.asarray(_numbers_of(label) == 0)
 
 
-def _numbered(label: Label) -> npt.NDArray[np.int32]:
-    """Return (H, W) 1, 2, 3 … in the order of `regions`, then `small`; 0 outside. The smaller of two is in front."""
+def _picked(region: Instance, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]) -> Instance:
+    """Return what is left of a region at some rows and columns of the image, both ascending; it may be empty."""
+    (y0, y1), (x0, x1) = np.searchsorted(rows, region.box[::2]), np.searchsorted(columns, region.box[1::2])
+    crop = region.crop[np.ix_(rows[y0:y1] - region.box[0], columns[x0:x1] - region.box[1])]
+    return Instance(region.class_id, (int(y0), int(x0), int(y1), int(x1)), crop)
+
+
+def _numbers_of(label: Label) -> npt.NDArray[np.int32]:
     every = (*label.regions, *label.small)
-    areas = [region.area for region in every]
-    numbers = np.zeros(label.size_hw, np.int32)
+    return _numbered(every, [region.area for region in every], label.size_hw)
+
+
+def _numbered(every: Sequence[Instance], areas: Sequence[int], size_hw: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """Return (H, W) 1, 2, 3 … in the order of regions; 0 outside. The one with the smaller area is in front."""
+    numbers = np.zeros(size_hw, np.int32)
     for index in sorted(range(len(every)), key=lambda index: -areas[index]):
         y0, x0, y1, x1 = every[index].box
         numbers[y0:y1, x0:x1][every[index].crop] = index + 1

@@ -92,8 +92,13 @@ def normalize(image: SensorImage, channels: Sequence[Channel]) -> FloatArray:
     limits = [np.inf if channel.quantity == RGB_QUANTITY else CLIP for channel in channels]
     numbers = [[channel.mean for channel in channels], [channel.std for channel in channels], limits]
     mean, std, limit = np.asarray(numbers, dtype=np.float32)[..., None, None]  # each (C, 1, 1)
-    scaled = np.clip((image.data - mean) / std, -limit, limit)
-    return np.where(image.valid, scaled, np.float32(0)).astype(np.float32)
+    scaled: FloatArray = image.data - mean
+    scaled /= std
+    if np.isfinite(limit).any():
+        np.clip(scaled, -limit, limit, out=scaled)
+    if not image.valid.all():
+        scaled[~image.valid] = 0
+    return scaled
 
 
 def min_max(image: SensorImage, channels: Sequence[Channel]) -> SensorImage:
