@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from segment_anything.modeling.image_encoder import Attention as EncoderAttention
+from segment_anything.modeling.image_encoder import add_decomposed_rel_pos
 from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import nn
 
@@ -14,7 +15,6 @@ from simmat.errors import ConfigError
 from simmat.foundations.sam import SAM_VIT_B, SAM_VIT_TINY
 from simmat.foundations.sam_model import FusedAttention, SamModel, TokenAttention, build_sam
 from simmat.nn.adapters import Adapted
-from simmat.nn.grid_attention import position_bias
 from simmat.nn.mat import build_mat
 from simmat.nn.prompt_tuning import PrefixTokens, PromptTokens
 from simmat.nn.tuners import set_train_mode
@@ -127,9 +127,10 @@ def by_hand(attention: FusedAttention, x: torch.Tensor, keys: torch.Tensor, valu
         more_k, more_v = (t[:, head].expand(batch, -1, -1) for t in (keys, values))
         logits = q[..., head] @ torch.cat([k[..., head], more_k], 1).transpose(1, 2) / 2
         own = logits[..., : height * width]
-        query = q[..., head].reshape(batch, 1, height, width, 4)
+        sides = (height, width)
         tables = (attention.rel_pos_h, attention.rel_pos_w)
-        own += position_bias(query.reshape(batch, 1, -1, 4), *tables, height, width)[:, 0]
+        positioned = add_decomposed_rel_pos(own.contiguous(), q[..., head].contiguous(), *tables, sides, sides)
+        logits = torch.cat([positioned, logits[..., height * width :]], -1)
         heads.append(logits.softmax(-1) @ torch.cat([v[..., head], more_v], 1))
     out: torch.Tensor = attention.proj(torch.cat(heads, -1)).reshape(x.shape)
     return out

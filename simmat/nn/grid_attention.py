@@ -1,17 +1,26 @@
 """Attention over a grid of tokens with decomposed relative positions, as in Segment Anything's encoder.
 
-It uses torch's fused attention, with the positions as an additive mask. Prompt and prefix tuning can append tokens to
-keys and values; these have no position.
+The positions are added to the logits. On a GPU they are the additive mask of torch's fused attention. On a CPU a
+matrix of logits is made, used and dropped block by block, also in the backward pass: torch's fused attention would need
+the whole mask, and keep every matrix where the mask requires a gradient. The meta device, on which memory is estimated,
+does as a CPU does. Prompt and prefix tuning can append tokens to keys and values; these have no position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from simmat.foundation import Memory
 from simmat.nn.prompt_tuning import join_memory
+
+_BLOCK = 2**20
+"""Logits per block of `_BlockedAttention`; one array of them takes 4 MiB."""
 
 
 def grid_attention(
@@ -39,17 +48,26 @@ def grid_attention(
     batch, height, width, _ = x.shape
     tokens = height * width
     q, k, v = qkv(x).reshape(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, H·W, d) each
-    bias = None if tables is None else position_bias(q, *tables, height, width)
+    along = None if tables is None else position_terms(q, *tables, height, width)
     if memory is not None:
         k, v = join_memory(k, v, memory, qkv)
-        bias = None if bias is None else F.pad(bias, (0, k.shape[2] - tokens))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    if along is not None and x.device.type in ("cpu", "meta") and not _is_traced():
+        grouped = (part.flatten(0, 1) for part in (q, k, v, *along))  # (B·heads, …) each
+        out: Tensor = cast(Any, _BlockedAttention).apply(*grouped).reshape(batch, heads, tokens, -1)
+    else:
+        bias = None if along is None else _bias(*along, k.shape[2])
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     attended: Tensor = proj(out.transpose(1, 2).reshape(batch, height, width, -1))
     return attended
 
 
-def position_bias(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
-    """Return the bias of decomposed relative positions (MViTv2, arXiv 2112.01526).
+def _is_traced() -> bool:
+    """Return whether torch records the computation, to compile or to export it: without loops over blocks."""
+    return torch.compiler.is_compiling() or bool(cast(Any, torch.jit).is_tracing())
+
+
+def position_terms(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the two terms of decomposed relative positions (MViTv2, arXiv 2112.01526).
 
     Args:
         q: (B, heads, H·W, d) queries.
@@ -59,13 +77,18 @@ def position_bias(q: Tensor, rows: Tensor, columns: Tensor, height: int, width: 
         width: W.
 
     Returns:
-        (B, heads, H·W, H·W) in the queries' dtype.
+        (B, heads, H·W, H) by the row of a key, and (B, heads, H·W, W) by its column, in the queries' dtype.
     """
     grid = q.reshape(*q.shape[:2], height, width, q.shape[-1])
     along_h = torch.einsum("bnhwc,hkc->bnhwk", grid, _by_distance(rows, height).to(q.dtype))
     along_w = torch.einsum("bnhwc,wkc->bnhwk", grid, _by_distance(columns, width).to(q.dtype))
-    bias = along_h[..., :, None] + along_w[..., None, :]  # (B, heads, H, W, H, W)
-    return bias.flatten(4).flatten(2, 3).to(q.dtype)
+    return along_h.flatten(2, 3).to(q.dtype), along_w.flatten(2, 3).to(q.dtype)
+
+
+def _bias(along_h: Tensor, along_w: Tensor, keys: int) -> Tensor:
+    """Return the position logits of each key: (…, N, H) and (…, N, W) -> (…, N, keys), 0 from H·W on."""
+    bias = (along_h[..., :, None] + along_w[..., None, :]).flatten(-2)
+    return bias if bias.shape[-1] == keys else F.pad(bias, (0, keys - bias.shape[-1]))
 
 
 def _by_distance(table: Tensor, side: int) -> Tensor:
@@ -74,3 +97,67 @@ def _by_distance(table: Tensor, side: int) -> Tensor:
         table = F.interpolate(table.T[None], 2 * side - 1, mode="linear")[0].T
     positions = torch.arange(side, device=table.device)
     return table[positions[:, None] - positions[None, :] + side - 1]
+
+
+class _BlockedAttention(torch.autograd.Function):
+    """Attention with position logits that holds one block of the logits at a time, and recomputes it backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, along_h: Tensor, along_w: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            ctx: of autograd.
+            q: (G, N, d) queries, N = H·W.
+            k: (G, M, d) keys, of which the first N have a position.
+            v: (G, M, d) values.
+            along_h: (G, N, H) position logits by the row of a key.
+            along_w: (G, N, W) position logits by its column.
+
+        Returns:
+            (G, N, d).
+        """
+        ctx.save_for_backward(q, k, v, along_h, along_w)
+        out = torch.empty_like(q)
+        with torch.autocast("cpu", enabled=False):
+            for some, rows in _blocks(q, k):
+                shares = _shares(q[some, rows], k[some], along_h[some, rows], along_w[some, rows])
+                out[some, rows] = torch.bmm(shares, v[some])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of all inputs from that of the output, (G, N, d)."""
+        q, k, v, along_h, along_w = ctx.saved_tensors
+        grad_q, grad_h, grad_w = (torch.empty_like(part) for part in (q, along_h, along_w))
+        # Every block adds to these: in full precision.
+        grad_k, grad_v = (torch.zeros(k.shape, dtype=torch.float32, device=k.device) for _ in range(2))
+        with torch.autocast("cpu", enabled=False):
+            for some, rows in _blocks(q, k):
+                own = grad[some, rows]
+                parts = (q[some, rows], k[some], along_h[some, rows], along_w[some, rows])
+                with torch.enable_grad():
+                    parts = tuple(part.detach().requires_grad_() for part in parts)
+                    shares = _shares(*parts)
+                grad_v[some] += torch.bmm(shares.detach().mT, own)
+                found = torch.autograd.grad(shares, parts, torch.bmm(own, v[some].mT))
+                grad_q[some, rows], grad_h[some, rows], grad_w[some, rows] = found[0], found[2], found[3]
+                grad_k[some] += found[1]
+        return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), grad_h, grad_w
+
+
+def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield slices of G and N, so that `_BLOCK` logits, or those of one query, are in a block."""
+    groups, queries = q.shape[:2]
+    rows = min(max(_BLOCK // k.shape[1], 1), queries)
+    together = max(_BLOCK // (queries * k.shape[1]), 1)
+    for first in range(0, groups, together):
+        for row in range(0, queries, rows):
+            yield slice(first, first + together), slice(row, row + rows)
+
+
+def _shares(q: Tensor, k: Tensor, along_h: Tensor, along_w: Tensor) -> Tensor:
+    """Return the softmax over the keys (g, n, M) of queries (g, n, d), see `_BlockedAttention`."""
+    bias = _bias(along_h, along_w, k.shape[1])
+    return torch.softmax(torch.baddbmm(bias, q, k.mT, alpha=q.shape[-1] ** -0.5), -1)
