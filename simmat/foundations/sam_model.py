@@ -65,7 +65,7 @@ class TokenAttention(DecoderAttention):  # type: ignore[misc]
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend: (B, Q, D) queries, (B, N, D) keys and values, to (B, Q, D)."""
         if self.memory is not None:
-            keys, values = (tokens.expand(len(k), -1, -1) for tokens in self.memory())
+            keys, values = (tokens.expand(k.shape[0], -1, -1) for tokens in self.memory())
             k, v = torch.cat([k, keys.to(k.dtype)], 1), torch.cat([v, values.to(v.dtype)], 1)
         attended: Tensor = super().forward(q, k, v)
         return attended
@@ -118,25 +118,18 @@ class SamDecoder(nn.Module):
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
 
-        The package's decoder takes the prompts of one image, so it runs once for each image.
+        The package's decoder adds the prompts of one image to its embedding; here the embeddings come with the prompts,
+        so it runs once for all images.
         """
         (level,) = embedding.levels
         sparse, dense = embed_prompts(self.prompt_encoder, prompts)
-        positions = dense_positions(self.prompt_encoder, level)
-        rows, logits, iou = [], [], []
-        for image in sorted(set(prompts.image_index.tolist())):
-            own = (prompts.image_index == image).nonzero()[:, 0]
-            masks, scores = self.mask_decoder.predict_masks(
-                image_embeddings=level[image : image + 1],
-                image_pe=positions,
-                sparse_prompt_embeddings=sparse[own],
-                dense_prompt_embeddings=dense[own],
-            )
-            rows.append(own)
-            logits.append(masks)
-            iou.append(scores)
-        back = torch.cat(rows).argsort()
-        return MaskPrediction(torch.cat(logits)[back].float(), torch.cat(iou)[back].float())
+        masks, scores = self.mask_decoder.predict_masks(
+            image_embeddings=level.new_zeros(1, *level.shape[1:]),
+            image_pe=dense_positions(self.prompt_encoder, level),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense + level.index_select(0, prompts.image_index),
+        )
+        return MaskPrediction(masks.float(), scores.float())
 
 
 class SamModel(nn.Module):

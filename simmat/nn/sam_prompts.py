@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from segment_anything.modeling import PromptEncoder  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.nn import functional as F
 
 from simmat.errors import DataError
 from simmat.foundation import PromptBatch
@@ -27,12 +28,27 @@ def embed_prompts(encoder: PromptEncoder, prompts: PromptBatch) -> tuple[Tensor,
         raise DataError(f"mask_input must be (K, 1, {height}, {width}) logits, got {tuple(masks.shape)}")
     # Positions are sines of coordinates times 2π: half precision would shift a point by pixels.
     with torch.autocast(prompts.point_coords.device.type, enabled=False):
-        sparse, dense = encoder(
-            points=(prompts.point_coords.float(), prompts.point_labels) if has_points else None,
-            boxes=prompts.boxes.float() if prompts.boxes is not None else None,
-            masks=masks.float() if masks is not None else None,
-        )
-    return sparse, dense
+        sparse = _embed_points(encoder, prompts)
+        if masks is not None:
+            return sparse, encoder.mask_downscaling(masks.float())
+        grid = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        return sparse, grid.expand(sparse.shape[0], -1, *encoder.image_embedding_size)
+
+
+def _embed_points(encoder: PromptEncoder, prompts: PromptBatch) -> Tensor:
+    """Return (K, tokens, D) of points, and of the corners of boxes or one token without a point.
+
+    It computes what `PromptEncoder` does, which writes through masks, as ONNX has no operator for.
+    """
+    coords, labels = prompts.point_coords.float(), prompts.point_labels
+    if prompts.boxes is not None:
+        corners = prompts.boxes.float().reshape(-1, 2, 2)
+        coords, labels = torch.cat([coords, corners], 1), F.pad(F.pad(labels, (0, 1), value=2), (0, 1), value=3)
+    elif coords.shape[1]:
+        coords, labels = F.pad(coords, (0, 0, 0, 1), value=-0.5), F.pad(labels, (0, 1), value=-1)
+    positions = encoder.pe_layer.forward_with_coords(coords + 0.5, encoder.input_image_size)
+    kinds = torch.cat([encoder.not_a_point_embed.weight, *(kind.weight for kind in encoder.point_embeddings)])
+    return torch.where((labels >= 0)[..., None], positions, 0.0) + kinds[labels + 1]
 
 
 def dense_positions(encoder: PromptEncoder, like: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class PromptSimilarity(nn.Module):
         clicked = sample_points(level, state.image_index, state.coords_xy, stride)
         inside = pool_region(gather_images(level, state.image_index), region)  # (K, 1, D)
         queries, negative = clicked, state.negative
-        if self.around_box:
+        if self.around_box and state.outside.shape[1]:  # 0 where no prompt has a box
             queries = torch.cat([clicked, sample_points(level, state.image_index, state.outside_xy, stride)], 1)
             negative = torch.cat([negative, state.outside], 1)
         like = self.click(level, state.image_index, queries)
@@ -210,6 +210,6 @@ class LiteDecoder(nn.Module):
         under = pool_region(x, probability)  # (K, 4, width)
         frame = x.mean((2, 3))[:, None].expand_as(under)
         certainty = (2 * probability - 1).abs().mean((2, 3))[..., None].to(under.dtype)
-        which = torch.eye(MASKS, device=x.device, dtype=under.dtype).expand(len(x), -1, -1)
+        which = torch.eye(MASKS, device=x.device, dtype=under.dtype).expand(x.shape[0], -1, -1)
         expected: Tensor = self.iou(torch.cat([under, frame, certainty, which], -1))[..., 0]
         return expected.float().sigmoid()
