@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from simmat.types import Frame
 
+LEAST_SHARE = 0.5 - 1e-5
+"""Share of the input under a pixel that must be valid: exact halves are common, and rounding must not decide them."""
+
 _MOST_ELEMENTS = 2**26
 """Values per group of masks in `restore_logits`, so that many prompts on a large input fit in memory."""
 
@@ -34,7 +37,9 @@ def resize_planes(planes: Tensor, valid: Tensor, frame: Frame) -> Tensor:
         scaled = _antialiased(planes, frame.scaled_hw)  # (C, h, w)
         if not complete:
             share = _antialiased(valid.to(planes.dtype), frame.scaled_hw)
-            scaled = torch.where(share >= 0.5, scaled / share.clamp(min=0.5), torch.zeros((), dtype=planes.dtype))
+            scaled = torch.where(
+                share >= LEAST_SHARE, scaled / share.clamp(min=0.5), torch.zeros((), dtype=planes.dtype)
+            )
         planes = scaled
     height, width = frame.scaled_hw
     return F.pad(planes, (0, frame.size - width, 0, frame.size - height))
