@@ -17,8 +17,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 	&& { echo "$$python"; break; }; done)
 
 FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
-# lite and polarization before those that require them: older pip looks for them elsewhere else.
-REQUIRED := plugins/simmat-plugin-lite plugins/simmat-plugin-polarization
+# These before those that require them: older pip looks for them elsewhere else.
+REQUIRED := $(addprefix plugins/simmat-,plugin-lite plugin-polarization runtime)
 PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-annotate := [dev]
@@ -93,10 +93,10 @@ WHEELS ?= $(VENV)/wheels
 test-wheels: | $(BIN)/python
 	rm -rf "$(WHEELS)" && mkdir -p "$(WHEELS)/dist"
 	"$(BIN)/python" -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir "$(WHEELS)/dist" \
-		. $(addprefix ./plugins/simmat-plugin-,annotate lite scenes thermal)
+		. $(addprefix ./plugins/simmat-,plugin-annotate plugin-export plugin-lite plugin-scenes plugin-thermal runtime)
 	"$(BIN)/python" -m venv "$(WHEELS)/venv"
 	"$(WHEELS)/venv/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" \
-		simmat-plugin-annotate simmat-plugin-scenes simmat-plugin-thermal
+		simmat-plugin-annotate simmat-plugin-export simmat-plugin-scenes simmat-plugin-thermal
 	"$(WHEELS)/venv/bin/python" -c 'from simmat_plugin_annotate.server import STATIC; (STATIC / "index.html").read_bytes()'
 	$(call smoke,$(WHEELS)/venv/bin)
 

@@ -75,6 +75,16 @@ class LoRA(nn.Module):
             pieces[index] = pieces[index] + delta
         return torch.cat(pieces, self.dim)
 
+    def merged_weight(self) -> Tensor | None:
+        """Return the weight of the plain layer that computes the same; None for Conv-LoRA, which has none."""
+        if self.lora_conv is not None:
+            return None
+        weight: Tensor = self.weight.detach().clone()
+        pieces = weight.chunk(self.parts)  # views
+        for index, a, b in zip(self.slices, self.lora_a.chunk(len(self.slices)), self.lora_b, strict=True):
+            pieces[index].add_((b @ a).detach().reshape(pieces[index].shape), alpha=self.scale)
+        return weight
+
     def _times(self, x: Tensor, matrix: Tensor, *, stride: bool = False) -> Tensor:
         """Multiply the features of each position by a matrix; with `stride`, at the layer's own stride."""
         raise NotImplementedError
@@ -129,6 +139,23 @@ def takes_lora(layer: nn.Module) -> bool:
         and layer.groups == 1
         and layer.padding in ((0, 0), "valid", "same")
     )
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Replace every layer with LoRA, in place, by a plain one of the same output; Conv-LoRA stays."""
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, LoRA) or (weight := module.merged_weight()) is None:
+            continue
+        biased = module.bias is not None
+        plain: nn.Linear | nn.Conv2d
+        if isinstance(module, LoRAConv2d):
+            stride = cast(int, module.stride)
+            plain = nn.Conv2d(weight.shape[1], weight.shape[0], 1, stride=stride, bias=biased, device="meta")
+        else:
+            plain = nn.Linear(weight.shape[1], weight.shape[0], bias=biased, device="meta")
+        plain.weight, plain.bias = nn.Parameter(weight, requires_grad=False), module.bias
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, plain)
 
 
 def _drawn(shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:

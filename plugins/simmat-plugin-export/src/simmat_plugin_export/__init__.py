@@ -1,0 +1,16 @@
+"""A trained model as ONNX files that run without torch: `simmat export`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from simmat.plugins.hooks import hookimpl
+from simmat_plugin_export.command import command
+
+
+@hookimpl
+def simmat_commands() -> Iterable[click.Command]:
+    """Return `export`."""
+    return [command]

@@ -1,0 +1,355 @@
+"""Write a bundle as ONNX files with a manifest, and check them against the model in torch."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import simmat_runtime
+import torch
+from simmat_runtime import manifest as names
+from torch import Tensor
+
+import simmat
+from simmat.bundle import Bundle
+from simmat.errors import ConfigError, SimMATError
+from simmat.foundation import ImageEmbedding, PromptBatch
+from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json
+from simmat.io.weights import sha256_of
+from simmat.model import SimMAT
+from simmat.nn.lora import merge_lora
+from simmat.predictor import Predictor
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.types import MOST_SHRUNK, Channel, FloatArray, SensorImage
+from simmat_plugin_export.graphs import Decode, Dense, Masks, Network, Prepare
+from simmat_plugin_export.joining import Variants, chained, value
+from simmat_plugin_export.tracing import LARGEST_FILE, Dynamic, trace
+
+TOLERANCE = 1e-3
+"""Largest difference of logits and scores between onnxruntime and torch, in single precision."""
+_BOTH = (True, False)
+KINDS = tuple(kind for kind in itertools.product(_BOTH, _BOTH, _BOTH) if any(kind))
+"""What prompts have: points, a box, a mask."""
+Kinds = Sequence[tuple[bool, bool, bool]]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        files: name -> size in bytes.
+        difference: largest difference of logits and scores to torch, on an image of noise.
+    """
+
+    folder: Path
+    files: Mapping[str, int]
+    difference: float
+
+
+def export(bundle: Bundle, out: Path, *, kinds: Kinds = KINDS, progress: Progress = lambda step: None) -> Exported:
+    """Write a bundle as ONNX files.
+
+    Args:
+        bundle: the bundle, on the CPU.
+        out: the folder to write; an exported model there is replaced.
+        kinds: of prompts that the decoder takes, clicks at least.
+        progress: is told each step.
+
+    Raises:
+        ConfigError: the sensor or the model cannot be exported, or `out` holds something else.
+        OutputError: the folder cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / names.NAME).is_file())):
+        raise ConfigError(f"{out} exists and is not an exported model; give another --out, or remove it")
+    check_transform(bundle.adapter)
+    model = copy.deepcopy(bundle.model).eval().requires_grad_(False)
+    merge_lora(model)
+    with atomic_folder(out) as folder:
+        parts = _Parts(bundle, model, kinds)
+        for name, make in parts.makers().items():
+            progress(f"tracing {name}")
+            _write(folder / name, _traced(make, name, bundle))
+        files = {file.name: file for file in sorted(folder.iterdir())}
+        listed = {name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for name, file in files.items()}
+        sizes = {name: file.stat().st_size for name, file in files.items()}
+        document = parts.manifest(listed)
+        atomic_write_json(folder / names.NAME, document)
+        progress("comparing with torch")
+        difference = difference_to_torch(bundle, folder, kinds)
+        if not difference <= TOLERANCE:
+            raise ConfigError(
+                f"{bundle.path}: what was exported differs from torch by {difference:.3g} (allowed {TOLERANCE:g}), so "
+                f"{bundle.spec.foundation!r} with {bundle.spec.mat!r} and {bundle.spec.tune!r} cannot be exported; "
+                "please report it"
+            )
+    return Exported(out, sizes, difference)
+
+
+def check_transform(adapter: ModalityAdapter) -> None:
+    """Refuse a sensor whose transform a graph cannot hold.
+
+    Raises:
+        ConfigError: it has a transform of its own.
+    """
+    for sensor in adapter.sensors():
+        if type(sensor).transform is not ModalityAdapter.transform:
+            raise ConfigError(
+                f"modality {sensor.name!r} cannot be exported: its transform is code that ONNX does not hold"
+            )
+
+
+class _Parts:
+    """The graphs of a bundle.
+
+    Attributes:
+        levels: names of the embedding's levels.
+    """
+
+    def __init__(self, bundle: Bundle, model: SimMAT, kinds: Kinds) -> None:
+        self._bundle, self._spec, self._model, self._kinds = bundle, bundle.spec, model, kinds
+        self._embeddings = [self._embedding(count) for count in (2, 3)]
+        self.levels = [f"level_{index}" for index in range(len(self._embeddings[0].levels))]
+        self._answer = model.decode(self._embeddings[0], self._prompts((True, False, False), 2, 3, 1))
+
+    def makers(self) -> dict[str, Callable[[], onnx.ModelProto]]:
+        """Return what makes each file."""
+        dense = {names.DENSE: self._dense} if self._model.dense is not None else {}
+        return {names.ENCODER: self._encoder, names.DECODER: self._decoder, names.MASKS: self._masks, **dense}
+
+    @torch.no_grad()
+    def _embedding(self, images: int) -> ImageEmbedding:
+        return self._model.encode(*self._inputs(images))
+
+    def _inputs(self, images: int) -> tuple[Tensor, Tensor]:
+        size = self._spec.image_size
+        shape = (images, len(self._spec.channels), size, size)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)), torch.ones(
+            images, size, size, dtype=torch.bool
+        )
+
+    def _prompts(self, kind: tuple[bool, bool, bool], images: int, count: int, points: int) -> PromptBatch:
+        has_points, has_box, has_mask = kind
+        generator = torch.Generator().manual_seed(count)
+        size = self._spec.image_size
+        points *= has_points
+        corner = torch.rand(count, 2, generator=generator) * size / 2
+        height, width = self._answer.logits.shape[-2:] if has_mask else (1, 1)
+        return PromptBatch(
+            image_index=torch.arange(count) % images,
+            point_coords=torch.rand(count, points, 2, generator=generator) * size,
+            point_labels=torch.arange(count * points).reshape(count, points) % 2,
+            boxes=torch.cat([corner, corner + size / 3], 1) if has_box else None,
+            mask_input=torch.randn(count, 1, height, width, generator=generator) if has_mask else None,
+        )
+
+    def _encoder(self) -> onnx.ModelProto:
+        spec = self._spec
+        prepare = Prepare(spec.sensor_channels, spec.channels, spec.image_size, spec.aspect)
+        count = len(spec.sensor_channels)
+        images = [torch.rand(shape) for shape in ((2, count, 37, 41), (3, count, 43, 31))]
+        first = trace(
+            prepare,
+            [images[0]],
+            [images[1]],
+            names=["image"],
+            outputs=["planes", "content"],
+            dynamic={
+                "image": {0: "images", 2: "height", 3: "width"},
+                "planes": {0: "images"},
+                "content": {0: "images"},
+            },
+        )
+        second = trace(
+            Network(self._model),
+            self._inputs(2),
+            self._inputs(3),
+            names=["planes", "content"],
+            outputs=self.levels,
+            dynamic={name: {0: "images"} for name in ("planes", "content", *self.levels)},
+        )
+        return chained(first, second, ["planes", "content"])
+
+    def _decoder(self) -> onnx.ModelProto:
+        variants = Variants()
+        for kind in self._kinds:
+            one, other = (
+                self._prompts(kind, images, count, points) for images, count, points in ((2, 5, 3), (3, 4, 2))
+            )
+            given = ["image_index", *(["point_coords", "point_labels"] if kind[0] else [])]
+            given += [*(["boxes"] if kind[1] else []), *(["mask_input"] if kind[2] else [])]
+            model = trace(
+                Decode(self._model, self._strides, points=kind[0], boxes=kind[1], masks=kind[2]),
+                [*_tensors(one, given), *self._embeddings[0].levels],
+                [*_tensors(other, given), *self._embeddings[1].levels],
+                names=[*given, *self.levels],
+                outputs=["logits", "iou"],
+                dynamic=self._dynamic([*given, *self.levels, "logits", "iou"]),
+            )
+            variants.add(kind, model, [*given, *self.levels])
+        masks, height, width = self._answer.logits.shape[1:]
+        inputs = [
+            *(
+                value(name, ["images", *level.shape[1:]])
+                for name, level in zip(self.levels, self._embeddings[0].levels, strict=True)
+            ),
+            value("image_index", ["prompts"], np.int64),
+            value("point_coords", ["prompts", "points", 2]),
+            value("point_labels", ["prompts", "points"], np.int64),
+            value("boxes", ["prompts or 0", 4]),
+            value("mask_input", ["prompts or none", 1, height, width]),
+        ]
+        return variants.joined(
+            inputs, [value("logits", ["prompts", masks, height, width]), value("iou", ["prompts", masks])]
+        )
+
+    def _dense(self) -> onnx.ModelProto:
+        one, other = self._embeddings
+        return trace(
+            Dense(self._model, self._strides),
+            one.levels,
+            other.levels,
+            names=self.levels,
+            outputs=["classes", "distance"],
+            dynamic={name: {0: "images"} for name in (*self.levels, "classes", "distance")},
+        )
+
+    def _masks(self) -> onnx.ModelProto:
+        inputs = [
+            [torch.rand(count, height, height), torch.tensor(size)]
+            for count, height, size in ((2, 8, (19, 23)), (3, 10, (29, 27)))
+        ]
+        return trace(
+            Masks(self._spec.image_size, self._spec.aspect),
+            inputs[0],
+            inputs[1],
+            names=["logits", "original_hw"],
+            outputs=["masks"],
+            dynamic={
+                "logits": {0: "masks", 1: "h", 2: "w"},
+                "masks": {0: "masks", 1: "height", 2: "width"},
+            },
+        )
+
+    @property
+    def _strides(self) -> tuple[float, ...]:
+        return tuple(self._embeddings[0].strides)
+
+    def _dynamic(self, given: Sequence[str]) -> Dynamic:
+        axes = {"point_coords": {0: "prompts", 1: "points"}, "point_labels": {0: "prompts", 1: "points"}}
+        return {name: axes.get(name, {0: "images" if name in self.levels else "prompts"}) for name in given}
+
+    def manifest(self, files: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the json beside the files."""
+        spec, dense = self._spec, self._spec.dense
+        classes = Predictor.of_bundle(self._bundle).class_names
+        return {
+            "format": names.FORMAT,
+            "modality": spec.modality,
+            "channels": [_described(channel) for channel in spec.sensor_channels],
+            "image_size": spec.image_size,
+            "aspect": spec.aspect,
+            "largest": MOST_SHRUNK * spec.image_size,
+            "mask_size": list(self._answer.logits.shape[-2:]),
+            "levels": len(self.levels),
+            "dense": None if dense is None else {"background": dense.background, "classes": list(dense.classes)},
+            "class_names": {str(number): name for number, name in classes.items()},
+            "files": dict(files),
+            "model": {
+                "foundation": spec.foundation,
+                "mat": spec.mat,
+                "tune": spec.tune,
+                "weights_sha256": spec.weights_sha256,
+            },
+            "versions": {
+                "simmat": simmat.__version__,
+                "torch": torch.__version__,
+                "onnx": onnx.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+def _tensors(prompts: PromptBatch, given: Sequence[str]) -> list[Tensor]:
+    return [getattr(prompts, name) for name in given]
+
+
+def _described(channel: Channel) -> dict[str, Any]:
+    bounds = channel.valid_range
+    if bounds is not None:
+        bounds = tuple(bound if math.isfinite(bound) else None for bound in bounds)  # type: ignore[assignment]
+    return {
+        "name": channel.name,
+        "quantity": channel.quantity,
+        "unit": channel.unit,
+        "wavelength_um": channel.wavelength_um,
+        "valid_range": bounds and list(bounds),
+    }
+
+
+def _traced(make: Callable[[], onnx.ModelProto], name: str, bundle: Bundle) -> onnx.ModelProto:
+    """Trace one file; what torch.onnx cannot do becomes an error that names the model's parts."""
+    try:
+        return make()
+    except SimMATError:
+        raise
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        spec = bundle.spec
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            f"{bundle.path}: {name} of foundation model {spec.foundation!r} with transfer layer {spec.mat!r} and tuner "
+            f"{spec.tune!r} cannot be exported ({first})"
+        ) from error
+
+
+def _write(file: Path, model: onnx.ModelProto) -> None:
+    if model.ByteSize() < LARGEST_FILE:
+        atomic_write_bytes(file, model.SerializeToString())
+    else:
+        onnx.save_model(model, file, save_as_external_data=True, location=f"{file.name}.data", convert_attribute=False)
+
+
+def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> float:
+    """Return the largest difference of logits and scores between what was exported and torch, on an image of noise."""
+    predictor, runtime = Predictor.of_bundle(bundle), simmat_runtime.load(folder, check=False)
+    spec = bundle.spec
+    planes = noise(spec.sensor_channels, spec.channels, spec.image_size)
+    predictor.set_image(SensorImage.from_planes(planes, spec.sensor_channels, origin="noise"))
+    runtime.set_image(planes)
+    height, width = planes.shape[1:]
+    clicks = [(width * 0.4, height * 0.5), (width * 0.1, height * 0.9)]
+    box = (width * 0.2, height * 0.3, width * 0.7, height * 0.8)
+    low = predictor.predict(clicks[:1]).low_res
+    differences = [0.0]
+    for points, boxes, masks in kinds:
+        prompt = (clicks, [1, 0]) if points else ((), [])
+        given = (*prompt, box if boxes else None, low if masks else None)
+        ours, theirs = predictor.predict(*given), runtime.predict(*given)
+        differences += [float(np.abs(ours.logits - theirs.logits).max()), abs(ours.score - theirs.score)]
+    return max(differences)
+
+
+def noise(sensor: Sequence[Channel], channels: Sequence[Channel], size: int) -> FloatArray:
+    """Return (C, H, W) smooth noise in the sensor's units, with missing pixels, not of the network's size."""
+    rng = np.random.default_rng(0)
+    height, width = round(size * 0.9), round(size * 1.3)
+    coarse = rng.standard_normal((len(sensor), height // 8 + 1, width // 8 + 1)).repeat(8, 1).repeat(8, 2)
+    planes = coarse[:, :height, :width] + 0.1 * rng.standard_normal((len(sensor), height, width))
+    for plane, channel, fitted in zip(planes, sensor, channels, strict=True):
+        plane *= fitted.std or 1.0
+        plane += fitted.mean or 0.0
+        if channel.valid_range is not None:
+            plane.clip(*channel.valid_range, out=plane)
+    planes[:, : height // 8, : width // 8] = np.nan
+    return planes.astype(np.float32)

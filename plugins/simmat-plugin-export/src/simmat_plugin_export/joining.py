@@ -1,0 +1,135 @@
+"""Join traced graphs: one after the other, or one for each kind of prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx.compose import merge_models
+
+from simmat_plugin_export.tracing import OPSET
+
+IR_VERSION = 9
+"""Of onnx files, so that onnxruntime 1.18 reads what a newer onnx writes."""
+
+
+def chained(first: ModelProto, second: ModelProto, links: Sequence[str]) -> ModelProto:
+    """Return a model that gives outputs of the first, named in `links`, to the inputs of these names of the second."""
+    second = onnx.compose.add_prefix(second, "net/", rename_inputs=False, rename_outputs=False)
+    first = onnx.compose.add_prefix(first, "prepare/", rename_inputs=False, rename_outputs=True)
+    joined = merge_models(first, second, io_map=[(f"prepare/{name}", name) for name in links])
+    joined.ir_version = min(joined.ir_version, IR_VERSION)
+    return joined
+
+
+@dataclass
+class Variants:
+    """A model that picks one of several graphs by what its prompts have, see `add`.
+
+    Weights that are equal in several graphs are kept once.
+
+    Attributes:
+        graphs: (has points, has box, has mask) -> graph.
+        weights: sha256 -> tensor.
+    """
+
+    graphs: dict[tuple[bool, bool, bool], GraphProto] = field(default_factory=dict)
+    weights: dict[str, TensorProto] = field(default_factory=dict)
+
+    def add(self, kind: tuple[bool, bool, bool], model: ModelProto, inputs: Sequence[str]) -> None:
+        """Add the graph for prompts of one kind.
+
+        Args:
+            kind: whether prompts have points, a box, and a mask.
+            model: the traced model.
+            inputs: names of its inputs, which are those of the joined model too.
+        """
+        prefix = "".join("ft"[has] for has in kind) + "/"
+        names = {name: name for name in inputs}
+        for tensor in model.graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()
+            if digest not in self.weights:
+                kept = TensorProto()
+                kept.CopyFrom(tensor)
+                kept.name = f"weight/{digest[:16]}"
+                self.weights[digest] = kept
+            names[tensor.name] = self.weights[digest].name
+        graph = GraphProto(name=prefix)
+        graph.node.extend(_renamed(model.graph.node, names, prefix))
+        graph.output.extend(_output(one, names.get(one.name, prefix + one.name)) for one in model.graph.output)
+        self.graphs[kind] = graph
+
+    def joined(self, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> ModelProto:
+        """Return the joined model: no points are an empty axis 1, no boxes and masks an empty axis 0."""
+        nodes: list[NodeProto] = []
+        for name, axis in (("point_labels", 1), ("boxes", 0), ("mask_input", 0)):
+            nodes += [
+                helper.make_node("Shape", [name], [f"{name}/size"], start=axis, end=axis + 1),
+                helper.make_node("Squeeze", [f"{name}/size"], [f"{name}/count"]),
+                helper.make_node("Cast", [f"{name}/count"], [f"has/{name}"], to=TensorProto.BOOL),
+            ]
+        whole = self._choice((), [one.name for one in outputs])
+        nodes += whole.node
+        weights = list(self.weights.values())
+        graph = helper.make_graph(nodes, "decoder", list(inputs), list(outputs), initializer=weights)
+        opset = helper.make_opsetid("", OPSET)
+        return helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="simmat")
+
+    def _choice(self, known: tuple[bool, ...], outputs: Sequence[str]) -> GraphProto:
+        """Return a graph that ends in `outputs`, for prompts of which a part of the kind is known."""
+        if len(known) == 3:
+            kind = (known[0], known[1], known[2])
+            if kind in self.graphs:
+                return self.graphs[kind]
+            return self.graphs[max(self.graphs)]  # an empty prompt, which the runtime refuses
+        condition = ("has/point_labels", "has/boxes", "has/mask_input")[len(known)]
+        prefix = "".join("ft"[has] for has in known)
+        names = [f"{prefix}?{name}" for name in outputs] if known else list(outputs)
+        branches = {
+            "then_branch": self._choice((*known, True), outputs),
+            "else_branch": self._choice((*known, False), outputs),
+        }
+        graph = GraphProto(name=f"choice{prefix}")
+        graph.node.append(helper.make_node("If", [condition], names, **branches))
+        first = next(iter(self.graphs.values()))
+        graph.output.extend(_output(one, name) for one, name in zip(first.output, names, strict=True))
+        return graph
+
+
+def _renamed(nodes: Sequence[NodeProto], names: Mapping[str, str], prefix: str) -> list[NodeProto]:
+    """Return nodes whose values have a prefix, except those in `names`."""
+
+    def renamed(name: str) -> str:
+        return name and names.get(name, prefix + name)
+
+    found = []
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copy.ClearField("doc_string")
+        copy.name = prefix + node.name
+        copy.input[:], copy.output[:] = map(renamed, node.input), map(renamed, node.output)
+        for attribute in copy.attribute:
+            if attribute.HasField("g"):
+                inner = _renamed(attribute.g.node, names, prefix)
+                attribute.g.ClearField("node")
+                attribute.g.node.extend(inner)
+                for value in (*attribute.g.input, *attribute.g.output, *attribute.g.initializer):
+                    value.name = renamed(value.name)
+        found.append(copy)
+    return found
+
+
+def _output(value: ValueInfoProto, name: str) -> ValueInfoProto:
+    """Return an output of a type without sizes, which differ between graphs only in their names."""
+    return helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, None)
+
+
+def value(name: str, shape: Sequence[str | int], kind: type[np.generic] = np.float32) -> ValueInfoProto:
+    """Return the description of an input or output."""
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), list(shape))

@@ -1,0 +1,162 @@
+"""Trace a module to ONNX with a dynamic number of images, prompts and pixels.
+
+`torch.onnx` with `dynamo=False` takes seconds where the exporter of torch.export takes minutes, and works with every
+torch from 2.4 on, but it takes every size of a tensor for dynamic, which many operators refuse. So the module runs
+twice beforehand, on inputs that differ in their dynamic sizes alone: sizes that are equal in both runs are constants.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+OPSET = 17
+"""Of onnxruntime 1.13 and later."""
+
+LARGEST_FILE = 2**31 - 2**26
+"""Bytes of weights above which a file has them beside it: protobuf ends at 2 GiB."""
+
+Dynamic = Mapping[str, Mapping[int, str]]
+"""Name of an input or output -> axis -> name of its size."""
+
+_SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
+
+
+def trace(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    others: Sequence[Tensor],
+    *,
+    names: Sequence[str],
+    outputs: Sequence[str],
+    dynamic: Dynamic,
+) -> onnx.ModelProto:
+    """Return the ONNX model of a module.
+
+    Args:
+        module: maps tensors to one tensor or a tuple of them.
+        inputs: to trace with.
+        others: the same with every dynamic size different.
+        names: of the inputs.
+        outputs: names of the outputs.
+        dynamic: names of the dynamic sizes.
+
+    Raises:
+        torch.onnx.errors.OnnxExporterError: an operator has no equivalent, or its sizes are not constant.
+    """
+    module = module.eval()
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes that become constants, which are checked, and of deprecation
+        one, other = _sizes(module, inputs), _sizes(module, others)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.onnx"
+            torch.onnx.export(
+                _Fixed(module, one, other),
+                tuple(inputs),
+                str(file),
+                input_names=list(names),
+                output_names=list(outputs),
+                dynamic_axes={name: dict(axes) for name, axes in dynamic.items()},
+                opset_version=OPSET,
+                **_old_exporter(),
+            )
+            return simplified(file)
+
+
+def simplified(file: Path) -> onnx.ModelProto:
+    """Read a model, with its constants folded by onnxruntime, which then loads it in half the time."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if file.stat().st_size > LARGEST_FILE // 2:  # what is written could be larger than protobuf allows
+        return onnx.load(file)
+    options.optimized_model_filepath = str(file.with_suffix(".folded"))
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    model = onnx.load(options.optimized_model_filepath)
+    domains = [one for one in model.opset_import if not one.domain]  # no operator is of another
+    del model.opset_import[:]
+    model.opset_import.extend(domains)
+    return model
+
+
+def _old_exporter() -> dict[str, Any]:
+    """Return what asks for the exporter by tracing; torch 2.4 has no other under this name."""
+    return {} if torch.__version__.startswith("2.4.") else {"dynamo": False}
+
+
+def _sizes(module: nn.Module, inputs: Sequence[Tensor]) -> list[Any]:
+    with _Recorded() as mode:
+        module(*inputs)
+        sizes: list[Any] = mode.sizes
+    return sizes
+
+
+def _asks_size(function: Any) -> bool:
+    return bool(function is torch.Tensor.size or function == _SHAPE)
+
+
+class _Recorded(TorchFunctionMode):
+    """Keep every size that a module asks for, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if _asks_size(func):
+            self.sizes.append(found if isinstance(found, int) else tuple(found))
+        return found
+
+
+class _Replayed(TorchFunctionMode):
+    """Answer with plain numbers where the sizes of two runs are equal, and as traced elsewhere."""
+
+    def __init__(self, one: Sequence[Any], other: Sequence[Any]) -> None:
+        super().__init__()
+        self._sizes = zip(one, other, strict=True)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.adaptive_avg_pool2d and (kernel := _whole_kernel(*args)) is not None:
+            return F.avg_pool2d(args[0], kernel)
+        if func is torch.repeat_interleave and len(args) == 2 and _SHAPE(args[0])[0] == 1:
+            return args[0].expand(args[1], *[-1] * (args[0].ndim - 1))
+        found = func(*args, **(kwargs or {}))
+        if not _asks_size(func):
+            return found
+        one, other = next(self._sizes)
+        if isinstance(one, int):
+            return one if one == other else found
+        return tuple(a if a == b else size for a, b, size in zip(one, other, found, strict=True))
+
+
+class _Fixed(nn.Module):
+    """A module whose sizes are constants where two runs agree."""
+
+    def __init__(self, module: nn.Module, one: Sequence[Any], other: Sequence[Any]) -> None:
+        super().__init__()
+        self.module, self._one, self._other = module, one, other
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Run the module."""
+        with _Replayed(self._one, self._other):
+            return self.module(*inputs)
+
+
+def _whole_kernel(image: Tensor, size: Any) -> tuple[int, int] | None:
+    """Return the kernel of the mean that equals an adaptive one; None where the sizes do not divide."""
+    height, width = (int(side) for side in _SHAPE(image)[-2:])
+    rows, columns = (size, size) if isinstance(size, int) else (int(side) for side in size)
+    if height % rows or width % columns:
+        return None
+    return height // rows, width // columns

@@ -1,0 +1,162 @@
+"""What is exported gives the masks that the bundle gives, and refuses what it cannot hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import simmat_runtime
+import torch
+from bundles import GRAY, tiny_bundle
+from click.testing import CliRunner
+from runs import registry
+from simmat_plugin_export import export as exporting
+from simmat_plugin_export.command import command
+from simmat_plugin_export.export import check_transform, export
+from simmat_plugin_export.graphs import Masks, Prepare
+
+from simmat.bundle import Bundle, load_bundle
+from simmat.data.pipeline import Pipeline
+from simmat.errors import ConfigError
+from simmat.everything import EverythingSettings
+from simmat.model_spec import DenseSpec
+from simmat.nn.resize import restore_logits
+from simmat.predictor import Predictor
+from simmat.sensors.builtin import Gray
+from simmat.types import Frame, SensorImage
+
+CLICKS = ((True, False, False),)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny SAM with LoRA that is not zero, and a dense head."""
+    dense = DenseSpec(background=True, classes=(None,))
+    folder = tiny_bundle(tmp_path_factory.mktemp("bundle") / "bundle", tune="lora", mat="mat-residual", dense=dense)
+    loaded = load_bundle(folder, registry())
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in loaded.model.named_parameters():
+        if "lora_b" in name:
+            parameter.data.normal_(std=0.3, generator=generator)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def folder(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "model"
+    export(bundle, out, kinds=CLICKS)
+    return out
+
+
+def picture(size_hw: tuple[int, int] = (52, 83), seed: int = 0) -> np.ndarray:
+    """(1, H, W) counts with missing pixels: NaN, and out of the channel's range."""
+    rng = np.random.default_rng(seed)
+    planes = rng.uniform(0, 255, (1, *size_hw)).astype(np.float32)
+    planes[0, 4:19, 3:20] = np.nan
+    planes[0, 30:, 60:] = 999
+    return planes
+
+
+def test_a_click_gives_the_mask_that_torch_gives(bundle: Bundle, folder: Path) -> None:
+    """Who serves a model elsewhere must get what was validated, up to rounding."""
+    predictor, model = Predictor.of_bundle(bundle), simmat_runtime.load(folder)
+    predictor.set_image(picture())
+    model.set_image(picture())
+    ours, theirs = predictor.predict([(40, 20)], choice="best"), model.predict([(40, 20)], choice="best")
+    np.testing.assert_allclose(theirs.logits, ours.logits, atol=1e-3)
+    assert theirs.score == pytest.approx(ours.score, abs=1e-3)
+    assert theirs.mask.shape == (52, 83)
+
+
+def test_every_object_is_found_as_in_torch(bundle: Bundle, folder: Path) -> None:
+    """Clicks at peaks, suppression and growth are written once more without torch; they must agree."""
+    predictor, model = Predictor.of_bundle(bundle), simmat_runtime.load(folder)
+    predictor.set_image(picture())
+    model.set_image(picture())
+    loose = {"peak": 0.05, "min_score": 0.0, "objectness": 0.0, "overlap": 0.9}
+    ours = predictor.segment_everything(EverythingSettings(**loose))
+    theirs = model.everything(simmat_runtime.Settings(**loose))
+    assert len(ours) == len(theirs) > 0
+    for one, other in zip(ours, theirs, strict=True):
+        assert other.score == pytest.approx(one.score, abs=1e-3)
+        assert (one.instance.mask((52, 83)) != other.mask).mean() < 1e-3
+    classes, others = predictor.segment_semantic(), model.semantic()
+    assert (others.labels != classes.labels).mean() < 1e-3
+    assert others.nodata == classes.nodata
+
+
+def test_several_images_are_encoded_and_asked_at_once(bundle: Bundle, folder: Path) -> None:
+    """A server batches requests; the number of images and prompts is not fixed."""
+    encoder, decoder = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
+    images = np.stack([picture(seed=1), picture(seed=2)])
+    levels = encoder.run(None, {"image": images})
+    feeds = dict(zip([output.name for output in encoder.get_outputs()], levels, strict=True))
+    for count, points in ((1, 1), (3, 2)):
+        coords = np.full((count, points, 2), 20, np.float32)
+        index = np.arange(count) % 2
+        none = {"boxes": np.zeros((0, 4), np.float32), "mask_input": np.zeros((0, 1, 16, 16), np.float32)}
+        asked = {"image_index": index, "point_coords": coords, "point_labels": np.ones((count, points), np.int64)}
+        logits, iou = decoder.run(None, {**feeds, **asked, **none})
+        assert logits.shape[0] == iou.shape[0] == count
+        if count == 3:
+            np.testing.assert_allclose(logits[0], logits[2], atol=1e-5)
+            assert np.abs(logits[0] - logits[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("size_hw", [(64, 64), (37, 91), (120, 128), (1, 50), (5, 3)])
+@pytest.mark.parametrize("aspect", ["keep", "squash"])
+def test_pixels_reach_the_network_as_in_the_pipeline(size_hw: tuple[int, int], aspect: str) -> None:
+    """Resizing is written as products with matrices for the graph; it must round as torch's kernel does."""
+    channels = (GRAY.with_statistics(60.0, 20.0),)
+    planes = picture((120, 128))[:, : size_hw[0], : size_hw[1]]
+    image = SensorImage.from_planes(planes, (GRAY,))
+    expected = Pipeline(Gray(), channels, 64, aspect)(image)  # type: ignore[arg-type]
+    found, content = Prepare((GRAY,), channels, 64, aspect)(torch.from_numpy(planes)[None])  # type: ignore[arg-type]
+    np.testing.assert_allclose(found[0], expected.planes, atol=1e-5)
+    assert torch.equal(content[0], expected.content)
+    logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0)) * 10
+    frame = Frame(size_hw, 64, aspect)  # type: ignore[arg-type]
+    masks = Masks(64, aspect)(logits, torch.tensor(size_hw))  # type: ignore[arg-type]
+    np.testing.assert_allclose(masks, restore_logits(logits[None], frame)[0], atol=1e-4)
+
+
+def test_a_sensor_whose_transform_is_code_is_refused_by_name() -> None:
+    """Leaving the transform out would give masks of other values without a word."""
+
+    class Logarithmic(Gray):
+        name = "logarithmic"
+
+        def transform(self, image: SensorImage) -> SensorImage:
+            return replace(image, data=np.log1p(image.data))
+
+    with pytest.raises(ConfigError, match="'logarithmic'"):
+        check_transform(Logarithmic())
+
+
+def test_a_model_that_differs_from_torch_is_not_written(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong model on a device far away is worse than none."""
+    monkeypatch.setattr(exporting, "difference_to_torch", lambda *_: float("nan"))
+    monkeypatch.setattr(exporting._Parts, "makers", lambda self: {})
+    with pytest.raises(ConfigError, match="differs from torch"):
+        export(bundle, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_else_stays(bundle: Bundle, tmp_path: Path) -> None:
+    """--out is replaced as a whole, so it must be an export or new."""
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not an exported model"):
+        export(bundle, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_no_bundle_is_one_message(tmp_path: Path) -> None:
+    """The command is the front door."""
+    result = CliRunner().invoke(command, [str(tmp_path), "--out", str(tmp_path / "out")])
+    assert "no bundle at" in str(result.exception)
+    assert not (tmp_path / "out").exists()

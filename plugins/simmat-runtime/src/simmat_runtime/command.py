@@ -1,0 +1,84 @@
+"""`simmat-runtime`: ask an exported model from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simmat_runtime.model import Model, load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="simmat-runtime", description="Run a model that `simmat export` wrote.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    info = commands.add_parser("info", help="print what the model takes and gives, as json")
+    predict = commands.add_parser("predict", help="segment one image")
+    for command in (info, predict):
+        command.add_argument("model", metavar="DIR", help="the exported model")
+    predict.add_argument("image", metavar="FILE", help=".npy of (C, H, W) in the sensor's units, NaN where missing")
+    predict.add_argument("--point", action="append", default=[], type=_numbers(2), metavar="X,Y", help="on the object")
+    predict.add_argument("--not", dest="other", action="append", default=[], type=_numbers(2), metavar="X,Y")
+    predict.add_argument("--box", type=_numbers(4), metavar="X0,Y0,X1,Y1", help="its outer edges")
+    predict.add_argument("--everything", action="store_true", help="every object, without a prompt")
+    predict.add_argument("--out", required=True, metavar="FILE", help=".npy: a mask, or the numbers of objects")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "info":
+            print(json.dumps(load(given.model).manifest.document, indent=2))
+        else:
+            _predict(given, load(given.model))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _predict(given: argparse.Namespace, model: Model) -> None:
+    out = Path(given.out)
+    if out.suffix != ".npy":
+        raise ValueError(f"--out must be a file that ends in .npy, got {given.out!r}")
+    if given.everything == bool(given.point or given.other or given.box):
+        raise ValueError("give --point or --box, or --everything")
+    model.set_image(np.load(given.image, allow_pickle=False))
+    result: np.ndarray[Any, Any]
+    if given.everything:
+        found = model.everything()
+        result = np.zeros(model.encoded.frame.original_hw, np.uint16)
+        for number, one in reversed(list(enumerate(found, start=1))):
+            result[one.mask] = number
+        for number, one in enumerate(found, start=1):
+            print(json.dumps({"number": number, "score": one.score, "class": one.class_id, "box_yxyx": one.box}))
+    else:
+        points = [*given.point, *given.other]
+        prediction = model.predict(points, [1] * len(given.point) + [0] * len(given.other), given.box)
+        result = prediction.mask
+        print(json.dumps({"score": prediction.score, "pixels": int(result.sum()), "class": prediction.class_id}))
+    temporary = out.with_name(f".{out.name}.part")
+    try:
+        with temporary.open("wb") as stream:
+            np.save(stream, result)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _numbers(count: int) -> Any:
+    def numbers(text: str) -> tuple[float, ...]:
+        values = tuple(float(part) for part in text.split(","))
+        if len(values) != count:
+            raise argparse.ArgumentTypeError(f"expected {count} numbers with commas, got {text!r}")
+        return values
+
+    return numbers
+
+
+def run() -> None:
+    """Run the command as a program."""
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""Every object of an image without clicks, as `simmat.everything` finds them, in numpy.
+
+Clicks are the peaks of the dense head's distance map, or a grid where there is no such head. Of answers that cover the
+same object the best one stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat_runtime.frame import FloatArray, Frame
+
+if TYPE_CHECKING:
+    from simmat_runtime.manifest import Dense
+    from simmat_runtime.model import Model
+
+BoolArray = npt.NDArray[np.bool_]
+PROMPTS_AT_ONCE = 64
+OBJECT = 0.5
+"""Smallest probability of being an object of a pixel over which masks grow."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How objects are found.
+
+    Attributes:
+        peak: smallest distance, 0 to 1, at a peak of the distance map.
+        spread: side of the window, in pixels of the map, in which one peak stands.
+        grid: clicks along the longer side, where there is no dense head; None sets one every 16 pixels of the input, at
+            most 32.
+        overlap: IoU of two masks above which the one of lower score goes.
+        stability: smallest IoU of the masks at logits above 1 and above -1; used for a grid of clicks.
+        min_score: smallest predicted IoU of a mask.
+        objectness: smallest probability of being an object, by the class map.
+        min_area: smallest area of a mask in pixels of the image.
+        reach: by how many pixels of the input masks grow over what the class map calls an object and no mask covers.
+        most: most clicks of a dense head, the highest peaks; None for no limit.
+    """
+
+    peak: float = 0.3
+    spread: int = 5
+    grid: int | None = None
+    overlap: float = 0.5
+    stability: float = 0.9
+    min_score: float = 0.5
+    objectness: float = 0.5
+    min_area: int = 1
+    reach: int = 8
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """An object of an image.
+
+    Attributes:
+        box: (y0, x0, y1, x1) in pixels of the image, y1 and x1 exclusive.
+        crop: (y1 - y0, x1 - x0) bool, the mask in the box.
+        size_hw: of the image.
+        score: predicted IoU, times the probabilities of the class map where there is one.
+        point_xy: the click that found it.
+        class_id: label value of its class; None where the model does not distinguish classes.
+        class_probability: of that class among those of objects.
+    """
+
+    box: tuple[int, int, int, int]
+    crop: BoolArray
+    size_hw: tuple[int, int]
+    score: float
+    point_xy: tuple[float, float]
+    class_id: int | None = None
+    class_probability: float | None = None
+
+    @property
+    def mask(self) -> BoolArray:
+        """(H, W) bool at the size of the image."""
+        whole = np.zeros(self.size_hw, np.bool_)
+        y0, x0, y1, x1 = self.box
+        whole[y0:y1, x0:x1] = self.crop
+        return whole
+
+
+def find_objects(model: Model, dense: tuple[FloatArray, FloatArray] | None, settings: Settings) -> list[FoundObject]:
+    """Find every object of a model's current image, best first.
+
+    Args:
+        model: with an image.
+        dense: class logits (K, h, w) and logits of distances (h, w); None where there is no dense head.
+        settings: how.
+    """
+    frame, spec = model.encoded.frame, model.manifest.dense
+    if dense is None:
+        points = grid_points(frame, settings.grid)
+    else:
+        distance = sigmoid(dense[1])
+        points = distance_peaks(distance, lowest=settings.peak, spread=settings.spread)
+        points = (points + 0.5) * (frame.size / distance.shape[-1]) - 0.5
+        inside = (points < np.asarray(frame.scaled_hw[::-1]) - 0.5).all(axis=1)  # not in the padding
+        points = points[inside][: settings.most].astype(np.float32)
+    low, found = _answers(model, points, settings, stable=dense is None)
+    kept = suppress(low, [one.score for one in found], settings.overlap)
+    found = [found[row] for row in kept]
+    if dense is not None and spec is not None and found:
+        chances = softmax(dense[0])
+        found = _classified(found, low[kept], chances, spec, settings.objectness)
+        if spec.background and settings.reach:
+            objects = model.restore(1 - chances[:1])[0] > OBJECT
+            reach = math.ceil(settings.reach * max(frame.original_hw) / max(frame.scaled_hw))
+            found = grown(found, objects, reach)
+    return sorted(found, key=lambda one: -one.score)
+
+
+def distance_peaks(distance: FloatArray, *, lowest: float, spread: int) -> FloatArray:
+    """Return the (N, 2) xy of the local maxima of a distance map (h, w), highest first."""
+    around = np.lib.stride_tricks.sliding_window_view
+    counts = around(np.pad(np.ones_like(distance), 1), (3, 3)).sum((2, 3))
+    smooth = around(np.pad(distance, 1), (3, 3)).sum((2, 3), dtype=np.float32) / counts  # a plateau gets one peak
+    largest = around(np.pad(smooth, spread // 2, constant_values=-np.inf), (spread, spread)).max((2, 3))
+    rows, columns = np.nonzero((smooth == largest) & (distance >= lowest))
+    order = np.argsort(-distance[rows, columns], kind="stable")
+    return np.stack([columns, rows], axis=1)[order].astype(np.float32)
+
+
+def grid_points(frame: Frame, count: int | None = None) -> FloatArray:
+    """Return the (N, 2) xy centres of a grid of cells over the content of the input."""
+    height, width = frame.scaled_hw
+    count = count or max(min(frame.size // 16, 32), 1)
+    step = max(height, width) / count
+    across, down = (max(round(side / step), 1) for side in (width, height))
+    xs = (np.arange(across) + 0.5) * width / across - 0.5
+    ys = (np.arange(down) + 0.5) * height / down - 0.5
+    return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def _answers(
+    model: Model, points: FloatArray, settings: Settings, *, stable: bool
+) -> tuple[BoolArray, list[FoundObject]]:
+    """Return the (N, h, w) masks at the decoder's size, and the objects, of the clicks that found something."""
+    frame = model.encoded.frame
+    low: list[BoolArray] = []
+    found: list[FoundObject] = []
+    for start in range(0, len(points), PROMPTS_AT_ONCE):
+        part = points[start : start + PROMPTS_AT_ONCE]
+        logits, scores = model.decode(part[:, None], np.ones((len(part), 1), np.int64))
+        logits, scores = logits[:, 0], scores[:, 0].clip(0, 1)
+        good = scores >= settings.min_score
+        if stable:
+            inner, outer = ((logits > bound).sum((1, 2)) for bound in (1, -1))
+            good &= inner / np.maximum(outer, 1) >= settings.stability
+        masks = model.restore(logits[good]) > 0
+        clicks = frame.points_to_original(part[good])
+        for mask, small, click, score in zip(masks, logits[good] > 0, clicks.tolist(), scores[good], strict=True):
+            if (box := _box_of(mask)) is None:
+                continue
+            y0, x0, y1, x1 = box
+            crop = mask[y0:y1, x0:x1].copy()
+            if crop.sum() >= settings.min_area:
+                low.append(small)
+                found.append(FoundObject(box, crop, frame.original_hw, float(score), (click[0], click[1])))
+    return np.stack(low) if low else np.zeros((0, 1, 1), np.bool_), found
+
+
+def _box_of(mask: BoolArray) -> tuple[int, int, int, int] | None:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def suppress(masks: BoolArray, scores: Sequence[float], overlap: float) -> list[int]:
+    """Return which of N masks (N, h, w) stay, by falling score, when of two that overlap the worse one goes.
+
+    A mask that lies by more than 80 % within one that stays goes, too.
+    """
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    flat = masks[order].reshape(len(masks), -1).astype(np.float32)
+    areas = flat.sum(1)
+    kept: list[int] = []
+    for index in range(len(flat)):
+        common = flat[kept] @ flat[index]
+        union = areas[kept] + areas[index] - common
+        if not ((common / np.maximum(union, 1) > overlap).any() or (common > 0.8 * areas[index]).any()):
+            kept.append(index)
+    return [int(order[index]) for index in kept]
+
+
+def _classified(
+    found: Sequence[FoundObject], low: BoolArray, chances: FloatArray, spec: Dense, least: float
+) -> list[FoundObject]:
+    """Return the objects that the class map calls objects, with their class, best first."""
+    first = int(spec.background)
+    grid = resized(chances, (low.shape[1], low.shape[2])).reshape(len(chances), -1)
+    inside = low.reshape(len(low), -1).astype(np.float32)
+    mean = inside @ grid.T / inside.sum(1, keepdims=True)  # (N, K)
+    index, best = mean[:, first:].argmax(1), mean[:, first:].max(1)
+    objectness = mean[:, first:].sum(1).clip(1e-6, 1)
+    result: list[FoundObject] = []
+    for one, place, chance, certain in zip(found, index, best / objectness, objectness, strict=True):
+        value = spec.classes[place]
+        score = one.score * float(certain) * (1.0 if value is None else float(chance))
+        if certain >= least:
+            probability = None if value is None else float(chance)
+            result.append(replace(one, score=score, class_id=value, class_probability=probability))
+    return sorted(result, key=lambda one: -one.score)
+
+
+def grown(found: Sequence[FoundObject], inside: BoolArray, reach: int) -> list[FoundObject]:
+    """Let masks grow over pixels that no mask covers, step by step; where several arrive, the best one takes it.
+
+    Args:
+        found: best first.
+        inside: (H, W) bool, where they may grow.
+        reach: steps, of one pixel each, also across corners.
+    """
+    labels = np.zeros(inside.shape, np.int32)  # the best mask has the largest number
+    for number, one in enumerate(reversed(found), start=1):
+        y0, x0, y1, x1 = one.box
+        labels[y0:y1, x0:x1][one.crop] = number
+    free = inside & (labels == 0)
+    for _ in range(reach if found else 0):
+        rows = np.pad(labels, ((1, 1), (0, 0)))
+        tall = np.maximum(np.maximum(rows[:-2], rows[1:-1]), rows[2:])
+        wide = np.pad(tall, ((0, 0), (1, 1)))
+        spread = np.maximum(np.maximum(wide[:, :-2], wide[:, 1:-1]), wide[:, 2:])
+        labels = np.where(free & (labels == 0), spread, labels)
+    ys, xs = np.nonzero(free & (labels > 0))
+    owners = len(found) - labels[ys, xs]
+    result = list(found)
+    for owner in np.unique(owners).tolist():
+        mine = owners == owner
+        result[owner] = _with_pixels(found[owner], ys[mine], xs[mine])
+    return result
+
+
+def _with_pixels(one: FoundObject, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> FoundObject:
+    y0, x0, y1, x1 = one.box
+    top, left = min(y0, int(rows.min())), min(x0, int(columns.min()))
+    bottom, right = max(y1, int(rows.max()) + 1), max(x1, int(columns.max()) + 1)
+    crop = np.zeros((bottom - top, right - left), np.bool_)
+    crop[y0 - top : y1 - top, x0 - left : x1 - left] = one.crop
+    crop[rows - top, columns - left] = True
+    return replace(one, box=(top, left, bottom, right), crop=crop)
+
+
+def resized(planes: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
+    """Resize planes (K, h, w) to (K, *size_hw), bilinear, without aligned corners."""
+    down, across = (_weights(old, new) for old, new in zip(planes.shape[1:], size_hw, strict=True))
+    return np.asarray(down @ planes @ across.T, np.float32)
+
+
+def _weights(before: int, after: int) -> FloatArray:
+    """Return the (after, before) weights of bilinear resizing."""
+    scale = np.float32(before) / np.float32(after)
+    place = (scale * (np.arange(after, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)).clip(0, before - 1)
+    return (1 - np.abs(place[:, None] - np.arange(before, dtype=np.float32))).clip(0, None)
+
+
+def sigmoid(x: FloatArray) -> FloatArray:
+    """Return 1 / (1 + exp(-x))."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)), np.float32)
+
+
+def softmax(x: FloatArray) -> FloatArray:
+    """Return probabilities over the first axis."""
+    powers = np.exp(x - x.max(0))
+    return np.asarray(powers / powers.sum(0), np.float32)

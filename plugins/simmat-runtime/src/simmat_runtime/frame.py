@@ -1,0 +1,52 @@
+"""The position of an image in the network's square input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The position of one image in the S×S input; the exported graphs compute the same.
+
+    Attributes:
+        original_hw: (height, width) of the image in pixels.
+        size: S.
+        aspect: "keep" scales the longer side to S and pads right and bottom; "squash" scales both sides to S.
+    """
+
+    original_hw: tuple[int, int]
+    size: int
+    aspect: str = "keep"
+
+    @property
+    def scaled_hw(self) -> tuple[int, int]:
+        """(height, width) of the content within the input, in input pixels."""
+        if self.aspect == "squash":
+            return self.size, self.size
+        height, width = self.original_hw
+        scale = self.size / max(height, width)
+        return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+    def points_to_input(self, points_xy: FloatArray) -> FloatArray:
+        """Map (..., 2) xy of the image to the input; (0, 0) is a pixel's centre in both."""
+        points = (np.asarray(points_xy, np.float64) + 0.5) * self._scale_xy() - 0.5
+        return points.astype(np.float32)
+
+    def points_to_original(self, points_xy: FloatArray) -> FloatArray:
+        """Map (..., 2) xy of the input back to the image."""
+        points = (np.asarray(points_xy, np.float64) + 0.5) / self._scale_xy() - 0.5
+        return points.astype(np.float32)
+
+    def box_to_input(self, box: FloatArray) -> FloatArray:
+        """Map (4,) XYXY of outer edges to the input."""
+        return (np.asarray(box, np.float64) * np.tile(self._scale_xy(), 2)).astype(np.float32)
+
+    def _scale_xy(self) -> npt.NDArray[np.float64]:
+        (height, width), (scaled_height, scaled_width) = self.original_hw, self.scaled_hw
+        return np.asarray([scaled_width / width, scaled_height / height])

@@ -1,0 +1,356 @@
+"""An exported model at work: `set_image` once, then `predict` and `everything` as often as you like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from simmat_runtime.everything import FoundObject, Settings, find_objects, resized, softmax
+from simmat_runtime.frame import FloatArray, Frame
+from simmat_runtime.manifest import (
+    DECODER,
+    DENSE,
+    ENCODER,
+    MASKS,
+    Channel,
+    ModelError,
+    check_files,
+    read_manifest,
+)
+
+BoolArray = npt.NDArray[np.bool_]
+Choice = Literal["single", "best"]
+CPU = ("CPUExecutionProvider",)
+_VALUES_AT_ONCE = 2**26
+"""Values of a group of masks at the size of the image."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A mask of the image.
+
+    Attributes:
+        mask: (H, W) bool.
+        logits: (H, W) float32; the mask is where they are above 0.
+        score: predicted IoU of the mask.
+        low_res: (h, w) float32, the same logits at the decoder's own size; `predict(mask=)` takes them.
+        class_id: label value of the object's class; None where the model does not distinguish classes.
+        class_probability: of that class among those of objects.
+    """
+
+    mask: BoolArray
+    logits: FloatArray
+    score: float
+    low_res: FloatArray
+    class_id: int | None = None
+    class_probability: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The class of every pixel of an image.
+
+    Attributes:
+        labels: (H, W) label values, unsigned integers; 0 where the background is a class and the pixel is of it.
+        probability: (H, W) float32 of that class; 0 where nothing was measured.
+        nodata: label value of pixels where nothing was measured.
+    """
+
+    labels: npt.NDArray[Any]
+    probability: FloatArray
+    nodata: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image that was encoded.
+
+    Attributes:
+        frame: its position in the network's input.
+        measured: (H, W) bool, False where no channel holds a measurement.
+        levels: the encoder's tensors, by name; the decoder and the dense head take them.
+    """
+
+    frame: Frame
+    measured: BoolArray
+    levels: dict[str, npt.NDArray[Any]]
+
+
+def load(
+    folder: Path | str, *, providers: Sequence[str] = CPU, threads: int | None = None, check: bool = True
+) -> Model:
+    """Load what `simmat export` wrote.
+
+    Args:
+        folder: the folder with manifest.json.
+        providers: onnxruntime's execution providers, in order of preference.
+        threads: of one call; None leaves it to onnxruntime.
+        check: compare the files with their sha256.
+
+    Raises:
+        ModelError: the folder does not hold a whole exported model, or onnxruntime cannot load it.
+    """
+    return Model(folder, providers=providers, threads=threads, check=check)
+
+
+class Model:
+    """An exported model.
+
+    Attributes:
+        folder: where it was read.
+        manifest: what it is.
+    """
+
+    def __init__(
+        self, folder: Path | str, *, providers: Sequence[str] = CPU, threads: int | None = None, check: bool = True
+    ) -> None:
+        """Load a model; arguments as for `load`."""
+        self.folder, self.manifest = Path(folder), read_manifest(folder)
+        if check:
+            check_files(folder, self.manifest)
+        self._providers, self._threads = tuple(providers), threads
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._encoded: Encoded | None = None
+        self._dense: tuple[FloatArray, FloatArray] | None = None
+
+    def __repr__(self) -> str:
+        """Name the folder, the sensor and the channels."""
+        names = ", ".join(f"{channel.name} [{channel.unit}]" for channel in self.channels)
+        return f"<Model {self.folder}: {self.manifest.modality}, {names}>"
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The planes that `set_image` takes, in order."""
+        return self.manifest.channels
+
+    @property
+    def encoded(self) -> Encoded:
+        """The current image; ValueError if there is none."""
+        if self._encoded is None:
+            raise ValueError("no image is set; call set_image first")
+        return self._encoded
+
+    def set_image(self, image: npt.NDArray[Any]) -> None:
+        """Encode an image; `predict` and `everything` then work on it.
+
+        Args:
+            image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where nothing was measured.
+
+        Raises:
+            ValueError: it has another shape, no valid pixel, or is too large for one look.
+        """
+        self._encoded, self._dense = None, None  # after an error there is no image, not the one before
+        planes = self._planes(image)
+        measured = self._measured(planes)
+        frame = Frame((planes.shape[1], planes.shape[2]), self.manifest.image_size, self.manifest.aspect)
+        session = self._session(ENCODER)
+        names = [output.name for output in session.get_outputs()]
+        levels = session.run(names, {"image": planes[None]})
+        self._encoded = Encoded(frame, measured, dict(zip(names, levels, strict=True)))
+
+    def predict(
+        self,
+        points: Sequence[tuple[float, float]] = (),
+        labels: Sequence[int] | None = None,
+        box: Sequence[float] | None = None,
+        mask: FloatArray | None = None,
+        *,
+        choice: Choice = "single",
+    ) -> Prediction:
+        """Segment the object that a prompt marks in the current image.
+
+        Args:
+            points: (x, y) in pixels of the image; (0, 0) is the centre of the top-left pixel.
+            labels: one for each point, 1 on the object, 0 not on it; None means that all are on it.
+            box: (x0, y0, x1, y1) of its outer edges, from 0 to width and height.
+            mask: (h, w) logits of an earlier mask, `Prediction.low_res`.
+            choice: "single" takes the model's single mask; "best" the alternative with the highest predicted IoU.
+
+        Raises:
+            ValueError: no image is set, there is no prompt, or it does not fit the image.
+        """
+        if choice not in get_args(Choice):
+            raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
+        frame = self.encoded.frame
+        coords = np.asarray(points, np.float32).reshape(-1, 2)
+        marks = np.ones(len(coords), np.int64) if labels is None else np.asarray(labels, np.int64).reshape(-1)
+        corners = np.zeros((0, 4), np.float32) if box is None else np.asarray(box, np.float32).reshape(1, 4)
+        earlier = None if mask is None else np.asarray(mask, np.float32)
+        self._check_prompt(coords, marks, corners, earlier)
+        low, scores = self.decode(
+            frame.points_to_input(coords)[None],
+            marks[None],
+            frame.box_to_input(corners[0])[None] if len(corners) else None,
+            None if earlier is None else earlier[None, None],
+        )
+        picked = 0 if choice == "single" or scores.shape[1] == 1 else 1 + int(scores[0, 1:].argmax())
+        logits = self.restore(low[:, picked])[0]
+        if not (np.isfinite(logits).all() and np.isfinite(scores[0, picked])):
+            raise ModelError(f"{self.folder} gives NaN or infinity for this image; export the model again")
+        value, chance = self._class_of(low[0, picked]) or (None, None)
+        return Prediction(logits > 0, logits, float(scores[0, picked]), low[0, picked], value, chance)
+
+    def everything(self, settings: Settings | None = None) -> list[FoundObject]:
+        """Find every object of the current image, best first, each with its class where the model knows classes.
+
+        Args:
+            settings: how objects are found; by default as `Settings` says.
+
+        Raises:
+            ValueError: no image is set.
+        """
+        return find_objects(self, self._dense_answer(), settings or Settings())
+
+    def semantic(self) -> ClassMap:
+        """Return the class of every pixel of the current image.
+
+        Raises:
+            ValueError: no image is set.
+            ModelError: the model has no dense head.
+        """
+        dense, spec = self._dense_answer(), self.manifest.dense
+        if dense is None or spec is None:
+            raise ModelError(f"{self.folder} has no dense head, so it gives no class map; train one (--dense)")
+        chances = softmax(self.restore(dense[0]))
+        objects = [1 if value is None else value for value in spec.classes]
+        kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if max(objects) < np.iinfo(kind).max)
+        values, nodata = np.asarray([0, *objects] if spec.background else objects, kind), int(np.iinfo(kind).max)
+        measured = self.encoded.measured
+        labels = np.where(measured, values[chances.argmax(0)], kind(nodata))
+        return ClassMap(labels, chances.max(0) * measured, nodata)
+
+    def decode(
+        self,
+        coords: FloatArray,
+        labels: npt.NDArray[np.int64],
+        boxes: FloatArray | None = None,
+        masks: FloatArray | None = None,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Answer K prompts of one kind, in pixels of the network's input.
+
+        Args:
+            coords: (K, N, 2) xy; N may be 0.
+            labels: (K, N), 1 on the object, 0 not on it.
+            boxes: (K, 4) XYXY, or None.
+            masks: (K, 1, h, w) logits, or None.
+
+        Returns:
+            (K, M, h, w) logits over the whole S×S input, mask 0 the single one, and (K, M) predicted IoU.
+        """
+        feeds = {
+            **self.encoded.levels,
+            "image_index": np.zeros(len(coords), np.int64),
+            "point_coords": np.asarray(coords, np.float32),
+            "point_labels": np.asarray(labels, np.int64),
+            "boxes": np.zeros((0, 4), np.float32) if boxes is None else boxes,
+            "mask_input": np.zeros((0, 1, *self.manifest.mask_size), np.float32) if masks is None else masks,
+        }
+        logits, scores = self._session(DECODER).run(["logits", "iou"], feeds)
+        return logits, scores
+
+    def restore(self, logits: FloatArray) -> FloatArray:
+        """Resize logits (N, h, w) of the S×S input to the image: (N, H, W)."""
+        height, width = self.encoded.frame.original_hw
+        step = max(_VALUES_AT_ONCE // max(height * width, self.manifest.image_size**2), 1)
+        size, session = np.asarray([height, width], np.int64), self._session(MASKS)
+        parts = [
+            session.run(["masks"], {"logits": logits[start : start + step], "original_hw": size})[0]
+            for start in range(0, len(logits), step)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, height, width), np.float32)
+
+    def _dense_answer(self) -> tuple[FloatArray, FloatArray] | None:
+        """Return class logits (K, h, w) and logits of distances (h, w); None without a dense head."""
+        levels = self.encoded.levels
+        if self.manifest.dense is None:
+            return None
+        if self._dense is None:
+            classes, distance = self._session(DENSE).run(["classes", "distance"], levels)
+            self._dense = classes[0], distance[0, 0]
+        return self._dense
+
+    def _class_of(self, low: FloatArray) -> tuple[int, float] | None:
+        """Return class and probability of a mask (h, w); None without classes of objects, or an empty mask."""
+        dense, spec, inside = self._dense_answer(), self.manifest.dense, low > 0
+        if dense is None or spec is None or spec.classes == (None,) or not inside.any():
+            return None
+        first = int(spec.background)
+        mean = resized(softmax(dense[0]), (low.shape[0], low.shape[1]))[:, inside].mean(1)[first:]
+        value = spec.classes[int(mean.argmax())]
+        return None if value is None else (value, float(mean.max() / mean.sum().clip(1e-6, 1)))
+
+    def _planes(self, image: npt.NDArray[Any]) -> FloatArray:
+        """Return a checked (C, H, W) float32 array."""
+        wanted = f"({len(self.channels)}, H, W) of " + ", ".join(f"{one.name} [{one.unit}]" for one in self.channels)
+        planes = np.asarray(image)
+        if planes.dtype.kind not in "buif":
+            raise ValueError(f"the image must be an array of numbers, {wanted}; got dtype {planes.dtype}")
+        if planes.ndim == 2 and len(self.channels) == 1:
+            planes = planes[None]  # (1, H, W)
+        if planes.ndim != 3 or len(planes) != len(self.channels) or 0 in planes.shape:
+            raise ValueError(f"the image must be an array {wanted}; got shape {planes.shape}")
+        if max(planes.shape[1:]) > self.manifest.largest:
+            raise ValueError(
+                f"the image is {planes.shape[2]}x{planes.shape[1]}, but this model takes at most "
+                f"{self.manifest.largest} pixels along a side; cut it into windows"
+            )
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, so invalid
+            planes = np.ascontiguousarray(planes, np.float32)
+        return planes
+
+    def _measured(self, planes: FloatArray) -> BoolArray:
+        """Return (H, W), True where a channel is valid; ValueError if none is anywhere."""
+        measured = np.zeros(planes.shape[1:], np.bool_)
+        for plane, channel in zip(planes, self.channels, strict=True):
+            low, high = channel.valid_range or (-np.inf, np.inf)
+            measured |= np.isfinite(plane) & (plane >= low) & (plane <= high)
+        if measured.any():
+            return measured
+        ranges = ", ".join(
+            f"{one.name}, {one.valid_range[0]:g} to {one.valid_range[1]:g} {one.unit}"
+            for one in self.channels
+            if one.valid_range is not None
+        )
+        raise ValueError("no pixel holds a measurement" + (f"; valid are {ranges}" if ranges else ""))
+
+    def _check_prompt(
+        self, coords: FloatArray, labels: npt.NDArray[np.int64], boxes: FloatArray, mask: FloatArray | None
+    ) -> None:
+        height, width = self.encoded.frame.original_hw
+        if not len(coords) and not len(boxes) and mask is None:
+            raise ValueError("a prompt needs at least one point, a box or a mask")
+        if labels.shape != (len(coords),) or not np.isin(labels, (0, 1)).all():
+            raise ValueError(f"labels must be 0 or 1, one for each of {len(coords)} points; got {labels.tolist()}")
+        if not ((coords >= 0) & (coords < (width, height))).all():
+            raise ValueError(f"points {coords.tolist()} must be on the image, which is {width} wide and {height} high")
+        if len(boxes) and not (
+            (boxes[0, :2] < boxes[0, 2:]).all() and (boxes >= 0).all() and (boxes[0, 2:] <= (width, height)).all()
+        ):
+            raise ValueError(
+                f"box must be x0, y0, x1, y1 with x0 < x1 <= {width} and y0 < y1 <= {height}; got {boxes[0].tolist()}"
+            )
+        if mask is not None and mask.shape != self.manifest.mask_size:
+            raise ValueError(
+                f"mask must be {self.manifest.mask_size} logits, the low_res of an earlier prediction; "
+                f"got shape {mask.shape}"
+            )
+
+    def _session(self, name: str) -> onnxruntime.InferenceSession:
+        """Return the session of one file, which is loaded when it is first needed."""
+        if name not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            if self._threads is not None:
+                options.intra_op_num_threads = self._threads
+            try:
+                self._sessions[name] = onnxruntime.InferenceSession(
+                    self.folder / name, options, providers=list(self._providers)
+                )
+            except Exception as error:  # onnxruntime's own errors share no base of their own
+                raise ModelError(f"onnxruntime cannot load {self.folder / name} ({error})") from error
+        return self._sessions[name]

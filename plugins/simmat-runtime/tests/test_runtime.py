@@ -1,0 +1,123 @@
+"""The runtime computes as SimMAT does, without it, and refuses what does not fit in one message."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simmat_runtime
+import torch
+from simmat_runtime import ModelError, everything
+from simmat_runtime import frame as frames
+from simmat_runtime.manifest import check_files, read_manifest
+
+from simmat import everything as reference
+from simmat.data.instances import Instance
+from simmat.nn.resize import upsample_logits
+from simmat.types import Frame
+
+MANIFEST = {
+    "format": 1,
+    "modality": "gray",
+    "channels": [{"name": "gray", "quantity": "counts", "unit": "count", "valid_range": [0, None]}],
+    "image_size": 64,
+    "aspect": "keep",
+    "largest": 128,
+    "mask_size": [16, 16],
+    "levels": 1,
+    "dense": None,
+    "class_names": {"1": "object"},
+    "files": {name: {"sha256": "0" * 64} for name in ("encoder.onnx", "decoder.onnx", "masks.onnx")},
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    (folder / "manifest.json").write_text(json.dumps({**MANIFEST, **changes}))
+    return folder
+
+
+def test_it_imports_neither_torch_nor_simmat() -> None:
+    """It runs where neither is installed."""
+    code = "import sys, simmat_runtime.command; print(*{'torch', 'simmat'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_peaks_are_those_of_simmat(seed: int) -> None:
+    """Another peak is another click, so another object."""
+    distance = torch.rand(24, 31, generator=torch.Generator().manual_seed(seed))
+    expected, _ = reference.distance_peaks(distance, lowest=0.3, spread=5)
+    np.testing.assert_array_equal(everything.distance_peaks(distance.numpy(), lowest=0.3, spread=5), expected)
+
+
+def test_suppression_and_growth_are_those_of_simmat() -> None:
+    """Both decide which objects a user gets."""
+    rng = np.random.default_rng(0)
+    masks, scores = np.zeros((9, 20, 20), np.bool_), rng.random(9)
+    for mask in masks:
+        y, x = rng.integers(0, 12, 2)
+        mask[y : y + 6, x : x + 6] = True
+    kept = reference.suppress(masks, scores, 0.4)
+    assert everything.suppress(masks, scores.tolist(), 0.4) == kept
+    regions = [Instance(None, (2, 2, 5, 6), np.ones((3, 4), np.bool_)), Instance(None, (9, 9, 12, 12), np.eye(3) > 0)]
+    inside = rng.random((16, 16)) > 0.3
+    found = [everything.FoundObject(one.box, one.crop, (16, 16), 1.0, (0, 0)) for one in regions]
+    grown = reference.grown(regions, torch.from_numpy(inside), 4)
+    for one, other in zip(grown, everything.grown(found, inside, 4), strict=True):
+        np.testing.assert_array_equal(other.mask, one.mask((16, 16)))
+
+
+def test_resizing_and_geometry_are_those_of_simmat() -> None:
+    """A click half a pixel off misses small objects."""
+    planes = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(0))
+    expected = upsample_logits(planes[None], (16, 20))[0]
+    np.testing.assert_allclose(everything.resized(planes.numpy(), (16, 20)), expected, atol=1e-6)
+    points = np.asarray([(0, 0), (50, 30)], np.float32)
+    for aspect in ("keep", "squash"):
+        ours, theirs = frames.Frame((37, 91), 64, aspect), Frame((37, 91), 64, aspect)  # type: ignore[arg-type]
+        assert ours.scaled_hw == theirs.scaled_hw
+        np.testing.assert_array_equal(ours.points_to_input(points), theirs.points_to_input(points))
+        np.testing.assert_array_equal(ours.points_to_original(points), theirs.points_to_original(points))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"format": 2}, "format 2"), ({"image_size": None}, "damaged"), ({"files": {}}, "damaged")],
+)
+def test_a_wrong_manifest_is_refused(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    """A newer or cut file must not be read as something else."""
+    with pytest.raises(ModelError, match=words):
+        read_manifest(write(tmp_path, **changes))
+
+
+def test_a_folder_without_a_manifest_or_a_file_is_refused(tmp_path: Path) -> None:
+    """Folders are copied by hand, and not always whole."""
+    with pytest.raises(ModelError, match=r"manifest\.json is missing"):
+        simmat_runtime.load(tmp_path)
+    with pytest.raises(ModelError, match=r"encoder\.onnx cannot be read"):
+        simmat_runtime.load(write(tmp_path))
+    (tmp_path / "encoder.onnx").write_bytes(b"other")
+    with pytest.raises(ModelError, match="sha256"):
+        check_files(tmp_path, read_manifest(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((2, 8, 8)), r"\(1, H, W\) of gray \[count\]"),
+        (np.full((8, 8), -1.0), "no pixel holds a measurement"),
+        (np.zeros((8, 300)), "at most 128"),
+        (np.asarray([["a"]]), "numbers"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused(tmp_path: Path, image: np.ndarray, words: str) -> None:
+    """Channels are never guessed."""
+    model = simmat_runtime.load(write(tmp_path), check=False)
+    with pytest.raises(ValueError, match=words):
+        model.set_image(image)
+    with pytest.raises(ValueError, match="set_image"):
+        model.predict([(1, 1)])
