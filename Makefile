@@ -18,7 +18,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 
 FOUND := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml examples/simmat-plugin-*/pyproject.toml))
 # These before those that require them: older pip looks for them elsewhere else.
-REQUIRED := $(addprefix plugins/simmat-,plugin-lite plugin-polarization runtime)
+REQUIRED := $(addprefix plugins/simmat-,plugin-lite plugin-report plugin-polarization runtime)
 PACKAGES := $(REQUIRED) $(filter-out $(REQUIRED),$(FOUND))
 # Extras of plugins that their tests need.
 EXTRAS_simmat-plugin-annotate := [dev]
@@ -93,7 +93,7 @@ WHEELS ?= $(VENV)/wheels
 test-wheels: | $(BIN)/python
 	rm -rf "$(WHEELS)" && mkdir -p "$(WHEELS)/dist"
 	"$(BIN)/python" -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir "$(WHEELS)/dist" \
-		. $(addprefix ./plugins/simmat-,plugin-annotate plugin-export plugin-lite plugin-scenes plugin-thermal runtime)
+		. $(patsubst %,./plugins/simmat-%,plugin-annotate plugin-export plugin-lite plugin-report plugin-scenes plugin-thermal runtime)
 	"$(BIN)/python" -m venv "$(WHEELS)/venv"
 	"$(WHEELS)/venv/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" \
 		simmat-plugin-annotate simmat-plugin-export simmat-plugin-scenes simmat-plugin-thermal
@@ -109,6 +109,7 @@ define smoke
 	"$(1)/simmat" data simulate --modality thermal --count 12 --size 96 96 --out "$$out/data" && \
 	"$(1)/simmat" train --modality thermal --data "$$out/data" --foundation lite --mat mat-residual --tune lora \
 		--image-size 64 --steps 4 --batch-size 2 --out "$$out/run" && \
+	test -s "$$out/run/report.html" && \
 	"$(1)/simmat" eval "$$out/run/bundle" --data "$$out/data" --split test && \
 	"$(1)/simmat" predict "$$out/run/bundle" "$$(ls "$$out"/data/images/* | head -n 1)" --point 48,48 --out "$$out/masks" && \
 	"$(1)/simmat" predict "$$out/run/bundle" "$$out/data/images" --everything --semantic --out "$$out/objects"

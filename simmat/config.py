@@ -216,7 +216,7 @@ class TrainConfig(Document):
         False, description="Recompute the backbone in the backward pass, to save memory."
     )
     val_every: int | None = Field(None, ge=1, description="Steps between validations; by default a tenth of the run.")
-    pictures: bool = Field(True, description="Write a page with curves, scores and pictures: report.html.")
+    pictures: bool = Field(True, description="Write report.html, a page that shows the run (simmat-plugin-report).")
 
     track: Literal["tensorboard", "wandb", "mlflow"] | None = Field(
         None, description="Also log to this tracker; needs pip install 'simmat[TRACKER]'."

@@ -18,9 +18,9 @@ from simmat.plugins.registry import Registry
 from simmat.training.callbacks import Callback
 
 
-def registry() -> Registry:
-    """The built-in parts alone."""
-    return load_plugins(env={"SIMMAT_PLUGINS": ""})
+def registry(*plugins: str) -> Registry:
+    """The built-in parts, and some plugins."""
+    return load_plugins(env={"SIMMAT_PLUGINS": ",".join(plugins)})
 
 
 def gray_set(root: Path, *, train: int = 5, val: int = 2, test: int = 2, size_hw: tuple[int, int] = (40, 56)) -> Path:

@@ -33,9 +33,9 @@ def train_args(data: Path, out: Path, **changes: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def builtin_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The built-in parts alone, whatever else is installed."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+def few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in parts and what looks at data sets, whatever else is installed."""
+    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bad")
     gray_set(root / "data", train=2, val=1, test=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMMAT_PLUGINS", "")
+        patch.setenv("SIMMAT_PLUGINS", "report")
         assert run(train_args(root / "data", root / "run")) == 0
     return root
 

@@ -52,8 +52,8 @@ def coco_set(root: Path, names: dict[int, str] = NAMES) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _built_in_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+def _few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
 
 
 @pytest.fixture(scope="module")

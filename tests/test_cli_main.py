@@ -19,6 +19,7 @@ import simmat
 from simmat import training
 from simmat.cli import COMMANDS, run
 from simmat.errors import DataError
+from simmat.evaluation import Scores
 from simmat.io.images.planes import DEFAULT_GIB, LIMIT_VARIABLE
 from simmat.training.callbacks import Callback, RunPlan
 
@@ -298,7 +299,7 @@ def test_a_training_ends_with_the_command_that_scores_it(
 
     def train(settings: object, registry: object, callback: Callback) -> Path:
         callback.started(plan)
-        callback.validated(1, {"miou_object": 0.5}, best=True)
+        callback.validated(1, {"miou_object": 0.5}, best=True, scores=Scores(()))
         return tmp_path / "run/bundle"
 
     monkeypatch.setattr(training, "train", train)

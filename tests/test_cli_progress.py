@@ -42,8 +42,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[list[str
 
 
 @pytest.fixture(autouse=True)
-def _built_in_parts_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+def _few_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
 
 
 @pytest.mark.parametrize("columns", [80, 0])

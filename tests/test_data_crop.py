@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 from data_sets import Planes, open_planes, save_image
+from simmat_plugin_report.checks import check_dataset
 
 from simmat.data.augment import Augmentation
 from simmat.data.batches import TrainingItems
 from simmat.data.blocks import plan_blocks, windows_of
 from simmat.data.card import DataCard
-from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import read_index
 from simmat.data.pipeline import Pipeline
@@ -231,7 +231,7 @@ def test_a_bundle_brings_its_crop_and_the_numbers_of_its_classes() -> None:
 def test_blocks_of_one_image_are_no_leak(tmp_path: Path) -> None:
     """All blocks have one file, which an image in two splits has, too."""
     report = check_dataset(open_planes(scene(tmp_path), crop=CROP))
-    assert not report.problems
+    assert not report.errors
     assert "blocks" in report.split_note
 
 
@@ -240,7 +240,7 @@ def test_a_copy_of_the_image_in_another_split_is_a_leak(tmp_path: Path) -> None:
     scene(tmp_path)
     (tmp_path / "images/copy.npy").write_bytes((tmp_path / "images/scene.npy").read_bytes())
     (tmp_path / "masks/copy.tif").write_bytes((tmp_path / "masks/scene.tif").read_bytes())
-    assert any("the same image" in problem for problem in check_dataset(open_planes(tmp_path, crop=CROP)).problems)
+    assert any("the same image" in problem for problem in check_dataset(open_planes(tmp_path, crop=CROP)).errors)
 
 
 def test_coco_labels_are_cut_too(tmp_path: Path) -> None:

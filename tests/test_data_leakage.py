@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from data_sets import one_square, save_mask
+from simmat_plugin_report.checks import check_dataset
 
-from simmat.data.checks import check_dataset
 from simmat.data.dataset import open_dataset
 from simmat.data.index import read_index
 from simmat.data.leakage import neighbour_warning

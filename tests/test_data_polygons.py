@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from simmat_plugin_report.checks import check_dataset
 
-from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.data.index import contents_of, read_index
 from simmat.errors import ConfigError
@@ -197,7 +197,7 @@ def test_an_attribute_without_polygons_is_refused(tmp_path: Path) -> None:
 
 
 def faults(dataset: Dataset) -> str:
-    return "\n".join(check_dataset(dataset).problems)
+    return "\n".join(check_dataset(dataset).errors)
 
 
 def test_an_image_without_georeference_is_refused(tmp_path: Path) -> None:
@@ -291,6 +291,6 @@ def test_real_fields_of_a_real_satellite_image(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path, Raster(), {"crop": 64, "class_attribute": "Afgroede"})
     assert {"Vårbyg", "Vinterhvede"} < set(dataset.class_names.values())
     report = check_dataset(dataset)
-    assert not report.problems
+    assert not report.errors
     assert {split.name: split.samples for split in report.splits} == {"train": 30, "val": 6, "test": 6}
     assert min(split.regions for split in report.splits) > 50

@@ -42,7 +42,7 @@ QUICK = "--foundation sam_vit_tiny --image-size 64 --steps 2 --batch-size 2 --de
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user stands in their folder, beside their sensor.toml and their data."""
-    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "report")
     monkeypatch.chdir(tmp_path)
     Path("sensor.toml").write_text(SENSOR, encoding="utf-8")
     gray_set(tmp_path / "data")

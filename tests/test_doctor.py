@@ -153,4 +153,4 @@ def test_every_extra_for_users_says_what_it_is_for() -> None:
     """A name such as "geo" tells a user nothing."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs"}
-    assert OWN_COMMANDS["doctor"] == ()
+    assert OWN_COMMANDS["doctor"] is None

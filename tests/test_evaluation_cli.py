@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import pytest
 from launched import TWO_PROCESSES, run_python
-from PIL import Image
 from runs import config, gray_set, registry
 
 from simmat import training
@@ -42,11 +41,9 @@ def evaluate(bundle: Path, data: Path, out: Path, *more: str) -> dict[str, Any]:
     return dict(json.loads(out.read_text()))
 
 
-def test_full_writes_every_figure_and_draws_the_curve(
-    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_writes_every_figure(bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One command gives a paper's table: the file all of it, the terminal what one looks at first."""
-    report = evaluate(bundle, data, tmp_path / "s.json", *FULL, "--curve", str(tmp_path / "c.png"))
+    report = evaluate(bundle, data, tmp_path / "s.json", *FULL)
     said = capsys.readouterr().out
     assert next(iter(report)) == "format"
     assert report["protocol"] == {
@@ -79,8 +76,6 @@ def test_full_writes_every_figure_and_draws_the_curve(
         "±",
     ):
         assert line in said
-    with Image.open(tmp_path / "c.png") as picture:
-        assert picture.format == "PNG"
 
 
 def test_the_same_seed_gives_the_same_scores(bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -138,10 +133,6 @@ def test_two_processes_give_the_file_of_one(bundle: Path, data: Path, tmp_path: 
         ("--protocol full --seed -1", "--seed .*0"),
         ("--protocol full --draws two", "--draws.*'two'.*integer"),
         ("--draws 3", "'one-click' .*--draws"),
-        ("--protocol full --curve c.jpg", "c.jpg.*.png or .svg"),
-        ("--curve c.png", "--curve .*--clicks"),
-        ("--protocol full --curve c.png --out c.png", "--out and --curve .*c.png"),
-        ("--protocol full --clicks 1 --curve c.png", "--curve .*--clicks"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_read(

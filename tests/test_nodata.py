@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_sets import save_image, save_mask
+from simmat_plugin_report.checks import check_dataset
 
 from simmat.config import TrainConfig, dump_toml, load_config
 from simmat.data.card import load_card
-from simmat.data.checks import check_dataset
 from simmat.data.dataset import Dataset, open_dataset
 from simmat.errors import ConfigError, DataError
 from simmat.io.images import read_image, write_image

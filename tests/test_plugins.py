@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 from throwaway import ADAPTER
 
@@ -254,7 +255,8 @@ def test_the_commands_that_no_plugin_can_replace_are_those_of_the_command_line()
     assert set(OWN_COMMANDS) == set(COMMANDS)
     for name, (module, _) in COMMANDS.items():
         command = import_module(module).command
-        assert sorted(OWN_COMMANDS[name]) == sorted(getattr(command, "commands", ()))
+        assert (OWN_COMMANDS[name] is not None) == isinstance(command, click.Group)
+        assert sorted(OWN_COMMANDS[name] or ()) == sorted(getattr(command, "commands", ()))
 
 
 def test_a_plugin_s_command_may_stand_below_a_group(
@@ -266,7 +268,7 @@ def test_a_plugin_s_command_may_stand_below_a_group(
     assert run(["data", "count"]) == 0
     assert capsys.readouterr().out == "counted\n"
     assert run(["data", "--help"]) == 0
-    assert re.search(r"check +.*count +Count what is there", capsys.readouterr().out, flags=re.DOTALL)
+    assert re.search(r"count +Count what is there", capsys.readouterr().out)
     assert run(["--help"]) == 0
     assert "Count what is there" not in capsys.readouterr().out
     assert run(["count"]) == 2
@@ -278,7 +280,7 @@ def test_a_plugin_s_command_may_stand_below_a_group(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("data check", "'data check'"),
+        ("bundle show", "'bundle show'"),
         ("dat count", "'dat' .* data,"),
         ("train count", "'train' .*group"),
         ("data count all", "data count all"),

@@ -115,15 +115,16 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_the_page_shows_what_it_finds(run: Path, tmp_path: Path) -> None:
     """True and found objects side by side, and AP and class mIoU."""
-    from simmat.training.report import read_report
+    from simmat_plugin_report.documents import read_report
 
     data = run.parent / "set"
-    training.train(config(data, tmp_path / "run", heads="prompt,dense", regions="components", steps=1), registry())
+    settings = config(data, tmp_path / "run", heads="prompt,dense", regions="components", steps=1)
+    training.train(settings, registry("report"))
     report = read_report(training.RunFolder(tmp_path / "run"))
     assert report is not None
-    for _, pictures in report.examination.dense:
+    for _, pictures in report.analysis.dense:
         assert {"true objects", "found objects"} <= set(pictures)
-    assert set(report.examination.unprompted) == {"everything", "semantic"}
+    assert set(report.analysis.unprompted) == {"everything", "semantic"}
     assert "every object: AP50" in (tmp_path / "run" / "report.html").read_text()
 
 

@@ -86,7 +86,7 @@ def test_objects_at_the_edge_of_small_images_can_be_drawn(tmp_path: Path) -> Non
         rows.append(f"{index},{split},images/{index}.png,masks/{index}.png")
     (root / "manifest.csv").write_text("\n".join(rows) + "\n")
     settings = {"protocol": "simmat-compat", "batch_size": 1, "steps": 1, "val_every": 1, "min_region": 1}
-    training.train(config(root, tmp_path / "run", **settings), registry())
+    training.train(config(root, tmp_path / "run", **settings), registry("report"))
     assert (tmp_path / "run/report.html").is_file()
 
 

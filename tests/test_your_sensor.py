@@ -59,7 +59,7 @@ def test_the_echo_of_a_slanting_plane_falls_with_the_cosine() -> None:
 @pytest.mark.slow
 def test_every_block_of_the_page_works_in_its_order(tmp_path: Path) -> None:
     """A newcomer's first ten minutes; fewer steps of training, all else as it stands."""
-    need_plugins("lite", "scenes")
+    need_plugins("lite", "report", "scenes")
     python = make_venv(tmp_path / "env")
     folder = tmp_path
     env = {**clean_environment(), "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}

@@ -31,9 +31,8 @@ DEBUG_VARIABLE = "SIMMAT_DEBUG"
 COMMANDS = {
     "train": ("simmat.cli.train", "Train a transfer layer and tune a foundation model."),
     "eval": ("simmat.cli.eval", "Score a bundle and the zero-shot model on a data set."),
-    "report": ("simmat.cli.report", "Show a run, or several side by side, on one page."),
     "predict": ("simmat.cli.predict", "Segment sensor images by clicks and boxes."),
-    "data": ("simmat.cli.data", "Check or make a data set."),
+    "data": ("simmat.cli.data", "Look at a data set, check it, or make one."),
     "modalities": ("simmat.cli.modalities", "List and show sensors."),
     "foundations": ("simmat.cli.foundations", "List foundation models and download their weights."),
     "plugins": ("simmat.cli.plugins", "List, check, make, install and uninstall plugins."),

@@ -12,7 +12,7 @@ import click
 from simmat.cli.common import PATH, json_option, load_registry, move_bar, print_json, print_table, progress_bar
 from simmat.cli.options import config_options, data_options, foundation_options
 from simmat.data.card import class_title
-from simmat.errors import ConfigError, OutputError
+from simmat.errors import OutputError
 from simmat.io.files import atomic_write_json, check_writable
 from simmat.terminal import say
 
@@ -39,7 +39,6 @@ _SHOWN_CLICKS = (1, 3, 5, 8)
 @foundation_options
 @config_options("device")
 @click.option("--out", type=PATH, help="Write the scores, with those of every object, to this json file.")
-@click.option("--curve", type=PATH, help="full: draw mIoU by clicks to this .png or .svg file.")
 @json_option
 def command(
     bundle: Path,
@@ -56,7 +55,6 @@ def command(
     checkpoint: Path | None,
     device: str | None,
     out: Path | None,
-    curve: Path | None,
     as_json: bool,
     **card: Any,
 ) -> None:
@@ -76,16 +74,10 @@ def command(
     from simmat.evaluation.report import objects_of, report_of
 
     protocol = find_protocol(name, clicks=clicks, draws=draws, seed=seed)
-    if curve is not None:
-        _check_curve(curve, protocol.clicks)
-        if out is not None and out.absolute() == curve.absolute():
-            raise ConfigError(f"--out and --curve both name {out}, and one would replace the other; give two names")
     registry = load_registry()
     processes = join_processes(device)
-    if processes.is_main:
-        for file in (out, curve):
-            if file is not None:
-                _check_file(file)
+    if out is not None and processes.is_main:
+        _check_file(out)
     loaded = load_bundle(bundle, registry, foundation=foundation, checkpoint=checkpoint, device=processes.device)
     if protocol.grid == "quarter" and loaded.spec.aspect != "squash" and processes.is_main:
         say(f"note: {bundle} was trained on images with their own aspect ratio; {name} squashes them", err=True)
@@ -109,8 +101,6 @@ def command(
     report = report_of(loaded, data, split, protocol, tuned, untuned)
     if out is not None:
         atomic_write_json(out, {**report, **objects_of(tuned, untuned)})
-    if curve is not None:
-        _draw_curve(report, curve)
     if as_json:
         print_json(report)
     else:
@@ -122,26 +112,6 @@ def _check_file(file: Path) -> None:
     if file.is_dir():
         raise OutputError(f"{file} is a folder; give the name of a file in it")
     check_writable(file.absolute().parent)
-
-
-def _check_curve(curve: Path, clicks: int) -> None:
-    from simmat.report.curves import picture_kind
-
-    picture_kind(curve, "a click curve")
-    if clicks < 2:
-        raise ConfigError(
-            "--curve draws mIoU by clicks, but there is one click; use --protocol full with --clicks 2 or more"
-        )
-
-
-def _draw_curve(report: dict[str, Any], out: Path) -> None:
-    from simmat.evaluation import NOC_TARGETS
-    from simmat.report.curves import plot_click_curve
-
-    tuned, untuned = report["tuned"], report["zero_shot"]
-    curves = {"tuned": tuned["clicks"]["miou"]} | ({"zero-shot": untuned["clicks"]["miou"]} if untuned else {})
-    title = f"{report['modality']}: mIoU by clicks, {tuned['objects']} objects"
-    plot_click_curve(curves, out, targets=NOC_TARGETS, title=title)
 
 
 def _print_report(report: dict[str, Any], *, no_zero_shot: str) -> None:

@@ -33,6 +33,7 @@ _PLURAL = {
     "transfer layer": "transfer layers",
     "tuner": "tuners",
     "command": "commands",
+    "callbacks": "callbacks",
 }
 
 

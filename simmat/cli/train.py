@@ -23,7 +23,7 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
     """Train a transfer layer and tune a foundation model on a folder of sensor images.
 
     The run folder gets the best bundle by validation (bundle/), the last state (last.safetensors),
-    the resolved settings (config.toml), the log (metrics.jsonl) and a page that shows the run (report.html).
+    the resolved settings (config.toml), the log (metrics.jsonl) and, by simmat-plugin-report, a page (report.html).
     """
     overrides = {name: value for name, value in given.items() if value is not None}
     if resume is None:

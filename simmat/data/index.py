@@ -23,7 +23,7 @@ from simmat.sensors.normalize import Statistics
 from simmat.sensors.options import describe_nodata
 from simmat.types import Window
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 """Called with the number of samples that were completed since the last call."""
 
 _PATIENCE_S = 3600.0

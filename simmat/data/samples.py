@@ -148,6 +148,12 @@ class Divider(Protocol):
         """Return what a block with a split is used as."""
 
 
+def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+    """Return at most `count` samples, spread evenly."""
+    count = min(count, len(samples))
+    return tuple(samples[index * len(samples) // count] for index in range(count))
+
+
 def id_digest(text: str) -> bytes:
     """Return the sha256 of an id; bytes of file names that are not UTF-8 are kept."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()

@@ -1,6 +1,13 @@
 """Score a model's masks for clicks and boxes against the ground truth, by a named protocol."""
 
-from simmat.evaluation.job import evaluate, evaluate_bundle, nothing_to_score, why_no_zero_shot
+from simmat.evaluation.job import (
+    evaluate,
+    evaluate_bundle,
+    nothing_to_score,
+    pipeline_for,
+    trained_card,
+    why_no_zero_shot,
+)
 from simmat.evaluation.processes import Processes, join_processes
 from simmat.evaluation.protocol import COMPAT, FULL, ONE_CLICK, PROTOCOLS, Protocol, find_protocol
 from simmat.evaluation.scores import (
@@ -11,6 +18,7 @@ from simmat.evaluation.scores import (
     Scores,
     bootstrap_means,
     interval_of,
+    mean_interval,
     merge_scores,
     possible_summary,
 )
@@ -36,8 +44,11 @@ __all__ = [
     "find_protocol",
     "interval_of",
     "join_processes",
+    "mean_interval",
     "merge_scores",
     "nothing_to_score",
+    "pipeline_for",
     "possible_summary",
+    "trained_card",
     "why_no_zero_shot",
 ]

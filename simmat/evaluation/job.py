@@ -127,6 +127,11 @@ def why_no_zero_shot(parts: Parts) -> str:
     return "the bundle's model started from random weights" if parts.weights is None else ""
 
 
+def pipeline_for(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline by which a protocol scores: one whose masks are compared at the input squashes the image."""
+    return replace(pipeline, aspect="squash") if protocol.grid == "quarter" else pipeline
+
+
 def evaluate(
     model: SimMAT,
     pipeline: Pipeline,
@@ -150,9 +155,9 @@ def evaluate(
         DataError: no sample has a region, whichever process has it.
         ConfigError: the protocol does not suit the network's input.
     """
+    pipeline = pipeline_for(protocol, pipeline)
     if protocol.grid == "quarter":
-        pipeline = replace(pipeline, aspect="squash")
-        grid_hw(Frame((1, 1), pipeline.size, "squash"), protocol)
+        grid_hw(Frame((1, 1), pipeline.size, pipeline.aspect), protocol)
     model.eval()
     own: list[Scores] = []
     for sample in samples if processes is None else processes.share(samples):

@@ -1,4 +1,4 @@
-"""The six hooks of plugins; each returns values.
+"""The seven hooks of plugins; each returns values.
 
 A plugin is a module named by an entry point of group "simmat". It decorates functions of these names with `hookimpl`.
 It must not import torch at import time.
@@ -17,20 +17,22 @@ from simmat.specs import FoundationFamily, FoundationSpec, TransferLayerSpec, Tu
 if TYPE_CHECKING:
     import click
 
+    from simmat.config import TrainConfig
+    from simmat.training import Callback, LiveRun
+
 PROJECT = "simmat"
 """Name of the package, the pluggy project and the entry-point group."""
 
-OWN_COMMANDS: Mapping[str, tuple[str, ...]] = {
-    "train": (),
-    "eval": (),
-    "predict": (),
-    "data": ("check", "preview", "stats"),
+OWN_COMMANDS: Mapping[str, tuple[str, ...] | None] = {
+    "train": None,
+    "eval": None,
+    "predict": None,
+    "data": (),
     "modalities": ("list", "show"),
     "foundations": ("fetch", "list"),
     "plugins": ("check", "install", "list", "new", "uninstall"),
     "bundle": ("pull", "push", "show"),
-    "doctor": (),
-    "report": (),
+    "doctor": None,
 }
 """SimMAT's own commands, with those of each group; no plugin can replace one."""
 
@@ -68,4 +70,16 @@ def simmat_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
     """Return the commands a plugin adds to `simmat`; import heavy modules only when one runs.
 
     A command named "GROUP NAME", such as "data simulate", is added to that group of SimMAT's.
+    """
+
+
+@hookspec
+def simmat_callbacks(config: TrainConfig, run: LiveRun) -> Iterable[Callback]:  # type: ignore[empty-body]
+    """Return callbacks of a training, called in its main process once the network is built.
+
+    One that fails is left out with a warning. An implementation may leave out an argument that it does not need.
+
+    Args:
+        config: the settings of the run.
+        run: its data, network and processes.
     """

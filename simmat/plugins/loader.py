@@ -25,7 +25,7 @@ from simmat import __version__
 from simmat.errors import ConfigError, PluginError, SpecError, all_problems, did_you_mean
 from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
-from simmat.plugins.registry import Item, Kind, PluginReport, Registry
+from simmat.plugins.registry import CallbackHook, Item, Kind, PluginReport, Registry
 from simmat.sensors.adapter import ModalityAdapter, Source
 from simmat.specs import FoundationFamily, FoundationSpec, TransferLayerSpec, TunerSpec, api_problem
 from simmat.types import Channel
@@ -40,8 +40,9 @@ HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
     "simmat_transfer_layers": ("transfer layer", TransferLayerSpec),
     "simmat_tuners": ("tuner", TunerSpec),
     "simmat_commands": ("command", click.Command),
+    "simmat_callbacks": ("callbacks", CallbackHook),
 }
-"""Hook -> what it brings and the type each item must have."""
+"""Hook -> what it brings and the type each item must have; `simmat_callbacks` is called when a training starts."""
 
 _HYPHENATED = (r"[a-z0-9]+(-[a-z0-9]+)*", "lower case letters, digits and single hyphens")
 _SEPARATED = (r"[a-z0-9]+([-_][a-z0-9]+)*", "lower case letters, digits and single hyphens or underscores")
@@ -160,6 +161,9 @@ def _take(plugin: object, reference: str) -> list[tuple[Kind, Item]]:
         manager.register(plugin, name=reference)
         for hook in manager.get_hookcallers(plugin) or ():
             kind, expected = HOOKS[hook.name]
+            if kind == "callbacks":
+                given.append((kind, CallbackHook(reference, hook)))
+                continue
             for item in _call(hook, problems):
                 if problem := _item_problem(kind, item, expected):
                     problems.append(f"{hook.name}: {problem}")
@@ -232,10 +236,11 @@ def _item_problem(kind: Kind, item: Any, expected: type[Any]) -> str:
 
 def _command_problem(name: str) -> str:
     group, _, last = name.partition(" ")
-    if last in OWN_COMMANDS.get(group, ()) or (not last and group in OWN_COMMANDS):
+    own = OWN_COMMANDS.get(group)
+    if last in (own or ()) or (not last and group in OWN_COMMANDS):
         return f"command {name!r} is one of SimMAT's own; choose another name"
-    if last and not OWN_COMMANDS.get(group):
-        groups = [own for own, below in OWN_COMMANDS.items() if below]
+    if last and own is None:
+        groups = [own for own, below in OWN_COMMANDS.items() if below is not None]
         return f"command {name!r}: {group!r} is not a group of SimMAT's; groups: {', '.join(groups)}"
     return ""
 

@@ -1,9 +1,9 @@
-"""The registry of what is installed: sensors, foundation models, transfer layers, tuners, commands of plugins."""
+"""The registry of what is installed: sensors, foundation models, transfer layers, tuners, commands, callbacks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import click
 
     from simmat.sensors.declaration import Declaration
+    from simmat.training import Callback
 
-Kind = Literal["modality", "foundation model", "foundation family", "transfer layer", "tuner", "command"]
+Kind = Literal["modality", "foundation model", "foundation family", "transfer layer", "tuner", "command", "callbacks"]
 
 SLOW_SECONDS = 0.5
 """A plugin that takes longer to load is called slow."""
@@ -47,10 +48,16 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "command": {
         "annotate": "simmat-plugin-annotate",
         "bench": "simmat-plugin-bench",
-        "data index": "simmat-plugin-aims",
+        "curve": "simmat-plugin-report",
+        "data check": "simmat-plugin-report",
         "data convert": "simmat-plugin-convert",
+        "data index": "simmat-plugin-aims",
+        "data preview": "simmat-plugin-report",
         "data simulate": "simmat-plugin-scenes",
+        "data stats": "simmat-plugin-report",
+        "report": "simmat-plugin-report",
     },
+    "callbacks": {},
 }
 """Name -> SimMAT's package that brings it. `timm/NAME` is found as `timm`, `depth-mm` as `depth`."""
 
@@ -94,7 +101,22 @@ class PluginReport:
         return f"{self.distribution} {self.version}".strip()
 
 
-Item: TypeAlias = "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | click.Command"
+@dataclass(frozen=True)
+class CallbackHook:
+    """What makes a plugin's callbacks of a training.
+
+    Attributes:
+        name: of the plugin's module.
+        make: its hook, called with `config` and `run`; returns a list of what each implementation returned.
+    """
+
+    name: str
+    make: Callable[..., list[Iterable[Callback]]]
+
+
+Item: TypeAlias = (
+    "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | click.Command | CallbackHook"
+)
 
 
 class Registry:
@@ -182,6 +204,11 @@ class Registry:
     def command(self, name: str) -> click.Command:
         """Return a command that a plugin adds."""
         return cast("click.Command", self._get("command", name))
+
+    def callback_hooks(self) -> list[tuple[str, CallbackHook]]:
+        """Return the package with its version, and the hook, of every plugin that follows trainings."""
+        names = self.names("callbacks")
+        return [(self.owner("callbacks", name), cast(CallbackHook, self._get("callbacks", name))) for name in names]
 
     def conflicts(self) -> dict[tuple[Kind, str], tuple[str, ...]]:
         """Return (kind, name) -> packages of every name that more than one package claims."""

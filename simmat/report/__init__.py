@@ -1,1 +1,1 @@
-"""Pictures, curves and pages a person can look at; numpy, Pillow and matplotlib only."""
+"""Pictures of images, masks and prompts; numpy and Pillow only."""

@@ -6,7 +6,9 @@ Contours and clicks are drawn after image and masks are scaled to the final size
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -99,11 +101,12 @@ def draw_comparison(
 
 @lru_cache(maxsize=8)
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans as shipped with matplotlib, so that pictures look the same on every machine."""
-    import matplotlib  # slow, and drawing a mask needs no text
-
+    """Return DejaVu Sans as shipped with matplotlib, or where that is not installed Pillow's font of Latin letters."""
+    spec = find_spec("matplotlib")
+    if spec is None or spec.origin is None:
+        return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size_px))
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size_px)
+    return ImageFont.truetype(str(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name), size_px)
 
 
 def _scaled(picture: PictureArray, size_wh: tuple[int, int] | None) -> Image.Image:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from simmat.training.callbacks import Callback, RunPlan
+from simmat.training.callbacks import Callback, LiveRun, RunPlan
 from simmat.training.loop import Diverged, Interrupted, resume, train
 from simmat.training.resume_checks import changes_noted
 from simmat.training.run_folder import RunFolder
 from simmat.training.setup import open_data
 from simmat.training.state import fingerprint_in
-from simmat.training.validation import Untrained, score_untrained
+from simmat.training.validation import MOST_CLICKS, Untrained, score_untrained
 
 __all__ = [
+    "MOST_CLICKS",
     "Callback",
     "Diverged",
     "Interrupted",
+    "LiveRun",
     "RunFolder",
     "RunPlan",
     "Untrained",

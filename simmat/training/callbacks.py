@@ -1,18 +1,25 @@
-"""Callbacks of a training run, and the one that writes to the console."""
+"""Callbacks of a training run: of the caller, of plugins, and the one that writes to the console."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from simmat.terminal import escape
+
+if TYPE_CHECKING:
+    from simmat.evaluation import Processes, Scores
+    from simmat.model import SimMAT
+    from simmat.plugins.registry import Registry
+    from simmat.training.setup import Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,25 @@ class RunPlan:
     splits: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A run as its callbacks may see it; what they change in it changes the training.
+
+    Attributes:
+        setup: its data and settings.
+        model: its network.
+        registry: what is installed.
+        processes: those of the run.
+        resumes: a bundle is there already.
+    """
+
+    setup: Setup
+    model: SimMAT
+    registry: Registry
+    processes: Processes
+    resumes: bool
+
+
 class Callback:
     """A callback that does nothing; override the methods you need. Only the main process calls them."""
 
@@ -58,24 +84,65 @@ class Callback:
     def stepped(self, step: int, losses: dict[str, float]) -> None:
         """Step `step` (from 1) is done; `losses` has the learning rate too, as "lr"."""
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
-        """A validation after `step` steps is done; `best` if it is the best so far, whose bundle is kept.
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
+        """A validation after `step` steps is done.
 
-        With a dense head, `summary` also has "everything" and "semantic", and the "score" that `best` compares.
+        Args:
+            step: 0 before the first one.
+            summary: that of the scores; with a dense head, it also has "everything" and "semantic", and the "score"
+                that `best` compares.
+            best: it is the best so far, and its bundle is written.
+            scores: of each object.
         """
+
+    def stopped(self) -> None:
+        """The run was asked to stop, and its state is saved."""
+
+    def finished(self, bundle: Path) -> None:
+        """All steps are done; the folder has the best bundle."""
 
 
 class Callbacks(Callback):
-    """Several callbacks, called in their order."""
+    """Several callbacks, called in their order; those of plugins last, and in isolation.
 
-    def __init__(self, *members: Callback) -> None:
-        for name in ("preparing", "advanced", "started", "stepped", "validated"):
-            setattr(self, name, partial(self._tell, [getattr(member, name) for member in members]))
+    A callback of a plugin that fails is left out with a warning: the training is worth more.
+    """
 
-    @staticmethod
-    def _tell(methods: Sequence[Callable[..., None]], *args: Any, **kwargs: Any) -> None:
-        for method in methods:
-            method(*args, **kwargs)
+    def __init__(self, *members: Callback, of_plugins: Iterable[tuple[str, Callback]] = ()) -> None:
+        """Take callbacks, and those of plugins with the package of each."""
+        self._members, self._of_plugins = members, list(of_plugins)
+        for name in ("preparing", "advanced", "started", "stepped", "validated", "stopped", "finished"):
+            setattr(self, name, partial(self._tell, name))
+
+    @classmethod
+    def with_plugins(cls, callback: Callback, run: LiveRun) -> Callbacks:
+        """Return a callback together with those that plugins have for a run."""
+        found: list[tuple[str, Callback]] = []
+        for package, hook in run.registry.callback_hooks():
+            with _warned(package):
+                given = hook.make(config=run.setup.config, run=run)
+                found += [(package, member) for members in given for member in members]
+        return cls(callback, of_plugins=found)
+
+    def _tell(self, name: str, *args: Any, **kwargs: Any) -> None:
+        for member in self._members:
+            getattr(member, name)(*args, **kwargs)
+        works = []
+        for package, member in self._of_plugins:
+            with _warned(package):
+                getattr(member, name)(*args, **kwargs)
+                works.append((package, member))
+        self._of_plugins = works
+
+
+@contextmanager
+def _warned(package: str) -> Iterator[None]:
+    """Turn what a plugin raises into a warning."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        line = f"warning: {package} failed ({type(error).__name__}: {error}); the training goes on without it"
+        tqdm.write(escape(line), file=sys.stderr)
 
 
 class ConsoleCallback(Callback):
@@ -149,7 +216,7 @@ class ConsoleCallback(Callback):
             self._bar.set_postfix(self._shown, refresh=False)
             self._bar.update(1)
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
         """Show the validation score next to the loss, and remember the best."""
         self._end_phase()
         if best:

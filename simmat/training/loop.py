@@ -28,8 +28,7 @@ from simmat.nn.losses import LOSSES
 from simmat.nn.tuners import pretrained_backbone, set_train_mode
 from simmat.plugins.registry import Registry
 from simmat.training.accelerator import make_accelerator, share_buffers
-from simmat.training.callbacks import Callback, Callbacks, RunPlan
-from simmat.training.report import Reporter
+from simmat.training.callbacks import Callback, Callbacks, LiveRun, RunPlan
 from simmat.training.resume_checks import check_data, check_network, check_settings, settings_of
 from simmat.training.run_folder import RunFolder
 from simmat.training.schedule import build_optimizer, learning_rate, set_rates
@@ -122,9 +121,9 @@ class _Run:
         self._prepare(state)
         accelerator = self.accelerator
         self.processes = Processes(accelerator.device, accelerator.process_index, accelerator.num_processes)
-        self.reporter: Reporter | None = None
-        if self.processes.is_main and config.pictures:
-            self.reporter = Reporter(self.setup, self.model, registry, self.processes, resumes=resume)
+        if self.processes.is_main:
+            live = LiveRun(self.setup, self.model, registry, self.processes, resumes=self.best is not None)
+            self.callback = Callbacks.with_plugins(self.callback, live)
 
     def _prepare(self, state: RunState | None) -> None:
         config = self.config
@@ -188,15 +187,13 @@ class _Run:
                         self._validate()
                     self._save()
                 if stop and not last:
-                    if self.reporter is not None:
-                        self.reporter.write()
+                    self.callback.stopped()
                     raise Interrupted(
                         f"stopped after step {self.done} of {self.setup.steps}; the state is saved. "
                         f"Resume with `simmat train --resume {self.config.out}`"
                     )
-            self.accelerator.wait_for_everyone()  # before the report, which the others need not wait for
-            if self.reporter is not None:
-                self.reporter.finish(self.model)
+            self.accelerator.wait_for_everyone()  # the others need not wait for callbacks
+            self.callback.finished(self.folder.bundle)
         return self.folder.bundle
 
     def _one_step(self, batches: Iterator[Batch]) -> None:
@@ -272,9 +269,7 @@ class _Run:
             if self.accelerator.is_main_process:
                 metrics = {"val": summary, "step": self.done, "protocol": self.config.protocol}
                 write_bundle(self.folder.bundle, self.setup.spec, trained_tensors(self.model), metrics)
-        if self.reporter is not None:
-            self.reporter.validated(self.model, scores, better=better)
-        self.callback.validated(self.done, summary, best=better)
+        self.callback.validated(self.done, summary, best=better, scores=scores)
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:

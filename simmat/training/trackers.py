@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from simmat.config import TrainConfig
 from simmat.errors import ConfigError
+from simmat.evaluation import Scores
 from simmat.terminal import escape
 from simmat.training.callbacks import Callback, RunPlan
 from simmat.types import is_finite_number
@@ -92,7 +93,7 @@ class TrackingCallback(Callback):
         """Log losses and learning rate."""
         self._log({f"train/{name}": value for name, value in losses.items()}, step)
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
         """Log all scores that are numbers."""
         self._log(_numbers(summary, "val/"), step)
 

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from runs import files_of, gray_set
+from simmat_plugin_report.documents import read_report
 
 from simmat.bundle import check_bundle, push_bundle
-from simmat.training.report import read_report
 from simmat.training.run_folder import RunFolder
 from simmat.training.state import load_state
 

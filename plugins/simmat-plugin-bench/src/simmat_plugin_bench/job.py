@@ -65,7 +65,7 @@ class JobCallback(Callback):
             say(note)
         say(f"from step {plan.first_step} of {plan.steps}, {plan.trainable:,} parameters train, on {plan.device}")
 
-    def validated(self, step: int, summary: dict[str, Any], *, best: bool) -> None:
+    def validated(self, step: int, summary: dict[str, Any], *, best: bool, scores: Scores) -> None:
         """Print the score, and save the time."""
         say(f"step {step}: validation mIoU {summary['miou_object']:.4f}{' (best)' if best else ''}")
         atomic_write_json(self._clock, {"format": FORMAT, "seconds": self.seconds})

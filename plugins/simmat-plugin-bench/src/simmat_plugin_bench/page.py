@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from simmat_plugin_report.page import Figure, Table, write_template
+
 from simmat.io.files import atomic_write_text, read_bytes
-from simmat.report.page import Figure, Table, write_template
 from simmat_plugin_bench.grid import Bench
 from simmat_plugin_bench.plots import draw_plots
 from simmat_plugin_bench.prepare import RUN_WITH

@@ -10,8 +10,8 @@ from statistics import fmean
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
+from simmat_plugin_report.figures import DARK, DASHES, LIGHT, PALETTES, new_figure, save_figure, style_axes
 
-from simmat.report.curves import DARK, DASHES, LIGHT, PALETTES, new_figure, save_figure, style_axes
 from simmat_plugin_bench.grid import Arm
 from simmat_plugin_bench.results import Results, Row, Spread
 from simmat_plugin_bench.settings import DataSet

@@ -1,0 +1,31 @@
+"""Look at data sets and at runs: `simmat data check`, `stats` and `preview`, `report`, `curve`, the page of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from simmat.plugins.hooks import hookimpl
+from simmat_plugin_report import commands, data_commands
+
+if TYPE_CHECKING:
+    from simmat.config import TrainConfig
+    from simmat.training import Callback, LiveRun
+
+
+@hookimpl
+def simmat_commands() -> Iterable[click.Command]:
+    """Return `report`, `curve`, `data check`, `data stats` and `data preview`."""
+    return [commands.report, commands.curve, data_commands.check, data_commands.stats, data_commands.preview]
+
+
+@hookimpl
+def simmat_callbacks(config: TrainConfig, run: LiveRun) -> Iterable[Callback]:
+    """Return what writes the page of a run, unless it is not wanted."""
+    if not config.pictures:
+        return []
+    from simmat_plugin_report.callback import ReportCallback
+
+    return [ReportCallback(run)]

@@ -1,0 +1,325 @@
+"""Run a trained network for its report: scores beside zero-shot, pictures, how important each channel is.
+
+The cost is bounded, and counted in images encoded: see `Budget`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from simmat.bundle import Bundle
+from simmat.data.dataset import Dataset, open_dataset
+from simmat.data.index import read_index
+from simmat.data.pipeline import Pipeline, PreparedImage
+from simmat.data.samples import Sample, spread
+from simmat.evaluation import (
+    ONE_CLICK,
+    ObjectScore,
+    Protocol,
+    Scores,
+    evaluate,
+    evaluate_unprompted,
+    find_protocol,
+    pipeline_for,
+    trained_card,
+    why_no_zero_shot,
+)
+from simmat.everything import EverythingSettings
+from simmat.model import SimMAT, assemble, zero_shot_of
+from simmat.plugins.registry import Registry
+from simmat.predictor import EncodedImage, Predictor
+from simmat.training import MOST_CLICKS, LiveRun
+from simmat.types import Prompt, SensorImage
+from simmat_plugin_report.checks import check_dataset
+from simmat_plugin_report.documents import Analysis, ChannelAblation
+from simmat_plugin_report.object_scores import difference, miou
+from simmat_plugin_report.pictures import PICTURES, draw_examples, pick_examples
+
+CHECK = 2
+"""Images encoded to see whether step 0 is the untuned model: one, by each of the two."""
+MOST_PASSES = 97
+"""Images that the report of a training encodes at most, pictures and check among them."""
+MOST_GROUPS = 16
+"""Channels are withheld one by one, or where there are more, in this many groups of neighbours."""
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many images a report may encode, after scoring.
+
+    Attributes:
+        zero_shot: to score the untuned model, where the scores of step 0 are not already its own.
+        ablation: to score with channels withheld.
+    """
+
+    zero_shot: int
+    ablation: int
+
+    @classmethod
+    def after_training(cls, trained: int) -> Budget:
+        """Return what a training may spend: with `PICTURES` and `CHECK` a twentieth of it, and at most `MOST_PASSES`.
+
+        Args:
+            trained: images that the training encodes, those of training steps three times for the backward pass.
+        """
+        allowed = min(trained // 20, MOST_PASSES) - PICTURES - CHECK
+        return cls(max(allowed // 3, 1), max(allowed - allowed // 3, 0))
+
+
+FULL = Budget(0, 64)
+"""What `simmat report` spends after scoring both models."""
+
+
+def scores_of(
+    bundle: Bundle,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    progress: Advance | None = None,
+) -> Scores:
+    """Return the scores of a bundle: by clicks, and with a dense head without prompts too.
+
+    Raises:
+        DataError: no image has a region.
+    """
+    scores = evaluate(
+        bundle.model,
+        bundle.pipeline,
+        dataset,
+        samples,
+        protocol=protocol,
+        check=bundle.check_image,
+        progress=progress,
+    )
+    if bundle.spec.dense is None:
+        return scores
+    found = evaluate_unprompted(
+        Predictor.of_bundle(bundle),
+        dataset,
+        samples,
+        everything=not all(dataset.may_have_unmarked(sample) for sample in samples),
+        settings=EverythingSettings(most=MOST_CLICKS),
+        progress=progress,
+    )
+    return replace(scores, unprompted=found)
+
+
+def zero_shot_scores(run: LiveRun, budget: Budget, start: Sequence[ObjectScore]) -> tuple[ObjectScore, ...]:
+    """Return the scores of the untuned model: those of step 0 where that is the untuned model, else of some images.
+
+    Args:
+        run: before its first step.
+        budget: how many images may be encoded.
+        start: scores of step 0.
+    """
+    setup = run.setup
+    model = _untuned(run.model, *zero_shot_of(setup.spec, run.registry, setup.parts.weights))
+    by_id = {sample.id: sample for sample in setup.val}
+    prepared = setup.pipeline(setup.dataset.image(by_id[start[0].sample]))
+    x, y = start[0].click_xy
+    click = Prompt.points([(max(x, 0.0), max(y, 0.0))])
+    one, other = (EncodedImage(each, prepared).decode([click]).logits for each in (run.model, model))
+    if torch.allclose(one, other, rtol=1e-3, atol=1e-3):
+        return tuple(start)
+    scored = list(dict.fromkeys(score.sample for score in start))
+    some = spread([by_id[name] for name in scored], budget.zero_shot)
+    protocol = find_protocol(setup.config.protocol)
+    return evaluate(model, setup.pipeline, setup.dataset, some, protocol=protocol).objects
+
+
+def _untuned(beside: SimMAT, *network: Any) -> SimMAT:
+    """Return the untuned model on the device of another one."""
+    return assemble(*network).to(next(beside.parameters()).device).eval()
+
+
+def analyse_bundle(
+    bundle: Bundle,
+    data: Path,
+    split: str | None,
+    registry: Registry,
+    *,
+    images: int,
+    overrides: Mapping[str, object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Analysis:
+    """Score a bundle and its untuned foundation model on some images of a data set, and draw what it does.
+
+    Args:
+        bundle: a loaded bundle.
+        data: folder of the data set.
+        split: "train", "val" or "test"; None is test where there is one, else val.
+        registry: where the zero-shot map and the frozen tuner are found.
+        images: at most so many images are scored; of a larger split those with regions, spread evenly.
+        overrides: fields of the data card; None is not set.
+        progress: called with (done, total) passes over an image.
+
+    Raises:
+        DataError: the data cannot be read, or no image has a region.
+    """
+    dataset = open_dataset(data.absolute(), bundle.sensor, overrides, defaults=trained_card(bundle.spec.card))
+    if split is None:
+        split = "test" if any(sample.split == "test" for sample in dataset.samples) else "val"
+    every = dataset.split(split)
+    if images < len(every):  # in a sparse set most images of a few would hold nothing to click on
+        index = read_index(dataset)
+        every = index.with_regions([one for one in every if one.id not in index.faults], "scoring") or every
+    samples = spread(every, images)
+    protocol = find_protocol(str(bundle.spec.metrics.get("protocol", ONE_CLICK.name)))
+    why = why_no_zero_shot(bundle.parts)
+    total, done = len(samples) * (1 + (bundle.spec.dense is not None) + (not why)), itertools.count(1)
+    advance = None if progress is None else lambda _: progress(next(done), total)
+    scores, zero_shot = scores_of(bundle, dataset, samples, protocol, advance), None
+    if not why:
+        model = _untuned(bundle.model, *zero_shot_of(bundle.spec, registry, bundle.parts.weights))
+        untuned = replace(bundle, model=model)
+        zero_shot = evaluate(
+            model,
+            bundle.pipeline,
+            dataset,
+            samples,
+            protocol=protocol,
+            check=untuned.check_image,
+            progress=advance,
+        ).objects
+    found = analysis_of(
+        dataset, split, samples, protocol, scores, zero_shot=zero_shot, why=why, names=bundle.spec.card.class_names
+    ).model_copy(update={"available": len(every)})
+    return analyse(bundle, dataset, samples, found, FULL)
+
+
+def analysis_of(
+    dataset: Dataset,
+    split: str,
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    scores: Scores,
+    *,
+    zero_shot: tuple[ObjectScore, ...] | None,
+    why: str,
+    names: Mapping[int, str],
+) -> Analysis:
+    """Return an analysis that has scores alone.
+
+    Args:
+        dataset: the data.
+        split: name of the split.
+        samples: those that were scored.
+        protocol: how.
+        scores: of the tuned model.
+        zero_shot: of the untuned one.
+        why: there is no untuned one.
+        names: class -> name, where the data set has none.
+    """
+    return Analysis(
+        data=str(dataset.root),
+        split=split,
+        images=len(samples),
+        available=len(samples),
+        protocol=protocol.name,
+        scores=scores.objects,
+        zero_shot=zero_shot,
+        no_zero_shot=why,
+        class_names=dict(dataset.class_names or names),
+        unprompted=scores.unprompted.summary() if scores.unprompted is not None else {},
+    )
+
+
+def analyse(bundle: Bundle, dataset: Dataset, samples: Sequence[Sample], found: Analysis, budget: Budget) -> Analysis:
+    """Add to the scores of a network pictures, how important channels are, and what is in the data.
+
+    Args:
+        bundle: whose scores they are.
+        dataset: the data.
+        samples: of the split.
+        found: the scores.
+        budget: how many images may be encoded, beside `PICTURES`, and with a dense head as many again for images that
+            it cuts into windows.
+    """
+    protocol = find_protocol(found.protocol)
+    by_id = {sample.id: sample for sample in samples}
+    chosen = pick_examples(found.scores)
+    examples, views, dense = draw_examples(bundle, pipeline_for(protocol, bundle.pipeline), dataset, by_id, chosen)
+    first = chosen[0][1]
+    sample = by_id[first.sample]
+    x0, y0 = (sample.window.x0, sample.window.y0) if sample.window is not None else (0, 0)
+    scored = [by_id[name] for name in dict.fromkeys(score.sample for score in found.scores)]
+    return found.model_copy(
+        update={
+            "example": {source: str(file) for source, file in sample.files.items()},
+            "example_xy": (first.click_xy[0] + x0, first.click_xy[1] + y0),
+            "examples": examples,
+            "views": views,
+            "dense": dense,
+            "ablations": channel_ablations(bundle, dataset, scored, found.scores, protocol, budget.ablation),
+            "data_report": check_dataset(dataset),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _WithoutChannels(Pipeline):
+    """A pipeline that withholds channels: they are 0, which is their mean, as if nothing had been measured there.
+
+    Attributes:
+        withheld: their indices.
+    """
+
+    withheld: tuple[int, ...] = ()
+
+    def __call__(self, image: SensorImage) -> PreparedImage:
+        prepared = super().__call__(image)
+        prepared.planes[list(self.withheld)] = 0
+        return prepared
+
+
+def channel_ablations(
+    bundle: Bundle,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    scores: Sequence[ObjectScore],
+    protocol: Protocol,
+    passes: int,
+) -> tuple[ChannelAblation, ...]:
+    """Score some images with channels withheld; () where there is one channel or not enough to spend.
+
+    Args:
+        bundle: the network.
+        dataset: the data.
+        samples: with objects.
+        scores: of their objects with all channels.
+        protocol: of the scores.
+        passes: how many images may be encoded.
+    """
+    pipeline = bundle.pipeline
+    groups = np.array_split(np.arange(len(pipeline.channels)), min(len(pipeline.channels), MOST_GROUPS))
+    some = spread(samples, passes // len(groups))
+    if len(groups) < 2 or not some:
+        return ()
+    names = {sample.id for sample in some}
+    base = [score for score in scores if score.sample in names]
+    known = {field.name: getattr(pipeline, field.name) for field in fields(Pipeline)}
+    found = []
+    for group in groups:
+        without = _WithoutChannels(**known, withheld=tuple(group.tolist()))
+        one_click = replace(protocol, clicks=1, draws=0, alternatives=False)
+        withheld = evaluate(bundle.model, without, dataset, some, protocol=one_click).objects
+        found.append(
+            ChannelAblation(
+                channels=tuple(pipeline.channels[place].name for place in group),
+                images=len(some),
+                objects=len(base),
+                miou=miou(withheld),
+                base=miou(base),
+                interval=None if (change := difference(withheld, base)) is None else change[1],
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,261 @@
+"""Statistics of the channels of a data set in their units: missing values, moments, percentiles and histograms.
+
+One pass over the files, image by image, and window by window where an image is larger than memory. What is kept of the
+values does not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from simmat.data.dataset import Dataset
+from simmat.data.samples import Sample
+from simmat.data.statistics import Moments, image_moments
+from simmat.errors import DataError, SimMATError
+from simmat.sensors.adapter import load_sample
+from simmat.types import BoolArray, Channel, SensorImage, Window
+from simmat_plugin_report.value_counts import ValueCounts
+
+PERCENTILES = (1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0)
+_TAILS = (0.5, 99.5)
+"""Percentiles between which a histogram is drawn; what lies outside is counted."""
+MOST_PIXELS = 1 << 24
+"""Pixels of an image that is read as a whole."""
+_CORNER_PX = 64
+"""Side of the part of an image that shows which channels it has."""
+_READ_PX = 2048
+"""Side of the windows of a larger one."""
+
+
+@dataclass(frozen=True)
+class ChannelStats:
+    """The values of one channel, in its unit.
+
+    Attributes:
+        name: of the channel.
+        quantity: what it measures.
+        unit: of the values.
+        pixels: number of pixels.
+        valid: those with a measurement.
+        missing: fraction of the pixels without one.
+        low: smallest value; None where no pixel is valid, as all that follow.
+        high: largest value.
+        mean: over valid pixels.
+        std: population standard deviation.
+        percentiles: percentage -> value.
+        bins: counts of equal bins from the first to the last of `range`.
+        range: the smallest and the largest value in the bins.
+        below: number of values below the bins.
+        above: number of values above them.
+        precision: relative step of percentiles and bins; 0 where they are exact.
+    """
+
+    name: str
+    quantity: str
+    unit: str
+    pixels: int
+    valid: int
+    missing: float
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    percentiles: Mapping[str, float] = field(default_factory=dict)
+    bins: tuple[int, ...] = ()
+    range: tuple[float, float] | None = None
+    below: int = 0
+    above: int = 0
+    precision: float = 0.0
+
+
+@dataclass(frozen=True)
+class StatsReport:
+    """The channels of a data set.
+
+    Attributes:
+        root: its folder.
+        images: number of images that were read.
+        channels: in their order.
+        faults: sample id -> why it cannot be read.
+    """
+
+    root: str
+    images: int
+    channels: tuple[ChannelStats, ...]
+    faults: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as json values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return the report as text of several lines."""
+        lines = [f"{self.root}: {self.images} images"]
+        for channel in self.channels:
+            lines += ["", *_lines(channel)]
+        return "\n".join(lines)
+
+
+class _Tally:
+    """Adds up one channel."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel, self.pixels, self.counts = channel, 0, ValueCounts()
+        self.moments: Moments | None = None
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, image: SensorImage) -> None:
+        """Add an image of one channel."""
+        self.pixels += image.data.size
+        valid: BoolArray = image.valid[0]
+        values = image.data[0] if valid.all() else image.data[0][valid]
+        if not values.size:
+            return
+        self._take(image_moments(image), float(values.min()), float(values.max()))
+        self.counts.add(values.ravel())
+
+    def _take(self, found: Moments, low: float, high: float) -> None:
+        self.moments = found if self.moments is None else self.moments.merge(found)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+
+    def merge(self, other: _Tally) -> None:
+        """Add what another one of the same channel has added up."""
+        self.pixels += other.pixels
+        if other.moments is not None:
+            self._take(other.moments, other.low, other.high)
+            self.counts.merge(other.counts)
+
+    def stats(self, bins: int) -> ChannelStats:
+        valid = self.counts.total
+        head = (self.channel.name, self.channel.quantity, self.channel.unit, self.pixels, valid)
+        missing = 1 - valid / max(self.pixels, 1)
+        if self.moments is None:
+            return ChannelStats(*head, missing)
+        start, *inner, stop = self.counts.percentiles([_TAILS[0], *PERCENTILES, _TAILS[1]])
+        start, stop = (start, stop) if stop > start else (self.low, self.high)
+        counts, below, above = self.counts.histogram(start, stop, bins)
+        statistics = self.moments.statistics()
+        return ChannelStats(
+            *head,
+            missing,
+            low=self.low,
+            high=self.high,
+            mean=statistics.mean[0],
+            std=statistics.std[0],
+            percentiles={f"{percent:g}": value for percent, value in zip(PERCENTILES, inner, strict=True)},
+            bins=tuple(counts),
+            range=(start, stop),
+            below=below,
+            above=above,
+            precision=2.0 ** (self.counts.dropped - 24) if self.counts.dropped else 0.0,
+        )
+
+
+def channel_stats(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    *,
+    bins: int = 40,
+    transformed: bool = False,
+    progress: Callable[[int], object] | None = None,
+) -> StatsReport:
+    """Read images once and describe the values of their channels; an image that several samples share counts once.
+
+    Args:
+        dataset: whose samples they are.
+        samples: at least one.
+        bins: of the histograms.
+        transformed: of what the network gets before normalization, not of the physical values.
+        progress: called with the number of samples that are done.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    dataset = with_channels(dataset, samples)
+    tallies: list[_Tally] = []
+    faults: dict[str, str] = {}
+    seen: set[tuple[tuple[str, ...], Window | None]] = set()
+    for sample in samples:
+        place = (sample.images, sample.window)
+        own: list[_Tally] = []  # of this image, which may turn out to be damaged at its end
+        try:
+            for image in () if place in seen else read_parts(dataset, sample):
+                shown = dataset.adapter.transform(image) if transformed else image
+                own = own or [_Tally(channel) for channel in shown.channels]
+                for index, tally in enumerate(own):
+                    tally.add(shown.select([index]))
+            seen.add(place)
+            for tally, more in zip(tallies, own, strict=False):
+                tally.merge(more)
+            tallies = tallies or own
+        except SimMATError as error:
+            faults[sample.id] = str(error)
+        if progress is not None:
+            progress(1)
+    if not seen:
+        first = next(iter(faults.values()), "there is none")
+        raise DataError(f"{dataset.root}: no image can be read; the first: {first}")
+    return StatsReport(str(dataset.root), len(seen), tuple(tally.stats(bins) for tally in tallies), faults)
+
+
+def with_channels(dataset: Dataset, samples: Sequence[Sample]) -> Dataset:
+    """Return the data set with the channels of the first image that can be read; of a large one a corner is read."""
+    if dataset.known_channels is not None:
+        return dataset
+    for sample in (dataset.first, *samples):
+        try:
+            size_hw = dataset.adapter.window_size(sample.files)
+            window = sample.window
+            if window is None and size_hw is not None:
+                window = Window(0, 0, *(min(side, _CORNER_PX) for side in size_hw))
+            nodata = dataset.card.stated_nodata(sample.files)
+            image = load_sample(dataset.adapter, sample.files, nodata=nodata, window=window)
+            channels = image.channels, dataset.adapter.transform(image).channels
+        except SimMATError:  # it is said when it is read
+            continue
+        return replace(dataset, known_channels=channels)
+    return dataset
+
+
+def read_parts(dataset: Dataset, sample: Sample) -> Iterator[SensorImage]:
+    """Yield an image as a whole, or window by window where it is larger than memory may hold.
+
+    Raises:
+        SimMATError: it cannot be read.
+    """
+    size_hw = dataset.adapter.window_size(sample.files) if sample.window is None else None
+    if size_hw is None or size_hw[0] * size_hw[1] <= MOST_PIXELS:
+        yield dataset.image(sample)
+        return
+    for window in windows_side_by_side(size_hw, _READ_PX):
+        yield dataset.image(sample.within(window))
+
+
+def windows_side_by_side(size_hw: tuple[int, int], side: int) -> Iterator[Window]:
+    """Yield the windows that cover an image row by row, each pixel once; those at its end are smaller."""
+    height, width = size_hw
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            yield Window(y, x, min(y + side, height), min(x + side, width))
+
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def _lines(channel: ChannelStats) -> Iterator[str]:
+    yield (
+        f"{channel.name} [{channel.unit}], {channel.quantity}: {channel.valid:,} valid pixels, "
+        f"{channel.missing:.2%} missing"
+    )
+    if channel.low is None or channel.range is None:
+        return
+    yield f"  mean {channel.mean:.6g}, std {channel.std:.6g}, min {channel.low:.6g}, max {channel.high:.6g}"
+    yield "  " + ", ".join(f"p{percent} {value:.6g}" for percent, value in channel.percentiles.items())
+    most = max(channel.bins)
+    bars = "".join(_BLOCKS[-(-count * (len(_BLOCKS) - 1) // most)] if most else " " for count in channel.bins)
+    outside = f"  ({channel.below:,} below, {channel.above:,} above)" if channel.below or channel.above else ""
+    yield f"  {channel.range[0]:.6g} |{bars}| {channel.range[1]:.6g}{outside}"

@@ -1,0 +1,210 @@
+"""Check a data set: what it holds, and what is wrong with it by severity."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from simmat.data.card import class_title
+from simmat.data.dataset import Dataset
+from simmat.data.fill_values import fill_value_hints
+from simmat.data.fingerprint import shared_images
+from simmat.data.index import DataIndex, read_index
+from simmat.data.leakage import neighbour_warning
+from simmat.data.samples import SPLITS
+from simmat.data.statistics import Moments
+from simmat_plugin_report.channel_stats import channel_stats
+from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding
+
+_MANY_EMPTY = 0.5
+"""Fraction of images without a region from which it is a warning."""
+_UNEQUAL, _VERY_UNEQUAL = 10, 100
+"""Times that the most frequent class has the regions of the rarest, from which it is a note and a warning."""
+
+
+def check_dataset(
+    dataset: Dataset, progress: Callable[[int], object] | None = None, *, twice: bool = False
+) -> DataReport:
+    """Check every image and label; files that have not changed since the last pass are not read again.
+
+    Args:
+        dataset: the data set.
+        progress: called with the number of completed samples.
+        twice: read images again for near-duplicates across splits and misaligned masks, see
+            `simmat_plugin_report.second_look`.
+    """
+    index = read_index(dataset, progress)
+    dataset = index.dataset
+    used = [tally for name in SPLITS if (tally := _Tally(index, name)).samples]
+    findings = [finding("error", "damaged", str(fault), (name,)) for name, fault in index.faults.items()]
+    findings += [one for tally in used for one in tally.findings()]
+    findings += [
+        finding("error", "duplicates", text) for text in shared_images(dataset.samples, index.reference_digests())
+    ]
+    findings += _notes(dataset, used)
+    if neighbours := neighbour_warning(index):
+        findings.append(finding("warning", "neighbours", neighbours))
+    if twice:
+        from simmat_plugin_report.second_look import second_look  # scipy and all images once more
+
+        findings += second_look(index, progress)
+    order = ("error", "warning", "note")
+    return DataReport(
+        root=str(dataset.root),
+        regions=dataset.card.regions,
+        split_note=dataset.split_note,
+        splits=tuple(tally.report() for tally in used),
+        findings=tuple(sorted(findings, key=lambda found: order.index(found.severity))),
+        class_names=dict(dataset.class_names),
+        unlabelled=tuple(sample.reference.relative_to(dataset.root).as_posix() for sample in dataset.unlabelled),
+        **_as_read(index),
+    )
+
+
+def _as_read(index: DataIndex) -> dict[str, Any]:
+    """Report one image in physical units if the splits' values are transformed, so that a wrong scale is visible."""
+    dataset = index.dataset
+    sample = next((sample for sample in dataset.samples if sample.id not in index.faults), None)
+    if sample is None or set(dataset.channels()) <= set(dataset.loaded_channels):
+        return {}
+    channels = channel_stats(dataset, [sample]).channels
+    return {
+        "read_file": sample.reference.relative_to(dataset.root).as_posix(),
+        "as_read": tuple(
+            ChannelReport(name=c.name, unit=c.unit, low=c.low, mean=c.mean, high=c.high, invalid=c.missing)
+            for c in channels
+        ),
+    }
+
+
+class _Tally:
+    """Totals over the samples of one split."""
+
+    def __init__(self, index: DataIndex, name: str) -> None:
+        self.dataset, self.name, self.channels = index.dataset, name, index.dataset.channels()
+        samples = [sample for sample in self.dataset.samples if sample.split == name]
+        used = [sample for sample in samples if sample.id not in index.faults]
+        table = index.table_of(used)
+        self.samples, self.read = len(samples), len(used)
+        regions = np.diff(table.ends[:, 0], prepend=0).tolist()
+        self.without_region = [sample.id for sample, count in zip(used, regions, strict=True) if not count]
+        self.areas = table.instances[:, 1].tolist()
+        known = set(index.classes(used)) - {None}
+        self.classes = Counter(number for number in table.instances[:, 0].tolist() if number in known)
+        self.sizes = Counter((height, width) for height, width in table.counts[:, :2].tolist())
+        self.pixels = sum(height * width * count for (height, width), count in self.sizes.items())
+        self.dropped, self.ignored, self.hidden = table.counts[:, 2:5].sum(axis=0).tolist()
+        self.stored = table.stored
+        packed, low, high = table.split_numbers()
+        moments = Moments.unpacked(packed)
+        self.low, self.high = low.min(axis=0, initial=np.inf), high.max(axis=0, initial=-np.inf)
+        mean, valid = (np.diagonal(part, axis1=1, axis2=2) for part in (moments.mean, moments.count))
+        self.total, self.valid = (mean * valid).sum(axis=0), valid.sum(axis=0)
+
+    def findings(self) -> Iterator[Finding]:
+        """Describe what would stop training or scoring on this split."""
+        if self.read and not self.areas:
+            card = self.dataset.card
+            text = f"{self.name}: no sample has a region of at least {card.smallest}; check the masks, --regions "
+            yield finding("error", "no-regions", f"{text}and --min-region")
+        for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
+            if self.read and least > most:
+                text = f"{self.name}: channel {channel.name!r} has no valid pixel; check --nodata"
+                yield finding("error", "no-valid-pixel", text)
+        severity: Severity = "error" if self.name == "train" else "warning"  # the statistics are those of train
+        yield from (finding(severity, "constant-channel", text) for text in self.constants())
+
+    def constants(self) -> Iterator[str]:
+        """Describe the channels that have one value everywhere."""
+        for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
+            if least == most:
+                yield f"{self.name}: channel {channel.name!r} is {least:g} {channel.unit} everywhere"
+
+    def report(self) -> SplitReport:
+        """Return the report of the split."""
+        mean = self.total / np.maximum(self.valid, 1)
+        areas = sorted(self.areas)
+        return SplitReport(
+            name=self.name,
+            samples=self.samples,
+            without_region=tuple(self.without_region),
+            regions=len(self.areas),
+            dropped=self.dropped,
+            area_px=(areas[0], areas[len(areas) // 2], areas[-1]) if areas else None,
+            classes=dict(sorted(self.classes.items())),
+            sizes_hw=tuple((*size, count) for size, count in self.sizes.most_common()),
+            ignored=self.ignored / max(self.pixels, 1),
+            channels=tuple(
+                ChannelReport(
+                    name=channel.name,
+                    unit=channel.unit,
+                    low=_finite(self.low[index]),
+                    mean=_finite(mean[index]) if self.valid[index] else None,
+                    high=_finite(self.high[index]),
+                    invalid=1 - float(self.valid[index]) / max(self.pixels, 1),
+                )
+                for index, channel in enumerate(self.channels)
+            ),
+        )
+
+
+def _notes(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]:
+    for tally in tallies:
+        if tally.dropped > len(tally.areas):
+            text = (
+                f"{tally.name}: {tally.dropped} regions are smaller than {dataset.card.smallest} and dropped, "
+                f"{len(tally.areas)} are kept"
+            )
+            yield finding("warning", "dropped-regions", text)
+        if tally.hidden:
+            text = f"{tally.name}: {tally.hidden} regions have no pixel that can be scored (all ignored or invalid)"
+            yield finding("warning", "hidden-regions", text)
+        unnamed = sorted(set(tally.classes) - set(dataset.class_names)) if dataset.class_names else []
+        if unnamed:
+            yield finding("note", "unnamed-classes", f"{tally.name}: classes without a name in the card: {unnamed}")
+        for text in fill_value_hints(dataset.adapter, tally.stored, tally.name, dataset.card.nodata):
+            yield finding("warning", "fill-values", text)
+        yield from _background_only(tally)
+    yield from _imbalance(dataset, tallies)
+
+
+def _background_only(tally: _Tally) -> Iterator[Finding]:
+    """Describe the images of a split without a region; a split without any region is an error of its own."""
+    count = len(tally.without_region)
+    if not count or not tally.areas:
+        return
+    severity: Severity = "warning" if count > _MANY_EMPTY * tally.read else "note"
+    text = (
+        f"{tally.name}: {count} of {tally.read} images ({count / tally.read:.0%}) are all background, and training and "
+        "scoring with clicks skip them; if they hold objects, their masks are missing"
+    )
+    yield finding(severity, "background-only", text, tuple(tally.without_region))
+
+
+def _imbalance(dataset: Dataset, tallies: Sequence[_Tally]) -> Iterator[Finding]:
+    """Describe classes that are rare in train, or absent there and in another split."""
+    by_split = {tally.name: tally for tally in tallies}
+    train = by_split.get("train")
+    if train is None or not train.classes:
+        return
+    for name, tally in by_split.items():
+        if absent := sorted(set(tally.classes) - set(train.classes)):
+            titles = ", ".join(class_title(number, dataset.class_names) for number in absent)
+            text = f"{name} has classes that are missing in train: {titles}; nothing can learn them, so move samples"
+            yield finding("warning", "class-imbalance", text)
+    most, fewest = (pick(train.classes.items(), key=lambda item: item[1]) for pick in (max, min))
+    ratio = most[1] / fewest[1]
+    if ratio >= _UNEQUAL:
+        names = [class_title(number, dataset.class_names) for number, _ in (most, fewest)]
+        text = (
+            f"train: class {names[0]} has {most[1]} regions, {ratio:.0f} times as many as class {names[1]} with "
+            f"{fewest[1]}; rare classes are learned badly, and their scores vary much; label more of them"
+        )
+        yield finding("warning" if ratio >= _VERY_UNEQUAL else "note", "class-imbalance", text)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

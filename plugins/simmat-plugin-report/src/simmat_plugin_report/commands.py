@@ -1,0 +1,139 @@
+"""`simmat report`: show a run, or several side by side, on one page; `simmat curve`: draw mIoU by clicks."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simmat.cli.common import PATH, load_registry, move_bar, progress_bar
+from simmat.cli.options import config_options, foundation_options
+from simmat.errors import ConfigError, OutputError, SimMATError
+from simmat.io.files import check_writable, read_json
+from simmat.terminal import say
+from simmat.types import is_finite_number
+
+_MOST_BYTES = 2**30
+"""Largest file of scores."""
+
+
+@click.command("report")
+@click.argument("runs", metavar="RUN...", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, help="The page.  [default: report.html in RUN; of several runs, compare.html here]")
+@click.option("--data", "sets", type=PATH, multiple=True, metavar="DIR", help="Score on this data set; repeatable.")
+@click.option("--split", help="Split of DIR: train, val or test.  [default: test if there is one, else val]")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="INT",
+    help="Score at most this many images of a data set, spread evenly over the split.",
+)
+@foundation_options
+@config_options("device")
+def report(
+    runs: tuple[Path, ...],
+    out: Path | None,
+    sets: tuple[Path, ...],
+    split: str | None,
+    images: int,
+    foundation: str | None,
+    checkpoint: Path | None,
+    device: str | None,
+) -> None:
+    """Write one HTML page about each RUN, or one that compares several.
+
+    The page is self-contained: what was run, curves, scores beside zero-shot, predictions, what the transfer layer
+    shows the foundation model, how important each channel is, what was found in the data, how to use the bundle.
+
+    Training writes the same page into RUN at its end, and this takes what training found. The network runs only where
+    --data asks for scores on other images, or where training did not come to its end: each of --images is encoded
+    twice (three times with a dense head), 6 images for pictures and at most 64 with channels withheld.
+    """
+    from simmat.bundle import load_bundle
+    from simmat.nn.device import pick_device
+    from simmat_plugin_report.analysis import analyse_bundle
+    from simmat_plugin_report.pages import write_page
+    from simmat_plugin_report.run_view import open_run
+
+    if split is not None and not sets:
+        raise ConfigError(f"--split {split} is one of --data DIR; give both, or none")
+    page = out if out is not None else (runs[0] / "report.html" if len(runs) == 1 else Path("compare.html"))
+    if page.is_dir():
+        raise OutputError(f"{page} is a folder; give the name of a file in it")
+    views = [open_run(run) for run in runs]
+    check_writable(page.absolute().parent)
+    registry = load_registry()
+    for place, (run, view) in enumerate(zip(runs, views, strict=True)):
+        wanted: list[tuple[Path, str | None, dict[str, object]]] = [(data, split, {}) for data in dict.fromkeys(sets)]
+        if not sets and not view.is_complete:
+            wanted = [(view.config.data, "val", view.config.card_overrides())]
+        if not wanted:
+            continue
+        try:
+            bundle = load_bundle(
+                view.bundle, registry, foundation=foundation, checkpoint=checkpoint, device=pick_device(device)
+            )
+            found = []
+            for data, part, card in wanted:
+                with progress_bar(f"{run.name}, {data.name}", "image") as bar:
+                    found.append(
+                        analyse_bundle(
+                            bundle,
+                            data,
+                            part,
+                            registry,
+                            images=images,
+                            overrides=card,
+                            progress=partial(move_bar, bar),
+                        )
+                    )
+            views[place] = open_run(run, tuple(found))
+        except SimMATError as error:
+            if sets or not view.analyses:
+                raise
+            say(f"note: {run}: shown without pictures, as its network cannot be run here: {error}", err=True)
+    say(f"wrote {write_page(page, views)}")
+
+
+@click.command("curve")
+@click.argument("scores", metavar="SCORES...", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="The picture, .png or .svg.")
+def curve(scores: tuple[Path, ...], out: Path) -> None:
+    """Draw the mIoU after 1, 2, 3 … clicks, from files that `simmat eval --protocol full --out FILE` wrote.
+
+    Of one file, the tuned model beside the untuned one; of several, the tuned model of each.
+    """
+    from simmat.evaluation import NOC_TARGETS
+    from simmat_plugin_report.click_curve import picture_kind, plot_click_curve
+
+    picture_kind(out)
+    check_writable(out.absolute().parent)
+    read = {path: read_json(path, "scores", limit=_MOST_BYTES) for path in scores}
+    if len(scores) == 1:
+        (path,) = scores
+        curves = {"tuned": _clicks(read[path], "tuned", path)}
+        if isinstance(read[path], dict) and read[path].get("zero_shot"):
+            curves["zero-shot"] = _clicks(read[path], "zero_shot", path)
+    else:
+        curves = {str(path): _clicks(found, "tuned", path) for path, found in read.items()}
+    first = next(iter(read.values()))
+    title = f"{first.get('modality', '')}: mIoU by clicks, {first['tuned'].get('objects', '?')} objects"
+    say(f"wrote {plot_click_curve(curves, out, targets=NOC_TARGETS, title=title)}")
+
+
+def _clicks(report: Any, which: str, path: Path) -> list[float]:
+    """Return the mIoU after each number of clicks."""
+    try:
+        found = report[which]["clicks"]["miou"]
+    except (KeyError, TypeError):
+        found = None
+    if not isinstance(found, list) or not found or not all(map(is_finite_number, found)):
+        raise ConfigError(
+            f"{path}: no scores of several clicks; make the file with "
+            "`simmat eval BUNDLE --data DIR --protocol full --out FILE`"
+        )
+    return [float(value) for value in found]

@@ -1,0 +1,134 @@
+"""The page of several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from simmat.config import TrainConfig
+from simmat_plugin_report.blocks import calibration, curves, duration, place_of, setting
+from simmat_plugin_report.documents import Analysis
+from simmat_plugin_report.object_scores import (
+    NONE,
+    UNPROMPTED,
+    Objects,
+    common,
+    difference,
+    figures,
+    groups_of,
+    miou,
+    signed,
+    unprompted_figures,
+)
+from simmat_plugin_report.page import Block, Section, Table, Text
+from simmat_plugin_report.run_view import RunView
+
+Analyses = Mapping[str, Analysis]
+"""Name of a run -> its analysis of one split of one data set."""
+
+
+def names_of(runs: Sequence[RunView]) -> list[str]:
+    """Return a name for each run: of its folder, with as many folders above it as tell the runs apart."""
+    paths = [run.bundle.absolute().parent for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = [str(Path(*path.parts[-depth:])) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path.name} ({place})" for place, path in enumerate(paths, start=1)]
+
+
+def compare_sections(runs: Mapping[str, RunView]) -> Iterator[Section]:
+    """Yield the sections of a page that compares runs."""
+    places: dict[tuple[str, str], dict[str, Analysis]] = {}
+    for name, run in runs.items():
+        for one in run.analyses:
+            places.setdefault((one.data, one.split), {})[name] = one
+    where = {place: f": {Path(place[0]).name}, {place[1]}" for place in places}
+    for place, found in places.items():
+        yield Section(f"Scores{where[place]}", list(_compared(runs, found)))
+    yield Section("Training", [curves(runs)])
+    yield Section("Settings that differ", [_setting_differences(runs)])
+    for place, found in places.items():
+        yield Section(f"By size and class{where[place]}", [_groups(found)])
+        scores = {name: one.scores for name, one in found.items()}
+        yield Section(f"Calibration of the predicted IoU{where[place]}", list(calibration(scores)))
+    yield Section("Where they are", [Table(("run", "bundle"), [(n, str(r.bundle)) for n, r in runs.items()], 2)])
+
+
+def _compared(runs: Mapping[str, RunView], found: Analyses) -> Iterator[Block]:
+    first = next(iter(found.values()))
+    dense = [short for *_, short in UNPROMPTED if short] if any(one.unprompted for one in found.values()) else []
+    rows, best = [], max(miou(one.scores) for one in found.values())
+    marked = set()
+    for name, scores in _untuned(runs, found).items():
+        rows.append([*_row(name, scores, first), *(NONE for _ in dense)])
+    for name, one in found.items():
+        if miou(one.scores) == best:
+            marked.add((len(rows), 2))
+        without_clicks = {short: value for _, short, value in unprompted_figures(one.unprompted)}
+        rows.append([*_row(name, one.scores, first), *(without_clicks.get(short, NONE) for short in dense)])
+    head = ("run", "objects", "mIoU", "difference", "95 % interval", "boundary", "IoU 0.75+", *dense)
+    yield Table(head, rows, 1, marked)
+    said = f"One click per object, {place_of(first)}. "
+    if len({tuple((s.sample, s.region) for s in one.scores) for one in found.values()}) > 1:
+        said += "Not all runs were scored on the same objects; differences are of those that both have. "
+    yield Text(said + "Differences are object by object, with 95 % intervals over images.", faint=True)
+
+
+def _untuned(runs: Mapping[str, RunView], found: Analyses) -> dict[str, Objects]:
+    """Return the scores of the different untuned models, of those runs where they were scored on all objects.
+
+    A model is another one where its foundation model, its sensor or its input differ.
+    """
+    models: dict[object, tuple[str, Objects]] = {}
+    for name, one in found.items():
+        spec = runs[name].spec
+        if one.zero_shot and len(common(one.scores, one.zero_shot)) == len(one.scores):
+            key = (spec.foundation, spec.foundation_sha256, spec.modality, spec.picks, spec.image_size, one.protocol)
+            models.setdefault(key, (f"zero-shot of {spec.foundation}, as in {name}", one.zero_shot))
+    found_models = list(models.values())
+    return {"zero-shot": found_models[0][1]} if len(found_models) == 1 else dict(found_models)
+
+
+def _row(name: str, scores: Objects, first: Analysis) -> list[str]:
+    found = figures(scores)
+    return [
+        name,
+        str(len(scores)),
+        found["mean IoU over objects"],
+        NONE if scores is first.scores else signed(difference(scores, first.scores)).replace(" [", "\n["),
+        found["95 % interval"],
+        found["boundary IoU"],
+        found["objects with IoU 0.75 or more"],
+    ]
+
+
+def _groups(found: Analyses) -> Table:
+    names = {value: name for one in found.values() for value, name in one.class_names.items()}
+    rows = [
+        (
+            name if what == "size" else f"{what} {name}",
+            *(f"{miou(part):.3f} ({len(part)})" if part else NONE for part in parts),
+        )
+        for what, name, parts in groups_of([one.scores for one in found.values()], names)
+    ]
+    return Table(("mIoU (objects)", *found), rows, 1)
+
+
+def _setting_differences(runs: Mapping[str, RunView]) -> Table:
+    dumps = [run.config.model_dump(mode="json") for run in runs.values()]
+    rows = [
+        (name, *(setting(dump[name]) for dump in dumps))
+        for name in TrainConfig.model_fields
+        if name != "out" and any(dump[name] != dumps[0][name] for dump in dumps)
+    ]
+    rows.append(("step that was kept", *(str(run.step) for run in runs.values())))
+    reports = [run.report for run in runs.values()]
+    rows.append(("training images", *(f"{one.train_images:,}" if one else NONE for one in reports)))
+    rows.append(("trained parameters", *(f"{one.trainable:,}" if one else NONE for one in reports)))
+    rows.append(("time", *(duration(one.seconds) if one else NONE for one in reports)))
+    for title in dict.fromkeys(title for one in reports if one for title in one.machine):
+        texts = [one.machine.get(title, NONE) if one else NONE for one in reports]
+        if len(set(texts)) > 1:
+            rows.append((title, *texts))
+    return Table(("", *runs), rows, len(runs) + 1)

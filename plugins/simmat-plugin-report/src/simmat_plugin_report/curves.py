@@ -1,0 +1,120 @@
+"""Curves of training: the loss, and the score of the validation split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from simmat.types import is_finite_number
+from simmat_plugin_report.figures import DARK, LIGHT, legend_below, line_style, new_figure, plain, style_axes
+
+Points = list[tuple[float, float]]
+
+SMOOTHED_FROM = 40
+"""From this number of losses on, a running mean is drawn over the single ones."""
+
+Records = Sequence[Mapping[str, Any]]
+"""The log of a run, as `RunFolder.records` gives it: `{"kind": "train", "step": 50, "loss": 0.8}` and
+`{"kind": "val", "step": 50, "miou_object": 0.4}`, with "score" where that chose the best; other keys are ignored.
+
+Of two records of one kind and step, as after a resumed run, the later one counts.
+"""
+
+
+def curves_figure(runs: Mapping[str, Records], *, zero_shot: Sequence[float | None] = (), dark: bool = False) -> Figure:
+    """Draw the loss of every logged step and the mIoU of every validation, one above the other.
+
+    Args:
+        runs: name -> log; several are drawn over each other, with a legend.
+        zero_shot: mIoU of the untuned model of each run, or of some; drawn as a line of dashes.
+        dark: light text on a dark ground.
+    """
+    colours = DARK if dark else LIGHT
+    several = len(runs) > 1
+    figure = new_figure((5.4, 4.6 + 0.2 * len(runs) * several), colours)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.15))
+    looks = [line_style(place, dark=dark) for place in range(len(runs))]
+    top.set_title("training loss", loc="left", fontsize=10, color=colours["text"])
+    _draw_losses(top, [_series(records, "train", "loss") for records in runs.values()], looks, colours)
+    lines = list(dict.fromkeys(value for value in zero_shot if value is not None))
+    for value in lines:
+        bottom.axhline(value, color=colours["faint"], lw=1.3, ls=(0, (5, 3)), zorder=2)
+    title = "validation mIoU" + (f"; dashed: zero-shot {', '.join(f'{value:.3f}' for value in lines)}" * bool(lines))
+    bottom.set_title(title, loc="left", fontsize=10, color=colours["text"])
+    _draw_scores(bottom, runs, looks, colours)
+    bottom.set_xlabel("step", color=colours["faint"])
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
+    bottom.set_xlim(left=0)
+    for axes in (top, bottom):
+        style_axes(axes, colours)
+    figure.align_ylabels()
+    if several:
+        legend_below(figure, bottom, colours)
+    return figure
+
+
+def _series(records: Records, kind: str, key: str) -> Points:
+    """Return the finite (step, value) of records of one kind, in step order."""
+    found = {
+        float(record["step"]): float(record[key])
+        for record in records
+        if record.get("kind") == kind and is_finite_number(record.get(key))
+    }
+    return sorted(found.items())
+
+
+def _draw_losses(
+    axes: Axes, runs: Sequence[Points], looks: Sequence[Mapping[str, Any]], colours: Mapping[str, str]
+) -> None:
+    if not any(runs):
+        return _write_empty(axes, "no training step logged yet", colours)
+    for points, look in zip(runs, looks, strict=True):
+        if not points:
+            continue
+        steps, losses = zip(*points, strict=True)
+        smooth = len(points) >= SMOOTHED_FROM
+        width, alpha = (0.8, 0.35 if len(runs) == 1 else 0.15) if smooth else (1.6, 1)
+        axes.plot(steps, losses, lw=width, alpha=alpha, marker="o" if len(points) == 1 else None, **look)
+        if smooth:
+            axes.plot(steps, _running_mean(losses, len(losses) // 20), lw=1.8, **look)
+    axes.set_ylim(bottom=0 if all(loss >= 0 for points in runs for _, loss in points) else None)
+
+
+def _draw_scores(
+    axes: Axes, runs: Mapping[str, Records], looks: Sequence[Mapping[str, Any]], colours: Mapping[str, str]
+) -> None:
+    every = [_series(records, "val", "miou_object") for records in runs.values()]
+    if not any(every):
+        return _write_empty(axes, "no validation yet", colours)
+    for (name, records), points, look in zip(runs.items(), every, looks, strict=True):
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        chosen_by = dict(points) | dict(_series(records, "val", "score"))  # with a dense head
+        step, best = max(points, key=lambda point: (chosen_by[point[0]], -point[0]))
+        mark = colours["best"] if len(runs) == 1 else look["color"]
+        label = plain(f"{name}: best {best:.3f} at step {step:.0f}")
+        axes.plot(steps, values, lw=1.6, marker="o", ms=3.5, clip_on=False, zorder=3, label=label, **look)
+        axes.plot([step], [best], marker="o", ms=7, mfc="none", mec=mark, mew=1.6, clip_on=False, zorder=4)
+        if len(runs) == 1:
+            axes.text(
+                1, 1.03, f"best {best:.3f} at step {step:.0f}", transform=axes.transAxes, ha="right", va="bottom",
+                fontsize=9, color=mark,
+            )  # fmt: skip
+    axes.set_ylim(0, 1)
+
+
+def _write_empty(axes: Axes, text: str, colours: Mapping[str, str]) -> None:
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=colours["faint"])
+
+
+def _running_mean(values: Sequence[float], half: int) -> list[float]:
+    """Return the mean over `half` neighbours on each side, fewer at the ends: it neither lags nor shortens."""
+    windows = [values[max(i - half, 0) : i + half + 1] for i in range(len(values))]
+    return [math.fsum(window) / len(window) for window in windows]

@@ -1,0 +1,202 @@
+"""`simmat data check`, `stats` and `preview`: look at a data set before hours of training depend on it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simmat.cli.common import PATH, json_option, load_registry, print_json, progress_bar
+from simmat.cli.options import data_options, sensor_options
+from simmat.errors import ConfigError
+from simmat.io.files import atomic_path, staged_files
+from simmat.terminal import say
+
+if TYPE_CHECKING:
+    from simmat.data.card import DataCard
+    from simmat.data.dataset import Dataset
+    from simmat.data.samples import Sample
+
+
+@click.command("data check")
+@click.argument("data", metavar="DIR", type=PATH)
+@sensor_options
+@data_options
+@click.option("--write-card", is_flag=True, help="Save these options in the data set's card.toml.")
+@click.option("--quick", is_flag=True, help="Leave out near-duplicates and misaligned masks, which take longest.")
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    /,
+    data: Path,
+    modality: str,
+    modality_options: dict[str, Any] | None,
+    channels: tuple[str | int, ...] | None,
+    write_card: bool,
+    quick: bool,
+    as_json: bool,
+    **card: Any,
+) -> None:
+    """Read every file of the data set in DIR, and report its content and its problems, by severity.
+
+    It also finds images of different splits that nearly show the same, masks that do not fit their images, images
+    without an object and rare classes. The exit code is 2 if a problem would stop training or scoring.
+    """
+    from simmat.data.dataset import open_dataset
+    from simmat_plugin_report.checks import check_dataset
+    from simmat_plugin_report.second_look import MOST_COMPARED
+
+    adapter = load_registry().modality(modality, modality_options, channels=channels)
+    dataset = open_dataset(data, adapter, card)
+    count = len(dataset.samples)
+    with progress_bar("reading", " samples", total=count + (0 if quick else min(count, MOST_COMPARED))) as bar:
+        report = check_dataset(dataset, bar.update, twice=not quick)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        say(report.text())
+    if write_card:
+        say(_write_card(dataset.root, dataset.card), err=True)
+    if report.errors:
+        ctx.exit(2)
+
+
+@click.command("data stats")
+@click.argument("data", metavar="DIR", type=PATH)
+@sensor_options
+@data_options
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
+@click.option("--bins", default=40, show_default=True, type=click.IntRange(1, 10_000), metavar="N")
+@click.option("--transformed", is_flag=True, help="What the network gets (log, dB, sin and cos), not physical values.")
+@json_option
+@click.pass_context
+def stats(
+    ctx: click.Context,
+    /,
+    data: Path,
+    modality: str,
+    modality_options: dict[str, Any] | None,
+    channels: tuple[str | int, ...] | None,
+    split: str | None,
+    bins: int,
+    transformed: bool,
+    as_json: bool,
+    **card: Any,
+) -> None:
+    """Describe the values of each channel of DIR: missing, mean, std, percentiles and a histogram, in its unit.
+
+    DIR is a data set, or a folder of images without labels. The exit code is 2 if an image cannot be read.
+    """
+    from simmat_plugin_report.channel_stats import channel_stats
+
+    dataset, samples = _images(data, modality, modality_options, channels, split, card)
+    with progress_bar("reading", " images", total=len(samples)) as bar:
+        report = channel_stats(dataset, samples, bins=bins, transformed=transformed, progress=bar.update)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        say(report.text())
+    for name, fault in report.faults.items():
+        say(f"warning: {name} is left out: {fault}", err=True)
+    if report.faults:
+        ctx.exit(2)
+
+
+@click.command("data preview")
+@click.argument("data", metavar="DIR", type=PATH)
+@sensor_options
+@data_options
+@click.option(
+    "--out", required=True, type=PATH, metavar="FILE.png", help="Several sheets are FILE-1.png, FILE-2.png, …"
+)
+@click.option("--count", default=24, show_default=True, type=click.IntRange(1), metavar="N", help="Images to show.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Only images of one split.")
+@click.option("--per-sheet", default=24, show_default=True, type=click.IntRange(1, 200), metavar="N")
+@click.option(
+    "--cell", default=240, show_default=True, type=click.IntRange(64, 2048), metavar="PX", help="Width of a picture."
+)
+@click.option("--labels/--no-labels", default=True, help="Draw the regions over the pictures.  [default: labels]")
+@click.option("--same-scale", is_flag=True, help="One scale for all images of a sheet, so that colours compare.")
+def preview(
+    data: Path,
+    modality: str,
+    modality_options: dict[str, Any] | None,
+    channels: tuple[str | int, ...] | None,
+    out: Path,
+    count: int,
+    split: str | None,
+    per_sheet: int,
+    cell: int,
+    labels: bool,
+    same_scale: bool,
+    **card: Any,
+) -> None:
+    """Draw sheets of images of DIR, with colours, unit and scale of each quantity and the labels over them.
+
+    DIR is a data set, or a folder of images without labels. The images are spread evenly over the set.
+    """
+    from simmat.data.samples import spread
+    from simmat_plugin_report.preview import preview_sheets
+
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"sheets are pictures of pixels, got --out {out.name!r}; end the name in .png")
+    dataset, samples = _images(data, modality, modality_options, channels, split, card)
+    shown = spread(samples, count)
+    several = len(shown) > per_sheet
+    problems: list[tuple[str, str]] = []
+    with progress_bar("reading", " images", total=len(shown)) as bar, staged_files(out.parent) as folder:
+        sheets = preview_sheets(
+            dataset,
+            shown,
+            per_sheet=per_sheet,
+            cell_px=cell,
+            labels=labels,
+            same_scale=same_scale,
+            problems=problems,
+            progress=bar.update,
+        )
+        names = []
+        for number, sheet in enumerate(sheets, start=1):
+            names.append(f"{out.stem}-{number}.png" if several else out.name)
+            sheet.save(folder / names[-1])
+    for name, problem in problems:
+        say(f"warning: {name} is not shown: {problem}", err=True)
+    for name in names:
+        say(f"wrote {out.parent / name}")
+
+
+def _images(
+    data: Path,
+    modality: str,
+    modality_options: dict[str, Any] | None,
+    channels: tuple[str | int, ...] | None,
+    split: str | None,
+    card: dict[str, Any],
+) -> tuple[Dataset, tuple[Sample, ...]]:
+    """Open a data set or a folder of images; return it with the images to look at."""
+    from simmat.data.dataset import open_images
+
+    adapter = load_registry().modality(modality, modality_options, channels=channels)
+    dataset = open_images(data, adapter, card)
+    return dataset, dataset.split(split) if split else (*dataset.samples, *dataset.unlabelled)
+
+
+def _write_card(root: Path, card: DataCard) -> str:
+    """Write a card that says anything new; the former one, which may hold comments, is kept as card.toml.old."""
+    from simmat.data.card import CARD_FILE, load_card, write_card
+
+    path = root / CARD_FILE
+    if not path.exists():
+        return f"wrote {write_card(root, card)}"
+    try:
+        former = load_card(root, {})
+    except ConfigError:
+        former = None
+    if former == card:
+        return f"{path} is up to date"
+    with atomic_path(root / f"{CARD_FILE}.old") as kept:
+        shutil.copyfile(path, kept)
+    return f"wrote {write_card(root, card)}; the former one is {path.name}.old"

@@ -1,0 +1,198 @@
+"""What `simmat data check` finds in a data set: documents, and their text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from simmat.data.card import class_title
+from simmat.documents import Document, as_tuples
+from simmat.errors import equal_problems
+
+Severity = Literal["error", "warning", "note"]
+Item = TypeVar("Item")
+Listed = Annotated[tuple[Item, ...], BeforeValidator(as_tuples)]
+"""A tuple, a list in json."""
+ClassNumber = Annotated[int, Field(strict=False, ge=-(2**63), lt=2**63)]
+"""The number of a class, which is a string as a key in json."""
+
+_NAMED = 10
+"""Most images without a mask that the text lists."""
+
+
+class ChannelReport(Document):
+    """One channel of some images.
+
+    Attributes:
+        name: of the channel.
+        unit: of the values.
+        low: smallest valid value; None where no pixel is valid.
+        mean: over valid pixels.
+        high: largest valid value.
+        invalid: fraction of pixels without a measurement.
+    """
+
+    name: str
+    unit: str
+    low: float | None
+    mean: float | None
+    high: float | None
+    invalid: float
+
+    def __str__(self) -> str:
+        if self.low is None or self.mean is None or self.high is None:
+            return f"{self.name} [{self.unit}]: no valid pixel"
+        return (
+            f"{self.name} [{self.unit}]: {self.low:g} to {self.high:g}, mean {self.mean:g}, {self.invalid:.1%} invalid"
+        )
+
+
+class SplitReport(Document):
+    """The contents of one split.
+
+    Attributes:
+        name: "train", "val" or "test".
+        samples: number of samples.
+        without_region: ids of samples without a region, which training and scoring skip.
+        regions: number of regions.
+        dropped: regions smaller than the card allows.
+        area_px: smallest, median and largest area of a region in pixels; None without regions.
+        classes: class -> number of regions; empty if regions have no class.
+        sizes_hw: (height, width, number of images), most frequent first.
+        ignored: fraction of pixels that are not scored.
+        channels: one report per channel, transformed but not normalized.
+    """
+
+    name: str
+    samples: int
+    without_region: Listed[str]
+    regions: int
+    dropped: int
+    area_px: Annotated[tuple[int, int, int], BeforeValidator(as_tuples)] | None
+    classes: dict[ClassNumber, int]
+    sizes_hw: Listed[tuple[int, int, int]]
+    ignored: float
+    channels: Listed[ChannelReport]
+
+    def lines(self, names: Mapping[int, str]) -> Iterator[str]:
+        """Yield lines of text, with names of classes."""
+        area = "" if self.area_px is None else " of {0} to {2} px (median {1})".format(*self.area_px)
+        yield f"{self.name}: {self.samples} samples, {self.regions} regions{area}"
+        sizes = ", ".join(f"{width}x{height} ({count})" for height, width, count in self.sizes_hw[:4])
+        more = f" and {len(self.sizes_hw) - 4} more" if len(self.sizes_hw) > 4 else ""
+        yield f"  sizes (width x height): {sizes}{more}"
+        if self.classes:
+            classes = (f"{class_title(number, names)}: {count}" for number, count in self.classes.items())
+            yield "  regions by class: " + ", ".join(classes)
+        if self.without_region:
+            yield f"  {len(self.without_region)} samples without a region, first: {self.without_region[0]}"
+        if self.dropped:
+            yield f"  {self.dropped} smaller regions dropped"
+        if self.ignored:
+            yield f"  {self.ignored:.1%} of the pixels are not scored"
+        for channel in self.channels:
+            yield f"  {channel}"
+
+
+class Finding(Document):
+    """Something about a data set that the user should know.
+
+    Attributes:
+        severity: "error" stops training or scoring; "warning" makes scores wrong or training worse; "note" is worth
+            knowing.
+        kind: what it is about, the same for every data set: "near-duplicates".
+        text: a sentence.
+        samples: ids of the samples that it concerns, where it concerns single ones.
+        pairs: ids of two samples each, where it concerns pairs.
+    """
+
+    severity: Severity
+    kind: str
+    text: str
+    samples: Listed[str] = ()
+    pairs: Listed[tuple[str, str]] = ()
+
+
+def finding(
+    severity: Severity,
+    kind: str,
+    text: str,
+    samples: Sequence[str] = (),
+    pairs: Sequence[tuple[str, str]] = (),
+) -> Finding:
+    """Return a `Finding`."""
+    return Finding(severity=severity, kind=kind, text=text, samples=tuple(samples), pairs=tuple(pairs))
+
+
+def texts_of(findings: Sequence[Finding]) -> list[str]:
+    """Return the texts of findings; many files with the same fault are one text."""
+    faults = equal_problems([found.text for found in findings if found.kind == "damaged"])
+    return [*faults, *(found.text for found in findings if found.kind != "damaged")]
+
+
+class DataReport(Document):
+    """The contents of a data set, see `simmat_plugin_report.checks.check_dataset`.
+
+    Attributes:
+        root: its folder.
+        regions: the region rule of the card.
+        split_note: where the splits come from.
+        splits: reports of the splits that have samples.
+        findings: what is wrong or should be checked, the worst first.
+        class_names: class -> name, from the card or the COCO categories.
+        unlabelled: files of images without a mask, which are not used, relative to the folder.
+        read_file: one image, relative to the folder; "" if the sensor's transform keeps the channels.
+        as_read: channels of that image in physical units, before the sensor's transform.
+    """
+
+    root: str
+    regions: str
+    split_note: str
+    splits: Annotated[Listed[SplitReport], Field(min_length=1)]
+    findings: Listed[Finding]
+    class_names: dict[ClassNumber, str] = Field(default_factory=dict)
+    unlabelled: Listed[str] = ()
+    read_file: str = ""
+    as_read: Listed[ChannelReport] = ()
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What would stop training or scoring."""
+        return tuple(found.text for found in self.findings if found.severity == "error")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should check: warnings and notes."""
+        return tuple(found.text for found in self.findings if found.severity != "error")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as json values."""
+        return {**self.model_dump(mode="json"), "problems": list(self.errors), "notes": list(self.notes)}
+
+    def text(self) -> str:
+        """Return the report as text of several lines."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield f"{self.root} (regions: {self.regions})"
+        yield self.split_note
+        for split in self.splits:
+            yield ""
+            yield from split.lines(self.class_names)
+        if self.as_read:
+            yield ""
+            yield f"{self.read_file} as read, before the sensor's transform:"
+            yield from (f"  {channel}" for channel in self.as_read)
+        if self.unlabelled:
+            yield ""
+            yield f"Images without a mask, which are skipped ({len(self.unlabelled)}):"
+            yield from (f"  - {name}" for name in self.unlabelled[:_NAMED])
+            if (more := len(self.unlabelled) - _NAMED) > 0:
+                yield f"  and {more} more; --json lists all"
+        for severity, title in (("note", "Notes"), ("warning", "Warnings"), ("error", "Problems")):
+            if entries := [found for found in self.findings if found.severity == severity]:
+                yield ""
+                yield f"{title} ({len(entries)}):"
+                yield from (f"  - {entry}" for entry in texts_of(entries))

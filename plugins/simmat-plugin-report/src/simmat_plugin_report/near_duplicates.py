@@ -1,0 +1,114 @@
+"""Find images of different splits that nearly show the same.
+
+Each image is shrunk to 24 x 24 pixels a channel. Its slow changes are removed, strong and weak structure is made equal,
+and what many images of the set have in common, such as the shape of a sonar's fan, is removed too. Two images are
+near-duplicates where what is left has a correlation of 0.8 or more, in one of the eight ways to flip and turn one of
+them. So copies are found that were compressed, resized, brightened or flipped, and a scene that was recorded twice;
+parts of one scene, seen from another place, are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from simmat.data.samples import SPLITS, Sample
+from simmat.types import BoolArray, FloatArray
+
+LEAST_CORRELATION = 0.8
+"""Correlation from which two images are near-duplicates."""
+_SIDE = 24
+"""Side of a thumbnail in pixels."""
+_MOST_COMMON = 12
+"""Directions that are removed as common to many images, at most."""
+
+Pairs = list[tuple[float, Sample, Sample]]
+"""Correlation and the two samples."""
+
+
+def thumbnail(planes: FloatArray, valid: BoolArray) -> FloatArray:
+    """Return (C, 24, 24): the image's finer structure, without what changes slowly, of equal strength everywhere.
+
+    Args:
+        planes: (C, h, w), see `Shrunk`.
+        valid: (C, h, w).
+    """
+    small = np.stack([_resampled(plane, _SIDE) for plane in planes])
+    fine = small - ndimage.gaussian_filter(small, (0, 3, 3), mode="nearest")
+    local = np.sqrt(ndimage.gaussian_filter(fine**2, (0, 2, 2), mode="nearest"))
+    equal: FloatArray = fine / (local + 0.05)
+    return equal.astype(np.float32)
+
+
+def _resampled(plane: FloatArray, side: int) -> FloatArray:
+    """Return the means of an (h, w) plane over `side` by `side` parts of it."""
+    for axis in (0, 1):
+        length = plane.shape[axis]
+        if length < side:
+            plane = np.repeat(plane, -(-side // length), axis=axis)
+            length = plane.shape[axis]
+        edges = np.linspace(0, length, side + 1).astype(np.intp)[:-1]
+        counts = np.diff([*edges.tolist(), length])
+        sums = np.add.reduceat(plane, edges, axis=axis)
+        plane = (sums / (counts[:, None] if axis == 0 else counts[None])).astype(np.float32)
+    return plane
+
+
+def near_duplicates(
+    samples: Sequence[Sample], thumbs: Sequence[FloatArray], digests: Mapping[str, bytes | None]
+) -> Pairs:
+    """Return each image that is alike one of another split, with the nearest; equal files are found by their digest."""
+    if len(samples) < 3:
+        return []
+    whole = np.stack(thumbs)  # (N, C, 24, 24)
+    mean = whole.mean(axis=0).ravel()
+    common = _common(whole.reshape(len(whole), -1) - mean)  # (K, C · 24 · 24)
+
+    def own(planes: FloatArray) -> FloatArray:
+        """Return (N, D) of length 1: what of each image is not common to many."""
+        flat = planes.reshape(len(planes), -1) - mean
+        flat -= (flat @ common.T) @ common
+        length = np.linalg.norm(flat, axis=1, keepdims=True)
+        unit: FloatArray = np.where(length > 0.05 * np.sqrt(flat.shape[1]), flat / np.maximum(length, 1e-9), 0)
+        return unit  # 0 for a plane without structure, which is like any other
+
+    flat = own(whole)
+    splits = np.asarray([SPLITS.index(sample.split) for sample in samples])
+    best, partner = np.zeros(len(flat)), np.zeros(len(flat), np.intp)
+    for turned in _turned(whole):
+        other = own(turned)
+        for start in range(0, len(flat), 512):
+            rows = np.arange(start, min(start + 512, len(flat)))
+            alike = flat[rows] @ other.T
+            alike[splits[rows, None] == splits] = 0
+            nearest = alike.argmax(axis=1)
+            better = alike.max(axis=1) > best[rows]
+            best[rows[better]], partner[rows[better]] = alike.max(axis=1)[better], nearest[better]
+    pairs: dict[tuple[int, int], float] = {}
+    for i in np.flatnonzero(best >= LEAST_CORRELATION).tolist():
+        pair = (min(i, int(partner[i])), max(i, int(partner[i])))
+        pairs[pair] = max(pairs.get(pair, 0.0), float(best[i]))
+    found = [
+        (alike, one, other)
+        for alike, one, other in ((alike, samples[i], samples[j]) for (i, j), alike in pairs.items())
+        if digests[one.id] != digests[other.id] and one.paths[0] != other.paths[0]
+    ]
+    return sorted(found, key=lambda pair: (-pair[0], pair[1].id, pair[2].id))
+
+
+def _common(flat: FloatArray) -> FloatArray:
+    """Return (K, D) directions that many of (N, D) images share, such as the few shapes of a sonar's fan."""
+    count = min(_MOST_COMMON, len(flat) // _MOST_COMMON)
+    some = flat[:: max(len(flat) // 1000, 1)]
+    directions: FloatArray = np.linalg.svd(some, full_matrices=False)[2][:count]
+    return directions
+
+
+def _turned(planes: FloatArray) -> Iterator[FloatArray]:
+    """Yield (N, C, s, s) in the eight ways to flip and turn it."""
+    for quarter in range(4):
+        turned = np.rot90(planes, quarter, axes=(2, 3))
+        yield np.ascontiguousarray(turned)
+        yield np.ascontiguousarray(turned[..., ::-1])

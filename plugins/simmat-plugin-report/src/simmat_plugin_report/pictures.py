@@ -1,0 +1,226 @@
+"""Pictures of what a network does: predictions, what the transfer layer shows, what is found without clicks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from simmat.bundle import Bundle
+from simmat.data.augment import cut_image, cut_label
+from simmat.data.dataset import Dataset
+from simmat.data.dense_targets import class_map
+from simmat.data.instances import FoundObject, Label
+from simmat.data.pipeline import Pipeline, PreparedImage
+from simmat.data.samples import Sample
+from simmat.evaluation import ObjectScore
+from simmat.everything import EverythingSettings, label_values
+from simmat.model_spec import DenseSpec
+from simmat.nn.resize import restore_logits
+from simmat.predictor import EncodedImage, Predictor
+from simmat.report.colour_maps import PictureArray
+from simmat.report.display import describe_display, display_rgb, stretch
+from simmat.report.overlay import draw_comparison, draw_overlay
+from simmat.results import ImageResult, draw_result
+from simmat.training import MOST_CLICKS
+from simmat.types import BoolArray, Prompt, SensorImage, Window
+from simmat_plugin_report.documents import ExamplePrediction, Rank, TransferLayerView
+
+PICTURES = 6
+"""Objects whose predictions are shown: two of the best, the median and the worst each."""
+_PICTURE_PX = 320
+"""Longer side of a picture on the page."""
+_QUALITY = 88
+
+DensePictures = tuple[str, dict[str, bytes]]
+"""Id of a sample, and what a picture shows -> JPEG."""
+
+
+def pick_examples(scores: Sequence[ObjectScore]) -> list[tuple[Rank, ObjectScore]]:
+    """Return two objects each of the best, the median and the worst, of different images as far as possible."""
+    ranked = sorted(scores, key=lambda score: -score.iou)
+    middle = sorted(range(len(ranked)), key=lambda place: (abs(place - (len(ranked) - 1) / 2), place))
+    orders: dict[Rank, list[int]] = {
+        "best": list(range(len(ranked))),
+        "worst": list(range(len(ranked)))[::-1],
+        "median": middle,
+    }
+    taken: set[int] = set()
+    images: set[str] = set()
+    found: list[tuple[Rank, ObjectScore]] = []
+    for rank, order in orders.items():
+        for _ in range(PICTURES // 3):
+            free = [place for place in order if place not in taken]
+            near = free[: max(len(ranked) // 4, 1)]
+            place = next((one for one in near if ranked[one].sample not in images), free[0] if free else None)
+            if place is not None:
+                taken.add(place)
+                images.add(ranked[place].sample)
+                found.append((rank, ranked[place]))
+    names = ["best", "median", "worst"]
+    return sorted(found, key=lambda one: (names.index(one[0]), -one[1].iou))
+
+
+def draw_examples(
+    bundle: Bundle,
+    pipeline: Pipeline,
+    dataset: Dataset,
+    by_id: Mapping[str, Sample],
+    chosen: Sequence[tuple[Rank, ObjectScore]],
+) -> tuple[tuple[ExamplePrediction, ...], tuple[TransferLayerView, ...], tuple[DensePictures, ...]]:
+    """Encode the image of each chosen object once, and draw what the network makes of it.
+
+    Args:
+        bundle: whose network is shown.
+        pipeline: the one by which the objects were scored.
+        dataset: the data.
+        by_id: its samples.
+        chosen: the objects.
+    """
+    examples: dict[int, ExamplePrediction] = {}
+    views: list[TransferLayerView] = []
+    dense: list[DensePictures] = []
+    for name in dict.fromkeys(score.sample for _, score in chosen):
+        places = [place for place, (_, score) in enumerate(chosen) if score.sample == name]
+        image = dataset.image(by_id[name])
+        label = dataset.label(by_id[name], image)
+        encoded = EncodedImage(bundle.model, pipeline(image), bundle.spec.dense)
+        for place in places:
+            examples[place] = _example(*chosen[place], image, label, encoded)
+        if len(views) < PICTURES // 2 and (one := _view(bundle, name, image, encoded.prepared)) is not None:
+            views.append(one)
+        if bundle.spec.dense is not None and len(dense) < PICTURES // 2:
+            first = label.regions[chosen[places[0]][1].region].box
+            if pipeline is not bundle.pipeline:  # objects without clicks are found as in prediction
+                encoded = EncodedImage(bundle.model, bundle.pipeline(image), bundle.spec.dense)
+            dense.append((name, _dense(bundle, dataset, bundle.spec.dense, image, label, encoded, first)))
+    return tuple(examples[place] for place in sorted(examples)), tuple(views), tuple(dense)
+
+
+def _example(
+    rank: Rank, score: ObjectScore, image: SensorImage, label: Label, encoded: EncodedImage
+) -> ExamplePrediction:
+    truth = label.regions[score.region].mask(label.size_hw)
+    x, y = (max(value, 0.0) for value in score.click_xy)  # a click may lie left of the first pixel's centre
+    logits = encoded.decode([Prompt.points([(x, y)])]).logits[:, :1].float()
+    mask: BoolArray = (restore_logits(logits, encoded.prepared.frame)[0, 0] > 0).cpu().numpy()
+    window = _around(truth | mask if mask.sum() < 4 * truth.sum() else truth, image.size_hw)
+    (height, width), inside = window.size_hw, window.slices
+    xy = (min(max(x - window.x0, 0.0), width - 1.0), min(max(y - window.y0, 0.0), height - 1.0))
+    click, picture, size_wh = Prompt.points([xy]), display_rgb(image)[inside], _picture_wh(width, height)
+    error = draw_comparison(picture, truth[inside], mask[inside], click, ignore=label.ignore[inside], size_wh=size_wh)
+    return ExamplePrediction(
+        rank=rank,
+        score=score,
+        display=describe_display(image.channels),
+        pictures={"sensor": _jpeg(draw_overlay(picture, None, click, size_wh=size_wh)), "error": _jpeg(error)},
+    )
+
+
+def _around(mask: BoolArray, size_hw: tuple[int, int]) -> Window:
+    """Return a window around a mask, three times as large as it, and at least a third of the image."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    longest = max(int(rows[-1] - rows[0]), int(columns[-1] - columns[0])) + 1
+    side = max(3 * longest, max(size_hw) // 3, min(64, *size_hw))
+    ends = []
+    for places, extent in ((rows, size_hw[0]), (columns, size_hw[1])):
+        length = min(side, extent)
+        start = min(max((int(places[0]) + int(places[-1]) + 1 - length) // 2, 0), extent - length)
+        ends.append((start, start + length))
+    (y0, y1), (x0, x1) = ends
+    return Window(y0, x0, y1, x1)
+
+
+def _picture_wh(width: int, height: int) -> tuple[int, int]:
+    """Return the size of a picture of something: its longer side is `_PICTURE_PX`."""
+    scale = _PICTURE_PX / max(height, width)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, format="JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def _fitted(picture: PictureArray) -> bytes:
+    return _jpeg(draw_overlay(picture, size_wh=_picture_wh(picture.shape[1], picture.shape[0])))
+
+
+def _view(bundle: Bundle, name: str, image: SensorImage, prepared: PreparedImage) -> TransferLayerView | None:
+    """Draw the three planes that the foundation model gets in place of red, green and blue."""
+    model, device = bundle.model, next(bundle.model.parameters()).device
+    if model.output == "features":
+        return None
+    with torch.inference_mode():
+        planes, content = prepared.planes[None].to(device), prepared.content[None].to(device)
+        planes_seen = model.mat(planes) if model.output == "image" else model.mat(planes, content)[0]
+        fixed = torch.einsum("kc,bchw->bkhw", torch.tensor(bundle.spec.zero_shot, device=device), planes)
+    height, width = prepared.frame.scaled_hw
+    mean, std = (
+        np.asarray(numbers, np.float32)[:, None, None]
+        for numbers in (bundle.parts.foundation.pixel_mean, bundle.parts.foundation.pixel_std)
+    )
+    drawn = {}
+    for title, tensor in (("zero-shot", fixed), ("mat", planes_seen)):
+        values = (tensor[0, :, :height, :width].float().cpu().numpy() * std + mean).astype(np.float32)
+        flat = values.reshape(1, -1)  # (1, 3 * height * width): stretched together, so that the colours stay
+        stretched = stretch(flat, np.isfinite(flat)).reshape(values.shape)
+        drawn[title] = _fitted(np.rint(stretched * 255).astype(np.uint8).transpose(1, 2, 0))
+    return TransferLayerView(sample=name, pictures={"sensor": _fitted(display_rgb(image)), **drawn})
+
+
+def _dense(
+    bundle: Bundle,
+    dataset: Dataset,
+    dense: DenseSpec,
+    image: SensorImage,
+    label: Label,
+    encoded: EncodedImage,
+    box: tuple[int, ...],
+) -> dict[str, bytes]:
+    """Draw what is found without prompts beside the truth; of an image that is cut into windows one around a box."""
+    side = Predictor.of_bundle(bundle).tile_of(image.size_hw)
+    if side < max(image.size_hw):
+        y0, x0 = (
+            min(max((box[axis] + box[axis + 2] - side) // 2, 0), max(image.size_hw[axis] - side, 0)) for axis in (0, 1)
+        )
+        height, width = (min(side, extent) for extent in image.size_hw)
+        window = (y0, x0, y0 + height, x0 + width)
+        image, label = cut_image(image, window), cut_label(label, window, keep=0)
+        encoded = EncodedImage(bundle.model, bundle.pipeline(image), dense)
+    picture = display_rgb(image)
+
+    def drawn(
+        objects: Sequence[FoundObject] | None = None, classes: npt.NDArray[np.integer[Any]] | None = None
+    ) -> bytes:
+        result = ImageResult(
+            name="",
+            file_name="",
+            size_hw=image.size_hw,
+            georeference=None,
+            class_names={value: "" for value in dense.classes if value is not None},  # one colour in all pictures
+            objects=None if objects is None else tuple(objects),
+            classes=classes,
+            nodata=None,
+            picture=lambda: picture,
+            background=0 if dense.background else None,
+        )
+        return _fitted(np.asarray(draw_result(result, words=False)))
+
+    # The object of the highest score is in front; of true ones, as in the class map, the smallest.
+    true = [FoundObject(region, 1 / region.area, (0.0, 0.0)) for region in label.regions]
+    found = {
+        "true objects": drawn(true),
+        "found objects": drawn(encoded.find_objects(EverythingSettings(most=MOST_CLICKS))),
+    }
+    if dataset.has_classes and (chances := encoded.class_map()) is not None:
+        values = label_values(dense.background, dense.classes)
+        found["true classes"] = drawn(classes=class_map(label))
+        found["class map"] = drawn(classes=values[chances.argmax(axis=0)])
+    return found

@@ -1,0 +1,109 @@
+"""Read images and masks again for faults that no single file shows; each is a guess that says how it was found.
+
+The training waits for the first pass over the data, so this is kept out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from simmat.data.index import DataIndex
+from simmat.data.samples import SPLITS, Sample, spread
+from simmat.errors import SimMATError
+from simmat.types import FloatArray
+from simmat_plugin_report.data_report import Finding, finding
+from simmat_plugin_report.mask_alignment import MIN_Z, Fit, mask_fit, offset_of_all, outliers
+from simmat_plugin_report.near_duplicates import LEAST_CORRELATION, Pairs, near_duplicates, thumbnail
+from simmat_plugin_report.shrink import shrink
+
+MOST_COMPARED = 4000
+"""Images that are compared with each other, at most; those of val and test first."""
+MOST_ALIGNED = 400
+"""Images whose masks are looked at, at most."""
+
+
+def second_look(index: DataIndex, progress: Callable[[int], object] | None = None) -> Iterator[Finding]:
+    """Look for near-duplicates in different splits and for misaligned masks.
+
+    Args:
+        index: of the data set; samples that cannot be read are left out.
+        progress: called with the number of images that are done.
+    """
+    samples = sample_subset(index)
+    digests = dict(zip((sample.id for sample in index.dataset.samples), index.reference_digests(), strict=True))
+    every = -(-len(samples) // MOST_ALIGNED)
+    thumbs: list[FloatArray] = []
+    seen: list[Sample] = []
+    fits: list[tuple[Sample, Fit]] = []
+    for number, sample in enumerate(samples):
+        try:
+            image = shrink(index.dataset.adapter.transform(index.dataset.image(sample)))
+            fit = mask_fit(image, index.dataset.label(sample)) if number % every == 0 else None
+        except SimMATError:  # it changed since it was read
+            continue
+        finally:
+            if progress is not None:
+                progress(1)
+        thumbs.append(thumbnail(image.planes, image.valid))
+        seen.append(sample)
+        if fit is not None:
+            fits.append((sample, fit))
+    if pairs := near_duplicates(seen, thumbs, digests):
+        yield _near_duplicates(pairs, len(seen))
+    yield from _misaligned(fits)
+
+
+def sample_subset(index: DataIndex) -> list[Sample]:
+    """Return the samples to look at, each image once: at most `MOST_COMPARED`, evenly from train and from the rest."""
+    once: dict[object, Sample] = {}
+    for sample in index.dataset.samples:
+        if sample.id not in index.faults:
+            once.setdefault((sample.images, sample.window), sample)
+    train = [sample for sample in once.values() if sample.split == "train"]
+    rest = [sample for sample in once.values() if sample.split != "train"]
+    rest = list(spread(rest, max(MOST_COMPARED // 2, MOST_COMPARED - len(train))))
+    return [*spread(train, MOST_COMPARED - len(rest)), *rest]
+
+
+def _near_duplicates(pairs: Pairs, compared: int) -> Finding:
+    held_out = {sample.id: sample.split for _, *pair in pairs for sample in pair if sample.split != "train"}
+    plural, verb = ("", "s") if len(held_out) == 1 else ("s", "")
+    first = "; ".join(
+        f"{one.id!r} ({one.split}) and {other.id!r} ({other.split}), {alike:.2f}" for alike, one, other in pairs[:3]
+    )
+    text = (
+        f"{len(held_out)} image{plural} of {' and '.join(sorted(set(held_out.values())))} nearly show{verb} what "
+        f"an image of another split shows, so scores are too good: {first}"
+        + ("; --json lists all" if len(pairs) > 3 else "")
+        + f". Found by the correlation of the fine structure of {compared} images, shrunk, in every flip and turn "
+        f"(threshold {LEAST_CORRELATION}); look at some before you move them to one split"
+    )
+    ids = tuple((one.id, other.id) for _, one, other in pairs)
+    return finding("warning", "near-duplicates", text, sorted({name for pair in ids for name in pair}), ids)
+
+
+def _misaligned(fits: Sequence[tuple[Sample, Fit]]) -> Iterator[Finding]:
+    found = False
+    for split in SPLITS:
+        offset = offset_of_all([fit for sample, fit in fits if sample.split == split])
+        if offset is None:
+            continue
+        found = True
+        text = (
+            f"{split}: the masks fit the edges of their images better {offset.what}: there the edges under their "
+            f"outlines are {offset.there:.1f} standard deviations stronger than elsewhere, here {offset.in_place:.1f}; "
+            f"so in {offset.share:.0%} of the images, {offset.z_score:.0f} standard errors beyond chance (threshold "
+            f"{MIN_Z}). Check how images and masks were exported"
+        )
+        yield finding("warning", "misaligned-masks", text)
+    odd = [] if found else list(outliers(fits))
+    if odd:
+        words = "; ".join(
+            f"{sample.id!r} {offset.what} ({offset.there:.1f} there, {offset.in_place:.1f} here)"
+            for sample, offset in odd[:3]
+        )
+        text = (
+            f"{len(odd)} of {len(fits)} masks would fit the edges of their image better elsewhere, though the others "
+            f"fit: {words}, in standard deviations of the strength of edges. A guess, so look at them"
+        )
+        yield finding("note", "misaligned-masks", text, [sample.id for sample, _ in odd])

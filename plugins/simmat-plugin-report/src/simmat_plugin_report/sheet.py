@@ -1,0 +1,242 @@
+"""Draw one sheet of a preview."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from simmat.data.card import class_title
+from simmat.data.dataset import Dataset
+from simmat.data.instances import Label
+from simmat.data.samples import Sample
+from simmat.report.colour_maps import colour_bar, look_of
+from simmat.report.display import Limits, limits_of, show_channels
+from simmat.report.overlay import Colour, font
+from simmat.report.regions import class_colours, object_colours, paint_regions, region_map
+from simmat.terminal import escape
+from simmat.types import SensorImage
+
+GROUND: Colour = (22, 24, 29)
+CELL_GROUND: Colour = (34, 37, 44)
+TEXT: Colour = (236, 238, 242)
+FAINT: Colour = (160, 166, 178)
+
+GAP = 10
+MARGIN = 18
+LINE = 24
+
+_SHEET_PX = 1560
+"""Width of a sheet, about."""
+_FILL = 0.3
+_IGNORED: Colour = (150, 150, 150)
+
+
+class Panel(NamedTuple):
+    """One picture of an image.
+
+    Attributes:
+        title: written below it.
+        channels: the channel that is shown, or those shown as red, green and blue.
+    """
+
+    title: str
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image as a sheet shows it.
+
+    Attributes:
+        sample: of the data set.
+        image: the channels that are shown, thinned out to about the size of a cell.
+        size_hw: of the whole image.
+        label: of the whole image, or of as many pixels as are kept of a large one; None where it has none.
+        note: why it cannot be shown; "" if it can.
+    """
+
+    sample: Sample
+    image: SensorImage | None
+    size_hw: tuple[int, int]
+    label: Label | None
+    note: str = ""
+
+
+class Sheet:
+    """Draws images of a data set in rows, each with its colour bars and labels."""
+
+    def __init__(
+        self, dataset: Dataset, items: Sequence[Item], panels: Sequence[Panel], cell_px: int, *, same_scale: bool
+    ) -> None:
+        self._names, self._items, self._panels = dataset.class_names, items, panels
+        shown = [item.image for item in items if item.image is not None]
+        tallest = max((image.size_hw[0] / image.size_hw[1] for image in shown), default=1.0)
+        self._cell = (cell_px, max(round(cell_px * min(tallest, 1.25)), cell_px // 3))
+        self._limits: dict[int, Limits] = {}
+        if same_scale and shown:
+            for panel in panels:
+                if len(panel.channels) == 1:
+                    (index,) = panel.channels
+                    self._limits[index] = _limits_of_all([image.select([index]) for image in shown])
+        self._classes: dict[int, Colour] = {}
+        self._present: list[int] = []
+        found = {region.class_id for item in items if item.label for region in item.label.regions}
+        if dataset.has_classes and None not in found:
+            every = sorted({*self._names, *(number for number in found if number is not None)})
+            self._classes = dict(zip(every, class_colours(len(every)), strict=True))
+            self._present = [number for number in every if number in found]
+        self._titles = {number: escape(class_title(number, self._names), keep="") for number in self._present}
+
+    def draw(self, title: str) -> Image.Image:
+        """Return the sheet under a title."""
+        width = max(len(self._panels), 1) * (self._cell[0] + GAP) - GAP
+        columns = min(max((_SHEET_PX + 2 * GAP) // (width + 2 * GAP), 1), len(self._items))
+        height = LINE + self._cell[1] + 2 * LINE
+        rows = -(-len(self._items) // columns)
+        full = max(2 * MARGIN + columns * (width + 2 * GAP) - 2 * GAP, 420)
+        head = MARGIN + LINE + GAP
+        legend = self._legend(full)
+        foot = legend.height if legend else 0
+        sheet = Image.new("RGB", (full, head + rows * (height + GAP) + foot + MARGIN - GAP), GROUND)
+        pen = ImageDraw.Draw(sheet)
+        face = font(17, bold=True)
+        pen.text((MARGIN, MARGIN), shorten(title, face, full - 2 * MARGIN), font=face, fill=TEXT)
+        for number, item in enumerate(self._items):
+            row, column = divmod(number, columns)
+            self._block(sheet, pen, item, MARGIN + column * (width + 2 * GAP), head + row * (height + GAP), width)
+        if legend:
+            sheet.paste(legend, (MARGIN, sheet.height - foot - MARGIN // 2))
+        return sheet
+
+    def _block(self, sheet: Image.Image, pen: ImageDraw.ImageDraw, item: Item, left: int, top: int, width: int) -> None:
+        face, small = font(13, bold=True), font(12)
+        size = f"{item.size_hw[1]}x{item.size_hw[0]}" if item.image else ""
+        count = len(item.label.regions) if item.label else 0
+        is_whole = item.label is not None and item.label.size_hw == item.size_hw
+        objects = f"{count} region{'s' * (count != 1)}" if is_whole else ""
+        note = " · ".join(filter(None, (item.sample.split, size, objects)))
+        room = width - int(small.getlength(note)) - GAP
+        name = shorten(item.sample.id, face, room if room > 60 else width)
+        pen.text((left, top + 4), name, font=face, fill=TEXT)
+        if room > 60:
+            pen.text((left + width, top + 4), note, font=small, fill=FAINT, anchor="ra")
+        top += LINE
+        for number, panel in enumerate(self._panels):
+            x = left + number * (self._cell[0] + GAP)
+            pen.rectangle((x, top, x + self._cell[0] - 1, top + self._cell[1] - 1), fill=CELL_GROUND)
+            if item.image is not None:
+                self._picture(sheet, item, item.image, panel, x, top)
+                self._caption(sheet, pen, item.image, panel, x, top + self._cell[1] + 3)
+        if item.image is None:
+            _write_lines(pen, f"cannot be read: {item.note}", left + 8, top + 8, width - 16, self._cell[1] - 16)
+
+    def _picture(self, sheet: Image.Image, item: Item, image: SensorImage, panel: Panel, left: int, top: int) -> None:
+        height, width = item.size_hw
+        scale = min(self._cell[0] / width, self._cell[1] / height)
+        inner = (max(round(width * scale), 1), max(round(height * scale), 1))
+        picture = Image.fromarray(show_channels(image, panel.channels, self._limits.get(panel.channels[0])))
+        larger = inner[0] >= picture.width
+        picture = picture.resize(inner, Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
+        if item.label is not None:
+            regions = item.label.regions
+            numbers = region_map(regions, item.label.size_hw, inner)
+            colours = (
+                [self._classes.get(region.class_id or 0, _IGNORED) for region in regions]
+                if self._classes
+                else object_colours(len(regions))
+            )
+            picture = Image.fromarray(paint_regions(np.asarray(picture), numbers, colours, fill=_FILL))
+        corner = (left + (self._cell[0] - inner[0]) // 2, top + (self._cell[1] - inner[1]) // 2)
+        sheet.paste(picture, corner)
+
+    def _caption(
+        self, sheet: Image.Image, pen: ImageDraw.ImageDraw, image: SensorImage, panel: Panel, left: int, top: int
+    ) -> None:
+        """Write what a picture shows, and its scale."""
+        small, width = font(12), self._cell[0]
+        channels = [image.channels[index] for index in panel.channels]
+        look = look_of(channels[0])
+        title = panel.title if len(channels) > 1 else f"{panel.title} [{look.unit}]"
+        pen.text((left, top), shorten(title, small, width), font=small, fill=FAINT)
+        top += LINE - 5
+        if len(channels) > 1:
+            names = ", ".join(f"{letter} {channel.name}" for letter, channel in zip("RGB", channels, strict=True))
+            pen.text((left, top), shorten(names, small, width), font=small, fill=FAINT)
+            return
+        (index,) = panel.channels
+        plane, valid = image.data[index], image.valid[index]
+        if not valid.any():
+            pen.text((left, top), "no valid pixel", font=small, fill=FAINT)
+            return
+        low, high = self._limits.get(index) or limits_of(plane, valid, look)
+        texts = [_number(look.shown(value), look.shown(high) - look.shown(low)) for value in (low, high)]
+        first, last = (int(small.getlength(text)) for text in texts)
+        pen.text((left, top), texts[0], font=small, fill=TEXT)
+        pen.text((left + width, top), texts[1], font=small, fill=TEXT, anchor="ra")
+        begin, end = left + first + 7, left + width - last - 7
+        for x, colour in zip(range(begin, end), colour_bar(look, max(end - begin, 0)), strict=True):
+            pen.line((x, top + 3, x, top + 12), fill=colour)
+
+    def _legend(self, width: int) -> Image.Image | None:
+        """Name the colours of the classes on the sheet."""
+        if not self._present or (len(self._present) == 1 and self._present[0] not in self._names):
+            return None
+        small = font(13)
+        places: list[tuple[int, int, int]] = []
+        x = y = 0
+        for number in self._present:
+            long = 20 + int(small.getlength(self._titles[number]))
+            if x and x + long > width - 2 * MARGIN:
+                x, y = 0, y + LINE
+            places.append((number, x, y))
+            x += long + 18
+        strip = Image.new("RGB", (width - 2 * MARGIN, y + LINE + 4), GROUND)
+        pen = ImageDraw.Draw(strip)
+        for number, left, top in places:
+            pen.rectangle((left, top + 3, left + 13, top + 16), fill=self._classes[number])
+            pen.text((left + 20, top + 1), self._titles[number], font=small, fill=TEXT)
+        return strip
+
+
+def _limits_of_all(images: Sequence[SensorImage]) -> Limits:
+    """Return the limits of one channel over images of one plane."""
+    planes = [(image.data[0][image.valid[0]]) for image in images]
+    values = np.concatenate(planes)[None] if planes else np.zeros((1, 0), np.float32)
+    return limits_of(values, np.ones(values.shape, np.bool_), look_of(images[0].channels[0]))
+
+
+def _number(value: float, span: float) -> str:
+    """Return a number with as many digits as its scale needs: 21.3 on one of 20, 0.0213 on one of 0.02."""
+    if not span > 0:
+        return f"{value:.4g}"
+    digits = min(max(2 - int(np.floor(np.log10(span))), 0), 6)
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
+def _write_lines(pen: ImageDraw.ImageDraw, text: str, left: int, top: int, width: int, height: int) -> None:
+    """Write text in lines of at most `width` pixels, as far as there is room."""
+    face = font(11)
+    line, lines = "", []
+    for letter in escape(text, keep=""):
+        if face.getlength(line + letter) > width:
+            lines.append(line)
+            line = ""
+        line += letter
+    for number, part in enumerate([*lines, line][: max(height // 15, 1)]):
+        pen.text((left, top + 15 * number), part, font=face, fill=TEXT)
+
+
+def shorten(text: str, face: ImageFont.FreeTypeFont, room: int) -> str:
+    """Shorten a text in the middle until it is at most `room` pixels wide; what cannot be drawn is escaped."""
+    text = escape(text, keep="")
+    if face.getlength(text) <= room:
+        return text
+    for keep in range(len(text) - 1, 1, -1):
+        short = text[: (keep + 1) // 2] + "…" + text[-(keep // 2) :]
+        if face.getlength(short) <= room:
+            return short
+    return "…"

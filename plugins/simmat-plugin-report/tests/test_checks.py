@@ -1,0 +1,272 @@
+"""The check of a whole data set: everything wrong in one go, and hints a person can act on."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
+from simmat_plugin_report.checks import check_dataset
+
+from simmat.data.dataset import open_dataset
+from simmat.data.index import read_index
+from simmat.errors import DataError
+from simmat.sensors.adapter import Files, Missing, Nodata
+from simmat.sensors.builtin import Raster
+from simmat.types import SensorImage
+
+
+class Counts(Planes):
+    """The test sensor, without a unit of its own."""
+
+    def load(self, files: Files, *, nodata: Nodata = None, missing: Missing = None) -> SensorImage:
+        """In counts."""
+        image = super().load(files, nodata=nodata, missing=missing)
+        return replace(image, channels=tuple(replace(channel, unit="count") for channel in image.channels))
+
+
+def split_folder(root: Path, **counts: int) -> Path:
+    """A sound set with so many samples a split."""
+    rng = np.random.default_rng(1)
+    for split, count in counts.items():
+        for index in range(count):
+            save_image(root / f"images/{split}/{index}.npy", rng.normal(300, 5, (2, 8, 8)))
+            save_mask(root / f"masks/{split}/{index}.png", one_square())
+    return root
+
+
+def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
+    """The figures a person compares with what they know of their data."""
+    root = split_folder(tmp_path, train=3, val=1)
+    values = np.full((2, 8, 8), 290.0)
+    values[0, 0, 0], values[1, :4] = 310, np.nan
+    values[1, 4] = 280
+    save_image(root / "images/val/0.npy", values)
+    save_mask(root / "masks/train/2.png", np.zeros((8, 8)))
+    report = check_dataset(open_planes(root, regions="classes"))
+    assert report.errors == ()
+    train, val = report.splits
+    assert (train.samples, train.regions, train.without_region) == (3, 2, ("train/2",))
+    assert (train.area_px, train.classes, train.sizes_hw) == ((9, 9, 9), {1: 2}, ((8, 8, 3),))
+    second = val.channels[1]
+    assert (second.name, second.unit, second.low, second.high, second.invalid) == ("p1", "K", 280, 290, 0.5)
+    assert second.mean == pytest.approx(287.5)
+    for words in ("train: 3 samples, 2 regions", "8x8 (3)", "p1 [K]: 280 to 290, mean 287.5, 50.0% invalid"):
+        assert words in report.text()
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_report_reads_line_by_line(tmp_path: Path) -> None:
+    """What a person sees; a line appears only where there is something to say."""
+    root = split_folder(tmp_path, train=1)
+    mask = one_square(value=3)
+    mask[7, 7] = 4
+    save_mask(root / "masks/train/0.png", mask)
+    values = np.full((1, 8, 8), 300.0)
+    values[0, 0] = np.nan
+    values[0, 1, 0] = 299
+    save_image(root / "images/train/0.npy", values)
+    save_image(root / "images/val/0.npy", np.full((1, 8, 8), np.nan))
+    save_mask(root / "masks/val/0.png", np.zeros((8, 8)))
+    dataset = open_planes(root, regions="classes", min_region=2)
+    steps: list[int] = []
+    report = check_dataset(dataset, steps.append)
+    assert sum(steps) == 2
+    assert report.text().splitlines() == [
+        f"{root} (regions: classes)",
+        dataset.split_note,
+        "",
+        "train: 1 samples, 1 regions of 9 to 9 px (median 9)",
+        "  sizes (width x height): 8x8 (1)",
+        "  regions by class: 3: 1",
+        "  1 smaller regions dropped",
+        "  12.5% of the pixels are not scored",
+        "  p0 [K]: 299 to 300, mean 299.982, 12.5% invalid",
+        "",
+        "val: 1 samples, 0 regions",
+        "  sizes (width x height): 8x8 (1)",
+        "  1 samples without a region, first: val/0",
+        "  100.0% of the pixels are not scored",
+        "  p0 [K]: no valid pixel",
+        "",
+        "Problems (2):",
+        *(f"  - {problem}" for problem in report.errors),
+    ]
+
+
+def test_many_sizes_are_summed_up(tmp_path: Path) -> None:
+    """Photographs have hundreds."""
+    root = split_folder(tmp_path, train=6)
+    for index in range(6):
+        save_image(root / f"images/train/{index}.npy", np.random.default_rng(index).normal(size=(2, 8, 8 + index)))
+        save_mask(root / f"masks/train/{index}.png", np.ones((8, 8 + index)))
+    dataset = open_planes(root)
+    dataset = replace(dataset, samples=tuple(sample._replace(split="train") for sample in dataset.samples))
+    assert "and 2 more" in check_dataset(dataset).text()
+
+
+def test_every_bad_sample_is_told_even_the_first(tmp_path: Path) -> None:
+    """Stopping at the first would make a hundred runs of a hundred errors."""
+    root = split_folder(tmp_path, train=6)
+    np.save(root / "images/train/0.npy", np.zeros((1, 2, 2), dtype=np.complex64))
+    save_image(root / "images/train/1.npy", np.zeros((3, 8, 8)))
+    save_mask(root / "masks/train/2.png", np.ones((3, 3)))
+    (root / "masks/train/3.png").write_bytes(b"")
+    (root / "manifest.csv").write_text(
+        "id,split,image,mask\n"
+        + "".join(f"{i},train,images/train/{i}.npy,masks/train/{i}.png\n" for i in (0, 4, 1, 2, 3, 5))
+    )
+    dataset = open_planes(root)
+    bad = {"0.npy", "1.npy", "2.png", "3.png"}
+    problems = check_dataset(replace(dataset, samples=tuple(s._replace(split="train") for s in dataset.samples))).errors
+    assert {Path(problem.split(":")[0]).name for problem in problems} == bad
+
+
+def test_an_image_that_is_gone_leaves_the_report_of_all_others(tmp_path: Path) -> None:
+    """A disk with one bad sector must not hide what else is wrong."""
+    dataset = open_dataset(split_folder(tmp_path, train=3, val=1), Raster(), {"regions": "instances"})
+    (tmp_path / "images/train/1.npy").unlink()
+    report = check_dataset(dataset)
+    assert [Path(problem.split(":")[0]).name for problem in report.errors] == ["1.npy"]
+    assert [split.samples for split in report.splits] == [3, 1]
+
+
+def test_a_split_without_any_region_is_a_problem(tmp_path: Path) -> None:
+    """It cannot be scored; the cause is usually the rule or the size."""
+    problems = check_dataset(open_planes(split_folder(tmp_path, train=2, val=1), min_region=50)).errors
+    assert [problem.split(":")[0] for problem in problems] == ["train", "val"]
+    assert "--min-region" in problems[0]
+
+
+def test_the_same_picture_in_two_splits_is_a_problem(tmp_path: Path) -> None:
+    """Its score would be one of training; copies under another name count."""
+    root = split_folder(tmp_path, train=2, test=2)
+    (root / "images/test/1.npy").write_bytes((root / "images/train/0.npy").read_bytes())
+    problems = check_dataset(open_planes(root)).errors
+    assert len(problems) == 1
+    assert "'train/0'" in problems[0]
+    assert "'test/1'" in problems[0]
+
+
+def test_constant_and_empty_channels_are_problems(tmp_path: Path) -> None:
+    """Training would stop at them after the wait for statistics."""
+    root = split_folder(tmp_path, train=2)
+    for index in range(2):
+        save_image(root / f"images/train/{index}.npy", np.stack([np.full((8, 8), 5), np.full((8, 8), np.nan)]) + 0)
+    problems = "\n".join(check_dataset(open_planes(root)).errors)
+    assert re.search("'p0' .*5 K", problems)
+    assert "'p1'" in problems
+
+
+def test_a_constant_channel_of_another_split_is_a_note(tmp_path: Path) -> None:
+    """Statistics are of training alone, so nothing stops."""
+    root = split_folder(tmp_path, train=2, val=1)
+    save_image(root / "images/val/0.npy", np.full((2, 8, 8), 5.0))
+    report = check_dataset(open_planes(root))
+    assert report.errors == ()
+    assert re.search("val: .*'p0' .*5 K", "\n".join(report.notes))
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "--nodata 0"), (-9999, "use --nodata")])
+def test_values_that_look_like_missing_are_pointed_out_until_said(tmp_path: Path, value: float, words: str) -> None:
+    """A hint, not a decision."""
+    root = split_folder(tmp_path, train=1, val=1)
+    values = np.random.default_rng(0).normal(300, 5, (2, 8, 8))
+    values[0, :3] = value
+    save_image(root / "images/train/0.npy", values)
+    (note,) = check_dataset(open_planes(root)).notes
+    assert words in note
+    assert "'planes', plane 0," in note
+    assert check_dataset(open_planes(root, nodata=value)).notes == ()
+
+
+@pytest.mark.parametrize(("step", "hinted"), [(0.01, True), (1, False)])
+def test_zeros_of_counts_are_pointed_out_only_where_they_are_no_whole_counts(
+    tmp_path: Path, step: float, hinted: bool
+) -> None:
+    """A raster of metres calls them counts; a black pixel of a camera is a measurement."""
+    root = split_folder(tmp_path, train=1, val=1)
+    for split in ("train", "val"):
+        values = np.random.default_rng(len(split)).integers(50, 99, (2, 8, 8)) * step
+        values[:, :3] = 0
+        save_image(root / f"images/{split}/0.npy", values)
+    counts = open_dataset(root, Counts(), {"regions": "instances"})
+    assert bool(check_dataset(counts).notes) is hinted
+
+
+def test_mostly_dropped_hidden_and_unnamed_regions_are_noted(tmp_path: Path) -> None:
+    """Each is a likely mistake in the card."""
+    root = split_folder(tmp_path, train=1)
+    mask = one_square(value=3)
+    mask[7, ::2] = 1
+    save_mask(root / "masks/train/0.png", mask)
+    values = np.random.default_rng(0).normal(300, 5, (2, 8, 8))
+    values[:, 2:5, 2:5] = np.nan
+    save_image(root / "images/train/0.npy", values)
+    save_image(root / "images/val/0.npy", values + 1)
+    save_mask(root / "masks/val/0.png", mask)
+    dataset = open_planes(root, regions="components", min_region=2, class_names={1: "speck"})
+    notes = "\n".join(check_dataset(dataset).notes)
+    assert re.search("4 regions .*2 px .*1 are kept", notes)
+    assert re.search("1 regions .*scored", notes)
+    assert re.search(r"classes .*card: \[3\]", notes)
+
+
+def test_images_without_a_mask_are_listed(tmp_path: Path) -> None:
+    """One whose mask was lost is found here, among those nobody has labelled yet."""
+    root = folder_of(tmp_path, 20)
+    for index in range(12):
+        (root / f"masks/s{index}.png").unlink()
+    report = check_dataset(open_planes(root))
+    assert report.errors == ()
+    assert len(report.to_dict()["unlabelled"]) == 12
+    assert "images/s0.npy" in report.text()
+    assert "(12)" in report.text()
+    assert "and 2 more" in report.text()
+
+
+def test_no_readable_image_at_all_is_an_error(tmp_path: Path) -> None:
+    """There is nothing to report on, usually because the modality is another one."""
+    dataset = open_planes(folder_of(tmp_path, 4), nodata=1)
+    for sample in dataset.samples:
+        np.save(sample.reference, np.zeros((2, 2), dtype=np.complex64))
+    with pytest.raises(DataError, match=r"no image can be read:\n  - 4 files, first .*s0\.npy: .*complex64[^\n]*$"):
+        check_dataset(dataset)
+
+
+def test_equal_problems_are_listed_once(tmp_path: Path) -> None:
+    """Twenty files in the wrong unit must not hide the one that is damaged."""
+    root = split_folder(tmp_path, train=8, val=1)
+    for name in range(2, 8):
+        save_mask(root / f"masks/train/{name}.png", np.zeros((8, 8 + name)))
+    np.save(root / "images/train/1.npy", np.zeros((2, 8, 8), dtype=np.complex64))
+    index = read_index(open_planes(root))
+    with pytest.raises(DataError, match=r"- .*1\.npy: .*\n  - 6 files, first .*/2\.png: .*10x8[^\n]*$"):
+        index.training_samples()
+    report = check_dataset(index.dataset)
+    assert len(report.errors) == 7
+    assert "Problems (7)" in report.text()
+    assert report.text().count("masks/train/") == 1
+
+
+def test_transformed_channels_are_shown_as_read_too(tmp_path: Path) -> None:
+    """A wrong scale cannot be seen in values that are scaled to 0..1 afterwards."""
+
+    class Relative(Planes):
+        def transform(self, image: SensorImage) -> SensorImage:
+            """Scale to 0..1."""
+            channels = tuple(replace(channel, unit="1") for channel in image.channels)
+            return replace(image, data=image.data / image.data.max(), channels=channels)
+
+    root = split_folder(tmp_path, train=2, val=1)
+    save_image(root / "images/train/0.npy", np.linspace(2900, 3100, 128).reshape(2, 8, 8))
+    report = check_dataset(open_dataset(root, Relative(), {"regions": "instances"}))
+    assert report.read_file == "images/train/0.npy"
+    first = report.as_read[0]
+    assert (first.name, first.unit, first.low, first.invalid) == ("p0", "K", 2900, 0)
+    assert "p1 [K]: 3000.79 to 3100" in report.text()
+    assert check_dataset(open_planes(root)).as_read == ()

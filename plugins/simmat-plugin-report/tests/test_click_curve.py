@@ -1,0 +1,77 @@
+"""The k-click curve."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from simmat_plugin_report.click_curve import plot_click_curve
+
+from simmat.cli import run as simmat
+from simmat.errors import DataError
+
+
+def svg(path: Path, *ends: float) -> str:
+    curves = {name: [end / 2, end] for name, end in zip(("tuned", "zero-shot"), ends, strict=False)}
+    return plot_click_curve(curves, path / "c.svg", targets=(0.85,), title="mIoU").read_text()
+
+
+def test_every_line_is_named_with_its_last_figure(tmp_path: Path) -> None:
+    """A legend would have to be matched by colour."""
+    text = svg(tmp_path, 0.81234, 0.4)
+    assert "tuned 0.812" in text
+    assert "zero-shot 0.400" in text
+
+
+def test_names_of_lines_that_end_together_do_not_overlap(tmp_path: Path) -> None:
+    """A tuned model that learned nothing ends where it began."""
+    from simmat_plugin_report.click_curve import _spread
+
+    assert _spread([0.8, 0.8, 0.2]) == [pytest.approx(0.8), pytest.approx(0.85), 0.2]
+
+
+def test_equal_scores_give_equal_files(tmp_path: Path) -> None:
+    """Pictures lie beside results under version control."""
+    assert svg(tmp_path, 0.8) == svg(tmp_path, 0.8)
+
+
+@pytest.mark.parametrize(("curves", "name"), [({}, "c.png"), ({"tuned": []}, "c.png"), ({"tuned": [0.5]}, "c.jpg")])
+def test_what_cannot_be_drawn_is_refused(curves: dict[str, list[float]], name: str, tmp_path: Path) -> None:
+    """And nothing is left behind."""
+    with pytest.raises(DataError):
+        plot_click_curve(curves, tmp_path / name, title="mIoU")
+    assert list(tmp_path.iterdir()) == []
+
+
+def scored(path: Path, clicks: list[float], zero_shot: list[float] | None) -> Path:
+    """A file as `simmat eval --protocol full --out` writes it, with what the curve needs."""
+    blocks = {"tuned": clicks, "zero_shot": zero_shot}
+    report = {name: one and {"objects": 3, "clicks": {"miou": one}} for name, one in blocks.items()}
+    path.write_text(json.dumps({"modality": "thermal", **report}))
+    return path
+
+
+def test_one_file_shows_tuned_and_untuned_and_several_the_tuned_ones(tmp_path: Path) -> None:
+    """What was scored once can be drawn again and compared."""
+    one, two, three = (scored(tmp_path / f"{n}.json", [0.4, 0.5], [0.2, 0.3] if n == 1 else None) for n in (1, 2, 3))
+    assert simmat(["curve", str(one), "--out", str(tmp_path / "one.svg")]) == 0
+    drawn = (tmp_path / "one.svg").read_text()
+    assert "tuned 0.500" in drawn
+    assert "zero-shot 0.300" in drawn
+    assert simmat(["curve", str(one), str(two), str(three), "--out", str(tmp_path / "all.svg")]) == 0
+    assert f"{three} 0.500" in (tmp_path / "all.svg").read_text()
+
+
+@pytest.mark.parametrize("content", ["[]", '{"tuned": {"miou_object": 0.5}}', '{"tuned": {"clicks": {"miou": ["x"]}}}'])
+def test_a_file_without_several_clicks_is_refused(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And so is another ending; both say what to do."""
+    (tmp_path / "s.json").write_text(content)
+    assert simmat(["curve", str(tmp_path / "s.json"), "--out", str(tmp_path / "c.png")]) == 2
+    said = capsys.readouterr().err
+    assert "s.json" in said
+    assert "--protocol full --out" in said
+    assert simmat(["curve", str(tmp_path / "s.json"), "--out", str(tmp_path / "c.jpg")]) == 2
+    assert "c.jpg" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""`simmat data`: a data set is looked at before training."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sets import folder_of, save_mask
+from PIL import Image
+
+from simmat.cli import run
+
+RASTER = ["--modality", "raster"]
+
+
+@pytest.fixture(autouse=True)
+def _this_plugin_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMMAT_PLUGINS", "simmat-plugin-report")
+
+
+def test_a_sound_data_set_is_described_and_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The figures are what one compares with what one knows of the sensor."""
+    root = folder_of(tmp_path / "set", 4)
+    assert run(["data", "check", str(root), *RASTER, "--regions", "instances"]) == 0
+    said = capsys.readouterr().out
+    assert "regions: instances" in said
+    assert "8x8" in said
+    assert "Problems" not in said
+
+
+def test_a_data_set_with_a_problem_ends_with_2_and_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that trains afterwards must stop here."""
+    root = folder_of(tmp_path / "set", 4)
+    save_mask(root / "masks" / "s2.png", [[0] * 5] * 5)
+    assert run(["data", "check", str(root), *RASTER, "--regions", "instances"]) == 2
+    captured = capsys.readouterr()
+    assert "Problems (1)" in captured.out
+    assert "s2" in captured.out
+    assert captured.err == ""
+
+
+def test_the_options_say_how_the_files_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is checked is what will be trained on: the picked planes, without the small regions."""
+    root = folder_of(tmp_path / "set", 4, channels=3)
+    options = ["--regions", "instances", "--channels", "2,0", "--min-region", "10", "--json"]
+    assert run(["data", "check", str(root), *RASTER, *options]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert [channel["name"] for channel in report["splits"][0]["channels"]] == ["band2", "band0"]
+    assert all(split["regions"] == 0 for split in report["splits"])
+
+
+def test_the_card_is_written_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said once, the meaning of the masks stays with the data."""
+    root = folder_of(tmp_path / "set", 4)
+    command = ["data", "check", str(root), *RASTER]
+    assert run(command) == 2
+    assert "--regions" in capsys.readouterr().err
+    assert run([*command, "--regions", "components", "--nodata", "0", "--write-card"]) == 0
+    card = tomllib.loads((root / "card.toml").read_text())
+    assert (card["regions"], card["nodata"]) == ("components", 0)
+    assert run(command) == 0
+
+
+def test_a_card_with_a_persons_notes_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Comments say why; a card that says all already stays as it is, another is kept beside."""
+    root = folder_of(tmp_path / "set", 4)
+    text = '# asked Ann: ids, not classes\nregions = "instances"\n'
+    (root / "card.toml").write_text(text)
+    command = ["data", "check", str(root), *RASTER, "--write-card"]
+    assert run(command) == 0
+    assert "card.toml" in capsys.readouterr().err
+    assert (root / "card.toml").read_text() == text
+    assert run([*command, "--ignore", "9"]) == 0
+    assert "card.toml.old" in capsys.readouterr().err
+    assert (root / "card.toml.old").read_text() == text
+    assert tomllib.loads((root / "card.toml").read_text()) == {"format": 1, "regions": "instances", "ignore": 9}
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The most frequent slip of all."""
+    assert run(["data", "check", str(tmp_path / "none"), *RASTER]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}")
+
+
+def test_a_negative_value_without_ground_truth_can_be_named_as_the_error_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Signed masks mark it by -1; advice that is refused in turn leaves no way on."""
+    root = folder_of(tmp_path / "set", 4)
+    for mask in (root / "masks").glob("*.png"):
+        values = np.asarray(Image.open(mask)).astype(np.int16)
+        values[0] = -1
+        np.save(mask.with_suffix(".npy"), values)
+        mask.unlink()
+    command = ["data", "check", str(root), *RASTER, "--regions", "instances"]
+    assert run(command) == 2
+    assert "--ignore -1" in capsys.readouterr().out
+    assert run([*command, "--ignore", "-1"]) == 0

@@ -1,0 +1,174 @@
+"""Sheets of the images of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sets import Planes, folder_of, one_square, open_planes, save_image, save_mask
+from PIL import Image
+from simmat_plugin_report import preview
+from simmat_plugin_report.preview import panels_of, preview_sheets
+from simmat_plugin_report.sheet import Panel
+
+from simmat.cli import run
+from simmat.data.dataset import open_dataset, open_images
+from simmat.errors import DataError
+from simmat.io.images import write_image
+from simmat.sensors.builtin import Raster
+from simmat.types import Channel
+
+RGB = tuple(Channel(name, "srgb", "count") for name in ("red", "green", "blue"))
+THERMAL = Channel("thermal", "brightness_temperature", "K", wavelength_um=10.0)
+
+
+def bands(*wavelengths: float | None) -> list[Channel]:
+    return [Channel(f"b{i}", "reflectance", "1", wavelength_um=w) for i, w in enumerate(wavelengths)]
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        ([*RGB, THERMAL], [Panel("true colour", (0, 1, 2)), Panel("thermal", (3,))]),
+        (bands(0.49, 0.56, 0.66, 0.84), [Panel("true colour", (2, 1, 0)), Panel("false colour", (3, 2, 1))]),
+        (bands(0.84, 1.6, 2.2), [Panel("false colour", (2, 1, 0))]),
+        (bands(0.66, 0.84), [Panel("b0", (0,)), Panel("b1", (1,))]),
+        (bands(*[None] * 12), [Panel("false colour", (0, 1, 2))]),
+        ([*bands(0.49, 0.56, 0.66), THERMAL], [Panel("true colour", (2, 1, 0)), Panel("thermal", (3,))]),
+    ],
+)
+def test_pictures_follow_the_channels(channels: list[Channel], expected: list[Panel]) -> None:
+    """Bands make true and false colour; what has a scale of its own is shown by itself."""
+    assert list(panels_of(channels)) == expected
+
+
+def test_labels_are_drawn_over_the_pictures(tmp_path: Path) -> None:
+    """Whether a mask fits its object is what one looks for first."""
+    dataset = open_planes(folder_of(tmp_path / "set", 3, channels=1, size=40))
+    with_labels, without = (
+        np.asarray(next(iter(preview_sheets(dataset, dataset.samples, labels=labels)))) for labels in (True, False)
+    )
+    assert (with_labels != without).any()
+
+
+def test_a_scale_for_all_shows_equal_values_in_equal_colours(tmp_path: Path) -> None:
+    """A cold and a warm image look alike when each has its own scale."""
+    for number, level in enumerate((280, 290, 300)):
+        save_image(tmp_path / f"images/s{number}.npy", level + np.linspace(0, 5, 1600).reshape(1, 40, 40))
+        save_mask(tmp_path / f"masks/s{number}.png", one_square(40))
+    dataset = open_planes(tmp_path)
+    own, same = (
+        np.asarray(next(iter(preview_sheets(dataset, dataset.samples, labels=False, same_scale=scale))))[80:200]
+        for scale in (False, True)
+    )
+    middles = [[int(sheet[60, 18 + 120 + number * 260].sum()) for number in range(3)] for sheet in (own, same)]
+    assert max(middles[0]) - min(middles[0]) < 20
+    assert middles[1][0] < middles[1][1] < middles[1][2]
+
+
+def test_images_without_labels_can_be_looked_at(tmp_path: Path) -> None:
+    """Who has nothing but images wants to see them before labelling."""
+    for number in range(2):
+        save_image(tmp_path / f"flat/s{number}.npy", np.ones((1, 8, 8)))
+        save_image(tmp_path / f"set/images/s{number}.npy", np.ones((1, 8, 8)))
+    assert [sample.id for sample in open_images(tmp_path / "flat", Planes()).samples] == ["s0", "s1"]
+    assert [sample.id for sample in open_images(tmp_path / "set", Planes()).samples] == ["s0", "s1"]
+    save_mask(tmp_path / "set/masks/other.png", one_square())
+    with pytest.raises(DataError, match=r"other\.png"):  # these labels are wrong, and must not be overlooked
+        open_images(tmp_path / "set", Planes())
+
+
+def test_one_unreadable_image_leaves_the_others_visible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The sheet shows where the fault is; all faults are said."""
+    root = folder_of(tmp_path / "set", 4, channels=1)
+    for name in ("s0", "s2"):  # the first shows what channels there are
+        (root / f"images/{name}.npy").write_bytes(b"damaged")
+    out = tmp_path / "sheet.png"
+    assert run(["data", "preview", str(root), "--modality", "raster", "--out", str(out)]) == 0
+    assert "s2 is not shown" in capsys.readouterr().err
+    with Image.open(out) as sheet:
+        assert sheet.width > 400
+
+
+def test_a_large_image_and_its_label_are_read_in_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A satellite scene is larger than memory; its sheet shows the same as that of a whole image."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((300, 410), np.uint8)
+    mask[40:200, 50:330] = 1
+    for folder, planes in (("images", rng.integers(0, 900, (1, 300, 410)).astype(np.uint16)), ("masks", mask[None])):
+        (tmp_path / folder).mkdir()
+        write_image(tmp_path / folder / "a.tif", planes)
+        for name in "bc":
+            write_image(tmp_path / folder / f"{name}.tif", planes)
+    dataset = open_dataset(tmp_path, Raster(), {"regions": "classes"})
+    (whole,) = preview_sheets(dataset, dataset.samples[:1], cell_px=64)
+    monkeypatch.setattr(preview, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(preview, "_READ_PX", 128)
+    (parts,) = preview_sheets(dataset, dataset.samples[:1], cell_px=64)
+    cells = [np.asarray(sheet)[80:120, 18:82].astype(int) for sheet in (whole, parts)]
+    assert (np.abs(cells[0] - cells[1]).max(axis=2) > 0).mean() < 0.1  # but at outlines
+
+
+def test_names_that_cannot_be_drawn_are_escaped(tmp_path: Path) -> None:
+    """Files come from strangers: line breaks, bytes that are not UTF-8, and names of classes of any kind."""
+    root = folder_of(tmp_path / "set", 3, channels=1)
+    for folder, ending in (("images", ".npy"), ("masks", ".png")):
+        (root / folder / f"s1{ending}").rename(root / folder / f"a\n\udcff<b>{ending}")
+    dataset = open_planes(root, regions="classes", class_names={1: "c\x07\n☃"})
+    (sheet,) = preview_sheets(dataset, dataset.samples)
+    assert sheet.width > 300
+
+
+def test_many_images_make_numbered_sheets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sheet of hundreds of images shows none of them."""
+    root = folder_of(tmp_path / "set", 5, channels=1)
+    command = ["data", "preview", str(root), "--modality", "raster", "--per-sheet", "2"]
+    assert run([*command, "--out", str(tmp_path / "out/sheet.png")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"sheet-{n}.png" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out", "sheet.jpg"], ".png"),
+        (["--out", "sheet.svg"], ".png"),
+        (["--out", "sheet.png", "--count", "0"], "count"),
+    ],
+)
+def test_wrong_options_are_refused_and_nothing_is_written(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One clear error, before anything is read."""
+    root = folder_of(tmp_path / "set", 4, channels=1)
+    monkeypatch.chdir(tmp_path)
+    assert run(["data", "preview", str(root), "--modality", "raster", *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_folder_without_a_readable_image_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty sheet would hide that nothing was read."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").write_bytes(b"damaged")
+    out = tmp_path / "out" / "sheet.png"
+    assert run(["data", "preview", str(tmp_path), "--modality", "gray", "--out", str(out)]) == 2
+    assert "a.png" in capsys.readouterr().err
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("same_scale", [False, True])
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_a_sheet_whose_images_are_all_damaged_says_so_in_its_cells(
+    tmp_path: Path, *, same_scale: bool, damaged: int
+) -> None:
+    """It has the size of the others, wherever it is among them."""
+    dataset = open_planes(folder_of(tmp_path / "set", 3, channels=1, size=40))
+    samples = dataset.samples[:2]
+    samples[damaged].reference.write_bytes(b"no image")
+    problems: list[tuple[str, str]] = []
+    sheets = list(preview_sheets(dataset, samples, per_sheet=1, same_scale=same_scale, problems=problems))
+    assert [name for name, _ in problems] == [samples[damaged].id]
+    assert sheets[0].size == sheets[1].size
+    cell = np.asarray(sheets[damaged])[80:180, 30:240]
+    assert (cell.max(axis=2) > 200).any(axis=0).mean() > 0.4  # lines of text, not a column of letters

@@ -1,0 +1,331 @@
+"""The page of a run: what training writes, what it costs, and what `simmat report` makes of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from installed import need_plugins
+from PIL import Image
+from runs import StopAt, config, gray_set, registry
+from simmat_plugin_report.analysis import CHECK, MOST_PASSES, Budget
+from simmat_plugin_report.documents import read_report
+from simmat_plugin_report.pictures import PICTURES
+
+from simmat import training
+from simmat.cli import run as simmat
+from simmat.model import SimMAT
+from simmat.training.run_folder import RunFolder
+
+
+class Page(HTMLParser):
+    """The tags, headings and text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self._open = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open != "style":
+            self.text += data
+        if self._open == "h2":
+            self.headings.append(data)
+
+
+@contextmanager
+def encoded() -> Iterator[Counter[str]]:
+    """Count the images that pass through the foundation model: "trained", with gradient, or "looked at"."""
+    counts: Counter[str] = Counter()
+    real = SimMAT.encode
+
+    def counted(self: SimMAT, planes: Any, content: Any) -> Any:
+        counts["trained" if torch.is_grad_enabled() else "looked at"] += len(planes)
+        return real(self, planes, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimMAT, "encode", counted)
+        yield counts
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gray_set(tmp_path_factory.mktemp("report") / "set", val=3)
+
+
+@pytest.fixture(scope="module")
+def run(data: Path) -> Path:
+    training.train(config(data, data.parent / "run", steps=2), registry("report"))
+    return data.parent / "run"
+
+
+def test_a_training_ends_with_a_page_that_needs_nothing_but_itself(run: Path) -> None:
+    """It is sent to others, and opened from disk."""
+    page = Page(run / "report.html")
+    for heading in ("Scores", "Training", "Predictions", "By size and class", "The data", "Use it", "What was run"):
+        assert heading in page.headings
+    links = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href", "srcset")]
+    assert len(links) > PICTURES
+    assert all((link or "").startswith("data:image/") for link in links)
+    assert not re.search(r"https?://|@import|url\(|<script", (run / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_says_what_differs_from_the_defaults_and_how_to_use_the_bundle(run: Path) -> None:
+    """With paths that can be copied."""
+    text = Page(run / "report.html").text
+    assert "batch_size" in text
+    assert "weight_decay" not in text
+    assert f"simmat.load('{run / 'bundle'}')" in text
+    assert f"simmat predict {run / 'bundle'} " in text
+
+
+def test_best_and_worst_predictions_are_those_of_the_scores(run: Path) -> None:
+    """The reader judges the model by them."""
+    report = read_report(RunFolder(run))
+    assert report is not None
+    found = report.analysis
+    ious = sorted(score.iou for score in found.scores)
+    shown = {
+        rank: [one.score.iou for one in found.examples if one.rank == rank] for rank in ("best", "median", "worst")
+    }
+    assert max(shown["best"]) == ious[-1]
+    assert min(shown["worst"]) == ious[0]
+    assert min(shown["best"]) >= max(shown["worst"])
+    for one in found.examples:
+        for picture in one.pictures.values():
+            assert min(Image.open(io.BytesIO(picture)).size) > 100
+
+
+@pytest.mark.slow
+def test_the_report_costs_a_bounded_number_of_passes(data: Path, tmp_path: Path) -> None:
+    """At most those of its pictures, one to check step 0, and what `Budget` allows: counted, since seconds vary."""
+    with encoded() as plain:
+        training.train(config(data, tmp_path / "plain", pictures=False), registry("report"))
+    with encoded() as shown:
+        training.train(config(data, tmp_path / "shown"), registry("report"))
+    assert shown["trained"] == plain["trained"]
+    assert plain["looked at"] < shown["looked at"] <= plain["looked at"] + PICTURES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mat", "extra"), [("mat-residual", CHECK), ("mat", CHECK + 1)])
+def test_the_untuned_model_is_scored_only_where_step_0_is_another(
+    mat: str, extra: int, data: Path, tmp_path: Path
+) -> None:
+    """A short training has one image for it; its scores are those of the same objects."""
+    need_plugins("lite")
+    settings = {"foundation": "lite", "mat": mat, "steps": 1, "val_every": 1, "image_size": 64}
+    with encoded() as counts:
+        training.train(config(data, tmp_path / "run", **settings), registry("lite", "report"))
+    report = read_report(RunFolder(tmp_path / "run"))
+    assert report is not None
+    found = report.analysis
+    assert found.zero_shot is not None
+    assert len({score.sample for score in found.zero_shot}) == (3 if mat == "mat-residual" else 1)
+    validations, pictures = 2 * 3, len({one.score.sample for one in found.examples})
+    assert counts["looked at"] == validations + extra + pictures
+    assert "zero-shot" in Page(tmp_path / "run" / "report.html").text
+
+
+@pytest.mark.parametrize("trained", [10, 100, 1000, 10**5, 10**8])
+def test_passes_are_a_twentieth_of_the_training(trained: int) -> None:
+    """However long it is; a short one has the pictures and one image of the untuned model."""
+    found = Budget.after_training(trained)
+    assert found.zero_shot + found.ablation <= max(min(trained // 20, MOST_PASSES) - PICTURES - CHECK, 1)
+    assert found.zero_shot >= 1
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_has_a_page_of_what_is_known(data: Path, tmp_path: Path) -> None:
+    """And `simmat report` adds the pictures of its best bundle."""
+    with pytest.raises(training.Interrupted):
+        training.train(config(data, tmp_path / "run"), registry("report"), StopAt(3))
+    page = Page(tmp_path / "run" / "report.html")
+    assert "Scores" in page.headings
+    assert "Pictures are drawn when the training ends" in page.text
+    assert simmat(["report", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert "Pictures are drawn" not in Page(tmp_path / "run" / "report.html").text
+
+
+def test_report_shows_a_finished_run_without_its_network(run: Path, tmp_path: Path) -> None:
+    """Of a run that was sent without its data."""
+    with encoded() as counts:
+        assert simmat(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert not counts
+    assert Page(tmp_path / "page.html").headings == Page(run / "report.html").headings
+
+
+def test_other_data_are_scored_on_a_bounded_number_of_images(run: Path, data: Path, tmp_path: Path) -> None:
+    """Their test split, where they have one."""
+    out = tmp_path / "page.html"
+    words = ["report", str(run), "--data", str(data), "--images", "1", "--out", str(out), "--device", "cpu"]
+    with encoded() as counts:
+        assert simmat(words) == 0
+    assert 0 < sum(counts.values()) <= 1 + PICTURES
+    text = Page(out).text
+    assert "1 image of 2, spread evenly, of the test split of set" in text
+
+
+@pytest.mark.slow
+def test_runs_are_compared_object_by_object(run: Path, data: Path, tmp_path: Path) -> None:
+    """Only the settings that differ are listed."""
+    other = tmp_path / "other <b>"
+    training.train(config(data, other, steps=2, lr=1e-4), registry("report"))
+    assert simmat(["report", str(run), str(other), "--out", str(tmp_path / "both.html")]) == 0
+    page = Page(tmp_path / "both.html")
+    assert page.headings[:3] == ["Scores: set, val", "Training", "Settings that differ"]
+    assert "other <b>" in page.text
+    assert "lr" in page.text
+    assert "batch_size" not in page.text
+
+
+HOSTILE = """x"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}$x$"""
+
+
+def test_names_from_strangers_stay_text(run: Path, tmp_path: Path) -> None:
+    """Names of classes, samples, channels and folders, notes, and what a report file of somebody else holds."""
+    import shutil
+
+    folder = tmp_path / "run <i>&'"
+    shutil.copytree(run, folder)
+    report = json.loads((folder / "report.json").read_text())
+
+    def spoil(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: item if key == "pictures" else spoil(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [spoil(item) for item in value]
+        return value
+
+    found = spoil(report)["analysis"]
+    for score in (*found["scores"], *(found["zero_shot"] or []), *(one["score"] for one in found["examples"])):
+        score["sample"] = HOSTILE + score["sample"]
+        score["class_id"] = 1
+    for one in found["examples"]:
+        one["display"] = HOSTILE
+    for one in found["views"]:
+        one["sample"] = HOSTILE
+    found["class_names"] = {"1": HOSTILE}
+    found["example"] = {HOSTILE: f"/tmp/{HOSTILE}"}
+    found["data"] = f"/tmp/{HOSTILE}"
+    for split in found["data_report"]["splits"]:
+        split["classes"], split["without_region"] = {"1": 3}, [HOSTILE]
+        for channel in split["channels"]:
+            channel["name"] = channel["unit"] = HOSTILE
+    found["data_report"]["findings"] = [{"severity": "error", "kind": "x", "text": HOSTILE}]
+    found["ablations"] = [
+        {"channels": [HOSTILE], "images": 1, "objects": 1, "miou": 0.5, "base": 0.6, "interval": [-0.2, 0.1]}
+    ]
+    changed = {**report, "analysis": found, "notes": [HOSTILE], "machine": {HOSTILE: HOSTILE}}
+    (folder / "report.json").write_text(json.dumps(changed))
+    out = tmp_path / "page.html"
+    assert simmat(["report", str(folder), "--out", str(out)]) == 0
+    assert simmat(["report", str(folder), str(run), "--out", str(tmp_path / "both.html")]) == 0
+    for path in (out, tmp_path / "both.html"):
+        page = Page(path)
+        assert "script" not in {tag for tag, _ in page.tags}
+        assert not [attrs for _, attrs in page.tags if "onerror" in attrs]
+        assert all((attrs.get("src") or "").startswith("data:image/") for tag, attrs in page.tags if tag == "img")
+    assert Page(out).text.count(HOSTILE) > 10
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda report: report.update(format=2), "format"),
+        (lambda report: report["analysis"]["examples"][0]["pictures"].update(sensor="!"), "pictures"),
+        (lambda report: report.pop("steps"), "steps"),
+        (lambda report: report["analysis"].update(data_report={}), "splits"),
+        (lambda report: report["analysis"]["data_report"].update(splits=[]), "splits"),
+        (lambda report: report["analysis"]["data_report"]["splits"][0].update(classes={"x": 1}), "classes"),
+        (lambda report: report["analysis"].update(class_names={"x": "car"}), "class_names"),
+        (lambda report: report["analysis"]["examples"][0]["pictures"].pop("error"), "pictures"),
+        (
+            lambda report: report["analysis"].update(unprompted={"semantic": {"iou_by_class": {"x": 1.0}}}),
+            "unprompted",
+        ),
+    ],
+)
+def test_a_damaged_report_is_refused_by_name(
+    spoil: Any, named: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not shown with holes."""
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    report = json.loads((folder / "report.json").read_text())
+    spoil(report)
+    (folder / "report.json").write_text(json.dumps(report))
+    assert simmat(["report", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "report.json" in said
+    assert named in said
+
+
+def test_what_is_no_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bundle is a part of one."""
+    assert simmat(["report", str(run / "bundle")]) == 2
+    assert str(run) in capsys.readouterr().err
+    assert simmat(["report", str(tmp_path)]) == 2
+    assert "no run there" in capsys.readouterr().err
+    (tmp_path / "config.toml").write_text((run / "config.toml").read_text())
+    assert simmat(["report", str(tmp_path)]) == 2
+    assert "no bundle yet" in capsys.readouterr().err
+    assert simmat(["report", str(run), "--split", "test"]) == 2
+    assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", [{}, {"protocol": "simmat-compat", "aspect": "keep"}])
+def test_a_channel_that_the_network_ignores_changes_nothing(protocol: dict[str, str], tmp_path: Path) -> None:
+    """And one that it uses does, also where the protocol squashes images that the network was trained on unsquashed."""
+    from simmat_plugin_report.analysis import analyse_bundle
+
+    from simmat.bundle import load_bundle
+
+    data = _two_planes(tmp_path / "set")
+    settings = config(
+        data, tmp_path / "run", modality="raster", regions="instances", pictures=False, steps=1, **protocol
+    )
+    bundle = load_bundle(training.train(settings, registry("report")), registry("report"))
+    mat: Any = bundle.model.mat
+    with torch.no_grad():
+        for weights in (mat.zero_shot.weights, mat.stack[0].weight):
+            weights[:, 1] = 0
+    used, ignored = analyse_bundle(bundle, data, "val", registry("report"), images=3).ablations
+    assert used.base == ignored.base == ignored.miou != used.miou
+    assert ignored.interval == (0, 0)
+
+
+def _two_planes(root: Path) -> Path:
+    """A set of two planes: one shows the objects, the other is noise."""
+    gray_set(root, val=3)
+    rng = np.random.default_rng(0)
+    for file in (root / "images").glob("*.png"):
+        plane = np.asarray(Image.open(file))
+        np.save(file.with_suffix(".npy"), np.stack([plane, rng.integers(0, 255, plane.shape, np.uint8)]))
+        file.unlink()
+    manifest = root / "manifest.csv"
+    manifest.write_text(re.sub(r"(images/s\d+)\.png", r"\1.npy", manifest.read_text()))
+    return root

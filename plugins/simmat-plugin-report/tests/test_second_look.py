@@ -1,0 +1,204 @@
+"""Faults that no single file shows: copies across splits, and masks that do not fit their images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_sets import open_planes, save_image, save_mask
+from scipy import ndimage
+from simmat_plugin_report.checks import check_dataset
+from simmat_plugin_report.data_report import DataReport
+
+from simmat.cli import run
+from simmat.types import BoolArray, FloatArray
+
+SIZE = 64
+Change = Callable[[BoolArray], BoolArray]
+
+
+def scene(seed: int) -> tuple[FloatArray, BoolArray]:
+    """Return (1, H, W) kelvin of a warm blob on uneven, noisy ground, and where the blob is."""
+    rng = np.random.default_rng(seed)
+    ground = ndimage.gaussian_filter(rng.normal(size=(SIZE, SIZE)), 3) * 12
+    y, x = rng.integers(12, SIZE - 24, 2)
+    height, width = rng.integers(8, 16, 2)
+    mask = np.zeros((SIZE, SIZE), np.bool_)
+    mask[y : y + height, x : x + width] = True
+    mask[y : y + height // 2, x : x + 4] = False  # not the same when flipped
+    values = 290 + ground + 9 * ndimage.gaussian_filter(mask.astype(float), 0.7) + rng.normal(0, 0.4, mask.shape)
+    return values[None].astype(np.float32), mask
+
+
+def scenes(root: Path, change: Change = lambda mask: mask, *, only: int | None = None) -> Path:
+    """Write 24 scenes, 12 of train, 6 of val and 6 of test, with masks that are changed."""
+    for number in range(24):
+        split = ("train", "train", "val", "test")[number % 4]
+        values, mask = scene(number)
+        save_image(root / f"images/{split}/{number:02}.npy", values)
+        shown = change(mask) if only is None or only == number else mask
+        save_mask(root / f"masks/{split}/{number:02}.png", shown)
+    return root
+
+
+def checked(root: Path, kind: str, *, regions: str = "classes") -> list[str]:
+    """Return severity and text of the findings of a kind."""
+    report = check_dataset(open_planes(root, regions=regions), twice=True)
+    return [f"{found.severity}: {found.text}" for found in report.findings if found.kind == kind]
+
+
+def test_a_sound_set_raises_no_alarm(tmp_path: Path) -> None:
+    """An alarm without a fault is soon not read any more."""
+    report = check_dataset(open_planes(scenes(tmp_path), regions="classes"), twice=True)
+    assert report.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda mask: np.roll(mask, (-7, 10), (0, 1)), "px to the left and"),
+        (lambda mask: mask[:, ::-1], "flipped left to right"),
+        (lambda mask: mask[::-1], "flipped top to bottom"),
+        (lambda mask: mask.T, "transposed"),
+    ],
+)
+def test_masks_of_the_whole_set_that_are_moved_or_flipped_are_found(tmp_path: Path, change: Change, said: str) -> None:
+    """An exporter that flips trains a model on nothing, and no file looks wrong by itself."""
+    found = checked(scenes(tmp_path, change), "misaligned-masks")
+    assert len(found) == 3  # one a split
+    assert all(text.startswith("warning") and said in text and "standard errors" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("move", "said"), [((0, 8), "moved by 8 px to the left:"), ((-5, -9), "moved by 9 px to the right and 5 px down:")]
+)
+def test_the_move_that_is_named_is_the_one_that_mends_the_masks(
+    tmp_path: Path, move: tuple[int, int], said: str
+) -> None:
+    """To the pixel, as who exports the masks again goes by it."""
+    found = checked(scenes(tmp_path, lambda mask: np.roll(mask, move, (0, 1))), "misaligned-masks")
+    assert len(found) == 3
+    assert all(said in text for text in found)
+
+
+def test_a_move_in_a_flat_image_is_not_taken_for_one_the_other_way_round(tmp_path: Path) -> None:
+    """Of an image 20 pixels high, 4 down and 16 up are the same place of a spectrum."""
+    for number in range(8):
+        rng = np.random.default_rng(number)
+        mask = np.zeros((20, 200), np.bool_)
+        x = rng.integers(20, 150)
+        mask[7:14, x : x + 24] = True
+        mask[7:10, x : x + 6] = False
+        values = 290 + 9 * ndimage.gaussian_filter(mask.astype(float), 0.7) + rng.normal(0, 0.4, mask.shape)
+        save_image(tmp_path / f"images/train/{number}.npy", values[None].astype(np.float32))
+        save_mask(tmp_path / f"masks/train/{number}.png", np.roll(mask, -4, 0))
+    (found,) = checked(tmp_path, "misaligned-masks")
+    assert "moved by 4 px down:" in found
+
+
+def test_one_misaligned_mask_among_good_ones_is_named(tmp_path: Path) -> None:
+    """A single slip of the hand is a note with its name."""
+    (found,) = checked(scenes(tmp_path, lambda mask: np.roll(mask, (11, -9), (0, 1)), only=8), "misaligned-masks")
+    assert found.startswith("note: 1 of 24")
+    assert "'train/08'" in found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values, rng: values + rng.normal(0, 0.5, values.shape),
+        lambda values, rng: 280 + 1.4 * (values - 280),
+        lambda values, rng: values[..., ::-1],
+        lambda values, rng: np.rot90(values, axes=(1, 2)),
+        lambda values, rng: np.repeat(np.repeat(values, 2, axis=1), 2, axis=2),
+    ],
+)
+def test_a_copy_in_another_split_is_found_however_it_was_changed(
+    tmp_path: Path, change: Callable[[FloatArray, np.random.Generator], FloatArray]
+) -> None:
+    """Noise, another gain, a flip, a turn or another size: the digest differs, and the scores are still too good."""
+    root = scenes(tmp_path)
+    copy = change(scene(5)[0], np.random.default_rng(0))
+    save_image(root / "images/test/99.npy", copy)
+    save_mask(root / "masks/test/99.png", np.eye(copy.shape[1]))
+    (found,) = checked(root, "near-duplicates")
+    assert found.startswith("warning: 1 image of test nearly shows")
+    assert "'train/05'" in found
+    assert "'test/99'" in found
+
+
+def test_near_duplicates_are_pairs_of_ids(tmp_path: Path) -> None:
+    """Ids may hold spaces, so two in one string cannot be told apart."""
+    root = scenes(tmp_path)
+    save_image(root / "images/test/9 9.npy", scene(5)[0] + 0.1)
+    save_mask(root / "masks/test/9 9.png", np.eye(SIZE))
+    report = check_dataset(open_planes(root, regions="classes"), twice=True)
+    (found,) = (one for one in report.findings if one.kind == "near-duplicates")
+    assert set(found.pairs[0]) == {"train/05", "test/9 9"}
+    assert found.samples == ("test/9 9", "train/05")
+
+
+def test_channels_are_not_counted_as_files(tmp_path: Path) -> None:
+    """Five constant channels are five lines; only faults of files are joined."""
+    for number in range(3):
+        save_image(tmp_path / f"images/train/{number}.npy", np.ones((5, 8, 8)))
+        save_mask(tmp_path / f"masks/train/{number}.png", np.eye(8))
+    said = check_dataset(open_planes(tmp_path)).text()
+    assert " files, first" not in said
+    assert all(f"train: channel 'p{number}' is 1 K everywhere" in said for number in range(5))
+
+
+def test_severity_and_samples_are_in_the_json_and_the_exit_code_is_that_of_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script reads the kinds; a guess must not stop it."""
+    root = scenes(tmp_path, lambda mask: mask[:, ::-1])
+    save_mask(root / "masks/train/00.png", np.zeros((SIZE, SIZE)))
+    command = ["data", "check", str(root), "--modality", "raster", "--regions", "classes"]
+    assert run([*command, "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    kinds = [(found["severity"], found["kind"]) for found in findings]
+    assert kinds == [("warning", "misaligned-masks")] * 3 + [("note", "background-only")]
+    assert findings[-1]["samples"] == ["train/00"]
+    assert run([*command, "--quick"]) == 0
+    said = capsys.readouterr().out
+    assert "Notes (1)" in said
+    assert "Warnings" not in said
+
+
+def classes(root: Path, **counts: tuple[int, ...]) -> DataReport:
+    """Check a set in which each split has so many images of the classes 1, 2, …."""
+    for split, numbers in counts.items():
+        for value, count in enumerate(numbers, start=1):
+            for number in range(count):
+                mask = np.zeros((8, 8))
+                mask[2:5, 2:5] = value
+                save_image(
+                    root / f"images/{split}/{value}-{number}.npy", np.random.default_rng(number).random((1, 8, 8))
+                )
+                save_mask(root / f"masks/{split}/{value}-{number}.png", mask)
+    return check_dataset(open_planes(root, regions="classes"))
+
+
+def test_rare_and_absent_classes_are_said(tmp_path: Path) -> None:
+    """A class that is hardly there is hardly learned; one that train lacks, never."""
+    report = classes(tmp_path, train=(22, 2), val=(1, 1, 1))
+    found = [(one.severity, one.text) for one in report.findings if one.kind == "class-imbalance"]
+    assert [severity for severity, _ in found] == ["warning", "note"]
+    assert "val has classes that are missing in train: 3" in found[0][1]
+    assert "11 times as many as class 2 with 2" in found[1][1]
+
+
+def test_mostly_empty_images_are_a_warning(tmp_path: Path) -> None:
+    """Few are ordinary; most mean that masks are missing, or were exported empty."""
+    root = scenes(tmp_path)
+    for number in (0, 4, 8, 12, 16, 20, 1):
+        save_mask(root / f"masks/train/{number:02}.png", np.zeros((SIZE, SIZE)))
+    report = check_dataset(open_planes(root, regions="classes"))
+    (found,) = [one for one in report.findings if one.kind == "background-only"]
+    assert found.severity == "warning"
+    assert "7 of 12 images (58%)" in found.text
+    assert len(found.samples) == 7

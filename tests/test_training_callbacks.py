@@ -1,0 +1,60 @@
+"""Callbacks that plugins bring: a training does not end because one of them fails."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from simmat.plugins.registry import CallbackHook, Registry
+from simmat.training.callbacks import Callback, Callbacks, LiveRun
+
+
+class Counts(Callback):
+    """Counts steps, and fails at one."""
+
+    def __init__(self, fails_at: int = 0, error: BaseException | None = None) -> None:
+        self.steps, self.fails_at, self.error = 0, fails_at, error
+
+    def stepped(self, step: int, losses: dict[str, float]) -> None:
+        self.steps += 1
+        if self.error is not None and step == self.fails_at:
+            raise self.error
+
+
+def live(*hooks: Any) -> LiveRun:
+    """A run in a registry with these hooks, of the packages p0, p1, …"""
+    items = [("callbacks", CallbackHook(f"p{place}", hook), f"p{place} 1.0") for place, hook in enumerate(hooks)]
+    registry = Registry([], cast(Any, items))
+    return cast(LiveRun, SimpleNamespace(registry=registry, setup=SimpleNamespace(config="settings")))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no font"), SystemExit(3)])
+def test_a_callback_of_a_plugin_that_fails_is_left_out(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one warning that names the package; the others go on."""
+    own, good, bad = Counts(), Counts(), Counts(2, error)
+    callbacks = Callbacks.with_plugins(own, live(lambda **_: [[bad]], lambda **_: [[good]]))
+    for step in range(1, 5):
+        callbacks.stepped(step, {})
+    assert (own.steps, good.steps, bad.steps) == (4, 4, 2)
+    said = capsys.readouterr().err
+    assert said.count("p0 1.0") == 1
+    assert type(error).__name__ in said
+
+
+def test_a_hook_that_fails_brings_no_callback(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is called with settings and run."""
+    good = Counts()
+    run = live(lambda config, run: 1 / 0, lambda config, run: [[good]] if config == run.setup.config else [])
+    Callbacks.with_plugins(Callback(), run).stepped(1, {})
+    assert good.steps == 1
+    assert "p0 1.0" in capsys.readouterr().err
+
+
+def test_the_callers_own_callback_may_end_the_training() -> None:
+    """It is theirs."""
+    with pytest.raises(RuntimeError):
+        Callbacks.with_plugins(Counts(1, RuntimeError()), live()).stepped(1, {})
