@@ -17,7 +17,7 @@ from simmat.everything import EverythingSettings
 from simmat.io.images import write_image
 from simmat.predictor import Predictor
 from simmat.predictor.answers import AnswerStore, Wanted, WindowAnswer
-from simmat.types import Prompt
+from simmat.types import Prompt, Window
 
 EVERY = EverythingSettings(peak=0.0, min_score=0.0, objectness=0.0)
 
@@ -86,6 +86,25 @@ def test_windows_from_a_file_and_from_memory_agree(model: Predictor, tmp_path: P
     found, again = image.segment_everything(EVERY), model.segment_everything(EVERY)
     assert [(one.instance.box, one.score) for one in found] == [(one.instance.box, one.score) for one in again]
     assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
+
+
+def test_what_is_in_view_is_found_without_the_rest_and_can_be_stopped(model: Predictor, tmp_path: Path) -> None:
+    """In the annotator nobody waits for a scene of which one corner is looked at."""
+    image, box, done = model.open_image(_scene(tmp_path / "large.tif")), Window(0, 0, 40, 40), list[int]()
+    seen = image.segment_everything(EVERY, box=box, progress=done.append)
+    assert done == list(range(1, len(image.windows_in(box)) + 1))
+    assert len(done) < len(image.windows)
+    assert seen
+    assert all(one.instance.box[0] < 40 and one.instance.box[1] < 40 for one in seen)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(count: int) -> None:
+        raise StoppedError(count)
+
+    with pytest.raises(StoppedError, match="1"):
+        image.segment_everything(EVERY, progress=stop)
 
 
 def test_a_click_works_in_a_window_around_it(model: Predictor, tmp_path: Path) -> None:

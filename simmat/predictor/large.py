@@ -224,10 +224,38 @@ class LargeImage:
         found = None if wanted.objects is None else sorted(objects, key=lambda one: -one.score)
         return Joined(found, classes, nodata, len(self.windows), empty)
 
-    def segment_everything(self, settings: EverythingSettings | None = None) -> list[FoundObject]:
-        """Find every object, best first."""
+    def windows_in(self, box: Window) -> set[Window]:
+        """Return the windows that a part of the image touches."""
+        return {window for window in self.windows if _touch(window, box)}
+
+    def segment_everything(
+        self,
+        settings: EverythingSettings | None = None,
+        *,
+        box: Window | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[FoundObject]:
+        """Find every object, best first.
+
+        Args:
+            settings: how objects are found.
+            box: of the image, outside of which no object is wanted; only the windows that it touches are looked at.
+            progress: called with the number of windows that are done; what it raises ends the search.
+        """
         wanted = Wanted(settings or EverythingSettings())
-        return self.join(self.answers(wanted), wanted).objects or []
+        looked_at = set(self.windows) if box is None else self.windows_in(box)
+
+        def answers() -> Iterator[WindowAnswer]:
+            done = 0
+            for window in self.windows:
+                seen = window in looked_at
+                yield self.answer(window, wanted) if seen else WindowAnswer(np.ones((1, 1), np.bool_))
+                done += seen
+                if progress is not None and seen:
+                    progress(done)
+
+        found = self.join(answers(), wanted).objects or []
+        return found if box is None else [one for one in found if _touch(Window(*one.instance.box), box)]
 
     def segment_semantic(self) -> ClassMap:
         """Return the class of every pixel."""
@@ -336,6 +364,11 @@ class LargeImage:
         parts = [self.reader.read(Window(y, x, y + side, x + side)) for y in starts[0] for x in starts[1]]
         data, valid = (np.concatenate([getattr(part, name) for part in parts], axis=2) for name in ("data", "valid"))
         return SensorImage(data, valid, parts[0].channels, self.reader.origin)
+
+
+def _touch(one: Window, other: Window) -> bool:
+    """Return whether two parts of an image have a pixel in common."""
+    return one.y0 < other.y1 and other.y0 < one.y1 and one.x0 < other.x1 and other.x0 < one.x1
 
 
 def _room(prompt: Prompt) -> int:
