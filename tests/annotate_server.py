@@ -100,8 +100,8 @@ class Client:
 
 def make_annotator(root: Path, bundle: Path, overrides: Mapping[str, object] | None = None) -> Any:
     """What a server shares, with the model of a bundle."""
+    from simmat_plugin_annotate.annotator import Annotator
     from simmat_plugin_annotate.models import Model
-    from simmat_plugin_annotate.server import Annotator
 
     from simmat.api import load
 
@@ -121,22 +121,17 @@ def make_annotator(root: Path, bundle: Path, overrides: Mapping[str, object] | N
 @contextmanager
 def served(root: Path, bundle: Path | None = None, overrides: Mapping[str, object] | None = None) -> Iterator[Client]:
     """Serve a folder in a thread while the block runs; its address is http://127.0.0.1:PORT/?token=TOKEN."""
-    from simmat_plugin_annotate.security import Guard
-    from simmat_plugin_annotate.serve import LOCAL, listen
-    from simmat_plugin_annotate.server import make_app
+    from simmat_plugin_annotate.folder import claimed
+    from simmat_plugin_annotate.serve import configuration, listen
 
-    annotator = make_annotator(root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides)
-    listener = listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    app = Guard(make_app(annotator), token=TOKEN, port=port, hosts=LOCAL)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", lifespan="on"))
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    with annotator.folder.claimed():
+    with listen("127.0.0.1", 0) as listener, claimed(root):
+        annotator = make_annotator(root, bundle or tiny_bundle(root.parent / f"{root.name}-bundle"), overrides)
+        server = uvicorn.Server(configuration(annotator, listener, TOKEN))
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            yield Client(port)
+            yield Client(listener.getsockname()[1])
         finally:
             server.should_exit = True
             thread.join(20)
-            listener.close()

@@ -1,6 +1,33 @@
 """Settings of the annotator's tests."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))  # browser.py
+
+from annotate_server import Client, gray_images, served
+from bundles import tiny_bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model."""
+    return tiny_bundle(tmp_path_factory.mktemp("model") / "bundle")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of three images."""
+    return gray_images(tmp_path / "set")
+
+
+@pytest.fixture
+def client(root: Path, bundle: Path) -> Iterator[Client]:
+    """A server of the folder."""
+    with served(root, bundle) as found:
+        yield found

@@ -7,23 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotate_server import gray_images
 from bundles import tiny_bundle
 from PIL import Image
 from simmat_plugin_annotate import simmat_commands
 from simmat_plugin_annotate.command import command
 
 from simmat.errors import ConfigError, DataError, SimMATError
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("model") / "bundle")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return gray_images(tmp_path / "set")
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +79,7 @@ REFUSED: list[tuple[str, list[str], type[SimMATError], str]] = [
         ConfigError,
         "untuned",
     ),
+    ("every address, and no name", ["--bundle", "BUNDLE", "--host", "0.0.0.0"], ConfigError, "--allow-host NAME"),
     ("a host that is not here", ["--bundle", "BUNDLE", "--host", "203.0.113.7"], ConfigError, "check --host"),
 ]
 
@@ -160,3 +150,38 @@ def test_an_image_whose_labels_are_polygons_is_not_edited(root: Path, bundle: Pa
     with pytest.raises(DataError, match="polygons"):
         folder.labels(keys["s0"])
     assert folder.labels(keys["s1"]).objects == {}
+
+
+def test_a_folder_is_claimed_before_it_is_read(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another server writes until it ends is known then."""
+    from simmat_plugin_annotate.folder import LabelFolder, claimed
+
+    monkeypatch.setattr(LabelFolder, "__init__", lambda self, *given: pytest.fail("it was read"))
+    with claimed(root), pytest.raises(DataError, match="being annotated by another"):
+        run(str(root), "--bundle", str(bundle))
+
+
+def test_a_folder_that_cannot_be_locked_is_opened_with_a_warning(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On network drives without locks nothing else can tell of a second server."""
+    from contextlib import nullcontext
+
+    from simmat_plugin_annotate import folder
+
+    monkeypatch.setattr(folder, "locked", lambda home: nullcontext(None))
+    with folder.claimed(root):
+        assert "cannot be locked" in caplog.text
+
+
+def test_the_token_is_in_no_list_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser is started with a file that only its user can read, and that leads to the address."""
+    from simmat_plugin_annotate import serve
+
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page = tmp_path / "open.html"
+    serve._open("http://127.0.0.1:1/?token=secret", page)
+    assert opened == [page.as_uri()]
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert "secret" in page.read_text()

@@ -27,10 +27,12 @@ SERVE = """
 import sys
 from pathlib import Path
 from annotate_server import TOKEN, make_annotator
+from simmat_plugin_annotate.folder import claimed
 from simmat_plugin_annotate.serve import listen, serve
 listener = listen("127.0.0.1", 0)
-serve(make_annotator(Path(sys.argv[1]), Path(sys.argv[2])), listener, host="127.0.0.1", browser=False,
-      say=lambda text: print(text, flush=True), token=TOKEN)
+with claimed(Path(sys.argv[1])):
+    serve(make_annotator(Path(sys.argv[1]), Path(sys.argv[2])), listener, host="127.0.0.1", browser=False,
+          say=lambda text: print(text, flush=True), token=TOKEN)
 """
 
 
@@ -77,7 +79,8 @@ def test_twenty_kills_lose_no_accepted_mask(tmp_path: Path) -> None:
         killing.join()
         process.wait()
     assert len(accepted) >= KILLS
-    assert not [path for path in (root / "masks").iterdir() if path.suffix != ".png"]
+    start(root, bundle)[0].kill()
+    assert [path.name for path in (root / "masks").iterdir()] == ["s0.png"]
 
 
 def check_mask(root: Path, objects: dict[int, dict[str, Any]]) -> None:

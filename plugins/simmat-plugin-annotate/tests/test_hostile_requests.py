@@ -24,8 +24,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(root: Path) -> Iterator[Client]:
-    with served(root) as found:
+def client(root: Path, bundle: Path) -> Iterator[Client]:
+    with served(root, bundle) as found:
         yield found
 
 
@@ -174,10 +174,10 @@ def test_a_body_without_a_length_is_cut_off(client: Client) -> None:
 
 def test_the_first_link_gives_a_cookie_that_other_sites_cannot_send(client: Client) -> None:
     """Then the address in the bar, in the history and in screenshots holds no token."""
-    status, headers, _ = client.raw("GET", f"/?token={TOKEN}", headers={})
-    assert (status, headers["location"]) == (303, "/")
+    status, headers, content = client.raw("GET", f"/?token={TOKEN}", headers={})
+    assert (status, b"url=/" in content, TOKEN.encode() in content) == (200, True, False)
     assert "HttpOnly" in headers["set-cookie"]
-    assert "SameSite=Strict" in headers["set-cookie"]
+    assert "SameSite=strict" in headers["set-cookie"]
     cookie = headers["set-cookie"].split(";")[0]
     assert client.raw("GET", "/", headers={"Cookie": cookie})[0] == 200
     own = {"Cookie": cookie, "Origin": f"http://127.0.0.1:{client.port}", "Sec-Fetch-Site": "same-origin", **JSON}
@@ -189,3 +189,34 @@ def test_cookies_of_other_servers_do_not_lock_the_page_out(client: Client) -> No
     cookies = f'theme={{"x":1}}; a b; é=ü; simmat_annotate_{client.port}={TOKEN}; last=[1, 2]'
     status, _, _ = client.raw("GET", "/api/session", headers={"Cookie": cookies.encode().decode("latin-1")})
     assert status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("node7", "node7:8765"),
+        ("localhost:9000", "localhost:9000"),
+        ("::1", "[::1]:8765"),
+        ("[fe80::1]:80", "[fe80::1]:80"),
+    ],
+)
+def test_a_server_answers_to_names_that_it_was_told(name: str, host: str) -> None:
+    """Of another machine, and of a port that is forwarded."""
+    from simmat_plugin_annotate.security import Guard
+
+    guard: Any = Guard(None, token=TOKEN, port=8765, hosts=["127.0.0.1", name])  # type: ignore[arg-type]
+    scope = {"type": "http", "method": "GET", "path": "/api/session", "query_string": b""}
+    for given, known in ((host, True), ("evil.example:8765", False)):
+        headers = {"host": given, "authorization": f"Bearer {TOKEN}", "origin": f"http://{given}"}
+        answer = guard._answer({**scope, "headers": [(key.encode(), value.encode()) for key, value in headers.items()]})
+        assert (answer is None) is known
+
+
+def test_a_connection_that_asks_nothing_is_closed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else 256 of them lock the page out."""
+    from simmat_plugin_annotate import serve
+
+    monkeypatch.setattr(serve, "_PATIENCE_S", 0.1)
+    with socket.create_connection(("127.0.0.1", client.port), timeout=5) as idle:
+        idle.sendall(b"GET / HT")
+        assert idle.recv(10) == b""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from annotate_server import Client, filled, gray_images, served, square
-from bundles import tiny_bundle
 from PIL import Image
 from runs import registry
 
@@ -18,22 +16,6 @@ from simmat.data.dataset import open_dataset
 from simmat.errors import DataError
 
 SIZE = (40, 56)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("model") / "bundle")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return gray_images(tmp_path / "set")
-
-
-@pytest.fixture
-def client(root: Path, bundle: Path) -> Iterator[Client]:
-    with served(root, bundle) as found:
-        yield found
 
 
 def on_disk(root: Path, name: str) -> np.ndarray:
@@ -150,7 +132,7 @@ def test_with_the_first_class_masks_hold_classes(root: Path, bundle: Path) -> No
         client.done(f"/api/images/{keys['s2']}/done", {"version": 0, "done": True})
         items = [{"id": None, "name": "cell"}, {"id": None, "name": "débris", "colour": "#010203"}]
         classes = client.done("/api/classes", {"classes": items})["classes"]
-        assert [(one["id"], one["name"], one["objects"]) for one in classes] == [(1, "cell", 3), (2, "débris", 0)]
+        assert [(one["id"], one["name"]) for one in classes] == [(1, "cell"), (2, "débris")]
         client.edit(keys["s1"], 1, {"op": "class", "id": 1, "class": 2})
         assert set(np.unique(on_disk(root, "s0"))) == {0, 1001, 1002}
         assert client.get("/api/session")["regions"] == "panoptic"

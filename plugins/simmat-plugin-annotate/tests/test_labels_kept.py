@@ -42,7 +42,8 @@ def pixels(count: int) -> Add:
 def of_image(
     root: Path, mask: Path | None = None, card: DataCard | None = None, size: tuple[int, int] = SIZE, **more: Any
 ) -> Any:
-    from simmat_plugin_annotate.labels import ImageLabels, Rule
+    from simmat_plugin_annotate.labels import ImageLabels
+    from simmat_plugin_annotate.mask_files import Rule
 
     rule = Rule(card or DataCard(regions="instances"), 1)
     placed = more.get("placed", lambda path: None)
@@ -195,7 +196,7 @@ def test_no_object_gets_the_value_of_no_ground_truth(tmp_path: Path, regions: An
 def folder_of(root: Path) -> Any:
     from simmat_plugin_annotate.folder import LabelFolder
 
-    return LabelFolder(root, registry().modality("gray"), {"regions": None, "nodata": None}, lambda key: (80, 80))
+    return LabelFolder(root, registry().modality("gray"), {"regions": None, "nodata": None})
 
 
 def test_a_first_class_that_an_image_cannot_take_changes_nothing(tmp_path: Path) -> None:
@@ -232,11 +233,11 @@ def test_a_first_class_that_ends_half_way_is_finished_at_the_next_start(
         folder.set_classes([(None, "cell", None)])
     assert values(root / "masks/s0.png") == [0, 1]
     again = folder_of(root)
-    with again.claimed():
-        assert again.card.regions == "panoptic"
-        for name, key in zip(("s0", "s1"), again.images, strict=False):
-            assert values(root / f"masks/{name}.png") == [0, 1001]
-            assert len(again.labels(key).objects) == 1
+    again.recover()
+    assert again.card.regions == "panoptic"
+    for name, key in zip(("s0", "s1"), again.images, strict=False):
+        assert values(root / f"masks/{name}.png") == [0, 1001]
+        assert len(again.labels(key).objects) == 1
 
 
 def test_one_bad_mask_does_not_keep_the_others_from_being_labelled(tmp_path: Path) -> None:
@@ -249,11 +250,11 @@ def test_one_bad_mask_does_not_keep_the_others_from_being_labelled(tmp_path: Pat
         folder.labels(key).edit(0, add(0, 0, 4, 4))
     Image.fromarray(np.zeros((80, 80, 3), np.uint8)).save(root / "masks/s0.png")
     again = folder_of(root)
-    with again.claimed():
-        assert "s0.png" in again.notice
-        assert len(again.labels(keys[1]).objects) == 1
-        with pytest.raises(DataError, match=r"s0\.png"):
-            again.labels(keys[0])
+    again.recover()
+    assert "s0.png" in again.notice
+    assert len(again.labels(keys[1]).objects) == 1
+    with pytest.raises(DataError, match=r"s0\.png"):
+        again.labels(keys[0])
 
 
 @pytest.mark.parametrize("asked", ["write_card", "class_seen"])
@@ -320,3 +321,206 @@ def test_a_name_of_the_background_is_no_class(tmp_path: Path) -> None:
     assert [one.id for one in folder.state.classes] == [1]
     folder.write_card()
     assert (root / "card.toml").read_text() == text
+
+
+def test_a_class_id_is_never_given_again(tmp_path: Path) -> None:
+    """Undo may bring back objects of a class that was removed; they are of no other one, after a restart neither."""
+    folder = folder_of(gray_images(tmp_path / "set", size_hw=(80, 80)))
+    folder.set_classes([(None, "cell", None), (None, "dust", None)])
+    labels = folder.labels(next(iter(folder.images)))
+    labels.edit(0, add(0, 0, 4, 4, 2))
+    labels.edit(1, lambda draft: draft.set_class(1, 1))
+    folder.set_classes([(1, "cell", None)])
+    again = folder_of(folder.root)
+    again.set_classes([(1, "cell", None), (None, "hair", None)])
+    assert again.state.ids() == [1, 3]
+
+
+def test_a_class_with_objects_of_images_that_are_not_in_memory_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their last step says which classes they have: no image is read for it."""
+    folder = folder_of(gray_images(tmp_path / "set", size_hw=(80, 80)))
+    folder.set_classes([(None, "cell", None), (None, "dust", None)])
+    folder.labels(next(iter(folder.images))).edit(0, add(0, 0, 4, 4, 2))
+    again = folder_of(folder.root)
+    again.recover()
+    monkeypatch.setattr(type(again), "labels", lambda self, key: pytest.fail("an image was read"))
+    with pytest.raises(DataError, match="'dust' has objects"):
+        again.set_classes([(1, "cell", None)])
+    again.set_classes([(2, "dust", None)])
+    assert again.state.ids() == [2]
+
+
+def test_labels_that_nobody_looks_at_leave_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the list says of them stays, as does what somebody still holds."""
+    from simmat_plugin_annotate import folder as module
+
+    monkeypatch.setattr(module, "_KEPT", 1)
+    folder = folder_of(gray_images(tmp_path / "set", size_hw=(80, 80)))
+    first, second, third = folder.images
+    held = folder.labels(first)
+    held.edit(0, add(0, 0, 4, 4))
+    folder.labels(second).edit(0, add(0, 0, 4, 4))
+    folder.labels(third)
+    assert folder.labels(first) is held
+    assert (folder.noted(second).objects, folder.noted(second).version) == (1, 1)
+    assert folder.labels(second).undo_steps == 1
+
+
+def test_a_journal_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """Its last lines are no cut ones, whatever this version makes of them."""
+    of_image(tmp_path).edit(0, add(0, 0, 4, 4))
+    journal = tmp_path / "journal.jsonl"
+    assert journal.read_text().startswith('{"format":1}\n')
+    texts = {
+        "a newer format": journal.read_text().replace('"format":1', '"format":2'),
+        "an unknown key": journal.read_text() + '{"kind": "edit", "version": 2, "mood": "good"}\n',
+    }
+    for text in texts.values():
+        journal.write_text(text)
+        with pytest.raises(DataError, match=r"journal\.jsonl, byte \d+: .*newer"):
+            of_image(tmp_path)
+        assert journal.read_text() == text
+
+
+def test_the_last_step_is_found_without_the_others(tmp_path: Path) -> None:
+    """However long its own line is."""
+    from simmat_plugin_annotate.journal import last_record
+    from simmat_plugin_annotate.masks import MaskDocument
+
+    labels = of_image(tmp_path, size=(400, 400))
+    labels.edit(0, add(0, 399, 4, 400, 1))
+    board = MaskDocument(box=(0, 0, 200, 399), runs=(1,) * 79800)
+    labels.edit(1, lambda draft: draft.add(board, None, "keep"))
+    journal = tmp_path / "journal.jsonl"
+    *lines, _ = journal.read_text().splitlines(keepends=True)
+    assert len(lines[-1]) > 2**16
+    for kind in ("written", "edit"):
+        found = last_record(journal)
+        assert found is not None
+        assert (found.kind, found.version, found.objects, found.classes) == (kind, 2, 2, (None, 1))
+        journal.write_text("".join(lines))
+
+
+def test_a_large_mask_is_drawn_while_edits_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit that comes meanwhile is answered, and the mask is written with it the next time."""
+    from simmat_plugin_annotate import labels as module
+
+    monkeypatch.setattr(module, "AT_ONCE_PX", 1)
+    labels, draw = of_image(tmp_path), module.drawn
+    labels.edit(0, add(0, 0, 4, 4))
+
+    def slowly(*given: Any) -> Any:
+        thread = threading.Thread(target=lambda: labels.edit(1, add(10, 0, 14, 4)))
+        thread.start()
+        thread.join(5)
+        return draw(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "drawn", slowly)
+        labels.flush()
+    assert (labels.version, labels.unwritten, (tmp_path / "mask.png").exists()) == (2, True, False)
+    labels.flush()
+    assert values(tmp_path / "mask.png") == [0, 1, 2]
+
+
+def test_a_mask_of_a_box_that_no_memory_holds_is_refused() -> None:
+    """Before it is made: a few runs may stand for any number of pixels."""
+    from simmat_plugin_annotate.masks import MaskDocument, decoded
+
+    side = 2**20
+    with pytest.raises(DataError, match="mark it in parts"):
+        decoded(MaskDocument(box=(0, 0, side, side), runs=(0, side * side // 2**10)), (side, side))
+
+
+@pytest.mark.parametrize("linked", ["masks/s0.png", "masks"])
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, linked: str) -> None:
+    """A data set of a stranger must not have files elsewhere replaced."""
+    root = gray_images(tmp_path / "set", size_hw=(80, 80))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Image.fromarray(np.zeros((80, 80), np.uint8)).save(elsewhere / "s0.png")
+    (root / "card.toml").write_text('regions = "instances"\n')
+    (root / linked).parent.mkdir(exist_ok=True)
+    (root / linked).symlink_to(elsewhere if linked == "masks" else elsewhere / "s0.png")
+    folder = folder_of(root)
+    with pytest.raises(DataError, match="leads out of"):
+        folder.labels(next(iter(folder.images)))
+
+
+def test_a_model_out_of_the_folder_is_not_loaded(tmp_path: Path) -> None:
+    """The state of a folder names it."""
+    folder = folder_of(gray_images(tmp_path / "set"))
+    (tmp_path / "run").mkdir()
+    folder.keep_bundle("../run")
+    with pytest.raises(DataError, match="leads out of"):
+        folder.kept_bundle()
+
+
+def test_an_image_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    """With its own pixels; one of another size is not labelled by the masks of the former one."""
+    root = gray_images(tmp_path / "set", size_hw=(80, 80))
+    folder = folder_of(root)
+    key = next(iter(folder.images))
+    before = folder.planes(key)
+    assert folder.planes(key) is before
+    folder.labels(key)
+    Image.fromarray(np.zeros((40, 80), np.uint8)).save(root / "images/s0.png")
+    assert folder.planes(key).size_hw == (40, 80)
+    with pytest.raises(DataError, match=r"was 80x80 .* is 80x40 now"):
+        folder.labels(key)
+
+
+def test_sizes_are_read_without_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of classes may look at every image of a folder."""
+    from simmat_plugin_annotate import planes as module
+
+    root = gray_images(tmp_path / "set", count=1)
+    Image.open(root / "images/s0.png").save(root / "images/s0.tif")
+    (root / "images/s0.png").unlink()
+    folder = folder_of(root)
+    monkeypatch.setattr(module, "load_sample", lambda *given, **more: pytest.fail("pixels were read"))
+    assert folder.planes(next(iter(folder.images))).size_hw == (40, 56)
+
+
+def test_images_are_read_at_the_same_time(tmp_path: Path) -> None:
+    """A slow one does not stop the tiles of the others; of one image there is one reader."""
+    from simmat_plugin_annotate.planes import Memory
+
+    memory, entered, go_on = Memory(), threading.Event(), threading.Event()
+    image: Any = np.zeros(1)
+    kept = type("Kept", (), {"data": image})()
+
+    def slowly() -> Any:
+        entered.set()
+        assert go_on.wait(5)
+        return kept
+
+    threads = [threading.Thread(target=lambda: memory.get(("slow",), slowly))]
+    threads[0].start()
+    assert entered.wait(5)
+    assert memory.get(("fast",), lambda: kept) is kept
+    threads.append(threading.Thread(target=lambda: memory.get(("slow",), lambda: pytest.fail("read twice"))))
+    threads[1].start()
+    go_on.set()
+    for thread in threads:
+        thread.join(5)
+    assert memory.get(("slow",), lambda: pytest.fail("read twice")) is kept
+
+
+def test_the_oldest_files_of_a_full_cache_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start; each model and each window adds to it."""
+    import os
+
+    from simmat_plugin_annotate import folder as module
+
+    root = gray_images(tmp_path / "set")
+    cache = root / ".simmat/annotate/embeddings"
+    cache.mkdir(parents=True)
+    for age, name in enumerate(("new", "old", "older")):
+        (cache / f"{name}.safetensors").write_bytes(bytes(100))
+        os.utime(cache / f"{name}.safetensors", (1000 - age, 1000 - age))
+    monkeypatch.setattr(module, "MOST_CACHED", 250)
+    folder_of(root).recover()
+    assert sorted(path.stem for path in cache.iterdir()) == ["new", "old"]

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from annotate_server import TOKEN, Client, filled, gray_images, served, square
-from bundles import tiny_bundle
 from runs import registry
 from simmat_plugin_annotate.planes import Memory, Planes, halved, quantized
 
@@ -22,11 +22,6 @@ from simmat.predictor import Predictor
 from simmat.types import Prompt
 
 SIZE = (40, 56)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("model") / "bundle")
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +186,110 @@ def test_a_prompt_asks_for_all_masks(client: Client, root: Path, bundle: Path) -
     wanted = image.predict_all(Prompt(np.zeros((0, 2), np.float32), np.zeros(0, np.int64), box))
     answer = client.done(f"/api/images/{client.keys()['s1']}/predict", {"box": [5, 5, 30, 30]})
     assert [one["area"] for one in answer["masks"]] == [int(one.mask.sum()) for one in wanted]
+
+
+def room_of(root: Path, bundle: Path, names: dict[int, str] | None = None) -> Any:
+    """A model with the images of a folder, without a server."""
+    from simmat_plugin_annotate.models import Model, ModelRoom
+
+    sensor = registry().modality("gray")
+
+    def planes(key: str) -> Planes:
+        path = root / f"images/{key}.png"
+        return Planes(sensor, {"gray": path}, DataCard(regions="instances"), Memory(), root.parent)
+
+    predictor = Predictor.of_bundle(load_bundle(bundle, registry()))
+    return ModelRoom(Model.of(predictor, "tiny"), planes, lambda: names or {}, root.parent / "embeddings")
+
+
+def test_images_that_were_only_passed_are_not_encoded(root: Path, bundle: Path) -> None:
+    """Else a click on the image that is looked at waits for all of them."""
+    room = room_of(root, bundle)
+    room.open["tab"] = "s1"
+    assert not room.encode("s0", "tab")["ready"]
+    assert room.encode("s1", "tab")["ready"]
+    assert (room.is_ready("s0"), room.is_ready("s1")) == (False, True)
+    room.encode_ahead("s2", "tab")
+    assert not room.is_ready("s2")  # but its embedding is on disk
+    assert len(list((root.parent / "embeddings").rglob("*.safetensors"))) >= 2
+
+
+def test_suggestions_for_nobody_end(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a page that has gone on, and of a server that ends; the one after it gets its own."""
+    from simmat_plugin_annotate.models import CancelledError
+
+    room, wanted = room_of(root, bundle), [True, False]
+    with pytest.raises(CancelledError):
+        room.suggestions("s0", [], None, lambda: wanted.pop(0))
+    room.suggestions("s0", [], None, lambda: True)
+    room.closing.set()
+    with pytest.raises(CancelledError):
+        room.suggestions("s1", [], None, lambda: True)
+
+
+def test_suggestions_of_more_windows_than_anybody_waits_for_are_refused(
+    root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are for what is in view."""
+    from simmat_plugin_annotate import models
+
+    from simmat.errors import ConfigError
+    from simmat.predictor.large import LargeImage
+
+    monkeypatch.setattr(Predictor, "tile_of", lambda self, size: 20)
+    monkeypatch.setattr(models, "MOST_SUGGESTED", 4)
+    asked: list[Any] = []
+    monkeypatch.setattr(LargeImage, "segment_everything", lambda self, **given: asked.append(given["box"]) or [])
+    room = room_of(root, bundle)
+    with pytest.raises(ConfigError, match="zoom in"):
+        room.suggestions("s0", [], None, lambda: True)
+    room.suggestions("s0", [], (1, 2, 15, 16), lambda: True)
+    assert asked == [(2, 1, 16, 15)]
+
+
+def test_an_answer_has_the_classes_of_the_model_that_gave_it(
+    root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of one that is taken meanwhile, whose numbers may mean others."""
+    from types import SimpleNamespace
+
+    room = room_of(root, bundle, {5: "cell"})
+    old: Any = SimpleNamespace(predictor=SimpleNamespace(class_names={1: "cell"}))
+    new: Any = SimpleNamespace(predictor=SimpleNamespace(class_names={1: "dust"}))
+    room.take(new)
+    assert [room._answer(model, None, 0.5, 1, 0.5)["class"] for model in (old, new)] == [5, None]
+
+
+def test_a_large_body_is_read_beside_the_event_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tabs do not wait for it, nor for the text of a large answer; a wrong one ends with its first fault."""
+    from simmat_plugin_annotate import server
+
+    threads: list[str] = []
+    for name in ("parse", "Json"):
+        real = getattr(server, name)
+
+        def watched(*given: Any, real: Any = real, **more: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return real(*given, **more)
+
+        monkeypatch.setattr(server, name, watched)
+    key = client.keys()["s3"]
+    threads.clear()
+    wrong = {"version": 0, "edits": [{"op": "add", "mask": {"box": [0, 0, 4, 4], "runs": ["x"] * 2000}}]}
+    status, answer = client.post(f"/api/images/{key}/edits", wrong)
+    assert (status, answer["error"]["problems"]) == (422, [])
+    assert threads[0].startswith("asyncio")
+    threads.clear()
+    client.get(f"/api/images/{key}")
+    assert threads == [threads[0]]
+    assert threads[0].startswith("asyncio")
+
+
+def test_of_many_suggestions_those_that_others_cover_are_left_out(client: Client) -> None:
+    """One of them must not refuse the rest."""
+    key = client.keys()["s4"]
+    masks = [square(0, 0, 8, 8), square(2, 2, 6, 6), square(4, 0, 12, 8)]
+    edits = [{"op": "add", "mask": mask, "overlap": "skip"} for mask in masks]
+    change = client.edit(key, client.get(f"/api/images/{key}")["version"], *edits)
+    assert [one["area"] for one in change["changed"]] == [64, 32]
+    assert len(change["added"]) == 2

@@ -30,6 +30,12 @@ TOKEN_VARIABLE = "SIMMAT_ANNOTATE_TOKEN"
 @config_options("foundation", "checkpoint", "image_size", "regions", "nodata")
 @click.option("--port", type=click.IntRange(1, 65535), metavar="INT", help="Port.  [default: 8765, or any free one]")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Name or address by which browsers reach the server, with :PORT where that is another one.  [repeatable]",
+)
 @click.option("--no-browser", is_flag=True, help="Do not open the page, only print its address.")
 @config_options("device")
 def command(
@@ -45,6 +51,7 @@ def command(
     nodata: Any,
     port: int | None,
     host: str,
+    allow_host: tuple[str, ...],
     no_browser: bool,
     device: str | None,
 ) -> int:
@@ -57,8 +64,9 @@ def command(
     The model is that of --bundle, or the untuned one of --foundation. Without either, it is the last model that was
     trained from the page and was better, else the foundation model `lite`.
     """
+    from simmat_plugin_annotate.annotator import Annotator
+    from simmat_plugin_annotate.folder import claimed
     from simmat_plugin_annotate.serve import listen, serve
-    from simmat_plugin_annotate.server import Annotator
 
     if bundle is not None and (foundation is not None or channels is not None or image_size is not None):
         raise ConfigError("--bundle has its own foundation model, channels and image size; leave the others out")
@@ -68,17 +76,14 @@ def command(
         modality, modality_options, channels, bundle, foundation, checkpoint, image_size, device or "auto"
     )
     adapter = options.adapter(registry)
-    listener = listen(host, port)
-    try:
+    token = os.environ.get(TOKEN_VARIABLE)
+    with listen(host, port, allow_host) as listener, claimed(folder):
         annotator = Annotator(
             folder, adapter, overrides, lambda found: options.first(found, registry), options.train_arguments
         )
         annotator.load = lambda path: options.tuned(path, registry)
-        found = annotator.folder
-        say(f"{len(found.images)} images in {found.root}, model {annotator.room.model.name}")
-        serve(annotator, listener, host=host, browser=not no_browser, say=say, token=os.environ.get(TOKEN_VARIABLE))
-    finally:
-        listener.close()
+        say(f"{len(annotator.folder.images)} images in {annotator.folder.root}, model {annotator.room.model.name}")
+        serve(annotator, listener, host=host, browser=not no_browser, say=say, allowed=allow_host, token=token)
     return 0
 
 
@@ -125,9 +130,9 @@ class ModelOptions:
             return self._loaded
         if self.bundle is not None:
             return self.tuned(self.bundle, registry)
-        kept = folder.state.bundle
-        if self.foundation is None and kept is not None and (folder.root / kept).is_dir():
-            return self.tuned(folder.root / kept, registry)
+        kept = folder.kept_bundle() if self.foundation is None else None
+        if kept is not None:
+            return self.tuned(kept, registry)
         name = self.foundation or DEFAULT_FOUNDATION
         assert self.modality is not None
         stated = options_of(folder.adapter)

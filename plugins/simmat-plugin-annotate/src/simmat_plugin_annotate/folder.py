@@ -1,4 +1,4 @@
-"""The folder that is labelled: its images, its card, its classes, and the labels of each image."""
+"""The folder that is labelled: its images, its card, and the labels of each image."""
 
 from __future__ import annotations
 
@@ -6,65 +6,37 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field
+from weakref import WeakValueDictionary
 
 from simmat.data.card import CARD_FILE, DataCard, load_card, write_card
 from simmat.data.formats.coco import annotation_files
 from simmat.data.formats.folders import IMAGES, MASKS, find_samples
 from simmat.data.formats.manifest import MANIFEST_FILE, manifest_samples, set_manifest_mask
 from simmat.data.samples import Sample, decide_splits
-from simmat.documents import Document, as_tuples, parse
 from simmat.errors import ConfigError, DataError, SimMATError
-from simmat.io.files import atomic_write_json, read_json, remove_temporary, with_home
+from simmat.io.files import atomic_write_json, output_error, remove_temporary, with_home
 from simmat.io.files.locks import locked
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card, options_of
 from simmat_plugin_annotate.journal import Record, last_record
-from simmat_plugin_annotate.labels import ImageLabels, Rule, sha256_of
+from simmat_plugin_annotate.labels import ImageLabels
+from simmat_plugin_annotate.mask_files import Rule, sha256_of
+from simmat_plugin_annotate.planes import Memory, Planes, UnknownError
+from simmat_plugin_annotate.state import FolderState, GivenClass
 
 FOLDER = Path(".simmat") / "annotate"
 STATE_FILE = "state.json"
-COLOURS = (
-    *("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#ffffff"),
-    *("#a6dcff", "#ffd58a", "#66d9b8", "#b8ad00", "#f2bcd7", "#ff9a57", "#66a9d9", "#b0b0b0"),
-)
-"""Of classes in their order: Okabe and Ito's, then lighter ones."""
-MOST_CLASSES = 1000
+CACHES = ("embeddings", "tiles")
+MOST_CACHED = 8 * 2**30
+"""Bytes of each of the `CACHES` that the next session finds."""
+_KEPT = 64
+"""Images whose labels stay in memory, though nobody looks at them."""
 
 _log = logging.getLogger(__name__)
-
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
-
-
-class ObjectClass(Document):
-    """A class of objects."""
-
-    id: int = Field(ge=1, lt=2**31)
-    name: str = Field(min_length=1, max_length=100)
-    colour: Colour
-
-
-class FolderState(Document):
-    """What is kept of a folder between sessions, beside masks and card.
-
-    Attributes:
-        format: of this file; 1.
-        classes: in the order of their keys.
-        default: class of objects that were labelled before there were classes.
-        panoptic: masks hold classes, whatever the card still says.
-        bundle: the run whose bundle was better on validation, relative to the folder.
-    """
-
-    format: int = Field(1, ge=1, le=1)
-    classes: Annotated[tuple[ObjectClass, ...], BeforeValidator(as_tuples)] = ()
-    default: int | None = None
-    panoptic: bool = False
-    bundle: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +52,31 @@ class FolderImage:
     sample: Sample
 
 
+@contextmanager
+def claimed(root: Path) -> Iterator[None]:
+    """Keep other servers away from a folder while the block runs; it is read within.
+
+    Raises:
+        DataError: it is no folder, or another server has it.
+        OutputError: it cannot be written.
+    """
+    root = with_home(root).absolute()
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "no such folder"
+        raise DataError(f"{root}: {what}; give the folder that holds {IMAGES}/")
+    home = root / FOLDER
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(error, home) from error
+    with locked(home) as alone:
+        if alone is False:
+            raise DataError(f"{root} is being annotated by another `simmat annotate`; use its page, or end it first")
+        if alone is None:
+            _log.warning("%s cannot be locked here: make sure that no other `simmat annotate` works on it", root)
+        yield
+
+
 class LabelFolder:
     """A folder of images and the labels that are made of them.
 
@@ -88,29 +85,30 @@ class LabelFolder:
         adapter: the sensor, with the options of the card.
         images: key -> image, in the order of their names.
         home: where journals, tiles and embeddings are kept.
+        state: classes and what else is kept.
     """
 
-    def __init__(
-        self, root: Path, adapter: ModalityAdapter, overrides: Mapping[str, object], size_of: Callable[[str], Any]
-    ) -> None:
-        """Open a folder.
+    def __init__(self, root: Path, adapter: ModalityAdapter, overrides: Mapping[str, object]) -> None:
+        """Open a folder that is `claimed`.
 
         Args:
             root: the folder.
             adapter: the sensor.
             overrides: fields of the card from the command line.
-            size_of: key of an image -> its (height, width); called when its labels are first looked at.
 
         Raises:
-            DataError: it is no folder of images, or its labels are of a kind that cannot be edited.
+            DataError: it has no images, or its labels are of a kind that cannot be edited.
             ConfigError: the card is wrong, or says nothing of masks that exist.
         """
         self.root = with_home(root).absolute()
         self.home = self.root / FOLDER
-        self._size_of = size_of
         self._lock = threading.RLock()
+        self._class_lock = threading.Lock()
         self._manifest_lock = threading.Lock()
-        self._labels: dict[str, ImageLabels] = {}
+        self._memory = Memory()
+        self._planes: dict[str, Planes] = {}
+        self._labels: WeakValueDictionary[str, ImageLabels] = WeakValueDictionary()
+        self._used: dict[str, ImageLabels] = {}  # last ones last
         self._broken: dict[str, str] = {}
         self._noted: dict[str, Record] = {}
         self._card = self._read_card(overrides)
@@ -123,37 +121,15 @@ class LabelFolder:
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
         self.images = {image.key: image for image in self._find_images()}
         self._masks = {key: image.sample.mask for key, image in self.images.items()}
-        self.state = self._read_state()
-        if self._card.regions != "instances" and not self.state.classes:
-            names = {number: name for number, name in self._card.class_names.items() if self._is_class(number)}
-            names = names or {1: "object"}
-            classes = [
-                self._new_class(number, name, place) for place, (number, name) in enumerate(sorted(names.items()))
-            ]
-            self.state = self.state.model_copy(update={"classes": tuple(classes), "default": classes[0].id})
-
-    @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Keep other servers away from the folder, and first finish what a crash cut short.
-
-        Raises:
-            DataError: another one has it.
-        """
-        self.home.mkdir(parents=True, exist_ok=True)
-        with locked(self.home) as alone:
-            if alone is False:
-                raise DataError(
-                    f"{self.root} is being annotated by another `simmat annotate`; use its page, or end it first"
-                )
-            self._recover()
-            yield
+        self.state = FolderState.read(self.home / STATE_FILE).with_card(self._card)
 
     @property
     def card(self) -> DataCard:
-        """The card as it is while classes are being added."""
-        names = {number: name for number, name in self._card.class_names.items() if not self._is_class(number)}
-        names |= {one.id: one.name for one in self.state.classes}
+        """The data card, as it is or will be written."""
         rule = "panoptic" if self.state.panoptic else self._card.regions
+        names = {one.id: one.name for one in self.state.classes}
+        hidden = {number: name for number, name in self._card.class_names.items() if not self._is_class(number)}
+        names |= hidden if names else {}
         return self._card.model_copy(update={"regions": rule, "class_names": names or self._card.class_names})
 
     @property
@@ -180,56 +156,97 @@ class LabelFolder:
         """Return an image.
 
         Raises:
-            LookupError: there is none with this key.
+            UnknownError: there is none with this key.
         """
+        if key not in self.images:
+            raise UnknownError("there is no such image")
         return self.images[key]
 
     def mask_of(self, key: str) -> Path | None:
         """Return the mask file of an image; None if it has none."""
         return self._masks[key]
 
+    def planes(self, key: str) -> Planes:
+        """Return the planes of an image, as its files are now.
+
+        Raises:
+            DataError: a file is gone.
+        """
+        files = self.find(key).sample.files
+        known = self._planes.get(key)
+        found = Planes(self.adapter, files, self._card, self._memory, self.home)
+        if known is None or known.digest != found.digest:
+            self._planes[key] = found
+        return self._planes[key]
+
     def labels(self, key: str) -> ImageLabels:
         """Return the labels of an image; they are read when they are asked for first.
 
         Raises:
-            LookupError: there is no such image.
+            UnknownError: there is no such image.
             SimMATError: image or mask cannot be read, or the mask cannot be edited.
         """
-        sample = self.images[key].sample
+        sample = self.find(key).sample
         if sample.has_polygons:
             raise DataError(
                 f"{sample.mask}: the labels of this image are polygons, which the annotator does not edit; "
                 "convert them to a label image first"
             )
         with self._lock:
-            if key not in self._labels:
-                size_hw = self._size_of(key)
+            found = self._labels.get(key)
+            size_hw = self.planes(key).size_hw
+            if found is None:
+                mask, place = self._masks[key], self.root / MASKS / self._mask_name(sample)
+                self.check_inside(place if mask is None else mask)
                 journal = self.home / "journal" / f"{key}.jsonl"
-                place = self.root / MASKS / self._mask_name(sample)
                 found = ImageLabels(
-                    size_hw,
-                    lambda: self.rule,
-                    journal,
-                    self._masks[key],
-                    place,
-                    lambda path: self._placed(key, path),
+                    size_hw, lambda: self.rule, journal, mask, place, lambda path: self._placed(key, path)
                 )
                 self._labels[key] = found
                 for region in found.objects.values():
                     self.class_seen(found.class_of(region))
-            return self._labels[key]
+            elif found.size_hw != size_hw:
+                before, now = ("x".join(map(str, size[::-1])) for size in (found.size_hw, size_hw))
+                raise DataError(
+                    f"{sample.reference}: the image was {before} when its labels were read, and is {now} now (width x "
+                    "height); put the former image back"
+                )
+            self._keep(key, found)
+            return found
+
+    def _keep(self, key: str, labels: ImageLabels) -> None:
+        """Keep labels in memory that were used last, and those whose mask is behind."""
+        self._used.pop(key, None)
+        self._used[key] = labels
+        for old in list(self._used)[:-_KEPT]:
+            if not self._used[old].unwritten:
+                gone = self._used.pop(old)
+                if gone.last is not None:
+                    self._noted[old] = gone.last
+
+    def check_inside(self, path: Path) -> None:
+        """Refuse a path that leads out of the folder by a link, which another data set may hide.
+
+        Raises:
+            DataError: it does.
+        """
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise DataError(f"{path} leads out of {self.root} to {path.resolve()}; put a copy in place of the link")
 
     def noted(self, key: str) -> Record | None:
-        """Return the last step of an image of an earlier session whose labels were not read yet."""
-        return None if key in self._labels else self._noted.get(key)
+        """Return the last step of an image, without reading its labels; None where none is known."""
+        labels = self._labels.get(key)
+        return self._noted.get(key) if labels is None else labels.last
 
-    def known_labels(self, key: str) -> ImageLabels | None:
-        """Return the labels of an image if they were read already."""
-        return self._labels.get(key)
+    def is_labelled(self, key: str) -> bool:
+        """Return whether an image has a mask, or will have one in a moment."""
+        return self._masks[key] is not None or (key in self._used and self._used[key].unwritten)
 
-    def unwritten(self) -> list[ImageLabels]:
-        """Return the labels whose mask file is behind."""
-        return [labels for labels in list(self._labels.values()) if labels.unwritten]
+    def flush(self, idle_s: float = 0.0) -> None:
+        """Write the mask files that are behind and whose labels nobody changed for so long."""
+        for labels in list(self._used.values()):
+            if labels.unwritten and time.monotonic() - labels.changed_s >= idle_s:
+                labels.try_flush()
 
     def write_card(self) -> None:
         """Write `card.toml` where it says less than what is labelled needs, such as before the first mask.
@@ -242,69 +259,54 @@ class LabelFolder:
             card = self.card.model_copy(update={"modality_options": options})
             if card != self._stored:
                 mine = {name: getattr(card, name) for name in ("regions", "class_names", "modality_options")}
-                write_card(
-                    self.root, self._read_card(self._overrides).model_copy(update=mine)
-                )  # keeps what others wrote
+                present = self._read_card(self._overrides)  # with what others wrote meanwhile
+                write_card(self.root, present.model_copy(update=mine))
                 self._card = self._stored = card
 
-    def set_classes(self, classes: Sequence[tuple[int | None, str, str | None]]) -> None:
+    def set_classes(self, given: Sequence[GivenClass]) -> None:
         """Replace the list of classes; with the first class, masks begin to hold classes.
 
+        Images are looked at one after the other, and can be edited meanwhile.
+
         Args:
-            classes: (id or None for a new one, name, colour or None) in their order.
+            given: the classes in their order.
 
         Raises:
             DataError: names are not unique, an id is unknown or twice, or a class that is left out has objects.
             OutputError: masks or card cannot be written.
         """
-        with self._lock:
-            known = {one.id: one for one in self.state.classes}
-            given = [number for number, _, _ in classes if number is not None]
-            names = [name.strip() for _, name, _ in classes]
-            if unknown := [number for number in given if number not in known]:
-                raise DataError(f"there is no class {unknown[0]}; a new class has the id null")
-            if len(set(given)) < len(given) or len(set(names)) < len(names) or not all(names):
-                raise DataError("each class needs a name of its own, and each id may occur once")
-            left_out = known.keys() - set(given)
-            for number in sorted(left_out):
-                if self._uses(number):
+        with self._class_lock:
+            before = self.state
+            after = before.with_classes(given, self._card.ignore)
+            for one in before.classes:
+                if one.id not in after.ids() and self._uses(one.id):
                     raise DataError(
-                        f"class {known[number].name!r} has objects, so it cannot be removed; change their class first"
+                        f"class {one.name!r} has objects, so it cannot be removed; change their class first"
                     )
-            highest = max([0, *known])
-            result: list[ObjectClass] = []
-            for place, ((given_id, _, colour), name) in enumerate(zip(classes, names, strict=True)):
-                if given_id is None:
-                    highest += 1 + (highest + 1 == self._card.ignore)
-                made = self._new_class(highest, name, place) if given_id is None else known[given_id]
-                result.append(made.model_copy(update={"name": name, "colour": colour or made.colour}))
-            update: dict[str, Any] = {"classes": tuple(result)}
-            if self.state.default is None or self.state.default not in [one.id for one in result]:
-                update["default"] = result[0].id if result else None
-            if not result and self.card.regions != "instances":
+            if not after.classes and self.card.regions != "instances":
                 raise DataError("the masks of this folder hold classes, so at least one is needed; rename it instead")
-            if not self.state.classes and result and self._card.regions == "instances":
-                update["panoptic"] = True
-                self._prepare_classes(result[0].id)
-            self._write_state(**update)
+            if not before.classes and after.classes and self._card.regions == "instances":
+                after = after.model_copy(update={"panoptic": True})
+                self._prepare_classes(Rule(self._card.model_copy(update={"regions": "panoptic"}), after.default))
+            with self._lock:
+                seen = tuple(one for one in self.state.classes if one.id not in before.ids())  # meanwhile, in a mask
+                update = {"classes": (*after.classes, *seen), "bundle": self.state.bundle}
+                self._write_state(after.model_copy(update=update))
             self._to_rule()
             self.write_card()
 
-    def _prepare_classes(self, default: int) -> None:
+    def _prepare_classes(self, rule: Rule) -> None:
         """Make sure that every mask can hold classes, and that its objects are known without it.
 
         Raises:
             SimMATError: an image cannot be read, or has too many objects; no mask has changed then.
         """
-        editable = [self.labels(key) for key in self._editable()]  # while their values are still only ids
-        rule = Rule(self._card.model_copy(update={"regions": "panoptic"}), default)
-        for labels in editable:
+        for key in self._editable():  # while their values are still only ids
+            labels = self.labels(key)
             try:
-                labels.check(rule)
+                labels.prepare(rule)
             except DataError as error:
                 raise DataError(f"{labels.mask}: {error}") from None
-        for labels in editable:
-            labels.keep_base()
 
     def keep_bundle(self, bundle: str | None) -> None:
         """Note the run whose bundle the next session starts with.
@@ -313,15 +315,24 @@ class LabelFolder:
             OutputError: it cannot be written.
         """
         with self._lock:
-            self._write_state(bundle=bundle)
+            self._write_state(self.state.model_copy(update={"bundle": bundle}))
+
+    def kept_bundle(self) -> Path | None:
+        """Return the run whose bundle was better on validation; None where there is none, or none any more.
+
+        Raises:
+            DataError: it is not in the folder.
+        """
+        if self.state.bundle is None or not (self.root / self.state.bundle).is_dir():
+            return None
+        self.check_inside(self.root / self.state.bundle)
+        return self.root / self.state.bundle
 
     def class_seen(self, class_id: int | None) -> None:
         """Add a class that a mask holds and no list names."""
         with self._lock:
-            if class_id is not None and class_id not in [one.id for one in self.state.classes]:
-                name = self._card.class_names.get(class_id, f"class {class_id}")
-                made = self._new_class(class_id, name, len(self.state.classes))
-                self.state = self.state.model_copy(update={"classes": (*self.state.classes, made)})
+            if class_id is not None:
+                self.state = self.state.with_seen(class_id, self._card.class_names.get(class_id, ""))
 
     def splits(self) -> dict[str, str]:
         """Return the split of each labelled image, by its name; an image without one has none yet."""
@@ -337,18 +348,24 @@ class LabelFolder:
 
     def _uses(self, class_id: int) -> bool:
         """Return whether an object has a class."""
+        sought = {class_id, None} if class_id == self.state.default else {class_id}
         for key in self._editable():
-            labels = self.labels(key)
-            if any(labels.class_of(region) == class_id for region in labels.objects.values()):
+            noted = self.noted(key)
+            if noted is None or noted.classes is None:
+                labels = self.labels(key)
+                if class_id in map(labels.class_of, labels.objects.values()):
+                    return True
+            elif not sought.isdisjoint(noted.classes):
                 return True
         return False
 
     def _editable(self) -> list[str]:
-        """Return the keys of the images that have a mask, or will have one in a moment."""
+        """Return the keys of the images that have a mask, or a history."""
+        known = self._noted.keys() | self._used.keys()
         return [
             key
             for key, image in self.images.items()
-            if (self._masks[key] is not None or key in self._labels) and not image.sample.has_polygons
+            if (self._masks[key] is not None or key in known) and not image.sample.has_polygons
         ]
 
     @contextmanager
@@ -370,11 +387,17 @@ class LabelFolder:
                     if labels.written_rule != self.card.regions:
                         labels.rewrite()
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Finish what a crash cut short: masks behind their journal, and masks without classes."""
-        for place in (self.home, self.root / MASKS):
+        for place in {
+            self.home,
+            self.root / MASKS,
+            *(mask.parent for mask in self._masks.values() if mask is not None),
+        }:
             if place.is_dir():
                 remove_temporary(place)
+        for name in CACHES:
+            _trim(self.home / name)
         for path in sorted((self.home / "journal").glob("*.jsonl")):
             if path.stem in self.images:
                 with self._each(path.stem):
@@ -384,7 +407,7 @@ class LabelFolder:
             for key in self._editable():  # what has no journal yet is still as the card says
                 if not (self.home / "journal" / f"{key}.jsonl").exists():
                     with self._each(key):
-                        self.labels(key)
+                        self.labels(key).prepare(Rule(self._card))
             self.state = before
             self._to_rule()
             self.write_card()
@@ -419,11 +442,6 @@ class LabelFolder:
     def _is_class(self, number: int) -> bool:
         return number > 0 and number != self._card.ignore
 
-    def _new_class(self, number: int, name: str, place: int) -> ObjectClass:
-        return ObjectClass(
-            id=number, name=name.strip()[:100] or f"class {number}", colour=COLOURS[place % len(COLOURS)]
-        )
-
     def _find_images(self) -> list[FolderImage]:
         if annotation_files(self.root):
             raise DataError(
@@ -440,9 +458,6 @@ class LabelFolder:
         return [FolderImage(_key_of(sample.id), sample) for sample in sorted(found, key=lambda sample: sample.id)]
 
     def _read_card(self, overrides: Mapping[str, object]) -> DataCard:
-        if not self.root.is_dir():
-            what = "is a file, not a folder" if self.root.exists() else "no such folder"
-            raise DataError(f"{self.root}: {what}; give the folder that holds {IMAGES}/")
         masks = self.root / MASKS
         is_labelled = masks.is_dir() and any(not path.name.startswith(".") for path in masks.iterdir())
         card = load_card(self.root, overrides, defaults={} if is_labelled else {"regions": "instances"})
@@ -453,19 +468,7 @@ class LabelFolder:
             )
         return card
 
-    def _read_state(self) -> FolderState:
-        path = self.home / STATE_FILE
-        if not path.exists():
-            return FolderState(format=1)
-        try:
-            return parse(FolderState, read_json(path), str(path))
-        except SimMATError as error:
-            raise DataError(
-                f"{error}. Remove this file; names and order of classes are then those of card.toml"
-            ) from None
-
-    def _write_state(self, **changes: Any) -> None:
-        state = self.state.model_copy(update=changes)
+    def _write_state(self, state: FolderState) -> None:
         atomic_write_json(self.home / STATE_FILE, state.model_dump(mode="json"))
         self.state = state
 
@@ -473,3 +476,14 @@ class LabelFolder:
 def _key_of(name: str) -> str:
     """Return what stands for an image in addresses: it says nothing of its path."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _trim(cache: Path) -> None:
+    """Remove the oldest files of a cache that has grown too large."""
+    files = [(stat.st_mtime, stat.st_size, path) for path in cache.rglob("*.*") if (stat := path.stat())]
+    size = sum(size for _, size, _ in files)
+    for _, freed, path in sorted(files):
+        if size <= MOST_CACHED:
+            return
+        path.unlink(missing_ok=True)
+        size -= freed

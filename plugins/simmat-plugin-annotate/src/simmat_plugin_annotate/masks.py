@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from typing import Annotated
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, FailFast, Field
 
 from simmat.data.instances import Instance, region_from_mask
 from simmat.documents import Document, as_tuples
 from simmat.errors import DataError
+
+MOST_PX = 2**28
+"""Pixels of the largest box of a mask, which is held in memory as a whole."""
 
 Edge = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -25,7 +28,7 @@ class MaskDocument(Document):
     """
 
     box: Annotated[tuple[Edge, Edge, Edge, Edge], BeforeValidator(as_tuples)]
-    runs: Annotated[tuple[Edge, ...], Field(max_length=2**22), BeforeValidator(as_tuples)]
+    runs: Annotated[tuple[Edge, ...], FailFast(), Field(max_length=2**22), BeforeValidator(as_tuples)]
 
 
 def encoded(region: Instance) -> dict[str, list[int]]:
@@ -53,6 +56,8 @@ def decoded(mask: MaskDocument, size_hw: tuple[int, int]) -> Instance:
             f"the mask's box {[x0, y0, x1, y1]} is not in the image of {width}x{height} pixels; it is x0, y0, x1, y1"
         )
     total = (x1 - x0) * (y1 - y0)
+    if total > MOST_PX:
+        raise DataError(f"the mask's box has {total} pixels, at most {MOST_PX} are held at once; mark it in parts")
     if sum(mask.runs) != total:
         raise DataError(f"the mask's runs add up to {sum(mask.runs)} pixels, its box has {total}")
     inside = np.arange(len(mask.runs)) % 2 == 1

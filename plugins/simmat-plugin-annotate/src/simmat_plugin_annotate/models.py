@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simmat.errors import SimMATError
-from simmat.types import Prompt
+from simmat.errors import ConfigError, SimMATError
+from simmat.types import Prompt, Window
 from simmat_plugin_annotate.masks import encoded, shared
 from simmat_plugin_annotate.planes import Planes
 
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
     from simmat.predictor import LargeImage, Predictor
 
 _KEPT = 12
-"""Images whose embeddings stay in memory; those of others are on disk."""
+"""Images or views whose suggestions stay in memory."""
+_MOST_VALUES = 2**25
+"""Pixels of the images whose embeddings stay in memory; those of others are on disk."""
+MOST_SUGGESTED = 64
+"""Windows, at most, in which suggestions are looked for at once."""
 _MOST_WINDOWS = 16
 """Windows of the largest image that is ranked."""
 _RANK_GRID = 5
@@ -78,7 +84,6 @@ class Model:
             "kind": "untuned" if self.path is None else "bundle",
             "path": None if self.path is None else str(self.path),
             "digest": self.digest,
-            "loaded": True,
             "dense": dense,
             "everything": "dense" if dense else "grid",
             "knows_classes": self.knows_classes,
@@ -86,16 +91,22 @@ class Model:
         }
 
 
+class CancelledError(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class ModelRoom:
     """Answers of the model.
 
-    Clicks are answered one after the other in a thread of their own; suggestions and ranks, which take seconds, come
-    from a second one with images of its own, so that no click waits for them.
+    Clicks are answered one after the other in a thread of their own; suggestions, ranks and images that may be looked
+    at next, which take seconds, come from a second one with images of its own, so that no click waits for them.
 
     Attributes:
         model: at work now.
         thread: where `encode`, `predict` and `take` run.
-        slow_thread: where `suggestions` and `uncertainty` run.
+        slow_thread: where `encode_ahead`, `suggestions` and `uncertainty` run.
+        closing: set when the server ends.
+        open: tab -> key of the image that it shows.
     """
 
     def __init__(
@@ -112,38 +123,50 @@ class ModelRoom:
         self.model = model
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="clicks")
         self.slow_thread = ThreadPoolExecutor(1, thread_name_prefix="objects")
+        self.closing = threading.Event()
+        self.open: dict[str, str] = {}
         self._planes, self._class_names, self._cache = planes, class_names, cache
-        self._images: OrderedDict[str, LargeImage] = OrderedDict()
-        self._found: dict[str, list[FoundObject]] = {}
-        self._ready: set[str] = set()
-        self._ranks: dict[str, float | None] = {}
+        self._images: OrderedDict[str, LargeImage] = OrderedDict()  # by digest, as are the next two with the model's
+        self._found: OrderedDict[tuple[object, ...], list[FoundObject]] = OrderedDict()
+        self._ready: set[tuple[str, str]] = set()
+        self._ranks: dict[tuple[str, str], float | None] = {}  # by the model's digest and key
 
     def take(self, model: Model) -> None:
         """Work with another model from now on."""
         self.model = model
         self._images.clear()
         self._found.clear()
-        self._ready.clear()
-        self._ranks.clear()
 
     def is_ready(self, key: str) -> bool:
         """Return whether an image is encoded."""
-        return key in self._ready
+        return (self.model.digest, self._planes(key).digest) in self._ready
 
     def rank(self, key: str) -> float | None:
         """Return how unsure the model is of an image, if it was ranked."""
-        return self._ranks.get(key)
+        return self._ranks.get((self.model.digest, key))
 
-    def encode(self, key: str) -> dict[str, Any]:
-        """Encode an image where one window holds it.
+    def encode(self, key: str, tab: str = "") -> dict[str, Any]:
+        """Encode an image where one window holds it, unless the tab has opened another one meanwhile.
 
         Raises:
             SimMATError: it cannot be read, or has other channels than the model.
         """
-        start = time.perf_counter()
-        whole = self._image(key).encode()
-        self._ready.add(key)
-        return {"ready": True, "seconds": time.perf_counter() - start, "whole": whole}
+        start, whole = time.perf_counter(), False
+        skipped = self.open.get(tab, key) != key
+        if not skipped:
+            image, planes = self._image(key)
+            whole = image.encode()
+            self._ready.add((self.model.digest, planes.digest))
+        return {"ready": not skipped, "seconds": time.perf_counter() - start, "whole": whole}
+
+    def encode_ahead(self, key: str, tab: str) -> None:
+        """Encode an image that a tab will perhaps show next; from then on its embedding is on disk.
+
+        Raises:
+            SimMATError: as `encode` raises it.
+        """
+        if tab in self.open and not self.closing.is_set():
+            self._slow_image(self._planes(key), self.model)
 
     def predict(
         self, key: str, points: Sequence[tuple[float, float, int]], box: Sequence[float] | None
@@ -158,53 +181,73 @@ class ModelRoom:
         Raises:
             SimMATError: the prompt is wrong, or the image cannot be read.
         """
-        image = self._image(key)
+        model, (image, planes) = self.model, self._image(key)
         coords = np.asarray([point[:2] for point in points], np.float32).reshape(-1, 2)
         labels = np.asarray([point[2] for point in points], np.int64)
         prompt = Prompt(coords, labels, None if box is None else np.asarray(box, np.float32))
         start = time.perf_counter()
         found = image.predict_all(prompt)
         seconds = time.perf_counter() - start
-        self._ready.add(key)
+        self._ready.add((model.digest, planes.digest))
         masks = []
         for one in found:
             whole = one.found_object((0.0, 0.0))
             region = None if whole is None else whole.instance
-            masks.append(self._answer(region, one.score, one.class_id, one.class_probability))
-        return {"masks": masks, "doubt": found[0].doubt, "seconds": seconds, "model": self.model.digest}
+            masks.append(self._answer(model, region, one.score, one.class_id, one.class_probability))
+        return {"masks": masks, "doubt": found[0].doubt, "seconds": seconds, "model": model.digest}
 
-    def suggestions(self, key: str, labelled: Iterable[Instance]) -> dict[str, Any]:
+    def suggestions(
+        self,
+        key: str,
+        labelled: Iterable[Instance],
+        box: tuple[int, int, int, int] | None,
+        is_wanted: Callable[[], bool],
+    ) -> dict[str, Any]:
         """Return every object the model finds that is not labelled yet, best first.
 
         Args:
             key: of the image.
             labelled: objects there are; what lies for the most part within one of them is left out.
+            box: x0, y0, x1, y1 of what is looked at; None for the whole image.
+            is_wanted: asked after each window.
 
         Raises:
             SimMATError: the image cannot be read.
+            ConfigError: too many windows are looked at.
+            CancelledError: nobody waits for it any more.
         """
-        start, model = time.perf_counter(), self.model
-        found = self._found.get(key)
+        start, model, planes = time.perf_counter(), self.model, self._planes(key)
+        if not is_wanted():
+            raise CancelledError
+        image = self._slow_image(planes, model)
+        view = None if box is None or len(image.windows) == 1 else Window(box[1], box[0], box[3], box[2])
+        place = model.digest, planes.digest, view
+        found = self._found.get(place)
         if found is None:
-            found = self._slow_image(key, model).segment_everything()
-            if model is self.model:
-                self._found[key] = found
-                while len(self._found) > _KEPT:
-                    self._found.pop(next(iter(self._found)))
+            seen = len(image.windows if view is None else image.windows_in(view))
+            if seen > MOST_SUGGESTED:
+                raise ConfigError(
+                    f"suggestions for {seen} windows would take very long, at most {MOST_SUGGESTED} are looked at; "
+                    "zoom in, they are for what is in view"
+                )
+
+            def go_on(done: int) -> None:
+                if self.closing.is_set() or not is_wanted():
+                    raise CancelledError
+
+            found = self._found[place] = image.segment_everything(box=view, progress=go_on)
+            while len(self._found) > _KEPT:
+                self._found.popitem(last=False)
         known = list(labelled)
         objects = []
         for one in found:
             region = one.instance
             if any(2 * shared(region, other) > min(region.area, other.area) for other in known):
                 continue
-            answer = self._answer(region, one.score, region.class_id, one.class_probability)
+            answer = self._answer(model, region, one.score, region.class_id, one.class_probability)
             objects.append({**answer, "point": [round(float(value), 2) for value in one.point_xy]})
-        return {
-            "objects": objects,
-            "how": model.document()["everything"],
-            "seconds": time.perf_counter() - start,
-            "model": model.digest,
-        }
+        how = model.document()["everything"]
+        return {"objects": objects, "how": how, "seconds": time.perf_counter() - start, "model": model.digest}
 
     @property
     def how(self) -> str:
@@ -216,39 +259,39 @@ class ModelRoom:
 
         It is kept until another model works. Images of more windows than `_MOST_WINDOWS` are not ranked.
         """
-        if key in self._ranks:
-            return self._ranks[key]
         model, value = self.model, None
-        with suppress(SimMATError):  # the page says why when the image is opened
-            value = uncertainty_of(self._slow_image(key, model), dense=model.predictor.dense is not None)
-        if model is self.model:
-            self._ranks[key] = value
-        return value
+        place = model.digest, key
+        if place not in self._ranks:
+            with suppress(SimMATError):  # the page says why when the image is opened
+                image = self._slow_image(self._planes(key), model)
+                value = uncertainty_of(image, dense=model.predictor.dense is not None)
+            self._ranks[place] = value
+        return self._ranks[place]
 
-    def _slow_image(self, key: str, model: Model) -> LargeImage:
+    def _slow_image(self, planes: Planes, model: Model) -> LargeImage:
         """Return an image for the second thread; what the first one encoded is read from the disk."""
         from simmat.predictor import LargeImage
 
-        image = LargeImage(model.predictor, self._planes(key), cache=self._cache)
+        image = LargeImage(model.predictor, planes, cache=self._cache)
         image.encode()
         return image
 
-    def _image(self, key: str) -> LargeImage:
+    def _image(self, key: str) -> tuple[LargeImage, Planes]:
+        """Return an image for the first thread."""
         from simmat.predictor import LargeImage
 
-        if key in self._images:
-            self._images.move_to_end(key)
-        else:
-            self._images[key] = LargeImage(self.model.predictor, self._planes(key), cache=self._cache)
-            while len(self._images) > _KEPT:
-                gone, _ = self._images.popitem(last=False)
-                self._ready.discard(gone)
-        return self._images[key]
+        planes = self._planes(key)
+        image = self._images.pop(planes.digest, None) or LargeImage(self.model.predictor, planes, cache=self._cache)
+        self._images[planes.digest] = image
+        while len(self._images) > 1 and sum(map(_values, self._images.values())) > _MOST_VALUES:
+            gone, _ = self._images.popitem(last=False)
+            self._ready.discard((self.model.digest, gone))
+        return image, planes
 
     def _answer(
-        self, region: Instance | None, score: float, class_id: int | None, probability: float | None
+        self, model: Model, region: Instance | None, score: float, class_id: int | None, probability: float | None
     ) -> dict[str, Any]:
-        known = self._known_class(class_id)
+        known = self._known_class(model, class_id)
         return {
             "mask": None if region is None else encoded(region),
             "score": min(max(round(float(score), 5), 0.0), 1.0),
@@ -257,14 +300,19 @@ class ModelRoom:
             "class_probability": None if known is None or probability is None else round(float(probability), 5),
         }
 
-    def _known_class(self, class_id: int | None) -> int | None:
+    def _known_class(self, model: Model, class_id: int | None) -> int | None:
         """Return the folder's class that a class of the model means: of the same name, or without a name its id."""
         if class_id is None:
             return None
-        names, name = self._class_names(), self.model.predictor.class_names.get(class_id)
+        names, name = self._class_names(), model.predictor.class_names.get(class_id)
         if name is None:
             return class_id if class_id in names else None
         return next((number for number, known in names.items() if known == name), None)
+
+
+def _values(image: LargeImage) -> int:
+    """Return how many values of an image are in memory, at most: those of one window."""
+    return math.prod(min(side, image.tile) for side in image.reader.size_hw)
 
 
 def uncertainty_of(image: LargeImage, *, dense: bool) -> float | None:

@@ -37,6 +37,10 @@ _LEVELS = 65534
 """Steps between the smallest and the largest value of a tile; 0 is kept for pixels without a measurement."""
 
 
+class UnknownError(Exception):
+    """There is nothing by this name; the message says what is missing."""
+
+
 class Memory:
     """Images and parts of images that were read last.
 
@@ -47,18 +51,23 @@ class Memory:
     def __init__(self, most: int = _KEPT_VALUES) -> None:
         self.most = most
         self._kept: OrderedDict[tuple[object, ...], SensorImage] = OrderedDict()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._reading: dict[tuple[object, ...], threading.Lock] = {}
 
     def get(self, key: tuple[object, ...], read: Callable[[], SensorImage]) -> SensorImage:
-        """Return an image by its key, and read it where it is not there any more."""
-        with self._lock:  # one reader at a time: two of one image would take twice the memory
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            else:
-                self._kept[key] = read()
+        """Return an image by its key, and read it where it is not there any more; others may be read meanwhile."""
+        with self._lock:
+            reading = self._reading.setdefault(key, threading.Lock())
+        with reading:  # one reader of an image: two would take twice the memory
+            with self._lock:
+                found = self._kept.pop(key, None)
+            found = read() if found is None else found
+            with self._lock:
+                self._kept[key] = found
                 while len(self._kept) > 1 and sum(image.data.size for image in self._kept.values()) > self.most:
                     self._kept.popitem(last=False)
-            return self._kept[key]
+                self._reading.pop(key, None)
+        return found
 
 
 @dataclass
@@ -71,6 +80,10 @@ class Planes:
         card: states the nodata of the files.
         memory: shared by all images.
         home: folder for tiles of images that are larger than memory.
+        digest: of what the values follow from: the files as they are, the sensor's options, and nodata.
+
+    Raises:
+        DataError: a file is not there.
     """
 
     adapter: ModalityAdapter
@@ -78,13 +91,23 @@ class Planes:
     card: DataCard
     memory: Memory
     home: Path
+    digest: str = field(default="", init=False)
     _size_hw: tuple[int, int] | None = field(default=None, init=False)
-    _digest: str = field(default="", init=False)
     _in_parts: bool = field(default=False, init=False)
     _channels: tuple[Channel, ...] = field(default=(), init=False)
     _georeference: Georeference | None = field(default=None, init=False)
     _ranges: list[tuple[float, float] | None] | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        said: list[object] = [self.adapter.name, options_of(self.adapter), self.card.stated_nodata(self.files)]
+        for path in self.files.values():
+            try:
+                stat = path.stat()
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror}; put the file back") from error
+            said.append((str(path), stat.st_mtime_ns, stat.st_size))
+        self.digest = hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()[:16]
 
     @property
     def origin(self) -> str:
@@ -92,29 +115,34 @@ class Planes:
         return str(next(iter(self.files.values())))
 
     @property
-    def digest(self) -> str:
-        """Digest of what the values follow from: the files as they were opened, the sensor's options, and nodata."""
-        self._open()
-        return self._digest
-
-    @property
     def size_hw(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        self._open()
-        assert self._size_hw is not None
-        return self._size_hw
+        """(height, width) in pixels; where the sensor tells it from the heads of the files, nothing else is read."""
+        with self._lock:
+            if self._size_hw is None:
+                size_hw = self.adapter.window_size(self.files)
+                self._in_parts = size_hw is not None and size_hw[0] * size_hw[1] > _WHOLE_PX
+                self._size_hw = size_hw or self._whole().size_hw
+            return self._size_hw
 
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The C channels, as loaded."""
-        self._open()
-        return self._channels
+        with self._lock:
+            if not self._channels:
+                first = self.read(Window(0, 0, 1, 1)) if self._is_read_in_parts() else self._whole()
+                self._channels = first.channels
+                self._georeference = first.georeference or read_georeference(next(iter(self.files.values())))
+            return self._channels
 
     @property
     def georeference(self) -> Georeference | None:
         """Position on the earth, where the file states it."""
-        self._open()
+        self.channels  # noqa: B018
         return self._georeference
+
+    def _is_read_in_parts(self) -> bool:
+        self.size_hw  # noqa: B018
+        return self._in_parts
 
     @property
     def levels(self) -> int:
@@ -127,8 +155,7 @@ class Planes:
         Raises:
             DataError: it cannot be read.
         """
-        self._open()
-        if not self._in_parts:
+        if not self._is_read_in_parts():
             whole = self._whole()
             return whole if window == (0, 0, *self.size_hw) else whole.cut(window)
         return load_sample(self.adapter, self.files, nodata=self.card.stated_nodata(self.files), window=window)
@@ -158,54 +185,25 @@ class Planes:
             channels: indices.
 
         Raises:
-            LookupError: there is no such tile or channel.
+            UnknownError: there is no such tile or channel.
             DataError: the image cannot be read.
         """
         height, width = self._level_hw(level)
         if not (0 <= row * TILE < height and 0 <= column * TILE < width):
-            raise LookupError(f"level {level} has no tile {column}, {row}")
+            raise UnknownError(f"level {level} has no tile {column}, {row}")
         if not channels or not all(0 <= index < len(self.channels) for index in channels):
-            raise LookupError(f"channels must be from 0 to {len(self.channels) - 1}")
+            raise UnknownError(f"channels must be from 0 to {len(self.channels) - 1}")
         values, valid = self._tile(level, column, row)
         picked = [quantized(values[index], valid[index]) for index in channels]
         heads = b"".join(np.asarray([offset, scale], "<f4").tobytes() for offset, scale, _ in picked)
         shape = (len(channels), int(values.shape[1]), int(values.shape[2]))
         return shape, heads + b"".join(plane.tobytes() for _, _, plane in picked)
 
-    def _open(self) -> None:
-        with self._lock:
-            if self._size_hw is not None:
-                return
-            self._digest = self._digest_now()
-            size_hw = self.adapter.window_size(self.files)
-            self._in_parts = size_hw is not None and size_hw[0] * size_hw[1] > _WHOLE_PX
-            if self._in_parts:
-                assert size_hw is not None
-                image = load_sample(
-                    self.adapter, self.files, nodata=self.card.stated_nodata(self.files), window=Window(0, 0, 1, 1)
-                )
-            else:
-                image = self._whole()
-                size_hw = image.size_hw
-            self._channels = image.channels
-            self._georeference = image.georeference or read_georeference(next(iter(self.files.values())))
-            self._size_hw = size_hw
-
-    def _digest_now(self) -> str:
-        said: list[object] = [self.adapter.name, options_of(self.adapter), self.card.stated_nodata(self.files)]
-        for path in self.files.values():
-            try:
-                stat = path.stat()
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror}; put the file back") from error
-            said.append((str(path), stat.st_mtime_ns, stat.st_size))
-        return hashlib.sha256(repr(said).encode(errors="surrogateescape")).hexdigest()[:16]
-
     def _whole(self) -> SensorImage:
         def read() -> SensorImage:
             return load_sample(self.adapter, self.files, nodata=self.card.stated_nodata(self.files))
 
-        return self.memory.get((self._digest,), read)
+        return self.memory.get((self.digest,), read)
 
     def _samples(self) -> list[SensorImage]:
         height, width = self.size_hw
@@ -218,7 +216,7 @@ class Planes:
 
     def _level_hw(self, level: int) -> tuple[int, int]:
         if not 0 <= level < self.levels:
-            raise LookupError(f"levels are 0 to {self.levels - 1}, got {level}")
+            raise UnknownError(f"levels are 0 to {self.levels - 1}, got {level}")
         return math.ceil(self.size_hw[0] / 2**level), math.ceil(self.size_hw[1] / 2**level)
 
     def _tile(self, level: int, column: int, row: int) -> tuple[FloatArray, BoolArray]:
@@ -254,7 +252,7 @@ class Planes:
             y, x = window.y0 // _BLOCK * _BLOCK, window.x0 // _BLOCK * _BLOCK
             height, width = self.size_hw
             block = Window(y, x, min(y + _BLOCK, height), min(x + _BLOCK, width))
-            image = self.memory.get((self._digest, block), lambda: self.read(block))
+            image = self.memory.get((self.digest, block), lambda: self.read(block))
             place = Window(window.y0 - y, window.x0 - x, window.y1 - y, window.x1 - x)
         return image.data[:, *place.slices], image.valid[:, *place.slices]
 
@@ -313,12 +311,3 @@ def _write_tile(path: Path, values: FloatArray, valid: BoolArray) -> None:
     np.save(stream, np.where(valid, values, np.float32(np.nan)), allow_pickle=False)
     with suppress(OutputError):  # it is made again
         atomic_write_bytes(path, stream.getvalue())
-
-
-def check_readable(planes: Planes) -> str:
-    """Return why an image cannot be read; "" if it can."""
-    try:
-        planes.size_hw  # noqa: B018
-    except DataError as error:
-        return str(error)
-    return ""

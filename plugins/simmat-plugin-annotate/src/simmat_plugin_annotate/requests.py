@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from simmat.documents import Document, as_tuples
-from simmat_plugin_annotate.folder import MOST_CLASSES, Colour
-from simmat_plugin_annotate.labels import Overlap
+from simmat_plugin_annotate.drafts import Overlap
 from simmat_plugin_annotate.masks import MaskDocument
+from simmat_plugin_annotate.state import MOST_CLASSES, Colour
 
 MOST_POINTS = 256
 MOST_EDITS = 512
@@ -18,6 +18,13 @@ ObjectId = Annotated[int, Field(ge=1, lt=2**53)]
 ClassId = Annotated[int, Field(ge=1, lt=2**31)]
 Place = Annotated[float, Field(ge=-1, lt=2**31)]
 Point = Annotated[tuple[Place, Place, Literal[0, 1]], BeforeValidator(as_tuples)]
+
+
+class EncodeBody(Document):
+    """The tab that shows the image, and whether it only may show it next."""
+
+    tab: Annotated[str, Field(max_length=64)] = ""
+    ahead: bool = False
 
 
 class Nothing(Document):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hmac
-import json
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BODY = 8 * 2**20
 """Bytes of the largest request."""
 POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "worker-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "default-src 'self'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 HEADERS = {
     "content-security-policy": POLICY,
@@ -45,10 +46,10 @@ class Guard:
             app: the app.
             token: that every request needs.
             port: of the server.
-            hosts: names and addresses by which it may be called, without port.
+            hosts: names and addresses by which it may be called; without a port of their own they have `port`.
         """
         self._app, self._token = app, token
-        self._hosts = {f"{host}:{port}".lower() for host in hosts}
+        self._hosts = {with_port(host, port).lower() for host in hosts}
         self.cookie = f"simmat_annotate_{port}"  # cookies of one host are shared by all its ports
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,19 +60,7 @@ class Guard:
         if scope["type"] != "http":  # no websocket here
             await send({"type": "websocket.close", "code": 1008})
             return
-        headers = _headers(scope)
-        refused = self._refused(scope, headers)
-        if refused is not None:
-            await _answer(send, *refused)
-            return
-        if scope["method"] in ("GET", "HEAD") and scope["path"] == "/" and self._in_query(scope):
-            await self._enter(send)
-            return
-        if not self._has_token(headers):
-            await _answer(send, 401, "token", "open the address that `simmat annotate` printed; it holds the token")
-            return
         taken = 0
-        started = False
 
         async def limited() -> Message:
             nonlocal taken
@@ -82,37 +71,48 @@ class Guard:
             return message
 
         async def headed(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
-                own = {name.encode(): value.encode() for name, value in HEADERS.items()}
-                message = {**message, "headers": [*message.get("headers", []), *own.items()]}
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("cache-control", "no-cache")
             await send(message)
 
-        try:
-            await self._app(scope, limited, headed)
-        except TooLargeError:
-            if not started:
-                await _answer(send, 413, "size", f"a request may have at most {MOST_BODY} bytes")
+        await (self._answer(scope) or self._app)(scope, limited, headed)
 
-    def _refused(self, scope: Scope, headers: dict[str, list[str]]) -> tuple[int, str, str] | None:
+    def _answer(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that the app must not see; None lets it through."""
+        headers = Headers(scope=scope)
+        refused = self._refused(scope, headers)
+        if refused is None and scope["method"] in ("GET", "HEAD") and scope["path"] == "/" and self._in_query(scope):
+            # Out of the address again, by a page: a redirect of a link from elsewhere would come without the cookie.
+            text = '<!doctype html><meta http-equiv="refresh" content="0; url=/"><title>SimMAT annotate</title>'
+            entered = HTMLResponse(text, headers={"cache-control": "no-store"})
+            entered.set_cookie(self.cookie, self._token, httponly=True, samesite="strict")
+            return entered
+        if refused is None and not self._has_token(headers):
+            refused = 401, "token", "open the address that `simmat annotate` printed; it holds the token"
+        if refused is None:
+            return None
+        status, code, message = refused
+        return JSONResponse(error_document(code, message), status, {"connection": "close"})
+
+    def _refused(self, scope: Scope, headers: Headers) -> tuple[int, str, str] | None:
         """Return why a request is refused whoever sends it; None if it is not."""
-        hosts = headers.get("host", [])
+        hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return 403, "host", "the address in Host is not one of this server"
-        site = headers.get("sec-fetch-site", ["same-origin"])
-        origins = headers.get("origin", [])
+            return 403, "host", "this server answers to its own address alone; see --allow-host"
+        site, origins = headers.get("sec-fetch-site", "none"), headers.getlist("origin")
         foreign = len(origins) > 1 or any(not self._is_own(origin) for origin in origins)
         is_link = scope["method"] == "GET" and scope["path"] == "/"
-        if foreign or (site[0] not in ("same-origin", "none") and not is_link):
+        if foreign or (site not in ("same-origin", "none") and not is_link):
             return 403, "origin", "the request comes from another page"
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return 405, "method", f"{scope['method'][:20]} is not answered; use GET or POST"
         if scope["method"] == "POST":
-            kinds = headers.get("content-type", [""])
+            kinds = headers.getlist("content-type")
             if len(kinds) != 1 or kinds[0].split(";")[0].strip().lower() != "application/json":
                 return 415, "type", "the body must be json, with Content-Type: application/json"
-            lengths = headers.get("content-length", ["0"])
+            lengths = headers.getlist("content-length")
             if not all(length.isascii() and length.isdigit() and int(length[:20]) <= MOST_BODY for length in lengths):
                 return 413, "size", f"a request may have at most {MOST_BODY} bytes"
         return None
@@ -131,41 +131,25 @@ class Guard:
             return False
         return self._is_token(query.get("token", [""])[0])
 
-    def _has_token(self, headers: dict[str, list[str]]) -> bool:
-        for value in headers.get("authorization", []):
+    def _has_token(self, headers: Headers) -> bool:
+        for value in headers.getlist("authorization"):
             scheme, _, token = value.partition(" ")
             if scheme.lower() == "bearer" and self._is_token(token.strip()):
                 return True
-        cookies = map(cookie_parser, headers.get("cookie", []))  # with what other servers of the host left
+        cookies = map(cookie_parser, headers.getlist("cookie"))  # with what other servers of the host left
         return any(self._is_token(found.get(self.cookie, "")) for found in cookies)
 
     def _is_token(self, text: str) -> bool:
         return hmac.compare_digest(text.encode(errors="replace"), self._token.encode())
 
-    async def _enter(self, send: Send) -> None:
-        """Give the browser the token as a cookie, and take it out of the address."""
-        cookie = f"{self.cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-        headers = {**HEADERS, "location": "/", "set-cookie": cookie, "cache-control": "no-store"}
-        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": 303, "headers": pairs})
-        await send({"type": "http.response.body", "body": b""})
 
-
-def _headers(scope: Scope) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return found
+def with_port(host: str, port: int) -> str:
+    """Return a name or address as it stands in Host: an IPv6 address in brackets, and a port unless it has one."""
+    if host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"
+    return host if ":" in host.rpartition("]")[2] else f"{host}:{port}"
 
 
 def error_document(code: str, message: str, problems: Iterable[str] = ()) -> dict[str, Any]:
     """Return an error as the page reads it."""
     return {"error": {"code": code, "message": message, "problems": list(problems)}}
-
-
-async def _answer(send: Send, status: int, code: str, message: str) -> None:
-    body = json.dumps(error_document(code, message)).encode()
-    headers = {**HEADERS, "content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body})

@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import errno
+import html
 import secrets
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from simmat.errors import ConfigError
-from simmat_plugin_annotate.security import Guard
-from simmat_plugin_annotate.server import Annotator, make_app
+from simmat_plugin_annotate.annotator import Annotator
+from simmat_plugin_annotate.security import Guard, with_port
+from simmat_plugin_annotate.server import make_app
 
 LOCAL = ("127.0.0.1", "localhost")
+EVERY = ("0.0.0.0", "::")
+"""Addresses that stand for all of a machine's."""
 FIRST_PORT = 8765
+_PATIENCE_S = 30
+"""Seconds that a connection may take for its first request."""
 
 
-def listen(host: str, port: int | None) -> socket.socket:
+def listen(host: str, port: int | None, allowed: Sequence[str] = ()) -> socket.socket:
     """Open the socket of the server.
 
     Args:
         host: name or address to bind.
         port: None takes `FIRST_PORT`, or any free one.
+        allowed: names by which browsers reach it.
 
     Raises:
-        ConfigError: the port is taken, or the address is not one of this machine.
+        ConfigError: the port is taken, the address is not of this machine, or is all of its and no name is allowed.
     """
+    if host in EVERY and not allowed:
+        raise ConfigError(
+            f"--host {host} listens on every address of this machine, and the server answers only to names that it "
+            "knows: add --allow-host NAME, as browsers reach it, such as --allow-host node7 or --allow-host 10.0.0.5"
+        )
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in [FIRST_PORT, 0] if port is None else [port]:
         found = socket.socket(kind, socket.SOCK_STREAM)
@@ -47,33 +61,34 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise ConfigError(f"no port of {host} is free; give one with --port")
 
 
-def serve(
-    annotator: Annotator,
-    listener: socket.socket,
-    *,
-    host: str,
-    browser: bool,
-    say: Callable[[str], object],
-    token: str | None = None,
-) -> None:
-    """Serve until Ctrl-C or SIGTERM.
+class Protocol(H11Protocol):
+    """Closes connections that ask nothing, which else could fill up the server."""
+
+    def connection_made(self, transport: object) -> None:
+        """Wait for the first request."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self.loop.call_later(_PATIENCE_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
+def configuration(
+    annotator: Annotator, listener: socket.socket, token: str, hosts: Sequence[str] = LOCAL
+) -> uvicorn.Config:
+    """Return how the app is served.
 
     Args:
         annotator: what is served.
         listener: of `listen`.
-        host: as it was bound.
-        browser: open the page.
-        say: told the address.
-        token: that requests need; None makes one.
+        token: that requests need.
+        hosts: names and addresses by which it may be called.
     """
-    token = token or secrets.token_urlsafe(32)
-    port = int(listener.getsockname()[1])
-    names = [*LOCAL] if host in LOCAL else [*LOCAL, f"[{host}]" if ":" in host else host]
-    app = Guard(make_app(annotator), token=token, port=port, hosts=names)
-    shown = LOCAL[0] if host in ("localhost", "0.0.0.0") else names[-1] if host not in LOCAL else host
-    address = f"http://{shown}:{port}/?token={token}"
-    config = uvicorn.Config(
+    app = Guard(make_app(annotator), token=token, port=int(listener.getsockname()[1]), hosts=hosts)
+    return uvicorn.Config(
         app,
+        http=Protocol,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -86,15 +101,51 @@ def serve(
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
     )
-    server = uvicorn.Server(config)
-    with annotator.folder.claimed():
-        say(address)
-        if browser:
-            threading.Thread(target=_open, args=(address,), daemon=True).start()
+
+
+def serve(
+    annotator: Annotator,
+    listener: socket.socket,
+    *,
+    host: str,
+    browser: bool,
+    say: Callable[[str], object],
+    allowed: Sequence[str] = (),
+    token: str | None = None,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Args:
+        annotator: what is served.
+        listener: of `listen`.
+        host: as it was bound.
+        browser: open the page.
+        say: told the address.
+        allowed: other names by which browsers reach it, with a port where it is another one.
+        token: that requests need; None makes one.
+    """
+    token = token or secrets.token_urlsafe(32)
+    own = [] if host in (*LOCAL, *EVERY) else [host]
+    first = next(iter([*own, *allowed, LOCAL[0]]))
+    address = f"http://{with_port(first, int(listener.getsockname()[1]))}/?token={token}"
+    server = uvicorn.Server(configuration(annotator, listener, token, [*LOCAL, *own, *allowed]))
+    say(address)
+    page = annotator.folder.home / "open.html"
+    if browser:
+        threading.Thread(target=_open, args=(address, page), daemon=True).start()
+    try:
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
+    finally:
+        page.unlink(missing_ok=True)
 
 
-def _open(address: str) -> None:
+def _open(address: str, page: Path) -> None:
+    """Open an address by a file that only this user can read: the command line of a browser is seen by all."""
+    link = html.escape(address)
+    text = f'<!doctype html><meta http-equiv="refresh" content="0; url={link}"><a href="{link}">SimMAT annotate</a>'
     with suppress(webbrowser.Error, OSError):
-        webbrowser.open(address)
+        page.unlink(missing_ok=True)
+        page.touch(mode=0o600)
+        page.write_text(text)
+        webbrowser.open(page.as_uri())

@@ -1,16 +1,13 @@
-"""The server: one folder, one model, any number of tabs."""
+"""The server: what each address answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import secrets
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,30 +16,24 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 
-import simmat
 from simmat.documents import parse
 from simmat.errors import ConfigError, DataError, OutputError, SimMATError
 from simmat.io.files import parse_json
-from simmat.report.colour_maps import look_of
-from simmat.report.display import display_channels
-from simmat.results import ImageRecords, ImageResult, coco_document, object_records
-from simmat.sensors.normalize import rgb_indices
-from simmat.types import Channel
-from simmat_plugin_annotate.folder import LabelFolder
-from simmat_plugin_annotate.labels import Draft, Edited, ImageLabels, StaleError
-from simmat_plugin_annotate.masks import encoded
-from simmat_plugin_annotate.models import Model, ModelRoom
-from simmat_plugin_annotate.planes import TILE, Memory, Planes
+from simmat_plugin_annotate.annotator import Annotator
+from simmat_plugin_annotate.drafts import Draft
+from simmat_plugin_annotate.labels import Edited, ImageLabels, StaleError
+from simmat_plugin_annotate.models import CancelledError
+from simmat_plugin_annotate.planes import UnknownError
 from simmat_plugin_annotate.requests import (
-    MOST_EDITS,
-    MOST_POINTS,
     AddEdit,
     ClassEdit,
     ClassesBody,
     DoneBody,
     EditsBody,
+    EncodeBody,
     NextBody,
     Nothing,
     PredictBody,
@@ -51,27 +42,22 @@ from simmat_plugin_annotate.requests import (
     VersionBody,
 )
 from simmat_plugin_annotate.security import MOST_BODY, TooLargeError, error_document
-from simmat_plugin_annotate.training import BusyError, Training
+from simmat_plugin_annotate.training import BusyError
 
 STATIC = Path(__file__).parent / "static"
-API = 1
-_KINDS = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".ico": "image/x-icon",
-}
 _NEXT_S = 5.0
 """Seconds that `next` ranks images before it answers by those it knows."""
 _MOST_PLANES = 16
 _PING_S = 15.0
 _FLUSH_S = 1.0
+_IDLE_S = 2.0
+"""Seconds without an edit after which the mask file of a large image is written."""
 
-_log = logging.getLogger(__name__)
-Found = TypeVar("Found")
-Answer = Callable[[Request], Awaitable[Response]]
+Body = TypeVar("Body")
+
+
+class RestartedError(Exception):
+    """The page was made for another server, perhaps of another folder."""
 
 
 class Json(JSONResponse):
@@ -80,99 +66,6 @@ class Json(JSONResponse):
     def render(self, content: Any) -> bytes:
         """Return the text."""
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
-
-
-class Annotator:
-    """What the routes share.
-
-    Attributes:
-        folder: that is labelled.
-        room: the model at work.
-        training: in the background.
-        session: random, another one after each start.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        adapter: Any,
-        overrides: Mapping[str, object],
-        model: Callable[[LabelFolder], Model],
-        train: Callable[[LabelFolder, Model], list[str]],
-    ) -> None:
-        """Open a folder and load a model for it.
-
-        Args:
-            root: the folder.
-            adapter: the sensor.
-            overrides: fields of the card from the command line.
-            model: loads the first model.
-            train: gives the arguments of `simmat train`.
-
-        Raises:
-            SimMATError: folder, card or model cannot be used.
-        """
-        self.session = secrets.token_hex(8)
-        self._memory = Memory()
-        self._planes: dict[str, Planes] = {}
-        self.folder = LabelFolder(root, adapter, overrides, lambda key: self.planes(key).size_hw)
-        self.room = ModelRoom(model(self.folder), self.planes, self.class_names, self.folder.home / "embeddings")
-        self.training = Training(
-            self.folder.root, lambda: train(self.folder, self.room.model), self._training_changed, self._adopt
-        )
-        self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
-        self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
-        self.closing = False
-        self.load: Callable[[Path], Model] | None = None
-
-    def planes(self, key: str) -> Planes:
-        """Return the planes of an image."""
-        if key not in self._planes:
-            folder = self.folder
-            sample = folder.find(key).sample
-            self._planes[key] = Planes(folder.adapter, sample.files, folder.card, self._memory, folder.home)
-        return self._planes[key]
-
-    def class_names(self) -> dict[int, str]:
-        """Return id -> name of the folder's classes."""
-        return {one.id: one.name for one in self.folder.state.classes}
-
-    def publish(self, event: str, data: Any) -> None:
-        """Tell every tab; called on the event loop."""
-        for queue in self._listeners:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait((event, data))
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[asyncio.Queue[tuple[str, Any]]]:
-        """Give a queue of events while the block runs."""
-        queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(256)
-        self._listeners.add(queue)
-        try:
-            yield queue
-        finally:
-            self._listeners.discard(queue)
-
-    async def on_files(self, work: Callable[[], Found]) -> Found:
-        """Run work that reads or writes files."""
-        return await asyncio.get_running_loop().run_in_executor(self.files, work)
-
-    async def on_model(self, work: Callable[[], Found], *, slow: bool = False) -> Found:
-        """Run work that asks the network; `slow` where it takes seconds."""
-        thread = self.room.slow_thread if slow else self.room.thread
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
-
-    def _training_changed(self) -> None:
-        self.publish("training", self.training.document(log=False))
-
-    async def _adopt(self, bundle: Path) -> None:
-        assert self.load is not None
-        model = await self.on_model(partial(self.load, bundle))
-        await self.on_model(partial(self.room.take, model))
-        name = bundle.relative_to(self.folder.root).as_posix()
-        await self.on_files(partial(self.folder.keep_bundle, name))
-        self.publish("model", model.document())
 
 
 def make_app(annotator: Annotator) -> Starlette:
@@ -185,19 +78,14 @@ def make_app(annotator: Annotator) -> Starlette:
         try:
             yield
         finally:
-            annotator.closing = True
+            annotator.room.closing.set()
             await annotator.training.close()
             flushing.cancel()
-            for labels in annotator.folder.unwritten():
-                _try_flush(labels)
-            annotator.files.shutdown(wait=False, cancel_futures=True)
-            for thread in (annotator.room.thread, annotator.room.slow_thread):
-                thread.shutdown(wait=False, cancel_futures=True)
+            annotator.close()
 
     image = "/api/images/{key}"
-    table: list[tuple[str, str, Answer]] = [
+    table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/", routes.index),
-        ("GET", "/static/{name}", routes.static),
         ("GET", "/api/session", routes.session),
         ("GET", "/api/images", routes.images),
         ("GET", image, routes.image),
@@ -217,10 +105,9 @@ def make_app(annotator: Annotator) -> Starlette:
         ("POST", "/api/next", routes.next),
         ("GET", "/api/events", routes.events),
     ]
-    paths = [Route(path, _answering(answer), methods=[method]) for method, path, answer in table]
-    return Starlette(
-        routes=paths, lifespan=lifespan, exception_handlers={HTTPException: _http_error, Exception: _http_error}
-    )
+    paths = [Route(path, answer, methods=[method]) for method, path, answer in table]
+    files = Mount("/static", StaticFiles(directory=STATIC))
+    return Starlette(routes=[*paths, files], lifespan=lifespan, exception_handlers=dict.fromkeys(_ERRORS, _error))
 
 
 class Routes:
@@ -231,42 +118,30 @@ class Routes:
 
     async def index(self, request: Request) -> Response:
         """Return the page."""
-        return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
-
-    async def static(self, request: Request) -> Response:
-        """Return a file of the page."""
-        name = request.path_params["name"]
-        known = {path.name: path for path in STATIC.iterdir() if path.suffix in _KINDS and path.is_file()}
-        if name not in known:
-            raise LookupError("there is no such file")
-        kind = _KINDS[known[name].suffix]
-        return FileResponse(known[name], media_type=kind, headers={"cache-control": "no-cache"})
+        return FileResponse(STATIC / "index.html")
 
     async def session(self, request: Request) -> Response:
         """Return what there is: sensor, classes, model."""
-        return Json(await self.annotator.on_files(self._session))
+        return await _json(await self.annotator.on_files(self.annotator.session_document))
 
     async def images(self, request: Request) -> Response:
         """Return the list of images."""
-        return Json({"images": await self.annotator.on_files(self._images)})
+        return await _json({"images": await self.annotator.on_files(self.annotator.images_document)})
 
     async def image(self, request: Request) -> Response:
         """Return an image with its objects."""
         key = self._key(request)
-        return Json(await self.annotator.on_files(partial(self._image, key)))
+        return await _json(await self.annotator.on_files(partial(self.annotator.image_document, key)))
 
     async def tile(self, request: Request) -> Response:
         """Return the values of a tile."""
         key = self._key(request)
         level, column, row = (_number(request.path_params[name]) for name in ("level", "column", "row"))
-        planes = self.annotator.planes(key)
-        text = request.query_params.get("channels", "")
-        if text and (len(text) > 200 or not all(part.isascii() and part.isdigit() for part in text.split(","))):
-            raise ConfigError(f"channels must be numbers separated by commas, got {text[:50]!r}")
+        asked = _numbers(request, "channels")
 
         def read() -> tuple[tuple[int, int, int], bytes, str]:
-            every = range(min(len(planes.channels), _MOST_PLANES))
-            channels = [int(part) for part in text.split(",")] if text else every
+            planes = self.folder.planes(key)
+            channels = asked or range(min(len(planes.channels), _MOST_PLANES))
             if len(channels) > _MOST_PLANES:
                 raise ConfigError(f"at most {_MOST_PLANES} channels may be asked for at once")
             return *planes.tile(level, column, row, channels), planes.digest
@@ -278,23 +153,35 @@ class Routes:
         return Response(content, media_type="application/octet-stream", headers=headers)
 
     async def encode(self, request: Request) -> Response:
-        """Encode an image."""
-        key = self._key(request)
-        await _body(request, Nothing)
-        return Json(await self.annotator.on_model(partial(self.room.encode, key)))
+        """Encode an image that a tab shows, or with `ahead` one that it may show next."""
+        key, body = self._key(request), await _body(request, EncodeBody)
+        if body.ahead:
+            await self.annotator.on_model(partial(self.room.encode_ahead, key, body.tab), slow=True)
+            return Json({"ready": False})
+        if body.tab:
+            self.room.open[body.tab] = key
+        return Json(await self.annotator.on_model(partial(self.room.encode, key, body.tab)))
 
     async def predict(self, request: Request) -> Response:
         """Answer a prompt."""
-        key = self._key(request)
-        body = await _body(request, PredictBody)
-        return Json(await self.annotator.on_model(partial(self.room.predict, key, body.points, body.box)))
+        key, body = self._key(request), await _body(request, PredictBody)
+        return await _json(await self.annotator.on_model(partial(self.room.predict, key, body.points, body.box)))
 
     async def suggestions(self, request: Request) -> Response:
-        """Return every object that is not labelled yet."""
-        key = self._key(request)
+        """Return every object that is not labelled yet, of a large image those in a box."""
+        key, sides = self._key(request), _numbers(request, "box")
+        if sides and not (len(sides) == 4 and sides[0] < sides[2] and sides[1] < sides[3]):
+            raise ConfigError("box must be x0,y0,x1,y1")
         labels = await self.annotator.on_files(partial(self.folder.labels, key))
-        known = list(labels.objects.values())
-        return Json(await self.annotator.on_model(partial(self.room.suggestions, key, known), slow=True))
+        left = threading.Event()
+        box = (sides[0], sides[1], sides[2], sides[3]) if sides else None
+        ask = partial(self.room.suggestions, key, list(labels.objects.values()), box, lambda: not left.is_set())
+        answer = asyncio.ensure_future(self.annotator.on_model(ask, slow=True))
+        while not answer.done():
+            await asyncio.wait([answer], timeout=0.3)
+            if await request.is_disconnected():
+                left.set()
+        return await _json(answer.result())
 
     async def edits(self, request: Request) -> Response:
         """Change objects."""
@@ -336,15 +223,15 @@ class Routes:
         body = await _body(request, ClassesBody)
         given = [(one.id, one.name, one.colour) for one in body.classes]
         await self.annotator.on_files(partial(self.folder.set_classes, given))
-        document = {"classes": self._classes()}
+        document = {"classes": self.annotator.classes_document()}
         self.annotator.publish("classes", document)
         return Json(document)
 
     async def export(self, request: Request) -> Response:
         """Return a COCO document of what is labelled."""
-        document = await self.annotator.on_files(self._coco)
+        document = await self.annotator.on_files(self.annotator.coco)
         name = "".join(letter for letter in self.folder.root.name if letter.isascii() and letter.isalnum()) or "labels"
-        return Json(document, headers={"content-disposition": f'attachment; filename="{name}-coco.json"'})
+        return await _json(document, headers={"content-disposition": f'attachment; filename="{name}-coco.json"'})
 
     async def training(self, request: Request) -> Response:
         """Return the state of the training."""
@@ -355,8 +242,7 @@ class Routes:
         body = await _body(request, TrainBody)
 
         def prepare() -> int:
-            for labels in self.folder.unwritten():
-                labels.flush()
+            self.folder.flush()
             self.folder.write_card()
             return sum(self.folder.mask_of(key) is not None for key in self.folder.images)
 
@@ -374,7 +260,7 @@ class Routes:
         """Return the image that the model is least sure of, among those that are neither labelled nor open."""
         body = await _body(request, NextBody)
         start = time.perf_counter()
-        waiting = [key for key in self.folder.images if self.folder.mask_of(key) is None and key != body.after]
+        waiting = [key for key in self.folder.images if not self.folder.is_labelled(key) and key != body.after]
         for key in waiting:
             if time.perf_counter() - start > _NEXT_S:
                 break
@@ -401,20 +287,19 @@ class Routes:
         )
 
     def _key(self, request: Request) -> str:
-        key: str = request.path_params["key"]
-        if key not in self.folder.images:
-            raise LookupError("there is no such image")
-        return key
+        return self.folder.find(request.path_params["key"]).key
 
     async def _changed(self, request: Request, change: Callable[[ImageLabels], Edited]) -> Response:
         key = self._key(request)
+        if request.headers.get("x-session", self.annotator.session) != self.annotator.session:
+            raise RestartedError
 
         def work() -> tuple[dict[str, Any], int]:
             labels = self.folder.labels(key)
             self.folder.write_card()  # not under the image's lock: the folder asks images under its own
             with labels.lock:
                 edited = change(labels)
-                document, count = self._change(labels, edited), len(labels.objects)
+                document, count = self.annotator.change_document(labels, edited), len(labels.objects)
             for region in edited.changed.values():
                 self.folder.class_seen(labels.class_of(region))
             return document, count
@@ -422,217 +307,59 @@ class Routes:
         try:
             document, count = await self.annotator.on_files(work)
         except StaleError:
-            state = await self.annotator.on_files(partial(self._image, key))
+            state = await self.annotator.on_files(partial(self.annotator.image_document, key))
             text = "another tab or program changed these labels; look at them as they are now"
-            return Json({**error_document("stale", text), "state": state}, status_code=409)
+            return await _json({**error_document("stale", text), "state": state}, status_code=409)
         told = {"key": key, "objects": count}
         self.annotator.publish("image", told | {name: document[name] for name in ("version", "labelled", "done")})
-        return Json(document)
-
-    def _change(self, labels: ImageLabels, edited: Edited) -> dict[str, Any]:
-        return {
-            "version": labels.version,
-            "changed": [_object(number, region, labels) for number, region in edited.changed.items()],
-            "removed": edited.removed,
-            "added": edited.added,
-            "undo": labels.undo_steps,
-            "redo": labels.redo_steps,
-            "labelled": labels.mask is not None or labels.unwritten,
-            "done": labels.done,
-        }
-
-    def _session(self) -> dict[str, Any]:
-        folder, adapter = self.folder, self.folder.adapter
-        notice = folder.notice
-        channels: tuple[Channel, ...] = adapter.channels
-        ranges: list[tuple[float, float] | None] = [None] * len(channels)
-        placed = False
-        first = next(iter(folder.images))
-        try:
-            planes = self.annotator.planes(first)
-            channels, ranges, placed = planes.channels, planes.ranges(), planes.georeference is not None
-        except SimMATError as error:
-            notice = f"{notice} {error}".strip()
-        images = self._images()
-        return {
-            "api": API,
-            "simmat": simmat.__version__,
-            "folder": str(folder.root),
-            "name": folder.root.name,
-            "modality": {"name": adapter.name, "description": adapter.description},
-            "channels": _channels(channels, ranges),
-            **_shown(channels),
-            "georeferenced": placed,
-            "classes": self._classes(),
-            "regions": folder.card.regions,
-            "notice": notice,
-            "model": self.room.model.document(),
-            "tile": TILE,
-            "limits": {"body": MOST_BODY, "points": MOST_POINTS, "edits": MOST_EDITS},
-            "images": len(images),
-            "labelled": sum(image["labelled"] for image in images),
-            "done": sum(image["done"] for image in images),
-            "training": self.annotator.training.document(),
-        }
-
-    def _classes(self) -> list[dict[str, Any]]:
-        counts: dict[int | None, int] = {}
-        for key in self.folder.images:
-            labels = self.folder.known_labels(key)
-            for region in () if labels is None else list(labels.objects.values()):
-                number = None if labels is None else labels.class_of(region)
-                counts[number] = counts.get(number, 0) + 1
-        return [{**one.model_dump(), "objects": counts.get(one.id, 0)} for one in self.folder.state.classes]
-
-    def _images(self) -> list[dict[str, Any]]:
-        splits = self.folder.splits()
-        found = []
-        for key, image in self.folder.images.items():
-            labels, noted = self.folder.known_labels(key), self.folder.noted(key)
-            labelled = self.folder.mask_of(key) is not None
-            objects, done, version = (None if labelled else 0), False, 0
-            if labels is not None:
-                objects, done, version = len(labels.objects), labels.done, labels.version
-            elif noted is not None:
-                objects, done, version = noted.objects, noted.done, noted.version
-            found.append(
-                {
-                    "key": key,
-                    "name": image.sample.id,
-                    "split": splits.get(image.sample.id, image.sample.split),
-                    "labelled": labelled or (labels is not None and labels.unwritten),
-                    "done": done,
-                    "objects": objects,
-                    "uncertainty": self.room.rank(key),
-                    "version": version,
-                }
-            )
-        return found
-
-    def _image(self, key: str) -> dict[str, Any]:
-        planes, labels = self.annotator.planes(key), self.folder.labels(key)
-        with labels.lock:
-            labels.refresh()
-            place = planes.georeference
-            return {
-                "key": key,
-                "name": self.folder.find(key).sample.id,
-                "digest": planes.digest,
-                "size_hw": list(planes.size_hw),
-                "levels": planes.levels,
-                "channels": _channels(planes.channels, planes.ranges()),
-                **_shown(planes.channels),
-                "version": labels.version,
-                "objects": [_object(number, region, labels) for number, region in sorted(labels.objects.items())],
-                "done": labels.done,
-                "labelled": labels.mask is not None or labels.unwritten,
-                "undo": labels.undo_steps,
-                "redo": labels.redo_steps,
-                "ready": self.room.is_ready(key),
-                "georeference": None if place is None else {"crs": place.crs, "transform": list(place.transform)},
-                "notice": labels.problem,
-            }
-
-    def _coco(self) -> dict[str, Any]:
-        from dataclasses import replace
-
-        from simmat.data.instances import FoundObject
-
-        records = []
-        for key, image in self.folder.images.items():
-            if self.folder.mask_of(key) is None or image.sample.has_polygons:
-                continue
-            labels = self.folder.labels(key)
-            with labels.lock:
-                objects = tuple(
-                    FoundObject(replace(region, class_id=labels.class_of(region)), 1.0, _inside(region))
-                    for _, region in sorted(labels.objects.items())
-                )
-            reference = image.sample.reference
-            name = reference.relative_to(self.folder.root).as_posix() if reference.is_absolute() else str(reference)
-            result = ImageResult(
-                image.sample.id,
-                name,
-                labels.size_hw,
-                None,
-                self.annotator.class_names(),
-                objects,
-                None,
-                None,
-                _no_picture,
-            )
-            records.append(ImageRecords(name, labels.size_hw, object_records(result)))
-        document = coco_document(records, self.annotator.class_names())
-        for annotation in document["annotations"]:
-            del annotation["score"]  # these are labels, not answers
-        return document
-
-
-def _object(number: int, region: Any, labels: ImageLabels) -> dict[str, Any]:
-    return {"id": number, "class": labels.class_of(region), "mask": encoded(region), "area": region.area}
-
-
-def _channels(channels: Any, ranges: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": channel.name,
-            "quantity": channel.quantity,
-            "unit": channel.unit,
-            "wavelength_um": channel.wavelength_um,
-            "valid_range": None if channel.valid_range is None else list(channel.valid_range),
-            "range": None if limits is None else list(limits),
-            "look": asdict(look_of(channel)),
-        }
-        for channel, limits in zip(channels, ranges, strict=True)
-    ]
-
-
-def _shown(channels: tuple[Channel, ...]) -> dict[str, Any]:
-    """Return which channels are shown at first."""
-    if not channels:
-        return {"shown": [], "rgb": None, "temperature": False}
-    rgb, shown = rgb_indices(channels), display_channels(channels)
-    return {
-        "shown": list(shown),
-        "rgb": None if rgb is None else list(rgb),
-        "temperature": len(shown) == 1 and look_of(channels[shown[0]]).colours == "inferno",
-    }
-
-
-def _inside(region: Any) -> tuple[float, float]:
-    """Return the first pixel of an object, as x and y."""
-    y0, x0, _, _ = region.box
-    row, column = (int(part[0]) for part in region.crop.nonzero())
-    return float(x0 + column), float(y0 + row)
-
-
-def _no_picture() -> Any:
-    raise NotImplementedError("labels are exported without a picture")
+        return await _json(document)
 
 
 def _number(text: str) -> int:
     """Return a whole number of an address.
 
     Raises:
-        LookupError: it is none, or a huge one.
+        UnknownError: it is none, or a huge one.
     """
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise LookupError("there is no such tile")
+        raise UnknownError("there is no such tile")
     return int(text)
 
 
-async def _body(request: Request, model: type[Found]) -> Found:
-    """Read the body of a request.
+def _numbers(request: Request, name: str) -> list[int]:
+    """Return the whole numbers of a query field; none where it is missing.
+
+    Raises:
+        ConfigError: they are none.
+    """
+    text = request.query_params.get(name, "")
+    parts = text.split(",") if text else []
+    if len(text) > 200 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise ConfigError(f"{name} must be whole numbers separated by commas, got {text[:50]!r}")
+    return [int(part) for part in parts]
+
+
+async def _body(request: Request, model: type[Body]) -> Body:
+    """Read the body of a request; a large one takes seconds, for which other requests do not wait.
 
     Raises:
         ConfigError: it is not json, or not what is expected.
     """
     content = await request.body()
-    try:
-        values = parse_json(content)
-    except ValueError as error:
-        raise ConfigError(f"the body is not valid json: {error}") from None
-    return parse(model, values, "the request")  # type: ignore[type-var]
+
+    def read() -> Body:
+        try:
+            values = parse_json(content)
+        except ValueError as error:
+            raise ConfigError(f"the body is not valid json: {error}") from None
+        return parse(model, values, "the request")  # type: ignore[type-var]
+
+    return await asyncio.to_thread(read)
+
+
+async def _json(document: Any, **more: Any) -> Response:
+    """Return a document, which may be large, as json."""
+    return await asyncio.to_thread(partial(Json, document, **more))
 
 
 async def _stream(annotator: Annotator) -> AsyncIterator[str]:
@@ -640,7 +367,7 @@ async def _stream(annotator: Annotator) -> AsyncIterator[str]:
     async with annotator.listening() as queue:
         yield f"event: hello\ndata: {json.dumps({'session': annotator.session})}\n\n"
         quiet = 0.0
-        while not annotator.closing:
+        while not annotator.room.closing.is_set():
             try:
                 event, data = await asyncio.wait_for(queue.get(), 0.5)  # often, so that the server can end
             except TimeoutError:
@@ -656,59 +383,28 @@ async def _flush(annotator: Annotator) -> None:
     """Write the mask files that are behind, of large images, again and again."""
     while True:
         await asyncio.sleep(_FLUSH_S)
-        for labels in annotator.folder.unwritten():
-            await annotator.on_files(partial(_try_flush, labels))
+        await annotator.on_files(partial(annotator.folder.flush, _IDLE_S))
 
 
-def _try_flush(labels: ImageLabels) -> None:
-    """Write the mask file of an image; where that fails, the journal has its labels, and it is tried again."""
-    try:
-        labels.flush()
-    except Exception as error:  # of one image; the others are written nevertheless
-        problem = f"the labels are kept, but their mask file cannot be written yet: {error}"
-        if problem != labels.problem:
-            labels.problem = problem
-            _log.warning("%s", problem, exc_info=not isinstance(error, SimMATError | OSError))
+_ERRORS: dict[type[Exception], tuple[int, str, str]] = {
+    UnknownError: (404, "not_found", ""),
+    BusyError: (409, "busy", "a training runs already; stop it first"),
+    RestartedError: (409, "restarted", "the server was started again; look at what it has first"),
+    CancelledError: (409, "cancelled", "nobody waits for this any more"),
+    TooLargeError: (413, "size", f"a request may have at most {MOST_BODY} bytes"),
+    ConfigError: (422, "invalid", ""),
+    SimMATError: (422, "data", ""),
+    OutputError: (507, "output", ""),
+    HTTPException: (404, "not_found", "there is nothing at this address"),
+    Exception: (500, "internal", "a fault in the annotator; its terminal says more"),
+}
+"""Status, code and message of errors; "" is the error's own message, and no other says what is inside the server."""
 
 
-def _answering(answer: Answer) -> Answer:
-    """Turn errors into answers with a code and a message, and none of the server's insides."""
-
-    async def answered(request: Request) -> Response:
-        try:
-            return await answer(request)
-        except LookupError as error:
-            return _error(404, "not_found", str(error.args[0]) if error.args else "there is no such thing")
-        except BusyError:
-            return _error(409, "busy", "a training runs already; stop it first")
-        except ConfigError as error:
-            return _error(422, "invalid", str(error))
-        except OutputError as error:
-            return _error(507, "output", str(error))
-        except SimMATError as error:
-            return _error(422, "data", str(error))
-        except TooLargeError:
-            return _error(413, "size", f"a request may have at most {MOST_BODY} bytes")
-        except (HTTPException, asyncio.CancelledError):
-            raise
-        except Exception:
-            _log.exception("%s %s", request.method, request.url.path)
-            return _error(500, "internal", "a fault in the annotator; its terminal says more")
-
-    return answered
-
-
-def _error(status: int, code: str, message: str) -> Response:
-    lines = message.splitlines() or [""]
-    problems = [line.strip().removeprefix("- ") for line in lines[1:]]
+async def _error(request: Request, error: Exception) -> Response:
+    status, code, message = next(_ERRORS[kind] for kind in type(error).__mro__ if kind in _ERRORS)
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        status, code, message = 405, "method", "use GET or POST"
+    message = message or str(error)
+    problems = [line.strip().removeprefix("- ") for line in message.splitlines()[1:]]
     return Json(error_document(code, message, problems), status_code=status)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    codes = {
-        404: ("not_found", "there is nothing at this address"),
-        405: ("method", "use GET or POST"),
-        500: ("internal", "a fault in the annotator; its terminal says more"),
-    }
-    return _error(status, *codes.get(status, ("invalid", "the request cannot be answered")))

@@ -1,0 +1,252 @@
+"""What the routes share: one folder, one model, any number of tabs; and what the page is told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import simmat
+from simmat.report.colour_maps import look_of
+from simmat.report.display import display_channels
+from simmat.results import ImageRecords, coco_document, run_lengths
+from simmat.sensors.normalize import rgb_indices
+from simmat_plugin_annotate.folder import LabelFolder
+from simmat_plugin_annotate.labels import Edited, ImageLabels
+from simmat_plugin_annotate.masks import encoded
+from simmat_plugin_annotate.models import Model, ModelRoom
+from simmat_plugin_annotate.planes import TILE, Planes
+from simmat_plugin_annotate.requests import MOST_EDITS
+from simmat_plugin_annotate.security import MOST_BODY
+from simmat_plugin_annotate.training import Training
+
+API = 1
+Found = TypeVar("Found")
+
+
+class Annotator:
+    """What the routes share.
+
+    Attributes:
+        folder: that is labelled.
+        room: the model at work.
+        training: in the background.
+        session: random, another one after each start.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        adapter: Any,
+        overrides: Mapping[str, object],
+        model: Callable[[LabelFolder], Model],
+        train: Callable[[LabelFolder, Model], list[str]],
+    ) -> None:
+        """Open a folder, which is `claimed`, and load a model for it.
+
+        Args:
+            root: the folder.
+            adapter: the sensor.
+            overrides: fields of the card from the command line.
+            model: loads the first model.
+            train: gives the arguments of `simmat train`.
+
+        Raises:
+            SimMATError: folder, card or model cannot be used.
+        """
+        self.session = secrets.token_hex(8)
+        self.folder = LabelFolder(root, adapter, overrides)
+        first = model(self.folder)
+        self.folder.recover()
+        self.room = ModelRoom(first, self.folder.planes, self.class_names, self.folder.home / "embeddings")
+        self.training = Training(
+            self.folder.root, lambda: train(self.folder, self.room.model), self._training_changed, self._adopt
+        )
+        self.files = ThreadPoolExecutor(4, thread_name_prefix="files")
+        self._listeners: set[asyncio.Queue[tuple[str, Any]]] = set()
+        self.load: Callable[[Path], Model] | None = None
+
+    def class_names(self) -> dict[int, str]:
+        """Return id -> name of the folder's classes."""
+        return {one.id: one.name for one in self.folder.state.classes}
+
+    def publish(self, event: str, data: Any) -> None:
+        """Tell every tab; called on the event loop."""
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait((event, data))
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[asyncio.Queue[tuple[str, Any]]]:
+        """Give a queue of events while the block runs."""
+        queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(256)
+        self._listeners.add(queue)
+        try:
+            yield queue
+        finally:
+            self._listeners.discard(queue)
+
+    async def on_files(self, work: Callable[[], Found]) -> Found:
+        """Run work that reads or writes files."""
+        return await asyncio.get_running_loop().run_in_executor(self.files, work)
+
+    async def on_model(self, work: Callable[[], Found], *, slow: bool = False) -> Found:
+        """Run work that asks the network; `slow` where it takes seconds."""
+        thread = self.room.slow_thread if slow else self.room.thread
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+    def close(self) -> None:
+        """End the threads; what is written is written to its end."""
+        self.room.closing.set()
+        self.files.shutdown(wait=True, cancel_futures=True)
+        self.folder.flush()
+        for thread in (self.room.thread, self.room.slow_thread):
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    def _training_changed(self) -> None:
+        self.publish("training", self.training.document(log=False))
+
+    async def _adopt(self, bundle: Path) -> None:
+        assert self.load is not None
+        model = await self.on_model(partial(self.load, bundle))
+        await self.on_model(partial(self.room.take, model))
+        name = bundle.relative_to(self.folder.root).as_posix()
+        await self.on_files(partial(self.folder.keep_bundle, name))
+        self.publish("model", model.document())
+
+    def session_document(self) -> dict[str, Any]:
+        """Return what there is: sensor, classes, model, training."""
+        folder = self.folder
+        return {
+            "api": API,
+            "session": self.session,
+            "simmat": simmat.__version__,
+            "folder": str(folder.root),
+            "name": folder.root.name,
+            "modality": {"name": folder.adapter.name, "description": folder.adapter.description},
+            "classes": self.classes_document(),
+            "regions": folder.card.regions,
+            "notice": folder.notice,
+            "model": self.room.model.document(),
+            "limits": {"body": MOST_BODY, "edits": MOST_EDITS},
+            "training": self.training.document(),
+        }
+
+    def classes_document(self) -> list[dict[str, Any]]:
+        """Return the classes in their order."""
+        return [one.model_dump() for one in self.folder.state.classes]
+
+    def images_document(self) -> list[dict[str, Any]]:
+        """Return the images, and how far each is."""
+        folder, splits = self.folder, self.folder.splits()
+        found = []
+        for key, image in folder.images.items():
+            noted, labelled = folder.noted(key), folder.is_labelled(key)
+            found.append(
+                {
+                    "key": key,
+                    "name": image.sample.id,
+                    "split": splits.get(image.sample.id, image.sample.split),
+                    "labelled": labelled,
+                    "done": noted is not None and noted.done,
+                    "objects": noted.objects if noted is not None else None if labelled else 0,
+                    "uncertainty": self.room.rank(key),
+                    "version": 0 if noted is None else noted.version,
+                }
+            )
+        return found
+
+    def image_document(self, key: str) -> dict[str, Any]:
+        """Return an image with its objects."""
+        labels, planes = self.folder.labels(key), self.folder.planes(key)
+        place, channels = planes.georeference, planes.channels
+        rgb, shown = rgb_indices(channels), display_channels(channels)
+        with labels.lock:
+            labels.refresh()
+            return {
+                "key": key,
+                "name": self.folder.find(key).sample.id,
+                "digest": planes.digest,
+                "size_hw": list(planes.size_hw),
+                "levels": planes.levels,
+                "tile": TILE,
+                "channels": _channels(planes),
+                "shown": list(shown),
+                "rgb": None if rgb is None else list(rgb),
+                "temperature": len(shown) == 1 and look_of(channels[shown[0]]).colours == "inferno",
+                "objects": [_object(number, region, labels) for number, region in sorted(labels.objects.items())],
+                **_progress(labels),
+                "ready": self.room.is_ready(key),
+                "georeference": None if place is None else {"crs": place.crs, "transform": list(place.transform)},
+                "notice": labels.problem,
+            }
+
+    def change_document(self, labels: ImageLabels, edited: Edited) -> dict[str, Any]:
+        """Return what a step changed; called with the lock of the labels."""
+        return {
+            "changed": [_object(number, region, labels) for number, region in edited.changed.items()],
+            "removed": edited.removed,
+            "added": edited.added,
+            **_progress(labels),
+        }
+
+    def coco(self) -> dict[str, Any]:
+        """Return a COCO document of what is labelled."""
+        records = []
+        for key, image in self.folder.images.items():
+            if self.folder.is_labelled(key) and not image.sample.has_polygons:
+                labels = self.folder.labels(key)
+                with labels.lock:
+                    objects = [
+                        {
+                            "class": labels.class_of(region),
+                            "box_xyxy": [region.box[side] for side in (1, 0, 3, 2)],
+                            "area": region.area,
+                            "score": 1.0,
+                            "segmentation": run_lengths(region, labels.size_hw),
+                        }
+                        for _, region in sorted(labels.objects.items())
+                    ]
+                reference = image.sample.reference
+                name = reference.relative_to(self.folder.root).as_posix() if reference.is_absolute() else str(reference)
+                records.append(ImageRecords(name, labels.size_hw, objects))
+        document = coco_document(records, self.class_names())
+        for annotation in document["annotations"]:
+            del annotation["score"]  # these are labels, not answers
+        return document
+
+
+def _progress(labels: ImageLabels) -> dict[str, Any]:
+    return {
+        "version": labels.version,
+        "undo": labels.undo_steps,
+        "redo": labels.redo_steps,
+        "labelled": labels.mask is not None or labels.unwritten,
+        "done": labels.done,
+    }
+
+
+def _object(number: int, region: Any, labels: ImageLabels) -> dict[str, Any]:
+    return {"id": number, "class": labels.class_of(region), "mask": encoded(region), "area": region.area}
+
+
+def _channels(planes: Planes) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": channel.name,
+            "quantity": channel.quantity,
+            "unit": channel.unit,
+            "wavelength_um": channel.wavelength_um,
+            "valid_range": None if channel.valid_range is None else list(channel.valid_range),
+            "range": None if limits is None else list(limits),
+            "look": asdict(look_of(channel)),
+        }
+        for channel, limits in zip(planes.channels, planes.ranges(), strict=True)
+    ]

@@ -1,0 +1,219 @@
+"""Label images: which value an object has, and how a file of them is read and written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from simmat.data.card import DataCard
+from simmat.data.instances import PANOPTIC, Instance, label_from_mask, read_mask, region_from_mask
+from simmat.errors import DataError
+from simmat.io.files import output_error
+
+LARGEST_PNG = 8192
+"""Longest side of a mask that is a PNG; of a TIFF a reader takes only the part it needs."""
+
+Objects = dict[int, Instance]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What mask values mean, for the whole folder.
+
+    Attributes:
+        card: of the data set.
+        default: class of objects that were labelled before there were classes; None where there are none.
+    """
+
+    card: DataCard
+    default: int | None = None
+
+    def class_of(self, region: Instance) -> int | None:
+        """Return the class of an object; None where objects have none."""
+        if self.card.regions == "instances":
+            return None
+        return self.default if region.class_id is None else region.class_id
+
+    def values(self, objects: Mapping[int, Instance], ignored: Instance | None) -> dict[int, int]:
+        """Return the label value of each object.
+
+        Args:
+            objects: id -> object.
+            ignored: pixels without ground truth.
+
+        Raises:
+            DataError: a label image cannot hold them, or the pixels without ground truth.
+        """
+        regions, hidden = self.card.regions, self.card.ignore
+        if ignored is not None and hidden is not None and hidden < 0:
+            raise DataError(
+                f"the card ignores {hidden}, and a label image with it cannot be written; use a positive number"
+            )
+        counts: dict[int, int] = {}
+        values: dict[int, int] = {}
+        for number, region in sorted(objects.items()):
+            class_id = self.class_of(region)
+            if regions == "instances":
+                value = number
+            elif class_id is None:
+                raise DataError("an object has no class; add a class first")
+            elif regions == "panoptic":
+                counts[class_id] = counts.get(class_id, 0) + 1
+                counts[class_id] += PANOPTIC * class_id + counts[class_id] == hidden
+                value = PANOPTIC * class_id + counts[class_id]
+                if counts[class_id] >= PANOPTIC:
+                    raise DataError(
+                        f"an image holds at most {PANOPTIC - 1} objects of a class in a mask; cut the image into parts"
+                    )
+            else:
+                value = class_id
+            if value == hidden:
+                raise DataError(f"label value {value} means no ground truth by the card; change `ignore` in card.toml")
+            values[number] = value
+        return values
+
+
+def drawn(
+    objects: Mapping[int, Instance], size_hw: tuple[int, int], rule: Rule, ignored: Instance | None
+) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Draw the (H, W) label image of some objects, in the smallest type of 8, 16 or 32 bits.
+
+    Raises:
+        DataError: an image has more objects of a class than the rule can number.
+    """
+    values = rule.values(objects, ignored)
+    hidden = rule.card.ignore if ignored is not None else None
+    largest = max([0, *values.values(), *([] if hidden is None else [hidden])])
+    kind = next(kind for kind in (np.uint8, np.uint16, np.uint32, np.uint64) if largest <= np.iinfo(kind).max)
+    plane = np.zeros(size_hw, kind)
+    if ignored is not None and hidden is not None:
+        _fill(plane, ignored, hidden)
+    for number, region in objects.items():
+        _fill(plane, region, values[number])
+    return plane
+
+
+def _fill(plane: npt.NDArray[Any], region: Instance, value: int) -> None:
+    y0, x0, y1, x1 = region.box
+    plane[y0:y1, x0:x1][region.crop] = value
+
+
+def read_objects(
+    path: Path, size_hw: tuple[int, int], card: DataCard, known: Objects
+) -> tuple[Objects, Instance | None]:
+    """Return the objects of a mask file, those the card calls too small as well, and its pixels without truth.
+
+    Args:
+        path: of the mask.
+        size_hw: (height, width) of the image in pixels.
+        card: says what values mean.
+        known: objects whose ids equal ones keep.
+
+    Raises:
+        DataError: the mask cannot be read, or is of another size.
+    """
+    mask = read_mask(path)
+    height, width = size_hw
+    if mask.shape != size_hw:
+        raise DataError(
+            f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height} (width x height); "
+            "they must be equal"
+        )
+    label = label_from_mask(mask, card, origin=str(path))
+    found: Objects = {}
+    for region in (*label.regions, *label.small):
+        row, column = np.argwhere(region.crop)[0]
+        value = int(mask[region.box[0] + row, region.box[1] + column])
+        found[value if card.regions == "instances" else len(found) + 1] = region
+    ignored = region_from_mask(np.asarray(mask == card.ignore), None) if card.ignore is not None else None
+    return _kept_ids(found, known, card.ignore), ignored
+
+
+def _kept_ids(found: Objects, known: Objects, hidden: int | None) -> Objects:
+    """Give objects that were read the ids of equal known ones, and new ids to those whose id another one has."""
+    taken: Objects = {}
+    rest: list[tuple[int, Instance]] = []
+    by_box: dict[tuple[int, int, int, int], list[int]] = {}
+    for number, region in known.items():
+        by_box.setdefault(region.box, []).append(number)
+    for number, region in found.items():
+        equal = [key for key in by_box.get(region.box, []) if np.array_equal(known[key].crop, region.crop)]
+        if equal and equal[0] not in taken:
+            old = known[equal[0]]
+            taken[equal[0]] = region if region.class_id is not None else replace(region, class_id=old.class_id)
+        else:
+            rest.append((number, region))
+    highest = max([0, *known, *found])
+    for number, region in rest:
+        if number in taken or number in known:
+            highest += 1 + (highest + 1 == hidden)
+            number = highest
+        taken[number] = region
+    return taken
+
+
+def mask_ending(plane: npt.NDArray[Any], present: Path | None) -> str:
+    """Return the ending of a mask file: that of the present one where it can hold the values, else .png or .tif."""
+    ending = "" if present is None else present.suffix.lower()
+    if ending in (".tif", ".tiff", ".npy"):
+        return ending
+    return ".png" if plane.dtype.itemsize <= 2 and max(plane.shape) <= LARGEST_PNG else ".tif"
+
+
+def file_of(plane: npt.NDArray[Any], ending: str) -> bytes:
+    """Return an (H, W) label image as a file: the same plane gives the same bytes."""
+    stream = io.BytesIO()
+    if ending == ".npy":
+        np.save(stream, plane, allow_pickle=False)
+    elif ending == ".png":
+        from PIL import Image
+
+        Image.fromarray(plane).save(stream, "png", compress_level=1)
+    else:
+        import tifffile
+
+        tifffile.imwrite(
+            stream, plane, tile=(512, 512), photometric="minisblack", compression="zlib", metadata=None, software=False
+        )
+    return stream.getvalue()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check who may read it") from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(error, path) from error
+
+
+def times(path: Path | None) -> tuple[int, int] | None:
+    """Return time and size of a file; None if there is none."""
+    try:
+        stat = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if stat is None else (stat.st_mtime_ns, stat.st_size)
