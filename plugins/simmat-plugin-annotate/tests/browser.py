@@ -94,6 +94,7 @@ class Tab:
     def goto(self, address: str) -> None:
         """Open an address of the page, and wait until its image is drawn and encoded."""
         self.page.goto(address)
+        self.page.wait_for_url(lambda url: "token=" not in url)
         self.ready()
 
     def open(self, name: str) -> None:

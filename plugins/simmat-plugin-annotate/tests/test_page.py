@@ -14,7 +14,7 @@ def site(tmp_path_factory):
     """A server on equal images, of which each test takes its own, and the centres of their objects."""
     need_browser()
     folder = tmp_path_factory.mktemp("site")
-    centres = folder_of(folder, [*"abcdefghijk", HOSTILE])
+    centres = folder_of(folder, [*"abcdefghijklmno", HOSTILE])
     server = Server(folder, "--modality", "gray", "--foundation", "lite", "--image-size", "128")
     yield server, centres
     server.kill()
@@ -241,3 +241,91 @@ def test_values_and_window_are_those_of_the_sensor(site, opened):
     tab.page.keyboard.press("Enter")
     colour = tab.pixel(x + 0.5, y + 0.5)
     assert colour == [186, 186, 186]
+
+
+def test_what_is_being_drawn_stays_with_its_image(site, opened):
+    """Page down by accident must not cost a painted mask."""
+    _, centres = site
+    tab, mask = opened("l")
+    tab.click(*centres[0])
+    drawn = tab.drafted()
+    tab.press("PageDown")
+    until(lambda: tab.run("main.app.image.name") == "m", "the next image is open")
+    assert tab.drafted() is None
+    assert "is kept" in tab.text("#messages")
+    tab.press("PageUp")
+    until(lambda: tab.run("main.app.image.name") == "l", "the image is open again")
+    assert np.array_equal(tab.drafted(), drawn)
+    tab.saves("Enter")
+    assert same_on_disk(tab, mask)
+
+
+def test_an_object_is_labelled_by_keys_alone(site, opened):
+    """A cross in the middle is moved by the arrows; P clicks there."""
+    _, centres = site
+    tab, mask = opened("m")
+    for _ in range(3):
+        tab.press("+")
+    x, y = tab.run("main.stage.middle")
+    target = min(centres, key=lambda centre: abs(centre[0] - x) + abs(centre[1] - y))
+    for axis, keys in ((0, ("ArrowRight", "ArrowLeft")), (1, ("ArrowDown", "ArrowUp"))):
+        for _ in range(200):
+            off = target[axis] - tab.run("main.stage.middle")[axis]
+            if abs(off) < 1:
+                break
+            tab.press("Shift+" + keys[off < 0])
+    tab.press("p")
+    until(lambda: tab.drafted() is not None, "the mask of the click")
+    assert tab.drafted()[target[1], target[0]]
+    tab.saves("Enter")
+    assert same_on_disk(tab, mask)
+    tab.page.focus("#objects button")
+    tab.press("Enter", "Backspace")
+    assert tab.state()["objects"] == 1  # as long as nobody presses Delete
+    tab.press("b")
+    sizes = [tab.run("main.app.radius")]
+    for key in (".", "."):
+        tab.press(key)
+        sizes.append(tab.run("main.app.radius"))
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[2]
+    tab.page.fill("#brush", "5")
+    assert tab.run("main.app.radius") == 32
+
+
+def test_a_class_is_renamed_and_removed_in_the_page(site, opened):
+    """A typing error in a name need not stay; a class with objects does."""
+    _, centres = site
+    tab, _ = opened("n")
+    for name in ("cel", "dust"):
+        tab.page.fill("#class-name", name)
+        tab.page.keyboard.press("Enter")
+        until(lambda name=name: name in tab.text("#classes"), f"the class {name} is there")
+    tab.page.click('button[title="Rename or remove cel"]')
+    tab.page.fill("#classes form input", "cell (n)")
+    tab.page.keyboard.press("Enter")
+    until(lambda: "cell (n)" in tab.text("#classes"), "the class has another name")
+    tab.page.click('button[title="Rename or remove dust"]')
+    tab.page.click("#classes form button[type=button]")
+    until(lambda: "dust" not in tab.text("#classes"), "the class is gone")
+    tab.click(*centres[0])
+    tab.page.click("#classes button:has-text('cell (n)')")
+    tab.saves("Enter")
+    tab.page.click('button[title="Rename or remove cell (n)"]')
+    tab.page.click("#classes form button[type=button]")
+    until(lambda: "has objects" in tab.text(".message.bad"), "it says why not")
+    assert "cell (n)" in tab.text("#classes")
+
+
+def test_all_suggestions_are_accepted_though_some_are_covered(opened):
+    """One that others cover does not refuse the rest, however many requests they take."""
+    tab, mask = opened("o")
+    tab.press("s")
+    _, count = until(lambda: tab.state()["walk"], "there are suggestions")
+    tab.run("main.app.walk.items.splice(1, 0, { ...main.app.walk.items[0] })")
+    tab.run("main.app.session.limits.edits = 2")
+    tab.press("Shift+Enter")
+    until(lambda: tab.state()["walk"] is None, "all are accepted")
+    assert tab.state()["objects"] == count
+    assert f"{count} suggestions accepted. 1 were covered" in tab.text("#messages")
+    assert same_on_disk(tab, mask)

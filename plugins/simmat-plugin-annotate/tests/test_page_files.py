@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from simmat_plugin_annotate.state import COLOURS
 
 STATIC = Path(__file__).parents[1] / "src/simmat_plugin_annotate/static"
 TEXTS = {file.name: file.read_text(encoding="utf-8") for file in STATIC.iterdir() if file.is_file()}
@@ -65,9 +66,7 @@ DEUTAN = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02
 @pytest.mark.parametrize("eyes", [np.eye(3), PROTAN, DEUTAN], ids=["all cones", "no L cones", "no M cones"])
 def test_the_colours_of_the_first_eight_classes_differ(eyes):
     """Also for people with colour-blindness."""
-    listed = re.search(r"CLASS_COLOURS = \[(.*?)\]", TEXTS["colours.js"], re.DOTALL)
-    assert listed
-    hexes = re.findall(r"#(\w{6})", listed[1])[:8]
+    hexes = [colour[1:] for colour in COLOURS[:8]]
     srgb = np.array([[int(text[at : at + 2], 16) / 255 for at in (0, 2, 4)] for text in hexes])
     seen = np.clip((((srgb + 0.055) / 1.055) ** 2.4) @ eyes.T, 0, 1)  # (8, 3) linear
     nearest = min(np.linalg.norm(np.cbrt(a) - np.cbrt(b)) for a, b in itertools.combinations(seen, 2))

@@ -115,6 +115,11 @@ def test_a_crash_of_the_server_loses_neither_what_is_saved_nor_what_is_drawn(tmp
         server.kill()
         until(lambda: tab.state()["gone"], "the page sees that the server is gone")
         assert "does not answer" in tab.text("#messages")
+        asked = []
+        tab.page.on("request", lambda request: asked.append(request.url))
+        for _ in range(4):
+            tab.run("(main.app.raster.tiles.clear(), main.stage.redraw())")
+        assert not [url for url in asked if "/tiles/" in url]
         tab.press("Enter")
         assert np.array_equal(tab.drafted(), drawn)
         server.start()
@@ -124,4 +129,32 @@ def test_a_crash_of_the_server_loses_neither_what_is_saved_nor_what_is_drawn(tmp
         assert tab.state()["objects"] == 2
         assert same_on_disk(tab, tmp_path / "masks" / "a.png")
         assert np.asarray(Image.open(tmp_path / "masks" / "a.png")).any()
+        tab.problems.clear()  # what the browser says of refused connections
+
+
+def test_a_page_never_saves_into_another_folder(tmp_path, server_of):
+    """Which is served at the same address after its own: what is drawn stays in the page."""
+    from browser import folder_of
+
+    centres = folder_of(tmp_path, ["a"])
+    folder_of(tmp_path / "other", ["a"])
+    server = server_of("--modality", "gray")
+    with browser() as new_tab:
+        tab = new_tab()
+        tab.goto(server.address)
+        tab.click(*centres[0])
+        server.kill()
+        server.command[3] = str(tmp_path / "other")
+        server.start()
+        until(lambda: "Another folder is served" in tab.text("#messages"), "the page says so")
+        tab.press("Enter")
+        until(lambda: tab.run("!main.app.draft.accepting"), "it is refused")
+        assert tab.state()["draft"]
+        assert not (tmp_path / "other/masks").exists()
+        server.kill()
+        server.command[3] = str(tmp_path)
+        server.start()
+        until(lambda: not tab.state()["gone"], "the folder is back")
+        tab.saves("Enter")
+        assert same_on_disk(tab, tmp_path / "masks" / "a.png")
         tab.problems.clear()  # what the browser says of refused connections

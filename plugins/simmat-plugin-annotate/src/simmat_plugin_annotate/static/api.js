@@ -8,6 +8,9 @@ export class ApiError extends Error {
   }
 }
 
+/** The server that the page talks to: another one, perhaps of another folder, changes no labels for it. */
+export const server = { session: null };
+
 async function send(path, options) {
   let response;
   try {
@@ -27,12 +30,12 @@ async function send(path, options) {
   throw new ApiError(code, message, problems, body.state ?? body.error?.state ?? null);
 }
 
-export async function get(path) {
-  return (await send(path)).json();
+export async function get(path, signal) {
+  return (await send(path, { signal })).json();
 }
 
 export async function post(path, body) {
-  const headers = { "Content-Type": "application/json" };
+  const headers = { "Content-Type": "application/json", ...(server.session && { "X-Session": server.session }) };
   return (await send(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 

@@ -46,16 +46,8 @@ function decode(name) {
 export const MAP_NAMES = ["gray", "inferno", "turbo", "twilight"];
 export const MAPS = Object.fromEntries(MAP_NAMES.map((name) => [name, decode(name)]));
 
-// Okabe and Ito's colours, which people with colour-blindness tell apart, then lighter and darker ones of them.
-export const CLASS_COLOURS = [
-  "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2", "#ffffff",
-  "#a6dcff", "#ffd58a", "#66d9b8", "#b8ad00", "#f2bcd7", "#ff9a57", "#66a9d9", "#b0b0b0",
-];
-
-/** Colour of a class by its position in the list of classes; of an object without a class the first. */
-export function classColour(position) {
-  return CLASS_COLOURS[Math.max(0, position) % CLASS_COLOURS.length];
-}
+/** Colour of an object without a class; the server says those of classes. */
+export const NO_CLASS = "#56b4e9";
 
 /** "#rrggbb" as three numbers 0..255. */
 export function rgbOf(colour) {

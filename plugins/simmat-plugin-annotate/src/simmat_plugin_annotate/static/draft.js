@@ -102,9 +102,12 @@ export class Draft {
   /** Begin a stroke: what follows until the next is undone as one. */
   beginStroke() {
     this.#step({ painted: this.mask });
+    this.own = null; // the mask that this stroke has made
   }
 
   stroke(from, to, radius, value) {
-    this.state = { ...this.state, painted: Mask.stroked(this.state.painted, from, to, radius, value, this.size) };
+    const { painted } = this.state;
+    this.own = Mask.stroked(painted, from, to, radius, value, this.size, painted !== null && painted === this.own);
+    this.state = { ...this.state, painted: this.own };
   }
 }

@@ -1,6 +1,5 @@
 /** The lists of images, classes and objects. */
 
-import { classColour } from "./colours.js";
 import { byId, element } from "./show.js";
 
 const SHOWN = 1000; // rows in the page at once
@@ -16,11 +15,12 @@ function replaceRows(list, rows) {
 }
 
 export class Lists {
-  /** @param act what rows do: open(key), select(id), pick(class id) */
+  /** @param act what rows do: open(key), select(id), pick(class id), rename(class id, name or null to remove it) */
   constructor(app, act) {
     Object.assign(this, { app, act });
     this.images = [];
     this.rows = new Map();
+    this.renaming = null; // id of the class whose name is being typed
     byId("filter").addEventListener("input", () => this.showImages());
     byId("filter-state").addEventListener("change", () => this.showImages());
   }
@@ -125,14 +125,17 @@ export class Lists {
   }
 
   showClasses(now) {
+    if (this.renaming !== null && byId("classes").querySelector("form")) return;
     const { session } = this.app;
     const rows = session.classes.map((known, i) => this.#classRow(known.id, known.name, i, now === known.id));
     if (rows.length) rows.push(this.#classRow(null, session.model.knows_classes ? "the model's" : "no class", -1, now === null));
     replaceRows(byId("classes"), rows);
+    byId("classes").querySelector("form input")?.focus();
     byId("class-hint").textContent = session.classes.length ? "" : "none yet";
   }
 
   #classRow(id, name, position, pressed) {
+    if (id !== null && id === this.renaming) return this.#renameRow(id, name, pressed);
     const key = position < 0 ? "0" : position < 9 ? String(position + 1) : "";
     const button = element(
       "button",
@@ -143,14 +146,38 @@ export class Lists {
     );
     button.setAttribute("aria-pressed", String(pressed));
     button.dataset.row = String(id);
-    return element("li", {}, button);
+    if (id === null) return element("li", {}, button);
+    const rename = element("button", { class: "quiet", title: `Rename or remove ${name}`, "aria-label": `Rename or remove ${name}` }, "✎");
+    rename.addEventListener("click", () => {
+      this.renaming = id;
+      this.showClasses(pressed ? id : undefined);
+    });
+    return element("li", { class: "row" }, button, rename);
+  }
+
+  #renameRow(id, name, pressed) {
+    const input = element("input", { value: name, maxLength: 80, "aria-label": `New name of ${name}` });
+    const end = (text) => {
+      this.renaming = null;
+      byId("classes").querySelector("form").remove();
+      if (text === undefined || text === name) this.showClasses(pressed ? id : undefined);
+      else this.act.rename(id, text);
+    };
+    const drop = element("button", { type: "button", onclick: () => end(null) }, "Remove");
+    const form = element("form", { class: "row" }, input, element("button", {}, "Rename"), drop);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      end(input.value.trim() || undefined);
+    });
+    input.addEventListener("focus", () => input.select());
+    input.addEventListener("keydown", (event) => event.key === "Escape" && end());
+    return element("li", {}, form);
   }
 
   #swatch(id) {
-    const position = this.app.session.classes.findIndex((known) => known.id === id);
-    const swatch = element("span", { class: position < 0 && id === null ? "swatch none" : "swatch" });
-    const colour = this.app.session.classes[position]?.colour ?? classColour(Math.max(0, position));
-    if (position >= 0) swatch.style.backgroundColor = colour;
+    const known = this.app.session.classes.find((item) => item.id === id);
+    const swatch = element("span", { class: id === null ? "swatch none" : "swatch" });
+    if (known) swatch.style.backgroundColor = known.colour;
     return swatch;
   }
 
@@ -173,6 +200,10 @@ export class Lists {
       button.dataset.row = String(object.id);
       return element("li", {}, button);
     });
+    if (objects.length > SHOWN) {
+      const left = `… ${objects.length - SHOWN} more, the oldest: Shift+click them in the image`;
+      rows.push(element("li", { class: "quiet" }, left));
+    }
     replaceRows(byId("objects"), rows);
     if (selected !== null) byId("objects").querySelector('[aria-pressed="true"]')?.scrollIntoView({ block: "nearest" });
   }

@@ -1,7 +1,7 @@
 /** The annotator's page: what the keys, buttons and events do. */
 
-import { get, listen, post } from "./api.js";
-import { classColour, rgbOf } from "./colours.js";
+import { get, listen, post, server } from "./api.js";
+import { NO_CLASS, rgbOf } from "./colours.js";
 import { DisplayPanel } from "./display.js";
 import { Draft } from "./draft.js";
 import { Labels } from "./labels.js";
@@ -21,18 +21,19 @@ export const app = {
   labels: null,
   raster: null,
   draft: null,
+  drafts: new Map(), // of images that were left before theirs was accepted or dropped, by key
   walk: null, // {items, at, past} of suggestions
   selected: null,
   tool: "click",
   radius: 6,
   activeClass: undefined, // not chosen yet
   choices: 0, // how often the user has chosen a class
-  looking: false, // suggestions are being computed
+  looking: null, // AbortController while suggestions are being computed
   hidden: false,
   ready: false,
   opening: 0,
   cursor: null,
-  server: null, // random id of the running server
+  tab: crypto.getRandomValues(new Uint32Array(4)).join("-"), // stands for this tab at the server
   gone: false,
 };
 
@@ -58,7 +59,7 @@ export const stage = new Stage(byId("canvas"), scene, {
     showValue();
   },
 });
-export const lists = new Lists(app, { open, select, pick });
+export const lists = new Lists(app, { open, select, pick, rename });
 const training = new TrainingPanel(messages);
 
 // ---- what is drawn
@@ -97,8 +98,7 @@ function classes() {
 }
 
 function colourOf(id) {
-  const position = classes().findIndex((known) => known.id === id);
-  return rgbOf(classes()[position]?.colour ?? classColour(Math.max(0, position)));
+  return rgbOf(classes().find((known) => known.id === id)?.colour ?? NO_CLASS);
 }
 
 function suggestion() {
@@ -136,6 +136,7 @@ function show() {
   press(byId("suggest"), walk !== null);
   press(byId("done"), Boolean(labels?.done));
   press(byId("hide"), app.hidden);
+  byId("brush-size").hidden = app.tool === "click";
   byId("selected-actions").hidden = app.selected === null || draft !== null;
   stage.canvas.style.cursor = app.tool === "click" ? "crosshair" : "none";
   showSaved();
@@ -173,7 +174,7 @@ function showPrompt() {
     const object = app.labels.objects.get(app.selected);
     text.textContent = `Object ${object.id}${named(object.class)}, ${object.area} px. A number changes its class, ` +
       "B and E its pixels, R draws it again, Delete deletes it.";
-  } else if (app.tool !== "click") text.textContent = "Paint an object; the right button erases. [ and ] change the size.";
+  } else if (app.tool !== "click") text.textContent = "Paint an object; the right button erases. , and . change the size.";
   else text.textContent = "Click an object or drag a box around it. S suggests every object, ? shows all keys.";
   text.classList.toggle("active", draft !== null || walk !== null || app.selected !== null);
 }
@@ -217,7 +218,7 @@ function showValue() {
 
 function say(error) {
   if (error.name === "AbortError") return;
-  if (error.code === "gone") {
+  if (error.code === "gone" || error.code === "restarted") {
     gone();
     return;
   }
@@ -246,6 +247,8 @@ async function attempt(action, busy = "") {
 
 // ---- images
 
+const SETTLED_MS = 300; // an image that is only passed is not encoded
+
 async function open(key) {
   if (!key) return;
   const opening = ++app.opening;
@@ -253,9 +256,16 @@ async function open(key) {
     const image = await get(`/api/images/${key}`);
     if (opening !== app.opening) return;
     app.raster?.close();
+    app.looking?.abort();
+    if (app.draft?.mask && app.image.key !== key) {
+      app.drafts.set(app.image.key, app.draft);
+      messages.note(`What you were drawing in ${app.image.name} is kept: it is there when you come back.`);
+    }
     const [height, width] = image.size_hw;
-    Object.assign(app, { image, labels: new Labels(image), draft: null, walk: null, selected: null, ready: image.ready });
-    app.raster = new Raster(image, () => stage.redraw(), say);
+    const draft = app.drafts.get(key) ?? null;
+    app.drafts.delete(key);
+    Object.assign(app, { image, labels: new Labels(image), draft, walk: null, selected: null, ready: image.ready });
+    app.raster = new Raster(image, () => stage.redraw(), say, () => app.gone);
     panel.setImage(image, app.raster);
     stage.setImage(width, height);
     byId("image-name").textContent = image.name;
@@ -264,7 +274,8 @@ async function open(key) {
     lists.markOpen(key);
     if (image.notice) messages.note(image.notice);
     show();
-    await encode();
+    if (!image.ready) await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
+    if (opening === app.opening) await encode();
   });
 }
 
@@ -272,13 +283,13 @@ async function encode() {
   const { key } = app.image;
   byId("busy").textContent = app.ready ? "" : "Encoding …";
   try {
-    const { seconds, whole } = await post(`/api/images/${key}/encode`, {});
-    if (key !== app.image.key) return;
+    const { ready, seconds, whole } = await post(`/api/images/${key}/encode`, { tab: app.tab });
+    if (!ready || key !== app.image.key) return;
     app.ready = true;
     byId("busy").textContent = whole ? `Encoded in ${seconds.toFixed(1)} s` : "Large image: encoded around each click";
     show();
     const next = lists.neighbour(1);
-    if (next) post(`/api/images/${next}/encode`, {}).catch(() => {});
+    if (next) post(`/api/images/${next}/encode`, { tab: app.tab, ahead: true }).catch(() => {});
   } catch (error) {
     byId("busy").textContent = "";
     throw error;
@@ -448,11 +459,11 @@ async function suggest() {
   }
   const { key } = app.image;
   if (app.looking) return;
-  app.looking = true;
+  const looking = new AbortController();
+  app.looking = looking;
   await attempt(async () => {
-    const { objects, how } = await get(`/api/images/${key}/suggestions`);
+    const { objects, how } = await get(`/api/images/${key}/suggestions?box=${seenBox().join()}`, looking.signal);
     if (key !== app.image.key) return;
-    app.ready = true;
     while (app.draft) await new Promise((resolve) => setTimeout(resolve, 200)); // what is being drawn comes first
     if (key !== app.image.key) return;
     if (!objects.length) {
@@ -464,7 +475,18 @@ async function suggest() {
     byId("busy").textContent = `${objects.length} suggestion${objects.length === 1 ? "" : "s"} (${how === "dense" ? "dense head" : "grid of clicks"})`;
     look();
   }, "Looking for every object …");
-  app.looking = false;
+  if (app.looking === looking) app.looking = null;
+}
+
+/** The pixels in view as [x0, y0, x1, y1]; of a large image suggestions are for these. */
+function seenBox() {
+  const { view } = stage;
+  const within = (value, most) => Math.min(most, Math.max(0, value));
+  const [left, top] = view.toImage(0, 0);
+  const [right, bottom] = view.toImage(view.width, view.height);
+  const [x0, y0] = [within(Math.floor(left), app.raster.width - 1), within(Math.floor(top), app.raster.height - 1)];
+  return [x0, y0, Math.max(x0 + 1, within(Math.ceil(right), app.raster.width)),
+    Math.max(y0 + 1, within(Math.ceil(bottom), app.raster.height))];
 }
 
 /** Bring the suggestion that is asked about into view. */
@@ -493,7 +515,7 @@ function step(walk, decision) {
   walk.at += 1;
   if (walk.at >= walk.items.length) {
     const count = walk.past.filter((past) => past === "accepted").length;
-    messages.note(`All suggestions looked at: ${count} accepted, ${walk.items.length - count} refused.`);
+    messages.note(`All suggestions looked at: ${count} accepted, ${walk.past.length - count} refused.`);
     app.walk = null;
   } else look();
   show();
@@ -510,15 +532,30 @@ async function undoDecision(walk) {
 async function acceptAll() {
   const { walk } = app;
   if (!walk) return accept();
-  const limit = app.session.limits.edits;
-  const edits = walk.items.slice(walk.at).map((item) => {
-    return { op: "add", mask: item.mask.toRuns(), class: item.class ?? activeClass(), overlap: "keep" };
-  });
+  if (walk.deciding) return;
+  walk.deciding = true;
+  let added = 0;
+  const from = walk.at;
+  const { edits: most, body } = app.session.limits;
   await attempt(async () => {
-    for (let from = 0; from < edits.length; from += limit) await app.labels.edit(...edits.slice(from, from + limit));
+    while (walk.at < walk.items.length) {
+      const batch = [];
+      let bytes = 1000;
+      for (const item of walk.items.slice(walk.at, walk.at + most)) {
+        const edit = { op: "add", mask: item.mask.toRuns(), class: item.class ?? activeClass(), overlap: "skip" };
+        bytes += JSON.stringify(edit).length + 1;
+        if (batch.length && bytes > body) break;
+        batch.push(edit);
+      }
+      added += (await app.labels.edit(...batch)).added.length;
+      walk.at += batch.length; // these are not sent again, whatever becomes of the others
+      walk.past = []; // Ctrl+Z takes back the batch
+    }
     app.walk = null;
-    messages.note(`${edits.length} suggestions accepted. Ctrl+Z takes them back.`);
+    const covered = walk.items.length - from - added;
+    messages.note(`${added} suggestions accepted.${covered ? ` ${covered} were covered by others.` : ""} Ctrl+Z takes them back.`);
   }, "Saving …");
+  walk.deciding = false;
 }
 
 // ---- keys and buttons
@@ -533,21 +570,35 @@ async function setDone() {
 }
 
 function resize(factor) {
-  app.radius = Math.min(200, Math.max(0.5, app.radius * factor));
+  setRadius(app.radius * factor);
+}
+
+function setRadius(radius) {
+  app.radius = Math.min(200, Math.max(0.5, radius));
+  byId("brush").value = Math.log2(app.radius);
+  byId("brush-size").title = `Brush of ${(2 * app.radius).toPrecision(3)} pixels (, and .)`;
   stage.redraw();
 }
 
+/** Click in the middle of the view, with the keyboard. */
+function clickMiddle(label) {
+  const at = stage.middle;
+  if (inside(at)) prompt((draft) => draft.addPoint(at, label));
+}
+
 const PAN_PX = 80;
+const FINE_PX = 4; // with Shift
 const KEYS = {
   Enter: accept, " ": accept, Escape: drop, a: () => alternative(1), A: () => alternative(-1),
   c: () => setTool("click"), b: () => setTool("brush"), e: () => setTool("eraser"),
-  "[": () => resize(1 / 1.25), "]": () => resize(1.25),
-  s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove, Backspace: remove,
+  ",": () => resize(1 / 1.25), ".": () => resize(1.25), "[": () => resize(1 / 1.25), "]": () => resize(1.25),
+  p: () => clickMiddle(1), m: () => clickMiddle(0),
+  s: suggest, n: () => !app.draft && decide(false), r: redrawSelected, Delete: remove,
   PageDown: () => open(lists.neighbour(1)), PageUp: () => open(lists.neighbour(-1)), u: openUnsure, d: setDone,
   f: () => stage.view.fit(), g: () => stage.view.zoomAt(1 / (stage.view.zoom * (window.devicePixelRatio || 1))),
   "+": () => stage.view.zoomAt(1.25), "=": () => stage.view.zoomAt(1.25), "-": () => stage.view.zoomAt(1 / 1.25),
-  ArrowLeft: () => stage.view.pan(PAN_PX, 0), ArrowRight: () => stage.view.pan(-PAN_PX, 0),
-  ArrowUp: () => stage.view.pan(0, PAN_PX), ArrowDown: () => stage.view.pan(0, -PAN_PX),
+  ArrowLeft: (px) => stage.aim(px, 0), ArrowRight: (px) => stage.aim(-px, 0),
+  ArrowUp: (px) => stage.aim(0, px), ArrowDown: (px) => stage.aim(0, -px),
   l: () => panel.reset(), L: () => panel.wholeRange(), h: hide, "?": help, F1: help,
 };
 
@@ -573,7 +624,9 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" || (event.key === "Enter" && target.type === "number")) stage.canvas.focus();
     return;
   }
-  if (event.ctrlKey || event.metaKey) {
+  // [ and ] are typed with AltGr, which is Ctrl and Alt on some systems, or with Option on others.
+  const bracket = ["[", "]"].includes(event.key);
+  if ((event.ctrlKey || event.metaKey) && !bracket) {
     const key = event.key.toLowerCase();
     if (key === "z" || key === "y") {
       event.preventDefault();
@@ -581,7 +634,7 @@ document.addEventListener("keydown", (event) => {
     }
     return;
   }
-  if (event.altKey) return;
+  if (event.altKey && !bracket) return;
   if (target.matches("button, a, summary") && [" ", "Enter"].includes(event.key)) return; // presses it
   if (/^[0-9]$/.test(event.key)) {
     pick(event.key === "0" ? null : (classes()[Number(event.key) - 1]?.id ?? -1));
@@ -594,8 +647,8 @@ document.addEventListener("keydown", (event) => {
   const action = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
   if (!action) return;
   event.preventDefault();
-  if (event.repeat && !/Arrow|[[\]+=-]/.test(event.key)) return;
-  action();
+  if (event.repeat && !/Arrow|[[\],.+=-]/.test(event.key)) return;
+  action(event.shiftKey ? FINE_PX : PAN_PX);
   stage.redraw();
 });
 
@@ -617,9 +670,10 @@ document.addEventListener("click", ({ target, detail }) => {
   if (target.closest("#images button") || (detail > 0 && target.closest("#classes button, #objects button"))) {
     stage.canvas.focus({ preventScroll: true });
   }
-});
+}, { capture: true }); // before the row makes way for a new one
+byId("brush").addEventListener("input", ({ target }) => setRadius(2 ** Number(target.value)));
 byId("train").addEventListener("click", () => attempt(() => training.toggle()));
-let adding = Promise.resolve(); // one after the other: each sends the whole list
+let adding = Promise.resolve();
 byId("new-class").addEventListener("submit", (event) => {
   event.preventDefault();
   const input = byId("class-name");
@@ -628,18 +682,29 @@ byId("new-class").addEventListener("submit", (event) => {
   if (!name) return;
   input.value = ""; // at once: what is typed while the server works is of the next class
   stage.canvas.focus();
-  adding = adding.then(async () => {
-    const added = await attempt(async () => {
-      const known = classes().map(({ id, name: text, colour }) => ({ id, name: text, colour }));
-      const answer = await post("/api/classes", { classes: [...known, { id: null, name, colour: null }] });
-      app.session.classes = answer.classes;
-      if (app.choices === choices) app.activeClass = answer.classes.at(-1).id;
-    });
+  setClasses((known) => [...known, { id: null, name, colour: null }]).then((added) => {
     if (!added && !input.value) input.value = name;
+    else if (added && app.choices === choices) app.activeClass = classes().at(-1).id;
+    show();
   });
 });
+
+/** Send the list of classes as `change` makes it; one change after the other, as each sends the whole list. */
+function setClasses(change) {
+  adding = adding.then(() => attempt(async () => {
+    const known = classes().map(({ id, name, colour }) => ({ id, name, colour }));
+    app.session.classes = (await post("/api/classes", { classes: change(known) })).classes;
+  }));
+  return adding;
+}
+
+/** Give a class another name, or remove it with the name null. */
+function rename(id, name) {
+  setClasses((known) => known.flatMap((item) => (item.id !== id ? [item] : name === null ? [] : [{ ...item, name }])));
+}
+
 window.addEventListener("beforeunload", (event) => {
-  if (app.draft?.mask) event.preventDefault(); // a mask that was not accepted would be lost
+  if (app.draft?.mask || app.drafts.size) event.preventDefault(); // a mask that was not accepted would be lost
 });
 
 // ---- the server's events
@@ -670,7 +735,16 @@ async function retry() {
 
 /** The server answers again, perhaps another one: read everything, keep what is being drawn. */
 async function back() {
-  app.session = await get("/api/session");
+  const session = await get("/api/session");
+  if (session.folder !== app.session.folder) {
+    if (!app.gone) retry(app.gone = true);
+    messages.bad(`Another folder is served here now: ${session.folder}. What you are drawing is of ` +
+      `${app.session.folder} and cannot be saved here. Reload the page to go on with the other folder.`, "gone");
+    show();
+    return;
+  }
+  app.session = session;
+  server.session = session.session;
   app.gone = false;
   messages.clear("gone");
   await load();
@@ -686,9 +760,7 @@ async function back() {
 
 const EVENTS = {
   hello: ({ session }) => {
-    const restarted = app.server !== null && app.server !== session;
-    app.server = session;
-    if (restarted) attempt(back);
+    if (session !== server.session) attempt(back);
   },
   gone,
   image: ({ key, version, ...state }) => {
@@ -723,12 +795,14 @@ async function load() {
 
 await attempt(async () => {
   app.session = await get("/api/session");
+  server.session = app.session.session;
   byId("folder").textContent = app.session.name;
   byId("folder").title = app.session.folder;
   document.title = `${app.session.name} – SimMAT annotate`;
   if (app.session.notice) messages.note(app.session.notice, true);
   await load();
-  listen((kind, data) => EVENTS[kind]?.(data));
+  // While the server is gone, or is one of another folder, nothing but its coming back counts.
+  listen((kind, data) => (kind === "hello" || !app.gone) && EVENTS[kind]?.(data));
   const wanted = location.hash.slice(1);
   await open(lists.has(wanted) ? wanted : lists.first());
   stage.canvas.focus({ preventScroll: true });

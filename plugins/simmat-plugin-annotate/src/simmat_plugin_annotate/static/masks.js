@@ -1,6 +1,7 @@
 /** Masks: row-major runs inside a bounding box, as the server stores them, and bits to look at and to paint on. */
 
 const DRAWN_PX = 4e6; // a larger bounding box is drawn from every nth pixel
+const ROOM_PX = 128;
 
 export class Mask {
   /** Pixels (x, y) .. (x + w, y + h) of the image; `bits` is (w * h) of 0 and 1, row by row. */
@@ -75,12 +76,13 @@ export class Mask {
   }
 
   /**
-   * A copy with a stroke of a round brush painted (value 1) or erased (0).
+   * The mask with a stroke of a round brush painted (value 1) or erased (0): a copy, or itself where it is `own`.
    * @param mask the mask, or null for an empty one
    * @param from,to `[x, y]` in image pixels
    * @param size the image's `[width, height]`
+   * @param own whether nothing else holds the mask
    */
-  static stroked(mask, from, to, radius, value, [width, height]) {
+  static stroked(mask, from, to, radius, value, [width, height], own = false) {
     const reach = Math.ceil(radius) + 1;
     let left = Math.max(0, Math.floor(Math.min(from[0], to[0])) - reach);
     let top = Math.max(0, Math.floor(Math.min(from[1], to[1])) - reach);
@@ -88,30 +90,36 @@ export class Mask {
     let bottom = Math.min(height, Math.ceil(Math.max(from[1], to[1])) + reach);
     if (right <= left || bottom <= top || (!value && !mask)) return mask;
     const touched = [left, top, right, bottom];
-    if (mask && !value) [left, top, right, bottom] = [mask.x, mask.y, mask.x + mask.w, mask.y + mask.h];
-    else if (mask) {
-      left = Math.min(left, mask.x);
-      top = Math.min(top, mask.y);
-      right = Math.max(right, mask.x + mask.w);
-      bottom = Math.max(bottom, mask.y + mask.h);
-    }
-    const w = right - left;
-    const bits = new Uint8Array(w * (bottom - top));
-    if (mask) {
-      for (let row = 0; row < mask.h; row += 1) {
-        bits.set(mask.bits.subarray(row * mask.w, (row + 1) * mask.w), (mask.y + row - top) * w + mask.x - left);
+    const holds = mask && left >= mask.x && top >= mask.y && right <= mask.x + mask.w && bottom <= mask.y + mask.h;
+    let made = mask;
+    if (own && (holds || !value)) {
+      mask.path = null;
+      mask.fills.clear();
+    } else {
+      if (mask && (!value || holds)) [left, top, right, bottom] = [mask.x, mask.y, mask.x + mask.w, mask.y + mask.h];
+      else {
+        // With room for what follows, so that a stroke copies the mask a few times, not with every move.
+        left = Math.max(0, Math.min(left - ROOM_PX, mask?.x ?? left));
+        top = Math.max(0, Math.min(top - ROOM_PX, mask?.y ?? top));
+        right = Math.min(width, Math.max(right + ROOM_PX, mask ? mask.x + mask.w : right));
+        bottom = Math.min(height, Math.max(bottom + ROOM_PX, mask ? mask.y + mask.h : bottom));
+      }
+      made = new Mask(left, top, right - left, bottom - top, new Uint8Array((right - left) * (bottom - top)));
+      for (let row = 0; mask && row < mask.h; row += 1) {
+        made.bits.set(mask.bits.subarray(row * mask.w, (row + 1) * mask.w), (mask.y + row - top) * made.w + mask.x - left);
       }
     }
+    const { x: x0, y: y0, w, h, bits } = made;
     const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
     const squared = dx * dx + dy * dy;
-    for (let y = Math.max(top, touched[1]); y < Math.min(bottom, touched[3]); y += 1) {
-      for (let x = Math.max(left, touched[0]); x < Math.min(right, touched[2]); x += 1) {
+    for (let y = Math.max(y0, touched[1]); y < Math.min(y0 + h, touched[3]); y += 1) {
+      for (let x = Math.max(x0, touched[0]); x < Math.min(x0 + w, touched[2]); x += 1) {
         const [px, py] = [x + 0.5 - from[0], y + 0.5 - from[1]];
         const along = squared ? Math.min(1, Math.max(0, (px * dx + py * dy) / squared)) : 0;
-        if (Math.hypot(px - along * dx, py - along * dy) <= radius) bits[(y - top) * w + x - left] = value;
+        if (Math.hypot(px - along * dx, py - along * dy) <= radius) bits[(y - y0) * w + x - x0] = value;
       }
     }
-    return new Mask(left, top, w, bottom - top, bits);
+    return made;
   }
 
   /** Every nth pixel, for drawing: {bits, w, h, step}. */

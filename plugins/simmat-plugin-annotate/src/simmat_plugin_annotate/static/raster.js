@@ -3,11 +3,11 @@
 import { getTile } from "./api.js";
 import { MAPS } from "./colours.js";
 
-const TILE = 256;
 const KEPT_BYTES = 384 * 2 ** 20;
 const AT_ONCE = 6;
 const HATCH = [Uint8Array.of(44, 66, 92, 255), Uint8Array.of(74, 104, 138, 255)].map((c) => new Uint32Array(c.buffer)[0]);
 const HATCH_PX = 4;
+const REFUSED_MS = 10000; // until a tile that failed is asked for again
 
 /**
  * How an image is shown.
@@ -32,13 +32,19 @@ export class Display {
 }
 
 export class Raster {
-  /** @param image the server's document of an image; @param redraw called when a tile came */
-  constructor(image, redraw, failed) {
+  /**
+   * @param image the server's document of an image
+   * @param redraw called when a tile came
+   * @param failed told why one did not
+   * @param asleep whether nothing is asked for now
+   */
+  constructor(image, redraw, failed, asleep) {
     const [height, width] = image.size_hw;
-    Object.assign(this, { key: image.key, digest: image.digest, levels: image.levels, width, height, redraw, failed });
+    Object.assign(this, { key: image.key, digest: image.digest, levels: image.levels, tile: image.tile });
+    Object.assign(this, { width, height, redraw, failed, asleep });
     this.tiles = new Map(); // "level/column/row" -> {w, h, planes: Map(channel -> plane), canvas, version}
     this.waiting = new Map(); // the same -> AbortController
-    this.refused = new Set();
+    this.refused = new Map(); // the same -> when it failed
     this.bytes = 0;
   }
 
@@ -47,7 +53,7 @@ export class Raster {
     const level = Math.min(this.levels - 1, Math.max(0, Math.floor(Math.log2(1 / (view.zoom * ratio)) + 1e-6)));
     const wanted = [];
     for (let shown = this.levels - 1; shown >= level; shown -= 1) {
-      const side = TILE * 2 ** shown;
+      const side = this.tile * 2 ** shown;
       const across = Math.ceil(this.width / side);
       const down = Math.ceil(this.height / side);
       const [left, top] = view.toImage(0, 0);
@@ -81,21 +87,22 @@ export class Raster {
     const scale = 2 ** level;
     // Edges on whole pixels of the screen: no seams.
     const edge = (value, offset) => Math.round((value * view.zoom + offset) * ratio);
-    const x0 = edge(column * TILE * scale, view.x);
-    const y0 = edge(row * TILE * scale, view.y);
-    const x1 = edge(Math.min(this.width, (column * TILE + tile.w) * scale), view.x);
-    const y1 = edge(Math.min(this.height, (row * TILE + tile.h) * scale), view.y);
+    const x0 = edge(column * this.tile * scale, view.x);
+    const y0 = edge(row * this.tile * scale, view.y);
+    const x1 = edge(Math.min(this.width, (column * this.tile + tile.w) * scale), view.x);
+    const y1 = edge(Math.min(this.height, (row * this.tile + tile.h) * scale), view.y);
     context.imageSmoothingEnabled = view.zoom * scale * ratio < 1;
     context.drawImage(tile.canvas, x0, y0, x1 - x0, y1 - y0);
   }
 
   #ask(wanted, channels) {
+    if (this.asleep()) return;
     const names = new Set(wanted.map(([, ...place]) => place.join("/")));
     for (const [key, controller] of this.waiting) if (!names.has(key)) controller.abort();
     for (const [, ...place] of wanted) {
       if (this.waiting.size >= AT_ONCE) return;
       const key = place.join("/");
-      if (this.waiting.has(key) || this.refused.has(key)) continue;
+      if (this.waiting.has(key) || performance.now() - this.refused.get(key) < REFUSED_MS) continue;
       this.#fetch(key, place, channels);
     }
   }
@@ -114,7 +121,8 @@ export class Raster {
       this.#forget();
     } catch (error) {
       if (error.name !== "AbortError") {
-        if (error.code !== "gone") this.refused.add(key);
+        this.refused.set(key, performance.now());
+        setTimeout(this.redraw, REFUSED_MS);
         this.failed(error);
       }
     } finally {
@@ -145,10 +153,10 @@ export class Raster {
     for (let level = 0; level < this.levels; level += 1) {
       const column = Math.floor(x / 2 ** level);
       const row = Math.floor(y / 2 ** level);
-      const tile = this.tiles.get(`${level}/${Math.floor(column / TILE)}/${Math.floor(row / TILE)}`);
+      const tile = this.tiles.get(`${level}/${Math.floor(column / this.tile)}/${Math.floor(row / this.tile)}`);
       const plane = tile?.planes.get(channel);
       if (!plane) continue;
-      const value = plane.values[(row % TILE) * tile.w + (column % TILE)];
+      const value = plane.values[(row % this.tile) * tile.w + (column % this.tile)];
       return { value: value ? plane.offset + plane.scale * value : null, step: plane.scale, exact: level === 0 };
     }
     return undefined;

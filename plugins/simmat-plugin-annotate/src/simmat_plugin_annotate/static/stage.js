@@ -15,6 +15,7 @@ export class Stage {
     this.view = new View();
     this.gesture = null;
     this.pointer = null;
+    this.aims = false; // a cross in the middle shows where keys click
     this.frame = 0;
     new ResizeObserver(() => this.#resize()).observe(canvas);
     this.#listen();
@@ -25,6 +26,18 @@ export class Stage {
       this.frame = 0;
       this.#draw();
     });
+  }
+
+  /** Move the image by keys under a cross in the middle of the view. */
+  aim(dx, dy) {
+    this.aims = true;
+    this.view.pan(dx, dy);
+    this.act.hover(this.middle);
+  }
+
+  /** Image position in the middle of the view. */
+  get middle() {
+    return this.view.toImage(this.view.width / 2, this.view.height / 2);
   }
 
   setImage(width, height) {
@@ -109,6 +122,19 @@ export class Stage {
       context.lineWidth = 2;
       context.stroke();
     }
+    if (this.aims) {
+      const [cx, cy] = [view.width / 2, view.height / 2];
+      for (const [style, width] of [["#000", 3.5], ["#fff", 1.2]]) {
+        context.beginPath();
+        for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+          context.moveTo(cx + 4 * dx, cy + 4 * dy);
+          context.lineTo(cx + 14 * dx, cy + 14 * dy);
+        }
+        context.strokeStyle = style;
+        context.lineWidth = width;
+        context.stroke();
+      }
+    }
     if (brush && pointer) {
       for (const [style, width] of [["#000", 3], [brush.erases ? "#ff9a76" : "#fff", 1.2]]) {
         context.beginPath();
@@ -144,6 +170,7 @@ export class Stage {
     canvas.addEventListener("pointermove", (event) => {
       const at = [event.offsetX, event.offsetY];
       this.pointer = at;
+      this.aims = false;
       const { gesture, view } = this;
       this.act.hover(view.toImage(...at));
       if (gesture) {

@@ -4,6 +4,7 @@ import { post } from "./api.js";
 import { byId, element } from "./show.js";
 
 const NOTE_MS = 7000;
+const MOST = 4; // messages at once
 
 export class Messages {
   constructor(place) {
@@ -14,7 +15,7 @@ export class Messages {
   /** Say something; it goes by itself unless it is to `stay`. */
   note(text, stay = false) {
     const message = this.#add(text, "message", text);
-    if (!stay) setTimeout(() => message.remove(), NOTE_MS);
+    if (!stay) setTimeout(() => this.shown.get(text) === message && this.clear(text), NOTE_MS);
   }
 
   /** Say what failed; it stays until it is closed. One message of a `kind` at a time. */
@@ -29,11 +30,12 @@ export class Messages {
 
   #add(text, className, kind) {
     this.clear(kind);
-    const close = element("button", { "aria-label": "Close", onclick: () => message.remove() }, "×");
-    const message = element("div", { class: className }, element("span", {}, text), close);
+    const message = element("div", { class: className }, element("span", {}, text));
+    message.append(element("button", { "aria-label": "Close", onclick: () => this.clear(kind) }, "×"));
     this.place.append(message);
-    while (this.place.children.length > 4) this.place.firstChild.remove();
     this.shown.set(kind, message);
+    const old = [...this.shown.keys()].filter((shown) => shown !== "gone"); // which stays until the server is back
+    for (const shown of old.slice(0, -MOST)) this.clear(shown);
     return message;
   }
 }
