@@ -202,6 +202,28 @@ class ModalityAdapter(ABC):
         """
         return image
 
+    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+        """Compute what `transform` does in the functions of any library of arrays, so that an export can hold it.
+
+        A sensor with a `transform` needs it to be exported. What numpy and torch call the same is at hand:
+        `library.where(valid, data, 1.0)`, `log10`, `cos`, `stack`, but no assignment to parts of an array.
+
+        Args:
+            data: (..., C, H, W) in the units of `channels`, 0 where invalid; it must not be changed.
+            valid: bool of the same shape.
+            channels: C channels as loaded.
+            library: numpy, torch or the like; data and valid are its arrays.
+
+        Returns:
+            The arrays of the channels that `transform` returns.
+
+        Raises:
+            NotImplementedError: it has a `transform` that depends on more than a pixel, or that it does not say here.
+        """
+        if type(self).transform is not ModalityAdapter.transform:
+            raise NotImplementedError(f"{type(self).__name__} has a transform, but no transform_arrays")
+        return data, valid
+
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return for each of C loaded channels whether `transform` takes its logarithm; default: no.
 

@@ -51,6 +51,15 @@ class SelectedChannels(ModalityAdapter):
         full = self.base.transform(image)
         return full.select(pick_channels(full.channels, self.picks, origin=image.origin))
 
+    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+        """Compute as the base adapter, then keep the picked channels."""
+        given = self.base.transform_arrays(data, valid, channels, library)
+        one = np.ones((len(channels), 1, 1), np.float32)
+        full = self.base.transform(SensorImage(one, one > 0, tuple(channels)))
+        picks = pick_channels(full.channels, self.picks, origin=self.name)
+        data, valid = (library.stack([array[..., index, :, :] for index in picks], -3) for array in given)
+        return data, valid
+
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> SelectedChannels:
         """As the base adapter, with the same picks."""
         return SelectedChannels(self.base.with_options(options), self.picks)
@@ -163,6 +172,15 @@ class ComposedModality(ModalityAdapter):
     def transform(self, image: SensorImage) -> SensorImage:
         """Transform each part's planes."""
         return self._stack([part.transform(piece) for part, piece in self._pieces(image)])
+
+    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+        """Compute it for each part's planes."""
+        done = []
+        for part, span in self._spans(len(channels)):
+            own, rows = _own(part, [channels[index] for index in span]), slice(span[0], span[-1] + 1)
+            done.append(part.transform_arrays(data[..., rows, :, :], valid[..., rows, :, :], own, library))
+        values, where = zip(*done, strict=True)
+        return library.concatenate(values, -3), library.concatenate(where, -3)
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return it for each part's channels."""

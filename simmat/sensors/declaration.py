@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -273,18 +274,29 @@ def scaled(
     if isinstance(rule, FixedRange):
         # The std of a uniform distribution is its width over the square root of 12.
         mean, std = (rule.low + rule.high) / 2, (rule.high - rule.low) / 12**0.5
-        clipped = np.asarray(values.clip(rule.low, rule.high), dtype=np.float32)
-        return clipped, valid, channel.with_statistics(mean, std)
-    wide = values.astype(np.float64)
+        return scaled_arrays(values, valid, rule, np)[0], valid, channel.with_statistics(mean, std)
+    found, defined = scaled_arrays(values.astype(np.float64), valid, rule, np)
+    unit = f"ln {channel.unit}" if isinstance(rule, Log) else "dB"
+    return found.astype(np.float32), defined, replace(channel, unit=unit, valid_range=None)
+
+
+def scaled_arrays(values: Any, valid: Any, rule: Normalize, library: Any) -> tuple[Any, Any]:
+    """Normalize one channel's (..., H, W) values with the functions of numpy, torch or the like.
+
+    Raises:
+        NotImplementedError: the rule depends on the image as a whole.
+    """
+    if isinstance(rule, ZScore):
+        return values, valid
+    if isinstance(rule, Percentile):
+        raise NotImplementedError("normalize = percentile scales a channel by the values of each image")
+    if isinstance(rule, FixedRange):
+        return library.clip(values, rule.low, rule.high), valid
     if rule.floor is not None:
-        wide = np.maximum(wide, rule.floor)
-    defined = valid & (wide > 0)
-    logarithm = np.log(np.where(defined, wide, 1.0))
-    if isinstance(rule, Log):
-        unit, factor = f"ln {channel.unit}", 1.0
-    else:
-        unit, factor = "dB", (10 if rule.of == "power" else 20) / np.log(10)
-    return (logarithm * factor).astype(np.float32), defined, replace(channel, unit=unit, valid_range=None)
+        values = library.where(values > rule.floor, values, rule.floor)
+    defined = valid & (values > 0)
+    factor = 1.0 if isinstance(rule, Log) else (10 if rule.of == "power" else 20) / math.log(10)
+    return library.log(library.where(defined, values, 1.0)) * factor, defined
 
 
 def _percentile(values: FloatArray, valid: BoolArray, rule: Percentile) -> FloatArray:

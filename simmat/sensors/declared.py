@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,16 @@ from simmat.documents import read_toml
 from simmat.errors import DataError, nearest
 from simmat.io.images import ImageFile, read_image
 from simmat.sensors.adapter import Files, Missing, ModalityAdapter, Nodata, Source, WindowedAdapter, common_size
-from simmat.sensors.declaration import ChannelRule, Decibel, Declaration, Log, SourceRule, parse_declaration, scaled
+from simmat.sensors.declaration import (
+    ChannelRule,
+    Decibel,
+    Declaration,
+    Log,
+    SourceRule,
+    parse_declaration,
+    scaled,
+    scaled_arrays,
+)
 from simmat.types import BoolArray, Channel, FloatArray, SensorImage, Window
 
 
@@ -60,6 +70,15 @@ class DeclaredModality(WindowedAdapter):
             valid=np.stack([valid for _, valid, _ in done]),
             channels=tuple(channel for _, _, channel in done),
         )
+
+    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+        """Compute `transform`; NotImplementedError where a channel is scaled by percentiles of each image."""
+        done = [
+            scaled_arrays(data[..., index, :, :], valid[..., index, :, :], rule.normalize, library)
+            for index, rule in enumerate(self.declaration.channel)
+        ]
+        values, where = zip(*done, strict=True)
+        return library.stack(values, -3), library.stack(where, -3)
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return for each channel whether it is normalized by a logarithm."""

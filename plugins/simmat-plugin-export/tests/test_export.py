@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import simmat_runtime
 import torch
 from bundles import GRAY, tiny_bundle
 from click.testing import CliRunner
+from installed import need_plugins
 from runs import registry
 from simmat_plugin_export import export as exporting
 from simmat_plugin_export.command import command
@@ -24,8 +26,12 @@ from simmat.errors import ConfigError
 from simmat.everything import EverythingSettings
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
+from simmat.plugins.loader import load_plugins
 from simmat.predictor import Predictor
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.builtin import Gray
+from simmat.sensors.declaration import parse_declaration
+from simmat.sensors.declared import DeclaredModality
 from simmat.types import Frame, SensorImage
 
 CLICKS = ((True, False, False),)
@@ -114,7 +120,7 @@ def test_pixels_reach_the_network_as_in_the_pipeline(size_hw: tuple[int, int], a
     planes = picture((120, 128))[:, : size_hw[0], : size_hw[1]]
     image = SensorImage.from_planes(planes, (GRAY,))
     expected = Pipeline(Gray(), channels, 64, aspect)(image)  # type: ignore[arg-type]
-    found, content = Prepare((GRAY,), channels, 64, aspect)(torch.from_numpy(planes)[None])  # type: ignore[arg-type]
+    found, content = Prepare(Gray(), (GRAY,), channels, 64, aspect)(torch.from_numpy(planes)[None])  # type: ignore[arg-type]
     np.testing.assert_allclose(found[0], expected.planes, atol=1e-5)
     assert torch.equal(content[0], expected.content)
     logits = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0)) * 10
@@ -123,17 +129,55 @@ def test_pixels_reach_the_network_as_in_the_pipeline(size_hw: tuple[int, int], a
     np.testing.assert_allclose(masks, restore_logits(logits[None], frame)[0], atol=1e-4)
 
 
-def test_a_sensor_whose_transform_is_code_is_refused_by_name() -> None:
+SENSORS = {
+    "red-nir": (None, None),
+    "sar": ({"scale": "amplitude"}, None),
+    "polarization": (None, ("dolp_sin_2aolp", "s0")),
+    "rgb+sar": (None, ("sar", "red")),
+}
+
+
+@pytest.mark.parametrize("name", SENSORS)
+def test_transforms_of_sensors_are_in_the_graph(name: str) -> None:
+    """Who holds an exported model has the sensor's values, not decibel or sines."""
+    need_plugins("nir", "sar", "polarization")
+    options, picks = SENSORS[name]
+    adapter = load_plugins().modality(name, options, channels=picks)
+    check_transform_of(adapter, np.random.default_rng(0).uniform(0, 1.2, (len(adapter.channels), 9, 12)))
+
+
+@pytest.mark.parametrize(
+    "rule", ['"log"', '{ kind = "db", of = "power", floor = 0.2 }', '{ kind = "range", low = 0.1, high = 0.8 }']
+)
+def test_a_declared_normalization_is_in_the_graph(rule: str) -> None:
+    """A sensor.toml is a sensor like any other."""
+    text = 'format = 1\nname = "echo"\n[[source]]\nname = "echo"\nfiles = "*.npy"\n[[channel]]\nname = "echo"\n'
+    document = tomllib.loads(text + f'quantity = "echo"\nunit = "1"\nnormalize = {rule}\n')
+    adapter = DeclaredModality(parse_declaration(document, "sensor.toml"))
+    check_transform_of(adapter, np.random.default_rng(0).uniform(-0.2, 1.2, (1, 9, 12)))
+
+
+def check_transform_of(adapter: ModalityAdapter, planes: np.ndarray) -> None:
+    planes = planes.astype(np.float32)
+    planes[:, 2:4, 3:6] = np.nan
+    planes[0, 5, 5] = 0
+    image = SensorImage.from_planes(planes, adapter.channels)
+    channels = tuple(channel.with_statistics(0.3, 0.7) for channel in adapter.transform(image).channels)
+    expected = Pipeline(adapter, channels, 12)(image)
+    prepare = Prepare(adapter, adapter.channels, channels, 12, "keep")
+    found, _ = prepare(torch.from_numpy(planes)[None])
+    np.testing.assert_allclose(found[0], expected.planes, atol=1e-4)
+
+
+def test_a_sensor_whose_transform_is_not_said_is_refused_by_name(bundle: Bundle) -> None:
     """Leaving the transform out would give masks of other values without a word."""
 
     class Logarithmic(Gray):
-        name = "logarithmic"
-
         def transform(self, image: SensorImage) -> SensorImage:
             return replace(image, data=np.log1p(image.data))
 
-    with pytest.raises(ConfigError, match="'logarithmic'"):
-        check_transform(Logarithmic())
+    with pytest.raises(ConfigError, match=r"'gray'.*Logarithmic.*transform_arrays"):
+        check_transform(replace(bundle, pipeline=replace(bundle.pipeline, adapter=Logarithmic())))
 
 
 def test_a_model_that_differs_from_torch_is_not_written(

@@ -27,7 +27,6 @@ from simmat.io.weights import sha256_of
 from simmat.model import SimMAT
 from simmat.nn.lora import merge_lora
 from simmat.predictor import Predictor
-from simmat.sensors.adapter import ModalityAdapter
 from simmat.types import MOST_SHRUNK, Channel, FloatArray, SensorImage
 from simmat_plugin_export.graphs import Decode, Dense, Masks, Network, Prepare
 from simmat_plugin_export.joining import Variants, chained, value
@@ -73,7 +72,7 @@ def export(bundle: Bundle, out: Path, *, kinds: Kinds = KINDS, progress: Progres
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / names.NAME).is_file())):
         raise ConfigError(f"{out} exists and is not an exported model; give another --out, or remove it")
-    check_transform(bundle.adapter)
+    check_transform(bundle)
     model = copy.deepcopy(bundle.model).eval().requires_grad_(False)
     merge_lora(model)
     with atomic_folder(out) as folder:
@@ -97,17 +96,21 @@ def export(bundle: Bundle, out: Path, *, kinds: Kinds = KINDS, progress: Progres
     return Exported(out, sizes, difference)
 
 
-def check_transform(adapter: ModalityAdapter) -> None:
+def check_transform(bundle: Bundle) -> None:
     """Refuse a sensor whose transform a graph cannot hold.
 
     Raises:
-        ConfigError: it has a transform of its own.
+        ConfigError: it does not say its transform in `transform_arrays`.
     """
-    for sensor in adapter.sensors():
-        if type(sensor).transform is not ModalityAdapter.transform:
-            raise ConfigError(
-                f"modality {sensor.name!r} cannot be exported: its transform is code that ONNX does not hold"
-            )
+    channels = bundle.spec.sensor_channels
+    one = torch.ones(len(channels), 1, 1)
+    try:
+        bundle.adapter.transform_arrays(one, one > 0, channels, torch)
+    except NotImplementedError as error:
+        raise ConfigError(
+            f"modality {bundle.spec.modality!r} cannot be exported: {error}; what a graph can hold must be given in "
+            "ModalityAdapter.transform_arrays"
+        ) from error
 
 
 class _Parts:
@@ -156,7 +159,7 @@ class _Parts:
 
     def _encoder(self) -> onnx.ModelProto:
         spec = self._spec
-        prepare = Prepare(spec.sensor_channels, spec.channels, spec.image_size, spec.aspect)
+        prepare = Prepare(self._bundle.adapter, spec.sensor_channels, spec.channels, spec.image_size, spec.aspect)
         count = len(spec.sensor_channels)
         images = [torch.rand(shape) for shape in ((2, count, 37, 41), (3, count, 43, 31))]
         first = trace(
@@ -341,14 +344,24 @@ def difference_to_torch(bundle: Bundle, folder: Path, kinds: Kinds = KINDS) -> f
 
 
 def noise(sensor: Sequence[Channel], channels: Sequence[Channel], size: int) -> FloatArray:
-    """Return (C, H, W) smooth noise in the sensor's units, with missing pixels, not of the network's size."""
+    """Return (C, H, W) smooth noise in the sensor's units, with missing pixels, not of the network's size.
+
+    Args:
+        sensor: C channels as loaded.
+        channels: those of the network, with mean and std.
+        size: S.
+    """
     rng = np.random.default_rng(0)
     height, width = round(size * 0.9), round(size * 1.3)
     coarse = rng.standard_normal((len(sensor), height // 8 + 1, width // 8 + 1)).repeat(8, 1).repeat(8, 2)
     planes = coarse[:, :height, :width] + 0.1 * rng.standard_normal((len(sensor), height, width))
-    for plane, channel, fitted in zip(planes, sensor, channels, strict=True):
-        plane *= fitted.std or 1.0
-        plane += fitted.mean or 0.0
+    known = {(channel.name, channel.unit): channel for channel in channels}
+    for plane, channel in zip(planes, sensor, strict=True):
+        fitted = known.get((channel.name, channel.unit), channel)
+        if fitted.mean is None or fitted.std is None:  # the transform changes it, so perhaps takes its logarithm
+            np.exp(plane, out=plane)
+        else:
+            plane[:] = plane * fitted.std + fitted.mean
         if channel.valid_range is not None:
             plane.clip(*channel.valid_range, out=plane)
     planes[:, : height // 8, : width // 8] = np.nan

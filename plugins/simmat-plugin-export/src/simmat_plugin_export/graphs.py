@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from simmat.foundation import ImageEmbedding, PromptBatch
 from simmat.model import SimMAT
 from simmat.nn.resize import LEAST_SHARE
+from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.normalize import CLIP
 from simmat.types import RGB_QUANTITY, Aspect, Channel
 
@@ -18,14 +19,15 @@ _LARGEST = torch.finfo(torch.float32).max
 
 
 class Prepare(nn.Module):
-    """What `simmat.data.pipeline.Pipeline` does: valid pixels, z-score, resize, pad.
+    """What `simmat.data.pipeline.Pipeline` does: valid pixels, the sensor's transform, z-score, resize, pad.
 
     Resizing by two products with matrices of weights takes images of any size and pads as it goes: the rows of the
     padding are zero.
 
     Args:
-        sensor: C channels as they come in, with their ranges.
-        channels: the channels as the network gets them, with mean and std.
+        adapter: the sensor.
+        sensor: the channels as they come in, with their ranges.
+        channels: C channels as the network gets them, with mean and std.
         size: S.
         aspect: see `simmat.types.Frame`.
     """
@@ -36,9 +38,16 @@ class Prepare(nn.Module):
     std: Tensor
     limit: Tensor
 
-    def __init__(self, sensor: Sequence[Channel], channels: Sequence[Channel], size: int, aspect: Aspect) -> None:
+    def __init__(
+        self,
+        adapter: ModalityAdapter,
+        sensor: Sequence[Channel],
+        channels: Sequence[Channel],
+        size: int,
+        aspect: Aspect,
+    ) -> None:
         super().__init__()
-        self.size, self.aspect = size, aspect
+        self.adapter, self.sensor, self.size, self.aspect = adapter, tuple(sensor), size, aspect
         bounds = [channel.valid_range or (-_LARGEST, _LARGEST) for channel in sensor]
         self._constant("low", [max(low, -_LARGEST) for low, _ in bounds])
         self._constant("high", [min(high, _LARGEST) for _, high in bounds])
@@ -50,13 +59,14 @@ class Prepare(nn.Module):
         self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Map images (B, C, H, W) in the sensor's units, NaN where missing, to the input of the network.
+        """Map images (B, sensor's, H, W) in the sensor's units, NaN where missing, to the input of the network.
 
         Returns:
             Planes (B, C, S, S), and where the images are in them (B, S, S) bool.
         """
         valid = (image >= self.low) & (image <= self.high)  # not of NaN
-        scaled = torch.minimum(torch.maximum((image - self.mean) / self.std, -self.limit), self.limit)
+        values, valid = self.adapter.transform_arrays(torch.where(valid, image, 0.0), valid, self.sensor, torch)
+        scaled = torch.minimum(torch.maximum((values - self.mean) / self.std, -self.limit), self.limit)
         planes = torch.where(valid, scaled, 0.0)
         height, width = (torch.as_tensor(image.shape[axis]) for axis in (2, 3))
         rows, columns = scaled_size(height, width, self.size, self.aspect)

@@ -95,8 +95,9 @@ def _old_exporter() -> dict[str, Any]:
 
 
 def _sizes(module: nn.Module, inputs: Sequence[Tensor]) -> list[Any]:
+    """Return the sizes that a module asks for while it is traced; it may compute otherwise then."""
     with _Recorded() as mode:
-        module(*inputs)
+        torch.jit.trace(module, tuple(inputs), check_trace=False)  # type: ignore[no-untyped-call]
         sizes: list[Any] = mode.sizes
     return sizes
 
@@ -115,7 +116,8 @@ class _Recorded(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         if _asks_size(func):
-            self.sizes.append(found if isinstance(found, int) else tuple(found))
+            one = not isinstance(found, tuple)
+            self.sizes.append(int(found) if one else tuple(int(size) for size in found))
         return found
 
 
@@ -129,6 +131,8 @@ class _Replayed(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.adaptive_avg_pool2d and (kernel := _whole_kernel(*args)) is not None:
             return F.avg_pool2d(args[0], kernel)
+        if func is torch.Tensor.movedim:  # the exporter writes negative axes as they are, which ONNX refuses
+            args = (args[0], *(axis % args[0].ndim for axis in args[1:]))
         if func is torch.repeat_interleave and len(args) == 2 and _SHAPE(args[0])[0] == 1:
             return args[0].expand(args[1], *[-1] * (args[0].ndim - 1))
         found = func(*args, **(kwargs or {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,12 @@ def within(channel: Channel, image: ImageFile) -> Channel:
 
 def full(image: SensorImage) -> BoolArray:
     """Return (C, H, W) True where pixels are saturated."""
-    largest = [channel.valid_range[1] if channel.valid_range else np.inf for channel in image.channels]
-    return np.asarray(image.data >= np.array([full_scale(most) for most in largest])[:, None, None])
+    return np.asarray(image.data >= np.array(saturated(image.channels))[:, None, None])
+
+
+def saturated(channels: Sequence[Channel]) -> list[float]:
+    """Return for each channel the count from which on it is saturated."""
+    return [full_scale(channel.valid_range[1]) if channel.valid_range else np.inf for channel in channels]
 
 
 def bits_of(image: SensorImage, path: Path) -> str:

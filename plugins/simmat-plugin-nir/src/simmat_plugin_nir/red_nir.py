@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +14,7 @@ from simmat import Channel, Files, Missing, ModalityOptions, Nodata, Scene, Sens
 from simmat.errors import DataError
 from simmat.io.images import ImageFile, read_image, require_no_alpha, require_unscaled, write_image
 from simmat.types import BoolArray, FloatArray
-from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, full, read_plane, stored, within
+from simmat_plugin_nir.planes import LOSSLESS, NIR, RED, bits_of, full, read_plane, saturated, stored, within
 
 NDVI = Channel("ndvi", "vegetation_index", "1", valid_range=(-1.0, 1.0))
 
@@ -83,6 +83,18 @@ class RedNir(WindowedAdapter):
             origin=image.origin,
             georeference=image.georeference,
         )
+
+    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+        """Compute `transform`."""
+        red, nir = data[..., 0, :, :], data[..., 1, :, :]
+        total = red + nir
+        index = (nir - red) / library.where(total > 0, total, 1.0)
+        known = [valid[..., 0, :, :], valid[..., 1, :, :]]
+        whole = known[0] & known[1] & (total > 0) & (index >= -1) & (index <= 1)
+        for plane, least in zip((red, nir), saturated(channels), strict=True):
+            whole = whole & (plane < least)
+        index = library.where(whole, index, 0.0)
+        return library.stack([red, nir, index], -3), library.stack([*known, whole], -3)
 
     def simulate(self, scene: Scene, rng: np.random.Generator) -> SensorImage:
         """Return the (2, H, W) 12-bit counts of a two-band camera whose bands share one exposure."""

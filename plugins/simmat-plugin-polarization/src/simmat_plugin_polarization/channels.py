@@ -76,6 +76,18 @@ class PolarizationAdapter(ModalityAdapter):
             channels=(*rest.channels, COS, SIN),
         )
 
+    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+        """Compute `transform`."""
+        aolp, dolp = (next(i for i, one in enumerate(channels) if one.name == said.name) for said in (AOLP, DOLP))
+        rest = [index for index in range(len(channels)) if index != aolp]
+        degree, double = data[..., dolp, :, :], 2 * data[..., aolp, :, :]
+        known = valid[..., aolp, :, :] & valid[..., dolp, :, :]
+        waves = [library.where(known, degree * wave(double), 0.0) for wave in (library.cos, library.sin)]
+        return (
+            library.stack([*(data[..., index, :, :] for index in rest), *waves], -3),
+            library.stack([*(valid[..., index, :, :] for index in rest), known, known], -3),
+        )
+
     def flip(self, image: SensorImage, axis: Axis) -> SensorImage:
         """Mirror an image; either way angles turn round: θ becomes -θ."""
         return _with_angle(super().flip(image, axis), -1, 0)

@@ -36,7 +36,7 @@ from simmat.io.images import (
 )
 from simmat.io.images.georeference import read_georeference, write_mask
 from simmat.types import BoolArray, FloatArray, Georeference
-from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, to_decibel
+from simmat_plugin_sar.scale import DB_RANGE, SCALES, Scale, decibel_arrays, to_decibel
 
 _LOSSLESS = (".tif", ".tiff", ".png", ".npy")
 _AMPLITUDES = (0.0, 1e9)  # the square root of a power is never negative
@@ -156,6 +156,10 @@ class Sar(WindowedAdapter):
         return SensorImage.from_planes(
             data, channels, valid=valid, origin=image.origin, georeference=image.georeference
         )
+
+    def transform_arrays(self, data: Any, valid: Any, channels: Sequence[Channel], library: Any) -> tuple[Any, Any]:
+        """Compute `transform`."""
+        return decibel_arrays(data, valid, self.scale, channels[0].unit, library)
 
     def logarithmic(self, channels: Sequence[Channel]) -> tuple[bool, ...]:
         """Return True for all channels, False if the file holds decibel."""

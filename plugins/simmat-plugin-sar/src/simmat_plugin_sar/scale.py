@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +73,17 @@ def to_decibel(values: FloatArray, valid: BoolArray, scale: Scale, unit: str) ->
     """
     if scale.kind == "decibel":
         return values, valid
+    found, defined = decibel_arrays(values.astype(np.float64), valid, scale, unit, np)
+    return found.astype(np.float32), defined
+
+
+def decibel_arrays(values: Any, valid: Any, scale: Scale, unit: str, library: Any) -> tuple[Any, Any]:
+    """Do what `to_decibel` does with arrays of numpy, torch or the like."""
+    if scale.kind == "decibel":
+        return values, valid
     if unit == "count":
         floor = HALF_COUNT if scale.kind == "amplitude" else HALF_COUNT**2
-        values = np.maximum(values, np.float32(floor))
+        values = library.where(values > floor, values, floor)
     defined = valid & (values > 0)
-    return decibel(scale.to_power(np.where(defined, values, np.float32(1)))), defined
+    factor = 20 if scale.kind == "amplitude" else 10
+    return factor * library.log10(library.where(defined, values, 1.0)), defined
