@@ -302,6 +302,25 @@ def test_a_command_of_a_plugin_that_is_missing_names_the_package(
     assert "pip install simmat-plugin-scenes" in capsys.readouterr().err
 
 
+CALLBACKS = """
+    from simmat import hookimpl
+
+    @hookimpl
+    def simmat_callbacks(ARGUMENT):
+        return [ARGUMENT]
+    """
+
+
+def test_callbacks_are_made_when_a_training_starts(install: Install) -> None:
+    """From what the plugin asks for, its settings alone for example; an argument that nobody gives fails at once."""
+    folder = install("simmat-plugin-follower", CALLBACKS.replace("ARGUMENT", "config"))
+    ((package, hook),) = load(folder).callback_hooks()
+    assert package.startswith("simmat-plugin-follower")
+    assert hook.make(config="settings", run="run") == [["settings"]]
+    wrong = load(install("simmat-plugin-wrong", CALLBACKS.replace("ARGUMENT", "settings")))
+    assert "settings" in report(wrong, "simmat_plugin_wrong").error
+
+
 def test_a_package_with_damaged_metadata_stops_nobody(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half-removed packages lie on many machines."""
     folder = install("simmat-plugin-x", good("x"))
