@@ -121,8 +121,8 @@ class _BlockedAttention(torch.autograd.Function):
         out = torch.empty_like(q)
         with torch.autocast("cpu", enabled=False):
             for some, rows in _blocks(q, k):
-                shares = _shares(q[some, rows], k[some], along_h[some, rows], along_w[some, rows])
-                out[some, rows] = torch.bmm(shares, v[some])
+                logits = _logits(q[some, rows], k[some], along_h[some, rows], along_w[some, rows])
+                out[some, rows] = torch.bmm(torch.softmax(logits, -1), v[some])
         return out
 
     @staticmethod
@@ -130,21 +130,23 @@ class _BlockedAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients of all inputs from that of the output, (G, N, d)."""
         q, k, v, along_h, along_w = ctx.saved_tensors
+        sides, scale = (along_h.shape[-1], along_w.shape[-1]), q.shape[-1] ** -0.5
         grad_q, grad_h, grad_w = (torch.empty_like(part) for part in (q, along_h, along_w))
         # Every block adds to these: in full precision.
         grad_k, grad_v = (torch.zeros(k.shape, dtype=torch.float32, device=k.device) for _ in range(2))
         with torch.autocast("cpu", enabled=False):
             for some, rows in _blocks(q, k):
                 own = grad[some, rows]
-                parts = (q[some, rows], k[some], along_h[some, rows], along_w[some, rows])
+                logits = _logits(q[some, rows], k[some], along_h[some, rows], along_w[some, rows])
                 with torch.enable_grad():
-                    parts = tuple(part.detach().requires_grad_() for part in parts)
-                    shares = _shares(*parts)
+                    shares = torch.softmax(logits.requires_grad_(), -1)
+                (wanted,) = torch.autograd.grad(shares, logits, torch.bmm(own, v[some].mT))  # (g, n, M)
                 grad_v[some] += torch.bmm(shares.detach().mT, own)
-                found = torch.autograd.grad(shares, parts, torch.bmm(own, v[some].mT))
-                grad_q[some, rows], grad_h[some, rows], grad_w[some, rows] = found[0], found[2], found[3]
-                grad_k[some] += found[1]
-        return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), grad_h, grad_w
+                grad_k[some] += torch.bmm(wanted.mT, q[some, rows])
+                grad_q[some, rows] = torch.bmm(wanted, k[some]).mul_(scale)
+                placed = wanted[..., : sides[0] * sides[1]].view(*wanted.shape[:2], *sides)  # (g, n, H, W)
+                grad_h[some, rows], grad_w[some, rows] = placed.sum(-1), placed.sum(-2)
+        return grad_q, grad_k.mul_(scale).to(k.dtype), grad_v.to(v.dtype), grad_h, grad_w
 
 
 def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -157,7 +159,6 @@ def _blocks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(first, first + together), slice(row, row + rows)
 
 
-def _shares(q: Tensor, k: Tensor, along_h: Tensor, along_w: Tensor) -> Tensor:
-    """Return the softmax over the keys (g, n, M) of queries (g, n, d), see `_BlockedAttention`."""
-    bias = _bias(along_h, along_w, k.shape[1])
-    return torch.softmax(torch.baddbmm(bias, q, k.mT, alpha=q.shape[-1] ** -0.5), -1)
+def _logits(q: Tensor, k: Tensor, along_h: Tensor, along_w: Tensor) -> Tensor:
+    """Return the logits (g, n, M) of queries (g, n, d), without a gradient, see `_BlockedAttention`."""
+    return _bias(along_h, along_w, k.shape[1]).baddbmm_(q, k.mT, alpha=q.shape[-1] ** -0.5)
