@@ -22,7 +22,7 @@ from simmat.data.mask_grid import MaskGrid
 from simmat.foundation import MaskPrediction
 from simmat.types import BoolArray, FloatArray, Frame
 
-PROMPTS_AT_ONCE = 64
+PROMPTS_AT_ONCE = 16
 OBJECT = 0.5
 """Smallest probability of being an object of a pixel over which masks grow."""
 
