@@ -182,13 +182,18 @@ def embedding_layout(foundation: FoundationModel, size: int) -> ImageEmbedding:
     module = _Backbone(foundation.backbone)
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
-    own = [*module.named_parameters(), *module.named_buffers()]
-    fakes = {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
+    image = torch.empty(1, 3, size, size, device="meta")
     with torch.no_grad():
-        embedding: ImageEmbedding = functional_call(module, fakes, torch.empty(1, 3, size, size, device="meta"))
+        embedding: ImageEmbedding = functional_call(module, meta_copies(module), image)
     for part, mode in modes:
         part.training = mode
     return embedding
+
+
+def meta_copies(module: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a module on the meta device: shapes without values."""
+    own = [*module.named_parameters(), *module.named_buffers()]
+    return {name: torch.empty_like(one, device="meta").requires_grad_(one.requires_grad) for name, one in own}
 
 
 def assemble_transfer(

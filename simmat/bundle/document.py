@@ -84,11 +84,9 @@ def read_spec(folder: Path) -> BundleSpec:
                 f"{folder} has bundle format {found}, this is simmat {simmat.__version__} which reads format {FORMAT}; "
                 "upgrade with `pip install --upgrade simmat`"
             )
-        if _DIGEST not in document:
-            raise ValueError(f"it has no {_DIGEST} of its own content, as bundles of unreleased versions of SimMAT")
         plain = {key: value for key, value in document.items() if key != _DIGEST}
-        if document[_DIGEST] != _digest(plain):
-            raise ValueError(f"a value in it was changed: the {_DIGEST} of its content is not the one it states")
+        if document.get(_DIGEST) != _digest(plain):
+            raise ValueError(f"a value in it was changed: the {_DIGEST} of its content is not the one in it")
         return validate(BundleSpec, plain)
     except ValueError as error:
         raise BundleError(f"{file} is damaged ({error}); copy or train the bundle again") from error

@@ -40,7 +40,7 @@ class Work(Protocol):
 
     @property
     def windows(self) -> int:
-        """How many parts of the image several processes can share; 1 where one process takes all."""
+        """How many parts of the image several processes can share; 1 if one process takes all."""
 
     def is_done(self) -> bool:
         """Return whether an earlier call did it."""

@@ -35,8 +35,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         )
     if config.precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would silently use fp32
         raise ConfigError("--precision fp16 needs a GPU, and this run is on the CPU; use fp32 or bf16")
-    share = config.batch_size // config.grad_accumulation
-    if config.batch_size % config.grad_accumulation or share % accelerator.num_processes:
+    if config.batch_size // config.grad_accumulation % accelerator.num_processes:
         raise ConfigError(
             f"--batch-size {config.batch_size} must be a multiple of --grad-accumulation "
             f"{config.grad_accumulation} x {accelerator.num_processes} processes, so that all get equally many images"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,6 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
     drawn = sorted(samples, key=lambda sample: id_digest(f"{config.seed}/{sample.id}"))
     chosen = {sample.id for sample in drawn[:count]}
     return tuple(sample for sample in samples if sample.id in chosen)
-
-
-def _note_on_subset(used: Sequence[Sample], every: Sequence[Sample], config: TrainConfig) -> str:
-    """Return a note on how many samples are used; "" if all are."""
-    if len(used) == len(every):
-        return ""
-    return f"{len(used)} of {len(every)} training samples are used, drawn by seed {config.seed}."
 
 
 @dataclass(frozen=True)
@@ -130,53 +123,42 @@ _SLOW_FOR_RANDOM = 1e-4
 """A peak learning rate below this is meant for pretrained weights."""
 
 
-def _note_on_rate(config: TrainConfig, parts: Parts) -> str:
-    """Return a warning if a random decoder would be trained at a rate for pretrained weights, else ""."""
-    starts_random = parts.weights is None or not parts.foundation.promptable
-    if config.lr is not None or not starts_random or parts.learning_rate >= _SLOW_FOR_RANDOM:
-        return ""
-    return (
-        f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
-        f"--tune {config.tune}, {parts.learning_rate:g}, is meant for pretrained weights; try --lr 1e-3"
-    )
-
-
-def _note_on_warmup(config: TrainConfig, steps: int) -> str:
-    """Return a warning if the run ends before its learning rate reaches its peak, else ""."""
-    if config.warmup_steps is None or config.warmup_steps <= steps:
-        return ""
-    return (
-        f"Warning: --warmup-steps {config.warmup_steps} is more than the {steps} steps of the run, so the learning "
-        f"rate only reaches {steps / config.warmup_steps:.0%} of its peak; the default is 5 % of the run"
-    )
-
-
-def _note_on_shrinking(index: DataIndex, train: Sequence[Sample], size: int) -> str:
-    """Return a warning if training images lose small objects on their way into the network, else ""."""
+def _notes(
+    config: TrainConfig, index: DataIndex, train: Sequence[Sample], size: int, parts: Parts, steps: int
+) -> Iterator[str]:
+    """Yield what a user should know before the first step; raise ConfigError if --paste has nothing to copy."""
+    yield index.dataset.split_note
+    yield index.dataset.skipped_note
+    yield index.contents.shared_warning()
+    yield neighbour_warning(index)
+    count, every = len(train), len(index.training_samples())
+    if count != every:
+        yield f"{count} of {every} training samples are used, drawn by seed {config.seed}."
+    if config.paste and (repeatable := index.with_repeatable(train)) != count:
+        if not repeatable:
+            raise ConfigError(
+                f"--paste {config.paste:g} has nothing to paste: every object of the {count} training images in "
+                f"{index.dataset.root} is cut by the border or by ignored pixels; leave --paste out"
+            )
+        yield f"{repeatable} of {count} training images have an object for --paste that is not cut by the border."
     factors = index.image_sides(train) / size
-    count = int(np.count_nonzero(factors > MOST_SHRUNK))
-    if not count:
-        return ""
-    return (
-        f"Warning: {count} of {len(train)} training images are shrunk more than {MOST_SHRUNK} times to {size} pixels "
-        f"(up to {factors.max():.3g} times), so their small objects are lost; cut them by --crop, or use a larger "
-        "--image-size"
-    )
-
-
-def _note_on_repeats(config: TrainConfig, index: DataIndex, train: Sequence[Sample]) -> str:
-    """Return a note on how many images have an object for --paste; "" if all have one."""
-    if not config.paste:
-        return ""
-    count = index.with_repeatable(train)
-    if not count:
-        raise ConfigError(
-            f"--paste {config.paste:g} has nothing to paste: every object of the {len(train)} training images in "
-            f"{index.dataset.root} is cut by the border or by ignored pixels; leave --paste out"
+    if shrunk := int(np.count_nonzero(factors > MOST_SHRUNK)):
+        yield (
+            f"Warning: {shrunk} of {count} training images are shrunk more than {MOST_SHRUNK} times to {size} pixels "
+            f"(up to {factors.max():.3g} times), so their small objects are lost; cut them by --crop, or use a larger "
+            "--image-size"
         )
-    if count == len(train):
-        return ""
-    return f"{count} of {len(train)} training images have an object for --paste that is not cut by the border."
+    starts_random = parts.weights is None or not parts.foundation.promptable
+    if config.lr is None and starts_random and parts.learning_rate < _SLOW_FOR_RANDOM:
+        yield (
+            f"Warning: the decoder of '{config.foundation}' starts from random weights, and the learning rate of "
+            f"--tune {config.tune}, {parts.learning_rate:g}, is meant for pretrained weights; try --lr 1e-3"
+        )
+    if config.warmup_steps is not None and config.warmup_steps > steps:
+        yield (
+            f"Warning: --warmup-steps {config.warmup_steps} is more than the {steps} steps of the run, so the learning "
+            f"rate only reaches {steps / config.warmup_steps:.0%} of its peak; the default is 5 % of the run"
+        )
 
 
 def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, known: ModelSpec | None = None) -> Setup:
@@ -209,18 +191,8 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     parts = find_parts(spec, registry, weights)
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
     steps = _steps(config, len(train))
-    notes = (
-        dataset.split_note,
-        dataset.skipped_note,
-        contents.shared_warning(),
-        neighbour_warning(index),
-        _note_on_subset(train, every, config),
-        _note_on_repeats(config, index, train),
-        _note_on_shrinking(index, train, size),
-        _note_on_rate(config, parts),
-        _note_on_warmup(config, steps),
-    )
-    return Setup(config, dataset, contents, train, val, spec, parts, pipeline, steps, tuple(filter(None, notes)))
+    notes = tuple(filter(None, _notes(config, index, train, size, parts, steps)))
+    return Setup(config, dataset, contents, train, val, spec, parts, pipeline, steps, notes)
 
 
 def open_data(config: TrainConfig, registry: Registry) -> Dataset:

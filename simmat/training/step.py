@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from simmat.data.batches import Batch
 from simmat.foundation import ImageEmbedding, MaskPrediction, PromptBatch
-from simmat.model import SimMAT
+from simmat.model import SimMAT, meta_copies
 from simmat.nn.dense_head import dense_loss
 from simmat.nn.losses import MOST_ELEMENTS, LossWeights, mask_loss
 
@@ -129,10 +129,7 @@ def estimate_bytes(model: SimMAT, *, channels: int, size: int, images: int, ques
     """
     own = [*model.parameters(), *model.buffers()]
     encoder = _Encoder(model.eval())
-    fakes = {
-        name: torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
-        for name, tensor in [*encoder.named_parameters(), *encoder.named_buffers()]
-    }
+    fakes = meta_copies(encoder)
     weights = {tensor.untyped_storage()._cdata for tensor in [*own, *fakes.values()]}
     kept: dict[int, int] = {}
 
