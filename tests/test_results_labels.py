@@ -14,7 +14,7 @@ from simmat.data.instances import read_mask
 from simmat.errors import ConfigError, DataError, OutputError, UnknownNameError
 from simmat.io.images.georeference import read_georeference
 from simmat.results import check_formats, write_result
-from simmat.results import labels as labels_module
+from simmat.results import write as labels_module
 
 
 def test_the_object_of_higher_score_is_in_front_and_has_the_lower_number(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import click
 
 from simmat.cli.common import PATH, Command, load_registry
 from simmat.cli.options import config_options, foundation_options, parsed, source_option
-from simmat.cli.prompts import MAP_ENDINGS, MapFeatures, MapPrompt, PixelPrompts, Prompts, make_prompt, read_prompts
+from simmat.cli.prompts import MAP_ENDINGS, Prompts, make_prompt, map_features, map_prompt, pixel_prompts, read_prompts
 from simmat.errors import ConfigError, DataError, all_problems
 from simmat.io.files import check_writable
 from simmat.sensors.channel_selection import parse_channels
@@ -215,10 +215,10 @@ class PromptOptions:
     def of_image(self, name: str) -> Prompts:
         """Return the prompts for an image, whose outputs begin with a name."""
         if self.prompts is not None:
-            return MapFeatures(name, self.prompts, self.crs)
+            return map_features(name, self.prompts, self.crs)
         if self.crs is not None:
-            return MapPrompt.of_texts(name, self.point, self.negative, self.box, self.crs)
-        return PixelPrompts({name: make_prompt(self.point, self.negative, self.box)})
+            return map_prompt(name, self.point, self.negative, self.box, self.crs)
+        return pixel_prompts({name: make_prompt(self.point, self.negative, self.box)})
 
 
 @contextmanager
@@ -353,4 +353,4 @@ def _samples_of(
     for file, objects in prompts_by_file.items():
         stem = posixpath.normpath(Path(file).with_suffix("").as_posix()).strip("/").replace("/", "__")
         named = {f"{stem}_{name}": prompt for name, prompt in objects.items()}
-        yield stem, {names[0]: folder / file}, PixelPrompts(named)
+        yield stem, {names[0]: folder / file}, pixel_prompts(named)

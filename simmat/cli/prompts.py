@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,118 +34,65 @@ _Table = dict[str, dict[str, _Texts]]
 """file -> object -> prompt."""
 
 
-class Prompts(Protocol):
-    """The prompts for one image."""
-
-    @property
-    def names(self) -> tuple[str, ...] | None:
-        """Output names of the objects; None if only the image tells them."""
-
-    @property
-    def key(self) -> str:
-        """Text that differs where the prompts do."""
-
-    def in_image(self, image: ImageReader) -> dict[str, Prompt]:
-        """Return output name -> prompt in pixels of an image."""
-
-
 @dataclass(frozen=True)
-class PixelPrompts:
-    """Prompts in pixels: output name -> prompt."""
+class Prompts:
+    """The prompts for one image.
 
-    prompts: Mapping[str, Prompt]
+    Attributes:
+        names: output names of the objects; None if only the image tells them.
+        key: text that differs if the prompts do.
+        in_image: returns output name -> prompt in pixels of an image.
+    """
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Output names of the objects."""
-        return tuple(self.prompts)
-
-    @property
-    def key(self) -> str:
-        """Text that differs where the prompts do."""
-        return repr([(name, prompt_values(prompt)) for name, prompt in self.prompts.items()])
-
-    def in_image(self, image: ImageReader) -> dict[str, Prompt]:
-        """Return output name -> prompt."""
-        return dict(self.prompts)
+    names: tuple[str, ...] | None
+    key: str
+    in_image: Callable[[ImageReader], dict[str, Prompt]]
 
 
-@dataclass(frozen=True)
-class MapPrompt:
-    """One prompt in coordinates of `crs`: x and y, or longitude and latitude; the box is X0, Y0, X1, Y1."""
+def pixel_prompts(prompts: Mapping[str, Prompt]) -> Prompts:
+    """Return prompts in pixels: output name -> prompt."""
+    key = repr([(name, prompt_values(prompt)) for name, prompt in prompts.items()])
+    return Prompts(tuple(prompts), key, lambda image: dict(prompts))
 
-    name: str
-    points: tuple[tuple[float, ...], ...]
-    negative: tuple[tuple[float, ...], ...]
-    box: tuple[float, ...] | None
-    crs: str
 
-    @classmethod
-    def of_texts(
-        cls, name: str, points: Sequence[str], negative: Sequence[str], box: str | None, crs: str
-    ) -> MapPrompt:
-        """Make a prompt from the texts of the command line; errors as `make_prompt`."""
-        make_prompt(points, negative, box)
-        numbers = [tuple(tuple(_numbers("--point", text, _POINT)) for text in texts) for texts in (points, negative)]
-        return cls(name, numbers[0], numbers[1], None if box is None else tuple(_numbers("--box", box, _BOX)), crs)
+def map_prompt(name: str, points: Sequence[str], negative: Sequence[str], box: str | None, crs: str) -> Prompts:
+    """Return a prompt in coordinates of `crs`, x before y, from the texts of the command line; see `make_prompt`."""
+    make_prompt(points, negative, box)
+    places = [_numbers("--point", text, _POINT) for text in (*points, *negative)]
+    corners = None if box is None else _numbers("--box", box, _BOX)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The output name."""
-        return (self.name,)
-
-    @property
-    def key(self) -> str:
-        """Text that differs where the prompt does."""
-        return repr(self)
-
-    def in_image(self, image: ImageReader) -> dict[str, Prompt]:
-        """Return output name -> prompt in pixels; an error outside the image, or where it has no georeference."""
+    def in_image(image: ImageReader) -> dict[str, Prompt]:
         from simmat.io.map_prompts import box_to_pixels, to_pixels
         from simmat.predictor.reading import check_inside
 
         place, origin = image.georeference, image.origin
-        coords = to_pixels(np.reshape([*self.points, *self.negative], (-1, 2)), self.crs, place, origin)
-        box = None if self.box is None else box_to_pixels(self.box, self.crs, place, origin).astype(np.float32)
-        labels = np.asarray([1] * len(self.points) + [0] * len(self.negative), np.int64)
-        prompt = Prompt(coords.astype(np.float32), labels, box)
+        coords = to_pixels(np.reshape(places, (-1, 2)), crs, place, origin).astype(np.float32)
+        edges = None if corners is None else box_to_pixels(corners, crs, place, origin).astype(np.float32)
+        prompt = Prompt(coords, np.asarray([1] * len(points) + [0] * len(negative), np.int64), edges)
         try:
             check_inside(prompt, image)
         except ConfigError as error:
             raise ConfigError(
-                f"{error}; these are the pixels of the prompt in {self.crs}, whose X comes before Y: longitude before "
-                "latitude"
+                f"{error}; these are the pixels of the prompt in {crs}: X comes before Y, longitude before latitude"
             ) from error
-        return {self.name: prompt}
+        return {name: prompt}
+
+    return Prompts((name,), repr([name, places, len(points), corners, crs]), in_image)
 
 
-@dataclass(frozen=True)
-class MapFeatures:
-    """The points and polygons of a file, in map coordinates.
+def map_features(name: str, path: Path, crs: str | None) -> Prompts:
+    """Return the points and polygons of a file that OGR opens; `crs` replaces the file's own coordinate system.
 
-    Attributes:
-        name: output name of the image, before that of an object.
-        path: a GeoJSON, GeoPackage or another file that OGR opens.
-        crs: coordinate system of the features; None for the file's own.
+    The output names of the objects begin with `name`.
     """
 
-    name: str
-    path: Path
-    crs: str | None
-
-    names = None
-
-    @property
-    def key(self) -> str:
-        """Text that differs where the file does."""
-        return repr([self, files_key({"": self.path})])
-
-    def in_image(self, image: ImageReader) -> dict[str, Prompt]:
-        """Return output name -> prompt in pixels; errors as `read_prompt_features`."""
+    def in_image(image: ImageReader) -> dict[str, Prompt]:
         from simmat.io.map_prompts import read_prompt_features
 
-        found = read_prompt_features(self.path, self.crs, image.georeference, image.size_hw, image.origin)
-        return {f"{self.name}_{object_}": prompt for object_, prompt in found.items()}
+        found = read_prompt_features(path, crs, image.georeference, image.size_hw, image.origin)
+        return {f"{name}_{object_}": prompt for object_, prompt in found.items()}
+
+    return Prompts(None, repr([name, crs, files_key({"": path})]), in_image)
 
 
 MAP_ENDINGS = (".geojson", ".gpkg", ".shp", ".fgb")
