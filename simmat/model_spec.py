@@ -32,7 +32,7 @@ TAKEN = ("channels", "statistics", "zero_shot", "image_side", "dense")
 
 
 class DenseSpec(Document):
-    """What a dense head tells apart.
+    """The classes of a dense head.
 
     Attributes:
         background: whether class map index 0 is "no object"; its training then needs all objects to be marked.

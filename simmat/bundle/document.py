@@ -47,7 +47,7 @@ class BundleSpec(ModelSpec):
     versions: dict[str, str]
 
     def problems(self) -> Iterator[str]:
-        """Yield what does not go together, and a score that is not a number."""
+        """Yield contradictions, and a score that is not a number."""
         yield from super().problems()
         scores = self.metrics.get("val") or {}
         score = scores.get("miou_object") if isinstance(scores, dict) else scores

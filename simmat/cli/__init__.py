@@ -43,7 +43,7 @@ COMMANDS = {
 
 
 class Group(click.Group):
-    """A group of SimMAT's commands and those that plugins add; an unknown one is answered with the nearest name."""
+    """A group of SimMAT's commands and those of plugins; the error for an unknown one names the nearest."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, sorted."""

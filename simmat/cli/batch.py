@@ -1,4 +1,4 @@
-"""Work on many images: skip what is done, share the rest, report what failed; the json that says what was done."""
+"""Work on many images: skip what is done, share the rest between processes, report failures at the end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Work(Protocol):
         """Return whether an earlier call did it."""
 
     def start(self) -> Callable[[], list[str]]:
-        """Do what needs the network; return what does the rest, in any thread, and returns lines to print."""
+        """Do what needs the network; return a function that does the rest in any thread and returns lines to print."""
 
     def run(self) -> list[str]:
         """Do all of it, and return lines to print."""
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def run_all(works: Sequence[Work], out: Path, processes: Processes | None = None) -> Outcome:
-    """Do all work, in this process or its share of several; return what is done, of all in the main one.
+    """Do all work, or this process's share of it; the main process returns what all have done.
 
     `works` are the same in all processes. An OutputError, such as a full disk, stops the call.
     """
@@ -112,7 +112,7 @@ def run_all(works: Sequence[Work], out: Path, processes: Processes | None = None
 
 
 def _each(works: Sequence[Work], finished: list[str], failed: dict[str, SimMATError], bar: tqdm[object]) -> None:
-    """Do all work, the files of an image being written while the next one is segmented; add names to `finished`."""
+    """Do all work; an image's files are written while the next image is segmented. Add names to `finished`."""
     writing: tuple[str, Future[list[str]]] | None = None
 
     def settle() -> None:
@@ -130,7 +130,7 @@ def _each(works: Sequence[Work], finished: list[str], failed: dict[str, SimMATEr
 
 
 def _started(work: Work) -> Callable[[], list[str]]:
-    """Start work; a failed start fails in its turn."""
+    """Start work; an error is kept, and raised when the rest is called."""
     try:
         return work.start()
     except OutputError:
@@ -265,7 +265,7 @@ def written_files(record: Mapping[str, Any], name: str) -> frozenset[str]:
 
 
 def is_written(out: Path, name: str, request: str) -> bool:
-    """Return whether an earlier call did the same, and all files that it wrote are still there."""
+    """Return whether an earlier call did the same, and all files that it wrote still exist."""
     record = read_record(out / f"{name}.json")
     written = written_files(record, name)
     return record.get("request") == request and all((out / file).is_file() for file in written)

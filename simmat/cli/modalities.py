@@ -113,7 +113,7 @@ def _rule_row(declaration: Declaration, rule: ChannelRule) -> tuple[str, ...]:
 
 
 def _normalization(rule: ChannelRule) -> str:
-    """Return the rule with its options, and where its statistics come from."""
+    """Return the rule with its options, and which data its statistics are of."""
     if rule.quantity == RGB_QUANTITY:
         return "z-score by the foundation model's statistics"
     options = rule.normalize.model_dump(exclude={"kind"}, exclude_none=True)

@@ -72,7 +72,7 @@ class PromptWork:
     windows = 1
 
     def is_done(self) -> bool:
-        """Return whether an earlier call did the same and all its files are still there."""
+        """Return whether an earlier call did the same, and all its files still exist."""
         done = partial(is_written, self.job.out, request=self._request())
         return all(map(done, self.outputs)) or done(self.name)
 

@@ -88,7 +88,7 @@ class SegmentWork:
             return 1
 
     def is_done(self) -> bool:
-        """Return whether an earlier call did the same and all its files are still there."""
+        """Return whether an earlier call did the same, and all its files still exist."""
         return self.segmenter.is_done(self.name, self.files)
 
     def run(self) -> list[str]:
@@ -96,7 +96,7 @@ class SegmentWork:
         return self.start()()
 
     def start(self) -> Callable[[], list[str]]:
-        """Segment the image; return what writes its files and returns lines to print."""
+        """Segment the image; return a function that writes its files and returns lines to print."""
         segmenter, image = self.segmenter, self.segmenter.open(self.files)
         if image.shrunk_note:
             say(f"Warning: {self.name}: {image.shrunk_note}", err=True)

@@ -103,7 +103,7 @@ class Segmenter:
         return self._job.wanted
 
     def is_done(self, name: str, files: Mapping[str, Path]) -> bool:
-        """Return whether an earlier call did the same and all its files are still there."""
+        """Return whether an earlier call did the same, and all its files still exist."""
         return is_written(self._job.out, name, self._request(files))
 
     def shared_windows(self, files: Mapping[str, Path]) -> int:

@@ -17,11 +17,11 @@ NO_TRUTH = -1
 
 
 class DenseClasses(Protocol):
-    """What a dense head tells apart, see `simmat.model_spec.DenseSpec`."""
+    """The classes of a dense head, see `simmat.model_spec.DenseSpec`."""
 
     @property
     def background(self) -> bool:
-        """Whether index 0 of the class map is not an object."""
+        """Whether index 0 of the class map is the background."""
 
     @property
     def index_of(self) -> Mapping[int | None, int]:

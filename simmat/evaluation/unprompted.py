@@ -119,7 +119,7 @@ class Unprompted:
         return {name: block for name, block in blocks.items() if block is not None}
 
     def times(self) -> dict[str, float]:
-        """Return the median milliseconds an image of what was scored, without encoding it."""
+        """Return the median milliseconds for an image of what was scored, without encoding it."""
         kinds = {
             "everything_ms": [one.everything_s for one in self.images if one.matches is not None],
             "semantic_ms": [one.semantic_s for one in self.images if one.confusion is not None],
@@ -197,7 +197,7 @@ def _score_sample(
     classed: bool,
     settings: EverythingSettings | None,
 ) -> ImageFindings | None:
-    """Score one sample; None of one without a pixel that counts."""
+    """Score one sample; None if it has no pixel that counts."""
     image = dataset.image(sample)
     label = dataset.label(sample, image)
     unmarked = dataset.may_have_unmarked(sample)

@@ -1,7 +1,7 @@
-"""What a model says of one window of an image, in memory and in files.
+"""The answers of a model to the windows of an image, in memory and in files.
 
-The answers to the windows of a large image are kept in a folder until all are there. So a stopped run continues with
-the next window, and several processes share the windows of one image.
+The answers are kept in a folder until all are there. So a stopped run continues with the next window, and several
+processes share the windows of one image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class WindowAnswer:
-    """What the model says of one window.
+    """What the model found in one window.
 
     Attributes:
         measured: (h, w) bool, False where no channel holds a measurement.

@@ -228,7 +228,7 @@ class _Run:
         self.callback.stepped(self.done, {**totals, "lr": rate})
 
     def _clip(self, loss: Tensor) -> None:
-        """Clip the gradient; raise where it is not finite, which would make every weight NaN."""
+        """Clip the gradient; raise if it is not finite, which would make every weight NaN."""
         norm = float(self.accelerator.clip_grad_norm_(self.step.parameters(), self.config.grad_clip or math.inf))
         if self.config.precision != "fp16" and not math.isfinite(norm):  # fp16's scaler skips such a step
             what = f"gradient became {norm}" if bool(loss.isfinite()) else f"loss became {float(loss)}"

@@ -281,7 +281,7 @@ def _measured_fields(
 def _with_heads(
     config: TrainConfig, foundation: FoundationSpec, dataset: Dataset, known: ModelSpec | None
 ) -> TrainConfig:
-    """Choose the heads where the config leaves it open; a resumed run keeps those that it has."""
+    """Choose the heads if the config leaves them open; a resumed run keeps those that it has."""
     if config.heads != "auto":
         return config
     marked = foundation.dense_head and dataset.card.zero_means != "unlabelled"
