@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
-from simmat.errors import ConfigError, SimMATError, all_problems, nearest
+from simmat.errors import ConfigError, SimMATError, all_problems, nearest, shortened
 from simmat.io.files import read_bytes
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -232,7 +232,7 @@ def allowed_values(model: type[BaseModel], key: str) -> str:
 
 def shown(value: object) -> str:
     """Return a value as shown in a message; a long one is cut."""
-    return _cut(repr(list(value) if isinstance(value, tuple) else value))
+    return shortened(repr(list(value) if isinstance(value, tuple) else value), _MOST_CHARACTERS)
 
 
 def read_toml(path: Path, kind: str, *, hint: str = "") -> dict[str, Any]:
@@ -295,7 +295,7 @@ def _placed(problem: Problem, values: object) -> Problem:
             places.append(f"{'.'.join(below)} {entry}".lstrip())
             below = []
         else:
-            below.append(_cut(key))
+            below.append(shortened(key, _MOST_CHARACTERS))
     return replace(problem, place=": ".join(places), key=".".join(below))
 
 
@@ -303,10 +303,6 @@ def _has(here: object, key: str | int) -> bool:
     if isinstance(here, Mapping):
         return key in here
     return isinstance(here, list | tuple) and isinstance(key, int) and key < len(here)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _keys_at(model: type[BaseModel], loc: Keys) -> list[str]:

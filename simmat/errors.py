@@ -94,3 +94,13 @@ def all_problems(title: str, problems: Sequence[str], *, most: int = 10) -> str:
     if len(problems) > most:
         lines.append(f"  - and {len(problems) - most} more")
     return "\n".join([title, *lines])
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text for a message, cut if it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def few_of(names: Sequence[str], most: int = 5) -> str:
+    """Return at most `most` names for a message: "a, b and 3 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

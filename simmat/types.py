@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import DataError, SpecError
+from simmat.errors import DataError, SpecError, few_of
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -81,8 +81,7 @@ def is_finite_number(value: object) -> TypeGuard[int | float]:
 
 def short_names(channels: Sequence[Channel]) -> str:
     """Name at most four channels with their units: "thermal [K]", "b1 [1], b2 [1], b3 [1], b4 [1] and 9 more"."""
-    named = ", ".join(f"{channel.name} [{channel.unit}]" for channel in channels[:4])
-    return named + (f" and {len(channels) - 4} more" if len(channels) > 4 else "")
+    return few_of([f"{channel.name} [{channel.unit}]" for channel in channels], 4)
 
 
 def same_channels(one: Sequence[Channel], other: Sequence[Channel]) -> bool:

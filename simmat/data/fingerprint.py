@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
-from simmat.errors import DataError, all_problems
+from simmat.errors import DataError, all_problems, few_of
 from simmat.io.files import require_file
 from simmat.io.vectors import files_of
 
@@ -166,9 +166,8 @@ class Contents:
         differ = [*changed, *gone, *new]
         if not differ:
             return "the order of the samples differs"
-        more = f" and {len(differ) - _NAMED} more" if len(differ) > _NAMED else ""
         count = "1 part of it differs" if len(differ) == 1 else f"{len(differ)} parts of it differ"
-        return f"{count}: {', '.join(differ[:_NAMED])}{more}"
+        return f"{count}: {few_of(differ, _NAMED)}"
 
     def shared_warning(self) -> str:
         """Return a warning that lists images in two splits; "" if there are none."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import ConfigError, DataError, all_problems
+from simmat.errors import ConfigError, DataError, all_problems, shortened
 from simmat.io.vectors import field_names, one_layer, read_features, require_geo
 from simmat.types import Georeference, Prompt
 
@@ -143,8 +143,8 @@ def _edges(places_xy: npt.ArrayLike, crs: str, georeference: Georeference | None
             raise ValueError("no finite coordinates")
     except Exception as error:  # PROJ's own errors are of no public class
         raise DataError(
-            f"{_text(places[0])} cannot be transformed from {_short(crs)} to the coordinate system of {origin}, "
-            f"{_short(georeference.crs)}: {error}. X comes before Y, so longitude before latitude"
+            f"{_text(places[0])} cannot be transformed from {shortened(crs, 40)} to the coordinate system of {origin}, "
+            f"{shortened(georeference.crs, 40)}: {error}. X comes before Y, so longitude before latitude"
         ) from error
     return georeference.to_pixels(moved)
 
@@ -173,7 +173,3 @@ def _corners(shape: Any) -> Places:
 
 def _text(place: Iterable[float]) -> str:
     return ",".join(f"{value:.6g}" for value in place)
-
-
-def _short(crs: str) -> str:
-    return crs if len(crs) < 40 else f"{crs[:40]}…"

@@ -22,7 +22,7 @@ import click
 import pluggy
 
 from simmat import __version__
-from simmat.errors import ConfigError, PluginError, SpecError, all_problems, did_you_mean
+from simmat.errors import ConfigError, PluginError, SpecError, all_problems, did_you_mean, shortened
 from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
 from simmat.plugins.registry import CallbackHook, Item, Kind, PluginReport, Registry
@@ -265,4 +265,4 @@ def _short(value: object) -> str:
         text = repr(value)
     except Exception:
         text = "a value that cannot be shown"
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{type(value).__name__} {shortened(text)}"

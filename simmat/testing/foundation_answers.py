@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from simmat.errors import ConfigError, WeightsError
+from simmat.errors import ConfigError, WeightsError, few_of
 from simmat.foundation import FoundationModel, MaskPrediction, PromptBatch
 from simmat.io.weights import find_weights, sha256_of
 from simmat.model import SimMAT
@@ -247,7 +247,7 @@ def frozen_stays_without_gradient(case: FoundationCase) -> None:
         _backward(network, case)
         if wrong := [name for name, p in network.named_parameters() if p.grad is not None and name not in trains]:
             raise CheckFailed(
-                f"under tuner {tuner!r} what is frozen gets a gradient: {_some(wrong)}",
+                f"under tuner {tuner!r} what is frozen gets a gradient: {few_of(wrong)}",
                 "never set requires_grad in the model; tuners do",
             )
 
@@ -263,7 +263,7 @@ def all_that_trains_has_a_gradient(case: FoundationCase) -> None:
         _backward(network, case)
         if silent := [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]:
             raise CheckFailed(
-                f"under tuner {tuner!r} these train without a gradient: {_some(silent)}",
+                f"under tuner {tuner!r} these train without a gradient: {few_of(silent)}",
                 "leave out parameters that nothing uses, call layers instead of reading their weights, "
                 "or name what must not move in targets.never",
             )
@@ -312,7 +312,3 @@ def _backward(network: SimMAT, case: FoundationCase) -> None:
         total = total + square_loss(network, planes, content, prompts)
     if total.requires_grad:
         torch.autograd.backward(total)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

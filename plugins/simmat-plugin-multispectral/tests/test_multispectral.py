@@ -386,7 +386,7 @@ def test_a_file_of_several_pages_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_tiff_is_a_data_error(tmp_path: Path, content: bytes) -> None:
     """One bad file of a thousand must be named, not end in a traceback."""
     (tmp_path / "a.tif").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.tif: damaged, or no TIFF"):
+    with pytest.raises(DataError, match=r"a\.tif: damaged"):
         load(tmp_path / "a.tif")
 
 

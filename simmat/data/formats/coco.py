@@ -23,7 +23,7 @@ from simmat.data.formats.folders import IMAGES, files_by_stem
 from simmat.data.formats.manifest import find_file
 from simmat.data.instances import Instance, Label, components, make_label, region_from_mask
 from simmat.data.samples import SPLITS, Divider, Listing, Sample, decide_splits, split_meant, start_of_paths
-from simmat.errors import DataError, all_problems, nearest
+from simmat.errors import DataError, all_problems, nearest, shortened
 from simmat.io.files import read_json
 from simmat.io.images import check_size
 from simmat.sensors.adapter import Source
@@ -34,7 +34,6 @@ MAX_JSON_BYTES = 2**31
 """Largest json file that is read (2 GiB); that of COCO 2017 has 450 MiB."""
 _Types = type | tuple[type, ...]
 _WORDS: Mapping[type, str] = {int: "a whole number", str: "text"}
-_MOST_QUOTED = 60
 _MOST_CHARACTERS = 7
 """Most characters per run length in text form: with 5 bits each, 7 hold any length below 2**32 and fit an int64."""
 _SPLIT_FILE = re.compile(r"(?:instances_)?(train|val|test)\d*\.json")
@@ -157,7 +156,9 @@ class _Reader:
         for entry in _entries(content, path, "categories", {"id": int, "name": str}):
             number, name = entry["id"], entry["name"]
             if not -(2**63) <= number < 2**63:
-                self.problems.append(f"{where}: category id {_quoted(number)} must be a whole number of 64 bits")
+                self.problems.append(
+                    f"{where}: category id {shortened(repr(number))} must be a whole number of 64 bits"
+                )
             if self.names.setdefault(number, name) != name:
                 self.problems.append(f"{where}: category {number} is {name!r}, elsewhere {self.names[number]!r}")
         by_image: dict[int | str, list[Mapping[str, Any]]] = {}
@@ -180,11 +181,11 @@ class _Reader:
 
     def _problem_of(self, annotation: Mapping[str, Any], sizes: Mapping[int | str, tuple[int, int]]) -> str | None:
         if annotation["image_id"] not in sizes:
-            return f"no image has the id {_quoted(annotation['image_id'])}"
+            return f"no image has the id {shortened(repr(annotation['image_id']))}"
         if annotation["category_id"] not in self.names:
             return f"no category has the id {annotation['category_id']!r}; ids: {sorted(self.names)}"
         if (annotation.get("iscrowd") or 0) not in (0, 1):
-            return f"iscrowd must be 0 or 1, got {_quoted(annotation['iscrowd'])}"
+            return f"iscrowd must be 0 or 1, got {shortened(repr(annotation['iscrowd']))}"
         if not annotation.get("segmentation"):
             return "it has no segmentation, and a box is not a mask; add a segmentation, or remove the annotation"
         return segmentation_problem(annotation["segmentation"], sizes[annotation["image_id"]])
@@ -231,12 +232,6 @@ class _Reader:
         return f"{name!r} is in none of {', '.join(dict.fromkeys(folders))}"
 
 
-def _quoted(value: object) -> str:
-    """Return a json value as text for a message, shortened if it is long."""
-    text = repr(value)
-    return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}…"
-
-
 def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[str, _Types]) -> list[Mapping[str, Any]]:
     """Return the list under `key`, after checking that its entries have the needed keys and types."""
     entries = content.get(key)
@@ -248,7 +243,9 @@ def _entries(content: Mapping[str, Any], path: Path, key: str, needed: Mapping[s
         for name, kind in needed.items():
             if not isinstance(entry[name], kind) or isinstance(entry[name], bool):
                 allowed = " or ".join(_WORDS[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
-                raise DataError(f"{path}: {key}[{index}] has {name} = {_quoted(entry[name])}; it must be {allowed}")
+                raise DataError(
+                    f"{path}: {key}[{index}] has {name} = {shortened(repr(entry[name]))}; it must be {allowed}"
+                )
     return entries
 
 

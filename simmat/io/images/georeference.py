@@ -17,6 +17,7 @@ import numpy as np
 
 from simmat.errors import DataError
 from simmat.io.files import atomic_path
+from simmat.io.images.planes import damaged
 from simmat.io.images.tiff import file_state, opened
 from simmat.types import BoolArray, Georeference, Window
 
@@ -46,12 +47,9 @@ def _remembered(path: Path, _state: tuple[int, ...]) -> Georeference | None:
 
 
 def _read_georeference(path: Path) -> Georeference | None:
-    try:
-        with opened(path) as tiff:  # rasterio takes long to import, and most TIFFs have no georeference
-            if _GEO_KEYS not in tiff.pages[0].aspage().tags:
-                return None
-    except Exception as error:  # tifffile raises whatever a damaged tag leads to
-        raise DataError(f"{path}: damaged, it cannot be read as TIFF ({error})") from error
+    with damaged(path, "tiff"), opened(path) as tiff:  # rasterio takes long to import, and most TIFFs have no place
+        if _GEO_KEYS not in tiff.pages[0].aspage().tags:
+            return None
     if find_spec("rasterio") is None:
         return None
     import rasterio

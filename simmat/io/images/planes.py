@@ -122,7 +122,7 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
     """
     file = Path(path)
     kind = _format_of(file, _LABELS if labels else _IMAGES)
-    with _named(file, kind):
+    with damaged(file, kind):
         if kind == "tiff":
             from simmat.io.images.tiff_parts import tiff_parts
 
@@ -236,7 +236,7 @@ def _format_of(path: Path, allowed: tuple[str, ...]) -> str:
 
 
 def _read(path: Path, kind: str, *, labels: bool, window: Window | None = None) -> ImageFile:
-    with _named(path, kind):
+    with damaged(path, kind):
         if kind == "npy":
             return _read_npy(path, itemsize=8 if labels else 4, window=window)
         if kind == "tiff" and window is not None:
@@ -256,7 +256,7 @@ def _read(path: Path, kind: str, *, labels: bool, window: Window | None = None) 
 
 
 @contextmanager
-def _named(path: Path, kind: str) -> Iterator[None]:
+def damaged(path: Path, kind: str) -> Iterator[None]:
     """Raise DataError with the path for whatever a library raises about a damaged file."""
     try:
         yield

@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from simmat.errors import DataError, SimMATError
+from simmat.errors import DataError
 from simmat.io.files import require_file
-from simmat.io.images.planes import MAX_PLANES, check_size
+from simmat.io.images.planes import MAX_PLANES, check_size, damaged
 from simmat.io.images.values import Colour, ImageFile
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType, TIFF 6.0 page 36
@@ -72,13 +72,8 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
     Raises:
         DataError: it is missing, damaged, or claims more than `check_size` allows.
     """
-    try:
-        with opened(path) as tiff:
-            _check_claims(path, _pages_of(path, tiff), whole=whole)
-    except SimMATError:
-        raise
-    except Exception as error:  # tifffile raises whatever a damaged tag leads to
-        raise DataError(f"{path}: damaged, or no TIFF ({error})") from error
+    with damaged(path, "tiff"), opened(path) as tiff:
+        _check_claims(path, _pages_of(path, tiff), whole=whole)
 
 
 def file_state(path: Path) -> tuple[int, ...]:
