@@ -184,7 +184,7 @@ class SensorImage:
 
     @property
     def size_note(self) -> str:
-        """Warn that viewers show a picture of another size, whose pixels are not those of the image; "" if not so."""
+        """Warn that viewers show a picture of another size than the image; "" if they do not."""
         if self.picture_hw is None or self.picture_hw == self.size_hw:
             return ""
         (height, width), (shown_height, shown_width) = self.size_hw, self.picture_hw

@@ -70,7 +70,7 @@ def _state(report: PluginReport) -> str:
 
 
 def _gives(report: PluginReport) -> str:
-    """Return what a plugin gives, or why it gives nothing, and what is wrong with it otherwise."""
+    """Return what a plugin provides, or why it provides nothing, and its other problems."""
     if report.off:
         return "left out by SIMMAT_PLUGINS"
     lines = [report.error] if report.error else []

@@ -213,7 +213,7 @@ class PromptOptions:
             require_geo("a prompt in map coordinates", *(NEEDED if self.is_map_file else ("rasterio",)))
 
     def of_image(self, name: str) -> Prompts:
-        """Return the prompts for an image, whose outputs begin with a name."""
+        """Return the prompts for an image; `name` begins the names of its outputs."""
         if self.prompts is not None:
             return map_features(name, self.prompts, self.crs)
         if self.crs is not None:

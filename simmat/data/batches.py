@@ -192,7 +192,7 @@ def _resized(region: Instance, coverage: Coverage) -> Instance:
 
 
 def _ignored(label: Label, frame: Frame, coverage: Coverage) -> BoolArray:
-    """Return (S, S) True in the padding, and where more than half of what is below a pixel is ignored."""
+    """Return (S, S) True in the padding, and where more than half of a pixel is ignored."""
     height, width = frame.scaled_hw
     ignore = np.ones((frame.size, frame.size), np.bool_)
     ignore[:height, :width] = False

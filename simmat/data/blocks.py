@@ -76,8 +76,8 @@ class Blocks:
 def plan_blocks(size_hw: tuple[int, int], crop: int) -> list[Window]:
     """Divide an (H, W) image into blocks, row by row; each pixel is in one.
 
-    Blocks start at multiples of the crop; the last ones take what is left. They are as large as leaves `_ENOUGH` of
-    them, at most about `_LARGEST` crops on a side.
+    Blocks start at multiples of the crop; the last ones take the rest. They are as large as possible with at least
+    `_ENOUGH` of them, and at most about `_LARGEST` crops on a side.
     """
     counts = [max(length // crop, 1) for length in size_hw]  # whole crops along each side
     for side in range(_LARGEST, 0, -1):

@@ -128,7 +128,7 @@ class Contents:
 
     @classmethod
     def of(cls, dataset: Dataset, digests: Bytes, known: npt.NDArray[np.bool_]) -> Contents:
-        """Make the contents; read the files of samples whose digests are not `known` (S,). DataError lists faults."""
+        """Make the contents; files without a `known` (S,) digest are read. DataError lists all problems."""
         if not known.all():
             unknown = np.flatnonzero(~known)
             paths = [path for row in unknown.tolist() for path in dataset.samples[row].paths]
@@ -206,9 +206,9 @@ def annotations_digest(dataset: Dataset, sample: Sample) -> str:
 
 
 def shared_images(samples: Sequence[Sample], digests: Iterable[bytes | None]) -> list[str]:
-    """Describe each sample whose image is the same, by path or content, as an earlier one's of another split.
+    """Describe each sample that has the same image, by path or content, as an earlier sample of another split.
 
-    `digests` are the sha256 of the reference file of each; None skips the sample.
+    `digests` are the sha256 of the reference files; None skips a sample.
     """
     return [_in_two_splits(*pair) for pair in _shared(samples, digests)]
 

@@ -29,7 +29,7 @@ Progress = Callable[[int], object]
 _PATIENCE_S = 3600.0
 """How long to wait for another process that reads the same data set."""
 _TOGETHER = 1024
-"""Samples whose moments are merged at once."""
+"""Number of samples whose moments are merged at once."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _classes(regions: Sequence[Instance]) -> npt.NDArray[np.int64]:
 def greedy_matches(iou: Ious, scores: FloatArray, threshold: float, uncounted: BoolArray) -> npt.NDArray[np.int64]:
     """Match found objects by falling score, each with the free true one of largest IoU: (F,), -1 without a match.
 
-    One that does not count is taken only where no other one reaches the threshold.
+    An object that is not counted is matched only if no other one reaches the threshold.
     """
     matched = np.full(len(scores), -1, np.int64)
     free = np.ones(iou.shape[1], np.bool_)

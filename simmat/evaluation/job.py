@@ -128,7 +128,7 @@ def why_no_zero_shot(parts: Parts) -> str:
 
 
 def pipeline_for(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline by which a protocol scores: one whose masks are compared at the input squashes the image."""
+    """Return the pipeline for scoring; a protocol that compares masks at the input size squashes the image."""
     return replace(pipeline, aspect="squash") if protocol.grid == "quarter" else pipeline
 
 

@@ -59,8 +59,8 @@ def read_prompt_features(
 ) -> dict[str, Prompt]:
     """Read prompts from a GeoJSON, a GeoPackage or another file that OGR opens: object -> prompt.
 
-    A point is a click, a polygon stands for its bounding box, of which the part in the image is taken. Objects are
-    named by the property `object`, or numbered from 1; features of one object are one prompt.
+    A point is a click; a polygon stands for its bounding box, which is cut to the image. Objects are named by the
+    property `object`, or numbered from 1; all features of an object are one prompt.
 
     Args:
         path: a file of one layer.

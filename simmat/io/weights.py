@@ -195,7 +195,7 @@ def _download(file: WeightFile, target: Path, progress: Progress) -> None:
 
 
 def _download_rest(file: WeightFile, part: Path, progress: Progress) -> bool:
-    """Append what is missing to the .part file; return whether it is complete."""
+    """Append the missing bytes to the .part file; return whether it is complete."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(file.url, headers={"User-Agent": "simmat"})
     if have:

@@ -173,7 +173,7 @@ class Registry:
         return SelectedChannels(adapter, channels) if channels is not None else adapter
 
     def with_modality(self, adapter: ModalityAdapter) -> Registry:
-        """Return a registry in which this adapter has its name, whatever is installed under that name."""
+        """Return a registry with this adapter; it replaces an installed one of the same name."""
         changed = copy(self)
         changed._claims = {
             **self._claims,

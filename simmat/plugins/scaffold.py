@@ -24,7 +24,7 @@ _SAMPLE_HW = (47, 61)  # odd, so that checks notice a sensor that crops
 
 
 def check_name(name: str, registry: Registry) -> None:
-    """Refuse a name that a plugin cannot have, or that is taken."""
+    """Raise if a plugin cannot have this name, or another one has it."""
     if name.startswith(PREFIX):
         raise ConfigError(f"give the sensor's name alone, {name.removeprefix(PREFIX)!r}; the package becomes {name}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):

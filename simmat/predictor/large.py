@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SAMPLES = 4
 """Windows along each side that show what the values of a large image are like."""
 _GROWN = 4
-"""Sides of a window, at most, of the window around a prompt whose mask reaches its border."""
+"""Largest window around a prompt, in sides of a window; it grows while the mask reaches its border."""
 _MOST_VALUES = 2**26
 """Pixels times channels of the window around a prompt, at most, if it is not a single one."""
 
@@ -293,7 +293,7 @@ class LargeImage:
         return [first, *sorted(others, key=lambda one: -one.score)]
 
     def encode(self) -> bool:
-        """Encode an image that one window holds, so that the first prompt is answered at once; say if it does."""
+        """Encode an image if it fits in one window, so that the first prompt is fast; return whether it fits."""
         if len(self.windows) == 1:
             self._encoded_window(self.windows[0])
         return len(self.windows) == 1

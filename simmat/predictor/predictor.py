@@ -389,7 +389,7 @@ class Predictor:
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """Label value -> name, as far as training knew names; objects without a class are 1, "object"."""
+        """Label value -> name, for the names that training knew; objects without a class are 1, "object"."""
         if self.dense is not None and self.dense.classes == (None,):
             return {1: "object"}
         return self._card.class_names
@@ -472,7 +472,7 @@ class Predictor:
         return image
 
     def check_channels(self, image: SensorImage) -> None:
-        """Raise BundleError for other channels than the bundle's; say so if some are missing and may be."""
+        """Raise BundleError if an image has other channels than the bundle; suggest `--missing` if that would help."""
         if self.bundle is None:
             return
         try:

@@ -66,7 +66,7 @@ def _sampled(result: ImageResult, size_wh: tuple[int, int]) -> npt.NDArray[np.in
 
 
 def _write_classes(picture: Image.Image, result: ImageResult, numbers: npt.NDArray[np.int64]) -> None:
-    """Write the class on each object whose middle is seen and whose box is wider than the name."""
+    """Write the class on each object if its middle is visible and its box is wider than the name."""
     (height, width), draw = result.size_hw, ImageDraw.Draw(picture)
     text_px = _text_px(picture)
     letters = font(text_px)

@@ -84,7 +84,7 @@ class ModalityAdapter(ABC):
     api_version: ClassVar[int] = API_VERSION
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Take back the windows of a class whose `load` is replaced: they would be those of the former `load`."""
+        """Turn off windows for a class that overrides `load` alone: they would be those of its parent's `load`."""
         super().__init_subclass__(**arguments)
         if "load" in vars(cls) and "load_window" not in vars(cls):
             cls.load_window = ModalityAdapter.load_window  # type: ignore[method-assign]

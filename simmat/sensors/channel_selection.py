@@ -19,7 +19,7 @@ _NUMBERED = re.compile(r"band\d+")
 """Names that state only a plane's place in its file."""
 _WAVELENGTH = re.compile(r"(\d+(?:\.\d+)?) ?(nm|um|µm)")
 _NEAR = 0.05
-"""A wavelength selects a channel whose centre is within this part of it."""
+"""A wavelength selects a channel if it differs from its centre by at most this fraction."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class MissingChannels:
 
     @property
     def all_missing(self) -> bool:
-        """True where no channel is left."""
+        """True if no channel is left."""
         return len(self.names) == len(self.channels)
 
     def blank(self, like: SensorImage) -> SensorImage:

@@ -118,7 +118,7 @@ class DeclaredModality(WindowedAdapter):
         return values, valid
 
     def _check_scale(self, rule: ChannelRule, image: ImageFile, index: int) -> None:
-        """Refuse a plane whose file states another scale than declared; counts are the stored numbers."""
+        """Raise if a file states another scale for a plane than the description; counts are the stored numbers."""
         scale, offset = image.scales[index] if image.scales else (1.0, 0.0)
         if (scale, offset) == (1.0, 0.0) or (rule.scale, rule.offset, rule.unit) == (1.0, 0.0, "count"):
             return

@@ -31,7 +31,7 @@ _MOST_PLANES = 4
 
 
 def same_bits(one: SensorImage, other: SensorImage) -> bool:
-    """Return True where two images are equal bit for bit, channels included."""
+    """Return True if two images are equal bit for bit, channels included."""
     return (
         one.channels == other.channels
         and np.array_equal(one.valid, other.valid)

@@ -245,7 +245,7 @@ def _plausible_um(channel: Channel) -> tuple[float, float]:
 
 
 def _is_misspelt(written: str, known: str) -> bool:
-    """Return True where the words of two quantities differ in few letters, or only in what joins them."""
+    """Return True if the words of two quantities differ in few letters, or only in what joins them."""
     one, other = (re.split(r"[^a-z0-9]+", text.lower()) for text in (written, known))
     if "".join(one) == "".join(other):
         return True

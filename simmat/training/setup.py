@@ -228,7 +228,7 @@ def _weights_digest(foundation: FoundationSpec, weights: Path | None, config: Tr
 
 
 def _sensor(config: TrainConfig, registry: Registry, known: ModelSpec | None) -> ModalityAdapter:
-    """Return the sensor; a resumed run whose `sensor.toml` is missing uses the description saved in its spec."""
+    """Return the sensor; a resumed run without its `sensor.toml` uses the description in its spec."""
     files = [Path(part) for part in modality_parts(config.modality) if is_sensor_file(part)]
     if known is not None and not all(file.exists() for file in files):
         return registry.modality(

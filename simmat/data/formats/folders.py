@@ -99,7 +99,7 @@ def files_by_stem(folder: Path, extensions: Iterable[str]) -> dict[str, list[Pat
 class _Folders:
     """Lists folders, each once.
 
-    A link whose name ends like an image is assumed to be a file, as looking at 100,000 of them takes a second.
+    A link with the ending of an image is assumed to be a file: checking 100,000 of them takes a second.
     """
 
     def __init__(self, extensions: Iterable[str]) -> None:

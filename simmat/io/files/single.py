@@ -68,9 +68,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def remove_left(path: Path | str) -> None:
-    """Remove temporary files of `atomic_path` for `path` whose process on this machine has died.
+    """Remove temporary files for `path` that processes of this machine left in `atomic_path` when they died.
 
-    Files of other machines that share the folder are left alone.
+    Files of other machines that share the folder are kept.
 
     Raises:
         OutputError: one cannot be removed.

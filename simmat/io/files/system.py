@@ -71,9 +71,9 @@ def remove_folder(folder: Path) -> None:
 
 
 def release_pages(array: np.ndarray[Any, Any]) -> None:
-    """Take the pages of a memory-mapped array out of this process; its file keeps what is written.
+    """Release the memory of a memory-mapped array; its file keeps what is written.
 
-    Without it, an array that is gone through band by band ends up in memory as a whole. Other arrays stay as they are.
+    Otherwise an array that is processed band by band ends up in memory as a whole. Other arrays are not changed.
     """
     mapping = getattr(array, "_mmap", None)
     if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows

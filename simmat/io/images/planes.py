@@ -118,7 +118,7 @@ def image_size(path: Path | str, *, labels: bool = False) -> tuple[int, int]:
         labels: True for a label image, which `read_labels` takes.
 
     Raises:
-        DataError: as `read_image`, as far as the head of the file shows it.
+        DataError: as `read_image`, for what the head of the file shows.
     """
     file = Path(path)
     kind = _format_of(file, _LABELS if labels else _IMAGES)
@@ -257,7 +257,7 @@ def _read(path: Path, kind: str, *, labels: bool, window: Window | None = None) 
 
 @contextmanager
 def damaged(path: Path, kind: str) -> Iterator[None]:
-    """Raise DataError with the path for whatever a library raises about a damaged file."""
+    """Raise DataError with the path instead of any error that a library raises about a damaged file."""
     try:
         yield
     except SimMATError:

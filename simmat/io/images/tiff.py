@@ -77,7 +77,7 @@ def check_tiff(path: Path, *, whole: bool = True) -> None:
 
 
 def file_state(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file, as part of the key of what is remembered of it."""
+    """Return what changes when a file changes; it is part of the key of cached values."""
     require_file(path, "image")
     found = path.stat()
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
