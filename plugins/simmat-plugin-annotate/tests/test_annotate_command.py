@@ -131,7 +131,7 @@ def test_class_masks_stay_class_masks(root: Path, bundle: Path, started: list[An
     (root / "card.toml").write_text('regions = "components"\n[class_names]\n3 = "ship"\n')
     run(str(root), "--bundle", str(bundle))
     folder = started[0].folder
-    key = next(key for key, image in folder.images.items() if image.sample.id == "s0")
+    key = next(key for key, sample in folder.images.items() if sample.id == "s0")
     labels = folder.labels(key)
     assert [labels.class_of(region) for region in labels.objects.values()] == [3, 5]
     assert [one.name for one in folder.state.classes] == ["ship", "class 5"]
@@ -146,7 +146,7 @@ def test_an_image_whose_labels_are_polygons_is_not_edited(root: Path, bundle: Pa
     (root / "masks/s0.geojson").write_text("{}")
     run(str(root), "--bundle", str(bundle), "--regions", "instances")
     folder = started[0].folder
-    keys = {image.sample.id: key for key, image in folder.images.items()}
+    keys = {sample.id: key for key, sample in folder.images.items()}
     with pytest.raises(DataError, match="polygons"):
         folder.labels(keys["s0"])
     assert folder.labels(keys["s1"]).objects == {}

@@ -1,11 +1,9 @@
-"""The page's files: what its content security policy and being offline demand, and tables of colours."""
+"""The page's files: what its content security policy and being offline demand."""
 
-import base64
 import itertools
 import re
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 from simmat_plugin_annotate.state import COLOURS
@@ -46,16 +44,6 @@ def test_every_id_that_the_modules_look_for_is_in_the_page():
     """A renamed element would be found only by using it."""
     wanted = {name for text in TEXTS.values() for name in re.findall(r'byId\("([\w-]+)"\)', text)}
     assert wanted <= set(re.findall(r'id="([\w-]+)"', TEXTS["index.html"]))
-
-
-@pytest.mark.parametrize("name", ["inferno", "turbo", "twilight"])
-def test_colour_maps_are_those_of_matplotlib(name):
-    """A quantity looks the same in the page as in pictures and reports."""
-    lines = re.search(rf"{name}:\n((?:\s+\"[^\"]+\"(?: \+|,)\n)+)", TEXTS["colours.js"])
-    assert lines
-    table = np.frombuffer(base64.b64decode("".join(re.findall(r'"([^"]+)"', lines[1]))), np.uint8).reshape(256, 3)
-    expected = np.rint(matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255)
-    np.testing.assert_array_equal(table, expected)
 
 
 # Linear RGB as people see it who lack one kind of cone (Viénot, Brettel, Mollon 1999).

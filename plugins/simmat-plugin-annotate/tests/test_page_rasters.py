@@ -96,7 +96,7 @@ def test_temperatures_are_shown_in_celsius_with_inferno(tmp_path, server_of):
         assert tab.text("#unit") == "°C"
         assert tab.page.input_value("#map") == "inferno"
         assert tab.page.input_value("#low") == "16.9"
-        assert tab.pixel(5.5, 5.5) == [0, 0, 4]  # inferno's first colour
+        assert tab.pixel(5.5, 5.5) == [0, 0, 3]  # inferno's first colour
 
 
 def test_a_crash_of_the_server_loses_neither_what_is_saved_nor_what_is_drawn(tmp_path, server_of):

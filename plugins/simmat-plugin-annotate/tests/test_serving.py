@@ -293,3 +293,13 @@ def test_of_many_suggestions_those_that_others_cover_are_left_out(client: Client
     change = client.edit(key, client.get(f"/api/images/{key}")["version"], *edits)
     assert [one["area"] for one in change["changed"]] == [64, 32]
     assert len(change["added"]) == 2
+
+
+def test_the_page_has_the_colour_maps_of_pictures_and_reports(client: Client) -> None:
+    """A quantity looks the same everywhere."""
+    import base64
+
+    from simmat.report.colour_maps import Look, colour_bar
+
+    for name, text in client.get("/api/session")["maps"].items():
+        assert base64.b64decode(text) == bytes(value for colour in colour_bar(Look(name, ""), 256) for value in colour)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 import simmat
-from simmat.report.colour_maps import look_of
+from simmat.report.colour_maps import coloured, look_of
 from simmat.report.display import display_channels
 from simmat.results import ImageRecords, coco_document, run_lengths
 from simmat.sensors.normalize import rgb_indices
@@ -27,6 +30,7 @@ from simmat_plugin_annotate.security import MOST_BODY
 from simmat_plugin_annotate.training import Training
 
 API = 1
+MAPS = ("gray", "inferno", "turbo", "twilight")
 Found = TypeVar("Found")
 
 
@@ -135,6 +139,7 @@ class Annotator:
             "regions": folder.card.regions,
             "notice": folder.notice,
             "model": self.room.model.document(),
+            "maps": {name: _colours(name) for name in MAPS},
             "limits": {"body": MOST_BODY, "edits": MOST_EDITS},
             "training": self.training.document(),
         }
@@ -147,13 +152,13 @@ class Annotator:
         """Return the images, and how far each is."""
         folder, splits = self.folder, self.folder.splits()
         found = []
-        for key, image in folder.images.items():
+        for key, sample in folder.images.items():
             noted, labelled = folder.noted(key), folder.is_labelled(key)
             found.append(
                 {
                     "key": key,
-                    "name": image.sample.id,
-                    "split": splits.get(image.sample.id, image.sample.split),
+                    "name": sample.id,
+                    "split": splits.get(sample.id, sample.split),
                     "labelled": labelled,
                     "done": noted is not None and noted.done,
                     "objects": noted.objects if noted is not None else None if labelled else 0,
@@ -172,7 +177,7 @@ class Annotator:
             labels.refresh()
             return {
                 "key": key,
-                "name": self.folder.find(key).sample.id,
+                "name": self.folder.find(key).id,
                 "digest": planes.digest,
                 "size_hw": list(planes.size_hw),
                 "levels": planes.levels,
@@ -200,8 +205,8 @@ class Annotator:
     def coco(self) -> dict[str, Any]:
         """Return a COCO document of what is labelled."""
         records = []
-        for key, image in self.folder.images.items():
-            if self.folder.is_labelled(key) and not image.sample.has_polygons:
+        for key, sample in self.folder.images.items():
+            if self.folder.is_labelled(key) and not sample.has_polygons:
                 labels = self.folder.labels(key)
                 with labels.lock:
                     objects = [
@@ -214,7 +219,7 @@ class Annotator:
                         }
                         for _, region in sorted(labels.objects.items())
                     ]
-                reference = image.sample.reference
+                reference = sample.reference
                 name = reference.relative_to(self.folder.root).as_posix() if reference.is_absolute() else str(reference)
                 records.append(ImageRecords(name, labels.size_hw, objects))
         document = coco_document(records, self.class_names())
@@ -235,6 +240,11 @@ def _progress(labels: ImageLabels) -> dict[str, Any]:
 
 def _object(number: int, region: Any, labels: ImageLabels) -> dict[str, Any]:
     return {"id": number, "class": labels.class_of(region), "mask": encoded(region), "area": region.area}
+
+
+def _colours(name: str) -> str:
+    """Return the 256 colours of a map, as base64 of (256, 3) sRGB."""
+    return base64.b64encode(coloured(np.linspace(0, 1, 256, dtype=np.float32)[None], name).tobytes()).decode()
 
 
 def _channels(planes: Planes) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -37,19 +36,6 @@ _KEPT = 64
 """Images whose labels stay in memory, though nobody looks at them."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FolderImage:
-    """One image of the folder.
-
-    Attributes:
-        key: stands for it in addresses.
-        sample: its files.
-    """
-
-    key: str
-    sample: Sample
 
 
 @contextmanager
@@ -83,7 +69,7 @@ class LabelFolder:
     Attributes:
         root: the folder.
         adapter: the sensor, with the options of the card.
-        images: key -> image, in the order of their names.
+        images: key, which stands for an image in addresses -> its files, in the order of their names.
         home: where journals, tiles and embeddings are kept.
         state: classes and what else is kept.
     """
@@ -119,8 +105,8 @@ class LabelFolder:
                 self._stored = self._read_card({})
         self.adapter = fitted_to_card(adapter, self._card.model_dump())
         self._has_manifest = (self.root / MANIFEST_FILE).exists()
-        self.images = {image.key: image for image in self._find_images()}
-        self._masks = {key: image.sample.mask for key, image in self.images.items()}
+        self.images = {_key_of(sample.id): sample for sample in self._find_images()}
+        self._masks = {key: sample.mask for key, sample in self.images.items()}
         self.state = FolderState.read(self.home / STATE_FILE).with_card(self._card)
 
     @property
@@ -152,7 +138,7 @@ class LabelFolder:
             )
         return ""
 
-    def find(self, key: str) -> FolderImage:
+    def find(self, key: str) -> Sample:
         """Return an image.
 
         Raises:
@@ -172,7 +158,7 @@ class LabelFolder:
         Raises:
             DataError: a file is gone.
         """
-        files = self.find(key).sample.files
+        files = self.find(key).files
         known = self._planes.get(key)
         found = Planes(self.adapter, files, self._card, self._memory, self.home)
         if known is None or known.digest != found.digest:
@@ -186,7 +172,7 @@ class LabelFolder:
             UnknownError: there is no such image.
             SimMATError: image or mask cannot be read, or the mask cannot be edited.
         """
-        sample = self.find(key).sample
+        sample = self.find(key)
         if sample.has_polygons:
             raise DataError(
                 f"{sample.mask}: the labels of this image are polygons, which the annotator does not edit; "
@@ -337,8 +323,8 @@ class LabelFolder:
     def splits(self) -> dict[str, str]:
         """Return the split of each labelled image, by its name; an image without one has none yet."""
         masked = [
-            image.sample._replace(paths=(*image.sample.images, str(mask)))
-            for key, image in self.images.items()
+            sample._replace(paths=(*sample.images, str(mask)))
+            for key, sample in self.images.items()
             if (mask := self._masks[key]) is not None
         ]
         try:
@@ -364,8 +350,8 @@ class LabelFolder:
         known = self._noted.keys() | self._used.keys()
         return [
             key
-            for key, image in self.images.items()
-            if (self._masks[key] is not None or key in known) and not image.sample.has_polygons
+            for key, sample in self.images.items()
+            if (self._masks[key] is not None or key in known) and not sample.has_polygons
         ]
 
     @contextmanager
@@ -375,7 +361,7 @@ class LabelFolder:
             yield
         except (SimMATError, OSError) as error:
             self._broken[key] = str(error)
-            _log.warning("%s cannot be edited: %s", self.images[key].sample.id, error)
+            _log.warning("%s cannot be edited: %s", self.images[key].id, error)
 
     def _to_rule(self) -> None:
         """Write the masks again that were written by another rule."""
@@ -427,7 +413,7 @@ class LabelFolder:
         if self._has_manifest:
             name = "" if path is None else path.relative_to(self.root).as_posix()
             with self._manifest_lock:
-                set_manifest_mask(self.root, self.images[key].sample.id, name)
+                set_manifest_mask(self.root, self.images[key].id, name)
         self._masks[key] = path
 
     def _mask_name(self, sample: Sample) -> str:
@@ -442,7 +428,7 @@ class LabelFolder:
     def _is_class(self, number: int) -> bool:
         return number > 0 and number != self._card.ignore
 
-    def _find_images(self) -> list[FolderImage]:
+    def _find_images(self) -> list[Sample]:
         if annotation_files(self.root):
             raise DataError(
                 f"{self.root}: its labels are a COCO annotations.json, which the annotator does not edit; convert "
@@ -455,7 +441,7 @@ class LabelFolder:
         )
         if not found:
             raise DataError(f"{self.root}: no image in {IMAGES}/")
-        return [FolderImage(_key_of(sample.id), sample) for sample in sorted(found, key=lambda sample: sample.id)]
+        return sorted(found, key=lambda sample: sample.id)
 
     def _read_card(self, overrides: Mapping[str, object]) -> DataCard:
         masks = self.root / MASKS

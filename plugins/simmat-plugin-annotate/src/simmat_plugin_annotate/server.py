@@ -94,8 +94,8 @@ def make_app(annotator: Annotator) -> Starlette:
         ("POST", f"{image}/predict", routes.predict),
         ("GET", f"{image}/suggestions", routes.suggestions),
         ("POST", f"{image}/edits", routes.edits),
-        ("POST", f"{image}/undo", routes.undo),
-        ("POST", f"{image}/redo", routes.redo),
+        ("POST", f"{image}/undo", routes.step),
+        ("POST", f"{image}/redo", routes.step),
         ("POST", f"{image}/done", routes.done),
         ("POST", "/api/classes", routes.classes),
         ("GET", "/api/export/coco", routes.export),
@@ -203,15 +203,10 @@ class Routes:
 
         return await self._changed(request, lambda labels: labels.edit(body.version, change))
 
-    async def undo(self, request: Request) -> Response:
-        """Take back a step."""
-        body = await _body(request, VersionBody)
-        return await self._changed(request, lambda labels: labels.undo(body.version))
-
-    async def redo(self, request: Request) -> Response:
-        """Do a step again."""
-        body = await _body(request, VersionBody)
-        return await self._changed(request, lambda labels: labels.redo(body.version))
+    async def step(self, request: Request) -> Response:
+        """Take back a step, or do one again."""
+        body, step = await _body(request, VersionBody), request.url.path.rpartition("/")[2]
+        return await self._changed(request, lambda labels: getattr(labels, step)(body.version))
 
     async def done(self, request: Request) -> Response:
         """Mark an image as finished."""
@@ -271,7 +266,7 @@ class Routes:
         return Json(
             {
                 "key": best,
-                "name": None if best is None else self.folder.find(best).sample.id,
+                "name": None if best is None else self.folder.find(best).id,
                 "uncertainty": None if best is None else ranked.get(best),
                 "ranked": len(ranked),
                 "of": len(waiting),
@@ -287,7 +282,9 @@ class Routes:
         )
 
     def _key(self, request: Request) -> str:
-        return self.folder.find(request.path_params["key"]).key
+        key: str = request.path_params["key"]
+        self.folder.find(key)
+        return key
 
     async def _changed(self, request: Request, change: Callable[[ImageLabels], Edited]) -> Response:
         key = self._key(request)

@@ -1,6 +1,6 @@
 /** The panel that says how the image is shown: channels, colour map, and the values from darkest to brightest. */
 
-import { MAPS, MAP_NAMES } from "./colours.js";
+import { MAPS } from "./colours.js";
 import { Display } from "./raster.js";
 import { byId, describe, digits, element, shownUnit } from "./show.js";
 
@@ -22,7 +22,7 @@ export class DisplayPanel {
       this.display.map = event.target.value;
       this.#changed();
     });
-    for (const name of MAP_NAMES) byId("map").append(element("option", { value: name }, MAP_LABELS[name]));
+    for (const [value, label] of Object.entries(MAP_LABELS)) byId("map").append(element("option", { value }, label));
     for (const [end, id] of ["low", "high"].entries()) {
       byId(id).addEventListener("change", (event) => this.#typed(end, event.target.valueAsNumber));
     }

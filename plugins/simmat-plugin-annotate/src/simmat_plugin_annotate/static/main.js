@@ -1,7 +1,7 @@
 /** The annotator's page: what the keys, buttons and events do. */
 
 import { get, listen, post, server } from "./api.js";
-import { NO_CLASS, rgbOf } from "./colours.js";
+import { NO_CLASS, rgbOf, setMaps } from "./colours.js";
 import { DisplayPanel } from "./display.js";
 import { Draft } from "./draft.js";
 import { Labels } from "./labels.js";
@@ -796,6 +796,7 @@ async function load() {
 await attempt(async () => {
   app.session = await get("/api/session");
   server.session = app.session.session;
+  setMaps(app.session.maps);
   byId("folder").textContent = app.session.name;
   byId("folder").title = app.session.folder;
   document.title = `${app.session.name} – SimMAT annotate`;
