@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data_sets import Pair, Planes, one_square, save_image, save_mask
@@ -156,6 +157,26 @@ def test_rows_without_a_mask_are_set_aside(tmp_path: Path) -> None:
     for name in "abc":
         whole = whole.replace(f"masks/{name}.png", "")
     assert "mask" in complaint(write(tmp_path, whole))
+
+
+def test_what_another_program_writes_while_a_mask_is_noted_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large manifest takes seconds to read; rows that are added meanwhile must not be lost."""
+    path, read = tmp_path / "manifest.csv", manifest.read_rows
+    path.write_text("id,split,image,mask\na,,images/a.png,\n")
+    late = [path.read_text() + "b,,images/b.png,\n"]
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        found = read(*given, **more)
+        while late:
+            path.write_text(late.pop())
+            os.utime(path, ns=(1, 1))
+        return found
+
+    monkeypatch.setattr(manifest, "read_rows", slowly)
+    manifest.set_manifest_mask(tmp_path, "a", "masks/a.png")
+    assert path.read_text() == "id,split,image,mask\na,,images/a.png,masks/a.png\nb,,images/b.png,\n"
 
 
 def test_double_ids_are_refused(tmp_path: Path) -> None:

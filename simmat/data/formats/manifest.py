@@ -65,12 +65,16 @@ def manifest_samples(root: Path, sources: Sequence[Source]) -> list[Sample]:
 def set_manifest_mask(root: Path, id: str, mask: str) -> None:
     """Write the path of a mask, relative to `root`, into the row of a sample in `root/manifest.csv`."""
     path = root / MANIFEST_FILE
+    seen = path.stat().st_mtime_ns if path.exists() else None
     header, rows = read_rows(path, "manifest", "id,split,image,mask", limit=_MOST_BYTES)
     cells = [row for _, row in rows]
     found = [row for row in cells if row[header.index("id")] == id]
     if len(found) != 1:
         raise DataError(f"{path}: expected one row with the id {id!r} for the mask {mask!r}, found {len(found)}")
     found[0][header.index("mask")] = mask
+    if path.stat().st_mtime_ns != seen:  # another program wrote it meanwhile
+        set_manifest_mask(root, id, mask)
+        return
     _write_rows(path, [header, *cells])
 
 

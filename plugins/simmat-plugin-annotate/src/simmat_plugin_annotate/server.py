@@ -257,7 +257,7 @@ class Routes:
         start = time.perf_counter()
         waiting = [key for key in self.folder.images if not self.folder.is_labelled(key) and key != body.after]
         for key in waiting:
-            if time.perf_counter() - start > _NEXT_S:
+            if time.perf_counter() - start > _NEXT_S or self.room.closing.is_set():
                 break
             if self.room.rank(key) is None:
                 await self.annotator.on_model(partial(self.room.uncertainty, key), slow=True)
