@@ -102,12 +102,7 @@ class ModelOptions:
     _loaded: Model | None = None
 
     def adapter(self, registry: Registry) -> Any:
-        """Return the sensor: the named one, or that of the bundle.
-
-        Raises:
-            ConfigError: neither is named.
-            SimMATError: it is unknown, or the bundle cannot be loaded.
-        """
+        """Return the sensor: the named one, or that of the bundle."""
         if self.modality is not None:
             return registry.modality(self.modality, self.modality_options, channels=self.channels)
         if self.bundle is None:
@@ -116,11 +111,7 @@ class ModelOptions:
         return self._loaded.predictor.adapter.with_options(self.modality_options or {})
 
     def first(self, folder: LabelFolder, registry: Registry) -> Model:
-        """Load the model that a session starts with.
-
-        Raises:
-            SimMATError: it cannot be loaded, or does not suit the sensor.
-        """
+        """Load the model that a session starts with."""
         from simmat.api import load
         from simmat.config import DEFAULT_FOUNDATION
         from simmat.sensors.adapter import options_of
@@ -151,11 +142,7 @@ class ModelOptions:
         return Model.of(predictor, name)
 
     def tuned(self, path: Path, registry: Registry) -> Model:
-        """Load a bundle.
-
-        Raises:
-            SimMATError: it cannot be loaded.
-        """
+        """Load a bundle."""
         from simmat.api import load
         from simmat_plugin_annotate.models import Model
 

@@ -37,39 +37,23 @@ class Draft:
     hidden: int | None = None
 
     def add(self, mask: MaskDocument, class_id: int | None, overlap: Overlap) -> None:
-        """Add an object.
-
-        Raises:
-            DataError: the mask is wrong, or other objects cover it.
-        """
+        """Add an object."""
         number = self.next + (self.next == self.hidden)
         if self._put(number, replace(decoded(mask, self.size_hw), class_id=class_id), overlap):
             self.next = number + 1
             self.added.append(number)
 
     def replace(self, number: int, mask: MaskDocument, overlap: Overlap) -> None:
-        """Give an object other pixels.
-
-        Raises:
-            DataError: there is no such object, the mask is wrong, or other objects cover it.
-        """
+        """Give an object other pixels."""
         class_id = self._find(number).class_id
         self._put(number, replace(decoded(mask, self.size_hw), class_id=class_id), overlap)
 
     def set_class(self, number: int, class_id: int | None) -> None:
-        """Give an object another class.
-
-        Raises:
-            DataError: there is no such object.
-        """
+        """Give an object another class."""
         self.objects[number] = replace(self._find(number), class_id=class_id)
 
     def remove(self, number: int) -> None:
-        """Remove an object.
-
-        Raises:
-            DataError: there is no such object.
-        """
+        """Remove an object."""
         self._find(number)
         del self.objects[number]
 

@@ -40,12 +40,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def claimed(root: Path) -> Iterator[None]:
-    """Keep other servers away from a folder while the block runs; it is read within.
-
-    Raises:
-        DataError: it is no folder, or another server has it.
-        OutputError: it cannot be written.
-    """
+    """Keep other servers away from a folder while the block runs; it is read within."""
     root = with_home(root).absolute()
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "no such folder"
@@ -139,11 +134,7 @@ class LabelFolder:
         return ""
 
     def find(self, key: str) -> Sample:
-        """Return an image.
-
-        Raises:
-            UnknownError: there is none with this key.
-        """
+        """Return an image."""
         if key not in self.images:
             raise UnknownError("there is no such image")
         return self.images[key]
@@ -153,11 +144,7 @@ class LabelFolder:
         return self._masks[key]
 
     def planes(self, key: str) -> Planes:
-        """Return the planes of an image, as its files are now.
-
-        Raises:
-            DataError: a file is gone.
-        """
+        """Return the planes of an image, as its files are now."""
         files = self.find(key).files
         known = self._planes.get(key)
         found = Planes(self.adapter, files, self._card, self._memory, self.home)
@@ -166,12 +153,7 @@ class LabelFolder:
         return self._planes[key]
 
     def labels(self, key: str) -> ImageLabels:
-        """Return the labels of an image; they are read when they are asked for first.
-
-        Raises:
-            UnknownError: there is no such image.
-            SimMATError: image or mask cannot be read, or the mask cannot be edited.
-        """
+        """Return the labels of an image; they are read when they are asked for first."""
         sample = self.find(key)
         if sample.has_polygons:
             raise DataError(
@@ -211,11 +193,7 @@ class LabelFolder:
                     self._noted[old] = gone.last
 
     def check_inside(self, path: Path) -> None:
-        """Refuse a path that leads out of the folder by a link, which another data set may hide.
-
-        Raises:
-            DataError: it does.
-        """
+        """Refuse a path that leads out of the folder by a link, which another data set may hide."""
         if not path.resolve().is_relative_to(self.root.resolve()):
             raise DataError(f"{path} leads out of {self.root} to {path.resolve()}; put a copy in place of the link")
 
@@ -235,11 +213,7 @@ class LabelFolder:
                 labels.try_flush()
 
     def write_card(self) -> None:
-        """Write `card.toml` where it says less than what is labelled needs, such as before the first mask.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Write `card.toml` where it says less than what is labelled needs, such as before the first mask."""
         with self._lock:
             options = {**self._card.modality_options, **options_of(self.adapter)}
             card = self.card.model_copy(update={"modality_options": options})
@@ -282,11 +256,7 @@ class LabelFolder:
             self.write_card()
 
     def _prepare_classes(self, rule: Rule) -> None:
-        """Make sure that every mask can hold classes, and that its objects are known without it.
-
-        Raises:
-            SimMATError: an image cannot be read, or has too many objects; no mask has changed then.
-        """
+        """Make sure that every mask can hold classes, and that its objects are known without it."""
         for key in self._editable():  # while their values are still only ids
             labels = self.labels(key)
             try:
@@ -295,20 +265,12 @@ class LabelFolder:
                 raise DataError(f"{labels.mask}: {error}") from None
 
     def keep_bundle(self, bundle: str | None) -> None:
-        """Note the run whose bundle the next session starts with.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Note the run whose bundle the next session starts with."""
         with self._lock:
             self._write_state(self.state.model_copy(update={"bundle": bundle}))
 
     def kept_bundle(self) -> Path | None:
-        """Return the run whose bundle was better on validation; None where there is none, or none any more.
-
-        Raises:
-            DataError: it is not in the folder.
-        """
+        """Return the run whose bundle was better on validation; None where there is none, or none any more."""
         if self.state.bundle is None or not (self.root / self.state.bundle).is_dir():
             return None
         self.check_inside(self.root / self.state.bundle)

@@ -88,12 +88,7 @@ class Journal:
     held: Record | None = None
 
     def read(self) -> Iterator[tuple[int, Record]]:
-        """Yield each record with its place in the file; a last line that is cut short is taken away.
-
-        Raises:
-            DataError: the file cannot be read, is damaged, or of a newer version.
-            OutputError: it cannot be repaired.
-        """
+        """Yield each record with its place in the file; a last line that is cut short is taken away."""
         place = 0
         try:
             with self.path.open("rb") as file:
@@ -112,11 +107,7 @@ class Journal:
             raise output_error(error, self.path) from error
 
     def at(self, place: int) -> Record:
-        """Return the record at a place in the file.
-
-        Raises:
-            DataError: it cannot be read.
-        """
+        """Return the record at a place in the file."""
         try:
             with self.path.open("rb") as file:
                 file.seek(place)
@@ -147,11 +138,7 @@ class Journal:
         self.last = self.held = record
 
     def append(self, *records: Record) -> int:
-        """Write records to the end of the file, wait until the disk has them, and return the place of the last one.
-
-        Raises:
-            OutputError: they cannot be written; none of them is in the journal then.
-        """
+        """Write records to the end of the file, wait until the disk has them, and return the place of the last one."""
         every = [record for record in (self.held, *records) if record is not None]
         lines = [_line(_plain(record)) for record in every]
         before = None

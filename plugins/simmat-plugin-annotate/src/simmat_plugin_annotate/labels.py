@@ -252,12 +252,7 @@ class ImageLabels:
                 self._journal.append()
 
     def rewrite(self) -> None:
-        """Write the mask again, as the rule of the folder has changed; without a mask there is nothing to do.
-
-        Raises:
-            DataError: the rule cannot hold the objects.
-            OutputError: the journal cannot be written.
-        """
+        """Write the mask again, as the rule of the folder has changed; without a mask there is nothing to do."""
         with self.lock:
             if self.mask is not None or self.unwritten:
                 self._write("written", ())

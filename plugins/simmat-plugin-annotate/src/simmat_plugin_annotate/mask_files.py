@@ -83,11 +83,7 @@ class Rule:
 def drawn(
     objects: Mapping[int, Instance], size_hw: tuple[int, int], rule: Rule, ignored: Instance | None
 ) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """Draw the (H, W) label image of some objects, in the smallest type of 8, 16 or 32 bits.
-
-    Raises:
-        DataError: an image has more objects of a class than the rule can number.
-    """
+    """Draw the (H, W) label image of some objects, in the smallest type of 8, 16 or 32 bits."""
     values = rule.values(objects, ignored)
     hidden = rule.card.ignore if ignored is not None else None
     largest = max([0, *values.values(), *([] if hidden is None else [hidden])])
@@ -186,11 +182,7 @@ def file_of(plane: npt.NDArray[Any], ending: str) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Return the sha256 of a file."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -199,11 +191,7 @@ def sha256_of(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there.
-
-    Raises:
-        OutputError: it cannot be removed.
-    """
+    """Remove a file if it is there."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -146,11 +146,7 @@ class ModelRoom:
         return self._ranks.get((self.model.digest, key))
 
     def encode(self, key: str, tab: str = "") -> dict[str, Any]:
-        """Encode an image where one window holds it, unless the tab has opened another one meanwhile.
-
-        Raises:
-            SimMATError: it cannot be read, or has other channels than the model.
-        """
+        """Encode an image where one window holds it, unless the tab has opened another one meanwhile."""
         start, whole = time.perf_counter(), False
         skipped = self.open.get(tab, key) != key
         if not skipped:
@@ -160,11 +156,7 @@ class ModelRoom:
         return {"ready": not skipped, "seconds": time.perf_counter() - start, "whole": whole}
 
     def encode_ahead(self, key: str, tab: str) -> None:
-        """Encode an image that a tab will perhaps show next; from then on its embedding is on disk.
-
-        Raises:
-            SimMATError: as `encode` raises it.
-        """
+        """Encode an image that a tab will perhaps show next; from then on its embedding is on disk."""
         if tab in self.open and not self.closing.is_set():
             self._slow_image(self._planes(key), self.model)
 

@@ -150,11 +150,7 @@ class Planes:
         return max(math.ceil(math.log2(max(self.size_hw) / TILE)), 0) + 1
 
     def read(self, window: Window) -> SensorImage:
-        """Read a part of the image.
-
-        Raises:
-            DataError: it cannot be read.
-        """
+        """Read a part of the image."""
         if not self._is_read_in_parts():
             whole = self._whole()
             return whole if window == (0, 0, *self.size_hw) else whole.cut(window)

@@ -313,22 +313,14 @@ class Routes:
 
 
 def _number(text: str) -> int:
-    """Return a whole number of an address.
-
-    Raises:
-        UnknownError: it is none, or a huge one.
-    """
+    """Return a whole number of an address."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise UnknownError("there is no such tile")
     return int(text)
 
 
 def _numbers(request: Request, name: str) -> list[int]:
-    """Return the whole numbers of a query field; none where it is missing.
-
-    Raises:
-        ConfigError: they are none.
-    """
+    """Return the whole numbers of a query field; none where it is missing."""
     text = request.query_params.get(name, "")
     parts = text.split(",") if text else []
     if len(text) > 200 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
@@ -337,11 +329,7 @@ def _numbers(request: Request, name: str) -> list[int]:
 
 
 async def _body(request: Request, model: type[Body]) -> Body:
-    """Read the body of a request; a large one takes seconds, for which other requests do not wait.
-
-    Raises:
-        ConfigError: it is not json, or not what is expected.
-    """
+    """Read the body of a request; a large one takes seconds, for which other requests do not wait."""
     content = await request.body()
 
     def read() -> Body:

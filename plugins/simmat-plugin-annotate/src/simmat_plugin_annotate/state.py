@@ -59,11 +59,7 @@ class FolderState(Document):
 
     @classmethod
     def read(cls, path: Path) -> FolderState:
-        """Read it; where there is none, nothing was kept yet.
-
-        Raises:
-            DataError: it cannot be read.
-        """
+        """Read it; where there is none, nothing was kept yet."""
         if not path.exists():
             return cls(format=1)
         try:
