@@ -83,7 +83,7 @@ test-lowest: | $(BIN)/python
 # Another Python with `make PYTHON=python3.13 test-newest`.
 smoke-newest: | $(BIN)/python
 	$(call fresh,$(NEWEST),$(PYTHON),$(CORE) $(call editable,$(PACKAGES)))
-	$(call smoke,$(NEWEST)/bin)
+	$(call smoke,$(NEWEST)/bin,$(NEWEST)/bin)
 
 test-newest: smoke-newest
 	"$(NEWEST)/bin/python" -m pytest -n $(JOBS)
@@ -98,12 +98,15 @@ test-wheels: | $(BIN)/python
 	"$(WHEELS)/venv/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" \
 		simmat-plugin-annotate simmat-plugin-export simmat-plugin-scenes simmat-plugin-thermal
 	"$(WHEELS)/venv/bin/python" -c 'from simmat_plugin_annotate.server import STATIC; (STATIC / "index.html").read_bytes()'
-	$(call smoke,$(WHEELS)/venv/bin)
+	"$(BIN)/python" -m venv "$(WHEELS)/bare"
+	"$(WHEELS)/bare/bin/python" -m pip install --disable-pip-version-check --quiet --find-links "$(WHEELS)/dist" simmat-runtime
+	$(call smoke,$(WHEELS)/venv/bin,$(WHEELS)/bare/bin)
 
 smoke: install
-	$(call smoke,$(BIN))
+	$(call smoke,$(BIN),$(BIN))
 
-# A training of a few steps, from simulated data to a mask, with the commands in $(1).
+# A training of a few steps, from simulated data to a mask, with the commands in $(1); what it exports runs with those in
+# $(2), which need no torch.
 define smoke
 	out="$$(mktemp -d)" && trap 'rm -rf "$$out"' EXIT && \
 	"$(1)/simmat" data simulate --modality thermal --count 12 --size 96 96 --out "$$out/data" && \
@@ -112,7 +115,10 @@ define smoke
 	test -s "$$out/run/report.html" && \
 	"$(1)/simmat" eval "$$out/run/bundle" --data "$$out/data" --split test && \
 	"$(1)/simmat" predict "$$out/run/bundle" "$$(ls "$$out"/data/images/* | head -n 1)" --point 48,48 --out "$$out/masks" && \
-	"$(1)/simmat" predict "$$out/run/bundle" "$$out/data/images" --everything --semantic --out "$$out/objects"
+	"$(1)/simmat" predict "$$out/run/bundle" "$$out/data/images" --everything --semantic --out "$$out/objects" && \
+	"$(1)/simmat" export "$$out/run" --out "$$out/onnx" && \
+	"$(2)/python" -c 'import numpy, sys; numpy.save(sys.argv[1], 20 * numpy.random.rand(1, 96, 96) + 280)' "$$out/a.npy" && \
+	"$(2)/simmat-runtime" predict "$$out/onnx" "$$out/a.npy" --point 48,48 --out "$$out/mask.npy"
 endef
 
 # Damaged files against every reader: CASES of each, the same in every call, which continues where the last one was

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +38,7 @@ from simmat.sensors.declared import DeclaredModality
 from simmat.types import Frame, SensorImage
 
 CLICKS = ((True, False, False),)
+EXAMPLE = Path(__file__).parents[3] / "examples" / "serve-without-torch"
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +208,46 @@ def test_no_bundle_is_one_message(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [str(tmp_path), "--out", str(tmp_path / "out")])
     assert "no bundle at" in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_model_is_served_where_torch_is_not(folder: Path, tmp_path: Path) -> None:
+    """The example runs on machines without torch and SimMAT: both are hidden from it."""
+    np.save(tmp_path / "image.npy", picture())
+    hidden = "import sys; sys.modules |= dict.fromkeys(('torch', 'simmat', 'scipy')); "
+    code = f"""{hidden}sys.path.insert(0, {str(EXAMPLE)!r})
+import json, serve, simmat_runtime, threading, urllib.request
+server = serve.make_server(simmat_runtime.load({str(folder)!r}), 0)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+body = open({str(tmp_path / "image.npy")!r}, "rb").read()
+url = f"http://127.0.0.1:{{server.server_port}}/predict?point=40,20"
+print(urllib.request.urlopen(url, body).read().decode())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    model = simmat_runtime.load(folder)
+    model.set_image(picture())
+    prediction = model.predict([(40, 20)])
+    assert found["score"] == pytest.approx(prediction.score)
+    inside = sum(found["mask"]["counts"][1::2])
+    assert found["mask"]["size"] == [52, 83]
+    assert inside == prediction.mask.sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8-dynamic"])
+def test_the_network_can_be_halved_and_quantized(bundle: Bundle, precision: str) -> None:
+    """Smaller files are made of the encoder's network alone; masks stay near those of torch."""
+    model = exporting._Parts(bundle, bundle.model, CLICKS, exporting._conversion(precision, bundle, None))  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(model._encoder().SerializeToString())
+    (level,) = session.run(None, {"image": picture()[None]})
+    planes, content, _ = bundle.pipeline(SensorImage.from_planes(picture(), (GRAY,)))
+    with torch.no_grad():
+        expected = bundle.model.encode(planes[None], content[None]).levels[0].numpy()
+    assert np.corrcoef(level.ravel(), expected.ravel())[0, 1] > 0.98
+    assert not np.array_equal(level, expected)
+
+
+def test_quantizing_by_calibration_needs_data(bundle: Bundle, tmp_path: Path) -> None:
+    """Ranges of activations cannot be guessed."""
+    with pytest.raises(ConfigError, match="--data"):
+        export(bundle, tmp_path / "out", precision="int8-static")

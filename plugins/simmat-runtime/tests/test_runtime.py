@@ -13,6 +13,7 @@ import simmat_runtime
 import torch
 from simmat_runtime import ModelError, everything
 from simmat_runtime import frame as frames
+from simmat_runtime.command import main
 from simmat_runtime.manifest import check_files, read_manifest
 
 from simmat import everything as reference
@@ -121,3 +122,18 @@ def test_an_image_that_does_not_fit_is_refused(tmp_path: Path, image: np.ndarray
         model.set_image(image)
     with pytest.raises(ValueError, match="set_image"):
         model.predict([(1, 1)])
+
+
+def test_the_command_says_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 and no traceback, as every command of SimMAT."""
+    (tmp_path / "image.npy").write_text("no numbers")
+    given = [str(write(tmp_path)), str(tmp_path / "image.npy"), "--point", "1,1"]
+    for arguments, words in (
+        ([*given, "--out", "mask.npy"], "encoder.onnx cannot be read"),
+        ([str(tmp_path / "none"), *given[1:], "--out", "mask.npy"], "no exported model"),
+    ):
+        assert main(["predict", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert words in said
+        assert said.count("\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -15,21 +16,52 @@ from simmat.terminal import say
 @click.argument("bundle", metavar="BUNDLE", type=PATH)
 @click.option("--format", "kind", default="onnx", show_default=True, type=click.Choice(["onnx"]), help="Of the files.")
 @click.option("--out", required=True, type=PATH, metavar="DIR", help="A new folder, or one of an earlier export.")
+@click.option(
+    "--precision", default="fp32", show_default=True, type=click.Choice(["fp32", "fp16"]), help="Of the encoder."
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8-dynamic", "int8-static"]),
+    help="8-bit integers in the encoder: of matrices, or of convolutions too, calibrated with --data.",
+)
+@click.option(
+    "--data", type=PATH, metavar="DIR", help="A data set: its val split calibrates, and measures what is lost."
+)
 @foundation_options
-def command(bundle: Path, kind: str, out: Path, foundation: str | None, checkpoint: Path | None) -> None:
+def command(
+    bundle: Path,
+    kind: str,
+    out: Path,
+    precision: Literal["fp32", "fp16"],
+    quantize: Literal["int8-dynamic", "int8-static"] | None,
+    data: Path | None,
+    foundation: str | None,
+    checkpoint: Path | None,
+) -> None:
     """Write a trained model as ONNX files that run without torch.
 
     BUNDLE is a bundle, or the folder of a run. The files take images in the sensor's units, NaN where nothing was
     measured, and give masks; `simmat_runtime` runs them with numpy and onnxruntime alone.
     """
     import simmat
+    from simmat.errors import ConfigError
     from simmat_plugin_export.export import export
 
+    if quantize is not None and precision != "fp32":
+        raise ConfigError("--precision fp16 and --quantize exclude each other; leave one out")
     predictor = simmat.load(
         bundle, foundation=foundation, checkpoint=checkpoint, device="cpu", registry=load_registry()
     )
     assert predictor.bundle is not None  # what is loaded from a folder has one
-    done = export(predictor.bundle, out, progress=lambda step: say(step, err=True))
+    done = export(
+        predictor.bundle, out, precision=quantize or precision, data=data, progress=lambda step: say(step, err=True)
+    )
     for name, size in done.files.items():
         say(f"{out / name}: {size / 2**20:.1f} MiB")
-    say(f"equal to torch within {done.difference:.1g}; run it with simmat_runtime.load({str(out)!r})")
+    say(f"largest difference to torch, of logits and scores: {done.difference:.1g}")
+    if done.loss is not None:
+        say(
+            f"mIoU of one click on {done.loss.objects} objects in {done.loss.images} images of val: "
+            f"{done.loss.torch:.4f} in torch, {done.loss.exported:.4f} exported"
+        )
+    say(f"run it with simmat_runtime.load({str(out)!r})")

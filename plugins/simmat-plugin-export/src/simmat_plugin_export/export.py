@@ -7,7 +7,7 @@ import itertools
 import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,15 @@ from simmat.predictor import Predictor
 from simmat.types import MOST_SHRUNK, Channel, FloatArray, SensorImage
 from simmat_plugin_export.graphs import Decode, Dense, Masks, Network, Prepare
 from simmat_plugin_export.joining import Variants, chained, value
+from simmat_plugin_export.measuring import Loss, Split, measured_loss, open_split
+from simmat_plugin_export.precision import (
+    Convert,
+    Precision,
+    as_feeds,
+    halved,
+    quantized_dynamic,
+    quantized_static,
+)
 from simmat_plugin_export.tracing import LARGEST_FILE, Dynamic, trace
 
 TOLERANCE = 1e-3
@@ -50,19 +59,31 @@ class Exported:
         folder: where.
         files: name -> size in bytes.
         difference: largest difference of logits and scores to torch, on an image of noise.
+        loss: what was measured on real data; None without them.
     """
 
     folder: Path
     files: Mapping[str, int]
     difference: float
+    loss: Loss | None
 
 
-def export(bundle: Bundle, out: Path, *, kinds: Kinds = KINDS, progress: Progress = lambda step: None) -> Exported:
+def export(
+    bundle: Bundle,
+    out: Path,
+    *,
+    precision: Precision = "fp32",
+    data: Path | None = None,
+    kinds: Kinds = KINDS,
+    progress: Progress = lambda step: None,
+) -> Exported:
     """Write a bundle as ONNX files.
 
     Args:
         bundle: the bundle, on the CPU.
         out: the folder to write; an exported model there is replaced.
+        precision: of the encoder's network.
+        data: a data set, whose val split calibrates "int8-static", and tells what is lost; None measures nothing.
         kinds: of prompts that the decoder takes, clicks at least.
         progress: is told each step.
 
@@ -72,28 +93,51 @@ def export(bundle: Bundle, out: Path, *, kinds: Kinds = KINDS, progress: Progres
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / names.NAME).is_file())):
         raise ConfigError(f"{out} exists and is not an exported model; give another --out, or remove it")
+    if precision == "int8-static" and data is None:
+        raise ConfigError("--quantize int8-static needs images to calibrate with: --data DIR, a data set of the sensor")
     check_transform(bundle)
+    split = None if data is None else open_split(bundle, data)
     model = copy.deepcopy(bundle.model).eval().requires_grad_(False)
     merge_lora(model)
     with atomic_folder(out) as folder:
-        parts = _Parts(bundle, model, kinds)
+        parts = _Parts(bundle, model, kinds, _conversion(precision, bundle, split))
         for name, make in parts.makers().items():
             progress(f"tracing {name}")
             _write(folder / name, _traced(make, name, bundle))
         files = {file.name: file for file in sorted(folder.iterdir())}
         listed = {name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for name, file in files.items()}
         sizes = {name: file.stat().st_size for name, file in files.items()}
-        document = parts.manifest(listed)
+        document = parts.manifest(listed) | {"precision": precision}
         atomic_write_json(folder / names.NAME, document)
         progress("comparing with torch")
         difference = difference_to_torch(bundle, folder, kinds)
-        if not difference <= TOLERANCE:
+        if not difference <= (TOLERANCE if precision == "fp32" else math.inf):
             raise ConfigError(
                 f"{bundle.path}: what was exported differs from torch by {difference:.3g} (allowed {TOLERANCE:g}), so "
                 f"{bundle.spec.foundation!r} with {bundle.spec.mat!r} and {bundle.spec.tune!r} cannot be exported; "
                 "please report it"
             )
-    return Exported(out, sizes, difference)
+        loss = None
+        if split is not None:
+            progress("measuring the loss")
+            loss = measured_loss(bundle, folder, *split)
+            atomic_write_json(folder / names.NAME, {**document, "measured": asdict(loss)})
+    return Exported(out, sizes, difference, loss)
+
+
+def _conversion(precision: Precision, bundle: Bundle, split: Split | None) -> Convert:
+    """Return what brings the encoder's network to a precision."""
+    if precision == "fp16":
+        return halved
+    if precision == "int8-dynamic":
+        return quantized_dynamic
+    if precision == "int8-static":
+        assert split is not None  # `export` has refused it
+        dataset, samples = split
+        return lambda model: quantized_static(
+            model, as_feeds(bundle.pipeline(dataset.image(sample))[:2] for sample in samples)
+        )
+    return lambda model: model
 
 
 def check_transform(bundle: Bundle) -> None:
@@ -120,8 +164,9 @@ class _Parts:
         levels: names of the embedding's levels.
     """
 
-    def __init__(self, bundle: Bundle, model: SimMAT, kinds: Kinds) -> None:
-        self._bundle, self._spec, self._model, self._kinds = bundle, bundle.spec, model, kinds
+    def __init__(self, bundle: Bundle, model: SimMAT, kinds: Kinds, convert: Convert) -> None:
+        self._bundle, self._spec, self._model = bundle, bundle.spec, model
+        self._kinds, self._convert = kinds, convert
         self._embeddings = [self._embedding(count) for count in (2, 3)]
         self.levels = [f"level_{index}" for index in range(len(self._embeddings[0].levels))]
         self._answer = model.decode(self._embeddings[0], self._prompts((True, False, False), 2, 3, 1))
@@ -182,7 +227,7 @@ class _Parts:
             outputs=self.levels,
             dynamic={name: {0: "images"} for name in ("planes", "content", *self.levels)},
         )
-        return chained(first, second, ["planes", "content"])
+        return chained(first, self._convert(second), ["planes", "content"])
 
     def _decoder(self) -> onnx.ModelProto:
         variants = Variants()

@@ -46,7 +46,11 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
         raise ValueError(f"--out must be a file that ends in .npy, got {given.out!r}")
     if given.everything == bool(given.point or given.other or given.box):
         raise ValueError("give --point or --box, or --everything")
-    model.set_image(np.load(given.image, allow_pickle=False))
+    try:
+        image = np.load(given.image, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{given.image} must be an .npy of numbers, (C, H, W) in the sensor's units") from error
+    model.set_image(image)
     result: np.ndarray[Any, Any]
     if given.everything:
         found = model.everything()

@@ -1,0 +1,95 @@
+"""The network of the encoder in half precision, or in 8-bit integers.
+
+The sensor's part of the encoder, the prompt decoder and the dense head stay in single precision: the encoder is where
+the time goes, while positions of clicks and values in physical units need their digits.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from simmat_plugin_export.tracing import simplified
+
+Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]
+Feeds = Mapping[str, npt.NDArray[Any]]
+Convert = Callable[[onnx.ModelProto], onnx.ModelProto]
+
+
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model that computes in half precision; inputs and outputs stay single."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    half = convert_float_to_float16(model, keep_io_types=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        onnx.save(half, file)  # its nodes are in no order
+        return simplified(file)
+
+
+def quantized_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose matrices are 8-bit, with the range of activations measured in every call.
+
+    Convolutions stay as they are: onnxruntime is slower with this kind of integers there.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        out = Path(folder) / "out.onnx"
+        quantize_dynamic(model, out, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+        return onnx.load(out)
+
+
+def quantized_static(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> onnx.ModelProto:
+    """Return a model whose matrices and convolutions are 8-bit, with the ranges that activations have on `feeds`."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Gives the inputs one by one."""
+
+        def __init__(self) -> None:
+            self._feeds = iter(feeds)
+
+        def get_next(self) -> dict[str, Any] | None:
+            """Return the next inputs, None at the end."""
+            return next((dict(one) for one in self._feeds), None)
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        out = Path(folder) / "out.onnx"
+        quantize_static(
+            model,
+            out,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "MatMul"],
+            per_channel=True,
+            reduce_range=True,  # without VNNI, 16-bit sums of products of 8 bits overflow
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"CalibMovingAverage": True},
+        )
+        return onnx.load(out)
+
+
+class _quiet:
+    """Keep onnxruntime's advice, which is for those who call it, off the terminal."""
+
+    def __enter__(self) -> None:
+        self._level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(self._level)
+
+
+def as_feeds(planes: Iterator[tuple[Any, Any]]) -> Iterator[Feeds]:
+    """Return inputs of the network, one image each: (C, S, S) planes and (S, S) content."""
+    for image, content in planes:
+        yield {"planes": np.asarray(image)[None], "content": np.asarray(content)[None]}
