@@ -150,18 +150,19 @@ class SamDecoder(nn.Module):
     def decode(self, embedding: ImageEmbedding, prompts: PromptBatch) -> MaskPrediction:
         """Predict masks for K prompts: logits (K, 4, S/4, S/4) and iou (K, 4).
 
-        The package's decoder adds the prompts of one image to its embedding; here the embeddings come with the prompts,
-        so it runs once for all images.
+        As the package's `predict_masks`, which takes the prompts of one image.
         """
         (level,) = embedding.levels
+        decoder = self.mask_decoder
         sparse, dense = embed_prompts(self.prompt_encoder, prompts)
-        masks, scores = self.mask_decoder.predict_masks(
-            image_embeddings=level.new_zeros(1, *level.shape[1:]),
-            image_pe=dense_positions(self.prompt_encoder, level),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense + level.index_select(0, prompts.image_index),
-        )
-        return MaskPrediction(masks.float(), scores.float())
+        image = level.index_select(0, prompts.image_index) + dense  # (K, 256, S/16, S/16)
+        positions = dense_positions(self.prompt_encoder, level).expand(image.shape[0], -1, -1, -1)
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).expand(image.shape[0], -1, -1)
+        out, attended = decoder.transformer(image, positions, torch.cat([own, sparse], 1))
+        upscaled = decoder.output_upscaling(attended.transpose(1, 2).reshape(image.shape))  # (K, 32, S/4, S/4)
+        weights = torch.stack([mlp(out[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], 1)
+        logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+        return MaskPrediction(logits.float(), decoder.iou_prediction_head(out[:, 0]).float())
 
 
 class SamModel(nn.Module):
