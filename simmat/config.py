@@ -215,7 +215,11 @@ class TrainConfig(Document):
     gradient_checkpointing: bool = Field(
         False, description="Recompute the backbone in the backward pass, to save memory."
     )
-    val_every: int | None = Field(None, ge=1, description="Steps between validations; by default a tenth of the run.")
+    val_every: int | None = Field(
+        None,
+        ge=1,
+        description="Steps between validations; by default a tenth of the run, more where that costs much.",
+    )
     pictures: bool = Field(True, description="Write report.html, a page that shows the run (simmat-plugin-report).")
 
     track: Literal["tensorboard", "wandb", "mlflow"] | None = Field(

@@ -66,6 +66,19 @@ def test_an_image_that_fits_is_one_window(model: Predictor, tmp_path: Path) -> N
     assert (image.segment_semantic().labels == model.segment_semantic().labels).all()
 
 
+def test_windows_are_encoded_once_for_objects_and_classes(
+    model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation asks for both, and encoding is most of its time."""
+    image = model.open_image(_scene(tmp_path / "large.tif", (100, 120)))
+    encoded, real = [], model.encode
+    monkeypatch.setattr(model, "encode", lambda *given: encoded.append(1) or real(*given))
+    found = [image.segment_everything(EVERY), image.segment_semantic().labels]
+    assert len(encoded) == len(image.windows) > 1
+    fresh = model.open_image(tmp_path / "large.tif")
+    assert (fresh.segment_semantic().labels == found[1]).all()
+
+
 def test_a_large_image_is_cut_at_the_resolution_of_training(model: Predictor, tmp_path: Path) -> None:
     """No pixel is shrunk more than twice, and windows see what the network was trained on."""
     image = model.open_image(_scene(tmp_path / "large.tif"))

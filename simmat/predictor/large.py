@@ -33,6 +33,8 @@ _SAMPLES = 4
 """Windows along each side that show what the values of a large image are like."""
 _GROWN = 4
 """Largest window around a prompt, in sides of a window; it grows while the mask reaches its border."""
+_FEW = 16
+"""The embeddings of so many windows are kept, as objects and classes may be asked for one after the other."""
 _MOST_VALUES = 2**26
 """Pixels times channels of the window around a prompt, at most, if it is not a single one."""
 
@@ -115,6 +117,7 @@ class LargeImage:
         self._whole = encoded
         self._cache = cache
         self._last: tuple[Window, EncodedImage, SensorImage] | None = None
+        self._encoded: dict[Window, EncodedImage] = {}  # of an image of few windows, see `_FEW`
 
     @property
     def shrunk_note(self) -> str:
@@ -135,7 +138,12 @@ class LargeImage:
         measured: BoolArray = np.any(image.valid, axis=0)
         if not measured.any():
             return WindowAnswer(measured)
-        encoded = self._last[1] if self._last is not None and self._last[0] == window else self._encode(image)
+        if self._last is not None and self._last[0] == window:
+            encoded = self._last[1]
+        else:
+            encoded = self._encoded.get(window) or self._encode(image)
+        if len(self.windows) <= _FEW:
+            self._encoded[window] = encoded
         self.doubt = self.doubt or self._predictor.doubt_of(encoded)
         found = () if wanted.objects is None else encoded.find_objects(wanted.objects)
         objects = tuple(one.shifted(window.y0, window.x0) for one in found)

@@ -46,7 +46,7 @@ from simmat.training.state import (
 )
 from simmat.training.step import TrainingStep, estimate_bytes, memory_warning
 from simmat.training.trackers import TrackingCallback, check_tracker
-from simmat.training.validation import choosing_score, passes, validate
+from simmat.training.validation import choosing_score, validate
 
 
 class Interrupted(SimMATError):
@@ -256,7 +256,7 @@ class _Run:
         accelerator = self.accelerator
         share_buffers(self.model, accelerator)
         processes = self.processes
-        self.callback.preparing("validation", passes(self.setup) * len(processes.share(self.setup.val)))
+        self.callback.preparing("validation", self.setup.val_passes * len(processes.share(self.setup.val)))
         scores = validate(self.model, self.setup, processes, self.callback.advanced)
         summary = scores.summary()
         score = choosing_score(summary)

@@ -62,6 +62,11 @@ def subset_of(samples: Sequence[Sample], config: TrainConfig) -> tuple[Sample, .
     return tuple(sample for sample in samples if sample.id in chosen)
 
 
+_VALIDATIONS = 10
+_TRAINED = 4
+"""How many images are scored in the time of one in a training step, which goes back too, and asks more often."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """A prepared run.
@@ -71,6 +76,7 @@ class Setup:
         contents: digests of its files, compared on resume.
         train: training samples, each with a region.
         val: validation samples.
+        val_encoded: number of images and windows of them that a validation encodes.
         spec: spec of the network.
         steps: total optimiser steps.
     """
@@ -80,6 +86,7 @@ class Setup:
     contents: Contents
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
+    val_encoded: int
     spec: ModelSpec
     parts: Parts
     pipeline: Pipeline
@@ -88,8 +95,20 @@ class Setup:
 
     @property
     def val_every(self) -> int:
-        """Steps between validations: from the config, by default a tenth of the run."""
-        return self.config.val_every or max(self.steps // 10, 1)
+        """Steps between validations: from the config, or so many that validation is at most a fifth of the work.
+
+        Work is counted in encoded images, see `_TRAINED`. At most `_VALIDATIONS` are made, and at least one at the end;
+        that before the first step counts too.
+        """
+        if self.config.val_every is not None:
+            return self.config.val_every
+        validations = self.steps * self.config.batch_size * _TRAINED // (4 * self.val_encoded)
+        return math.ceil(self.steps / min(max(validations - 1, 1), _VALIDATIONS))
+
+    @property
+    def val_passes(self) -> int:
+        """How often a validation goes over its images: with a dense head once more, without prompts."""
+        return 1 if self.spec.dense is None else 2
 
     @property
     def warmup(self) -> int:
@@ -192,7 +211,17 @@ def prepare(config: TrainConfig, registry: Registry, callback: Callback, *, know
     pipeline = Pipeline(dataset.adapter, spec.channels, size, config.aspect)
     steps = _steps(config, len(train))
     notes = tuple(filter(None, _notes(config, index, train, size, parts, steps)))
-    return Setup(config, dataset, contents, train, val, spec, parts, pipeline, steps, notes)
+    return Setup(config, dataset, contents, train, val, _encoded(index, val, spec), spec, parts, pipeline, steps, notes)
+
+
+def _encoded(index: DataIndex, val: Sequence[Sample], spec: ModelSpec) -> int:
+    """Return how many images a validation encodes: with a dense head also the windows of `Predictor.tile_of`."""
+    if spec.dense is None:
+        return len(val)
+    sides, most = index.image_sides(val), MOST_SHRUNK * spec.image_size
+    tile = min(spec.image_side or spec.image_size, most)
+    windows = np.where(sides > most, np.ceil(sides / tile) ** 2, 1)  # as if they were square
+    return len(val) + int(windows.sum())
 
 
 def open_data(config: TrainConfig, registry: Registry) -> Dataset:

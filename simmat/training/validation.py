@@ -25,7 +25,7 @@ def validate(model: SimMAT, setup: Setup, processes: Processes, progress: Callab
     """Score the network of a run: by clicks, and where it has a dense head also without prompts.
 
     The model is put into eval mode. Each process gets all scores; `progress` is called with 1 after every pass over a
-    sample of this process, see `passes`.
+    sample of this process, see `Setup.val_passes`.
     """
     scores = evaluate(
         model,
@@ -48,11 +48,6 @@ def validate(model: SimMAT, setup: Setup, processes: Processes, progress: Callab
         progress=progress,
     )
     return replace(scores, unprompted=found)
-
-
-def passes(setup: Setup) -> int:
-    """Return how often a validation goes over its samples."""
-    return 1 if setup.spec.dense is None else 2
 
 
 def choosing_score(summary: Mapping[str, Any]) -> float:
