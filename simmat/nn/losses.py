@@ -113,18 +113,19 @@ def _compare(logits: Tensor, targets: Tensor, scored: Tensor, kind: MaskLossKind
         region = targets.flatten(1).bool()  # (K, H·W)
         parts = torch.stack([weight * region, weight * ~region], dim=-1)  # (K, H·W, 2): region, rest
         sizes = parts.sum(1)[:, None]  # (K, 1, 2)
-        margin = torch.where(region[:, None], full_size, -full_size)  # (K, M, H·W), > 0 where the mask is right
-        wrong = (-margin).sigmoid()  # 1 - probability of the true class
+        sign = 1.0 - 2.0 * region[:, None].to(full_size.dtype)  # (K, 1, H·W)
+        error = full_size * sign  # (K, M, H·W), > 0 where the mask is wrong
+        wrong = error.sigmoid()  # 1 - probability of the true class
         return (
-            _pixel_loss(margin, wrong, parts, sizes, kind),
+            _pixel_loss(error, wrong, parts, sizes, kind),
             _dice_loss(wrong @ parts, sizes),
             _true_iou(full_size, parts, sizes),
         )
 
 
-def _pixel_loss(margin: Tensor, wrong: Tensor, parts: Tensor, sizes: Tensor, kind: MaskLossKind) -> Tensor:
+def _pixel_loss(error: Tensor, wrong: Tensor, parts: Tensor, sizes: Tensor, kind: MaskLossKind) -> Tensor:
     """Return the mean focal loss or cross-entropy over the scored pixels."""
-    loss = -F.logsigmoid(margin)
+    loss = F.softplus(error)
     if kind == "focal":
         loss = loss * wrong**FOCAL_GAMMA
     in_region, in_rest = (loss @ parts).unbind(-1)  # (K, M) each
