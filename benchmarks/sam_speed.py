@@ -1,0 +1,246 @@
+"""Time and memory of Segment Anything ViT-B at 1024 px, beside the package's own code; and of prompts on `lite`.
+
+    python benchmarks/sam_speed.py [--rounds 3] [--threads 1] [--only encoder lora decode]
+
+Weights are random. Each figure comes from a process of its own, and the arms take turns, so that a busy machine slows
+all alike; times are CPU seconds, median and range over the rounds; memory is the peak of the process. The floor is what
+the multiplications would take at the rate of a large matrix product, measured in the same process.
+
+encoder: one image. The first arm is `segment_anything` in fp32.
+lora: one optimiser step on LoRA in the encoder, one image. The first arms are a plain step on `segment_anything` under
+bf16 autocast: a click, a mask at the input's size, BCE. SimMAT's steps have 4 prompts, with one correction each.
+decode: answers to prompts on one image of `lite`; the first arm is one prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+SIZE = 1024
+ARMS = {
+    "encoder": ["package fp32", "package bf16", "simmat fp32", "simmat bf16"],
+    "lora": ["package bf16", "simmat bf16", "simmat bf16 checkpointing", "simmat fp32"],
+    "decode": ["1 prompt", "16 prompts", "64 prompts"],
+}
+
+
+class Figures(NamedTuple):
+    """What one process measured: CPU seconds, peak GiB, and seconds that the multiplications take at the least."""
+
+    seconds: float
+    peak: float
+    floor: float
+
+
+def make_work(part: str, arm: str) -> Callable[[], object]:
+    """Return what is to be timed."""
+    if part == "decode":
+        return decode_work(int(arm.split()[0]))
+    half = "bf16" in arm
+    run = (encoder_work if part == "encoder" else lora_work)("simmat" in arm, "checkpointing" in arm)
+
+    def work() -> object:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return run()
+
+    return work
+
+
+def encoder_work(ours: bool, _: bool) -> Callable[[], object]:
+    """Encode an image."""
+    image = torch.randn(1, 3, SIZE, SIZE)
+    if not ours:
+        from segment_anything import sam_model_registry
+
+        encoder = sam_model_registry["vit_b"]().eval().image_encoder
+        return torch.inference_mode()(lambda: encoder(image))
+    from simmat.foundations.sam import SAM_VIT_B
+    from simmat.foundations.sam_model import build_sam
+
+    backbone = build_sam(SAM_VIT_B, image_size=SIZE, weights=None, seed=0).backbone
+    return torch.inference_mode()(lambda: backbone.encode(backbone.embed(image)))
+
+
+def lora_work(ours: bool, checkpointing: bool) -> Callable[[], object]:
+    """Do an optimiser step."""
+    network, loss_of = simmat_loss(checkpointing) if ours else package_loss()
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad])
+
+    def step() -> None:
+        loss = loss_of()
+        with torch.autocast("cpu", enabled=False):
+            loss.backward()
+            optimizer.step()
+
+    return step
+
+
+def package_loss() -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Return `segment_anything` with LoRA and its loss for a click."""
+    from segment_anything import sam_model_registry
+
+    from simmat.nn.lora import LoRALinear
+
+    sam = sam_model_registry["vit_b"]().requires_grad_(False)
+    for block in sam.image_encoder.blocks:
+        generator = torch.Generator().manual_seed(0)
+        block.attn.qkv = LoRALinear(block.attn.qkv, slices=(0, 2), parts=3, rank=4, alpha=4.0, generator=generator)
+    image, target = torch.randn(1, 3, SIZE, SIZE), torch.zeros(1, 1, SIZE, SIZE)
+    click = torch.full((1, 1, 2), SIZE / 2), torch.ones(1, 1)
+
+    def loss() -> Tensor:
+        embedding = sam.image_encoder(image)
+        sparse, dense = sam.prompt_encoder(points=click, boxes=None, masks=None)
+        low, _ = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
+        return F.binary_cross_entropy_with_logits(F.interpolate(low.float(), (SIZE, SIZE), mode="bilinear"), target)
+
+    return sam, loss
+
+
+def simmat_loss(checkpointing: bool) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """Return a network with LoRA and its loss for four prompts, with a correction each."""
+    from simmat.data.batches import Batch
+    from simmat.foundations.sam import SAM_VIT_B
+    from simmat.foundations.sam_model import build_sam
+    from simmat.model import SimMAT
+    from simmat.nn.losses import LossWeights
+    from simmat.nn.tuners import set_train_mode
+    from simmat.plugins.builtin import TUNERS
+    from simmat.specs import resolve
+    from simmat.training.step import TrainingStep
+
+    sam = build_sam(SAM_VIT_B, image_size=SIZE, weights=None, seed=0).requires_grad_(False)
+    lora = next(tuner for tuner in TUNERS if tuner.name == "lora")
+    generator = torch.Generator().manual_seed(0)
+    resolve(lora.apply)(sam, targets=SAM_VIT_B.targets, generator=generator, **lora.options)
+    sam.gradient_checkpointing(checkpointing)
+    model = SimMAT(nn.Conv2d(3, 3, 1), cast(Any, sam), "image")
+    set_train_mode(model)
+    step = TrainingStep(model, LossWeights(), box_fraction=0.0, corrections=1)
+    targets = torch.zeros(1, 4, SIZE, SIZE, dtype=torch.bool)
+    targets[..., 300:700, 300:700] = True
+    batch = Batch(
+        planes=torch.randn(1, 3, SIZE, SIZE),
+        content=torch.ones(1, SIZE, SIZE, dtype=torch.bool),
+        targets=targets,
+        ignore=torch.zeros(1, SIZE, SIZE, dtype=torch.bool),
+        clicks=torch.full((1, 4, 2), SIZE / 2),
+        boxes=torch.tensor([300.0, 300, 700, 700]).expand(1, 4, 4),
+        draws=torch.full((1, 4, 4), 0.5),
+        step_draw=torch.ones(1),
+        classes=torch.zeros(1, 0, dtype=torch.int64),
+        distance=torch.zeros(1, 0),
+    )
+    return model, lambda: step(batch)["loss"]
+
+
+def decode_work(count: int) -> Callable[[], object]:
+    """Answer prompts of one image, at the size of the decoder."""
+    from simmat_plugin_lite.spec import LITE
+
+    from simmat.foundation import PromptBatch
+    from simmat.specs import build_foundation
+
+    model: Any = build_foundation(LITE, image_size=256, weights=None, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        embedding = model.backbone.encode(model.backbone.embed(torch.randn(1, 3, 256, 256, generator=generator)))
+    prompts = PromptBatch(
+        image_index=torch.zeros(count, dtype=torch.int64),
+        point_coords=torch.rand(count, 1, 2, generator=generator) * 256,
+        point_labels=torch.ones(count, 1, dtype=torch.int64),
+    )
+    return torch.inference_mode()(lambda: model.decoder.decode(embedding, prompts))
+
+
+def measure(part: str, arm: str) -> Figures:
+    """Do the work of an arm and measure it."""
+    work = make_work(part, arm)
+    if part == "decode":
+        work()  # the first call is slow, and short
+    runs = 5 if part == "decode" else 1
+    times = []
+    for _ in range(runs):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return Figures(statistics.median(times), peak, flops_of(part, arm) / matrix_rate("bf16" in arm))
+
+
+def flops_of(part: str, arm: str) -> float:
+    """Return the multiplications and additions of the package's code for the work, on the meta device."""
+    if part != "encoder":
+        return 0.0
+    from segment_anything import sam_model_registry
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.inference_mode():
+        sam_model_registry["vit_b"]().image_encoder(torch.randn(1, 3, SIZE, SIZE))
+    return float(counter.get_total_flops())
+
+
+def matrix_rate(half: bool) -> float:
+    """Return the floating point operations a CPU second of a large matrix product."""
+    side = 2048
+    matrix = torch.randn(side, side, dtype=torch.bfloat16 if half else torch.float32)
+    best = float("inf")
+    for _ in range(5):
+        start = time.process_time()
+        matrix @ matrix
+        best = min(best, time.process_time() - start)
+    return 2 * side**3 / best
+
+
+def compare(part: str, rounds: int, threads: int) -> None:
+    """Measure the arms of a part in turn, and print a table with ratios to the first."""
+    found: dict[str, list[Figures]] = {arm: [] for arm in ARMS[part]}
+    variables = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    for _ in range(rounds):
+        for arm, figures in found.items():
+            command = [sys.executable, __file__, "--measure", part, arm, "--threads", str(threads)]
+            done = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
+            figures.append(Figures(*json.loads(done.stdout.splitlines()[-1])))
+    first = found[ARMS[part][0]]
+    base, most = statistics.median(one.seconds for one in first), max(one.peak for one in first)
+    print(f"{part:<28} {'CPU s':>8} {'min-max':>15} {'x faster':>9} {'floor s':>8} {'GiB':>6} {'share':>6}")
+    for arm, figures in found.items():
+        times = [one.seconds for one in figures]
+        middle, peak = statistics.median(times), max(one.peak for one in figures)
+        floor = min(one.floor for one in figures)
+        line = f"{arm:<28} {middle:>8.3f} {min(times):>7.3f}-{max(times):<7.3f} {base / middle:>9.2f}"
+        print(f"{line} {f'{floor:.2f}' if floor else '':>8} {peak:>6.2f} {peak / most:>6.2f}", flush=True)
+    print()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    if asked.measure:
+        print(json.dumps(measure(*asked.measure)))
+        return
+    for part in asked.only:
+        compare(part, asked.rounds, asked.threads)
+
+
+if __name__ == "__main__":
+    main()
