@@ -132,4 +132,4 @@ def blank_image(features: Tensor, layer: nn.Conv2d) -> Tensor:
         (B, C, h · stride, w · stride).
     """
     size = [length * step for length, step in zip(features.shape[-2:], layer.stride, strict=True)]
-    return torch.zeros((), device=features.device).expand(len(features), layer.in_channels, *size)
+    return torch.zeros((), device=features.device).expand(features.shape[0], layer.in_channels, *size)

@@ -131,6 +131,10 @@ class _Replayed(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.adaptive_avg_pool2d and (kernel := _whole_kernel(*args)) is not None:
             return F.avg_pool2d(args[0], kernel)
+        if func is torch.Tensor.unflatten:  # the exporter makes constants of the other sizes
+            image, axis, sizes = args
+            shape, axis = _SHAPE(image), axis % image.ndim
+            return image.reshape(*shape[:axis], *sizes, *shape[axis + 1 :])
         if func is torch.Tensor.movedim:  # the exporter writes negative axes as they are, which ONNX refuses
             args = (args[0], *(axis % args[0].ndim for axis in args[1:]))
         if func is torch.repeat_interleave and len(args) == 2 and _SHAPE(args[0])[0] == 1:

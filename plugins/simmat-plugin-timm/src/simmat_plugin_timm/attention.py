@@ -40,8 +40,8 @@ class _WithMemory:
         else:
             more_k, more_v = (t[None].unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (tokens, values))
         return (
-            torch.cat([k, more_k.to(k.dtype).expand(len(k), -1, -1, -1)], 2),
-            torch.cat([v, more_v.to(v.dtype).expand(len(v), -1, -1, -1)], 2),
+            torch.cat([k, more_k.to(k.dtype).expand(k.shape[0], -1, -1, -1)], 2),
+            torch.cat([v, more_v.to(v.dtype).expand(v.shape[0], -1, -1, -1)], 2),
         )
 
     def _project(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
