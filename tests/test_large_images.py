@@ -237,7 +237,35 @@ def test_prompts_in_map_coordinates_mark_pixels_of_a_raster(
     record = json.loads((tmp_path / "out/scene.json").read_text())
     (prompt,) = record["prompts"]
     assert prompt["point_coords_xy"][0] == pytest.approx([90, 70], abs=0.01)
-    assert sorted(record["written"]) == ["scene.json", "scene_objects.tif"]
+    assert sorted(record["written"]) == ["scene.json", "scene_objects.tif", "scene_overlay.png"]
+
+
+def test_a_click_on_an_image_in_windows_gives_the_files_of_a_small_image(
+    bundle: Path, model: Predictor, tmp_path: Path
+) -> None:
+    """Who clicks on a photograph expects its mask and a picture, whatever the size of the network's input."""
+    file, out = _scene(tmp_path / "photo.tif"), tmp_path / "out"
+    call = ["predict", str(bundle), str(file), "--device", "cpu", "--point", "90,70", "--out", str(out)]
+    assert run_command(call) == 0
+    assert {path.name for path in out.iterdir()} == {"photo.json", "photo_mask.png", "photo_overlay.png"}
+    mask = np.asarray(Image.open(out / "photo_mask.png")) > 0
+    found = model.open_image(file).predict(Prompt(np.asarray([[90, 70]], np.float32), np.asarray([1])))
+    assert mask.shape == (150, 180)
+    assert mask.sum() == found.mask.sum()
+    assert (mask[found.window.slices] == found.mask).all()
+
+
+def test_prompts_from_a_file_of_places_are_written_together(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects marked in a GIS belong to one scene."""
+    pytest.importorskip("rasterio")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    file = _placed_scene(tmp_path / "scene.tif")
+    (longitude,), (latitude,) = pytest.importorskip("rasterio.warp").transform(
+        "EPSG:32632", "EPSG:4326", [500_905], [5_499_295]
+    )
+    call = ["predict", str(bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
     features = {
         "type": "FeatureCollection",
         "features": [

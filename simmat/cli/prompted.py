@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from simmat.cli.prompts import Prompts, prompt_values
 from simmat.io.files import atomic_path, atomic_write_json, staged_files
 from simmat.predictor.reading import ImageReader, LoadedImage
 from simmat.terminal import say
-from simmat.types import Prompt, SensorImage, short_names
+from simmat.types import Prompt, SensorImage, Window, short_names
 
 if TYPE_CHECKING:
     from simmat.evaluation import Processes
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 _ENDINGS = (".json", "_mask.png", "_mask.tif", "_overlay.png")
 """Of the files that are written for each object."""
 
-_ALL_OBJECTS = ("labels", "geotiff")
-"""Formats of the objects of an image that is segmented in windows: one without georeference, one with it."""
+_ALL_OBJECTS = ("labels", "geotiff", "overlay")
+"""Formats of the objects of a large image: the first without georeference, the second with it, and the third."""
+_MOST_PIXELS = 2048**2
+"""Of an image without georeference that is segmented in windows and gets a mask and a picture for each object."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,11 @@ class PromptWork:
         reader = predictor.reader(self.files, missing=job.missing)
         prompts = self.prompts.in_image(reader)
         where = next(iter(self.files.values()), Path(self.name)).name
-        if self._is_grouped or job.tile is not None or not isinstance(reader, LoadedImage):
+        at_once = job.tile is None and isinstance(reader, LoadedImage)
+        is_large = reader.georeference is not None or math.prod(reader.size_hw) > _MOST_PIXELS
+        if self._is_grouped or (is_large and not at_once):
             return self._run_large(reader, prompts, where)
-        loaded = predictor.set_image(reader.image, missing=job.missing, cache=job.cache)
-        found = predictor.predict_prompts(tuple(prompts.values()), choice=job.choice)
+        loaded, found = (self._at_once if at_once else self._in_windows)(reader, prompts)
         lines = []
         with staged_files(job.out, replaced=own_files(job.out, prompts, self.endings)) as staging:
             for (name, prompt), prediction in zip(prompts.items(), found, strict=True):
@@ -123,6 +127,28 @@ class PromptWork:
         _warn(where, found[0].doubt, loaded)
         return lines
 
+    def _at_once(self, reader: ImageReader, prompts: Mapping[str, Prompt]) -> tuple[SensorImage, Sequence[Prediction]]:
+        """Return the image as loaded and the masks of all prompts."""
+        image = reader.read(Window(0, 0, *reader.size_hw))
+        loaded = self.predictor.set_image(image, missing=self.job.missing, cache=self.job.cache)
+        return loaded, self.predictor.predict_prompts(tuple(prompts.values()), choice=self.job.choice)
+
+    def _in_windows(
+        self, reader: ImageReader, prompts: Mapping[str, Prompt]
+    ) -> tuple[SensorImage, Sequence[Prediction]]:
+        """Return the whole image, and whole masks that were found in the windows around the prompts."""
+        from simmat.predictor.large import LargeImage
+
+        image = LargeImage(self.predictor, reader, tile=self.job.tile, cache=self.job.cache)
+        found = [image.predict(prompt, self.job.choice) for prompt in prompts.values()]
+        loaded = reader.read(whole := Window(0, 0, *reader.size_hw))
+        masks = [np.zeros(reader.size_hw, np.bool_) for _ in found]
+        for mask, one in zip(masks, found, strict=True):
+            mask[one.window.slices] = one.mask
+        return loaded, [
+            replace(one, mask=mask, image=loaded, window=whole) for mask, one in zip(masks, found, strict=True)
+        ]
+
     def _run_large(self, reader: ImageReader, prompts: Mapping[str, Prompt], where: str) -> list[str]:
         """Segment objects in windows, and write them together."""
         from simmat.cli.segmenter import Job, Segmenter
@@ -132,7 +158,7 @@ class PromptWork:
 
         job, place = self.job, reader.georeference
         image = LargeImage(self.predictor, reader, tile=job.tile, cache=job.cache)
-        formats = job.formats or (_ALL_OBJECTS[place is not None],)
+        formats = job.formats or (_ALL_OBJECTS[place is not None], "overlay")
         segmenter = Segmenter(self.predictor, Job(Wanted(), formats, job.out, missing=job.missing), self.model)
         check_place(formats, place, reader.origin)
         objects, notes, doubt = [], [], ""

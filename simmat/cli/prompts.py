@@ -204,5 +204,5 @@ def _numbers(name: str, text: str, form: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) != form.count(",") + 1 or not np.isfinite(values).all():
-        raise ConfigError(f"{name} takes {form} in pixels, got {text!r}")
+        raise ConfigError(f"{name} takes {form} in pixels, with commas and without spaces, got {text!r}")
     return values

@@ -59,7 +59,8 @@ def find_samples(root: Path, sources: Sequence[Source], *, masks: bool = True) -
         raise DataError(
             all_problems(
                 f"{root}: not a data set: put images into images/ and masks of the same names into masks/, "
-                "or write a manifest.csv (id,split,image,mask), or a COCO annotations.json:",
+                "or write a manifest.csv (id,split,image,mask), or a COCO annotations.json; `simmat annotate` labels "
+                "images without masks:",
                 missing,
             )
         )
