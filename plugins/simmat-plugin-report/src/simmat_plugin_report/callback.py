@@ -6,6 +6,7 @@ import math
 import platform
 import time
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -66,16 +67,19 @@ class ReportCallback(Callback):
             self._take(scores)
             self._write_report()
         if time.monotonic() - self._written >= _REST * self._took:
-            self.stopped()
+            self._write_page(running=True)
 
     def stopped(self) -> None:
         """Write the page of what is known."""
+        self._write_page(running=False)
+
+    def _write_page(self, *, running: bool) -> None:
         report = self._write_report()
         if report is None:
             return
         began, folder = time.monotonic(), self._folder
         view = view_of(self._setup.config, read_bundle_spec(folder.bundle), folder, report, (report.analysis,))
-        write_page(folder.page, [view])
+        write_page(folder.page, [replace(view, running=running)])
         self._written = time.monotonic()
         self._took = self._written - began
 

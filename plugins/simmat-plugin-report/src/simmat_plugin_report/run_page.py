@@ -14,7 +14,7 @@ from simmat.report.overlay import FALSE_ALARM, HIT, MISS, POSITIVE, WHITE
 from simmat.sensors.options import modality_parts
 from simmat_plugin_report.blocks import both, calibration, counted, curves, duration, place_of, setting
 from simmat_plugin_report.data_report import SplitReport, texts_of
-from simmat_plugin_report.documents import Analysis, ChannelAblation
+from simmat_plugin_report.documents import Analysis, ChannelAblation, RunReport
 from simmat_plugin_report.object_scores import (
     MOST_CLASSES,
     NONE,
@@ -41,6 +41,8 @@ _LEGEND = (
     (POSITIVE, "click"),
 )
 _IN_EVERY_RUN = ("modality", "data", "out")
+_SAME_IOU = 0.01
+"""Two models whose IoUs differ by less on every object are taken for the same."""
 _LISTED = 20
 """Most problems and notes that are shown."""
 
@@ -49,14 +51,43 @@ def summary_of(run: RunView) -> str:
     """Return the sentence below the title."""
     said, report = f"{run.made_of}, step {run.step}", run.report
     if report is not None:
-        said += f" of {report.steps}, trained on {counted(report.train_images, 'image')} in {duration(report.seconds)}"
+        said += f" of {report.steps}" if run.steps_done >= report.steps else f", {_steps(run, report)}"
+        said += f", trained on {counted(report.train_images, 'image')} in {duration(report.seconds)}"
     if run.analyses:
         found = run.analyses[0]
         zero = found.zero_shot or ()
         said += f". With one click per object, its mean IoU is {miou(found.scores):.3f} on {place_of(found)}"
         if zero and len(common(found.scores, zero)) == len(found.scores):
             said += f"; that of the untuned model is {miou(zero):.3f}"
-    return said + "."
+    return f"{said}. {_step_0(run)}".rstrip()
+
+
+def _step_0(run: RunView) -> str:
+    """Return what it means that step 0 was kept; "" if a later one was, or none was done yet."""
+    if run.step != 0 or not run.steps_done:
+        return ""
+    validated = any(record.get("kind") == "val" and record["step"] > 0 for record in run.records)
+    why = "no later step was better on validation" if validated else "no later step was scored on validation"
+    model = "like the untuned model" if _is_untuned(run) else "as before training"
+    return f"Step 0 was kept: {why}, so this bundle answers prompts {model}."
+
+
+def _is_untuned(run: RunView) -> bool:
+    """Return whether the bundle is known to score as the untuned model, object by object."""
+    found = run.analyses[0] if run.analyses else None
+    if found is None or not found.zero_shot:
+        return False
+    untuned = {(score.sample, score.region): score.iou for score in found.zero_shot}
+    same = common(found.scores, found.zero_shot)
+    return all(abs(score.iou - untuned[score.sample, score.region]) < _SAME_IOU for score in same)
+
+
+def _steps(run: RunView, report: RunReport) -> str:
+    """Return the steps of a run in words: those that were done, if these are not all."""
+    if run.steps_done >= report.steps:
+        return f"{report.steps} steps"
+    done = f"{run.steps_done} of {report.steps} steps"
+    return f"{done} so far" if run.running else f"stopped after {done}"
 
 
 def run_sections(run: RunView) -> Iterator[Section]:
@@ -331,7 +362,7 @@ def _what(run: RunView) -> Iterator[Block]:
         rows = [
             (
                 "trained",
-                f"{report.steps} steps on {counted(report.train_images, 'image')}, step {run.step} was kept",
+                f"{_steps(run, report)} on {counted(report.train_images, 'image')}, step {run.step} was kept",
             ),
             ("time", duration(report.seconds)),
             (

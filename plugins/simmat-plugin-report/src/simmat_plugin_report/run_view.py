@@ -26,6 +26,7 @@ class RunView:
         records: its log.
         report: what training found; None where there is none.
         analyses: what is shown, one for each data set.
+        running: its training goes on while the page is made.
     """
 
     name: str
@@ -35,6 +36,7 @@ class RunView:
     records: Sequence[Mapping[str, Any]]
     report: RunReport | None
     analyses: Sequence[Analysis]
+    running: bool = False
 
     @property
     def made_of(self) -> str:
@@ -45,6 +47,13 @@ class RunView:
     def step(self) -> Any:
         """The step whose bundle was kept."""
         return self.spec.metrics.get("step", "?")
+
+    @property
+    def steps_done(self) -> int:
+        """The last step of its log; without a log, all steps."""
+        if not self.records:
+            return self.report.steps if self.report is not None else 0
+        return max(int(record["step"]) for record in self.records)
 
     @property
     def trained(self) -> Analysis | None:
