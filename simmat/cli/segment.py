@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simmat.cli.batch import check_coco, own_files, refuse_twice, run_all, run_on
+from simmat.cli.batch import check_coco, own_files, read_record, refuse_twice, run_all, run_on
 from simmat.cli.common import move_bar, progress_bar
 from simmat.cli.segmenter import Job, Segmenter, write_coco
 from simmat.errors import ConfigError, SimMATError, unknown_name
@@ -204,8 +204,26 @@ def segment_all(
         return
     if "coco" in job.formats and outcome.done:
         write_coco(job.out, outcome.done, predictor.class_names)
+    if job.wanted.objects is not None and outcome.done and not _found_any(job.out, outcome.done):
+        say(f"Warning: {_why_nothing(predictor, job, len(outcome.done))}", err=True)
     if outcome.error is not None:
         raise outcome.error
+
+
+def _found_any(out: Path, names: Sequence[str]) -> bool:
+    """Return whether the json of any of these images lists an object."""
+    return any(read_record(out / f"{name}.json").get("objects") for name in names)
+
+
+def _why_nothing(predictor: Predictor, job: Job, images: int) -> str:
+    """Return what to do about images without any object."""
+    said, bundle = f"no object found in {images} image{'' if images == 1 else 's'}; ", predictor.bundle
+    if bundle is not None and predictor.dense is not None and bundle.spec.metrics.get("step") == 0:
+        return said + "the bundle is of step 0: its dense head is not trained; train longer"
+    tries = ["a lower --min-score"] if job.min_score else []
+    tries += ["other --classes"] if job.classes is not None else []
+    tries += ["more training steps"] if bundle is not None else []
+    return f"{said}try {', '.join(tries)}{' or ' if tries else ''}prompts"
 
 
 def _first_files(model: Mapping[str, Any], images: Mapping[str, Mapping[str, Path]]) -> list[Path]:

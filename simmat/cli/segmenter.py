@@ -298,7 +298,8 @@ def _counted(result: ImageResult) -> str:
         if name is not None:
             counts[name] = counts.get(name, 0) + 1
     listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])[:5])
-    return f"{len(result.ranked)} objects" + (f" ({listed})" if listed else "")
+    count = len(result.ranked)
+    return f"{count} object{'' if count == 1 else 's'}" + (f" ({listed})" if listed else "")
 
 
 def _described(classes: Sequence[Mapping[str, Any]]) -> str:

@@ -50,6 +50,12 @@ def command(config: Path | None, resume: Path | None, **given: Any) -> None:
         click.get_current_context().exit(130)
     if (plan := callback.plan) is not None:
         say(f"best bundle: {bundle} (validation mIoU {callback.best:.4f} at step {callback.best_step})")
+        if callback.best_step == 0:
+            say(
+                "Warning: no step scored better on validation than the model before training (step 0); train longer "
+                "(--steps) or with another rate (--lr)",
+                err=True,
+            )
         if (page := bundle.parent / "report.html").exists():
             say(f"its page: {page}")
         words = ["simmat", "eval", str(bundle), "--data", str(plan.data)]

@@ -1,0 +1,36 @@
+"""What `simmat train` says at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from simmat import training
+from simmat.cli import run
+from simmat.training.callbacks import ConsoleCallback
+
+
+@pytest.mark.parametrize(("kept", "warned"), [(0, True), (30, False)])
+def test_a_bundle_of_step_0_is_said_to_be_no_better_than_before(
+    kept: int,
+    warned: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is a bundle as any other, and a newcomer only wonders later why it finds nothing."""
+
+    def trained(settings: Any, registry: Any, callback: ConsoleCallback) -> Path:
+        plan: Any = SimpleNamespace(data=tmp_path, splits=frozenset())
+        callback.plan, callback.best, callback.best_step = plan, 0.5, kept
+        return tmp_path / "run/bundle"
+
+    monkeypatch.setenv("SIMMAT_PLUGINS", "")
+    monkeypatch.setattr(training, "train", trained)
+    assert run(["train", "--modality", "gray", "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 0
+    shown = capsys.readouterr()
+    assert f"at step {kept})" in shown.out
+    assert ("train longer (--steps)" in shown.err) == warned
