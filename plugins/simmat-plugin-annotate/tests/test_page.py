@@ -329,3 +329,15 @@ def test_all_suggestions_are_accepted_though_some_are_covered(opened):
     assert tab.state()["objects"] == count
     assert f"{count} suggestions accepted. 1 were covered" in tab.text("#messages")
     assert same_on_disk(tab, mask)
+
+
+def test_the_length_of_a_training_is_chosen_in_the_page(site, opened):
+    """500 steps take hours on a slow machine."""
+    tab, _ = opened("m")
+    steps = tab.page.locator("#steps")
+    assert steps.input_value() == "500"
+    steps.fill("7")
+    tab.page.route("**/api/train", lambda route: route.fulfill(status=409, json={"error": "busy"}))
+    with tab.page.expect_request("**/api/train") as asked:
+        tab.page.click("#train")
+    assert asked.value.post_data_json == {"steps": 7}

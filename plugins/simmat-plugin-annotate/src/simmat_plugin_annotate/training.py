@@ -53,7 +53,7 @@ class Training:
     adopt: Callable[[Path], Awaitable[None]]
     state: State = "idle"
     step: int = 0
-    steps: int = 0
+    steps: int = DEFAULT_STEPS
     message: str = ""
     score: float | None = None
     before: float | None = None

@@ -1,5 +1,6 @@
 /** The lists of images, classes and objects. */
 
+import { colourOfNumber } from "./colours.js";
 import { byId, element } from "./show.js";
 
 const SHOWN = 1000; // rows in the page at once
@@ -174,6 +175,13 @@ export class Lists {
     return element("li", {}, form);
   }
 
+  #swatchOf(object) {
+    if (object.class !== null || this.app.session.classes.length) return this.#swatch(object.class);
+    const swatch = element("span", { class: "swatch" });
+    swatch.style.backgroundColor = colourOfNumber(object.id);
+    return swatch;
+  }
+
   #swatch(id) {
     const known = this.app.session.classes.find((item) => item.id === id);
     const swatch = element("span", { class: id === null ? "swatch none" : "swatch" });
@@ -192,7 +200,7 @@ export class Lists {
       const button = element(
         "button",
         { title: name, onclick: () => this.act.select(object.id) },
-        this.#swatch(object.class),
+        this.#swatchOf(object),
         element("span", { class: "label" }, `${object.id} ${name}`),
         element("span", { class: "state" }, `${object.area} px`),
       );

@@ -1,7 +1,7 @@
 /** The annotator's page: what the keys, buttons and events do. */
 
 import { get, listen, post, server } from "./api.js";
-import { NO_CLASS, rgbOf, setMaps } from "./colours.js";
+import { colourOfNumber, NO_CLASS, rgbOf, setMaps } from "./colours.js";
 import { DisplayPanel } from "./display.js";
 import { Draft } from "./draft.js";
 import { Labels } from "./labels.js";
@@ -73,7 +73,7 @@ function scene() {
   for (const object of shown) {
     if (object.id === app.draft?.replaces) continue;
     const chosen = object.id === app.selected;
-    shapes.push({ mask: object.mask, colour: colourOf(object.class), alpha: chosen ? 0.5 : 0.3, line: chosen ? 3 : 1.5 });
+    shapes.push({ mask: object.mask, colour: colourOfObject(object), alpha: chosen ? 0.5 : 0.3, line: chosen ? 3 : 1.5 });
   }
   const current = suggestion();
   if (app.walk) {
@@ -95,6 +95,10 @@ function scene() {
 
 function classes() {
   return app.session.classes;
+}
+
+function colourOfObject({ id, class: known }) {
+  return known === null && !classes().length ? rgbOf(colourOfNumber(id)) : colourOf(known);
 }
 
 function colourOf(id) {
@@ -164,7 +168,9 @@ function showPrompt() {
       const alternatives = found ? `, mask ${index + 1} of ${masks.length}` : "";
       const score = found ? `Predicted IoU ${found.score.toFixed(2)}${alternatives}` : `Painted, ${draft.mask.area} px`;
       const what = draft.replaces !== null ? " in place of the selected object" : "";
-      text.textContent = `${score}${named(classNow())}. Enter accepts${what}, Esc drops.${doubt && found ? ` ${doubt}` : ""}`;
+      const next = found && masks.length > 1 ? ", A shows the next mask" : "";
+      text.textContent =
+        `${score}${named(classNow())}. Enter accepts${what}${next}, Esc drops.${doubt && found ? ` ${doubt}` : ""}`;
     }
   } else if (walk) {
     const current = suggestion();

@@ -49,22 +49,27 @@ export class TrainingPanel {
   /** Start a training, or stop the one that runs. */
   async toggle() {
     const stop = this.state === "running";
-    this.show(await post(stop ? "/api/train/stop" : "/api/train", {}));
+    if (!stop && !byId("steps").reportValidity()) return;
+    this.show(await (stop ? post("/api/train/stop", {}) : post("/api/train", { steps: Number(byId("steps").value) })));
     if (stop && this.state === "running") this.messages.note("The training stops after its present step.");
   }
 
-  show({ state, step, steps, message, score, before, metric, adopted, images }) {
+  show({ state, step, steps, message, score, before, metric, adopted, images, seconds }) {
     const ended = this.state === "running" && state !== "running";
     this.state = state;
     const running = state === "running";
     byId("train").textContent = running ? "Stop training" : "Train";
+    byId("steps").disabled = running;
+    byId("steps").value ||= String(steps);
     const bar = byId("progress");
     bar.hidden = !running;
     if (running && steps) bar.value = step / steps;
     else bar.removeAttribute("value");
     const text = [];
-    if (running) text.push(step ? `Step ${step} of ${steps}` : "Starting", `${images} images`);
-    else if (state === "done") text.push(adopted ? "New model in use" : "The model before was better and stays");
+    if (running) {
+      text.push(step ? `Step ${step} of ${steps}` : "Starting", `${images} images`);
+      if (step) text.push(`About ${Math.ceil(((seconds / step) * (steps - step)) / 60)} min left`);
+    } else if (state === "done") text.push(adopted ? "New model in use" : "The model before was better and stays");
     else if (state !== "idle") text.push(state === "failed" ? "Training failed" : "Training was stopped");
     if (score !== null) {
       const compared = before === null ? "" : `, before ${before.toFixed(3)}`;
