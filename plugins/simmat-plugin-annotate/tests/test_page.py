@@ -260,6 +260,19 @@ def test_what_is_being_drawn_stays_with_its_image(site, opened):
     assert same_on_disk(tab, mask)
 
 
+def test_what_is_being_drawn_survives_opening_the_same_image(site, opened):
+    """A click on the row of the open image must not cost a mask."""
+    _, centres = site
+    tab, mask = opened("i")
+    tab.click(*centres[0])
+    drawn = tab.drafted()
+    with tab.page.expect_response(lambda answer: "/encode" in answer.url):
+        tab.page.click('#images [aria-current="true"]')
+    assert np.array_equal(tab.drafted(), drawn)
+    tab.saves("Enter")
+    assert same_on_disk(tab, mask)
+
+
 def test_an_object_is_labelled_by_keys_alone(site, opened):
     """A cross in the middle is moved by the arrows; P clicks there."""
     _, centres = site
@@ -333,7 +346,7 @@ def test_all_suggestions_are_accepted_though_some_are_covered(opened):
 
 def test_the_length_of_a_training_is_chosen_in_the_page(site, opened):
     """500 steps take hours on a slow machine."""
-    tab, _ = opened("m")
+    tab, _ = opened("j")
     steps = tab.page.locator("#steps")
     assert steps.input_value() == "500"
     steps.fill("7")

@@ -268,7 +268,7 @@ async function open(key) {
       messages.note(`What you were drawing in ${app.image.name} is kept: it is there when you come back.`);
     }
     const [height, width] = image.size_hw;
-    const draft = app.drafts.get(key) ?? null;
+    const draft = app.image?.key === key ? app.draft : (app.drafts.get(key) ?? null);
     app.drafts.delete(key);
     Object.assign(app, { image, labels: new Labels(image), draft, walk: null, selected: null, ready: image.ready });
     app.raster = new Raster(image, () => stage.redraw(), say, () => app.gone);
