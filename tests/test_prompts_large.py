@@ -97,6 +97,7 @@ def test_large_images_with_prompts_are_skipped_when_done(
     rows = "".join(f'{file}.tif,o{n},"{20 + n},30"\n' for file in "ab" for n in range(2))
     (tmp_path / "prompts.csv").write_text("file,object,point\n" + rows)
     call = ["predict", str(bundle), "--prompts", str(tmp_path / "prompts.csv"), "--tile", "64", "--device", "cpu"]
+    call += ["--format", "labels"]
     assert run([*call, "--out", str(tmp_path / "out")]) == 0
     assert [one["object"] for one in json.loads((tmp_path / "out/a.json").read_text())["prompts"]] == ["a_o0", "a_o1"]
     assert run([*call, "--out", str(tmp_path / "out")]) == 0

@@ -60,7 +60,13 @@ def test_one_file_shows_tuned_and_untuned_and_several_the_tuned_ones(tmp_path: P
     assert "tuned 0.500" in drawn
     assert "zero-shot 0.300" in drawn
     assert simmat(["curve", str(one), str(two), str(three), "--out", str(tmp_path / "all.svg")]) == 0
-    assert f"{three} 0.500" in (tmp_path / "all.svg").read_text()
+    drawn = (tmp_path / "all.svg").read_text()
+    assert "3.json 0.500" in drawn
+    assert str(tmp_path) not in drawn
+    (tmp_path / ("d" * 200)).mkdir()
+    far = scored(tmp_path / ("d" * 200) / "4.json", [0.4, 0.6], None)
+    assert simmat(["curve", str(one), str(far), "--out", str(tmp_path / "far.svg")]) == 0
+    assert "4.json 0.600" in (tmp_path / "far.svg").read_text()
 
 
 @pytest.mark.parametrize("content", ["[]", '{"tuned": {"miou_object": 0.5}}', '{"tuned": {"clicks": {"miou": ["x"]}}}'])

@@ -114,7 +114,7 @@ def test_without_a_network_the_error_says_what_where_and_what_to_do(
     captured = capsys.readouterr()
     assert captured.out == ""
     said = captured.err.splitlines()[-1]
-    for part in ("cannot fetch model.safetensors of timm/test_vit", "--checkpoint", "HF_HOME", str(offline)):
+    for part in ("model.safetensors", f"timm/{MODEL}", "--checkpoint", "HF_HOME", str(offline)):
         assert part in said
 
 

@@ -12,6 +12,8 @@ from simmat_plugin_report.figures import LIGHT, line_style, new_figure, plain, s
 
 LABEL_DISTANCE = 0.05
 """Smallest distance between two labels of the click curve, in mIoU."""
+_LONGEST = 40
+"""Characters of a name at most, its end; longer ones leave no room for the curve."""
 
 
 def picture_kind(out: Path) -> Literal["png", "svg"]:
@@ -61,7 +63,7 @@ def plot_click_curve(
         style = untuned if name == "zero-shot" else line_style(place, dark=False)
         axes.plot(range(1, len(curve) + 1), curve, lw=1.6, marker="o", ms=3.2, zorder=3, **style)
         axes.annotate(
-            plain(f"{name} {curve[-1]:.3f}"),
+            plain(f"{name if len(name) <= _LONGEST else '…' + name[1 - _LONGEST :]} {curve[-1]:.3f}"),
             (len(curve), height),
             (8, 0),
             textcoords="offset points",

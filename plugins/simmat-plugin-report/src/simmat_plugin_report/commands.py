@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def curve(scores: tuple[Path, ...], out: Path) -> None:
         if isinstance(read[path], dict) and read[path].get("zero_shot"):
             curves["zero-shot"] = _clicks(read[path], "zero_shot", path)
     else:
-        curves = {str(path): _clicks(found, "tuned", path) for path, found in read.items()}
+        folder = os.path.commonpath([path.absolute().parent for path in scores])
+        curves = {os.path.relpath(path, folder): _clicks(found, "tuned", path) for path, found in read.items()}
     first = next(iter(read.values()))
     title = f"{first.get('modality', '')}: mIoU by clicks, {first['tuned'].get('objects', '?')} objects"
     say(f"wrote {plot_click_curve(curves, out, targets=NOC_TARGETS, title=title)}")
