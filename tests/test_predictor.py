@@ -90,7 +90,7 @@ def test_a_failed_image_leaves_none_to_be_asked(predictor: Predictor, picture: P
     ("image", "error", "words"),
     [
         (np.zeros((2, 8, 8)), ValueError, r"\(1, H, W\) of gray \[count\]; got shape \(2, 8, 8\)"),
-        (np.zeros((8, 8, 1)), ValueError, r"got shape \(8, 8, 1\)"),
+        (np.zeros((8, 8, 1)), ValueError, r"got shape \(8, 8, 1\); put the channels first"),
         (Image.fromarray(SCENE), TypeError, r"got Image.*\(C, H, W\)"),
         (np.linspace(-1000, 300, 64).reshape(8, 8), DataError, r"gray, 0 to 255 count.*-1000 to 300.*file"),
         ({"rgb": "a.png"}, TypeError, "sources gray; got rgb"),

@@ -464,7 +464,9 @@ class Predictor:
             planes = planes[None]  # (1, H, W)
         if planes.ndim != 3 or (channels and len(planes) != len(channels)):
             wanted = f"({len(channels)}, H, W) of {describe(channels)}" if channels else "(C, H, W)"
-            raise ValueError(f"modality {name!r} takes an array {wanted}; got shape {planes.shape}")
+            last = planes.ndim == 3 and planes.shape[-1] == len(channels)
+            advice = "; put the channels first: array.transpose(2, 0, 1)" if last else ""
+            raise ValueError(f"modality {name!r} takes an array {wanted}; got shape {planes.shape}{advice}")
         if not channels:
             raise ValueError(f"modality {name!r} learns its channels from files; give a SensorImage")
         image = SensorImage.from_planes(planes, channels, origin="array")
