@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
-from onnx.compose import merge_models
+from onnx.compose import add_prefix, merge_models
 
 from simmat_plugin_export.tracing import OPSET
 
@@ -19,11 +19,24 @@ IR_VERSION = 9
 
 def chained(first: ModelProto, second: ModelProto, links: Sequence[str]) -> ModelProto:
     """Return a model that gives outputs of the first, named in `links`, to the inputs of these names of the second."""
-    second = onnx.compose.add_prefix(second, "net/", rename_inputs=False, rename_outputs=False)
-    first = onnx.compose.add_prefix(first, "prepare/", rename_inputs=False, rename_outputs=True)
-    joined = merge_models(first, second, io_map=[(f"prepare/{name}", name) for name in links])
+    kept = {f"prepare/{one.name}": one.name for one in first.graph.input}
+    kept |= {f"net/{one.name}": one.name for one in second.graph.output}
+    first, second = add_prefix(first, "prepare/"), add_prefix(second, "net/")
+    joined = merge_models(first, second, io_map=[(f"prepare/{name}", f"net/{name}") for name in links])
+    _rename(joined.graph, kept)
     joined.ir_version = min(joined.ir_version, IR_VERSION)
     return joined
+
+
+def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
+    """Rename values of a graph and of the graphs within, in place."""
+    for one in (*graph.input, *graph.output):
+        one.name = names.get(one.name, one.name)
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(value, value) for value in values]
+        for attribute in node.attribute:
+            _rename(attribute.g, names)
 
 
 @dataclass
