@@ -222,16 +222,20 @@ def _placed_scene(path: Path) -> Path:
     return path
 
 
+def _degrees(east_m: float, north_m: float) -> tuple[float, float]:
+    """Longitude and latitude of a place in the coordinates of `_placed_scene`."""
+    warp = pytest.importorskip("rasterio.warp")
+    (longitude,), (latitude,) = warp.transform("EPSG:32632", "EPSG:4326", [east_m], [north_m])
+    return longitude, latitude
+
+
 def test_prompts_in_map_coordinates_mark_pixels_of_a_raster(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """People of a GIS know places, not pixels."""
     pytest.importorskip("rasterio")
     monkeypatch.setenv("SIMMAT_PLUGINS", "")
-    file = _placed_scene(tmp_path / "scene.tif")
-    (longitude,), (latitude,) = pytest.importorskip("rasterio.warp").transform(
-        "EPSG:32632", "EPSG:4326", [500_905], [5_499_295]
-    )
+    file, (longitude, latitude) = _placed_scene(tmp_path / "scene.tif"), _degrees(500_905, 5_499_295)
     call = ["predict", str(bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
     assert run_command([*call, "--point", f"{longitude},{latitude}", "--out", str(tmp_path / "out")]) == 0
     record = json.loads((tmp_path / "out/scene.json").read_text())
@@ -261,10 +265,7 @@ def test_prompts_from_a_file_of_places_are_written_together(
     """Objects marked in a GIS belong to one scene."""
     pytest.importorskip("rasterio")
     monkeypatch.setenv("SIMMAT_PLUGINS", "")
-    file = _placed_scene(tmp_path / "scene.tif")
-    (longitude,), (latitude,) = pytest.importorskip("rasterio.warp").transform(
-        "EPSG:32632", "EPSG:4326", [500_905], [5_499_295]
-    )
+    file, (longitude, latitude) = _placed_scene(tmp_path / "scene.tif"), _degrees(500_905, 5_499_295)
     call = ["predict", str(bundle), str(file), "--device", "cpu", "--crs", "EPSG:4326"]
     features = {
         "type": "FeatureCollection",

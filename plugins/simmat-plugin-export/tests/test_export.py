@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -251,3 +251,8 @@ def test_quantizing_by_calibration_needs_data(bundle: Bundle, tmp_path: Path) ->
     """Ranges of activations cannot be guessed."""
     with pytest.raises(ConfigError, match="--data"):
         export(bundle, tmp_path / "out", precision="int8-static")
+
+
+def test_objects_are_found_by_the_settings_of_simmat() -> None:
+    """The runtime writes them again, since it imports nothing of SimMAT; they must not drift apart."""
+    assert asdict(simmat_runtime.Settings()) == asdict(EverythingSettings())
