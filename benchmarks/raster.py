@@ -82,7 +82,10 @@ def write_raster(path: Path, side: int) -> None:
 
 
 def train_bundle(folder: Path) -> Path:
-    """Train a model with a dense head on mosaics of 2 x 2 tiles, for a few steps."""
+    """Return a model with a dense head, trained for a few steps on mosaics of 2 x 2 tiles if it is not there yet."""
+    bundle = folder / "run/bundle"
+    if bundle.is_dir():
+        return bundle
     import rasterio
     from PIL import Image
 
@@ -106,7 +109,7 @@ def train_bundle(folder: Path) -> Path:
     call = [sys.executable, "-m", "simmat", "train", *options.split(), "--steps", "40", "--no-pictures"]
     call += ["--device", "cpu", "--data", str(data), "--out", str(folder / "run")]
     subprocess.run(call, check=True, capture_output=True)
-    return folder / "run/bundle"
+    return bundle
 
 
 def measure(bundle: str, raster: str, ask: str, out: str, tile: str) -> None:
