@@ -73,8 +73,13 @@ def rank(predictor: Predictor, data: Path, rows: Sequence[dict[str, str]]) -> li
     return sorted(found, key=lambda name: -found[name])
 
 
-def run(name: str, order: str, seed: int, options: argparse.Namespace, place: Path) -> list[dict[str, float]]:
-    """Label, train and score round by round; return a point for each round."""
+def run(
+    name: str, order: str, seed: int, options: argparse.Namespace, place: Path, first: dict[str, float] | None = None
+) -> list[dict[str, float]]:
+    """Label, train and score round by round; return a point for each round.
+
+    `first` is the point of another order's first round, whose model is still there.
+    """
     settings, data = SETS[name], options.data / name
     rows = rows_of(data)
     if options.test is not None:
@@ -87,31 +92,14 @@ def run(name: str, order: str, seed: int, options: argparse.Namespace, place: Pa
     labelled, waiting = waiting[: options.first], waiting[options.first :]
     points = []
     for number in range(options.rounds):
-        folder = place / f"{name}-{order}-{seed}-{number}"
-        write_set(folder / "set", data, [*labelled, *others])
-        arguments = {"channels": settings["channels"]} if "channels" in settings else {}
-        simmat.train(
-            modality=settings["modality"],
-            data=folder / "set",
-            out=folder / "run",
-            foundation=options.foundation,
-            steps=options.steps,
-            seed=seed,
-            pictures=False,
-            progress=False,
-            device=options.device,
-            **({} if options.image_size is None else {"image_size": options.image_size}),
-            **settings["card"],
-            **arguments,
-        )
+        folder = place / (f"{name}-{order}-{seed}-{number}" if number else f"{name}-{seed}")
+        if number or first is None:
+            points.append(train_and_score(folder, data, [*labelled, *others], settings, seed, options))
+            points[-1]["images"] = float(len(labelled))
+        else:
+            points.append(first)
         predictor = simmat.load(folder / "run", device=options.device)
-        report = simmat.evaluate(predictor, folder / "set", zero_shot=False, everything=options.everything)
-        tuned = report["tuned"]
-        point = {"images": float(len(labelled)), "one_click": float(tuned["miou_object"])}
-        if options.everything:
-            point["ap50"] = float(tuned["everything"]["ap50"])
-        points.append(point)
-        print(f"{name} {order:>6} seed {seed}: " + ", ".join(f"{key} {value:.4g}" for key, value in point.items()))
+        print(f"{name} {order:>6} seed {seed}: " + ", ".join(f"{key} {value:.4g}" for key, value in points[-1].items()))
         if not waiting or number == options.rounds - 1:
             break
         if order == "next":
@@ -122,6 +110,35 @@ def run(name: str, order: str, seed: int, options: argparse.Namespace, place: Pa
         labelled = [*labelled, *chosen]
         waiting = [row for row in waiting if row not in chosen]
     return points
+
+
+def train_and_score(
+    folder: Path, data: Path, rows: Sequence[dict[str, str]], settings: dict[str, Any], seed: int, options: Any
+) -> dict[str, float]:
+    """Train in folder/run with the rows of a set, and return the scores of its test images."""
+    write_set(folder / "set", data, rows)
+    arguments = {"channels": settings["channels"]} if "channels" in settings else {}
+    if options.image_size is not None:
+        arguments["image_size"] = options.image_size
+    simmat.train(
+        modality=settings["modality"],
+        data=folder / "set",
+        out=folder / "run",
+        foundation=options.foundation,
+        steps=options.steps,
+        val_every=options.steps,
+        seed=seed,
+        pictures=False,
+        progress=False,
+        device=options.device,
+        **settings["card"],
+        **arguments,
+    )
+    report = simmat.evaluate(folder / "run", folder / "set", zero_shot=False, everything=options.everything)
+    scores = {"one_click": float(report["tuned"]["miou_object"])}
+    if options.everything:
+        scores["ap50"] = float(report["tuned"]["everything"]["ap50"])
+    return scores
 
 
 def images_needed(points: Sequence[dict[str, float]], score: str, goal: float) -> float | None:
@@ -159,11 +176,13 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
         for name in options.sets.split(","):
-            runs = {
-                order: [run(name, order, seed, options, Path(place)) for seed in range(options.seeds)]
-                for order in ORDERS
-            }
-            found[name] = runs
+            found[name] = {order: [] for order in ORDERS}
+            for seed in range(options.seeds):
+                shared = None
+                for order in ORDERS:
+                    points = run(name, order, seed, options, Path(place), shared)
+                    found[name][order].append(points)
+                    shared = points[0]
     for name, runs in found.items():
         means = {order: mean_points(runs[order]) for order in ORDERS}
         print(f"\n{name}, mean of {options.seeds} seeds, {options.steps} steps each")

@@ -79,6 +79,16 @@ def test_a_right_click_removes_and_a_box_asks_anew(site, opened):
     assert same_on_disk(tab, mask)
 
 
+def test_a_click_on_the_outer_half_of_a_border_pixel_is_one_on_the_pixel(opened):
+    """Prompts end at the centres of the outermost pixels, the image does not."""
+    tab, _ = opened("a")
+    width, height = tab.run("[main.app.raster.width, main.app.raster.height]")
+    tab.click(0.2, 0.2)
+    tab.click(width - 0.2, height - 0.2, button="right")
+    assert tab.run("main.app.draft.state.points") == [[0, 0, 1], [width - 1, height - 1, 0]]
+    assert tab.drafted() is not None
+
+
 def test_the_next_alternative_is_what_enter_accepts(site, opened):
     """A click may mean a part or the whole."""
     _, centres = site

@@ -59,8 +59,9 @@ export class Draft {
 
   /** Add a click at an image position (edges at whole numbers), label 1 or 0. */
   addPoint([x, y], label) {
-    // The server counts from the centre of the first pixel.
-    this.#step({ points: [...this.state.points, [x - 0.5, y - 0.5, label]], painted: null });
+    // The server counts from the centre of the first pixel to that of the last.
+    const [column, row] = [x, y].map((at, axis) => Math.min(Math.max(at - 0.5, 0), this.size[axis] - 1));
+    this.#step({ points: [...this.state.points, [column, row, label]], painted: null });
     return this.#ask();
   }
 
