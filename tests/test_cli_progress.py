@@ -1,4 +1,4 @@
-"""The progress bar of commands: drawn where somebody watches, and nowhere else."""
+"""The progress of commands: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -64,8 +64,24 @@ def test_checking_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
     assert re.search(r"reading: +0%.*0/6", shown[0])
 
 
-def test_a_log_is_not_filled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where standard error is a file, a bar would be thousands of lines."""
+def test_simulating_writes_lines_where_there_is_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a log or a pipe, a command that takes a minute must not seem to hang."""
+    need_plugins("scenes")
+    monkeypatch.setenv("SIMMAT_PLUGINS", "simmat-plugin-scenes")
+    monkeypatch.setattr("simmat.cli.common.LINE_SECONDS", 0.0)
+    assert run([*SIMULATE, str(tmp_path / "d")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("simulating: 3 of 3")
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_command_that_ends_before_the_first_line_is_due_writes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line every ten seconds is enough for a log; a bar would be thousands."""
+    monkeypatch.setattr("simmat.cli.common.LINE_SECONDS", 1e6)
     folder = folder_of(tmp_path / "set", 3)
     assert run(["data", "check", str(folder), "--modality", "raster", "--regions", "instances"]) == 0
     assert capsys.readouterr().err == ""

@@ -41,6 +41,8 @@ class PathType(click.Path):
 
 PATH = PathType(path_type=Path)
 """Type of every option and argument that names a file or folder."""
+LINE_SECONDS = 10.0
+"""Time between the lines of progress where standard error is not a terminal."""
 
 
 def json_option(command: Command) -> Command:
@@ -97,20 +99,38 @@ def channel_cells(channel: Channel) -> tuple[str, ...]:
 def progress_bar(
     label: str, unit: str, *, total: int | None = None, shown: bool = True, unit_scale: bool = False
 ) -> Iterator[tqdm[Any]]:
-    """Show a progress bar on standard error, if it is a terminal and `shown`; it is cleared at the end."""
+    """Show progress on standard error: a bar on a terminal, cleared at the end; else a line every `LINE_SECONDS`.
+
+    Args:
+        label: what is done.
+        unit: what is counted.
+        total: number of units; None where it is not known yet.
+        shown: False shows nothing.
+        unit_scale: write large numbers with a prefix, such as 1.5M.
+    """
     from tqdm import tqdm
 
-    with tqdm(
-        total=total,
-        desc=escape(label),
-        unit=unit,
-        unit_scale=unit_scale,
-        leave=False,
-        disable=None if shown else True,  # None: shown on a terminal only
-        ncols=80 if _states_no_size() else None,
-        nrows=24 if _states_no_size() else None,
-    ) as bar:
+    drawn: dict[str, Any]
+    if sys.stderr.isatty():
+        drawn = {"ncols": 80, "nrows": 24} if _states_no_size() else {}
+    else:
+        form = "{desc}: {n_fmt} of {total_fmt}, {remaining} left"
+        drawn = {"file": _Lines(), "bar_format": form, "ncols": 10_000, "delay": LINE_SECONDS}
+        drawn |= {"mininterval": LINE_SECONDS, "miniters": 1}
+    drawn |= {"unit": unit, "unit_scale": unit_scale, "leave": False, "disable": not shown}
+    with tqdm(total=total, desc=escape(label), **drawn) as bar:
         yield bar
+
+
+class _Lines:
+    """A stream for tqdm that prints each state of a bar as a line."""
+
+    def write(self, text: str) -> None:
+        if state := text.strip():
+            say(state, err=True)
+
+    def flush(self) -> None:
+        pass
 
 
 def move_bar(bar: tqdm[Any], done: int, total: int) -> None:

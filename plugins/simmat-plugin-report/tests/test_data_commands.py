@@ -37,7 +37,6 @@ def test_a_data_set_with_a_problem_ends_with_2_and_names_it(tmp_path: Path, caps
     captured = capsys.readouterr()
     assert "Problems (1)" in captured.out
     assert "s2" in captured.out
-    assert captured.err == ""
 
 
 def test_the_options_say_how_the_files_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
