@@ -15,6 +15,7 @@ from simmat.data.card import DataCard
 from simmat.data.pipeline import PreparedImage
 from simmat.errors import ConfigError, DataError
 from simmat.foundation import MaskPrediction
+from simmat.report.colour_maps import look_of
 from simmat.sensors.adapter import Missing, ModalityAdapter, load_sample
 from simmat.sensors.normalize import CLIP
 from simmat.types import RGB_QUANTITY, BoolArray, Channel, FloatArray, Georeference, Prompt, SensorImage, Window
@@ -145,9 +146,10 @@ def unlike_training(prepared: PreparedImage, channels: Sequence[Channel]) -> str
     content = prepared.content[::step, ::step]
     for channel, plane in zip(channels, prepared.planes[:, ::step, ::step], strict=True):
         valid = plane[content & (plane != 0)]  # invalid pixels are 0
-        if channel.quantity == RGB_QUANTITY or not valid.numel():
+        if channel.quantity == RGB_QUANTITY or not valid.numel() or channel.mean is None or channel.std is None:
             continue
-        trained = f"{channel.mean:.4g} ± {channel.std:.4g} {channel.unit}"
+        look = look_of(channel)
+        trained = f"{look.text(channel.mean, 4)} ± {look.factor * channel.std:.4g} {look.unit}"
         if float((valid.abs() >= _FAR * CLIP).float().mean()) > _MOSTLY:
             return f"most values of channel {channel.name!r} are far from those of training ({trained})"
         if valid.numel() > 1 and float(valid.std()) < _FLAT:

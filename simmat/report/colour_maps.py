@@ -102,6 +102,10 @@ class Look:
         """Return the number that is shown for a value of the channel."""
         return self.factor * value + self.offset
 
+    def text(self, value: float, digits: int = 6) -> str:
+        """Return the number that is shown for a value, rounded to so many digits of the value."""
+        return f"{self.shown(float(f'{value:.{digits}g}')):.{digits}g}"
+
 
 def look_of(channel: Channel) -> Look:
     """Return how a channel is shown."""

@@ -40,7 +40,7 @@ def split_folder(root: Path, **counts: int) -> Path:
 
 
 def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
-    """The figures a person compares with what they know of their data."""
+    """The figures a person compares with what they know of their data: in °C, as in pictures; the json has kelvin."""
     root = split_folder(tmp_path, train=3, val=1)
     values = np.full((2, 8, 8), 290.0)
     values[0, 0, 0], values[1, :4] = 310, np.nan
@@ -55,7 +55,7 @@ def test_sound_set_is_described_and_has_no_problems(tmp_path: Path) -> None:
     second = val.channels[1]
     assert (second.name, second.unit, second.low, second.high, second.invalid) == ("p1", "K", 280, 290, 0.5)
     assert second.mean == pytest.approx(287.5)
-    for words in ("train: 3 samples, 2 regions", "8x8 (3)", "p1 [K]: 280 to 290, mean 287.5, 50.0% invalid"):
+    for words in ("train: 3 samples, 2 regions", "8x8 (3)", "p1 [°C]: 6.85 to 16.85, mean 14.35, 50.0% invalid"):
         assert words in report.text()
     json.dumps(report.to_dict(), allow_nan=False)
 
@@ -85,13 +85,13 @@ def test_report_reads_line_by_line(tmp_path: Path) -> None:
         "  regions by class: 3: 1",
         "  1 smaller regions dropped",
         "  12.5% of the pixels are not scored",
-        "  p0 [K]: 299 to 300, mean 299.982, 12.5% invalid",
+        "  p0 [°C]: 25.85 to 26.85, mean 26.832, 12.5% invalid",
         "",
         "val: 1 samples, 0 regions",
         "  sizes (width x height): 8x8 (1)",
         "  1 samples without a region, first: val/0",
         "  100.0% of the pixels are not scored",
-        "  p0 [K]: no valid pixel",
+        "  p0 [°C]: no valid pixel",
         "",
         "Problems (2):",
         *(f"  - {problem}" for problem in report.errors),
@@ -158,7 +158,7 @@ def test_constant_and_empty_channels_are_problems(tmp_path: Path) -> None:
     for index in range(2):
         save_image(root / f"images/train/{index}.npy", np.stack([np.full((8, 8), 5), np.full((8, 8), np.nan)]) + 0)
     problems = "\n".join(check_dataset(open_planes(root)).errors)
-    assert re.search("'p0' .*5 K", problems)
+    assert re.search("'p0' .*-268.15 °C", problems)
     assert "'p1'" in problems
 
 
@@ -168,7 +168,7 @@ def test_a_constant_channel_of_another_split_is_a_note(tmp_path: Path) -> None:
     save_image(root / "images/val/0.npy", np.full((2, 8, 8), 5.0))
     report = check_dataset(open_planes(root))
     assert report.errors == ()
-    assert re.search("val: .*'p0' .*5 K", "\n".join(report.notes))
+    assert re.search("val: .*'p0' .*-268.15 °C", "\n".join(report.notes))
 
 
 @pytest.mark.parametrize(("value", "words"), [(0, "--nodata 0"), (-9999, "use --nodata")])
@@ -268,5 +268,5 @@ def test_transformed_channels_are_shown_as_read_too(tmp_path: Path) -> None:
     assert report.read_file == "images/train/0.npy"
     first = report.as_read[0]
     assert (first.name, first.unit, first.low, first.invalid) == ("p0", "K", 2900, 0)
-    assert "p1 [K]: 3000.79 to 3100" in report.text()
+    assert "p1 [°C]: 2727.64 to 2826.85" in report.text()
     assert check_dataset(open_planes(root)).as_read == ()

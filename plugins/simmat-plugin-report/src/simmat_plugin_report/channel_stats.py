@@ -16,6 +16,7 @@ from simmat.data.dataset import Dataset
 from simmat.data.samples import Sample
 from simmat.data.statistics import Moments, image_moments
 from simmat.errors import DataError, SimMATError
+from simmat.report.colour_maps import look_of
 from simmat.sensors.adapter import load_sample
 from simmat.types import BoolArray, Channel, SensorImage, Window
 from simmat_plugin_report.value_counts import ValueCounts
@@ -93,7 +94,7 @@ class StatsReport:
         return asdict(self)
 
     def text(self) -> str:
-        """Return the report as text of several lines."""
+        """Return the report as text of several lines, in the units of pictures, such as °C for kelvin."""
         lines = [f"{self.root}: {self.images} images"]
         for channel in self.channels:
             lines += ["", *_lines(channel)]
@@ -247,15 +248,18 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def _lines(channel: ChannelStats) -> Iterator[str]:
+    look = look_of(Channel(channel.name, channel.quantity, channel.unit))
     yield (
-        f"{channel.name} [{channel.unit}], {channel.quantity}: {channel.valid:,} valid pixels, "
+        f"{channel.name} [{look.unit}], {channel.quantity}: {channel.valid:,} valid pixels, "
         f"{channel.missing:.2%} missing"
     )
-    if channel.low is None or channel.range is None:
+    if channel.low is None or channel.high is None or channel.mean is None or channel.std is None:
         return
-    yield f"  mean {channel.mean:.6g}, std {channel.std:.6g}, min {channel.low:.6g}, max {channel.high:.6g}"
-    yield "  " + ", ".join(f"p{percent} {value:.6g}" for percent, value in channel.percentiles.items())
+    assert channel.range is not None
+    mean, low, high = (look.text(value) for value in (channel.mean, channel.low, channel.high))
+    yield f"  mean {mean}, std {look.factor * channel.std:.6g}, min {low}, max {high}"
+    yield "  " + ", ".join(f"p{percent} {look.text(value)}" for percent, value in channel.percentiles.items())
     most = max(channel.bins)
     bars = "".join(_BLOCKS[-(-count * (len(_BLOCKS) - 1) // most)] if most else " " for count in channel.bins)
     outside = f"  ({channel.below:,} below, {channel.above:,} above)" if channel.below or channel.above else ""
-    yield f"  {channel.range[0]:.6g} |{bars}| {channel.range[1]:.6g}{outside}"
+    yield f"  {look.text(channel.range[0])} |{bars}| {look.text(channel.range[1])}{outside}"

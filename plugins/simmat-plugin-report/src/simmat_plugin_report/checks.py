@@ -16,6 +16,7 @@ from simmat.data.index import DataIndex, read_index
 from simmat.data.leakage import neighbour_warning
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
+from simmat.report.colour_maps import look_of
 from simmat_plugin_report.channel_stats import channel_stats
 from simmat_plugin_report.data_report import ChannelReport, DataReport, Finding, Severity, SplitReport, finding
 
@@ -74,7 +75,9 @@ def _as_read(index: DataIndex) -> dict[str, Any]:
     return {
         "read_file": sample.reference.relative_to(dataset.root).as_posix(),
         "as_read": tuple(
-            ChannelReport(name=c.name, unit=c.unit, low=c.low, mean=c.mean, high=c.high, invalid=c.missing)
+            ChannelReport(
+                name=c.name, quantity=c.quantity, unit=c.unit, low=c.low, mean=c.mean, high=c.high, invalid=c.missing
+            )
             for c in channels
         ),
     }
@@ -121,7 +124,8 @@ class _Tally:
         """Describe the channels that have one value everywhere."""
         for channel, least, most in zip(self.channels, self.low, self.high, strict=True):
             if least == most:
-                yield f"{self.name}: channel {channel.name!r} is {least:g} {channel.unit} everywhere"
+                look = look_of(channel)
+                yield f"{self.name}: channel {channel.name!r} is {look.text(least)} {look.unit} everywhere"
 
     def report(self) -> SplitReport:
         """Return the report of the split."""
@@ -140,6 +144,7 @@ class _Tally:
             channels=tuple(
                 ChannelReport(
                     name=channel.name,
+                    quantity=channel.quantity,
                     unit=channel.unit,
                     low=_finite(self.low[index]),
                     mean=_finite(mean[index]) if self.valid[index] else None,

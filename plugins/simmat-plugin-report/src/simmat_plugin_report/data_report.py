@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field
 from simmat.data.card import class_title
 from simmat.documents import Document, as_tuples
 from simmat.errors import equal_problems
+from simmat.report.colour_maps import Look, look_of
+from simmat.types import Channel
 
 Severity = Literal["error", "warning", "note"]
 Item = TypeVar("Item")
@@ -23,10 +25,11 @@ _NAMED = 10
 
 
 class ChannelReport(Document):
-    """One channel of some images.
+    """One channel of some images; text shows it in the unit of pictures, such as °C for kelvin.
 
     Attributes:
         name: of the channel.
+        quantity: what it measures.
         unit: of the values.
         low: smallest valid value; None where no pixel is valid.
         mean: over valid pixels.
@@ -35,18 +38,25 @@ class ChannelReport(Document):
     """
 
     name: str
+    quantity: str = "unknown"
     unit: str
     low: float | None
     mean: float | None
     high: float | None
     invalid: float
 
+    @property
+    def look(self) -> Look:
+        """How people see the values."""
+        return look_of(Channel(self.name, self.quantity, self.unit))
+
     def __str__(self) -> str:
+        look = self.look
+        title = f"{self.name} [{look.unit}]"
         if self.low is None or self.mean is None or self.high is None:
-            return f"{self.name} [{self.unit}]: no valid pixel"
-        return (
-            f"{self.name} [{self.unit}]: {self.low:g} to {self.high:g}, mean {self.mean:g}, {self.invalid:.1%} invalid"
-        )
+            return f"{title}: no valid pixel"
+        low, mean, high = (look.text(value) for value in (self.low, self.mean, self.high))
+        return f"{title}: {low} to {high}, mean {mean}, {self.invalid:.1%} invalid"
 
 
 class SplitReport(Document):

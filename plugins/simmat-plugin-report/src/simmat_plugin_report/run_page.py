@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from simmat.bundle.model_card import channel_row, data_rows, network_rows
 from simmat.config import TrainConfig
 from simmat.data.card import class_title
 from simmat.model_spec import as_json
+from simmat.report.colour_maps import look_of
 from simmat.report.overlay import FALSE_ALARM, HIT, MISS, POSITIVE, WHITE
 from simmat.sensors.options import modality_parts
+from simmat.types import Channel
 from simmat_plugin_report.blocks import both, calibration, counted, curves, duration, place_of, setting
 from simmat_plugin_report.data_report import SplitReport, texts_of
 from simmat_plugin_report.documents import Analysis, ChannelAblation, RunReport
@@ -298,7 +301,12 @@ def _data(run: RunView, found: Analysis) -> Iterator[Block]:
     yield Table(
         (f"channel ({train.name})", "unit", "lowest", "mean", "highest", "without measurement"),
         [
-            (c.name, c.unit, *(_number(value) for value in (c.low, c.mean, c.high)), f"{c.invalid:.1%}")
+            (
+                c.name,
+                c.look.unit,
+                *(NONE if value is None else c.look.text(value, 5) for value in (c.low, c.mean, c.high)),
+                f"{c.invalid:.1%}",
+            )
             for c in train.channels
         ],
         2,
@@ -375,8 +383,21 @@ def _what(run: RunView) -> Iterator[Block]:
     yield Table(("", "what it ran on"), rows, 2)
     yield Table(("", "network"), network_rows(run.spec), 2)
     head = ("channel", "quantity", "unit", "µm", "valid range", "mean", "std")
-    yield Table(head, [channel_row(channel) for channel in run.spec.channels], 3)
+    yield Table(head, [channel_row(_as_shown(channel)) for channel in run.spec.channels], 3)
     yield Table(("", "data card"), [("folder", str(run.config.data)), *data_rows(run.spec.card)], 2)
+
+
+def _as_shown(channel: Channel) -> Channel:
+    """Return a channel with its numbers in the unit of pictures, such as °C for kelvin."""
+    look = look_of(channel)
+    mean, std = channel.mean, channel.std
+    return replace(
+        channel,
+        unit=look.unit,
+        valid_range=channel.valid_range and (look.shown(channel.valid_range[0]), look.shown(channel.valid_range[1])),
+        mean=None if mean is None else look.shown(mean),
+        std=None if std is None else look.factor * std,
+    )
 
 
 def _settings_table(run: RunView) -> Table:
@@ -387,7 +408,3 @@ def _settings_table(run: RunView) -> Table:
         if name in _IN_EVERY_RUN or value != defaults[name]
     ]
     return Table(("setting", "value", "default"), rows, 3)
-
-
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.5g}"
