@@ -20,6 +20,7 @@ from simmat.data.formats.coco import ANNOTATIONS
 from simmat.data.formats.folders import IMAGES, MASKS
 from simmat.data.index import DataIndex, read_index
 from simmat.data.leakage import neighbour_warning
+from simmat.data.normalized import normalized_warning
 from simmat.data.pipeline import Pipeline
 from simmat.data.samples import Sample, id_digest
 from simmat.errors import ConfigError
@@ -150,6 +151,7 @@ def _notes(
     yield index.dataset.skipped_note
     yield index.contents.shared_warning()
     yield neighbour_warning(index)
+    yield normalized_warning(index)
     count, every = len(train), len(index.training_samples())
     if count != every:
         yield f"{count} of {every} training samples are used, drawn by seed {config.seed}."

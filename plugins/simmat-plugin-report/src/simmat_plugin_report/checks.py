@@ -14,6 +14,7 @@ from simmat.data.fill_values import fill_value_hints
 from simmat.data.fingerprint import shared_images
 from simmat.data.index import DataIndex, read_index
 from simmat.data.leakage import neighbour_warning
+from simmat.data.normalized import normalized_warning
 from simmat.data.samples import SPLITS
 from simmat.data.statistics import Moments
 from simmat.report.colour_maps import look_of
@@ -48,6 +49,8 @@ def check_dataset(
     findings += _notes(dataset, used)
     if neighbours := neighbour_warning(index):
         findings.append(finding("warning", "neighbours", neighbours))
+    if fractions := normalized_warning(index):
+        findings.append(finding("warning", "unit", fractions))
     if twice:
         from simmat_plugin_report.second_look import second_look  # scipy and all images once more
 

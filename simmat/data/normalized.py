@@ -1,0 +1,51 @@
+"""Warn of floats from 0 to 1 without a unit, since an export that scales its values loses what they measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from simmat.data.fill_values import channels_by_source
+from simmat.data.index import DataIndex
+from simmat.sensors.adapter import ModalityAdapter
+from simmat.sensors.options import describe_options
+
+
+def normalized_warning(index: DataIndex) -> str:
+    """Return a warning that names the sensors whose files hold only floats from 0 to 1 and no unit, else "".
+
+    Only sensors with an option `unit` are checked: others are not asked for one. Whole numbers are counts.
+    """
+    return "\n".join(_warnings(index))
+
+
+def _warnings(index: DataIndex) -> Iterator[str]:
+    dataset = index.dataset
+    adapter, table = dataset.adapter, index.table
+    groups, names = channels_by_source(adapter, dataset.loaded_channels), iter(adapter.source_names())
+    _, low, high = table.split_numbers()
+    sensors, place = adapter.sensors(), 0
+    for sensor in sensors:
+        sources = list(islice(names, len(sensor.sources)))
+        rows = table.stored[(table.stored[:, 0] >= place) & (table.stored[:, 0] < place + len(sources))]
+        place += len(sources)
+        own = {dataset.loaded_channels[number] for source in sources for number in groups[source]}
+        seen = [number for number, channel in enumerate(dataset.channels()) if channel in own]
+        whole = bool(rows[:, 3].all())  # of no rows, too
+        if not _lacks_unit(sensor) or whole or not seen or any(channel.unit != "count" for channel in own):
+            continue
+        least, most = low[:, seen].min(), high[:, seen].max()
+        if least >= 0 and most <= 1:
+            option = "unit" if len(sensors) == 1 else f"{sensor.name}.unit"
+            allowed = next(values for name, values, *_ in describe_options(sensor.Options) if name == "unit")
+            yield (
+                f"Warning: every {sensor.name} value of {dataset.root} is a fraction from {least:.3g} to {most:.3g}. "
+                "Neither the files nor the option unit says what it measures, so it is taken for counts. It looks like "
+                "an export that scaled the values: export them in their unit, and name it with --modality-option "
+                f"{option}={allowed}. If all images were scaled alike, a sensor.toml with scale and offset brings the "
+                "unit back. If the unit is lost, nothing needs to be set"
+            )
+
+
+def _lacks_unit(sensor: ModalityAdapter) -> bool:
+    return "unit" in sensor.Options.model_fields and getattr(sensor.options, "unit", None) is None
