@@ -1,4 +1,4 @@
-"""How many clicks label an object through `simmat annotate`, and how long a click takes.
+"""Measure how many clicks label an object through `simmat annotate`, and how long a click takes.
 
     python benchmarks/annotate_clicks.py --bundle RUN [--data DATA/fluorescence-nuclei] [--modality gray] [--images 3]
 

@@ -1,4 +1,4 @@
-"""Masks of several bundles side by side, for the same clicks on the same test images.
+"""Draw masks of several bundles side by side, for the same clicks on the same test images.
 
     python benchmarks/compare_bundles.py --data DIR --out PNG [--rows 4] NAME=BUNDLE ...
 

@@ -1,4 +1,4 @@
-"""What masks without prompts are compared with: a U-Net trained on the same items, and Otsu's threshold with watershed.
+"""Score the baselines of masks without prompts: a U-Net trained on the same items, and Otsu's threshold with watershed.
 
     python benchmarks/dense_baselines.py --out runs/dense-baselines [--on nir-crops …] [--seeds 0 …] [--test]
 
@@ -337,7 +337,7 @@ def run_otsu(cell: Cell, registry: Registry, out: Path, *, test: bool) -> None:
 
 
 def run_unet(cell: Cell, rate: float, registry: Registry, out: Path, *, test: bool) -> None:
-    """Train and validate a U-Net unless that is done, and where asked for score the test split."""
+    """Train and validate a U-Net unless that is done; with `test`, score the test split."""
     file = out / f"seed-{cell.seed}_lr-{rate:g}.json"
     setup = prepare(cell.config, registry, Callback())
     assert setup.spec.dense is not None

@@ -1,4 +1,4 @@
-"""What a folder of small images costs, as a ratio to the bare forward passes of the same run.
+"""Measure what a folder of small images costs, as a ratio to the bare forward passes of the same run.
 
     python benchmarks/folder.py [--images 300] [--ask semantic,everything] [--bundle DIR]
 

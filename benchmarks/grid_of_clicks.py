@@ -1,4 +1,4 @@
-"""What a grid of clicks, as SAM's automatic masks, finds with a tuned model, beside the peaks of its dense head.
+"""Compare a grid of clicks, as SAM's automatic masks, with the peaks of the dense head of a tuned model.
 
     python benchmarks/grid_of_clicks.py RUN [--data ../shared/data/fluorescence-nuclei] [--split test] [--grid 32]
 

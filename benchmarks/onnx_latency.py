@@ -1,4 +1,4 @@
-"""Seconds to encode an image and to answer a click: torch, onnxruntime, and onnxruntime with 8-bit integers.
+"""Measure the time to encode an image and to answer a click: torch, onnxruntime, onnxruntime with 8-bit integers.
 
     python benchmarks/onnx_latency.py [--models lite,sam_vit_b] [--rounds 5] [--threads 2]
 

@@ -1,4 +1,4 @@
-"""What a raster larger than memory costs: forward passes, reading alone, memory and MB/s, all of one run.
+"""Measure what a raster larger than memory costs: forward passes, reading alone, memory and MB/s, all of one run.
 
     python benchmarks/raster.py [--side 20000] [--ask semantic,everything] [--bundle DIR] [--tile PX] [--out DIR]
 

@@ -1,4 +1,4 @@
-"""Time and memory of Segment Anything ViT-B at 1024 px, beside the package's own code; and of prompts on `lite`.
+"""Measure Segment Anything ViT-B at 1024 px against the package's own code, in time and memory; and prompts on `lite`.
 
     python benchmarks/sam_speed.py [--rounds 3] [--threads 1] [--only encoder lora decode]
 

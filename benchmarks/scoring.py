@@ -1,4 +1,4 @@
-"""What scoring an object costs, beside the same worked out on the whole image: CPU ms, both timed in turn.
+"""Measure what scoring an object costs, against the same computed on the whole image: CPU ms, both timed in turn.
 
     python benchmarks/scoring.py [--runs 5]
 

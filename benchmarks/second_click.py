@@ -1,4 +1,4 @@
-"""What a second click on the same image costs, as a part of the first, which encodes the image.
+"""Measure a second click on the same image as a part of the first, which encodes the image.
 
     python benchmarks/second_click.py [--runs 5] [MODEL[:SIZE] ...]
 

@@ -1,8 +1,8 @@
-"""How long commands take to start: best of several starts, and as a ratio to what cannot be faster.
+"""Measure how long commands take to start: best of several starts, and as a ratio to what cannot be faster.
 
     python benchmarks/startup.py [--runs 10]
 
-Commands that only tell are compared with `import numpy`, the mask of one image with `import torch` (simmat-plugin-lite,
+Commands that only list are compared with `import numpy`, the mask of one image with `import torch` (simmat-plugin-lite,
 untuned; its imports alone, and all of it). All are measured in turn, so that a busy machine slows all alike.
 """
 

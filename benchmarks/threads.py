@@ -1,4 +1,4 @@
-"""What the number of CPU threads, and how they wait, costs: on the machine as it is, and with every core taken.
+"""Measure what the number of CPU threads, and how they wait, costs: on the machine as it is, and with all cores taken.
 
     python benchmarks/threads.py [--images 20] [--rounds 3] [--side 256]
 

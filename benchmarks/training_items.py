@@ -1,4 +1,4 @@
-"""What a training item costs in one process, beside decoding its two files: CPU ms, both timed in turn.
+"""Measure what a training item costs in one process, against decoding its two files: CPU ms, both timed in turn.
 
     python benchmarks/training_items.py [--data DIR] [--images 24] [--runs 9] [--profile]
 

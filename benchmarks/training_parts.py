@@ -1,4 +1,4 @@
-"""What two parts of a training step cost beside the plain way to write them: ratios, both timed in turn.
+"""Measure two parts of a training step against the plain way to write them: ratios, both timed in turn.
 
     python benchmarks/training_parts.py [--runs 5] [--precision fp32|bf16]
 
@@ -24,7 +24,7 @@ IMAGES, PROMPTS, MASKS, SIDE, WIDTH = 6, 24, 4, 256, 64
 
 
 def layers() -> dict[str, Callable[[], Tensor]]:
-    """Return the paper's layer on one channel, both ways: a loss to go back from."""
+    """Return the loss of the paper's layer on one channel, written both ways."""
     planes = torch.randn(IMAGES, 1, SIDE, SIDE)
     generator = torch.Generator().manual_seed(0)
     pair = conv2d(1, WIDTH, 3, generator), conv2d(WIDTH, 3, 3, generator)
@@ -63,7 +63,7 @@ def map_by_map(logits: Tensor, targets: Tensor, ignore: Tensor) -> Tensor:
 
 
 def seconds(forward: Callable[[], Tensor], half: bool) -> float:
-    """Return how long it takes there and back."""
+    """Return the seconds of a forward and backward pass."""
     start = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         loss = forward()

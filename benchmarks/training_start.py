@@ -1,4 +1,4 @@
-"""How long a training takes to read its data before it builds its network: the first start and the second.
+"""Measure how long a training takes to read its data before it builds its network: the first start and the second.
 
     python benchmarks/training_start.py [--images 2000] [--entries 100000] [--before CHECKOUT]
 

@@ -1,4 +1,4 @@
-"""What a threshold gets from one click on water: the modified NDWI (Xu 2006), as a remote-sensing practice of its own.
+"""Score a threshold on a water index for one click: the modified NDWI (Xu 2006), as usual in remote sensing.
 
     python benchmarks/water_index.py [--data ../shared/data/multispectral-water] [--split test]
 
@@ -28,7 +28,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data" / "multispectral-water"
 
 
 def under_click(water: BoolArray, click_xy: tuple[float, float]) -> BoolArray:
-    """Return the component of a (H, W) mask that holds the clicked pixel; empty where it is none."""
+    """Return the component of a (H, W) mask that holds the clicked pixel; empty where the pixel is not in the mask."""
     numbers, _ = ndimage.label(water, EIGHT)
     number = numbers[int(click_xy[1]), int(click_xy[0])]
     component: BoolArray = (numbers == number) & (number > 0)
