@@ -87,7 +87,7 @@ def test_all_bad_samples_are_named_at_once(place: Path, capsys: pytest.CaptureFi
         ("seed", "seed = 0", "seed = 1"),
     ],
 )
-def test_a_run_does_not_go_on_with_another_network(
+def test_a_run_is_not_resumed_with_another_network(
     setting: str, old: str, new: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The edited setting would be ignored, or fail deep in the network."""
@@ -98,7 +98,7 @@ def test_a_run_does_not_go_on_with_another_network(
 
 
 @pytest.mark.parametrize("damage", [shutil.rmtree, lambda bundle: (bundle / "weights.safetensors").write_bytes(b"x")])
-def test_a_run_does_not_go_on_without_its_best_bundle(
+def test_a_run_is_not_resumed_without_its_best_bundle(
     damage: Callable[[Path], Any], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It would end by naming a bundle that is not there."""
@@ -118,7 +118,7 @@ def test_a_state_of_strange_notes_is_called_damaged(
 
 
 @pytest.mark.parametrize("log", [b"\x80\xff", b'[1]\n{"a": 1}\n'])
-def test_a_damaged_log_does_not_keep_a_run_from_going_on(log: bytes, place: Path) -> None:
+def test_a_run_with_a_damaged_log_is_resumed(log: bytes, place: Path) -> None:
     """The log is for people; the state decides."""
     (place / "run/metrics.jsonl").write_bytes(log)
     assert run(["train", "--resume", str(place / "run")]) == 0

@@ -176,7 +176,7 @@ def test_a_split_without_regions_has_no_score(trained: Path, tmp_path: Path) -> 
         evaluate_bundle(load_bundle(trained, REGISTRY), empty, "test")
 
 
-def test_what_training_said_of_regions_holds_where_the_data_set_does_not(tmp_path: Path) -> None:
+def test_the_region_rule_of_training_counts_where_the_data_set_has_none(tmp_path: Path) -> None:
     """A card that says one thing says nothing of the others; left out, the score would be of other objects."""
     data = gray_set(tmp_path / "set", test=8)
     silent = evaluate_bundle(

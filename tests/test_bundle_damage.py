@@ -68,7 +68,7 @@ def test_a_bundle_without_a_digest_of_its_own_is_refused(bundle: Path) -> None:
         read_bundle_spec(bundle)
 
 
-def test_another_layout_of_the_json_is_no_change(bundle: Path) -> None:
+def test_another_layout_of_the_json_is_not_a_change(bundle: Path) -> None:
     """Line ends, spaces and the order of keys are what tools and mail programs change."""
     before = read_bundle_spec(bundle)
     file = bundle / "bundle.json"

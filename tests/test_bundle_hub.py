@@ -80,7 +80,7 @@ def test_a_bundle_comes_back_from_the_hub_as_it_was(bundle: Path, tmp_path: Path
     assert got["README.md"].startswith(b'---\nlicense: "mit"\nlibrary_name: simmat\n')
 
 
-def test_what_the_hub_refuses_is_said_in_one_line(bundle: Path, tmp_path: Path) -> None:
+def test_what_the_hub_refuses_is_one_line(bundle: Path, tmp_path: Path) -> None:
     """Each of these is a user's everyday mistake; none may end in a traceback or in a half-made folder."""
     with running_hub() as hub:
         hub.repos["someone/other"] = {"config.json": b"{}"}

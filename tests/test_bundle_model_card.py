@@ -30,7 +30,7 @@ def test_the_hub_reads_its_head() -> None:
     assert data.tags == ["simmat", "image-segmentation", "gray", "sam_vit_tiny"]
 
 
-def test_it_shows_how_to_ask_a_sensor_of_several_files() -> None:
+def test_it_shows_how_to_predict_with_several_files() -> None:
     """One IMAGE would be refused."""
     assert "simmat predict BUNDLE IMAGE --point" in model_card(BUNDLE_SPEC)
     assert "simmat predict BUNDLE --source NAME=FILE … --point" in model_card(changed(modality="rgb+gray"))
@@ -48,7 +48,7 @@ def test_it_names_every_plugin_to_install() -> None:
     assert "`simmat-plugin-timm` brings the foundation model `timm/vit_small`" in card
 
 
-def test_it_names_a_strangers_plugin_that_is_installed_where_it_is_shared() -> None:
+def test_it_names_an_installed_plugin_of_others() -> None:
     """A tuner or sensor of another author is known to the registry alone."""
     tuner = TunerSpec("theirs", "a tuner", apply="m:f")
     reports = [PluginReport("x", "someones-tuners", "2.1"), PluginReport("builtin", "simmat", "0.1.0")]
@@ -68,7 +68,7 @@ def test_built_in_and_described_parts_need_no_plugin() -> None:
     assert pip_lines(model_card(changed(modality="thermal", described=(declared,)))) == ["pip install simmat"]
 
 
-def test_a_licence_nobody_stated_is_not_made_up() -> None:
+def test_a_licence_that_is_not_stated_is_unknown() -> None:
     """Weights without a licence may not be used, however open the code is."""
     card = model_card(BUNDLE_SPEC)
     assert hub.ModelCard(card).data.license == "unknown"
@@ -105,7 +105,7 @@ def test_the_scores_say_how_they_were_taken(stored: dict[str, str], asked: str) 
     assert f"8 objects in 4 images): {asked}\n" in model_card(changed(metrics={**BUNDLE_SPEC.metrics, **stored}))
 
 
-def test_the_weights_it_stands_on_are_named_in_full() -> None:
+def test_the_foundation_weights_are_named_in_full() -> None:
     """Twelve digits of a sha256 can be looked up by nobody."""
     assert f"| its weights | sha256 {'ab' * 32} |" in model_card(changed(foundation_sha256="ab" * 32))
 

@@ -298,7 +298,7 @@ def test_other_foundation_weights_are_refused_by_their_sha256(here: Path) -> Non
         load_bundle(bundle, _registry_with(Path("other.safetensors")))
 
 
-def test_errors_speak_of_the_zip_and_not_of_where_it_was_unpacked(zipped: Path, here: Path) -> None:
+def test_errors_name_the_zip_and_not_where_it_was_unpacked(zipped: Path, here: Path) -> None:
     """A path under /tmp that is gone by then helps nobody."""
     with pytest.raises(ConfigError, match=r"gray\.zip .*random"):
         load_bundle(zipped, registry(), checkpoint=Path("w.pth"))

@@ -32,7 +32,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny_bundle(tmp_path / "b", card=CARD, metrics=METRICS)
 
 
-def test_every_value_stands_on_a_line_of_its_own(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_value_is_on_a_line_of_its_own(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is read by a person who chooses between bundles; a Python dict is not text."""
     assert run(["bundle", "show", str(bundle)]) == 0
     said = capsys.readouterr().out

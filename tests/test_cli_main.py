@@ -58,7 +58,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
 
 
 @pytest.mark.parametrize("args", ["--help", "--version", "modalities list", "foundations list", "train --help"])
-def test_commands_that_only_tell_import_no_torch(args: str) -> None:
+def test_commands_that_only_list_import_no_torch(args: str) -> None:
     """torch takes seconds to import; help and lists must answer at once."""
     done = simmat_process(*args.split())
     assert done.returncode == 0, done.stderr
@@ -110,7 +110,7 @@ def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
         (["modalities", "show"], ["'NAME'"]),
     ],
 )
-def test_a_slip_of_the_keyboard_is_answered_with_the_nearest(
+def test_a_misspelt_name_is_refused_with_the_nearest(
     args: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line says what was meant and the next where to read on."""
@@ -130,15 +130,13 @@ def test_a_closed_stream_does_not_stop_the_work(closed: str) -> None:
     assert subprocess.run(["sh", "-c", command], timeout=60, check=False, stdin=subprocess.DEVNULL).returncode == 0
 
 
-def test_an_error_of_ours_is_one_message_without_a_traceback(
-    failing: Failing, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_one_message_without_a_traceback(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
     """The user reads what to do, not where our code stood."""
     assert failing(DataError("a.png: is no picture")) == 2
     assert capsys.readouterr().err == "error: a.png: is no picture\n"
 
 
-def test_a_fault_of_ours_says_so_and_how_to_see_it(
+def test_a_bug_is_reported_as_one_with_the_way_to_its_traceback(
     failing: Failing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user should not search for a mistake of theirs, and a report needs the traceback."""
@@ -159,7 +157,7 @@ def test_an_interrupt_ends_with_130(error: BaseException, failing: Failing, caps
     assert capsys.readouterr().err.strip() == "interrupted"
 
 
-def test_a_full_disk_is_no_fault_of_ours(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_not_reported_as_a_bug(failing: Failing, capsys: pytest.CaptureFixture[str]) -> None:
     """Libraries write too, and do not raise our errors."""
     assert failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/run/plot.png")) == 2
     assert capsys.readouterr().err.startswith("error: cannot write /run/plot.png: the disk is full")

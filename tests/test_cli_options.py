@@ -65,7 +65,7 @@ def test_a_wrong_value_names_the_option_and_what_is_allowed(args: str, said: str
     assert args.split()[0].rstrip("=") in caught.value.format_message()
 
 
-def test_help_tells_defaults_and_bounds() -> None:
+def test_help_shows_defaults_and_bounds() -> None:
     """Nobody reads the source to learn what 4 means."""
 
     @click.command()

@@ -128,7 +128,7 @@ def test_an_image_without_a_measurement_is_refused(
     assert "s.npy" in capsys.readouterr().err
 
 
-def test_values_unlike_those_of_training_are_told(
+def test_values_unlike_those_of_training_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """16 bits in place of 8, or 0 to 1, give a mask and a score that mean nothing."""
@@ -144,7 +144,7 @@ def test_values_unlike_those_of_training_are_told(
 
 
 @pytest.mark.parametrize("content", [None, "[" * 100_000, '{"written": 3}', "9" * 400])
-def test_a_file_of_that_name_that_is_no_answer_of_ours_is_kept(tmp_path: Path, content: str | None) -> None:
+def test_a_file_of_that_name_that_predict_did_not_write_is_kept(tmp_path: Path, content: str | None) -> None:
     """What stands beside the masks may come from anyone: a pipe, json of any depth, another program's."""
     path = tmp_path / "photo.json"
     if content is None:

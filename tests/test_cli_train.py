@@ -14,7 +14,7 @@ from simmat.training.callbacks import ConsoleCallback
 
 
 @pytest.mark.parametrize(("kept", "warned"), [(0, True), (30, False)])
-def test_a_bundle_of_step_0_is_said_to_be_no_better_than_before(
+def test_a_bundle_of_step_0_is_warned_of(
     kept: int,
     warned: bool,
     tmp_path: Path,

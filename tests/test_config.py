@@ -232,14 +232,14 @@ def test_a_wrong_channel_list_is_refused(text: str) -> None:
         parse_channels(text)
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_a_mistake(tmp_path: Path) -> None:
     """Editors on Windows write one in front of UTF-8."""
     path = tmp_path / "c.toml"
     path.write_text('modality = "gray"\ndata = "d"\nout = "o"\n', encoding="utf-8-sig")
     assert load_config(path).modality == "gray"
 
 
-def test_a_file_deep_in_brackets_is_no_toml(tmp_path: Path) -> None:
+def test_a_file_deep_in_brackets_is_not_toml(tmp_path: Path) -> None:
     """The reader of TOML gives up there by itself, in a way that is no error of its own."""
     path = tmp_path / "c.toml"
     path.write_text("x = " + "[" * 3000 + "]" * 3000)

@@ -157,7 +157,7 @@ def test_without_a_region_the_window_may_lie_anywhere() -> None:
     assert {window[0] for window in windows} == {window[1] for window in windows} == set(range(5))
 
 
-def test_slivers_of_cut_regions_are_no_objects() -> None:
+def test_slivers_of_cut_regions_are_not_objects() -> None:
     """Three pixels of a car at the border are no car to click on."""
     large, whole = region_at(0, 0, np.ones((4, 8))), region_at(6, 6, np.ones((2, 2)))
     cut = cut_label(label_of((8, 10), large, whole), (0, 7, 8, 10), keep=0.25)
@@ -199,7 +199,7 @@ def test_jitter_is_in_units_of_the_channels_own_spread(change: dict[str, float],
     assert max(reached) > 0.8 * most
 
 
-def test_noise_is_independent_and_at_most_as_strong_as_said() -> None:
+def test_noise_is_independent_and_at_most_as_strong_as_set() -> None:
     """A sensor's noise, not a shift."""
     rng = np.random.default_rng(0)
     image = SensorImage.from_planes(rng.normal(-50, 2, (1, 50, 50)), [Channel("p0", "level", "dB")])
@@ -260,7 +260,7 @@ def test_window_of_image_and_label_agree_beyond_the_border() -> None:
     assert np.array_equal(moved.ignore[3:, :26], label.ignore[:20, 5:])
 
 
-def test_impossible_settings_are_told_at_once() -> None:
+def test_impossible_settings_are_reported_at_once() -> None:
     """All in one message."""
     with pytest.raises(ConfigError) as caught:
         Augmentation(scale=(0, 1), gain=-1, noise=2)

@@ -45,7 +45,7 @@ def test_every_prompt_points_at_its_region(items: TrainingItems) -> None:
             assert box[1] <= rows.float().mean() <= box[3]
 
 
-def test_all_regions_are_asked_before_one_comes_again(items: TrainingItems) -> None:
+def test_all_regions_are_prompted_before_one_repeats(items: TrainingItems) -> None:
     """Three prompts on two discs ask about both."""
     whole = replace(items, augmentation=type(items.augmentation).none())
     for position in range(5):
@@ -59,7 +59,7 @@ def test_padding_is_ignored(items: TrainingItems) -> None:
     assert item.ignore[~item.content].all()
 
 
-def test_all_items_of_a_step_agree_on_how_to_ask(items: TrainingItems) -> None:
+def test_all_items_of_a_step_have_the_same_kind_of_prompt(items: TrainingItems) -> None:
     """Two processes that ask differently in one step would not train as one."""
     draws = [float(items[position].step_draw) for position in range(6)]
     assert draws[0] == draws[1] != draws[2] == draws[3] != draws[4]
@@ -96,7 +96,7 @@ def test_clicks_fall_where_something_was_measured(tmp_path: Path, clicks: str) -
     assert not any(hidden)
 
 
-def test_images_are_turned_where_asked(items: TrainingItems, tmp_path: Path) -> None:
+def test_images_are_turned_with_rotate(items: TrainingItems, tmp_path: Path) -> None:
     """A street has an up and stays upright; a satellite's picture has none."""
     settings = config(gray_set(tmp_path / "set"), tmp_path / "run", rotate=True)
     turned = prepare(settings, registry(), Callback()).items()
@@ -122,7 +122,7 @@ def test_strips_may_be_turned(tmp_path: Path) -> None:
     assert all(target.any() for item in found for target in item.targets)
 
 
-def test_hidden_regions_are_not_asked_about() -> None:
+def test_hidden_regions_are_not_prompted() -> None:
     """Nothing can be learnt from a region of which no pixel counts."""
     left, right = np.zeros((2, 4, 8), dtype=bool)
     left[1:3, :2] = True

@@ -190,7 +190,7 @@ def test_several_files_are_the_splits(tmp_path: Path) -> None:
     }
 
 
-def test_images_may_lie_in_folders_of_the_splits_or_beside_the_json(tmp_path: Path) -> None:
+def test_images_may_be_in_folders_of_the_splits_or_beside_the_json(tmp_path: Path) -> None:
     """Exports differ; the json's own paths count."""
     write(tmp_path, [], file="annotations/train.json", images="ab")
     write(tmp_path, [], file="annotations/val.json", images="c")
@@ -214,7 +214,7 @@ def test_other_sources_are_found_by_name(tmp_path: Path) -> None:
     assert sample.files["right"] == tmp_path / "images/right/a.npy"
 
 
-def test_all_bad_annotations_are_told_at_once(tmp_path: Path) -> None:
+def test_all_bad_annotations_are_reported_at_once(tmp_path: Path) -> None:
     """A converter's mistake repeats."""
     write(
         tmp_path,
@@ -369,7 +369,7 @@ def test_equal_names_in_the_folders_of_two_splits_are_two_images(tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [float("inf"), "1", None, True], ids=["inf", "text", "null", "true"])
-def test_a_corner_that_is_no_number_is_refused(tmp_path: Path, number: object) -> None:
+def test_a_corner_that_is_not_a_number_is_refused(tmp_path: Path, number: object) -> None:
     """Python writes infinity into json; the annotation is named."""
     polygon = [[1, 1, 5, 1, 5, number]]
     write(tmp_path, [{"id": 1, "image_id": 1, "category_id": 4, "segmentation": polygon}])
@@ -385,7 +385,7 @@ def test_a_number_that_no_machine_number_holds_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("file", ["annotations.json", "annotations/train.json"])
-def test_annotations_that_are_no_file_are_refused_unopened(tmp_path: Path, file: str) -> None:
+def test_annotations_that_are_not_a_file_are_refused_unopened(tmp_path: Path, file: str) -> None:
     """Opening a pipe waits for a writer that never comes; passing over it, the folder would be called no data set."""
     write(tmp_path, [], file="other.json")
     (tmp_path / file).parent.mkdir(exist_ok=True)

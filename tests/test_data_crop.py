@@ -204,7 +204,7 @@ def test_statistics_are_those_of_the_training_blocks(tmp_path: Path) -> None:
     assert found.mean[0] == pytest.approx(values.mean())
 
 
-def test_the_index_of_one_crop_is_none_of_another(tmp_path: Path) -> None:
+def test_each_crop_has_an_index_of_its_own(tmp_path: Path) -> None:
     """Rows of other windows would hold regions and moments of other pixels."""
     scene(tmp_path)
     for crop in (16, 32, 16):
@@ -228,7 +228,7 @@ def test_a_bundle_brings_its_crop_and_the_numbers_of_its_classes() -> None:
     assert "class_names" not in trained_card(DataCard(regions="classes", class_names={1: "maize"}))
 
 
-def test_blocks_of_one_image_are_no_leak(tmp_path: Path) -> None:
+def test_blocks_of_one_image_are_not_a_leak(tmp_path: Path) -> None:
     """All blocks have one file, which an image in two splits has, too."""
     report = check_dataset(open_planes(scene(tmp_path), crop=CROP))
     assert not report.errors

@@ -44,7 +44,7 @@ def test_manifest_wins_over_the_folders(tmp_path: Path) -> None:
     assert [sample.id for sample in open_planes(tmp_path).samples] == ["x"]
 
 
-def test_missing_folder_and_file_are_told_apart(tmp_path: Path) -> None:
+def test_missing_folder_and_file_are_distinguished(tmp_path: Path) -> None:
     """A typing mistake in --data is the most frequent error of all."""
     with pytest.raises(DataError, match="no such folder"):
         open_planes(tmp_path / "none")

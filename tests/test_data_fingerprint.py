@@ -43,7 +43,7 @@ def test_it_is_the_same_wherever_the_set_lies(tmp_path: Path) -> None:
     assert fingerprint(first) == fingerprint(second)
 
 
-def test_a_mask_of_the_same_size_with_other_values_is_another(tmp_path: Path) -> None:
+def test_a_mask_with_other_values_changes_the_fingerprint(tmp_path: Path) -> None:
     """Relabelling may leave every file as long as it was."""
     root = gray_set(tmp_path / "set")
     before = fingerprint(root)
@@ -60,7 +60,7 @@ def test_a_mask_of_the_same_size_with_other_values_is_another(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_one_byte_of_an_image_makes_another(tmp_path: Path, split: str) -> None:
+def test_one_byte_of_an_image_changes_the_fingerprint(tmp_path: Path, split: str) -> None:
     """An image exported anew is often as long as it was, and a run would go on with a mixture of both."""
     root = gray_set(tmp_path / "set")
     before = contents(root)
@@ -115,7 +115,7 @@ def test_files_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("meaning", ["none", "unlabelled"])
-def test_another_meaning_of_zero_is_another(tmp_path: Path, meaning: str) -> None:
+def test_another_meaning_of_zero_changes_the_fingerprint(tmp_path: Path, meaning: str) -> None:
     """It makes other regions of the same files."""
     root = gray_set(tmp_path / "set")
     manifest = root / "manifest.csv"
@@ -127,7 +127,7 @@ def test_another_meaning_of_zero_is_another(tmp_path: Path, meaning: str) -> Non
     assert len(found) == 2
 
 
-def test_other_annotations_are_another(tmp_path: Path) -> None:
+def test_other_annotations_change_the_fingerprint(tmp_path: Path) -> None:
     """The labels of a COCO file lie in no mask."""
     root = gray_set(tmp_path / "set")
     (root / "manifest.csv").unlink()

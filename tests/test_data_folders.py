@@ -91,7 +91,7 @@ def test_a_source_without_its_folder_is_named(tmp_path: Path) -> None:
         scan_folders(tmp_path, Pair.sources)
 
 
-def test_all_mismatches_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mismatches_are_reported_at_once(tmp_path: Path) -> None:
     """One run, one list."""
     put(tmp_path, "images/a.npy", "images/b.bmp.npy", "images/c.npy", "masks/c.png", "masks/c.tif.png", "masks/x.png")
     put(tmp_path, "masks/c.jpg")
@@ -146,13 +146,13 @@ def test_images_without_a_mask_are_set_aside_and_the_others_divided(tmp_path: Pa
     assert [splits.count(name) for name in ("train", "val", "test")] == [14, 3, 3]
 
 
-def test_where_no_image_has_a_mask_it_is_told_where_one_would_be(tmp_path: Path) -> None:
+def test_without_any_mask_the_expected_place_of_one_is_named(tmp_path: Path) -> None:
     """The folder of masks is there, and empty."""
     (tmp_path / "masks").mkdir()
     assert "masks/a.png" in complaint(put(tmp_path, "images/a.npy", "images/b.npy"))
 
 
-def test_a_split_folder_without_images_is_told(tmp_path: Path) -> None:
+def test_a_split_folder_without_images_is_reported(tmp_path: Path) -> None:
     """It is a copy that failed, not a wish for no validation."""
     put(tmp_path, "images/train/a.npy", "images/train/b.npy", "masks/a.png", "masks/b.png")
     (tmp_path / "images/val").mkdir()

@@ -197,7 +197,7 @@ def test_another_rule_another_sensor_and_other_code_have_an_index_of_their_own(
     assert len(set(loads)) == 4
 
 
-def test_a_sensor_that_cannot_be_told_again_keeps_no_index(tmp_path: Path) -> None:
+def test_a_sensor_that_cannot_be_identified_keeps_no_index(tmp_path: Path) -> None:
     """One made in a notebook may read otherwise the next time, under the same name."""
 
     class Typed(Planes):
@@ -207,7 +207,7 @@ def test_a_sensor_that_cannot_be_told_again_keeps_no_index(tmp_path: Path) -> No
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_samples_that_cannot_be_used_are_told_each_time(tmp_path: Path) -> None:
+def test_samples_that_cannot_be_used_are_reported_each_time(tmp_path: Path) -> None:
     """A fault is not kept: the file may be repaired, or a limit raised."""
     root = aged(folder_of(tmp_path, 6))
     good = (root / "masks/s3.png").read_bytes()

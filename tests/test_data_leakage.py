@@ -46,7 +46,7 @@ def test_touching_and_overlapping_tiles_are_warned_of(tmp_path: Path, step: int)
     assert found in check_dataset(open_dataset(tmp_path, Raster(), {"regions": "instances"})).notes
 
 
-def test_the_warning_outlives_the_first_start(tmp_path: Path) -> None:
+def test_the_warning_is_given_at_later_starts_too(tmp_path: Path) -> None:
     """Places are in the index, so a later start reads no image for them."""
     first = warning(tiles(tmp_path, 12, step=80))
     assert first == warning(tmp_path) != ""

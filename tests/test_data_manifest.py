@@ -105,7 +105,7 @@ def test_one_source_may_use_its_own_column_among_others(tmp_path: Path) -> None:
     assert read_manifest(tmp_path, Planes.sources).samples[0].reference.name == "a.npy"
 
 
-def test_all_bad_rows_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+def test_all_bad_rows_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
     """A thousand rows are mended in one go."""
     text = (
         "id,split,image,mask,zero_means\n"
@@ -217,7 +217,7 @@ def test_a_table_of_another_form_says_what_is_wrong(tmp_path: Path, text: str | 
     assert "manifest.csv" in message
 
 
-def test_a_pipe_or_device_is_no_sample(tmp_path: Path) -> None:
+def test_a_pipe_or_device_is_not_a_sample(tmp_path: Path) -> None:
     """Opening a pipe waits for a writer, and a device may have no end; a link to one is one."""
     write(tmp_path, "id,split,image,mask\na,test,images/p.npy,masks/z.png\n", files="a")
     os.mkfifo(tmp_path / "images/p.npy")
@@ -227,7 +227,7 @@ def test_a_pipe_or_device_is_no_sample(tmp_path: Path) -> None:
     assert re.search("line 2: .*'masks/z.png' .*device", said)
 
 
-def test_a_manifest_that_is_no_file_is_not_opened(tmp_path: Path) -> None:
+def test_a_manifest_that_is_not_a_file_is_not_opened(tmp_path: Path) -> None:
     """It would be read without end."""
     (tmp_path / "manifest.csv").symlink_to("/dev/zero")
     assert re.search("manifest.csv: .*device", complaint(tmp_path))

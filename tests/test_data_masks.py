@@ -128,7 +128,7 @@ def test_fractions_are_refused(tmp_path: Path, value: float) -> None:
     ("values", "words"),
     [(np.zeros((2, 2, 3)), "one plane"), (np.zeros((0, 4)), "no pixel"), (np.array([["a"]]), "<U1")],
 )
-def test_arrays_that_are_no_label_image_are_refused(tmp_path: Path, values: np.ndarray, words: str) -> None:
+def test_arrays_that_are_not_a_label_image_are_refused(tmp_path: Path, values: np.ndarray, words: str) -> None:
     """Each says what a mask is instead."""
     np.save(tmp_path / "m.npy", values)
     with pytest.raises(DataError, match=words):

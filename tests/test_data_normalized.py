@@ -54,7 +54,7 @@ def fractions(seed: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(seed).random((1, 8, 8), np.float32)
 
 
-def test_fractions_without_a_unit_are_said(tmp_path: Path) -> None:
+def test_fractions_without_a_unit_are_warned_of(tmp_path: Path) -> None:
     """A normalized export has lost its unit, and was trained on as counts without a word."""
     said = warning(tmp_path, Thermometer(), fractions(0), fractions(1))
     for part in ("thermometer", str(tmp_path), "counts", "--modality-option unit=K or C", "sensor.toml"):
@@ -76,7 +76,7 @@ def test_the_option_of_a_composition_is_named(tmp_path: Path) -> None:
         pytest.param(np.rint(fractions(0)), id="whole numbers"),
     ],
 )
-def test_counts_are_not_doubted(values: npt.NDArray[Any], tmp_path: Path) -> None:
+def test_counts_are_not_warned_of(values: npt.NDArray[Any], tmp_path: Path) -> None:
     """A warning that is often wrong is not read."""
     assert warning(tmp_path, Thermometer(), values) == ""
 
@@ -86,6 +86,6 @@ def test_one_image_beyond_1_is_enough(tmp_path: Path) -> None:
     assert warning(tmp_path, Thermometer(), fractions(0), fractions(1) * 9) == ""
 
 
-def test_a_stated_unit_is_believed(tmp_path: Path) -> None:
+def test_a_stated_unit_is_not_warned_of(tmp_path: Path) -> None:
     """The user knows; whether the numbers can be that unit is the sensor's to check."""
     assert warning(tmp_path, Thermometer(WithUnit(unit="C")), fractions(0)) == ""

@@ -124,7 +124,7 @@ def _centre(region: Instance) -> npt.NDArray[np.float64]:
     return np.array([y0 + y1, x0 + x1]) / 2
 
 
-def test_a_copy_is_no_smaller_than_a_region_may_be() -> None:
+def test_a_copy_is_not_smaller_than_a_region_may_be() -> None:
     """What the card calls too small is never scored."""
     area = int(FLAG.sum())
     for smallest, halves in ((1, True), (area // 2, False)):
@@ -186,7 +186,7 @@ def test_an_image_that_is_full_stays_as_it_is() -> None:
         assert np.array_equal(changed.data, image.data)
 
 
-def test_the_augmentation_repeats_in_the_part_that_was_asked_for() -> None:
+def test_the_augmentation_repeats_in_the_given_share_of_images() -> None:
     """And draws nothing where it is off, so that runs without it see what they always saw."""
     image, label = scene()
 

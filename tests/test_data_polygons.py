@@ -112,7 +112,7 @@ def test_a_window_is_drawn_as_the_whole_image_is(tmp_path: Path) -> None:
         assert np.array_equal(found, expected()[sample.window.slices] > 0)
 
 
-def test_other_coordinates_are_reprojected_and_said(tmp_path: Path) -> None:
+def test_other_coordinates_are_reprojected_and_reported(tmp_path: Path) -> None:
     """A GeoJSON is in longitude and latitude, a satellite image hardly ever."""
     dataset = opened(one_raster(tmp_path, crs="EPSG:4326"))
     assert np.array_equal(drawn(dataset)[0], expected())

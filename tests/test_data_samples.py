@@ -20,7 +20,7 @@ def counts(found: tuple[Sample, ...]) -> dict[str, int]:
     return {name: sum(sample.split == name for sample in found) for name in ("train", "val", "test")}
 
 
-def test_unsaid_splits_are_70_15_15_and_said_so() -> None:
+def test_without_splits_they_are_70_15_15_and_reported() -> None:
     """The user has to be able to read what was decided for them."""
     listing = decide_splits(Path("D"), samples(40), "manifest.csv")
     assert counts(listing.samples) == {"train": 28, "val": 6, "test": 6}
@@ -61,7 +61,7 @@ def test_several_labels_of_one_image_stay_together() -> None:
     assert all(len(splits) == 1 for splits in by_file.values())
 
 
-def test_said_splits_stay_as_they_are() -> None:
+def test_named_splits_stay_as_they_are() -> None:
     """Who names splits means them; a test set alone is enough to score on."""
     given = samples(3, "test")
     assert decide_splits(Path("D"), given, "manifest.csv").samples == tuple(given)

@@ -130,7 +130,7 @@ def test_channels_without_information_are_named_all_at_once(tmp_path: Path) -> N
     assert "--channels" in str(caught.value)
 
 
-def test_progress_is_told_of_every_sample(tmp_path: Path) -> None:
+def test_progress_is_reported_for_every_sample(tmp_path: Path) -> None:
     """A minute without a sign looks like a hang."""
     dataset, _ = holey(tmp_path)
     steps: list[int] = []

@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
 
 
-def test_a_new_head_says_that_most_pixels_are_no_object() -> None:
+def test_a_new_head_predicts_background_for_most_pixels() -> None:
     """Else the first tens of steps go into learning that, and short runs end there."""
     answer = _head(seed=0)(ImageEmbedding((torch.zeros(1, 8, 4, 4),), (16,)))
     assert float(answer.classes.softmax(1)[:, 0].mean().detach()) == pytest.approx(1 - OBJECTS, abs=0.01)
@@ -91,7 +91,7 @@ def test_padding_and_ignored_pixels_have_no_truth() -> None:
     assert (wide.classes[:8] == 0).all()
 
 
-def test_the_loss_looks_away_where_there_is_no_truth() -> None:
+def test_the_loss_ignores_pixels_without_truth() -> None:
     """Whatever is answered there costs nothing."""
     classes, distance = torch.full((1, 8, 8), NO_TRUTH), torch.zeros(1, 8, 8)
     classes[0, :4] = 1

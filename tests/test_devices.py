@@ -76,7 +76,7 @@ def test_one_device_for_several_processes_is_refused(gpus: pytest.MonkeyPatch, d
 
 
 @pytest.mark.parametrize("name", ["meta", "xpu", "cpu:1", "cuda:", "cuda:-1", "cuda:٣", "gpu", ""])
-def test_devices_that_nothing_was_tried_on_are_refused(name: str) -> None:
+def test_devices_that_are_not_supported_are_refused(name: str) -> None:
     """torch knows names on which a network computes nothing, as meta, or on which no score was ever taken."""
     with pytest.raises(ConfigError, match="auto, cpu, cuda, cuda:N or mps"):
         pick_device(name)

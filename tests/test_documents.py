@@ -108,14 +108,14 @@ def test_all_problems_come_in_one_message() -> None:
         parse(Tree, {"picks": 3, "pair": "x"}, "a.json")
 
 
-def test_a_misspelt_key_is_not_told_as_missing_too() -> None:
+def test_a_misspelt_key_is_not_reported_as_missing_too() -> None:
     """Two problems for one slip send a user to look for a second one."""
     with pytest.raises(InvalidDocument) as caught:
         validate(Leaf, {"nmae": "a"})
     assert [problem.kind for problem in caught.value.problems] == ["unknown"]  # type: ignore[union-attr]
 
 
-def test_a_table_of_several_kinds_says_which_key_tells_them_apart() -> None:
+def test_a_table_of_several_kinds_names_the_key_that_decides() -> None:
     """Without it nothing says what the others mean."""
     assert "kind" in refused(Leaf, {"name": "a", "side": {"length": 1.0}})
 
@@ -126,7 +126,7 @@ def test_a_long_value_is_cut() -> None:
 
 
 @pytest.mark.parametrize("kind", get_args(ErrorType))
-def test_no_kind_of_error_speaks_in_the_librarys_words(kind: str) -> None:
+def test_no_error_shows_the_words_of_pydantic(kind: str) -> None:
     """A kind that nobody thought of must not fall through to it."""
     context: dict[str, Any] = defaultdict(lambda: 1) | {"expected": "'a' or 'b'", "error": "must be a name"}
     known = (
@@ -148,7 +148,7 @@ def test_no_kind_of_error_speaks_in_the_librarys_words(kind: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_a_wrong_value_of_any_field_is_told_in_plain_words(model: type[BaseModel]) -> None:
+def test_a_wrong_value_of_any_field_is_reported_plainly(model: type[BaseModel]) -> None:
     """Whatever kind of error each field can raise, at its top or one list or table below."""
     for name in (*model.model_fields, "no_such_key"):
         for value in WRONG:
@@ -159,7 +159,7 @@ def test_a_wrong_value_of_any_field_is_told_in_plain_words(model: type[BaseModel
                 assert not found, (values, str(caught.value))
 
 
-def test_what_is_no_table_is_told_in_plain_words() -> None:
+def test_what_is_not_a_table_is_reported_plainly() -> None:
     """A json file may hold a number alone."""
     for model in MODELS:
         for values in (None, 3, "x", [], b"x"):

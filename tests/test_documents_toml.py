@@ -16,7 +16,7 @@ from simmat.documents import read_toml
 from simmat.errors import ConfigError
 
 
-def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_a_part_of_the_file(tmp_path: Path) -> None:
     """Editors of one system write it, unseen."""
     (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfx = 1\n")
     assert read_toml(tmp_path / "a.toml", "config file") == {"x": 1}
@@ -32,7 +32,7 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
         (b"x = '\xff'", "{path} is not UTF-8 text at byte 5"),
     ],
 )
-def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path, content: bytes | None, said: str) -> None:
     """A traceback of a parser says neither which file nor what to do."""
     path = tmp_path / "a.toml"
     if content is not None:
@@ -42,7 +42,7 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path: Path, content: byte
     assert said.format(path=path) in str(caught.value)
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     """A slash too many is easily typed."""
     with pytest.raises(ConfigError, match=rf"{tmp_path}: a folder.*config file"):
         read_toml(tmp_path, "config file")

@@ -221,7 +221,7 @@ def test_values_too_large_for_fp16_are_not_kept(tmp_path: Path) -> None:
     assert not cached.folder.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_said(loaded: Bundle, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(loaded: Bundle, tmp_path: Path) -> None:
     """Who asked for files must learn that there are none."""
     (tmp_path / "kept").write_text("a file")
     model = Predictor.of_bundle(loaded)

@@ -148,7 +148,7 @@ def test_bad_input_is_refused_before_anything_is_read(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_told_at_once(
+def test_a_place_that_cannot_be_written_is_reported_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the bundle is even looked for."""
@@ -167,7 +167,9 @@ def test_a_place_that_cannot_be_written_is_told_at_once(
         (True, Path("w"), ""),
     ],
 )
-def test_why_there_is_no_zero_shot_score_is_said(promptable: bool, weights: Path | None, said: str) -> None:
+def test_the_reason_for_a_missing_zero_shot_score_is_reported(
+    promptable: bool, weights: Path | None, said: str
+) -> None:
     """A model thrown away for a start from scratch was trained all the same."""
     parts = SimpleNamespace(foundation=SimpleNamespace(name="x", promptable=promptable), weights=weights)
     found = why_no_zero_shot(cast(Parts, parts))

@@ -75,7 +75,7 @@ def test_the_boundary_iou_of_a_shifted_square() -> None:
     assert boundary_iou(square(2, 3, 7), square(2, 2, 7), EVERYWHERE, 1) == pytest.approx(12 / 36)
 
 
-def test_the_edge_of_an_ignored_area_is_no_contour() -> None:
+def test_the_edge_of_an_ignored_area_is_not_a_contour() -> None:
     """Cutting the masks before looking for contours would make one where annotators stopped."""
     scored = EVERYWHERE.copy()
     scored[:, 9] = False  # takes the right side of the prediction's ring, 7 of its 24

@@ -53,7 +53,7 @@ def test_every_click_is_counted_until_the_mask_is_right(bar: Path) -> None:
     assert clicks["noc85"] == clicks["noc90"] == {"mean": 5.0, "failures": 0, "most_clicks": 20}
 
 
-def test_nobody_is_asked_about_a_mask_that_is_right(bar: Path) -> None:
+def test_a_mask_that_is_right_gets_no_further_click(bar: Path) -> None:
     """Twenty rounds of a finished object would be most of the time of a scoring."""
     model = Scripted(growing)
     score(model, make_set(bar, BAR), 32, CLICKS)
@@ -179,7 +179,7 @@ def test_more_objects_than_are_decoded_together_keep_their_order(bar: Path) -> N
         assert scored.random_clicks == scored.jittered_boxes == (pytest.approx(iou),) * 3
 
 
-def test_alternatives_are_told_from_the_single_mask(bar: Path) -> None:
+def test_alternatives_are_scored_apart_from_the_single_mask(bar: Path) -> None:
     """Single, best predicted and best possible are three figures; reporting the oracle as the model's is cheating."""
     columns = (10, 15, 5, 20)  # of 20: single, then the alternatives, predicted best first
 

@@ -60,13 +60,13 @@ def test_a_failure_counts_as_all_the_clicks() -> None:
     assert clicks["noc90"] == {"mean": (3 + 3) / 2, "failures": 1, "most_clicks": 3}
 
 
-def test_a_failure_is_told_from_success_at_the_last_click() -> None:
+def test_a_failure_differs_from_success_at_the_last_click() -> None:
     """Both cost 20 clicks, but one of them has a mask."""
     last = Scores((object_score(0.1, clicks=(0.1, 0.95)),)).summary()["clicks"]["noc90"]
     assert last == {"mean": 2.0, "failures": 0, "most_clicks": 2}
 
 
-def test_the_spread_is_told_for_the_figure_and_within_objects() -> None:
+def test_the_spread_is_given_for_the_figure_and_within_objects() -> None:
     """Draws 1 and 2 give 0.6 and 0.5; the objects vary by 0.2 and 0.4 between them. Deviations are over n - 1."""
     draws = ((0.2, 0.4), (1.0, 0.6))
     scores = tuple(object_score(random_clicks=d, jittered_boxes=d, box=0.7) for d in draws)

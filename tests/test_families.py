@@ -52,7 +52,7 @@ def test_a_model_is_found_by_its_full_name_alone(zoo: types.ModuleType) -> None:
     assert zoo.calls == ["lion"]
 
 
-def test_a_model_that_is_not_listed_may_be_taken_all_the_same(zoo: types.ModuleType) -> None:
+def test_a_model_that_is_not_listed_may_be_used(zoo: types.ModuleType) -> None:
     """A hub has more models than any list."""
     assert registry().foundation("zoo/hidden").name == "zoo/hidden"
 
@@ -65,7 +65,7 @@ def test_an_unknown_model_is_refused_with_the_nearest_and_the_way_to_the_list() 
 
 
 @pytest.mark.usefixtures("zoo")
-def test_a_spec_of_the_very_name_goes_before_the_family() -> None:
+def test_a_spec_of_that_name_counts_before_the_family() -> None:
     """A plugin may know better about one model."""
     own = spec("zoo/lion")
     assert registry(("foundation model", own, "other 1")).foundation("zoo/lion") is own
@@ -95,7 +95,7 @@ def test_two_packages_with_one_family_are_refused_by_name() -> None:
         ({"spec": "zoo_models:broken"}, PluginError, r"'zoo' failed: ZeroDivisionError"),
     ],
 )
-def test_what_a_library_does_wrong_is_told_in_one_line(
+def test_what_a_library_raises_is_one_line(
     zoo: types.ModuleType, change: dict[str, str], error: type[Exception], message: str
 ) -> None:
     """A plugin's mistake must not end in a traceback of ours."""
@@ -118,7 +118,7 @@ def test_without_a_client_of_the_hub_the_extra_and_the_way_around_are_named(
         find_weights(wanted)
 
 
-def test_a_family_takes_one_line_of_the_list_until_it_is_asked_for(
+def test_a_family_takes_one_line_of_the_list_by_default(
     zoo: types.ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The list must answer at once, so the library behind the family is not asked."""

@@ -104,7 +104,7 @@ def test_written_text_is_utf8_with_line_feeds(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_bytes() == b"\xc2\xb5m\n"
 
 
-def test_json_refuses_what_is_no_json(tmp_path: Path) -> None:
+def test_json_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
     """Python would write NaN, which no other reader of json takes."""
     with pytest.raises(ValueError, match="JSON compliant"):
         atomic_write_json(tmp_path / "a.json", {"loss": float("nan")})
@@ -134,7 +134,7 @@ def test_what_the_system_refuses_says_where_and_what_to_do(
     assert names(tmp_path) == []
 
 
-def test_a_place_where_nothing_can_be_made_is_no_fault_of_the_program(
+def test_a_folder_that_cannot_be_written_is_not_reported_as_a_bug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """/proc and the like call what cannot be made there "no such file", and a device has errors of its own."""
@@ -233,7 +233,7 @@ def test_a_swap_cut_between_its_two_renames_is_finished_by_the_next_reader(
     assert names(tmp_path) == ["bundle"]
 
 
-def test_a_reader_may_finish_the_swap_of_a_writer_that_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_may_finish_the_swap_of_a_running_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`simmat eval` beside a training run may look at the bundle in just that moment."""
     target = tmp_path / "bundle"
     with atomic_folder(target) as folder:
@@ -507,7 +507,7 @@ def test_two_writers_of_one_folder_do_not_mix(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
-def test_a_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_written_and_read_back(tmp_path: Path) -> None:
     """Files of old cameras and archives have such names; the work must not be lost at its end."""
     name = os.fsdecode(b"caf\xe9.png")
     atomic_write_json(tmp_path / "a.json", {"file": name})
@@ -537,7 +537,7 @@ def test_a_line_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
     assert read_log(tmp_path / "log.jsonl") == [{"step": 1}]
 
 
-def test_a_pipe_is_no_log(tmp_path: Path) -> None:
+def test_a_pipe_is_not_a_log(tmp_path: Path) -> None:
     """Reading it waits for a writer that never comes."""
     os.mkfifo(tmp_path / "log.jsonl")
     with pytest.raises(DataError, match=r"log\.jsonl: a pipe"):

@@ -49,13 +49,13 @@ def both(first: Georeference | None, second: Georeference | None) -> tuple[Compo
     return ComposedModality([Placed("a", first), Placed("b", second)]), {"a": Path("a"), "b": Path("b")}
 
 
-def test_a_composition_lies_where_any_of_its_parts_says() -> None:
+def test_a_composition_has_the_georeference_of_any_part() -> None:
     """Colour pictures state no place; the satellite's grid is theirs too."""
     sensor, files = both(None, PLACE)
     assert sensor.load(files).georeference == PLACE
 
 
-def test_parts_that_lie_apart_are_refused() -> None:
+def test_parts_that_are_apart_are_refused() -> None:
     """One pixel off on the ground is one pixel off in every mask."""
     sensor, files = both(PLACE, MOVED)
     with pytest.raises(DataError, match="pixel grid"):

@@ -72,7 +72,7 @@ def test_a_prefix_gets_its_gradients_from_every_block(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("block")
-def test_bf16_is_no_farther_from_fp32_than_the_package() -> None:
+def test_bf16_is_as_close_to_fp32_as_the_package() -> None:
     """Gradients of keys and values are sums over blocks, which bf16 would round each time."""
     module, x = plain_module(), drawn(3, *SIDES, WIDTH).requires_grad_()
     exact = gradients(module(x), x, module)

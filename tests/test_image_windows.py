@@ -143,7 +143,7 @@ def test_strips_are_decoded_once_for_all_windows_of_a_row(tmp_path: Path, monkey
     assert not parts._strips.decoded
 
 
-def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_file_that_was_written_again_is_read_again(tmp_path: Path) -> None:
     """What is remembered of a file must not outlive its content."""
     path = tmp_path / "a.tif"
     for value in (3, 5):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from throwaway import make_venv, make_wheel, simmat
+from virtual_envs import make_venv, make_wheel, simmat
 
 from simmat.cli import run
 from simmat.errors import ConfigError
@@ -115,7 +115,7 @@ def test_pip_gets_the_options_after_the_dashes(monkeypatch: pytest.MonkeyPatch) 
         ("git+https://acme.com/sonar", "git+https://acme.com/sonar"),
     ],
 )
-def test_a_short_name_means_a_plugin_and_never_a_strangers_package(argument: str, requirement: str) -> None:
+def test_a_short_name_means_a_plugin_and_no_other_package(argument: str, requirement: str) -> None:
     """`pip install sonar` would fetch whatever has that name."""
     assert requirement_of(argument) == requirement
 
@@ -200,14 +200,14 @@ def test_nothing_but_a_plugin_is_uninstalled(argument: str, said: str) -> None:
         distribution_of(argument, REPORTS)
 
 
-def test_uninstalling_a_name_nobody_has_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_uninstalling_an_unknown_name_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     """A slip of the keyboard, before pip is asked."""
     assert run(["plugins", "uninstall", "nowhere"]) == 2
     assert "'nowhere'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("said", ["", "hello\n{}", "[" * 100_000])
-def test_an_answer_that_is_no_json_is_one_error(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_is_not_json_is_one_error(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin may print where the list is read from."""
     monkeypatch.setattr(subprocess, "run", lambda *args, **named: subprocess.CompletedProcess([], 0, said, ""))
     with pytest.raises(installer.InstallerError, match="plugins list --json"):

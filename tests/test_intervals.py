@@ -8,7 +8,7 @@ import pytest
 from simmat.evaluation.scores import bootstrap_means, interval_of, mean_interval
 
 
-def test_of_one_object_an_image_it_is_nearly_the_interval_of_the_mean() -> None:
+def test_with_one_object_an_image_it_is_nearly_the_interval_of_the_mean() -> None:
     """For many independent values the bootstrap comes to mean ± 1.96 standard errors."""
     values = np.random.default_rng(5).random(400)
     low, high = mean_interval([[value] for value in values]) or (0.0, 0.0)
@@ -41,7 +41,7 @@ def test_it_is_the_same_each_time() -> None:
     assert mean_interval(images) == mean_interval(images)
 
 
-def test_one_image_has_none() -> None:
+def test_one_image_has_no_interval() -> None:
     """Drawn again it is the same image, and an interval of width 0 would be a lie."""
     assert mean_interval([[0.1, 0.9]]) is None
     assert mean_interval([]) is None

@@ -70,9 +70,7 @@ def test_a_run_that_is_refused_writes_nothing(
     assert not out.exists()
 
 
-def test_what_the_launcher_sets_by_itself_is_no_reason_to_refuse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_launcher_sets_by_itself_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`accelerate launch` is how several devices are used."""
     for variable, value in LAUNCHED.items():
         monkeypatch.setenv(variable, value)

@@ -91,7 +91,7 @@ def test_a_box_is_cut_at_the_border_of_the_image(tmp_path: Path) -> None:
     assert box.tolist() == [0, 0, 10, 10]
 
 
-def test_all_features_that_are_no_prompts_are_named_at_once(tmp_path: Path) -> None:
+def test_all_features_that_are_not_prompts_are_named_at_once(tmp_path: Path) -> None:
     """One run tells everything to correct."""
     path = geojson(
         tmp_path / "a.geojson",
@@ -127,7 +127,7 @@ def test_files_that_hold_no_prompts_are_refused(tmp_path: Path) -> None:
         read_prompt_features(tmp_path / "c.gpkg", None, PLACE, SIZE)
 
 
-def test_an_unknown_coordinate_system_is_said() -> None:
+def test_an_unknown_coordinate_system_is_reported() -> None:
     """A wrong code is a wrong setting, not a wrong image."""
     with pytest.raises(ConfigError, match="EPSG:99999"):
         to_pixels([(1, 2)], "EPSG:99999", PLACE)

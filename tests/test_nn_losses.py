@@ -52,7 +52,7 @@ def by_hand(prediction: MaskPrediction, targets: torch.Tensor, weights: LossWeig
 
 @pytest.mark.parametrize("weights", [SAM2_LOSS, PAPER_LOSS, LossWeights(dice=2.0, iou=3.0)])
 @pytest.mark.parametrize("masks", [1, 4])
-def test_it_is_the_formula(weights: LossWeights, masks: int) -> None:
+def test_the_loss_is_the_formula(weights: LossWeights, masks: int) -> None:
     """Focal or cross-entropy, dice, IoU error, relaxed winner-takes-all: nothing more."""
     prediction, targets = answer(masks=masks), truth()
     torch.testing.assert_close(
@@ -121,7 +121,7 @@ def test_a_prompt_without_a_scored_pixel_counts_for_nothing() -> None:
     assert all(torch.isfinite(value) for value in everything.means.values())
 
 
-def test_the_means_tell_the_single_mask() -> None:
+def test_the_means_are_those_of_the_single_mask() -> None:
     """The progress bar shows what a user of the single answer gets."""
     targets = truth()
     sure = torch.where(targets, 20.0, -20.0)

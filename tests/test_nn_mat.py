@@ -108,7 +108,7 @@ def test_a_contrast_that_shows_nothing_is_refused(value: object) -> None:
         build("mat-residual", 2, contrast=value)
 
 
-def test_identity_hands_three_planes_on() -> None:
+def test_identity_returns_three_planes_as_they_are() -> None:
     """It is the baseline for colour pictures."""
     x = planes(3)
     assert build("identity", 3)(x) is x

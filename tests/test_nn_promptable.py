@@ -175,7 +175,7 @@ def test_a_prompt_that_says_nothing_is_refused() -> None:
         network.decoder.decode(encoded(network), wrong)
 
 
-def test_what_no_weight_file_fills_is_no_pretrained_backbone() -> None:
+def test_a_backbone_without_a_weight_file_is_not_pretrained() -> None:
     """`--backbone-lr-factor` slows what is known already; a random pyramid has everything to learn."""
     network = model(4, 8, 16, 32)
     known = {id(parameter) for parameter in pretrained_backbone(network, TuningTargets(fresh=FRESH))}
@@ -183,7 +183,7 @@ def test_what_no_weight_file_fills_is_no_pretrained_backbone() -> None:
     assert names == ["backbone.body.first_layer.weight", "backbone.body.first_layer.bias"]
 
 
-def test_a_trained_decoder_is_kept_with_the_random_frequencies_it_lives_by() -> None:
+def test_a_trained_decoder_is_kept_with_its_random_frequencies() -> None:
     """Drawn otherwise one day, every click would lie elsewhere for it, and its bundle would load without a word."""
     network = model(4, 8, 16, 32)
     for parameter in network.parameters():

@@ -76,14 +76,14 @@ def test_preconv_has_a_relu_between_any_two_convolutions_and_keeps_the_size(n: i
 
 
 @pytest.mark.parametrize(("count", "parameters"), [(1, 2371), (3, 3523), (4, 4099), (6, 5251), (9, 6979)])
-def test_preconv_as_it_stands_is_the_papers_layer(count: int, parameters: int) -> None:
+def test_preconv_by_default_is_the_papers_layer(count: int, parameters: int) -> None:
     """The ablation's middle is what it ablates."""
     assert sum(p.numel() for p in layer("preconv", count).parameters()) == parameters
     mat, ablation = build("mat", count), layer("preconv", count)
     assert torch.equal(mat(planes(count)), ablation(planes(count)))
 
 
-def test_preconv_tells_all_bad_options_at_once() -> None:
+def test_preconv_reports_all_bad_options_at_once() -> None:
     """One run, one list."""
     with pytest.raises(ConfigError, match=r"'n' .* got 0; .*'d' .* got 0; .*'k' must be odd .* got 4"):
         layer("preconv", 1, n=0, k=4, d=0)
@@ -162,7 +162,7 @@ def test_features_of_padding_are_what_the_model_knows_there(name: str, backbone:
 
 
 @pytest.mark.parametrize("name", WITH_CONTENT)
-def test_what_lies_in_the_content_does_not_depend_on_the_amount_of_padding(name: str) -> None:
+def test_the_content_does_not_depend_on_the_amount_of_padding(name: str) -> None:
     """The same picture in a larger input must look the same to the model; a mean over padding would change it."""
     module = shake(layer(name, 2))
     x = planes(2)
@@ -306,7 +306,7 @@ def test_a_channel_with_a_wavelength_has_its_code_and_one_without_learns_it() ->
     assert by_wavelength(0.66, 0.84, embedding="identity").codes.learned.shape == (2, 64)
 
 
-def test_channels_of_one_wavelength_are_told_apart() -> None:
+def test_channels_of_one_wavelength_are_distinguished() -> None:
     """Two polarizations of a radar, two dates of a satellite: with one code, swapped they would be the same input."""
     module = shake(by_wavelength(0.66, 55000, 55000))
     assert module.codes.learned.shape == (2, 64)
@@ -324,7 +324,7 @@ def test_near_wavelengths_have_near_codes() -> None:
     assert 0 < distances[0] < distances[1] < distances[2]
 
 
-def test_channel_attention_tells_all_bad_options_at_once() -> None:
+def test_channel_attention_reports_all_bad_options_at_once() -> None:
     """One run, one list."""
     with pytest.raises(ConfigError, match=r"16 features, got 5; drop .* got 1.*; .*every channel, \['c1'\] have none"):
         by_wavelength(0.66, None, heads=5, drop=1.0, embedding="wavelength")

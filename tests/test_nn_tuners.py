@@ -156,7 +156,7 @@ def test_each_tuner_moves_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("where", ["backbone", "decoder"])
-def test_lora_stays_on_the_side_it_is_told(where: str) -> None:
+def test_lora_stays_in_the_part_it_is_given(where: str) -> None:
     """Where LoRA goes matters more than its rank."""
     assert {name.split(".")[0] for name in moving(tune(toy(), "lora", where=where))} == {where}
 
@@ -231,7 +231,7 @@ def test_a_layer_lora_cannot_take_is_refused_by_name() -> None:
             tune(toy(), "lora", TuningTargets(lora={r"backbone[.]qkv": (slices, parts)}))
 
 
-def test_all_bad_options_are_told_at_once() -> None:
+def test_all_bad_options_are_reported_at_once() -> None:
     """One run, one list."""
     with pytest.raises(ConfigError, match=r"rank .* got 0; alpha .* got -1.*; where .* got 'neck'"):
         tune(toy(), "lora", rank=0, alpha=-1.0, where="neck")
@@ -248,7 +248,7 @@ def test_frozen_batchnorm_keeps_its_statistics_and_trained_one_moves() -> None:
     assert not torch.equal(state["decoder.norm.running_mean"], frozen["decoder.norm.running_mean"])
 
 
-def test_dropout_follows_what_stands_around_it() -> None:
+def test_dropout_follows_the_mode_of_its_module() -> None:
     """Noise in a frozen part would be noise nobody learns from."""
     model = tune(toy(), "decoder")
     set_train_mode(model)
@@ -259,7 +259,7 @@ def test_dropout_follows_what_stands_around_it() -> None:
     assert not any(module.training for module in frozen.modules())
 
 
-def test_a_model_that_keeps_its_batchnorm_still_is_heeded() -> None:
+def test_a_model_that_keeps_its_batchnorm_statistics_keeps_them_in_training() -> None:
     """A backbone with pretrained statistics may overrule `train`, as timm's users do."""
 
     class Still(Backbone):

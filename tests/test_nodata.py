@@ -116,7 +116,7 @@ def test_a_statement_holds_for_its_file_alone(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.npy").valid is None
 
 
-def test_nodata_is_refused_for_a_sensor_that_does_not_ask_for_it(tmp_path: Path) -> None:
+def test_nodata_is_refused_for_a_sensor_that_does_not_use_it(tmp_path: Path) -> None:
     """Taking it for said while nothing happens would train on fill values."""
     with pytest.raises(DataError, match=r"a\.npy: --nodata -9999 .* calls simmat\.io\.images\.stated_valid"):
         tenths(tmp_path, OwnReader(), stored_numbers(), nodata=-9999).channels()
@@ -138,7 +138,7 @@ def test_one_number_for_several_sensors_is_refused_with_what_to_say(tmp_path: Pa
 
 
 @pytest.mark.parametrize("value", [0.0, -9999.0, 16777216.0, 0.1, 2147483647.0, -3.4028234663852886e38, 1e-7])
-def test_what_is_said_of_nodata_reads_back(value: float) -> None:
+def test_nodata_as_text_is_read_back(value: float) -> None:
     """Six digits of a fill value mark nothing."""
     assert parse_nodata(describe_nodata(value)) == value
     assert parse_nodata(describe_nodata({"a": value, "b": 1.0})) == {"a": value, "b": 1.0}
@@ -166,7 +166,7 @@ def test_the_hint_looks_at_stored_numbers_and_says_what_to_type(tmp_path: Path) 
     assert check_dataset(tenths(tmp_path / "b", Tenths(), stored_numbers(), nodata=-9999)).notes == ()
 
 
-def test_planes_that_look_alike_are_said_in_one_line(tmp_path: Path) -> None:
+def test_planes_that_look_alike_are_reported_in_one_line(tmp_path: Path) -> None:
     """Twelve bands with one border are one thing to look at."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):

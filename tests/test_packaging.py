@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from throwaway import run_in
+from virtual_envs import run_in
 
 ROOT = Path(__file__).parents[1]
 PROJECTS = [

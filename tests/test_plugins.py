@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
-from throwaway import ADAPTER
+from virtual_envs import ADAPTER
 
 from simmat.cli import COMMANDS, run
 from simmat.errors import ConfigError, PluginError, UnknownNameError
@@ -151,7 +151,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("source", "said"), BROKEN.values(), ids=BROKEN)
-def test_a_broken_plugin_says_why_and_stops_nobody(install: Install, source: str, said: str) -> None:
+def test_a_broken_plugin_shows_its_cause_and_stops_no_other(install: Install, source: str, said: str) -> None:
     """One bad package on a machine must not take all sensors away."""
     install("simmat-plugin-bad", source)
     registry = load(install("simmat-plugin-x", good("x")))
@@ -194,7 +194,7 @@ def giving(kind: str, version: str) -> str:
 
 @pytest.mark.parametrize(("version", "cure"), [("99", "upgrade simmat"), ("0", "upgrade the plugin")])
 @pytest.mark.parametrize("kind", ["modality", *OTHER_KINDS])
-def test_an_item_written_for_another_plugin_interface_is_named_and_stops_nobody(
+def test_an_item_written_for_another_plugin_interface_is_named_and_stops_no_other(
     install: Install, kind: str, version: str, cure: str
 ) -> None:
     """Whatever kind it is: taken all the same, it would fail in the middle of a run."""
@@ -321,7 +321,7 @@ def test_callbacks_are_made_when_a_training_starts(install: Install) -> None:
     assert "settings" in report(wrong, "simmat_plugin_wrong").error
 
 
-def test_a_package_with_damaged_metadata_stops_nobody(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_with_damaged_metadata_stops_no_other(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half-removed packages lie on many machines."""
     folder = install("simmat-plugin-x", good("x"))
 
@@ -334,7 +334,7 @@ def test_a_package_with_damaged_metadata_stops_nobody(install: Install, monkeypa
     assert registry.modality("x").name == "x"
 
 
-def test_all_problems_of_a_plugin_are_said_at_once(install: Install) -> None:
+def test_all_problems_of_a_plugin_are_reported_at_once(install: Install) -> None:
     """An author mends them in one go."""
     source = good("bad").replace("[Adapter()]", "[7, 'x']") + "\n    @hookimpl\n    def simmat_tuners(): return 3\n"
     error = report(load(install("simmat-plugin-bad", source)), "simmat_plugin_bad").error
@@ -350,7 +350,7 @@ def test_two_packages_with_one_entry_point_name_are_both_loaded(install: Install
     assert {"x", "y"} <= set(registry.names("modality"))
 
 
-def test_a_name_two_packages_claim_is_refused_when_asked_for_naming_both(install: Install) -> None:
+def test_a_name_two_packages_claim_is_refused_when_used_naming_both(install: Install) -> None:
     """Which of two sensors reads the files must not depend on the order of folders."""
     install("simmat-plugin-x", good("same"))
     install("simmat-plugin-y", good("same"))
@@ -391,7 +391,7 @@ def test_a_list_starts_only_those_by_plugin_or_package_name(install: Install, wa
     assert "y" not in registry.names("modality")
 
 
-def test_a_plugin_asked_for_and_not_installed_is_said(install: Install) -> None:
+def test_a_plugin_that_is_named_and_not_installed_is_reported(install: Install) -> None:
     """A slip in SIMMAT_PLUGINS would otherwise look like a plugin that gives nothing."""
     registry = load(install("simmat-plugin-x", good("x"), entry="one"), SIMMAT_PLUGINS="on")
     assert re.search("SIMMAT_PLUGINS.*not installed.* one", report(registry, "on").error)
@@ -484,7 +484,7 @@ def test_an_unknown_model_names_the_package_that_brings_it() -> None:
         load_plugins([], {}).foundation("timm/vit_base_patch16_224")
 
 
-def test_a_failure_without_a_text_is_told_too(install: Install) -> None:
+def test_a_failure_without_a_text_is_reported_too(install: Install) -> None:
     """An exception of the plugin's own may fail at saying what it is; the others must still be listed."""
     code = "class Broken(Exception):\n    def __str__(self):\n        raise ValueError\nraise Broken\n"
     registry = load(install("simmat-plugin-bad", code))

@@ -41,7 +41,7 @@ def _find(bundle: Path, images: Path, out: Path, *options: str) -> int:
     return run(["predict", str(bundle), str(images), *given, "--out", str(out), "--device", "cpu"])
 
 
-def test_results_inside_the_folder_of_images_are_no_images(
+def test_results_inside_the_folder_of_images_are_left_out(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--out out` in the folder of the images is what people write; the second call must not segment overlays."""

@@ -75,7 +75,7 @@ def test_prompts_of_all_kinds_come_back_in_their_order(predictor: Predictor, pic
     assert predictor.predict_prompts([]) == []
 
 
-def test_a_failed_image_leaves_none_to_be_asked(predictor: Predictor, picture: Path, tmp_path: Path) -> None:
+def test_a_failed_image_leaves_no_image_to_predict_on(predictor: Predictor, picture: Path, tmp_path: Path) -> None:
     """A click answered on the image before would look like an answer on this one."""
     with pytest.raises(ValueError, match="set_image"):
         predictor.predict(points=[(1, 1)])
@@ -179,7 +179,7 @@ def test_what_a_notebook_shows_is_one_line(predictor: Predictor, picture: Path) 
     assert all(str(predictor.bundle.path) in text for text in shown[2:])
 
 
-def test_an_answer_that_is_no_number_is_refused(predictor: Predictor, picture: Path) -> None:
+def test_an_answer_that_is_not_a_number_is_refused(predictor: Predictor, picture: Path) -> None:
     """Weights may be finite and still overflow; a score of NaN would be written beside an empty mask."""
     with torch.no_grad():
         for parameter in predictor.model.mat.parameters():

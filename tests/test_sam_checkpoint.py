@@ -122,7 +122,7 @@ def test_code_in_a_file_is_refused_and_never_runs(tmp_path: Path, save: Callable
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_file_with_code_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+def test_a_file_with_code_is_distinguished_from_a_damaged_one(tmp_path: Path) -> None:
     """One is to be fetched again, the other never to be trusted."""
     torch.save({"x": Trap(tmp_path / "ran")}, tmp_path / "evil.pth")
     with pytest.raises(WeightsError, match="could run code"):
@@ -177,14 +177,14 @@ def test_a_tensor_without_plain_numbers_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [{"model": {"x": torch.zeros(1)}, "epoch": 3}, [torch.zeros(1)], torch.zeros(1), {}])
-def test_what_is_no_table_of_tensors_is_refused(tmp_path: Path, value: object) -> None:
+def test_what_is_not_a_table_of_tensors_is_refused(tmp_path: Path, value: object) -> None:
     """A training checkpoint has the weights inside of something; which, we do not guess."""
     torch.save(value, tmp_path / "odd.pth")
     with pytest.raises(WeightsError, match="table of tensors"):
         read_checkpoint(tmp_path / "odd.pth")
 
 
-def test_all_that_does_not_fit_is_told_at_once(state: State, tmp_path: Path) -> None:
+def test_all_that_does_not_fit_is_reported_at_once(state: State, tmp_path: Path) -> None:
     """One message instead of one try after another."""
     broken = dict(state)
     del broken["mask_decoder.iou_token.weight"]

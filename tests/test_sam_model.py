@@ -105,7 +105,7 @@ def test_tiny_is_tiny_and_has_both_kinds_of_attention() -> None:
     assert not SAM_VIT_TINY.promptable
 
 
-def test_the_same_seed_gives_the_same_bits_and_disturbs_nobody() -> None:
+def test_the_same_seed_gives_the_same_bits_and_changes_no_other_state() -> None:
     """A bundle on random weights stores the seed alone."""
     before = torch.random.get_rng_state()
     one, two, other = tiny(seed=1).state_dict(), tiny(seed=1).state_dict(), tiny(seed=2).state_dict()
@@ -146,7 +146,7 @@ def test_a_batch_of_two_equals_two_singles() -> None:
     assert not torch.allclose(together.logits[0], together.logits[1], atol=1e-3)
 
 
-def test_a_label_of_minus_one_is_no_point() -> None:
+def test_a_label_of_minus_one_is_not_a_point() -> None:
     """Corrected prompts pad with it, so that all prompts of a batch have as many points."""
     model, prompts = tiny(), clicks([0], points=1)
     elsewhere = [torch.tensor([[[x, x]]]) for x in (0.0, 50.0)]

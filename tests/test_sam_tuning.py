@@ -235,7 +235,7 @@ def test_a_module_a_tuner_cannot_take_is_refused_by_name(name: str, targets: Tun
         ("conv-lora", {"rank": 0, "where": "x"}, "'conv-lora': rank .* got 0; where .* got 'x'"),
     ],
 )
-def test_bad_options_are_told_at_once(name: str, options: dict[str, Any], message: str) -> None:
+def test_bad_options_are_reported_at_once(name: str, options: dict[str, Any], message: str) -> None:
     """One run, one list."""
     with pytest.raises(ConfigError, match=message):
         tune(tiny(), name, **options)

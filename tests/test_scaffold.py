@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from throwaway import make_venv, run_in, simmat
+from virtual_envs import make_venv, run_in, simmat
 
 import simmat as core
 from simmat.cli import run

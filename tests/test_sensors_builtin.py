@@ -75,7 +75,7 @@ def test_nodata_that_the_file_states_is_invalid(tmp_path: Path, adapter: Modalit
     np.testing.assert_array_equal(image.valid[0], [[True, False]])
 
 
-def test_gray_tells_grey_in_three_equal_planes_from_colour(tmp_path: Path) -> None:
+def test_gray_distinguishes_three_equal_planes_from_colour(tmp_path: Path) -> None:
     """Both are refused, but what helps differs."""
     Image.fromarray(np.repeat(COLOUR[..., :1], 3, axis=2)).save(tmp_path / "equal.png")
     Image.fromarray(COLOUR).save(tmp_path / "colour.png")

@@ -40,7 +40,7 @@ def test_a_postscript_program_under_another_name_starts_no_interpreter(
 
 
 @pytest.mark.parametrize("kind", ["JPEG2000", "WEBP", "GIF", "AVIF"])
-def test_a_lossy_or_foreign_format_under_the_name_of_another_is_no_mask(tmp_path: Path, kind: str) -> None:
+def test_a_lossy_or_foreign_format_under_the_name_of_another_is_not_a_mask(tmp_path: Path, kind: str) -> None:
     """A mask that lost labels in its compression trains on objects that are not there."""
     try:
         Image.new("L", (8, 8)).save(tmp_path / "m.png", format=kind)
@@ -50,7 +50,7 @@ def test_a_lossy_or_foreign_format_under_the_name_of_another_is_no_mask(tmp_path
         read_mask(tmp_path / "m.png")
 
 
-def test_a_mask_of_another_format_is_told_its_right_name(tmp_path: Path) -> None:
+def test_a_mask_with_a_wrong_ending_names_the_right_one(tmp_path: Path) -> None:
     """One reader goes by the name, the next by the content; both must mean the same file."""
     tifffile.imwrite(tmp_path / "m.png", np.eye(4, dtype=np.uint8))
     with pytest.raises(DataError, match=r"m\.png: .*TIFF.*rename it to m\.tif"):
@@ -151,7 +151,7 @@ def test_the_limit_on_decoded_bytes_is_the_user_s_to_set(
 
 
 @pytest.mark.parametrize("limit", ["-1", "0", "nan", "much", "1e30"])
-def test_a_limit_that_is_no_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_a_limit_that_is_not_a_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     """Taken for no limit, it would protect nobody."""
     monkeypatch.setenv("SIMMAT_MAX_IMAGE_GIB", limit)
     Image.new("L", (3, 3)).save(tmp_path / "a.png")

@@ -52,7 +52,7 @@ def test_a_palette_is_refused_as_an_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
-def test_planes_of_a_tiff_are_told_by_its_tags(tmp_path: Path, planar: str) -> None:
+def test_planes_of_a_tiff_are_known_by_its_tags(tmp_path: Path, planar: str) -> None:
     """Three rows and three planes look alike by size; the PlanarConfiguration tag knows."""
     values = RNG.integers(-5, 900, (3, 3, 3)).astype(np.int16)  # (P, H, W)
     stored = values if planar == "separate" else np.moveaxis(values, 0, 2)
@@ -62,7 +62,7 @@ def test_planes_of_a_tiff_are_told_by_its_tags(tmp_path: Path, planar: str) -> N
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("nodata", ["-3.40282346638529e+38", "-1.797693134862315e+308"])
-def test_a_fill_value_that_floats_cannot_hold_is_no_noise(
+def test_a_fill_value_that_floats_cannot_hold_is_not_noise(
     tmp_path: Path, nodata: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """GIS programs write it; a line an image and epoch would hide all else that is said."""
@@ -106,7 +106,7 @@ def test_nodata_that_the_file_states_is_not_valid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.valid[0], [[True, False], [True, True]])
 
 
-def test_a_scale_that_the_file_states_is_told(tmp_path: Path) -> None:
+def test_a_scale_that_the_file_states_is_returned(tmp_path: Path) -> None:
     """GDAL keeps it as XML in a tag; whoever needs values, not numbers, can refuse the file."""
     text = (
         '<GDALMetadata><Item name="SCALE" sample="0" role="scale">0.01</Item>'
@@ -124,7 +124,7 @@ def test_a_scale_that_the_file_states_is_told(tmp_path: Path) -> None:
         require_unscaled(read_image(tmp_path / "b.tif"), "sar-db")
 
 
-def test_a_scale_is_told_of_the_plane_it_is_stated_of(tmp_path: Path) -> None:
+def test_a_scale_is_that_of_the_plane_it_is_stated_for(tmp_path: Path) -> None:
     """One band may be in kelvin and the next in flags, in one page or in a page each."""
     item = '<GDALMetadata><Item name="SCALE" {} role="scale">0.01</Item></GDALMetadata>'
     planes, plain = np.ones((2, 4, 5), np.int16), (1.0, 0.0)
@@ -145,7 +145,7 @@ def test_a_scale_is_told_of_the_plane_it_is_stated_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "alpha"), [("L", False), ("LA", True), ("RGB", False), ("RGBA", True)])
-def test_alpha_is_told_of_a_png(tmp_path: Path, mode: str, alpha: bool) -> None:
+def test_alpha_of_a_png_is_returned(tmp_path: Path, mode: str, alpha: bool) -> None:
     """It is a plane of the file and no measurement; a sensor of two bands must know."""
     Image.fromarray(RGB8).convert(mode).save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png")
@@ -155,7 +155,7 @@ def test_alpha_is_told_of_a_png(tmp_path: Path, mode: str, alpha: bool) -> None:
 @pytest.mark.parametrize(
     ("extra", "alpha"), [((0,), False), ((1,), True), ((2,), True), ((0, 2), True), ((0, 0), False)]
 )
-def test_alpha_is_told_of_a_tiff_by_its_tag(tmp_path: Path, extra: tuple[int, ...], alpha: bool) -> None:
+def test_alpha_of_a_tiff_is_known_by_its_tag(tmp_path: Path, extra: tuple[int, ...], alpha: bool) -> None:
     """ExtraSamples: unspecified, associated or unassociated alpha."""
     planes = np.zeros((4, 5, 1 + len(extra)), np.uint8)
     tifffile.imwrite(
@@ -250,14 +250,14 @@ def test_numbers_that_float32_cannot_hold_are_refused(tmp_path: Path, dtype: str
 
 
 @pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 3, 4, 5), ()])
-def test_arrays_that_are_no_image_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_arrays_that_are_not_an_image_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     """They come from saving the wrong variable."""
     np.save(tmp_path / "a.npy", np.zeros(shape, dtype=np.float32))
     with pytest.raises(DataError, match=r"a\.npy"):
         read_image(tmp_path / "a.npy")
 
 
-def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path) -> None:
+def test_a_wrong_ending_is_refused_with_the_right_one(tmp_path: Path) -> None:
     """Data sets hold JPEGs named .png; the lossy format should not pass unseen."""
     Image.fromarray(RGB8).save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").rename(tmp_path / "a.png")
@@ -268,7 +268,7 @@ def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"), [(b"", "empty"), (b"hello world", "not a PNG"), (b"PK\x03\x04abc", "npz archive")]
 )
-def test_what_is_no_image_is_told_apart(tmp_path: Path, content: bytes, words: str) -> None:
+def test_files_that_are_not_images_are_distinguished(tmp_path: Path, content: bytes, words: str) -> None:
     """An empty download, a text file and an archive need different cures."""
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=words):

@@ -51,7 +51,7 @@ def test_every_check_has_a_model_that_breaks_it() -> None:
 
 
 @pytest.mark.parametrize(("name", "spec", "said"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)])
-def test_a_broken_model_fails_its_check_and_is_told_why(
+def test_a_broken_model_fails_its_check_and_is_given_the_reason(
     name: str, spec: FoundationSpec, said: str, tmp_path: Path
 ) -> None:
     """The author reads this message and nothing else."""

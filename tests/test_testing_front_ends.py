@@ -106,7 +106,7 @@ def test_the_command_prints_one_line_for_each_check(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("only", "quick")
-def test_what_cannot_be_asked_is_skipped_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_checked_is_skipped_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     """A check that did not run must not look like one that passed."""
     assert run(["plugins", "check", "raster"]) == 0
     out = capsys.readouterr().out

@@ -83,7 +83,7 @@ def test_every_check_has_a_sensor_that_breaks_it() -> None:
 
 
 @pytest.mark.parametrize(("name", "make", "said"), CASES)
-def test_a_broken_sensor_fails_its_check_and_is_told_why(
+def test_a_broken_sensor_fails_its_check_and_is_given_the_reason(
     name: str, make: Callable[[], ModalityAdapter], said: str, tmp_path: Path
 ) -> None:
     """The author reads this message and nothing else."""
@@ -173,7 +173,7 @@ def test_given_files_of_even_size_are_cut_to_an_odd_one(ending: str, tmp_path: P
     assert run_check(check, ModalityCase(Raster(), tmp_path / "keeps", samples)).status == "ok"
 
 
-def test_given_files_of_even_size_that_cannot_be_cut_are_said_to_be_even(tmp_path: Path) -> None:
+def test_given_files_of_even_size_that_cannot_be_cut_are_reported(tmp_path: Path) -> None:
     """A check that could not fail must not look like one that passed."""
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 10)).astype(np.uint8)).save(tmp_path / "a.jpg")
     case = ModalityCase(Raster(), tmp_path / "scratch", [{"raster": tmp_path / "a.jpg"}])
@@ -207,7 +207,7 @@ class Unreadable(Good):
             file.write_bytes(b"kelvin")
 
 
-def test_a_sample_that_cannot_be_loaded_is_said_once(tmp_path: Path) -> None:
+def test_a_sample_that_cannot_be_loaded_is_reported_once(tmp_path: Path) -> None:
     """Twelve lines of one cause hide the cause."""
     results = [r for r in run_checks(MODALITY_CHECKS, ModalityCase(Unreadable(), tmp_path)) if r.status != "ok"]
     assert [r.check for r in results if r.status == "failed"] == ["loads-float32-planes"]

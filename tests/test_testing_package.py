@@ -124,7 +124,7 @@ def test_a_good_package_passes(check: object, install: Install) -> None:
 
 
 @pytest.mark.parametrize(("name", "changes", "said"), CASES, ids=[f"{n}-{i}" for i, (n, *_) in enumerate(CASES)])
-def test_a_broken_package_fails_its_check_and_is_told_why(
+def test_a_broken_package_fails_its_check_and_is_given_the_reason(
     name: str, changes: dict[str, str], said: str, install: Install
 ) -> None:
     """The author reads this message and nothing else."""

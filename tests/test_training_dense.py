@@ -148,7 +148,7 @@ def test_the_card_chooses_the_heads(run: Path, tmp_path: Path, changes: dict[str
     assert prepare(chosen, registry(), training.Callback()).config.heads == heads
 
 
-def test_a_run_keeps_the_heads_that_it_began_with(run: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_heads(run: Path, tmp_path: Path) -> None:
     """Also one from before there was a dense head, whose settings name none."""
     now = config(run.parent / "set", tmp_path / "run", heads="auto")
     started = settings_of(now)

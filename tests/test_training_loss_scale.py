@@ -32,7 +32,7 @@ def one_step(scaler: torch.amp.GradScaler) -> None:
     scaler.update()
 
 
-def test_a_scaler_goes_on_where_it_was() -> None:
+def test_a_resumed_run_keeps_the_state_of_its_scaler() -> None:
     """A scale that starts at 65536 again overflows, and the run loses the steps it takes to come down."""
     scaler = fresh()
     load_scaler_notes(scaler, LIVED, "last.safetensors")
@@ -52,7 +52,7 @@ def test_a_damaged_scale_is_refused(notes: object) -> None:
         load_scaler_notes(fresh(), notes, "last.safetensors")
 
 
-def test_a_state_without_a_scale_goes_on() -> None:
+def test_a_state_without_a_scale_is_resumed() -> None:
     """A run in another precision has none, nor does a device that scales nothing, and runs may change device."""
     scaler = fresh()
     load_scaler_notes(scaler, None, "last.safetensors")

@@ -69,12 +69,12 @@ def test_estimating_leaves_the_weights_and_the_random_state_alone(setup: Setup) 
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_this_machine_has_memory() -> None:
+def test_the_memory_of_this_machine_is_found() -> None:
     """A figure in pages, or in the kilobytes of some systems, would be off by a thousand."""
     assert 2**28 < (available_bytes(CPU) or 0) < 2**46
 
 
-def test_a_container_has_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's own memory is not what a job on a cluster may use; "max" is no limit."""
     given = tmp_path / "memory.max"
     monkeypatch.setattr(step, "_CONTAINER_LIMIT", given)

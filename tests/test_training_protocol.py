@@ -38,7 +38,7 @@ def test_the_learning_rates_are_the_released_ones(tune: str, rate: float) -> Non
     assert registry().tuner(tune).learning_rate == rate
 
 
-def test_what_is_said_wins_over_the_preset(tmp_path: Path) -> None:
+def test_given_settings_override_the_preset(tmp_path: Path) -> None:
     """From the command line and from a file; steps replace the epochs."""
     file = tmp_path / "run.toml"
     file.write_text('protocol = "simmat-compat"\nbatch_size = 2\n')

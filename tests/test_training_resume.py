@@ -124,7 +124,7 @@ def test_a_resumed_run_knows_the_best_it_had(whole: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_says_how_to_go_on(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_and_says_how_to_resume(data: Path, whole: Path, tmp_path: Path) -> None:
     """A job scheduler that ends a run early must not cost more than the step under way."""
     out = tmp_path / "run"
     script = (

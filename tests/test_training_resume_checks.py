@@ -74,7 +74,7 @@ OTHER: dict[str, Any] = {
 """Another value of every setting that may not change."""
 
 
-def test_every_setting_is_free_or_a_file_or_tried_below() -> None:
+def test_every_setting_may_change_or_is_a_file_or_is_tested_below() -> None:
     """A new setting is refused unless somebody decides that it may change; here it must be decided."""
     assert set(OTHER) == set(TrainConfig.model_fields) - FREE - FILES
 
@@ -124,7 +124,7 @@ def test_a_setting_that_an_older_version_did_not_have_was_at_its_default() -> No
         ('protocol = "simmat-compat"', "protocol = 'simmat-compat', was 'one-click'"),
     ],
 )
-def test_a_run_whose_file_was_edited_does_not_go_on(tmp_path: Path, line: str, said: str) -> None:
+def test_a_run_whose_file_was_edited_is_not_resumed(tmp_path: Path, line: str, said: str) -> None:
     """It would train on other images, or be chosen by another score, than its records say."""
     out = tmp_path / "run"
     training.train(config(gray_set(tmp_path / "set"), out, steps=1), registry())
@@ -181,13 +181,13 @@ WAS: dict[str, Any] = {
 """Another value of every field of a spec that a resumed run must find again."""
 
 
-def test_every_field_of_a_spec_is_taken_of_the_data_or_tried_below() -> None:
+def test_every_field_of_a_spec_comes_from_the_data_or_is_tested_below() -> None:
     """A field that is compared with nothing lets a run resume as another."""
     assert set(WAS) == set(ModelSpec.model_fields) - set(TAKEN)
 
 
 @pytest.mark.parametrize("name", WAS)
-def test_a_run_resumes_only_with_the_network_it_began_with(begun: Setup, name: str) -> None:
+def test_a_run_is_resumed_only_with_its_own_network(begun: Setup, name: str) -> None:
     """Plugins change their defaults, and files what is in them, while the config stays as it was."""
     assert "start a new run" in refused(begun, **{name: WAS[name]})
 

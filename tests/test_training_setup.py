@@ -34,7 +34,7 @@ def test_a_random_decoder_at_a_rate_for_pretrained_ones_is_warned_of(
     assert any("random weights" in note and "--lr 1e-3" in note for note in notes) is warns
 
 
-def test_fp16_is_refused_where_there_is_none(tmp_path: Path) -> None:
+def test_fp16_is_refused_where_it_is_not_supported(tmp_path: Path) -> None:
     """The run would be called one of fp16 and have been computed in fp32."""
     settings = config(gray_set(tmp_path / "data"), tmp_path / "run", precision="fp16")
     with pytest.raises(ConfigError, match=r"--precision fp16 .*fp32 or bf16"):
@@ -92,7 +92,7 @@ def test_objects_are_not_repeated_where_all_of_a_class_is_one(tmp_path: Path) ->
     assert not any("--paste" in note for note in kept.notes)
 
 
-def test_it_is_said_how_many_images_have_something_to_repeat(tmp_path: Path) -> None:
+def test_the_number_of_images_with_something_to_repeat_is_reported(tmp_path: Path) -> None:
     """Where no object lies whole in its image, the option would do nothing, and nobody would know."""
     data = gray_set(tmp_path / "data")
     settings = config(data, tmp_path / "run", paste=0.5)

@@ -64,7 +64,7 @@ def test_notes_that_no_run_writes_are_damage(tmp_path: Path, change: dict[str, A
 
 
 @pytest.mark.parametrize("notes", ["[" * 100_000, "[1]", "3", '{"format": ' * 100 + "1" + "}" * 100, '{"format": 1}'])
-def test_notes_that_are_no_table_are_damage(tmp_path: Path, notes: str) -> None:
+def test_notes_that_are_not_a_table_are_damage(tmp_path: Path, notes: str) -> None:
     """The json reader's own errors name no file."""
     put(tmp_path / "last.safetensors", notes)
     for read in (load_state, fingerprint_in):
@@ -72,7 +72,7 @@ def test_notes_that_are_no_table_are_damage(tmp_path: Path, notes: str) -> None:
             read(tmp_path / "last.safetensors")
 
 
-def test_a_pipe_is_no_state(tmp_path: Path) -> None:
+def test_a_pipe_is_not_a_state(tmp_path: Path) -> None:
     """Opening it waits for a writer that never comes."""
     os.mkfifo(tmp_path / "last.safetensors")
     with pytest.raises(DataError, match=r"last\.safetensors: a pipe"):

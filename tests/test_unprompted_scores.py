@@ -76,7 +76,7 @@ def test_small_objects_are_neither_hit_nor_miss() -> None:
     assert object_scores(images)["ap50"] == pytest.approx(precision[0].mean(), abs=1e-6)
 
 
-def test_what_is_found_where_nothing_is_known_is_no_false_alarm() -> None:
+def test_what_is_found_in_ignored_pixels_is_not_a_false_alarm() -> None:
     """Ignored pixels have no truth; an object that lies there by half or more is excused at 0.5."""
     label = label_of(square(2, 2, 8))
     label.ignore[:, 16:] = True
@@ -202,7 +202,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     assert evaluate_unprompted(model, dataset, dataset.samples, processes=processes).summary() == whole.summary()
 
 
-def test_unmarked_objects_are_no_truth(tmp_path: Path) -> None:
+def test_unmarked_objects_are_not_scored(tmp_path: Path) -> None:
     """Where some are not marked, an object that is found may be right; the class map is scored on marked pixels."""
     dataset = data_set(tmp_path, regions="components", zero_means="unlabelled")
     model = scripted(ANSWERS, 1, 2)

@@ -139,21 +139,21 @@ def test_a_complete_part_is_taken_as_it_is(server: Server, tmp_path: Path) -> No
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
 
 
-def test_a_server_that_ignores_range_sends_all_anew(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_ignores_range_sends_all_again(server: Server, tmp_path: Path) -> None:
     """Its whole file must not be appended to the part."""
     server.behaviour.takes_range = False
     (tmp_path / "model.pth.part").write_bytes(b"x" * 777)
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
 
 
-def test_a_server_that_tells_no_length_is_served_by_the_spec(server: Server, tmp_path: Path) -> None:
+def test_without_a_length_from_the_server_the_spec_has_it(server: Server, tmp_path: Path) -> None:
     """The size of the spec tells a cut from an end."""
     server.behaviour.says_length = False
     server.behaviour.cut_after = 200_000
     assert fetch(file_at(server.url), tmp_path).read_bytes() == BODY
 
 
-def test_a_connection_that_brings_nothing_ends_in_words(server: Server, tmp_path: Path) -> None:
+def test_a_connection_that_brings_nothing_is_one_error(server: Server, tmp_path: Path) -> None:
     """It must end, keep what it has, and say how to go on."""
     (tmp_path / "model.pth.part").write_bytes(BODY[:500])
     server.behaviour.cut_after = 0
@@ -172,7 +172,7 @@ def test_a_wrong_digest_is_refused_and_leaves_nothing(server: Server, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == []
 
 
-def test_a_rotten_part_does_not_spoil_the_next_try(server: Server, tmp_path: Path) -> None:
+def test_a_damaged_part_does_not_spoil_the_next_download(server: Server, tmp_path: Path) -> None:
     """Resuming after garbage fails once, with words, and then works."""
     (tmp_path / "model.pth.part").write_bytes(b"x" * 777)
     with pytest.raises(WeightsError, match="sha256"):
@@ -181,7 +181,7 @@ def test_a_rotten_part_does_not_spoil_the_next_try(server: Server, tmp_path: Pat
 
 
 @pytest.mark.parametrize("status", [404, 403, 500])
-def test_an_answer_that_is_no_file_is_told_with_the_address(server: Server, tmp_path: Path, status: int) -> None:
+def test_an_answer_that_is_not_a_file_is_reported_with_the_address(server: Server, tmp_path: Path, status: int) -> None:
     """Addresses move; people then load the file by hand."""
     server.behaviour.status = status
     with pytest.raises(WeightsError, match=f"answers {status}") as caught:
@@ -192,7 +192,7 @@ def test_an_answer_that_is_no_file_is_told_with_the_address(server: Server, tmp_
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/model.pth", "http://no-such-host.invalid/model.pth"])
-def test_no_network_is_told_with_the_address(tmp_path: Path, url: str) -> None:
+def test_no_network_is_reported_with_the_address(tmp_path: Path, url: str) -> None:
     """A machine in a laboratory is often offline."""
     with pytest.raises(WeightsError, match="cannot download") as caught:
         fetch(file_at(url), tmp_path)
@@ -200,7 +200,7 @@ def test_no_network_is_told_with_the_address(tmp_path: Path, url: str) -> None:
     assert str(tmp_path / "model.pth") in str(caught.value)
 
 
-def test_a_small_disk_is_told_before_anything_is_loaded(
+def test_too_little_disk_space_is_found_before_the_download(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Better than after two gigabytes."""
@@ -218,7 +218,7 @@ class Usage(NamedTuple):
     free: int
 
 
-def test_a_disk_that_fills_up_is_told_in_words(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_one_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others write to the disk too."""
 
     def full(*_: object) -> int:
@@ -229,7 +229,7 @@ def test_a_disk_that_fills_up_is_told_in_words(server: Server, tmp_path: Path, m
         fetch(file_at(server.url), tmp_path)
 
 
-def test_a_network_that_fails_on_the_way_is_no_fault_of_the_disk(
+def test_a_network_failure_is_not_reported_as_a_disk_failure(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What TLS or the way there refuses is an OSError too; what came before is kept and gone on from."""
@@ -254,7 +254,7 @@ def test_a_login_page_does_not_replace_what_was_loaded(server: Server, tmp_path:
     assert (tmp_path / "model.pth.part").read_bytes() == BODY[:777]
 
 
-def test_a_cache_that_cannot_be_made_is_told_in_words(server: Server, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_made_is_one_error(server: Server, tmp_path: Path) -> None:
     """A file in the way, no permission, a read-only home."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(WeightsError, match="cannot store"):
@@ -285,7 +285,7 @@ def test_a_packaged_file_needs_no_download(tmp_path: Path) -> None:
     assert fetch(file_at("", path=path), tmp_path) == path
 
 
-def test_weights_that_are_not_here_are_told_with_every_remedy(tmp_path: Path) -> None:
+def test_missing_weights_are_reported_with_every_remedy(tmp_path: Path) -> None:
     """The first thing a newcomer with SAM meets."""
     with pytest.raises(WeightsError) as caught:
         find_weights(SAM_VIT_B, None, tmp_path)
@@ -304,7 +304,7 @@ def test_the_cached_file_is_found_and_a_cut_one_is_not_taken(tmp_path: Path) -> 
         find_weights(spec, None, tmp_path)
 
 
-def test_a_given_file_goes_before_the_cache(tmp_path: Path) -> None:
+def test_a_given_file_counts_before_the_cache(tmp_path: Path) -> None:
     """A finetuned SAM has another size and digest; that is the user's choice."""
     own = tmp_path / "own.pth"
     own.write_bytes(b"anything")
@@ -312,7 +312,7 @@ def test_a_given_file_goes_before_the_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "says"), [("none.pth", "does not exist"), (".", "is a folder")])
-def test_a_given_file_that_is_none_is_refused(tmp_path: Path, name: str, says: str) -> None:
+def test_a_given_file_that_is_not_a_file_is_refused(tmp_path: Path, name: str, says: str) -> None:
     """A mistyped path must not fall back to the cache."""
     with pytest.raises(WeightsError, match=says):
         find_weights(SAM_VIT_B, tmp_path / name, tmp_path)
@@ -325,7 +325,7 @@ def test_a_random_model_has_no_file_and_takes_none(tmp_path: Path) -> None:
         find_weights(SAM_VIT_TINY, tmp_path / "x.pth", tmp_path)
 
 
-def test_a_missing_packaged_file_names_the_package_as_the_cure(tmp_path: Path) -> None:
+def test_a_missing_packaged_file_names_the_package_to_install(tmp_path: Path) -> None:
     """A broken installation."""
     spec = replace(SAM_VIT_B, weights=file_at("", path=tmp_path / "inside.pth"))
     with pytest.raises(WeightsError, match="install"):

@@ -67,7 +67,7 @@ def test_a_packaged_file_that_is_cut_is_not_taken(tmp_path: Path) -> None:
         ({"hub": "o/r"}, "; remove it and run `simmat foundations fetch sam_vit_tiny`"),
     ],
 )
-def test_a_wrong_digest_is_told_with_what_to_do(place: dict[str, object], cure: str) -> None:
+def test_a_wrong_digest_is_refused_with_what_to_do(place: dict[str, object], cure: str) -> None:
     """Each place has another way to a good file."""
     with pytest.raises(WeightsError, match=r"w\.safetensors is damaged") as caught:
         check_digest(described(replace(DESCRIBED, **place)), Path("w.safetensors"), "0" * 64)
@@ -85,7 +85,7 @@ def test_a_file_from_a_url_needs_its_digest() -> None:
         WeightFile("w.pth", "", url="https://example.org/w.pth")
 
 
-def test_a_run_on_damaged_weights_does_not_begin(tmp_path: Path) -> None:
+def test_a_run_on_damaged_weights_does_not_start(tmp_path: Path) -> None:
     """One flipped bit in a weight may be a network that learns nothing, hours later."""
     spec = packaged(tmp_path / "w.safetensors", DAMAGED)
     with pytest.raises(WeightsError, match=r"w\.safetensors is damaged"):

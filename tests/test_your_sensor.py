@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from data_sets import linked
 from installed import SHARED_DATA, need_plugins
-from throwaway import clean_environment, make_venv, simmat
+from virtual_envs import clean_environment, make_venv, simmat
 
 from simmat.sensors.scene import import_scenes
 

@@ -63,7 +63,7 @@ def _take_memory() -> None:
         (_take_memory, "memory"),
     ],
 )
-def test_an_outcome_is_told_from_the_others(
+def test_an_outcome_is_distinguished_from_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[], None], kind: Kind
 ) -> None:
     """Only a value that holds its promises and a SimMATError are allowed."""

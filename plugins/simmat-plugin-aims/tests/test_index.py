@@ -89,7 +89,7 @@ def test_a_threshold_on_the_command_line_wins(tmp_path: Path) -> None:
     assert load_card(tmp_path / "data-simmat", {}).min_region == 7
 
 
-def test_broken_ids_are_left_out_and_said(tmp_path: Path) -> None:
+def test_broken_ids_are_left_out_and_reported(tmp_path: Path) -> None:
     """The benchmark leaves out two images of RGBP-Glass; a different set would give another score."""
     made = index_layout(find_layout("pgsnet"), tree("rgbp-glass", tmp_path / "data"))
     assert "20210808013065" not in (made.folder / "manifest.csv").read_text()
@@ -102,7 +102,7 @@ def test_the_released_val_of_zju_is_tested_on(tmp_path: Path) -> None:
     assert {row["id"] for row in rows if row["split"] == "test"} == {"val/d"}
 
 
-def test_a_degree_sign_that_an_archive_spoilt_is_no_matter(tmp_path: Path) -> None:
+def test_a_degree_sign_that_an_archive_damaged_does_not_matter(tmp_path: Path) -> None:
     """Unpacking under another locale leaves "a_0#U00b0.png"; the folder is still what was published."""
     root = tree("zju-rgbp", tmp_path / "data")
     for path in root.rglob("*°.png"):

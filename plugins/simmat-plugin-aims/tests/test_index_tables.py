@@ -50,13 +50,13 @@ def relative(root: Path, sample: Sample) -> list[str]:
     ],
     ids=["two columns", "other order", "more columns", "no header", "semicolons", "windows", "colour only"],
 )
-def test_the_columns_are_told_by_their_words(root: Path, text: str) -> None:
+def test_the_columns_are_recognized_by_their_words(root: Path, text: str) -> None:
     """Whatever a release calls its columns, the same three files are meant."""
     (only,) = train(root, text)
     assert relative(root, only) == ["rgb/train0.png", "nir/train0.png", "mask/train0.png"]
 
 
-def test_a_kind_is_told_by_the_end_of_a_name_too(tmp_path: Path) -> None:
+def test_a_kind_is_recognized_by_the_end_of_a_name_too(tmp_path: Path) -> None:
     """The scene data set keeps 1_nir.tiff beside 1_rgb.tiff."""
     for split in ("train", "test"):
         for kind, planes in (("rgb", 3), ("nir", 1), ("label", 1)):
@@ -68,7 +68,7 @@ def test_a_kind_is_told_by_the_end_of_a_name_too(tmp_path: Path) -> None:
     assert relative(tmp_path, sample) == ["field/train7_rgb.tiff", "field/train7_nir.tiff", "field/train7_label.png"]
 
 
-def test_the_ending_tells_a_thermal_array(tmp_path: Path) -> None:
+def test_a_thermal_array_is_recognized_by_its_ending(tmp_path: Path) -> None:
     """Where neither title nor folder says it, only one kind can be an array."""
     rgb_thermal_glass(tmp_path)
     for path in (tmp_path / "train/thermal", tmp_path / "test/thermal"):
@@ -113,7 +113,7 @@ def test_a_colour_picture_that_is_not_there_is_listed(root: Path) -> None:
         ("nir,mask,mask\nnir/train0.png,mask/train0.png,mask/train1.png\n", "two .*mask"),
     ],
 )
-def test_columns_that_cannot_be_told_are_refused(root: Path, text: str, why: str) -> None:
+def test_columns_that_cannot_be_recognized_are_refused(root: Path, text: str, why: str) -> None:
     """A guess between masks would train on the wrong ones."""
     with pytest.raises(DataError, match=rf"{why}.*nir: nir, infrared"):
         train(root, text)

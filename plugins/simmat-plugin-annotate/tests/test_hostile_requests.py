@@ -200,7 +200,7 @@ def test_cookies_of_other_servers_do_not_lock_the_page_out(client: Client) -> No
         ("[fe80::1]:80", "[fe80::1]:80"),
     ],
 )
-def test_a_server_answers_to_names_that_it_was_told(name: str, host: str) -> None:
+def test_a_server_answers_to_allowed_names(name: str, host: str) -> None:
     """Of another machine, and of a port that is forwarded."""
     from simmat_plugin_annotate.security import Guard
 

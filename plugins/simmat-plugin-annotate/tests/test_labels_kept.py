@@ -312,7 +312,7 @@ def test_what_is_typed_into_the_card_meanwhile_stays(tmp_path: Path) -> None:
     assert "cell" in text
 
 
-def test_a_name_of_the_background_is_no_class(tmp_path: Path) -> None:
+def test_a_name_of_the_background_is_not_a_class(tmp_path: Path) -> None:
     """It stays in the card."""
     root = gray_images(tmp_path / "set", size_hw=(80, 80))
     text = 'regions = "panoptic"\n\n[class_names]\n0 = "background"\n1 = "cell"\n'
@@ -352,7 +352,7 @@ def test_a_class_with_objects_of_images_that_are_not_in_memory_is_not_removed(
     assert again.state.ids() == [2]
 
 
-def test_labels_that_nobody_looks_at_leave_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_that_are_not_used_leave_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the list says of them stays, as does what somebody still holds."""
     from simmat_plugin_annotate import folder as module
 
@@ -403,7 +403,7 @@ def test_the_last_step_is_found_without_the_others(tmp_path: Path) -> None:
         journal.write_text("".join(lines))
 
 
-def test_a_large_mask_is_drawn_while_edits_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_mask_is_drawn_while_edits_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit that comes meanwhile is answered, and the mask is written with it the next time."""
     from simmat_plugin_annotate import labels as module
 

@@ -62,7 +62,7 @@ def test_a_click_gives_a_mask_that_is_on_disk_when_accepted(site, opened):
     assert tab.state()["objects"] == 1
 
 
-def test_a_right_click_removes_and_a_box_asks_anew(site, opened):
+def test_a_right_click_removes_and_a_box_starts_again(site, opened):
     """The two other ways to say what is meant."""
     _, centres = site
     tab, mask = opened("b")
@@ -197,7 +197,7 @@ def test_brush_and_eraser_set_the_last_pixels(site, opened):
     assert same_on_disk(tab, mask)
 
 
-def test_another_tab_is_told_and_loses_nothing_of_what_it_draws(site, opened):
+def test_another_tab_is_informed_and_keeps_its_drawing(site, opened):
     """Two people, or one who forgot a tab."""
     _, centres = site
     first, mask = opened("h")

@@ -103,7 +103,7 @@ def test_a_tile_holds_the_values_of_the_sensor(client: Client, root: Path) -> No
     )
 
 
-def test_values_that_are_no_counts_are_off_by_less_than_a_step() -> None:
+def test_values_that_are_not_counts_are_off_by_less_than_a_step() -> None:
     """Kelvin of a scene: 1 / 65534 of its range; invalid pixels stay invalid."""
     plane = np.random.default_rng(0).uniform(280, 320, (30, 40)).astype(np.float32)
     valid = np.ones(plane.shape, bool)
@@ -159,7 +159,7 @@ def test_next_offers_an_image_without_labels(client: Client) -> None:
     assert "predicted IoU" in found["how"]
 
 
-def test_other_tabs_are_told(client: Client) -> None:
+def test_other_tabs_are_informed(client: Client) -> None:
     """By server-sent events: what changed, not what it is."""
     import http.client
 
@@ -214,7 +214,7 @@ def test_images_that_were_only_passed_are_not_encoded(root: Path, bundle: Path) 
     assert len(list((root.parent / "embeddings").rglob("*.safetensors"))) >= 2
 
 
-def test_suggestions_for_nobody_end(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggestions_end_when_no_page_waits(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a page that has gone on, and of a server that ends; the one after it gets its own."""
     from simmat_plugin_annotate.models import CancelledError
 

@@ -54,7 +54,7 @@ def test_only_what_is_to_be_run_must_be_there(tmp_path: Path, capsys: pytest.Cap
     assert "data 'discs'" not in said
 
 
-def test_a_checkpoint_of_an_unknown_model_is_no_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_of_an_unknown_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A weight file named for a misspelt model would be ignored, and other weights scored."""
     refused(tmp_path, 'checkpoints = { sam_vit_bb = "b.pth" }\n' + TINY + SET + ARM, "--dry-run")
     assert re.search("checkpoints: .*'sam_vit_bb'.*'sam_vit_b'", capsys.readouterr().err)
@@ -153,7 +153,7 @@ def test_dry_run_and_report_exclude_each_other(tmp_path: Path, capsys: pytest.Ca
         ("x = " + "[" * 3000 + "]" * 3000, "not valid TOML"),
     ],
 )
-def test_a_wrong_shape_is_said_in_the_words_of_toml(
+def test_a_wrong_shape_is_reported_in_terms_of_toml(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], toml: str, said: str
 ) -> None:
     """Whoever writes TOML knows tables, not the classes that read them."""
@@ -163,7 +163,7 @@ def test_a_wrong_shape_is_said_in_the_words_of_toml(
     assert "Tuple" not in error
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_a_mistake(tmp_path: Path) -> None:
     """Editors on Windows write one in front of UTF-8."""
     (tmp_path / "bench.toml").write_text(TINY + SET + ARM, encoding="utf-8-sig")
     assert run(["bench", str(tmp_path / "bench.toml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
@@ -178,7 +178,7 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--report",)])
-def test_a_score_nobody_gives_is_found_before_any_process(
+def test_an_unknown_score_is_refused_before_any_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], score: str, protocol: str, said: str, options: tuple[str, ...]
 ) -> None:
     """Else it would be found when the table is made, hours later."""
@@ -192,7 +192,7 @@ def test_every_figure_may_be_the_score(tmp_path: Path, score: str) -> None:
     bench_of(tmp_path, f'score = "{score}"\n' + TINY + SET + ARM)
 
 
-def test_a_wrong_score_is_said_beside_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_score_is_reported_beside_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Mistakes that come one by one take an afternoon."""
     refused(tmp_path, 'score = "typo"\n' + TINY + SET + ARM + "lr = 0.1\nloss = 5\n", "--dry-run")
     said = capsys.readouterr().err

@@ -104,7 +104,7 @@ def test_sets_that_are_not_averaged_are_not(tmp_path: Path) -> None:
     assert found.mean.interval == found.on["a"].interval
 
 
-def test_what_is_not_of_all_seeds_says_so_and_gives_no_mean(tmp_path: Path) -> None:
+def test_a_figure_that_lacks_seeds_is_marked_and_gives_no_mean(tmp_path: Path) -> None:
     """As the scores themselves do."""
     bench = filled(tmp_path)
     cells_named(bench, "a/sam_vit_b/x/seed-1")[0].folder.result.unlink()
@@ -130,7 +130,7 @@ def test_an_arm_is_compared_with_the_reference_of_its_own_model(tmp_path: Path) 
     assert means == {"y": pytest.approx(0), "z": pytest.approx(0.15)}
 
 
-def test_a_reference_that_is_added_on_some_sets_stands_not_beside_itself(tmp_path: Path) -> None:
+def test_a_reference_that_is_added_on_some_sets_is_not_compared_with_itself(tmp_path: Path) -> None:
     """Declared for one set and added for the other, it is one arm in two parts."""
     on = ARMS.replace("from_scratch = true\n", 'from_scratch = true\non = "a"\n')
     assert on != ARMS
@@ -170,7 +170,7 @@ def test_another_score_has_differences_without_intervals(tmp_path: Path) -> None
     assert of_x(bench).on["a"] == Difference(0.0, None)
 
 
-def test_the_reference_stands_in_table_and_page_and_not_beside_itself(tmp_path: Path) -> None:
+def test_the_reference_is_in_table_and_page_and_not_compared_with_itself(tmp_path: Path) -> None:
     """They are what people read."""
     bench = filled(tmp_path)
     _, (table, *_, page) = write_report(bench)
@@ -180,7 +180,7 @@ def test_the_reference_stands_in_table_and_page_and_not_beside_itself(tmp_path: 
     assert 'Difference from "from scratch"' in html.unescape(page.read_text(encoding="utf-8"))
 
 
-def test_without_a_reference_nothing_is_said(tmp_path: Path) -> None:
+def test_without_a_reference_there_are_no_differences(tmp_path: Path) -> None:
     """Most benches ask for the gain over zero-shot alone."""
     bench = filled(tmp_path, head="")
     assert differences(collect(bench)) == []
@@ -189,13 +189,13 @@ def test_without_a_reference_nothing_is_said(tmp_path: Path) -> None:
     assert "Difference" not in page.read_text(encoding="utf-8")
 
 
-def test_a_reference_that_is_no_arm_is_refused(tmp_path: Path) -> None:
+def test_a_reference_that_is_not_an_arm_is_refused(tmp_path: Path) -> None:
     """Its table would be missing after hours."""
     with pytest.raises(ConfigError, match=r"'from scrach'.*'from scratch"):
         bench_of(tmp_path, 'reference = "from scrach"\n' + MODEL + SETS + ARMS)
 
 
-def test_zero_shot_of_a_model_without_one_is_no_arm(tmp_path: Path) -> None:
+def test_a_model_without_zero_shot_has_no_such_arm(tmp_path: Path) -> None:
     """Nothing would ever be compared with it."""
     with pytest.raises(ConfigError, match="'zero-shot'"):
         bench_of(tmp_path, 'reference = "zero-shot"\n' + TINY + SETS + ARMS)

@@ -44,7 +44,7 @@ def test_only_visible_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [devices.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(2)] == ["5", "GPU-7"]
 
 
-def test_cores_are_divided_unless_somebody_said_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_divided_unless_their_number_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four cells of eight threads each on eight cores are slower than four of two."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr("simmat_plugin_bench.executors.usable_cpus", lambda: 8)
@@ -119,7 +119,7 @@ def test_a_running_cell_ends_when_it_is_asked_to(
 
 
 @pytest.mark.parametrize("where", ["dask", "tcp://", "tcp://host", "tcp://host:x", "http://host:1", "tcp://host:1/x"])
-def test_an_executor_that_is_none_is_refused(where: str) -> None:
+def test_an_unknown_executor_is_refused(where: str) -> None:
     """A slip must not run the bench here, on a laptop."""
     with pytest.raises(ConfigError) as refused, workers_for(where, None):
         pass

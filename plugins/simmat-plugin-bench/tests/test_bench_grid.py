@@ -139,7 +139,7 @@ def test_a_described_sensor_is_what_its_file_says(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_rates_that_six_digits_do_not_tell_apart_have_a_folder_each(tmp_path: Path) -> None:
+def test_rates_that_are_equal_to_six_digits_have_a_folder_each(tmp_path: Path) -> None:
     """The second would find the first one's results, of other settings."""
     bench = bench_of(tmp_path, "lr = [0.00123456, 0.001234561, 1e-3]\n" + TINY + SET + '[[arm]]\nname = "x"\n')
     names = {cell.root.name for cell in cells_named(bench, "/x/")}

@@ -83,7 +83,7 @@ def test_a_relabelled_set_is_another_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_begun_cell_of_other_data_can_be_begun_anew(tmp_path: Path) -> None:
+def test_a_started_cell_of_other_data_can_be_started_again(tmp_path: Path) -> None:
     """Its run refuses to go on; without this nothing but a hand could remove it."""
     gray_set(tmp_path / "set")
     bench = bench_of(tmp_path, TINY + SET + ARM)

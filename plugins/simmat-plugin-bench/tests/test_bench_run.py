@@ -99,7 +99,7 @@ def test_what_is_done_is_not_run_again(whole: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (whole / "out" / "cells").rglob("*")} == before
 
 
-def test_a_killed_bench_goes_on_and_ends_the_same(whole: Path, tmp_path: Path) -> None:
+def test_a_killed_bench_is_resumed_to_the_same_results(whole: Path, tmp_path: Path) -> None:
     """A power cut costs the step under way: what was done stays, the result is that of a bench never killed."""
     folder = prepared(tmp_path / "killed")
     command = [sys.executable, "-m", "simmat", "bench", "bench.toml", "--out", "out"]
@@ -117,7 +117,7 @@ def test_a_killed_bench_goes_on_and_ends_the_same(whole: Path, tmp_path: Path) -
     assert {path: path.stat().st_mtime_ns for path in done} == done
 
 
-def test_a_stopped_bench_ends_its_processes_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_stopped_bench_ends_its_processes_and_says_how_to_resume(tmp_path: Path) -> None:
     """Ctrl-C must not leave a training that nobody sees."""
     folder = prepared(tmp_path / "stopped", RUN.replace("steps = 2", "steps = 10000") + ARMS)
     command = [sys.executable, "-m", "simmat", "bench", "bench.toml", "--out", "out"]

@@ -127,7 +127,7 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert bench.settings.checkpoints == {"sam_vit_b": tmp_path / "b.pth"}
 
 
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     """The user must find the place without guessing."""
     (tmp_path / "x.toml").write_text("a = = 3")
     with pytest.raises(ConfigError, match=r"x\.toml .*line 1"):

@@ -153,7 +153,7 @@ def test_areas_to_ignore_come_back(tmp_path: Path, kind: str) -> None:
         ("masks", [OVERLAPPING[0], HIDING], "1 objects reach into areas to ignore"),
     ],
 )
-def test_what_a_format_cannot_hold_is_said_and_nothing_is_written(
+def test_what_a_format_cannot_hold_is_reported_and_nothing_is_written(
     tmp_path: Path, to: str, annotations: list[dict[str, object]], said: str
 ) -> None:
     """A loss that nobody noticed is found when the original is gone."""
@@ -209,7 +209,7 @@ def test_values_above_16_bits_make_a_mask_of_32(tmp_path: Path) -> None:
     assert (tmp_path / "out/masks/i0.tif").is_file()
 
 
-def test_a_loss_that_is_asked_for_is_counted(tmp_path: Path) -> None:
+def test_a_loss_that_is_allowed_is_counted(tmp_path: Path) -> None:
     """Who trains without classes may drop them, and sees how many objects that concerns."""
     start = coco_set(tmp_path / "coco", OVERLAPPING)
     done = convert(start, tmp_path / "out", Raster(), "masks", regions="instances", lossy=True)

@@ -60,7 +60,7 @@ def test_what_the_file_states_wins_over_the_convention(tmp_path: Path) -> None:
     np.testing.assert_allclose(load(tmp_path / "a.tif").data[0], METRES)
 
 
-def test_a_unit_that_is_no_length_we_know_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_unit_of_length_is_refused(tmp_path: Path) -> None:
     """Feet read as metres would pass unseen."""
     tifffile.imwrite(tmp_path / "a.tif", METRES.astype(np.float32), description='{"unit": "ft"}', metadata=None)
     with pytest.raises(DataError, match="'ft'; known: m, cm, mm"):
@@ -109,7 +109,7 @@ def test_what_the_file_says_is_missing_is_invalid(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(tmp_path / "a.tif").valid[0], [[True, False], [True, True]])
 
 
-def test_numbers_that_are_no_depth_are_refused(tmp_path: Path) -> None:
+def test_numbers_that_are_not_depth_are_refused(tmp_path: Path) -> None:
     """Millimetres as floats would be read as kilometres."""
     np.save(tmp_path / "a.npy", (METRES * 1000).astype(np.float32))
     with pytest.raises(DataError, match=r"within 0.001 to 300 m, got 500 to 10750 m; .*unit=.*mm"):
@@ -267,7 +267,7 @@ def test_min_max_is_saved_with_its_holes(tmp_path: Path, name: str) -> None:
         (("Y",), "Y"),
     ],
 )
-def test_the_depth_among_the_passes_of_a_renderer_is_told_by_name(
+def test_the_depth_among_the_passes_of_a_renderer_is_recognized_by_name(
     tmp_path: Path, names: tuple[str, ...], taken: str
 ) -> None:
     """The z of a normal is no depth."""
@@ -276,7 +276,7 @@ def test_the_depth_among_the_passes_of_a_renderer_is_told_by_name(
 
 
 @pytest.mark.parametrize("names", [("N.X", "N.Y", "N.Z"), ("R",)])
-def test_a_normal_or_a_mask_is_no_depth(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_a_normal_or_a_mask_is_not_depth(tmp_path: Path, names: tuple[str, ...]) -> None:
     """It would be read as metres."""
     write_exr(tmp_path / "a.exr", **{name: np.ones((2, 2), np.float32) for name in names})
     with pytest.raises(DataError, match="which channel is the depth"):

@@ -130,7 +130,7 @@ def test_what_lies_beyond_a_meter_is_seen_by_min_max_too(scene: Scene) -> None:
     np.testing.assert_array_equal(scaled.valid, metres.valid)
 
 
-def test_what_16_bits_cannot_hold_is_no_return(scene: Scene) -> None:
+def test_what_16_bits_cannot_hold_is_not_a_return(scene: Scene) -> None:
     """5000 a metre end at 13.1 m; a farther wall would make the simulated file impossible to write."""
     tum = Depth(DepthOptions(unit="tum"))
     far = replace(scene, surface=replace(scene.surface, depth_m=scene.surface.depth_m + np.float32(12.0)))

@@ -98,7 +98,7 @@ def test_every_object_is_found_as_in_torch(bundle: Bundle, folder: Path) -> None
     assert others.nodata == classes.nodata
 
 
-def test_several_images_are_encoded_and_asked_at_once(bundle: Bundle, folder: Path) -> None:
+def test_several_images_are_encoded_and_decoded_at_once(bundle: Bundle, folder: Path) -> None:
     """A server batches requests; the number of images and prompts is not fixed."""
     encoder, decoder = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
     images = np.stack([picture(seed=1), picture(seed=2)])
@@ -173,7 +173,7 @@ def check_transform_of(adapter: ModalityAdapter, planes: np.ndarray) -> None:
     np.testing.assert_allclose(found[0], expected.planes, atol=1e-4)
 
 
-def test_a_sensor_whose_transform_is_not_said_is_refused_by_name(bundle: Bundle) -> None:
+def test_a_sensor_without_transform_arrays_is_refused_by_name(bundle: Bundle) -> None:
     """Leaving the transform out would give masks of other values without a word."""
 
     class Logarithmic(Gray):

@@ -111,7 +111,7 @@ def test_packed_weights_are_in_half_precision_where_they_fit() -> None:
         packed({"b.weight": torch.full((1,), 1e9)})
 
 
-def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A traceback says little to who misspelt a folder."""
     with pytest.raises(SystemExit) as stopped:
         run(["views", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path)])

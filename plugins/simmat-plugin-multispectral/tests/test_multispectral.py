@@ -85,7 +85,7 @@ def test_a_band_can_be_picked_by_the_wavelength_of_its_metadata(tmp_path: Path, 
     assert pick_channels(image.channels, ["840nm"]) == [1]
 
 
-def test_a_wavelength_without_its_unit_is_none(tmp_path: Path) -> None:
+def test_a_wavelength_needs_a_unit(tmp_path: Path) -> None:
     """842 may be nanometres or a line number."""
     image = load(write(tmp_path / "a.tif", bands=[BandTags("a"), BandTags("b", tags={"wavelength": "842"})]))
     assert image.channels[1].wavelength_um is None
@@ -111,7 +111,7 @@ def test_nodata_of_the_file_is_missing_band_by_band(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(write(tmp_path / "a.tif", nodata=0)).valid, DN != 0)
 
 
-def test_an_alpha_band_marks_gaps_and_is_no_channel(tmp_path: Path) -> None:
+def test_an_alpha_band_marks_gaps_and_is_not_a_channel(tmp_path: Path) -> None:
     """Mosaics mark their border so; as a channel it would give the border away."""
     roles = [rasterio.enums.ColorInterp[name] for name in ("red", "green", "blue", "alpha")]
     place = {"crs": PLACE.crs, "transform": rasterio.Affine(*PLACE.transform)}
@@ -232,7 +232,7 @@ def test_an_outlier_does_not_make_reflectance_a_multiple_of_it(tmp_path: Path, o
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_a_dark_scene_is_no_reflectance_already(tmp_path: Path, dtype: type) -> None:
+def test_a_dark_scene_is_not_reflectance_already(tmp_path: Path, dtype: type) -> None:
     """Of water at 2.2 um little comes back, beyond the bands that see it."""
     rng = np.random.default_rng(0)
     values = np.stack([rng.normal(mean, spread, (64, 64)) for mean, spread in ((40, 10), (0, 0.9))])
@@ -242,7 +242,7 @@ def test_a_dark_scene_is_no_reflectance_already(tmp_path: Path, dtype: type) -> 
     assert load(write(tmp_path / "b.tif", deep), "multispectral-10000").valid.all()
 
 
-def test_a_mask_is_no_multiple_of_reflectance(tmp_path: Path) -> None:
+def test_a_mask_is_not_a_multiple_of_reflectance(tmp_path: Path) -> None:
     """Zeros and ones are another file of the set."""
     with pytest.raises(DataError, match="-2 to 2, got 0 to 1"):
         load(write(tmp_path / "a.tif", (DN > 2000).astype(np.uint8)), "multispectral-10000")
@@ -297,7 +297,7 @@ def test_bands_without_descriptions_are_named_where_only_one_order_is_in_use(tmp
         ("pan 450 - 900 nm", 0.675),
     ],
 )
-def test_a_range_of_wavelengths_is_told_by_its_middle(tmp_path: Path, description: str, um: float) -> None:
+def test_a_range_of_wavelengths_counts_by_its_middle(tmp_path: Path, description: str, um: float) -> None:
     """Its upper end alone would be another band."""
     image = load(write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]), "multispectral")
     assert image.channels[0].wavelength_um == pytest.approx(um)
@@ -317,7 +317,7 @@ def test_a_range_of_wavelengths_is_told_by_its_middle(tmp_path: Path, descriptio
         ("SR_B10-10.9 um", 10.9),
     ],
 )
-def test_the_number_of_a_band_is_no_wavelength(tmp_path: Path, description: str, um: float) -> None:
+def test_the_number_of_a_band_is_not_a_wavelength(tmp_path: Path, description: str, um: float) -> None:
     """The middle of 4 and 665 nm is a band in the ultraviolet."""
     image = load(write(tmp_path / "a.tif", bands=[BandTags(description), BandTags("other")]), "multispectral")
     assert image.channels[0].wavelength_um == pytest.approx(um)
@@ -383,7 +383,7 @@ def test_a_file_of_several_pages_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"II*\0 no more", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_tiff_is_a_data_error(tmp_path: Path, content: bytes) -> None:
+def test_what_is_not_a_tiff_is_a_data_error(tmp_path: Path, content: bytes) -> None:
     """One bad file of a thousand must be named, not end in a traceback."""
     (tmp_path / "a.tif").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tif: damaged"):

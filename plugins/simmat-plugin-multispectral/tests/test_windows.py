@@ -50,7 +50,7 @@ def test_a_window_is_the_same_part_of_the_whole(tmp_path: Path, how: dict[str, A
 
 
 @pytest.mark.parametrize("sensor", [Multispectral(MultispectralOptions(scale=1e-4)), Landsat8()])
-def test_a_window_of_nothing_but_fill_is_no_fault(tmp_path: Path, sensor: Multispectral) -> None:
+def test_a_window_of_nothing_but_fill_is_read(tmp_path: Path, sensor: Multispectral) -> None:
     """Zeros and ones alone say nothing about the scale of the whole file; the whole would be refused."""
     files = _write(tmp_path / "a.tif", np.ones((7, 40, 40), np.int16), names=["b1", "b2", "b3", "b4", "b5", "b6", "b7"])
     with pytest.raises(DataError, match="reflectance already"):

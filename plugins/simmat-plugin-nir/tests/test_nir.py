@@ -96,7 +96,7 @@ def test_a_jpeg_of_several_planes_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["png", "two.tif", "three.tif"])
-def test_alpha_is_no_near_infrared(tmp_path: Path, name: str) -> None:
+def test_alpha_is_not_near_infrared(tmp_path: Path, name: str) -> None:
     """It is 255 everywhere, which is an NDVI of vegetation."""
     path, alpha = tmp_path / f"a.{name}", np.full_like(RED_COUNTS, 255)
     if name == "png":

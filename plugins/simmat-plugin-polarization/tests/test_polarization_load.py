@@ -197,7 +197,7 @@ def test_what_a_file_says_is_missing_is_invalid(tmp_path: Path, modality: str) -
 
 
 @pytest.mark.parametrize("source", ["aolp", "dolp"])
-def test_a_fill_value_is_no_impossible_polarization(tmp_path: Path, source: str) -> None:
+def test_a_fill_value_is_not_an_impossible_polarization(tmp_path: Path, source: str) -> None:
     """-9999 lies outside of every unit, and the file says what it is."""
     files = {name: tmp_path / f"{name}.tif" for name in ("aolp", "dolp")}
     for name, file in files.items():
@@ -223,7 +223,7 @@ def test_a_hole_in_a_mosaic_is_missing_in_every_channel_as_far_as_it_is_interpol
     np.testing.assert_allclose(image.data[0, ~reached], 1000)
 
 
-def test_a_stated_bit_depth_tells_saturation(tmp_path: Path) -> None:
+def test_a_stated_bit_depth_decides_saturation(tmp_path: Path) -> None:
     """4095 is full in a 12-bit camera whose file has 16."""
     values = np.full(SIZE_HW, 1000, dtype=np.uint16)
     for name in ("i0", "i45", "i90", "i135"):

@@ -93,7 +93,7 @@ def test_an_image_larger_than_memory_is_read_in_windows(tmp_path: Path, monkeypa
         assert one.std == pytest.approx(other.std)
 
 
-def test_a_damaged_image_is_said_and_the_others_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_image_is_reported_and_the_others_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One bad file must not hide the figures of the rest, nor pass unseen."""
     root = folder_of(tmp_path / "set", 4)
     (root / "images/s0.npy").write_bytes(b"damaged")  # the first, which shows what channels there are

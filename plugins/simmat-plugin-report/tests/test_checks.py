@@ -109,7 +109,7 @@ def test_many_sizes_are_summed_up(tmp_path: Path) -> None:
     assert "and 2 more" in check_dataset(dataset).text()
 
 
-def test_every_bad_sample_is_told_even_the_first(tmp_path: Path) -> None:
+def test_every_bad_sample_is_reported_even_the_first(tmp_path: Path) -> None:
     """Stopping at the first would make a hundred runs of a hundred errors."""
     root = split_folder(tmp_path, train=6)
     np.save(root / "images/train/0.npy", np.zeros((1, 2, 2), dtype=np.complex64))
@@ -172,7 +172,9 @@ def test_a_constant_channel_of_another_split_is_a_note(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "words"), [(0, "--nodata 0"), (-9999, "use --nodata")])
-def test_values_that_look_like_missing_are_pointed_out_until_said(tmp_path: Path, value: float, words: str) -> None:
+def test_values_that_look_like_missing_are_pointed_out_until_nodata_is_set(
+    tmp_path: Path, value: float, words: str
+) -> None:
     """A hint, not a decision."""
     root = split_folder(tmp_path, train=1, val=1)
     values = np.random.default_rng(0).normal(300, 5, (2, 8, 8))
@@ -185,9 +187,7 @@ def test_values_that_look_like_missing_are_pointed_out_until_said(tmp_path: Path
 
 
 @pytest.mark.parametrize(("step", "hinted"), [(0.01, True), (1, False)])
-def test_zeros_of_counts_are_pointed_out_only_where_they_are_no_whole_counts(
-    tmp_path: Path, step: float, hinted: bool
-) -> None:
+def test_zeros_are_pointed_out_only_where_counts_are_not_whole(tmp_path: Path, step: float, hinted: bool) -> None:
     """A raster of metres calls them counts; a black pixel of a camera is a measurement."""
     root = split_folder(tmp_path, train=1, val=1)
     for split in ("train", "val"):

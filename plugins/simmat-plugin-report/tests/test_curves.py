@@ -38,7 +38,7 @@ def test_the_best_validation_is_written() -> None:
 
 
 @pytest.mark.parametrize("records", [[], TRAIN[:1], VAL[:1]])
-def test_a_run_that_only_began_is_drawn(records: list[dict[str, object]]) -> None:
+def test_a_run_of_few_steps_is_drawn(records: list[dict[str, object]]) -> None:
     """Training draws after its first validation, and a run stopped at once has no record at all."""
     text = svg(records)
     assert ("no training step logged yet" in text) == (not any(r["kind"] == "train" for r in records))
@@ -51,7 +51,7 @@ def test_a_resumed_run_counts_each_step_once() -> None:
     assert svg([*VAL, *again]) == svg([VAL[0], *again])
 
 
-def test_a_loss_that_is_no_number_does_not_break_the_picture() -> None:
+def test_a_loss_that_is_not_a_number_does_not_break_the_picture() -> None:
     """The picture is wanted most when a run went wrong."""
     broken = [*TRAIN, {"kind": "train", "step": 60, "loss": math.nan}, {"kind": "train", "step": 61, "loss": math.inf}]
     assert svg([*broken, *VAL]) == svg([*TRAIN, *VAL])

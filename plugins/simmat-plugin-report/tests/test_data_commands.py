@@ -49,7 +49,7 @@ def test_the_options_say_how_the_files_are_read(tmp_path: Path, capsys: pytest.C
     assert all(split["regions"] == 0 for split in report["splits"])
 
 
-def test_the_card_is_written_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_card_is_written_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Said once, the meaning of the masks stays with the data."""
     root = folder_of(tmp_path / "set", 4)
     command = ["data", "check", str(root), *RASTER]
@@ -76,7 +76,7 @@ def test_a_card_with_a_persons_notes_is_not_lost(tmp_path: Path, capsys: pytest.
     assert tomllib.loads((root / "card.toml").read_text()) == {"format": 1, "regions": "instances", "ignore": 9}
 
 
-def test_a_folder_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_not_one_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The most frequent slip of all."""
     assert run(["data", "check", str(tmp_path / "none"), *RASTER]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}")

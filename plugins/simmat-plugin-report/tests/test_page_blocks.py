@@ -115,7 +115,7 @@ def test_a_table_marks_its_best_and_aligns_numbers(tmp_path: Path) -> None:
     assert classes == [[], ["number"], [], ["number"], [], ["number", "best"]]
 
 
-def test_every_picture_has_words_for_those_who_cannot_see_it(tmp_path: Path) -> None:
+def test_every_picture_has_an_alternative_text(tmp_path: Path) -> None:
     """Screen readers read the alt text."""
     page = write(tmp_path, Figure(DRAWN, "one", dark=DRAWN), Figure(DRAWN, "two"))
     assert [attrs.get("alt") for tag, attrs in page.attributes if tag == "img"] == ["one", "two"]

@@ -283,7 +283,7 @@ def test_a_damaged_report_is_refused_by_name(
     assert named in said
 
 
-def test_what_is_no_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A bundle is a part of one."""
     assert simmat(["report", str(run / "bundle")]) == 2
     assert str(run) in capsys.readouterr().err

@@ -183,7 +183,7 @@ def classes(root: Path, **counts: tuple[int, ...]) -> DataReport:
     return check_dataset(open_planes(root, regions="classes"))
 
 
-def test_rare_and_absent_classes_are_said(tmp_path: Path) -> None:
+def test_rare_and_absent_classes_are_reported(tmp_path: Path) -> None:
     """A class that is hardly there is hardly learned; one that train lacks, never."""
     report = classes(tmp_path, train=(22, 2), val=(1, 1, 1))
     found = [(one.severity, one.text) for one in report.findings if one.kind == "class-imbalance"]

@@ -288,7 +288,7 @@ def test_zeros_of_floats_are_missing_before_augmentation(tmp_path: Path, modalit
     assert load(write(tmp_path / "b.tif", COUNTS), modality).valid.all()
 
 
-def test_a_tile_without_a_measurement_is_no_other_unit(tmp_path: Path) -> None:
+def test_a_tile_without_a_measurement_is_not_taken_for_another_unit(tmp_path: Path) -> None:
     """The corner of a swath is nodata throughout; a data set must not stop there."""
     tag = [(42113, "s", 0, "0", True)]
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.uint16), metadata=None, extratags=tag)
@@ -315,7 +315,7 @@ def test_decibel_times_a_hundred_that_the_file_does_not_state_is_refused(tmp_pat
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_unsigned_numbers_are_no_decibel(tmp_path: Path, dtype: type) -> None:
+def test_unsigned_numbers_are_not_decibel(tmp_path: Path, dtype: type) -> None:
     """Chips of 8-bit amplitude have a third of their pixels below 100, and those would pass for strong returns."""
     chip = np.random.default_rng(0).rayleigh(110, (64, 64)).clip(0, 255).astype(dtype)
     assert 0.2 < (chip <= 100).mean() < 0.5
@@ -326,7 +326,7 @@ def test_unsigned_numbers_are_no_decibel(tmp_path: Path, dtype: type) -> None:
     assert not load(tmp_path / "b.tif", "sar-db").valid.any()
 
 
-def test_a_wide_border_of_fill_is_no_other_unit_of_decibel(tmp_path: Path) -> None:
+def test_a_wide_border_of_fill_is_not_taken_for_another_unit(tmp_path: Path) -> None:
     """A fill value is one number, however often it stands there; a whole plane of it leaves the other one."""
     values = np.random.default_rng(0).normal(-12, 6, (2, 16, 16)).astype(np.float32)
     values[0, 2:] = -9999
@@ -337,7 +337,7 @@ def test_a_wide_border_of_fill_is_no_other_unit_of_decibel(tmp_path: Path) -> No
     assert not valid[1].any()
 
 
-def test_alpha_is_no_polarization(tmp_path: Path) -> None:
+def test_alpha_is_not_polarization(tmp_path: Path) -> None:
     """Two planes of a PNG are grey and how opaque it is; cross-polarised it would be 255 everywhere."""
     Image.fromarray(np.dstack([COUNTS, np.full_like(COUNTS, 255)])).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"'sar' .*2 planes .*alpha"):

@@ -95,7 +95,7 @@ def test_raw_numbers_in_app3_segments_are_counts(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.data[0], RAW)
 
 
-def test_app3_segments_of_another_program_are_no_raw_image(tmp_path: Path) -> None:
+def test_app3_segments_of_another_program_are_not_a_raw_image(tmp_path: Path) -> None:
     """Stereo cameras write there too; what does not fill the picture is not one."""
     write_dji_jpeg(tmp_path / "a.jpg", RAW, cut=2)
     assert load(tmp_path / "a.jpg").data.max() == 128

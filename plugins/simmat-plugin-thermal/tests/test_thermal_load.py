@@ -111,14 +111,14 @@ def test_an_unknown_unit_is_refused_by_name(tmp_path: Path) -> None:
         load(tmp_path / "a.tif")
 
 
-def test_numbers_that_are_no_temperatures_are_refused(tmp_path: Path) -> None:
+def test_numbers_that_are_not_temperatures_are_refused(tmp_path: Path) -> None:
     """Centi-kelvin read as kelvin would be 30000 K everywhere, and then all invalid."""
     np.save(tmp_path / "a.npy", np.rint(KELVIN * 100).astype(np.float32))
     with pytest.raises(DataError, match="150 to 2500 K, got 28000 to 35075 K"):
         load(tmp_path / "a.npy", "thermal-k")
 
 
-def test_pixels_that_are_no_temperatures_are_invalid(tmp_path: Path) -> None:
+def test_pixels_that_are_not_temperatures_are_invalid(tmp_path: Path) -> None:
     """Dead pixels read 0 or NaN; they must not enter the statistics."""
     np.save(tmp_path / "a.npy", np.array([[300.0, 0.0], [np.nan, 5000.0]], dtype=np.float32))
     np.testing.assert_array_equal(load(tmp_path / "a.npy", "thermal-k").valid[0], [[True, False], [False, False]])

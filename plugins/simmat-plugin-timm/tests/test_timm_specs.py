@@ -114,7 +114,7 @@ def test_a_model_at_full_size_gives_maps_at_its_strides() -> None:
         assert [tuple(level.shape) for level in maps] == sides, name
 
 
-def test_names_that_lead_nowhere_are_told_apart() -> None:
+def test_names_that_lead_nowhere_are_distinguished() -> None:
     """A slip gets the nearest name, a model of another kind the reason."""
     with pytest.raises(UnknownNameError, match="'timm/vit_tiny_patch16_224'"):
         TIMM.foundation("timm/vit_tny_patch16_224")
@@ -127,7 +127,7 @@ def test_names_that_lead_nowhere_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(("model", "slices"), [("maxvit_nano_rw_256", ((0,), 1)), ("maxvit_tiny_tf_224", ((0, 2), 3))])
-def test_lora_takes_queries_and_values_only_where_they_lie_apart(model: str, slices: Any) -> None:
+def test_lora_takes_queries_and_values_only_where_they_are_apart(model: str, slices: Any) -> None:
     """Some MaxViTs keep each head's query, key and value together; a third of all that is a mixture of heads."""
     found = spec(model)
     assert found is not None

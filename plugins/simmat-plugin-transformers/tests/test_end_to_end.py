@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", names())
-def test_a_folder_is_trained_scored_and_asked(name: str, data: Path, tiny_of: Any, tmp_path: Path) -> None:
+def test_a_folder_is_trained_scored_and_predicted_on(name: str, data: Path, tiny_of: Any, tmp_path: Path) -> None:
     """The bundle says whose weights it needs and is built again from the name alone."""
     tiny = tiny_of(name)
     foundation = f"hf/{tiny.folder}"

@@ -204,7 +204,7 @@ def test_weights_of_another_form_are_refused(tiny_of: Any, tmp_path: Path, file:
         spec(str(folder))
 
 
-def test_what_is_no_name_of_a_repository_is_no_model() -> None:
+def test_what_is_not_the_name_of_a_repository_is_not_a_model() -> None:
     """The core then names what is near."""
     assert spec("a/b/c") is None
     with pytest.raises(UnknownNameError, match="foundations list hf/"):

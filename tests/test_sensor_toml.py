@@ -241,7 +241,7 @@ def test_defaults_hold_for_every_channel_that_says_nothing_else() -> None:
     ]
 
 
-def test_all_problems_of_a_file_come_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     """One run, one list: file, table, key, what was got and what is allowed."""
     said = refused(
         """
@@ -283,7 +283,7 @@ def test_all_problems_of_a_file_come_at_once(tmp_path: Path) -> None:
         assert re.search(problem, said), problem
 
 
-def test_what_does_not_go_together_is_named() -> None:
+def test_settings_that_exclude_each_other_are_named() -> None:
     """Each key alone is fine; together they contradict."""
     two = [{"name": "a", "files": "*.png", "planes": 2}, {"name": "b", "files": "*.png"}]
     with pytest.raises(ConfigError) as caught:
@@ -331,7 +331,7 @@ def test_what_does_not_go_together_is_named() -> None:
         ("format = 1\n[defaults]\nscal = 3", "'defaults.scal'.* 'scale'"),
     ],
 )
-def test_a_file_that_is_no_description_says_why(text: str, said: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_description_is_refused_with_the_reason(text: str, said: str, tmp_path: Path) -> None:
     """TOML has several ways to get the shape wrong."""
     assert re.search(said, refused(text, tmp_path))
 

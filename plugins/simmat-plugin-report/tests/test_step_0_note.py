@@ -87,6 +87,6 @@ def test_a_run_of_all_its_steps_is_not_called_stopped() -> None:
         ),
     ],
 )
-def test_what_it_means_that_step_0_was_kept_is_said_at_the_top(run: RunView, said: str) -> None:
+def test_the_page_explains_at_the_top_that_step_0_was_kept(run: RunView, said: str) -> None:
     """A newcomer takes it for trained; a transfer layer that starts at random is not the untuned model."""
     assert summary_of(run).endswith(KEPT + said)

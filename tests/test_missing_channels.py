@@ -144,7 +144,7 @@ def files_of(bundle: Bundle) -> tuple[Path, np.ndarray]:
     return path, np.load(path)
 
 
-def test_what_stands_in_a_missing_band_changes_nothing(tmp_path: Path, bundle: Bundle) -> None:
+def test_values_in_a_missing_band_change_nothing(tmp_path: Path, bundle: Bundle) -> None:
     """Noise, a fill value, nothing at all: the answer comes from the other bands."""
     _, values = files_of(bundle)
     answers = []

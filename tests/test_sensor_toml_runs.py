@@ -247,7 +247,7 @@ def test_it_cannot_be_simulated(capsys: pytest.CaptureFixture[str], monkeypatch:
         ("s.toml+d/t.TOML", ("s.toml", "d/t.TOML")),
     ],
 )
-def test_names_and_paths_are_told_apart(text: str, parts: tuple[str, ...]) -> None:
+def test_names_and_paths_are_distinguished(text: str, parts: tuple[str, ...]) -> None:
     """A "+" joins sensors and may stand in a folder's name."""
     assert modality_parts(text) == parts
 

@@ -44,7 +44,7 @@ def test_a_band_named_twice_in_different_ways_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["²", "--1", "-", "9" * 5000])
-def test_what_is_no_index_is_an_unknown_name(text: str) -> None:
+def test_what_is_not_an_index_is_an_unknown_name(text: str) -> None:
     """A slip of the keyboard is not a crash."""
     with pytest.raises(ConfigError, match="no channel '"):
         pick_channels(CHANNELS, [text])
