@@ -42,7 +42,7 @@ class Loss:
 
 
 def open_split(bundle: Bundle, data: Path) -> Split:
-    """Return a data set of the bundle's sensor, and up to 32 images of its val split, evenly spread, that fit one look.
+    """Return a data set of the bundle's sensor, and up to 32 images of its val split, evenly spread.
 
     Raises:
         ConfigError: the split has no such image.
@@ -62,8 +62,6 @@ def measured_loss(bundle: Bundle, folder: Path, dataset: Dataset, samples: list[
     theirs: list[float] = []
     for sample in samples:
         image = dataset.image(sample)
-        if max(image.size_hw) > runtime.manifest.largest:
-            continue
         predictor.set_image(image)
         runtime.set_image(np.where(image.valid, image.data, np.float32(np.nan)))
         for truth in _objects(dataset, sample, image.size_hw):
@@ -71,7 +69,7 @@ def measured_loss(bundle: Bundle, folder: Path, dataset: Dataset, samples: list[
             ours.append(_iou(predictor.predict([click]).mask, truth))
             theirs.append(_iou(runtime.predict([click]).mask, truth))
     if not ours:
-        raise ConfigError(f"{dataset.root}: no object in images of at most {runtime.manifest.largest} pixels a side")
+        raise ConfigError(f"{dataset.root}: no object in the images of the {SPLIT} split, so no loss can be measured")
     return Loss(float(np.mean(ours)), float(np.mean(theirs)), len(samples), len(ours))
 
 

@@ -7,6 +7,7 @@
 """
 
 from simmat_runtime.everything import FoundObject, Settings
+from simmat_runtime.frame import Frame
 from simmat_runtime.manifest import Channel, Manifest, ModelError
 from simmat_runtime.model import ClassMap, Model, Prediction, load
 
@@ -14,6 +15,7 @@ __all__ = [
     "Channel",
     "ClassMap",
     "FoundObject",
+    "Frame",
     "Manifest",
     "Model",
     "ModelError",

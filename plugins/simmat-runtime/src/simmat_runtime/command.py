@@ -54,7 +54,7 @@ def _predict(given: argparse.Namespace, model: Model) -> None:
     result: np.ndarray[Any, Any]
     if given.everything:
         found = model.everything()
-        result = np.zeros(model.encoded.frame.original_hw, np.uint16)
+        result = np.zeros(model.size_hw, np.uint16)
         for number, one in reversed(list(enumerate(found, start=1))):
             result[one.mask] = number
         for number, one in enumerate(found, start=1):

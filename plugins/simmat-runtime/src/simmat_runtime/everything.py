@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from simmat_runtime.model import Model
 
 BoolArray = npt.NDArray[np.bool_]
-PROMPTS_AT_ONCE = 64
+Box = tuple[int, int, int, int]
+"""(y0, x0, y1, x1) in pixels, y1 and x1 exclusive."""
+PROMPTS_AT_ONCE = 16
+"""As in SimMAT: more take more memory and no less time, see docs/deploy.md."""
 OBJECT = 0.5
 """Smallest probability of being an object of a pixel over which masks grow."""
 
@@ -70,7 +73,7 @@ class FoundObject:
         class_probability: of that class among those of objects.
     """
 
-    box: tuple[int, int, int, int]
+    box: Box
     crop: BoolArray
     size_hw: tuple[int, int]
     score: float
@@ -81,10 +84,24 @@ class FoundObject:
     @property
     def mask(self) -> BoolArray:
         """(H, W) bool at the size of the image."""
-        whole = np.zeros(self.size_hw, np.bool_)
-        y0, x0, y1, x1 = self.box
-        whole[y0:y1, x0:x1] = self.crop
-        return whole
+        return self.within((0, 0, *self.size_hw))
+
+    def within(self, box: Box) -> BoolArray:
+        """Return the part of the mask inside a box, as (y1 - y0, x1 - x0) bool of the box."""
+        y0, x0, y1, x1 = box
+        part = np.zeros((y1 - y0, x1 - x0), np.bool_)
+        top, left, bottom, right = self.box
+        rows, columns = slice(max(y0, top), min(y1, bottom)), slice(max(x0, left), min(x1, right))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            shared = self.crop[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+            part[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = shared
+        return part
+
+    def shifted(self, y0: int, x0: int, size_hw: tuple[int, int]) -> FoundObject:
+        """Return the object of a window that starts at row y0 and column x0 of a larger image."""
+        (top, left, bottom, right), (x, y) = self.box, self.point_xy
+        box = (top + y0, left + x0, bottom + y0, right + x0)
+        return replace(self, box=box, size_hw=size_hw, point_xy=(x + x0, y + y0))
 
 
 def find_objects(model: Model, dense: tuple[FloatArray, FloatArray] | None, settings: Settings) -> list[FoundObject]:

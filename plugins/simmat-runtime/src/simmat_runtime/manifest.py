@@ -59,7 +59,8 @@ class Manifest:
         channels: C planes of the image, in order.
         image_size: S, the side of the network's input in pixels.
         aspect: "keep" scales the longer side to S and pads; "squash" scales both sides to S.
-        largest: longest side of an image in pixels; larger ones are to be cut into windows.
+        largest: longest side of an image in pixels that is looked at as a whole; larger ones are cut into windows.
+        window: side of these windows in pixels.
         mask_size: (h, w) of `Prediction.low_res`.
         levels: number of tensors that the encoder gives.
         dense: None without a dense head.
@@ -73,6 +74,7 @@ class Manifest:
     image_size: int
     aspect: str
     largest: int
+    window: int
     mask_size: tuple[int, int]
     levels: int
     dense: Dense | None
@@ -140,6 +142,7 @@ def _parsed(document: Mapping[str, Any]) -> Manifest:
         image_size=int(document["image_size"]),
         aspect=document["aspect"],
         largest=int(document["largest"]),
+        window=int(document.get("window", document["image_size"])),  # of an export without it
         mask_size=(int(height), int(width)),
         levels=int(document["levels"]),
         dense=None if dense is None else Dense(bool(dense["background"]), tuple(dense["classes"])),

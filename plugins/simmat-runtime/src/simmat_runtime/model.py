@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from simmat_runtime.everything import FoundObject, Settings, find_objects, resized, softmax
+from simmat_runtime.everything import BoolArray, Box, FoundObject, Settings, find_objects, resized, softmax
 from simmat_runtime.frame import FloatArray, Frame
 from simmat_runtime.manifest import (
     DECODER,
@@ -23,8 +24,8 @@ from simmat_runtime.manifest import (
     check_files,
     read_manifest,
 )
+from simmat_runtime.windows import GROWN, blended, joined, plan_windows, reaches_border, window_around
 
-BoolArray = npt.NDArray[np.bool_]
 Choice = Literal["single", "best"]
 CPU = ("CPUExecutionProvider",)
 _VALUES_AT_ONCE = 2**26
@@ -116,6 +117,10 @@ class Model:
             check_files(folder, self.manifest)
         self._providers, self._threads = tuple(providers), threads
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._image: FloatArray | None = None  # (C, H, W)
+        self._valid: BoolArray = np.zeros((0, 0), np.bool_)  # (H, W)
+        self._windows: list[Box] = []
+        self._window: Box | None = None  # the one that is encoded
         self._encoded: Encoded | None = None
         self._dense: tuple[FloatArray, FloatArray] | None = None
 
@@ -131,28 +136,58 @@ class Model:
 
     @property
     def encoded(self) -> Encoded:
-        """The current image; ValueError if there is none."""
+        """The current image, of a large one the window looked at last; ValueError if there is none."""
         if self._encoded is None:
             raise ValueError("no image is set; call set_image first")
         return self._encoded
 
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) of the current image; ValueError if there is none."""
+        if self._image is None:
+            raise ValueError("no image is set; call set_image first")
+        return self._image.shape[1], self._image.shape[2]
+
     def set_image(self, image: npt.NDArray[Any]) -> None:
-        """Encode an image; `predict` and `everything` then work on it.
+        """Encode an image; `predict`, `everything` and `semantic` then work on it.
+
+        An image that the network's input would shrink more than twice is cut into windows, which overlap by an eighth
+        and are encoded when they are asked about.
 
         Args:
             image: (C, H, W), or (H, W) for one channel, in the units of `channels`; NaN where nothing was measured.
 
         Raises:
-            ValueError: it has another shape, no valid pixel, or is too large for one look.
+            ValueError: it has another shape, or no valid pixel.
         """
-        self._encoded, self._dense = None, None  # after an error there is no image, not the one before
+        self._image = self._window = self._encoded = None  # after an error there is no image, not the one before
         planes = self._planes(image)
-        measured = self._measured(planes)
-        frame = Frame((planes.shape[1], planes.shape[2]), self.manifest.image_size, self.manifest.aspect)
-        session = self._session(ENCODER)
-        names = [output.name for output in session.get_outputs()]
-        levels = session.run(names, {"image": planes[None]})
-        self._encoded = Encoded(frame, measured, dict(zip(names, levels, strict=True)))
+        self._valid = self._measured(planes)
+        self._image = planes
+        longest = max(self.size_hw)
+        tile = self._tile()
+        self._windows = plan_windows(self.size_hw, tile, min(tile, longest) // 8)
+        if len(self._windows) == 1:
+            self._look(self._windows[0])
+
+    def _tile(self) -> int:
+        """Return the side of the windows of the current image; its own where it is not cut."""
+        longest = max(self.size_hw)
+        return longest if longest <= self.manifest.largest else self.manifest.window
+
+    def _look(self, window: Box) -> bool:
+        """Encode a part of the image, unless it is encoded already; return False where nothing is measured."""
+        assert self._image is not None  # those who call have asked `size_hw`
+        y0, x0, y1, x1 = window
+        measured = self._valid[y0:y1, x0:x1]
+        if window != self._window and measured.any():
+            self._encoded = self._dense = self._window = None
+            frame = Frame((y1 - y0, x1 - x0), self.manifest.image_size, self.manifest.aspect)
+            session = self.session(ENCODER)
+            names = [output.name for output in session.get_outputs()]
+            levels = session.run(names, {"image": np.ascontiguousarray(self._image[None, :, y0:y1, x0:x1])})
+            self._encoded, self._window = Encoded(frame, measured, dict(zip(names, levels, strict=True))), window
+        return bool(measured.any())
 
     def predict(
         self,
@@ -177,16 +212,51 @@ class Model:
         """
         if choice not in get_args(Choice):
             raise ValueError(f"choice must be one of {', '.join(map(repr, get_args(Choice)))}, got {choice!r}")
-        frame = self.encoded.frame
         coords = np.asarray(points, np.float32).reshape(-1, 2)
         marks = np.ones(len(coords), np.int64) if labels is None else np.asarray(labels, np.int64).reshape(-1)
         corners = np.zeros((0, 4), np.float32) if box is None else np.asarray(box, np.float32).reshape(1, 4)
         earlier = None if mask is None else np.asarray(mask, np.float32)
         self._check_prompt(coords, marks, corners, earlier)
+        if len(self._windows) == 1:
+            return self._predict_in(self._windows[0], coords, marks, corners, earlier, choice)
+        every = np.concatenate([coords[marks == 1], corners.reshape(-1, 2)])
+        if not len(every):
+            raise ValueError("no point is on the object; add one, or its box")
+        low, high, tile = every.min(0), every.max(0), self._tile()
+        side = max(tile, math.ceil(1.5 * float((high - low).max())))
+        window = window_around(low, high, self.size_hw, side)
+        while True:
+            found = self._predict_in(window, coords, marks, corners, earlier, choice)
+            side *= 2
+            wider = window_around(low, high, self.size_hw, side)
+            if wider == window or side > GROWN * tile or not reaches_border(found.mask, window, self.size_hw):
+                break
+            window = wider
+        inside = slice(window[0], window[2]), slice(window[1], window[3])
+        whole = np.zeros(self.size_hw, np.bool_)
+        logits = np.full(self.size_hw, min(float(found.logits.min()), -1.0), np.float32)
+        whole[inside], logits[inside] = found.mask, found.logits
+        return replace(found, mask=whole, logits=logits)
+
+    def _predict_in(
+        self,
+        window: Box,
+        coords: FloatArray,
+        marks: npt.NDArray[np.int64],
+        corners: FloatArray,
+        earlier: FloatArray | None,
+        choice: Choice,
+    ) -> Prediction:
+        """Answer a prompt of the image, as `predict` checked it, in a window; the mask has the window's size."""
+        y0, x0, y1, x1 = window
+        if not self._look(window):
+            raise ValueError("no pixel around the prompt holds a measurement")
+        frame, first = self.encoded.frame, np.asarray([x0, y0], np.float32)
+        kept = ((coords >= first) & (coords < (x1, y1))).all(1) | (marks == 1)
         low, scores = self.decode(
-            frame.points_to_input(coords)[None],
-            marks[None],
-            frame.box_to_input(corners[0])[None] if len(corners) else None,
+            frame.points_to_input(coords[kept] - first)[None],
+            marks[kept][None],
+            frame.box_to_input(corners[0] - np.tile(first, 2))[None] if len(corners) else None,
             None if earlier is None else earlier[None, None],
         )
         picked = 0 if choice == "single" or scores.shape[1] == 1 else 1 + int(scores[0, 1:].argmax())
@@ -199,31 +269,53 @@ class Model:
     def everything(self, settings: Settings | None = None) -> list[FoundObject]:
         """Find every object of the current image, best first, each with its class where the model knows classes.
 
+        Objects that a border of a window cuts become one.
+
         Args:
             settings: how objects are found; by default as `Settings` says.
 
         Raises:
             ValueError: no image is set.
         """
-        return find_objects(self, self._dense_answer(), settings or Settings())
+        size_hw, wanted = self.size_hw, settings or Settings()
+
+        def found() -> Iterator[tuple[Box, list[FoundObject]]]:
+            for window in self._windows:
+                if self._look(window):
+                    objects = find_objects(self, self._dense_answer(), wanted)
+                    yield window, [one.shifted(window[0], window[1], size_hw) for one in objects]
+
+        return sorted(joined(found()), key=lambda one: -one.score)
 
     def semantic(self) -> ClassMap:
-        """Return the class of every pixel of the current image.
+        """Return the class of every pixel of the current image; probabilities are blended where windows overlap.
 
         Raises:
             ValueError: no image is set.
             ModelError: the model has no dense head.
         """
-        dense, spec = self._dense_answer(), self.manifest.dense
-        if dense is None or spec is None:
-            raise ModelError(f"{self.folder} has no dense head, so it gives no class map; train one (--dense)")
-        chances = softmax(self.restore(dense[0]))
+        size_hw, spec = self.size_hw, self.manifest.dense
+        if spec is None:
+            raise ModelError(
+                f"{self.folder} has no dense head, so it gives no class map; train one (--heads prompt,dense)"
+            )
         objects = [1 if value is None else value for value in spec.classes]
         kind = next(kind for kind in (np.uint8, np.uint16, np.uint32) if max(objects) < np.iinfo(kind).max)
         values, nodata = np.asarray([0, *objects] if spec.background else objects, kind), int(np.iinfo(kind).max)
-        measured = self.encoded.measured
-        labels = np.where(measured, values[chances.argmax(0)], kind(nodata))
-        return ClassMap(labels, chances.max(0) * measured, nodata)
+        labels, probability = np.full(size_hw, nodata, kind), np.zeros(size_hw, np.float32)
+        answers = (self._chances() if self._look(window) else None for window in self._windows)
+        for y0, chances in blended(size_hw, self._windows, answers, len(values)):
+            rows = slice(y0, y0 + chances.shape[1])
+            measured = self._valid[rows]
+            labels[rows][measured] = values[chances.argmax(0)][measured]
+            probability[rows] = chances.max(0) * measured
+        return ClassMap(labels, probability, nodata)
+
+    def _chances(self) -> FloatArray:
+        """Return the (K, h, w) class probabilities of the window looked at, 0 where nothing is measured."""
+        dense = self._dense_answer()
+        assert dense is not None  # `semantic`
+        return softmax(self.restore(dense[0])) * self.encoded.measured
 
     def decode(
         self,
@@ -251,14 +343,14 @@ class Model:
             "boxes": np.zeros((0, 4), np.float32) if boxes is None else boxes,
             "mask_input": np.zeros((0, 1, *self.manifest.mask_size), np.float32) if masks is None else masks,
         }
-        logits, scores = self._session(DECODER).run(["logits", "iou"], feeds)
+        logits, scores = self.session(DECODER).run(["logits", "iou"], feeds)
         return logits, scores
 
     def restore(self, logits: FloatArray) -> FloatArray:
         """Resize logits (N, h, w) of the S×S input to the image: (N, H, W)."""
         height, width = self.encoded.frame.original_hw
         step = max(_VALUES_AT_ONCE // max(height * width, self.manifest.image_size**2), 1)
-        size, session = np.asarray([height, width], np.int64), self._session(MASKS)
+        size, session = np.asarray([height, width], np.int64), self.session(MASKS)
         parts = [
             session.run(["masks"], {"logits": logits[start : start + step], "original_hw": size})[0]
             for start in range(0, len(logits), step)
@@ -271,7 +363,7 @@ class Model:
         if self.manifest.dense is None:
             return None
         if self._dense is None:
-            classes, distance = self._session(DENSE).run(["classes", "distance"], levels)
+            classes, distance = self.session(DENSE).run(["classes", "distance"], levels)
             self._dense = classes[0], distance[0, 0]
         return self._dense
 
@@ -295,11 +387,6 @@ class Model:
             planes = planes[None]  # (1, H, W)
         if planes.ndim != 3 or len(planes) != len(self.channels) or 0 in planes.shape:
             raise ValueError(f"the image must be an array {wanted}; got shape {planes.shape}")
-        if max(planes.shape[1:]) > self.manifest.largest:
-            raise ValueError(
-                f"the image is {planes.shape[2]}x{planes.shape[1]}, but this model takes at most "
-                f"{self.manifest.largest} pixels along a side; cut it into windows"
-            )
         with np.errstate(over="ignore"):  # values beyond float32 become infinite, so invalid
             planes = np.ascontiguousarray(planes, np.float32)
         return planes
@@ -322,7 +409,7 @@ class Model:
     def _check_prompt(
         self, coords: FloatArray, labels: npt.NDArray[np.int64], boxes: FloatArray, mask: FloatArray | None
     ) -> None:
-        height, width = self.encoded.frame.original_hw
+        height, width = self.size_hw
         if not len(coords) and not len(boxes) and mask is None:
             raise ValueError("a prompt needs at least one point, a box or a mask")
         if labels.shape != (len(coords),) or not np.isin(labels, (0, 1)).all():
@@ -341,8 +428,12 @@ class Model:
                 f"got shape {mask.shape}"
             )
 
-    def _session(self, name: str) -> onnxruntime.InferenceSession:
-        """Return the session of one file, which is loaded when it is first needed."""
+    def session(self, name: str) -> onnxruntime.InferenceSession:
+        """Return the session of one file, which is loaded when it is first needed.
+
+        Raises:
+            ModelError: onnxruntime cannot load it.
+        """
         if name not in self._sessions:
             options = onnxruntime.SessionOptions()
             if self._threads is not None:

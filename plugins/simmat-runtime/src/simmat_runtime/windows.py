@@ -1,0 +1,167 @@
+"""Windows over an image that is too large for one look, and how their answers become one; as in `simmat.windows`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from simmat_runtime.everything import BoolArray, Box, FoundObject
+from simmat_runtime.frame import FloatArray
+
+AGREEMENT = 0.7
+"""Part of the smaller of two masks that the other one covers, where both windows look, if they are one object."""
+GROWN = 4
+"""Largest window around a prompt, in sides of a window."""
+
+
+def window_starts(size: int, tile: int, overlap: int) -> list[int]:
+    """Return where windows start along one side, evenly, with at least this overlap; the last ends with the image."""
+    if size <= tile:
+        return [0]
+    count = math.ceil((size - overlap) / (tile - overlap))
+    return [round(index * (size - tile) / (count - 1)) for index in range(count)]
+
+
+def plan_windows(size_hw: tuple[int, int], tile: int, overlap: int) -> list[Box]:
+    """Cover an image with windows (y0, x0, y1, x1), row by row from the top left."""
+    height, width = size_hw
+    return [
+        (y, x, min(y + tile, height), min(x + tile, width))
+        for y in window_starts(height, tile, overlap)
+        for x in window_starts(width, tile, overlap)
+    ]
+
+
+def blended(
+    size_hw: tuple[int, int], windows: Sequence[Box], chances: Iterable[FloatArray | None], classes: int
+) -> Iterator[tuple[int, FloatArray]]:
+    """Blend class probabilities, with weights that are highest in the middle of a window and 1 together.
+
+    Args:
+        size_hw: of the image.
+        windows: of `plan_windows`.
+        chances: (K, h, w) of each window; None where nothing is measured.
+        classes: K.
+
+    Yields:
+        The first row, and the (K, rows, W) probabilities, of rows that no later window reaches.
+    """
+    rows, columns = (sorted({(box[axis], box[axis + 2]) for box in windows}) for axis in (0, 1))
+    down, across = (_weights(spans, size) for spans, size in zip((rows, columns), size_hw, strict=True))
+    answers = iter(chances)
+    band = np.zeros((classes, 0, size_hw[1]), np.float32)
+    for row, (y0, y1) in enumerate(rows):
+        rest, band = band, np.zeros((classes, y1 - y0, size_hw[1]), np.float32)
+        band[:, : rest.shape[1]] = rest
+        for column, (x0, x1) in enumerate(columns):
+            part = next(answers)
+            if part is not None:
+                band[:, :, x0:x1] += part * np.outer(down[row], across[column])
+        done = rows[row + 1][0] - y0 if row + 1 < len(rows) else y1 - y0
+        yield y0, band[:, :done]
+        band = band[:, done:]
+
+
+def _weights(spans: Sequence[tuple[int, int]], size: int) -> list[FloatArray]:
+    """Return the weights of each window along one side; they add up to 1 at each pixel."""
+    length = spans[0][1] - spans[0][0]
+    tent = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1.0
+    total = np.zeros(size)
+    for start, end in spans:
+        total[start:end] += tent
+    return [(tent / total[start:end]).astype(np.float32) for start, end in spans]
+
+
+def joined(parts: Iterable[tuple[Box, Sequence[FoundObject]]]) -> list[FoundObject]:
+    """Join the objects of windows, in pixels of the image: those that a border cuts become one.
+
+    Args:
+        parts: each window, in raster order, with its objects.
+    """
+    every: list[tuple[FoundObject, list[Box]]] = []
+    for window, found in parts:
+        near = [item for item in every if shared_box(item[0].box, window)]
+        every = [item for item in every if not shared_box(item[0].box, window)]
+        for one in sorted(found, key=lambda item: -item.score):
+            whole, windows, rest = one, [window], []
+            for item in near:
+                if shared_box(whole.box, item[0].box) and _agree(whole, item, window):
+                    whole, windows = _union(item[0], whole), [*windows, *item[1]]
+                else:
+                    rest.append(item)
+            near = [*rest, (whole, windows)]
+        every += near
+    return [found for found, _ in every]
+
+
+def _agree(one: FoundObject, item: tuple[FoundObject, list[Box]], window: Box) -> bool:
+    """Return whether two objects are one, by the pixels that both windows look at."""
+    other, windows = item
+    for seen in windows:
+        both = shared_box(window, seen)
+        shared = shared_box(both, box_around(one.box, other.box)) if both and seen != window else None
+        if shared is None:
+            continue
+        a, b = one.within(shared), other.within(shared)
+        smaller = min(np.count_nonzero(a), np.count_nonzero(b))
+        if smaller and np.count_nonzero(a & b) / smaller > AGREEMENT:
+            return True
+    return False
+
+
+def _union(first: FoundObject, second: FoundObject) -> FoundObject:
+    """Return the pixels of both with the class, score and click of the one with the higher score."""
+    box = box_around(first.box, second.box)
+    better = first if first.score >= second.score else second
+    return replace(better, box=box, crop=first.within(box) | second.within(box))
+
+
+def shared_box(first: Box, second: Box) -> Box | None:
+    """Return the pixels that two boxes have in common; None if there are none."""
+    y0, x0 = max(first[0], second[0]), max(first[1], second[1])
+    y1, x1 = min(first[2], second[2]), min(first[3], second[3])
+    return (y0, x0, y1, x1) if y0 < y1 and x0 < x1 else None
+
+
+def box_around(first: Box, second: Box) -> Box:
+    """Return the box around two boxes."""
+    y0, x0 = min(first[0], second[0]), min(first[1], second[1])
+    return y0, x0, max(first[2], second[2]), max(first[3], second[3])
+
+
+def window_around(low: FloatArray, high: FloatArray, size_hw: tuple[int, int], side: int) -> Box:
+    """Return the window of a side around a prompt, moved and cut to lie in the image.
+
+    It starts at a multiple of half its side, so that prompts near each other share one embedding. Where a prompt would
+    then come close to its border, the prompt is in its middle.
+
+    Args:
+        low: smallest xy of the prompt.
+        high: largest.
+        size_hw: of the image.
+        side: in pixels.
+    """
+    (height, width) = size_hw
+    y, x = (_start(float(low[axis]), float(high[axis]), length, side) for axis, length in ((1, height), (0, width)))
+    return y, x, min(y + side, height), min(x + side, width)
+
+
+def _start(low: float, high: float, length: int, side: int) -> int:
+    last, middle, step = max(length - side, 0), (low + high - side) / 2, max(side // 2, 1)
+    start = min(max(round(middle / step) * step, 0), last)
+    is_near = (start > 0 and low < start + side / 8) or (start < last and high > start + 7 * side / 8)
+    return min(max(round(middle), 0), last) if is_near else start
+
+
+def reaches_border(mask: BoolArray, window: Box, size_hw: tuple[int, int]) -> bool:
+    """Return whether a mask has pixels at a border of its window that is not a border of the image."""
+    y0, x0, y1, x1 = window
+    return bool(
+        (y0 > 0 and mask[0].any())
+        or (x0 > 0 and mask[:, 0].any())
+        or (y1 < size_hw[0] and mask[-1].any())
+        or (x1 < size_hw[1] and mask[:, -1].any())
+    )
