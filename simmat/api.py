@@ -44,7 +44,8 @@ def load(
     """Load a tuned model, or an untuned foundation model for a sensor.
 
     Args:
-        source: the folder of a run, a bundle, a zip of one, or hf://ORG/NAME; None for an untuned model.
+        source: the folder of a run, a bundle, a zip of one, hf://ORG/NAME, or the folder of an exported model; None for
+            an untuned model.
         foundation: the untuned model; with `source`, the name of the bundle's foundation model on this machine.
         modality: the sensor of the untuned model: a name, an adapter, or its class. With `source`, a sensor of the
             bundle that is not installed, such as one defined in a notebook.
@@ -66,6 +67,8 @@ def load(
         if (channels, image_size, modality_options) != (None, None, None):
             raise TypeError("a bundle has its own channels, image_size and modality_options; leave them or source out")
         bundle = load_bundle(_local(source), known, foundation=foundation, checkpoint=weights, device=place)
+        if bundle.spec.exported is not None and device not in ("auto", "cpu"):
+            raise ConfigError(f"{source} is an exported model, which runs on the CPU here; leave --device {device} out")
         return Predictor.of_bundle(bundle)
     if foundation is None or name is None:
         raise TypeError("give source, or both foundation and modality for an untuned model")

@@ -21,6 +21,7 @@ from simmat.nn.tensor_files import first_line
 from simmat.nn.tuners import unfreeze_fresh
 from simmat.plugins.registry import Registry
 from simmat.specs import FoundationSpec, Output, TransferLayerSpec, TunerSpec, build_foundation, resolve
+from simmat.types import SensorImage
 
 
 class SimMAT(nn.Module):
@@ -39,6 +40,10 @@ class SimMAT(nn.Module):
         self.foundation = cast(nn.Module, foundation)
         self.output = output
         self.dense = dense
+
+    def for_image(self, image: SensorImage) -> SimMAT:
+        """Return the network that encodes an image; one that prepares images itself takes it from here."""
+        return self
 
     def encode(self, planes: Tensor, content: Tensor) -> ImageEmbedding:
         """Encode a batch of images.

@@ -91,6 +91,23 @@ class TunerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFormat:
+    """A format of exported models that can be run here, as data.
+
+    Attributes:
+        name: what `BundleSpec.exported` says.
+        description: one line.
+        load: "package.module:function"; called as `function(folder)`, returns a `SimMAT`. Its `for_image` gives it
+            each image in the sensor's units, where the exported model prepares images itself.
+    """
+
+    name: str
+    description: str
+    load: str
+    api_version: int = API_VERSION
+
+
+@dataclass(frozen=True, slots=True)
 class TuningTargets:
     """Where tuners find a model's layers: regular expressions that match whole module names.
 

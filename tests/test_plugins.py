@@ -173,6 +173,7 @@ OTHER_KINDS = {
     ),
     "transfer layer": ("simmat_transfer_layers", "TransferLayerSpec('bad', 'a layer', 'm:f', api_version=VERSION)"),
     "tuner": ("simmat_tuners", "TunerSpec('bad', 'a tuner', 'm:f', api_version=VERSION)"),
+    "model format": ("simmat_model_formats", "ModelFormat('bad', 'a format', 'm:f', api_version=VERSION)"),
 }
 
 
@@ -183,7 +184,7 @@ def giving(kind: str, version: str) -> str:
     hook, item = OTHER_KINDS[kind]
     return f"""
     from simmat.specs import FoundationFamily
-    from simmat.specs import FoundationSpec, TransferLayerSpec, TunerSpec
+    from simmat.specs import FoundationSpec, ModelFormat, TransferLayerSpec, TunerSpec
     from simmat.plugins.hooks import hookimpl
 
     @hookimpl

@@ -5,7 +5,7 @@
 json names their file by sha256, or the seed if they are random.
 """
 
-from simmat.bundle.document import FORMAT, BundleSpec, check_bundle, read_bundle_spec, write_bundle
+from simmat.bundle.document import FORMAT, BundleSpec, check_bundle, read_bundle_spec, sealed, write_bundle
 from simmat.bundle.files import JSON_NAME, WEIGHTS_NAME, load_tensors, trained_tensors
 from simmat.bundle.load import Bundle, check_sensor_channels, load_bundle
 from simmat.bundle.sharing import pull_bundle, push_bundle
@@ -23,6 +23,7 @@ __all__ = [
     "pull_bundle",
     "push_bundle",
     "read_bundle_spec",
+    "sealed",
     "trained_tensors",
     "write_bundle",
 ]

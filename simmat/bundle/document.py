@@ -39,12 +39,14 @@ class BundleSpec(ModelSpec):
     Attributes:
         metrics: scores on the validation split, with their step and protocol.
         versions: of the software that wrote it.
+        exported: name of the `ModelFormat` of the files beside it, in place of weights; None for weights.
     """
 
     format: Literal[1]
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
     weights_sha256: str
     versions: dict[str, str]
+    exported: str | None = None
 
     def problems(self) -> Iterator[str]:
         """Yield contradictions, and a score that is not a number."""

@@ -152,7 +152,7 @@ def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
     """Read the tensors of a bundle; raise BundleError for a damaged file, NaN or infinity."""
     file = folder / WEIGHTS_NAME
     if not file.exists():
-        raise BundleError(f"{file} is missing; copy or train the bundle again")
+        raise BundleError(f"{file} is missing; copy the bundle again, or if it was exported, give what was exported")
     require_file(file, "weight file", error=BundleError)
     if sha256_of(file) != sha256:
         raise BundleError(

@@ -20,6 +20,7 @@ from simmat.nn.allocation import Room, TooLargeError
 from simmat.plugins.registry import Registry
 from simmat.sensors.adapter import ModalityAdapter, fitted_to_card
 from simmat.sensors.normalize import describe
+from simmat.specs import FoundationSpec, resolve
 from simmat.types import Channel, SensorImage, same_channels
 
 _COPIES, _CALLS = 8, 20
@@ -81,10 +82,10 @@ def load_bundle(
     checkpoint: Path | None = None,
     device: str | torch.device = "cpu",
 ) -> Bundle:
-    """Load a bundle and its foundation model.
+    """Load a bundle and its foundation model, or an exported model.
 
     Args:
-        path: the bundle's folder, or a zip that holds it.
+        path: the bundle's folder, or a zip that holds it; or the folder of an exported model, which brings all weights.
         foundation: the name of its foundation model on this machine; the weights must be the same, bit for bit. None
             takes the name in the bundle.
         checkpoint: the foundation model's weight file; None looks in the cache and the packages.
@@ -93,11 +94,16 @@ def load_bundle(
         BundleError: it is damaged, of a newer format, or its tensors do not fit.
         UnknownNameError: its modality, foundation model, transfer layer or tuner is not installed.
         WeightsError: the foundation weights are missing, or not those of training.
-        ConfigError: `foundation` or `checkpoint` is given for a bundle with random foundation weights.
+        ConfigError: `foundation` or `checkpoint` is given for a bundle with random foundation weights, or for an
+            exported model.
     """
     path = path.parent if path.name == JSON_NAME else path
     with bundle_folder(path) as folder:
         spec, tensors = _read(folder)
+        if spec.exported is not None and (foundation, checkpoint) != (None, None):
+            raise ConfigError(
+                f"{path} is an exported model, which holds all weights; leave --foundation and --checkpoint out"
+            )
         if foundation not in (None, spec.foundation):
             if spec.foundation_sha256 is None:
                 raise ConfigError(
@@ -107,11 +113,21 @@ def load_bundle(
             spec = spec.model_copy(update={"foundation": foundation})
         sensor = _sensor(spec, registry, path)
         adapter = fitted_to_card(sensor, spec.card.model_dump())
-        parts = find_parts(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
-        model = _build(spec, parts, tensors, folder)
-        load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
-    model.to(device).eval()
+        if spec.exported is not None:
+            loader = registry.model_format(spec.exported).load
+            parts, model = _parts_of_exported(spec, registry), resolve(loader)(folder)
+        else:
+            parts = find_parts(spec, registry, _foundation_weights(path, spec, registry, checkpoint))
+            model = _build(spec, parts, tensors, folder)
+            load_tensors(model, tensors, str(folder / WEIGHTS_NAME))
+            model.to(device).eval()
     return Bundle(spec, model, Pipeline(adapter, spec.channels, spec.image_size, spec.aspect), parts, path, sensor)
+
+
+def _parts_of_exported(spec: ModelSpec, registry: Registry) -> Parts:
+    """Return parts of which the foundation model, which need not be installed, is a name."""
+    foundation = FoundationSpec(spec.foundation, "exported", "", spec.image_size, 1, (0.0,) * 3, (1.0,) * 3)
+    return Parts(foundation, registry.transfer_layer(spec.mat), registry.tuner(spec.tune), None)
 
 
 def _sensor(spec: BundleSpec, registry: Registry, path: Path) -> ModalityAdapter:
@@ -179,7 +195,7 @@ def _read(folder: Path, *, again: bool = True) -> tuple[BundleSpec, dict[str, Te
     """Read json and weights of one bundle; twice if need be, as a running training may swap the folder."""
     try:
         spec = read_spec(folder)
-        return spec, read_weights(folder, spec.weights_sha256)
+        return spec, {} if spec.exported is not None else read_weights(folder, spec.weights_sha256)
     except BundleError:
         if not again:
             raise

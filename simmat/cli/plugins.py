@@ -32,6 +32,7 @@ _PLURAL = {
     "foundation family": "foundation families",
     "transfer layer": "transfer layers",
     "tuner": "tuners",
+    "model format": "model formats",
     "command": "commands",
     "callbacks": "callbacks",
 }

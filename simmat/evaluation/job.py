@@ -124,7 +124,7 @@ def why_no_zero_shot(parts: Parts) -> str:
     """Return why the foundation model of a bundle has no zero-shot score; "" if it has one."""
     if not parts.foundation.promptable:
         return f"the decoder of {parts.foundation.name!r} was never trained"
-    return "the bundle's model started from random weights" if parts.weights is None else ""
+    return "the untuned weights were random, or the model is an exported one" if parts.weights is None else ""
 
 
 def pipeline_for(protocol: Protocol, pipeline: Pipeline) -> Pipeline:
@@ -183,7 +183,7 @@ def _score_sample(
     left_out = tuple((sample.id, index) for index in targets.left_out)
     if not targets.found:
         return Scores((), () if left_out else (sample.id,), left_out)
-    encoded = ScoredImage(model, pipeline(image), targets, protocol)
+    encoded = ScoredImage(model.for_image(image), pipeline(image), targets, protocol)
     objects = score_objects(encoded, sample.id, protocol)
     return Scores(tuple(objects), (), left_out, Cost((encoded.encode_s,), tuple(encoded.decode_s)))
 

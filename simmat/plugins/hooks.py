@@ -1,4 +1,4 @@
-"""The seven hooks of plugins; each returns values.
+"""The eight hooks of plugins; each returns values.
 
 A plugin is a module named by an entry point of group "simmat". It decorates functions of these names with `hookimpl`.
 It must not import torch at import time.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from simmat.sensors.adapter import ModalityAdapter
-from simmat.specs import FoundationFamily, FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, TransferLayerSpec, TunerSpec
 
 if TYPE_CHECKING:
     import click
@@ -63,6 +63,11 @@ def simmat_transfer_layers() -> Iterable[TransferLayerSpec]:  # type: ignore[emp
 @hookspec
 def simmat_tuners() -> Iterable[TunerSpec]:  # type: ignore[empty-body]
     """Return the tuners a plugin brings."""
+
+
+@hookspec
+def simmat_model_formats() -> Iterable[ModelFormat]:  # type: ignore[empty-body]
+    """Return the formats of exported models that a plugin can run."""
 
 
 @hookspec

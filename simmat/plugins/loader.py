@@ -27,7 +27,7 @@ from simmat.plugins import hooks as hookspecs
 from simmat.plugins.hooks import OWN_COMMANDS, PROJECT
 from simmat.plugins.registry import CallbackHook, Item, Kind, PluginReport, Registry
 from simmat.sensors.adapter import ModalityAdapter, Source
-from simmat.specs import FoundationFamily, FoundationSpec, TransferLayerSpec, TunerSpec, api_problem
+from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, TransferLayerSpec, TunerSpec, api_problem
 from simmat.types import Channel
 
 PLUGINS_VARIABLE = "SIMMAT_PLUGINS"
@@ -39,6 +39,7 @@ HOOKS: Mapping[str, tuple[Kind, type[Any]]] = {
     "simmat_foundation_families": ("foundation family", FoundationFamily),
     "simmat_transfer_layers": ("transfer layer", TransferLayerSpec),
     "simmat_tuners": ("tuner", TunerSpec),
+    "simmat_model_formats": ("model format", ModelFormat),
     "simmat_commands": ("command", click.Command),
     "simmat_callbacks": ("callbacks", CallbackHook),
 }
@@ -52,6 +53,7 @@ _NAMES: Mapping[Kind, tuple[str, str]] = {
     "foundation family": _HYPHENATED,
     "transfer layer": _SEPARATED,
     "tuner": _SEPARATED,
+    "model format": _HYPHENATED,
     "command": (
         r"[a-z0-9]+(-[a-z0-9]+)*( [a-z0-9]+(-[a-z0-9]+)*)?",
         'lower case letters, digits and single hyphens, or two such words as in "data simulate"',

@@ -1,4 +1,4 @@
-"""The registry of what is installed: sensors, foundation models, transfer layers, tuners, commands, callbacks."""
+"""The registry of what is installed: sensors, models, transfer layers, tuners, formats, commands, callbacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simmat.errors import ConfigError, PluginError, UnknownNameError, unknown_na
 from simmat.sensors.adapter import ModalityAdapter
 from simmat.sensors.composition import ComposedModality, SelectedChannels
 from simmat.sensors.options import check_sensors, is_sensor_file, modality_parts, options_by_sensor
-from simmat.specs import FoundationFamily, FoundationSpec, TransferLayerSpec, TunerSpec
+from simmat.specs import FoundationFamily, FoundationSpec, ModelFormat, TransferLayerSpec, TunerSpec
 
 if TYPE_CHECKING:
     import click
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from simmat.sensors.declaration import Declaration
     from simmat.training import Callback
 
-Kind = Literal["modality", "foundation model", "foundation family", "transfer layer", "tuner", "command", "callbacks"]
+Kind = Literal[
+    "modality",
+    "foundation model",
+    "foundation family",
+    "transfer layer",
+    "tuner",
+    "model format",
+    "command",
+    "callbacks",
+]
 
 SLOW_SECONDS = 0.5
 """A plugin that takes longer to load is called slow."""
@@ -45,6 +54,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
     "foundation family": {"timm": "simmat-plugin-timm", "hf": "simmat-plugin-transformers"},
     "transfer layer": {},
     "tuner": {},
+    "model format": {"onnx": "simmat-plugin-export"},
     "command": {
         "annotate": "simmat-plugin-annotate",
         "bench": "simmat-plugin-bench",
@@ -55,6 +65,7 @@ KNOWN_PLUGINS: Mapping[Kind, Mapping[str, str]] = {
         "data preview": "simmat-plugin-report",
         "data simulate": "simmat-plugin-scenes",
         "data stats": "simmat-plugin-report",
+        "export": "simmat-plugin-export",
         "report": "simmat-plugin-report",
     },
     "callbacks": {},
@@ -115,7 +126,8 @@ class CallbackHook:
 
 
 Item: TypeAlias = (
-    "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | click.Command | CallbackHook"
+    "ModalityAdapter | FoundationSpec | FoundationFamily | TransferLayerSpec | TunerSpec | ModelFormat | click.Command"
+    " | CallbackHook"
 )
 
 
@@ -200,6 +212,10 @@ class Registry:
     def tuner(self, name: str) -> TunerSpec:
         """Return a tuner."""
         return cast(TunerSpec, self._get("tuner", name))
+
+    def model_format(self, name: str) -> ModelFormat:
+        """Return a format of exported models."""
+        return cast(ModelFormat, self._get("model format", name))
 
     def command(self, name: str) -> click.Command:
         """Return a command that a plugin adds."""

@@ -496,7 +496,7 @@ class Predictor:
         """Encode an image, or a part of one; `cache` is a folder that keeps the embedding."""
         prepared = self.pipeline(image)
         cached = None if cache is None else CachedEmbedding.of(cache, prepared, self.digest, self._fitted)
-        return EncodedImage(self.model, prepared, self.dense, cached)
+        return EncodedImage(self.model.for_image(image), prepared, self.dense, cached)
 
 
 def _of_one_kind(prompts: Sequence[Prompt]) -> list[list[int]]:

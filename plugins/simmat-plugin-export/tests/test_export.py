@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,15 +18,18 @@ import torch
 from bundles import GRAY, tiny_bundle
 from click.testing import CliRunner
 from installed import need_plugins
+from PIL import Image
 from runs import registry
 from simmat_plugin_export import export as exporting
 from simmat_plugin_export.command import command
 from simmat_plugin_export.export import check_transform, export
 from simmat_plugin_export.graphs import Masks, Prepare
 
-from simmat.bundle import Bundle, load_bundle
+import simmat
+from simmat.bundle import Bundle, check_bundle, load_bundle
+from simmat.cli import run
 from simmat.data.pipeline import Pipeline
-from simmat.errors import ConfigError
+from simmat.errors import BundleError, ConfigError, UnknownNameError
 from simmat.everything import EverythingSettings
 from simmat.model_spec import DenseSpec
 from simmat.nn.resize import restore_logits
@@ -38,6 +42,7 @@ from simmat.sensors.declared import DeclaredModality
 from simmat.types import Frame, SensorImage
 
 CLICKS = ((True, False, False),)
+EXPORT = registry("export")
 EXAMPLE = Path(__file__).parents[3] / "examples" / "serve-without-torch"
 
 
@@ -81,21 +86,73 @@ def test_a_click_gives_the_mask_that_torch_gives(bundle: Bundle, folder: Path) -
     assert theirs.mask.shape == (52, 83)
 
 
-def test_every_object_is_found_as_in_torch(bundle: Bundle, folder: Path) -> None:
-    """Clicks at peaks, suppression and growth are written once more without torch; they must agree."""
-    predictor, model = Predictor.of_bundle(bundle), simmat_runtime.load(folder)
-    predictor.set_image(picture())
-    model.set_image(picture())
-    loose = {"peak": 0.05, "min_score": 0.0, "objectness": 0.0, "overlap": 0.9}
-    ours = predictor.segment_everything(EverythingSettings(**loose))
-    theirs = model.everything(simmat_runtime.Settings(**loose))
-    assert len(ours) == len(theirs) > 0
-    for one, other in zip(ours, theirs, strict=True):
-        assert other.score == pytest.approx(one.score, abs=1e-3)
-        assert (one.instance.mask((52, 83)) != other.mask).mean() < 1e-3
-    classes, others = predictor.segment_semantic(), model.semantic()
-    assert (others.labels != classes.labels).mean() < 1e-3
-    assert others.nodata == classes.nodata
+LOOSE = {"peak": 0.05, "min_score": 0.0, "objectness": 0.0, "overlap": 0.9}
+
+
+@pytest.mark.parametrize("size_hw", [(52, 83), (64, 170)], ids=["whole", "in windows"])
+def test_every_answer_is_that_of_torch(bundle: Bundle, folder: Path, size_hw: tuple[int, int]) -> None:
+    """By the runtime, which is written without torch, and by SimMAT with what was exported in place of a bundle."""
+    image, click = picture(size_hw, seed=3), (size_hw[1] / 2, 20)
+    predictor, exported = Predictor.of_bundle(bundle), simmat.load(folder, registry=EXPORT)
+    model = simmat_runtime.load(folder)
+    for one in (predictor, exported, model):
+        one.set_image(image)
+    ours, classes = predictor.segment_everything(EverythingSettings(**LOOSE)), predictor.segment_semantic()
+    answers = [
+        (
+            exported.predict([click]),
+            exported.segment_everything(EverythingSettings(**LOOSE)),
+            exported.segment_semantic(),
+        ),
+        (model.predict([click]), model.everything(simmat_runtime.Settings(**LOOSE)), model.semantic()),
+    ]
+    expected = predictor.predict([click])
+    for prediction, found, labels in answers:
+        np.testing.assert_allclose(prediction.logits, expected.logits, atol=1e-3)
+        assert prediction.score == pytest.approx(expected.score, abs=1e-3)
+        assert len(found) == len(ours) > 0
+        assert np.allclose([one.score for one in found], [one.score for one in ours], atol=1e-3)
+        for one, other in zip(found, ours, strict=True):
+            mask = one.mask if isinstance(one, simmat_runtime.FoundObject) else one.instance.mask(size_hw)
+            assert (mask != other.instance.mask(size_hw)).mean() < 1e-3
+        assert (labels.labels != classes.labels).mean() < 1e-3
+        assert labels.nodata == classes.nodata
+    assert exported.digest != predictor.digest
+
+
+def test_the_command_predicts_by_what_was_exported(folder: Path, tmp_path: Path) -> None:
+    """Whoever has only the export has all of `simmat predict`: here a prompt, objects and classes."""
+    Image.fromarray(picture()[0].clip(0, 255).astype(np.uint8)).save(tmp_path / "a.png")
+    for number, asked in enumerate((["--point", "40,20"], ["--everything"], ["--semantic", "--format", "labels"])):
+        given = ["predict", str(folder), str(tmp_path / "a.png"), *asked, "--out", str(tmp_path / f"{number}")]
+        assert run(given) == 0
+        assert (tmp_path / f"{number}" / "a.json").is_file()
+
+
+def test_what_an_exported_model_cannot_do_is_refused_in_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each says what to use instead."""
+    with pytest.raises(UnknownNameError, match="pip install simmat-plugin-export"):
+        simmat.load(folder, registry=registry())
+    monkeypatch.setattr("simmat.api.pick_device", lambda _: torch.device("cpu"))  # there may be no other
+    with pytest.raises(ConfigError, match="leave --device cuda out"):
+        simmat.load(folder, device="cuda", registry=EXPORT)
+    with pytest.raises(ConfigError, match="--checkpoint"):
+        simmat.load(folder, checkpoint=tmp_path, registry=EXPORT)
+    loaded = load_bundle(folder, EXPORT)
+    with pytest.raises(ConfigError, match="exported already"):
+        export(loaded, tmp_path / "again")
+    image = SensorImage.from_planes(picture(), (GRAY,))
+    squashed = Predictor(loaded.model, replace(loaded.pipeline, aspect="squash"))
+    with pytest.raises(ConfigError, match="'keep'"):
+        squashed.encode(image)
+    with pytest.raises(BundleError, match=r"weights\.safetensors is missing"):
+        check_bundle(folder)
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / "decoder.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match="sha256"):
+        simmat.load(damaged, registry=EXPORT)
 
 
 def test_several_images_are_encoded_and_decoded_at_once(bundle: Bundle, folder: Path) -> None:

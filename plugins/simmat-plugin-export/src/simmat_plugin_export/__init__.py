@@ -7,10 +7,17 @@ from collections.abc import Iterable
 import click
 
 from simmat.plugins.hooks import hookimpl
-from simmat_plugin_export.command import command
+from simmat.specs import ModelFormat
+from simmat_plugin_export.command import FORMAT, command
 
 
 @hookimpl
 def simmat_commands() -> Iterable[click.Command]:
     """Return `export`."""
     return [command]
+
+
+@hookimpl
+def simmat_model_formats() -> Iterable[ModelFormat]:
+    """Return what `export` writes."""
+    return [FORMAT]

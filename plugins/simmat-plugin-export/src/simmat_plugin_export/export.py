@@ -6,7 +6,8 @@ import copy
 import itertools
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from simmat_runtime import manifest as names
 from torch import Tensor
 
 import simmat
-from simmat.bundle import Bundle
+from simmat.bundle import JSON_NAME, Bundle, sealed
 from simmat.errors import ConfigError, SimMATError
 from simmat.foundation import ImageEmbedding, PromptBatch
 from simmat.io.files import atomic_folder, atomic_write_bytes, atomic_write_json
@@ -28,6 +29,7 @@ from simmat.model import SimMAT
 from simmat.nn.lora import merge_lora
 from simmat.predictor import Predictor
 from simmat.types import MOST_SHRUNK, Channel, FloatArray, SensorImage
+from simmat_plugin_export.command import FORMAT
 from simmat_plugin_export.graphs import Decode, Dense, Masks, Network, Prepare
 from simmat_plugin_export.joining import Variants, chained, value
 from simmat_plugin_export.measuring import Loss, Split, measured_loss, open_split
@@ -95,6 +97,8 @@ def export(
         raise ConfigError(f"{out} exists and is not an exported model; give another --out, or remove it")
     if precision == "int8-static" and data is None:
         raise ConfigError("--quantize int8-static needs images to calibrate with: --data DIR, a data set of the sensor")
+    if bundle.spec.exported is not None:
+        raise ConfigError(f"{bundle.path} was exported already; give the bundle, or the run, that it was made of")
     check_transform(bundle)
     split = None if data is None else open_split(bundle, data)
     model = copy.deepcopy(bundle.model).eval().requires_grad_(False)
@@ -103,14 +107,18 @@ def export(
         parts = _Parts(bundle, model, kinds, _conversion(precision, bundle, split))
         for name, make in parts.makers().items():
             progress(f"tracing {name}")
-            _write(folder / name, _traced(make, name, bundle))
+            with _refused(bundle, name):
+                _write(folder / name, make())
+        spec = sealed({**bundle.spec.model_dump(mode="json"), "exported": FORMAT.name})
+        atomic_write_json(folder / JSON_NAME, spec)
         files = {file.name: file for file in sorted(folder.iterdir())}
         listed = {name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for name, file in files.items()}
         sizes = {name: file.stat().st_size for name, file in files.items()}
         document = parts.manifest(listed) | {"precision": precision}
         atomic_write_json(folder / names.NAME, document)
         progress("comparing with torch")
-        difference = difference_to_torch(bundle, folder, kinds)
+        with _refused(bundle, "what was traced"):
+            difference = difference_to_torch(bundle, folder, kinds)
         if not difference <= (TOLERANCE if precision == "fp32" else math.inf):
             raise ConfigError(
                 f"{bundle.path}: what was exported differs from torch by {difference:.3g} (allowed {TOLERANCE:g}), so "
@@ -301,18 +309,19 @@ class _Parts:
     def manifest(self, files: Mapping[str, Any]) -> dict[str, Any]:
         """Return the json beside the files."""
         spec, dense = self._spec, self._spec.dense
-        classes = Predictor.of_bundle(self._bundle).class_names
+        predictor, largest = Predictor.of_bundle(self._bundle), MOST_SHRUNK * spec.image_size
         return {
             "format": names.FORMAT,
             "modality": spec.modality,
             "channels": [_described(channel) for channel in spec.sensor_channels],
             "image_size": spec.image_size,
             "aspect": spec.aspect,
-            "largest": MOST_SHRUNK * spec.image_size,
+            "largest": largest,
+            "window": predictor.tile_of((largest + 1, largest + 1)),
             "mask_size": list(self._answer.logits.shape[-2:]),
             "levels": len(self.levels),
             "dense": None if dense is None else {"background": dense.background, "classes": list(dense.classes)},
-            "class_names": {str(number): name for number, name in classes.items()},
+            "class_names": {str(number): name for number, name in predictor.class_names.items()},
             "files": dict(files),
             "model": {
                 "foundation": spec.foundation,
@@ -346,17 +355,18 @@ def _described(channel: Channel) -> dict[str, Any]:
     }
 
 
-def _traced(make: Callable[[], onnx.ModelProto], name: str, bundle: Bundle) -> onnx.ModelProto:
-    """Trace one file; what torch.onnx cannot do becomes an error that names the model's parts."""
+@contextmanager
+def _refused(bundle: Bundle, what: str) -> Iterator[None]:
+    """Turn what torch.onnx or onnxruntime cannot do into an error that names the model's parts."""
     try:
-        return make()
+        yield
     except SimMATError:
         raise
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # onnxruntime's own errors share no base
         spec = bundle.spec
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
-            f"{bundle.path}: {name} of foundation model {spec.foundation!r} with transfer layer {spec.mat!r} and tuner "
+            f"{bundle.path}: {what} of foundation model {spec.foundation!r} with transfer layer {spec.mat!r} and tuner "
             f"{spec.tune!r} cannot be exported ({first})"
         ) from error
 

@@ -23,6 +23,7 @@ def chained(first: ModelProto, second: ModelProto, links: Sequence[str]) -> Mode
     first, second = add_prefix(first, "prepare/"), add_prefix(second, "net/")
     joined = merge_models(first, second, io_map=[(f"prepare/{name}", f"net/{name}") for name in links])
     _rename(joined.graph, kept)
+    del joined.opset_import[1:]  # both have the same
     joined.ir_version = min(joined.ir_version, IR_VERSION)
     return joined
 
